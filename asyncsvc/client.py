@@ -1,0 +1,127 @@
+"""The facade: both services on a pool, on a connection, or inside one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from asyncsvc import migrations
+from asyncsvc.errors import InvalidInput
+from asyncsvc.executor import ConnectionExecutor, Executor, PoolExecutor, translated
+from asyncsvc.models import Migration
+from asyncsvc.services import API4ConversationService, APITokenService
+from asyncsvc.settings import Settings
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Connection, Pool
+
+_A_DAY = 86_400.0
+
+
+class Services:
+    """Both services, where their statements run, and transactions over both."""
+
+    def __init__(self, executor: Executor, settings: Settings) -> None:
+        """Use `asyncsvc.connect`, `AsyncSvc`, `AsyncSvc.on` or `transaction` instead."""
+        self._executor = executor
+        self._settings = settings
+        self._tokens = APITokenService(executor, settings)
+        self._conversations = API4ConversationService(executor, settings)
+
+    @property
+    def tokens(self) -> APITokenService:
+        """The API tokens."""
+        return self._tokens
+
+    @property
+    def conversations(self) -> API4ConversationService:
+        """The conversations, their messages and usage."""
+        return self._conversations
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Services]:
+        """Open one transaction over both services, or a savepoint where one is open already.
+
+        Leaving the block commits, an error in it rolls back. One task at a time may use what it
+        yields. It holds a connection, and each row lock, until the block is left.
+        """
+        async with self._executor.transaction() as executor:
+            yield Services(executor, self._settings)
+
+
+class AsyncSvc(Services):
+    """The services on a pool of the caller's, which is never closed or configured."""
+
+    def __init__(self, pool: Pool, *, settings: Settings | None = None) -> None:
+        """Borrow the pool. It costs nothing: no connection is taken before the first call."""
+        self._pool = pool
+        settings = settings or Settings()
+        super().__init__(PoolExecutor(pool, settings), settings)
+
+    def on(self, connection: Connection) -> Services:
+        """Return the services on one connection of the caller's, in the caller's transaction.
+
+        They never commit, roll back or leave state; one task at a time may use them.
+        """
+        return Services(ConnectionExecutor(connection, self._settings), self._settings)
+
+    async def migrate(self) -> list[Migration]:
+        """Bring the schema up to date; return what this call applied, nothing when it was.
+
+        Any number of processes may call it at once. It needs the right to create; a deployment
+        that may not write calls `check`. Raises MigrationError when an applied migration was
+        changed since.
+        """
+        return await migrations.migrate(self._patient())
+
+    async def pending(self) -> list[Migration]:
+        """Return the migrations that are not applied. Two round trips that only read."""
+        return await migrations.pending(self._executor)
+
+    async def check(self) -> None:
+        """Raise MigrationError unless the schema is up to date. Two round trips that only read."""
+        await migrations.check(self._executor)
+
+    def _patient(self) -> Executor:
+        """Return an executor whose statements may take long: building an index does."""
+        settings = self._settings.model_copy(update={"statement_timeout": _A_DAY})
+        return PoolExecutor(self._pool, settings)
+
+
+@asynccontextmanager
+async def connect(
+    dsn: str,
+    *,
+    settings: Settings | None = None,
+    min_size: int = 1,
+    max_size: int = 10,
+) -> AsyncGenerator[AsyncSvc]:
+    """Open a pool of `min_size` to `max_size` connections, lend the services on it, close it.
+
+    `dsn` is a PostgreSQL URL, as `postgresql://user:password@host:5432/database`.
+
+    Raises Unavailable when the server cannot be reached, InvalidInput for a DSN that is none.
+    """
+    settings = settings or Settings()
+    pool = await _open_pool(dsn, settings, min_size, max_size)
+    try:
+        yield AsyncSvc(pool, settings=settings)
+    finally:
+        await pool.close()
+
+
+async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int) -> Pool:
+    with translated():
+        try:
+            return await asyncpg.create_pool(
+                dsn,
+                min_size=min_size,
+                max_size=max_size,
+                timeout=settings.acquire_timeout,
+                command_timeout=settings.statement_timeout,
+            )
+        except ValueError as error:  # asyncpg's for a DSN or sizes that it cannot read
+            raise InvalidInput("dsn", "must be a PostgreSQL URL") from error

@@ -1,0 +1,199 @@
+"""Runs statements on a pool or on a connection, and turns asyncpg's errors into ours.
+
+This is the only place that catches asyncpg. A pool's executor takes a connection for each
+statement and never waits for one without an end; a connection's executor runs where its owner put
+it, inside whatever transaction is open, and never ends that.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import asyncpg
+
+from asyncsvc.errors import (
+    AlreadyExists,
+    AsyncSvcError,
+    ConcurrentUse,
+    DatabaseError,
+    MigrationError,
+    PoolExhausted,
+    StatementTimeout,
+    Unavailable,
+)
+from asyncsvc.settings import Settings
+from asyncsvc.sqlfiles import Query
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+    Pool: TypeAlias = asyncpg.Pool[Any]
+
+_UNIQUE_VIOLATION = "23505"
+_NOT_ENCODED = "22000"
+_QUERY_CANCELED = "57014"
+_NO_SUCH_TABLE = {"42P01", "3F000"}
+# Connection failures, resources, shutdowns, serialization failures, deadlocks, lock time-outs.
+_PASSING = ("08", "53", "57P", "40", "55P03")
+
+
+class Row(Protocol):
+    """One row as the driver gives it: columns by name, ready for `Model(**row)`."""
+
+    def keys(self) -> Iterator[str]:
+        """Return the names of the columns."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Return the value of a column."""
+
+
+class Executor(abc.ABC):
+    """Where statements run."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the time-outs and the hook from the settings."""
+        self._settings = settings
+
+    @abc.abstractmethod
+    def _connection(self) -> AbstractAsyncContextManager[Connection]:
+        """Lend a connection for one statement or one transaction."""
+
+    async def fetch(self, query: Query) -> list[Row]:
+        """Run one statement and return its rows. One round trip once it is prepared."""
+        async with self._connection() as connection:
+            with self._watched(query.name) as rows, translated(connection):
+                rows += await connection.fetch(
+                    query.text, *query.arguments, timeout=self._settings.statement_timeout
+                )
+            return rows
+
+    async def execute(self, text: str) -> None:
+        """Run one command of a migration, for as long as it takes."""
+        async with self._connection() as connection:
+            with translated(connection):
+                await connection.execute(text, timeout=self._settings.statement_timeout)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Executor]:
+        """Open a transaction, or a savepoint inside one, and lend its executor.
+
+        Leaving the block commits, an error rolls back. Two round trips more than what runs inside.
+        """
+        async with self._connection() as connection:
+            transaction = connection.transaction()
+            with translated(connection):
+                await transaction.start()
+            try:
+                yield ConnectionExecutor(connection, self._settings)
+            except BaseException:
+                # Where this fails the connection is lost, and the first error says it better.
+                with suppress(AsyncSvcError), translated(connection):
+                    await transaction.rollback()
+                raise
+            with translated(connection):
+                await transaction.commit()
+
+    @contextmanager
+    def _watched(self, name: str) -> Generator[list[Row]]:
+        rows: list[Row] = []
+        if self._settings.on_query is None:
+            yield rows
+            return
+        start, error = time.perf_counter(), None
+        try:
+            yield rows
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._settings.on_query(name, time.perf_counter() - start, len(rows), error)
+
+
+class PoolExecutor(Executor):
+    """Runs each statement on a connection of a pool, and gives it back at once."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        """Borrow the pool: it is neither configured nor closed here."""
+        super().__init__(settings)
+        self._pool = pool
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Connection]:
+        seconds = self._settings.acquire_timeout
+        # asyncpg's pool.fetch(timeout=) bounds the statement and waits for ever for a connection.
+        try:
+            with translated():
+                connection = await self._pool.acquire(timeout=seconds)
+        except StatementTimeout as error:
+            raise PoolExhausted(f"no connection came free within {seconds:g} s") from error
+        try:
+            yield connection
+        finally:
+            with translated():
+                await self._pool.release(connection)
+
+
+class ConnectionExecutor(Executor):
+    """Runs statements on one connection of the caller's, inside the caller's transaction."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        """Borrow the connection: it is neither configured nor closed here."""
+        super().__init__(settings)
+        self._borrowed = connection
+        self._busy = False
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Connection]:
+        if self._busy:
+            raise ConcurrentUse(
+                "this connection or transaction is in use by another task, or by a transaction "
+                "inside it; give each task its own"
+            )
+        self._busy = True
+        try:
+            yield self._borrowed
+        finally:
+            self._busy = False
+
+
+@contextmanager
+def translated(connection: Connection | None = None) -> Generator[None]:
+    """Raise asyncpg's errors and the network's as ours, with the original as their cause."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _NOT_ENCODED:  # its text quotes the value
+            raise DatabaseError("a value cannot be encoded for its column") from None
+        raise _by_sqlstate(error) from error
+    except TimeoutError as error:
+        raise StatementTimeout("the database did not answer in time") from error
+    except OSError as error:
+        raise Unavailable(f"the database cannot be reached: {error.strerror or error}") from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # One type for misuse and for a lost connection, without a code: ask the connection.
+        if connection is None or connection.is_closed():
+            raise Unavailable("the connection or its pool is closed") from error
+        raise ConcurrentUse("the connection is in use by another task") from error
+
+
+def _by_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
+    sqlstate, message = error.sqlstate or "", str(error.args[0]) if error.args else ""
+    if sqlstate == _QUERY_CANCELED:
+        return StatementTimeout(message)
+    if sqlstate.startswith(_PASSING):
+        return Unavailable(message)
+    if sqlstate in _NO_SUCH_TABLE:
+        return MigrationError(f"{message}: run `await svc.migrate()` first")
+    if sqlstate == _UNIQUE_VIOLATION:
+        return AlreadyExists(message)
+    return DatabaseError(message, sqlstate)

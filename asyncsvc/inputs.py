@@ -1,0 +1,53 @@
+"""What a caller hands in: frozen models that refuse what is wrong with `InvalidInput`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from asyncsvc.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic import ModelWrapValidatorHandler, ValidationInfo
+    from typing_extensions import Self
+
+
+def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
+    """Turn pydantic's error into ours, by its first complaint and without the refused value.
+
+    `names` are the parameters of the call that was checked: pydantic knows a positional argument
+    by its place only.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place, *inner = first["loc"] or ("value",)
+    head = names[place] if names and isinstance(place, int) else place
+    return InvalidInput(".".join(str(part) for part in (head, *inner)), first["msg"])
+
+
+class Input(BaseModel):
+    """The base of all inputs: frozen, strict, no unknown fields.
+
+    Built by hand, a wrong type raises `InvalidInput`. Size and content are checked by the method
+    that it is given to, with that service's settings: hence `revalidate_instances`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        revalidate_instances="always",
+        hide_input_in_errors=True,
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_invalid_input(
+        cls, value: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if info.context is not None:  # the method's own check names the whole path
+                raise
+            raise invalid_input(error) from None

@@ -1,0 +1,110 @@
+"""Brings the schema up to date: numbered SQL files, forward only, each applied once.
+
+Each migration runs in a transaction of its own, which takes a lock that all migrating processes
+share, applies the next file, and writes it down with the checksum of its text. So any number of
+processes may start at once, and one that is killed leaves nothing half-done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from asyncsvc import sqlfiles
+from asyncsvc.errors import MigrationError
+from asyncsvc.models import Migration
+from asyncsvc.repositories import MigrationRepository
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Executor
+
+
+@dataclass(frozen=True)
+class MigrationFile:
+    """One file of `sql/migrations`."""
+
+    version: int
+    name: str
+    source: str
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the text, in hex, whatever the ends of its lines."""
+        return hashlib.sha256("\n".join(self.source.splitlines()).encode()).hexdigest()
+
+    @property
+    def record(self) -> Migration:
+        """What is known of it outside of a database."""
+        return Migration(version=self.version, name=self.name, checksum=self.checksum)
+
+
+@cache
+def migration_files() -> tuple[MigrationFile, ...]:
+    """Return the numbered files, oldest first."""
+    found = []
+    for file in (sqlfiles.root() / "migrations").iterdir():
+        number, _, name = file.name.removesuffix(".sql").partition("_")
+        found.append(MigrationFile(int(number), name, file.read_text(encoding="utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+async def migrate(executor: Executor) -> list[Migration]:
+    """Apply what is pending, in order; return what this call applied.
+
+    Raises MigrationError when an applied migration is not the one that this version has.
+    """
+    done = list[Migration]()
+    while applied := await _apply_next(executor):
+        done.append(applied)
+    async with executor.transaction() as transaction:
+        repository = MigrationRepository(transaction)
+        await repository.lock()
+        await repository.index_keywords()
+    return done
+
+
+async def _apply_next(executor: Executor) -> Migration | None:
+    async with executor.transaction() as transaction:
+        repository = MigrationRepository(transaction)
+        await repository.lock()
+        await repository.create_schema()
+        await repository.create_table()
+        left = _pending(await repository.get_applied())
+        if not left:
+            return None
+        for command in sqlfiles.commands(left[0].source):
+            await transaction.execute(command)
+        await repository.record(
+            version=left[0].version, name=left[0].name, checksum=left[0].checksum
+        )
+        return left[0].record
+
+
+async def pending(executor: Executor) -> list[Migration]:
+    """Return what `migrate` would apply. It only reads.
+
+    Raises MigrationError when an applied migration is not the one that this version has.
+    """
+    repository = MigrationRepository(executor)
+    applied = await repository.get_applied() if await repository.is_recorded() else []
+    return [file.record for file in _pending(applied)]
+
+
+async def check(executor: Executor) -> None:
+    """Raise MigrationError unless the schema is up to date. It only reads."""
+    if left := await pending(executor):
+        listed = ", ".join(f"{migration.version:04}_{migration.name}" for migration in left)
+        raise MigrationError(f"the schema lacks {listed}: run `await svc.migrate()`")
+
+
+def _pending(applied: list[Migration]) -> list[MigrationFile]:
+    """Return the files that are not applied; a newer schema than this version's is no error."""
+    checksums = {migration.version: migration.checksum for migration in applied}
+    for file in migration_files():
+        if checksums.get(file.version, file.checksum) != file.checksum:
+            raise MigrationError(
+                f"migration {file.version:04}_{file.name} was applied with another text"
+            )
+    return [file for file in migration_files() if file.version not in checksums]

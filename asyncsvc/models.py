@@ -1,0 +1,319 @@
+"""What goes in, what comes back: frozen pydantic models.
+
+Inputs are `Input`s; everything else is a row or a result, made from what the database returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import Json as JsonText
+
+from asyncsvc.fields import (
+    UNSET,
+    Content,
+    Duration,
+    ErrorText,
+    Id,
+    Instant,
+    Json,
+    JsonObject,
+    Label,
+    Name,
+    OrUnset,
+    Role,
+    Rounds,
+    Scopes,
+    Source,
+    TokenKind,
+    Tokens,
+    TokenStatus,
+    UserId,
+    bulk,
+    checked,
+    json_size,
+    within_batch,
+)
+from asyncsvc.inputs import Input
+from asyncsvc.settings import Settings
+
+T = TypeVar("T")
+
+
+class Message(Input):
+    """One message of a turn.
+
+    `content` is the text, and what `keywords` finds. Everything else that a message carries (its
+    id, parts, tool calls, files) lives in `payload`; `reference` is what the answer quotes.
+    """
+
+    role: Role
+    content: Content
+    reference: Json = None
+    payload: JsonObject = Field(default_factory=dict)
+
+
+def microseconds(seconds: float) -> int:
+    """Return a duration as it is stored: whole microseconds, whose sums are exact."""
+    return round(seconds * 1_000_000)
+
+
+def _turn_size(messages: tuple[Message, ...], settings: Settings) -> tuple[Message, ...]:
+    sizes = (
+        len(message.content.encode())
+        + json_size(message.payload, settings)
+        + json_size(message.reference, settings)
+        for message in bulk(messages, settings)
+    )
+    within_batch(sizes, settings)
+    return messages
+
+
+class Turn(Input):
+    """What one append adds: at least one message, and what it cost.
+
+    `duration` is in seconds. `round` is what the conversation's rounds grow by: 0 for half a turn,
+    when the question is stored first so that a crash keeps it. `errors` and `dsl` replace the
+    conversation's, unless UNSET.
+    """
+
+    messages: Annotated[tuple[Message, ...], Field(strict=False, min_length=1), checked(_turn_size)]
+    tokens: Tokens = 0
+    duration: Duration = 0.0
+    round: Rounds = 1
+    errors: OrUnset[ErrorText | None] = UNSET
+    dsl: OrUnset[Json] = UNSET
+
+
+class NewConversation(Input):
+    """One conversation of `create_many`; the fields are those of `create`."""
+
+    dialog_id: Id
+    id: Id | None = None
+    user_id: UserId = ""
+    exp_user_id: Id | None = None
+    name: Name | None = None
+    source: Source | None = None
+    dsl: Json = None
+    version_title: Label | None = None
+    metadata: JsonObject | None = None
+    created_at: Instant | None = None
+
+
+class ConversationPatch(Input):
+    """The columns of a conversation to set; UNSET leaves one as it is, None sets NULL."""
+
+    name: OrUnset[Name | None] = UNSET
+    source: OrUnset[Source | None] = UNSET
+    version_title: OrUnset[Label | None] = UNSET
+    metadata: OrUnset[JsonObject | None] = UNSET
+    dsl: OrUnset[Json] = UNSET
+    errors: OrUnset[ErrorText | None] = UNSET
+    user_id: OrUnset[UserId] = UNSET
+    exp_user_id: OrUnset[Id | None] = UNSET
+    dialog_id: OrUnset[Id] = UNSET
+
+
+def _bulk_size(
+    values: Sequence[NewConversation] | Mapping[str, ConversationPatch], settings: Settings
+) -> Sequence[NewConversation] | Mapping[str, ConversationPatch]:
+    bulk(values, settings)
+    items = values.values() if isinstance(values, Mapping) else values
+    sizes = (
+        json_size(value, settings)
+        for item in items
+        for value in (item.dsl, item.metadata)
+        if value is not UNSET
+    )
+    within_batch(sizes, settings)
+    return values
+
+
+NewConversations = Annotated[Sequence[NewConversation], checked(_bulk_size)]
+ConversationPatches = Annotated[Mapping[Id, ConversationPatch], checked(_bulk_size)]
+
+
+class MessagePatch(Input):
+    """The columns of a message to set; UNSET leaves one as it is."""
+
+    content: OrUnset[Content] = UNSET
+    payload: OrUnset[JsonObject] = UNSET
+    reference: OrUnset[Json] = UNSET
+
+
+class TokenPatch(Input):
+    """The columns of a token to set; UNSET leaves one as it is, None sets NULL."""
+
+    name: OrUnset[Name] = UNSET
+    scopes: OrUnset[Scopes] = UNSET
+    dialog_id: OrUnset[Id | None] = UNSET
+    source: OrUnset[Source | None] = UNSET
+    expires_at: OrUnset[Instant | None] = UNSET
+
+
+class Row(BaseModel):
+    """The base of all rows and results: frozen, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredMessage(Row):
+    """A message as stored. `seq` is its place in the conversation, from 1, never used twice."""
+
+    seq: int
+    role: str
+    content: str
+    payload: JsonText[dict[str, JsonValue]]
+    reference: JsonText[JsonValue] | None
+    thumb: int | None
+    created_at: datetime
+
+
+class Conversation(Row):
+    """A conversation as stored.
+
+    `duration` is in seconds. `dsl` is None unless it was asked for, `messages` likewise. The
+    counters only grow; deleting messages withdraws their thumbs and nothing else.
+    """
+
+    tenant_id: str
+    id: str
+    dialog_id: str
+    user_id: str
+    exp_user_id: str | None
+    name: str | None
+    source: str | None
+    version_title: str | None
+    metadata: JsonText[dict[str, JsonValue]] | None
+    dsl: JsonText[JsonValue] | None
+    errors: str | None
+    round: int
+    tokens: int
+    duration: float
+    thumb_up: int
+    thumb_down: int
+    last_seq: int
+    created_at: datetime
+    updated_at: datetime
+    messages: JsonText[tuple[StoredMessage, ...]] | None
+
+
+class ConversationName(Row):
+    """What a sidebar shows of a conversation."""
+
+    id: str
+    name: str | None
+
+
+class Appended(Row):
+    """Where an append put its messages, and the conversation's rounds after it.
+
+    `replayed` says that the idempotency key was known: the answer is that of the first append.
+    """
+
+    first_seq: int
+    last_seq: int
+    round: int
+    replayed: bool
+
+
+class UsageBucket(Row):
+    """The usage of one hour, day, week or month.
+
+    `dt` is the bucket's first instant, with the offset that its zone has then. `pv` counts
+    conversations and `uv` their distinct users; `duration` is in seconds; `rounds` is a sum and
+    `round` the mean a conversation.
+    """
+
+    dt: datetime
+    pv: int
+    uv: int
+    tokens: int
+    duration: float
+    rounds: int
+    round: float
+    thumb_up: int
+    thumb_down: int
+
+
+class APIToken(Row):
+    """A token, without its secret. `status` is by the server's clock, as of the answer.
+
+    `last_used_at` is the stamp as it was before the call that returned this.
+    """
+
+    id: str
+    tenant_id: str
+    name: str
+    hint: str
+    kind: TokenKind
+    scopes: tuple[str, ...]
+    dialog_id: str | None
+    source: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    status: TokenStatus
+
+
+class IssuedToken(Row):
+    """A new token and its secret, which nobody can read again."""
+
+    token: APIToken
+    secret: SecretStr
+
+
+class Migration(Row):
+    """A numbered migration: applied when `applied_at` is set, pending otherwise."""
+
+    version: int
+    name: str
+    checksum: str
+    applied_at: datetime | None = None
+
+
+class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its slots
+    """One page: a tuple of `(total, items)`, and how to go on.
+
+    `total` is None when it was not counted; `total_capped` says that there are more than `total`.
+    `next` is the cursor of the next page, or None when this one is the last or its order has no
+    cursors.
+    """
+
+    next: str | None
+    total_capped: bool
+
+    def __new__(
+        cls,
+        total: int | None,
+        items: list[T],
+        *,
+        next: str | None = None,
+        total_capped: bool = False,
+    ) -> Page[T]:
+        """Make the pair, and hang the rest on it."""
+        page = super().__new__(cls, (total, items))
+        page.next = next
+        page.total_capped = total_capped
+        return page
+
+    @property
+    def total(self) -> int | None:
+        """How many items all pages have together."""
+        return self[0]
+
+    @property
+    def items(self) -> list[T]:
+        """The items of this page, in order."""
+        return self[1]
+
+    def __repr__(self) -> str:
+        """Show every part, as the models do."""
+        return (
+            f"Page(total={self.total!r}, items={self.items!r}, next={self.next!r}, "
+            f"total_capped={self.total_capped!r})"
+        )

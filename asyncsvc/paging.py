@@ -1,0 +1,52 @@
+"""Cursors: where a page ended, as opaque text.
+
+A cursor holds the sort key and the id of the last item, and a fingerprint of the filters that it
+belongs to. It grants nothing: the tenant always comes from the call, and each part is bound as a
+parameter. So it is not signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from asyncsvc.errors import InvalidInput
+
+
+class Position(BaseModel):
+    """The place in an ordered list behind which the next page begins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: AwareDatetime
+    id: str
+    filters: str
+
+
+def fingerprint(filters: Mapping[str, object]) -> str:
+    """Return what a cursor remembers of its filters: the same for equal ones, in any order."""
+    canonical = json.dumps(filters, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def encode(at: datetime, id: str, filters: str) -> str:
+    """Return the cursor behind this item."""
+    position = Position(at=at, id=id, filters=filters)
+    return urlsafe_b64encode(position.model_dump_json().encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, filters: str) -> Position:
+    """Read a cursor. Raises InvalidInput when it is none of ours, or belongs to other filters."""
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        position = Position.model_validate_json(text)
+    except (ValueError, ValidationError):
+        raise InvalidInput("after", "is not a cursor: pass `next` of a page unchanged") from None
+    if position.filters != filters:
+        raise InvalidInput("after", "belongs to another query: keep filters and order unchanged")
+    return position

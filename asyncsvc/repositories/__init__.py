@@ -1,0 +1,18 @@
+"""One class a folder of `sql/`, one method a file: they know rows, and no rules.
+
+A method passes its parameters on as they are: UNSET drops the lines that it marks, None is NULL.
+"""
+
+from asyncsvc.repositories.api_token import APITokenRepository
+from asyncsvc.repositories.conversation import ConversationRepository
+from asyncsvc.repositories.message import MessageRepository
+from asyncsvc.repositories.migration import MigrationRepository
+from asyncsvc.repositories.usage import UsageRepository
+
+__all__ = [
+    "APITokenRepository",
+    "ConversationRepository",
+    "MessageRepository",
+    "MigrationRepository",
+    "UsageRepository",
+]

@@ -1,0 +1,45 @@
+"""What all repositories do: load a file of their folder, bind it, run it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from asyncsvc import sqlfiles
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Executor, Row
+
+
+class Repository:
+    """The statements of one folder of `sql/`."""
+
+    folder: ClassVar[str]
+
+    def __init__(self, executor: Executor) -> None:
+        """Run on this executor."""
+        self._executor = executor
+
+    async def _rows(self, name: str, /, *flags: str, **parameters: object) -> list[Row]:
+        statement = sqlfiles.load(f"{self.folder}/{name}")
+        return await self._executor.fetch(statement.bind(flags, parameters))
+
+    async def _count(self, name: str, /, **parameters: object) -> int:
+        """Run a statement that returns how many rows it deleted."""
+        (row,) = await self._rows(name, **parameters)
+        return int(row["deleted"])
+
+
+def to_json(value: object) -> str | None:
+    """Write a value as JSON text, None as NULL. `:x::text::jsonb` reads it.
+
+    Text, because the connection may be the caller's and have a codec for jsonb of its own.
+    """
+    return None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def columns(row: Row, *, without: Iterable[str]) -> Mapping[str, Any]:
+    """Return the columns of a row, but for some."""
+    left_out = frozenset(without)
+    return {name: row[name] for name in row.keys() if name not in left_out}  # noqa: SIM118

@@ -1,0 +1,185 @@
+"""`sql/conversation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from asyncsvc.fields import UNSET, UnsetType
+from asyncsvc.models import Appended, Conversation, ConversationName, Turn, microseconds
+from asyncsvc.repositories.base import Repository, columns, to_json
+
+
+class Refusal(NamedTuple):
+    """Why an append changed nothing: what the conversation and its key look like now."""
+
+    present_seq: int
+    body_hash: bytes | None
+    first: Appended | None
+
+
+class Batch(NamedTuple):
+    """What one round of a deletion found, and how many of it it deleted."""
+
+    found: int
+    deleted: int
+
+
+class ConversationRepository(Repository):
+    """The statements about conversations, and the append to one."""
+
+    folder = "conversation"
+
+    async def create_many(
+        self, *, tenant_id: str, records: Sequence[Mapping[str, object]]
+    ) -> list[Conversation]:
+        """Store new conversations; return those whose ids were free."""
+        rows = await self._rows("create_many", tenant_id=tenant_id, records=to_json(records))
+        return [Conversation(**row) for row in rows]
+
+    async def get_by_ids(
+        self, *, tenant_id: str, ids: Sequence[str], include_dsl: bool, include_messages: bool
+    ) -> list[Conversation]:
+        """Return the conversations that exist, in the order of the ids."""
+        rows = await self._rows(
+            "get_by_ids",
+            tenant_id=tenant_id,
+            ids=ids,
+            include_dsl=include_dsl,
+            include_messages=include_messages,
+        )
+        return [Conversation(**row) for row in rows]
+
+    async def get_list(
+        self,
+        *,
+        order: str,
+        tenant_id: str,
+        dialog_id: str,
+        limit: int,
+        offset: int,
+        count_limit: int | None,
+        include_dsl: bool,
+        include_messages: bool,
+        **filters: object,
+    ) -> tuple[int, list[Conversation]]:
+        """Return the total, and the page in the order of this flag."""
+        rows = await self._rows(
+            "get_list",
+            order,
+            tenant_id=tenant_id,
+            dialog_id=dialog_id,
+            limit=limit,
+            offset=offset,
+            count_limit=count_limit,
+            include_dsl=include_dsl,
+            include_messages=include_messages,
+            **filters,
+        )
+        items = [
+            Conversation(**columns(row, without=("total",)))
+            for row in rows
+            if row["id"] is not None
+        ]
+        return rows[0]["total"], items
+
+    async def get_names(
+        self, *, tenant_id: str, dialog_id: str, exp_user_id: str, limit: int
+    ) -> list[ConversationName]:
+        """Return ids and names, newest first."""
+        rows = await self._rows(
+            "get_names",
+            tenant_id=tenant_id,
+            dialog_id=dialog_id,
+            exp_user_id=exp_user_id,
+            limit=limit,
+        )
+        return [ConversationName(**row) for row in rows]
+
+    async def append_message(
+        self, *, tenant_id: str, id: str, turn: Turn, expected_seq: int | UnsetType
+    ) -> Appended | None:
+        """Append without a key; None when nothing was changed."""
+        rows = await self._rows(
+            "append_message",
+            tenant_id=tenant_id,
+            id=id,
+            expected_seq=expected_seq,
+            **_turn_parameters(turn),
+        )
+        return Appended(**rows[0]) if rows else None
+
+    async def append_message_once(
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        turn: Turn,
+        expected_seq: int | UnsetType,
+        key: str,
+        body_hash: bytes,
+    ) -> Appended | None:
+        """Append under a key; None when nothing was changed."""
+        rows = await self._rows(
+            "append_message_once",
+            tenant_id=tenant_id,
+            id=id,
+            expected_seq=expected_seq,
+            key=key,
+            body_hash=body_hash,
+            **_turn_parameters(turn),
+        )
+        return Appended(**rows[0]) if rows else None
+
+    async def explain_append(self, *, tenant_id: str, id: str, key: str | None) -> Refusal | None:
+        """Return why an append changed nothing; None when there is no conversation."""
+        rows = await self._rows("explain_append", tenant_id=tenant_id, id=id, key=key)
+        if not rows:
+            return None
+        row = rows[0]
+        if row["body_hash"] is None:
+            return Refusal(row["present_seq"], None, None)
+        answer = columns(row, without=("present_seq", "body_hash"))
+        return Refusal(row["present_seq"], row["body_hash"], Appended(**answer, replayed=True))
+
+    async def update_many_by_id(
+        self, *, tenant_id: str, patches: Mapping[str, Mapping[str, object]]
+    ) -> list[Conversation]:
+        """Set columns; return the changed conversations."""
+        rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(patches))
+        return [Conversation(**row) for row in rows]
+
+    async def delete_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> int:
+        """Delete conversations; return how many there were."""
+        return await self._count("delete_by_ids", tenant_id=tenant_id, ids=ids)
+
+    async def delete_by_dialog_ids(
+        self, *, tenant_id: str, dialog_ids: Sequence[str], batch: int
+    ) -> Batch:
+        """Delete one batch of these dialogs' conversations."""
+        (row,) = await self._rows(
+            "delete_by_dialog_ids", tenant_id=tenant_id, dialog_ids=dialog_ids, batch=batch
+        )
+        return Batch(**row)
+
+    async def delete_by_user(self, *, tenant_id: str, user_id: str, batch: int) -> Batch:
+        """Delete one batch of this user's conversations."""
+        (row,) = await self._rows(
+            "delete_by_user", tenant_id=tenant_id, user_id=user_id, batch=batch
+        )
+        return Batch(**row)
+
+
+def _turn_parameters(turn: Turn) -> dict[str, object]:
+    """Return a turn as parameters: its messages column by column, so that one statement has all."""
+    return {
+        "roles": [message.role for message in turn.messages],
+        "contents": [message.content for message in turn.messages],
+        "payloads": [to_json(message.payload) for message in turn.messages],
+        "references": [to_json(message.reference) for message in turn.messages],
+        "round": turn.round,
+        "tokens": turn.tokens,
+        "duration": microseconds(turn.duration),
+        "errors": turn.errors,
+        "dsl": UNSET if turn.dsl is UNSET else to_json(turn.dsl),
+    }

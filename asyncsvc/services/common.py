@@ -1,0 +1,48 @@
+"""What both services share: where they run, their settings, and ids for what is new."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from asyncsvc.errors import NotFound
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Executor
+    from asyncsvc.settings import Settings
+
+T = TypeVar("T")
+
+
+class CommonService:
+    """A service on an executor. It keeps no state, so that one serves any number of tasks."""
+
+    def __init__(self, executor: Executor, settings: Settings) -> None:
+        """Run on this executor, within the limits of these settings."""
+        self._executor = executor
+        self._settings = settings
+
+    @property
+    def settings(self) -> Settings:
+        """The limits that this service checks against."""
+        return self._settings
+
+
+def found(row: T | None, what: str) -> T:
+    """Return the row, or raise NotFound where there is none."""
+    if row is None:
+        raise NotFound(f"no such {what}")
+    return row
+
+
+def new_id() -> str:
+    """Return the 32 hex characters of a new UUID of version 7 (RFC 9562, section 5.7).
+
+    They begin with the time in milliseconds, so that rows which are made together lie together in
+    an index; nothing is ordered by them.
+    """
+    random = int.from_bytes(os.urandom(10), "big")
+    milliseconds = time.time_ns() // 1_000_000
+    version_7 = milliseconds << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
+    return f"{version_7 | 0b10 << 62 | random & (1 << 62) - 1:032x}"

@@ -1,0 +1,620 @@
+"""Conversations, their messages, and how much they were used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from asyncsvc import paging
+from asyncsvc.dates import bucket_start, instants, zone
+from asyncsvc.errors import (
+    AlreadyExists,
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    NotFound,
+    StaleSequence,
+)
+from asyncsvc.fields import (
+    ANY,
+    UNSET,
+    Cursor,
+    DateLike,
+    Id,
+    IdempotencyKey,
+    Ids,
+    Instant,
+    Interval,
+    Json,
+    JsonObject,
+    Keywords,
+    Label,
+    Name,
+    OrAny,
+    OrderBy,
+    PageNumber,
+    PageSize,
+    Seq,
+    Source,
+    Thumb,
+    Total,
+    UsageBy,
+    UserId,
+    Zone,
+)
+from asyncsvc.models import (
+    Appended,
+    Conversation,
+    ConversationName,
+    ConversationPatch,
+    ConversationPatches,
+    MessagePatch,
+    NewConversation,
+    NewConversations,
+    Page,
+    StoredMessage,
+    Turn,
+    UsageBucket,
+    microseconds,
+)
+from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
+from asyncsvc.services.common import CommonService, found, new_id
+from asyncsvc.validation import validated
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Executor
+    from asyncsvc.repositories.conversation import Batch
+    from asyncsvc.settings import Settings
+
+MOST_COUNTED: Final = 10_000
+_COUNT_LIMITS: Final[Mapping[str, int | None]] = {
+    "exact": None,
+    "capped": MOST_COUNTED + 1,
+    "none": 0,
+}
+_SECONDS: Final[Mapping[str, int]] = {
+    "hour": 3_600,
+    "day": 86_400,
+    "week": 7 * 86_400,
+    "month": 28 * 86_400,
+}
+_CURSOR_COLUMNS: Final = frozenset({"create_time", "update_time"})
+_DELETED_AT_ONCE = 1_000
+_APPEND_ATTEMPTS = 3
+
+
+class API4ConversationService(CommonService):
+    """Conversations of many tenants: create, append, list, count, change, delete.
+
+    Each method is bound to one tenant; another tenant's id behaves as one that does not exist.
+    Wrong values raise InvalidInput before any SQL; the database's own failures raise Unavailable.
+    """
+
+    def __init__(self, executor: Executor, settings: Settings) -> None:
+        """Run on this executor; see `asyncsvc.connect` and `asyncsvc.AsyncSvc` for callers."""
+        super().__init__(executor, settings)
+        self._conversations = ConversationRepository(executor)
+        self._messages = MessageRepository(executor)
+        self._usage = UsageRepository(executor)
+
+    # ---------------------------------------------------------------- create
+
+    @validated
+    async def create(
+        self,
+        *,
+        tenant_id: Id,
+        dialog_id: Id,
+        id: Id | None = None,
+        user_id: UserId = "",
+        exp_user_id: Id | None = None,
+        name: Name | None = None,
+        source: Source | None = None,
+        dsl: Json = None,
+        version_title: Label | None = None,
+        metadata: JsonObject | None = None,
+        created_at: Instant | None = None,
+    ) -> Conversation:
+        """Create a conversation and return it; without an `id` it gets a new one.
+
+        `created_at` is for what happened elsewhere before; without it the server's clock decides.
+
+        Raises AlreadyExists when the tenant has this id. One round trip; locks the new row.
+        """
+        conversation = NewConversation(
+            dialog_id=dialog_id,
+            id=id,
+            user_id=user_id,
+            exp_user_id=exp_user_id,
+            name=name,
+            source=source,
+            dsl=dsl,
+            version_title=version_title,
+            metadata=metadata,
+            created_at=created_at,
+        )
+        created = await self._conversations.create_many(
+            tenant_id=tenant_id, records=[_record(conversation)]
+        )
+        if not created:
+            raise AlreadyExists("the tenant has a conversation of this id")
+        return created[0]
+
+    @validated
+    async def create_many(self, conversations: NewConversations, *, tenant_id: Id) -> int:
+        """Create conversations and return how many were new; ids that exist are left as they are.
+
+        So it can be repeated, when each has an id. One round trip; locks the new rows.
+        """
+        created = await self._conversations.create_many(
+            tenant_id=tenant_id, records=[_record(conversation) for conversation in conversations]
+        )
+        return len(created)
+
+    # ------------------------------------------------------------------ read
+
+    @validated
+    async def get_list(
+        self,
+        dialog_id: Id,
+        tenant_id: Id,
+        page_number: PageNumber = 1,
+        items_per_page: PageSize = 30,
+        orderby: OrderBy = "create_time",
+        desc: bool = True,  # noqa: FBT001, FBT002 - positional as in RAGFlow
+        id: Id | None = None,
+        user_id: UserId | None = None,
+        include_dsl: bool = True,  # noqa: FBT001, FBT002 - as above
+        keywords: Keywords = "",
+        from_date: DateLike | None = None,
+        to_date: DateLike | None = None,
+        *,
+        exp_user_id: Id | None = None,
+        after: Cursor | None = None,
+        total: Total = "exact",
+        include_messages: bool = False,
+        tz: Zone = "UTC",
+    ) -> Page[Conversation]:
+        r"""Return one page of a dialog's conversations, by number or behind the cursor `after`.
+
+        Ties are broken by id, so pages by creation neither overlap nor lose a row. By update time
+        a conversation that is written to meanwhile moves to the front. `next` of a page is the
+        cursor of the one after it, in the orders by time; it belongs to its filters and order.
+
+        Filters that are None do not apply. `keywords` is a case-insensitive substring of id, name
+        or message text, where `%`, `_` and `\` are literal. The dates bound the update time when
+        ordered by it, else the creation; `asyncsvc.dates` says what they mean. `total` ignores the
+        cursor: "exact" counts every match, "capped" stops at 10,000, "none" does not count.
+        `include_messages` brings all messages of each conversation.
+
+        Raises InvalidInput for a cursor of other filters, or one together with a page number.
+        One round trip, one snapshot, no locks. By cursor it costs the page, by number what the
+        pages before cost too, each on the index of its order; "exact" costs every match; orders
+        other than time sort the dialog.
+        """
+        if page_number * items_per_page > self._settings.page_window:
+            raise InvalidInput("page_number", "is too far: go on by the cursor of a page")
+        if after is not None and page_number != 1:
+            raise InvalidInput("page_number", "cannot be combined with a cursor")
+        column = orderby.replace("_date", "_time")
+        order = f"by_{column}_{'desc' if desc else 'asc'}"
+        filters = {
+            "id": UNSET if id is None else id,
+            "user_id": UNSET if user_id is None else user_id,
+            "exp_user_id": UNSET if exp_user_id is None else exp_user_id,
+            "pattern": f"%{_literal(keywords)}%" if keywords else UNSET,
+            **_time_filters(column, *instants(from_date, to_date, tz)),
+        }
+        belongs_to = paging.fingerprint(
+            {"tenant_id": tenant_id, "dialog_id": dialog_id, "order": order, **filters}
+        )
+        counted, items = await self._conversations.get_list(
+            order=order,
+            tenant_id=tenant_id,
+            dialog_id=dialog_id,
+            limit=items_per_page + 1,
+            offset=(page_number - 1) * items_per_page,
+            count_limit=_COUNT_LIMITS[total],
+            include_dsl=include_dsl,
+            include_messages=include_messages,
+            **filters,
+            **_after(after, column, belongs_to),
+        )
+        return _page(items, counted, items_per_page, total, column, belongs_to)
+
+    @validated
+    async def get_by_id(
+        self,
+        id: Id,
+        *,
+        tenant_id: Id,
+        include_dsl: bool = True,
+        include_messages: bool = False,
+    ) -> Conversation:
+        """Return one conversation, with all its messages where they are asked for.
+
+        Raises NotFound. One round trip on the primary key, no locks.
+        """
+        rows = await self._conversations.get_by_ids(
+            tenant_id=tenant_id,
+            ids=[id],
+            include_dsl=include_dsl,
+            include_messages=include_messages,
+        )
+        return found(rows[0] if rows else None, "conversation")
+
+    @validated
+    async def get_by_ids(
+        self,
+        ids: Ids,
+        *,
+        tenant_id: Id,
+        include_dsl: bool = True,
+        include_messages: bool = False,
+    ) -> list[Conversation]:
+        """Return conversations in the order of their ids; one that does not exist is left out.
+
+        One round trip on the primary key, no locks.
+        """
+        return await self._conversations.get_by_ids(
+            tenant_id=tenant_id,
+            ids=ids,
+            include_dsl=include_dsl,
+            include_messages=include_messages,
+        )
+
+    @validated
+    async def get_names(
+        self, dialog_id: Id, exp_user_id: Id, *, tenant_id: Id, limit: PageSize = 1_000
+    ) -> list[ConversationName]:
+        """Return id and name of a person's conversations in a dialog, newest first.
+
+        One round trip, no locks; it reads the dialog from its newest conversation on until
+        `limit` of this person are found.
+        """
+        return await self._conversations.get_names(
+            tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id, limit=limit
+        )
+
+    @validated
+    async def messages(
+        self,
+        id: Id,
+        *,
+        tenant_id: Id,
+        after_seq: Seq | None = None,
+        before_seq: Seq | None = None,
+        last: PageSize | None = None,
+        limit: PageSize = 100,
+    ) -> list[StoredMessage]:
+        """Return messages in the order of `seq`: the first `limit`, or the `last` so many.
+
+        `after_seq` and `before_seq` bound them and are not included, so the next page follows
+        after the last seq of this one, and the page before it ends before its first.
+
+        Raises NotFound without such a conversation. One round trip on the primary key, no locks;
+        it costs the messages returned, wherever in the conversation they are.
+        """
+        messages = await self._messages.get_list(
+            tenant_id=tenant_id,
+            id=id,
+            after_seq=UNSET if after_seq is None else after_seq,
+            before_seq=UNSET if before_seq is None else before_seq,
+            limit=limit if last is None else last,
+            order="first" if last is None else "last",
+        )
+        return found(messages, "conversation")
+
+    # ---------------------------------------------------------------- append
+
+    @validated
+    async def append_message(
+        self,
+        id: Id,
+        turn: Turn,
+        *,
+        tenant_id: Id,
+        idempotency_key: IdempotencyKey | None = None,
+        expected_seq: Seq | None = None,
+    ) -> Appended:
+        """Append the messages of a turn and bump the conversation's counters, all or nothing.
+
+        With an `idempotency_key` a replay of the same turn returns the first answer and adds
+        nothing: pass one, and a call whose outcome is unknown (a lost connection, a cancelled
+        task) can be made again. With `expected_seq`, the `last_seq` that the caller saw, it only
+        appends when nobody else has since; a replay does not mind.
+
+        Raises NotFound; IdempotencyConflict when the key was used for another turn; StaleSequence.
+        One round trip, two when it raises or replays. It locks the conversation's row to the end
+        of the transaction; the cost does not depend on the length of the conversation.
+        """
+        body_hash = _body_hash(turn)
+        for _ in range(_APPEND_ATTEMPTS):
+            appended = await self._append(tenant_id, id, turn, idempotency_key, expected_seq)
+            if appended is not None:
+                return appended
+            refusal = await self._conversations.explain_append(
+                tenant_id=tenant_id, id=id, key=idempotency_key
+            )
+            if refusal is None:
+                raise NotFound("no such conversation")
+            if refusal.first is not None:
+                if refusal.body_hash != body_hash:
+                    raise IdempotencyConflict("the idempotency key was used for another turn")
+                return refusal.first
+            if expected_seq not in {None, refusal.present_seq}:
+                raise StaleSequence(
+                    f"expected_seq is {expected_seq}, the last one is {refusal.present_seq}"
+                )
+            # What refused it is gone: the conversation or its key was made or deleted meanwhile.
+        raise Conflict("the conversation kept changing; try again")
+
+    async def _append(
+        self, tenant_id: str, id: str, turn: Turn, key: str | None, expected_seq: int | None
+    ) -> Appended | None:
+        expected = UNSET if expected_seq is None else expected_seq
+        if key is None:
+            return await self._conversations.append_message(
+                tenant_id=tenant_id, id=id, turn=turn, expected_seq=expected
+            )
+        return await self._conversations.append_message_once(
+            tenant_id=tenant_id,
+            id=id,
+            turn=turn,
+            expected_seq=expected,
+            key=key,
+            body_hash=_body_hash(turn),
+        )
+
+    # ---------------------------------------------------------------- change
+
+    @validated
+    async def update_by_id(
+        self, id: Id, patch: ConversationPatch, *, tenant_id: Id
+    ) -> Conversation:
+        """Set columns of a conversation and return it as it is now.
+
+        Raises NotFound. One round trip; locks the row to the end of the transaction.
+        """
+        updated = await self._conversations.update_many_by_id(
+            tenant_id=tenant_id, patches={id: _patch(patch)}
+        )
+        return found(updated[0] if updated else None, "conversation")
+
+    @validated
+    async def update_many_by_id(self, patches: ConversationPatches, *, tenant_id: Id) -> int:
+        """Set columns of conversations, each by its own patch; return how many there were.
+
+        One round trip; locks the rows in the order of their ids, to the end of the transaction.
+        """
+        updated = await self._conversations.update_many_by_id(
+            tenant_id=tenant_id, patches={id: _patch(patch) for id, patch in patches.items()}
+        )
+        return len(updated)
+
+    @validated
+    async def set_feedback(
+        self, id: Id, seq: Seq, thumb: Thumb | None, *, tenant_id: Id
+    ) -> StoredMessage:
+        """Judge a message with thumb 1 or -1, or withdraw it with None; return the message.
+
+        The conversation's counters follow, also when many judge at once. Its update time stays.
+
+        Raises NotFound. One round trip; locks the conversation's row, then the message's.
+        """
+        message = await self._messages.set_thumb(tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
+        return found(message, "message")
+
+    @validated
+    async def update_message(
+        self, id: Id, seq: Seq, patch: MessagePatch, *, tenant_id: Id
+    ) -> StoredMessage:
+        """Edit a message and return it as it is now.
+
+        Raises NotFound. One round trip; locks the conversation's row, then the message's.
+        """
+        message = await self._messages.update(
+            tenant_id=tenant_id, id=id, seq=seq, patch=_patch(patch)
+        )
+        return found(message, "message")
+
+    # ---------------------------------------------------------------- delete
+
+    @validated
+    async def delete_message(self, id: Id, seq: Seq, *, tenant_id: Id) -> int:
+        """Delete a message and withdraw its thumb; return 1, or 0 where there was none.
+
+        Its seq is not used again. One round trip; locks the conversation's row, then the
+        message's.
+        """
+        return await self._messages.delete(tenant_id=tenant_id, id=id, seq=seq)
+
+    @validated
+    async def pop_message(self, id: Id, *, tenant_id: Id) -> StoredMessage | None:
+        """Take the last message off and return it, or None where there is none left.
+
+        Raises NotFound without such a conversation. One round trip; locks the conversation's row,
+        then the message's. Two that pop at once get two messages.
+        """
+        popped = found(await self._messages.pop(tenant_id=tenant_id, id=id), "conversation")
+        return popped[0] if popped else None
+
+    @validated
+    async def clear_messages(self, id: Id, *, tenant_id: Id) -> int:
+        """Delete all messages of a conversation, withdraw their thumbs, return how many.
+
+        One round trip; locks the conversation's row, then the messages'.
+        """
+        return await self._messages.clear(tenant_id=tenant_id, id=id)
+
+    @validated
+    async def delete_by_id(self, id: Id, *, tenant_id: Id) -> int:
+        """Delete a conversation with its messages; return 1, or 0 where there was none.
+
+        One round trip; locks the row. It costs the messages deleted.
+        """
+        return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=[id])
+
+    @validated
+    async def delete_by_ids(self, ids: Ids, *, tenant_id: Id) -> int:
+        """Delete conversations with their messages; return how many there were.
+
+        One round trip, one transaction; locks the rows in the order of their ids.
+        """
+        return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=ids)
+
+    @validated
+    async def delete_by_dialog_ids(self, dialog_ids: Ids, *, tenant_id: Id) -> int:
+        """Delete all conversations of these dialogs; return how many there were.
+
+        In batches of 1,000, one round trip and (outside `transaction`) one commit each: when it
+        fails half-way, what was deleted stays deleted, and calling again goes on.
+        """
+
+        async def batch() -> Batch:
+            return await self._conversations.delete_by_dialog_ids(
+                tenant_id=tenant_id, dialog_ids=dialog_ids, batch=_DELETED_AT_ONCE
+            )
+
+        return await _all_batches(batch)
+
+    @validated
+    async def delete_by_user(self, user_id: UserId, *, tenant_id: Id) -> int:
+        """Delete all conversations of a user; return how many there were.
+
+        In batches of 1,000, one round trip and (outside `transaction`) one commit each: when it
+        fails half-way, what was deleted stays deleted, and calling again goes on.
+        """
+
+        async def batch() -> Batch:
+            return await self._conversations.delete_by_user(
+                tenant_id=tenant_id, user_id=user_id, batch=_DELETED_AT_ONCE
+            )
+
+        return await _all_batches(batch)
+
+    # ----------------------------------------------------------------- usage
+
+    @validated
+    async def stats(
+        self,
+        tenant_id: Id,
+        from_date: DateLike,
+        to_date: DateLike,
+        source: OrAny[Source | None] = ANY,
+        *,
+        by: UsageBy = "created",  # noqa: ARG002 - so far there is one
+        interval: Interval = "day",
+        dialog_id: OrAny[Id] = ANY,
+        tz: Zone = "UTC",
+        fill: bool = True,
+    ) -> list[UsageBucket]:
+        """Return the usage of a tenant as buckets of an hour, day, week (from Monday) or month.
+
+        `by="created"` books a conversation on the instant it was created: a recount of what
+        exists, exact at any moment, right in any zone across its clock changes. `source=None`
+        means conversations without a source, ANY all of them. With `fill` empty buckets are there
+        too. The first and the last bucket hold what of them is in range; `asyncsvc.dates` says
+        what the dates mean.
+
+        Raises InvalidInput for more than `Settings.buckets` buckets. One round trip, no locks; it
+        reads every conversation in the range.
+        """
+        since, until = instants(from_date, to_date, tz)
+        if since is None or until is None:  # the parameters are required
+            raise InvalidInput("from_date", "must be given")
+        if (until - since).total_seconds() > _SECONDS[interval] * self._settings.buckets:
+            raise InvalidInput("to_date", f"must be within {self._settings.buckets} buckets")
+        buckets = await self._usage.stats_by_created(
+            flags=("source_is_null",) if source is None else (),
+            tenant_id=tenant_id,
+            created_from=since,
+            created_before=until,
+            interval=interval,
+            tz=tz,
+            fill=fill,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            source=UNSET if source is ANY or source is None else source,
+        )
+        local, hourly = zone(tz), interval == "hour"
+        return [
+            bucket.model_copy(update={"dt": bucket_start(bucket.dt, local, hourly=hourly)})
+            for bucket in buckets
+        ]
+
+
+def _record(conversation: NewConversation) -> dict[str, object]:
+    record = conversation.model_dump()
+    record["id"] = conversation.id or new_id()
+    if conversation.created_at is not None:
+        record["created_at"] = conversation.created_at.isoformat()
+    return record
+
+
+def _patch(patch: ConversationPatch | MessagePatch) -> dict[str, object]:
+    """Return the columns that a patch sets."""
+    return {name: value for name, value in patch if value is not UNSET}
+
+
+def _literal(keywords: str) -> str:
+    """Escape what LIKE takes for a wildcard."""
+    return keywords.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _time_filters(column: str, since: datetime | None, until: datetime | None) -> dict[str, object]:
+    """Return the bounds on the time that a list is ordered by, or else on the creation."""
+    time = "updated" if column == "update_time" else "created"
+    return {f"{time}_from": since or UNSET, f"{time}_before": until or UNSET}
+
+
+def _after(cursor: str | None, column: str, belongs_to: str) -> dict[str, object]:
+    """Return where the page begins."""
+    if cursor is None:
+        return {}
+    if column not in _CURSOR_COLUMNS:
+        raise InvalidInput("after", "does not go with this order: use page numbers")
+    position = paging.decode(cursor, belongs_to)
+    return {"after_at": position.at, "after_id": position.id}
+
+
+def _page(
+    items: list[Conversation],
+    counted: int,
+    items_per_page: int,
+    total: Total,
+    column: str,
+    belongs_to: str,
+) -> Page[Conversation]:
+    """Make the page of items, of which there is one more when another page follows."""
+    following = None
+    if len(items) > items_per_page and column in _CURSOR_COLUMNS:
+        last = items[items_per_page - 1]
+        at = last.updated_at if column == "update_time" else last.created_at
+        following = paging.encode(at, last.id, belongs_to)
+    return Page(
+        None if total == "none" else min(counted, MOST_COUNTED) if total == "capped" else counted,
+        items[:items_per_page],
+        next=following,
+        total_capped=total == "capped" and counted > MOST_COUNTED,
+    )
+
+
+def _body_hash(turn: Turn) -> bytes:
+    """Return the SHA-256 by which a replay is told from another turn under the same key."""
+    body = turn.model_dump(exclude={"duration", "errors", "dsl"})
+    body["duration"] = microseconds(turn.duration)
+    body |= {name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) != UNSET}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+
+
+async def _all_batches(batch: Callable[[], Awaitable[Batch]]) -> int:
+    """Delete batch by batch, until one finds less than it may; return how many were deleted."""
+    deleted = 0
+    while True:
+        done = await batch()
+        deleted += done.deleted
+        if done.found < _DELETED_AT_ONCE:
+            return deleted

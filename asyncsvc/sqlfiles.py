@@ -1,0 +1,220 @@
+"""The SQL files: found, read, and compiled to what the server is sent.
+
+A file holds one statement below a header of prose. Two things in it are ours:
+
+- `:name` is a parameter. Each becomes `$1`, `$2`, ... by its first use. Nothing is taken for one
+  inside strings, quoted names, dollar quotes and comments, nor the colons of `::` and of slices
+  (a colon that follows an operand or an opening bracket at once).
+- A line that ends in `--? a, b` is kept when `a` and `b` are both present, and dropped otherwise.
+  A name is a parameter, which is present when a value is passed (None is one, UNSET is none), or
+  a flag, which appears in no text. Of the marked ORDER BY lines exactly one is kept.
+
+So each combination that is in use is a plain statement with a plan of its own, instead of
+`(:x IS NULL OR column = :x)`, whose plan the server may choose without looking at `:x`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from asyncsvc.fields import UNSET
+
+_TOKEN = re.compile(
+    r"""
+    (?P<mark>--\?[^\n]*)                          # --? names
+  | (?P<comment>--[^\n]*|/\*.*?\*/)
+  | (?P<opaque>
+        [eE]'(?:[^'\\]|''|\\.)*'                  # E'it\'s'
+      | '(?:[^']|'')*'                            # 'it''s'
+      | "(?:[^"]|"")*"                            # "name"
+      | \$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$ # $tag$ body $tag$
+      | ::                                        # a cast
+      | (?i:\bARRAY)\s*\[                         # no subscript: a parameter may follow
+      | \[\s*:                                   # a slice from the first element
+      | (?<=[\w)\]"']):                          # a slice
+    )
+  | :(?P<parameter>[A-Za-z_]\w*)
+  | (?P<newline>\n)
+  | (?P<end>;)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+class SQLFileError(Exception):
+    """A file breaks the rules. It is a mistake in this library, so no part of the error tree."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a statement: text with a `%s` for each parameter, and when it is kept."""
+
+    text: str
+    parameters: tuple[str, ...]
+    marks: frozenset[str]
+
+    @property
+    def is_order(self) -> bool:
+        """Whether this is one of the ORDER BY lines of which one is kept."""
+        return bool(self.marks) and self.text.lstrip().upper().startswith("ORDER BY")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the server is sent: a statement and its arguments, in order."""
+
+    name: str
+    text: str
+    arguments: tuple[object, ...]
+
+
+class Statement:
+    """One SQL file, read and checked."""
+
+    def __init__(self, name: str, source: str) -> None:
+        """Read the file `name`, as `conversation/get_list`, from its text."""
+        self.name = name
+        self.header = _header(source)
+        self._lines = tuple(_lines(name, source))
+        marked = frozenset[str]().union(*(line.marks for line in self._lines))
+        used = frozenset(p for line in self._lines for p in line.parameters)
+        self.required = frozenset(
+            p for line in self._lines if not line.marks for p in line.parameters
+        )
+        self.optional = used - self.required
+        self.flags = marked - used
+        self.orders = frozenset(m for line in self._lines if line.is_order for m in line.marks)
+        self._check()
+        # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
+        self._compile = lru_cache(maxsize=256)(self._compile_variant)
+
+    def bind(self, flags: Iterable[str], parameters: Mapping[str, object]) -> Query:
+        """Compile the variant in which these are present, with the arguments in their order.
+
+        Raises TypeError for a name that the file does not have, a required one that is missing,
+        and for any number of orders but one: mistakes in the calling repository.
+        """
+        given = {name: value for name, value in parameters.items() if value is not UNSET}
+        raised = frozenset(flags)
+        if unknown := (raised - self.flags) | (parameters.keys() - self.required - self.optional):
+            raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
+        if missing := self.required - given.keys():
+            raise TypeError(f"{self.name} needs {', '.join(sorted(missing))}")
+        if self.orders and len(raised & self.orders) != 1:
+            raise TypeError(f"{self.name} needs one of {', '.join(sorted(self.orders))}")
+        text, order = self._compile(raised.union(given))
+        return Query(self.name, text, tuple(given[name] for name in order))
+
+    def _compile_variant(self, present: frozenset[str]) -> tuple[str, tuple[str, ...]]:
+        numbers: dict[str, int] = {}
+        kept = [f"/* asyncsvc {self.name} */"]
+        for line in self._lines:
+            if line.marks <= present:
+                places = [f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters]
+                kept.append(line.text % tuple(places))
+        return "\n".join(kept), tuple(numbers)
+
+    def _check(self) -> None:
+        if not self.header:
+            raise SQLFileError(f"{self.name}: no header says what it does")
+        if not self._lines:
+            raise SQLFileError(f"{self.name}: no statement")
+        for line in self._lines:
+            loose = set(line.parameters) - self.required - line.marks
+            if line.marks and loose:
+                raise SQLFileError(
+                    f"{self.name}: {', '.join(sorted(loose))} is used on a line that is kept "
+                    f"without it: {line.text.strip()}"
+                )
+
+
+def _header(source: str) -> str:
+    """Return the comment that the file begins with, without its dashes."""
+    lines = []
+    for line in source.splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.removeprefix("--").removeprefix(" "))
+    return "\n".join(lines)
+
+
+def _lines(name: str, source: str) -> Iterator[Line]:
+    """Split a file into its lines: without comments and empty ones, each with its marks."""
+    text, parameters, marks = "", list[str](), frozenset[str]()
+    for kind, token in (*_tokens(source), ("newline", "\n")):
+        if kind == "parameter":
+            text += "%s"
+            parameters.append(token)
+        elif kind == "mark":
+            marks = _marks(name, token)
+        elif kind == "end":
+            raise SQLFileError(f"{name}: one statement a file, without a semicolon")
+        elif kind == "newline":
+            if text.strip():
+                yield Line(text.rstrip(), tuple(parameters), marks)
+            text, parameters, marks = "", [], frozenset()
+        elif kind != "comment":
+            text += token.replace("%", "%%")
+
+
+def _tokens(source: str) -> Iterator[tuple[str, str]]:
+    """Cut a source into tokens: (kind of `_TOKEN`, or "text"; the text, or a parameter's name)."""
+    position = 0
+    for match in _TOKEN.finditer(source):
+        if match.start() > position:
+            yield "text", source[position : match.start()]
+        kind = match.lastgroup if match.lastgroup != "tag" else "opaque"
+        yield str(kind), match["parameter"] or match[0]
+        position = match.end()
+    if position < len(source):
+        yield "text", source[position:]
+
+
+def _marks(name: str, token: str) -> frozenset[str]:
+    marks = [part.strip() for part in token.removeprefix("--?").split(",")]
+    if not all(_NAME.fullmatch(mark) for mark in marks):
+        raise SQLFileError(f"{name}: not a list of names: {token}")
+    return frozenset(marks)
+
+
+def commands(source: str) -> list[str]:
+    """Split a migration into its commands, without comments: the server takes one at a time."""
+    split, current = list[str](), ""
+    for kind, token in _tokens(source):
+        if kind == "end":
+            split.append(current.strip())
+            current = ""
+        elif kind not in {"comment", "mark"}:
+            current += f":{token}" if kind == "parameter" else token
+    return [command for command in (*split, current.strip()) if command]
+
+
+@cache
+def root() -> Traversable:
+    """Return the folder of the SQL files: within the package in a wheel, else beside it."""
+    packaged = files("asyncsvc") / "sql"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[1] / "sql"
+
+
+@cache
+def load(name: str) -> Statement:
+    """Read `sql/<name>.sql`, once. Raises SQLFileError when it breaks the rules."""
+    return Statement(name, (root() / f"{name}.sql").read_text(encoding="utf-8"))
+
+
+def names() -> list[str]:
+    """Return the names of all statements, sorted: what `load` takes. Migrations are none."""
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.sql')}"
+        for folder in root().iterdir()
+        if folder.is_dir() and folder.name != "migrations"
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    )

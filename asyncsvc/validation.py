@@ -1,0 +1,73 @@
+"""The one mechanism by which public methods check what they are given.
+
+`@validated` reads a method's signature, whose types are those of `asyncsvc.fields` and the inputs
+of `asyncsvc.models`, and checks and normalises each argument before the method runs. So whatever
+is wrong is refused before any SQL, as `InvalidInput`, by the name of its parameter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import cache, wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ArgsKwargs
+
+from asyncsvc.inputs import invalid_input
+from asyncsvc.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# A wrong call, as opposed to a wrong value: Python's own error says it best.
+_WRONG_CALL = {
+    "missing_argument",
+    "missing_keyword_only_argument",
+    "missing_positional_only_argument",
+    "multiple_argument_values",
+    "unexpected_keyword_argument",
+    "unexpected_positional_argument",
+}
+
+
+class HasSettings(Protocol):
+    """What a validated method belongs to."""
+
+    @property
+    def settings(self) -> Settings:
+        """The limits to check against."""
+
+
+S = TypeVar("S", bound=HasSettings)
+
+
+def validated(
+    method: Callable[Concatenate[S, P], Awaitable[R]],
+) -> Callable[Concatenate[S, P], Awaitable[R]]:
+    """Check the arguments of an async method by the types in its signature.
+
+    The method gets them normalised: text as NFC where its type says so, mappings as models.
+    Raises InvalidInput for a wrong value and TypeError for a wrong call.
+    """
+    names = tuple(inspect.signature(method).parameters)
+
+    @cache
+    def adapter() -> TypeAdapter[Awaitable[R]]:  # built at first use: importing stays quick
+        config = ConfigDict(strict=True, hide_input_in_errors=True)
+        return TypeAdapter(method, config=config)  # type: ignore[arg-type]
+
+    @wraps(method)
+    async def checked(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            call = adapter().validate_python(
+                ArgsKwargs((self, *args), kwargs), context=self.settings
+            )
+        except ValidationError as error:
+            if error.errors(include_input=False)[0]["type"] in _WRONG_CALL:
+                inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
+            raise invalid_input(error, names) from None
+        return await call
+
+    return checked

@@ -1,0 +1,16 @@
+-- A tenant's tokens, newest first, :limit at most from the cursor on.
+--
+-- Locks: none. Index: api_token_tenant_idx, walked backwards from the cursor.
+SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source, t.created_at,
+       t.expires_at, t.revoked_at, t.last_used_at,
+       CASE WHEN t.revoked_at <= statement_timestamp() THEN 'revoked'
+            WHEN t.expires_at <= statement_timestamp() THEN 'expired'
+            ELSE 'active' END AS status
+  FROM asyncsvc.api_token AS t
+ WHERE t.tenant_id = :tenant_id
+   AND t.kind = :kind                           --? kind
+   AND t.dialog_id = :dialog_id                 --? dialog_id
+   AND t.dialog_id IS NULL                      --? dialog_id_is_null
+   AND (t.created_at, t.id) < (:after_at, :after_id) --? after_at, after_id
+ ORDER BY t.created_at DESC, t.id DESC
+ LIMIT :limit

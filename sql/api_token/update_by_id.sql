@@ -1,0 +1,25 @@
+-- Changes a token and returns it as it is now; nothing when the tenant has none of this id.
+--
+-- :patch is a JSON object of the columns to set; one that is not named keeps its value, and JSON
+-- null sets NULL. The secret's hash is not among them, nor is what revoke and verify write.
+--
+-- Locks: the token's row. Index: the primary key.
+WITH updated AS (
+    UPDATE asyncsvc.api_token AS t
+       SET name = CASE WHEN p.patch ? 'name' THEN p.patch ->> 'name' ELSE t.name END,
+           scopes = CASE WHEN p.patch ? 'scopes' THEN ARRAY(SELECT jsonb_array_elements_text(p.patch -> 'scopes')) ELSE t.scopes END,
+           dialog_id = CASE WHEN p.patch ? 'dialog_id' THEN p.patch ->> 'dialog_id' ELSE t.dialog_id END,
+           source = CASE WHEN p.patch ? 'source' THEN p.patch ->> 'source' ELSE t.source END,
+           expires_at = CASE WHEN p.patch ? 'expires_at' THEN (p.patch ->> 'expires_at')::timestamptz ELSE t.expires_at END
+      FROM (SELECT :patch::text::jsonb AS patch) AS p
+     WHERE t.tenant_id = :tenant_id
+       AND t.id = :id
+    RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
+              t.created_at, t.expires_at, t.revoked_at, t.last_used_at
+)
+SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source, t.created_at,
+       t.expires_at, t.revoked_at, t.last_used_at,
+       CASE WHEN t.revoked_at <= statement_timestamp() THEN 'revoked'
+            WHEN t.expires_at <= statement_timestamp() THEN 'expired'
+            ELSE 'active' END AS status
+  FROM updated AS t

@@ -1,0 +1,34 @@
+-- Adds the messages of one turn and bumps the counters. It returns where the messages went, or
+-- nothing when the conversation is not there, or not where :expected_seq says; what of the two,
+-- conversation/explain_append tells.
+--
+-- Locks: the conversation's row, from the UPDATE to the end of the transaction. All appends to it
+-- queue there, and the one that gets it reads the counters as the one before left them: seq is
+-- gapless and in the order of commits, and no update is lost. updated_at never runs backwards,
+-- although a transaction may have begun before the one that it waited for.
+-- Index: the primary key. What it costs does not depend on the length of the conversation.
+WITH appended AS (
+    UPDATE asyncsvc.conversation AS c
+       SET last_seq = c.last_seq + cardinality(:roles::text[]),
+           round = c.round + :round,
+           tokens = c.tokens + :tokens,
+           duration = c.duration + :duration,
+           updated_at = greatest(c.updated_at, statement_timestamp())
+         , errors = :errors                     --? errors
+         , dsl = :dsl::text::jsonb              --? dsl
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = :id
+       AND c.last_seq = :expected_seq           --? expected_seq
+    RETURNING c.tenant_id, c.id, c.last_seq, c.round, c.updated_at
+), stored AS (
+    INSERT INTO asyncsvc.message (
+           tenant_id, conversation_id, seq, role, content, payload, reference, created_at)
+    SELECT a.tenant_id, a.id, a.last_seq - cardinality(:roles::text[]) + m.position,
+           m.role, m.content, m.payload::jsonb, m.reference::jsonb, a.updated_at
+      FROM appended AS a
+     CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
+           WITH ORDINALITY AS m (role, content, payload, reference, position)
+)
+SELECT a.last_seq - cardinality(:roles::text[]) + 1 AS first_seq, a.last_seq, a.round,
+       false AS replayed
+  FROM appended AS a

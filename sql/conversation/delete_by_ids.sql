@@ -1,0 +1,21 @@
+-- Deletes the tenant's conversations of these ids, with their messages and append keys (by the
+-- foreign keys), and returns how many there were.
+--
+-- Locks: the rows, in the order of their ids, so that two bulk deletes cannot wait for each other
+-- in a circle. Index: the primary key.
+WITH doomed AS MATERIALIZED (
+    SELECT c.id
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = ANY (:ids::text[])
+     ORDER BY c.id
+       FOR UPDATE
+), deleted AS (
+    DELETE FROM asyncsvc.conversation AS c
+     USING doomed AS d
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = d.id
+    RETURNING c.id
+)
+SELECT count(*) AS deleted
+  FROM deleted

@@ -1,0 +1,20 @@
+-- The tenant's conversations of these ids, in the order asked for; an id that is not there is
+-- left out, one that is asked for twice comes twice.
+--
+-- Locks: none. Index: the primary key, once an id.
+SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+       c.version_title, c.metadata::text AS metadata,
+       CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
+       c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
+       c.created_at, c.updated_at,
+       CASE WHEN :include_messages::bool THEN (
+           SELECT coalesce(json_agg(json_build_object(
+                      'seq', m.seq, 'role', m.role, 'content', m.content,
+                      'payload', m.payload::text, 'reference', m.reference::text,
+                      'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
+             FROM asyncsvc.message AS m
+            WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id)::text
+       END AS messages
+  FROM unnest(:ids::text[]) WITH ORDINALITY AS wanted (id, position)
+  JOIN asyncsvc.conversation AS c ON c.tenant_id = :tenant_id AND c.id = wanted.id
+ ORDER BY wanted.position

@@ -1,0 +1,74 @@
+-- One page of a dialog's conversations, each with the total of all pages beside it: one round
+-- trip and one snapshot, so that page and total belong together. A page without conversations
+-- is one row that has the total and NULL for the rest.
+--
+-- `filtered` is written once and planned twice: to count it, and to walk it. The walk collects
+-- ids alone, mostly from the index, and the page's full rows are fetched by id afterwards: a
+-- deep offset or a sort by counters then moves no bulk. row_number() over no order numbers the
+-- rows as the walk delivers them.
+--
+-- :count_limit is where counting stops: NULL counts all, 0 counts nothing. The cursor narrows the
+-- page and not the total. :pattern is for ILIKE; the trigram index serves it where it exists.
+--
+-- Locks: none. Index: conversation_created_idx or conversation_updated_idx walks a page by time
+-- from the cursor on; with user_id conversation_user_idx may; other orders sort the dialog.
+WITH filtered AS NOT MATERIALIZED (
+    SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.dialog_id = :dialog_id
+       AND c.id = :id                                                   --? id
+       AND c.user_id = :user_id                                         --? user_id
+       AND c.exp_user_id = :exp_user_id                                 --? exp_user_id
+       AND c.created_at >= :created_from                                --? created_from
+       AND c.created_at < :created_before                               --? created_before
+       AND c.updated_at >= :updated_from                                --? updated_from
+       AND c.updated_at < :updated_before                               --? updated_before
+       AND (c.id ILIKE :pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern
+), counted AS (
+    SELECT count(*) AS total
+      FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f
+), page AS (
+    SELECT p.id, row_number() OVER () AS position
+      FROM (
+        SELECT f.id
+          FROM filtered AS f
+         WHERE true
+           AND (f.created_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_create_time_desc
+           AND (f.created_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_create_time_asc
+           AND (f.updated_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_update_time_desc
+           AND (f.updated_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_update_time_asc
+         ORDER BY f.created_at DESC, f.id DESC                          --? by_create_time_desc
+         ORDER BY f.created_at, f.id                                    --? by_create_time_asc
+         ORDER BY f.updated_at DESC, f.id DESC                          --? by_update_time_desc
+         ORDER BY f.updated_at, f.id                                    --? by_update_time_asc
+         ORDER BY f.name DESC NULLS LAST, f.id DESC                     --? by_name_desc
+         ORDER BY f.name NULLS LAST, f.id                               --? by_name_asc
+         ORDER BY f.round DESC, f.id DESC                               --? by_round_desc
+         ORDER BY f.round, f.id                                         --? by_round_asc
+         ORDER BY f.tokens DESC, f.id DESC                              --? by_tokens_desc
+         ORDER BY f.tokens, f.id                                        --? by_tokens_asc
+         ORDER BY f.duration DESC, f.id DESC                            --? by_duration_desc
+         ORDER BY f.duration, f.id                                      --? by_duration_asc
+         ORDER BY f.thumb_up DESC, f.id DESC                            --? by_thumb_up_desc
+         ORDER BY f.thumb_up, f.id                                      --? by_thumb_up_asc
+         LIMIT :limit OFFSET :offset
+      ) AS p
+)
+SELECT t.total, c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+       c.version_title, c.metadata::text AS metadata,
+       CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
+       c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
+       c.created_at, c.updated_at,
+       CASE WHEN :include_messages::bool THEN (
+           SELECT coalesce(json_agg(json_build_object(
+                      'seq', m.seq, 'role', m.role, 'content', m.content,
+                      'payload', m.payload::text, 'reference', m.reference::text,
+                      'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
+             FROM asyncsvc.message AS m
+            WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id)::text
+       END AS messages
+  FROM counted AS t
+  LEFT JOIN (page AS p
+             JOIN asyncsvc.conversation AS c ON c.tenant_id = :tenant_id AND c.id = p.id) ON true
+ ORDER BY p.position

@@ -1,0 +1,12 @@
+-- Id and name of one person's conversations in a dialog, newest first, :limit at most: what a
+-- sidebar shows.
+--
+-- Locks: none. Index: conversation_created_idx, walked from its end until :limit rows of this
+-- person are found.
+SELECT c.id, c.name
+  FROM asyncsvc.conversation AS c
+ WHERE c.tenant_id = :tenant_id
+   AND c.dialog_id = :dialog_id
+   AND c.exp_user_id = :exp_user_id
+ ORDER BY c.created_at DESC, c.id DESC
+ LIMIT :limit

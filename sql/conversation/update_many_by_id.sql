@@ -1,0 +1,38 @@
+-- Changes columns of conversations and returns the changed rows, in no order; an id that is not
+-- there is missing from the answer.
+--
+-- :patches is a JSON object from id to the columns to set. A column that is not named keeps its
+-- value; JSON null sets NULL. The rows are locked in the order of their ids first, so that two
+-- such calls cannot wait for each other in a circle.
+--
+-- Locks: the rows, to the end of the transaction. Index: the primary key.
+WITH locked AS MATERIALIZED (
+    SELECT c.id, p.patch
+      FROM jsonb_each(:patches::text::jsonb) AS p (id, patch)
+      JOIN asyncsvc.conversation AS c ON c.tenant_id = :tenant_id AND c.id = p.id
+     ORDER BY c.id
+       FOR NO KEY UPDATE OF c
+), updated AS (
+    UPDATE asyncsvc.conversation AS c
+       SET dialog_id = CASE WHEN l.patch ? 'dialog_id' THEN l.patch ->> 'dialog_id' ELSE c.dialog_id END,
+           user_id = CASE WHEN l.patch ? 'user_id' THEN l.patch ->> 'user_id' ELSE c.user_id END,
+           exp_user_id = CASE WHEN l.patch ? 'exp_user_id' THEN l.patch ->> 'exp_user_id' ELSE c.exp_user_id END,
+           name = CASE WHEN l.patch ? 'name' THEN l.patch ->> 'name' ELSE c.name END,
+           source = CASE WHEN l.patch ? 'source' THEN l.patch ->> 'source' ELSE c.source END,
+           version_title = CASE WHEN l.patch ? 'version_title' THEN l.patch ->> 'version_title' ELSE c.version_title END,
+           metadata = CASE WHEN l.patch ? 'metadata' THEN nullif(l.patch -> 'metadata', 'null') ELSE c.metadata END,
+           dsl = CASE WHEN l.patch ? 'dsl' THEN nullif(l.patch -> 'dsl', 'null') ELSE c.dsl END,
+           errors = CASE WHEN l.patch ? 'errors' THEN l.patch ->> 'errors' ELSE c.errors END,
+           updated_at = greatest(c.updated_at, statement_timestamp())
+      FROM locked AS l
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = l.id
+    RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+              c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
+              c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+)
+SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+       c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,
+       c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
+       c.created_at, c.updated_at, NULL::text AS messages
+  FROM updated AS c

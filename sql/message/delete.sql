@@ -1,0 +1,29 @@
+-- Deletes one message and returns how many that were, 1 or 0. Its thumb is withdrawn from the
+-- conversation's counters; rounds, tokens, duration and last_seq stay, so its seq is never used
+-- again.
+--
+-- Locks: the conversation's row first, then the message's. Index: the primary keys.
+WITH locked AS MATERIALIZED (
+    SELECT c.id
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = :id
+       FOR NO KEY UPDATE
+), deleted AS (
+    DELETE FROM asyncsvc.message AS m
+     USING locked AS l
+     WHERE m.tenant_id = :tenant_id
+       AND m.conversation_id = l.id
+       AND m.seq = :seq
+    RETURNING m.conversation_id, m.thumb
+), withdrawn AS (
+    UPDATE asyncsvc.conversation AS c
+       SET thumb_up = c.thumb_up - (m.thumb IS NOT DISTINCT FROM 1)::int,
+           thumb_down = c.thumb_down - (m.thumb IS NOT DISTINCT FROM -1)::int,
+           updated_at = greatest(c.updated_at, statement_timestamp())
+      FROM deleted AS m
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = m.conversation_id
+)
+SELECT count(*) AS deleted
+  FROM deleted

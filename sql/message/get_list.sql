@@ -1,0 +1,22 @@
+-- Messages of one conversation in the order of seq: the first :limit after the bounds, or the
+-- last :limit before them. A conversation without such messages is one row of NULL; no row at
+-- all means that there is no conversation.
+--
+-- Locks: none. Index: the primary keys; the walk starts at the bound and stops after :limit rows.
+SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+       m.thumb, m.created_at
+  FROM asyncsvc.conversation AS c
+  LEFT JOIN LATERAL (
+        SELECT m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
+          FROM asyncsvc.message AS m
+         WHERE m.tenant_id = :tenant_id
+           AND m.conversation_id = :id
+           AND m.seq > :after_seq               --? after_seq
+           AND m.seq < :before_seq              --? before_seq
+         ORDER BY m.seq                         --? first
+         ORDER BY m.seq DESC                    --? last
+         LIMIT :limit
+       ) AS m ON true
+ WHERE c.tenant_id = :tenant_id
+   AND c.id = :id
+ ORDER BY m.seq

@@ -1,0 +1,43 @@
+-- Sets or withdraws the thumb of a message, moves the conversation's counters by the difference,
+-- and returns the message as it is now. Saying the same thing twice changes nothing. Feedback is
+-- no activity: updated_at stays.
+--
+-- Locks: the conversation's row first, as everything that changes its messages does, then the
+-- message's; the old thumb is read under both, so two that judge at once are counted right.
+-- Index: the primary keys.
+WITH locked AS MATERIALIZED (
+    SELECT c.id
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = :id
+       FOR NO KEY UPDATE
+), before AS MATERIALIZED (
+    SELECT m.conversation_id, m.seq, m.thumb
+      FROM asyncsvc.message AS m
+      JOIN locked AS l ON l.id = m.conversation_id
+     WHERE m.tenant_id = :tenant_id
+       AND m.conversation_id = :id
+       AND m.seq = :seq
+       FOR NO KEY UPDATE OF m
+), counted AS (
+    UPDATE asyncsvc.conversation AS c
+       SET thumb_up = c.thumb_up + (:thumb::smallint IS NOT DISTINCT FROM 1)::int
+                                 - (b.thumb IS NOT DISTINCT FROM 1)::int,
+           thumb_down = c.thumb_down + (:thumb::smallint IS NOT DISTINCT FROM -1)::int
+                                     - (b.thumb IS NOT DISTINCT FROM -1)::int
+      FROM before AS b
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = b.conversation_id
+       AND b.thumb IS DISTINCT FROM :thumb::smallint
+), judged AS (
+    UPDATE asyncsvc.message AS m
+       SET thumb = :thumb::smallint
+      FROM before AS b
+     WHERE m.tenant_id = :tenant_id
+       AND m.conversation_id = b.conversation_id
+       AND m.seq = b.seq
+    RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
+)
+SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+       m.thumb, m.created_at
+  FROM judged AS m

@@ -1,0 +1,33 @@
+-- Changes a message and returns it as it is now; nothing when it is not there.
+--
+-- :patch is a JSON object of the columns to set; one that is not named keeps its value, and JSON
+-- null sets NULL. The conversation counts as updated.
+--
+-- Locks: the conversation's row first, then the message's. Index: the primary keys.
+WITH locked AS MATERIALIZED (
+    SELECT c.id, p.patch
+      FROM asyncsvc.conversation AS c, (SELECT :patch::text::jsonb AS patch) AS p
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = :id
+       FOR NO KEY UPDATE OF c
+), updated AS (
+    UPDATE asyncsvc.message AS m
+       SET content = CASE WHEN l.patch ? 'content' THEN l.patch ->> 'content' ELSE m.content END,
+           payload = CASE WHEN l.patch ? 'payload' THEN l.patch -> 'payload' ELSE m.payload END,
+           reference = CASE WHEN l.patch ? 'reference' THEN nullif(l.patch -> 'reference', 'null') ELSE m.reference END
+      FROM locked AS l
+     WHERE m.tenant_id = :tenant_id
+       AND m.conversation_id = l.id
+       AND m.seq = :seq
+    RETURNING m.conversation_id, m.seq, m.role, m.content, m.payload, m.reference, m.thumb,
+              m.created_at
+), touched AS (
+    UPDATE asyncsvc.conversation AS c
+       SET updated_at = greatest(c.updated_at, statement_timestamp())
+      FROM updated AS m
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = m.conversation_id
+)
+SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+       m.thumb, m.created_at
+  FROM updated AS m

@@ -1,0 +1,5 @@
+-- Lets one migrating process at a time go on; the others wait here. The lock belongs to the
+-- transaction, so that it ends with it also when the process is killed, and is right behind a
+-- pooler, where a session's lock is not. The number is this library's own: the first eight
+-- bytes of the SHA-256 of "asyncsvc.migration", as a signed integer.
+SELECT pg_advisory_xact_lock(-7356843371042787055)

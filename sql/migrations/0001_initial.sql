@@ -1,0 +1,99 @@
+-- Conversations with their messages and append keys, and API tokens.
+--
+-- Every table of a tenant has tenant_id first in its primary key, so that it can be distributed
+-- by tenant. The tokens are the exception: a token is looked up before its tenant is known.
+-- Ids are the caller's own text, compared byte by byte (COLLATE "C"); nothing is ordered by them
+-- but ties.
+
+-- One row a conversation. Appends update it, so it is kept short of indexes, and its pages keep
+-- room for the new row version. The counters only grow: deleting messages takes nothing from
+-- them but thumbs. Duration is in whole microseconds, since sums of fractions never agree twice.
+CREATE TABLE asyncsvc.conversation (
+    tenant_id     text COLLATE "C" NOT NULL,
+    id            text COLLATE "C" NOT NULL,
+    dialog_id     text COLLATE "C" NOT NULL,
+    user_id       text COLLATE "C" NOT NULL DEFAULT '',
+    exp_user_id   text COLLATE "C",
+    name          text,
+    source        text COLLATE "C",
+    version_title text,
+    metadata      jsonb,
+    dsl           jsonb,
+    errors        text,
+    round         integer NOT NULL DEFAULT 0,
+    tokens        bigint NOT NULL DEFAULT 0,
+    duration      bigint NOT NULL DEFAULT 0,
+    thumb_up      integer NOT NULL DEFAULT 0,
+    thumb_down    integer NOT NULL DEFAULT 0,
+    last_seq      integer NOT NULL DEFAULT 0,
+    created_at    timestamptz NOT NULL,
+    updated_at    timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+) WITH (fillfactor = 85);
+
+-- conversation/get_list by creation, and its total
+CREATE INDEX conversation_created_idx
+    ON asyncsvc.conversation (tenant_id, dialog_id, created_at, id);
+
+-- conversation/get_list by recent activity; the one index that each append writes for
+CREATE INDEX conversation_updated_idx
+    ON asyncsvc.conversation (tenant_id, dialog_id, updated_at, id);
+
+-- conversation/get_list of one user, conversation/delete_by_user, usage/stats_by_created
+CREATE INDEX conversation_user_idx
+    ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
+
+-- One row a message, so that an append costs the same however long the conversation is.
+-- seq is handed out under the conversation's row lock: ordered, and never used twice.
+CREATE TABLE asyncsvc.message (
+    tenant_id       text COLLATE "C" NOT NULL,
+    conversation_id text COLLATE "C" NOT NULL,
+    seq             integer NOT NULL,
+    role            text NOT NULL,
+    content         text NOT NULL,
+    payload         jsonb NOT NULL,
+    reference       jsonb,
+    thumb           smallint CHECK (thumb IN (-1, 1)),
+    created_at      timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, conversation_id, seq),
+    FOREIGN KEY (tenant_id, conversation_id)
+        REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
+);
+
+-- What an append with an idempotency key answered, so that a replay gets the same answer.
+-- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict.
+CREATE TABLE asyncsvc.append_key (
+    tenant_id       text COLLATE "C" NOT NULL,
+    conversation_id text COLLATE "C" NOT NULL,
+    key             text COLLATE "C" NOT NULL,
+    body_hash       bytea NOT NULL,
+    first_seq       integer NOT NULL,
+    last_seq        integer NOT NULL,
+    round           integer NOT NULL,
+    created_at      timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, conversation_id, key),
+    FOREIGN KEY (tenant_id, conversation_id)
+        REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
+);
+
+-- API tokens: the SHA-256 of the secret, never the secret. hint is its first characters, for
+-- people. last_used_at is stamped by verify and must stay without an index, so that the stamp
+-- touches the row alone.
+CREATE TABLE asyncsvc.api_token (
+    id           text COLLATE "C" NOT NULL PRIMARY KEY,
+    tenant_id    text COLLATE "C" NOT NULL,
+    name         text NOT NULL,
+    token_hash   bytea NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
+    hint         text NOT NULL,
+    kind         text NOT NULL,
+    scopes       text[] NOT NULL,
+    dialog_id    text COLLATE "C",
+    source       text COLLATE "C",
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz
+) WITH (fillfactor = 85);
+
+-- api_token/get_list, api_token/delete_by_tenant_id
+CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, id);
