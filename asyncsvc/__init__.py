@@ -46,6 +46,7 @@ from asyncsvc.settings import Settings
 
 __all__ = [
     "ANY",
+    "UNSET",
     "API4ConversationService",
     "APIToken",
     "APITokenService",
@@ -81,7 +82,6 @@ __all__ = [
     "StoredMessage",
     "TokenPatch",
     "Turn",
-    "UNSET",
     "Unavailable",
     "UnsetType",
     "UsageBucket",

@@ -19,8 +19,8 @@ from asyncsvc.errors import InvalidInput
 
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
-    r"(?:[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d)?(?:\.(?P<fraction>\d{1,6}))?"
-    r"(?P<offset>Z|[+-]\d\d:?\d\d)?)?",
+    r"(?:[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d(?:\.(?P<fraction>\d{1,6}))?)?"
+    r"(?:Z|[+-]\d\d:?\d\d)?)?",
     re.ASCII,
 )
 _MICROSECOND = timedelta(microseconds=1)
@@ -74,13 +74,13 @@ def _bounds(
 def _text_bounds(field: str, text: str, local: tzinfo) -> tuple[datetime, datetime]:
     match = _ISO.fullmatch(text)
     try:
-        if match is None or (match["fraction"] and not match["second"]):
-            raise ValueError
-        if match["minute"] is None:
-            return _day_bounds(date.fromisoformat(text), local)
-        moment = datetime.fromisoformat(_padded(match))
+        moment = datetime.fromisoformat(_padded(match)) if match else None
     except ValueError:
-        raise InvalidInput(field, "must be ISO 8601, as 2026-11-22 or 2026-11-22T10:00Z") from None
+        moment = None
+    if match is None or moment is None:
+        raise InvalidInput(field, "must be ISO 8601, as 2026-11-22 or 2026-11-22T10:00Z")
+    if match["minute"] is None:
+        return _day_bounds(moment.date(), local)
     if moment.tzinfo is not None:
         instant = moment.astimezone(UTC)
         return instant, instant + _precision(match)

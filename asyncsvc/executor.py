@@ -72,9 +72,8 @@ class Executor(abc.ABC):
         """Run one statement and return its rows. One round trip once it is prepared."""
         async with self._connection() as connection:
             with self._watched(query.name) as rows, translated(connection):
-                rows += await connection.fetch(
-                    query.text, *query.arguments, timeout=self._settings.statement_timeout
-                )
+                timeout = self._settings.statement_timeout
+                rows.extend(await connection.fetch(query.text, *query.arguments, timeout=timeout))
             return rows
 
     async def execute(self, text: str) -> None:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args
+from typing import Annotated, Final, Literal, TypeVar, Union, get_args
 
 from pydantic import (
     AfterValidator,
@@ -32,7 +32,7 @@ from asyncsvc.settings import Settings
 T = TypeVar("T")
 
 MOST_INT = 2**31 - 1
-MOST_DIGITS = 1_000  # of one integer in JSON; PostgreSQL's numeric holds far more
+MOST_BITS = 4_096  # of one integer in JSON; PostgreSQL's numeric holds far more
 
 
 class AnyType(enum.Enum):
@@ -68,7 +68,7 @@ class _Or:
         rest = tuple(part for part in get_args(source) if part is not type(self.marker))
         return core_schema.no_info_wrap_validator_function(
             lambda value, check: value if value is self.marker else check(value),
-            handler.generate_schema(Union[rest]),  # noqa: UP007 - built at run time
+            handler.generate_schema(Union[rest]),
         )
 
 
@@ -132,28 +132,28 @@ def json_size(value: JsonValue, settings: Settings) -> int:
     stack: list[tuple[object, int]] = [(value, 1)]
     while stack:
         node, depth = stack.pop()
-        size += 2
-        if isinstance(node, str):
-            size += len(_storable(node).encode())
-        elif isinstance(node, float):
-            if not math.isfinite(node):
-                raise refused("must not hold NaN or infinity")
-            size += len(repr(node))
-        elif isinstance(node, bool) or node is None:
-            size += 3
-        elif isinstance(node, int):
-            if node.bit_length() > MOST_DIGITS * 3:
-                raise refused(f"must not hold integers of over {MOST_DIGITS} digits")
-            size += len(str(node))
-        elif isinstance(node, dict | list):
+        if isinstance(node, dict | list):
             if depth > settings.json_depth:
                 raise refused(f"must be at most {settings.json_depth} levels deep")
             stack.extend((child, depth + 1) for child in _children(node))
-        else:
-            raise refused("must be JSON: text, numbers, true, false, null, lists and objects")
+        size += 2 + _scalar_size(node)
         if size > settings.json_bytes:
             raise refused(f"must be at most {settings.json_bytes} bytes of JSON")
     return size
+
+
+def _scalar_size(node: object) -> int:
+    if isinstance(node, str):
+        return len(_storable(node).encode())
+    if isinstance(node, float) and not math.isfinite(node):
+        raise refused("must not hold NaN or infinity")
+    if isinstance(node, int) and node.bit_length() > MOST_BITS:
+        raise refused(f"must not hold integers of over {MOST_BITS} bits")
+    if node is None or isinstance(node, int | float):
+        return len(str(node))
+    if isinstance(node, dict | list):
+        return 0
+    raise refused("must be JSON: text, numbers, true, false, null, lists and objects")
 
 
 def _children(node: dict[object, object] | list[object]) -> Iterable[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -10,7 +10,6 @@ from asyncsvc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler, ValidationInfo
-    from typing_extensions import Self
 
 
 def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
