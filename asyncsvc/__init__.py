@@ -51,6 +51,7 @@ __all__ = [
     "APIToken",
     "APITokenService",
     "AlreadyExists",
+    "AnyType",
     "Appended",
     "AsyncSvc",
     "AsyncSvcError",

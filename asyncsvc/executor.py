@@ -53,7 +53,7 @@ class Row(Protocol):
     def keys(self) -> Iterator[str]:
         """Return the names of the columns."""
 
-    def __getitem__(self, name: str, /) -> Any:
+    def __getitem__(self, name: str, /) -> Any:  # noqa: ANN401 - the models check it
         """Return the value of a column."""
 
 

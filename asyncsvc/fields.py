@@ -68,7 +68,7 @@ class _Or:
         rest = tuple(part for part in get_args(source) if part is not type(self.marker))
         return core_schema.no_info_wrap_validator_function(
             lambda value, check: value if value is self.marker else check(value),
-            handler.generate_schema(Union[rest]),
+            handler.generate_schema(Union[rest]),  # noqa: UP007 - built at run time
         )
 
 

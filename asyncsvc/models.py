@@ -276,7 +276,7 @@ class Migration(Row):
     applied_at: datetime | None = None
 
 
-class Page(tuple[int | None, list[T]]):
+class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its slots
     """One page: a tuple of `(total, items)`, and how to go on.
 
     `total` is None when it was not counted; `total_capped` says that there are more than `total`.

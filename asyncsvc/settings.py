@@ -42,7 +42,7 @@ class Settings(Input):
     """Seconds to wait for a connection of the pool."""
     statement_timeout: Seconds = 30.0
     """Seconds to wait for a statement."""
-    token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"
+    token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """What new API tokens begin with, before an underscore."""
     touch_interval: Annotated[float, Field(ge=0, strict=False)] | None = 60.0
     """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""

@@ -42,4 +42,4 @@ def to_json(value: object) -> str | None:
 def columns(row: Row, *, without: Iterable[str]) -> Mapping[str, Any]:
     """Return the columns of a row, but for some."""
     left_out = frozenset(without)
-    return {name: row[name] for name in row.keys() if name not in left_out}
+    return {name: row[name] for name in row.keys() if name not in left_out}  # noqa: SIM118 - no dict

@@ -164,10 +164,10 @@ class API4ConversationService(CommonService):
         page_number: PageNumber = 1,
         items_per_page: PageSize = 30,
         orderby: OrderBy = "create_time",
-        desc: bool = True,
+        desc: bool = True,  # noqa: FBT001, FBT002 - positional as in RAGFlow
         id: Id | None = None,
         user_id: UserId | None = None,
-        include_dsl: bool = True,
+        include_dsl: bool = True,  # noqa: FBT001, FBT002 - as above
         keywords: Keywords = "",
         from_date: DateLike | None = None,
         to_date: DateLike | None = None,
@@ -506,7 +506,7 @@ class API4ConversationService(CommonService):
         to_date: DateLike,
         source: OrAny[Source | None] = ANY,
         *,
-        by: UsageBy = "created",
+        by: UsageBy = "created",  # noqa: ARG002 - so far there is one
         interval: Interval = "day",
         dialog_id: OrAny[Id] = ANY,
         tz: Zone = "UTC",
