@@ -22,9 +22,9 @@ WITH locked AS MATERIALIZED (
            thumb_down = c.thumb_down - d.down,
            updated_at = greatest(c.updated_at, statement_timestamp())
       FROM (SELECT count(*) AS messages,
-                   count(*) FILTER (WHERE m.thumb = 1) AS up,
-                   count(*) FILTER (WHERE m.thumb = -1) AS down
-              FROM deleted AS m) AS d
+                   count(*) FILTER (WHERE g.thumb = 1) AS up,
+                   count(*) FILTER (WHERE g.thumb = -1) AS down
+              FROM deleted AS g) AS d
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND d.messages > 0

@@ -1,0 +1,399 @@
+"""Appending: order, counters, idempotency, expected sequence, concurrency, cancellation."""
+
+import asyncio
+import random
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import (
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    Message,
+    NotFound,
+    StaleSequence,
+    Turn,
+)
+
+
+def turn(*texts: str, **more: object) -> Turn:
+    return Turn(messages=[Message(role="user", content=text) for text in texts], **more)
+
+
+@pytest.fixture
+async def id(svc):
+    return (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+
+
+async def texts(svc, id):
+    messages = await svc.conversations.messages(id, tenant_id="acme", limit=1000)
+    return [message.content for message in messages]
+
+
+async def test_a_turn_is_stored_whole(svc, id):
+    appended = await svc.conversations.append_message(
+        id,
+        Turn(
+            messages=[
+                Message(role="user", content="Wie spät ist es?"),
+                Message(
+                    role="assistant",
+                    content="四点",
+                    reference=[{"chunk": 1.5}],
+                    payload={"id": "m2", "parts": [None, True]},
+                ),
+            ],
+            tokens=12,
+            duration=1.25,
+            errors="late",
+            dsl={"graph": []},
+        ),
+        tenant_id="acme",
+    )
+    assert appended == asyncsvc.Appended(first_seq=1, last_seq=2, round=1, replayed=False)
+    stored = await svc.conversations.get_by_id(id, tenant_id="acme", include_messages=True)
+    assert (stored.round, stored.tokens, stored.duration) == (1, 12, 1.25)
+    assert (stored.errors, stored.dsl, stored.last_seq) == ("late", {"graph": []}, 2)
+    first, second = stored.messages
+    assert (first.seq, first.role, first.content) == (1, "user", "Wie spät ist es?")
+    assert (first.payload, first.reference, first.thumb) == ({}, None, None)
+    assert second.reference == [{"chunk": 1.5}]
+    assert second.payload == {"id": "m2", "parts": [None, True]}
+    assert first.created_at == second.created_at == stored.updated_at > stored.created_at
+
+
+async def test_a_mapping_does_as_well(svc, id):
+    await svc.conversations.append_message(
+        id, {"messages": [{"role": "user", "content": "hello"}]}, tenant_id="acme"
+    )
+    assert await texts(svc, id) == ["hello"]
+
+
+async def test_text_is_stored_as_nfc(svc, id):
+    await svc.conversations.append_message(id, turn("e\u0301"), tenant_id="acme")
+    assert await texts(svc, id) == ["\u00e9"]
+
+
+async def test_half_a_turn_counts_no_round(svc, id):
+    await svc.conversations.append_message(id, turn("question", round=0), tenant_id="acme")
+    appended = await svc.conversations.append_message(id, turn("answer"), tenant_id="acme")
+    assert (appended.round, appended.last_seq) == (1, 2)
+
+
+async def test_errors_and_dsl_stay_unless_they_are_set(svc, id):
+    await svc.conversations.append_message(
+        id, turn("a", errors="broken", dsl=[1]), tenant_id="acme"
+    )
+    await svc.conversations.append_message(id, turn("b"), tenant_id="acme")
+    kept = await svc.conversations.get_by_id(id, tenant_id="acme")
+    assert (kept.errors, kept.dsl) == ("broken", [1])
+    await svc.conversations.append_message(id, turn("c", errors=None, dsl=None), tenant_id="acme")
+    cleared = await svc.conversations.get_by_id(id, tenant_id="acme")
+    assert (cleared.errors, cleared.dsl) == (None, None)
+
+
+async def test_durations_add_up_to_the_microsecond(svc, id):
+    for _ in range(10):
+        await svc.conversations.append_message(id, turn("a", duration=0.1), tenant_id="acme")
+    assert (await svc.conversations.get_by_id(id, tenant_id="acme")).duration == 1.0
+
+
+async def test_without_the_conversation_nothing_is_appended(svc, id):
+    for key in (None, "key"):
+        for expected in (None, 0):
+            with pytest.raises(NotFound):
+                await svc.conversations.append_message(
+                    "absent",
+                    turn("a"),
+                    tenant_id="acme",
+                    idempotency_key=key,
+                    expected_seq=expected,
+                )
+            with pytest.raises(NotFound):
+                await svc.conversations.append_message(
+                    id, turn("a"), tenant_id="other", idempotency_key=key, expected_seq=expected
+                )
+    assert await texts(svc, id) == []
+
+
+async def test_a_replay_returns_the_first_answer_and_adds_nothing(svc, id):
+    once = await svc.conversations.append_message(
+        id, turn("a", "b"), tenant_id="acme", idempotency_key="k"
+    )
+    await svc.conversations.append_message(id, turn("c"), tenant_id="acme")
+    again = await svc.conversations.append_message(
+        id, turn("a", "b"), tenant_id="acme", idempotency_key="k"
+    )
+    assert again == once.model_copy(update={"replayed": True})
+    assert await texts(svc, id) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        turn("a", "c"),
+        turn("a"),
+        turn("a", "b", tokens=1),
+        turn("a", "b", duration=0.5),
+        turn("a", "b", round=0),
+        turn("a", "b", errors=None),
+        turn("a", "b", dsl=None),
+        Turn(messages=[Message(role="user", content="a"), Message(role="tool", content="b")]),
+        Turn(
+            messages=[
+                Message(role="user", content="a"),
+                Message(role="user", content="b", payload={"id": 1}),
+            ]
+        ),
+    ],
+)
+async def test_the_same_key_with_another_turn_is_a_conflict(svc, id, other):
+    await svc.conversations.append_message(
+        id, turn("a", "b"), tenant_id="acme", idempotency_key="k"
+    )
+    with pytest.raises(IdempotencyConflict):
+        await svc.conversations.append_message(id, other, tenant_id="acme", idempotency_key="k")
+    assert await texts(svc, id) == ["a", "b"]
+
+
+async def test_a_key_belongs_to_its_conversation(svc, id):
+    other = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+    for conversation in (id, other):
+        appended = await svc.conversations.append_message(
+            conversation, turn(conversation), tenant_id="acme", idempotency_key="k"
+        )
+        assert not appended.replayed
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_expected_seq_appends_only_where_the_caller_left_off(svc, id, key):
+    await svc.conversations.append_message(
+        id, turn("a", "b"), tenant_id="acme", expected_seq=0, idempotency_key=key
+    )
+    for stale in (0, 1, 3):
+        with pytest.raises(StaleSequence):
+            await svc.conversations.append_message(
+                id,
+                turn("c"),
+                tenant_id="acme",
+                expected_seq=stale,
+                idempotency_key=key and f"{key}{stale}",
+            )
+    await svc.conversations.append_message(id, turn("c"), tenant_id="acme", expected_seq=2)
+    assert await texts(svc, id) == ["a", "b", "c"]
+
+
+async def test_a_replay_does_not_mind_expected_seq(svc, id):
+    for _ in range(2):
+        appended = await svc.conversations.append_message(
+            id, turn("a"), tenant_id="acme", expected_seq=0, idempotency_key="k"
+        )
+    assert appended.replayed
+
+
+async def test_a_refused_append_leaves_its_key_free(svc, id):
+    with pytest.raises(StaleSequence):
+        await svc.conversations.append_message(
+            id, turn("a"), tenant_id="acme", expected_seq=5, idempotency_key="k"
+        )
+    appended = await svc.conversations.append_message(
+        id, turn("a"), tenant_id="acme", idempotency_key="k"
+    )
+    assert not appended.replayed
+
+
+async def test_a_seq_is_not_used_twice(svc, id):
+    await svc.conversations.append_message(id, turn("a", "b"), tenant_id="acme")
+    await svc.conversations.clear_messages(id, tenant_id="acme")
+    appended = await svc.conversations.append_message(id, turn("c"), tenant_id="acme")
+    assert appended.first_seq == 3
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_32_writers_on_one_conversation_lose_nothing(dsn, keyed):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+
+        async def write(writer):
+            for number in range(10):
+                await svc.conversations.append_message(
+                    id,
+                    turn(f"{writer}-{number} question", f"{writer}-{number} answer", tokens=2),
+                    tenant_id="acme",
+                    idempotency_key=f"{writer}-{number}" if keyed else None,
+                )
+
+        await asyncio.gather(*(write(writer) for writer in range(32)))
+        stored = await svc.conversations.get_by_id(id, tenant_id="acme", include_messages=True)
+    assert (stored.round, stored.tokens, stored.last_seq) == (320, 640, 640)
+    assert [message.seq for message in stored.messages] == list(range(1, 641))
+    pairs = [message.content.removesuffix(" question") for message in stored.messages[::2]]
+    assert [m.content for m in stored.messages[1::2]] == [f"{pair} answer" for pair in pairs]
+    for writer in range(32):  # each writer's own turns are in its order
+        mine = [pair for pair in pairs if pair.startswith(f"{writer}-")]
+        assert mine == [f"{writer}-{number}" for number in range(10)]
+    times = [message.created_at for message in stored.messages]
+    assert times == sorted(times)
+
+
+async def test_concurrent_replays_append_once(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+        answers = await asyncio.gather(
+            *(
+                svc.conversations.append_message(
+                    id, turn("a"), tenant_id="acme", idempotency_key="k", expected_seq=0
+                )
+                for _ in range(50)
+            )
+        )
+        assert sorted(answer.replayed for answer in answers) == [False] + [True] * 49
+        assert {(answer.first_seq, answer.round) for answer in answers} == {(1, 1)}
+        assert await texts(svc, id) == ["a"]
+
+
+async def test_one_of_many_with_the_same_expected_seq_wins(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+        outcomes = await asyncio.gather(
+            *(
+                svc.conversations.append_message(
+                    id, turn(str(number)), tenant_id="acme", expected_seq=0
+                )
+                for number in range(30)
+            ),
+            return_exceptions=True,
+        )
+    assert sum(isinstance(outcome, asyncsvc.Appended) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, StaleSequence) for outcome in outcomes) == 29
+
+
+async def test_a_replay_waits_for_the_first_append_to_end(svc, id):
+    async with svc.transaction() as tx:
+        await tx.conversations.append_message(
+            id, turn("a"), tenant_id="acme", idempotency_key="k"
+        )
+        replay = asyncio.create_task(
+            svc.conversations.append_message(
+                id, turn("a"), tenant_id="acme", idempotency_key="k"
+            )
+        )
+        await asyncio.sleep(0.1)
+        assert not replay.done()
+    assert (await replay).replayed
+
+
+async def test_a_replay_appends_where_the_first_was_rolled_back(svc, id):
+    with pytest.raises(ZeroDivisionError):
+        async with svc.transaction() as tx:
+            await tx.conversations.append_message(
+                id, turn("a"), tenant_id="acme", idempotency_key="k"
+            )
+            replay = asyncio.create_task(
+                svc.conversations.append_message(
+                    id, turn("a"), tenant_id="acme", idempotency_key="k"
+                )
+            )
+            await asyncio.sleep(0.1)
+            raise ZeroDivisionError
+    assert not (await replay).replayed
+    assert await texts(svc, id) == ["a"]
+
+
+async def test_an_append_to_what_is_being_deleted_finds_nothing(svc, id):
+    async with svc.transaction() as tx:
+        await tx.conversations.delete_by_id(id, tenant_id="acme")
+        append = asyncio.create_task(
+            svc.conversations.append_message(
+                id, turn("a"), tenant_id="acme", idempotency_key="k"
+            )
+        )
+        await asyncio.sleep(0.1)
+    with pytest.raises(NotFound):
+        await append
+
+
+async def test_a_conversation_that_keeps_changing_is_a_conflict(svc, id, monkeypatch):
+    """What refuses the append is gone whenever one looks: it gives up after three attempts."""
+    attempts = []
+
+    async def nothing(**_):
+        attempts.append(1)
+
+    monkeypatch.setattr(svc.conversations._conversations, "append_message", nothing)
+    with pytest.raises(Conflict, match="kept changing"):
+        await svc.conversations.append_message(id, turn("a"), tenant_id="acme")
+    assert len(attempts) == 3
+
+
+async def test_cancelled_appends_are_whole_and_can_be_replayed(dsn):
+    rng = random.Random(7)
+    async with asyncsvc.connect(dsn, max_size=8) as svc:
+        id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+
+        async def append(number):
+            return await svc.conversations.append_message(
+                id, turn(f"{number} q", f"{number} a"), tenant_id="acme", idempotency_key=str(number)
+            )
+
+        async def cancelled(number):
+            task = asyncio.create_task(append(number))
+            await asyncio.sleep(rng.random() * 0.01)
+            task.cancel()
+            await asyncio.wait([task])
+
+        await asyncio.gather(*(cancelled(number) for number in range(100)))
+        stored = await svc.conversations.get_by_id(id, tenant_id="acme", include_messages=True)
+        assert len(stored.messages) == stored.last_seq == 2 * stored.round
+        await asyncio.gather(*(append(number) for number in range(100)))
+        stored = await svc.conversations.get_by_id(id, tenant_id="acme", include_messages=True)
+    assert (stored.round, stored.last_seq) == (100, 200)
+    assert sorted(m.content for m in stored.messages) == sorted(
+        f"{number} {half}" for number in range(100) for half in "qa"
+    )
+
+
+async def test_the_pool_is_whole_after_cancellations(dsn, pool):
+    svc = asyncsvc.AsyncSvc(pool)
+    id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+    for milliseconds in range(20):
+        task = asyncio.create_task(
+            svc.conversations.append_message(id, turn("a"), tenant_id="acme")
+        )
+        await asyncio.sleep(milliseconds / 2_000)
+        task.cancel()
+        await asyncio.wait([task])
+    assert pool.get_idle_size() == pool.get_size()
+    connection = await asyncpg.connect(dsn)
+    open_transactions = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+    )
+    await connection.close()
+    assert open_transactions == 0
+
+
+async def test_an_append_is_one_round_trip(dsn, svc, id):
+    statements = []
+    settings = asyncsvc.Settings(on_query=lambda name, *_: statements.append(name))
+    async with asyncsvc.connect(dsn, settings=settings) as watched:
+        await watched.conversations.append_message(id, turn("a"), tenant_id="acme")
+        await watched.conversations.append_message(
+            id, turn("a"), tenant_id="acme", idempotency_key="k"
+        )
+        await watched.conversations.append_message(
+            id, turn("a"), tenant_id="acme", idempotency_key="k"
+        )
+    assert statements == [
+        "conversation/append_message",
+        "conversation/append_message_once",
+        "conversation/append_message_once",
+        "conversation/explain_append",
+    ]
+
+
+async def test_a_turn_has_a_message():
+    with pytest.raises(InvalidInput, match="messages"):
+        Turn(messages=[])

@@ -1,0 +1,175 @@
+"""Files, statements, methods and models hold together: each file is prepared, used, described."""
+
+import inspect
+import itertools
+import re
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from asyncsvc import models, repositories, sqlfiles
+from asyncsvc.repositories import base
+from asyncsvc.repositories.conversation import Batch
+
+NAMES = sqlfiles.names()
+REPOSITORIES = {
+    repository.folder: repository
+    for repository in (getattr(repositories, name) for name in repositories.__all__)
+}
+TENANT_STATEMENTS = [
+    name
+    for name in NAMES
+    # The migrations' own; a token is looked up before its tenant is known.
+    if not name.startswith("migration/") and not name.startswith("api_token/verify")
+]
+CONVERSATION = list(models.Conversation.model_fields)
+MESSAGE = list(models.StoredMessage.model_fields)
+TOKEN = list(models.APIToken.model_fields)
+APPENDED = list(models.Appended.model_fields)
+COLUMNS = {
+    "api_token/create": TOKEN,
+    "api_token/delete_by_tenant_id": ["deleted"],
+    "api_token/get_by_id": TOKEN,
+    "api_token/get_list": TOKEN,
+    "api_token/revoke": TOKEN,
+    "api_token/update_by_id": TOKEN,
+    "api_token/verify": TOKEN,
+    "api_token/verify_readonly": TOKEN,
+    "conversation/append_message": APPENDED,
+    "conversation/append_message_once": APPENDED,
+    "conversation/create_many": CONVERSATION,
+    "conversation/delete_by_dialog_ids": list(Batch._fields),
+    "conversation/delete_by_ids": ["deleted"],
+    "conversation/delete_by_user": list(Batch._fields),
+    "conversation/explain_append": [
+        "present_seq",
+        "body_hash",
+        *(name for name in APPENDED if name != "replayed"),
+    ],
+    "conversation/get_by_ids": CONVERSATION,
+    "conversation/get_list": ["total", *CONVERSATION],
+    "conversation/get_names": list(models.ConversationName.model_fields),
+    "conversation/update_many_by_id": CONVERSATION,
+    "message/clear": ["deleted"],
+    "message/delete": ["deleted"],
+    "message/get_list": MESSAGE,
+    "message/pop": MESSAGE,
+    "message/set_thumb": MESSAGE,
+    "message/update": MESSAGE,
+    "migration/create_schema": [],
+    "migration/create_table": [],
+    "migration/get_applied": list(models.Migration.model_fields),
+    "migration/index_keywords": [],
+    "migration/is_recorded": ["is_recorded"],
+    "migration/lock": ["pg_advisory_xact_lock"],
+    "migration/record": [],
+    "usage/stats_by_created": list(models.UsageBucket.model_fields),
+}
+
+
+def variants(statement: sqlfiles.Statement) -> list[frozenset[str]]:
+    """No name, each name, each pair, all names: with each order in turn."""
+    names = sorted((statement.optional | statement.flags) - statement.orders)
+    chosen = [(), *itertools.combinations(names, 1), *itertools.combinations(names, 2), tuple(names)]
+    orders = [frozenset({order}) for order in sorted(statement.orders)] or [frozenset()]
+    return sorted({order.union(some) for order in orders for some in chosen}, key=sorted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_variant_is_prepared_and_returns_the_columns_of_its_model(name, pool):
+    statement = sqlfiles.load(name)
+    async with pool.acquire() as connection:
+        for present in variants(statement):
+            values = dict.fromkeys((statement.optional & present) | statement.required)
+            query = statement.bind(present & statement.flags, values)
+            if name.startswith("migration/"):  # DDL cannot be prepared by name
+                prepared = await connection.prepare(query.text, name="")
+            else:
+                prepared = await connection.prepare(query.text)
+            columns = [attribute.name for attribute in prepared.get_attributes()]
+            assert columns == COLUMNS[name], present
+            assert len(prepared.get_parameters()) == len(query.arguments)
+
+
+def test_every_file_has_a_method_and_every_method_a_file():
+    methods = {
+        f"{folder}/{name}"
+        for folder, repository in REPOSITORIES.items()
+        for name, _ in inspect.getmembers(repository, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+    assert methods == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_method_uses_the_file_of_its_name(name):
+    folder, method = name.split("/")
+    source = inspect.getsource(getattr(REPOSITORIES[folder], method))
+    assert re.findall(r"self\._(?:rows|count)\(\s*\"(\w+)\"", source) == [method]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_header_tells_the_contract(name):
+    header = sqlfiles.load(name).header
+    assert len(header) > 60
+    if not name.startswith("migration/"):
+        assert re.search(r"^Locks: ", header, re.MULTILINE)
+        assert "Index: " in header
+
+
+@pytest.mark.parametrize("name", TENANT_STATEMENTS)
+def test_each_table_is_bound_to_the_tenant_first(name):
+    text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+    for _, columns in re.findall(r"INSERT INTO (\S+)[^(]*\(\s*(.*?)\)", text, re.DOTALL):
+        assert "tenant_id" in columns
+    used = re.findall(r"(?:FROM|UPDATE|JOIN) asyncsvc\.\w+ AS (\w+)", text)
+    for alias in used:
+        assert text.count(f"{alias}.tenant_id = %s") >= used.count(alias), alias
+    for alias, column in re.findall(r"WHERE (\w+)\.(\w+)", text):
+        assert alias not in used or column == "tenant_id", f"{alias}.{column}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_are_listed_and_tables_named_in_full(name):
+    text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+    assert not re.search(r"(?:SELECT|RETURNING|\.)\s*\*", text)
+    for table in ("conversation", "message", "append_key", "api_token", "migration"):
+        assert not re.search(rf"(?:FROM|INTO|UPDATE|JOIN|TABLE) {table}\b", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_citus_refuses_is_not_used(name):
+    text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+    assert not re.search(r"DO UPDATE|clock_timestamp|random\(|uuidv7|MERGE\b", text)
+    for returned in re.findall(r"RETURNING(.*?)(?=\n\)|\Z)", text, re.DOTALL):
+        assert "(" not in returned  # plain columns: no function may be volatile there
+
+
+def test_no_sql_is_written_in_python():
+    package = Path(base.__file__).parents[1]
+    statement = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER)\s+\w", re.ASCII)
+    for module in package.rglob("*.py"):
+        assert not statement.search(module.read_text(encoding="utf-8")), module
+
+
+async def test_a_column_that_is_added_does_not_disturb_an_open_connection(svc, pool):
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    async with pool.acquire() as connection:
+        mine = svc.on(connection)
+        await mine.conversations.get_list("d", "t")
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE asyncsvc.conversation ADD COLUMN later int")
+            page = await mine.conversations.get_list("d", "t")
+    assert [item.id for item in page.items] == ["a"]
+
+
+async def test_the_callers_json_codec_changes_nothing(dsn, svc):
+    connection = await asyncpg.connect(dsn)
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda _: 1 / 0, decoder=lambda _: 1 / 0
+    )
+    mine = svc.on(connection)
+    made = await mine.conversations.create(tenant_id="t", dialog_id="d", id="a", dsl={"b": [1]})
+    assert made.dsl == {"b": [1]}
+    await connection.close()
