@@ -25,8 +25,8 @@ from asyncsvc.errors import (
 )
 from asyncsvc.fields import ANY, UNSET, AnyType, UnsetType
 from asyncsvc.models import (
-    Appended,
     APIToken,
+    Appended,
     Conversation,
     ConversationName,
     ConversationPatch,

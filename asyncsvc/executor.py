@@ -180,9 +180,16 @@ def translated(connection: Connection | None = None) -> Generator[None]:
         raise Unavailable(f"the database cannot be reached: {error.strerror or error}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # One type for misuse and for a lost connection, without a code: ask the connection.
-        if connection is None or connection.is_closed():
-            raise Unavailable("the connection or its pool is closed") from error
-        raise ConcurrentUse("the connection is in use by another task") from error
+        if _is_usable(connection):
+            raise ConcurrentUse("the connection is in use by another task") from error
+        raise Unavailable("the connection or its pool is closed") from error
+
+
+def _is_usable(connection: Connection | None) -> bool:
+    try:
+        return connection is not None and not connection.is_closed()
+    except asyncpg.InterfaceError:  # a pool takes a lost connection back from its borrower
+        return False
 
 
 def _by_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:

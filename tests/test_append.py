@@ -272,13 +272,9 @@ async def test_one_of_many_with_the_same_expected_seq_wins(dsn):
 
 async def test_a_replay_waits_for_the_first_append_to_end(svc, id):
     async with svc.transaction() as tx:
-        await tx.conversations.append_message(
-            id, turn("a"), tenant_id="acme", idempotency_key="k"
-        )
+        await tx.conversations.append_message(id, turn("a"), tenant_id="acme", idempotency_key="k")
         replay = asyncio.create_task(
-            svc.conversations.append_message(
-                id, turn("a"), tenant_id="acme", idempotency_key="k"
-            )
+            svc.conversations.append_message(id, turn("a"), tenant_id="acme", idempotency_key="k")
         )
         await asyncio.sleep(0.1)
         assert not replay.done()
@@ -306,9 +302,7 @@ async def test_an_append_to_what_is_being_deleted_finds_nothing(svc, id):
     async with svc.transaction() as tx:
         await tx.conversations.delete_by_id(id, tenant_id="acme")
         append = asyncio.create_task(
-            svc.conversations.append_message(
-                id, turn("a"), tenant_id="acme", idempotency_key="k"
-            )
+            svc.conversations.append_message(id, turn("a"), tenant_id="acme", idempotency_key="k")
         )
         await asyncio.sleep(0.1)
     with pytest.raises(NotFound):
@@ -335,7 +329,10 @@ async def test_cancelled_appends_are_whole_and_can_be_replayed(dsn):
 
         async def append(number):
             return await svc.conversations.append_message(
-                id, turn(f"{number} q", f"{number} a"), tenant_id="acme", idempotency_key=str(number)
+                id,
+                turn(f"{number} q", f"{number} a"),
+                tenant_id="acme",
+                idempotency_key=str(number),
             )
 
         async def cancelled(number):

@@ -71,7 +71,12 @@ COLUMNS = {
 def variants(statement: sqlfiles.Statement) -> list[frozenset[str]]:
     """No name, each name, each pair, all names: with each order in turn."""
     names = sorted((statement.optional | statement.flags) - statement.orders)
-    chosen = [(), *itertools.combinations(names, 1), *itertools.combinations(names, 2), tuple(names)]
+    chosen = [
+        (),
+        *itertools.combinations(names, 1),
+        *itertools.combinations(names, 2),
+        tuple(names),
+    ]
     orders = [frozenset({order}) for order in sorted(statement.orders)] or [frozenset()]
     return sorted({order.union(some) for order in orders for some in chosen}, key=sorted)
 

@@ -1,0 +1,174 @@
+"""One server for the run, one database for each test.
+
+`servers` chooses the server; the first line of the run says which. A template is migrated once,
+and each test that asks for `dsn` (or `svc`, or `pool`) gets a copy of its own, which costs some
+tens of milliseconds. After the test the copy is held against `sql/invariants.sql` and dropped.
+"""
+
+import itertools
+import pathlib
+import secrets
+import urllib.parse
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Protocol
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from servers import Server, ServerError, start_server
+
+import asyncsvc
+
+if TYPE_CHECKING:
+    from asyncsvc import AsyncSvc
+
+INVARIANTS = (pathlib.Path(__file__).parent / "sql" / "invariants.sql").read_text(encoding="utf-8")
+SERVER = pytest.StashKey[Server]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server before the first test and before pytest's own first line."""
+    if session.config.option.collectonly:
+        return
+    try:
+        server = start_server()
+    except ServerError as error:
+        raise pytest.UsageError(f"asyncsvc tests: no server: {error}") from error
+    session.config.stash[SERVER] = server
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"asyncsvc tests on: {server.description}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the server, also after Ctrl-C."""
+    server = config.stash.get(SERVER, None)
+    if server is not None:
+        server.stop()
+
+
+class DatabaseFactory(Protocol):
+    """Makes one more database for this test and returns its DSN."""
+
+    async def __call__(self, *, migrated: bool = True) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def server_dsn(pytestconfig: pytest.Config) -> str:
+    """The maintenance database: for creating and dropping databases, and for nothing else."""
+    return pytestconfig.stash[SERVER].dsn
+
+
+@pytest.fixture(scope="session")
+def database_prefix() -> str:
+    """What the names of all databases of this run begin with, and those of no other run."""
+    return f"asyncsvc_test_{secrets.token_hex(4)}"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
+    """The name of the migrated database that the others are copies of."""
+    name = f"{database_prefix}_template"
+    await create_database(server_dsn, name, template="template0")
+    async with asyncsvc.connect(dsn_of(server_dsn, name)) as svc:
+        await svc.migrate()
+    yield name
+    await drop_database(server_dsn, name)
+
+
+@pytest_asyncio.fixture
+async def database_factory(
+    server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
+) -> AsyncIterator[DatabaseFactory]:
+    """Databases of this test: copies of the template, or empty ones with `migrated=False`."""
+    names: list[str] = []
+
+    async def create(*, migrated: bool = True) -> str:
+        name = f"{database_prefix}_{next(numbers)}"
+        names.append(name)
+        await create_database(server_dsn, name, template=template if migrated else "template0")
+        return dsn_of(server_dsn, name)
+
+    yield create
+    broken = [line for name in names for line in await broken_rules(dsn_of(server_dsn, name))]
+    for name in names:
+        await drop_database(server_dsn, name)
+    if broken:
+        message = "\n".join(["the test left rows that contradict each other:", *broken])
+        pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def numbers() -> "itertools.count[int]":
+    """Numbers for the databases of this run."""
+    return itertools.count(1)
+
+
+@pytest_asyncio.fixture
+async def dsn(database_factory: DatabaseFactory) -> str:
+    """A migrated database of this test's own."""
+    return await database_factory()
+
+
+@pytest_asyncio.fixture
+async def empty_dsn(database_factory: DatabaseFactory) -> str:
+    """A database of this test's own that nothing was migrated in."""
+    return await database_factory(migrated=False)
+
+
+@pytest_asyncio.fixture
+async def svc(dsn: str) -> "AsyncIterator[AsyncSvc]":
+    """The library on `dsn`, as an application opens it."""
+    async with asyncsvc.connect(dsn) as service:
+        yield service
+
+
+@pytest_asyncio.fixture
+async def pool(dsn: str) -> "AsyncIterator[asyncpg.Pool]":
+    """A plain pool on `dsn`, as an application has one of its own."""
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=10) as plain:
+        yield plain
+
+
+def dsn_of(server_dsn: str, database: str) -> str:
+    """The same server, another database."""
+    return urllib.parse.urlsplit(server_dsn)._replace(path=f"/{database}").geturl()
+
+
+async def create_database(server_dsn: str, name: str, *, template: str) -> None:
+    """Create a database as a copy; nobody may be connected to the one it is a copy of."""
+    await execute(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+
+async def drop_database(server_dsn: str, name: str) -> None:
+    """Drop the database, whoever is still connected to it."""
+    await execute(server_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+async def execute(dsn: str, command: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(command)
+    finally:
+        await connection.close()
+
+
+async def broken_rules(dsn: str) -> list[str]:
+    """The rules of `sql/invariants.sql` that do not hold; none where there are no such tables."""
+    try:
+        connection = await asyncpg.connect(dsn, server_settings={"statement_timeout": "10s"})
+    except asyncpg.InvalidCatalogNameError:
+        return []  # the test dropped the whole database
+    try:
+        if not await connection.fetchval(
+            "SELECT to_regclass('asyncsvc.conversation') IS NOT NULL"
+            " AND to_regclass('asyncsvc.message') IS NOT NULL"
+        ):
+            return []
+        rows = await connection.fetch(INVARIANTS)
+    finally:
+        await connection.close()
+    return [
+        f"tenant {row['tenant_id']!r}, conversation {row['id']!r}: {row['broken']}" for row in rows
+    ]

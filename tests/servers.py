@@ -1,0 +1,313 @@
+"""The one PostgreSQL server that a run of the tests uses, and how it is chosen.
+
+1. `ASYNCSVC_TEST_DSN`, when given: a server that somebody else runs. Its role must be allowed to
+   create databases; the database it names is used for nothing else.
+2. A container, through testcontainers, of `ASYNCSVC_TEST_IMAGE` (default `postgres:17`), where a
+   container engine answers and has the image or gets it. `none` asks for no container.
+3. The embedded server of `asyncsvc.embedded`.
+
+What was asked for by name has to work: then a failure ends the run. Only the default container
+gives way to the embedded server, and `Server.description` says why.
+
+Every server listens on the loopback interface, keeps nothing and does without fsync.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import pathlib
+import shutil
+import socket
+import tempfile
+import time
+import warnings
+from typing import TYPE_CHECKING, Protocol
+
+import asyncpg
+
+from asyncsvc.errors import AsyncSvcError
+
+if TYPE_CHECKING:
+    from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.core.docker_client import DockerClient
+
+DEFAULT_IMAGE = "postgres:17"
+LABEL = "asyncsvc.tests"  # on every container, for whoever looks for those of a killed run
+OLDEST_VERSION = 15
+
+ENGINE_SECONDS = 20.0  # how long the engine may be silent, and so a download without progress
+PULL_SECONDS = 300.0  # how long a download that does progress may last
+START_SECONDS = 60.0  # how long a container may take until its server answers
+POLL_SECONDS = 0.1
+
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "max_wal_size": "256MB",
+}
+
+
+class ServerError(Exception):
+    """A server cannot be had; the text is one sentence that says why."""
+
+
+class Server(Protocol):
+    """A PostgreSQL server for one run of the tests."""
+
+    description: str  # what it is, for the first line of the run
+    dsn: str  # its maintenance database
+
+    def start(self) -> None:
+        """Start it and wait until it answers; raises `ServerError`."""
+
+    def stop(self) -> None:
+        """Stop it and remove what it left; any number of times."""
+
+
+async def server_version(dsn: str) -> str:
+    """The version of the server at `dsn`, which must be one that the library supports."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        # "15.18 (Debian 15.18-0+deb12u1)": the rest is the packager's
+        version = str(connection.get_settings().server_version).partition(" ")[0]
+        major = connection.get_server_version().major
+    finally:
+        await connection.close()
+    if major < OLDEST_VERSION:
+        raise ServerError(f"PostgreSQL {version} is older than {OLDEST_VERSION}")
+    return f"PostgreSQL {version}"
+
+
+def connected_version(dsn: str) -> str:
+    """As `server_version`, from code that is not asynchronous."""
+    try:
+        return asyncio.run(server_version(dsn))
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise ServerError(f"cannot connect: {one_line(error)}") from error
+
+
+class GivenServer:
+    """The server of `ASYNCSVC_TEST_DSN`; it is neither started nor stopped here."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.description = "the server of ASYNCSVC_TEST_DSN"
+
+    def start(self) -> None:
+        try:
+            self.description = f"{connected_version(self.dsn)}, {self.description}"
+        except (ServerError, ValueError) as error:
+            raise ServerError(f"ASYNCSVC_TEST_DSN: {one_line(error)}") from error
+
+    def stop(self) -> None:
+        pass
+
+
+class ContainerServer:
+    """A container of an image that behaves as the official `postgres` does."""
+
+    def __init__(self, image: str) -> None:
+        self.image = image
+        self.dsn = ""
+        self.description = f"a container of {image} (testcontainers)"
+        self._container: PostgresContainer | None = None
+
+    def start(self) -> None:
+        import docker.errors
+        import requests
+
+        try:
+            self._start()
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+            TimeoutError,
+            RuntimeError,  # testcontainers: the container ended before its server answered
+        ) as error:
+            self.stop()
+            raise ServerError(f"{self.image}: {one_line(error)}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        import docker.errors
+
+        container, self._container = self._container, None
+        if container is not None:
+            with contextlib.suppress(docker.errors.DockerException, OSError):
+                container.stop()
+
+    def _start(self) -> None:
+        import docker.errors
+        import requests
+        from testcontainers.community.postgres import PostgresContainer
+        from testcontainers.core.config import testcontainers_config
+        from testcontainers.core.docker_client import DockerClient
+
+        if "TESTCONTAINERS_RYUK_DISABLED" not in os.environ:
+            # Ryuk is one more image to download; this module removes its container itself.
+            testcontainers_config.ryuk_disabled = True
+        testcontainers_config.sleep_time = POLL_SECONDS
+        testcontainers_config.max_tries = int(START_SECONDS / POLL_SECONDS)
+
+        try:
+            client = DockerClient(timeout=ENGINE_SECONDS)
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            raise ServerError(f"no container engine answers: {root_cause(error)}") from error
+        try:
+            engine_is_here = prefer_loopback(client)
+            pull_if_missing(client, self.image)
+        finally:
+            client.client.close()
+
+        container = PostgresContainer(
+            self.image, username="postgres", password="postgres", dbname="postgres", driver=None
+        )
+        self._container = container
+        if engine_is_here:
+            # Without an address the engine would publish the port on every interface.
+            container.ports = {"5432/tcp": ("127.0.0.1",)}
+        container.with_kwargs(labels={LABEL: "true"})
+        container.with_env("PGDATA", "/pgdata/data").with_tmpfs_mount("/pgdata")
+        container.with_command(
+            ["postgres", *(part for item in SETTINGS.items() for part in ("-c", "=".join(item)))]
+        )
+        container.start()
+        self.dsn = container.get_connection_url()
+        self.description = f"{connected_version(self.dsn)} in {self.description}"
+
+
+def prefer_loopback(client: "DockerClient") -> bool:
+    """Whether the engine publishes ports on this very machine; if so, connect to 127.0.0.1.
+
+    Inside a container testcontainers takes the engine for one outside it and gives the address of
+    the gateway. That is right when the socket came in from the host, and wrong when the engine
+    runs inside, beside the tests: then the engine reports the host name that we see ourselves.
+    """
+    from testcontainers.core.config import ConnectionMode, testcontainers_config
+
+    if not client.client.api.base_url.startswith("http+docker://"):
+        return False  # over TCP or SSH: another machine, or for all we know another machine
+    if client.client.info().get("Name") == socket.gethostname():
+        if testcontainers_config.tc_host_override is None:
+            testcontainers_config.tc_host_override = "127.0.0.1"
+        if testcontainers_config.connection_mode_override is None:
+            testcontainers_config.connection_mode_override = ConnectionMode.docker_host
+        return True
+    return not pathlib.Path("/.dockerenv").exists()  # an engine in a virtual machine of its own
+
+
+def pull_if_missing(client: "DockerClient", image: str) -> None:
+    """Download the image unless the engine has it, giving up when nothing moves."""
+    import docker.errors
+    import requests
+    import urllib3.exceptions
+    from docker.utils import parse_repository_tag
+
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.client.images.get(image)
+        return
+    repository, tag = parse_repository_tag(image)
+    give_up = time.monotonic() + PULL_SECONDS
+    try:
+        # The client's time-out holds for each read: for silence, not for the whole download.
+        for event in client.client.api.pull(repository, tag or "latest", stream=True, decode=True):
+            if "error" in event:
+                raise ServerError(f"no image {image} here, and no download: {event['error']}")
+            if time.monotonic() > give_up:
+                raise ServerError(f"no image {image} here, and its download takes too long")
+    except docker.errors.APIError as error:
+        why = one_line(error.explanation or error)
+        raise ServerError(f"no image {image} here, and no download: {why}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise ServerError(f"no image {image} here, and its download hangs") from error
+
+
+class EmbeddedServer:
+    """The server that comes in a wheel, in a directory of its own."""
+
+    def __init__(self) -> None:
+        self.dsn = ""
+        self.description = "embedded"
+        self._directory: pathlib.Path | None = None
+
+    def start(self) -> None:
+        from asyncsvc import embedded
+
+        self._directory = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-tests-"))
+        self._directory.chmod(0o711)  # where root starts it, the server runs as somebody else
+        try:
+            self.dsn = asyncio.run(embedded.start(self._data(), options=SETTINGS)).dsn
+            self.description = f"{connected_version(self.dsn)}, {self.description}"
+        except AsyncSvcError as error:
+            self.stop()
+            raise ServerError(f"embedded: {one_line(error)}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        from asyncsvc import embedded
+
+        if self._directory is None:
+            return
+        if self._data().exists():
+            asyncio.run(embedded.stop(self._data()))
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory = None
+
+    def _data(self) -> pathlib.Path:
+        assert self._directory is not None
+        return self._directory / "data"
+
+
+def start_server() -> Server:
+    """Choose the server as the module says, start it and return it."""
+    if dsn := os.environ.get("ASYNCSVC_TEST_DSN"):
+        return started(GivenServer(dsn))
+    image = os.environ.get("ASYNCSVC_TEST_IMAGE")
+    if image == "none":
+        why = "ASYNCSVC_TEST_IMAGE=none"
+    elif image:
+        return started(ContainerServer(image))
+    else:
+        try:
+            return started(ContainerServer(DEFAULT_IMAGE))
+        except ServerError as error:
+            why = str(error)
+        close_forgotten_sockets()
+    server = started(EmbeddedServer())
+    server.description += f" ({why})"
+    return server
+
+
+def started(server: Server) -> Server:
+    server.start()
+    return server
+
+
+def close_forgotten_sockets() -> None:
+    """Let go of the sockets that the engine's client leaves open when the engine fails.
+
+    Otherwise their warnings would be taken for those of the first test.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def root_cause(error: BaseException) -> str:
+    """What the chain of errors began with, on one line."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return one_line(error)
+
+
+def one_line(error: BaseException | str) -> str:
+    """The error on one line, short enough to be read there."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else f"{text[:117]}..."

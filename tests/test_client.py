@@ -1,0 +1,304 @@
+"""The facade: whose connection, whose transaction, and what becomes of the driver's errors."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import (
+    AlreadyExists,
+    AsyncSvc,
+    ConcurrentUse,
+    DatabaseError,
+    InvalidInput,
+    MigrationError,
+    NotFound,
+    PoolExhausted,
+    Settings,
+    StatementTimeout,
+    Unavailable,
+)
+
+
+async def make(svc, id, tenant_id="acme"):
+    await svc.conversations.create(tenant_id=tenant_id, dialog_id="d", id=id)
+
+
+async def listed(svc):
+    page = await svc.conversations.get_list("d", "acme", desc=False)
+    return [item.id for item in page.items]
+
+
+async def test_a_borrowed_pool_is_neither_closed_nor_configured(pool):
+    await make(AsyncSvc(pool), "a")
+    async with pool.acquire() as connection:
+        assert await connection.fetchval("SHOW plan_cache_mode") == "auto"
+        assert await connection.fetchval("SELECT count(*) FROM asyncsvc.conversation") == 1
+
+
+async def test_an_opened_pool_is_closed(dsn):
+    async with asyncsvc.connect(dsn) as svc:
+        await make(svc, "a")
+    with pytest.raises(Unavailable, match="closed"):
+        await make(svc, "b")
+
+
+async def test_a_transaction_is_over_both_services(svc):
+    async with svc.transaction() as tx:
+        await make(tx, "a")
+        issued = await tx.tokens.create("acme", name="t")
+        assert await listed(svc) == []
+    assert await listed(svc) == ["a"]
+    assert await svc.tokens.verify(issued.secret)
+
+
+async def test_an_error_rolls_the_transaction_back(svc):
+    with pytest.raises(ZeroDivisionError):
+        async with svc.transaction() as tx:
+            await make(tx, "a")
+            raise ZeroDivisionError
+    assert await listed(svc) == []
+
+
+async def test_a_nested_transaction_is_a_savepoint(svc):
+    async with svc.transaction() as tx:
+        await make(tx, "a")
+        with contextlib.suppress(ZeroDivisionError):
+            async with tx.transaction() as inner:
+                await make(inner, "b")
+                raise ZeroDivisionError
+        async with tx.transaction() as inner:
+            await make(inner, "c")
+    assert await listed(svc) == ["a", "c"]
+
+
+async def test_on_a_connection_the_callers_transaction_decides(svc, pool):
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        mine = svc.on(connection)
+        await make(mine, "a")
+        async with mine.transaction() as inner:
+            await make(inner, "b")
+        await transaction.rollback()
+        assert await listed(svc) == []
+        await make(mine, "c")
+    assert await listed(svc) == ["c"]
+
+
+async def test_an_error_inside_a_savepoint_leaves_the_callers_transaction_usable(svc, pool):
+    async with pool.acquire() as connection, connection.transaction():
+        mine = svc.on(connection)
+        await make(mine, "a")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with connection.transaction():
+                await connection.execute("SELECT 1/0")
+        with pytest.raises(AlreadyExists):
+            await make(mine, "a")
+        with pytest.raises(NotFound):
+            await mine.conversations.get_by_id("x", tenant_id="acme")
+        await make(mine, "b")
+    assert await listed(svc) == ["a", "b"]
+
+
+async def test_no_session_state_is_left(svc, pool):
+    query = "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name"
+    async with pool.acquire() as connection:
+        before = await connection.fetch(query)
+        mine = svc.on(connection)
+        await make(mine, "a")
+        await mine.conversations.get_list("d", "acme", keywords="a")
+        await mine.conversations.stats("acme", "2026-01-01", "2026-01-02", tz="Europe/Berlin")
+        async with mine.transaction() as tx:
+            await tx.tokens.create("acme", name="t")
+        assert await connection.fetch(query) == before
+        assert not connection.is_in_transaction()
+        assert await connection.fetch("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
+
+
+async def test_two_tasks_in_one_transaction_get_a_clear_error(svc):
+    async with svc.transaction() as tx:
+        outcomes = await asyncio.gather(
+            *(make(tx, str(number)) for number in range(3)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes if outcome] == [ConcurrentUse] * 2
+        await make(tx, "after")
+    assert len(await listed(svc)) == 2
+
+
+async def test_a_connection_that_its_owner_uses_meanwhile_gives_the_same_error(svc, pool):
+    async with pool.acquire() as connection:
+        busy = asyncio.create_task(connection.execute("SELECT pg_sleep(0.3)"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(ConcurrentUse):
+            await make(svc.on(connection), "a")
+        await busy
+        await make(svc.on(connection), "a")
+
+
+async def test_an_outer_transaction_waits_for_the_inner_one(svc):
+    async with svc.transaction() as tx:
+        async with tx.transaction():
+            with pytest.raises(ConcurrentUse):
+                await make(tx, "a")
+        await make(tx, "a")
+
+
+async def test_an_exhausted_pool_gives_up_in_time(dsn):
+    settings = Settings(acquire_timeout=0.3)
+    async with asyncsvc.connect(dsn, settings=settings, max_size=1) as svc:
+        async with svc.transaction() as tx:
+            start = time.monotonic()
+            with pytest.raises(PoolExhausted, match=r"within 0\.3 s"):
+                await make(svc, "a")
+            assert time.monotonic() - start < 3
+            await make(tx, "b")
+        await make(svc, "c")
+        assert await listed(svc) == ["b", "c"]
+
+
+async def test_a_statement_that_takes_too_long_is_cancelled(dsn, pool):
+    settings = Settings(statement_timeout=0.3)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        await make(svc, "a")
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+            with pytest.raises(StatementTimeout):
+                await svc.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
+        await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
+
+
+async def test_a_statement_that_the_server_cancels(svc, pool):
+    await make(svc, "a")
+    async with pool.acquire() as connection:
+        await connection.execute("SET statement_timeout = '100ms'")
+        async with pool.acquire() as other, other.transaction():
+            await other.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+            with pytest.raises(StatementTimeout):
+                await svc.on(connection).conversations.update_by_id(
+                    "a", {"name": "x"}, tenant_id="acme"
+                )
+
+
+async def test_a_server_that_is_not_there_is_one_clear_line():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(Unavailable) as caught:
+        async with asyncsvc.connect(f"postgresql://postgres@127.0.0.1:{port}/x"):
+            pass
+    assert "\n" not in str(caught.value)
+    assert "cannot be reached" in str(caught.value)
+
+
+async def test_a_database_that_is_not_there(dsn):
+    with pytest.raises(asyncsvc.AsyncSvcError, match="does not exist"):
+        async with asyncsvc.connect(f"{dsn}_absent"):
+            pass
+
+
+@pytest.mark.parametrize("wrong", ["nonsense://x", "postgresql://[::1", "postgresql://h:port/x"])
+async def test_a_dsn_that_is_none(wrong):
+    with pytest.raises(InvalidInput, match="dsn"):
+        async with asyncsvc.connect(wrong):
+            pass
+
+
+async def test_a_connection_that_was_lost(svc, dsn, pool):
+    connection = await asyncpg.connect(dsn)
+    mine = svc.on(connection)
+    await make(mine, "a")
+    await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await make(mine, "b")
+    await make(svc, "b")
+
+
+async def test_a_lost_transaction_reports_the_loss_and_frees_its_connection(dsn, pool):
+    async with asyncsvc.connect(dsn, max_size=1) as svc:
+        with pytest.raises(Unavailable):
+            async with svc.transaction() as tx:
+                await make(tx, "a")
+                await pool.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                await make(tx, "b")
+        assert await listed(svc) == []
+
+
+async def test_a_cancelled_transaction_is_rolled_back(dsn):
+    async with asyncsvc.connect(dsn, max_size=1) as svc:
+        entered = asyncio.Event()
+
+        async def work():
+            async with svc.transaction() as tx:
+                await make(tx, "a")
+                entered.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(work())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await listed(svc) == []
+
+
+async def test_without_the_schema_it_says_what_to_do(empty_dsn):
+    async with asyncsvc.connect(empty_dsn) as svc:
+        with pytest.raises(MigrationError, match=r"await svc\.migrate\(\)"):
+            await make(svc, "a")
+
+
+async def test_what_the_server_refuses_otherwise_has_its_sqlstate(dsn, pool):
+    await pool.execute(
+        "ALTER TABLE asyncsvc.conversation ADD CONSTRAINT short CHECK (length(id) < 5)"
+    )
+    async with asyncsvc.connect(dsn) as svc:
+        with pytest.raises(DatabaseError) as caught:
+            await make(svc, "too long")
+    assert caught.value.sqlstate == "23514"
+    assert isinstance(caught.value.__cause__, asyncpg.CheckViolationError)
+
+
+async def test_a_deadlock_is_passing(svc):
+    await make(svc, "a")
+    await make(svc, "b")
+
+    async def lock(first, second, barrier):
+        async with svc.transaction() as tx:
+            await tx.conversations.update_by_id(first, {"name": "x"}, tenant_id="acme")
+            await barrier.wait()
+            await tx.conversations.update_by_id(second, {"name": "x"}, tenant_id="acme")
+
+    barrier = asyncio.Barrier(2)
+    outcomes = await asyncio.gather(
+        lock("a", "b", barrier), lock("b", "a", barrier), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes if outcome] == [Unavailable]
+
+
+async def test_every_statement_can_be_watched(dsn):
+    seen = []
+    settings = Settings(on_query=lambda *event: seen.append(event))
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        await make(svc, "a")
+        await listed(svc)
+        with pytest.raises(AlreadyExists):
+            await make(svc, "a")
+        await svc._pool.execute("ALTER TABLE asyncsvc.message RENAME TO gone")
+        with pytest.raises(MigrationError) as caught:
+            await svc.conversations.messages("a", tenant_id="acme")
+    assert [(name, rows, error) for name, _, rows, error in seen] == [
+        ("conversation/create_many", 1, None),
+        ("conversation/get_list", 1, None),
+        ("conversation/create_many", 0, None),
+        ("message/get_list", 0, caught.value),
+    ]
+    assert all(0 < seconds < 10 for _, seconds, _, _ in seen)

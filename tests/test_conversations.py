@@ -1,0 +1,438 @@
+"""Conversations: create, read, change, delete. Lists and statistics have files of their own."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import asyncsvc
+from asyncsvc import (
+    AlreadyExists,
+    ConversationPatch,
+    InvalidInput,
+    Message,
+    MessagePatch,
+    NewConversation,
+    NotFound,
+    Turn,
+)
+
+
+async def make(svc, *ids, dialog_id="d", **columns):
+    for id in ids:
+        await svc.conversations.create(tenant_id="acme", dialog_id=dialog_id, id=id, **columns)
+
+
+async def say(svc, id, *texts, tenant_id="acme"):
+    turn = Turn(messages=[Message(role="user", content=text) for text in texts])
+    await svc.conversations.append_message(id, turn, tenant_id=tenant_id)
+
+
+async def listed(svc, dialog_id="d", tenant_id="acme", **options):
+    page = await svc.conversations.get_list(dialog_id, tenant_id, **options)
+    return [item.id for item in page.items]
+
+
+async def seqs(svc, id, **options):
+    messages = await svc.conversations.messages(id, tenant_id="acme", **options)
+    return [message.seq for message in messages]
+
+
+async def test_create_returns_what_is_stored(svc):
+    created_at = datetime(2020, 2, 29, 12, 30, tzinfo=UTC)
+    made = await svc.conversations.create(
+        tenant_id="acme",
+        dialog_id="d",
+        id="my id",
+        user_id="u",
+        exp_user_id="e",
+        name="Cafe\u0301",
+        source="api",
+        dsl={"components": {"a": [1, 2.5, None]}},
+        version_title="v1",
+        metadata={"plan": "free"},
+        created_at=created_at,
+    )
+    assert made == await svc.conversations.get_by_id("my id", tenant_id="acme")
+    assert (made.name, made.created_at, made.updated_at) == ("Café", created_at, created_at)
+    assert (made.dsl, made.metadata) == ({"components": {"a": [1, 2.5, None]}}, {"plan": "free"})
+    assert (made.round, made.tokens, made.last_seq, made.messages) == (0, 0, 0, None)
+
+
+async def test_without_an_id_it_gets_one(svc):
+    ids = [(await svc.conversations.create(tenant_id="acme", dialog_id="d")).id for _ in range(20)]
+    assert len(set(ids)) == 20
+    assert all(len(id) == 32 and int(id, 16) and id[12] == "7" for id in ids)
+
+
+async def test_an_id_is_taken_once_in_a_tenant_and_free_in_another(svc):
+    await make(svc, "a", name="first")
+    with pytest.raises(AlreadyExists):
+        await make(svc, "a", name="second")
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).name == "first"
+    await svc.conversations.create(tenant_id="other", dialog_id="d", id="a")
+
+
+async def test_an_id_that_is_taken_does_not_end_the_callers_transaction(svc):
+    await make(svc, "a")
+    async with svc.transaction() as tx:
+        with pytest.raises(AlreadyExists):
+            await tx.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+        await tx.conversations.create(tenant_id="acme", dialog_id="d", id="b")
+    assert await listed(svc) == ["b", "a"]
+
+
+async def test_create_many_leaves_what_exists(svc):
+    await make(svc, "a", name="first")
+    batch = [NewConversation(dialog_id="d", id="a", name="second"), {"dialog_id": "d", "id": "b"}]
+    assert await svc.conversations.create_many(batch, tenant_id="acme") == 1
+    assert await svc.conversations.create_many(batch, tenant_id="acme") == 0
+    assert await svc.conversations.create_many([], tenant_id="acme") == 0
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).name == "first"
+
+
+async def test_get_by_id(svc):
+    await make(svc, "a", dsl=[1])
+    await say(svc, "a", "hello")
+    plain = await svc.conversations.get_by_id("a", tenant_id="acme", include_dsl=False)
+    assert (plain.dsl, plain.messages) == (None, None)
+    whole = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert [message.content for message in whole.messages] == ["hello"]
+    for id, tenant in (("b", "acme"), ("a", "other")):
+        with pytest.raises(NotFound, match="no such conversation"):
+            await svc.conversations.get_by_id(id, tenant_id=tenant)
+
+
+async def test_get_by_ids_keeps_the_order_and_leaves_out_what_is_absent(svc):
+    await make(svc, "a", "b", "c")
+    rows = await svc.conversations.get_by_ids(["c", "x", "a", "c"], tenant_id="acme")
+    assert [row.id for row in rows] == ["c", "a", "c"]
+    assert await svc.conversations.get_by_ids(["a"], tenant_id="other") == []
+    assert await svc.conversations.get_by_ids([], tenant_id="acme") == []
+
+
+async def test_get_names_are_one_persons_newest_first(svc):
+    await make(svc, "a", "b", exp_user_id="me", name="mine")
+    await make(svc, "c", exp_user_id="you")
+    await make(svc, "e", exp_user_id="me", dialog_id="other")
+    names = await svc.conversations.get_names("d", "me", tenant_id="acme")
+    assert [(name.id, name.name) for name in names] == [("b", "mine"), ("a", "mine")]
+    assert len(await svc.conversations.get_names("d", "me", tenant_id="acme", limit=1)) == 1
+    assert await svc.conversations.get_names("d", "me", tenant_id="other") == []
+
+
+async def test_a_patch_sets_what_it_names(svc):
+    await make(svc, "a", name="old", source="api", user_id="u", metadata={"a": 1}, dsl=[1])
+    before = await svc.conversations.get_by_id("a", tenant_id="acme")
+    patched = await svc.conversations.update_by_id(
+        "a", ConversationPatch(name="new", source=None, metadata={"b": 2}), tenant_id="acme"
+    )
+    assert patched == await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert patched.updated_at > before.updated_at
+    changed = {"name": "new", "source": None, "metadata": {"b": 2}}
+    assert patched == before.model_copy(update=changed | {"updated_at": patched.updated_at})
+
+
+async def test_every_column_of_a_patch_can_be_set_and_cleared(svc):
+    await make(svc, "a")
+    values = {
+        "name": "n",
+        "source": "s",
+        "version_title": "v",
+        "metadata": {"a": [None]},
+        "dsl": "text",
+        "errors": "e",
+        "user_id": "u",
+        "exp_user_id": "x",
+        "dialog_id": "other",
+    }
+    assert values.keys() == ConversationPatch.model_fields.keys()
+    patched = await svc.conversations.update_by_id("a", values, tenant_id="acme")
+    assert patched.model_dump(include=values.keys()) == values
+    cleared = dict.fromkeys(values.keys() - {"user_id", "dialog_id"})
+    patched = await svc.conversations.update_by_id("a", cleared, tenant_id="acme")
+    assert patched.model_dump(include=cleared.keys()) == cleared
+
+
+@pytest.mark.parametrize("column", ["user_id", "dialog_id"])
+async def test_what_is_never_null_cannot_be_cleared(svc, column):
+    with pytest.raises(InvalidInput, match=f"patch.{column}"):
+        await svc.conversations.update_by_id("a", {column: None}, tenant_id="acme")
+
+
+async def test_update_raises_where_nothing_is(svc):
+    await make(svc, "a", name="mine")
+    for id, tenant in (("b", "acme"), ("a", "other")):
+        with pytest.raises(NotFound):
+            await svc.conversations.update_by_id(id, {"name": "x"}, tenant_id=tenant)
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).name == "mine"
+
+
+async def test_update_many_counts_what_was_there(svc):
+    await make(svc, "a", "b", "c", name="old")
+    patches = {"a": {"name": "A"}, "b": ConversationPatch(name="B"), "x": {"name": "X"}}
+    assert await svc.conversations.update_many_by_id(patches, tenant_id="acme") == 2
+    rows = await svc.conversations.get_by_ids(["a", "b", "c"], tenant_id="acme")
+    assert [row.name for row in rows] == ["A", "B", "old"]
+
+
+async def test_updates_of_the_same_rows_in_opposite_orders_do_not_deadlock(svc):
+    ids = [f"{number:02}" for number in range(30)]
+    await make(svc, *ids)
+
+    async def rename(name, order):
+        patch = ConversationPatch(name=name)
+        await svc.conversations.update_many_by_id({id: patch for id in order}, tenant_id="acme")
+
+    for _ in range(10):
+        await asyncio.gather(rename("one", ids), rename("two", ids[::-1]))
+    rows = await svc.conversations.get_by_ids(ids, tenant_id="acme")
+    assert len({row.name for row in rows}) == 1
+
+
+async def test_messages_by_page(svc):
+    await make(svc, "a")
+    for number in range(5):
+        await say(svc, "a", f"{number}", f"{number}!")
+    assert await seqs(svc, "a", limit=3) == [1, 2, 3]
+    assert await seqs(svc, "a", after_seq=3, limit=3) == [4, 5, 6]
+    assert await seqs(svc, "a", after_seq=9) == [10]
+    assert await seqs(svc, "a", after_seq=10) == []
+    assert await seqs(svc, "a", before_seq=3) == [1, 2]
+    assert await seqs(svc, "a", after_seq=2, before_seq=5) == [3, 4]
+    assert await seqs(svc, "a", last=2) == [9, 10]
+    assert await seqs(svc, "a", last=2, before_seq=9) == [7, 8]
+    assert await seqs(svc, "a", last=100, after_seq=8) == [9, 10]
+
+
+async def test_messages_of_nothing(svc):
+    await make(svc, "a")
+    assert await seqs(svc, "a") == []
+    for id, tenant in (("b", "acme"), ("a", "other")):
+        with pytest.raises(NotFound):
+            await svc.conversations.messages(id, tenant_id=tenant)
+
+
+async def test_feedback_is_counted_once_and_can_be_withdrawn(svc):
+    await make(svc, "a")
+    await say(svc, "a", "one", "two")
+
+    async def thumbs():
+        row = await svc.conversations.get_by_id("a", tenant_id="acme")
+        return row.thumb_up, row.thumb_down
+
+    before = await svc.conversations.get_by_id("a", tenant_id="acme")
+    for seq, thumb, expected in (
+        (1, 1, (1, 0)),
+        (1, 1, (1, 0)),
+        (2, -1, (1, 1)),
+        (1, -1, (0, 2)),
+        (1, None, (0, 1)),
+        (1, None, (0, 1)),
+        (2, 1, (1, 0)),
+    ):
+        message = await svc.conversations.set_feedback("a", seq, thumb, tenant_id="acme")
+        assert (message.seq, message.thumb) == (seq, thumb)
+        assert await thumbs() == expected
+    after = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert after.updated_at == before.updated_at
+    for id, seq, tenant in (("a", 3, "acme"), ("a", 0, "acme"), ("a", 1, "other")):
+        with pytest.raises(NotFound, match="no such message"):
+            await svc.conversations.set_feedback(id, seq, 1, tenant_id=tenant)
+
+
+async def test_many_judge_at_once_while_others_append(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        await make(svc, "a")
+        await say(svc, "a", "one", "two", "three")
+        await asyncio.gather(
+            *(
+                svc.conversations.set_feedback(
+                    "a", 1 + number % 3, (1, -1, None)[number % 7 % 3], tenant_id="acme"
+                )
+                for number in range(60)
+            ),
+            *(say(svc, "a", "more") for _ in range(20)),
+        )
+        row = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    thumbs = [message.thumb for message in row.messages]
+    assert (row.thumb_up, row.thumb_down) == (thumbs.count(1), thumbs.count(-1))
+    assert row.last_seq == 23
+
+
+async def test_a_message_is_edited(svc):
+    await make(svc, "a")
+    await say(svc, "a", "one")
+    before = await svc.conversations.get_by_id("a", tenant_id="acme")
+    edited = await svc.conversations.update_message(
+        "a", 1, MessagePatch(content="e\u0301ins", reference=[1]), tenant_id="acme"
+    )
+    assert (edited.content, edited.reference, edited.payload) == ("éins", [1], {})
+    edited = await svc.conversations.update_message(
+        "a", 1, {"payload": {"x": 1}, "reference": None}, tenant_id="acme"
+    )
+    assert (edited.content, edited.reference, edited.payload) == ("éins", None, {"x": 1})
+    after = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert after.updated_at > before.updated_at
+    for seq, tenant in ((2, "acme"), (1, "other")):
+        with pytest.raises(NotFound, match="no such message"):
+            await svc.conversations.update_message("a", seq, {"content": "x"}, tenant_id=tenant)
+
+
+async def test_a_message_is_deleted_with_its_thumb_and_nothing_else(svc):
+    await make(svc, "a")
+    await say(svc, "a", "one", "two", "three")
+    await svc.conversations.set_feedback("a", 2, 1, tenant_id="acme")
+    assert await svc.conversations.delete_message("a", 2, tenant_id="other") == 0
+    assert await svc.conversations.delete_message("a", 2, tenant_id="acme") == 1
+    assert await svc.conversations.delete_message("a", 2, tenant_id="acme") == 0
+    row = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert (row.thumb_up, row.round, row.last_seq) == (0, 1, 3)
+    assert await seqs(svc, "a") == [1, 3]
+
+
+async def test_pop_takes_the_last(svc):
+    await make(svc, "a")
+    await say(svc, "a", "one", "two")
+    await svc.conversations.set_feedback("a", 2, -1, tenant_id="acme")
+    popped = await svc.conversations.pop_message("a", tenant_id="acme")
+    assert (popped.seq, popped.content, popped.thumb) == (2, "two", -1)
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).thumb_down == 0
+    assert (await svc.conversations.pop_message("a", tenant_id="acme")).seq == 1
+    assert await svc.conversations.pop_message("a", tenant_id="acme") is None
+    with pytest.raises(NotFound):
+        await svc.conversations.pop_message("a", tenant_id="other")
+
+
+async def test_those_who_pop_at_once_get_different_messages(dsn):
+    async with asyncsvc.connect(dsn, max_size=12) as svc:
+        await make(svc, "a")
+        await say(svc, "a", *(str(number) for number in range(20)))
+        popped = await asyncio.gather(
+            *(svc.conversations.pop_message("a", tenant_id="acme") for _ in range(25))
+        )
+        left = await seqs(svc, "a")
+    assert sorted(message.seq for message in popped if message) == list(range(1, 21))
+    assert left == []
+
+
+async def test_clear(svc):
+    await make(svc, "a", "b")
+    await say(svc, "a", "one", "two")
+    await say(svc, "b", "other")
+    await svc.conversations.set_feedback("a", 1, 1, tenant_id="acme")
+    assert await svc.conversations.clear_messages("a", tenant_id="other") == 0
+    assert await svc.conversations.clear_messages("a", tenant_id="acme") == 2
+    assert await svc.conversations.clear_messages("a", tenant_id="acme") == 0
+    row = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert (row.thumb_up, row.round, row.last_seq) == (0, 1, 2)
+    assert await seqs(svc, "b") == [1]
+
+
+async def test_appends_edits_pops_and_clears_at_once_keep_the_counters_right(dsn):
+    """The invariants are checked when the test ends."""
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        await make(svc, "a")
+        await say(svc, "a", *"abcdefgh")
+
+        async def mess(number):
+            await say(svc, "a", f"{number}")
+            for seq in (number, number + 3):
+                try:
+                    await svc.conversations.set_feedback(
+                        "a", seq, (1, -1)[number % 2], tenant_id="acme"
+                    )
+                    await svc.conversations.update_message(
+                        "a", seq, {"content": "x"}, tenant_id="acme"
+                    )
+                except NotFound:
+                    pass
+            await svc.conversations.delete_message("a", number, tenant_id="acme")
+            await svc.conversations.pop_message("a", tenant_id="acme")
+            if number % 10 == 0:
+                await svc.conversations.clear_messages("a", tenant_id="acme")
+
+        await asyncio.gather(*(mess(number) for number in range(30)))
+
+
+async def test_delete_takes_the_messages_along(svc, pool):
+    await make(svc, "a", "b")
+    for id in "ab":
+        await svc.conversations.append_message(
+            id,
+            Turn(messages=[Message(role="user", content="x")]),
+            tenant_id="acme",
+            idempotency_key="k",
+        )
+    assert await svc.conversations.delete_by_id("a", tenant_id="other") == 0
+    assert await svc.conversations.delete_by_id("a", tenant_id="acme") == 1
+    assert await svc.conversations.delete_by_id("a", tenant_id="acme") == 0
+    assert await listed(svc) == ["b"]
+    for table in ("message", "append_key"):
+        assert await pool.fetch(f"SELECT DISTINCT conversation_id FROM asyncsvc.{table}") == [
+            ("b",)
+        ]
+
+
+async def test_delete_by_ids(svc):
+    await make(svc, "a", "b", "c")
+    assert await svc.conversations.delete_by_ids(["c", "a", "x", "a"], tenant_id="acme") == 2
+    assert await svc.conversations.delete_by_ids([], tenant_id="acme") == 0
+    assert await listed(svc) == ["b"]
+
+
+async def test_delete_by_dialog_ids_goes_on_to_the_end(svc):
+    for dialog in ("d", "e", "f"):
+        batch = [{"dialog_id": dialog, "id": f"{dialog}{number}"} for number in range(1000)]
+        await svc.conversations.create_many(batch, tenant_id="acme")
+    await svc.conversations.create(tenant_id="other", dialog_id="d", id="theirs")
+    assert await svc.conversations.delete_by_dialog_ids(["d", "e"], tenant_id="acme") == 2000
+    assert await svc.conversations.delete_by_dialog_ids(["d", "e"], tenant_id="acme") == 0
+    assert (await svc.conversations.get_list("f", "acme")).total == 1000
+    assert await listed(svc, "d", "other") == ["theirs"]
+
+
+async def test_delete_by_user(svc):
+    await make(svc, "a", "b", user_id="u")
+    await make(svc, "c", user_id="u", dialog_id="other")
+    await make(svc, "v", user_id="v")
+    await make(svc, "nobody")
+    await svc.conversations.create(tenant_id="other", dialog_id="d", user_id="u", id="theirs")
+    assert await svc.conversations.delete_by_user("u", tenant_id="acme") == 3
+    assert await listed(svc) == ["nobody", "v"]
+    assert await svc.conversations.delete_by_user("", tenant_id="acme") == 1
+    assert await listed(svc, "d", "other") == ["theirs"]
+
+
+async def test_what_moves_away_meanwhile_is_not_deleted(svc):
+    await make(svc, "a", "b")
+    async with svc.transaction() as tx:
+        await tx.conversations.update_by_id("a", {"dialog_id": "safe"}, tenant_id="acme")
+        deletion = asyncio.create_task(
+            svc.conversations.delete_by_dialog_ids(["d"], tenant_id="acme")
+        )
+        await asyncio.sleep(0.1)
+    assert await deletion == 1
+    assert await listed(svc, "safe") == ["a"]
+
+
+async def test_bulk_deletions_of_the_same_rows_do_not_deadlock(svc):
+    for _ in range(5):
+        ids = [f"{number:03}" for number in range(200)]
+        batch = [{"dialog_id": "d", "id": id, "user_id": "u"} for id in ids]
+        await svc.conversations.create_many(batch, tenant_id="acme")
+        deleted = await asyncio.gather(
+            svc.conversations.delete_by_ids(ids, tenant_id="acme"),
+            svc.conversations.delete_by_ids(ids[::-1], tenant_id="acme"),
+            svc.conversations.delete_by_dialog_ids(["d"], tenant_id="acme"),
+            svc.conversations.delete_by_user("u", tenant_id="acme"),
+        )
+        assert sum(deleted) == 200
+
+
+async def test_a_creation_in_the_future_does_not_turn_time_back(svc):
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    await make(svc, "a", created_at=tomorrow)
+    await say(svc, "a", "hello")
+    row = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert row.updated_at == row.created_at == tomorrow

@@ -1,0 +1,201 @@
+"""Migrations: once each, by any number of processes, checked by those who may only read."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import MigrationError, migrations
+from asyncsvc.migrations import MigrationFile
+
+PROCESS = """
+import asyncio, sys, asyncsvc
+async def main():
+    async with asyncsvc.connect(sys.argv[1], max_size=1) as svc:
+        print(len(await svc.migrate()))
+        await svc.check()
+asyncio.run(main())
+"""
+
+
+async def applied(dsn):
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(
+            "SELECT version, name, checksum FROM asyncsvc.migration ORDER BY version"
+        )
+    finally:
+        await connection.close()
+
+
+async def test_an_empty_database_is_migrated_once(empty_dsn):
+    async with asyncsvc.connect(empty_dsn) as svc:
+        pending = await svc.pending()
+        assert [migration.name for migration in pending] == ["initial"]
+        with pytest.raises(MigrationError, match="lacks 0001_initial"):
+            await svc.check()
+        assert await svc.migrate() == pending
+        assert await svc.migrate() == []
+        assert await svc.pending() == []
+        await svc.check()
+    assert [tuple(row) for row in await applied(empty_dsn)] == [
+        (migration.version, migration.name, migration.checksum) for migration in pending
+    ]
+
+
+async def test_16_processes_migrate_at_once(empty_dsn):
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            PROCESS,
+            empty_dsn,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        for _ in range(16)
+    ]
+    outputs = await asyncio.gather(*(process.communicate() for process in processes))
+    assert [err for _, err in outputs if err] == []
+    counts = sorted(int(out) for out, _ in outputs)
+    assert sum(counts) == len(migrations.migration_files())
+    assert len(await applied(empty_dsn)) == len(migrations.migration_files())
+
+
+def with_files(monkeypatch, *more):
+    files = (*migrations.migration_files(), *more)
+    monkeypatch.setattr(migrations, "migration_files", lambda: files)
+
+
+async def test_a_later_migration_is_applied_alone(dsn, svc, monkeypatch):
+    with_files(monkeypatch, MigrationFile(9999, "later", "-- A table.\nCREATE TABLE later ();"))
+    with pytest.raises(MigrationError, match="lacks 9999_later"):
+        await svc.check()
+    assert [migration.version for migration in await svc.migrate()] == [9999]
+    assert [row["version"] for row in await applied(dsn)][-1] == 9999
+
+
+async def test_a_migration_that_fails_leaves_nothing_and_can_be_repeated(dsn, svc, monkeypatch):
+    with monkeypatch.context() as broken:
+        source = "CREATE TABLE half (); SELECT 1/0;"
+        with_files(broken, MigrationFile(9999, "later", source))
+        with pytest.raises(asyncsvc.DatabaseError):
+            await svc.migrate()
+    assert len(await applied(dsn)) == 1
+    with_files(monkeypatch, MigrationFile(9999, "later", "CREATE TABLE half ();"))
+    assert [migration.version for migration in await svc.migrate()] == [9999]
+
+
+async def test_a_killed_migration_leaves_nothing(dsn, svc, pool, monkeypatch):
+    with_files(
+        monkeypatch, MigrationFile(9999, "slow", "CREATE TABLE half (); SELECT pg_sleep(60);")
+    )
+    migrating = asyncio.create_task(svc.migrate())
+    query = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
+    async with asyncio.timeout(10):
+        while not (pid := await pool.fetchval(query)):
+            await asyncio.sleep(0.02)
+    await pool.execute("SELECT pg_terminate_backend($1)", pid)
+    with pytest.raises(asyncsvc.Unavailable):
+        await migrating
+    assert await pool.fetchval("SELECT to_regclass('half')") is None
+    assert len(await applied(dsn)) == 1
+
+
+async def test_a_migration_that_was_changed_is_named(svc, pool):
+    await pool.execute("UPDATE asyncsvc.migration SET checksum = 'other'")
+    for call in (svc.migrate(), svc.pending(), svc.check()):
+        with pytest.raises(MigrationError, match="0001_initial was applied with another text"):
+            await call
+
+
+async def test_a_newer_schema_is_no_error(svc, pool):
+    await pool.execute("INSERT INTO asyncsvc.migration VALUES (9999, 'newer', 'x', now())")
+    await svc.check()
+    assert await svc.migrate() == []
+
+
+async def test_the_ends_of_lines_do_not_change_a_checksum():
+    unix, dos = MigrationFile(1, "a", "a\nb\n"), MigrationFile(1, "a", "a\r\nb\r\n")
+    assert unix.checksum == dos.checksum != MigrationFile(1, "a", "a\nc\n").checksum
+
+
+@pytest.fixture
+async def reader(dsn, pool):
+    """A role that may only read. Roles are the server's, so its name is this database's."""
+    name = f"{dsn.rpartition('/')[2]}_reader"
+    await pool.execute(f'CREATE ROLE "{name}"')
+    await pool.execute(f'GRANT USAGE ON SCHEMA asyncsvc TO "{name}"')
+    await pool.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO "{name}"')
+    yield name
+    await pool.execute(f'DROP OWNED BY "{name}"')
+    await pool.execute(f'DROP ROLE "{name}"')
+
+
+async def test_who_may_only_read_can_check(dsn, empty_dsn, reader):
+    for database, expected in ((dsn, 0), (empty_dsn, 1)):
+        settings = {"default_transaction_read_only": "on", "role": reader}
+        async with asyncpg.create_pool(database, min_size=0, server_settings=settings) as pool:
+            svc = asyncsvc.AsyncSvc(pool)
+            assert len(await svc.pending()) == expected
+            if expected:
+                with pytest.raises(MigrationError):
+                    await svc.check()
+            else:
+                await svc.check()
+
+
+async def keyword_index(pool):
+    return await pool.fetchval("SELECT to_regclass('asyncsvc.message_content_idx') IS NOT NULL")
+
+
+async def test_keywords_are_indexed_where_pg_trgm_is(svc, pool):
+    assert await keyword_index(pool)
+    await svc.migrate()
+    assert await keyword_index(pool)
+
+
+async def test_pg_trgm_may_live_in_any_schema(empty_dsn):
+    async with asyncpg.create_pool(empty_dsn, min_size=0) as pool:
+        await pool.execute('CREATE SCHEMA "Odd one"')
+        await pool.execute('CREATE EXTENSION pg_trgm SCHEMA "Odd one"')
+        await asyncsvc.AsyncSvc(pool).migrate()
+        assert await keyword_index(pool)
+
+
+async def test_without_pg_trgm_everything_works_and_it_can_come_later(empty_dsn):
+    async with asyncpg.create_pool(empty_dsn, min_size=0) as pool:
+        await refuse_pg_trgm(pool)
+        svc = asyncsvc.AsyncSvc(pool)
+        await svc.migrate()
+        assert not await keyword_index(pool)
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a", name="Blue Sky")
+        page = await svc.conversations.get_list("d", "t", keywords="e sK")
+        assert [item.id for item in page.items] == ["a"]
+        await pool.execute("DROP EVENT TRIGGER refuse_pg_trgm")
+        await svc.migrate()
+        assert await keyword_index(pool)
+
+
+async def refuse_pg_trgm(pool):
+    """As where the role may not create it: the same SQLSTATE."""
+    await pool.execute(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE insufficient_privilege; END $$"
+    )
+    await pool.execute(
+        "CREATE EVENT TRIGGER refuse_pg_trgm ON ddl_command_start"
+        " WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION refuse()"
+    )
+
+
+def test_migrations_are_numbered_without_gaps_and_say_what_they_are_for():
+    files = migrations.migration_files()
+    assert [file.version for file in files] == list(range(1, len(files) + 1))
+    assert all(file.source.startswith("-- ") for file in files)
+    names = [f"{file.version:04}_{file.name}.sql" for file in files]
+    folder = Path(str(migrations.sqlfiles.root())) / "migrations"
+    assert sorted(path.name for path in folder.iterdir()) == names
