@@ -207,6 +207,12 @@ def _date(value: date | datetime | str) -> date | datetime | str:
     return value
 
 
+def _thumb(value: int) -> int:
+    if value not in {-1, 1}:  # a Literal would take True and 1.0 for 1
+        raise refused("must be 1 or -1")
+    return value
+
+
 def _secret(value: SecretStr | str) -> SecretStr:
     if not isinstance(value, SecretStr | str):
         raise refused("must be text")
@@ -242,9 +248,10 @@ Seq = Annotated[int, Field(ge=0, le=MOST_INT)]
 """The place of a message in its conversation: the first is 1."""
 Tokens = Annotated[int, Field(ge=0, le=10**12)]
 Rounds = Annotated[int, Field(ge=0, le=10**6)]
-Duration = Annotated[float, Field(strict=False, ge=0, le=10**9, allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 """Seconds, kept to the microsecond."""
-Thumb = Literal[1, -1]
+Thumb = Annotated[int, AfterValidator(_thumb)]
+"""1 for good, -1 for bad."""
 PageNumber = Annotated[int, Field(ge=1)]
 PageSize = Annotated[int, checked(_page_size)]
 DateLike = Annotated[date | datetime | str, PlainValidator(_date)]

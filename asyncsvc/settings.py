@@ -10,7 +10,7 @@ from pydantic import Field
 from asyncsvc.inputs import Input
 
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, strict=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 QueryHook = Callable[[str, float, int, BaseException | None], None]
 """`on_query(name, seconds, rows, error)`, called after each statement, `name` as its file's."""
@@ -44,7 +44,7 @@ class Settings(Input):
     """Seconds to wait for a statement."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """What new API tokens begin with, before an underscore."""
-    touch_interval: Annotated[float, Field(ge=0, strict=False)] | None = 60.0
+    touch_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 60.0
     """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""
     on_query: QueryHook | None = None
     """Watches every statement."""

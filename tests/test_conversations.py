@@ -182,7 +182,7 @@ async def test_updates_of_the_same_rows_in_opposite_orders_do_not_deadlock(svc):
 
     async def rename(name, order):
         patch = ConversationPatch(name=name)
-        await svc.conversations.update_many_by_id({id: patch for id in order}, tenant_id="acme")
+        await svc.conversations.update_many_by_id(dict.fromkeys(order, patch), tenant_id="acme")
 
     for _ in range(10):
         await asyncio.gather(rename("one", ids), rename("two", ids[::-1]))

@@ -1,0 +1,279 @@
+"""Plans of the statements that matter, on seeded data: which index, and how many rows it reads."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from conftest import create_database, drop_database, dsn_of
+
+from asyncsvc import sqlfiles
+
+CONVERSATIONS = 20_000  # of the big tenant; a small one has a hundredth of them beside it
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+SEED = (
+    f"""
+    INSERT INTO asyncsvc.conversation (
+           tenant_id, id, dialog_id, user_id, name, source, last_seq, created_at, updated_at)
+    SELECT t.id, t.id || n, CASE WHEN n % 100 = 99 THEN 'rare' ELSE 'd' || n % 2 END, 'u' || n % 500, 'name ' || n,
+           CASE n % 3 WHEN 1 THEN 'api' WHEN 2 THEN 'agent' END, 3,
+           '{NOW}'::timestamptz - n * interval '1 minute',
+           '{NOW}'::timestamptz - (n * 7919 % t.size) * interval '1 minute'
+      FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
+           generate_series(1, t.size) AS n
+    """,
+    """
+    INSERT INTO asyncsvc.message (
+           tenant_id, conversation_id, seq, role, content, payload, created_at)
+    SELECT c.tenant_id, c.id, seq, 'user', 'please order coffee ' || md5(c.id || seq), '{}',
+           c.created_at
+      FROM asyncsvc.conversation AS c, generate_series(1, 3) AS seq
+    """,
+    """
+    INSERT INTO asyncsvc.append_key
+    SELECT c.tenant_id, c.id, 'key', '', 1, 1, 1, c.created_at FROM asyncsvc.conversation AS c
+    """,
+    """
+    INSERT INTO asyncsvc.api_token (
+           id, tenant_id, name, token_hash, hint, kind, scopes, created_at)
+    SELECT 'token' || n, 'tenant' || n % 50, '', sha256(('secret' || n)::bytea), '', 'api', '{}',
+           now() - n * interval '1 second'
+      FROM generate_series(1, 5000) AS n
+    """,
+    "VACUUM ANALYZE",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seeded(server_dsn, template, database_prefix):
+    """The DSN of a database of two tenants, which is only read."""
+    name = f"{database_prefix}_plans"
+    await create_database(server_dsn, name, template=template)
+    connection = await asyncpg.connect(dsn_of(server_dsn, name))
+    for command in SEED:
+        await connection.execute(command)
+    await connection.close()
+    yield dsn_of(server_dsn, name)
+    await drop_database(server_dsn, name)
+
+
+@pytest_asyncio.fixture
+async def explain(seeded):
+    """Runs a statement and undoes it; returns the nodes of its plan that were executed."""
+    connection = await asyncpg.connect(seeded)
+
+    async def run(name, *flags, **parameters):
+        query = sqlfiles.load(name).bind(flags, parameters)
+        transaction = connection.transaction()
+        await transaction.start()
+        plan = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.text}", *query.arguments
+        )
+        await transaction.rollback()
+        return [node for node in nodes(json.loads(plan)[0]["Plan"]) if node["Actual Loops"]]
+
+    yield run
+    await connection.close()
+
+
+def nodes(plan):
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def scans(plan):
+    """What each scan of a table reads, and through which index (None: the whole table)."""
+    return {
+        (node["Relation Name"], node.get("Index Name"))
+        for node in plan
+        if node["Node Type"] in {"Seq Scan", "Index Scan", "Index Only Scan"}
+    }
+
+
+def rows_read(plan):
+    """How many rows all scans returned or threw away."""
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in plan
+        if "Relation Name" in node or node["Node Type"] == "Bitmap Index Scan"
+    )
+
+
+def indexes(plan):
+    return {node["Index Name"] for node in plan if "Index Name" in node}
+
+
+PAGE = {
+    "tenant_id": "big",
+    "dialog_id": "d0",
+    "limit": 31,
+    "offset": 0,
+    "count_limit": 0,
+    "include_dsl": True,
+    "include_messages": False,
+}
+MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "big5000"}
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.parametrize("after", [{}, MIDDLE])
+@pytest.mark.parametrize(
+    ("order", "index"),
+    [("create_time", "conversation_created_idx"), ("update_time", "conversation_updated_idx")],
+)
+async def test_a_page_by_time_reads_the_page(explain, order, index, direction, after):
+    plan = await explain("conversation/get_list", f"by_{order}_{direction}", **PAGE, **after)
+    assert scans(plan) == {("conversation", index), ("conversation", "conversation_pkey")}
+    assert rows_read(plan) <= 2 * 31
+
+
+async def test_a_range_of_dates_starts_where_it_begins(explain):
+    bounds = {
+        "created_from": NOW - timedelta(minutes=9000),
+        "created_before": NOW - timedelta(minutes=8990),
+    }
+    plan = await explain("conversation/get_list", "by_create_time_desc", **PAGE, **bounds)
+    assert ("conversation", "conversation_created_idx") in scans(plan)
+    assert rows_read(plan) <= 20
+
+
+async def test_a_page_of_one_user_does_not_read_the_dialog(explain):
+    plan = await explain(
+        "conversation/get_list", "by_create_time_desc", **PAGE | {"count_limit": None}, user_id="u2"
+    )
+    assert rows_read(plan) <= 3 * CONVERSATIONS / 500 + 2 * 31
+
+
+async def test_an_exact_total_is_counted_on_an_index_alone(explain):
+    plan = await explain(
+        "conversation/get_list", "by_create_time_desc", **PAGE | {"count_limit": None}
+    )
+    counting = max(plan, key=lambda node: node["Actual Rows"] * ("Relation Name" in node))
+    assert counting["Node Type"] == "Index Only Scan"
+    assert counting["Heap Fetches"] == 0
+
+
+async def test_a_capped_total_stops(explain):
+    plan = await explain(
+        "conversation/get_list", "by_create_time_desc", **PAGE | {"count_limit": 101}
+    )
+    assert rows_read(plan) <= 101 + 2 * 31
+
+
+async def test_a_deep_offset_reads_ids_from_the_index_and_the_rows_of_the_page(explain):
+    plan = await explain("conversation/get_list", "by_create_time_desc", **PAGE | {"offset": 5000})
+    wide = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in wide) <= 31
+
+
+async def test_rare_keywords_are_found_by_trigrams(explain):
+    plan = await explain(
+        "conversation/get_list", "by_create_time_desc", **PAGE, pattern="%no such words at all%"
+    )
+    assert "message_content_idx" in indexes(plan)
+    messages = [node for node in plan if node.get("Relation Name") == "message"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in messages) == 0
+
+
+TURN = {
+    "roles": ["user"],
+    "contents": ["hello"],
+    "payloads": ["{}"],
+    "references": [None],
+    "round": 1,
+    "tokens": 1,
+    "duration": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("conversation/append_message", TURN),
+        ("conversation/append_message_once", TURN | {"key": "k", "body_hash": b"h"}),
+        ("conversation/explain_append", {"key": "k"}),
+        ("message/set_thumb", {"seq": 1, "thumb": 1}),
+        ("message/update", {"seq": 1, "patch": "{}"}),
+        ("message/delete", {"seq": 1}),
+        ("message/pop", {}),
+        ("message/clear", {}),
+    ],
+)
+async def test_what_changes_one_conversation_reads_its_rows_by_key(explain, name, more):
+    plan = await explain(name, tenant_id="big", id="big7", **more)
+    assert indexes(plan) <= {"conversation_pkey", "message_pkey", "append_key_pkey"}
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 12
+
+
+@pytest.mark.parametrize(("order", "bounds"), [("first", {"after_seq": 1}), ("last", {})])
+async def test_a_page_of_messages_reads_the_page(explain, order, bounds):
+    plan = await explain("message/get_list", order, tenant_id="big", id="big7", limit=2, **bounds)
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) <= 3
+
+
+async def test_get_by_ids_reads_those(explain):
+    plan = await explain(
+        "conversation/get_by_ids",
+        tenant_id="big",
+        ids=["big1", "big2"],
+        include_dsl=True,
+        include_messages=True,
+    )
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) == 2 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("conversation/delete_by_user", {"user_id": "u1"}),
+        ("conversation/delete_by_dialog_ids", {"dialog_ids": ["rare", "x"]}),
+    ],
+)
+async def test_bulk_deletion_reads_a_batch(explain, name, of):
+    plan = await explain(name, tenant_id="big", batch=10, **of)
+    assert ("conversation", None) not in scans(plan)
+    assert rows_read(plan) <= 100
+
+
+@pytest.mark.parametrize("name", ["api_token/verify", "api_token/verify_readonly"])
+async def test_a_token_is_found_by_its_hash(explain, name):
+    import hashlib
+
+    more = {"touch_interval": timedelta(seconds=60)} if name == "api_token/verify" else {}
+    plan = await explain(name, token_hash=hashlib.sha256(b"secret7").digest(), kind="api", **more)
+    assert None not in {index for _, index in scans(plan)}
+    assert "api_token_token_hash_key" in indexes(plan)
+    assert rows_read(plan) <= 3
+
+
+async def test_tokens_are_listed_from_the_index(explain):
+    plan = await explain("api_token/get_list", tenant_id="tenant7", limit=11)
+    assert scans(plan) == {("api_token", "api_token_tenant_idx")}
+    assert rows_read(plan) == 11
+
+
+RANGE = {
+    "created_from": NOW - timedelta(days=1),
+    "created_before": NOW,
+    "interval": "hour",
+    "tz": "Europe/Berlin",
+    "fill": True,
+}
+
+
+async def test_statistics_of_a_dialog_read_their_range(explain):
+    plan = await explain("usage/stats_by_created", tenant_id="big", dialog_id="d0", **RANGE)
+    assert "conversation_created_idx" in indexes(plan)
+    assert rows_read(plan) <= 2 * 24 * 60
+
+
+async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):
+    plan = await explain("usage/stats_by_created", tenant_id="small", **RANGE)
+    assert rows_read(plan) <= 2 * CONVERSATIONS // 100

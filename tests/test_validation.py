@@ -1,0 +1,441 @@
+"""Every parameter of every public method refuses what is wrong, by its name, before any SQL."""
+
+import contextlib
+import inspect
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import (
+    API4ConversationService,
+    APITokenService,
+    ConversationPatch,
+    InvalidInput,
+    Message,
+    MessagePatch,
+    NewConversation,
+    Settings,
+    TokenPatch,
+    Turn,
+)
+
+TURN = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def turn(**message: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": "hello"} | message]}
+
+
+TEXT = ["a\x00b", "\ud800", "x" * 513, 5, b"bytes", ["a"]]
+ID = ["", None, *TEXT]
+JSON = [
+    float("nan"),
+    [float("inf")],
+    {"a": "\x00"},
+    {"\x00": 1},
+    ["\udfff"],
+    {1: "a"},
+    {"a": {1, 2}},
+    datetime.now(UTC),
+    nested(100),
+    nested(100_000),
+    10**5000,
+    "x" * 2**21,
+    ["x" * 1000] * 2000,
+]
+OBJECT = [[], "a", 5, *({"a": value} for value in JSON)]
+DATE = [
+    "20000-01-01",
+    date(9999, 12, 31),
+    "9999-12-31",
+    datetime.now(),  # noqa: DTZ005 - naive on purpose
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    "",
+    "today",
+    "2026-13-01",
+    "2026-02-29",
+    "2026-11-22T24:01",
+    "2026-11-22T10",
+    "2026-11-22T10:00.5",
+    "2026-W47-1",
+    "20261122",
+    "２０２６-11-22",
+    "2026-11-22T10:00+25:00",
+    "2026-11-22\n",
+    "'; DROP TABLE",
+    5,
+    1.5,
+    True,
+]
+INSTANT = ["2026-11-22", date(2026, 11, 22), datetime.now(), 5]  # noqa: DTZ005
+SEQ = [-1, 2**31, 1.0, "1", True, None]
+BOOL = [0, 1, "yes", None]
+SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
+SCOPES = ["read", [""], [5], ["a\x00"], ["s"] * 1001, None, 5]
+CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
+CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "created_at"]
+IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
+
+BAD = {
+    "after": CURSOR,
+    "after_seq": [-1, 2**31, 1.0, "1", True],
+    "before_seq": [-1, 2**31, 1.0, "1", True],
+    "by": [*CHOICE, "activity"],
+    "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
+    "created_at": INSTANT,
+    "desc": BOOL,
+    "dialog_id": ID,
+    "dialog_ids": IDS,
+    "dsl": JSON,
+    "exp_user_id": ["", *TEXT],
+    "expected_seq": [-1, 2**31, 1.0, "1", True],
+    "expires_at": INSTANT,
+    "fill": BOOL,
+    "from_date": [*DATE, "2027-01-01"],
+    "id": ID,
+    "idempotency_key": ["", "k" * 256, *TEXT],
+    "ids": IDS,
+    "include_dsl": BOOL,
+    "include_messages": BOOL,
+    "interval": [*CHOICE, "year"],
+    "items_per_page": SIZE,
+    "keywords": [None, *TEXT],
+    "kind": [*CHOICE, "API"],
+    "last": SIZE,
+    "limit": SIZE,
+    "metadata": OBJECT,
+    "name": TEXT,
+    "orderby": [*CHOICE, "dsl", "created_at DESC"],
+    "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
+    "patch": [None, [], "a", {"nonsense": 1}],
+    "patches": [None, [], {"": {}}, {"a\x00": {}}, {"a": {"name": 5}}, {"a": {"dialog_id": None}}],
+    "scopes": SCOPES,
+    "secret": [None, 5, b"bytes", ["asv_"]],
+    "seq": SEQ,
+    "source": ["", *TEXT],
+    "tenant_id": ID,
+    "thumb": [0, 2, -2, 1.0, True, "1"],
+    "to_date": DATE,
+    "total": [*CHOICE, "all"],
+    "touch": BOOL,
+    "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
+    "tz": ["", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", *TEXT],
+    "user_id": TEXT,
+    "version_title": TEXT,
+}
+
+GOOD = {
+    API4ConversationService: {
+        "create": {
+            "dialog_id": "d",
+            "id": "new",
+            "user_id": "u",
+            "exp_user_id": "e",
+            "name": "n",
+            "source": "s",
+            "dsl": {},
+            "version_title": "v",
+            "metadata": {},
+            "created_at": datetime.now(UTC),
+        },
+        "create_many": {"conversations": [{"dialog_id": "d"}]},
+        "get_list": {
+            "dialog_id": "d",
+            "page_number": 1,
+            "items_per_page": 10,
+            "orderby": "create_time",
+            "desc": True,
+            "id": "a",
+            "user_id": "u",
+            "include_dsl": True,
+            "keywords": "k",
+            "from_date": "2026-01-01",
+            "to_date": "2026-12-31",
+            "exp_user_id": "e",
+            "after": None,
+            "total": "exact",
+            "include_messages": False,
+            "tz": "UTC",
+        },
+        "get_by_id": {"id": "a", "include_dsl": True, "include_messages": True},
+        "get_by_ids": {"ids": ["a"], "include_dsl": True, "include_messages": True},
+        "get_names": {"dialog_id": "d", "exp_user_id": "e", "limit": 5},
+        "messages": {"id": "a", "after_seq": 1, "before_seq": 9, "last": None, "limit": 5},
+        "append_message": {
+            "id": "a",
+            "turn": TURN,
+            "idempotency_key": "k",
+            "expected_seq": None,
+        },
+        "update_by_id": {"id": "a", "patch": {"name": "n"}},
+        "update_many_by_id": {"patches": {"a": {"name": "n"}}},
+        "set_feedback": {"id": "a", "seq": 1, "thumb": 1},
+        "update_message": {"id": "a", "seq": 1, "patch": {"content": "c"}},
+        "delete_message": {"id": "a", "seq": 1},
+        "pop_message": {"id": "a"},
+        "clear_messages": {"id": "a"},
+        "delete_by_id": {"id": "a"},
+        "delete_by_ids": {"ids": ["a"]},
+        "delete_by_dialog_ids": {"dialog_ids": ["d"]},
+        "delete_by_user": {"user_id": "u"},
+        "stats": {
+            "from_date": "2026-01-01",
+            "to_date": "2026-12-31",
+            "source": None,
+            "by": "created",
+            "interval": "day",
+            "dialog_id": "d",
+            "tz": "UTC",
+            "fill": True,
+        },
+    },
+    APITokenService: {
+        "create": {
+            "name": "n",
+            "scopes": ["read"],
+            "dialog_id": "d",
+            "source": "s",
+            "kind": "api",
+            "expires_at": None,
+        },
+        "verify": {"secret": "s", "kind": "api", "scopes": ["read"], "touch": True},
+        "used": {"secret": "s"},
+        "get_list": {"kind": "api", "dialog_id": "d", "after": None, "limit": 5},
+        "get_by_id": {"id": "a"},
+        "update_by_id": {"id": "a", "patch": {"name": "n"}},
+        "revoke": {"id": "a"},
+        "delete_by_tenant_id": {},
+    },
+}
+# What is optional there takes None, which elsewhere is refused.
+TAKES_NONE = {
+    ("create", "id"),
+    ("create", "dialog_id"),
+    ("create", "source"),
+    ("create", "exp_user_id"),
+    ("get_list", "id"),
+    ("get_list", "user_id"),
+    ("get_list", "dialog_id"),
+}
+ATTRIBUTE = {API4ConversationService: "conversations", APITokenService: "tokens"}
+
+
+def public_methods(service: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(method)
+        for name, method in inspect.getmembers(service, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+
+
+def arguments(service: type, method: str) -> dict[str, object]:
+    given = dict(GOOD[service][method])
+    if "tenant_id" in public_methods(service)[method].parameters:
+        given["tenant_id"] = "acme"
+    return given
+
+
+CASES = [
+    pytest.param(service, method, parameter, id=f"{ATTRIBUTE[service]}.{method}-{parameter}")
+    for service in GOOD
+    for method in GOOD[service]
+    for parameter in arguments(service, method)
+]
+
+
+@pytest.mark.parametrize("service", GOOD)
+def test_the_table_has_every_method_with_every_parameter(service):
+    assert GOOD[service].keys() == public_methods(service).keys()
+    for method, signature in public_methods(service).items():
+        assert {"self", *arguments(service, method)} == set(signature.parameters), method
+
+
+@pytest.fixture
+async def nowhere():
+    """The services on a pool that has no server: any SQL at all raises Unavailable."""
+    return asyncsvc.AsyncSvc(asyncpg.create_pool("postgresql://nobody@127.0.0.1:1/none"))
+
+
+@pytest.mark.parametrize("service", GOOD)
+async def test_every_call_of_the_table_is_good(service, svc):
+    for method in GOOD[service]:
+        with contextlib.suppress(asyncsvc.NotFound, asyncsvc.InvalidToken):
+            await getattr(getattr(svc, ATTRIBUTE[service]), method)(**arguments(service, method))
+
+
+@pytest.mark.parametrize("service", GOOD)
+async def test_a_good_call_does_ask_the_database(service, nowhere):
+    for method in GOOD[service]:
+        given = arguments(service, method)
+        if "secret" not in given:
+            with pytest.raises(asyncsvc.Unavailable):
+                await getattr(getattr(nowhere, ATTRIBUTE[service]), method)(**given)
+
+
+@pytest.mark.parametrize(("service", "method", "parameter"), CASES)
+async def test_each_parameter_refuses_what_is_wrong_before_any_sql(
+    service, method, parameter, nowhere
+):
+    call = getattr(getattr(nowhere, ATTRIBUTE[service]), method)
+    for value in BAD[parameter]:
+        if value is None and (method, parameter) in TAKES_NONE:
+            continue
+        with pytest.raises(InvalidInput) as caught:
+            await call(**arguments(service, method) | {parameter: value})
+        assert caught.value.field.split(".")[0] == parameter, value
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("turn.messages", {"messages": [TURN["messages"][0]] * 1001}),
+        ("turn.messages", {"messages": [{"role": "user", "content": "x" * 2**20}] * 17}),
+        ("turn.messages.0.content", turn(content="x" * 100 * 2**20)),
+        ("turn.messages.0.content", turn(content="é" * 2**20)),
+        ("turn.messages.0.content", turn(content="a\x00b")),
+        ("turn.messages.0.content", turn(content="\ud800")),
+        ("turn.messages.0.content", turn(content=None)),
+        ("turn.messages.0.role", turn(role="")),
+        ("turn.messages.0.nonsense", turn(nonsense=1)),
+        *(("turn.messages.0.payload", turn(payload=value)) for value in OBJECT),
+        *(("turn.messages.0.reference", turn(reference=value)) for value in JSON),
+        *(("turn.tokens", TURN | {"tokens": value}) for value in (-1, 10**13, 1.5, True, "1")),
+        *(
+            ("turn.duration", TURN | {"duration": value})
+            for value in (-0.1, float("nan"), float("inf"), 10**10, "1", True)
+        ),
+        *(("turn.round", TURN | {"round": value}) for value in (-1, 10**7, 1.0, True)),
+        *(("turn.errors", TURN | {"errors": value}) for value in (5, "\x00", "x" * 2**21)),
+        *(("turn.dsl", TURN | {"dsl": value}) for value in JSON),
+        ("turn.nonsense", TURN | {"nonsense": 1}),
+    ],
+)
+async def test_a_wrong_turn_is_refused_by_the_path_of_what_is_wrong(field, bad, nowhere):
+    with pytest.raises(InvalidInput) as caught:
+        await nowhere.conversations.append_message("a", bad, tenant_id="acme")
+    assert caught.value.field == field
+
+
+async def test_what_was_there_before_a_refusal_stays(svc):
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    await svc.conversations.append_message("a", TURN, tenant_id="acme")
+    before = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    for bad in (turn(content="\x00"), turn(payload={"x": nested(100)}), TURN | {"tokens": -1}):
+        with pytest.raises(InvalidInput):
+            await svc.conversations.append_message("a", bad, tenant_id="acme")
+    after = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert after == before
+
+
+async def test_inputs_are_checked_where_they_are_used_with_that_services_limits(dsn):
+    long = Turn(messages=[Message(role="user", content="x" * 100)])
+    for limit, fits in ((99, False), (100, True)):
+        async with asyncsvc.connect(dsn, settings=Settings(message_bytes=limit)) as svc:
+            id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+            if fits:
+                await svc.conversations.append_message(id, long, tenant_id="acme")
+            else:
+                with pytest.raises(InvalidInput, match=r"turn\.messages\.0\.content"):
+                    await svc.conversations.append_message(id, long, tenant_id="acme")
+
+
+async def test_json_of_64_levels_and_the_longest_ids_are_stored(svc):
+    deep, id = nested(64), "界" * 128
+    made = await svc.conversations.create(tenant_id=id, dialog_id=id, id=id, dsl=deep)
+    assert made.dsl == deep
+    assert (await svc.conversations.get_by_id(id, tenant_id=id)).id == id
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Message(role="user"),
+        lambda: Message(role="user", content=5),
+        lambda: Message(role="user", content="a", nonsense=1),
+        lambda: Turn(messages=[]),
+        lambda: ConversationPatch(user_id=None),
+        lambda: MessagePatch(payload=[]),
+        NewConversation,
+        lambda: TokenPatch(scopes="read"),
+        lambda: Settings(page_items=0),
+        lambda: Settings(acquire_timeout=-1),
+        lambda: Settings(token_prefix="Not One"),
+        lambda: Settings(nonsense=1),
+    ],
+)
+def test_an_input_that_is_built_wrong_says_so_in_our_own_error(wrong):
+    with pytest.raises(InvalidInput):
+        wrong()
+
+
+async def test_a_wrong_call_is_pythons_own_error(nowhere):
+    svc = nowhere
+    for call in (
+        lambda: svc.conversations.get_list("d"),
+        lambda: svc.conversations.get_list("d", "acme", nonsense=1),
+        lambda: svc.conversations.get_by_id("a", "acme"),
+        lambda: svc.tokens.create(name="n"),
+    ):
+        with pytest.raises(TypeError):
+            await call()
+
+
+async def test_a_cursor_of_another_query_is_refused(svc):
+    for number in range(3):
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
+    after = (await svc.conversations.get_list("d", "acme", items_per_page=1)).next
+    for dialog, tenant, options in (
+        ("e", "acme", {}),
+        ("d", "other", {}),
+        ("d", "acme", {"desc": False}),
+        ("d", "acme", {"orderby": "update_time"}),
+        ("d", "acme", {"orderby": "name"}),
+        ("d", "acme", {"user_id": "u"}),
+        ("d", "acme", {"keywords": "k"}),
+        ("d", "acme", {"from_date": "2026-01-01"}),
+    ):
+        with pytest.raises(InvalidInput, match=r"^after: "):
+            await svc.conversations.get_list(dialog, tenant, after=after, **options)
+    with pytest.raises(InvalidInput, match=r"^page_number: "):
+        await svc.conversations.get_list("d", "acme", 2, after=after)
+
+
+async def test_a_range_that_ends_before_it_starts(nowhere):
+    svc = nowhere
+    for start, end in (
+        ("2026-02-02", "2026-02-01"),
+        ("2026-02-01T00:00:01", "2026-02-01T00:00:00"),
+    ):
+        with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
+            await svc.conversations.stats("acme", start, end)
+        with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
+            await svc.conversations.get_list("d", "acme", from_date=start, to_date=end)
+
+
+async def test_buckets_have_a_limit(svc):
+    with pytest.raises(InvalidInput, match="to_date: must be within 10000 buckets"):
+        await svc.conversations.stats("acme", "2020-01-01", "2026-01-01", interval="hour")
+    assert len(await svc.conversations.stats("acme", "2000-01-01", "2026-12-31")) == 9862
+
+
+def test_an_error_survives_pickling():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(InvalidInput("tenant_id", "must be text")))
+    assert (error.field, error.reason, str(error)) == (
+        "tenant_id",
+        "must be text",
+        "tenant_id: must be text",
+    )
