@@ -18,8 +18,8 @@ SEED = (
     f"""
     INSERT INTO asyncsvc.conversation (
            tenant_id, id, dialog_id, user_id, name, source, last_seq, created_at, updated_at)
-    SELECT t.id, t.id || n, CASE WHEN n % 100 = 99 THEN 'rare' ELSE 'd' || n % 2 END, 'u' || n % 500, 'name ' || n,
-           CASE n % 3 WHEN 1 THEN 'api' WHEN 2 THEN 'agent' END, 3,
+    SELECT t.id, t.id || n, CASE n % 100 WHEN 99 THEN 'rare' ELSE 'd' || n % 2 END,
+           'u' || n % 500, 'name ' || n, CASE n % 3 WHEN 1 THEN 'api' WHEN 2 THEN 'agent' END, 3,
            '{NOW}'::timestamptz - n * interval '1 minute',
            '{NOW}'::timestamptz - (n * 7919 % t.size) * interval '1 minute'
       FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),

@@ -1,0 +1,68 @@
+"""What an installation holds, what it needs, and what importing it brings along."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import asyncsvc
+from asyncsvc import sqlfiles
+
+
+def test_the_public_names_are_sorted_and_exist():
+    assert list(asyncsvc.__all__) == sorted(asyncsvc.__all__, key=isort_order)
+    assert all(hasattr(asyncsvc, name) for name in asyncsvc.__all__)
+    assert len(set(asyncsvc.__all__)) == len(asyncsvc.__all__)
+
+
+def isort_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+def test_every_error_is_public_and_in_the_tree():
+    from asyncsvc import errors
+
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    for error in classes:
+        assert issubclass(error, asyncsvc.AsyncSvcError)
+        assert error.__name__ in asyncsvc.__all__
+        assert re.search(rf"\b{error.__name__}\b", errors.__doc__)
+
+
+def test_the_core_depends_on_asyncpg_and_pydantic_alone():
+    needed = [
+        re.match(r"[\w-]+", line)[0]
+        for line in metadata.requires("asyncsvc")
+        if "extra ==" not in line
+    ]
+    assert needed == ["asyncpg", "pydantic"]
+
+
+def test_importing_it_brings_no_extra_along():
+    code = "import asyncsvc, sys; print(*sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    loaded = set(output.stdout.split())
+    assert not loaded & {"typer", "rich", "plotext", "asyncsvc.cli", "asyncsvc.embedded"}
+
+
+def test_the_sql_files_are_where_the_package_is():
+    package = Path(asyncsvc.__file__).parent
+    root = Path(str(sqlfiles.root()))
+    assert root in {package / "sql", package.parent / "sql"}
+    assert {path.name for path in root.iterdir()} == {
+        "api_token",
+        "conversation",
+        "message",
+        "migration",
+        "migrations",
+        "usage",
+    }
+    assert all(path.suffix == ".sql" for path in root.rglob("*") if path.is_file())
+
+
+def test_it_is_typed():
+    assert (Path(asyncsvc.__file__).parent / "py.typed").exists()
