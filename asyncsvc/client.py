@@ -105,6 +105,8 @@ async def connect(
 
     Raises Unavailable when the server cannot be reached, InvalidInput for a DSN that is none.
     """
+    if not 0 <= min_size <= max_size or max_size == 0:
+        raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
     settings = settings or Settings()
     pool = await _open_pool(dsn, settings, min_size, max_size)
     try:
@@ -123,5 +125,5 @@ async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int)
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
             )
-        except ValueError as error:  # asyncpg's for a DSN or sizes that it cannot read
+        except ValueError as error:  # asyncpg's for a DSN that it cannot read
             raise InvalidInput("dsn", "must be a PostgreSQL URL") from error

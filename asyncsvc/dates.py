@@ -5,6 +5,10 @@ mean the zone that the caller names. The upper bound is inclusive at the precisi
 `2026-11-22` is the whole day, `2026-11-22T10:00` that minute, `...T10:00:00` that second, a
 datetime exactly itself.
 
+A zone is named by area and city, as `Europe/Berlin`, or `UTC`: an abbreviation such as `CET` is one
+offset to PostgreSQL and a zone with summer time to Python. The bounds are computed here, with this
+machine's time zone database, and the buckets of a statistic by the server, with its own.
+
 Where a clock goes back, a local time means two instants: a lower bound takes the first, an upper
 bound the second. Where it goes forward, a local time that was skipped counts on from before.
 """
@@ -30,12 +34,13 @@ def zone(name: str) -> tzinfo:
     """Return the zone of this name. Raises InvalidInput for one that is not known here."""
     if name == "UTC":  # needs no time zone database
         return UTC
+    area, slash, _ = name.partition("/")
+    if not slash or area in {"posix", "right"}:  # folders of the database that are no areas
+        raise InvalidInput("tz", "must be UTC or an area and a city, as Europe/Berlin")
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidInput(
-            "tz", "must be the name of a time zone, as Europe/Berlin (is `tzdata` installed?)"
-        ) from None
+        raise InvalidInput("tz", "is not a time zone known here (is `tzdata` current?)") from None
 
 
 def instants(

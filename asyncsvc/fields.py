@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Final, Literal, TypeVar, Union, get_args
@@ -20,7 +20,6 @@ from pydantic import (
     AwareDatetime,
     Field,
     GetCoreSchemaHandler,
-    JsonValue,
     PlainValidator,
     SecretStr,
     ValidationInfo,
@@ -122,7 +121,7 @@ def _long_text(*, normal: bool) -> AfterValidator:
     return checked(check)
 
 
-def json_size(value: JsonValue, settings: Settings) -> int:
+def json_size(value: object, settings: Settings) -> int:
     """Check that PostgreSQL stores this JSON and Python reads it back; return its size in bytes.
 
     The size counts the text of strings and numbers, and two bytes for each value beside. The walk
@@ -164,13 +163,13 @@ def _children(node: dict[object, object] | list[object]) -> Iterable[object]:
     return (*node.keys(), *node.values())
 
 
-def _json(value: JsonValue, info: ValidationInfo) -> JsonValue:
+def _json(value: object, info: ValidationInfo) -> object:
     if info.context is not None:
         json_size(value, info.context)
     return value
 
 
-def _json_object(value: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
+def _json_object(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, dict):
         raise refused("must be a JSON object")
     _json(value, info)
@@ -238,12 +237,13 @@ Content = Annotated[str, _long_text(normal=True)]
 """The text of a message: up to `Settings.message_bytes` of UTF-8, stored as NFC."""
 ErrorText = Annotated[str, _long_text(normal=False)]
 
-Json = Annotated[JsonValue, PlainValidator(_json)]
+Json = Annotated[object, PlainValidator(_json)]
 """A JSON value that PostgreSQL can hold, up to `Settings.json_bytes` and `json_depth`."""
-JsonObject = Annotated[dict[str, JsonValue], PlainValidator(_json_object)]
+JsonObject = Annotated[Mapping[str, object], PlainValidator(_json_object)]
+"""As `Json`, and a `dict`."""
 
 Ids = Annotated[Sequence[Id], checked(bulk)]
-Scopes = Annotated[tuple[Scope, ...], Field(strict=False), checked(bulk)]
+Scopes = Annotated[Sequence[Scope], checked(bulk)]
 Seq = Annotated[int, Field(ge=0, le=MOST_INT)]
 """The place of a message in its conversation: the first is 1."""
 Tokens = Annotated[int, Field(ge=0, le=10**12)]

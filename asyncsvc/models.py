@@ -6,11 +6,13 @@ Inputs are `Input`s; everything else is a row or a result, made from what the da
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue, SecretStr
 from pydantic import Json as JsonText
+from pydantic_core import CoreSchema
 
 from asyncsvc.fields import (
     UNSET,
@@ -43,6 +45,19 @@ from asyncsvc.settings import Settings
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Made:
+    """Says what `validated` makes of an argument for which an equal mapping does as well."""
+
+    form: object
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Check by the form alone; the union is for the type checker's sake."""
+        return handler.generate_schema(self.form)
+
+
 class Message(Input):
     """One message of a turn.
 
@@ -61,7 +76,7 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def _turn_size(messages: tuple[Message, ...], settings: Settings) -> tuple[Message, ...]:
+def _turn_size(messages: Sequence[Message], settings: Settings) -> Sequence[Message]:
     sizes = (
         len(message.content.encode())
         + json_size(message.payload, settings)
@@ -80,7 +95,7 @@ class Turn(Input):
     conversation's, unless UNSET.
     """
 
-    messages: Annotated[tuple[Message, ...], Field(strict=False, min_length=1), checked(_turn_size)]
+    messages: Annotated[Sequence[Message], Field(min_length=1), checked(_turn_size)]
     tokens: Tokens = 0
     duration: Duration = 0.0
     round: Rounds = 1
@@ -132,8 +147,16 @@ def _bulk_size(
     return values
 
 
-NewConversations = Annotated[Sequence[NewConversation], checked(_bulk_size)]
-ConversationPatches = Annotated[Mapping[Id, ConversationPatch], checked(_bulk_size)]
+NewConversations = Annotated[
+    Sequence[NewConversation | Mapping[str, object]],
+    Made(Sequence[NewConversation]),
+    checked(_bulk_size),
+]
+ConversationPatches = Annotated[
+    Mapping[Id, ConversationPatch | Mapping[str, object]],
+    Made(Mapping[Id, ConversationPatch]),
+    checked(_bulk_size),
+]
 
 
 class MessagePatch(Input):
@@ -152,6 +175,12 @@ class TokenPatch(Input):
     dialog_id: OrUnset[Id | None] = UNSET
     source: OrUnset[Source | None] = UNSET
     expires_at: OrUnset[Instant | None] = UNSET
+
+
+TurnLike = Annotated[Turn | Mapping[str, object], Made(Turn)]
+ConversationPatchLike = Annotated[ConversationPatch | Mapping[str, object], Made(ConversationPatch)]
+MessagePatchLike = Annotated[MessagePatch | Mapping[str, object], Made(MessagePatch)]
+TokenPatchLike = Annotated[TokenPatch | Mapping[str, object], Made(TokenPatch)]
 
 
 class Row(BaseModel):

@@ -8,9 +8,9 @@ is wrong is refused before any SQL, as `InvalidInput`, by the name of its parame
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache, wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
@@ -45,7 +45,7 @@ S = TypeVar("S", bound=HasSettings)
 
 def validated(
     method: Callable[Concatenate[S, P], Awaitable[R]],
-) -> Callable[Concatenate[S, P], Awaitable[R]]:
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
     """Check the arguments of an async method by the types in its signature.
 
     The method gets them normalised: text as NFC where its type says so, mappings as models.

@@ -208,6 +208,13 @@ async def test_a_dsn_that_is_none(wrong):
             pass
 
 
+@pytest.mark.parametrize(("least", "most"), [(2, 1), (-1, 1), (0, 0)])
+async def test_a_pool_of_no_size(dsn, least, most):
+    with pytest.raises(InvalidInput, match="max_size"):
+        async with asyncsvc.connect(dsn, min_size=least, max_size=most):
+            pass
+
+
 async def test_a_connection_that_was_lost(svc, dsn, pool):
     connection = await asyncpg.connect(dsn)
     mine = svc.on(connection)

@@ -129,7 +129,11 @@ BAD = {
     "total": [*CHOICE, "all"],
     "touch": BOOL,
     "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
-    "tz": ["", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", *TEXT],
+    "tz": [
+        *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),
+        *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),
+        *TEXT,
+    ],
     "user_id": TEXT,
     "version_title": TEXT,
 }

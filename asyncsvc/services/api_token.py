@@ -13,7 +13,7 @@ import re
 import secrets
 import zlib
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pydantic import SecretStr
 
@@ -34,7 +34,7 @@ from asyncsvc.fields import (
     TokenKind,
     UnsetType,
 )
-from asyncsvc.models import APIToken, IssuedToken, Page, TokenPatch
+from asyncsvc.models import APIToken, IssuedToken, Page, TokenPatch, TokenPatchLike
 from asyncsvc.repositories import APITokenRepository
 from asyncsvc.services.common import CommonService, found, new_id
 from asyncsvc.validation import validated
@@ -171,13 +171,14 @@ class APITokenService(CommonService):
         return found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
 
     @validated
-    async def update_by_id(self, id: Id, patch: TokenPatch, *, tenant_id: Id) -> APIToken:
+    async def update_by_id(self, id: Id, patch: TokenPatchLike, *, tenant_id: Id) -> APIToken:
         """Set columns of a token and return it as it is now; the next verify sees them.
 
         Raises NotFound. One round trip; locks the row.
         """
-        columns = patch.model_dump(mode="json", exclude_unset=True)
-        columns = {name: value for name, value in columns.items() if getattr(patch, name) != UNSET}
+        patch = cast("TokenPatch", patch)
+        unset = {name for name, value in patch if value is UNSET}
+        columns = patch.model_dump(mode="json", exclude=unset)
         token = await self._tokens.update_by_id(tenant_id=tenant_id, id=id, patch=columns)
         return found(token, "token")
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from asyncsvc import paging
 from asyncsvc.dates import bucket_start, instants, zone
 from asyncsvc.errors import (
     AlreadyExists,
     Conflict,
+    DatabaseError,
     IdempotencyConflict,
     InvalidInput,
     NotFound,
@@ -45,18 +46,20 @@ from asyncsvc.fields import (
     UserId,
     Zone,
 )
+from asyncsvc.inputs import Input
 from asyncsvc.models import (
     Appended,
     Conversation,
     ConversationName,
-    ConversationPatch,
     ConversationPatches,
-    MessagePatch,
+    ConversationPatchLike,
+    MessagePatchLike,
     NewConversation,
     NewConversations,
     Page,
     StoredMessage,
     Turn,
+    TurnLike,
     UsageBucket,
     microseconds,
 )
@@ -82,6 +85,7 @@ _SECONDS: Final[Mapping[str, int]] = {
     "month": 28 * 86_400,
 }
 _CURSOR_COLUMNS: Final = frozenset({"create_time", "update_time"})
+_UNKNOWN_ZONE = "22023"
 _DELETED_AT_ONCE = 1_000
 _APPEND_ATTEMPTS = 3
 
@@ -314,7 +318,7 @@ class API4ConversationService(CommonService):
     async def append_message(
         self,
         id: Id,
-        turn: Turn,
+        turn: TurnLike,
         *,
         tenant_id: Id,
         idempotency_key: IdempotencyKey | None = None,
@@ -331,6 +335,7 @@ class API4ConversationService(CommonService):
         One round trip, two when it raises or replays. It locks the conversation's row to the end
         of the transaction; the cost does not depend on the length of the conversation.
         """
+        turn = cast("Turn", turn)
         body_hash = _body_hash(turn)
         for _ in range(_APPEND_ATTEMPTS):
             appended = await self._append(tenant_id, id, turn, idempotency_key, expected_seq)
@@ -373,7 +378,7 @@ class API4ConversationService(CommonService):
 
     @validated
     async def update_by_id(
-        self, id: Id, patch: ConversationPatch, *, tenant_id: Id
+        self, id: Id, patch: ConversationPatchLike, *, tenant_id: Id
     ) -> Conversation:
         """Set columns of a conversation and return it as it is now.
 
@@ -410,7 +415,7 @@ class API4ConversationService(CommonService):
 
     @validated
     async def update_message(
-        self, id: Id, seq: Seq, patch: MessagePatch, *, tenant_id: Id
+        self, id: Id, seq: Seq, patch: MessagePatchLike, *, tenant_id: Id
     ) -> StoredMessage:
         """Edit a message and return it as it is now.
 
@@ -528,17 +533,22 @@ class API4ConversationService(CommonService):
             raise InvalidInput("from_date", "must be given")
         if (until - since).total_seconds() > _SECONDS[interval] * self._settings.buckets:
             raise InvalidInput("to_date", f"must be within {self._settings.buckets} buckets")
-        buckets = await self._usage.stats_by_created(
-            flags=("source_is_null",) if source is None else (),
-            tenant_id=tenant_id,
-            created_from=since,
-            created_before=until,
-            interval=interval,
-            tz=tz,
-            fill=fill,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
-            source=UNSET if source is ANY or source is None else source,
-        )
+        try:
+            buckets = await self._usage.stats_by_created(
+                flags=("source_is_null",) if source is None else (),
+                tenant_id=tenant_id,
+                created_from=since,
+                created_before=until,
+                interval=interval,
+                tz=tz,
+                fill=fill,
+                dialog_id=UNSET if dialog_id is ANY else dialog_id,
+                source=UNSET if source is ANY or source is None else source,
+            )
+        except DatabaseError as error:
+            if error.sqlstate == _UNKNOWN_ZONE:  # known here, and not to an older server
+                raise InvalidInput("tz", "is not a time zone known to the server") from error
+            raise
         local, hourly = zone(tz), interval == "hour"
         return [
             bucket.model_copy(update={"dt": bucket_start(bucket.dt, local, hourly=hourly)})
@@ -546,7 +556,8 @@ class API4ConversationService(CommonService):
         ]
 
 
-def _record(conversation: NewConversation) -> dict[str, object]:
+def _record(conversation: NewConversation | Mapping[str, object]) -> dict[str, object]:
+    conversation = cast("NewConversation", conversation)
     record = conversation.model_dump()
     record["id"] = conversation.id or new_id()
     if conversation.created_at is not None:
@@ -554,9 +565,9 @@ def _record(conversation: NewConversation) -> dict[str, object]:
     return record
 
 
-def _patch(patch: ConversationPatch | MessagePatch) -> dict[str, object]:
+def _patch(patch: Input | Mapping[str, object]) -> dict[str, object]:
     """Return the columns that a patch sets."""
-    return {name: value for name, value in patch if value is not UNSET}
+    return {name: value for name, value in cast("Input", patch) if value is not UNSET}
 
 
 def _literal(keywords: str) -> str:
