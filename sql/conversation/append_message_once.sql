@@ -8,6 +8,9 @@
 -- a key that was committed during the wait. The counters move only if the key was new. They are
 -- read from the row that was locked, which is its newest version.
 --
+-- The row is named by :id again where it is updated, although `claimed` has its id: joined by that,
+-- a server without statistics may read the whole tenant.
+--
 -- Locks: the conversation's row, to the end of the transaction. Index: the primary keys.
 WITH locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.last_seq, c.round
@@ -35,7 +38,7 @@ WITH locked AS MATERIALIZED (
          , dsl = :dsl::text::jsonb              --? dsl
       FROM claimed AS k
      WHERE c.tenant_id = :tenant_id
-       AND c.id = k.conversation_id
+       AND c.id = :id
     RETURNING c.tenant_id, c.id, k.first_seq, c.last_seq, c.round, c.updated_at
 ), stored AS (
     INSERT INTO asyncsvc.message (

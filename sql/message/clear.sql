@@ -14,7 +14,7 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.message AS m
      USING locked AS l
      WHERE m.tenant_id = :tenant_id
-       AND m.conversation_id = l.id
+       AND m.conversation_id = :id
     RETURNING m.thumb
 ), withdrawn AS (
     UPDATE asyncsvc.conversation AS c

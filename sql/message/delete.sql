@@ -13,9 +13,9 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.message AS m
      USING locked AS l
      WHERE m.tenant_id = :tenant_id
-       AND m.conversation_id = l.id
+       AND m.conversation_id = :id
        AND m.seq = :seq
-    RETURNING m.conversation_id, m.thumb
+    RETURNING m.thumb
 ), withdrawn AS (
     UPDATE asyncsvc.conversation AS c
        SET thumb_up = c.thumb_up - (m.thumb IS NOT DISTINCT FROM 1)::int,
@@ -23,7 +23,7 @@ WITH locked AS MATERIALIZED (
            updated_at = greatest(c.updated_at, statement_timestamp())
       FROM deleted AS m
      WHERE c.tenant_id = :tenant_id
-       AND c.id = m.conversation_id
+       AND c.id = :id
 )
 SELECT count(*) AS deleted
   FROM deleted

@@ -13,9 +13,9 @@ WITH locked AS MATERIALIZED (
        AND c.id = :id
        FOR NO KEY UPDATE
 ), newest AS MATERIALIZED (
-    SELECT m.conversation_id, m.seq
-      FROM locked AS l
-      JOIN asyncsvc.message AS m ON m.conversation_id = l.id
+    SELECT m.seq
+      FROM asyncsvc.message AS m
+     CROSS JOIN locked AS l
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
      ORDER BY m.seq DESC
@@ -25,10 +25,9 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.message AS m
      USING newest AS n
      WHERE m.tenant_id = :tenant_id
-       AND m.conversation_id = n.conversation_id
+       AND m.conversation_id = :id
        AND m.seq = n.seq
-    RETURNING m.conversation_id, m.seq, m.role, m.content, m.payload, m.reference, m.thumb,
-              m.created_at
+    RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
 ), withdrawn AS (
     UPDATE asyncsvc.conversation AS c
        SET thumb_up = c.thumb_up - (m.thumb IS NOT DISTINCT FROM 1)::int,
@@ -36,7 +35,7 @@ WITH locked AS MATERIALIZED (
            updated_at = greatest(c.updated_at, statement_timestamp())
       FROM popped AS m
      WHERE c.tenant_id = :tenant_id
-       AND c.id = m.conversation_id
+       AND c.id = :id
 )
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at

@@ -12,9 +12,9 @@ WITH locked AS MATERIALIZED (
        AND c.id = :id
        FOR NO KEY UPDATE
 ), before AS MATERIALIZED (
-    SELECT m.conversation_id, m.seq, m.thumb
+    SELECT m.thumb
       FROM asyncsvc.message AS m
-      JOIN locked AS l ON l.id = m.conversation_id
+     CROSS JOIN locked AS l
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq
@@ -27,15 +27,15 @@ WITH locked AS MATERIALIZED (
                                      - (b.thumb IS NOT DISTINCT FROM -1)::int
       FROM before AS b
      WHERE c.tenant_id = :tenant_id
-       AND c.id = b.conversation_id
+       AND c.id = :id
        AND b.thumb IS DISTINCT FROM :thumb::smallint
 ), judged AS (
     UPDATE asyncsvc.message AS m
        SET thumb = :thumb::smallint
       FROM before AS b
      WHERE m.tenant_id = :tenant_id
-       AND m.conversation_id = b.conversation_id
-       AND m.seq = b.seq
+       AND m.conversation_id = :id
+       AND m.seq = :seq
     RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
 )
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,

