@@ -125,5 +125,5 @@ async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int)
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
             )
-        except ValueError as error:  # asyncpg's for a DSN that it cannot read
-            raise InvalidInput("dsn", "must be a PostgreSQL URL") from error
+        except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
+            raise InvalidInput("dsn", "must be a PostgreSQL URL") from None

@@ -20,6 +20,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncsvc.errors import InvalidInput
+from asyncsvc.fields import EARLIEST, LATEST
 
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
@@ -48,13 +49,14 @@ def instants(
 ) -> tuple[datetime | None, datetime | None]:
     """Return the first instant of the range and the first one after it, in UTC.
 
-    Raises InvalidInput for text that is no date, for an instant outside the years 1 to 9999, and
+    Raises InvalidInput for text that is no date, for an instant outside the years 2 to 9998, and
     when the range ends before it starts.
     """
     local = zone(tz)
     since, _ = _bounds("from_date", from_date, local)
     to_since, until = _bounds("to_date", to_date, local)
-    if since and to_since and since > to_since:
+    # A day that a zone left out begins and ends at once; what names it is no mistake.
+    if since and to_since and until and since >= until and since != to_since:
         raise InvalidInput("from_date", "must not be after to_date")
     return since, until
 
@@ -66,14 +68,21 @@ def _bounds(
     if value is None:
         return None, None
     try:
-        if isinstance(value, str):
-            return _text_bounds(field, value, local)
-        if isinstance(value, datetime):
-            instant = value.astimezone(UTC)
-            return instant, instant + _MICROSECOND
-        return _day_bounds(value, local)
+        since, until = _named(field, value, local)
     except OverflowError:
-        raise InvalidInput(field, "must be within the years 1 to 9999") from None
+        since = until = datetime.max.replace(tzinfo=UTC)
+    if not EARLIEST <= since <= until <= LATEST:
+        raise InvalidInput(field, f"must be within the years {EARLIEST.year} to {LATEST.year}")
+    return since, until
+
+
+def _named(field: str, value: date | datetime | str, local: tzinfo) -> tuple[datetime, datetime]:
+    if isinstance(value, str):
+        return _text_bounds(field, value, local)
+    if isinstance(value, datetime):
+        instant = value.astimezone(UTC)
+        return instant, instant + _MICROSECOND
+    return _day_bounds(value, local)
 
 
 def _text_bounds(field: str, text: str, local: tzinfo) -> tuple[datetime, datetime]:

@@ -72,6 +72,10 @@ class InvalidToken(AsyncSvcError):
         """Take no argument, so that nothing about the token can leak."""
         super().__init__("the token is not valid")
 
+    def __reduce__(self) -> tuple[type[InvalidToken], tuple[()]]:
+        """Pickle without the text, which is always the same."""
+        return type(self), ()
+
 
 class InsufficientScope(AsyncSvcError):
     """The token is valid and lacks a scope that was asked for."""

@@ -8,6 +8,8 @@ it, inside whatever transaction is open, and never ends that.
 from __future__ import annotations
 
 import abc
+import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import (
@@ -16,7 +18,7 @@ from contextlib import (
     contextmanager,
     suppress,
 )
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import asyncpg
 
@@ -35,11 +37,15 @@ from asyncsvc.sqlfiles import Query
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
+    from asyncpg.transaction import Transaction
 
     Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
     Pool: TypeAlias = asyncpg.Pool[Any]
 
+_log = logging.getLogger("asyncsvc")
+
 _UNIQUE_VIOLATION = "23505"
+_ABORTED = "25P02"
 _NOT_ENCODED = "22000"
 _QUERY_CANCELED = "57014"
 _NO_SUCH_TABLE = {"42P01", "3F000"}
@@ -83,24 +89,49 @@ class Executor(abc.ABC):
                 await connection.execute(text, timeout=self._settings.statement_timeout)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Executor]:
+    async def transaction(
+        self, *, isolation: Literal["read_committed"] | None = None
+    ) -> AsyncGenerator[Executor]:
         """Open a transaction, or a savepoint inside one, and lend its executor.
 
-        Leaving the block commits, an error rolls back. Two round trips more than what runs inside.
+        Leaving the block commits, an error rolls back. So does leaving it after a statement in it
+        failed, with a DatabaseError: the server would answer the commit by rolling back, without
+        an error. Two round trips more than what runs inside.
         """
         async with self._connection() as connection:
-            transaction = connection.transaction()
-            with translated(connection):
-                await transaction.start()
+            transaction = connection.transaction(isolation=isolation)
+            await self._begin(transaction, connection)
+            executor = ConnectionExecutor(connection, self._settings)
             try:
-                yield ConnectionExecutor(connection, self._settings)
+                yield executor
+                executor.raise_if_aborted()
             except BaseException:
                 # Where this fails the connection is lost, and the first error says it better.
-                with suppress(AsyncSvcError), translated(connection):
+                with suppress(AsyncSvcError):
+                    async with self._bounded(connection):
+                        await transaction.rollback()
+                raise
+            async with self._bounded(connection):
+                await transaction.commit()
+
+    async def _begin(self, transaction: Transaction, connection: Connection) -> None:
+        """Begin to the end, also when cancelled meanwhile: half-begun it could not be undone."""
+        async with self._bounded(connection):
+            beginning = asyncio.create_task(transaction.start())
+            try:
+                await asyncio.shield(beginning)
+            except asyncio.CancelledError:
+                with suppress(Exception):
+                    await beginning
                     await transaction.rollback()
                 raise
-            with translated(connection):
-                await transaction.commit()
+
+    @asynccontextmanager
+    async def _bounded(self, connection: Connection) -> AsyncGenerator[None]:
+        """Bound the commands that asyncpg bounds by the pool's own time-out, which may be none."""
+        with translated(connection):
+            async with asyncio.timeout(self._settings.statement_timeout):
+                yield
 
     @contextmanager
     def _watched(self, name: str) -> Generator[list[Row]]:
@@ -138,8 +169,12 @@ class PoolExecutor(Executor):
         try:
             yield connection
         finally:
-            with translated():
+            # What was done is done, and what went wrong is already on its way: neither becomes
+            # anything else because the connection cannot be reset. The pool drops it then.
+            try:
                 await self._pool.release(connection)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                _log.warning("a connection was dropped: %s", type(error).__name__)
 
 
 class ConnectionExecutor(Executor):
@@ -150,6 +185,24 @@ class ConnectionExecutor(Executor):
         super().__init__(settings)
         self._borrowed = connection
         self._busy = False
+        self._failure: BaseException | None = None
+
+    async def fetch(self, query: Query) -> list[Row]:
+        """Run one statement and return its rows; remember whether it failed."""
+        try:
+            return await super().fetch(query)
+        except ConcurrentUse:  # nothing was run
+            raise
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+
+    def raise_if_aborted(self) -> None:
+        """Raise DatabaseError when a statement failed and so aborted the transaction."""
+        if self._failure is not None:
+            raise DatabaseError(
+                "the transaction is rolled back, since a statement in it failed", _ABORTED
+            ) from self._failure
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Connection]:
@@ -181,7 +234,9 @@ def translated(connection: Connection | None = None) -> Generator[None]:
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # One type for misuse and for a lost connection, without a code: ask the connection.
         if _is_usable(connection):
-            raise ConcurrentUse("the connection is in use by another task") from error
+            raise ConcurrentUse(
+                "the connection is in use by another task, or in a transaction begun by hand"
+            ) from error
         raise Unavailable("the connection or its pool is closed") from error
 
 

@@ -8,11 +8,12 @@ the model checks the rest.
 from __future__ import annotations
 
 import enum
-import math
+import json
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Final, Literal, TypeVar, Union, get_args
 
 from pydantic import (
@@ -20,8 +21,11 @@ from pydantic import (
     AwareDatetime,
     Field,
     GetCoreSchemaHandler,
+    JsonValue,
     PlainValidator,
     SecretStr,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -31,7 +35,14 @@ from asyncsvc.settings import Settings
 T = TypeVar("T")
 
 MOST_INT = 2**31 - 1
-MOST_BITS = 4_096  # of one integer in JSON; PostgreSQL's numeric holds far more
+EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
+LATEST = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""A year short of what Python can hold, so that any zone's local time and any bucket fits too."""
+
+_JSON: Final = TypeAdapter[JsonValue](JsonValue)
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET: Final = re.compile(r"[][{}]")
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class AnyType(enum.Enum):
@@ -103,7 +114,10 @@ def _text(least: int, most: int, *, normal: bool = False) -> AfterValidator:
     def check(text: str, _: Settings) -> str:
         if not least <= len(text) <= most:
             raise refused(f"must be {least} to {most} characters")
-        return unicodedata.normalize("NFC", _storable(text)) if normal else _storable(text)
+        stored = unicodedata.normalize("NFC", _storable(text)) if normal else _storable(text)
+        if len(stored) > most:  # some characters have no composed form, and are taken apart
+            raise refused(f"must be {least} to {most} characters in Unicode's form NFC")
+        return stored
 
     return checked(check)
 
@@ -122,45 +136,40 @@ def _long_text(*, normal: bool) -> AfterValidator:
 
 
 def json_size(value: object, settings: Settings) -> int:
-    """Check that PostgreSQL stores this JSON and Python reads it back; return its size in bytes.
-
-    The size counts the text of strings and numbers, and two bytes for each value beside. The walk
-    keeps its own stack, so that no depth of nesting can exhaust Python's.
-    """
-    size = 0
-    stack: list[tuple[object, int]] = [(value, 1)]
-    while stack:
-        node, depth = stack.pop()
-        if isinstance(node, dict | list):
-            if depth > settings.json_depth:
-                raise refused(f"must be at most {settings.json_depth} levels deep")
-            stack.extend((child, depth + 1) for child in _children(node))
-        size += 2 + _scalar_size(node)
-        if size > settings.json_bytes:
-            raise refused(f"must be at most {settings.json_bytes} bytes of JSON")
+    """Check that PostgreSQL stores this JSON and Python reads it back; return its size in bytes."""
+    try:
+        _JSON.validate_python(value, strict=True)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except ValidationError as error:
+        if any(part["type"] == "recursion_loop" for part in error.errors(include_input=False)):
+            raise refused(f"must be at most {settings.json_depth} levels deep") from None
+        raise refused("must be JSON: text, numbers, booleans, null, lists and objects") from None
+    except RecursionError:
+        raise refused(f"must be at most {settings.json_depth} levels deep") from None
+    except UnicodeEncodeError:
+        raise refused("must not hold a lone surrogate") from None
+    except ValueError:
+        raise refused("must not hold NaN, infinity or integers of over 4,300 digits") from None
+    if size > settings.json_bytes:
+        raise refused(f"must be at most {settings.json_bytes} bytes of JSON")
+    if _NUL.search(text):
+        raise refused("must not hold a NUL character")
+    if _depth(text) > settings.json_depth:
+        raise refused(f"must be at most {settings.json_depth} levels deep")
     return size
 
 
-def _scalar_size(node: object) -> int:
-    if isinstance(node, str):
-        return len(_storable(node).encode())
-    if isinstance(node, float) and not math.isfinite(node):
-        raise refused("must not hold NaN or infinity")
-    if isinstance(node, int) and node.bit_length() > MOST_BITS:
-        raise refused(f"must not hold integers of over {MOST_BITS} bits")
-    if node is None or isinstance(node, int | float):
-        return len(str(node))
-    if isinstance(node, dict | list):
-        return 0
-    raise refused("must be JSON: text, numbers, true, false, null, lists and objects")
-
-
-def _children(node: dict[object, object] | list[object]) -> Iterable[object]:
-    if isinstance(node, list):
-        return node
-    if not all(isinstance(key, str) for key in node):
-        raise refused("must be JSON: the keys of an object are text")
-    return (*node.keys(), *node.values())
+def _depth(text: str) -> int:
+    """Return how deep the lists and objects of JSON text are nested."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
 
 
 def _json(value: object, info: ValidationInfo) -> object:
@@ -212,8 +221,20 @@ def _thumb(value: int) -> int:
     return value
 
 
+def _instant(value: datetime) -> datetime:
+    """Return the instant in UTC, which every driver and server writes alike."""
+    try:
+        instant = value.astimezone(UTC)
+    except OverflowError:
+        instant = datetime.max.replace(tzinfo=UTC)
+    if not EARLIEST <= instant <= LATEST:
+        raise refused(f"must be within the years {EARLIEST.year} to {LATEST.year}")
+    return instant
+
+
 def _secret(value: SecretStr | str) -> SecretStr:
-    if not isinstance(value, SecretStr | str):
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str):
         raise refused("must be text")
     return value if isinstance(value, SecretStr) else SecretStr(value)
 
@@ -230,7 +251,7 @@ Name = Annotated[str, _text(0, 512, normal=True)]
 Label = Annotated[str, _text(0, 512)]
 Keywords = Annotated[str, _text(0, 512, normal=True)]
 IdempotencyKey = Annotated[str, _text(1, 255)]
-Cursor = Annotated[str, _text(1, 1_024)]
+Cursor = Annotated[str, _text(1, 2_048)]
 Zone = Annotated[str, _text(1, 64)]
 """The name of a time zone, as `Europe/Berlin`."""
 Content = Annotated[str, _long_text(normal=True)]
@@ -247,7 +268,7 @@ Scopes = Annotated[Sequence[Scope], checked(bulk)]
 Seq = Annotated[int, Field(ge=0, le=MOST_INT)]
 """The place of a message in its conversation: the first is 1."""
 Tokens = Annotated[int, Field(ge=0, le=10**12)]
-Rounds = Annotated[int, Field(ge=0, le=10**6)]
+Rounds = Annotated[int, Field(ge=0, le=1_000)]
 Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 """Seconds, kept to the microsecond."""
 Thumb = Annotated[int, AfterValidator(_thumb)]
@@ -256,7 +277,8 @@ PageNumber = Annotated[int, Field(ge=1)]
 PageSize = Annotated[int, checked(_page_size)]
 DateLike = Annotated[date | datetime | str, PlainValidator(_date)]
 """A date, an aware datetime, or ISO 8601 text; see `asyncsvc.dates`."""
-Instant = AwareDatetime
+Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
+"""An aware datetime within the years 2 to 9998, kept in UTC."""
 Secret = Annotated[SecretStr | str, PlainValidator(_secret)]
 
 OrderBy = Literal[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -10,6 +11,9 @@ from asyncsvc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler, ValidationInfo
+
+
+_LONGEST_NAME: Final = 64
 
 
 def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
@@ -21,7 +25,9 @@ def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> Invali
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place, *inner = first["loc"] or ("value",)
     head = names[place] if names and isinstance(place, int) else place
-    return InvalidInput(".".join(str(part) for part in (head, *inner)), first["msg"])
+    # The keys of a mapping are the caller's own, and may be anything.
+    path = (str(part).encode(errors="replace").decode()[:_LONGEST_NAME] for part in (head, *inner))
+    return InvalidInput(".".join(path), first["msg"])
 
 
 class Input(BaseModel):
@@ -45,7 +51,7 @@ class Input(BaseModel):
         cls, value: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
         try:
-            return handler(value)
+            return handler(dict(value) if isinstance(value, Mapping) else value)
         except ValidationError as error:
             if info.context is not None:  # the method's own check names the whole path
                 raise

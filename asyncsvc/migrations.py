@@ -8,6 +8,8 @@ processes may start at once, and one that is killed leaves nothing half-done.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -58,17 +60,14 @@ async def migrate(executor: Executor) -> list[Migration]:
     done = list[Migration]()
     while applied := await _apply_next(executor):
         done.append(applied)
-    async with executor.transaction() as transaction:
-        repository = MigrationRepository(transaction)
-        await repository.lock()
-        await repository.index_keywords()
+    async with _locked(executor) as transaction:
+        await MigrationRepository(transaction).index_keywords()
     return done
 
 
 async def _apply_next(executor: Executor) -> Migration | None:
-    async with executor.transaction() as transaction:
+    async with _locked(executor) as transaction:
         repository = MigrationRepository(transaction)
-        await repository.lock()
         await repository.create_schema()
         await repository.create_table()
         left = _pending(await repository.get_applied())
@@ -80,6 +79,15 @@ async def _apply_next(executor: Executor) -> Migration | None:
             version=left[0].version, name=left[0].name, checksum=left[0].checksum
         )
         return left[0].record
+
+
+@asynccontextmanager
+async def _locked(executor: Executor) -> AsyncGenerator[Executor]:
+    """Open a transaction that no other migrating process shares its time with."""
+    # Another isolation would look at what was there before the lock was waited for.
+    async with executor.transaction(isolation="read_committed") as transaction:
+        await MigrationRepository(transaction).lock()
+        yield transaction
 
 
 async def pending(executor: Executor) -> list[Migration]:

@@ -8,9 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue, SecretStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic import Json as JsonText
 from pydantic_core import CoreSchema
 
@@ -76,15 +85,15 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def _turn_size(messages: Sequence[Message], settings: Settings) -> Sequence[Message]:
-    sizes = (
-        len(message.content.encode())
-        + json_size(message.payload, settings)
-        + json_size(message.reference, settings)
-        for message in bulk(messages, settings)
-    )
-    within_batch(sizes, settings)
-    return messages
+def _size(item: Input, settings: Settings) -> int:
+    """Return how many bytes the text and the JSON of an input are."""
+    size = 0
+    for _, value in item:
+        if isinstance(value, str):
+            size += len(value.encode())
+        elif isinstance(value, dict | list):
+            size += json_size(value, settings)
+    return size
 
 
 class Turn(Input):
@@ -95,12 +104,19 @@ class Turn(Input):
     conversation's, unless UNSET.
     """
 
-    messages: Annotated[Sequence[Message], Field(min_length=1), checked(_turn_size)]
+    messages: Annotated[Sequence[Message], Field(min_length=1), checked(bulk)]
     tokens: Tokens = 0
     duration: Duration = 0.0
     round: Rounds = 1
     errors: OrUnset[ErrorText | None] = UNSET
     dsl: OrUnset[Json] = UNSET
+
+    @model_validator(mode="after")
+    def _is_within_batch(self, info: ValidationInfo) -> Self:
+        if info.context is not None:
+            parts: list[Input] = [self.model_copy(update={"messages": ()}), *self.messages]
+            within_batch((_size(part, info.context) for part in parts), info.context)
+        return self
 
 
 class NewConversation(Input):
@@ -132,29 +148,25 @@ class ConversationPatch(Input):
     dialog_id: OrUnset[Id] = UNSET
 
 
-def _bulk_size(
-    values: Sequence[NewConversation] | Mapping[str, ConversationPatch], settings: Settings
-) -> Sequence[NewConversation] | Mapping[str, ConversationPatch]:
-    bulk(values, settings)
+Bulk = TypeVar("Bulk", Sequence[NewConversation], Mapping[str, ConversationPatch])
+
+
+def _bulk_size(values: Bulk, settings: Settings) -> Bulk:
     items = values.values() if isinstance(values, Mapping) else values
-    sizes = (
-        json_size(value, settings)
-        for item in items
-        for value in (item.dsl, item.metadata)
-        if value is not UNSET
-    )
-    within_batch(sizes, settings)
+    within_batch((_size(item, settings) for item in items), settings)
     return values
 
 
 NewConversations = Annotated[
     Sequence[NewConversation | Mapping[str, object]],
     Made(Sequence[NewConversation]),
+    checked(bulk),
     checked(_bulk_size),
 ]
 ConversationPatches = Annotated[
     Mapping[Id, ConversationPatch | Mapping[str, object]],
     Made(Mapping[Id, ConversationPatch]),
+    checked(bulk),
     checked(_bulk_size),
 ]
 
@@ -339,6 +351,10 @@ class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its 
     def items(self) -> list[T]:
         """The items of this page, in order."""
         return self[1]
+
+    def __getnewargs_ex__(self) -> tuple[tuple[object, ...], dict[str, object]]:
+        """Copy and pickle the whole of it."""
+        return tuple(self), {"next": self.next, "total_capped": self.total_capped}
 
     def __repr__(self) -> str:
         """Show every part, as the models do."""

@@ -13,9 +13,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from asyncsvc.errors import InvalidInput
+from asyncsvc.fields import UNSET, Id, Instant
+from asyncsvc.settings import Settings
 
 
 class Position(BaseModel):
@@ -23,14 +25,15 @@ class Position(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: AwareDatetime
-    id: str
+    at: Instant
+    id: Id
     filters: str
 
 
 def fingerprint(filters: Mapping[str, object]) -> str:
     """Return what a cursor remembers of its filters: the same for equal ones, in any order."""
-    canonical = json.dumps(filters, sort_keys=True, default=str)
+    present = {name: value for name, value in filters.items() if value is not UNSET}
+    canonical = json.dumps(present, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -40,11 +43,11 @@ def encode(at: datetime, id: str, filters: str) -> str:
     return urlsafe_b64encode(position.model_dump_json().encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, filters: str) -> Position:
+def decode(cursor: str, filters: str, settings: Settings) -> Position:
     """Read a cursor. Raises InvalidInput when it is none of ours, or belongs to other filters."""
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        position = Position.model_validate_json(text)
+        position = Position.model_validate_json(text, context=settings)
     except (ValueError, ValidationError):
         raise InvalidInput("after", "is not a cursor: pass `next` of a page unchanged") from None
     if position.filters != filters:

@@ -60,14 +60,18 @@ def validated(
 
     @wraps(method)
     async def checked(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        refused = None
         try:
             call = adapter().validate_python(
                 ArgsKwargs((self, *args), kwargs), context=self.settings
             )
         except ValidationError as error:
-            if error.errors(include_input=False)[0]["type"] in _WRONG_CALL:
-                inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
-            raise invalid_input(error, names) from None
-        return await call
+            refused = error
+        if refused is None:
+            return await call
+        # Outside of the handler: no error is to have pydantic's, which holds the values, behind it.
+        if refused.errors(include_input=False)[0]["type"] in _WRONG_CALL:
+            inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
+        raise invalid_input(refused, names)
 
     return checked

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
+import urllib.parse
 
 import asyncpg
 import pytest
@@ -22,6 +23,7 @@ from asyncsvc import (
     StatementTimeout,
     Unavailable,
 )
+from asyncsvc.sqlfiles import Query
 
 
 async def make(svc, id, tenant_id="acme"):
@@ -74,6 +76,64 @@ async def test_a_nested_transaction_is_a_savepoint(svc):
         async with tx.transaction() as inner:
             await make(inner, "c")
     assert await listed(svc) == ["a", "c"]
+
+
+async def fail(svc):
+    """Let a statement fail on the server."""
+    with pytest.raises(DatabaseError):
+        await svc._executor.fetch(Query("test/fail", "SELECT 1/0", ()))
+
+
+async def test_a_transaction_in_which_a_statement_failed_is_not_committed_in_silence(svc):
+    with pytest.raises(DatabaseError, match="rolled back") as caught:
+        async with svc.transaction() as tx:
+            await make(tx, "a")
+            await fail(tx)
+    assert caught.value.sqlstate == "25P02"
+    assert caught.value.__cause__.sqlstate == "22012"
+    assert await listed(svc) == []
+
+
+async def test_a_savepoint_in_which_a_statement_failed_leaves_the_rest(svc):
+    async with svc.transaction() as tx:
+        await make(tx, "a")
+        with pytest.raises(DatabaseError, match="rolled back"):
+            async with tx.transaction() as inner:
+                await make(inner, "b")
+                await fail(inner)
+        await make(tx, "c")
+    assert await listed(svc) == ["a", "c"]
+
+
+async def test_a_begin_that_is_cancelled_leaves_the_callers_connection_clean(svc, pool):
+    async with pool.acquire() as connection:
+        mine = svc.on(connection)
+
+        async def begin():
+            async with mine.transaction():
+                await asyncio.sleep(60)
+
+        for turns in range(12):
+            task = asyncio.create_task(begin())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert not connection.is_in_transaction()
+            async with mine.transaction() as tx:
+                await make(tx, str(turns))
+    assert len(await listed(svc)) == 12
+
+
+async def test_a_transaction_begun_by_hand_is_named(svc, pool):
+    async with pool.acquire() as connection:
+        await connection.execute("BEGIN")
+        with pytest.raises(ConcurrentUse, match="begun by hand"):
+            async with svc.on(connection).transaction():
+                pass
+        await make(svc.on(connection), "a")
+        await connection.execute("COMMIT")
+    assert await listed(svc) == ["a"]
 
 
 async def test_on_a_connection_the_callers_transaction_decides(svc, pool):
@@ -237,6 +297,76 @@ async def test_a_lost_transaction_reports_the_loss_and_frees_its_connection(dsn,
                 )
                 await make(tx, "b")
         assert await listed(svc) == []
+
+
+class Wire:
+    """A TCP connection to the server that can go silent, without being closed."""
+
+    def __init__(self, dsn):
+        self.target = urllib.parse.urlsplit(dsn)
+        self.speaks = asyncio.Event()
+        self.speaks.set()
+        self.pumps = set()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        port = self.server.sockets[0].getsockname()[1]
+        login = self.target.netloc.rpartition("@")[0]
+        self.dsn = self.target._replace(netloc=f"{login}@127.0.0.1:{port}").geturl()
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        for pump in self.pumps:
+            pump.cancel()
+        await asyncio.wait(self.pumps)
+
+    async def accept(self, reader, writer):
+        there, back = await asyncio.open_connection(self.target.hostname, self.target.port)
+        for source, sink in ((reader, back), (there, writer)):
+            self.pumps.add(asyncio.create_task(self.pump(source, sink)))
+
+    async def pump(self, source, sink):
+        with contextlib.suppress(OSError):
+            try:
+                while data := await source.read(65536):
+                    await self.speaks.wait()
+                    sink.write(data)
+            finally:
+                sink.close()
+
+
+async def test_a_cancellation_stays_one_when_the_network_is_gone(dsn):
+    settings = Settings(acquire_timeout=0.5, statement_timeout=20)
+    async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as svc:
+        await make(svc, "a")
+        wire.speaks.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await make(svc, "b")
+        wire.speaks.set()
+
+
+async def test_a_commit_that_is_not_answered_is_bounded_on_a_borrowed_pool(dsn):
+    settings = Settings(acquire_timeout=0.5, statement_timeout=0.5)
+    async with Wire(dsn) as wire, asyncpg.create_pool(wire.dsn, min_size=0) as pool:
+        svc = AsyncSvc(pool, settings=settings)
+        with pytest.raises(StatementTimeout):
+            async with asyncio.timeout(20), svc.transaction() as tx:
+                await make(tx, "a")
+                wire.speaks.clear()
+        wire.speaks.set()
+
+
+async def test_an_error_stays_itself_when_the_network_is_gone(dsn):
+    settings = Settings(acquire_timeout=0.5, statement_timeout=0.5)
+    async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as svc:
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(20), svc.transaction() as tx:
+                await make(tx, "a")
+                wire.speaks.clear()
+                raise ZeroDivisionError
+        wire.speaks.set()
 
 
 async def test_a_cancelled_transaction_is_rolled_back(dsn):

@@ -416,6 +416,19 @@ async def test_what_moves_away_meanwhile_is_not_deleted(svc):
     assert await listed(svc, "safe") == ["a"]
 
 
+async def test_creations_of_the_same_ids_in_opposite_orders_do_not_deadlock(svc):
+    batch = [{"dialog_id": "d", "id": f"{number:03}"} for number in range(200)]
+    for _ in range(5):
+        created = await asyncio.gather(
+            *(
+                svc.conversations.create_many(batch[::step], tenant_id="acme")
+                for step in (1, -1, 1, -1)
+            )
+        )
+        assert sum(created) == 200
+        await svc.conversations.delete_by_dialog_ids(["d"], tenant_id="acme")
+
+
 async def test_bulk_deletions_of_the_same_rows_do_not_deadlock(svc):
     for _ in range(5):
         ids = [f"{number:03}" for number in range(200)]

@@ -148,6 +148,42 @@ async def test_who_may_only_read_can_check(dsn, empty_dsn, reader):
                 await svc.check()
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_a_stricter_isolation_by_default_does_not_apply_twice(empty_dsn, isolation):
+    settings = {"default_transaction_isolation": isolation}
+    async with asyncpg.create_pool(empty_dsn, min_size=6, server_settings=settings) as pool:
+        svc = asyncsvc.AsyncSvc(pool)
+        done = await asyncio.gather(*(svc.migrate() for _ in range(6)))
+    assert sorted(map(len, done))[-2:] == [0, 1]
+
+
+async def test_an_empty_search_path_does_not_matter(empty_dsn):
+    settings = {"search_path": ""}
+    async with asyncpg.create_pool(empty_dsn, min_size=0, server_settings=settings) as pool:
+        svc = asyncsvc.AsyncSvc(pool)
+        assert len(await svc.migrate()) == 1
+        assert await keyword_index(pool)
+        await svc.conversations.create(tenant_id="t", dialog_id="d", name="Blue Sky")
+        assert (await svc.conversations.get_list("d", "t", keywords="e sK")).total == 1
+
+
+async def test_who_owns_the_schema_need_not_own_the_database(dsn, pool):
+    role = f"{dsn.rpartition('/')[2]}_owner"
+    await pool.execute(f'CREATE ROLE "{role}"')
+    try:
+        await pool.execute(f'ALTER SCHEMA asyncsvc OWNER TO "{role}"')
+        for (table,) in await pool.fetch(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'asyncsvc'"
+        ):
+            await pool.execute(f'ALTER TABLE asyncsvc.{table} OWNER TO "{role}"')
+        settings = {"role": role}
+        async with asyncpg.create_pool(dsn, min_size=0, server_settings=settings) as theirs:
+            assert await asyncsvc.AsyncSvc(theirs).migrate() == []
+    finally:
+        await pool.execute(f'DROP OWNED BY "{role}" CASCADE')
+        await pool.execute(f'DROP ROLE "{role}"')
+
+
 async def keyword_index(pool):
     return await pool.fetchval("SELECT to_regclass('asyncsvc.message_content_idx') IS NOT NULL")
 

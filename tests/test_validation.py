@@ -1,8 +1,14 @@
 """Every parameter of every public method refuses what is wrong, by its name, before any SQL."""
 
 import contextlib
+import copy
 import inspect
+import json
+import pickle
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, date, datetime, timedelta, timezone
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
@@ -57,6 +63,10 @@ DATE = [
     "20000-01-01",
     date(9999, 12, 31),
     "9999-12-31",
+    "0001-01-01",
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+    "9999-12-31T20:00Z",
     datetime.now(),  # noqa: DTZ005 - naive on purpose
     datetime.max.replace(tzinfo=UTC),
     datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
@@ -77,7 +87,16 @@ DATE = [
     1.5,
     True,
 ]
-INSTANT = ["2026-11-22", date(2026, 11, 22), datetime.now(), 5]  # noqa: DTZ005
+INSTANT = [
+    "2026-11-22",
+    date(2026, 11, 22),
+    datetime.now(),  # noqa: DTZ005
+    5,
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+]
 SEQ = [-1, 2**31, 1.0, "1", True, None]
 BOOL = [0, 1, "yes", None]
 SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
@@ -118,7 +137,15 @@ BAD = {
     "orderby": [*CHOICE, "dsl", "created_at DESC"],
     "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
     "patch": [None, [], "a", {"nonsense": 1}],
-    "patches": [None, [], {"": {}}, {"a\x00": {}}, {"a": {"name": 5}}, {"a": {"dialog_id": None}}],
+    "patches": [
+        {str(n): {"errors": "x" * 2**20} for n in range(17)},
+        None,
+        [],
+        {"": {}},
+        {"a\x00": {}},
+        {"a": {"name": 5}},
+        {"a": {"dialog_id": None}},
+    ],
     "scopes": SCOPES,
     "secret": [None, 5, b"bytes", ["asv_"]],
     "seq": SEQ,
@@ -305,7 +332,12 @@ async def test_each_parameter_refuses_what_is_wrong_before_any_sql(
     ("field", "bad"),
     [
         ("turn.messages", {"messages": [TURN["messages"][0]] * 1001}),
-        ("turn.messages", {"messages": [{"role": "user", "content": "x" * 2**20}] * 17}),
+        ("turn", {"messages": [{"role": "user", "content": "x" * 2**20}] * 17}),
+        (
+            "turn",
+            {"messages": [{"role": "u", "content": "x" * 2**20}] * 15}
+            | {"dsl": "x" * (2**20 - 2), "errors": "x" * 2**20},
+        ),
         ("turn.messages.0.content", turn(content="x" * 100 * 2**20)),
         ("turn.messages.0.content", turn(content="é" * 2**20)),
         ("turn.messages.0.content", turn(content="a\x00b")),
@@ -416,6 +448,84 @@ async def test_a_cursor_of_another_query_is_refused(svc):
         await svc.conversations.get_list("d", "acme", 2, after=after)
 
 
+def forged(cursor: str, **parts: object) -> str:
+    """The cursor with other parts, and the fingerprint it had."""
+    text = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    return urlsafe_b64encode(json.dumps(text | parts).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"id": "\x00"},
+        {"id": "\udfff"},
+        {"id": ""},
+        {"id": "x" * 129},
+        {"id": None},
+        {"at": "0001-01-01T00:00:00+14:00"},
+        {"at": "9999-12-31T23:59:59-14:00"},
+        {"at": "2026-11-22T10:00:00"},
+        {"at": "infinity"},
+        {"at": 1e400},
+        {"more": 1},
+    ],
+)
+async def test_a_forged_cursor_does_not_reach_the_server(svc, parts):
+    for number in range(2):
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
+        await svc.tokens.create("acme", name="n")
+    listed = await svc.conversations.get_list("d", "acme", items_per_page=1)
+    with pytest.raises(InvalidInput, match="after"):
+        await svc.conversations.get_list("d", "acme", after=forged(listed.next, **parts))
+    tokens = await svc.tokens.get_list("acme", limit=1)
+    with pytest.raises(InvalidInput, match="after"):
+        await svc.tokens.get_list("acme", after=forged(tokens.next, **parts))
+
+
+async def test_the_longest_and_oddest_ids_can_be_paged(svc):
+    for odd in ("\x01" * 128, "😀" * 128):
+        for tie in ("a", "b"):
+            await svc.conversations.create(tenant_id="acme", dialog_id=odd, id=odd[:-1] + tie)
+        first = await svc.conversations.get_list(odd, "acme", items_per_page=1)
+        second = await svc.conversations.get_list(odd, "acme", items_per_page=1, after=first.next)
+        assert [item.id[-1] for item in first.items + second.items] == ["b", "a"]
+        assert second.next is None
+
+
+async def test_instants_are_kept_whatever_their_offset(svc):
+    odd = datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))  # 20 minutes and some seconds
+    made = await svc.conversations.create(tenant_id="acme", dialog_id="d", created_at=odd)
+    assert made.created_at == odd
+    issued = await svc.tokens.create("acme", name="n", expires_at=odd)
+    assert issued.token.expires_at == odd
+    patched = await svc.tokens.update_by_id(issued.token.id, {"expires_at": odd}, tenant_id="acme")
+    assert patched.expires_at == odd
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(1e16, 1e22, 1e23, -1.5e300, 1e308, 5e-324, -0.0, 0.1, 1.0, 1, True, 10**4000),
+        *("1e+23", 'quo"te 1e+23', "\\u0000", "\\\\", "\u2028", {}, [], {"": [None]}),
+    ],
+)
+async def test_json_comes_back_as_it_was(svc, value):
+    made = await svc.conversations.create(tenant_id="acme", dialog_id="d", dsl=[value])
+    assert made.dsl == [value]
+    assert type(made.dsl[0]) is type(value)
+
+
+async def test_any_mapping_does_for_an_input(svc):
+    frozen = MappingProxyType({"messages": [MappingProxyType({"role": "user", "content": "x"})]})
+    id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+    await svc.conversations.append_message(id, frozen, tenant_id="acme")
+
+
+async def test_names_that_grow_when_normalised(nowhere):
+    with pytest.raises(InvalidInput, match="name: must be 0 to 512 characters in Unicode"):
+        await nowhere.conversations.create(tenant_id="a", dialog_id="d", name="\ufb2c" * 512)
+
+
 async def test_a_range_that_ends_before_it_starts(nowhere):
     svc = nowhere
     for start, end in (
@@ -434,9 +544,14 @@ async def test_buckets_have_a_limit(svc):
     assert len(await svc.conversations.stats("acme", "2000-01-01", "2026-12-31")) == 9862
 
 
-def test_an_error_survives_pickling():
-    import pickle
+def test_what_comes_back_can_be_copied_and_pickled():
+    page = asyncsvc.Page(10_000, ["a"], next="cursor", total_capped=True)
+    for twin in (copy.copy(page), copy.deepcopy(page), pickle.loads(pickle.dumps(page))):
+        assert (twin, twin.next, twin.total_capped) == (page, "cursor", True)
+    assert str(pickle.loads(pickle.dumps(asyncsvc.InvalidToken()))) == "the token is not valid"
 
+
+def test_an_error_survives_pickling():
     error = pickle.loads(pickle.dumps(InvalidInput("tenant_id", "must be text")))
     assert (error.field, error.reason, str(error)) == (
         "tenant_id",

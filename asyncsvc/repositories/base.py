@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asyncsvc import sqlfiles
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor, Row
+
+
+_EXPONENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)')
 
 
 class Repository:
@@ -36,7 +41,15 @@ def to_json(value: object) -> str | None:
 
     Text, because the connection may be the caller's and have a codec for jsonb of its own.
     """
-    return None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if value is None:
+        return None
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _EXPONENT.sub(_written_out, text) if "e+" in text else text
+
+
+def _written_out(match: re.Match[str]) -> str:
+    """Write 1e+23 with all its digits and a fraction, for jsonb would keep it as an integer."""
+    return match[0] if match["number"] is None else f"{Decimal(match[0]):f}.0"
 
 
 def columns(row: Row, *, without: Iterable[str]) -> Mapping[str, Any]:

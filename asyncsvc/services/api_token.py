@@ -107,7 +107,8 @@ class APITokenService(CommonService):
         Raises InvalidToken, one and the same for unknown, malformed, expired, revoked or of
         another kind; InsufficientScope when the token lacks one of `scopes`. One round trip on the
         unique index of hashes, none for what is not shaped like a secret of ours. It fails closed:
-        Unavailable when the database does not answer.
+        Unavailable when the database does not answer. Inside a transaction of a stricter isolation
+        than READ COMMITTED pass `touch=False`: there the stamp of another session is a conflict.
         """
         token = await self._look_up(secret, kind=kind, touch=touch)
         if token is None or token.status != "active":
@@ -146,7 +147,7 @@ class APITokenService(CommonService):
         belongs_to = paging.fingerprint(
             {"tenant_id": tenant_id, "kind": kind, "dialog_id": dialog_id}
         )
-        position = None if after is None else paging.decode(after, belongs_to)
+        position = None if after is None else paging.decode(after, belongs_to, self._settings)
         tokens = await self._tokens.get_list(
             flags=("dialog_id_is_null",) if dialog_id is None else (),
             tenant_id=tenant_id,

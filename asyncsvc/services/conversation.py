@@ -225,9 +225,18 @@ class API4ConversationService(CommonService):
             include_dsl=include_dsl,
             include_messages=include_messages,
             **filters,
-            **_after(after, column, belongs_to),
+            **self._after(after, column, belongs_to),
         )
         return _page(items, counted, items_per_page, total, column, belongs_to)
+
+    def _after(self, cursor: str | None, column: str, belongs_to: str) -> dict[str, object]:
+        """Return where the page begins."""
+        if cursor is None:
+            return {}
+        if column not in _CURSOR_COLUMNS:
+            raise InvalidInput("after", "does not go with this order: use page numbers")
+        position = paging.decode(cursor, belongs_to, self._settings)
+        return {"after_at": position.at, "after_id": position.id}
 
     @validated
     async def get_by_id(
@@ -579,16 +588,6 @@ def _time_filters(column: str, since: datetime | None, until: datetime | None) -
     """Return the bounds on the time that a list is ordered by, or else on the creation."""
     time = "updated" if column == "update_time" else "created"
     return {f"{time}_from": since or UNSET, f"{time}_before": until or UNSET}
-
-
-def _after(cursor: str | None, column: str, belongs_to: str) -> dict[str, object]:
-    """Return where the page begins."""
-    if cursor is None:
-        return {}
-    if column not in _CURSOR_COLUMNS:
-        raise InvalidInput("after", "does not go with this order: use page numbers")
-    position = paging.decode(cursor, belongs_to)
-    return {"after_at": position.at, "after_id": position.id}
 
 
 def _page(

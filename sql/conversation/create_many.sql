@@ -3,7 +3,8 @@
 -- what came back, and no error has aborted the transaction around it.
 --
 -- :records is a JSON array, one object a conversation. updated_at starts as created_at.
--- Locks: the new rows. Index: the primary key finds what is there already.
+-- Locks: the new rows, in the order of their ids, so that two that create the same ids cannot wait
+-- for each other in a circle. Index: the primary key finds what is there already.
 WITH created AS (
     INSERT INTO asyncsvc.conversation AS c (
            tenant_id, id, dialog_id, user_id, exp_user_id, name, source, version_title,
@@ -15,6 +16,7 @@ WITH created AS (
       FROM jsonb_to_recordset(:records::text::jsonb) AS r (
            id text, dialog_id text, user_id text, exp_user_id text, name text, source text,
            version_title text, metadata jsonb, dsl jsonb, created_at timestamptz)
+     ORDER BY r.id COLLATE "C"
     ON CONFLICT (tenant_id, id) DO NOTHING
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,

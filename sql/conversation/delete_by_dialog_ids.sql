@@ -3,26 +3,32 @@
 -- faster); the caller goes on until it finds fewer than a batch, so that no lock is held long.
 --
 -- Locks: the rows of the batch, in the order of their ids; a row that left these dialogs while
--- the lock was waited for stays. Index: conversation_created_idx, then the primary key.
+-- the lock was waited for stays. Index: conversation_created_idx finds them, the primary key gets
+-- each: LIMIT 1, and the tenant that comes with the locked row, make sure of it, whatever the
+-- server's statistics say.
 WITH found AS MATERIALIZED (
     SELECT c.id
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.dialog_id = ANY (:dialog_ids::text[])
      LIMIT :batch
-), doomed AS MATERIALIZED (
-    SELECT c.id
-      FROM asyncsvc.conversation AS c
-     WHERE c.tenant_id = :tenant_id
-       AND c.dialog_id = ANY (:dialog_ids::text[])
-       AND c.id IN (SELECT f.id FROM found AS f)
-     ORDER BY c.id
-       FOR UPDATE
+), locked AS MATERIALIZED (
+    SELECT c.tenant_id, c.id, c.dialog_id
+      FROM (SELECT f.id FROM found AS f ORDER BY f.id) AS f
+     CROSS JOIN LATERAL (
+            SELECT c.tenant_id, c.id, c.dialog_id
+              FROM asyncsvc.conversation AS c
+             WHERE c.tenant_id = :tenant_id
+               AND c.id = f.id
+             LIMIT 1
+               FOR UPDATE
+           ) AS c
 ), deleted AS (
     DELETE FROM asyncsvc.conversation AS c
-     USING doomed AS d
-     WHERE c.tenant_id = :tenant_id
-       AND c.id = d.id
+     USING locked AS l
+     WHERE c.tenant_id = l.tenant_id
+       AND c.id = l.id
+       AND l.dialog_id = ANY (:dialog_ids::text[])
     RETURNING c.id
 )
 SELECT (SELECT count(*) FROM found) AS found, (SELECT count(*) FROM deleted) AS deleted

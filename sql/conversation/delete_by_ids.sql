@@ -2,9 +2,10 @@
 -- foreign keys), and returns how many there were.
 --
 -- Locks: the rows, in the order of their ids, so that two bulk deletes cannot wait for each other
--- in a circle. Index: the primary key.
+-- in a circle. Index: the primary key; the tenant comes with the locked row, so that no server
+-- without statistics looks rows up by the tenant alone.
 WITH doomed AS MATERIALIZED (
-    SELECT c.id
+    SELECT c.tenant_id, c.id
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = ANY (:ids::text[])
@@ -13,7 +14,7 @@ WITH doomed AS MATERIALIZED (
 ), deleted AS (
     DELETE FROM asyncsvc.conversation AS c
      USING doomed AS d
-     WHERE c.tenant_id = :tenant_id
+     WHERE c.tenant_id = d.tenant_id
        AND c.id = d.id
     RETURNING c.id
 )

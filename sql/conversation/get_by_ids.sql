@@ -1,7 +1,8 @@
 -- The tenant's conversations of these ids, in the order asked for; an id that is not there is
 -- left out, one that is asked for twice comes twice.
 --
--- Locks: none. Index: the primary key, once an id.
+-- Locks: none. Index: the primary key, once an id: LIMIT 1 makes sure of it, whatever the server's
+-- statistics say.
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata,
        CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
@@ -16,5 +17,13 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
             WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id)::text
        END AS messages
   FROM unnest(:ids::text[]) WITH ORDINALITY AS wanted (id, position)
-  JOIN asyncsvc.conversation AS c ON c.tenant_id = :tenant_id AND c.id = wanted.id
+ CROSS JOIN LATERAL (
+        SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
+               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+          FROM asyncsvc.conversation AS c
+         WHERE c.tenant_id = :tenant_id
+           AND c.id = wanted.id
+         LIMIT 1
+       ) AS c
  ORDER BY wanted.position

@@ -4,8 +4,9 @@
 --
 -- `filtered` is written once and planned twice: to count it, and to walk it. The walk collects
 -- ids alone, mostly from the index, and the page's full rows are fetched by id afterwards: a
--- deep offset or a sort by counters then moves no bulk. row_number() over no order numbers the
--- rows as the walk delivers them.
+-- deep offset or a sort by counters then moves no bulk. LIMIT 1 there makes sure that each is
+-- looked up by its key, whatever the server's statistics say. row_number() over no order numbers
+-- the rows as the walk delivers them.
 --
 -- :count_limit is where counting stops: NULL counts all, 0 counts nothing. The cursor narrows the
 -- page and not the total. :pattern is for ILIKE; the trigram index serves it where it exists.
@@ -24,7 +25,7 @@ WITH filtered AS NOT MATERIALIZED (
        AND c.created_at < :created_before                               --? created_before
        AND c.updated_at >= :updated_from                                --? updated_from
        AND c.updated_at < :updated_before                               --? updated_before
-       AND (c.id ILIKE :pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern
+       AND (c.id COLLATE "default" ILIKE :pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern
 ), counted AS (
     SELECT count(*) AS total
       FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f
@@ -69,6 +70,14 @@ SELECT t.total, c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name
             WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id)::text
        END AS messages
   FROM counted AS t
-  LEFT JOIN (page AS p
-             JOIN asyncsvc.conversation AS c ON c.tenant_id = :tenant_id AND c.id = p.id) ON true
+  LEFT JOIN page AS p ON true
+  LEFT JOIN LATERAL (
+        SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
+               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+          FROM asyncsvc.conversation AS c
+         WHERE c.tenant_id = :tenant_id
+           AND c.id = p.id
+         LIMIT 1
+       ) AS c ON true
  ORDER BY p.position

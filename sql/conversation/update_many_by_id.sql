@@ -5,13 +5,21 @@
 -- value; JSON null sets NULL. The rows are locked in the order of their ids first, so that two
 -- such calls cannot wait for each other in a circle.
 --
--- Locks: the rows, to the end of the transaction. Index: the primary key.
+-- Locks: the rows, to the end of the transaction. Index: the primary key, once an id: LIMIT 1, and
+-- the tenant that comes with the locked row, make sure of it, whatever the server's statistics say.
 WITH locked AS MATERIALIZED (
-    SELECT c.id, p.patch
-      FROM jsonb_each(:patches::text::jsonb) AS p (id, patch)
-      JOIN asyncsvc.conversation AS c ON c.tenant_id = :tenant_id AND c.id = p.id
-     ORDER BY c.id
-       FOR NO KEY UPDATE OF c
+    SELECT c.tenant_id, c.id, p.patch
+      FROM (SELECT p.id, p.patch
+              FROM jsonb_each(:patches::text::jsonb) AS p (id, patch)
+             ORDER BY p.id COLLATE "C") AS p
+     CROSS JOIN LATERAL (
+            SELECT c.tenant_id, c.id
+              FROM asyncsvc.conversation AS c
+             WHERE c.tenant_id = :tenant_id
+               AND c.id = p.id
+             LIMIT 1
+               FOR NO KEY UPDATE
+           ) AS c
 ), updated AS (
     UPDATE asyncsvc.conversation AS c
        SET dialog_id = CASE WHEN l.patch ? 'dialog_id' THEN l.patch ->> 'dialog_id' ELSE c.dialog_id END,
@@ -25,7 +33,7 @@ WITH locked AS MATERIALIZED (
            errors = CASE WHEN l.patch ? 'errors' THEN l.patch ->> 'errors' ELSE c.errors END,
            updated_at = greatest(c.updated_at, statement_timestamp())
       FROM locked AS l
-     WHERE c.tenant_id = :tenant_id
+     WHERE c.tenant_id = l.tenant_id
        AND c.id = l.id
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,

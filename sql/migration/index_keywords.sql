@@ -15,9 +15,10 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        CREATE EXTENSION IF NOT EXISTS pg_trgm;
+        CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA public;
     EXCEPTION
-        WHEN insufficient_privilege OR undefined_file OR feature_not_supported THEN
+        WHEN insufficient_privilege OR undefined_file OR feature_not_supported
+            OR invalid_schema_name THEN
             RETURN;
     END;
     SELECT n.nspname INTO home
