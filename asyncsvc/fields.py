@@ -249,7 +249,7 @@ Scope = Annotated[str, _text(1, 128)]
 Name = Annotated[str, _text(0, 512, normal=True)]
 """A title for people: up to 512 characters, stored as NFC."""
 Label = Annotated[str, _text(0, 512)]
-Keywords = Annotated[str, _text(0, 512, normal=True)]
+Keywords = Annotated[str, _text(0, 512)]
 IdempotencyKey = Annotated[str, _text(1, 255)]
 Cursor = Annotated[str, _text(1, 2_048)]
 Zone = Annotated[str, _text(1, 64)]

@@ -264,7 +264,9 @@ class Appended(Row):
 class UsageBucket(Row):
     """The usage of one hour, day, week or month.
 
-    `dt` is the bucket's first instant, with the offset that its zone has then. `pv` counts
+    `dt` is the bucket's first instant, with the offset that its zone has then. (An hour in which
+    a clock shifts by half an hour is two buckets; the second is named by the hour that its own
+    offset makes of it, which began before.) `pv` counts
     conversations and `uv` their distinct users; `duration` is in seconds; `rounds` is a sum and
     `round` the mean a conversation.
     """

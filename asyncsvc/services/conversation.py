@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, cast
@@ -42,6 +43,7 @@ from asyncsvc.fields import (
     Source,
     Thumb,
     Total,
+    UnsetType,
     UsageBy,
     UserId,
     Zone,
@@ -209,7 +211,8 @@ class API4ConversationService(CommonService):
             "id": UNSET if id is None else id,
             "user_id": UNSET if user_id is None else user_id,
             "exp_user_id": UNSET if exp_user_id is None else exp_user_id,
-            "pattern": f"%{_literal(keywords)}%" if keywords else UNSET,
+            "pattern": _pattern(unicodedata.normalize("NFC", keywords)),
+            "id_pattern": _pattern(keywords),
             **_time_filters(column, *instants(from_date, to_date, tz)),
         }
         belongs_to = paging.fingerprint(
@@ -579,9 +582,12 @@ def _patch(patch: Input | Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in cast("Input", patch) if value is not UNSET}
 
 
-def _literal(keywords: str) -> str:
-    """Escape what LIKE takes for a wildcard."""
-    return keywords.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+def _pattern(keywords: str) -> str | UnsetType:
+    """Return the LIKE pattern of a substring, with what is a wildcard there escaped."""
+    if not keywords:
+        return UNSET
+    escaped = keywords.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
 
 
 def _time_filters(column: str, since: datetime | None, until: datetime | None) -> dict[str, object]:

@@ -10,6 +10,7 @@
 --
 -- :count_limit is where counting stops: NULL counts all, 0 counts nothing. The cursor narrows the
 -- page and not the total. :pattern is for ILIKE; the trigram index serves it where it exists.
+-- :id_pattern is the same, not normalised, since ids are kept as given.
 --
 -- Locks: none. Index: conversation_created_idx or conversation_updated_idx walks a page by time
 -- from the cursor on; with user_id conversation_user_idx may; other orders sort the dialog.
@@ -25,7 +26,7 @@ WITH filtered AS NOT MATERIALIZED (
        AND c.created_at < :created_before                               --? created_before
        AND c.updated_at >= :updated_from                                --? updated_from
        AND c.updated_at < :updated_before                               --? updated_before
-       AND (c.id COLLATE "default" ILIKE :pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern
+       AND (c.id COLLATE "default" ILIKE :id_pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern, id_pattern
 ), counted AS (
     SELECT count(*) AS total
       FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f

@@ -6,8 +6,9 @@
 -- dt is the label that date_trunc gives a bucket; where a clock goes back over midnight, that is
 -- the second of the two midnights. Empty buckets come from two series, one of which is empty:
 -- days, weeks and months advance on the local calendar, so that a day of 23 or 25 hours is one
--- step; hours advance by the half hour, because some zones shift by half an hour, and repeated
--- labels fall together in the end.
+-- step; hours advance from the very start of the range to its very end by the half hour, because
+-- some zones shift by half an hour. Repeated labels fall together in the end. A range that is a day
+-- which its zone left out is empty.
 --
 -- Locks: none. Index: conversation_created_idx when one dialog is asked for, else
 -- conversation_user_idx, whose part of this tenant is read whole; the rows in range are fetched.
@@ -33,16 +34,20 @@ WITH booked AS (
       FROM booked AS b
      UNION ALL
     SELECT date_trunc('hour', s.at, :tz), 0, 0, 0, 0, 0, 0, 0
-      FROM generate_series(date_trunc('hour', :created_from::timestamptz, :tz),
-                           :created_before::timestamptz - interval '1 microsecond',
-                           interval '30 minutes') AS s (at)
+      FROM (SELECT generate_series(:created_from::timestamptz,
+                                   :created_before::timestamptz - interval '1 microsecond',
+                                   interval '30 minutes')
+             UNION ALL
+            SELECT :created_before::timestamptz - interval '1 microsecond') AS s (at)
      WHERE :fill::bool AND :interval = 'hour'
+       AND :created_from::timestamptz < :created_before::timestamptz
      UNION ALL
     SELECT s.at AT TIME ZONE :tz, 0, 0, 0, 0, 0, 0, 0
       FROM generate_series(date_trunc(:interval, :created_from::timestamptz AT TIME ZONE :tz),
                            (:created_before::timestamptz - interval '1 microsecond') AT TIME ZONE :tz,
                            ('1 ' || :interval)::interval) AS s (at)
      WHERE :fill::bool AND :interval <> 'hour'
+       AND :created_from::timestamptz < :created_before::timestamptz
 )
 SELECT b.dt,
        sum(b.pv)::bigint AS pv,
