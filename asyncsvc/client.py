@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from asyncsvc import migrations
-from asyncsvc.errors import InvalidInput
+from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 from asyncsvc.executor import ConnectionExecutor, Executor, PoolExecutor, translated
 from asyncsvc.models import Migration
 from asyncsvc.services import API4ConversationService, APITokenService
@@ -64,7 +64,8 @@ class AsyncSvc(Services):
     def on(self, connection: Connection) -> Services:
         """Return the services on one connection of the caller's, in the caller's transaction.
 
-        They never commit, roll back or leave state; one task at a time may use them.
+        They never end a transaction of the caller's and leave no state. Their own `transaction` is
+        a savepoint inside it, and commits where none is open. One task at a time may use them.
         """
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
 
@@ -78,11 +79,11 @@ class AsyncSvc(Services):
         return await migrations.migrate(self._patient())
 
     async def pending(self) -> list[Migration]:
-        """Return the migrations that are not applied. Two round trips that only read."""
+        """Return the migrations that are not applied. At most two round trips that only read."""
         return await migrations.pending(self._executor)
 
     async def check(self) -> None:
-        """Raise MigrationError unless the schema is up to date. Two round trips that only read."""
+        """Raise MigrationError unless the schema is up to date. As `pending`, it only reads."""
         await migrations.check(self._executor)
 
     def _patient(self) -> Executor:
@@ -115,8 +116,17 @@ async def connect(
         await pool.close()
 
 
+@contextmanager
+def _connecting() -> Generator[None]:
+    """Say that it was the server, and no statement, that did not answer in time."""
+    try:
+        yield
+    except StatementTimeout as error:
+        raise Unavailable("the server did not answer in time") from error.__cause__
+
+
 async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int) -> Pool:
-    with translated():
+    with _connecting(), translated():
         try:
             return await asyncpg.create_pool(
                 dsn,

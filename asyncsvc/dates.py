@@ -102,7 +102,7 @@ def _text_bounds(field: str, text: str, local: tzinfo) -> tuple[datetime, dateti
 
 
 def _padded(match: re.Match[str]) -> str:
-    """Write the fraction with three or six digits, the only ones that Python 3.11 reads."""
+    """Write the fraction with six digits: Python 3.11 reads only three or six."""
     fraction = match["fraction"]
     if not fraction:
         return match[0]

@@ -66,7 +66,7 @@ class StaleSequence(Conflict):
 
 
 class InvalidToken(AsyncSvcError):
-    """The token is not accepted. One and the same for unknown, malformed, expired and revoked."""
+    """The token is not accepted: unknown, malformed, expired, revoked or of another kind."""
 
     def __init__(self) -> None:
         """Take no argument, so that nothing about the token can leak."""
@@ -93,11 +93,11 @@ class Unavailable(AsyncSvcError):
 
 
 class PoolExhausted(Unavailable):
-    """No connection of the pool came free within `Settings.acquire_timeout`."""
+    """No connection of the pool came free, or could be opened, in `Settings.acquire_timeout`."""
 
 
 class StatementTimeout(Unavailable):
-    """The statement ran longer than `Settings.statement_timeout` and was cancelled."""
+    """The statement took longer than `Settings.statement_timeout`, or the server cancelled it."""
 
 
 class EmbeddedServerError(Unavailable):

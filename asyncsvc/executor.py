@@ -75,7 +75,10 @@ class Executor(abc.ABC):
         """Lend a connection for one statement or one transaction."""
 
     async def fetch(self, query: Query) -> list[Row]:
-        """Run one statement and return its rows. One round trip once it is prepared."""
+        """Run one statement and return its rows.
+
+        One round trip once it is prepared; a pool's reset of the connection is one more.
+        """
         async with self._connection() as connection:
             with self._watched(query.name) as rows, translated(connection):
                 timeout = self._settings.statement_timeout
@@ -83,7 +86,7 @@ class Executor(abc.ABC):
             return rows
 
     async def execute(self, text: str) -> None:
-        """Run one command of a migration, for as long as it takes."""
+        """Run one command of a migration."""
         async with self._connection() as connection:
             with translated(connection):
                 await connection.execute(text, timeout=self._settings.statement_timeout)

@@ -1,8 +1,8 @@
 """The types of the public parameters. Each carries its own check, so a signature says it all.
 
-A check needs the service's settings for its limits and finds them in pydantic's context. Without
-a context, as when a caller builds a model by hand, only the type is checked; the method that gets
-the model checks the rest.
+A check that needs the service's settings for its limits finds them in pydantic's context. Without
+a context, as when a caller builds a model by hand, it lets all pass; the method that gets the model
+checks it then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a caller hands in: frozen models that refuse what is wrong with `InvalidInput`."""
+"""The base of what a caller hands in: a frozen model that refuses what is wrong."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> Invali
 class Input(BaseModel):
     """The base of all inputs: frozen, strict, no unknown fields.
 
-    Built by hand, a wrong type raises `InvalidInput`. Size and content are checked by the method
-    that it is given to, with that service's settings: hence `revalidate_instances`.
+    Built by hand, a wrong type or a number out of range raises `InvalidInput`. The length and the
+    content of text and JSON are checked by the method that it is given to, with that service's
+    settings: hence `revalidate_instances`.
     """
 
     model_config = ConfigDict(

@@ -217,7 +217,7 @@ class Conversation(Row):
     """A conversation as stored.
 
     `duration` is in seconds. `dsl` is None unless it was asked for, `messages` likewise. The
-    counters only grow; deleting messages withdraws their thumbs and nothing else.
+    counters but thumbs only grow; deleting messages withdraws their thumbs and nothing else.
     """
 
     tenant_id: str
@@ -266,9 +266,9 @@ class UsageBucket(Row):
 
     `dt` is the bucket's first instant, with the offset that its zone has then. (An hour in which
     a clock shifts by half an hour is two buckets; the second is named by the hour that its own
-    offset makes of it, which began before.) `pv` counts
-    conversations and `uv` their distinct users; `duration` is in seconds; `rounds` is a sum and
-    `round` the mean a conversation.
+    offset makes of it, which began before.) `pv` counts conversations and `uv` their distinct
+    users that are not empty; `duration` is in seconds; `rounds` is a sum and `round` the mean a
+    conversation.
     """
 
     dt: datetime

@@ -1,4 +1,4 @@
-"""Every limit and time-out of a service, in one frozen place."""
+"""The limits and time-outs that a caller may change, in one frozen place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settings(Input):
     """
 
     page_items: Positive = 1_000
-    """The most items of one page, or messages of one read."""
+    """The most items that a caller may ask for in one page or read; defaults are not bound."""
     page_window: Positive = 10**9
     """The highest page number times items per page; beyond it, use a cursor."""
     message_bytes: Positive = 2**20
@@ -33,7 +33,7 @@ class Settings(Input):
     json_depth: Annotated[int, Field(gt=0, le=200)] = 64
     """The most levels of one JSON value."""
     batch_items: Positive = 1_000
-    """The most messages of a turn, or ids, conversations or patches of one bulk call."""
+    """The most messages of a turn, or ids, scopes, conversations or patches of one call."""
     batch_bytes: Positive = 2**24
     """The most bytes of one turn or bulk call."""
     buckets: Positive = 10_000
@@ -47,4 +47,4 @@ class Settings(Input):
     touch_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 60.0
     """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""
     on_query: QueryHook | None = None
-    """Watches every statement."""
+    """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""

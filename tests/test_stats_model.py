@@ -37,7 +37,8 @@ LORD_HOWE = "Australia/Lord_Howe"
 CHANGING_ZONES = (
     *(BERLIN, HAVANA, LORD_HOWE, "America/New_York", APIA),
     # 00:00 goes back to 23:00; an offset changes for good, by half an hour; two changes in spring
-    *("America/Sao_Paulo", "America/Caracas", "Asia/Pyongyang", "Africa/Casablanca"),
+    *("America/Sao_Paulo", "America/Caracas", "Asia/Pyongyang"),
+    # Not Africa/Casablanca: its changes are decreed year by year, and no two editions agree.
 )
 ZONES = ("UTC", "Asia/Kathmandu", *CHANGING_ZONES)
 INTERVALS = {"hour": 2 * DAY, "day": 40 * DAY, "week": 100 * DAY, "month": 800 * DAY}
@@ -166,10 +167,20 @@ async def test_any_usage_at_any_time_agrees_with_the_model(svc, history, data):
             await assert_agrees(svc, tenant_id, kept, question)
 
 
+async def server_knows(svc: AsyncSvc, tz: str, change: datetime) -> bool:
+    """Whether the server's time zone database has this change too: editions differ in some."""
+    return [
+        await svc._pool.fetchval("SELECT $1::timestamptz AT TIME ZONE $2", moment, tz)
+        == moment.astimezone(ZoneInfo(tz)).replace(tzinfo=None)
+        for moment in (change - DAY, change - MICROSECOND, change, change + DAY)
+    ] == [True] * 4
+
+
 @pytest.mark.parametrize("tz", CHANGING_ZONES)
 async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz):
     users = itertools.cycle(["", "ann", "ann", "bob", "eve"])
-    changes = clock_changes(tz)
+    changes = [each for each in clock_changes(tz) if await server_knows(svc, tz, each)]
+    assert changes
     kept = [
         Kept(id=f"{n} {step}", created_at=change + step, user_id=next(users))
         for n, change in enumerate(changes)

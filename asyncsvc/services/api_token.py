@@ -54,6 +54,9 @@ class APITokenService(CommonService):
     """The life of API tokens: create, verify, list, change, revoke.
 
     A token's secret is in the answer to `create`, and nowhere else: in no column, log or error.
+    A token is of the kind "api", or "beta" for embedded chats; one never passes as the other.
+    Round trips are those of the statements; a pool adds one, after the answer, to reset the
+    connection.
     """
 
     def __init__(self, executor: Executor, settings: Settings) -> None:

@@ -84,7 +84,7 @@ _SECONDS: Final[Mapping[str, int]] = {
     "hour": 3_600,
     "day": 86_400,
     "week": 7 * 86_400,
-    "month": 28 * 86_400,
+    "month": 31 * 86_400,
 }
 _CURSOR_COLUMNS: Final = frozenset({"create_time", "update_time"})
 _UNKNOWN_ZONE = "22023"
@@ -96,7 +96,9 @@ class API4ConversationService(CommonService):
     """Conversations of many tenants: create, append, list, count, change, delete.
 
     Each method is bound to one tenant; another tenant's id behaves as one that does not exist.
-    Wrong values raise InvalidInput before any SQL; the database's own failures raise Unavailable.
+    Wrong values raise InvalidInput before any SQL. The database's failures raise Unavailable when a
+    repeat may succeed, else DatabaseError; a missing schema raises MigrationError. Round trips are
+    those of the statements; a pool adds one, after the answer, to reset the connection.
     """
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
@@ -197,9 +199,9 @@ class API4ConversationService(CommonService):
         `include_messages` brings all messages of each conversation.
 
         Raises InvalidInput for a cursor of other filters, or one together with a page number.
-        One round trip, one snapshot, no locks. By cursor it costs the page, by number what the
-        pages before cost too, each on the index of its order; "exact" costs every match; orders
-        other than time sort the dialog.
+        One round trip, one snapshot, no locks. By cursor it costs the page and what its filters
+        pass over, by number what the pages before cost too, each on the index of its order; "exact"
+        costs every match, so a walk by cursor wants "none"; orders other than time sort the dialog.
         """
         if page_number * items_per_page > self._settings.page_window:
             raise InvalidInput("page_number", "is too far: go on by the cursor of a page")
@@ -308,8 +310,9 @@ class API4ConversationService(CommonService):
     ) -> list[StoredMessage]:
         """Return messages in the order of `seq`: the first `limit`, or the `last` so many.
 
-        `after_seq` and `before_seq` bound them and are not included, so the next page follows
-        after the last seq of this one, and the page before it ends before its first.
+        `after_seq` and `before_seq` bound them and are not included. The page after this one is
+        `after_seq=` its last seq; the page before it is `before_seq=` its first seq together with
+        `last`, which takes the place of `limit`.
 
         Raises NotFound without such a conversation. One round trip on the primary key, no locks;
         it costs the messages returned, wherever in the conversation they are.
@@ -343,14 +346,15 @@ class API4ConversationService(CommonService):
         task) can be made again. With `expected_seq`, the `last_seq` that the caller saw, it only
         appends when nobody else has since; a replay does not mind.
 
-        Raises NotFound; IdempotencyConflict when the key was used for another turn; StaleSequence.
-        One round trip, two when it raises or replays. It locks the conversation's row to the end
-        of the transaction; the cost does not depend on the length of the conversation.
+        Raises NotFound; IdempotencyConflict when the key was used for another turn; StaleSequence;
+        Conflict when the conversation kept changing. One round trip, two when it raises or replays,
+        at most six in a race. A key lives as long as the conversation. It locks the conversation's
+        row to the end of the transaction; the cost does not depend on the conversation's length.
         """
         turn = cast("Turn", turn)
-        body_hash = _body_hash(turn)
+        key = None if idempotency_key is None else (idempotency_key, _body_hash(turn))
         for _ in range(_APPEND_ATTEMPTS):
-            appended = await self._append(tenant_id, id, turn, idempotency_key, expected_seq)
+            appended = await self._append(tenant_id, id, turn, key, expected_seq)
             if appended is not None:
                 return appended
             refusal = await self._conversations.explain_append(
@@ -359,18 +363,24 @@ class API4ConversationService(CommonService):
             if refusal is None:
                 raise NotFound("no such conversation")
             if refusal.first is not None:
-                if refusal.body_hash != body_hash:
+                if key is None or refusal.body_hash != key[1]:
                     raise IdempotencyConflict("the idempotency key was used for another turn")
                 return refusal.first
             if expected_seq not in {None, refusal.present_seq}:
                 raise StaleSequence(
                     f"expected_seq is {expected_seq}, the last one is {refusal.present_seq}"
                 )
-            # What refused it is gone: the conversation or its key was made or deleted meanwhile.
+            # What refused it is gone: the conversation was made meanwhile, or its last_seq came to
+            # be the expected one.
         raise Conflict("the conversation kept changing; try again")
 
     async def _append(
-        self, tenant_id: str, id: str, turn: Turn, key: str | None, expected_seq: int | None
+        self,
+        tenant_id: str,
+        id: str,
+        turn: Turn,
+        key: tuple[str, bytes] | None,
+        expected_seq: int | None,
     ) -> Appended | None:
         expected = UNSET if expected_seq is None else expected_seq
         if key is None:
@@ -382,8 +392,8 @@ class API4ConversationService(CommonService):
             id=id,
             turn=turn,
             expected_seq=expected,
-            key=key,
-            body_hash=_body_hash(turn),
+            key=key[0],
+            body_hash=key[1],
         )
 
     # ---------------------------------------------------------------- change
@@ -392,7 +402,7 @@ class API4ConversationService(CommonService):
     async def update_by_id(
         self, id: Id, patch: ConversationPatchLike, *, tenant_id: Id
     ) -> Conversation:
-        """Set columns of a conversation and return it as it is now.
+        """Set columns of a conversation and return it as it is now; it counts as updated.
 
         Raises NotFound. One round trip; locks the row to the end of the transaction.
         """
@@ -429,7 +439,7 @@ class API4ConversationService(CommonService):
     async def update_message(
         self, id: Id, seq: Seq, patch: MessagePatchLike, *, tenant_id: Id
     ) -> StoredMessage:
-        """Edit a message and return it as it is now.
+        """Edit a message and return it as it is now; its conversation counts as updated.
 
         Raises NotFound. One round trip; locks the conversation's row, then the message's.
         """
@@ -462,6 +472,8 @@ class API4ConversationService(CommonService):
     @validated
     async def clear_messages(self, id: Id, *, tenant_id: Id) -> int:
         """Delete all messages of a conversation, withdraw their thumbs, return how many.
+
+        It is 0 also where there is no such conversation.
 
         One round trip; locks the conversation's row, then the messages'.
         """
@@ -537,13 +549,16 @@ class API4ConversationService(CommonService):
         too. The first and the last bucket hold what of them is in range; `asyncsvc.dates` says
         what the dates mean.
 
-        Raises InvalidInput for more than `Settings.buckets` buckets. One round trip, no locks; it
-        reads every conversation in the range.
+        Raises InvalidInput for a range longer than `Settings.buckets` buckets, a month taken as 31
+        days. One round trip, no locks; it reads every conversation in the range, and without
+        `dialog_id` the tenant's part of an index.
         """
-        since, until = instants(from_date, to_date, tz)
-        if since is None or until is None:  # the parameters are required
-            raise InvalidInput("from_date", "must be given")
-        if (until - since).total_seconds() > _SECONDS[interval] * self._settings.buckets:
+        # Both are given: the parameters take no None.
+        since, until = cast("tuple[datetime, datetime]", instants(from_date, to_date, tz))
+        longest = (
+            _SECONDS[interval] * self._settings.buckets + _SECONDS["hour"]
+        )  # a clock goes back
+        if (until - since).total_seconds() > longest:
             raise InvalidInput("to_date", f"must be within {self._settings.buckets} buckets")
         try:
             buckets = await self._usage.stats_by_created(
@@ -559,7 +574,7 @@ class API4ConversationService(CommonService):
             )
         except DatabaseError as error:
             if error.sqlstate == _UNKNOWN_ZONE:  # known here, and not to an older server
-                raise InvalidInput("tz", "is not a time zone known to the server") from error
+                raise InvalidInput("tz", "is not a time zone known to the server") from None
             raise
         local, hourly = zone(tz), interval == "hour"
         return [
@@ -622,7 +637,9 @@ def _body_hash(turn: Turn) -> bytes:
     """Return the SHA-256 by which a replay is told from another turn under the same key."""
     body = turn.model_dump(exclude={"duration", "errors", "dsl"})
     body["duration"] = microseconds(turn.duration)
-    body |= {name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) != UNSET}
+    body |= {
+        name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) is not UNSET
+    }
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
 
 

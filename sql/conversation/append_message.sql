@@ -4,7 +4,7 @@
 --
 -- Locks: the conversation's row, from the UPDATE to the end of the transaction. All appends to it
 -- queue there, and the one that gets it reads the counters as the one before left them: seq is
--- gapless and in the order of commits, and no update is lost. updated_at never runs backwards,
+-- handed out without gaps and in the order of commits, and no update is lost. updated_at never runs backwards,
 -- although a transaction may have begun before the one that it waited for.
 -- Index: the primary key. What it costs does not depend on the length of the conversation.
 WITH appended AS (

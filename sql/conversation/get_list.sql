@@ -1,6 +1,6 @@
 -- One page of a dialog's conversations, each with the total of all pages beside it: one round
 -- trip and one snapshot, so that page and total belong together. A page without conversations
--- is one row that has the total and NULL for the rest.
+-- is one row that has the total and no id.
 --
 -- `filtered` is written once and planned twice: to count it, and to walk it. The walk collects
 -- ids alone, mostly from the index, and the page's full rows are fetched by id afterwards: a
@@ -9,7 +9,7 @@
 -- the rows as the walk delivers them.
 --
 -- :count_limit is where counting stops: NULL counts all, 0 counts nothing. The cursor narrows the
--- page and not the total. :pattern is for ILIKE; the trigram index serves it where it exists.
+-- page and not the total. :pattern is for ILIKE; the trigram index may serve it where it exists.
 -- :id_pattern is the same, not normalised, since ids are kept as given.
 --
 -- Locks: none. Index: conversation_created_idx or conversation_updated_idx walks a page by time

@@ -5,9 +5,9 @@
 -- Ids are the caller's own text, compared byte by byte (COLLATE "C"); nothing is ordered by them
 -- but ties.
 
--- One row a conversation. Appends update it, so it is kept short of indexes, and its pages keep
--- room for the new row version. The counters only grow: deleting messages takes nothing from
--- them but thumbs. Duration is in whole microseconds, since sums of fractions never agree twice.
+-- One row a conversation. Appends update it and write to each of its indexes, so it has few, and its
+-- pages keep room for the new row version. Rounds, tokens, duration and last_seq only grow: deleting
+-- messages takes nothing from them. Duration is in whole microseconds, since sums of fractions never agree twice.
 CREATE TABLE asyncsvc.conversation (
     tenant_id     text COLLATE "C" NOT NULL,
     id            text COLLATE "C" NOT NULL,
@@ -35,7 +35,8 @@ CREATE TABLE asyncsvc.conversation (
 CREATE INDEX conversation_created_idx
     ON asyncsvc.conversation (tenant_id, dialog_id, created_at, id);
 
--- conversation/get_list by recent activity; the one index that each append writes for
+-- conversation/get_list by recent activity. Because of it no append is a HOT update: each writes an
+-- entry into every index of this table, so add none lightly.
 CREATE INDEX conversation_updated_idx
     ON asyncsvc.conversation (tenant_id, dialog_id, updated_at, id);
 
@@ -61,7 +62,8 @@ CREATE TABLE asyncsvc.message (
 );
 
 -- What an append with an idempotency key answered, so that a replay gets the same answer.
--- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict.
+-- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key lives as
+-- long as its conversation; by created_at an operator may prune old ones.
 CREATE TABLE asyncsvc.append_key (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,

@@ -10,8 +10,8 @@
 -- some zones shift by half an hour. Repeated labels fall together in the end. A range that is a day
 -- which its zone left out is empty.
 --
--- Locks: none. Index: conversation_created_idx when one dialog is asked for, else
--- conversation_user_idx, whose part of this tenant is read whole; the rows in range are fetched.
+-- Locks: none. Index: conversation_created_idx when one dialog is asked for; else this or
+-- conversation_user_idx, whose part of this tenant is read through. The rows in range are fetched.
 WITH booked AS (
     SELECT date_trunc(:interval, c.created_at, :tz) AS dt,
            count(*) AS pv,
