@@ -111,23 +111,29 @@ class Executor(abc.ABC):
             except BaseException:
                 # Where this fails the connection is lost, and the first error says it better.
                 with suppress(AsyncSvcError):
-                    async with self._bounded(connection):
-                        await transaction.rollback()
+                    await self._roll_back(transaction, connection)
                 raise
             async with self._bounded(connection):
                 await transaction.commit()
 
     async def _begin(self, transaction: Transaction, connection: Connection) -> None:
         """Begin to the end, also when cancelled meanwhile: half-begun it could not be undone."""
+        beginning = asyncio.create_task(self._start(transaction, connection))
+        try:
+            await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            with suppress(AsyncSvcError):
+                await beginning
+                await self._roll_back(transaction, connection)
+            raise
+
+    async def _start(self, transaction: Transaction, connection: Connection) -> None:
         async with self._bounded(connection):
-            beginning = asyncio.create_task(transaction.start())
-            try:
-                await asyncio.shield(beginning)
-            except asyncio.CancelledError:
-                with suppress(Exception):
-                    await beginning
-                    await transaction.rollback()
-                raise
+            await transaction.start()
+
+    async def _roll_back(self, transaction: Transaction, connection: Connection) -> None:
+        async with self._bounded(connection):
+            await transaction.rollback()
 
     @asynccontextmanager
     async def _bounded(self, connection: Connection) -> AsyncGenerator[None]:

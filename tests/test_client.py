@@ -358,6 +358,16 @@ async def test_a_commit_that_is_not_answered_is_bounded_on_a_borrowed_pool(dsn):
         wire.speaks.set()
 
 
+async def test_a_begin_that_is_not_answered_is_bounded_on_a_borrowed_pool(dsn):
+    settings = Settings(acquire_timeout=0.5, statement_timeout=0.5)
+    async with Wire(dsn) as wire, asyncpg.create_pool(wire.dsn, min_size=1) as pool:
+        wire.speaks.clear()
+        with pytest.raises(StatementTimeout):
+            async with asyncio.timeout(10), AsyncSvc(pool, settings=settings).transaction():
+                pass
+        wire.speaks.set()
+
+
 async def test_an_error_stays_itself_when_the_network_is_gone(dsn):
     settings = Settings(acquire_timeout=0.5, statement_timeout=0.5)
     async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as svc:
