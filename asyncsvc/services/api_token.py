@@ -13,7 +13,7 @@ import re
 import secrets
 import zlib
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
@@ -34,9 +34,9 @@ from asyncsvc.fields import (
     TokenKind,
     UnsetType,
 )
-from asyncsvc.models import APIToken, IssuedToken, Page, TokenPatch, TokenPatchLike
+from asyncsvc.models import APIToken, IssuedToken, Page, TokenPatchLike
 from asyncsvc.repositories import APITokenRepository
-from asyncsvc.services.common import CommonService, found, new_id
+from asyncsvc.services.common import CommonService, columns, found, new_id
 from asyncsvc.validation import validated
 
 if TYPE_CHECKING:
@@ -180,10 +180,7 @@ class APITokenService(CommonService):
 
         Raises NotFound. One round trip; locks the row.
         """
-        patch = cast("TokenPatch", patch)
-        unset = {name for name, value in patch if value is UNSET}
-        columns = patch.model_dump(mode="json", exclude=unset)
-        token = await self._tokens.update_by_id(tenant_id=tenant_id, id=id, patch=columns)
+        token = await self._tokens.update_by_id(tenant_id=tenant_id, id=id, patch=columns(patch))
         return found(token, "token")
 
     @validated

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from asyncsvc.errors import NotFound
+from asyncsvc.fields import UNSET, UnsetType
+from asyncsvc.inputs import Input
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor
@@ -34,6 +38,20 @@ def found(row: T | None, what: str) -> T:
     if row is None:
         raise NotFound(f"no such {what}")
     return row
+
+
+def given(value: T | None) -> T | UnsetType:
+    """Return a filter or bound as a repository takes it: None, which is none, as UNSET."""
+    return UNSET if value is None else value
+
+
+def columns(values: Input | Mapping[str, object]) -> dict[str, object]:
+    """Return the columns that an input sets, as JSON has them."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in cast("Input", values)  # what `validated` made of a mapping
+        if value is not UNSET
+    }
 
 
 def new_id() -> str:

@@ -48,7 +48,6 @@ from asyncsvc.fields import (
     UserId,
     Zone,
 )
-from asyncsvc.inputs import Input
 from asyncsvc.models import (
     Appended,
     Conversation,
@@ -66,7 +65,7 @@ from asyncsvc.models import (
     microseconds,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
-from asyncsvc.services.common import CommonService, found, new_id
+from asyncsvc.services.common import CommonService, columns, found, given, new_id
 from asyncsvc.validation import validated
 
 if TYPE_CHECKING:
@@ -210,9 +209,9 @@ class API4ConversationService(CommonService):
         column = orderby.replace("_date", "_time")
         order = f"by_{column}_{'desc' if desc else 'asc'}"
         filters = {
-            "id": UNSET if id is None else id,
-            "user_id": UNSET if user_id is None else user_id,
-            "exp_user_id": UNSET if exp_user_id is None else exp_user_id,
+            "id": given(id),
+            "user_id": given(user_id),
+            "exp_user_id": given(exp_user_id),
             "pattern": _pattern(unicodedata.normalize("NFC", keywords)),
             "id_pattern": _pattern(keywords),
             **_time_filters(column, *instants(from_date, to_date, tz)),
@@ -320,8 +319,8 @@ class API4ConversationService(CommonService):
         messages = await self._messages.get_list(
             tenant_id=tenant_id,
             id=id,
-            after_seq=UNSET if after_seq is None else after_seq,
-            before_seq=UNSET if before_seq is None else before_seq,
+            after_seq=given(after_seq),
+            before_seq=given(before_seq),
             limit=limit if last is None else last,
             order="first" if last is None else "last",
         )
@@ -382,7 +381,7 @@ class API4ConversationService(CommonService):
         key: tuple[str, bytes] | None,
         expected_seq: int | None,
     ) -> Appended | None:
-        expected = UNSET if expected_seq is None else expected_seq
+        expected = given(expected_seq)
         if key is None:
             return await self._conversations.append_message(
                 tenant_id=tenant_id, id=id, turn=turn, expected_seq=expected
@@ -407,7 +406,7 @@ class API4ConversationService(CommonService):
         Raises NotFound. One round trip; locks the row to the end of the transaction.
         """
         updated = await self._conversations.update_many_by_id(
-            tenant_id=tenant_id, patches={id: _patch(patch)}
+            tenant_id=tenant_id, patches={id: columns(patch)}
         )
         return found(updated[0] if updated else None, "conversation")
 
@@ -418,7 +417,7 @@ class API4ConversationService(CommonService):
         One round trip; locks the rows in the order of their ids, to the end of the transaction.
         """
         updated = await self._conversations.update_many_by_id(
-            tenant_id=tenant_id, patches={id: _patch(patch) for id, patch in patches.items()}
+            tenant_id=tenant_id, patches={id: columns(patch) for id, patch in patches.items()}
         )
         return len(updated)
 
@@ -444,7 +443,7 @@ class API4ConversationService(CommonService):
         Raises NotFound. One round trip; locks the conversation's row, then the message's.
         """
         message = await self._messages.update(
-            tenant_id=tenant_id, id=id, seq=seq, patch=_patch(patch)
+            tenant_id=tenant_id, id=id, seq=seq, patch=columns(patch)
         )
         return found(message, "message")
 
@@ -584,17 +583,8 @@ class API4ConversationService(CommonService):
 
 
 def _record(conversation: NewConversation | Mapping[str, object]) -> dict[str, object]:
-    conversation = cast("NewConversation", conversation)
-    record = conversation.model_dump()
-    record["id"] = conversation.id or new_id()
-    if conversation.created_at is not None:
-        record["created_at"] = conversation.created_at.isoformat()
-    return record
-
-
-def _patch(patch: Input | Mapping[str, object]) -> dict[str, object]:
-    """Return the columns that a patch sets."""
-    return {name: value for name, value in cast("Input", patch) if value is not UNSET}
+    record = columns(conversation)
+    return record | {"id": record["id"] or new_id()}
 
 
 def _pattern(keywords: str) -> str | UnsetType:
@@ -608,7 +598,7 @@ def _pattern(keywords: str) -> str | UnsetType:
 def _time_filters(column: str, since: datetime | None, until: datetime | None) -> dict[str, object]:
     """Return the bounds on the time that a list is ordered by, or else on the creation."""
     time = "updated" if column == "update_time" else "created"
-    return {f"{time}_from": since or UNSET, f"{time}_before": until or UNSET}
+    return {f"{time}_from": given(since), f"{time}_before": given(until)}
 
 
 def _page(
