@@ -78,6 +78,10 @@ class AsyncSvc(Services):
         """
         return await migrations.migrate(self._patient())
 
+    async def applied(self) -> list[Migration]:
+        """Return the applied migrations, oldest first. At most two round trips that only read."""
+        return await migrations.applied(self._executor)
+
     async def pending(self) -> list[Migration]:
         """Return the migrations that are not applied. At most two round trips that only read."""
         return await migrations.pending(self._executor)

@@ -58,8 +58,8 @@ async def migrate(executor: Executor) -> list[Migration]:
     Raises MigrationError when an applied migration is not the one that this version has.
     """
     done = list[Migration]()
-    while applied := await _apply_next(executor):
-        done.append(applied)
+    while migration := await _apply_next(executor):
+        done.append(migration)
     async with _locked(executor) as transaction:
         await MigrationRepository(transaction).index_keywords()
     return done
@@ -90,14 +90,18 @@ async def _locked(executor: Executor) -> AsyncGenerator[Executor]:
         yield transaction
 
 
+async def applied(executor: Executor) -> list[Migration]:
+    """Return what is applied, oldest first, also what a newer version applied. It only reads."""
+    repository = MigrationRepository(executor)
+    return await repository.get_applied() if await repository.is_recorded() else []
+
+
 async def pending(executor: Executor) -> list[Migration]:
     """Return what `migrate` would apply. It only reads.
 
     Raises MigrationError when an applied migration is not the one that this version has.
     """
-    repository = MigrationRepository(executor)
-    applied = await repository.get_applied() if await repository.is_recorded() else []
-    return [file.record for file in _pending(applied)]
+    return [file.record for file in _pending(await applied(executor))]
 
 
 async def check(executor: Executor) -> None:
@@ -107,9 +111,9 @@ async def check(executor: Executor) -> None:
         raise MigrationError(f"the schema lacks {listed}: run `await svc.migrate()`")
 
 
-def _pending(applied: list[Migration]) -> list[MigrationFile]:
+def _pending(done: list[Migration]) -> list[MigrationFile]:
     """Return the files that are not applied; a newer schema than this version's is no error."""
-    checksums = {migration.version: migration.checksum for migration in applied}
+    checksums = {migration.version: migration.checksum for migration in done}
     for file in migration_files():
         if checksums.get(file.version, file.checksum) != file.checksum:
             raise MigrationError(

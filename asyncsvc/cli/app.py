@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from asyncsvc.cli.demo import demo
+from asyncsvc.cli.commands.demo import demo
+from asyncsvc.cli.commands.schema import migrate, status
 
 app = typer.Typer(
     name="asyncsvc",
     help="Conversations and API tokens of many tenants, on PostgreSQL.",
+    epilog="Exit codes: 0 done; 1 could not be done, and one line says why; 2 wrong use;"
+    " 3 done, and something needs a look; 130 Ctrl-C.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(demo)
-
-
-@app.callback()
-def _root() -> None:
-    """Make the commands named ones, also while there is a single one."""
+for command in (migrate, status, demo):
+    app.command()(command)

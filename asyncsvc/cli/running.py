@@ -3,38 +3,72 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import os
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import typer
 
 from asyncsvc.cli.drawing import plain
+from asyncsvc.client import AsyncSvc, connect
 from asyncsvc.errors import AsyncSvcError
+
+
+class Exit(enum.IntEnum):
+    """What the exit code of a command means; 128 and more is the number of a signal."""
+
+    DONE = 0
+    FAILED = 1
+    """It could not be done; one line on stderr says why."""
+    MISUSED = 2
+    """The command line itself is wrong."""
+    ATTENTION = 3
+    """It was done, and found what somebody has to look at."""
 
 
 class CommandError(Exception):
     """A command cannot do what it was asked for; the text is one line that says why."""
 
+    def __init__(self, reason: str, code: Exit = Exit.FAILED) -> None:
+        """Keep the exit code beside the reason."""
+        super().__init__(reason)
+        self.code = code
 
-def run(work: Coroutine[None, None, None]) -> None:
-    """Run a command to its end, and turn what ends it early into an exit code.
+
+def run(work: Coroutine[None, None, Exit | None]) -> None:
+    """Run a command to its end, and leave with its exit code; None is DONE.
 
     Ctrl-C, SIGTERM and a terminal that goes away all cancel it, so that it can clean up.
 
-    Raises typer.Exit: 1 after an error, which is then on stderr; 128 and the signal's number.
+    Raises typer.Exit: FAILED after an error, which is then on stderr; 128 and the signal's number.
     """
     signals: list[int] = []
     try:
-        asyncio.run(_cancelled_by_signals(work, signals))
+        code = asyncio.run(_cancelled_by_signals(work, signals))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(128 + next(iter(signals), signal.SIGINT)) from None
+    except BrokenPipeError:  # who read the output has had enough, as `head` has
+        _close_stdout()
+        raise typer.Exit(128 + signal.SIGPIPE) from None
     except (AsyncSvcError, CommandError, OSError) as error:
         typer.echo(f"asyncsvc: {_one_line(error)}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(getattr(error, "code", Exit.FAILED)) from None
+    raise typer.Exit(code or Exit.DONE)
+
+
+@asynccontextmanager
+async def connected(dsn: str | None, *, max_size: int = 4) -> AsyncIterator[AsyncSvc]:
+    """Lend the services on the database that the command was given."""
+    if not dsn:
+        raise CommandError("no database: pass --dsn, or set ASYNCSVC_DSN", Exit.MISUSED)
+    async with connect(dsn, max_size=max_size) as svc:
+        yield svc
 
 
 def this_command() -> str:
@@ -48,7 +82,9 @@ def this_command() -> str:
     return shlex.quote(str(script.absolute()))
 
 
-async def _cancelled_by_signals(work: Coroutine[None, None, None], signals: list[int]) -> None:
+async def _cancelled_by_signals(
+    work: Coroutine[None, None, Exit | None], signals: list[int]
+) -> Exit | None:
     task = asyncio.current_task()
 
     def cancel(number: int) -> None:
@@ -61,7 +97,12 @@ async def _cancelled_by_signals(work: Coroutine[None, None, None], signals: list
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so be it
                 loop.add_signal_handler(number, cancel, number)
-    await work
+    return await work
+
+
+def _close_stdout() -> None:
+    """Let nothing be written any more: at exit the rest of the buffer would fail once again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:

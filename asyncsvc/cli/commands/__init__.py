@@ -1,0 +1,1 @@
+"""The commands, a module for each subject. Each is thin: it calls the library, and shows."""
