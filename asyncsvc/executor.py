@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import io
 import logging
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
     contextmanager,
     suppress,
 )
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import asyncpg
 
@@ -63,8 +65,18 @@ class Row(Protocol):
         """Return the value of a column."""
 
 
+@dataclass(slots=True)
+class _Watched:
+    """What a statement returned or wrote, for the hook."""
+
+    rows: int = 0
+
+
 class Executor(abc.ABC):
     """Where statements run."""
+
+    owns_transactions: ClassVar[bool]
+    """Whether a transaction that it opens is its own, and not a part of the caller's."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the time-outs and the hook from the settings."""
@@ -80,10 +92,29 @@ class Executor(abc.ABC):
         One round trip once it is prepared; a pool's reset of the connection is one more.
         """
         async with self._connection() as connection:
-            with self._watched(query.name) as rows, translated(connection):
+            with self._watched(query.name) as watched, translated(connection):
                 timeout = self._settings.statement_timeout
-                rows.extend(await connection.fetch(query.text, *query.arguments, timeout=timeout))
+                rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
+                watched.rows = len(rows)
             return rows
+
+    async def copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
+        """Copy rows into a table of the schema, all or nothing; return how many.
+
+        `data` is in the text format of COPY, whose values no codec of the connection touches.
+        `name` is for the hook. Two round trips.
+        """
+        async with self._connection() as connection:
+            with self._watched(name) as watched, translated(connection):
+                done = await connection.copy_to_table(
+                    table,
+                    schema_name="asyncsvc",
+                    columns=list(columns),
+                    source=io.BytesIO(data),
+                    timeout=self._settings.statement_timeout,
+                )
+                watched.rows = int(done.removeprefix("COPY "))
+            return watched.rows
 
     async def execute(self, text: str) -> None:
         """Run one command of a migration."""
@@ -143,23 +174,25 @@ class Executor(abc.ABC):
                 yield
 
     @contextmanager
-    def _watched(self, name: str) -> Generator[list[Row]]:
-        rows: list[Row] = []
+    def _watched(self, name: str) -> Generator[_Watched]:
+        watched = _Watched()
         if self._settings.on_query is None:
-            yield rows
+            yield watched
             return
         start, error = time.perf_counter(), None
         try:
-            yield rows
+            yield watched
         except BaseException as raised:
             error = raised
             raise
         finally:
-            self._settings.on_query(name, time.perf_counter() - start, len(rows), error)
+            self._settings.on_query(name, time.perf_counter() - start, watched.rows, error)
 
 
 class PoolExecutor(Executor):
     """Runs each statement on a connection of a pool, and gives it back at once."""
+
+    owns_transactions = True
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         """Borrow the pool: it is neither configured nor closed here."""
@@ -189,6 +222,8 @@ class PoolExecutor(Executor):
 class ConnectionExecutor(Executor):
     """Runs statements on one connection of the caller's, inside the caller's transaction."""
 
+    owns_transactions = False
+
     def __init__(self, connection: Connection, settings: Settings) -> None:
         """Borrow the connection: it is neither configured nor closed here."""
         super().__init__(settings)
@@ -198,8 +233,18 @@ class ConnectionExecutor(Executor):
 
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows; remember whether it failed."""
-        try:
+        with self._remembered():
             return await super().fetch(query)
+
+    async def copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
+        """Copy rows into a table; remember whether it failed."""
+        with self._remembered():
+            return await super().copy(name, table=table, columns=columns, data=data)
+
+    @contextmanager
+    def _remembered(self) -> Generator[None]:
+        try:
+            yield
         except ConcurrentUse:  # nothing was run
             raise
         except BaseException as error:

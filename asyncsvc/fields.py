@@ -11,9 +11,9 @@ import enum
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar, Union, get_args
 
 from pydantic import (
@@ -153,9 +153,11 @@ def json_size(value: object, settings: Settings) -> int:
         raise refused("must not hold NaN, infinity or integers of over 4,300 digits") from None
     if size > settings.json_bytes:
         raise refused(f"must be at most {settings.json_bytes} bytes of JSON")
-    if _NUL.search(text):
+    # The plain searches are hundreds of times faster than the exact ones, and nearly always enough.
+    if "\\u0000" in text and _NUL.search(text):
         raise refused("must not hold a NUL character")
-    if _depth(text) > settings.json_depth:
+    brackets = text.count("[") + text.count("{")
+    if brackets > settings.json_depth and _depth(text) > settings.json_depth:
         raise refused(f"must be at most {settings.json_depth} levels deep")
     return size
 
@@ -232,6 +234,21 @@ def _instant(value: datetime) -> datetime:
     return instant
 
 
+def _age(value: timedelta | date | datetime | str) -> timedelta | date | datetime | str:
+    if not isinstance(value, timedelta):
+        return _date(value)
+    if value <= timedelta(0):
+        raise refused("must be longer than nothing")
+    return value
+
+
+def an_iterable(value: T) -> T:
+    """Check that it can be iterated over; what it holds is checked as it comes."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | AsyncIterable):
+        raise refused("must be an iterable, or an asynchronous one")
+    return value
+
+
 def _secret(value: SecretStr | str) -> SecretStr:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
@@ -271,12 +288,18 @@ Tokens = Annotated[int, Field(ge=0, le=10**12)]
 Rounds = Annotated[int, Field(ge=0, le=1_000)]
 Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 """Seconds, kept to the microsecond."""
+Count = Annotated[int, Field(ge=0, le=MOST_INT)]
+BigCount = Annotated[int, Field(ge=0, le=2**63 - 1)]
+TotalDuration = Annotated[float, Field(ge=0, le=9 * 10**12, allow_inf_nan=False)]
+"""Seconds, summed up; what the microseconds of 64 bits can hold."""
 Thumb = Annotated[int, AfterValidator(_thumb)]
 """1 for good, -1 for bad."""
 PageNumber = Annotated[int, Field(ge=1)]
 PageSize = Annotated[int, checked(_page_size)]
 DateLike = Annotated[date | datetime | str, PlainValidator(_date)]
 """A date, an aware datetime, or ISO 8601 text; see `asyncsvc.dates`."""
+Age = Annotated[timedelta | date | datetime | str, PlainValidator(_age)]
+"""How old, by the server's clock, or before which date; see `DateLike`."""
 Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
 """An aware datetime within the years 2 to 9998, kept in UTC."""
 Secret = Annotated[SecretStr | str, PlainValidator(_secret)]
@@ -294,6 +317,7 @@ OrderBy = Literal[
 ]
 """What a list is ordered by; `_date` means the same as `_time`."""
 Total = Literal["exact", "capped", "none"]
+AgeBy = Literal["create_time", "update_time"]
 Interval = Literal["hour", "day", "week", "month"]
 UsageBy = Literal["created"]
 TokenKind = Literal["api", "beta"]

@@ -5,9 +5,10 @@ Inputs are `Input`s; everything else is a row or a result, made from what the da
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Annotated, Self, TypeVar
 
 from pydantic import (
@@ -16,16 +17,21 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     JsonValue,
+    PlainValidator,
     SecretStr,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic import Json as JsonText
 from pydantic_core import CoreSchema
 
 from asyncsvc.fields import (
+    MOST_INT,
     UNSET,
+    BigCount,
     Content,
+    Count,
     Duration,
     ErrorText,
     Id,
@@ -39,13 +45,17 @@ from asyncsvc.fields import (
     Rounds,
     Scopes,
     Source,
+    Thumb,
     TokenKind,
     Tokens,
     TokenStatus,
+    TotalDuration,
     UserId,
+    an_iterable,
     bulk,
     checked,
     json_size,
+    refused,
     within_batch,
 )
 from asyncsvc.inputs import Input
@@ -179,6 +189,82 @@ class MessagePatch(Input):
     reference: OrUnset[Json] = UNSET
 
 
+class MessageRecord(BaseModel):
+    """A message of a `ConversationRecord`, as it was stored elsewhere or will be.
+
+    Without a `seq` it follows the one before it; without a `created_at` it is as old as that, and
+    the first as old as its conversation.
+    """
+
+    # No `Input`: a load has thousands, and what it checks it checks within their conversation.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    role: Role
+    content: Content
+    reference: Json = None
+    payload: JsonObject = Field(default_factory=dict)
+    seq: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
+    thumb: Thumb | None = None
+    created_at: Instant | None = None
+
+
+class ConversationRecord(Input):
+    """A whole conversation for `load`: what `create` takes, its counters, and its messages.
+
+    `round` is the number of messages of the role "user" unless given; `duration` is in seconds;
+    `last_seq` is that of the last message unless messages behind it were deleted. Without a
+    `created_at` it is as old as its first message that has one, else the server's clock decides;
+    without an `updated_at` it was last updated by its last message. Thumbs are counted from the
+    messages.
+    """
+
+    id: Id
+    dialog_id: Id
+    messages: Sequence[MessageRecord]
+    user_id: UserId = ""
+    exp_user_id: Id | None = None
+    name: Name | None = None
+    source: Source | None = None
+    dsl: Json = None
+    version_title: Label | None = None
+    metadata: JsonObject | None = None
+    errors: ErrorText | None = None
+    round: Count | None = None
+    tokens: BigCount = 0
+    duration: TotalDuration = 0.0
+    last_seq: Count | None = None
+    created_at: Instant | None = None
+    updated_at: Instant | None = None
+
+    @property
+    def seqs(self) -> list[int]:
+        """The place of each message."""
+        return _seqs(self.messages)
+
+    @field_validator("messages")
+    @classmethod
+    def _rise(cls, messages: Sequence[MessageRecord]) -> Sequence[MessageRecord]:
+        seqs = _seqs(messages)
+        if (
+            any(after <= before for before, after in pairwise(seqs))
+            or max(seqs, default=0) > MOST_INT
+        ):
+            raise refused("the seq of each must be greater than that of the one before")
+        return messages
+
+    @field_validator("last_seq")
+    @classmethod
+    def _is_last(cls, last_seq: int | None, info: ValidationInfo) -> int | None:
+        if last_seq is not None and last_seq < max(_seqs(info.data.get("messages", ())), default=0):
+            raise refused("must not be less than the last message's seq")
+        return last_seq
+
+
+def _seqs(messages: Sequence[MessageRecord]) -> list[int]:
+    last = 0
+    return [last := last + 1 if message.seq is None else message.seq for message in messages]
+
+
 class TokenPatch(Input):
     """The columns of a token to set; UNSET leaves one as it is, None sets NULL."""
 
@@ -242,6 +328,14 @@ class Conversation(Row):
     messages: JsonText[tuple[StoredMessage, ...]] | None
 
 
+Records = Annotated[
+    Iterable[Conversation | ConversationRecord | Mapping[str, object]]
+    | AsyncIterable[Conversation | ConversationRecord | Mapping[str, object]],
+    PlainValidator(an_iterable),
+]
+"""What `load` takes: what `export` yields, records, or equal mappings."""
+
+
 class ConversationName(Row):
     """What a sidebar shows of a conversation."""
 
@@ -259,6 +353,57 @@ class Appended(Row):
     last_seq: int
     round: int
     replayed: bool
+
+
+class LoadReport(Row):
+    """What a load did.
+
+    `present` conversations were there already, and are as they were. `refused` ones went to
+    `on_refused`. Reports of several loads can be added.
+    """
+
+    conversations: int = 0
+    messages: int = 0
+    present: int = 0
+    refused: int = 0
+
+    def __add__(self, other: LoadReport) -> LoadReport:
+        """Return the report of both loads together."""
+        return LoadReport(
+            conversations=self.conversations + other.conversations,
+            messages=self.messages + other.messages,
+            present=self.present + other.present,
+            refused=self.refused + other.refused,
+        )
+
+
+class PurgeReport(Row):
+    """What a purge deleted, or with `dry_run` would delete.
+
+    `before` is the instant that what went was older than. `skipped` conversations were old, but
+    changed, gone or held by somebody else when their turn came: the next purge looks again.
+    """
+
+    before: datetime
+    dry_run: bool
+    conversations: int = 0
+    messages: int = 0
+    skipped: int = 0
+
+
+class ErasureReceipt(Row):
+    """What was deleted of one person, for whoever has to prove it.
+
+    Nothing of the person was left at `erased_at`, by the server's clock, when a last look found
+    nothing more. It counts what this call deleted: after one that was broken off, the rest.
+    """
+
+    tenant_id: str
+    user_id: str
+    conversations: int
+    messages: int
+    append_keys: int
+    erased_at: datetime
 
 
 class UsageBucket(Row):

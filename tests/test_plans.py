@@ -218,12 +218,17 @@ async def test_what_changes_one_conversation_reads_its_rows_by_key(explain, name
 
 IDS = [f"big{number}" for number in range(1, 101)]
 PATCHES = json.dumps({id: {"name": "new"} for id in IDS})
+WALK = {"limit": 100, "most_messages": 9_999}
 ON_A_HUNDRED = [
     ("conversation/get_list", ("by_create_time_desc",), PAGE | {"limit": 100}),
     ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True, "include_messages": True}),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
     ("conversation/delete_by_ids", (), {"ids": IDS}),
-    ("conversation/delete_by_user", (), {"user_id": "u1", "batch": 100}),
+    ("conversation/delete_by_user", (), {"user_id": "u1", "limit": 100, "most_messages": 9_999}),
+    ("conversation/delete_old", (), {"ids": IDS, "before": NOW, "by_update_time": True}),
+    ("conversation/export", ("by_id",), WALK | {"most_bytes": 2**23}),
+    ("conversation/find_old", ("by_update_time",), WALK | {"before": NOW, "count_messages": True}),
+    ("message/digests", (), {"ids": IDS, "last_seqs": [3] * 100}),
     ("conversation/delete_by_dialog_ids", (), {"dialog_ids": ["rare"], "batch": 100}),
 ]
 
@@ -292,14 +297,80 @@ async def test_get_by_ids_reads_those(explain):
 @pytest.mark.parametrize(
     ("name", "of"),
     [
-        ("conversation/delete_by_user", {"user_id": "u1"}),
-        ("conversation/delete_by_dialog_ids", {"dialog_ids": ["rare", "x"]}),
+        ("conversation/delete_by_user", {"user_id": "u1", "limit": 10, "most_messages": 30}),
+        ("conversation/delete_by_dialog_ids", {"dialog_ids": ["rare", "x"], "batch": 10}),
     ],
 )
 async def test_bulk_deletion_reads_a_batch(explain, name, of):
-    plan = await explain(name, tenant_id="big", batch=10, **of)
+    plan = await explain(name, tenant_id="big", **of)
     assert ("conversation", None) not in scans(plan)
-    assert rows_read(plan) <= 100
+    assert rows_read(plan) <= 120
+
+
+@pytest.mark.parametrize(
+    ("of", "index"),
+    [
+        ({}, "conversation_updated_idx"),
+        ({"dialog_id": "d1"}, "conversation_updated_idx"),
+        (
+            {"after_dialog_id": "d0", "after_at": NOW - timedelta(days=9), "after_id": ""},
+            "conversation_updated_idx",
+        ),
+    ],
+)
+async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
+    more = {"limit": 10, "most_messages": 1_000, "count_messages": False}
+    plan = await explain(
+        "conversation/find_old",
+        "by_update_time",
+        tenant_id="big",
+        before=NOW - timedelta(days=10),
+        **more,
+        **of,
+    )
+    assert {found for table, found in scans(plan) if table == "conversation"} == {index}
+    assert rows_read(plan) <= 12
+
+
+async def test_a_purge_deletes_by_primary_key(explain):
+    plan = await explain(
+        "conversation/delete_old",
+        tenant_id="big",
+        ids=["big1", "big2"],
+        before=NOW,
+        by_update_time=True,
+    )
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) <= 2 * (3 + 3)  # each is found, locked and deleted, with its messages
+
+
+@pytest.mark.parametrize(
+    ("order", "of", "index"),
+    [
+        ("by_id", {}, "conversation_pkey"),
+        ("by_id", {"after_id": "big5"}, "conversation_pkey"),
+        ("by_created", {"dialog_id": "d1"}, "conversation_created_idx"),
+        ("by_created", {"user_id": "u7"}, "conversation_user_idx"),
+        (
+            "by_created",
+            {"user_id": "u7", "after_at": NOW - timedelta(days=1), "after_id": "x"},
+            "conversation_user_idx",
+        ),
+    ],
+)
+async def test_an_export_reads_its_page(explain, order, of, index):
+    more = {"limit": 10, "most_messages": 6, "most_bytes": 10_000}
+    plan = await explain("conversation/export", order, tenant_id="big", **more, **of)
+    assert index in indexes(plan)
+    assert None not in {found for _, found in scans(plan)}
+    assert rows_read(plan) <= 10 + 2 * 3 + 2 * (1 + 3) + 40  # a user's are sorted
+
+
+async def test_the_names_of_a_person_are_walked(explain):
+    plan = await explain(
+        "conversation/get_names", tenant_id="big", dialog_id="d1", exp_user_id="e7", limit=5
+    )
+    assert indexes(plan) == {"conversation_exp_user_idx"}
 
 
 @pytest.mark.parametrize("name", ["api_token/verify", "api_token/verify_readonly"])

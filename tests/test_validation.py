@@ -105,6 +105,8 @@ CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
 CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "created_at"]
 IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
 
+CALLBACK = ["print", 5, []]
+
 BAD = {
     "after": CURSOR,
     "after_seq": [-1, 2**31, 1.0, "1", True],
@@ -132,6 +134,11 @@ BAD = {
     "kind": [*CHOICE, "API"],
     "last": SIZE,
     "limit": SIZE,
+    "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
+    "on_batch": CALLBACK,
+    "on_refused": CALLBACK,
+    "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
+    "dry_run": BOOL,
     "metadata": OBJECT,
     "name": TEXT,
     "orderby": [*CHOICE, "dsl", "created_at DESC"],
@@ -218,7 +225,19 @@ GOOD = {
         "delete_by_id": {"id": "a"},
         "delete_by_ids": {"ids": ["a"]},
         "delete_by_dialog_ids": {"dialog_ids": ["d"]},
-        "delete_by_user": {"user_id": "u"},
+        "delete_by_user": {"user_id": "u", "on_batch": None},
+        "purge": {
+            "older_than": timedelta(days=1),
+            "dialog_id": "d",
+            "by": "create_time",
+            "dry_run": False,
+            "tz": "UTC",
+            "on_batch": None,
+        },
+        "load": {
+            "records": [{"id": "a", "dialog_id": "d", "messages": []}],
+            "on_refused": None,
+        },
         "stats": {
             "from_date": "2026-01-01",
             "to_date": "2026-12-31",

@@ -35,7 +35,7 @@ def many(count: int, noun: str) -> str:
 
 def when(moment: datetime | None, local: tzinfo) -> str:
     """Return a moment in a zone, to the minute; a dash where there is none."""
-    return "–" if moment is None else f"{moment.astimezone(local):%Y-%m-%d %H:%M}"
+    return "-" if moment is None else f"{moment.astimezone(local):%Y-%m-%d %H:%M}"
 
 
 def _jsonable(value: object) -> object:

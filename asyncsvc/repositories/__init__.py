@@ -7,6 +7,7 @@ from asyncsvc.repositories.api_token import APITokenRepository
 from asyncsvc.repositories.conversation import ConversationRepository
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
+from asyncsvc.repositories.server import ServerRepository
 from asyncsvc.repositories.usage import UsageRepository
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "ConversationRepository",
     "MessageRepository",
     "MigrationRepository",
+    "ServerRepository",
     "UsageRepository",
 ]

@@ -52,6 +52,20 @@ def _written_out(match: re.Match[str]) -> str:
     return match[0] if match["number"] is None else f"{Decimal(match[0]):f}.0"
 
 
+def copy_line(*values: str | None) -> str:
+    r"""Write a row in the text format of COPY: tabs between values, `\N` for NULL.
+
+    https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
+    """
+    return "\t".join("\\N" if value is None else _escaped(value) for value in values) + "\n"
+
+
+def _escaped(text: str) -> str:
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+
+
 def columns(row: Row, *, without: Iterable[str]) -> Mapping[str, Any]:
     """Return the columns of a row, but for some."""
     left_out = frozenset(without)

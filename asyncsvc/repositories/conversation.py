@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from asyncsvc.fields import UNSET, UnsetType
+from asyncsvc.fields import UNSET, AgeBy, UnsetType
 from asyncsvc.models import Appended, Conversation, ConversationName, Turn, microseconds
 from asyncsvc.repositories.base import Repository, columns, to_json
 
@@ -23,6 +24,32 @@ class Batch(NamedTuple):
 
     found: int
     deleted: int
+
+
+class Old(NamedTuple):
+    """A conversation that a purge may delete, and where its walk goes on."""
+
+    id: str
+    dialog_id: str
+    at: datetime
+    messages: int
+
+
+class Purged(NamedTuple):
+    """What one batch of a purge deleted."""
+
+    conversations: int
+    messages: int
+
+
+class Erased(NamedTuple):
+    """What one batch of an erasure found and deleted, and when."""
+
+    found: int
+    conversations: int
+    messages: int
+    append_keys: int
+    at: datetime
 
 
 class ConversationRepository(Repository):
@@ -162,12 +189,93 @@ class ConversationRepository(Repository):
         )
         return Batch(**row)
 
-    async def delete_by_user(self, *, tenant_id: str, user_id: str, batch: int) -> Batch:
-        """Delete one batch of this user's conversations."""
+    async def delete_by_user(
+        self, *, tenant_id: str, user_id: str, limit: int, most_messages: int
+    ) -> Erased:
+        """Delete one batch of a person's conversations."""
         (row,) = await self._rows(
-            "delete_by_user", tenant_id=tenant_id, user_id=user_id, batch=batch
+            "delete_by_user",
+            tenant_id=tenant_id,
+            user_id=user_id,
+            limit=limit,
+            most_messages=most_messages,
         )
-        return Batch(**row)
+        return Erased(**row)
+
+    async def find_old(
+        self,
+        *,
+        by: AgeBy,
+        tenant_id: str,
+        dialog_id: str | UnsetType,
+        before: datetime,
+        after: Old | None,
+        limit: int,
+        most_messages: int,
+        count_messages: bool,
+    ) -> list[Old]:
+        """Return the next batch of a purge."""
+        rows = await self._rows(
+            "find_old",
+            f"by_{by}",
+            tenant_id=tenant_id,
+            dialog_id=dialog_id,
+            before=before,
+            after_dialog_id=UNSET if after is None else after.dialog_id,
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
+            limit=limit,
+            most_messages=most_messages,
+            count_messages=count_messages,
+        )
+        return [Old(**row) for row in rows]
+
+    async def delete_old(
+        self, *, by: AgeBy, tenant_id: str, ids: Sequence[str], before: datetime
+    ) -> Purged:
+        """Delete one batch of a purge."""
+        (row,) = await self._rows(
+            "delete_old",
+            tenant_id=tenant_id,
+            ids=ids,
+            before=before,
+            by_update_time=by == "update_time",
+        )
+        return Purged(**row)
+
+    async def load(
+        self, *, tenant_id: str, records: Sequence[Mapping[str, object]]
+    ) -> dict[str, datetime]:
+        """Store conversations with their counters; return the creation of those that are new."""
+        rows = await self._rows("load", tenant_id=tenant_id, records=to_json(records))
+        return {row["id"]: row["created_at"] for row in rows}
+
+    async def export(
+        self,
+        *,
+        tenant_id: str,
+        dialog_id: str | UnsetType,
+        user_id: str | UnsetType,
+        after: Conversation | None,
+        limit: int,
+        most_messages: int,
+        most_bytes: int,
+    ) -> list[Conversation]:
+        """Return the next conversations, whole."""
+        of_tenant = dialog_id is UNSET and user_id is UNSET
+        rows = await self._rows(
+            "export",
+            "by_id" if of_tenant else "by_created",
+            tenant_id=tenant_id,
+            dialog_id=dialog_id,
+            user_id=user_id,
+            after_id=UNSET if after is None else after.id,
+            after_at=UNSET if after is None or of_tenant else after.created_at,
+            limit=limit,
+            most_messages=most_messages,
+            most_bytes=most_bytes,
+        )
+        return [Conversation(**row) for row in rows]
 
 
 def _turn_parameters(turn: Turn) -> dict[str, object]:

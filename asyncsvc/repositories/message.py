@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from asyncsvc.fields import UnsetType
-from asyncsvc.models import StoredMessage
-from asyncsvc.repositories.base import Repository, to_json
+from asyncsvc.models import MessageRecord, StoredMessage
+from asyncsvc.repositories.base import Repository, copy_line, to_json
+
+_COLUMNS = (
+    "tenant_id",
+    "conversation_id",
+    "seq",
+    "role",
+    "content",
+    "payload",
+    "reference",
+    "thumb",
+    "created_at",
+)
 
 
 class MessageRepository(Repository):
@@ -37,6 +50,42 @@ class MessageRepository(Repository):
         if not rows:
             return None
         return [StoredMessage(**row) for row in rows if row["seq"] is not None]
+
+    async def prepare_copy(self) -> None:
+        """Give this transaction what a copy of many messages can use."""
+        await self._rows("prepare_copy")
+
+    async def copy(
+        self, *, tenant_id: str, messages: Iterable[tuple[str, int, MessageRecord, datetime]]
+    ) -> int:
+        """Store messages, each with its conversation, seq and time; return how many.
+
+        It is COPY, whose text the driver writes: the one statement without a file.
+        """
+        lines = "".join(
+            copy_line(
+                tenant_id,
+                id,
+                str(seq),
+                message.role,
+                message.content,
+                to_json(message.payload) if message.payload else "{}",
+                to_json(message.reference),
+                None if message.thumb is None else str(message.thumb),
+                str(created_at),
+            )
+            for id, seq, message, created_at in messages
+        )
+        return await self._executor.copy(
+            "message/copy", table="message", columns=_COLUMNS, data=lines.encode()
+        )
+
+    async def digests(
+        self, *, tenant_id: str, ids: Sequence[str], last_seqs: Sequence[int]
+    ) -> dict[str, bytes]:
+        """Return the digest of each conversation's messages up to a seq."""
+        rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
+        return {row["id"]: row["digest"] for row in rows}
 
     async def set_thumb(
         self, *, tenant_id: str, id: str, seq: int, thumb: int | None

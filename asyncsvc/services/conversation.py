@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 from asyncsvc import paging
 from asyncsvc.dates import bucket_start, instants, zone
 from asyncsvc.errors import (
     AlreadyExists,
+    AsyncSvcError,
     Conflict,
     DatabaseError,
     IdempotencyConflict,
@@ -22,7 +23,11 @@ from asyncsvc.errors import (
 )
 from asyncsvc.fields import (
     ANY,
+    EARLIEST,
     UNSET,
+    Age,
+    AgeBy,
+    AnyType,
     Cursor,
     DateLike,
     Id,
@@ -54,23 +59,33 @@ from asyncsvc.models import (
     ConversationName,
     ConversationPatches,
     ConversationPatchLike,
+    ErasureReceipt,
+    LoadReport,
     MessagePatchLike,
     NewConversation,
     NewConversations,
     Page,
+    PurgeReport,
+    Records,
     StoredMessage,
     Turn,
     TurnLike,
     UsageBucket,
     microseconds,
 )
-from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
+from asyncsvc.repositories import (
+    ConversationRepository,
+    MessageRepository,
+    ServerRepository,
+    UsageRepository,
+)
+from asyncsvc.repositories.conversation import Purged
 from asyncsvc.services.common import CommonService, columns, found, given, new_id
+from asyncsvc.services.loading import Load
 from asyncsvc.validation import validated
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor
-    from asyncsvc.repositories.conversation import Batch
     from asyncsvc.settings import Settings
 
 MOST_COUNTED: Final = 10_000
@@ -88,6 +103,9 @@ _SECONDS: Final[Mapping[str, int]] = {
 _CURSOR_COLUMNS: Final = frozenset({"create_time", "update_time"})
 _UNKNOWN_ZONE = "22023"
 _DELETED_AT_ONCE = 1_000
+_CONVERSATIONS_AT_ONCE = 500
+_MESSAGES_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 2**23
 _APPEND_ATTEMPTS = 3
 
 
@@ -106,6 +124,7 @@ class API4ConversationService(CommonService):
         self._conversations = ConversationRepository(executor)
         self._messages = MessageRepository(executor)
         self._usage = UsageRepository(executor)
+        self._server = ServerRepository(executor)
 
     # ---------------------------------------------------------------- create
 
@@ -501,28 +520,182 @@ class API4ConversationService(CommonService):
         In batches of 1,000, one round trip and (outside `transaction`) one commit each: when it
         fails half-way, what was deleted stays deleted, and calling again goes on.
         """
-
-        async def batch() -> Batch:
-            return await self._conversations.delete_by_dialog_ids(
+        deleted, found_all = 0, True
+        while found_all:
+            batch = await self._conversations.delete_by_dialog_ids(
                 tenant_id=tenant_id, dialog_ids=dialog_ids, batch=_DELETED_AT_ONCE
             )
-
-        return await _all_batches(batch)
+            deleted += batch.deleted
+            found_all = batch.found == _DELETED_AT_ONCE
+        return deleted
 
     @validated
-    async def delete_by_user(self, user_id: UserId, *, tenant_id: Id) -> int:
-        """Delete all conversations of a user; return how many there were.
+    async def delete_by_user(
+        self,
+        user_id: Id,
+        *,
+        tenant_id: Id,
+        on_batch: Callable[[ErasureReceipt], None] | None = None,
+    ) -> ErasureReceipt:
+        """Delete everything of a person, as they have the right to ask; return a receipt.
 
-        In batches of 1,000, one round trip and (outside `transaction`) one commit each: when it
-        fails half-way, what was deleted stays deleted, and calling again goes on.
+        That is each conversation that names them as `user_id` or as `exp_user_id`, with its
+        messages and keys. Statistics by creation follow, since they count what exists.
+
+        In batches of some 500 conversations or 10,000 messages, one round trip and (outside
+        `transaction`) one commit each, until nothing of the person is found; `on_batch` gets the
+        receipt so far. When it fails half-way, what was deleted stays deleted, and calling again
+        goes on. Each batch locks its rows.
         """
-
-        async def batch() -> Batch:
-            return await self._conversations.delete_by_user(
-                tenant_id=tenant_id, user_id=user_id, batch=_DELETED_AT_ONCE
+        receipt = None
+        while True:
+            erased = await self._conversations.delete_by_user(
+                tenant_id=tenant_id,
+                user_id=user_id,
+                limit=_CONVERSATIONS_AT_ONCE,
+                most_messages=_MESSAGES_AT_ONCE,
             )
+            receipt = ErasureReceipt(
+                tenant_id=tenant_id,
+                user_id=user_id,
+                conversations=erased.conversations + (receipt.conversations if receipt else 0),
+                messages=erased.messages + (receipt.messages if receipt else 0),
+                append_keys=erased.append_keys + (receipt.append_keys if receipt else 0),
+                erased_at=erased.at,
+            )
+            if not erased.found:
+                return receipt
+            if on_batch is not None:
+                on_batch(receipt)
 
-        return await _all_batches(batch)
+    @validated
+    async def purge(
+        self,
+        older_than: Age,
+        *,
+        tenant_id: Id,
+        dialog_id: OrAny[Id] = ANY,
+        by: AgeBy = "update_time",
+        dry_run: bool = False,
+        tz: Zone = "UTC",
+        on_batch: Callable[[PurgeReport], None] | None = None,
+    ) -> PurgeReport:
+        """Delete a tenant's conversations, or a dialog's, that are older than an age or a date.
+
+        `older_than` is a timedelta, counted back from now by the server's clock, or the date or
+        instant itself, before which; `by` says whether since the last update or the creation.
+        `dry_run` counts and deletes nothing.
+
+        In batches of at most 500 conversations and some 10,000 messages, two round trips and
+        (outside `transaction`) one commit each; `on_batch` gets the report so far. When it fails
+        half-way, what was deleted stays deleted, and calling again goes on. It waits for no lock:
+        what somebody else holds is skipped, and a conversation that is written to meanwhile stays.
+        It reads the tenant's, or the dialog's, part of one index once.
+        """
+        before = await self._instant_before(older_than, tz)
+        report = PurgeReport(before=before, dry_run=dry_run)
+        last = None
+        while old := await self._conversations.find_old(
+            by=by,
+            tenant_id=tenant_id,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            before=before,
+            after=last,
+            limit=_CONVERSATIONS_AT_ONCE,
+            most_messages=_MESSAGES_AT_ONCE,
+            count_messages=dry_run,
+        ):
+            last = old[-1]
+            purged = (
+                Purged(len(old), sum(each.messages for each in old))
+                if dry_run
+                else await self._conversations.delete_old(
+                    by=by, tenant_id=tenant_id, ids=[each.id for each in old], before=before
+                )
+            )
+            report = report.model_copy(
+                update={
+                    "conversations": report.conversations + purged.conversations,
+                    "messages": report.messages + purged.messages,
+                    "skipped": report.skipped + len(old) - purged.conversations,
+                }
+            )
+            if on_batch is not None:
+                on_batch(report)
+        return report
+
+    async def _instant_before(self, older_than: Age, tz: str) -> datetime:
+        """Return the instant that what is old was before."""
+        if isinstance(older_than, timedelta):
+            now = await self._server.clock()
+            return now - min(older_than, now - EARLIEST)
+        since, _ = instants(older_than, None, tz)
+        return cast("datetime", since)  # it was given
+
+    # ------------------------------------------------------------------- move
+
+    async def export(
+        self, *, tenant_id: str, dialog_id: str | AnyType = ANY, user_id: str | AnyType = ANY
+    ) -> AsyncGenerator[Conversation]:
+        """Iterate over the whole conversations of a tenant, or of a dialog or user of it.
+
+        Each has its `dsl` and all messages, as they were at one moment, and goes into `load` as it
+        is. A tenant's come in the order of their ids, others by creation. Whatever is there from
+        the beginning to the end comes exactly once.
+
+        Raises InvalidInput at the first step. One round trip a page, of at most 500 conversations,
+        some 10,000 messages and 8 MiB, or one conversation; no locks, and no connection is held
+        between pages. It costs what it returns: the primary key serves a tenant, the index by
+        creation a dialog, that by user a user.
+        """
+        last = None
+        while page := await self._export_page(
+            tenant_id=tenant_id, dialog_id=dialog_id, user_id=user_id, after=last
+        ):
+            for conversation in page:
+                yield conversation
+            last = page[-1]
+
+    @validated
+    async def _export_page(
+        self,
+        *,
+        tenant_id: Id,
+        dialog_id: OrAny[Id],
+        user_id: OrAny[UserId],
+        after: Conversation | None,
+    ) -> list[Conversation]:
+        return await self._conversations.export(
+            tenant_id=tenant_id,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            user_id=UNSET if user_id is ANY else user_id,
+            after=after,
+            limit=_CONVERSATIONS_AT_ONCE,
+            most_messages=_MESSAGES_AT_ONCE,
+            most_bytes=_BYTES_AT_ONCE,
+        )
+
+    @validated
+    async def load(
+        self,
+        records: Records,
+        *,
+        tenant_id: Id,
+        on_refused: Callable[[int, AsyncSvcError], None] | None = None,
+    ) -> LoadReport:
+        """Store whole conversations: what `export` yields, records, or equal mappings.
+
+        A conversation that is there already is left as it is, so a load can be made again: it adds
+        nothing twice, and goes on where it was broken off. A record that is wrong raises
+        InvalidInput; one whose id is there, but not with these messages, raises AlreadyExists.
+        With `on_refused` either is handed to that, with the record's place from 0 on, and the rest
+        goes in. Nobody's clock but the server's fills in what a record does not say.
+
+        In batches of some 5,000 messages, each a transaction of its own (a savepoint within the
+        caller's) of five round trips, messages by COPY. It locks the new rows. It holds one batch
+        in memory, or one conversation where that is larger.
+        """
+        return await Load(self._executor, self._settings, tenant_id, on_refused).run(records)
 
     # ----------------------------------------------------------------- usage
 
@@ -631,13 +804,3 @@ def _body_hash(turn: Turn) -> bytes:
         name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) is not UNSET
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
-
-
-async def _all_batches(batch: Callable[[], Awaitable[Batch]]) -> int:
-    """Delete batch by batch, until one finds less than it may; return how many were deleted."""
-    deleted = 0
-    while True:
-        done = await batch()
-        deleted += done.deleted
-        if done.found < _DELETED_AT_ONCE:
-            return deleted

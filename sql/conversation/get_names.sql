@@ -1,8 +1,8 @@
 -- Id and name of one person's conversations in a dialog, newest first, :limit at most: what a
 -- sidebar shows.
 --
--- Locks: none. Index: conversation_created_idx, walked from its end until :limit rows of this
--- person are found.
+-- Locks: none. Index: conversation_exp_user_idx, walked from this person's newest conversation on;
+-- those in other dialogs are passed over.
 SELECT c.id, c.name
   FROM asyncsvc.conversation AS c
  WHERE c.tenant_id = :tenant_id

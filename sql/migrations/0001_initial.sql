@@ -44,6 +44,11 @@ CREATE INDEX conversation_updated_idx
 CREATE INDEX conversation_user_idx
     ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
 
+-- conversation/get_names, conversation/delete_by_user. Only rows that name somebody are in it.
+CREATE INDEX conversation_exp_user_idx
+    ON asyncsvc.conversation (tenant_id, exp_user_id, created_at, id)
+    WHERE exp_user_id IS NOT NULL;
+
 -- One row a message, so that an append costs the same however long the conversation is.
 -- seq is handed out under the conversation's row lock: ordered, and never used twice.
 CREATE TABLE asyncsvc.message (

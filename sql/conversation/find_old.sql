@@ -1,0 +1,39 @@
+-- The next conversations of a tenant, or of a dialog, that were created (by_create_time) or last
+-- updated (by_update_time) before an instant: :limit at most, behind the one that is named by its
+-- dialog, time and id. It reads only; conversation/delete_old deletes what it found. messages is
+-- the number of their messages where :count_messages asks for it, and 0 elsewhere.
+--
+-- A batch ends sooner where its conversations have more than :most_messages messages, though it
+-- always has the first, so that deleting one does not take long.
+--
+-- Locks: none. Index: conversation_created_idx or conversation_updated_idx, walked in its own
+-- order from the last one on; what is not old is passed by within the index.
+WITH old AS (
+    SELECT f.id, f.dialog_id, f.at, row_number() OVER () AS position,
+           sum(f.last_seq) OVER (ROWS UNBOUNDED PRECEDING) - f.last_seq AS messages_before
+      FROM (
+        SELECT c.id, c.dialog_id, c.last_seq
+             , c.created_at AS at                                                     --? by_create_time
+             , c.updated_at AS at                                                     --? by_update_time
+          FROM asyncsvc.conversation AS c
+         WHERE c.tenant_id = :tenant_id
+           AND c.dialog_id = :dialog_id                                               --? dialog_id
+           AND c.created_at < :before                                                 --? before, by_create_time
+           AND c.updated_at < :before                                                 --? before, by_update_time
+           AND (c.dialog_id, c.created_at, c.id) > (:after_dialog_id, :after_at, :after_id) --? after_dialog_id, after_at, after_id, by_create_time
+           AND (c.dialog_id, c.updated_at, c.id) > (:after_dialog_id, :after_at, :after_id) --? after_dialog_id, after_at, after_id, by_update_time
+         ORDER BY c.dialog_id, c.created_at, c.id                                     --? by_create_time
+         ORDER BY c.dialog_id, c.updated_at, c.id                                     --? by_update_time
+         LIMIT :limit
+      ) AS f
+)
+SELECT o.id, o.dialog_id, o.at,
+       CASE WHEN :count_messages::bool THEN (
+           SELECT count(*)
+             FROM asyncsvc.message AS m
+            WHERE m.tenant_id = :tenant_id
+              AND m.conversation_id = o.id)
+       ELSE 0 END AS messages
+  FROM old AS o
+ WHERE o.messages_before < :most_messages
+ ORDER BY o.position
