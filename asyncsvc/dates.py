@@ -61,6 +61,13 @@ def instants(
     return since, until
 
 
+def first_instant(field: str, value: date | datetime | str, tz: str) -> datetime:
+    """Return the first instant that a date names, in UTC. Raises InvalidInput as `instants`."""
+    local = zone(tz)
+    _bounds(field, value, local)
+    return _named(field, value, local)[0]
+
+
 def _bounds(
     field: str, value: date | datetime | str | None, local: tzinfo
 ) -> tuple[datetime | None, datetime | None]:

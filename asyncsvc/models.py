@@ -220,7 +220,7 @@ class ConversationRecord(Input):
 
     id: Id
     dialog_id: Id
-    messages: Sequence[MessageRecord]
+    messages: Annotated[list[MessageRecord], Field(strict=False)]
     user_id: UserId = ""
     exp_user_id: Id | None = None
     name: Name | None = None
@@ -243,7 +243,7 @@ class ConversationRecord(Input):
 
     @field_validator("messages")
     @classmethod
-    def _rise(cls, messages: Sequence[MessageRecord]) -> Sequence[MessageRecord]:
+    def _rise(cls, messages: list[MessageRecord]) -> list[MessageRecord]:
         seqs = _seqs(messages)
         if (
             any(after <= before for before, after in pairwise(seqs))

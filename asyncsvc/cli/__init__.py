@@ -10,7 +10,7 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = {"typer", "rich", "plotext"}
+_EXTRA = {"typer", "rich", "plotext", "ijson"}
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
-"""Reads conversations, one JSON object a line, plain or gzip, in constant memory.
+"""Reads conversations, one JSON object a line, plain or gzip, from a file or standard input.
 
-A line is `{"id", "messages": [{"role", "content", ...}]}`, and may have `user`, `created_at` (ISO
-8601), `name` and `tokens`. What else it has becomes the conversation's metadata, and what else a
-message has becomes its payload. A line that is wrong is handed on as a `BadLine`, and the reading
-goes on behind it; a file that cannot be read at all raises CommandError or OSError.
+A line is a `ConversationRecord` as JSON: at least `{"id", "messages": [{"role", "content"}]}`.
+`user` may stand for `user_id`, times are ISO 8601, `tenant_id` may name the tenant. What else a
+line has joins its `metadata`, and what else a message has joins its `payload`. A line that cannot
+be read is handed on with the reason, and the reading goes on behind it; a file that cannot be read
+at all raises CommandError or OSError.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import tempfile
@@ -18,60 +20,71 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import IO, Annotated, Any, Final, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import IO, Any, Final, cast
 
 from asyncsvc.cli.running import CommandError
-from asyncsvc.errors import InvalidInput
-from asyncsvc.inputs import invalid_input
-from asyncsvc.models import Message
+from asyncsvc.models import ConversationRecord, MessageRecord
 
 LONGEST: Final = 2**26
 """The most bytes of a line: no line can make the reader take all memory."""
-_FIRST_YEAR = 1900
-_GZIP = b"\x1f\x8b"
+_FIRST_YEAR: Final = 1900
+_GZIP: Final = b"\x1f\x8b"
+_PEEKED: Final = 64
+_RECORD: Final = frozenset(ConversationRecord.model_fields)
+_MESSAGE: Final = frozenset(MessageRecord.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationLine:
-    """A conversation as its line says it; None where the line says nothing."""
+class Item:
+    """A conversation as it was read: the fields of its record, or why there are none."""
 
     number: int
-    size: int
-    id: str
-    messages: tuple[Message, ...]
-    user: str | None
-    created_at: datetime | None
-    name: str | None
-    tokens: int | None
-    metadata: dict[str, Any] | None
+    fields: dict[str, Any]
+    size: int = 0
+    tenant_id: str | None = None
+    reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that is no conversation, and why."""
-
-    number: int
-    reason: str
+class UnreadableError(Exception):
+    """A line, or what stands for one, is no conversation; the text says why."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file of lines, which can be read more than once with `seek(0)`, also from a pipe."""
-    with path.open("rb") as raw, _seekable(raw) as file:
-        zipped = file.read(len(_GZIP)) == _GZIP
-        file.seek(0)
-        if path.suffix == ".gz" and not zipped:
-            raise CommandError(f"{path}: is not gzip, though its name ends in .gz")
-        if not zipped:
-            yield file
-            return
-        with gzip.GzipFile(fileobj=file) as unzipped:
-            try:
-                yield cast("IO[bytes]", unzipped)
-            except (EOFError, zlib.error, gzip.BadGzipFile):
-                raise CommandError(f"{path}: is damaged, or cut off: gzip cannot read it") from None
+def opened(source: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Lend what a stream holds, unzipped where it is gzip. `name` is for errors."""
+    if not beginning(source).startswith(_GZIP):
+        if name.endswith(".gz"):
+            raise CommandError(f"{name}: is not gzip, though its name ends in .gz")
+        yield source
+        return
+    with gzip.GzipFile(fileobj=source) as unzipped:
+        try:
+            yield cast("IO[bytes]", unzipped)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise CommandError(f"{name}: is damaged, or cut off: gzip cannot read it") from None
+
+
+def beginning(stream: IO[bytes]) -> bytes:
+    """Return the first bytes of a stream, and leave them in it."""
+    return cast("io.BufferedReader", stream).peek(_PEEKED)[:_PEEKED]
+
+
+@contextmanager
+def twice(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file of lines that can be read more than once with `seek(0)`, also from a pipe."""
+    with path.open("rb") as raw, _seekable(raw) as file, opened(file, str(path)) as lines:
+        yield lines
+
+
+@contextmanager
+def _seekable(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    if raw.seekable():
+        yield raw
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(raw, copy)
+        copy.seek(0)
+        yield cast("IO[bytes]", copy)
 
 
 def count(file: IO[bytes]) -> int:
@@ -83,24 +96,13 @@ def count(file: IO[bytes]) -> int:
     return number
 
 
-def conversations(file: IO[bytes], tz: tzinfo) -> Iterator[ConversationLine | BadLine]:
-    """Read all lines but empty ones. A `created_at` without an offset is a local time of `tz`."""
+def conversations(file: IO[bytes], tz: tzinfo) -> Iterator[Item]:
+    """Read all lines but empty ones. A time without an offset is a local time of `tz`."""
     for number, raw in _raw_lines(file):
         if len(raw) > LONGEST:
-            yield BadLine(number, f"is longer than {LONGEST // 2**20} MiB")
+            yield Item(number, {}, reason=f"is longer than {LONGEST // 2**20} MiB")
         elif raw.strip():
             yield _parsed(number, raw, tz)
-
-
-@contextmanager
-def _seekable(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    if raw.seekable():
-        yield raw
-        return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(raw, copy)
-        copy.seek(0)
-        yield copy
 
 
 def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -114,71 +116,77 @@ def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, raw
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
-
-    id: str
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    user: str | None = None
-    created_at: str | None = None
-    name: str | None = None
-    tokens: int | None = None
-
-
-def _parsed(number: int, raw: bytes, tz: tzinfo) -> ConversationLine | BadLine:
+def _parsed(number: int, raw: bytes, tz: tzinfo) -> Item:
     try:
-        record = _Record.model_validate(_decoded(raw))
-        return ConversationLine(
-            number=number,
-            size=len(raw),
-            id=record.id,
-            messages=tuple(_message(at, given) for at, given in enumerate(record.messages)),
-            user=record.user,
-            created_at=_instant(record.created_at, tz),
-            name=record.name,
-            tokens=record.tokens,
-            metadata=record.model_extra or None,
-        )
-    except ValidationError as error:
-        return BadLine(number, str(invalid_input(error)))
-    except (InvalidInput, _UnreadableError) as error:
-        return BadLine(number, str(error))
-
-
-class _UnreadableError(Exception):
-    pass
+        line = _decoded(raw)
+        tenant_id = line.pop("tenant_id", None)
+        record = _record(line, tz)
+    except UnreadableError as error:
+        return Item(number, {}, reason=str(error))
+    if not isinstance(tenant_id, str | None):
+        return Item(number, {}, reason="tenant_id: must be text")
+    return Item(number, record, len(raw), tenant_id)
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(raw.decode("utf-8-sig"))
+        line = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise _UnreadableError("is not UTF-8") from None
+        raise UnreadableError("is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _UnreadableError(f"is not JSON: {error.msg}, column {error.colno}") from None
+        raise UnreadableError(f"is not JSON: {error.msg}, column {error.colno}") from None
     except (ValueError, RecursionError):  # a number of thousands of digits, endless brackets
-        raise _UnreadableError("is not JSON that can be read") from None
-    if not isinstance(record, dict):
-        raise _UnreadableError("is not a JSON object")
+        raise UnreadableError("is not JSON that can be read") from None
+    if not isinstance(line, dict):
+        raise UnreadableError("is not a JSON object")
+    return line
+
+
+def _record(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
+    """Return the fields of a record; whether their values will do, the load finds out."""
+    if "user" in line:
+        if "user_id" in line:
+            raise UnreadableError("user: stands for user_id, which is there too")
+        line["user_id"] = line.pop("user")
+    record = _gathered(line, _RECORD, "metadata")
+    messages = record.get("messages")
+    if isinstance(messages, list):
+        record["messages"] = [
+            _message(at, given, tz) if isinstance(given, dict) else given
+            for at, given in enumerate(messages)
+        ]
+    for name in ("created_at", "updated_at"):
+        if isinstance(record.get(name), str):
+            record[name] = instant(record[name], tz, name)
     return record
 
 
-def _message(at: int, given: dict[str, Any]) -> Message:
-    known = {name: given.pop(name) for name in ("role", "content", "reference") if name in given}
-    try:
-        return Message(**known, payload=given)
-    except InvalidInput as error:
-        raise InvalidInput(f"messages.{at}.{error.field}", error.reason) from None
+def _message(at: int, given: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
+    message = _gathered(given, _MESSAGE, "payload")
+    if isinstance(time := message.get("created_at"), str):
+        message["created_at"] = instant(time, tz, f"messages.{at}.created_at")
+    return message
 
 
-def _instant(text: str | None, tz: tzinfo) -> datetime | None:
-    if text is None:
-        return None
+def _gathered(given: dict[str, Any], known: frozenset[str], into: str) -> dict[str, Any]:
+    """Move what is not known into one of the fields that are."""
+    if given.keys() <= known:
+        return given
+    unknown = given.keys() - known
+    rest = given.get(into)
+    if rest is not None and (not isinstance(rest, dict) or rest.keys() & unknown):
+        raise UnreadableError(f"{into}: cannot be joined by {', '.join(sorted(unknown))}")
+    kept = {name: value for name, value in given.items() if name in known}
+    return kept | {into: (rest or {}) | {name: given[name] for name in sorted(unknown)}}
+
+
+def instant(text: str, tz: tzinfo, name: str) -> datetime:
+    """Read a time that is ISO 8601, of `tz` where it has no offset. Raises UnreadableError."""
     try:
         moment = datetime.fromisoformat(text)
-        instant = (moment if moment.tzinfo else moment.replace(tzinfo=tz)).astimezone(UTC)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=tz)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _UnreadableError("created_at: must be ISO 8601, as 2026-11-22T10:00Z") from None
-    if instant.year < _FIRST_YEAR:
-        raise _UnreadableError(f"created_at: must not be before {_FIRST_YEAR}")
-    return instant
+        raise UnreadableError(f"{name}: must be ISO 8601, as 2026-11-22T10:00Z") from None
+    if moment.year < _FIRST_YEAR:
+        raise UnreadableError(f"{name}: must not be before {_FIRST_YEAR}")
+    return moment

@@ -71,6 +71,22 @@ async def connected(dsn: str | None, *, max_size: int = 4) -> AsyncIterator[Asyn
         yield svc
 
 
+def confirmed(question: str) -> bool:
+    """Ask a person. Raises CommandError where there is none to ask."""
+    if not sys.stdin.isatty():
+        raise CommandError(
+            "nothing is deleted without --yes where nobody can be asked", Exit.MISUSED
+        )
+    # The event loop would wait for the answer before it looked at Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(plain(question), err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def this_command() -> str:
     """Return what starts this program again, for a shell."""
     script = Path(sys.argv[0])

@@ -22,17 +22,17 @@ class Step:
 
     did: str = ""
 
-    def advance(self) -> None:
-        """Move the progress bar on by one, where there is one."""
+    def advance(self, count: int) -> None:
+        """Move the progress bar on, where there is one."""
 
 
 @dataclass(slots=True)
 class _Counted(Step):
     progress: Progress | None = None
 
-    def advance(self) -> None:
+    def advance(self, count: int) -> None:
         if self.progress is not None:
-            self.progress.advance(self.progress.task_ids[0])
+            self.progress.advance(self.progress.task_ids[0], count)
 
 
 @contextmanager

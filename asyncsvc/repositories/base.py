@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 _EXPONENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)')
+_SPECIAL: Final = re.compile(r"[\\\n\r\t]")
+_BACKSLASHED: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class Repository:
@@ -52,18 +54,16 @@ def _written_out(match: re.Match[str]) -> str:
     return match[0] if match["number"] is None else f"{Decimal(match[0]):f}.0"
 
 
-def copy_line(*values: str | None) -> str:
-    r"""Write a row in the text format of COPY: tabs between values, `\N` for NULL.
+def copied(text: str) -> str:
+    """Write a text as COPY reads it in its text format.
 
     https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
     """
-    return "\t".join("\\N" if value is None else _escaped(value) for value in values) + "\n"
+    return _SPECIAL.sub(_backslashed, text) if _SPECIAL.search(text) else text
 
 
-def _escaped(text: str) -> str:
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+def _backslashed(match: re.Match[str]) -> str:
+    return _BACKSLASHED[match[0]]
 
 
 def columns(row: Row, *, without: Iterable[str]) -> Mapping[str, Any]:

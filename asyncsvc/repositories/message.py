@@ -7,8 +7,9 @@ from datetime import datetime
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import MessageRecord, StoredMessage
-from asyncsvc.repositories.base import Repository, copy_line, to_json
+from asyncsvc.repositories.base import Repository, copied, to_json
 
+_NULL = "\\N"
 _COLUMNS = (
     "tenant_id",
     "conversation_id",
@@ -56,25 +57,20 @@ class MessageRepository(Repository):
         await self._rows("prepare_copy")
 
     async def copy(
-        self, *, tenant_id: str, messages: Iterable[tuple[str, int, MessageRecord, datetime]]
+        self,
+        *,
+        tenant_id: str,
+        conversations: Iterable[tuple[str, Iterable[tuple[int, MessageRecord, datetime]]]],
     ) -> int:
-        """Store messages, each with its conversation, seq and time; return how many.
+        """Store the messages of conversations, each with its seq and time; return how many.
 
         It is COPY, whose text the driver writes: the one statement without a file.
         """
         lines = "".join(
-            copy_line(
-                tenant_id,
-                id,
-                str(seq),
-                message.role,
-                message.content,
-                to_json(message.payload) if message.payload else "{}",
-                to_json(message.reference),
-                None if message.thumb is None else str(message.thumb),
-                str(created_at),
-            )
-            for id, seq, message, created_at in messages
+            _line(prefix, *message)
+            for id, messages in conversations
+            for prefix in (f"{copied(tenant_id)}\t{copied(id)}",)
+            for message in messages
         )
         return await self._executor.copy(
             "message/copy", table="message", columns=_COLUMNS, data=lines.encode()
@@ -115,3 +111,14 @@ class MessageRepository(Repository):
         if not rows:
             return None
         return [StoredMessage(**row) for row in rows if row["seq"] is not None]
+
+
+def _line(prefix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:
+    """Write a message as a line of COPY's text format, tabs between its values."""
+    payload = copied(to_json(message.payload) or "") if message.payload else "{}"
+    reference = to_json(message.reference)
+    return (
+        f"{prefix}\t{seq}\t{copied(message.role)}\t{copied(message.content)}\t{payload}\t"
+        f"{_NULL if reference is None else copied(reference)}\t"
+        f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\n"
+    )

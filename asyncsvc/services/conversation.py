@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 from asyncsvc import paging
-from asyncsvc.dates import bucket_start, instants, zone
+from asyncsvc.dates import bucket_start, first_instant, instants, zone
 from asyncsvc.errors import (
     AlreadyExists,
     AsyncSvcError,
@@ -629,8 +629,7 @@ class API4ConversationService(CommonService):
         if isinstance(older_than, timedelta):
             now = await self._server.clock()
             return now - min(older_than, now - EARLIEST)
-        since, _ = instants(older_than, None, tz)
-        return cast("datetime", since)  # it was given
+        return first_instant("older_than", older_than, tz)
 
     # ------------------------------------------------------------------- move
 

@@ -7,7 +7,7 @@ made again, it finds these there and goes on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -126,14 +126,7 @@ class Load:
                 tenant_id=self._tenant_id,
                 records=[_row(record) for record in batch.records.values()],
             )
-            messages = await MessageRepository(executor).copy(
-                tenant_id=self._tenant_id,
-                messages=(
-                    (id, *message)
-                    for id, created_at in created.items()
-                    for message in _dated(batch.records[id], created_at)
-                ),
-            )
+            messages = await self._copy(executor, batch, created) if created else 0
         there = [record for id, record in batch.records.items() if id not in created]
         differing = await self._differing(there)
         for id in differing:
@@ -143,6 +136,16 @@ class Load:
             )
         return LoadReport(
             conversations=len(created), messages=messages, present=len(there) - len(differing)
+        )
+
+    async def _copy(
+        self, executor: Executor, batch: _Batch, created: Mapping[str, datetime]
+    ) -> int:
+        return await MessageRepository(executor).copy(
+            tenant_id=self._tenant_id,
+            conversations=(
+                (id, _dated(batch.records[id], created_at)) for id, created_at in created.items()
+            ),
         )
 
     async def _differing(self, there: Sequence[ConversationRecord]) -> list[str]:
@@ -190,7 +193,7 @@ def _row(record: ConversationRecord) -> dict[str, object]:
         "thumb_up": thumbs.count(1),
         "thumb_down": thumbs.count(-1),
     }
-    return columns(record.model_copy(update={"messages": (), **known})) | counted
+    return columns(record.model_copy(update={"messages": [], **known})) | counted
 
 
 def _dated(

@@ -6,6 +6,7 @@ import atexit
 import shlex
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from rich.text import Text
 
 from asyncsvc import embedded
 from asyncsvc.cli.drawing import Column, around, bars, beside, console, in_blocks, plain, table
-from asyncsvc.cli.lines import conversations, count, opened
-from asyncsvc.cli.loading import Loader, LoadReport
+from asyncsvc.cli.inventing import Inventor
+from asyncsvc.cli.lines import conversations, count, twice
+from asyncsvc.cli.loading import Loader, Refusal
+from asyncsvc.cli.printing import many
 from asyncsvc.cli.running import CommandError, run, this_command
 from asyncsvc.cli.steps import note, step
 from asyncsvc.client import AsyncSvc, connect
 from asyncsvc.dates import zone
-from asyncsvc.models import Conversation, StoredMessage, UsageBucket
+from asyncsvc.models import Conversation, LoadReport, StoredMessage, UsageBucket
 
 TENANT: Final = "demo"
 DIALOG: Final = "assistant"
@@ -37,6 +40,7 @@ _HITS: Final = 4
 _READ_AT_ONCE: Final = 1_000
 _LONGEST_CELL: Final = 400
 _LONGEST_ID: Final = 12
+_BAD_SHOWN: Final = 5
 _ROOMY: Final = 96
 _NARROW: Final = 64
 _LOADING_OPTIONS: Final = {"synchronous_commit": "off", "gin_pending_list_limit": "64MB"}
@@ -141,19 +145,18 @@ def _refuse_missing(directory: Path) -> None:
 async def _demo(options: _Options) -> None:
     path = options.source or SAMPLE
     local = zone(options.tz)
-    with opened(path) as file:
+    with twice(path) as file:
         lines = count(file)
         if not lines:
             raise CommandError(f"{path}: is empty")
         async with _database(options) as dsn, _connected(options, dsn) as svc:
             await _migrate(svc)
             await _try_token(svc)
-            report = await _load(svc, file, lines, local)
-            _report(report)
+            report, words = await _load(svc, file, lines, local)
             if not report.conversations + report.present:
                 raise CommandError(f"{path}: none of its lines is a conversation")
             listed = await _list(svc, local)
-            await _find(svc, options.find or _default_word(options, report))
+            await _find(svc, options.find or _default_word(options, words))
             newest = min(listed[0].created_at, datetime.now(UTC))
             await _draw_stats(svc, options.tz, newest.astimezone(local).date())
 
@@ -265,7 +268,10 @@ async def _try_token(svc: AsyncSvc) -> None:
         done.did = f"{token.hint}… issued, verified and revoked again"
 
 
-async def _load(svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo) -> LoadReport:
+async def _load(
+    svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo
+) -> tuple[LoadReport, Counter[str]]:
+    """Load all lines; return what went in, and the words that are in it."""
     now = datetime.now(UTC)
     first_day = now.astimezone(local).date() - timedelta(days=_DAYS - 1)
     since = datetime.combine(first_day, time(), local).astimezone(UTC)
@@ -273,36 +279,36 @@ async def _load(svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo) -> Lo
     def invent_time(number: int) -> datetime:
         return since + (now - since) * min(number / lines, 1.0)
 
+    inventor, bad = Inventor(DIALOG, invent_time), list[Refusal]()
+
+    def refuse(refusal: Refusal) -> None:
+        bad.append(refusal)
+        bad.sort(key=lambda refusal: refusal.number)
+        del bad[_BAD_SHOWN:]
+
     with step("load", "loading", total=lines) as done:
-        loader = Loader(svc, TENANT, DIALOG, invent_time, done.advance)
+        loader = Loader(svc, TENANT, inventor.fill, refuse, done.advance)
         report = await loader.load(conversations(file, local))
         done.did = _loaded(report)
-    return report
+    _print_load(report, inventor.invented, bad)
+    return report, inventor.words
 
 
 def _loaded(report: LoadReport) -> str:
-    new = f"{_many(report.conversations, 'conversation')}, {_many(report.messages, 'message')}"
+    new = f"{many(report.conversations, 'conversation')}, {many(report.messages, 'message')}"
     if not report.present:
         return new
-    present = f"{_many(report.present, 'conversation')} there already"
-    return (
-        f"{new}; {present}"
-        if report.conversations or report.messages
-        else f"nothing new: {present}"
-    )
+    present = f"{many(report.present, 'conversation')} there already"
+    return f"{new}; {present}" if report.conversations else f"nothing new: {present}"
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _report(report: LoadReport) -> None:
-    if report.invented and report.conversations:
-        note(f"invented, as the lines do not say: {', '.join(sorted(report.invented))}")
-    for line in sorted(report.bad, key=lambda line: line.number):
+def _print_load(report: LoadReport, invented: set[str], bad: Sequence[Refusal]) -> None:
+    if invented and report.conversations:
+        note(f"invented, as the lines do not say: {', '.join(sorted(invented))}")
+    for line in bad:
         note(f"bad line {line.number}: {plain(line.reason)}", style="yellow")
-    if report.bad_count > len(report.bad):
-        note(f"and {_many(report.bad_count - len(report.bad), 'more bad line')}", style="yellow")
+    if report.refused > len(bad):
+        note(f"and {many(report.refused - len(bad), 'more bad line')}", style="yellow")
 
 
 async def _list(svc: AsyncSvc, local: tzinfo) -> list[Conversation]:
@@ -311,7 +317,7 @@ async def _list(svc: AsyncSvc, local: tzinfo) -> list[Conversation]:
             DIALOG, TENANT, items_per_page=_LISTED, include_dsl=False
         )
         first = [await _first_message(svc, found.id) for found in page.items]
-        done.did = f"the newest {len(page.items)} of {_many(page.total or 0, 'conversation')}"
+        done.did = f"the newest {len(page.items)} of {many(page.total or 0, 'conversation')}"
     rows = [
         (
             _short(found.id),
@@ -340,10 +346,10 @@ async def _first_message(svc: AsyncSvc, id: str) -> str:
     return messages[0].content[:_LONGEST_CELL] if messages else ""
 
 
-def _default_word(options: _Options, report: LoadReport) -> str | None:
+def _default_word(options: _Options, words: Counter[str]) -> str | None:
     if options.source is None:
         return SAMPLE_WORD
-    return next((word for word, _ in report.words.most_common(1)), None)
+    return next((word for word, _ in words.most_common(1)), None)
 
 
 async def _find(svc: AsyncSvc, word: str | None) -> None:
@@ -354,7 +360,7 @@ async def _find(svc: AsyncSvc, word: str | None) -> None:
             DIALOG, TENANT, items_per_page=_HITS, keywords=word, include_dsl=False
         )
         hits = [(found, await _hit(svc, found.id, word)) for found in page.items]
-        done.did = f"“{plain(word)}” occurs in {_many(page.total or 0, 'conversation')}"
+        done.did = f"“{plain(word)}” occurs in {many(page.total or 0, 'conversation')}"
     rows = [
         (_titled(found) or _short(found.id), message.role, around(message.content, word))
         for found, message in hits
@@ -385,7 +391,7 @@ async def _draw_stats(svc: AsyncSvc, tz: str, last_day: date) -> None:
         )
         total = sum(bucket.pv for bucket in buckets)
         tokens = sum(bucket.tokens for bucket in buckets)
-        done.did = f"{_many(total, 'conversation')}, {_many(tokens, 'token')} in {_DAYS} days"
+        done.did = f"{many(total, 'conversation')}, {many(tokens, 'token')} in {_DAYS} days"
     columns = (
         Column(f"{last_day:%Y}"),
         *(Column(name, right=True) for name in ("pv", "uv", "rounds", "tokens")),

@@ -1,0 +1,374 @@
+"""Loading and exporting whole conversations: nothing lost, nothing twice, nothing changed."""
+
+import asyncio
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import asyncsvc
+from asyncsvc import (
+    AlreadyExists,
+    Conversation,
+    ConversationRecord,
+    InvalidInput,
+    LoadReport,
+    Message,
+    MessageRecord,
+    Settings,
+    Turn,
+)
+from asyncsvc.services import conversation as service
+from asyncsvc.services import loading
+
+NOW = datetime(2026, 11, 22, 10, 30, 0, 123456, tzinfo=UTC)
+NASTY = "a\\b\tc\nd\re\x08\x0b\x0c \\N \\. 'q' \"d\" $1 %s {}   你好 🦄 é"
+
+
+def record(id: str, *contents: str, **more: object) -> dict[str, object]:
+    messages = [{"role": "user", "content": content} for content in contents]
+    return {"id": id, "dialog_id": "d", "messages": messages} | more
+
+
+async def exported(svc, tenant_id: str = "acme", **of: object) -> list[Conversation]:
+    return [item async for item in svc.conversations.export(tenant_id=tenant_id, **of)]
+
+
+def moved(conversations: list[Conversation], tenant_id: str) -> list[Conversation]:
+    return [item.model_copy(update={"tenant_id": tenant_id}) for item in conversations]
+
+
+async def test_a_record_carries_every_column(svc):
+    full = ConversationRecord(
+        id="a",
+        dialog_id="d",
+        user_id="u",
+        exp_user_id="e",
+        name=NASTY,
+        source="s",
+        dsl={"x": [1, 2.5, None, "\\"]},
+        version_title="v",
+        metadata={"k": NASTY},
+        errors="err\tor",
+        round=7,
+        tokens=2**40,
+        duration=12345678.901234,
+        last_seq=9,
+        created_at=NOW,
+        updated_at=NOW + timedelta(days=2),
+        messages=[
+            MessageRecord(role="user", content=NASTY, payload={"p": NASTY}, reference=[NASTY, 1]),
+            MessageRecord(role="tool", content="", seq=5, thumb=1, created_at=NOW),
+            MessageRecord(role="assistant", content="\\.", seq=8, thumb=-1, payload={}),
+        ],
+    )
+    report = await svc.conversations.load([full], tenant_id="acme")
+    assert report == LoadReport(conversations=1, messages=3)
+    (stored,) = await exported(svc)
+    for name in ConversationRecord.model_fields.keys() - {"messages"}:
+        assert getattr(stored, name) == getattr(full, name), name
+    assert (stored.thumb_up, stored.thumb_down) == (1, 1)
+    assert [message.seq for message in stored.messages] == [1, 5, 8]
+    for given, message in zip(full.messages, stored.messages, strict=True):
+        for name in ("role", "content", "payload", "reference", "thumb"):
+            assert getattr(message, name) == getattr(given, name), name
+    assert {message.created_at for message in stored.messages} == {NOW}
+
+
+async def test_what_a_record_does_not_say_is_filled_in(svc):
+    later = NOW + timedelta(hours=1)
+    dated = record("a", "one", "two", "three")
+    dated["messages"][1]["created_at"] = NOW
+    dated["messages"][2]["created_at"] = later
+    dated["messages"][2]["role"] = "assistant"
+    before = await svc.conversations.create(tenant_id="t", dialog_id="d")
+    await svc.conversations.load([dated, record("b", "x"), record("c")], tenant_id="acme")
+    a, b, c = await exported(svc)
+    assert (a.created_at, a.updated_at, a.round, a.last_seq) == (NOW, later, 2, 3)
+    assert [message.created_at for message in a.messages] == [NOW, NOW, later]
+    assert b.created_at >= before.created_at
+    assert b.messages[0].created_at == b.created_at == b.updated_at
+    assert (c.messages, c.last_seq, c.round, c.user_id) == ((), 0, 0, "")
+
+
+async def test_an_export_goes_into_a_load_as_it_is(svc):
+    turn = Turn(messages=[Message(role="user", content=NASTY), Message(role="a", content="b")])
+    for number in range(30):
+        id = f"c{number}"
+        await svc.conversations.create(
+            tenant_id="acme", dialog_id=f"d{number % 2}", user_id=f"u{number % 3}", id=id,
+            dsl=[number], metadata={"n": number / 7},
+        )  # fmt: skip
+        for _ in range(number % 5):
+            await svc.conversations.append_message(id, turn, tenant_id="acme")
+    await svc.conversations.set_feedback("c4", 2, -1, tenant_id="acme")
+    await svc.conversations.delete_message("c4", 5, tenant_id="acme")
+    await svc.conversations.pop_message("c9", tenant_id="acme")
+
+    report = await svc.conversations.load(
+        svc.conversations.export(tenant_id="acme"), tenant_id="copy"
+    )
+
+    assert report.conversations == 30
+    assert await exported(svc, "copy") == moved(await exported(svc), "copy")
+    await svc.conversations.append_message("c4", turn, tenant_id="copy")  # and it goes on
+
+
+async def test_an_export_is_of_a_tenant_a_dialog_or_a_user(svc):
+    for number in range(12):
+        await svc.conversations.create(
+            tenant_id="acme", dialog_id=f"d{number % 2}", user_id=f"u{number % 3}",
+            id=f"{number:02}", created_at=NOW - timedelta(days=number // 2),
+        )  # fmt: skip
+    await svc.conversations.create(tenant_id="other", dialog_id="d0", user_id="u0")
+
+    async def ids(**of: object) -> list[str]:
+        return [item.id for item in await exported(svc, **of)]
+
+    assert await ids() == [f"{number:02}" for number in range(12)]
+    assert await ids(dialog_id="d0") == ["10", "08", "06", "04", "02", "00"]
+    assert await ids(user_id="u1") == ["10", "07", "04", "01"]
+    assert await ids(user_id="u1", dialog_id="d1") == ["07", "01"]
+    assert await ids(user_id="") == []
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"_CONVERSATIONS_AT_ONCE": 2},
+        {"_MESSAGES_AT_ONCE": 3},
+        {"_BYTES_AT_ONCE": 200},
+        {"_BYTES_AT_ONCE": 1},
+    ],
+)
+@pytest.mark.parametrize("of", [{}, {"dialog_id": "d"}, {"user_id": "u"}])
+async def test_pages_of_an_export_lose_nothing_and_repeat_nothing(svc, monkeypatch, limits, of):
+    records = [
+        record(f"{n:02}", *("x" * (n * 7 % 90) for _ in range(n % 6)), user_id="u", created_at=NOW)
+        for n in range(25)
+    ]
+    await svc.conversations.load(records, tenant_id="acme")
+    for name, value in limits.items():
+        monkeypatch.setattr(service, name, value)
+    found = await exported(svc, **of)
+    assert [(item.id, len(item.messages)) for item in found] == [
+        (f"{n:02}", n % 6) for n in range(25)
+    ]
+
+
+async def test_a_page_of_an_export_is_bounded_by_what_it_holds(dsn):
+    pages: list[int] = []
+
+    def watch(name: str, seconds: float, rows: int, error: object) -> None:
+        if name == "conversation/export":
+            pages.append(rows)
+
+    async with asyncsvc.connect(dsn, settings=Settings(on_query=watch)) as svc:
+        big = record("big", *("y" * 2**20 for _ in range(20)))
+        small = [record(f"s{n}", "x") for n in range(5)]
+        many = [record(f"t{n:02}", *("x" for _ in range(999))) for n in range(15)]
+        await svc.conversations.load([big, *small, *many], tenant_id="acme")
+        assert len(await exported(svc)) == 21
+    assert pages == [1, 16, 4, 0]  # 20 MiB; then until 10,000 messages are passed
+
+
+async def test_a_load_again_adds_nothing(svc):
+    records = [record(f"{n}", "one", "two") for n in range(20)]
+    await svc.conversations.load(records[:7], tenant_id="acme")
+    first = await exported(svc)
+    report = await svc.conversations.load(records, tenant_id="acme")
+    assert report == LoadReport(conversations=13, messages=26, present=7)
+    assert await svc.conversations.load(records, tenant_id="acme") == LoadReport(present=20)
+    assert [item for item in await exported(svc) if item in first] == first
+
+
+async def test_a_conversation_that_went_on_is_present_one_that_differs_is_refused(svc):
+    await svc.conversations.load([record("a", "one"), record("b", "one")], tenant_id="acme")
+    turn = {"messages": [{"role": "user", "content": "two"}]}
+    await svc.conversations.append_message("a", turn, tenant_id="acme")
+    again = [record("a", "one"), record("b", "one", "two"), record("a", "other"), record("a")]
+    refused: list[tuple[int, str]] = []
+
+    report = await svc.conversations.load(
+        again,
+        tenant_id="acme",
+        on_refused=lambda place, error: refused.append((place, type(error).__name__)),
+    )
+
+    assert report == LoadReport(present=2, refused=2)
+    assert refused == [(1, "AlreadyExists"), (2, "AlreadyExists")]
+    with pytest.raises(AlreadyExists, match="other messages"):
+        await svc.conversations.load(again, tenant_id="acme")
+    assert [item.last_seq for item in await exported(svc)] == [2, 1]
+
+
+WRONG = [
+    ({"id": ""}, "id"),
+    ({"id": None}, "id"),
+    ({"dialog_id": "x" * 129}, "dialog_id"),
+    ({"messages": None}, "messages"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": "a\x00"}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": "x" * (2**20 + 1)}]}, "messages.0.content"),
+    ({"messages": [{"role": "u", "content": "", "thumb": 2}]}, "messages.0.thumb"),
+    ({"messages": [{"role": "u", "content": "", "seq": 0}]}, "messages.0.seq"),
+    (
+        {"messages": [{"role": "u", "content": "", "payload": {"a": "\ud800"}}]},
+        "messages.0.payload",
+    ),
+    ({"messages": [{"role": "u", "content": "", "created_at": "2026"}]}, "messages.0.created_at"),
+    ({"messages": [{"role": "u", "content": "", "seq": 3}] * 2}, "messages"),
+    ({"messages": [{"role": "u", "content": "", "seq": 3}], "last_seq": 2}, "last_seq"),
+    ({"tokens": -1}, "tokens"),
+    ({"duration": float("nan")}, "duration"),
+    ({"created_at": NOW.replace(tzinfo=None)}, "created_at"),
+    ({"metadata": [1]}, "metadata"),
+    ({"nonsense": 1}, "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "field"), WRONG)
+async def test_a_wrong_record_is_refused_and_the_rest_goes_in(svc, wrong, field):
+    refused: list[tuple[int, InvalidInput]] = []
+    records = [record("a", "one"), record("b", "x") | wrong, record("c", "three")]
+    report = await svc.conversations.load(
+        records, tenant_id="acme", on_refused=lambda *refusal: refused.append(refusal)
+    )
+    assert report == LoadReport(conversations=2, messages=2, refused=1)
+    ((place, error),) = refused
+    assert (place, error.field) == (1, field)
+    with pytest.raises(InvalidInput) as caught:
+        await svc.conversations.load(records, tenant_id="acme")
+    assert caught.value.field == f"records.1.{field}"
+
+
+async def test_records_come_from_any_iterable(svc):
+    async def trickle():
+        for n in range(3):
+            await asyncio.sleep(0)
+            yield record(f"a{n}", "x")
+
+    assert (await svc.conversations.load(trickle(), tenant_id="acme")).conversations == 3
+    some = (record(f"b{n}", "x") for n in range(4))
+    assert (await svc.conversations.load(some, tenant_id="acme")).conversations == 4
+    assert await svc.conversations.load([], tenant_id="acme") == LoadReport()
+    without = (await svc.conversations.get_list("d", "acme")).items
+    with pytest.raises(InvalidInput, match=r"records\.0\.messages"):
+        await svc.conversations.load(without, tenant_id="copy")
+
+
+@pytest.mark.parametrize("limits", [{"MESSAGES_AT_ONCE": 4}, {"_CHARACTERS_AT_ONCE": 10}])
+async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limits):
+    for name, value in limits.items():
+        monkeypatch.setattr(loading, name, value)
+    records = [record(f"{n:03}", "one", "two") for n in range(60)]
+    reports = await asyncio.gather(
+        *(svc.conversations.load(records[::step], tenant_id="acme") for step in (1, -1, 1, -1))
+    )
+    total = sum(reports, LoadReport())
+    assert total == LoadReport(conversations=60, messages=120, present=180)
+    assert [item.last_seq for item in await exported(svc)] == [2] * 60
+
+
+async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatch):
+    monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 10)
+    records = [record(f"{n:03}", "one", "two") for n in range(50)]
+
+    def breaking():
+        yield from records[:31]
+        raise RuntimeError("the source is gone")
+
+    with pytest.raises(RuntimeError, match="gone"):
+        await svc.conversations.load(breaking(), tenant_id="acme")
+    left = await exported(svc)
+    assert 20 < len(left) < 31
+    assert {len(item.messages) for item in left} == {2}
+    report = await svc.conversations.load(records, tenant_id="acme")
+    assert (report.present, report.conversations) == (len(left), 50 - len(left))
+
+
+async def test_a_load_that_is_cancelled_anywhere_can_be_made_again(svc, monkeypatch):
+    monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 6)
+    records = [record(f"{n:03}", "one", "two") for n in range(24)]
+    for delay in itertools.count(0):
+        task = asyncio.create_task(svc.conversations.load(records, tenant_id=f"t{delay}"))
+        await asyncio.sleep(delay * 0.004)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        assert {len(item.messages) for item in await exported(svc, f"t{delay}")} <= {2}
+        await svc.conversations.load(records, tenant_id=f"t{delay}")
+        assert len(await exported(svc, f"t{delay}")) == 24
+        if isinstance(outcome, LoadReport):
+            break
+
+
+async def test_inside_a_transaction_it_is_all_or_nothing_and_leaves_no_setting(svc, pool):
+    show = "SELECT current_setting('work_mem'), current_setting('gin_pending_list_limit')"
+    async with pool.acquire() as connection, connection.transaction():
+        before = await connection.fetchrow(show)
+        mine = svc.on(connection)
+        await mine.conversations.load([record("a", "x")], tenant_id="acme")
+        assert await connection.fetchrow(show) == before
+        assert len(await exported(mine)) == 1
+        assert await exported(svc) == []
+    with pytest.raises(RuntimeError):
+        async with svc.transaction() as tx:
+            await tx.conversations.load([record("b", "x")], tenant_id="acme")
+            raise RuntimeError
+    assert [item.id for item in await exported(svc)] == ["a"]
+
+
+async def test_a_load_minds_no_codec_of_the_connection(svc, pool):
+    async with pool.acquire() as connection:
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=lambda _: 1 / 0, decoder=lambda _: 1 / 0
+        )
+        mine = svc.on(connection)
+        given = record("a", "x", metadata={"a": 1})
+        given["messages"][0]["payload"] = {"b": [2]}
+        await mine.conversations.load([given], tenant_id="acme")
+        (stored,) = await exported(mine)
+        await connection.reset_type_codec("jsonb", schema="pg_catalog")
+    assert (stored.metadata, stored.messages[0].payload) == ({"a": 1}, {"b": [2]})
+
+
+async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkeypatch):
+    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 3)
+    stay = {f"{n:03}" for n in range(0, 40, 2)}
+    await svc.conversations.load([record(id, "x") for id in sorted(stay)], tenant_id="acme")
+    seen: list[str] = []
+    turn = {"messages": [{"role": "user", "content": "more"}]}
+    async for item in svc.conversations.export(tenant_id="acme", dialog_id="d"):
+        seen.append(item.id)
+        assert item.last_seq == len(item.messages)
+        await svc.conversations.append_message(item.id, turn, tenant_id="acme")
+        new = f"{int(item.id) + 1:03}"
+        if new not in seen and len(seen) < 30:
+            await svc.conversations.load([record(new, "y", created_at=NOW)], tenant_id="acme")
+    assert len(seen) == len(set(seen))
+    assert stay <= set(seen)
+
+
+async def test_an_export_of_wrong_ids_is_refused(svc):
+    for of in ({"tenant_id": ""}, {"tenant_id": "t", "dialog_id": "x" * 129}):
+        with pytest.raises(InvalidInput):
+            await anext(svc.conversations.export(**of))
+
+
+async def test_the_round_trips_of_a_load(dsn):
+    names: list[str] = []
+
+    def watch(name: str, seconds: float, rows: int, error: object) -> None:
+        names.append(name)
+
+    async with asyncsvc.connect(dsn, settings=Settings(on_query=watch)) as svc:
+        await svc.conversations.load([record("a", "x")], tenant_id="acme")
+        await svc.conversations.load([record("a", "x")], tenant_id="acme")
+    assert names == [
+        "message/prepare_copy",
+        "conversation/load",
+        "message/copy",
+        "message/prepare_copy",
+        "conversation/load",
+        "message/digests",
+    ]
