@@ -208,20 +208,17 @@ async def test_erase_takes_what_is_created_meanwhile(svc, monkeypatch):
     await svc.conversations.load(
         [record(f"{n}", 1, user_id="ann") for n in range(9)], tenant_id="acme"
     )
-    created = asyncio.Event()
+    repository = svc.conversations._conversations
+    delete, batches = repository.delete_by_user, []
 
-    def on_batch(_: object) -> None:
-        if not created.is_set():
-            created.set()
-            tasks.append(
-                asyncio.ensure_future(
-                    svc.conversations.create(tenant_id="acme", dialog_id="d", user_id="ann")
-                )
-            )
+    async def delete_and_create(**parameters: object):
+        batches.append(await delete(**parameters))
+        if len(batches) == 3:  # what was there is gone now
+            await svc.conversations.create(tenant_id="acme", dialog_id="d", user_id="ann")
+        return batches[-1]
 
-    tasks: list[asyncio.Future[object]] = []
-    receipt = await svc.conversations.delete_by_user("ann", tenant_id="acme", on_batch=on_batch)
-    await asyncio.gather(*tasks)
+    monkeypatch.setattr(repository, "delete_by_user", delete_and_create)
+    receipt = await svc.conversations.delete_by_user("ann", tenant_id="acme")
     assert receipt.conversations == 10
     assert await ids(svc) == []
 

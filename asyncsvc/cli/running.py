@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -101,15 +102,20 @@ def this_command() -> str:
 async def _cancelled_by_signals(
     work: Coroutine[None, None, Exit | None], signals: list[int]
 ) -> Exit | None:
-    task = asyncio.current_task()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def cancel(number: int) -> None:
         signals.append(number)
         if task is not None:
             task.cancel()
 
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # asyncpg leaves a future behind for a connection whose opening was cancelled.
+        if task is None or not task.cancelling():
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(report)
     if sys.platform != "win32":
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so be it
                 loop.add_signal_handler(number, cancel, number)

@@ -626,6 +626,7 @@ class API4ConversationService(CommonService):
 
     async def _instant_before(self, older_than: Age, tz: str) -> datetime:
         """Return the instant that what is old was before."""
+        zone(tz)  # checked, whether it is needed or not
         if isinstance(older_than, timedelta):
             now = await self._server.clock()
             return now - min(older_than, now - EARLIEST)
