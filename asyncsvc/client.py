@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from asyncsvc import migrations
+from asyncsvc import explaining, migrations
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 from asyncsvc.executor import ConnectionExecutor, Executor, PoolExecutor, translated
-from asyncsvc.models import Migration
+from asyncsvc.models import Migration, Plan
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
 
@@ -89,6 +89,27 @@ class AsyncSvc(Services):
     async def check(self) -> None:
         """Raise MigrationError unless the schema is up to date. As `pending`, it only reads."""
         await migrations.check(self._executor)
+
+    async def explain(
+        self,
+        name: str,
+        *,
+        present: Collection[str] = (),
+        values: Mapping[str, object] | None = None,
+    ) -> Plan:
+        r"""Return PostgreSQL's plan for a statement of `sql/`, as "conversation/get_list".
+
+        `present` names the flags and optional parameters of the variant, and one order; without an
+        order it is the first in the file. `values` are for parameters, which are then present; text
+        is converted to the parameter's type: times as ISO 8601, lists as JSON, bytes as `\x0a`.
+        A parameter without a value gets one of its type.
+
+        Nothing is executed. Raises InvalidInput for what the statement does not have, for a wrong
+        value, and for commands that have no plan, such as DDL. At most three round trips.
+        """
+        return await explaining.explain(
+            self._executor, self._settings, name, present, {} if values is None else values
+        )
 
     def _patient(self) -> Executor:
         """Return an executor whose statements may take long: building an index does."""

@@ -116,6 +116,25 @@ class Executor(abc.ABC):
                 watched.rows = int(done.removeprefix("COPY "))
             return watched.rows
 
+    async def parameter_types(self, query: Query) -> list[str]:
+        """Return PostgreSQL's name of each parameter's type, as `int4` or `text[]`.
+
+        One or two round trips; nothing is executed.
+        """
+        async with self._connection() as connection:
+            with translated(connection):
+                timeout = self._settings.statement_timeout
+                prepared = await connection.prepare(query.text, name="", timeout=timeout)
+                return [kind.name for kind in prepared.get_parameters()]
+
+    async def explain(self, query: Query) -> list[str]:
+        """Return the lines of the plan that the server would run for these arguments.
+
+        It is EXPLAIN without ANALYZE: nothing is executed. One round trip once it is prepared.
+        """
+        explained = Query(query.name, f"EXPLAIN {query.text}", query.arguments)
+        return [str(row["QUERY PLAN"]) for row in await self.fetch(explained)]
+
     async def execute(self, text: str) -> None:
         """Run one command of a migration."""
         async with self._connection() as connection:

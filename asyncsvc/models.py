@@ -464,6 +464,27 @@ class Migration(Row):
     applied_at: datetime | None = None
 
 
+class Argument(Row):
+    """A parameter of a statement: its type in PostgreSQL, and the value it was explained with.
+
+    `is_given` tells what a caller chose from what was put in its place.
+    """
+
+    name: str
+    type: str
+    value: object
+    is_given: bool
+
+
+class Plan(Row):
+    """What PostgreSQL would do for a statement, and with which values it was asked."""
+
+    name: str
+    text: str
+    arguments: tuple[Argument, ...]
+    lines: tuple[str, ...]
+
+
 class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its slots
     """One page: a tuple of `(total, items)`, and how to go on.
 

@@ -90,7 +90,9 @@ class Statement:
         )
         self.optional = used - self.required
         self.flags = marked - used
-        self.orders = frozenset(m for line in self._lines if line.is_order for m in line.marks)
+        written = [mark for line in self._lines if line.is_order for mark in line.marks]
+        self.orders = frozenset(written)
+        self.first_order = written[0] if written else None
         self._check()
         # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
         self._compile = lru_cache(maxsize=256)(self._compile_variant)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC
 
 import pytest
+from terminal import in_terminal
 
 import asyncsvc
 from asyncsvc import embedded
@@ -103,29 +104,6 @@ def failed(finished: "subprocess.CompletedProcess[str]") -> str:
     return finished.stderr
 
 
-def in_terminal(command: list[str], room: pathlib.Path, columns: int) -> tuple[str, int]:
-    """Run a program in a terminal of its own; return all that it wrote, and its exit code."""
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    env = environment(room) | {"TERM": "xterm-256color"}
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=env) as process:
-        os.close(its)
-        written = b""
-        try:
-            while block := os.read(ours, 65536):
-                written += block
-        except OSError:  # Linux: the other side is closed
-            pass
-        code = process.wait(timeout=SECONDS)
-    os.close(ours)
-    return written.decode(), code
-
-
 def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path):
     began = time.monotonic()
     finished = run("demo", program=[str(SCRIPT)])
@@ -151,15 +129,13 @@ def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path
 def test_fits_a_terminal(shared: pathlib.Path, room: pathlib.Path, columns: int):
     from rich.cells import cell_len
 
-    out, code = in_terminal([*PROGRAM, "demo", "--data", str(shared)], room, columns)
+    shown = in_terminal([*PROGRAM, "demo", "--data", str(shared)], environment(room), columns)
 
-    assert code == 0
-    assert "\x1b[1m" in out
-    assert not SECRET.search(out)
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", out)
-    final = shown.rpartition("✓ statistics")[2].partition("The server is stopped")[0]
-    assert max(map(cell_len, final.split("\n"))) <= columns
-    rows = shown.partition("✓ list")[2].partition("✓ find")[0].split("\n")
+    assert shown.code == 0
+    assert "\x1b[1m" in shown.written
+    assert not SECRET.search(shown.written)
+    assert max(map(cell_len, shown.lines)) <= columns
+    rows = shown.screen.partition("✓ list")[2].partition("✓ find")[0].split("\n")
     assert any("学" in row for row in rows)  # wide text, in a table that is straight all the same
     dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"\d\d-\d\d \d", row))}
     assert len(dates) == 1
@@ -308,8 +284,6 @@ def test_refuses_a_file_that_is_not_readable(run: Run, room: pathlib.Path):
         (["--dsn", "nonsense hidden"], "must be a PostgreSQL URL"),
         (["--dsn", "postgresql://u:hidden@127.0.0.1:1/x", "--keep"], "not for --dsn"),
         (["--tz", "Mars/Olympus"], "time zone"),
-        (["--stop"], "--stop needs --data DIR"),
-        (["--stop", "--data", "/no/such/place"], "no such directory"),
         (["--data", __file__], "is not a directory"),
         (["--data", str(pathlib.Path(__file__).parent)], "not empty"),
     ],
@@ -338,7 +312,7 @@ def test_keeps_the_server_and_says_how_to_use_and_to_stop_it(run: Run, room: pat
     connected = run("-c", program, program=[sys.executable])
     assert connected.stdout == "40\n", connected.stderr
 
-    stop = re.search(r"^    (.* demo --stop .*)$", finished.stdout, re.MULTILINE)
+    stop = re.search(r"^    (.* postgres stop --data .*)$", finished.stdout, re.MULTILINE)
     assert stop is not None
     assert run("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
     assert run("-c", stop[1], program=["sh"]).stdout.startswith("No server was running.")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 import typer
 
+from asyncsvc.cli.commands.conversations import list_, show
 from asyncsvc.cli.commands.demo import demo
+from asyncsvc.cli.commands.postgres import postgres
 from asyncsvc.cli.commands.retention import erase, purge
 from asyncsvc.cli.commands.schema import migrate, status
+from asyncsvc.cli.commands.sql import sql
+from asyncsvc.cli.commands.stats import stats
+from asyncsvc.cli.commands.tokens import tokens
 from asyncsvc.cli.commands.transfer import export, import_
 
 app = typer.Typer(
@@ -18,6 +26,20 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command("import")(import_)
-for command in (migrate, status, export, purge, erase, demo):
-    app.command()(command)
+_COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "list": list_,
+    "show": show,
+    "stats": stats,
+    "import": import_,
+    "export": export,
+    "purge": purge,
+    "erase": erase,
+    "migrate": migrate,
+    "status": status,
+    "sql": sql,
+    "demo": demo,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
+for group in (tokens, postgres):
+    app.add_typer(group)

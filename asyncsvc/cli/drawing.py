@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,7 @@ _WIDEST = 112
 _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # controls, direction marks, line separators
 _JOINERS = "\u200c\u200d"  # parts of words and of emoji, which steer nothing
 _PANEL_ROWS = 9
+_LEAST_PLOT = 30
 _GAP = 3
 
 
@@ -34,11 +35,13 @@ def console() -> Console:
 
 def plain(text: str) -> str:
     """Return the text on one line, without what a terminal would obey instead of showing."""
-    seen = (
-        " " if unicodedata.category(char) in _UNSEEN and char not in _JOINERS else char
-        for char in text
-    )
-    return " ".join("".join(seen).split())
+    return " ".join(_seen(text).split())
+
+
+def as_written(text: str) -> Text:
+    """Return a text with its lines and indentation, without what a terminal would obey."""
+    lines = text.expandtabs(4).replace("\r\n", "\n").split("\n")
+    return Text("\n".join(_seen(line).rstrip() for line in lines))
 
 
 def around(text: str, word: str, *, before: int = 24) -> Text:
@@ -53,18 +56,27 @@ def around(text: str, word: str, *, before: int = 24) -> Text:
     return snippet
 
 
+def _seen(text: str) -> str:
+    """Return the text with a space for each character that shows nothing."""
+    return "".join(
+        " " if unicodedata.category(char) in _UNSEEN and char not in _JOINERS else char
+        for char in text
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table.
 
-    `right` is for numbers; `share` is the part it gets of the room that the others leave. It is
-    left out where the console is narrower than `least_width`.
+    `right` is for numbers; `share` is the part it gets of the room that the others leave; `most`
+    is the most cells that it gets. It is left out where the console is narrower than `least_width`.
     """
 
     title: str
     right: bool = False
     share: int | None = None
     least_width: int = 0
+    most: int | None = None
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -76,6 +88,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Ta
             column.title,
             justify="right" if column.right else "left",
             ratio=column.share,
+            max_width=column.most,
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -101,21 +114,45 @@ def beside(parts: Sequence[Table | Text]) -> Table:
     return grid
 
 
+def in_rows(plots: Sequence[Text]) -> Group:
+    """Put plots beside each other, as many as the width allows, in as many rows as that takes."""
+    rows, room = list[list[Text]](), 0
+    for plot in plots:
+        width = console().measure(plot).maximum + _GAP
+        if not rows or width > room + _GAP:
+            rows.append([])
+            room = console().width
+        rows[-1].append(plot)
+        room -= width
+    return Group(*(beside(row) for row in rows))
+
+
 def bars(title: str, labels: Sequence[str], values: Sequence[int], *, style: str) -> Text:
-    """Return a plot with a bar for each value; first, middle and last are labelled."""
+    """Return a plot with a bar for each value; first, middle and last are labelled.
+
+    Where there are more values than cells, a bar is the highest of some that follow each other.
+    """
     import plotext  # noqa: PLC0415 - takes a third of a second, which `--help` need not wait
 
-    count, top = len(values), max(1, *values)
+    top = max(1, *values)
+    room = console().width - len(f"{top:,}") - 2
+    together = -(-len(values) // room)
+    if together > 1:
+        title = f"{title}, highest of {together}"
+        values = [max(values[at : at + together]) for at in range(0, len(values), together)]
+        labels = labels[::together]
+    # A whole number of cells for each bar, or else their widths would differ.
+    count = len(values)
+    cells = max(1, min(room, max(_LEAST_PLOT, len(title))) // count)
     figure = plotext.figure
     figure.clear()
     figure.theme("colorless")
-    # A whole number of cells for each bar, or else their widths would differ.
     plotext.terminal.limit(False, False)  # noqa: FBT003 - positional there
-    figure.plot_size(count + len(f"{top:,}") + 2, _PANEL_ROWS)
+    figure.plot_size(count * cells + len(f"{top:,}") + 2, _PANEL_ROWS)
     figure.title(title)
     places = list(range(1, count + 1))
     figure.draw(figure.bar(places, list(values), marker="hd", width=0.9))
-    marked = [1, (count + 1) // 2, count]
+    marked = sorted({1, (count + 1) // 2, count})
     across = figure.ruler("x").lim(0.5, count + 0.5).alignment(lim="edge")
     across.ticks(marked, [labels[place - 1] for place in marked])
     figure.ruler("y").lim(0, top).alignment(lim="edge").ticks([0, top], ["0", f"{top:,}"])

@@ -16,6 +16,18 @@ Tenant: TypeAlias = Annotated[
 Tz: TypeAlias = Annotated[
     str, typer.Option("--tz", metavar="ZONE", help="The time zone of dates, as Europe/Berlin.")
 ]
+From: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--from", metavar="DATE", help="From this day or instant on, as 2026-01-31."),
+]
+To: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--to", metavar="DATE", help="To this day or instant, which is included."),
+]
+After: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--after", metavar="CURSOR", help="The page behind this cursor of a page."),
+]
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of tables, for a pipe.")
 ]

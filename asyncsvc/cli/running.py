@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import os
 import shlex
 import shutil
@@ -50,6 +51,9 @@ def run(work: Coroutine[None, None, Exit | None]) -> None:
     Raises typer.Exit: FAILED after an error, which is then on stderr; 128 and the signal's number.
     """
     signals: list[int] = []
+    # What they log, of lost connections mostly, the command's one line says better.
+    for library in ("asyncpg", "asyncsvc"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         code = asyncio.run(_cancelled_by_signals(work, signals))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -111,7 +115,7 @@ async def _cancelled_by_signals(
 
     def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # asyncpg leaves a future behind for a connection whose opening was cancelled.
-        if task is None or not task.cancelling():
+        if not isinstance(context.get("exception"), ConnectionError):
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(report)

@@ -44,7 +44,7 @@ _BAD_SHOWN: Final = 5
 _ROOMY: Final = 96
 _NARROW: Final = 64
 _LOADING_OPTIONS: Final = {"synchronous_commit": "off", "gin_pending_list_limit": "64MB"}
-_EMBEDDED_OPTIONS: Final = ("data", "keep", "stop")
+_EMBEDDED_OPTIONS: Final = ("data", "keep")
 
 
 def demo(
@@ -70,9 +70,6 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the server running, and say how to use it.")
     ] = False,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="Stop the server that was left running in --data DIR.")
-    ] = False,
     dsn: Annotated[
         str | None,
         typer.Option(
@@ -91,9 +88,6 @@ def demo(
 
     It takes some seconds and leaves nothing behind, unless asked to with --keep or --data.
     """
-    if stop:
-        run(_stop(data))
-        return
     run(_checked(context, _Options(source, data, keep, dsn, find, tz)))
 
 
@@ -122,24 +116,6 @@ async def _checked(context: typer.Context, options: _Options) -> None:
 def _was_typed(context: typer.Context, name: str) -> bool:
     found = context.get_parameter_source(name)
     return found is not None and found.name == "COMMANDLINE"
-
-
-async def _stop(data: Path | None) -> None:
-    if data is None:
-        raise CommandError("--stop needs --data DIR, as the demo named it")
-    _refuse_missing(data)
-    stopped = await embedded.stop(data)
-    where = shlex.quote(str(data))
-    console().print(
-        Text("Stopped." if stopped else "No server was running."),
-        Text(f"The data stay in {where}: remove them with rm -r {where}"),
-        soft_wrap=True,
-    )
-
-
-def _refuse_missing(directory: Path) -> None:
-    if not directory.is_dir():
-        raise CommandError(f"{directory}: there is no such directory")
 
 
 async def _demo(options: _Options) -> None:
@@ -446,7 +422,7 @@ def _print_connecting(server: embedded.EmbeddedPostgres) -> None:
         f'    page = await svc.conversations.get_list("{DIALOG}", "{TENANT}")',
     )
     where = shlex.quote(str(server.data_dir))
-    _print_closing("Stop it:", f"{this_command()} demo --stop --data {where}")
+    _print_closing("Stop it:", f"{this_command()} postgres stop --data {where}")
 
 
 def _print_closing(text: str, *code: str) -> None:

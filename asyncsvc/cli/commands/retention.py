@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from asyncsvc.cli.ages import age
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz, Yes
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar
@@ -17,9 +17,6 @@ from asyncsvc.cli.running import confirmed, connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.fields import ANY
 from asyncsvc.models import ErasureReceipt, PurgeReport
-
-_AGE: Final = re.compile(r"(?P<count>\d{1,6})(?P<unit>[hdw])")
-_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 class By(enum.StrEnum):
@@ -95,9 +92,9 @@ class _What:
 
 
 async def _purge(
-    dsn: str | None, what: _What, age: str, *, dry_run: bool, yes: bool, as_json: bool
+    dsn: str | None, what: _What, text: str, *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    older_than: timedelta | datetime | str = _age(age)
+    older_than: timedelta | datetime | str = age(text) or text
     total = None
     async with connected(dsn, max_size=1) as svc:
         if dry_run or not yes:
@@ -114,12 +111,6 @@ async def _purge(
         print_json(report)
     else:
         _print_purge(report)
-
-
-def _age(text: str) -> timedelta | str:
-    """Return an age, or the text, which the library reads as a date."""
-    match = _AGE.fullmatch(text)
-    return timedelta(**{_UNITS[match["unit"]]: int(match["count"])}) if match else text
 
 
 def _told(report: PurgeReport) -> str:

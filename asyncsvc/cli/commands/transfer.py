@@ -8,18 +8,18 @@ import gzip
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Annotated, Any, Final, cast
+from typing import IO, Annotated, Any, Final
 
 import typer
 
 from asyncsvc.cli import chatgpt, lines
+from asyncsvc.cli.files import replacing
 from asyncsvc.cli.lines import Item, UnreadableError
 from asyncsvc.cli.loading import AT_ONCE, Loader, Refusal
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz
@@ -169,7 +169,7 @@ async def _import(
             try:
                 report = await loader.load(items)
             except BaseException:
-                _say_what_is_in(loader.report)
+                messages().print("stopped: what went in is whole; the same command goes on")
                 raise
     _print_import(report, time.perf_counter() - began, as_json=as_json)
     return Exit.ATTENTION if report.refused else Exit.DONE
@@ -184,13 +184,6 @@ def _read(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
     with Path(file).open("rb", buffering=_BUFFER) as raw:
         size = os.fstat(raw.fileno()).st_size if raw.seekable() else 0
         yield raw, size or None
-
-
-def _say_what_is_in(report: LoadReport) -> None:
-    messages().print(
-        f"stopped: {many(report.conversations, 'conversation')} went in, whole;"
-        " the same command goes on from there"
-    )
 
 
 def _print_import(report: LoadReport, seconds: float, *, as_json: bool) -> None:
@@ -274,7 +267,7 @@ def _written(output: str) -> Iterator[Callable[[bytes], object]]:
         return
     path = Path(output)
     try:
-        with _replacing(path) as raw:
+        with replacing(path) as raw:
             if path.suffix != ".gz":
                 yield raw.write
                 return
@@ -282,20 +275,3 @@ def _written(output: str) -> Iterator[Callable[[bytes], object]]:
                 yield zipped.write
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    if path.is_dir():
-        raise IsADirectoryError(21, "Is a directory")
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False, buffering=_BUFFER
-    ) as file:
-        try:
-            yield cast("IO[bytes]", file)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -1,0 +1,537 @@
+"""The commands as people and scripts run them: on a screen that is read, and in a pipe."""
+
+import asyncio
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.cells import cell_len
+from terminal import in_terminal
+
+import asyncsvc
+from asyncsvc import InvalidInput, MigrationError, embedded, sqlfiles
+
+if sys.platform == "win32":
+    pytest.skip("there are no terminals of this kind on Windows", allow_module_level=True)
+
+PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
+SECONDS = 60
+SECRET = re.compile(r"asv_\w{49}")
+ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
+HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
+NOW = datetime.now(UTC)
+COMMANDS = [
+    "list", "show", "stats", "import", "export", "purge", "erase", "migrate", "status", "sql",
+    "demo", "tokens", "tokens create", "tokens list", "tokens verify", "tokens revoke", "postgres",
+    "postgres start", "postgres stop", "postgres status",
+]  # fmt: skip
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    unset = {"ASYNCSVC_DSN", "ASYNCSVC_TENANT", "COLUMNS", "FORCE_COLOR", "NO_COLOR"}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return kept | {"PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"} | more
+
+
+@pytest.fixture
+def run(dsn: str) -> Run:
+    """Run the program on this test's database, in a pipe."""
+
+    def call(*arguments: object, given: str = "", **more: str):
+        return subprocess.run(
+            [*PROGRAM, *map(str, arguments)],
+            env=environment(ASYNCSVC_DSN=dsn) | more,
+            input=given, capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+
+    return call
+
+
+@pytest.fixture
+async def filled(svc: asyncsvc.AsyncSvc) -> asyncsvc.AsyncSvc:
+    """Some conversations of the tenant `t`, of which one is hostile and one long."""
+    await svc.conversations.load(records(), tenant_id="t")
+    return svc
+
+
+def records() -> list[dict[str, object]]:
+    plain = [
+        record(f"c{at}", [("user", "hello"), ("assistant", "hi")], age=at, name=f"talk {at}")
+        for at in range(5)
+    ]
+    code = "def f(x):\n\treturn [x]\n\n\n  # ok \x1b[2J\n" + "wide 你好 " * 20
+    hostile = record("evil", [("user", code)], age=5, name=HOSTILE, user_id=HOSTILE)
+    hostile["messages"][0]["payload"] = {"tool": "\x1b[31m", "n": 1}
+    long = record("long", [("user", f"number {n}") for n in range(1, 31)], age=6)
+    return [*plain, hostile | {"metadata": {"topic": "你好\x1b[0m"}}, long]
+
+
+def record(id: str, messages: list[tuple[str, str]], *, age: int, **more: object):
+    return {
+        "id": id,
+        "dialog_id": "d",
+        "user_id": "u" + id[-1],
+        "tokens": 100 * (age + 1),
+        "created_at": NOW - timedelta(days=age),
+        "messages": [{"role": role, "content": content} for role, content in messages],
+    } | more
+
+
+def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
+    """The one line that the program said about its error."""
+    assert finished.returncode == code, finished.stdout + finished.stderr
+    assert finished.stderr.startswith("asyncsvc: ")
+    assert finished.stderr.count("\n") == 1
+    assert finished.stdout == ""
+    return finished.stderr
+
+
+def document(finished: "subprocess.CompletedProcess[str]", code: int = 0):
+    assert (finished.returncode, finished.stderr) == (code, "")
+    return json.loads(finished.stdout)
+
+
+# --- list and show
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120, 200])
+async def test_a_list_fits_a_terminal(filled, dsn, columns):
+    command = [*PROGRAM, "list", "--tenant", "t", "--dialog", "d"]
+    shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
+
+    assert shown.code == 0
+    assert max(map(cell_len, shown.lines)) <= columns
+    assert "7 of 7 conversations" in shown.screen
+    for id in ("c0", "c4", "evil", "long"):
+        assert re.search(rf"^ ?{id}\b", shown.screen, re.MULTILINE)
+    assert "]0;pwned" in shown.screen  # shown, and not obeyed
+    assert "\x1b]0;" not in shown.written
+    assert "\x1b[31m" not in shown.written
+    assert ("created" in shown.screen) == (columns >= 64)
+    rows = shown.screen.split("\n")
+    if columns >= 64:  # straight, wide text or not
+        dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"20\d\d-", row))}
+        assert len(dates) == 1
+
+
+async def test_a_list_filters_and_goes_on(filled, run):
+    first = run("list", "--tenant", "t", "--dialog", "d", "--limit", 4)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "4 of 7 conversations" in first.stdout
+    cursor = re.search(r"the same command with --after (\S+)\n", first.stdout)
+    second = document(
+        run("list", "--tenant=t", "--dialog=d", "--limit=4", "--after", cursor[1], "--json")
+    )
+    assert [item["id"] for item in second["items"]] == ["c4", "evil", "long"]
+    assert (second["total"], second["next"]) == (7, None)
+    assert second["items"][1]["name"] == HOSTILE
+
+    by_tokens = run("list", "--tenant=t", "--dialog=d", "--order=tokens", "--asc", "--limit=2")
+    assert by_tokens.stdout.index("c0") < by_tokens.stdout.index("c1")
+    assert "with --page 2" in by_tokens.stdout
+    day = f"{NOW - timedelta(days=2):%Y-%m-%d}"
+    one = document(
+        run("list", "--tenant=t", "--dialog=d", "--from", day, "--to", day, "--user=u2", "--json")
+    )
+    assert [item["id"] for item in one["items"]] == ["c2"]
+    found = document(run("list", "--tenant=t", "--dialog=d", "--keywords=NUMBER 7", "--json"))
+    assert [item["id"] for item in found["items"]] == ["long"]
+    none = run("list", "--tenant", "other", "--dialog", "d")
+    assert (none.returncode, none.stdout) == (0, "no conversations\n")
+
+
+@pytest.mark.parametrize("columns", [50, 120])
+async def test_a_conversation_is_readable_and_harmless(filled, dsn, columns):
+    command = [*PROGRAM, "show", "evil", "--tenant", "t"]
+    shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
+
+    assert shown.code == 0
+    assert max(map(cell_len, shown.lines)) <= columns
+    assert "    def f(x):\n        return [x]\n\n\n      # ok" in shown.screen
+    assert re.search(r'metadata +\{"topic": "你好', shown.screen)
+    assert 'payload: {"tool": ' in shown.screen
+    assert shown.screen.count("你好") >= 20
+    assert "\x1b[2J" not in shown.written
+    assert "\x1b[31m" not in shown.written
+
+
+async def test_the_messages_of_a_long_conversation(filled, run):
+    last = run("show", "long", "--tenant", "t")
+    assert "#10 " not in last.stdout
+    assert "number 11\n" in re.sub(r" +\n", "\n", last.stdout)
+    assert "messages 11 to 30, the newest is 30" in last.stdout
+    assert not ESCAPES.search(last.stdout)
+
+    def seqs(*options: str) -> list[int]:
+        shown = document(run("show", "long", "--tenant", "t", "--json", *options))
+        return [message["seq"] for message in shown["messages"]]
+
+    assert seqs("--last", "2") == [29, 30]
+    assert seqs("--after-seq", "0") == list(range(1, 21))
+    assert seqs("--after-seq", "27") == [28, 29, 30]
+    assert "with --after-seq 20" in run("show", "long", "--tenant=t", "--after-seq=0").stdout
+    assert "no such messages" in run("show", "long", "--tenant=t", "--after-seq=99").stdout
+
+
+# --- stats
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+async def test_usage_fits_a_terminal(filled, dsn, columns):
+    command = [*PROGRAM, "stats", "--tenant", "t"]
+    shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
+
+    assert shown.code == 0
+    assert max(map(cell_len, shown.lines)) <= columns
+    assert re.search(r"total +7 +20 +2,800", shown.screen) or columns >= 64
+    for series in ("pv: conversations", "uv: users", "tokens", "rounds"):
+        assert f"{series} by day" in shown.screen
+    titles = [line for line in shown.lines if " by day" in line]
+    assert len(titles) == {50: 4, 80: 2, 120: 2}[columns]
+    assert "7 conversations" in shown.screen
+
+
+async def test_many_buckets_are_drawn_all_the_same(filled, dsn, run):
+    command = [*PROGRAM, "stats", "--tenant=t", "--interval=hour", "--tz=Asia/Shanghai"]
+    shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), 60)
+    assert max(map(cell_len, shown.lines)) <= 60
+    assert re.search(r"pv: conversations by hour, highest of \d\d", shown.screen)
+    assert shown.screen.count("█") > 5
+
+    usage = document(run("stats", "--tenant=t", "--interval=month", "--no-source", "--json"))
+    assert usage["total"]["pv"] == sum(bucket["pv"] for bucket in usage["buckets"]) == 7
+    assert "uv" not in usage["total"]
+    none = run("stats", "--tenant=t", "--source=web")
+    assert "no conversations in this range" in none.stdout
+
+
+async def test_a_chart_is_written_whole_and_the_same_each_time(filled, run, tmp_path):
+    svg, png = tmp_path / "a.svg", tmp_path / "a.PNG"
+    assert f"The chart is in {svg}" in run("stats", "--tenant", "t", "--plot", svg).stdout
+    first = svg.read_bytes()
+    assert "buckets" in document(run("stats", "--tenant", "t", "--plot", svg, "--json"))
+    assert svg.read_bytes() == first
+    root = ET.fromstring(first)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert not [node for node in root.iter() if node.tag.endswith(("text", "image", "script"))]
+    links = re.findall(rb'(?:href|src)="([^"]*)"', first)
+    assert all(link.startswith(b"#") for link in links)
+    assert b"<!DOCTYPE" not in first
+
+    await filled.conversations.create(tenant_id="$1$ 你好", dialog_id="d")
+    odd = run("stats", "--tenant", "$1$ 你好", "--interval", "hour", "--plot", png)
+    assert (odd.returncode, odd.stderr) == (0, "")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.PNG", "a.svg"]
+
+
+def test_a_chart_that_cannot_be_written_is_one_line(run, tmp_path):
+    assert "--plot writes .svg or .png" in failed(
+        run("stats", "--tenant=t", "--plot=a.pdf", ASYNCSVC_DSN="postgresql://127.0.0.1:1/x"), 2
+    )
+    missing = tmp_path / "missing" / "a.svg"
+    assert f"{missing}: No such file" in failed(run("stats", "--tenant=t", "--plot", missing))
+    (tmp_path / "folder.svg").mkdir()
+    line = failed(run("stats", "--tenant=t", "--plot", tmp_path / "folder.svg"))
+    assert "folder.svg: Is a directory" in line
+
+
+def test_a_chart_needs_an_extra(dsn):
+    without = (
+        "import importlib.util, sys\n"
+        "from asyncsvc.cli import main\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'matplotlib' else find(name)\n"
+        "sys.argv[1:] = ['stats', '--tenant', 't', '--plot', 'a.svg']\n"
+        "main()\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", without],
+        env=environment(ASYNCSVC_DSN=dsn), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "pip install 'asyncsvc[plot]'" in failed(finished)
+
+
+# --- tokens
+
+
+async def test_the_life_of_a_token(run, svc):
+    made = run("tokens", "create", "--tenant=t", "--name", HOSTILE, "--scope=chat", "--expires=90d")
+    assert made.returncode == 0
+    assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
+    assert not SECRET.search(made.stderr)
+    secret = made.stdout
+
+    good = run("tokens", "verify", "--scope", "chat", given=secret)
+    assert (good.returncode, good.stdout.count("\n"), good.stderr) == (0, 1, "")
+    assert good.stdout.startswith("valid: ")
+    lacking = run("tokens", "verify", "--scope", "admin", given=secret)
+    assert (lacking.returncode, lacking.stdout) == (3, "the token lacks admin\n")
+    (token,) = document(run("tokens", "list", "--tenant", "t", "--json"))["items"]
+    assert (token["name"], token["last_used_at"]) == (HOSTILE, None)
+
+    ended = run("tokens", "revoke", token["id"], "--tenant", "t")
+    assert "is revoked since" in ended.stdout
+    bad = run("tokens", "verify", given=secret)
+    assert (bad.returncode, bad.stdout) == (3, "the token is not valid\n")
+    reason = document(run("tokens", "verify", "--json", given="asv_x"), 3)
+    assert reason == {"valid": False, "reason": "the token is not valid", "token": None}
+    listed = run("tokens", "list", "--tenant", "t")
+    assert "revoked" in listed.stdout
+    for finished in (good, lacking, ended, bad, listed):
+        assert secret.strip() not in finished.stdout + finished.stderr
+        assert not ESCAPES.search(finished.stdout)
+
+
+async def test_a_token_as_json_is_one_document(run, svc):
+    made = document(
+        run("tokens", "create", "--tenant=t", "--name=n", "--kind=beta", "--expires=2999-12-31",
+            "--tz=Europe/Berlin", "--json")
+    )  # fmt: skip
+    token = await svc.tokens.verify(made["secret"], kind="beta")
+    assert token.id == made["token"]["id"]
+    assert made["token"]["expires_at"] == "2999-12-31T23:00:00Z"  # the end of that day
+
+
+@pytest.mark.parametrize("columns", [50, 120])
+async def test_tokens_in_a_terminal(dsn, svc, columns):
+    issued = await svc.tokens.create("t", name=HOSTILE * 5, scopes=["a", "b"])
+    env, secret = environment(ASYNCSVC_DSN=dsn), issued.secret.get_secret_value()
+    listing = [*PROGRAM, "tokens", "list", "--tenant", "t"]
+    listed = await asyncio.to_thread(in_terminal, listing, env, columns)
+    assert (listed.code, max(map(cell_len, listed.lines)) <= columns) == (0, True)
+    assert issued.token.id in listed.screen
+
+    verify = [*PROGRAM, "tokens", "verify"]
+    asked = await asyncio.to_thread(in_terminal, verify, env, columns, f"{secret}\n")
+    assert asked.code == 0, asked.screen
+    assert "The token's secret" in asked.screen
+    assert secret not in asked.written
+
+
+def test_a_secret_is_no_argument(run):
+    finished = run("tokens", "verify", "asv_secret")
+    assert finished.returncode == 2
+    assert "unexpected extra argument" in finished.stderr
+
+
+# --- postgres
+
+
+@pytest.fixture
+def data() -> Iterator[pathlib.Path]:
+    with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
+        place = pathlib.Path(name)
+        place.chmod(0o755)
+        yield place / "data"
+        assert not asyncio.run(embedded.stop(place / "data"))
+
+
+def test_a_server_of_ones_own(data):
+    def call(*arguments: object, program=PROGRAM, **more: str):
+        return subprocess.run(
+            [*program, *map(str, arguments)], env=environment() | more,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+
+    assert call("postgres", "status", "--data", data).returncode == 3
+    started = call("postgres", "start", "--data", data)
+    assert started.returncode == 0, started.stderr
+    dsn = started.stdout.strip()
+    assert re.fullmatch(r"postgresql://postgres:\w+@127\.0\.0\.1:\d+/postgres", dsn)
+    assert dsn not in started.stderr
+    again = document(call("postgres", "start", "--data", data, "--json"))
+    assert (again["dsn"], again["started"]) == (dsn, False)
+    assert call("migrate", ASYNCSVC_DSN=dsn).returncode == 0
+
+    status = document(call("postgres", "status", "--data", data, "--json"))
+    assert (status["running"], status["port"]) == (True, int(dsn.split(":")[-1].split("/")[0]))
+    shown = in_terminal([*PROGRAM, "postgres", "status", "--data", data], environment(), 50)
+    assert (shown.code, max(map(cell_len, shown.lines)) <= 50) == (0, True)
+    stop = re.search(r"^    (.* postgres stop --data .*)$", started.stderr, re.MULTILINE)
+    assert call("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
+    assert document(call("postgres", "stop", "--data", data, "--json")) == {"stopped": False}
+    assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
+
+
+# --- sql
+
+
+def test_every_statement_is_listed_and_can_be_read(run):
+    listed = run("sql")
+    for name in sqlfiles.names():
+        assert name in listed.stdout
+    assert {each["name"] for each in document(run("sql", "--json"))} == set(sqlfiles.names())
+    shown = run("sql", "message/get_list", "--with", "after_seq", "--with", "last", COLUMNS="50")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Messages of one conversation in the order of" in shown.stdout
+    assert "AND m.seq > $3\n         ORDER BY m.seq DESC\n         LIMIT $4" in shown.stdout
+    assert "--?" not in shown.stdout
+    assert "$3 is after_seq" in shown.stdout
+    asked = document(run("sql", "conversation/get_list", "--json"))
+    assert "ORDER BY f.created_at DESC" in asked["text"]
+    assert asked["text"].count("ORDER BY f.") == 1
+
+
+async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
+    plan = run(
+        "sql", "conversation/delete_by_ids", "--explain",
+        "--set", "tenant_id=t", "--set", 'ids=["c0", "\x1b[31m"]',
+    )  # fmt: skip
+    assert (plan.returncode, plan.stderr) == (0, "")
+    assert "Delete on conversation" in plan.stdout
+    assert "made up" not in plan.stdout
+    assert not ESCAPES.search(plan.stdout)
+    listed = run("sql", "conversation/get_list", "--explain", "--with", "user_id")
+    assert "cost=" in listed.stdout
+    assert re.search(r"user_id +text +1 +made up", listed.stdout)
+    explained = document(run("sql", "message/pop", "--explain", "--set", "tenant_id=t", "--json"))
+    given = {each["name"]: each["is_given"] for each in explained["arguments"]}
+    assert given == {"tenant_id": True, "id": False}
+    assert (await filled.conversations.get_list("d", "t")).total == 7
+    assert len(await filled.conversations.messages("c0", tenant_id="t")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["message/getlist"], "no such statement: did you mean message/get_list"),
+        (["get_names"], "did you mean conversation/get_names?"),
+        (["nothing of the kind"], "there is no such statement"),
+        (["message/get_list", "--with", "afterseq"], "no such name: did you mean after_seq"),
+        (["message/get_list", "--with=first", "--with=last"], "one order at most"),
+        (["message/get_list", "--set=limit=x", "--explain"], "limit: Input should be a valid int"),
+        (["message/get_list", "--set=first=1", "--explain"], "no such parameter"),
+        (["conversation/get_by_ids", "--set=ids=a", "--explain"], "ids: "),
+        (["api_token/verify", "--set=token_hash=zz", "--explain"], "token_hash: must be hexadec"),
+        (["conversation/get_list", "--set=created_from=2026-01-01", "--explain"], "timezone"),
+        (["migration/create_schema", "--explain"], "DDL, for which PostgreSQL makes no plan"),
+        (["migration/index_keywords", "--explain"], "DO or DDL"),
+    ],
+)
+def test_what_cannot_be_shown_or_explained_is_one_line(run, arguments, reason):
+    assert reason in failed(run("sql", *arguments))
+
+
+async def test_every_variant_that_can_be_planned_is(svc):
+    for name in sqlfiles.names():
+        statement = sqlfiles.load(name)
+        everything = (statement.flags | statement.optional) - statement.orders
+        for order in [{order} for order in statement.orders] or [set()]:
+            for present in (order, everything | order):
+                try:
+                    plan = await svc.explain(name, present=present)
+                except InvalidInput as error:
+                    assert name.startswith("migration/"), error  # noqa: PT017
+                    assert "no plan" in str(error)  # noqa: PT017
+                else:
+                    assert "cost=" in plan.lines[0]
+                    assert not any(each.is_given for each in plan.arguments)
+
+
+async def test_explaining_is_for_a_program_as_well(svc, empty_dsn):
+    values = {"tenant_id": "t", "id": "i", "seq": 3, "thumb": None}
+    plan = await svc.explain("message/set_thumb", values=values)
+    assert {each.name: each.value for each in plan.arguments} == values
+    with pytest.raises(InvalidInput) as caught:
+        await svc.explain("message/set_thumb", values=values | {"thumb": 70_000})
+    assert caught.value.field == "thumb"
+    with pytest.raises(InvalidInput, match="tenant_id: must not hold a NUL"):
+        await svc.explain("message/set_thumb", values={"tenant_id": "\x00"})
+    async with asyncsvc.connect(empty_dsn) as bare:
+        with pytest.raises(MigrationError):
+            await bare.explain("message/pop")
+
+
+def test_the_shell_completes_names(run):
+    shown = run("--show-completion", "bash")
+    assert "complete" in shown.stdout
+    name = re.search(r"(_\w+_COMPLETE)=", shown.stdout)[1]
+    completed = run(**{
+        "_TYPER_COMPLETE_ARGS": "asyncsvc sql message/",
+        "COMP_WORDS": "asyncsvc sql message/",
+        "COMP_CWORD": "2",
+        name: "complete_bash",
+    })  # fmt: skip
+    assert completed.stdout.split() == [
+        name for name in sqlfiles.names() if name.startswith("message/")
+    ]
+
+
+# --- what all commands have in common
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("columns", [50, 100])
+def test_every_command_has_help_that_fits(command: str, columns: int):
+    shown = in_terminal([*PROGRAM, *command.split(), "--help"], environment(), columns)
+    assert shown.code == 0
+    assert "Usage:" in shown.screen
+    assert max(map(cell_len, shown.lines)) <= columns
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--tenant=t", "--dialog=d"],
+        ["show", "x", "--tenant=t"],
+        ["stats", "--tenant=t"],
+        ["tokens", "list", "--tenant=t"],
+        ["tokens", "verify"],
+        ["sql", "message/pop", "--explain"],
+    ],
+)
+def test_a_database_is_needed_and_must_answer(run, arguments):
+    missing = failed(run(*arguments, ASYNCSVC_DSN=""), 2)
+    assert missing == "asyncsvc: no database: pass --dsn, or set ASYNCSVC_DSN\n"
+    dead = "postgresql://u:hidden@127.0.0.1:1/x"
+    line = failed(run(*arguments, ASYNCSVC_DSN=dead))
+    assert "cannot be reached" in line
+    assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["list", "--tenant=t", "--dialog=d", "--tz=Mars/Olympus"], "tz: is not a time zone"),
+        (["list", "--tenant=t", "--dialog=d", "--from=today"], "from_date: must be ISO 8601"),
+        (["list", "--tenant=t", "--dialog=d", "--after=x"], "after: is not a cursor"),
+        (["show", "nobody", "--tenant=t"], "no such conversation"),
+        (["show", "c0", "--tenant=other"], "no such conversation"),
+        (["stats", "--tenant=t", "--tz=CET"], "tz: must be UTC or an area"),
+        (["stats", "--tenant=t", "--to=x"], "to_date: must be ISO 8601"),
+        (["stats", "--tenant=t", "--from=0002-01-01", "--interval=hour"], "within 10000 buckets"),
+        (["tokens", "revoke", "x", "--tenant=t"], "no such token"),
+        (["tokens", "create", "--tenant=t", "--name=n", "--expires=soon"], "must be ISO 8601"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run, arguments, reason):
+    assert reason in failed(run(*arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--tenant=t"],
+        ["list", "--tenant=t", "--dialog=d", "--limit=0"],
+        ["list", "--tenant=t", "--dialog=d", "--order=secret"],
+        ["stats", "--tenant=t", "--source=x", "--no-source"],
+        ["sql", "--explain"],
+        ["sql", "message/pop", "--set", "tenant_id"],
+        ["tokens", "create", "--tenant=t"],
+    ],
+)
+def test_a_wrong_use_is_told_from_an_error(run, arguments):
+    finished = run(*arguments)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "Error" in finished.stderr
