@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from asyncsvc import explaining, migrations
+from asyncsvc import doctor, explaining, migrations
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 from asyncsvc.executor import ConnectionExecutor, Executor, PoolExecutor, translated
-from asyncsvc.models import Migration, Plan
+from asyncsvc.models import Finding, Migration, Plan
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
 
@@ -89,6 +89,14 @@ class AsyncSvc(Services):
     async def check(self) -> None:
         """Raise MigrationError unless the schema is up to date. As `pending`, it only reads."""
         await migrations.check(self._executor)
+
+    async def doctor(self) -> list[Finding]:
+        """Look at the server and the schema, and return what was found, and what to do about it.
+
+        It only reads, also where nothing was migrated; a check that cannot be made is a finding.
+        Some fifteen round trips, one after the other.
+        """
+        return await doctor.examine(self._executor)
 
     async def explain(
         self,

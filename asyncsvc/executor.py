@@ -250,6 +250,11 @@ class ConnectionExecutor(Executor):
         self._busy = False
         self._failure: BaseException | None = None
 
+    @property
+    def told_pid(self) -> int:
+        """The process id that the connection was told at its start; a pooler makes one up."""
+        return self._borrowed.get_server_pid()
+
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows; remember whether it failed."""
         with self._remembered():

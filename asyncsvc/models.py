@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -483,6 +483,18 @@ class Plan(Row):
     text: str
     arguments: tuple[Argument, ...]
     lines: tuple[str, ...]
+
+
+Level = Literal["ok", "note", "warning", "problem"]
+
+
+class Finding(Row):
+    """One thing that `doctor` looked at: what it found, and what to do where that is not well."""
+
+    check: str
+    level: Level
+    found: str
+    advice: str | None = None
 
 
 class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its slots

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from asyncsvc import models, repositories, sqlfiles
-from asyncsvc.repositories import base
+from asyncsvc.repositories import base, server
 from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
 
 NAMES = sqlfiles.names()
@@ -72,6 +72,11 @@ COLUMNS = {
     "migration/lock": ["pg_advisory_xact_lock"],
     "migration/record": [],
     "server/clock": ["now"],
+    "server/extension": list(server.Extension._fields),
+    "server/indexes": list(server.Index._fields),
+    "server/settings": list(server.ServerSettings._fields),
+    "server/tables": list(server.Table._fields),
+    "server/zones": list(server.ZoneOffset._fields),
     "usage/stats_by_created": list(models.UsageBucket.model_fields),
 }
 

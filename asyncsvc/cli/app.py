@@ -9,6 +9,7 @@ import typer
 
 from asyncsvc.cli.commands.conversations import list_, show
 from asyncsvc.cli.commands.demo import demo
+from asyncsvc.cli.commands.doctor import doctor
 from asyncsvc.cli.commands.postgres import postgres
 from asyncsvc.cli.commands.retention import erase, purge
 from asyncsvc.cli.commands.schema import migrate, status
@@ -36,6 +37,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "erase": erase,
     "migrate": migrate,
     "status": status,
+    "doctor": doctor,
     "sql": sql,
     "demo": demo,
 }

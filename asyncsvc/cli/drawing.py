@@ -68,15 +68,14 @@ def _seen(text: str) -> str:
 class Column:
     """A column of a table.
 
-    `right` is for numbers; `share` is the part it gets of the room that the others leave; `most`
-    is the most cells that it gets. It is left out where the console is narrower than `least_width`.
+    `right` is for numbers; `share` is the part it gets of the room that the others leave. It is
+    left out where the console is narrower than `least_width`.
     """
 
     title: str
     right: bool = False
     share: int | None = None
     least_width: int = 0
-    most: int | None = None
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -88,7 +87,6 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Ta
             column.title,
             justify="right" if column.right else "left",
             ratio=column.share,
-            max_width=column.most,
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -3,8 +3,59 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from asyncsvc.repositories.base import Repository
+
+
+class ServerSettings(NamedTuple):
+    """What the server is, and how it keeps what it promised."""
+
+    version: str
+    version_number: int
+    encoding: str
+    is_replica: bool
+    fsync: bool
+    full_page_writes: bool
+    synchronous_commit: str
+    backend_pid: int
+
+
+class Table(NamedTuple):
+    """A table of the schema, as the server's statistics see it."""
+
+    name: str
+    bytes: int
+    live: int
+    dead: int
+    is_readable: bool
+    is_writable: bool
+
+
+class Index(NamedTuple):
+    """An index of the schema, as the server's statistics see it."""
+
+    name: str
+    is_valid: bool
+    is_unique: bool
+    scans: int
+    bytes: int
+    rows: int
+
+
+class Extension(NamedTuple):
+    """The versions of an extension."""
+
+    installed: str | None
+    available: str | None
+
+
+class ZoneOffset(NamedTuple):
+    """The offset of a time zone at a moment."""
+
+    name: str
+    seconds: int
+    at: datetime
 
 
 class ServerRepository(Repository):
@@ -17,3 +68,25 @@ class ServerRepository(Repository):
         (row,) = await self._rows("clock")
         now: datetime = row["now"]
         return now
+
+    async def settings(self) -> ServerSettings:
+        """Return what the server is."""
+        (row,) = await self._rows("settings")
+        return ServerSettings(**row)
+
+    async def tables(self) -> list[Table]:
+        """Return the tables of the schema, by name."""
+        return [Table(**row) for row in await self._rows("tables")]
+
+    async def indexes(self) -> list[Index]:
+        """Return the indexes of the schema, by name."""
+        return [Index(**row) for row in await self._rows("indexes")]
+
+    async def extension(self) -> Extension:
+        """Return which pg_trgm is installed, and which could be."""
+        (row,) = await self._rows("extension")
+        return Extension(**row)
+
+    async def zones(self) -> list[ZoneOffset]:
+        """Return the zones that the server knows."""
+        return [ZoneOffset(**row) for row in await self._rows("zones")]

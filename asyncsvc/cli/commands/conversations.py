@@ -24,7 +24,6 @@ from asyncsvc.models import Conversation, Page, StoredMessage
 _MOST: Final = 1_000
 _SHOWN: Final = 20
 _INDENT: Final = 4
-_LONGEST_ID: Final = 36
 """A UUID; who has longer ids gets them whole by --json."""
 _ROOMY: Final = 80
 _NARROW: Final = 64
@@ -131,7 +130,7 @@ async def _list(dsn: str | None, query: _Query, *, as_json: bool) -> None:
 
 def _print_list(conversations: Sequence[Conversation], local: tzinfo) -> None:
     columns = (
-        Column("id", most=_LONGEST_ID),
+        Column("id", share=3),
         Column("name", share=2),
         Column("user", share=1, least_width=_ROOMY),
         Column("messages", right=True, least_width=_NARROW),

@@ -1,0 +1,238 @@
+"""What the doctor finds: on a healthy database, and on one that is not."""
+
+import asyncio
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from conftest import execute
+
+import asyncsvc
+from asyncsvc import Finding, doctor
+from asyncsvc.repositories.server import Index, ServerSettings, Table
+
+GOOD = ServerSettings("16.1", 160001, "UTF8", False, True, True, "on", 7)
+
+
+def by_check(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.check: finding for finding in findings}
+
+
+async def examined(dsn: str) -> dict[str, Finding]:
+    async with asyncsvc.connect(dsn) as svc:
+        return by_check(await svc.doctor())
+
+
+async def test_a_healthy_database_is_well(svc):
+    found = by_check(await svc.doctor())
+    checks = {"server", "replica", "durability", "pooler", "clock", "zones", "migrations"}
+    checks |= {"indexes", "extensions", "rights", "size"}
+    assert found.keys() == checks
+    for check in ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights"):
+        assert (found[check].level, found[check].advice) == ("ok", None), found[check]
+    assert "message 0" in found["size"].found
+    assert "PostgreSQL" in found["server"].found
+
+
+async def test_before_the_first_migration_it_says_so(empty_dsn):
+    found = await examined(empty_dsn)
+    assert (found["migrations"].level, found["migrations"].found) == (
+        "problem", "pending: 0001_initial",
+    )  # fmt: skip
+    assert "asyncsvc migrate" in found["migrations"].advice
+    assert not found.keys() & {"indexes", "rights", "size"}
+
+
+async def test_missing_indexes_are_named(dsn):
+    await execute(dsn, "DROP INDEX asyncsvc.conversation_updated_idx")
+    await execute(dsn, "DROP INDEX IF EXISTS asyncsvc.message_content_idx")
+    found = await examined(dsn)
+    assert found["indexes"].level == "problem"
+    assert found["indexes"].found == "missing: conversation_updated_idx"
+    assert found["extensions"].level == "warning"
+    assert "migrate" in found["extensions"].advice
+    async with asyncsvc.connect(dsn) as svc:
+        await svc.migrate()
+    assert (await examined(dsn))["indexes"].level == "problem"  # only an operator can
+
+
+async def test_a_changed_migration_is_a_finding_and_the_others_are_heard(dsn):
+    await execute(dsn, "UPDATE asyncsvc.migration SET checksum = 'another'")
+    found = await examined(dsn)
+    assert found["migrations"].level == "problem"
+    assert "another text" in found["migrations"].found
+    assert found["indexes"].level == "ok"
+
+
+async def test_settings_that_lose_commits_are_warned_of(dsn):
+    name = urllib.parse.urlsplit(dsn).path[1:]
+    await execute(dsn, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    found = await examined(dsn)
+    assert found["durability"].level == "warning"
+    assert "synchronous_commit off" in found["durability"].found
+
+
+async def test_dead_rows_are_told_of(dsn):
+    await execute(dsn, "ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
+    await execute(
+        dsn,
+        "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, last_seq, created_at,"
+        " updated_at) VALUES ('t', 'c', 'd', 15000, now(), now())",
+    )
+    await execute(
+        dsn,
+        "INSERT INTO asyncsvc.message (tenant_id, conversation_id, seq, role, content, payload,"
+        " created_at) SELECT 't', 'c', n, 'user', '', '{}', now() FROM generate_series(1, 15000) n",
+    )
+    await execute(dsn, "DELETE FROM asyncsvc.message WHERE seq <= 12000")
+    for _ in range(100):
+        found = await examined(dsn)
+        if "dead rows" in found:
+            break
+        await asyncio.sleep(0.1)
+    assert "80% of message are dead: 12,000 rows" in found["dead rows"].found
+    assert "VACUUM asyncsvc.message" in found["dead rows"].advice
+
+
+async def test_a_role_with_few_rights_hears_which_it_lacks(dsn, server_dsn, svc):
+    role = "doctor_" + urllib.parse.urlsplit(dsn).path[-12:].replace("-", "_")
+    await execute(dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    parts = urllib.parse.urlsplit(dsn)
+    theirs = parts._replace(netloc=f"{role}:x@{parts.netloc.rpartition('@')[2]}").geturl()
+    try:
+        found = await examined(theirs)
+        assert (found["rights"].level, found["migrations"].level) == ("problem", "problem")
+        assert "cannot be looked at: permission denied" in found["migrations"].found
+        await execute(dsn, f"GRANT USAGE ON SCHEMA asyncsvc TO {role}")
+        await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO {role}")
+        found = await examined(theirs)
+        assert (found["rights"].level, found["migrations"].level) == ("note", "ok")
+        assert "may not change" in found["rights"].found
+    finally:
+        await execute(dsn, f"DROP OWNED BY {role}")
+        await execute(server_dsn, f"DROP ROLE {role}")
+
+
+def test_versions_and_encodings_are_judged():
+    assert doctor.version(GOOD).level == "ok"
+    assert doctor.version(GOOD._replace(version_number=140010)).level == "problem"
+    assert doctor.version(GOOD._replace(version_number=190000)).level == "note"
+    assert doctor.version(GOOD._replace(encoding="SQL_ASCII")).level == "problem"
+    assert doctor.replica(GOOD._replace(is_replica=True)).level == "warning"
+    assert doctor.durability(GOOD._replace(fsync=False)).level == "problem"
+    assert doctor.durability(GOOD._replace(full_page_writes=False)).level == "problem"
+    assert doctor.pooler(GOOD, 7).level == "ok"
+    assert doctor.pooler(GOOD, 8).level == "note"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"), [(0, "ok"), (0.9, "ok"), (1.5, "warning"), (-86_400, "warning")]
+)
+def test_clocks_are_compared_within_the_round_trip(seconds, level):
+    before = datetime.now(UTC)
+    after = before + timedelta(seconds=3)
+    server = (after if seconds >= 0 else before) + timedelta(seconds=seconds)
+    assert doctor.clock(server, before, after).level == level
+
+
+def test_zones_that_differ_are_named():
+    assert doctor.zones([]).level == "ok"
+    finding = doctor.zones(f"Area/{n}" for n in range(7))
+    assert finding.level == "warning"
+    assert "7 time zones: Area/0, Area/1, Area/2, Area/3, Area/4, …" in finding.found
+
+
+def test_indexes_that_are_broken_or_unused_are_named():
+    good = {name: Index(name, True, False, 5, 8192, 10**6) for name in doctor.expected_indexes()}
+    assert [finding.level for finding in doctor.indexes(good)] == ["ok"]
+    name = next(iter(good))
+    broken = good | {name: good[name]._replace(is_valid=False)}
+    assert doctor.indexes(broken)[0].found == f"invalid: {name}"
+    unused = good | {name: good[name]._replace(scans=0)}
+    assert doctor.indexes(unused)[0].level == "note"
+    tables = [Table("message", 1, 1, 1, True, True)]
+    assert doctor.rights(tables).level == "ok"
+
+
+# --- as a program
+
+
+def program(dsn: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "asyncsvc.cli", "doctor", *arguments],
+        env=os.environ | {"ASYNCSVC_DSN": dsn, "COLUMNS": "60"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+async def test_the_command_says_what_to_do(dsn, empty_dsn):
+    well = program(dsn)
+    assert (well.returncode, well.stderr) in {(0, ""), (3, "")}  # not each server has pg_trgm
+    assert "✓  migrations" in well.stdout
+    ill = program(empty_dsn)
+    assert (ill.returncode, ill.stderr) == (3, "")
+    assert "✗  migrations" in ill.stdout
+    assert "→ run `asyncsvc migrate`" in ill.stdout
+    assert max(map(len, ill.stdout.splitlines())) <= 60
+    findings = json.loads(program(empty_dsn, "--json").stdout)
+    assert {"check", "level", "found", "advice"} == findings[0].keys()
+
+
+# --- through PgBouncer
+
+
+@pytest.fixture
+def pgbouncer(dsn: str) -> Iterator[dict[str, str]]:
+    """The DSN of this database through a PgBouncer, for each of two ways of pooling."""
+    path = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if path is None:
+        pytest.skip("there is no pgbouncer")
+    parts = urllib.parse.urlsplit(dsn)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = f"host={parts.hostname} port={parts.port} dbname={parts.path[1:]}"
+    server += f" user={parts.username} password={parts.password or 'none'}"
+    room = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-"))
+    room.chmod(0o777)  # where root starts it, it runs as somebody else
+    (room / "bouncer.ini").write_text(
+        f"[databases]\nsession = {server} pool_mode=session\n"
+        f"transaction = {server} pool_mode=transaction\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
+        f"unix_socket_dir =\nlogfile = {room}/log\npidfile = {room}/pid\n"
+    )
+    as_nobody = ["--user=nobody"] if os.geteuid() == 0 else []
+    command = [path, "--quiet", *as_nobody, str(room / "bouncer.ini")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        yield {
+            name: f"postgresql://any@127.0.0.1:{port}/{name}" for name in ("session", "transaction")
+        }
+        process.terminate()
+    shutil.rmtree(room)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_in_between_is_seen(pgbouncer, mode):
+    for _ in range(100):
+        try:
+            connection = await asyncpg.connect(pgbouncer[mode])
+            break
+        except OSError:
+            await asyncio.sleep(0.05)
+    await connection.close()
+    for _ in range(3):  # in transaction mode the prepared statements of before are still there
+        found = await examined(pgbouncer[mode])
+        assert found["pooler"].level in {"note", "problem"}, found
+        assert "statement_cache_size=0" in found["pooler"].advice
+    if mode == "session":
+        assert found["migrations"].level == "ok"
