@@ -73,7 +73,7 @@ def version(settings: ServerSettings) -> Finding:
         advice = f"upgrade to PostgreSQL {OLDEST} or newer: older ones were never tested"
         return Finding(check="server", level="problem", found=found, advice=advice)
     if settings.encoding != "UTF8":
-        advice = "move to a database that was created with ENCODING 'UTF8': others lose text"
+        advice = "move to a database that was created with the encoding UTF8: others lose text"
         return Finding(check="server", level="problem", found=found, advice=advice)
     if major > NEWEST:
         advice = f"look for a newer asyncsvc: this one was tested up to PostgreSQL {NEWEST}"
@@ -279,7 +279,7 @@ async def _keywords(repository: ServerRepository, found: dict[str, Index]) -> Fi
     if extension.installed is None and extension.available is None:
         advice = "install PostgreSQL's contrib package on the server, then run `asyncsvc migrate`"
     elif extension.installed is None:
-        advice = "let a superuser CREATE EXTENSION pg_trgm, then run `asyncsvc migrate`"
+        advice = "let a superuser create the extension pg_trgm here, then run `asyncsvc migrate`"
     else:
         advice = "run `asyncsvc migrate`, which builds it"
     return Finding(

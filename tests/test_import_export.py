@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from terminal import in_terminal
 from test_demo import conversation, environment, lines_of
 
 from asyncsvc import Conversation, embedded
@@ -522,3 +523,51 @@ def test_the_library_does_not_time_anything_out_for_a_pipe_that_is_slow(run, dsn
         out, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, errors) == (0, b"")
     assert b"conversations  3" in out
+
+
+# ---------------------------------------------------------------- in a terminal
+
+
+async def test_a_terminal_shows_a_bar_and_what_came_of_it(svc, dsn, tmp_path):
+    bad = lines_of(conversation("", "\x1b[31mx"))
+    (tmp_path / "talks").write_bytes(talks(9_000) + bad)
+    env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
+
+    command = [*PROGRAM, "import", tmp_path / "talks", *ACME]
+    shown = await asyncio.to_thread(in_terminal, command, env, 100)
+    assert shown.code == 3
+    assert "importing" in shown.written
+    assert "%" in shown.written
+    assert "importing" not in shown.screen  # it went away
+    assert "line 9001: id: must be 1 to 128 characters" in shown.screen
+    assert re.search(r"^messages +18,000, [\d,]+ a second$", shown.screen, re.MULTILINE)
+
+    command = [*PROGRAM, "export", "--tenant", "acme", "-o", tmp_path / "out"]
+    shown = await asyncio.to_thread(in_terminal, command, env, 60)
+    assert (shown.code, shown.screen) == (0, "exported 9,000 conversations")
+    assert "exporting acme" in shown.written
+
+
+async def test_a_terminal_is_asked_before_anything_is_deleted(svc, dsn, tmp_path):
+    await filled(svc)
+    env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
+
+    async def ask(answer: str, *command: str):
+        whole = [*PROGRAM, *command, "--tenant", "acme"]
+        return await asyncio.to_thread(in_terminal, whole, env, 90, answer)
+
+    purge = ("purge", "2026-01-01T06:00", "--by", "creation")
+    for answer, left in (("n\n", 30), ("\n", 30), ("y\n", 24)):
+        shown = await ask(answer, *purge)
+        assert shown.code == 0
+        assert "Delete 6 conversations with 12 messages, older than 2026-01-01 06:00 UTC?" in (
+            " ".join(shown.screen.split())
+        )
+        assert len(await exported(svc)) == left
+    assert "deleted     6 conversations, 12 messages" in shown.screen
+    shown = await ask("n\n", "erase", "u1")
+    assert "Delete everything of u1 in acme?" in shown.screen
+    assert "u1" in {item.user_id for item in await exported(svc)}
+    shown = await ask("y\n", "erase", "u1")
+    assert "nothing left at" in shown.screen
+    assert "u1" not in {item.user_id for item in await exported(svc)}
