@@ -147,9 +147,18 @@ async def drop_database(server_dsn: str, name: str) -> None:
 
 
 async def execute(dsn: str, command: str) -> None:
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, timeout=10)
     try:
         await connection.execute(command)
+    finally:
+        await connection.close()
+
+
+async def fetch(dsn: str, query: str) -> object:
+    """The one value of the query's first row."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return await connection.fetchval(query)
     finally:
         await connection.close()
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -471,6 +472,10 @@ def test_the_shell_completes_names():
 
 
 # --- what all commands have in common
+
+
+def test_the_version_is_told(run):
+    assert run("--version").stdout == f"asyncsvc {metadata.version('asyncsvc')}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -19,6 +19,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from conftest import execute, fetch
 
 from asyncsvc import embedded
 from asyncsvc.embedded import (
@@ -90,22 +91,6 @@ def wheel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """The only wheel that is installed."""
     monkeypatch.setattr(_programs, "WHEELS", (request.param,))
     return str(request.param)
-
-
-async def fetch(dsn: str, query: str) -> object:
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        return await connection.fetchval(query)
-    finally:
-        await connection.close()
-
-
-async def execute(dsn: str, command: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        await connection.execute(command)
-    finally:
-        await connection.close()
 
 
 def surroundings(place: pathlib.Path) -> dict[str, object]:

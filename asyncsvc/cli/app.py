@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from importlib import metadata
+from typing import Annotated, Final
 
 import typer
 
@@ -17,6 +18,13 @@ from asyncsvc.cli.commands.sql import sql
 from asyncsvc.cli.commands.stats import stats
 from asyncsvc.cli.commands.tokens import tokens
 from asyncsvc.cli.commands.transfer import export, import_
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"asyncsvc {metadata.version('asyncsvc')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="asyncsvc",
@@ -41,6 +49,21 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "sql": sql,
     "demo": demo,
 }
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version, and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 for group in (tokens, postgres):

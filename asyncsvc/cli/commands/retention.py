@@ -22,8 +22,8 @@ from asyncsvc.models import ErasureReceipt, PurgeReport
 class By(enum.StrEnum):
     """The age that a purge goes by."""
 
-    UPDATE = "update"
-    CREATION = "creation"
+    UPDATED = "update"
+    CREATED = "creation"
 
 
 def purge(
@@ -39,7 +39,7 @@ def purge(
     dialog: Annotated[str | None, typer.Option(metavar="ID", help="This dialog alone.")] = None,
     by: Annotated[
         By, typer.Option(help="Since the last update, or since the creation.")
-    ] = By.UPDATE,
+    ] = By.UPDATED,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
     yes: Yes = False,
     tz: Tz = "UTC",
@@ -84,7 +84,7 @@ class _What:
             older_than,
             tenant_id=self.tenant_id,
             dialog_id=ANY if self.dialog_id is None else self.dialog_id,
-            by="update_time" if self.by is By.UPDATE else "create_time",
+            by="update_time" if self.by is By.UPDATED else "create_time",
             dry_run=dry_run,
             tz=self.tz,
             on_batch=show,
