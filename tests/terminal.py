@@ -1,7 +1,9 @@
 """Runs a program in a terminal of its own, and reads the screen as a person sees it."""
 
+import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,31 +28,44 @@ class Shown:
 
 
 def in_terminal(
-    command: Sequence[object], env: Mapping[str, str], columns: int, typed: str = ""
+    command: Sequence[object],
+    env: Mapping[str, str],
+    columns: int,
+    *,
+    answer: str = "",
+    secret: str = "",
 ) -> Shown:
-    """Run a program in a terminal of this width, type into it, and wait for its end."""
+    """Run a program in a terminal of this width, and wait for its end.
+
+    Type the answer as soon as it asks, or the secret as soon as it hides what is typed: what was
+    typed before that is thrown away.
+    """
     import fcntl
     import pty
     import struct
     import termios
 
+    def is_hidden() -> bool:
+        return not termios.tcgetattr(ours)[3] & termios.ECHO
+
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
     with subprocess.Popen(
-        list(map(str, command)),
+        list(map(str, command)), start_new_session=True,
         stdin=its, stdout=its, stderr=its, env={**env, "TERM": "xterm-256color"},
     ) as process:  # fmt: skip
         os.close(its)
         written = b""
-        try:
+        late = threading.Timer(_SECONDS, process.kill)
+        late.start()
+        with contextlib.suppress(OSError):  # Linux: the other side is closed
             while block := os.read(ours, 65536):
                 written += block
-                if typed:  # it asks
-                    os.write(ours, typed.encode())
-                    typed = ""
-        except OSError:  # Linux: the other side is closed
-            pass
-        code = process.wait(timeout=_SECONDS)
+                if answer or (secret and is_hidden()):
+                    os.write(ours, (answer or secret).encode())
+                    answer = secret = ""
+        code = process.wait()
+        late.cancel()
     os.close(ours)
     return Shown(written.decode(), rendered(written, columns), code)
 

@@ -314,7 +314,7 @@ async def test_tokens_in_a_terminal(dsn, svc, columns):
     assert issued.token.id in listed.screen
 
     verify = [*PROGRAM, "tokens", "verify"]
-    asked = await asyncio.to_thread(in_terminal, verify, env, columns, f"{secret}\n")
+    asked = await asyncio.to_thread(in_terminal, verify, env, columns, secret=f"{secret}\n")
     assert asked.code == 0, asked.screen
     assert "The token's secret" in asked.screen
     assert secret not in asked.written

@@ -554,7 +554,7 @@ async def test_a_terminal_is_asked_before_anything_is_deleted(svc, dsn, tmp_path
 
     async def ask(answer: str, *command: str):
         whole = [*PROGRAM, *command, "--tenant", "acme"]
-        return await asyncio.to_thread(in_terminal, whole, env, 90, answer)
+        return await asyncio.to_thread(in_terminal, whole, env, 90, answer=answer)
 
     purge = ("purge", "2026-01-01T06:00", "--by", "creation")
     for answer, left in (("n\n", 30), ("\n", 30), ("y\n", 24)):
