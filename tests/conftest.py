@@ -20,6 +20,8 @@ from servers import Server, ServerError, start_server
 import asyncsvc
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from asyncsvc import AsyncSvc
 
 INVARIANTS = (pathlib.Path(__file__).parent / "sql" / "invariants.sql").read_text(encoding="utf-8")
@@ -29,7 +31,7 @@ SERVER = pytest.StashKey[Server]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server before the first test and before pytest's own first line."""
-    if session.config.option.collectonly:
+    if session.config.option.collectonly or is_worker(session.config):
         return
     try:
         server = start_server()
@@ -39,6 +41,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"asyncsvc tests on: {server.description}")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_configure_node(node: "WorkerController") -> None:
+    """Tell a worker of `pytest -n` the server: all of them use this one."""
+    node.workerinput["server_dsn"] = node.config.stash[SERVER].dsn
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of `pytest -n` that somebody else started the server for."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -57,6 +70,8 @@ class DatabaseFactory(Protocol):
 @pytest.fixture(scope="session")
 def server_dsn(pytestconfig: pytest.Config) -> str:
     """The maintenance database: for creating and dropping databases, and for nothing else."""
+    if is_worker(pytestconfig):
+        return str(pytestconfig.workerinput["server_dsn"])
     return pytestconfig.stash[SERVER].dsn
 
 
