@@ -37,7 +37,7 @@ def test_each_link_leads_somewhere():
 
 
 def test_run_it_and_test_it_are_one_line_each():
-    for heading, end in (("Run it", "asyncsvc demo"), ("Test it", "pytest")):
+    for heading, end in (("Run it", "asyncsvc demo"), ("Test it", "pytest -n 2")):
         section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
         (line,) = re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)
         assert "\n" not in line
