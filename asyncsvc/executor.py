@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import io
 import logging
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asyncsvc")
 
+_COPIED_AT_ONCE = 2**19
 _UNIQUE_VIOLATION = "23505"
 _ABORTED = "25P02"
 _NOT_ENCODED = "22000"
@@ -110,7 +110,7 @@ class Executor(abc.ABC):
                     table,
                     schema_name="asyncsvc",
                     columns=list(columns),
-                    source=io.BytesIO(data),
+                    source=_blocks(data),
                     timeout=self._settings.statement_timeout,
                 )
                 watched.rows = int(done.removeprefix("COPY "))
@@ -294,6 +294,16 @@ class ConnectionExecutor(Executor):
             yield self._borrowed
         finally:
             self._busy = False
+
+
+async def _blocks(data: bytes) -> AsyncGenerator[bytes]:
+    """Yield the data piece by piece.
+
+    Of a file asyncpg would make a class for each copy, and a class is in a cycle with itself: it
+    would keep the data until the garbage collector came to it, which can be long.
+    """
+    for begin in range(0, len(data), _COPIED_AT_ONCE):
+        yield data[begin : begin + _COPIED_AT_ONCE]
 
 
 @contextmanager

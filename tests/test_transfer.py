@@ -1,7 +1,9 @@
 """Loading and exporting whole conversations: nothing lost, nothing twice, nothing changed."""
 
 import asyncio
+import gc
 import itertools
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -372,3 +374,21 @@ async def test_the_round_trips_of_a_load(dsn):
         "conversation/load",
         "message/digests",
     ]
+
+
+async def test_a_load_leaves_nothing_behind_in_memory(svc):
+    def records(name: str, count: int):
+        return (record(f"{name}{number}", "x" * 1_000_000) for number in range(count))
+
+    await svc.conversations.load(records("a", 1), tenant_id="t")
+    gc.collect()
+    gc.disable()  # what is left in a cycle stays for long: nothing large may be in one
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        await svc.conversations.load(records("b", 40), tenant_id="t")
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert after - before < 1_000_000
