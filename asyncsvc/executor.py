@@ -11,15 +11,13 @@ import abc
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
-    contextmanager,
     suppress,
 )
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 import asyncpg
 
@@ -33,7 +31,7 @@ from asyncsvc.errors import (
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.settings import Settings
+from asyncsvc.settings import QueryHook, Settings
 from asyncsvc.sqlfiles import Query
 
 if TYPE_CHECKING:
@@ -51,6 +49,8 @@ _ABORTED = "25P02"
 _NOT_ENCODED = "22000"
 _QUERY_CANCELED = "57014"
 _NO_SUCH_TABLE = {"42P01", "3F000"}
+# Their text, or its detail, quotes a value, which may be the hash of a token.
+_QUOTING = {_NOT_ENCODED, _UNIQUE_VIOLATION}
 # Connection failures, resources, shutdowns, serialization failures, deadlocks, lock time-outs.
 _PASSING = ("08", "53", "57P", "40", "55P03")
 
@@ -65,11 +65,29 @@ class Row(Protocol):
         """Return the value of a column."""
 
 
-@dataclass(slots=True)
 class _Watched:
-    """What a statement returned or wrote, for the hook."""
+    """Tells the hook what a statement took, and returned or wrote.
 
-    rows: int = 0
+    This and the other contexts of a statement are classes: each call passes through them, and
+    generators cost several times as much.
+    """
+
+    __slots__ = ("_began", "_hook", "_name", "rows")
+
+    def __init__(self, hook: QueryHook | None, name: str) -> None:
+        self._hook = hook
+        self._name = name
+        self._began = 0.0
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        if self._hook is not None:
+            self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._hook is not None:
+            self._hook(self._name, time.perf_counter() - self._began, self.rows, error)
 
 
 class Executor(abc.ABC):
@@ -192,20 +210,35 @@ class Executor(abc.ABC):
             async with asyncio.timeout(self._settings.statement_timeout):
                 yield
 
-    @contextmanager
-    def _watched(self, name: str) -> Generator[_Watched]:
-        watched = _Watched()
-        if self._settings.on_query is None:
-            yield watched
-            return
-        start, error = time.perf_counter(), None
+    def _watched(self, name: str) -> _Watched:
+        return _Watched(self._settings.on_query, name)
+
+
+class _Acquired:
+    """A connection of a pool, for as long as the block lasts."""
+
+    __slots__ = ("_connection", "_pool", "_seconds")
+
+    def __init__(self, pool: Pool, seconds: float) -> None:
+        self._pool = pool
+        self._seconds = seconds
+
+    async def __aenter__(self) -> Connection:
+        # asyncpg's pool.fetch(timeout=) bounds the statement and waits for ever for a connection.
         try:
-            yield watched
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            self._settings.on_query(name, time.perf_counter() - start, watched.rows, error)
+            with translated():
+                self._connection = await self._pool.acquire(timeout=self._seconds)
+        except StatementTimeout as error:
+            raise PoolExhausted(f"no connection came free within {self._seconds:g} s") from error
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        # What was done is done, and what went wrong is already on its way: neither becomes
+        # anything else because the connection cannot be reset. The pool drops it then.
+        try:
+            await self._pool.release(self._connection)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            _log.warning("a connection was dropped: %s", type(error).__name__)
 
 
 class PoolExecutor(Executor):
@@ -218,24 +251,8 @@ class PoolExecutor(Executor):
         super().__init__(settings)
         self._pool = pool
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[Connection]:
-        seconds = self._settings.acquire_timeout
-        # asyncpg's pool.fetch(timeout=) bounds the statement and waits for ever for a connection.
-        try:
-            with translated():
-                connection = await self._pool.acquire(timeout=seconds)
-        except StatementTimeout as error:
-            raise PoolExhausted(f"no connection came free within {seconds:g} s") from error
-        try:
-            yield connection
-        finally:
-            # What was done is done, and what went wrong is already on its way: neither becomes
-            # anything else because the connection cannot be reset. The pool drops it then.
-            try:
-                await self._pool.release(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-                _log.warning("a connection was dropped: %s", type(error).__name__)
+    def _connection(self) -> _Acquired:
+        return _Acquired(self._pool, self._settings.acquire_timeout)
 
 
 class ConnectionExecutor(Executor):
@@ -247,7 +264,8 @@ class ConnectionExecutor(Executor):
         """Borrow the connection: it is neither configured nor closed here."""
         super().__init__(settings)
         self._borrowed = connection
-        self._busy = False
+        self.is_busy = False
+        """Whether a task runs something on the connection now."""
         self._failure: BaseException | None = None
 
     @property
@@ -265,15 +283,12 @@ class ConnectionExecutor(Executor):
         with self._remembered():
             return await super().copy(name, table=table, columns=columns, data=data)
 
-    @contextmanager
-    def _remembered(self) -> Generator[None]:
-        try:
-            yield
-        except ConcurrentUse:  # nothing was run
-            raise
-        except BaseException as error:
-            self._failure = self._failure or error
-            raise
+    def _remembered(self) -> _Remembered:
+        return _Remembered(self)
+
+    def remember(self, error: BaseException) -> None:
+        """Keep the first error that a statement failed with."""
+        self._failure = self._failure or error
 
     def raise_if_aborted(self) -> None:
         """Raise DatabaseError when a statement failed and so aborted the transaction."""
@@ -282,18 +297,46 @@ class ConnectionExecutor(Executor):
                 "the transaction is rolled back, since a statement in it failed", _ABORTED
             ) from self._failure
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[Connection]:
-        if self._busy:
+    def _connection(self) -> _Lent:
+        return _Lent(self, self._borrowed)
+
+
+class _Remembered:
+    """Has the executor remember what a statement fails with."""
+
+    __slots__ = ("_executor",)
+
+    def __init__(self, executor: ConnectionExecutor) -> None:
+        self._executor = executor
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, ConcurrentUse):  # then nothing was run
+            self._executor.remember(error)
+
+
+class _Lent:
+    """The caller's connection, for one task at a time."""
+
+    __slots__ = ("_connection", "_executor")
+
+    def __init__(self, executor: ConnectionExecutor, connection: Connection) -> None:
+        self._executor = executor
+        self._connection = connection
+
+    async def __aenter__(self) -> Connection:
+        if self._executor.is_busy:
             raise ConcurrentUse(
                 "this connection or transaction is in use by another task, or by a transaction "
                 "inside it; give each task its own"
             )
-        self._busy = True
-        try:
-            yield self._borrowed
-        finally:
-            self._busy = False
+        self._executor.is_busy = True
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        self._executor.is_busy = False
 
 
 async def _blocks(data: bytes) -> AsyncGenerator[bytes]:
@@ -306,26 +349,45 @@ async def _blocks(data: bytes) -> AsyncGenerator[bytes]:
         yield data[begin : begin + _COPIED_AT_ONCE]
 
 
-@contextmanager
-def translated(connection: Connection | None = None) -> Generator[None]:
-    """Raise asyncpg's errors and the network's as ours, with the original as their cause."""
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        if error.sqlstate == _NOT_ENCODED:  # its text quotes the value
-            raise DatabaseError("a value cannot be encoded for its column") from None
-        raise _by_sqlstate(error) from error
-    except TimeoutError as error:
-        raise StatementTimeout("the database did not answer in time") from error
-    except OSError as error:
-        raise Unavailable(f"the database cannot be reached: {error.strerror or error}") from error
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        # One type for misuse and for a lost connection, without a code: ask the connection.
-        if _is_usable(connection):
-            raise ConcurrentUse(
-                "the connection is in use by another task, or in a transaction begun by hand"
-            ) from error
-        raise Unavailable("the connection or its pool is closed") from error
+class translated:  # noqa: N801 - it reads as what it does
+    """Raises asyncpg's errors and the network's as ours, with the original as their cause."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection | None = None) -> None:
+        """Judge by this connection what asyncpg's own errors mean."""
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise what stands for the error, if it is one of those."""
+        if error is None:
+            return
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _QUOTING:
+            raise _by_sqlstate(error) from None
+        ours = self._ours(error)
+        if ours is not None:
+            raise ours from error
+
+    def _ours(self, error: BaseException) -> AsyncSvcError | None:
+        match error:
+            case asyncpg.PostgresError():
+                return _by_sqlstate(error)
+            case TimeoutError():
+                return StatementTimeout("the database did not answer in time")
+            case OSError():
+                return Unavailable(f"the database cannot be reached: {error.strerror or error}")
+            case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+                # One type for misuse and for a lost connection, without a code: ask the connection.
+                if _is_usable(self._connection):
+                    return ConcurrentUse(
+                        "the connection is in use by another task, or in a transaction begun by"
+                        " hand"
+                    )
+                return Unavailable("the connection or its pool is closed")
+        return None
 
 
 def _is_usable(connection: Connection | None) -> bool:
@@ -337,12 +399,14 @@ def _is_usable(connection: Connection | None) -> bool:
 
 def _by_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
     sqlstate, message = error.sqlstate or "", str(error.args[0]) if error.args else ""
+    if sqlstate == _NOT_ENCODED:
+        return DatabaseError("a value cannot be encoded for its column")
+    if sqlstate == _UNIQUE_VIOLATION:
+        return AlreadyExists(message)
     if sqlstate == _QUERY_CANCELED:
         return StatementTimeout(message)
     if sqlstate.startswith(_PASSING):
         return Unavailable(message)
     if sqlstate in _NO_SUCH_TABLE:
         return MigrationError(f"{message}: run `await svc.migrate()` first")
-    if sqlstate == _UNIQUE_VIOLATION:
-        return AlreadyExists(message)
     return DatabaseError(message, sqlstate)

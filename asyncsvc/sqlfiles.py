@@ -104,18 +104,20 @@ class Statement:
         and for any number of orders but one: mistakes in the calling repository.
         """
         given = {name: value for name, value in parameters.items() if value is not UNSET}
-        raised = frozenset(flags)
-        if unknown := (raised - self.flags) | (parameters.keys() - self.required - self.optional):
-            raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
-        if missing := self.required - given.keys():
-            raise TypeError(f"{self.name} needs {', '.join(sorted(missing))}")
-        if self.orders and len(raised & self.orders) != 1:
-            raise TypeError(f"{self.name} needs one of {', '.join(sorted(self.orders))}")
-        text, order = self._compile(raised.union(given))
-        return Query(self.name, text, tuple(given[name] for name in order))
+        text, order = self._compile(tuple(flags), tuple(parameters), tuple(given))
+        return Query(self.name, text, tuple([given[name] for name in order]))
 
-    def _compile_variant(self, present: frozenset[str]) -> tuple[str, tuple[str, ...]]:
-        numbers: dict[str, int] = {}
+    def _compile_variant(
+        self, raised: tuple[str, ...], passed: tuple[str, ...], given: tuple[str, ...]
+    ) -> tuple[str, tuple[str, ...]]:
+        flags = frozenset(raised)
+        if unknown := (flags - self.flags) | (set(passed) - self.required - self.optional):
+            raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
+        if missing := self.required.difference(given):
+            raise TypeError(f"{self.name} needs {', '.join(sorted(missing))}")
+        if self.orders and len(flags & self.orders) != 1:
+            raise TypeError(f"{self.name} needs one of {', '.join(sorted(self.orders))}")
+        present, numbers = flags.union(given), dict[str, int]()
         kept = [f"/* asyncsvc {self.name} */"]
         for line in self._lines:
             if line.marks <= present:
