@@ -234,6 +234,12 @@ def _instant(value: datetime) -> datetime:
     return instant
 
 
+def _overlap(value: timedelta, settings: Settings) -> timedelta:
+    if not 0 <= value.total_seconds() <= settings.token_overlap:
+        raise refused(f"must be 0 to {settings.token_overlap:,g} seconds")
+    return value
+
+
 def _age(value: timedelta | date | datetime | str) -> timedelta | date | datetime | str:
     if not isinstance(value, timedelta):
         return _date(value)
@@ -265,6 +271,9 @@ Role = Annotated[str, _text(1, 32)]
 Scope = Annotated[str, _text(1, 128)]
 Name = Annotated[str, _text(0, 512, normal=True)]
 """A title for people: up to 512 characters, stored as NFC."""
+Actor = Annotated[str, _text(1, 256)]
+"""Who does something, as the audit is to name them."""
+Reason = Annotated[str, _text(1, 512)]
 Label = Annotated[str, _text(0, 512)]
 Keywords = Annotated[str, _text(0, 512)]
 IdempotencyKey = Annotated[str, _text(1, 255)]
@@ -302,6 +311,8 @@ Age = Annotated[timedelta | date | datetime | str, PlainValidator(_age)]
 """How old, by the server's clock, or before which date; see `DateLike`."""
 Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
 """An aware datetime within the years 2 to 9998, kept in UTC."""
+Overlap = Annotated[timedelta, checked(_overlap)]
+"""How long a rotated token stays good; see `Settings.token_overlap`."""
 Secret = Annotated[SecretStr | str, PlainValidator(_secret)]
 
 OrderBy = Literal[
@@ -319,6 +330,8 @@ OrderBy = Literal[
 Total = Literal["exact", "capped", "none"]
 AgeBy = Literal["create_time", "update_time"]
 Interval = Literal["hour", "day", "week", "month"]
-UsageBy = Literal["created"]
+UsageBy = Literal["created", "activity"]
 TokenKind = Literal["api", "beta"]
-TokenStatus = Literal["active", "expired", "revoked"]
+TokenStatus = Literal["active", "retiring", "expired", "revoked"]
+"""`retiring` is good until a moment that is known: it was rotated, with an overlap."""
+TokenAction = Literal["create", "import", "update", "rotate", "revoke", "delete"]

@@ -44,8 +44,10 @@ from asyncsvc.fields import (
     Role,
     Rounds,
     Scopes,
+    Secret,
     Source,
     Thumb,
+    TokenAction,
     TokenKind,
     Tokens,
     TokenStatus,
@@ -111,7 +113,7 @@ class Turn(Input):
 
     `duration` is in seconds. `round` is what the conversation's rounds grow by: 0 for half a turn,
     when the question is stored first so that a crash keeps it. `errors` and `dsl` replace the
-    conversation's, unless UNSET.
+    conversation's, unless UNSET. `token_id` is the API token that the usage is booked on.
     """
 
     messages: Annotated[Sequence[Message], Field(min_length=1), checked(bulk)]
@@ -120,6 +122,7 @@ class Turn(Input):
     round: Rounds = 1
     errors: OrUnset[ErrorText | None] = UNSET
     dsl: OrUnset[Json] = UNSET
+    token_id: Id | None = None
 
     @model_validator(mode="after")
     def _is_within_batch(self, info: ValidationInfo) -> Self:
@@ -272,7 +275,22 @@ class TokenPatch(Input):
     scopes: OrUnset[Scopes] = UNSET
     dialog_id: OrUnset[Id | None] = UNSET
     source: OrUnset[Source | None] = UNSET
+    metadata: OrUnset[JsonObject] = UNSET
     expires_at: OrUnset[Instant | None] = UNSET
+
+
+class TokenRecord(Input):
+    """A token that another system issued, in clear text, for `load`."""
+
+    secret: Secret
+    kind: TokenKind = "api"
+    name: Name = ""
+    scopes: Scopes = ("*",)
+    dialog_id: Id | None = None
+    source: Source | None = None
+    metadata: JsonObject = Field(default_factory=dict)
+    created_at: Instant | None = None
+    expires_at: Instant | None = None
 
 
 TurnLike = Annotated[Turn | Mapping[str, object], Made(Turn)]
@@ -336,6 +354,14 @@ Records = Annotated[
 """What `load` takes: what `export` yields, records, or equal mappings."""
 
 
+TokenRecords = Annotated[
+    Iterable[TokenRecord | Mapping[str, object]]
+    | AsyncIterable[TokenRecord | Mapping[str, object]],
+    PlainValidator(an_iterable),
+]
+"""What `load` takes: records, or equal mappings."""
+
+
 class ConversationName(Row):
     """What a sidebar shows of a conversation."""
 
@@ -375,6 +401,14 @@ class LoadReport(Row):
             present=self.present + other.present,
             refused=self.refused + other.refused,
         )
+
+
+class TokenLoadReport(Row):
+    """What a load of tokens did; `present` ones were there already, `refused` ones reported."""
+
+    tokens: int = 0
+    present: int = 0
+    refused: int = 0
 
 
 class PurgeReport(Row):
@@ -430,7 +464,9 @@ class UsageBucket(Row):
 class APIToken(Row):
     """A token, without its secret. `status` is by the server's clock, as of the answer.
 
-    `last_used_at` is the stamp as it was before the call that returned this.
+    `hint` is how its secret begins. `revoked_at` lies ahead while the token is retiring.
+    `last_used_at` is the stamp, and `pepper_version` what its secret was hashed by (0 for none), as
+    they were before the call that returned this. `rotated_from` is the id of its predecessor.
     """
 
     id: str
@@ -441,10 +477,15 @@ class APIToken(Row):
     scopes: tuple[str, ...]
     dialog_id: str | None
     source: str | None
+    metadata: JsonText[dict[str, JsonValue]]
     created_at: datetime
+    created_by: str | None
     expires_at: datetime | None
     revoked_at: datetime | None
+    revoked_reason: str | None
     last_used_at: datetime | None
+    rotated_from: str | None
+    pepper_version: int
     status: TokenStatus
 
 
@@ -453,6 +494,22 @@ class IssuedToken(Row):
 
     token: APIToken
     secret: SecretStr
+
+
+class TokenEvent(Row):
+    """What was done to a token, when, and by whom, as far as the caller said so.
+
+    `detail` has what belongs to the action: the fields of a token that was created or imported, the
+    patch of an update, the successor and the end of a rotated one, the reason of a revocation.
+    """
+
+    id: int
+    tenant_id: str
+    token_id: str
+    action: TokenAction
+    actor: str | None
+    at: datetime
+    detail: JsonText[dict[str, JsonValue]]
 
 
 class Migration(Row):

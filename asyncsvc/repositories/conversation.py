@@ -290,4 +290,5 @@ def _turn_parameters(turn: Turn) -> dict[str, object]:
         "duration": microseconds(turn.duration),
         "errors": turn.errors,
         "dsl": UNSET if turn.dsl is UNSET else to_json(turn.dsl),
+        "token_id": turn.token_id,
     }

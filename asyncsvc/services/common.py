@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from asyncsvc.errors import NotFound
-from asyncsvc.fields import UNSET, UnsetType
+from asyncsvc.fields import ANY, UNSET, AnyType, UnsetType
 from asyncsvc.inputs import Input
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ def found(row: T | None, what: str) -> T:
 def given(value: T | None) -> T | UnsetType:
     """Return a filter or bound as a repository takes it: None, which is none, as UNSET."""
     return UNSET if value is None else value
+
+
+def wanted(value: T | AnyType | None) -> T | UnsetType:
+    """Return a filter as a repository takes it: ANY as UNSET, and None too, which has a flag."""
+    return UNSET if value is ANY or value is None else value
 
 
 def columns(values: Input | Mapping[str, object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ import json
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncsvc import paging
 from asyncsvc.dates import bucket_start, first_instant, instants, zone
@@ -80,7 +80,7 @@ from asyncsvc.repositories import (
     UsageRepository,
 )
 from asyncsvc.repositories.conversation import Purged
-from asyncsvc.services.common import CommonService, columns, found, given, new_id
+from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
 from asyncsvc.services.loading import Load
 from asyncsvc.validation import validated
 
@@ -598,7 +598,7 @@ class API4ConversationService(CommonService):
         while old := await self._conversations.find_old(
             by=by,
             tenant_id=tenant_id,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            dialog_id=wanted(dialog_id),
             before=before,
             after=last,
             limit=_CONVERSATIONS_AT_ONCE,
@@ -667,8 +667,8 @@ class API4ConversationService(CommonService):
     ) -> list[Conversation]:
         return await self._conversations.export(
             tenant_id=tenant_id,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
-            user_id=UNSET if user_id is ANY else user_id,
+            dialog_id=wanted(dialog_id),
+            user_id=wanted(user_id),
             after=after,
             limit=_CONVERSATIONS_AT_ONCE,
             most_messages=_MESSAGES_AT_ONCE,
@@ -707,23 +707,31 @@ class API4ConversationService(CommonService):
         to_date: DateLike,
         source: OrAny[Source | None] = ANY,
         *,
-        by: UsageBy = "created",  # noqa: ARG002 - so far there is one
+        by: UsageBy = "created",
         interval: Interval = "day",
         dialog_id: OrAny[Id] = ANY,
+        token_id: OrAny[Id | None] = ANY,
         tz: Zone = "UTC",
         fill: bool = True,
     ) -> list[UsageBucket]:
         """Return the usage of a tenant as buckets of an hour, day, week (from Monday) or month.
 
         `by="created"` books a conversation on the instant it was created: a recount of what
-        exists, exact at any moment, right in any zone across its clock changes. `source=None`
-        means conversations without a source, ANY all of them. With `fill` empty buckets are there
-        too. The first and the last bucket hold what of them is in range; `asyncsvc.dates` says
-        what the dates mean.
+        exists, exact at any moment, right in any zone across its clock changes.
+
+        `by="activity"` books what happened when it did, and keeps it whatever is deleted later: a
+        creation, what a turn cost, a thumb (withdrawn, it counts one less on that day). What `load`
+        stores is booked on its creation. Users are not kept, so uv is 0. The range is widened to
+        quarters of an hour. `token_id` is that of the turns, None for those without one.
+
+        `source=None` means conversations without a source, ANY all of them. With `fill` empty
+        buckets are there too. The first and the last bucket hold what of them is in range;
+        `asyncsvc.dates` says what the dates mean.
 
         Raises InvalidInput for a range longer than `Settings.buckets` buckets, a month taken as 31
-        days. One round trip, no locks; it reads every conversation in the range, and without
-        `dialog_id` the tenant's part of an index.
+        days, and for a `token_id` by creation. One round trip, no locks; it reads every
+        conversation or booking in the range, and by creation without `dialog_id` the tenant's part
+        of an index.
         """
         # Both are given: the parameters take no None.
         since, until = cast("tuple[datetime, datetime]", instants(from_date, to_date, tz))
@@ -732,18 +740,28 @@ class API4ConversationService(CommonService):
         )  # a clock goes back
         if (until - since).total_seconds() > longest:
             raise InvalidInput("to_date", f"must be within {self._settings.buckets} buckets")
+        if by == "created" and token_id is not ANY:
+            raise InvalidInput("token_id", 'is known by="activity" only')
+        asked: dict[str, Any] = {
+            "tenant_id": tenant_id,
+            "range_from": since,
+            "range_before": until,
+            "interval": interval,
+            "tz": tz,
+            "fill": fill,
+            "dialog_id": wanted(dialog_id),
+            "source": wanted(source),
+            "flags": [
+                f"{name}_is_null"
+                for name, value in (("source", source), ("token_id", token_id))
+                if value is None
+            ],
+        }
         try:
-            buckets = await self._usage.stats_by_created(
-                flags=("source_is_null",) if source is None else (),
-                tenant_id=tenant_id,
-                created_from=since,
-                created_before=until,
-                interval=interval,
-                tz=tz,
-                fill=fill,
-                dialog_id=UNSET if dialog_id is ANY else dialog_id,
-                source=UNSET if source is ANY or source is None else source,
-            )
+            if by == "created":
+                buckets = await self._usage.stats_by_created(**asked)
+            else:
+                buckets = await self._usage.stats_by_activity(**asked, token_id=wanted(token_id))
         except DatabaseError as error:
             if error.sqlstate == _UNKNOWN_ZONE:  # known here, and not to an older server
                 raise InvalidInput("tz", "is not a time zone known to the server") from None
@@ -798,7 +816,8 @@ def _page(
 
 def _body_hash(turn: Turn) -> bytes:
     """Return the SHA-256 by which a replay is told from another turn under the same key."""
-    body = turn.model_dump(exclude={"duration", "errors", "dsl"})
+    # Made again with the successor of a rotated token, it is still the same turn.
+    body = turn.model_dump(exclude={"duration", "errors", "dsl", "token_id"})
     body["duration"] = microseconds(turn.duration)
     body |= {
         name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) is not UNSET

@@ -1,4 +1,4 @@
--- Adds the messages of one turn and bumps the counters. It returns where the messages went, or
+-- Adds the messages of one turn, bumps the counters, and books the usage. It returns where the messages went, or
 -- nothing when the conversation is not there, or not where :expected_seq says; what of the two,
 -- conversation/explain_append tells.
 --
@@ -19,7 +19,7 @@ WITH appended AS (
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq
-    RETURNING c.tenant_id, c.id, c.last_seq, c.round, c.updated_at
+    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.last_seq, c.round, c.updated_at
 ), stored AS (
     INSERT INTO asyncsvc.message (
            tenant_id, conversation_id, seq, role, content, payload, reference, created_at)
@@ -28,6 +28,13 @@ WITH appended AS (
       FROM appended AS a
      CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
            WITH ORDINALITY AS m (role, content, payload, reference, position)
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, quarter, dialog_id, source, token_id, tokens, duration, rounds)
+    SELECT a.tenant_id, date_bin('15 minutes', statement_timestamp(), '2000-01-01 00:00+00'),
+           a.dialog_id, a.source, :token_id, :tokens, :duration, :round
+      FROM appended AS a
+     WHERE :tokens > 0 OR :duration > 0 OR :round > 0
 )
 SELECT a.last_seq - cardinality(:roles::text[]) + 1 AS first_seq, a.last_seq, a.round,
        false AS replayed

@@ -1,4 +1,4 @@
--- Stores new conversations and returns them as stored, in no order. An id that the tenant has
+-- Stores new conversations, books each, and returns them as stored, in no order. An id that the tenant has
 -- already is left as it is and is missing from the answer: the caller tells the two apart by
 -- what came back, and no error has aborted the transaction around it.
 --
@@ -21,6 +21,11 @@ WITH created AS (
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (tenant_id, quarter, dialog_id, source, pv)
+    SELECT c.tenant_id, date_bin('15 minutes', c.created_at, '2000-01-01 00:00+00'),
+           c.dialog_id, c.source, 1
+      FROM created AS c
 )
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,

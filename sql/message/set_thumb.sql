@@ -1,18 +1,22 @@
 -- Sets or withdraws the thumb of a message, moves the conversation's counters by the difference,
--- and returns the message as it is now. Saying the same thing twice changes nothing. Feedback is
--- no activity: updated_at stays.
+-- books that, and returns the message as it is now. Saying the same thing twice changes nothing.
+-- updated_at stays: it is that of the messages.
 --
 -- Locks: the conversation's row first, as everything that changes its messages does, then the
 -- message's; the old thumb is read under both, so two that judge at once are counted right.
 -- Index: the primary keys.
 WITH locked AS MATERIALIZED (
-    SELECT c.id
+    SELECT c.tenant_id, c.dialog_id, c.source
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        FOR NO KEY UPDATE
 ), before AS MATERIALIZED (
-    SELECT m.thumb
+    SELECT m.thumb,
+           (:thumb::smallint IS NOT DISTINCT FROM 1)::int
+           - (m.thumb IS NOT DISTINCT FROM 1)::int AS thumb_up,
+           (:thumb::smallint IS NOT DISTINCT FROM -1)::int
+           - (m.thumb IS NOT DISTINCT FROM -1)::int AS thumb_down
       FROM asyncsvc.message AS m
      CROSS JOIN locked AS l
      WHERE m.tenant_id = :tenant_id
@@ -21,14 +25,20 @@ WITH locked AS MATERIALIZED (
        FOR NO KEY UPDATE OF m
 ), counted AS (
     UPDATE asyncsvc.conversation AS c
-       SET thumb_up = c.thumb_up + (:thumb::smallint IS NOT DISTINCT FROM 1)::int
-                                 - (b.thumb IS NOT DISTINCT FROM 1)::int,
-           thumb_down = c.thumb_down + (:thumb::smallint IS NOT DISTINCT FROM -1)::int
-                                     - (b.thumb IS NOT DISTINCT FROM -1)::int
+       SET thumb_up = c.thumb_up + b.thumb_up,
+           thumb_down = c.thumb_down + b.thumb_down
       FROM before AS b
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND b.thumb IS DISTINCT FROM :thumb::smallint
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, quarter, dialog_id, source, thumb_up, thumb_down)
+    SELECT l.tenant_id, date_bin('15 minutes', statement_timestamp(), '2000-01-01 00:00+00'),
+           l.dialog_id, l.source, b.thumb_up, b.thumb_down
+      FROM locked AS l
+     CROSS JOIN before AS b
+     WHERE b.thumb IS DISTINCT FROM :thumb::smallint
 ), judged AS (
     UPDATE asyncsvc.message AS m
        SET thumb = :thumb::smallint

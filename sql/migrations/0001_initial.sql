@@ -83,24 +83,72 @@ CREATE TABLE asyncsvc.append_key (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- API tokens: the SHA-256 of the secret, never the secret. hint is its first characters, for
--- people. last_used_at is stamped by verify and must stay without an index, so that the stamp
--- touches the row alone.
+-- What happened, booked on the quarter of an hour in which it did, by dialog, source and token: each
+-- statement that creates a conversation, appends a turn or judges a message adds a row. Every zone's
+-- offset is a multiple of that quarter, so days are exact in each. Nothing is ever taken away:
+-- deleting a conversation changes no bill. Duration is in microseconds.
+CREATE TABLE asyncsvc.usage_ledger (
+    tenant_id  text COLLATE "C" NOT NULL,
+    quarter    timestamptz NOT NULL,
+    dialog_id  text COLLATE "C" NOT NULL,
+    source     text COLLATE "C",
+    token_id   text COLLATE "C",
+    pv         integer NOT NULL DEFAULT 0,
+    tokens     bigint NOT NULL DEFAULT 0,
+    duration   bigint NOT NULL DEFAULT 0,
+    rounds     integer NOT NULL DEFAULT 0,
+    thumb_up   integer NOT NULL DEFAULT 0,
+    thumb_down integer NOT NULL DEFAULT 0
+);
+
+-- usage/stats_by_activity
+CREATE INDEX usage_ledger_quarter_idx ON asyncsvc.usage_ledger (tenant_id, quarter);
+
+-- API tokens: a hash of the secret, never the secret. pepper_version tells how it was hashed: 0 is
+-- SHA-256, n is HMAC-SHA-256 by the pepper of this version. hint is the secret's beginning, for
+-- people. A token is retiring while revoked_at lies ahead. last_used_at is stamped by verify and
+-- must stay without an index, so that the stamp touches the row alone. Nothing refers to a token by
+-- a foreign key, so that no lock of another table's ever makes a stamp wait.
 CREATE TABLE asyncsvc.api_token (
-    id           text COLLATE "C" NOT NULL PRIMARY KEY,
-    tenant_id    text COLLATE "C" NOT NULL,
-    name         text NOT NULL,
-    token_hash   bytea NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
-    hint         text NOT NULL,
-    kind         text NOT NULL,
-    scopes       text[] NOT NULL,
-    dialog_id    text COLLATE "C",
-    source       text COLLATE "C",
-    created_at   timestamptz NOT NULL,
-    expires_at   timestamptz,
-    revoked_at   timestamptz,
-    last_used_at timestamptz
+    id             text COLLATE "C" NOT NULL PRIMARY KEY,
+    tenant_id      text COLLATE "C" NOT NULL,
+    name           text NOT NULL,
+    token_hash     bytea NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
+    pepper_version smallint NOT NULL,
+    hint           text NOT NULL,
+    kind           text NOT NULL CHECK (kind IN ('api', 'beta')),
+    scopes         text[] NOT NULL,
+    dialog_id      text COLLATE "C",
+    source         text COLLATE "C",
+    metadata       jsonb NOT NULL,
+    created_at     timestamptz NOT NULL,
+    created_by     text,
+    expires_at     timestamptz,
+    revoked_at     timestamptz,
+    revoked_reason text,
+    last_used_at   timestamptz,
+    rotated_from   text COLLATE "C"
 ) WITH (fillfactor = 85);
 
--- api_token/get_list, api_token/delete_by_tenant_id
+-- api_token/get_list, api_token/revoke_all, api_token/delete_by_tenant_id
 CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, id);
+
+-- api_token/revoke_family; and the last word when two rotate a token at once
+CREATE UNIQUE INDEX api_token_rotated_from_idx
+    ON asyncsvc.api_token (rotated_from) WHERE rotated_from IS NOT NULL;
+
+-- What was done to the tokens of a tenant, by whom: written by the statement that does it, kept when
+-- the tokens are gone, and never changed. It holds no secret and no hash.
+CREATE TABLE asyncsvc.token_audit (
+    tenant_id text COLLATE "C" NOT NULL,
+    id        bigint GENERATED ALWAYS AS IDENTITY,
+    token_id  text COLLATE "C" NOT NULL,
+    action    text NOT NULL,
+    actor     text,
+    at        timestamptz NOT NULL,
+    detail    jsonb NOT NULL,
+    PRIMARY KEY (tenant_id, at, id)
+);
+
+-- token_audit/get_list of one token
+CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit (tenant_id, token_id, at, id);

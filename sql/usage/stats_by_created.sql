@@ -23,8 +23,8 @@ WITH booked AS (
            sum(c.thumb_down) AS thumb_down
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
-       AND c.created_at >= :created_from
-       AND c.created_at < :created_before
+       AND c.created_at >= :range_from
+       AND c.created_at < :range_before
        AND c.dialog_id = :dialog_id             --? dialog_id
        AND c.source = :source                   --? source
        AND c.source IS NULL                     --? source_is_null
@@ -34,20 +34,20 @@ WITH booked AS (
       FROM booked AS b
      UNION ALL
     SELECT date_trunc('hour', s.at, :tz), 0, 0, 0, 0, 0, 0, 0
-      FROM (SELECT generate_series(:created_from::timestamptz,
-                                   :created_before::timestamptz - interval '1 microsecond',
+      FROM (SELECT generate_series(:range_from::timestamptz,
+                                   :range_before::timestamptz - interval '1 microsecond',
                                    interval '30 minutes')
              UNION ALL
-            SELECT :created_before::timestamptz - interval '1 microsecond') AS s (at)
+            SELECT :range_before::timestamptz - interval '1 microsecond') AS s (at)
      WHERE :fill::bool AND :interval = 'hour'
-       AND :created_from::timestamptz < :created_before::timestamptz
+       AND :range_from::timestamptz < :range_before::timestamptz
      UNION ALL
     SELECT s.at AT TIME ZONE :tz, 0, 0, 0, 0, 0, 0, 0
-      FROM generate_series(date_trunc(:interval, :created_from::timestamptz AT TIME ZONE :tz),
-                           (:created_before::timestamptz - interval '1 microsecond') AT TIME ZONE :tz,
+      FROM generate_series(date_trunc(:interval, :range_from::timestamptz AT TIME ZONE :tz),
+                           (:range_before::timestamptz - interval '1 microsecond') AT TIME ZONE :tz,
                            ('1 ' || :interval)::interval) AS s (at)
      WHERE :fill::bool AND :interval <> 'hour'
-       AND :created_from::timestamptz < :created_before::timestamptz
+       AND :range_from::timestamptz < :range_before::timestamptz
 )
 SELECT b.dt,
        sum(b.pv)::bigint AS pv,

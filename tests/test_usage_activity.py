@@ -1,0 +1,208 @@
+"""Usage by activity: booked when it happened, by token too, and kept whatever is deleted later."""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from asyncsvc import ANY, InvalidInput, NotFound
+
+TODAY = ("2020-01-01", "2035-01-01")
+QUARTER = timedelta(minutes=15)
+ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Havana", "Australia/Lord_Howe"]
+COUNTED = ("pv", "uv", "tokens", "rounds", "thumb_up", "thumb_down")
+
+
+async def total(svc, tenant_id="t", **of):
+    buckets = await svc.conversations.stats(
+        tenant_id, *TODAY, by="activity", interval="month", fill=False, **of
+    )
+    counted = {name: sum(getattr(bucket, name) for bucket in buckets) for name in COUNTED}
+    return counted | {"duration": sum(bucket.duration for bucket in buckets)}
+
+
+def turn(token_id=None, **cost):
+    return {"messages": [{"role": "user", "content": "x"}], "token_id": token_id} | cost
+
+
+async def test_what_a_token_consumed_is_told(svc):
+    chat = await svc.conversations.create(tenant_id="t", dialog_id="d", source="api")
+    other = await svc.conversations.create(tenant_id="t", dialog_id="e")
+
+    async def append(id, *given, **more):
+        await svc.conversations.append_message(id, turn(*given, **more), tenant_id="t")
+
+    await append(chat.id, "key", tokens=7, duration=0.25)
+    await append(chat.id, "key", tokens=5, duration=0.5, round=0)
+    await append(chat.id, "other", tokens=100)
+    await append(other.id, "key", tokens=1)
+    await append(other.id, tokens=30)
+    await append(other.id, "key", round=0)  # cost nothing
+    none = dict.fromkeys(COUNTED, 0)
+    assert await total(svc, token_id="key") == none | {"tokens": 13, "rounds": 2, "duration": 0.75}
+    assert await total(svc, token_id="key", dialog_id="d", source="api") == (
+        none | {"tokens": 12, "rounds": 1, "duration": 0.75}
+    )
+    assert await total(svc, token_id="key", source=None) == (
+        none | {"tokens": 1, "rounds": 1, "duration": 0}
+    )
+    assert await total(svc, token_id=None) == (
+        none | {"pv": 2, "tokens": 30, "rounds": 1, "duration": 0}
+    )
+    assert await total(svc) == none | {"pv": 2, "tokens": 143, "rounds": 4, "duration": 0.75}
+    assert await total(svc, tenant_id="other", token_id="key") == none | {"duration": 0}
+
+
+async def test_what_is_deleted_changes_no_bill(svc):
+    chat = await svc.conversations.create(tenant_id="t", dialog_id="d", user_id="u")
+    await svc.conversations.append_message(chat.id, turn("key", tokens=7), tenant_id="t")
+    await svc.conversations.set_feedback(chat.id, 1, 1, tenant_id="t")
+    before = await total(svc)
+    assert (before["pv"], before["tokens"], before["thumb_up"]) == (1, 7, 1)
+    await svc.conversations.update_by_id(chat.id, {"dialog_id": "e", "source": "s"}, tenant_id="t")
+    await svc.conversations.pop_message(chat.id, tenant_id="t")
+    assert await total(svc, dialog_id="d") == before
+    await svc.conversations.append_message(chat.id, turn("key", tokens=3), tenant_id="t")
+    assert (await total(svc, dialog_id="e", source="s"))["tokens"] == 3
+    await svc.conversations.clear_messages(chat.id, tenant_id="t")
+    await svc.conversations.delete_by_user("u", tenant_id="t")
+    after = await total(svc)
+    assert after == before | {"tokens": 10, "rounds": 2}
+    assert await svc.conversations.stats("t", *TODAY, interval="month", fill=False) == []
+
+
+async def test_thumbs_count_less_when_they_are_withdrawn(svc):
+    chat = await svc.conversations.create(tenant_id="t", dialog_id="d")
+    await svc.conversations.append_message(chat.id, turn(), tenant_id="t")
+    for thumb, counted in ((1, (1, 0)), (1, (1, 0)), (-1, (0, 1)), (None, (0, 0)), (None, (0, 0))):
+        await svc.conversations.set_feedback(chat.id, 1, thumb, tenant_id="t")
+        told = await total(svc)
+        assert (told["thumb_up"], told["thumb_down"]) == counted
+
+
+async def test_a_replay_and_what_fails_book_nothing(svc):
+    chat = await svc.conversations.create(tenant_id="t", dialog_id="d")
+    for token_id in ("key", "its successor"):
+        await svc.conversations.append_message(
+            chat.id, turn(token_id, tokens=7), tenant_id="t", idempotency_key="k"
+        )
+    with pytest.raises(ZeroDivisionError):
+        async with svc.transaction() as tx:
+            await tx.conversations.append_message(chat.id, turn(tokens=7), tenant_id="t")
+            raise ZeroDivisionError
+    assert (await total(svc))["tokens"] == (await total(svc, token_id="key"))["tokens"] == 7
+
+
+async def test_what_is_loaded_is_booked_on_its_creation_once(svc):
+    created = datetime(2024, 5, 1, 10, 7, tzinfo=UTC)
+    record = {
+        "id": "a", "dialog_id": "d", "source": "s", "tokens": 9, "duration": 1.5, "round": 4,
+        "created_at": created,
+        "messages": [
+            {"role": "user", "content": "x", "thumb": 1},
+            {"role": "user", "content": "y", "thumb": -1},
+        ],
+    }  # fmt: skip
+    for _ in range(2):
+        await svc.conversations.load([record, record | {"id": "b"}], tenant_id="t")
+    (bucket,) = await svc.conversations.stats(
+        "t", "2024-05-01T10:00Z", "2024-05-01T10:15Z", by="activity", interval="hour", fill=False
+    )
+    assert (bucket.pv, bucket.tokens, bucket.duration, bucket.rounds) == (2, 18, 3.0, 8)
+    assert (bucket.thumb_up, bucket.thumb_down, bucket.round) == (2, 2, 4.0)
+    assert bucket.dt == created.replace(minute=0)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "found"),
+    [
+        ("10:15:00Z", "10:29:59Z", 1),
+        ("10:29:59Z", "10:29:59Z", 1),
+        ("10:00:00Z", "10:15:00Z", 1),
+        ("10:00:00Z", "10:14:59Z", 0),
+        ("10:30:00Z", "11:00:00Z", 0),
+    ],
+)
+async def test_a_range_is_taken_in_whole_quarters(svc, since, until, found):
+    created = datetime(2024, 5, 1, 10, 22, tzinfo=UTC)
+    await svc.conversations.create(tenant_id="t", dialog_id="d", created_at=created)
+    buckets = await svc.conversations.stats(
+        "t", f"2024-05-01T{since}", f"2024-05-01T{until}", by="activity", fill=False
+    )
+    assert sum(bucket.pv for bucket in buckets) == found
+
+
+@pytest.mark.parametrize("tz", ZONES)
+@pytest.mark.parametrize("interval", ["hour", "day", "week", "month"])
+async def test_days_are_exact_in_any_zone(svc, tz, interval):
+    range_of = ("2024-03-01", "2025-01-31")
+    local, moments = ZoneInfo(tz), random.Random(tz + interval)
+    # Two days around each change of a clock, where there is one, and a month's end.
+    days = [date(2024, 3, 10), date(2024, 3, 31), date(2024, 4, 7), date(2024, 10, 6),
+            date(2024, 10, 27), date(2024, 11, 3), date(2024, 12, 31)]  # fmt: skip
+    created = [
+        datetime(day.year, day.month, day.day, tzinfo=UTC)
+        + timedelta(seconds=moments.randrange(-100_000, 200_000))
+        for day in days
+        for _ in range(30)
+    ]
+    await svc.conversations.create_many(
+        [{"dialog_id": "d", "created_at": each} for each in created], tenant_id="t"
+    )
+    buckets = await svc.conversations.stats("t", *range_of, by="activity", interval=interval, tz=tz)
+    by_creation = await svc.conversations.stats("t", *range_of, interval=interval, tz=tz)
+    assert [(bucket.dt, bucket.pv) for bucket in buckets] == [
+        (bucket.dt, bucket.pv) for bucket in by_creation
+    ]
+    assert sum(bucket.pv for bucket in buckets) == len(created)
+    if interval == "day":
+        expected = Counter(each.astimezone(local).date() for each in created)
+        found = {bucket.dt.astimezone(local).date(): bucket.pv for bucket in buckets if bucket.pv}
+        assert found == expected
+
+
+async def test_writers_at_once_book_all(svc):
+    chats = [
+        await svc.conversations.create(tenant_id="t", dialog_id=f"d{number % 3}")
+        for number in range(6)
+    ]
+    drawn = random.Random(4)
+    expected = Counter()
+
+    async def work(number):
+        for _ in range(15):
+            chat, token = drawn.choice(chats), drawn.choice(["a", "b", None])
+            tokens = drawn.randrange(1, 9)
+            appended = await svc.conversations.append_message(
+                chat.id, turn(token, tokens=tokens, duration=0.000_001), tenant_id="t"
+            )
+            expected[chat.dialog_id, token] += tokens
+            with contextlib.suppress(NotFound):  # another task popped it
+                await svc.conversations.set_feedback(
+                    chat.id, appended.last_seq, drawn.choice([1, -1, None]), tenant_id="t"
+                )
+            if drawn.random() < 0.2:
+                await svc.conversations.pop_message(chat.id, tenant_id="t")
+
+    await asyncio.gather(*(work(number) for number in range(8)))
+    for dialog_id in ("d0", "d1", "d2", ANY):
+        for token_id in ("a", "b", None, ANY):
+            booked = sum(
+                tokens for (dialog, token), tokens in expected.items()
+                if dialog_id in {ANY, dialog} and token_id in {ANY, token}
+            )  # fmt: skip
+            told = await total(svc, dialog_id=dialog_id, token_id=token_id)
+            assert told["tokens"] == booked
+    assert (await total(svc))["rounds"] == 8 * 15
+    assert (await total(svc))["duration"] == pytest.approx(8 * 15e-6)
+
+
+async def test_a_conversation_has_no_token(svc):
+    with pytest.raises(InvalidInput, match="token_id: is known by"):
+        await svc.conversations.stats("t", *TODAY, token_id="key")
+    with pytest.raises(InvalidInput, match=r"^turn\.token_id"):
+        await svc.conversations.append_message("a", turn(""), tenant_id="t")
