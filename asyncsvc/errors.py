@@ -6,7 +6,7 @@
     ├── InvalidInput            a parameter is refused before any SQL; `.field` names it
     ├── NotFound                no such row for this tenant
     ├── AlreadyExists           the id is taken in this tenant
-    ├── Conflict                the state of the conversation does not allow it
+    ├── Conflict                the present state of the row does not allow it
     │   ├── IdempotencyConflict     the key was used for another turn
     │   └── StaleSequence           `expected_seq` is not the last one any more
     ├── InvalidToken            unknown, malformed, expired or revoked: never says which
@@ -54,7 +54,7 @@ class AlreadyExists(AsyncSvcError):
 
 
 class Conflict(AsyncSvcError):
-    """The write does not fit the present state of the conversation."""
+    """The write does not fit the present state of the conversation or token."""
 
 
 class IdempotencyConflict(Conflict):

@@ -12,12 +12,15 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from asyncsvc.errors import InvalidInput
 from asyncsvc.fields import UNSET, Id, Instant
 from asyncsvc.settings import Settings
+
+_NO_CURSOR: Final = "is not a cursor: pass `next` of a page unchanged"
 
 
 class Position(BaseModel):
@@ -43,13 +46,24 @@ def encode(at: datetime, id: str, filters: str) -> str:
     return urlsafe_b64encode(position.model_dump_json().encode()).decode().rstrip("=")
 
 
+def number(position: Position) -> int:
+    """Return the id of a place in a list whose ids are 64-bit numbers. Raises InvalidInput."""
+    try:
+        found = int(position.id)
+    except ValueError:
+        found = -1
+    if not 0 <= found < 2**63:
+        raise InvalidInput("after", _NO_CURSOR)
+    return found
+
+
 def decode(cursor: str, filters: str, settings: Settings) -> Position:
     """Read a cursor. Raises InvalidInput when it is none of ours, or belongs to other filters."""
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         position = Position.model_validate_json(text, context=settings)
     except (ValueError, ValidationError):
-        raise InvalidInput("after", "is not a cursor: pass `next` of a page unchanged") from None
+        raise InvalidInput("after", _NO_CURSOR) from None
     if position.filters != filters:
         raise InvalidInput("after", "belongs to another query: keep filters and order unchanged")
     return position

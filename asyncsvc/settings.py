@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from asyncsvc.inputs import Input
 
+_LEAST_PEPPER: Final = 32
+
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _long_enough(pepper: SecretBytes) -> SecretBytes:
+    if len(pepper) < _LEAST_PEPPER:
+        raise PydanticCustomError("refused", f"must be {_LEAST_PEPPER} random bytes or more")
+    return pepper
+
+
+PepperVersion = Annotated[int, Field(ge=1, le=2**15 - 1)]
+# Not strict, so that the settings can be read from JSON.
+Peppers = dict[
+    Annotated[PepperVersion, Field(strict=False)],
+    Annotated[SecretBytes, Field(strict=False), AfterValidator(_long_enough)],
+]
 
 QueryHook = Callable[[str, float, int, BaseException | None], None]
 """`on_query(name, seconds, rows, error)`, called after each statement, `name` as its file's."""
@@ -46,5 +63,27 @@ class Settings(Input):
     """What new API tokens begin with, before an underscore."""
     touch_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 60.0
     """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""
+    token_peppers: Annotated[Peppers, Field(max_length=3)] = Field({})
+    """Up to 3 secrets of 32 bytes or more, by version, that hash tokens beside their own. Kept
+    outside of the database, one makes tokens that were written into it by somebody else worthless;
+    lost, it takes all its tokens with it. Each that still hashes a token must be here."""
+    token_pepper_version: PepperVersion | None = None
+    """The pepper that hashes from now on, the highest by default. A token moves on to it when it
+    is used. Give a new pepper to all processes before one of them uses it."""
+    accept_unpeppered_tokens: bool = False
+    """Whether tokens pass, beside peppers, that were made when there were none: only while these
+    move on, for whoever can write to the database can make such a token."""
+    accept_foreign_tokens: bool = False
+    """Whether to ask the database about secrets that are not of our format, as imported ones
+    are: whatever visible ASCII of up to 255 characters a caller presents."""
+    token_overlap: Seconds = 30 * 86_400.0
+    """The most seconds that a rotated token may stay good beside its successor."""
     on_query: QueryHook | None = None
     """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""
+
+    @field_validator("token_pepper_version")
+    @classmethod
+    def _is_a_pepper(cls, version: int | None, info: ValidationInfo) -> int | None:
+        if version is not None and version not in info.data.get("token_peppers", ()):
+            raise PydanticCustomError("refused", "is none of token_peppers")
+        return version

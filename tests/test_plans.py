@@ -39,10 +39,22 @@ SEED = (
     """,
     """
     INSERT INTO asyncsvc.api_token (
-           id, tenant_id, name, token_hash, hint, kind, scopes, created_at)
-    SELECT 'token' || n, 'tenant' || n % 50, '', sha256(('secret' || n)::bytea), '', 'api', '{}',
-           now() - n * interval '1 second'
+           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, metadata,
+           created_at, rotated_from)
+    SELECT 'token' || n, 'tenant' || n % 50, '', sha256(('secret' || n)::bytea), 0, '', 'api', '{}',
+           '{}', now() - n * interval '1 second', CASE WHEN n > 4000 THEN 'token' || n - 50 END
       FROM generate_series(1, 5000) AS n
+    """,
+    """
+    INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, at, detail)
+    SELECT 'tenant' || n % 50, 'token' || n % 5000, 'create', now() - n * interval '1 second', '{}'
+      FROM generate_series(1, 20000) AS n
+    """,
+    f"""
+    INSERT INTO asyncsvc.usage_ledger (tenant_id, quarter, dialog_id, token_id, tokens)
+    SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 5
+      FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
+           generate_series(1, t.size) AS n
     """,
     "VACUUM ANALYZE",
 )
@@ -193,6 +205,7 @@ TURN = {
     "round": 1,
     "tokens": 1,
     "duration": 1,
+    "token_id": "k",
 }
 
 
@@ -239,7 +252,7 @@ async def misled(server_dsn, template, database_prefix):
     name = f"{database_prefix}_misled"
     await create_database(server_dsn, name, template=template)
     connection = await asyncpg.connect(dsn_of(server_dsn, name))
-    for table in ("conversation", "message", "append_key"):
+    for table in ("conversation", "message", "append_key", "usage_ledger"):
         await connection.execute(f"ALTER TABLE asyncsvc.{table} SET (autovacuum_enabled = off)")
     await connection.execute(
         f"""
@@ -374,14 +387,21 @@ async def test_the_names_of_a_person_are_walked(explain):
 
 
 @pytest.mark.parametrize("name", ["api_token/verify", "api_token/verify_readonly"])
-async def test_a_token_is_found_by_its_hash(explain, name):
+@pytest.mark.parametrize("ring", [False, True])
+async def test_a_token_is_found_by_its_hash(explain, name, ring):
     import hashlib
 
-    more = {"touch_interval": timedelta(seconds=60)} if name == "api_token/verify" else {}
-    plan = await explain(name, token_hash=hashlib.sha256(b"secret7").digest(), kind="api", **more)
+    digest = hashlib.sha256(b"secret7").digest()
+    more = {"touch_interval": timedelta(seconds=60), "pepper_version": 1}
+    if name == "api_token/verify_readonly":
+        more = {}
+    if ring:
+        more |= {"second_hash": digest, "third_hash": b"3" * 32, "fourth_hash": b"4" * 32}
+    given = b"n" * 32 if ring else digest
+    plan = await explain(name, token_hash=given, kind="api", **more)
     assert None not in {index for _, index in scans(plan)}
     assert "api_token_token_hash_key" in indexes(plan)
-    assert rows_read(plan) <= 3
+    assert rows_read(plan) <= 5
 
 
 async def test_tokens_are_listed_from_the_index(explain):
@@ -390,9 +410,62 @@ async def test_tokens_are_listed_from_the_index(explain):
     assert rows_read(plan) == 11
 
 
+TOKEN = {"tenant_id": "tenant7", "actor": None, "reason": None}
+
+
+@pytest.mark.parametrize("id", ["token4107", "token4957", "token7"])
+async def test_a_family_is_walked_by_its_links(explain, id):
+    plan = await explain("api_token/revoke_family", id=id, **TOKEN)
+    assert {"api_token_pkey", "api_token_rotated_from_idx"} <= indexes(plan)
+    assert None not in {index for _, index in scans(plan)}
+    # Each of the 21 is found, counted and written; the index of the tenant's 100 may help.
+    assert rows_read(plan) <= 6 * 21 + 100
+
+
+async def test_a_token_is_rotated_by_its_key(explain):
+    plan = await explain(
+        "api_token/rotate",
+        tenant_id="tenant7",
+        id="token7",
+        successor_id="new",
+        token_hash=b"h" * 32,
+        pepper_version=0,
+        hint="",
+        overlap=timedelta(0),
+        keep_expiry=True,
+        expires_at=None,
+        actor=None,
+    )
+    assert indexes(plan) == {"api_token_pkey"}
+    assert rows_read(plan) <= 3  # one read, two written
+
+
+async def test_the_tokens_of_a_tenant_are_revoked_from_the_index(explain):
+    plan = await explain("api_token/revoke_all", keep=[], **TOKEN)
+    assert indexes(plan) == {"api_token_tenant_idx"}
+    assert rows_read(plan) <= 3 * 100 + 1
+
+
+@pytest.mark.parametrize(
+    ("of", "index"), [({}, "token_audit_pkey"), ({"token_id": "token7"}, "token_audit_token_idx")]
+)
+async def test_the_audit_is_read_from_its_index(explain, of, index):
+    for after in ({}, {"after_at": datetime.now(UTC), "after_id": 10**6}):
+        plan = await explain("token_audit/get_list", tenant_id="tenant7", limit=3, **of, **after)
+        assert scans(plan) == {("token_audit", index)}
+        assert rows_read(plan) == 3
+
+
+async def test_the_activity_of_a_range_is_read_from_the_index(explain):
+    activity = RANGE | {"range_from": NOW - timedelta(days=1)}
+    plan = await explain("usage/stats_by_activity", tenant_id="big", token_id="token1", **activity)
+    assert "usage_ledger_quarter_idx" in indexes(plan)
+    assert rows_read(plan) <= 2 * 4 * 24
+
+
 RANGE = {
-    "created_from": NOW - timedelta(days=1),
-    "created_before": NOW,
+    "range_from": NOW - timedelta(days=1),
+    "range_before": NOW,
     "interval": "hour",
     "tz": "Europe/Berlin",
     "fill": True,

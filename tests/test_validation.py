@@ -26,6 +26,7 @@ from asyncsvc import (
     TokenPatch,
     Turn,
 )
+from asyncsvc.credentials import new_secret
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -108,10 +109,11 @@ IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
 CALLBACK = ["print", 5, []]
 
 BAD = {
+    "actor": ["", "a" * 257, *TEXT],
     "after": CURSOR,
     "after_seq": [-1, 2**31, 1.0, "1", True],
     "before_seq": [-1, 2**31, 1.0, "1", True],
-    "by": [*CHOICE, "activity"],
+    "by": [*CHOICE, "updated"],
     "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
     "created_at": INSTANT,
     "desc": BOOL,
@@ -132,6 +134,7 @@ BAD = {
     "items_per_page": SIZE,
     "keywords": [None, *TEXT],
     "kind": [*CHOICE, "API"],
+    "keep": IDS,
     "last": SIZE,
     "limit": SIZE,
     "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
@@ -141,6 +144,7 @@ BAD = {
     "dry_run": BOOL,
     "metadata": OBJECT,
     "name": TEXT,
+    "overlap": [timedelta(days=31), timedelta(days=-1), 5, "1d", None],
     "orderby": [*CHOICE, "dsl", "created_at DESC"],
     "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
     "patch": [None, [], "a", {"nonsense": 1}],
@@ -153,6 +157,7 @@ BAD = {
         {"a": {"name": 5}},
         {"a": {"dialog_id": None}},
     ],
+    "reason": ["", *TEXT],
     "scopes": SCOPES,
     "secret": [None, 5, b"bytes", ["asv_"]],
     "seq": SEQ,
@@ -160,9 +165,11 @@ BAD = {
     "tenant_id": ID,
     "thumb": [0, 2, -2, 1.0, True, "1"],
     "to_date": DATE,
+    "token_id": ID,
     "total": [*CHOICE, "all"],
     "touch": BOOL,
     "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
+    "unused_since": INSTANT,
     "tz": [
         *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),
         *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),
@@ -242,9 +249,10 @@ GOOD = {
             "from_date": "2026-01-01",
             "to_date": "2026-12-31",
             "source": None,
-            "by": "created",
+            "by": "activity",
             "interval": "day",
             "dialog_id": "d",
+            "token_id": "k",
             "tz": "UTC",
             "fill": True,
         },
@@ -256,15 +264,29 @@ GOOD = {
             "dialog_id": "d",
             "source": "s",
             "kind": "api",
+            "metadata": {},
             "expires_at": None,
+            "actor": "me",
         },
+        "load": {"records": [{"secret": new_secret("asv")}], "actor": None, "on_refused": None},
         "verify": {"secret": "s", "kind": "api", "scopes": ["read"], "touch": True},
         "used": {"secret": "s"},
         "get_list": {"kind": "api", "dialog_id": "d", "after": None, "limit": 5},
         "get_by_id": {"id": "a"},
-        "update_by_id": {"id": "a", "patch": {"name": "n"}},
-        "revoke": {"id": "a"},
-        "delete_by_tenant_id": {},
+        "update_by_id": {"id": "a", "patch": {"name": "n"}, "actor": "me"},
+        "rotate": {"id": "a", "overlap": timedelta(days=1), "expires_at": None, "actor": "me"},
+        "revoke": {"id": "a", "reason": "leaked", "actor": "me"},
+        "revoke_family": {"id": "a", "reason": "leaked", "actor": "me"},
+        "revoke_all": {
+            "kind": "api",
+            "dialog_id": "d",
+            "unused_since": None,
+            "keep": ["a"],
+            "reason": "leaked",
+            "actor": "me",
+        },
+        "delete_by_tenant_id": {"actor": "me"},
+        "audit": {"token_id": "a", "after": None, "limit": 5},
     },
 }
 # What is optional there takes None, which elsewhere is refused.
@@ -276,6 +298,8 @@ TAKES_NONE = {
     ("get_list", "id"),
     ("get_list", "user_id"),
     ("get_list", "dialog_id"),
+    ("revoke_all", "dialog_id"),
+    ("stats", "token_id"),
 }
 ATTRIBUTE = {API4ConversationService: "conversations", APITokenService: "tokens"}
 

@@ -8,6 +8,7 @@ from asyncsvc.repositories.conversation import ConversationRepository
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
 from asyncsvc.repositories.server import ServerRepository
+from asyncsvc.repositories.token_audit import TokenAuditRepository
 from asyncsvc.repositories.usage import UsageRepository
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "MessageRepository",
     "MigrationRepository",
     "ServerRepository",
+    "TokenAuditRepository",
     "UsageRepository",
 ]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import APIToken
 from asyncsvc.repositories.base import Repository, to_json
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Row
+
+_OLDER_HASHES: Final = 3
 
 
 class APITokenRepository(Repository):
@@ -22,12 +28,15 @@ class APITokenRepository(Repository):
         tenant_id: str,
         name: str,
         token_hash: bytes,
+        pepper_version: int,
         hint: str,
         kind: str,
         scopes: Sequence[str],
         dialog_id: str | None,
         source: str | None,
+        metadata: Mapping[str, object],
         expires_at: datetime | None,
+        actor: str | None,
     ) -> APIToken:
         """Store a new token."""
         (row,) = await self._rows(
@@ -36,28 +45,74 @@ class APITokenRepository(Repository):
             tenant_id=tenant_id,
             name=name,
             token_hash=token_hash,
+            pepper_version=pepper_version,
             hint=hint,
             kind=kind,
             scopes=scopes,
             dialog_id=dialog_id,
             source=source,
+            metadata=to_json(metadata),
             expires_at=expires_at,
+            actor=actor,
         )
         return APIToken(**row)
 
-    async def verify(
-        self, *, token_hash: bytes, kind: str | UnsetType, touch_interval: timedelta
-    ) -> APIToken | None:
-        """Look a token up and stamp its use when that is due."""
+    async def load(
+        self,
+        *,
+        tenant_id: str,
+        pepper_version: int,
+        actor: str | None,
+        tokens: Sequence[Mapping[str, Any]],
+        hashes: Sequence[Sequence[bytes]],
+    ) -> list[str | None]:
+        """Store tokens with all that may stand for each; return what became of each, in order."""
+        known = [(place, hash) for place, each in enumerate(hashes, 1) for hash in each]
         rows = await self._rows(
-            "verify", token_hash=token_hash, kind=kind, touch_interval=touch_interval
+            "load",
+            tenant_id=tenant_id,
+            pepper_version=pepper_version,
+            actor=actor,
+            ids=[token["id"] for token in tokens],
+            names=[token["name"] for token in tokens],
+            token_hashes=[token["token_hash"] for token in tokens],
+            hints=[token["hint"] for token in tokens],
+            kinds=[token["kind"] for token in tokens],
+            scopes=[to_json(token["scopes"]) for token in tokens],
+            dialog_ids=[token["dialog_id"] for token in tokens],
+            sources=[token["source"] for token in tokens],
+            metadatas=[to_json(token["metadata"]) for token in tokens],
+            created_ats=[token["created_at"] for token in tokens],
+            expires_ats=[token["expires_at"] for token in tokens],
+            positions=[place for place, _ in known],
+            hashes=[hash for _, hash in known],
         )
-        return APIToken(**rows[0]) if rows else None
+        outcomes = {row["position"]: row["outcome"] for row in rows}
+        return [outcomes[place] for place in range(1, len(tokens) + 1)]
 
-    async def verify_readonly(self, *, token_hash: bytes, kind: str | UnsetType) -> APIToken | None:
+    async def verify(
+        self,
+        *,
+        hashes: Sequence[bytes],
+        kind: str | UnsetType,
+        touch_interval: timedelta | None,
+        pepper_version: int,
+    ) -> APIToken | None:
+        """Look a token up; stamp its use and renew its hash when that is due."""
+        rows = await self._rows(
+            "verify",
+            kind=kind,
+            touch_interval=touch_interval,
+            pepper_version=pepper_version,
+            **_hashes(hashes),
+        )
+        return _only(rows)
+
+    async def verify_readonly(
+        self, *, hashes: Sequence[bytes], kind: str | UnsetType
+    ) -> APIToken | None:
         """Look a token up."""
-        rows = await self._rows("verify_readonly", token_hash=token_hash, kind=kind)
-        return APIToken(**rows[0]) if rows else None
+        return _only(await self._rows("verify_readonly", kind=kind, **_hashes(hashes)))
 
     async def get_list(
         self,
@@ -85,21 +140,111 @@ class APITokenRepository(Repository):
 
     async def get_by_id(self, *, tenant_id: str, id: str) -> APIToken | None:
         """Return one token."""
-        rows = await self._rows("get_by_id", tenant_id=tenant_id, id=id)
-        return APIToken(**rows[0]) if rows else None
+        return _only(await self._rows("get_by_id", tenant_id=tenant_id, id=id))
 
     async def update_by_id(
-        self, *, tenant_id: str, id: str, patch: Mapping[str, object]
+        self, *, tenant_id: str, id: str, patch: Mapping[str, object], actor: str | None
     ) -> APIToken | None:
         """Set columns."""
-        rows = await self._rows("update_by_id", tenant_id=tenant_id, id=id, patch=to_json(patch))
-        return APIToken(**rows[0]) if rows else None
+        return _only(
+            await self._rows(
+                "update_by_id", tenant_id=tenant_id, id=id, patch=to_json(patch), actor=actor
+            )
+        )
 
-    async def revoke(self, *, tenant_id: str, id: str) -> APIToken | None:
-        """End a token now."""
-        rows = await self._rows("revoke", tenant_id=tenant_id, id=id)
-        return APIToken(**rows[0]) if rows else None
+    async def rotate(
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        successor_id: str,
+        token_hash: bytes,
+        pepper_version: int,
+        hint: str,
+        overlap: timedelta,
+        keep_expiry: bool,
+        expires_at: datetime | None,
+        actor: str | None,
+    ) -> APIToken | None:
+        """Retire a token and store its successor, which is returned."""
+        return _only(
+            await self._rows(
+                "rotate",
+                tenant_id=tenant_id,
+                id=id,
+                successor_id=successor_id,
+                token_hash=token_hash,
+                pepper_version=pepper_version,
+                hint=hint,
+                overlap=overlap,
+                keep_expiry=keep_expiry,
+                expires_at=expires_at,
+                actor=actor,
+            )
+        )
 
-    async def delete_by_tenant_id(self, *, tenant_id: str) -> int:
+    async def revoke(
+        self, *, tenant_id: str, id: str, reason: str | None, actor: str | None
+    ) -> APIToken | None:
+        """End a token now, unless it is over."""
+        return _only(
+            await self._rows("revoke", tenant_id=tenant_id, id=id, reason=reason, actor=actor)
+        )
+
+    async def revoke_family(
+        self, *, tenant_id: str, id: str, reason: str | None, actor: str | None
+    ) -> tuple[int, int]:
+        """End a token and its kin; return how many they are, and how many of them ended."""
+        (row,) = await self._rows(
+            "revoke_family", tenant_id=tenant_id, id=id, reason=reason, actor=actor
+        )
+        return row["members"], row["revoked"]
+
+    async def revoke_all(
+        self,
+        *,
+        flags: Iterable[str],
+        tenant_id: str,
+        kind: str | UnsetType,
+        dialog_id: str | UnsetType,
+        unused_since: datetime | UnsetType,
+        keep: Sequence[str],
+        reason: str | None,
+        actor: str | None,
+    ) -> int:
+        """End tokens of a tenant; return how many."""
+        (row,) = await self._rows(
+            "revoke_all",
+            *flags,
+            tenant_id=tenant_id,
+            kind=kind,
+            dialog_id=dialog_id,
+            unused_since=unused_since,
+            keep=keep,
+            reason=reason,
+            actor=actor,
+        )
+        return int(row["revoked"])
+
+    async def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None) -> int:
         """Delete a tenant's tokens; return how many there were."""
-        return await self._count("delete_by_tenant_id", tenant_id=tenant_id)
+        return await self._count("delete_by_tenant_id", tenant_id=tenant_id, actor=actor)
+
+
+def _hashes(hashes: Sequence[bytes]) -> dict[str, bytes]:
+    """Return the present hash, and the older ones, if there are any, as often as there is room."""
+    present, *older = hashes
+    if not older:
+        return {"token_hash": present}
+    second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES]
+    return {
+        "token_hash": present,
+        "second_hash": second,
+        "third_hash": third,
+        "fourth_hash": fourth,
+    }
+
+
+def _only(rows: Sequence[Row]) -> APIToken | None:
+    # Of two, which nothing here ever stores, neither is the one that was meant.
+    return APIToken(**rows[0]) if len(rows) == 1 else None

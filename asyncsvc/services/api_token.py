@@ -1,60 +1,79 @@
 """API tokens: issued once, kept as a hash, checked in one round trip.
 
-A secret is `prefix_` + 43 characters of 256 random bits + 6 of a checksum, in base 62. The
-checksum is CRC-32 over what stands before it: a typo, or a scanner's guess, is refused without
-asking the database. It is no protection; the 256 bits are. At rest there is the SHA-256 of the
-whole secret, which suffices for a secret that nobody can guess (OWASP ASVS 5.0, 6.5.2).
+`asyncsvc.credentials` has the format of their secrets, and how they are hashed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
-import zlib
+import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
 from asyncsvc import paging
-from asyncsvc.errors import InsufficientScope, InvalidToken
+from asyncsvc.credentials import Keyring, hint, is_foreign, is_ours, new_secret
+from asyncsvc.errors import (
+    AsyncSvcError,
+    Conflict,
+    InsufficientScope,
+    InvalidToken,
+    NotFound,
+)
 from asyncsvc.fields import (
     ANY,
     UNSET,
+    Actor,
     Cursor,
     Id,
+    Ids,
     Instant,
+    JsonObject,
     Name,
     OrAny,
+    OrUnset,
+    Overlap,
     PageSize,
+    Reason,
     Scopes,
     Secret,
     Source,
     TokenKind,
     UnsetType,
 )
-from asyncsvc.models import APIToken, IssuedToken, Page, TokenPatchLike
-from asyncsvc.repositories import APITokenRepository
-from asyncsvc.services.common import CommonService, columns, found, new_id
+from asyncsvc.models import (
+    APIToken,
+    IssuedToken,
+    Page,
+    TokenEvent,
+    TokenLoadReport,
+    TokenPatchLike,
+    TokenRecords,
+)
+from asyncsvc.repositories import APITokenRepository, TokenAuditRepository
+from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
+from asyncsvc.services.token_loading import TokenLoad
 from asyncsvc.validation import validated
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor
     from asyncsvc.settings import Settings
 
-_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SECRET: Final = re.compile(r"[a-z][a-z0-9]{1,9}_[0-9A-Za-z]{49}", re.ASCII)
-_RANDOM_DIGITS, _CHECKSUM_DIGITS, _HINT_DIGITS = 43, 6, 4
+_log: Final = logging.getLogger(__name__)
+_GOOD: Final = {"active", "retiring"}
+ROTATED: Final = "rotated"
+"""The reason that sql/api_token/rotate.sql gives the end of a token."""
 ALL_SCOPES: Final = "*"
 """The scope that has every other; a token has it only when it was asked for."""
 
 
 class APITokenService(CommonService):
-    """The life of API tokens: create, verify, list, change, revoke.
+    """The life of API tokens: create, verify, list, change, rotate, revoke.
 
-    A token's secret is in the answer to `create`, and nowhere else: in no column, log or error.
-    A token is of the kind "api", or "beta" for embedded chats; one never passes as the other.
+    A token's secret is in the answer to `create` or `rotate`, and nowhere else: in no column, log
+    or error. A token is of the kind "api", or "beta" for embedded chats; one never passes as the
+    other. Whatever changes a token is noted in the audit, with the `actor` that the caller names.
     Round trips are those of the statements; a pool adds one, after the answer, to reset the
     connection.
     """
@@ -63,6 +82,8 @@ class APITokenService(CommonService):
         """Run on this executor; see `asyncsvc.connect` and `asyncsvc.AsyncSvc` for callers."""
         super().__init__(executor, settings)
         self._tokens = APITokenRepository(executor)
+        self._audit = TokenAuditRepository(executor)
+        self._keyring = Keyring(settings)
 
     @validated
     async def create(
@@ -74,7 +95,9 @@ class APITokenService(CommonService):
         dialog_id: Id | None = None,
         source: Source | None = None,
         kind: TokenKind = "api",
+        metadata: JsonObject | None = None,
         expires_at: Instant | None = None,
+        actor: Actor | None = None,
     ) -> IssuedToken:
         """Issue a token; its `.secret` is shown this once.
 
@@ -83,20 +106,50 @@ class APITokenService(CommonService):
 
         One round trip; locks the new row.
         """
-        secret = _new_secret(self._settings.token_prefix)
+        secret = new_secret(self._settings.token_prefix)
         token = await self._tokens.create(
             id=new_id(),
             tenant_id=tenant_id,
             name=name,
-            token_hash=_hash(secret),
-            hint=secret[: len(self._settings.token_prefix) + 1 + _HINT_DIGITS],
+            token_hash=self._keyring.hash(secret),
+            pepper_version=self._keyring.version,
+            hint=hint(secret),
             kind=kind,
             scopes=scopes,
             dialog_id=dialog_id,
             source=source,
+            metadata=metadata or {},
             expires_at=expires_at,
+            actor=actor,
         )
         return IssuedToken(token=token, secret=SecretStr(secret))
+
+    @validated
+    async def load(
+        self,
+        records: TokenRecords,
+        *,
+        tenant_id: Id,
+        actor: Actor | None = None,
+        on_refused: Callable[[int, AsyncSvcError], None] | None = None,
+    ) -> TokenLoadReport:
+        """Store tokens that another system issued, given in clear text, as hashes.
+
+        `Settings.accept_foreign_tokens` must be on, here and where they are verified. Without
+        scopes of its own a record gets all of them, as in a system that knows none. A token that is
+        there already is left as it is, so a load can be made again.
+
+        A record that is wrong raises InvalidInput: one whose secret has under 22 characters too,
+        unless there are peppers, for its hash would give it away. A secret that another tenant has,
+        or a token of another kind, raises AlreadyExists. With `on_refused` either is handed to
+        that, with the record's place from 0 on, and the rest goes in.
+
+        A round trip for every 1,000 records, each a transaction of its own unless the caller has
+        one. It locks the new rows.
+        """
+        return await TokenLoad(self._tokens, self._settings, tenant_id, actor, on_refused).run(
+            records
+        )
 
     @validated
     async def verify(
@@ -104,20 +157,23 @@ class APITokenService(CommonService):
     ) -> APIToken:
         """Return the token of this secret, if it is good now and of this kind.
 
-        It stamps `last_used_at`, at most once in `Settings.touch_interval`, without ever waiting
-        for a lock. With `touch=False` it only reads, so that a replica can answer.
+        It stamps `last_used_at`, at most once in `Settings.touch_interval`, and hashes the secret
+        anew where that was done by an older pepper, without ever waiting for a lock. With
+        `touch=False` it only reads, so that a replica can answer.
 
         Raises InvalidToken, one and the same for unknown, malformed, expired, revoked or of
-        another kind; InsufficientScope when the token lacks one of `scopes`. One round trip on the
-        unique index of hashes, none for what is not shaped like a secret of ours. It fails closed:
-        Unavailable when the database does not answer. Inside a transaction of a stricter isolation
-        than READ COMMITTED pass `touch=False`: there the stamp of another session is a conflict.
+        another kind, which only the log tells apart; InsufficientScope when the token lacks one of
+        `scopes`. One round trip on the unique index of hashes, none for what is not shaped like a
+        secret of ours. It fails closed: Unavailable when the database does not answer. Inside a
+        transaction of a stricter isolation than READ COMMITTED pass `touch=False`: there the stamp
+        of another session is a conflict.
         """
         token = await self._look_up(secret, kind=kind, touch=touch)
-        if token is None or token.status != "active":
+        if token is None or token.status not in _GOOD:
             raise InvalidToken
         missing = set(scopes) - set(token.scopes)
         if missing and ALL_SCOPES not in token.scopes:
+            _log.info("token %s lacks a scope that was asked for", token.id)
             raise InsufficientScope(f"the token lacks {', '.join(sorted(missing))}")
         return token
 
@@ -128,7 +184,7 @@ class APITokenService(CommonService):
         One round trip.
         """
         token = await self._look_up(secret, kind=UNSET, touch=True)
-        return token is not None and token.status == "active"
+        return token is not None and token.status in _GOOD
 
     @validated
     async def get_list(
@@ -154,8 +210,8 @@ class APITokenService(CommonService):
         tokens = await self._tokens.get_list(
             flags=("dialog_id_is_null",) if dialog_id is None else (),
             tenant_id=tenant_id,
-            kind=UNSET if kind is ANY else kind,
-            dialog_id=UNSET if dialog_id is ANY or dialog_id is None else dialog_id,
+            kind=wanted(kind),
+            dialog_id=wanted(dialog_id),
             after_at=UNSET if position is None else position.at,
             after_id=UNSET if position is None else position.id,
             limit=limit + 1,
@@ -175,70 +231,210 @@ class APITokenService(CommonService):
         return found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
 
     @validated
-    async def update_by_id(self, id: Id, patch: TokenPatchLike, *, tenant_id: Id) -> APIToken:
+    async def update_by_id(
+        self, id: Id, patch: TokenPatchLike, *, tenant_id: Id, actor: Actor | None = None
+    ) -> APIToken:
         """Set columns of a token and return it as it is now; the next verify sees them.
 
         Raises NotFound. One round trip; locks the row.
         """
-        token = await self._tokens.update_by_id(tenant_id=tenant_id, id=id, patch=columns(patch))
+        token = await self._tokens.update_by_id(
+            tenant_id=tenant_id, id=id, patch=columns(patch), actor=actor
+        )
         return found(token, "token")
 
     @validated
-    async def revoke(self, id: Id, *, tenant_id: Id) -> APIToken:
-        """End a token now, for good, and return it; the next verify refuses it.
+    async def rotate(
+        self,
+        id: Id,
+        *,
+        tenant_id: Id,
+        overlap: Overlap = timedelta(0),
+        expires_at: OrUnset[Instant | None] = UNSET,
+        actor: Actor | None = None,
+    ) -> IssuedToken:
+        """Issue the successor of a token: a new secret, and all else alike.
 
-        A token that is revoked already keeps the instant of the first time. Its row stays.
+        The old secret stays good for the `overlap`, `Settings.token_overlap` at most, and never
+        beyond the token's own end. The successor ends when the token would have, unless
+        `expires_at` says otherwise. A token has one successor at most, also when two rotate it at
+        once.
 
-        Raises NotFound. One round trip; locks the row.
+        Raises NotFound; Conflict for a token that is not active: expired, revoked, or rotated
+        before. One round trip, two when it raises; locks the row.
         """
-        return found(await self._tokens.revoke(tenant_id=tenant_id, id=id), "token")
+        secret = new_secret(self._settings.token_prefix)
+        token = await self._tokens.rotate(
+            tenant_id=tenant_id,
+            id=id,
+            successor_id=new_id(),
+            token_hash=self._keyring.hash(secret),
+            pepper_version=self._keyring.version,
+            hint=hint(secret),
+            overlap=overlap,
+            keep_expiry=expires_at is UNSET,
+            expires_at=None if expires_at is UNSET else expires_at,
+            actor=actor,
+        )
+        if token is None:
+            old = found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
+            raise Conflict(f"the token cannot be rotated: it is {old.status}")
+        return IssuedToken(token=token, secret=SecretStr(secret))
 
     @validated
-    async def delete_by_tenant_id(self, tenant_id: Id) -> int:
-        """Delete all tokens of a tenant, without a trace; return how many there were.
+    async def revoke(
+        self, id: Id, *, tenant_id: Id, reason: Reason | None = None, actor: Actor | None = None
+    ) -> APIToken:
+        """End a token now, for good, and return it; the next verify refuses it.
 
-        One round trip; locks the rows.
+        A token that is revoked already keeps the instant and the reason of the first time. Its row
+        stays, and so does its successor.
+
+        Raises NotFound. One round trip, two for a token that is revoked already; locks the row.
         """
-        return await self._tokens.delete_by_tenant_id(tenant_id=tenant_id)
+        token = await self._tokens.revoke(
+            tenant_id=tenant_id, id=id, reason=reason, actor=actor
+        ) or await self._tokens.get_by_id(tenant_id=tenant_id, id=id)
+        return found(token, "token")
+
+    @validated
+    async def revoke_family(
+        self, id: Id, *, tenant_id: Id, reason: Reason | None = None, actor: Actor | None = None
+    ) -> int:
+        """End a token, what it was rotated from and what was rotated from it; return how many.
+
+        It leaves none, also when one of them is being rotated at this moment.
+
+        Raises NotFound. Two round trips, one more for each such rotation; locks the rows.
+        """
+        members, ended = await self._tokens.revoke_family(
+            tenant_id=tenant_id, id=id, reason=reason, actor=actor
+        )
+        if not members:
+            raise NotFound("no such token")
+        more = ended
+        while more:
+            _, more = await self._tokens.revoke_family(
+                tenant_id=tenant_id, id=id, reason=reason, actor=actor
+            )
+            ended += more
+        return ended
+
+    @validated
+    async def revoke_all(
+        self,
+        tenant_id: Id,
+        *,
+        kind: OrAny[TokenKind] = ANY,
+        dialog_id: OrAny[Id | None] = ANY,
+        unused_since: Instant | None = None,
+        keep: Ids = (),
+        reason: Reason | None = None,
+        actor: Actor | None = None,
+    ) -> int:
+        """End all tokens of a tenant that the filters leave, but for the ids to `keep`.
+
+        `unused_since` takes those that were neither used nor issued since then. It returns how many
+        it ended, and leaves none, also when one of them is being rotated at this moment.
+
+        Two round trips, one more where tokens came meanwhile; locks the rows.
+        """
+        return await _until_none(
+            lambda: self._tokens.revoke_all(
+                flags=("dialog_id_is_null",) if dialog_id is None else (),
+                tenant_id=tenant_id,
+                kind=wanted(kind),
+                dialog_id=wanted(dialog_id),
+                unused_since=given(unused_since),
+                keep=keep,
+                reason=reason,
+                actor=actor,
+            )
+        )
+
+    @validated
+    async def delete_by_tenant_id(self, tenant_id: Id, *, actor: Actor | None = None) -> int:
+        """Delete all tokens of a tenant, as when it leaves; return how many there were.
+
+        The audit stays. Two round trips, one more where tokens came meanwhile; locks the rows.
+        """
+        return await _until_none(
+            lambda: self._tokens.delete_by_tenant_id(tenant_id=tenant_id, actor=actor)
+        )
+
+    @validated
+    async def audit(
+        self,
+        tenant_id: Id,
+        *,
+        token_id: OrAny[Id] = ANY,
+        after: Cursor | None = None,
+        limit: PageSize = 100,
+    ) -> Page[TokenEvent]:
+        """Return one page of what was done to a tenant's tokens, newest first.
+
+        Each is written by the statement that does it: create, import, update, rotate, revoke,
+        delete; a verification is none. `next` of a page is the cursor of the one after it. The
+        total is not counted.
+
+        Raises InvalidInput for a cursor of other filters. One round trip on the primary key, or the
+        index by token; no locks.
+        """
+        belongs_to = paging.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
+        position = None if after is None else paging.decode(after, belongs_to, self._settings)
+        events = await self._audit.get_list(
+            tenant_id=tenant_id,
+            token_id=wanted(token_id),
+            after_at=UNSET if position is None else position.at,
+            after_id=UNSET if position is None else paging.number(position),
+            limit=limit + 1,
+        )
+        following = None
+        if len(events) > limit:
+            last = events[limit - 1]
+            following = paging.encode(last.at, str(last.id), belongs_to)
+        return Page(None, events[:limit], next=following)
 
     async def _look_up(
         self, secret: SecretStr | str, *, kind: str | UnsetType, touch: bool
     ) -> APIToken | None:
         text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-        if not _is_well_formed(text):
+        if not is_ours(text) and not (
+            self._settings.accept_foreign_tokens and is_foreign(text, self._settings.token_prefix)
+        ):
+            _log.info("refused a token: it is malformed")
             return None
+        token = await self._read(self._keyring.hashes(text), kind=kind, touch=touch)
+        if token is None:
+            _log.info("refused a token: it is unknown, or of another kind")
+        elif token.status not in _GOOD:
+            # A secret that was replaced and comes back is one that somebody else may have.
+            level = logging.WARNING if token.revoked_reason == ROTATED else logging.INFO
+            _log.log(level, "refused token %s: it is %s", token.id, _why(token))
+        return token
+
+    async def _read(
+        self, hashes: list[bytes], *, kind: str | UnsetType, touch: bool
+    ) -> APIToken | None:
         interval = self._settings.touch_interval
-        if not touch or interval is None:
-            return await self._tokens.verify_readonly(token_hash=_hash(text), kind=kind)
+        if not touch or (interval is None and len(hashes) == 1):
+            return await self._tokens.verify_readonly(hashes=hashes, kind=kind)
         return await self._tokens.verify(
-            token_hash=_hash(text), kind=kind, touch_interval=timedelta(seconds=interval)
+            hashes=hashes,
+            kind=kind,
+            touch_interval=None if interval is None else timedelta(seconds=interval),
+            pepper_version=self._keyring.version,
         )
 
 
-def _new_secret(prefix: str) -> str:
-    body = f"{prefix}_{_base62(secrets.randbits(256), _RANDOM_DIGITS)}"
-    return body + _checksum(body)
+def _why(token: APIToken) -> str:
+    return f"{token.status} ({token.revoked_reason})" if token.revoked_reason else token.status
 
 
-def _is_well_formed(text: str) -> bool:
-    return (
-        _SECRET.fullmatch(text) is not None
-        and _checksum(text[:-_CHECKSUM_DIGITS]) == text[-_CHECKSUM_DIGITS:]
-    )
-
-
-def _checksum(body: str) -> str:
-    return _base62(zlib.crc32(body.encode()), _CHECKSUM_DIGITS)
-
-
-def _base62(number: int, digits: int) -> str:
-    """Write a number with this many digits of 0-9, A-Z, a-z, the highest first."""
-    text = ""
-    for _ in range(digits):
-        number, digit = divmod(number, len(_ALPHABET))
-        text = _ALPHABET[digit] + text
-    return text
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+async def _until_none(work: Callable[[], Awaitable[int]]) -> int:
+    """Do it until nothing is left that came after its statement had begun; return the sum."""
+    total = count = await work()
+    while count:
+        count = await work()
+        total += count
+    return total

@@ -10,18 +10,19 @@ import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, InvalidInput
-from asyncsvc.inputs import invalid_input
+from asyncsvc.inputs import Input, invalid_input
 from asyncsvc.models import (
     Conversation,
     ConversationRecord,
     LoadReport,
     MessageRecord,
     Records,
+    TokenRecords,
     microseconds,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
@@ -36,6 +37,7 @@ _CHARACTERS_AT_ONCE: Final = 2**23
 _USER: Final = "user"
 _COUNTED: Final = frozenset({"tenant_id", "thumb_up", "thumb_down"})
 
+Record = TypeVar("Record", bound=Input)
 OnRefused: TypeAlias = Callable[[int, AsyncSvcError], None]
 
 
@@ -62,6 +64,45 @@ class _Batch:
         self.characters += sum(len(message.content) for message in record.messages)
 
 
+class Intake(Generic[Record]):
+    """Checks the records of a load one by one, and hands on or raises what is refused."""
+
+    def __init__(
+        self, model: type[Record], settings: Settings, on_refused: OnRefused | None
+    ) -> None:
+        """Make each a record of this model."""
+        self._model = model
+        self._settings = settings
+        self._on_refused = on_refused
+        self.refused = 0
+        """How many were refused so far."""
+
+    async def checked(
+        self, records: Records | TokenRecords, fields: Callable[[object], object]
+    ) -> AsyncIterator[tuple[int, Record]]:
+        """Yield what is right of what `fields` makes of each, with its place from 0 on."""
+        place = -1
+        async for given in _iterated(records):
+            place += 1
+            try:
+                record = self._model.model_validate(fields(given), context=self._settings)
+            except ValidationError as error:
+                wrong = invalid_input(error)
+            else:
+                yield place, record
+                continue
+            self.refuse(place, wrong)
+
+    def refuse(self, place: int, error: AsyncSvcError) -> None:
+        """Hand the error of a record to whoever asked for it, or raise it."""
+        if self._on_refused is None:
+            if isinstance(error, InvalidInput):
+                raise InvalidInput(f"records.{place}.{error.field}", error.reason)
+            raise error
+        self.refused += 1
+        self._on_refused(place, error)
+
+
 class Load:
     """One load into one tenant."""
 
@@ -74,49 +115,25 @@ class Load:
     ) -> None:
         """Store where this executor runs, and hand what is refused to `on_refused`, or raise it."""
         self._executor = executor
-        self._settings = settings
         self._tenant_id = tenant_id
-        self._on_refused = on_refused
-        self._refused = 0
+        self._intake = Intake(ConversationRecord, settings, on_refused)
 
     async def run(self, records: Records) -> LoadReport:
         """Store all records, batch by batch."""
         report = LoadReport()
         async for batch in self._batches(records):
             report += await self._store(batch)
-        return report + LoadReport(refused=self._refused)
+        return report + LoadReport(refused=self._intake.refused)
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         batch = _Batch()
-        place = -1
-        async for given in _iterated(records):
-            place += 1
-            record = self._checked(place, given)
-            if record is None:
-                continue
+        async for place, record in self._intake.checked(records, _fields):
             if batch.records and not batch.has_room(record):
                 yield batch
                 batch = _Batch()
             batch.add(place, record)
         if batch.records:
             yield batch
-
-    def _checked(self, place: int, given: object) -> ConversationRecord | None:
-        try:
-            fields = _fields(given) if isinstance(given, Conversation) else given
-            return ConversationRecord.model_validate(fields, context=self._settings)
-        except ValidationError as error:
-            wrong = invalid_input(error)
-        self._refuse(place, wrong)
-        return None
-
-    def _refuse(self, place: int, error: AsyncSvcError) -> None:
-        if self._on_refused is None:
-            if isinstance(error, InvalidInput):
-                raise InvalidInput(f"records.{place}.{error.field}", error.reason)
-            raise error
-        self._refused += 1
-        self._on_refused(place, error)
 
     async def _store(self, batch: _Batch) -> LoadReport:
         async with self._executor.transaction() as executor:
@@ -130,7 +147,7 @@ class Load:
         there = [record for id, record in batch.records.items() if id not in created]
         differing = await self._differing(there)
         for id in differing:
-            self._refuse(
+            self._intake.refuse(
                 batch.places[id],
                 AlreadyExists("the tenant has a conversation of this id, with other messages"),
             )
@@ -160,7 +177,7 @@ class Load:
         return [record.id for record in there if stored[record.id] != _digest(record)]
 
 
-async def _iterated(records: Records) -> AsyncIterator[object]:
+async def _iterated(records: Records | TokenRecords) -> AsyncIterator[object]:
     if isinstance(records, AsyncIterable):
         async for record in records:
             yield record
@@ -169,11 +186,13 @@ async def _iterated(records: Records) -> AsyncIterator[object]:
             yield record
 
 
-def _fields(conversation: Conversation) -> dict[str, Any]:
-    """Return an exported conversation as a record; what is counted is counted anew."""
-    fields = {name: value for name, value in conversation if name not in _COUNTED}
-    if conversation.messages is not None:
-        fields["messages"] = [dict(message) for message in conversation.messages]
+def _fields(given: object) -> object:
+    """Return an exported conversation as a record has it; what is counted is counted anew."""
+    if not isinstance(given, Conversation):
+        return given
+    fields = {name: value for name, value in given if name not in _COUNTED}
+    if given.messages is not None:
+        fields["messages"] = [dict(message) for message in given.messages]
     return fields
 
 

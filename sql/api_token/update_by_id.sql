@@ -1,7 +1,8 @@
--- Changes a token and returns it as it is now; nothing when the tenant has none of this id.
+-- Changes a token, notes what was asked for in the audit, and returns the token as it is now;
+-- nothing when the tenant has none of this id.
 --
 -- :patch is a JSON object of the columns to set; one that is not named keeps its value, and JSON
--- null sets NULL. The secret's hash is not among them, nor is what revoke and verify write.
+-- null sets NULL. The secret's hash is not among them, nor is what rotate, revoke and verify write.
 --
 -- Locks: the token's row. Index: the primary key.
 WITH updated AS (
@@ -10,16 +11,24 @@ WITH updated AS (
            scopes = CASE WHEN p.patch ? 'scopes' THEN ARRAY(SELECT jsonb_array_elements_text(p.patch -> 'scopes')) ELSE t.scopes END,
            dialog_id = CASE WHEN p.patch ? 'dialog_id' THEN p.patch ->> 'dialog_id' ELSE t.dialog_id END,
            source = CASE WHEN p.patch ? 'source' THEN p.patch ->> 'source' ELSE t.source END,
+           metadata = CASE WHEN p.patch ? 'metadata' THEN p.patch -> 'metadata' ELSE t.metadata END,
            expires_at = CASE WHEN p.patch ? 'expires_at' THEN (p.patch ->> 'expires_at')::timestamptz ELSE t.expires_at END
       FROM (SELECT :patch::text::jsonb AS patch) AS p
      WHERE t.tenant_id = :tenant_id
        AND t.id = :id
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
-              t.created_at, t.expires_at, t.revoked_at, t.last_used_at
+              t.metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version
+), audited AS (
+    INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
+    SELECT t.tenant_id, t.id, 'update', :actor, statement_timestamp(), :patch::text::jsonb
+      FROM updated AS t
 )
-SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source, t.created_at,
-       t.expires_at, t.revoked_at, t.last_used_at,
-       CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked'
+SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
+       t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
+       t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+       CASE WHEN t.revoked_at <= statement_timestamp() THEN 'revoked'
             WHEN t.expires_at <= statement_timestamp() THEN 'expired'
+            WHEN t.revoked_at IS NOT NULL THEN 'retiring'
             ELSE 'active' END AS status
   FROM updated AS t

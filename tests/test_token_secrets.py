@@ -1,0 +1,464 @@
+"""Secrets of tokens: their format, peppers, imported ones, and that none is seen anywhere."""
+
+import asyncio
+import contextlib
+import copy
+import hashlib
+import hmac
+import logging
+import pickle
+import re
+import traceback
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretBytes, SecretStr
+
+import asyncsvc
+from asyncsvc import (
+    AlreadyExists,
+    InsufficientScope,
+    InvalidInput,
+    InvalidToken,
+    Settings,
+    TokenLoadReport,
+    TokenRecord,
+    credentials,
+)
+
+FIRST, SECOND, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
+LEGACY = "ragflow-" + "Zk9_-" * 8 + "abc"
+BETA = "q8-_" * 8
+SHORT = "admin-2024"
+FOREIGN = Settings(accept_foreign_tokens=True)
+
+
+@pytest.fixture
+async def opened(dsn):
+    """Opens services on this test's database, each with settings of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def call(**settings):
+            return await stack.enter_async_context(
+                asyncsvc.connect(dsn, settings=Settings(**settings))
+            )
+
+        yield call
+
+
+async def issue(svc, **options):
+    return await svc.tokens.create("acme", name="test", **options)
+
+
+async def stored(pool):
+    return await pool.fetchrow("SELECT token_hash, pepper_version, hint FROM asyncsvc.api_token")
+
+
+def peppered(pepper: bytes, secret: str) -> bytes:
+    return hmac.new(pepper, b"asyncsvc-token-v1\0" + secret.encode(), hashlib.sha256).digest()
+
+
+# --- the format
+
+
+def test_a_secret_is_made_as_its_format_says():
+    secrets = [credentials.new_secret("corp2") for _ in range(200)]
+    assert len(set(secrets)) == 200
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    for secret in secrets:
+        assert re.fullmatch(r"corp2_[0-9A-Za-z]{49}", secret)
+        number = 0
+        for digit in secret[-6:]:
+            number = number * 62 + digits.index(digit)
+        assert number == zlib.crc32(secret[:-6].encode())
+        assert credentials.is_ours(secret)
+        assert credentials.hint(secret) == secret[:10]
+
+
+@given(st.data())
+def test_a_typo_anywhere_is_seen(data):
+    secret = credentials.new_secret("asv")
+    place = data.draw(st.integers(0, len(secret) - 1))
+    typo = data.draw(st.characters().filter(lambda character: character != secret[place]))
+    assert not credentials.is_ours(secret[:place] + typo + secret[place + 1 :])
+    assert not credentials.is_ours(secret[:place] + secret[place + 1 :])
+
+
+@given(st.text())
+def test_any_text_is_taken_for_what_it_is(text):
+    assert not credentials.is_ours(text)
+    assert not credentials.is_foreign(f"asv_{text}", "asv")
+    if credentials.is_foreign(text, "asv"):
+        assert text.isascii()
+        assert text.isprintable()
+        assert " " not in text
+        hidden = len(text) - len(credentials.hint(text))
+        assert hidden >= min(len(text.lstrip("abcdefghijklmnopqrstuvwxyz")), 1) or text.endswith(
+            "-"
+        )
+
+
+@pytest.mark.parametrize(
+    ("secret", "hint"),
+    [(LEGACY, "ragflow-Zk9_"), (BETA, "q8-_q8-"), (SHORT, "admin-"), ("A" * 22, "AAAA"), ("x", "")],
+)
+def test_a_hint_shows_little_of_a_foreign_secret(secret, hint):
+    assert credentials.hint(secret) == hint
+
+
+# --- peppers
+
+
+async def test_a_pepper_goes_into_the_hash(opened, pool):
+    svc = await opened(token_peppers={7: FIRST})
+    issued = await issue(svc)
+    secret = issued.secret.get_secret_value()
+    row = await stored(pool)
+    assert (row["token_hash"], row["pepper_version"]) == (peppered(FIRST, secret), 7)
+    assert issued.token.pepper_version == 7
+    for touch in (True, False):
+        assert await svc.tokens.verify(secret, touch=touch)
+    for wrong in ({}, {"token_peppers": {7: SECOND}}, {"token_peppers": {8: SECOND}}):
+        with pytest.raises(InvalidToken):
+            await (await opened(**wrong)).tokens.verify(secret)
+
+
+async def test_who_writes_to_the_database_cannot_make_a_token(opened, pool):
+    svc = await opened(token_peppers={1: FIRST})
+    await issue(svc)
+    mine = credentials.new_secret("asv")
+    for version in (0, 1, 2):
+        await pool.execute(
+            "UPDATE asyncsvc.api_token SET token_hash = $1, pepper_version = $2",
+            hashlib.sha256(mine.encode()).digest(), version,
+        )  # fmt: skip
+        for touch in (True, False):
+            with pytest.raises(InvalidToken):
+                await svc.tokens.verify(mine, touch=touch)
+
+
+@pytest.mark.parametrize("interval", [60.0, 0, None])
+async def test_a_token_moves_on_with_the_ring_when_it_is_used(opened, pool, interval):
+    old = await opened(token_peppers={1: FIRST})
+    issued = await issue(old)
+    secret = issued.secret.get_secret_value()
+    both = {1: FIRST, 2: SECOND}
+    new = await opened(token_peppers=both, touch_interval=interval)
+    await new.tokens.verify(secret, touch=False)
+    assert (await stored(pool))["pepper_version"] == 1
+    assert (await new.tokens.verify(secret)).pepper_version == 1
+    row = await stored(pool)
+    assert (row["token_hash"], row["pepper_version"]) == (peppered(SECOND, secret), 2)
+    token = await new.tokens.verify(secret)
+    assert token.pepper_version == 2
+    assert (token.last_used_at is None) == (interval is None)
+    # One that has both, and still hashes by the first, neither refuses the token nor moves it back.
+    behind = await opened(token_peppers=both, token_pepper_version=1, touch_interval=0)
+    assert await behind.tokens.verify(secret)
+    assert (await stored(pool))["pepper_version"] == 2
+    assert await (await opened(token_peppers={2: SECOND})).tokens.verify(secret)
+    with pytest.raises(InvalidToken):
+        await old.tokens.verify(secret)
+
+
+async def test_a_ring_of_three_and_none_finds_a_token_of_each(opened, pool):
+    ring = {1: FIRST, 2: SECOND, 3: THIRD}
+    full = await opened(token_peppers=ring, accept_unpeppered_tokens=True)
+    for peppers in ({}, {1: FIRST}, {2: SECOND}, {3: THIRD}):
+        issued = await issue(await opened(token_peppers=peppers))
+        for touch in (False, True, False):
+            assert (await full.tokens.verify(issued.secret, touch=touch)).id == issued.token.id
+        assert (await full.tokens.verify(issued.secret)).pepper_version == 3
+    with pytest.raises(InvalidToken):
+        await full.tokens.verify(credentials.new_secret("asv"))
+
+
+async def test_a_token_without_a_pepper_passes_only_where_that_is_said(opened, pool):
+    issued = await issue(await opened())
+    strict = await opened(token_peppers={1: FIRST})
+    with pytest.raises(InvalidToken):
+        await strict.tokens.verify(issued.secret)
+    moving = await opened(token_peppers={1: FIRST}, accept_unpeppered_tokens=True)
+    assert await moving.tokens.verify(issued.secret)
+    assert (await stored(pool))["pepper_version"] == 1
+    assert await strict.tokens.verify(issued.secret)
+
+
+async def test_many_at_once_move_a_token_on(dsn, opened, pool):
+    issued = await issue(await opened(token_peppers={1: FIRST}))
+    settings = Settings(token_peppers={1: FIRST, 2: SECOND})
+    async with asyncsvc.connect(dsn, max_size=16, settings=settings) as svc:
+        await asyncio.gather(*(svc.tokens.verify(issued.secret) for _ in range(100)))
+    assert (await stored(pool))["pepper_version"] == 2
+
+
+async def test_a_secret_that_stands_twice_is_nobodys(opened, pool):
+    svc = await opened(token_peppers={1: FIRST, 2: SECOND})
+    issued = await issue(svc)
+    secret = issued.secret.get_secret_value()
+    await pool.execute(
+        "INSERT INTO asyncsvc.api_token SELECT (jsonb_populate_record(t, jsonb_build_object("
+        "'id', 'twin', 'tenant_id', 'other', 'pepper_version', 1, 'token_hash', $1::text))).*"
+        " FROM asyncsvc.api_token AS t",
+        f"\\x{peppered(FIRST, secret).hex()}",
+    )
+    with pytest.raises(InvalidToken):
+        await svc.tokens.verify(secret, touch=False)
+    with pytest.raises(asyncsvc.AsyncSvcError):
+        await svc.tokens.verify(secret)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"token_peppers": {1: b"short"}}, "token_peppers.1"),
+        ({"token_peppers": {0: FIRST}}, "token_peppers.0"),
+        ({"token_peppers": {2**15: FIRST}}, "token_peppers.32768"),
+        ({"token_peppers": dict.fromkeys(range(1, 5), FIRST)}, "token_peppers"),
+        ({"token_peppers": {1: "text"}}, "token_peppers.1"),
+        ({"token_peppers": [FIRST]}, "token_peppers"),
+        ({"token_pepper_version": 1}, "token_pepper_version"),
+        ({"token_peppers": {1: FIRST}, "token_pepper_version": 2}, "token_pepper_version"),
+    ],
+)
+def test_peppers_are_checked_and_never_shown(settings, field):
+    with pytest.raises(InvalidInput) as caught:
+        Settings(**settings)
+    assert caught.value.field.startswith(field)
+    told = "".join(traceback.format_exception(caught.value))
+    assert repr(FIRST)[2:-1] not in told
+
+
+def test_settings_do_not_show_their_peppers():
+    settings = Settings(token_peppers={1: SecretBytes(b"pepper" * 8)})
+    told = repr(settings) + str(settings) + settings.model_dump_json() + repr(copy.copy(settings))
+    assert "pepperpepper" not in told
+
+
+# --- tokens of another system
+
+
+async def load(svc, *records, tenant_id="acme", **options):
+    return await svc.tokens.load(records, tenant_id=tenant_id, **options)
+
+
+@pytest.mark.parametrize("peppers", [{}, {1: FIRST}])
+async def test_imported_tokens_keep_working_and_are_hashes(opened, pool, peppers):
+    svc = await opened(accept_foreign_tokens=True, token_peppers=peppers)
+    report = await load(
+        svc,
+        {"secret": LEGACY, "dialog_id": "d", "source": "agent", "name": "old"},
+        TokenRecord(secret=SecretStr(BETA), kind="beta", metadata={"from": "ragflow"}),
+        actor="migration",
+    )
+    assert report == TokenLoadReport(tokens=2)
+    token = await svc.tokens.verify(LEGACY, scopes=["anything"])
+    assert (token.tenant_id, token.dialog_id, token.source) == ("acme", "d", "agent")
+    assert (token.scopes, token.created_by, token.hint) == (("*",), "migration", "ragflow-Zk9_")
+    assert (await svc.tokens.verify(BETA, kind="beta")).metadata == {"from": "ragflow"}
+    for secret, kind in ((LEGACY, "beta"), (BETA, "api")):
+        with pytest.raises(InvalidToken):
+            await svc.tokens.verify(secret, kind=kind)
+    assert [event.action for event in (await svc.tokens.audit("acme")).items] == ["import"] * 2
+    new = await svc.tokens.rotate(token.id, tenant_id="acme")
+    assert credentials.is_ours(new.secret.get_secret_value())
+    with pytest.raises(InvalidToken):
+        await svc.tokens.verify(LEGACY)
+
+
+async def test_a_load_of_tokens_made_again_adds_nothing(opened):
+    records = [{"secret": f"{LEGACY}{number}"} for number in range(2_500)]
+    svc = await opened(accept_foreign_tokens=True)
+    assert await load(svc, *records) == TokenLoadReport(tokens=2_500)
+    assert await load(svc, *records) == TokenLoadReport(present=2_500)
+    moved = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST},
+                         accept_unpeppered_tokens=True)  # fmt: skip
+    assert await load(moved, *records) == TokenLoadReport(present=2_500)
+    assert await load(svc, records[0], {"secret": f"{LEGACY}x"}, {"secret": f"{LEGACY}x"}) == (
+        TokenLoadReport(tokens=1, present=2)
+    )
+
+
+async def test_two_loads_at_once_store_each_once(dsn, pool):
+    records = [{"secret": f"{LEGACY}{number}"} for number in range(3_000)]
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        reports = await asyncio.gather(
+            load(svc, *records), load(svc, *records[::-1]), load(svc, *records),
+            return_exceptions=True,
+        )  # fmt: skip
+        # Two that meet in opposite orders may deadlock; the one that is broken off is made again.
+        ended = [r for r in reports if isinstance(r, TokenLoadReport)]
+        assert all(isinstance(r, asyncsvc.Unavailable) for r in reports if r not in ended)
+        again = await load(svc, *records)
+    assert again.refused == 0
+    assert sum(report.tokens for report in (*ended, again)) <= 3_000
+    assert await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 3_000
+
+
+async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
+    svc = await opened(accept_foreign_tokens=True)
+    await load(svc, {"secret": LEGACY}, tenant_id="first")
+    told = []
+    report = await load(
+        svc,
+        {"secret": LEGACY},
+        {"secret": BETA},
+        {"secret": BETA, "kind": "beta"},
+        on_refused=lambda place, error: told.append((place, error)),
+    )
+    assert report == TokenLoadReport(tokens=1, refused=2)
+    assert sorted(place for place, _ in told) == [0, 2]
+    for _, error in told:
+        assert type(error) is AlreadyExists
+        assert str(error) == "the secret is that of another token already"
+    assert (await svc.tokens.verify(LEGACY)).tenant_id == "first"
+    with pytest.raises(AlreadyExists):
+        await load(svc, {"secret": LEGACY})
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [
+        ("", "must be 1 to 255"),
+        ("a b", "must be 1 to 255"),
+        ("x" * 256, "must be 1 to 255"),
+        ("ä" * 30, "must be 1 to 255"),
+        ("\ud800", "must be 1 to 255"),
+        ("asv_" + "A" * 49, "must be 1 to 255"),
+        ("other_" + "A" * 49, "must be 1 to 255"),
+        (SHORT, "so short"),
+        ("ragflow-" + "A" * 21, "so short"),
+    ],
+)
+async def test_what_cannot_be_a_token_is_refused(opened, secret, reason):
+    svc = await opened(accept_foreign_tokens=True)
+    with pytest.raises(InvalidInput, match=rf"^records\.1\.secret: .*{reason}"):
+        await load(svc, {"secret": LEGACY}, {"secret": secret})
+    told = []
+    report = await load(
+        svc, {"secret": LEGACY}, {"secret": secret}, {"secret": LEGACY, "name": 5},
+        on_refused=lambda place, error: told.append((place, error.field)),
+    )  # fmt: skip
+    assert (report.tokens + report.present, report.refused) == (1, 2)
+    assert told == [(1, "secret"), (2, "name")]
+
+
+async def test_a_weak_secret_is_taken_under_a_pepper(opened):
+    svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
+    assert await load(svc, {"secret": SHORT}) == TokenLoadReport(tokens=1)
+    token = await svc.tokens.verify(SHORT)
+    assert token.hint == "admin-"
+
+
+async def test_foreign_tokens_are_looked_up_only_where_that_is_said(dsn, opened):
+    await load(await opened(accept_foreign_tokens=True), {"secret": LEGACY})
+    strict = await opened()
+    with pytest.raises(InvalidToken):
+        await strict.tokens.verify(LEGACY)
+    with pytest.raises(InvalidInput, match="without Settings"):
+        await load(strict, {"secret": LEGACY})
+    assert await load(strict, {"secret": credentials.new_secret("other")}) == (
+        TokenLoadReport(tokens=1)
+    )
+    names = []
+    watched = Settings(accept_foreign_tokens=True, on_query=lambda name, *_: names.append(name))
+    async with asyncsvc.connect(dsn, settings=watched) as svc:
+        good = (await issue(svc)).secret.get_secret_value()
+        names.clear()
+        for junk in (
+            "", "x" * 256, "a b", "ä", "\x00", "\ud800", "asv_", good[:-1], good + "A",
+            f"asv_{'A' * 49}", f"bcd_{'A' * 49}", f"{LEGACY}\n",
+        ):  # fmt: skip
+            with pytest.raises(InvalidToken):
+                await svc.tokens.verify(junk)
+        assert names == []
+        for hash in (
+            hashlib.sha256(good.encode()).hexdigest(),
+            f"\\x{hashlib.sha256(good.encode()).hexdigest()}",
+            "' OR 1=1 --",
+            "'OR/**/1=1--",
+        ):
+            with pytest.raises(InvalidToken):
+                await svc.tokens.verify(hash)
+
+
+# --- nowhere
+
+
+async def test_no_secret_is_anywhere(opened, pool, caplog):
+    caplog.set_level(logging.DEBUG)
+    svc = await opened(
+        token_peppers={1: FIRST, 2: SECOND}, token_pepper_version=1, accept_foreign_tokens=True
+    )
+    moved = await opened(token_peppers={1: FIRST, 2: SECOND}, accept_foreign_tokens=True)
+    issued = await issue(svc, scopes=["read"])
+    new = await svc.tokens.rotate(issued.token.id, tenant_id="acme")
+    seen = [repr(issued), str(issued), issued.model_dump_json(), repr(new), str(new)]
+    secret = new.secret.get_secret_value()
+    record = TokenRecord(secret=LEGACY)
+    report = await svc.tokens.load([record, {"secret": BETA, "kind": "beta"}], tenant_id="acme")
+    seen += [repr(report), repr(record), str(record), record.model_dump_json()]
+
+    async def dumped():
+        tables = await pool.fetch(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+            " WHERE schemaname = 'asyncsvc'"
+        )
+        return [str(dict(row)) for (name,) in tables for row in await pool.fetch(f"TABLE {name}")]
+
+    for work in (
+        lambda: svc.tokens.verify(secret),
+        lambda: moved.tokens.verify(secret),
+        lambda: moved.tokens.used(LEGACY),
+        lambda: svc.tokens.update_by_id(new.token.id, {"name": "x"}, tenant_id="acme"),
+        lambda: svc.tokens.revoke(new.token.id, tenant_id="acme", reason="leaked"),
+        lambda: svc.tokens.revoke_all("acme"),
+        lambda: svc.tokens.delete_by_tenant_id("acme"),
+    ):
+        seen += [repr(await work()), *await dumped()]
+
+    for call in (
+        svc.tokens.verify(secret),
+        svc.tokens.verify(secret, scopes=["admin"]),
+        svc.tokens.verify(secret, kind="nonsense"),
+        svc.tokens.verify(secret, nonsense=1),
+        svc.tokens.verify([secret]),
+        svc.tokens.verify(SecretStr(secret), scopes=secret),
+        svc.tokens.create("acme", name=[secret]),
+        svc.tokens.load([{"secret": [secret]}], tenant_id="acme"),
+        svc.tokens.load([{"secret": secret, secret[:64]: 1}], tenant_id=""),
+        svc.tokens.load([{"secret": f"{secret} "}], tenant_id="acme"),
+    ):
+        with pytest.raises((asyncsvc.AsyncSvcError, TypeError)) as caught:
+            await call
+        seen += [*traceback.format_exception(caught.value), repr(pickle.dumps(caught.value))]
+    await load(svc, {"secret": secret}, tenant_id="other")
+    with pytest.raises(AlreadyExists) as caught:
+        await load(svc, {"secret": secret})
+    seen += [*traceback.format_exception(caught.value), repr(pickle.dumps(caught.value))]
+    with pytest.raises(InsufficientScope) as scope:
+        await svc.tokens.verify((await issue(svc)).secret, scopes=["admin"])
+    seen += [*traceback.format_exception(scope.value), caplog.text]
+    assert "refused a token" in caplog.text
+
+    # The hint is shown on purpose; what follows it must not be, nor may a hash or a pepper.
+    kept = [issued.secret.get_secret_value(), secret, LEGACY, BETA]
+    needles = [text[len(credentials.hint(text)) :][:12] for text in kept]
+    logged = "".join(seen[:5]) + caplog.text
+    hashes = [peppered(pepper, text).hex()[:16] for text in kept for pepper in (FIRST, SECOND)]
+    assert not [text for text in seen if any(needle in text for needle in needles)]
+    assert not [hash for hash in hashes if hash in logged]
+
+
+async def test_a_hash_that_is_taken_is_not_told(svc, pool, monkeypatch):
+    secret = credentials.new_secret("asv")
+    monkeypatch.setattr("asyncsvc.services.api_token.new_secret", lambda _prefix: secret)
+    await issue(svc)
+    with pytest.raises(AlreadyExists) as caught:
+        await issue(svc)
+    told = "".join(traceback.format_exception(caught.value))
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    assert digest[:16] not in told
+    assert secret[8:20] not in told
