@@ -1,6 +1,7 @@
 """The commands as people and scripts run them: on a screen that is read, and in a pipe."""
 
 import asyncio
+import gzip
 import json
 import os
 import pathlib
@@ -31,8 +32,9 @@ HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
 COMMANDS = [
     "list", "show", "stats", "import", "export", "purge", "erase", "migrate", "status", "sql",
-    "demo", "tokens", "tokens create", "tokens list", "tokens verify", "tokens revoke", "postgres",
-    "postgres start", "postgres stop", "postgres status",
+    "demo", "tokens", "tokens create", "tokens list", "tokens verify", "tokens rotate",
+    "tokens revoke", "tokens audit", "tokens import", "postgres", "postgres start",
+    "postgres stop", "postgres status",
 ]  # fmt: skip
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -318,6 +320,108 @@ async def test_tokens_in_a_terminal(dsn, svc, columns):
     assert asked.code == 0, asked.screen
     assert "The token's secret" in asked.screen
     assert secret not in asked.written
+
+
+def test_a_token_is_rotated_and_its_family_ended(run):
+    old = run("tokens", "create", "--tenant=t", "--name=n", "--expires=90d", "--actor=ann").stdout
+    (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
+    made = run("tokens", "rotate", token["id"], "--tenant=t", "--overlap=24h", "--actor=bob")
+    assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
+    assert not SECRET.search(made.stderr)
+    assert "The old secret stays good for 24h" in made.stderr
+    for secret in (old, made.stdout):
+        assert run("tokens", "verify", given=secret).returncode == 0
+    assert "it is retiring" in failed(run("tokens", "rotate", token["id"], "--tenant=t"))
+    listed = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
+    assert [each["status"] for each in listed] == ["active", "retiring"]
+    assert listed[0]["expires_at"] == token["expires_at"]
+
+    ended = run("tokens", "revoke", token["id"], "--tenant=t", "--family", "--reason=leaked")
+    assert ended.stdout == "revoked 2 tokens\n"
+    assert run("tokens", "verify", given=made.stdout).returncode == 3
+    events = document(run("tokens", "audit", "--tenant=t", "--json"))["items"]
+    assert [event["action"] for event in events] == [
+        "revoke", "revoke", "create", "rotate", "create",
+    ]  # fmt: skip
+    assert [event["actor"] for event in events[2:]] == ["bob", "bob", "ann"]
+    shown = run("tokens", "audit", "--tenant=t", "--token", token["id"], COLUMNS="120")
+    assert "reason=leaked" in shown.stdout
+    assert (shown.stdout.count(token["id"]), SECRET.search(shown.stdout)) == (3, None)
+
+
+def test_all_tokens_are_revoked_only_when_that_is_confirmed(run):
+    for _ in range(3):
+        run("tokens", "create", "--tenant=t", "--name=n")
+    assert "without --yes" in failed(run("tokens", "revoke", "--all", "--tenant=t"), 2)
+    done = document(run("tokens", "revoke", "--all", "--tenant=t", "--yes", "--json"))
+    assert done == {"revoked": 3}
+    for wrong in (["revoke"], ["revoke", "x", "--all"], ["rotate", "x", "--overlap=soon"],
+                  ["rotate", "x", "--expires=1h", "--overlap=31d"]):  # fmt: skip
+        assert run("tokens", *wrong, "--tenant=t").returncode in {1, 2}
+
+
+ROW = {
+    "create_time": 1_700_000_000_000, "create_date": "2023-11-14 22:13:20", "update_time": 1,
+    "update_date": None, "tenant_id": "a", "token": "ragflow-" + "IzNDAxNTI2YTYwZDEx" * 2,
+    "dialog_id": "d", "source": "agent", "beta": "abcdefghijklmnopqrstuvwxyz012345",
+}  # fmt: skip
+
+
+async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
+    taken, short = ROW | {"tenant_id": "b", "beta": None}, {"tenant_id": "a", "token": "short"}
+    rows = [ROW, taken, short, {"tenant_id": "a"}, ROW | {"token": 5, "beta": ""}]
+    file = tmp_path / "tokens.jsonl.gz"
+    text = "\n".join([*map(json.dumps, rows), "nonsense", ""])
+    file.write_bytes(gzip.compress(text.encode()))
+    done = run("tokens", "import", file, "--actor=move")
+    assert done.returncode == 3
+    assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "refused", "5"]
+    told = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
+    assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 7)]
+    assert told[0] == "line 2: token: the secret is that of another token already"
+    assert told[1].startswith("line 3: token: is so short")
+    assert told[4] == "line 6: is not JSON: Expecting value, column 1"
+    for secret in (ROW["token"], ROW["beta"]):
+        assert secret[12:] not in done.stdout + done.stderr
+
+    again = run("tokens", "import", file, "--json")
+    assert again.returncode == 3
+    assert json.loads(again.stdout) == {"tokens": 0, "present": 2, "refused": 5}
+    token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
+    assert (token["tenant_id"], token["dialog_id"], token["source"]) == ("a", "d", "agent")
+    assert (token["created_at"], token["created_by"]) == ("2023-11-14T22:13:20Z", "move")
+    assert token["metadata"] == {}
+    assert run("tokens", "verify", "--kind=beta", given=ROW["beta"]).returncode == 0
+    assert run("tokens", "verify", given=ROW["beta"]).returncode == 3
+    from_pipe = run("tokens", "import", "-", "--tenant=c", given=json.dumps(ROW))
+    assert "line 1: tenant_id: is another than --tenant says" in from_pipe.stderr
+    missing = failed(run("tokens", "import", tmp_path / "none"))
+    assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory\n"
+
+
+def test_the_applications_settings_are_those_of_the_command(run, tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"token_prefix": "corp", "token_peppers": {"3": "pepper" * 8}}))
+    made = run("--settings", file, "tokens", "create", "--tenant=t", "--name=n")
+    assert made.stdout.startswith("corp_")
+    (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
+    assert token["pepper_version"] == 3
+    assert run("tokens", "verify", given=made.stdout).returncode == 3
+    assert run("tokens", "verify", given=made.stdout, ASYNCSVC_SETTINGS=str(file)).returncode == 0
+    for text, reason in (
+        ('{"token_peppers": {"1": "tooshort"}}', "token_peppers.1: must be 32 random bytes"),
+        ('{"page": 1}', "page: Extra inputs"),
+        ("[", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (None, "No such file"),
+    ):
+        file.unlink(missing_ok=True)
+        if text is not None:
+            file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        wrong = run("tokens", "list", "--tenant=t", ASYNCSVC_SETTINGS=str(file), COLUMNS="300")
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert reason in wrong.stderr
+        assert "tooshort" not in wrong.stderr
 
 
 def test_a_secret_is_no_argument(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -18,6 +19,7 @@ from asyncsvc.cli.commands.sql import sql
 from asyncsvc.cli.commands.stats import stats
 from asyncsvc.cli.commands.tokens import tokens
 from asyncsvc.cli.commands.transfer import export, import_
+from asyncsvc.cli.running import CommandError, use_settings
 
 
 def _print_version(*, wanted: bool) -> None:
@@ -51,9 +53,27 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
+def _use_settings(*, file: Path | None) -> None:
+    try:
+        if file is not None:
+            use_settings(file)
+    except CommandError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 @app.callback()
 def _options(
     *,
+    _settings: Annotated[
+        Path | None,
+        typer.Option(
+            "--settings",
+            metavar="FILE",
+            envvar="ASYNCSVC_SETTINGS",
+            callback=_use_settings,
+            help="The application's asyncsvc.Settings, as JSON: peppers, limits, time-outs.",
+        ),
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option(

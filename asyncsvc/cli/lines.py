@@ -1,6 +1,7 @@
-"""Reads conversations, one JSON object a line, plain or gzip, from a file or standard input.
+"""Reads what is one JSON object a line, plain or gzip, from a file or standard input.
 
-A line is a `ConversationRecord` as JSON: at least `{"id", "messages": [{"role", "content"}]}`.
+A conversation is a `ConversationRecord` as JSON: at least
+`{"id", "messages": [{"role", "content"}]}`.
 `user` may stand for `user_id`, times are ISO 8601, `tenant_id` may name the tenant. What else a
 line has joins its `metadata`, and what else a message has joins its `payload`. A line that cannot
 be read is handed on with the reason, and the reading goes on behind it; a file that cannot be read
@@ -12,10 +13,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
+import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -25,18 +28,21 @@ from typing import IO, Any, Final, cast
 from asyncsvc.cli.running import CommandError
 from asyncsvc.models import ConversationRecord, MessageRecord
 
+STDIO: Final = "-"
+"""The name of a file that stands for standard input or output."""
 LONGEST: Final = 2**26
 """The most bytes of a line: no line can make the reader take all memory."""
 _FIRST_YEAR: Final = 1900
 _GZIP: Final = b"\x1f\x8b"
 _PEEKED: Final = 64
+_BUFFER: Final = 2**20
 _RECORD: Final = frozenset(ConversationRecord.model_fields)
 _MESSAGE: Final = frozenset(MessageRecord.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A conversation as it was read: the fields of its record, or why there are none."""
+    """One thing as it was read: the fields of its record, or why there are none."""
 
     number: int
     fields: dict[str, Any]
@@ -46,7 +52,18 @@ class Item:
 
 
 class UnreadableError(Exception):
-    """A line, or what stands for one, is no conversation; the text says why."""
+    """A line, or what stands for one, is not what it should be; the text says why."""
+
+
+@contextmanager
+def read(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Open a file, or standard input; give its size, where it has one."""
+    if file == STDIO:
+        yield sys.stdin.buffer, None
+        return
+    with Path(file).open("rb", buffering=_BUFFER) as raw:
+        size = os.fstat(raw.fileno()).st_size if raw.seekable() else 0
+        yield raw, size or None
 
 
 @contextmanager
@@ -98,11 +115,16 @@ def count(file: IO[bytes]) -> int:
 
 def conversations(file: IO[bytes], tz: tzinfo) -> Iterator[Item]:
     """Read all lines but empty ones. A time without an offset is a local time of `tz`."""
+    return objects(file, lambda line: _record(line, tz))
+
+
+def objects(file: IO[bytes], record: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[Item]:
+    """Read all lines but empty ones; `record` makes the fields of one, or says why it cannot."""
     for number, raw in _raw_lines(file):
         if len(raw) > LONGEST:
             yield Item(number, {}, reason=f"is longer than {LONGEST // 2**20} MiB")
         elif raw.strip():
-            yield _parsed(number, raw, tz)
+            yield _parsed(number, raw, record)
 
 
 def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -116,16 +138,16 @@ def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, raw
 
 
-def _parsed(number: int, raw: bytes, tz: tzinfo) -> Item:
+def _parsed(number: int, raw: bytes, record: Callable[[dict[str, Any]], dict[str, Any]]) -> Item:
     try:
         line = _decoded(raw)
         tenant_id = line.pop("tenant_id", None)
-        record = _record(line, tz)
+        fields = record(line)
     except UnreadableError as error:
         return Item(number, {}, reason=str(error))
     if not isinstance(tenant_id, str | None):
         return Item(number, {}, reason="tenant_id: must be text")
-    return Item(number, record, len(raw), tenant_id)
+    return Item(number, fields, len(raw), tenant_id)
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
@@ -148,7 +170,7 @@ def _record(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
         if "user_id" in line:
             raise UnreadableError("user: stands for user_id, which is there too")
         line["user_id"] = line.pop("user")
-    record = _gathered(line, _RECORD, "metadata")
+    record = gathered(line, _RECORD, "metadata")
     messages = record.get("messages")
     if isinstance(messages, list):
         record["messages"] = [
@@ -162,13 +184,13 @@ def _record(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
 
 
 def _message(at: int, given: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
-    message = _gathered(given, _MESSAGE, "payload")
+    message = gathered(given, _MESSAGE, "payload")
     if isinstance(time := message.get("created_at"), str):
         message["created_at"] = instant(time, tz, f"messages.{at}.created_at")
     return message
 
 
-def _gathered(given: dict[str, Any], known: frozenset[str], into: str) -> dict[str, Any]:
+def gathered(given: dict[str, Any], known: frozenset[str], into: str) -> dict[str, Any]:
     """Move what is not known into one of the fields that are."""
     if given.keys() <= known:
         return given

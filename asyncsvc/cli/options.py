@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated, TypeAlias
 
 import typer
+
+
+def _whoever_runs_this() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        return None
+
 
 Dsn: TypeAlias = Annotated[
     str | None,
@@ -32,3 +41,14 @@ AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of tables, for a pipe.")
 ]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+Actor: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--actor",
+        metavar="NAME",
+        envvar="ASYNCSVC_ACTOR",
+        help="Who does it, for the audit.",
+        default_factory=_whoever_runs_this,
+        show_default="your user name",
+    ),
+]

@@ -12,14 +12,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 
 from asyncsvc.cli.drawing import plain
 from asyncsvc.client import AsyncSvc, connect
-from asyncsvc.errors import AsyncSvcError
+from asyncsvc.errors import AsyncSvcError, InvalidInput
+from asyncsvc.inputs import invalid_input
+from asyncsvc.settings import Settings
 
 
 class Exit(enum.IntEnum):
@@ -41,6 +45,9 @@ class CommandError(Exception):
         """Keep the exit code beside the reason."""
         super().__init__(reason)
         self.code = code
+
+
+_settings: ContextVar[Settings] = ContextVar("settings")
 
 
 def run(work: Coroutine[None, None, Exit | None]) -> None:
@@ -67,21 +74,41 @@ def run(work: Coroutine[None, None, Exit | None]) -> None:
     raise typer.Exit(code or Exit.DONE)
 
 
+def use_settings(file: Path) -> None:
+    """Read the settings that an application runs with, for the command that follows.
+
+    Raises CommandError for a file that cannot be read, or holds none.
+    """
+    try:
+        _settings.set(Settings.model_validate_json(file.read_bytes()))
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}", Exit.MISUSED) from None
+    except (InvalidInput, ValidationError) as error:
+        found = error if isinstance(error, InvalidInput) else invalid_input(error)
+        raise CommandError(f"{file}: {found}", Exit.MISUSED) from None
+
+
 @asynccontextmanager
-async def connected(dsn: str | None, *, max_size: int = 4) -> AsyncIterator[AsyncSvc]:
-    """Lend the services on the database that the command was given."""
+async def connected(
+    dsn: str | None, *, max_size: int = 4, foreign_tokens: bool = False
+) -> AsyncIterator[AsyncSvc]:
+    """Lend the services on the database that the command was given.
+
+    `foreign_tokens` accepts them whatever the settings say: the command is about one.
+    """
     if not dsn:
         raise CommandError("no database: pass --dsn, or set ASYNCSVC_DSN", Exit.MISUSED)
-    async with connect(dsn, max_size=max_size) as svc:
+    settings = _settings.get(Settings())
+    if foreign_tokens:
+        settings = settings.model_copy(update={"accept_foreign_tokens": True})
+    async with connect(dsn, max_size=max_size, settings=settings) as svc:
         yield svc
 
 
 def confirmed(question: str) -> bool:
     """Ask a person. Raises CommandError where there is none to ask."""
     if not sys.stdin.isatty():
-        raise CommandError(
-            "nothing is deleted without --yes where nobody can be asked", Exit.MISUSED
-        )
+        raise CommandError("nothing is done without --yes where nobody can be asked", Exit.MISUSED)
     # The event loop would wait for the answer before it looked at Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -45,6 +45,13 @@ class Interval(enum.StrEnum):
     MONTH = "month"
 
 
+class By(enum.StrEnum):
+    """When usage is booked."""
+
+    CREATED = "created"
+    ACTIVITY = "activity"
+
+
 @dataclass(frozen=True, slots=True)
 class _Query:
     """Which usage is asked for."""
@@ -56,6 +63,8 @@ class _Query:
     dialog: str | None
     source: str | AnyType | None
     tz: str
+    by: By
+    token: str | None
 
     def range(self) -> tuple[str, str]:
         """Return the first and the last day or instant: without them, the last 30 days."""
@@ -72,7 +81,9 @@ class _Query:
             *self.range(),
             self.source,
             interval=self.interval.value,
+            by=self.by.value,
             dialog_id=ANY if self.dialog is None else self.dialog,
+            token_id=ANY if self.token is None else self.token,
             tz=self.tz,
         )
 
@@ -98,6 +109,17 @@ def stats(
     no_source: Annotated[
         bool, typer.Option("--no-source", help="Only conversations without a source.")
     ] = False,
+    by: Annotated[
+        By,
+        typer.Option(
+            help="created: on the creation of what exists. activity: when it happened, and for"
+            " ever; without users."
+        ),
+    ] = By.CREATED,
+    token: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="What this API token consumed; with --by activity."),
+    ] = None,
     tz: Tz = "UTC",
     plot: Annotated[
         Path | None,
@@ -114,7 +136,7 @@ def stats(
     if source is not None and no_source:
         raise typer.BadParameter("does not go with --source", param_hint="--no-source")
     wanted = None if no_source else ANY if source is None else source
-    query = _Query(tenant, since, until, interval, dialog, wanted, tz)
+    query = _Query(tenant, since, until, interval, dialog, wanted, tz, by, token)
     run(_stats(dsn, query, plot, as_json=as_json))
 
 
@@ -162,13 +184,15 @@ def _print_stats(query: _Query, buckets: Sequence[UsageBucket]) -> None:
     ]
     total = _cells(*(totals[name] for name in ("rounds", "tokens", "thumb_up", "thumb_down")))
     console().print(in_blocks(columns, [*rows, ("total", f"{totals['pv']:,}", "", *total)]))
-    if not totals["pv"]:
+    if not any(totals.values()):
         console().print("no conversations in this range")
         return
     plots = _plots(query.interval, buckets)
     console().print(in_rows(plots))
-    average = totals["duration"] / totals["pv"]
-    console().print(f"{many(int(totals['pv']), 'conversation')}, {average:,.1f} s each on average")
+    if query.by is By.CREATED:
+        average = totals["duration"] / totals["pv"]
+        pv = many(int(totals["pv"]), "conversation")
+        console().print(f"{pv}, {average:,.1f} s each on average")
 
 
 def _cells(*values: float) -> list[str]:

@@ -6,7 +6,6 @@ import enum
 import gc
 import gzip
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ import typer
 
 from asyncsvc.cli import chatgpt, lines
 from asyncsvc.cli.files import replacing
-from asyncsvc.cli.lines import Item, UnreadableError
+from asyncsvc.cli.lines import STDIO, Item, UnreadableError
 from asyncsvc.cli.loading import AT_ONCE, Loader, Refusal
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz
 from asyncsvc.cli.printing import many, print_json, print_pairs
@@ -30,10 +29,8 @@ from asyncsvc.dates import zone
 from asyncsvc.fields import ANY
 from asyncsvc.models import Conversation, LoadReport
 
-_STDIO: Final = "-"
 _LEFT_OUT: Final = {"tenant_id", "thumb_up", "thumb_down"}
 """What an import is told, or counts."""
-_BUFFER: Final = 2**20
 _GARBAGE: Final = 200_000
 """Objects until the collector looks for circles: records have none, and looking takes a third."""
 
@@ -152,7 +149,7 @@ async def _import(
     began = time.perf_counter()
     gc.set_threshold(_GARBAGE)
     with (
-        _read(source.name) as (raw, size),
+        lines.read(source.name) as (raw, size),
         lines.opened(raw, source.name) as stream,
         bar(f"importing {source.name}", size) as shown,
     ):
@@ -173,17 +170,6 @@ async def _import(
                 raise
     _print_import(report, time.perf_counter() - began, as_json=as_json)
     return Exit.ATTENTION if report.refused else Exit.DONE
-
-
-@contextmanager
-def _read(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open a file, or standard input; give its size, where it has one."""
-    if file == _STDIO:
-        yield sys.stdin.buffer, None
-        return
-    with Path(file).open("rb", buffering=_BUFFER) as raw:
-        size = os.fstat(raw.fileno()).st_size if raw.seekable() else 0
-        yield raw, size or None
 
 
 def _print_import(report: LoadReport, seconds: float, *, as_json: bool) -> None:
@@ -215,7 +201,7 @@ def export(
             metavar="FILE",
             help="The file; gzip when its name ends in .gz. - is standard output.",
         ),
-    ] = _STDIO,
+    ] = STDIO,
 ) -> None:
     """Export whole conversations, one JSON object a line, as `asyncsvc import` takes them.
 
@@ -261,7 +247,7 @@ def _without_defaults(message: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _written(output: str) -> Iterator[Callable[[bytes], object]]:
     """Lend what writes to the file, which gets its name when all is on the disk."""
-    if output == _STDIO:
+    if output == STDIO:
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return

@@ -1,0 +1,172 @@
+"""`asyncsvc tokens import`: clear-text tokens of another system, stored as hashes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+
+from asyncsvc.cli import lines
+from asyncsvc.cli.lines import Item, UnreadableError
+from asyncsvc.cli.options import Actor, AsJson, Dsn
+from asyncsvc.cli.printing import many, print_json, print_pairs
+from asyncsvc.cli.progress import Bar, bar, messages
+from asyncsvc.cli.running import Exit, connected, run
+from asyncsvc.client import AsyncSvc
+from asyncsvc.errors import AsyncSvcError
+from asyncsvc.models import TokenLoadReport, TokenRecord
+
+_AT_ONCE: Final = 1_000
+_FIELDS: Final = frozenset(TokenRecord.model_fields)
+_OF_RAGFLOW: Final = {"create_date", "update_time", "update_date"}  # what create_time says too
+_FIRST, _SECOND = "token", "beta"
+
+
+def import_(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The tokens; - is standard input, gzip is fine.")
+    ],
+    *,
+    dsn: Dsn = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant",
+            metavar="ID",
+            envvar="ASYNCSVC_TENANT",
+            help="The tenant, where a line names none; lines of another are refused.",
+        ),
+    ] = None,
+    actor: Actor,
+    as_json: AsJson = False,
+) -> None:
+    """Import tokens of another system, which keep working, and are stored as hashes.
+
+    A line is a row of RAGFlow's api_token: `{"tenant_id": …, "token": …, "dialog_id": …,
+    "source": …, "beta": …}`; beta becomes a token of its own, which never passes as the first.
+    Run it again, and it adds nothing. A line that is wrong is named on stderr with the reason, and
+    a secret that two tenants have; the rest goes in, and the exit code is 3.
+    """
+    run(_import(file, dsn, tenant, actor, as_json=as_json))
+
+
+async def _import(
+    file: str, dsn: str | None, tenant: str | None, actor: str | None, *, as_json: bool
+) -> Exit:
+    with (
+        lines.read(file) as (raw, size),
+        lines.opened(raw, file) as stream,
+        bar(f"importing {file}", size) as shown,
+    ):
+        async with connected(dsn, max_size=1, foreign_tokens=True) as svc:
+            importing = _Import(svc, tenant, actor, shown)
+            for chunk in _chunks(lines.objects(stream, _fields)):
+                await importing.load(chunk)
+                shown.show(many(importing.tokens, "token"), raw.tell() if size else None)
+    importing.print(as_json=as_json)
+    return Exit.ATTENTION if importing.refused else Exit.DONE
+
+
+def _fields(line: dict[str, Any]) -> dict[str, Any]:
+    """Return what the tokens of a line have in common, and the two secrets."""
+    for name in _OF_RAGFLOW:
+        line.pop(name, None)
+    if isinstance(milliseconds := line.pop("create_time", None), int):
+        try:
+            line["created_at"] = datetime.fromtimestamp(milliseconds / 1_000, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise UnreadableError("create_time: must be milliseconds since 1970") from None
+    for name in ("created_at", "expires_at"):
+        if isinstance(line.get(name), str):
+            line[name] = lines.instant(line[name], UTC, name)
+    if "secret" in line or "kind" in line:
+        raise UnreadableError("secret and kind: are named token, or beta")
+    if not line.get(_FIRST) and not line.get(_SECOND):
+        raise UnreadableError("token: is not there")
+    return lines.gathered(line, _FIELDS | {_FIRST, _SECOND}, "metadata")
+
+
+def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
+    while chunk := list(itertools.islice(items, _AT_ONCE)):
+        yield chunk
+
+
+class _Import:
+    """One import: what became of the tokens so far."""
+
+    def __init__(self, svc: AsyncSvc, tenant: str | None, actor: str | None, shown: Bar) -> None:
+        self._svc = svc
+        self._tenant = tenant
+        self._actor = actor
+        self._shown = shown
+        self.tokens = self.present = self.refused = 0
+
+    async def load(self, items: list[Item]) -> None:
+        """Store the tokens of these lines, tenant by tenant."""
+        of_tenants: dict[str, list[tuple[int, str, dict[str, Any]]]] = {}
+        for item in items:
+            tenant = item.tenant_id or self._tenant
+            if item.reason is not None:
+                self._refuse(item.number, item.reason)
+            elif tenant is None:
+                self._refuse(item.number, "tenant_id: is not there, and --tenant was not given")
+            elif self._tenant not in {None, tenant}:
+                self._refuse(item.number, "tenant_id: is another than --tenant says")
+            else:
+                of_tenants.setdefault(tenant, []).extend(_records(item))
+        for tenant, records in of_tenants.items():
+            self._add(await self._load_into(tenant, records))
+
+    async def _load_into(
+        self, tenant: str, records: list[tuple[int, str, dict[str, Any]]]
+    ) -> TokenLoadReport:
+        def refuse(place: int, error: AsyncSvcError) -> None:
+            number, name, _ = records[place]
+            reason = str(error).replace("secret:", f"{name}:", 1)
+            self._tell(number, reason if reason.startswith(name) else f"{name}: {reason}")
+
+        return await self._svc.tokens.load(
+            [record for _, _, record in records],
+            tenant_id=tenant,
+            actor=self._actor,
+            on_refused=refuse,
+        )
+
+    def _add(self, report: TokenLoadReport) -> None:
+        self.tokens += report.tokens
+        self.present += report.present
+        self.refused += report.refused
+
+    def _refuse(self, number: int, reason: str) -> None:
+        self.refused += 1
+        self._tell(number, reason)
+
+    def _tell(self, number: int, reason: str) -> None:
+        self._shown.say(f"line {number}: {reason}")
+
+    def print(self, *, as_json: bool) -> None:
+        """Print the report."""
+        report = {"tokens": self.tokens, "present": self.present, "refused": self.refused}
+        if as_json:
+            print_json(report)
+            return
+        print_pairs(
+            {
+                "tokens": f"{self.tokens:,}",
+                "there already": f"{self.present:,}",
+                "refused": f"{self.refused:,}",
+            }
+        )
+        messages().print("They are good where Settings.accept_foreign_tokens is on.")
+
+
+def _records(item: Item) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Return the tokens of a line, each with what the line calls it."""
+    common = {name: value for name, value in item.fields.items() if name in _FIELDS}
+    if item.fields.get(_FIRST):
+        yield item.number, _FIRST, common | {"secret": item.fields[_FIRST]}
+    if item.fields.get(_SECOND):
+        yield item.number, _SECOND, common | {"secret": item.fields[_SECOND], "kind": "beta"}
