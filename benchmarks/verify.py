@@ -1,0 +1,223 @@
+"""Verification of a token, against the floor (a bare fetchrow of the row) and RAGFlow's lookup."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+import asyncsvc
+from asyncsvc import credentials
+from benchmarks.measuring import Contender, Measured, Work, contest
+from benchmarks.ragflow import Lookup
+from benchmarks.report import Report
+
+TASKS = 32
+TENANT = "acme"
+BARE = """
+    SELECT id, tenant_id, name, hint, kind, scopes, dialog_id, source, metadata::text, created_at,
+           created_by, expires_at, revoked_at, revoked_reason, last_used_at, rotated_from,
+           pepper_version
+      FROM asyncsvc.api_token
+     WHERE token_hash = $1
+"""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    tokens: int
+    rounds: int
+    seconds: float
+    counted: int  # verifications whose writes are counted
+
+
+SCALES = {"small": Scale(20, 2, 0.05, 200), "full": Scale(1_000, 15, 0.4, 20_000)}
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add the tables to the report."""
+    how = SCALES[scale]
+    async with asyncsvc.connect(dsn, max_size=TASKS) as svc:
+        await svc.migrate()
+        tokens = [await _issued(svc) for _ in range(how.tokens)]
+        lookup = Lookup(dsn)
+        try:
+            await asyncio.to_thread(lookup.create, [(token, TENANT) for token in tokens])
+            async with asyncpg.create_pool(dsn, min_size=0, max_size=TASKS) as pool:
+                await pool.execute("VACUUM ANALYZE")
+                await _same_answers(svc, pool, lookup, tokens[0])
+                arena = Arena(dsn, svc, pool, lookup, tokens)
+                for tasks in (1, TASKS):
+                    await arena.held(tasks, how, report)
+                    await arena.pooled(tasks, how, report)
+                await arena.hot_against_many(how, report)
+        finally:
+            lookup.close()
+    await _writes(dsn, tokens, how, report)
+
+
+async def _issued(svc: asyncsvc.AsyncSvc) -> str:
+    issued = await svc.tokens.create(TENANT, name=secrets.token_hex(4), scopes=["chat"])
+    return issued.secret.get_secret_value()
+
+
+async def _same_answers(
+    svc: asyncsvc.AsyncSvc, pool: asyncpg.Pool, lookup: Lookup, token: str
+) -> None:
+    row = await pool.fetchrow(BARE, _hash(token))
+    verified = await svc.tokens.verify(token, touch=False)
+    assert row is not None  # noqa: S101 - a benchmark of different answers is none
+    assert (row["id"], row["tenant_id"]) == (verified.id, verified.tenant_id)  # noqa: S101
+    assert await lookup.verify(token) == verified.tenant_id  # noqa: S101
+
+
+def _hash(token: str) -> bytes:
+    return credentials.Keyring(asyncsvc.Settings()).hash(token)
+
+
+def _in_turn(tokens: Sequence[str]) -> Callable[[], str]:
+    return itertools.cycle(tokens).__next__
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where the contenders meet: one server, the same tokens."""
+
+    dsn: str
+    svc: asyncsvc.AsyncSvc
+    pool: asyncpg.Pool
+    lookup: Lookup
+    tokens: Sequence[str]
+
+    async def held(self, tasks: int, how: Scale, report: Report) -> None:
+        """Each task on a connection that it holds."""
+        async with self._connections(tasks) as connections:
+            for name, tokens in self._sets():
+                contenders = [
+                    Contender("bare fetchrow", [
+                        _bare(connection, turn) for connection, turn in _each(connections, tokens)
+                    ]),
+                    Contender("verify", [
+                        _verify(self.svc.on(connection), turn)
+                        for connection, turn in _each(connections, tokens)
+                    ]),
+                    Contender("verify, read-only", [
+                        _verify(self.svc.on(connection), turn, touch=False)
+                        for connection, turn in _each(connections, tokens)
+                    ]),
+                ]  # fmt: skip
+                measured = await contest(contenders, rounds=how.rounds, seconds=how.seconds)
+                report.add(f"held connections, {_tasks(tasks)}, {name}", measured)
+
+    async def pooled(self, tasks: int, how: Scale, report: Report) -> None:
+        """Each operation on a connection of a pool, as a request of a web application."""
+        for name, tokens in self._sets():
+            turn = _in_turn(tokens)
+            contenders = [
+                Contender("bare pool.fetchrow", [_bare(self.pool, turn)] * tasks),
+                Contender("verify", [_verify(self.svc, turn)] * tasks),
+                Contender("as RAGFlow", [_ragflow(self.lookup, turn)] * tasks),
+            ]
+            measured = await contest(contenders, rounds=how.rounds, seconds=how.seconds)
+            report.add(f"through a pool, {_tasks(tasks)}, {name}", measured)
+
+    async def hot_against_many(self, how: Scale, report: Report) -> None:
+        """Whether all requests with one token queue for its row."""
+        async with self._connections(TASKS) as connections:
+            contenders = [
+                Contender(name, [
+                    _verify(self.svc.on(connection), turn)
+                    for connection, turn in _each(connections, tokens)
+                ])
+                for name, tokens in reversed(self._sets())
+            ]  # fmt: skip
+            measured = await contest(contenders, rounds=how.rounds, seconds=how.seconds)
+        report.add(f"held connections, {_tasks(TASKS)}, hot against many", measured)
+
+    def _sets(self) -> list[tuple[str, Sequence[str]]]:
+        many = f"{len(self.tokens):,} tokens"
+        return [("one token", self.tokens[:1]), (many, self.tokens)]
+
+    @contextlib.asynccontextmanager
+    async def _connections(self, count: int) -> AsyncIterator[list[asyncpg.Connection]]:
+        connections = [await asyncpg.connect(self.dsn) for _ in range(count)]
+        try:
+            yield connections
+        finally:
+            for connection in connections:
+                await connection.close()
+
+
+def _each(
+    connections: Sequence[asyncpg.Connection], tokens: Sequence[str]
+) -> Iterator[tuple[asyncpg.Connection, Callable[[], str]]]:
+    turn = _in_turn(tokens)
+    return ((connection, turn) for connection in connections)
+
+
+def _bare(on: asyncpg.Connection | asyncpg.Pool, turn: Callable[[], str]) -> Work:
+    hashed = functools.cache(_hash)
+    return lambda: on.fetchrow(BARE, hashed(turn()))
+
+
+def _verify(svc: asyncsvc.Services, turn: Callable[[], str], *, touch: bool = True) -> Work:
+    return lambda: svc.tokens.verify(turn(), touch=touch)
+
+
+def _ragflow(lookup: Lookup, turn: Callable[[], str]) -> Work:
+    return lambda: lookup.verify(turn())
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
+
+
+async def _writes(dsn: str, tokens: Sequence[str], how: Scale, report: Report) -> None:
+    """Count the row writes and the WAL of many verifications, none of which is stamped yet."""
+    for name, interval in (("interval 60 s", 60.0), ("each use", 0.0), ("never", None)):
+        for which, used in (("one token", tokens[:1]), (f"{len(tokens):,} tokens", tokens)):
+            connection = await asyncpg.connect(dsn)
+            await connection.execute("UPDATE asyncsvc.api_token SET last_used_at = NULL")
+            await connection.execute("VACUUM ANALYZE asyncsvc.api_token")
+            await connection.execute("CHECKPOINT")
+            await connection.close()
+            before = await _counted(dsn)
+            settings = asyncsvc.Settings(touch_interval=interval)
+            async with asyncsvc.connect(dsn, max_size=TASKS, settings=settings) as svc:
+                work = _verify(svc, _in_turn(used))
+                await asyncio.gather(*(_times(how.counted // TASKS, work) for _ in range(TASKS)))
+            after = await _counted(dsn)
+            report.note(
+                f"{how.counted // TASKS * TASKS:,} verifications, stamped {name}, {which}",
+                {"row writes": after[0] - before[0], "WAL bytes": after[1] - before[1]},
+            )
+
+
+async def _times(count: int, work: Work) -> None:
+    for _ in range(count):
+        await work()
+
+
+async def _counted(dsn: str) -> tuple[int, int]:
+    await asyncio.sleep(0.5)  # a connection that was closed hands its counts on as it ends
+    connection = await asyncpg.connect(dsn)
+    try:
+        row = await connection.fetchrow(
+            "SELECT n_tup_upd, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+            " FROM pg_stat_user_tables WHERE schemaname = 'asyncsvc' AND relname = 'api_token'"
+        )
+    finally:
+        await connection.close()
+    assert row is not None  # noqa: S101
+    return int(row[0]), int(row[1])
+
+
+__all__ = ["SCALES", "Measured", "run"]
