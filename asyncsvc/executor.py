@@ -107,7 +107,7 @@ class Executor(abc.ABC):
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows.
 
-        One round trip once it is prepared; a pool's reset of the connection is one more.
+        One round trip once it is prepared; the reset of a borrowed pool is one more.
         """
         async with self._connection() as connection:
             with self._watched(query.name) as watched, translated(connection):

@@ -347,6 +347,41 @@ async def test_every_call_of_the_table_is_good(service, svc):
             await getattr(getattr(svc, ATTRIBUTE[service]), method)(**arguments(service, method))
 
 
+STATE = """
+    SELECT array(SELECT (name, setting)::text FROM pg_settings
+                  WHERE source = 'session' AND setting <> reset_val ORDER BY name),
+           array(SELECT locktype FROM pg_locks WHERE pid = pg_backend_pid()
+                  AND locktype NOT IN ('relation', 'virtualxid')),
+           array(SELECT pg_listening_channels()),
+           pg_my_temp_schema(),
+           array(SELECT name FROM pg_cursors),
+           current_user, session_user
+"""
+
+
+async def test_no_call_leaves_state_in_a_session(empty_dsn):
+    """So `connect` may send no reset when a connection goes back to its pool."""
+    async with asyncsvc.connect(empty_dsn, max_size=1) as svc:
+
+        async def state():
+            return tuple(await svc._pool.fetchrow(STATE))
+
+        before = await state()
+        await svc.migrate()
+        for service, methods in GOOD.items():
+            for method in methods:
+                with contextlib.suppress(asyncsvc.AsyncSvcError):
+                    call = getattr(getattr(svc, ATTRIBUTE[service]), method)
+                    await call(**arguments(service, method))
+                assert await state() == before, method
+        with contextlib.suppress(ZeroDivisionError):
+            async with svc.transaction() as tx:
+                await tx.conversations.load([], tenant_id="t")
+                raise ZeroDivisionError
+        await svc.conversations.load([{"id": "x", "dialog_id": "d", "messages": []}], tenant_id="t")
+        assert await state() == before
+
+
 @pytest.mark.parametrize("service", GOOD)
 async def test_a_good_call_does_ask_the_database(service, nowhere):
     for method in GOOD[service]:

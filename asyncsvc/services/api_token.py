@@ -74,8 +74,8 @@ class APITokenService(CommonService):
     A token's secret is in the answer to `create` or `rotate`, and nowhere else: in no column, log
     or error. A token is of the kind "api", or "beta" for embedded chats; one never passes as the
     other. Whatever changes a token is noted in the audit, with the `actor` that the caller names.
-    Round trips are those of the statements; a pool adds one, after the answer, to reset the
-    connection.
+    Round trips are those of the statements; a pool of yours adds one, after the answer, to reset
+    the connection.
     """
 
     def __init__(self, executor: Executor, settings: Settings) -> None:

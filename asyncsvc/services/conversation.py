@@ -115,7 +115,7 @@ class API4ConversationService(CommonService):
     Each method is bound to one tenant; another tenant's id behaves as one that does not exist.
     Wrong values raise InvalidInput before any SQL. The database's failures raise Unavailable when a
     repeat may succeed, else DatabaseError; a missing schema raises MigrationError. Round trips are
-    those of the statements; a pool adds one, after the answer, to reset the connection.
+    those of the statements; a pool of yours adds one, after the answer, to reset the connection.
     """
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
