@@ -23,6 +23,7 @@ from asyncsvc import (
     sqlfiles,
 )
 
+MINE = " AND datname = current_database() AND pid <> pg_backend_pid()"
 NOW = datetime.now(UTC)
 
 PEPPER = b"pepper, 32 random bytes or more."
@@ -618,6 +619,32 @@ async def test_the_audit_is_read_page_by_page(svc):
     for forged in ("x", "-1", "9" * 30, "1.5", "９x"):
         with pytest.raises(InvalidInput, match="after: is not a cursor"):
             await svc.tokens.audit("acme", after=paging.encode(NOW, forged, filters))
+
+
+async def test_it_fails_closed_when_its_session_is_killed(svc, pool):
+    issued = await issue(svc)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE asyncsvc.api_token")  # no statement passes this
+        asked = [
+            asyncio.create_task(call)
+            for call in (
+                svc.tokens.verify(issued.secret),
+                svc.tokens.verify(issued.secret, touch=False),
+                svc.tokens.used(issued.secret),
+            )
+        ]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'" + MINE
+        async with asyncio.timeout(10):
+            while await pool.fetchval(waiting) < len(asked):
+                await asyncio.sleep(0.02)
+        await pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock'" + MINE
+        )
+        for call in asked:
+            with pytest.raises(asyncsvc.Unavailable):
+                await call
+    assert await svc.tokens.verify(issued.secret)
 
 
 async def test_it_fails_closed_without_the_database(dsn):

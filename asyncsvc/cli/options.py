@@ -22,6 +22,15 @@ Dsn: TypeAlias = Annotated[
 Tenant: TypeAlias = Annotated[
     str, typer.Option("--tenant", metavar="ID", envvar="ASYNCSVC_TENANT", help="The tenant.")
 ]
+TenantOfLines: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant",
+        metavar="ID",
+        envvar="ASYNCSVC_TENANT",
+        help="The tenant, where a line names none; lines of another are refused.",
+    ),
+]
 Tz: TypeAlias = Annotated[
     str, typer.Option("--tz", metavar="ZONE", help="The time zone of dates, as Europe/Berlin.")
 ]

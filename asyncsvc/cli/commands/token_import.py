@@ -11,7 +11,7 @@ import typer
 
 from asyncsvc.cli import lines
 from asyncsvc.cli.lines import Item, UnreadableError
-from asyncsvc.cli.options import Actor, AsJson, Dsn
+from asyncsvc.cli.options import Actor, AsJson, Dsn, TenantOfLines
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import Exit, connected, run
@@ -31,15 +31,7 @@ def import_(
     ],
     *,
     dsn: Dsn = None,
-    tenant: Annotated[
-        str | None,
-        typer.Option(
-            "--tenant",
-            metavar="ID",
-            envvar="ASYNCSVC_TENANT",
-            help="The tenant, where a line names none; lines of another are refused.",
-        ),
-    ] = None,
+    tenant: TenantOfLines = None,
     actor: Actor,
     as_json: AsJson = False,
 ) -> None:

@@ -21,7 +21,7 @@ from asyncsvc.cli import chatgpt, lines
 from asyncsvc.cli.files import replacing
 from asyncsvc.cli.lines import STDIO, Item, UnreadableError
 from asyncsvc.cli.loading import AT_ONCE, Loader, Refusal
-from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz
+from asyncsvc.cli.options import AsJson, Dsn, Tenant, TenantOfLines, Tz
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import bar, messages
 from asyncsvc.cli.running import CommandError, Exit, connected, run
@@ -71,16 +71,7 @@ def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")],
     *,
     dsn: Dsn = None,
-    tenant: Annotated[
-        str | None,
-        typer.Option(
-            "--tenant",
-            metavar="ID",
-            envvar="ASYNCSVC_TENANT",
-            help="The tenant. Without it each line names its own, as tenant_id; with it a line"
-            " that names another is refused.",
-        ),
-    ] = None,
+    tenant: TenantOfLines = None,
     dialog: Annotated[
         str | None, typer.Option(metavar="ID", help="The dialog, where a line names none.")
     ] = None,
