@@ -430,6 +430,57 @@ def test_a_secret_is_no_argument(run):
     assert "unexpected extra argument" in finished.stderr
 
 
+@pytest.mark.parametrize("columns", [60, 130])
+async def test_the_life_of_a_token_on_a_screen(dsn, svc, tmp_path, columns):
+    old = await svc.tokens.create("t", name="n", actor=HOSTILE)
+    file = tmp_path / "tokens"
+    file.write_text(json.dumps({"token": "x" * 40}) + "\n{}\n")
+    env = environment(ASYNCSVC_DSN=dsn, ASYNCSVC_TENANT="t", ASYNCSVC_ACTOR=HOSTILE)
+
+    async def screen(*command: str, code: int = 0, answer: str = "") -> str:
+        whole = [*PROGRAM, "tokens", *command]
+        shown = await asyncio.to_thread(in_terminal, whole, env, columns, answer=answer)
+        assert (shown.code, max(map(cell_len, shown.lines)) <= columns) == (code, True)
+        return " ".join(shown.screen.split())
+
+    created = await screen("create", "--name", HOSTILE, "--expires", "90d")
+    assert SECRET.search(created)
+    assert "Nobody can read its secret again." in created
+    rotated = await screen("rotate", old.token.id, "--overlap", "24h")
+    assert SECRET.search(rotated)
+    assert "The old secret stays good for 24h at most." in rotated
+    imported = await screen("import", str(file), code=3)
+    assert "line 2: token: is not there" in imported
+    assert "tokens 1 there already 0 refused 1" in imported
+    assert "is revoked since" in await screen("revoke", old.token.id, "--reason", HOSTILE)
+    asked = await screen("revoke", "--all", answer="n\n")
+    assert "Revoke all tokens of t? [y/N]: n" in asked
+    assert "revoked 3 tokens" in await screen("revoke", "--all", answer="y\n")
+    told = await screen("audit")
+    assert told.count(" revoke ") == 4
+    assert not SECRET.search(told)
+
+
+@pytest.mark.parametrize("columns", [60, 130])
+async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
+    env = environment(ASYNCSVC_DSN=empty_dsn)
+    for command, code, seen in (
+        ("migrate --check", 3, "0001 initial pending"),
+        ("doctor", 3, "pending: 0001_initial"),
+        ("migrate", 0, "0001 initial applied"),
+        ("status", 0, "0001 initial"),
+        ("doctor", None, "migrations 1 applied, none pending"),
+        ("sql", 0, "conversation/get_list"),
+        ("sql message/pop --explain", 0, "message_pkey"),
+    ):
+        whole = [*PROGRAM, *command.split()]
+        shown = await asyncio.to_thread(in_terminal, whole, env, columns)
+        assert code in {None, shown.code}, shown.screen
+        assert seen in " ".join(shown.screen.split())
+        if not command.startswith("sql "):  # a plan's line is as long as it is
+            assert max(map(cell_len, shown.lines)) <= columns
+
+
 # --- postgres
 
 
