@@ -61,6 +61,7 @@ def test_the_sql_files_are_where_the_package_is():
         "migration",
         "migrations",
         "server",
+        "token_audit",
         "usage",
     }
     assert all(path.suffix == ".sql" for path in root.rglob("*") if path.is_file())
