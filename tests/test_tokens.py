@@ -479,7 +479,7 @@ async def test_a_rotated_secret_that_comes_back_is_a_warning(svc, caplog):
         await refused(svc, old.secret)
         await refused(svc, "asv_nonsense")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", f"refused token {old.token.id}: it is revoked (rotated)"),
+        ("WARNING", f"refused token {old.token.id}: it was rotated, and its secret came back"),
         ("INFO", "refused a token: it is malformed"),
     ]
 

@@ -136,6 +136,19 @@ async def test_a_range_is_taken_in_whole_quarters(svc, since, until, found):
     assert sum(bucket.pv for bucket in buckets) == found
 
 
+@pytest.mark.parametrize("year", [2, 1969, 1999, 2000, 9998])
+async def test_a_quarter_begins_on_its_instant_in_any_year(svc, year):
+    start = datetime(year, 12, 30, 23, 45, tzinfo=UTC)
+    created = [start, start - timedelta(microseconds=1), start + timedelta(microseconds=1)]
+    await svc.conversations.create_many(
+        [{"dialog_id": "d", "created_at": each} for each in created], tenant_id="t"
+    )
+    (bucket,) = await svc.conversations.stats(
+        "t", start, start + timedelta(minutes=14), by="activity", interval="hour", fill=False
+    )
+    assert bucket.pv == 2
+
+
 @pytest.mark.parametrize("tz", ZONES)
 @pytest.mark.parametrize("interval", ["hour", "day", "week", "month"])
 async def test_days_are_exact_in_any_zone(svc, tz, interval):

@@ -170,7 +170,7 @@ def _record(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
         if "user_id" in line:
             raise UnreadableError("user: stands for user_id, which is there too")
         line["user_id"] = line.pop("user")
-    record = gathered(line, _RECORD, "metadata")
+    record = _gathered(line, _RECORD, "metadata")
     messages = record.get("messages")
     if isinstance(messages, list):
         record["messages"] = [
@@ -184,13 +184,13 @@ def _record(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
 
 
 def _message(at: int, given: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
-    message = gathered(given, _MESSAGE, "payload")
+    message = _gathered(given, _MESSAGE, "payload")
     if isinstance(time := message.get("created_at"), str):
         message["created_at"] = instant(time, tz, f"messages.{at}.created_at")
     return message
 
 
-def gathered(given: dict[str, Any], known: frozenset[str], into: str) -> dict[str, Any]:
+def _gathered(given: dict[str, Any], known: frozenset[str], into: str) -> dict[str, Any]:
     """Move what is not known into one of the fields that are."""
     if given.keys() <= known:
         return given

@@ -408,9 +408,10 @@ class APITokenService(CommonService):
         if token is None:
             _log.info("refused a token: it is unknown, or of another kind")
         elif token.status not in _GOOD:
-            # A secret that was replaced and comes back is one that somebody else may have.
-            level = logging.WARNING if token.revoked_reason == ROTATED else logging.INFO
-            _log.log(level, "refused token %s: it is %s", token.id, _why(token))
+            if token.revoked_reason == ROTATED:  # somebody may have kept it who should not have
+                _log.warning("refused token %s: it was rotated, and its secret came back", token.id)
+            else:
+                _log.info("refused token %s: it is %s", token.id, token.status)
         return token
 
     async def _read(
@@ -425,10 +426,6 @@ class APITokenService(CommonService):
             touch_interval=None if interval is None else timedelta(seconds=interval),
             pepper_version=self._keyring.version,
         )
-
-
-def _why(token: APIToken) -> str:
-    return f"{token.status} ({token.revoked_reason})" if token.revoked_reason else token.status
 
 
 async def _until_none(work: Callable[[], Awaitable[int]]) -> int:

@@ -31,7 +31,7 @@ WITH appended AS (
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, quarter, dialog_id, source, token_id, tokens, duration, rounds)
-    SELECT a.tenant_id, date_bin('15 minutes', statement_timestamp(), '2000-01-01 00:00+00'),
+    SELECT a.tenant_id, date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
            a.dialog_id, a.source, :token_id, :tokens, :duration, :round
       FROM appended AS a
      WHERE :tokens > 0 OR :duration > 0 OR :round > 0

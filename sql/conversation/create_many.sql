@@ -23,7 +23,7 @@ WITH created AS (
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (tenant_id, quarter, dialog_id, source, pv)
-    SELECT c.tenant_id, date_bin('15 minutes', c.created_at, '2000-01-01 00:00+00'),
+    SELECT c.tenant_id, date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'),
            c.dialog_id, c.source, 1
       FROM created AS c
 )

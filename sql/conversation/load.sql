@@ -29,7 +29,7 @@ WITH loaded AS (
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, quarter, dialog_id, source, pv, tokens, duration, rounds, thumb_up, thumb_down)
-    SELECT l.tenant_id, date_bin('15 minutes', l.created_at, '2000-01-01 00:00+00'),
+    SELECT l.tenant_id, date_bin('15 minutes', l.created_at, '0001-01-01 00:00+00'),
            l.dialog_id, l.source, count(*), sum(l.tokens), sum(l.duration), sum(l.round),
            sum(l.thumb_up), sum(l.thumb_down)
       FROM loaded AS l

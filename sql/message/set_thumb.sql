@@ -34,7 +34,7 @@ WITH locked AS MATERIALIZED (
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, quarter, dialog_id, source, thumb_up, thumb_down)
-    SELECT l.tenant_id, date_bin('15 minutes', statement_timestamp(), '2000-01-01 00:00+00'),
+    SELECT l.tenant_id, date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
            l.dialog_id, l.source, b.thumb_up, b.thumb_down
       FROM locked AS l
      CROSS JOIN before AS b

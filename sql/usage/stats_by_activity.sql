@@ -16,7 +16,7 @@ WITH booked AS (
            sum(u.thumb_down) AS thumb_down
       FROM asyncsvc.usage_ledger AS u
      WHERE u.tenant_id = :tenant_id
-       AND u.quarter >= date_bin('15 minutes', :range_from::timestamptz, '2000-01-01 00:00+00')
+       AND u.quarter >= date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00')
        AND u.quarter < :range_before
        AND u.dialog_id = :dialog_id             --? dialog_id
        AND u.source = :source                   --? source

@@ -78,7 +78,9 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
         raise UnreadableError("secret and kind: are named token, or beta")
     if not line.get(_FIRST) and not line.get(_SECOND):
         raise UnreadableError("token: is not there")
-    return lines.gathered(line, _FIELDS | {_FIRST, _SECOND}, "metadata")
+    if unknown := line.keys() - _FIELDS - {_FIRST, _SECOND}:  # it might be one more secret
+        raise UnreadableError(f"{min(unknown)}: is no field of a token")
+    return line
 
 
 def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
