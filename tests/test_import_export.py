@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 from terminal import in_terminal
-from test_demo import conversation, environment, lines_of
+from test_demo import AS_ORDINARY, conversation, environment, lines_of
 
 from asyncsvc import Conversation, embedded
 
@@ -31,9 +31,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run(dsn: str, tmp_path: pathlib.Path) -> Run:
     """Run a command on the database of this test."""
 
-    def call(*arguments: object, input: str = "", **more: str):
+    def call(*arguments: object, input: str = "", program=PROGRAM, **more: str):
         return subprocess.run(
-            [*PROGRAM, *map(str, arguments)],
+            [*program, *map(str, arguments)],
             env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more, input=input,
             capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
@@ -201,12 +201,14 @@ def test_refuses_what_it_cannot_read(run: Run, tmp_path):
     assert run("import", "-", *ACME).returncode == 0  # nothing is no error
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_refuses_a_file_that_is_not_readable(run: Run, tmp_path):
+    program = [*AS_ORDINARY, *PROGRAM]
     (tmp_path / "closed").touch(mode=0)
-    assert "Permission denied" in failed(run("import", tmp_path / "closed", *ACME))
+    refused = run("import", tmp_path / "closed", *ACME, program=program)
+    assert "Permission denied" in failed(refused)
     (tmp_path / "room").mkdir(mode=0o500)
-    assert "Permission denied" in failed(run("export", "--tenant", "t", "-o", tmp_path / "room/x"))
+    refused = run("export", "--tenant", "t", "-o", tmp_path / "room/x", program=program)
+    assert "Permission denied" in failed(refused)
 
 
 async def test_a_truncated_gzip_leaves_what_was_whole_and_goes_on(run: Run, svc, tmp_path):

@@ -68,6 +68,7 @@ def _options(
         Path | None,
         typer.Option(
             "--settings",
+            readable=False,
             metavar="FILE",
             envvar="ASYNCSVC_SETTINGS",
             callback=_use_settings,

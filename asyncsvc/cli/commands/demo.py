@@ -54,6 +54,7 @@ def demo(
         Path | None,
         typer.Option(
             "--from",
+            readable=False,
             metavar="FILE",
             help="Load this file instead of the sample: a JSON object a line, plain or gzip, with"
             ' "id" and "messages" of "role" and "content"; perhaps "user", "created_at", "name".',
@@ -62,6 +63,7 @@ def demo(
     data: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             metavar="DIR",
             help="Keep the server's data here. Otherwise: in a temporary directory that is removed"
             " at the end.",

@@ -24,7 +24,9 @@ postgres = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The directory of its data.")]
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", readable=False, help="The directory of its data.")
+]
 
 
 @postgres.command()

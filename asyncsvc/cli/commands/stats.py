@@ -124,7 +124,9 @@ def stats(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a chart, too: as SVG or PNG, by the ending of the name."
+            readable=False,
+            metavar="FILE",
+            help="Write a chart, too: as SVG or PNG, by the ending of the name.",
         ),
     ] = None,
     as_json: AsJson = False,
