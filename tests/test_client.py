@@ -177,7 +177,8 @@ async def test_no_session_state_is_left(svc, pool):
             await tx.tokens.create("acme", name="t")
         assert await connection.fetch(query) == before
         assert not connection.is_in_transaction()
-        assert await connection.fetch("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
+        locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        assert await connection.fetch(locks) == []
 
 
 async def test_two_tasks_in_one_transaction_get_a_clear_error(svc):

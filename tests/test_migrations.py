@@ -94,7 +94,10 @@ async def test_a_killed_migration_leaves_nothing(dsn, svc, pool, monkeypatch):
         monkeypatch, MigrationFile(9999, "slow", "CREATE TABLE half (); SELECT pg_sleep(60);")
     )
     migrating = asyncio.create_task(svc.migrate())
-    query = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
+    query = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep(60)%'"
+    )
     async with asyncio.timeout(10):
         while not (pid := await pool.fetchval(query)):
             await asyncio.sleep(0.02)
