@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import secrets
 import tempfile
 import urllib.parse
 from collections.abc import AsyncIterator
@@ -24,7 +25,6 @@ from benchmarks import verify
 from benchmarks.report import Report
 
 SUITES = {"verify": verify}
-DATABASE = "asyncsvc_benchmarks"
 OPTIONS = {"max_connections": "200"}
 TOLD = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers")
 
@@ -64,12 +64,14 @@ async def _database(dsn: str | None) -> AsyncIterator[str]:
                 embedded.running(Path(place) / "data", options=OPTIONS)
             )
             dsn = server.dsn
+        name = f"asyncsvc_benchmarks_{secrets.token_hex(4)}"
         connection = await asyncpg.connect(dsn)
         try:
-            await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-            await connection.execute(f"CREATE DATABASE {DATABASE}")
-            yield urllib.parse.urlsplit(dsn)._replace(path=f"/{DATABASE}").geturl()
-            await connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+            await connection.execute(f"CREATE DATABASE {name}")
+            try:
+                yield urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
+            finally:
+                await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
         finally:
             await connection.close()
 

@@ -20,6 +20,12 @@ from benchmarks.report import Report
 
 TASKS = 32
 TENANT = "acme"
+OTHERS = """
+    SELECT count(*)
+      FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
+       AND backend_type = 'client backend'
+"""
 BARE = """
     SELECT id, tenant_id, name, hint, kind, scopes, dialog_id, source, metadata::text, created_at,
            created_by, expires_at, revoked_at, revoked_reason, last_used_at, rotated_from,
@@ -207,9 +213,10 @@ async def _times(count: int, work: Work) -> None:
 
 
 async def _counted(dsn: str) -> tuple[int, int]:
-    await asyncio.sleep(0.5)  # a connection that was closed hands its counts on as it ends
     connection = await asyncpg.connect(dsn)
     try:
+        while await connection.fetchval(OTHERS):  # a session hands its counts on as it ends
+            await asyncio.sleep(0.05)
         row = await connection.fetchrow(
             "SELECT n_tup_upd, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
             " FROM pg_stat_user_tables WHERE schemaname = 'asyncsvc' AND relname = 'api_token'"
