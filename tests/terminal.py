@@ -37,13 +37,16 @@ def in_terminal(
 ) -> Shown:
     """Run a program in a terminal of this width, and wait for its end.
 
-    Type the answer as soon as it asks, or the secret as soon as it hides what is typed: what was
-    typed before that is thrown away.
+    Type the answer once its question is whole, since the screen shows both in the order in which
+    they come; the secret as soon as it hides what is typed: what was typed before is thrown away.
     """
     import fcntl
     import pty
     import struct
     import termios
+
+    def is_asked() -> bool:
+        return written.endswith(b"]: ")
 
     def is_hidden() -> bool:
         return not termios.tcgetattr(ours)[3] & termios.ECHO
@@ -61,7 +64,7 @@ def in_terminal(
         with contextlib.suppress(OSError):  # Linux: the other side is closed
             while block := os.read(ours, 65536):
                 written += block
-                if answer or (secret and is_hidden()):
+                if (answer and is_asked()) or (secret and is_hidden()):
                     os.write(ours, (answer or secret).encode())
                     answer = secret = ""
         code = process.wait()

@@ -341,7 +341,11 @@ def test_ctrl_c_stops_the_server_and_removes_its_data(room: pathlib.Path):
 
 def test_a_terminal_that_goes_away_stops_the_server_too(room: pathlib.Path, shared: pathlib.Path):
     shutil.copytree(shared, room / "data")
-    interrupted(room, signal.SIGHUP, "--data", str(room / "data"))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has its programs ignore it
+    try:
+        interrupted(room, signal.SIGHUP, "--data", str(room / "data"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def interrupted(room: pathlib.Path, number: signal.Signals, *arguments: str) -> None:
