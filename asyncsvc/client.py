@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from asyncsvc import doctor, explaining, migrations
+from asyncsvc import doctor, explaining, maintenance, migrations
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 from asyncsvc.executor import ConnectionExecutor, Executor, PoolExecutor, translated
-from asyncsvc.models import Finding, Migration, Plan
+from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
 
@@ -73,8 +73,8 @@ class AsyncSvc(Services):
         """Bring the schema up to date; return what this call applied, nothing when it was.
 
         Any number of processes may call it at once. It needs the right to create; a deployment
-        that may not write calls `check`. Raises MigrationError when an applied migration was
-        changed since.
+        that may not write calls `check`. With `Settings.rls` it turns row-level security on, for
+        good. Raises MigrationError when an applied migration was changed since.
         """
         return await migrations.migrate(self._patient())
 
@@ -87,8 +87,24 @@ class AsyncSvc(Services):
         return await migrations.pending(self._executor)
 
     async def check(self) -> None:
-        """Raise MigrationError unless the schema is up to date. As `pending`, it only reads."""
+        """Raise MigrationError unless the schema is up to date. As `pending`, it only reads.
+
+        With `Settings.rls` it raises too unless row-level security holds for this role.
+        """
         await migrations.check(self._executor)
+
+    async def maintain(
+        self, *, on_batch: Callable[[MaintenanceReport], None] | None = None
+    ) -> MaintenanceReport:
+        """Forget idempotency keys that are older than `Settings.key_lifetime`; say how many.
+
+        It can run anywhere, at any time, twice at once, and be broken off: call it once an hour or
+        so. It works for all tenants in batches of 1,000 keys, one round trip and one more, with a
+        commit, for each tenant of a batch; `on_batch` gets the report so far. It waits for no lock.
+
+        Raises DatabaseError with `Settings.rls`, since it is of all tenants: run it as the owner.
+        """
+        return await maintenance.maintain(self._executor, on_batch)
 
     async def doctor(self) -> list[Finding]:
         """Look at the server and the schema, and return what was found, and what to do about it.
@@ -151,11 +167,17 @@ async def connect(
 
 @contextmanager
 def _connecting() -> Generator[None]:
-    """Say that it was the server, and no statement, that did not answer in time."""
+    """Say of an error what it means where a connection is opened."""
     try:
         yield
     except StatementTimeout as error:
         raise Unavailable("the server did not answer in time") from error.__cause__
+    except Unavailable as error:
+        if isinstance(error.__cause__, asyncpg.ProtocolViolationError):
+            raise InvalidInput(
+                "dsn", f"leads to a pooler, which needs Settings.pgbouncer: {error}"
+            ) from error.__cause__
+        raise
 
 
 async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int) -> Pool:
@@ -168,9 +190,21 @@ async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int)
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
                 reset=_reset,
+                **_session_options(settings),
             )
         except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
             raise InvalidInput("dsn", "must be a PostgreSQL URL") from None
+
+
+def _session_options(settings: Settings) -> dict[str, Any]:
+    """Return what bounds a session and its statements; behind a pooler no session is ours."""
+    if settings.pgbouncer:
+        return {"statement_cache_size": 0}
+    bounds = {
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
+    }
+    return {"server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in bounds.items()}}
 
 
 async def _reset(_connection: object) -> None:

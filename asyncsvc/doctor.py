@@ -14,9 +14,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from asyncsvc import migrations, sqlfiles
 from asyncsvc.errors import AsyncSvcError
-from asyncsvc.executor import ConnectionExecutor
 from asyncsvc.models import Finding, Level
-from asyncsvc.repositories import ServerRepository
+from asyncsvc.repositories import MigrationRepository, ServerRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table
 
 if TYPE_CHECKING:
@@ -34,6 +33,10 @@ _DEAD_SHARE: Final = 0.2
 _ZONES_NAMED: Final = 5
 _MIB: Final = 2**20
 _STATEMENT_LOST: Final = {"26000", "42P05"}
+_POOLED: Final = (
+    "where it pools transactions set Settings.pgbouncer, or open a pool that you lend to AsyncSvc"
+    " with statement_cache_size=0"
+)
 
 Check = Callable[["Executor"], Awaitable[list[Finding]]]
 
@@ -60,9 +63,9 @@ def _ok(check: str, found: str) -> Finding:
 async def _check_server(executor: Executor) -> list[Finding]:
     """Its version, durability, and whether a pooler is in between, all from one connection."""
     async with executor.transaction() as transaction:
-        settings = await ServerRepository(transaction).settings()
-        told = transaction.told_pid if isinstance(transaction, ConnectionExecutor) else None
-    return [version(settings), replica(settings), durability(settings), pooler(settings, told)]
+        settings, told = await ServerRepository(transaction).settings(), transaction.told_pid
+    pooled = pooler(settings, told, expected=executor.settings.pgbouncer)
+    return [version(settings), replica(settings), durability(settings), pooled]
 
 
 def version(settings: ServerSettings) -> Finding:
@@ -105,17 +108,13 @@ def durability(settings: ServerSettings) -> Finding:
     return _ok("durability", found)
 
 
-def pooler(settings: ServerSettings, told_pid: int | None) -> Finding:
+def pooler(settings: ServerSettings, told_pid: int, *, expected: bool) -> Finding:
     """Judge whether a pooler answers for the server: it makes up the process id that it tells."""
-    if told_pid in {None, settings.backend_pid}:
+    if told_pid == settings.backend_pid:
         return _ok("pooler", "none is in between")
-    return Finding(
-        check="pooler",
-        level="note",
-        found="a pooler is in between",
-        advice="let it pool sessions; where it pools transactions, open the pool with"
-        " statement_cache_size=0 yourself and hand it to AsyncSvc",
-    )
+    if expected:
+        return _ok("pooler", "one is in between, and the settings say so")
+    return Finding(check="pooler", level="note", found="one is in between", advice=_POOLED)
 
 
 def _pooler_problem(found: str) -> Finding:
@@ -123,8 +122,7 @@ def _pooler_problem(found: str) -> Finding:
         check="pooler",
         level="problem",
         found=found,
-        advice="a pooler that pools transactions is in between: let it pool sessions, or open the"
-        " pool with statement_cache_size=0 yourself and hand it to AsyncSvc",
+        advice=_POOLED,
     )
 
 
@@ -209,6 +207,27 @@ def rights(tables: list[Table]) -> Finding:
         found = f"this role may not change {', '.join(unwritable)}"
         return Finding(check="rights", level="note", found=found, advice=advice)
     return _ok("rights", "this role may read and change every table")
+
+
+async def _check_row_security(executor: Executor) -> list[Finding]:
+    tables = await ServerRepository(executor).tables()
+    unrestricted = await MigrationRepository(executor).unrestricted_tables()
+    wanted = executor.settings.rls
+    return [row_security(tables, unrestricted, wanted=wanted)] if tables else []
+
+
+def row_security(tables: list[Table], unrestricted: list[str], *, wanted: bool) -> Finding:
+    """Judge whether row-level security is what the settings say."""
+    restricted = {table.name for table in tables} - {"migration"} - set(unrestricted)
+    if wanted and unrestricted:
+        found = f"this role sees the rows of all tenants in {', '.join(unrestricted)}"
+        advice = "migrate with Settings.rls, and connect as a role that does not own the tables"
+        return Finding(check="row security", level="problem", found=found, advice=advice)
+    if restricted and not wanted:
+        found = f"this role sees no rows of {', '.join(sorted(restricted))}"
+        advice = "set Settings.rls, or connect as the owner of the tables"
+        return Finding(check="row security", level="problem", found=found, advice=advice)
+    return _ok("row security", "on, and this role is bound to it" if wanted else "not asked for")
 
 
 def sizes(tables: list[Table]) -> Finding:
@@ -301,4 +320,5 @@ _CHECKS: Final[tuple[Check, ...]] = (
     _check_migrations,
     _check_indexes,
     _check_tables,
+    _check_row_security,
 )

@@ -15,6 +15,7 @@
     ├── Unavailable             the database did not answer; the same call may succeed later
     │   ├── PoolExhausted           no connection came free in time
     │   ├── StatementTimeout        the statement took too long and was cancelled
+    │   ├── LockTimeout             somebody else held a row for too long
     │   └── EmbeddedServerError     the embedded server did not start or stop
     ├── DatabaseError           the server refused the statement; `.sqlstate` says why
     └── MigrationError          the schema is behind, or a migration was changed
@@ -88,7 +89,8 @@ class ConcurrentUse(AsyncSvcError):
 class Unavailable(AsyncSvcError):
     """The database cannot be reached or gave up; the call may succeed when it is made again.
 
-    A write that ended so may have happened all the same: repeat it with an idempotency key.
+    Reads, `verify` and keyed appends were tried again for `Settings.retry_timeout` by then. Another
+    write that ended so may have happened all the same: an append is repeated with its key.
     """
 
 
@@ -98,6 +100,10 @@ class PoolExhausted(Unavailable):
 
 class StatementTimeout(Unavailable):
     """The statement took longer than `Settings.statement_timeout`, or the server cancelled it."""
+
+
+class LockTimeout(Unavailable):
+    """Somebody else held a row for longer than `Settings.lock_timeout`; nothing was done."""
 
 
 class EmbeddedServerError(Unavailable):

@@ -61,7 +61,10 @@ async def migrate(executor: Executor) -> list[Migration]:
     while migration := await _apply_next(executor):
         done.append(migration)
     async with _locked(executor) as transaction:
-        await MigrationRepository(transaction).index_keywords()
+        repository = MigrationRepository(transaction)
+        await repository.index_keywords()
+        if executor.settings.rls:
+            await repository.enable_row_security()
     return done
 
 
@@ -105,10 +108,17 @@ async def pending(executor: Executor) -> list[Migration]:
 
 
 async def check(executor: Executor) -> None:
-    """Raise MigrationError unless the schema is up to date. It only reads."""
+    """Raise MigrationError unless the schema is as the settings need it. It only reads."""
     if left := await pending(executor):
         listed = ", ".join(f"{migration.version:04}_{migration.name}" for migration in left)
         raise MigrationError(f"the schema lacks {listed}: run `await svc.migrate()`")
+    if not executor.settings.rls:
+        return
+    if tables := await MigrationRepository(executor).unrestricted_tables():
+        raise MigrationError(
+            f"row-level security does not hold for this role on {', '.join(tables)}: migrate with"
+            " Settings.rls, and connect as a role that neither owns the tables nor bypasses it"
+        )
 
 
 def _pending(done: list[Migration]) -> list[MigrationFile]:

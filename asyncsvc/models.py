@@ -425,6 +425,12 @@ class PurgeReport(Row):
     skipped: int = 0
 
 
+class MaintenanceReport(Row):
+    """What maintenance found to do: how many idempotency keys it forgot."""
+
+    append_keys: int = 0
+
+
 class ErasureReceipt(Row):
     """What was deleted of one person, for whoever has to prove it.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from asyncsvc.errors import Unavailable
 from asyncsvc.inputs import Input
 
 _LEAST_PEPPER: Final = 32
@@ -31,6 +32,8 @@ Peppers = dict[
 
 QueryHook = Callable[[str, float, int, BaseException | None], None]
 """`on_query(name, seconds, rows, error)`, called after each statement, `name` as its file's."""
+RetryHook = Callable[[str, int, float, Unavailable], None]
+"""`on_retry(name, attempt, pause, error)`, called before each pause, in seconds; attempt counts."""
 
 
 class Settings(Input):
@@ -58,7 +61,26 @@ class Settings(Input):
     acquire_timeout: Seconds = 5.0
     """Seconds to wait for a connection of the pool."""
     statement_timeout: Seconds = 30.0
-    """Seconds to wait for a statement."""
+    """Seconds to wait for a statement; twice as long where the network swallows everything, since
+    the cancellation is waited for too."""
+    lock_timeout: Seconds = 10.0
+    """Seconds to wait for a row that another transaction holds, in a pool of `connect`'s own. The
+    pool of an application, and one behind a pooler, has what the server's role or database says."""
+    idle_transaction_timeout: Seconds = 60.0
+    """Seconds until the server ends a transaction that does nothing, with its locks: its client may
+    be gone. It holds where `lock_timeout` does."""
+    retry_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """Seconds in which a read, a `verify` or a keyed append whose connection was lost, or that lost
+    a race, is begun again, after growing pauses; 0 never. Nothing within a transaction is."""
+    key_lifetime: Seconds = 7 * 86_400.0
+    """Seconds for which an idempotency key is remembered at least, until `maintain` forgets it."""
+    pgbouncer: bool = False
+    """Whether `connect` speaks to PgBouncer, or its like, that pools transactions: the pool then
+    keeps no prepared statements and gives the server no parameters at its start. An application
+    that lends a pool opens it with `statement_cache_size=0` itself."""
+    rls: bool = False
+    """Whether each call tells the server its tenant, for a role that row-level security restricts;
+    `migrate` then turns that on. See docs/guarantees.md, also for what it costs."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """What new API tokens begin with, before an underscore."""
     touch_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 60.0
@@ -80,6 +102,8 @@ class Settings(Input):
     """The most seconds that a rotated token may stay good beside its successor."""
     on_query: QueryHook | None = None
     """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""
+    on_retry: RetryHook | None = None
+    """Watches what is tried again. The logger `asyncsvc` says it too, as a warning."""
 
     @field_validator("token_pepper_version")
     @classmethod

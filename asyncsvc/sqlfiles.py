@@ -11,13 +11,16 @@ A file holds one statement below a header of prose. Two things in it are ours:
 
 So each combination that is in use is a plain statement with a plan of its own, instead of
 `(:x IS NULL OR column = :x)`, whose plan the server may choose without looking at `:x`.
+
+A statement may be run again when its outcome is unknown, since the connection was lost, if it only
+reads, or if a paragraph of its header begins with `Repeatable:` and says why.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -46,6 +49,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|CREATE|ALTER|DO|set_config|pg_advisory_\w+)\b")
+_REPEATABLE = re.compile(r"^Repeatable: ", re.MULTILINE)
 
 
 class SQLFileError(Exception):
@@ -73,6 +78,10 @@ class Query:
     name: str
     text: str
     arguments: tuple[object, ...]
+    values: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """The arguments by the names of their parameters, and those whose lines all went."""
+    is_repeatable: bool = False
+    """Whether it may be run again when its outcome is unknown."""
 
 
 class Statement:
@@ -93,6 +102,7 @@ class Statement:
         written = [mark for line in self._lines if line.is_order for mark in line.marks]
         self.orders = frozenset(written)
         self.first_order = written[0] if written else None
+        self.is_repeatable = self._only_reads() or _REPEATABLE.search(self.header) is not None
         self._check()
         # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
         self._compile = lru_cache(maxsize=256)(self._compile_variant)
@@ -105,7 +115,8 @@ class Statement:
         """
         given = {name: value for name, value in parameters.items() if value is not UNSET}
         text, order = self._compile(tuple(flags), tuple(parameters), tuple(given))
-        return Query(self.name, text, tuple([given[name] for name in order]))
+        arguments = tuple([given[name] for name in order])
+        return Query(self.name, text, arguments, given, self.is_repeatable)
 
     def _compile_variant(
         self, raised: tuple[str, ...], passed: tuple[str, ...], given: tuple[str, ...]
@@ -124,6 +135,10 @@ class Statement:
                 places = [f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters]
                 kept.append(line.text % tuple(places))
         return "\n".join(kept), tuple(numbers)
+
+    def _only_reads(self) -> bool:
+        """Say whether it reads and no more; a locking read counts as more."""
+        return not any(_WRITES.search(line.text) for line in self._lines)
 
     def _check(self) -> None:
         if not self.header:

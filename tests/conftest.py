@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
+import pooler
 import pytest
 import pytest_asyncio
 from servers import Server, ServerError, start_server
@@ -144,6 +145,15 @@ async def pool(dsn: str) -> "AsyncIterator[asyncpg.Pool]":
     """A plain pool on `dsn`, as an application has one of its own."""
     async with asyncpg.create_pool(dsn, min_size=0, max_size=10) as plain:
         yield plain
+
+
+@pytest_asyncio.fixture
+async def pgbouncer(dsn: str) -> AsyncIterator[dict[str, str]]:
+    """The DSN of `dsn` through a PgBouncer, for each of two ways of pooling."""
+    if pooler.program() is None:
+        pytest.skip("there is no pgbouncer")
+    async with pooler.running(dsn) as dsns:
+        yield dsns
 
 
 def dsn_of(server_dsn: str, database: str) -> str:

@@ -3,14 +3,9 @@
 import asyncio
 import json
 import os
-import pathlib
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import urllib.parse
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -36,7 +31,7 @@ async def examined(dsn: str) -> dict[str, Finding]:
 async def test_a_healthy_database_is_well(svc):
     found = by_check(await svc.doctor())
     checks = {"server", "replica", "durability", "pooler", "clock", "zones", "migrations"}
-    checks |= {"indexes", "extensions", "rights", "size"}
+    checks |= {"indexes", "extensions", "rights", "row security", "size"}
     assert found.keys() == checks
     for check in ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights"):
         assert (found[check].level, found[check].advice) == ("ok", None), found[check]
@@ -133,8 +128,9 @@ def test_versions_and_encodings_are_judged():
     assert doctor.replica(GOOD._replace(is_replica=True)).level == "warning"
     assert doctor.durability(GOOD._replace(fsync=False)).level == "problem"
     assert doctor.durability(GOOD._replace(full_page_writes=False)).level == "problem"
-    assert doctor.pooler(GOOD, 7).level == "ok"
-    assert doctor.pooler(GOOD, 8).level == "note"
+    assert doctor.pooler(GOOD, 7, expected=False).level == "ok"
+    assert doctor.pooler(GOOD, 8, expected=False).level == "note"
+    assert doctor.pooler(GOOD, 8, expected=True).level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -193,48 +189,27 @@ async def test_the_command_says_what_to_do(dsn, empty_dsn):
 # --- through PgBouncer
 
 
-@pytest.fixture
-def pgbouncer(dsn: str) -> Iterator[dict[str, str]]:
-    """The DSN of this database through a PgBouncer, for each of two ways of pooling."""
-    path = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if path is None:
-        pytest.skip("there is no pgbouncer")
-    parts = urllib.parse.urlsplit(dsn)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = f"host={parts.hostname} port={parts.port} dbname={parts.path[1:]}"
-    server += f" user={parts.username} password={parts.password or 'none'}"
-    room = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-"))
-    room.chmod(0o777)  # where root starts it, it runs as somebody else
-    (room / "bouncer.ini").write_text(
-        f"[databases]\nsession = {server} pool_mode=session\n"
-        f"transaction = {server} pool_mode=transaction\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
-        f"unix_socket_dir =\nlogfile = {room}/log\npidfile = {room}/pid\n"
-    )
-    as_nobody = ["--user=nobody"] if os.geteuid() == 0 else []
-    command = [path, "--quiet", *as_nobody, str(room / "bouncer.ini")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        yield {
-            name: f"postgresql://any@127.0.0.1:{port}/{name}" for name in ("session", "transaction")
-        }
-        process.terminate()
-    shutil.rmtree(room)
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_in_between_is_seen(pgbouncer, mode):
+    async with asyncpg.create_pool(pgbouncer[mode], min_size=0, statement_cache_size=0) as pool:
+        found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
+    assert found["pooler"].level == "note", found
+    assert "Settings.pgbouncer" in found["pooler"].advice
+    assert found["migrations"].level == "ok"
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_a_pooler_in_between_is_seen(pgbouncer, mode):
-    for _ in range(100):
-        try:
-            connection = await asyncpg.connect(pgbouncer[mode])
-            break
-        except OSError:
-            await asyncio.sleep(0.05)
-    await connection.close()
-    for _ in range(3):  # in transaction mode the prepared statements of before are still there
-        found = await examined(pgbouncer[mode])
-        assert found["pooler"].level in {"note", "problem"}, found
-        assert "statement_cache_size=0" in found["pooler"].advice
-    if mode == "session":
-        assert found["migrations"].level == "ok"
+async def test_a_pooler_that_the_settings_know_of_is_well(pgbouncer, mode):
+    settings = asyncsvc.Settings(pgbouncer=True)
+    async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
+        found = by_check(await svc.doctor())
+    assert found["pooler"].level == "ok", found
+    assert "one is in between" in found["pooler"].found
+
+
+async def test_statements_that_get_lost_in_a_pooler_are_a_problem(pgbouncer):
+    async with asyncpg.create_pool(pgbouncer["transaction"], min_size=0) as pool:
+        for _ in range(3):  # by then prepared statements of before are there, or are not
+            found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
+            assert found["pooler"].level in {"note", "problem"}, found
+            assert "statement_cache_size=0" in found["pooler"].advice

@@ -10,6 +10,7 @@ import pytest
 
 from asyncsvc import models, repositories, sqlfiles
 from asyncsvc.repositories import base, server
+from asyncsvc.repositories.append_key import OldKey
 from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
 
 NAMES = sqlfiles.names()
@@ -17,18 +18,22 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
+REPOSITORY_NAMES = [name for name in NAMES if name != "row_security/narrow"]  # the executor's own
 TENANT_STATEMENTS = [
     name
     for name in NAMES
-    # The migrations' own; a token is looked up before its tenant is known, or at all tenants.
-    if not name.startswith(("migration/", "server/", "api_token/verify"))
-    and name not in {"message/prepare_copy", "api_token/load"}
+    # The migrations' own; a token is looked up before its tenant is known, or at all tenants;
+    # maintenance looks for what is old at all tenants.
+    if not name.startswith(("migration/", "server/", "row_security/", "api_token/verify"))
+    and name not in {"append_key/find_old", "message/prepare_copy", "api_token/load"}
 ]
 CONVERSATION = list(models.Conversation.model_fields)
 MESSAGE = list(models.StoredMessage.model_fields)
 TOKEN = list(models.APIToken.model_fields)
 APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
+    "append_key/delete_old": ["deleted"],
+    "append_key/find_old": list(OldKey._fields),
     "api_token/create": TOKEN,
     "api_token/delete_by_tenant_id": ["deleted"],
     "api_token/get_by_id": TOKEN,
@@ -70,11 +75,14 @@ COLUMNS = {
     "message/update": MESSAGE,
     "migration/create_schema": [],
     "migration/create_table": [],
+    "migration/enable_row_security": [],
     "migration/get_applied": list(models.Migration.model_fields),
     "migration/index_keywords": [],
     "migration/is_recorded": ["is_recorded"],
     "migration/lock": ["pg_advisory_xact_lock"],
     "migration/record": [],
+    "migration/unrestricted_tables": ["name"],
+    "row_security/narrow": ["tenant_id", "token_hashes"],
     "server/clock": ["now"],
     "server/extension": list(server.Extension._fields),
     "server/indexes": list(server.Index._fields),
@@ -123,10 +131,10 @@ def test_every_file_has_a_method_and_every_method_a_file():
         for name, _ in inspect.getmembers(repository, inspect.iscoroutinefunction)
         if not name.startswith("_")
     }
-    assert methods - {"message/copy"} == set(NAMES)  # the driver writes the text of COPY
+    assert methods - {"message/copy"} == set(REPOSITORY_NAMES)  # the driver writes COPY's text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPOSITORY_NAMES)
 def test_each_method_uses_the_file_of_its_name(name):
     folder, method = name.split("/")
     source = inspect.getsource(getattr(REPOSITORIES[folder], method))
@@ -178,6 +186,21 @@ def test_what_citus_refuses_is_not_used(name):
     assert not re.search(r"DO UPDATE|clock_timestamp|random\(|uuidv7|MERGE\b", text)
     for returned in re.findall(r"RETURNING(.*?)(?=\n\)|\Z)", text, re.DOTALL):
         assert "(" not in returned  # plain columns: no function may be volatile there
+
+
+def test_what_may_be_run_again_only_reads_or_says_why():
+    repeatable = {name for name in NAMES if sqlfiles.load(name).is_repeatable}
+    writing = {"api_token/verify", "conversation/append_message_once"}
+    assert writing <= repeatable
+    for name in repeatable - writing:
+        text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+        assert re.match(r"(?:SELECT|WITH)\b", text), name
+        assert not re.search(r"INSERT|UPDATE|DELETE|CREATE|LOCK\b|nextval|set_config|lock\(", text)
+    assert repeatable - writing > {
+        "conversation/get_list",
+        "message/get_list",
+        "usage/stats_by_created",
+    }
 
 
 def test_no_sql_is_written_in_python():

@@ -4,6 +4,7 @@ A method passes its parameters on as they are: UNSET drops the lines that it mar
 """
 
 from asyncsvc.repositories.api_token import APITokenRepository
+from asyncsvc.repositories.append_key import AppendKeyRepository
 from asyncsvc.repositories.conversation import ConversationRepository
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
@@ -13,6 +14,7 @@ from asyncsvc.repositories.usage import UsageRepository
 
 __all__ = [
     "APITokenRepository",
+    "AppendKeyRepository",
     "ConversationRepository",
     "MessageRepository",
     "MigrationRepository",

@@ -36,6 +36,14 @@ class MigrationRepository(Repository):
         """Write down that a migration was applied."""
         await self._rows("record", version=version, name=name, checksum=checksum)
 
+    async def enable_row_security(self) -> None:
+        """Turn row-level security on where it is not."""
+        await self._rows("enable_row_security")
+
+    async def unrestricted_tables(self) -> list[str]:
+        """Return the tables whose rows of all tenants this role can see."""
+        return [row["name"] for row in await self._rows("unrestricted_tables")]
+
     async def index_keywords(self) -> None:
         """Build the index for keywords where the server can."""
         await self._rows("index_keywords")

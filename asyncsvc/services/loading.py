@@ -137,7 +137,7 @@ class Load:
 
     async def _store(self, batch: _Batch) -> LoadReport:
         async with self._executor.transaction() as executor:
-            if self._executor.owns_transactions:  # else the settings would outlive the savepoint
+            if executor.is_ours:  # else the settings would outlive the savepoint
                 await MessageRepository(executor).prepare_copy()
             created = await ConversationRepository(executor).load(
                 tenant_id=self._tenant_id,

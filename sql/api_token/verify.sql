@@ -10,6 +10,8 @@
 -- statement_timestamp() and not now(): inside a long transaction of the caller's a token still
 -- expires. The instant of expiry is already expired.
 --
+-- Repeatable: a second stamp says no more than the first.
+--
 -- Locks: the token's row, only when it is to be written, and without waiting: where another
 -- session holds it, SKIP LOCKED leaves this stamp out and the answer is not delayed. FOR UPDATE is
 -- the strongest lock that the write may need, so that it has nothing to wait for either.

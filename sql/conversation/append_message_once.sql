@@ -11,6 +11,8 @@
 -- The row is named by :id again where it is updated, although `claimed` has its id: joined by that,
 -- a server without statistics may read the whole tenant.
 --
+-- Repeatable: a second run finds the key, and changes nothing.
+--
 -- Locks: the conversation's row, to the end of the transaction. Index: the primary keys.
 WITH locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.last_seq, c.round

@@ -67,8 +67,8 @@ CREATE TABLE asyncsvc.message (
 );
 
 -- What an append with an idempotency key answered, so that a replay gets the same answer.
--- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key lives as
--- long as its conversation; by created_at an operator may prune old ones.
+-- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key goes with
+-- its conversation, or when it is old and maintenance comes by.
 CREATE TABLE asyncsvc.append_key (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -82,6 +82,9 @@ CREATE TABLE asyncsvc.append_key (
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
+
+-- append_key/find_old. Keys come in the order of time, so a new entry goes to the end of it.
+CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 
 -- What happened, booked on the quarter of an hour in which it did, by dialog, source and token: each
 -- statement that creates a conversation, appends a turn or judges a message adds a row. Every zone's

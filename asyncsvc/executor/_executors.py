@@ -1,15 +1,13 @@
-"""Runs statements on a pool or on a connection, and turns asyncpg's errors into ours.
-
-This is the only place that catches asyncpg. A pool's executor takes a connection for each
-statement and never waits for one without an end; a connection's executor runs where its owner put
-it, inside whatever transaction is open, and never ends that.
-"""
+"""Where statements run: on a pool, or on one connection."""
 
 from __future__ import annotations
 
 import abc
 import asyncio
+import dataclasses
+import itertools
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import (
@@ -17,42 +15,36 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import asyncpg
 
 from asyncsvc.errors import (
-    AlreadyExists,
     AsyncSvcError,
     ConcurrentUse,
     DatabaseError,
-    MigrationError,
     PoolExhausted,
     StatementTimeout,
     Unavailable,
 )
+from asyncsvc.executor._errors import is_passing, translated
+from asyncsvc.executor._row_security import narrowing, nobody
 from asyncsvc.settings import QueryHook, Settings
 from asyncsvc.sqlfiles import Query
 
 if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
     from asyncpg.transaction import Transaction
 
-    Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+    from asyncsvc.executor._errors import Connection
+
     Pool: TypeAlias = asyncpg.Pool[Any]
 
 _log = logging.getLogger("asyncsvc")
 
 _COPIED_AT_ONCE = 2**19
-_UNIQUE_VIOLATION = "23505"
 _ABORTED = "25P02"
-_NOT_ENCODED = "22000"
-_QUERY_CANCELED = "57014"
-_NO_SUCH_TABLE = {"42P01", "3F000"}
-# Their text, or its detail, quotes a value, which may be the hash of a token.
-_QUOTING = {_NOT_ENCODED, _UNIQUE_VIOLATION}
-# Connection failures, resources, shutdowns, serialization failures, deadlocks, lock time-outs.
-_PASSING = ("08", "53", "57P", "40", "55P03")
+_NOT_SUPPORTED = "0A000"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Row(Protocol):
@@ -93,12 +85,14 @@ class _Watched:
 class Executor(abc.ABC):
     """Where statements run."""
 
-    owns_transactions: ClassVar[bool]
-    """Whether a transaction that it opens is its own, and not a part of the caller's."""
-
     def __init__(self, settings: Settings) -> None:
-        """Take the time-outs and the hook from the settings."""
+        """Take the time-outs and the hooks from the settings."""
         self._settings = settings
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that its statements run with."""
+        return self._settings
 
     @abc.abstractmethod
     def _connection(self) -> AbstractAsyncContextManager[Connection]:
@@ -110,18 +104,28 @@ class Executor(abc.ABC):
         One round trip once it is prepared; the reset of a borrowed pool is one more.
         """
         async with self._connection() as connection:
-            with self._watched(query.name) as watched, translated(connection):
-                timeout = self._settings.statement_timeout
-                rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
-                watched.rows = len(rows)
-            return rows
+            return await self._run(connection, query)
+
+    async def _run(self, connection: Connection, query: Query) -> list[Row]:
+        with self._watched(query.name) as watched, translated(connection):
+            timeout = self._settings.statement_timeout
+            rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
+            watched.rows = len(rows)
+        return rows
 
     async def copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
         """Copy rows into a table of the schema, all or nothing; return how many.
 
         `data` is in the text format of COPY, whose values no codec of the connection touches.
-        `name` is for the hook. Two round trips.
+        `name` is for the hook. Two round trips. Raises DatabaseError under row-level security,
+        where PostgreSQL has no COPY.
         """
+        if self._settings.rls:
+            raise DatabaseError(
+                "COPY is not possible under row-level security: load as the owner of the tables,"
+                " without Settings.rls",
+                _NOT_SUPPORTED,
+            )
         async with self._connection() as connection:
             with self._watched(name) as watched, translated(connection):
                 done = await connection.copy_to_table(
@@ -150,7 +154,7 @@ class Executor(abc.ABC):
 
         It is EXPLAIN without ANALYZE: nothing is executed. One round trip once it is prepared.
         """
-        explained = Query(query.name, f"EXPLAIN {query.text}", query.arguments)
+        explained = dataclasses.replace(query, text=f"EXPLAIN {query.text}")
         return [str(row["QUERY PLAN"]) for row in await self.fetch(explained)]
 
     async def execute(self, text: str) -> None:
@@ -162,7 +166,7 @@ class Executor(abc.ABC):
     @asynccontextmanager
     async def transaction(
         self, *, isolation: Literal["read_committed"] | None = None
-    ) -> AsyncGenerator[Executor]:
+    ) -> AsyncGenerator[ConnectionExecutor]:
         """Open a transaction, or a savepoint inside one, and lend its executor.
 
         Leaving the block commits, an error rolls back. So does leaving it after a statement in it
@@ -170,9 +174,10 @@ class Executor(abc.ABC):
         an error. Two round trips more than what runs inside.
         """
         async with self._connection() as connection:
+            is_ours = self._owns(connection)
             transaction = connection.transaction(isolation=isolation)
             await self._begin(transaction, connection)
-            executor = ConnectionExecutor(connection, self._settings)
+            executor = ConnectionExecutor(connection, self._settings, is_ours=is_ours)
             try:
                 yield executor
                 executor.raise_if_aborted()
@@ -183,6 +188,10 @@ class Executor(abc.ABC):
                 raise
             async with self._bounded(connection):
                 await transaction.commit()
+
+    def _owns(self, connection: Connection) -> bool:
+        """Whether a transaction that is opened now is no part of one of the caller's."""
+        return not connection.is_in_transaction()
 
     async def _begin(self, transaction: Transaction, connection: Connection) -> None:
         """Begin to the end, also when cancelled meanwhile: half-begun it could not be undone."""
@@ -244,8 +253,6 @@ class _Acquired:
 class PoolExecutor(Executor):
     """Runs each statement on a connection of a pool, and gives it back at once."""
 
-    owns_transactions = True
-
     def __init__(self, pool: Pool, settings: Settings) -> None:
         """Borrow the pool: it is neither configured nor closed here."""
         super().__init__(settings)
@@ -254,16 +261,65 @@ class PoolExecutor(Executor):
     def _connection(self) -> _Acquired:
         return _Acquired(self._pool, self._settings.acquire_timeout)
 
+    async def fetch(self, query: Query) -> list[Row]:
+        """Run one statement and return its rows; again, where it may be and may then succeed.
+
+        One round trip once it is prepared; the reset of a borrowed pool is one more. Under
+        row-level security three more.
+        """
+        try:
+            return await self._attempt(query)
+        except Unavailable as error:
+            if not query.is_repeatable:
+                raise
+            return await self._repeated(query, error)
+
+    async def _attempt(self, query: Query) -> list[Row]:
+        if not self._settings.rls:
+            return await super().fetch(query)
+        async with self.transaction() as transaction:
+            return await transaction.fetch(query)
+
+    async def _repeated(self, query: Query, error: Unavailable) -> list[Row]:
+        """Run it again, after longer and longer pauses, until it succeeds or time is up.
+
+        Each pause is drawn at random up to its bound, so that those who failed together do not all
+        come back together ("full jitter",
+        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+        """
+        end = time.monotonic() + self._settings.retry_timeout
+        for attempt in itertools.count(1):
+            pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311
+            if time.monotonic() + pause > end or not self._may_pass(error):
+                raise error
+            self._tell(query, attempt, pause, error)
+            await asyncio.sleep(pause)
+            try:
+                return await self._attempt(query)
+            except Unavailable as again:
+                error = again
+        raise AssertionError  # pragma: no cover - count() does not end
+
+    def _may_pass(self, error: Unavailable) -> bool:
+        return is_passing(error) and not self._pool.is_closing()
+
+    def _tell(self, query: Query, attempt: int, pause: float, error: Unavailable) -> None:
+        _log.warning("%s is run again in %.2f s: %s", query.name, pause, error)
+        if self._settings.on_retry is not None:
+            self._settings.on_retry(query.name, attempt, pause, error)
+
 
 class ConnectionExecutor(Executor):
     """Runs statements on one connection of the caller's, inside the caller's transaction."""
 
-    owns_transactions = False
-
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(
+        self, connection: Connection, settings: Settings, *, is_ours: bool = False
+    ) -> None:
         """Borrow the connection: it is neither configured nor closed here."""
         super().__init__(settings)
         self._borrowed = connection
+        self.is_ours = is_ours
+        """Whether the transaction ends where this library began it, with what is local to it."""
         self.is_busy = False
         """Whether a task runs something on the connection now."""
         self._failure: BaseException | None = None
@@ -274,14 +330,35 @@ class ConnectionExecutor(Executor):
         return self._borrowed.get_server_pid()
 
     async def fetch(self, query: Query) -> list[Row]:
-        """Run one statement and return its rows; remember whether it failed."""
+        """Run one statement and return its rows; remember whether it failed.
+
+        One round trip once it is prepared. Under row-level security one more in a transaction of
+        this library's, two in the caller's, and three where none is open.
+        """
         with self._remembered():
-            return await super().fetch(query)
+            narrow = narrowing(query) if self._settings.rls else None
+            if narrow is None:
+                return await super().fetch(query)
+            if not self._borrowed.is_in_transaction():
+                async with self.transaction() as transaction:
+                    return await transaction.fetch(query)
+            return await self._fetch_narrowed(narrow, query)
+
+    async def _fetch_narrowed(self, narrow: Query, query: Query) -> list[Row]:
+        async with self._connection() as connection:
+            await self._run(connection, narrow)
+            rows = await self._run(connection, query)
+            if not self.is_ours:  # else the caller's own statements would see this tenant
+                await self._run(connection, nobody())
+            return rows
 
     async def copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
         """Copy rows into a table; remember whether it failed."""
         with self._remembered():
             return await super().copy(name, table=table, columns=columns, data=data)
+
+    def _owns(self, connection: Connection) -> bool:
+        return self.is_ours or super()._owns(connection)
 
     def _remembered(self) -> _Remembered:
         return _Remembered(self)
@@ -347,66 +424,3 @@ async def _blocks(data: bytes) -> AsyncGenerator[bytes]:
     """
     for begin in range(0, len(data), _COPIED_AT_ONCE):
         yield data[begin : begin + _COPIED_AT_ONCE]
-
-
-class translated:  # noqa: N801 - it reads as what it does
-    """Raises asyncpg's errors and the network's as ours, with the original as their cause."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection | None = None) -> None:
-        """Judge by this connection what asyncpg's own errors mean."""
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise what stands for the error, if it is one of those."""
-        if error is None:
-            return
-        if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _QUOTING:
-            raise _by_sqlstate(error) from None
-        ours = self._ours(error)
-        if ours is not None:
-            raise ours from error
-
-    def _ours(self, error: BaseException) -> AsyncSvcError | None:
-        match error:
-            case asyncpg.PostgresError():
-                return _by_sqlstate(error)
-            case TimeoutError():
-                return StatementTimeout("the database did not answer in time")
-            case OSError():
-                return Unavailable(f"the database cannot be reached: {error.strerror or error}")
-            case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-                # One type for misuse and for a lost connection, without a code: ask the connection.
-                if _is_usable(self._connection):
-                    return ConcurrentUse(
-                        "the connection is in use by another task, or in a transaction begun by"
-                        " hand"
-                    )
-                return Unavailable("the connection or its pool is closed")
-        return None
-
-
-def _is_usable(connection: Connection | None) -> bool:
-    try:
-        return connection is not None and not connection.is_closed()
-    except asyncpg.InterfaceError:  # a pool takes a lost connection back from its borrower
-        return False
-
-
-def _by_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
-    sqlstate, message = error.sqlstate or "", str(error.args[0]) if error.args else ""
-    if sqlstate == _NOT_ENCODED:
-        return DatabaseError("a value cannot be encoded for its column")
-    if sqlstate == _UNIQUE_VIOLATION:
-        return AlreadyExists(message)
-    if sqlstate == _QUERY_CANCELED:
-        return StatementTimeout(message)
-    if sqlstate.startswith(_PASSING):
-        return Unavailable(message)
-    if sqlstate in _NO_SUCH_TABLE:
-        return MigrationError(f"{message}: run `await svc.migrate()` first")
-    return DatabaseError(message, sqlstate)
