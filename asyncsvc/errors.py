@@ -14,6 +14,7 @@
     ├── ConcurrentUse           two tasks used one connection or transaction at once
     ├── Unavailable             the database did not answer; the same call may succeed later
     │   ├── PoolExhausted           no connection came free in time
+    │   ├── PoolClosed              the pool is closed, or was never opened
     │   ├── StatementTimeout        the statement took too long and was cancelled
     │   ├── LockTimeout             somebody else held a row for too long
     │   └── EmbeddedServerError     the embedded server did not start or stop
@@ -96,6 +97,10 @@ class Unavailable(AsyncSvcError):
 
 class PoolExhausted(Unavailable):
     """No connection of the pool came free, or could be opened, in `Settings.acquire_timeout`."""
+
+
+class PoolClosed(Unavailable):
+    """The pool is closed, as after the block of `connect`, or was never opened."""
 
 
 class StatementTimeout(Unavailable):

@@ -16,12 +16,14 @@ from asyncsvc import (
     ConcurrentUse,
     DatabaseError,
     InvalidInput,
+    LockTimeout,
     MigrationError,
     NotFound,
     PoolExhausted,
     Settings,
     StatementTimeout,
     Unavailable,
+    sqlfiles,
 )
 from asyncsvc.sqlfiles import Query
 
@@ -231,6 +233,42 @@ async def test_a_statement_that_takes_too_long_is_cancelled(dsn, pool):
             with pytest.raises(StatementTimeout):
                 await svc.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
         await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
+
+
+async def test_a_row_that_is_held_too_long_is_not_waited_for_any_longer(dsn, pool):
+    settings = Settings(lock_timeout=0.2)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        await make(svc, "a")
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+            with pytest.raises(LockTimeout):
+                await svc.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
+        await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
+
+
+async def test_a_transaction_that_does_nothing_is_ended_with_its_locks(dsn, pool):
+    settings = Settings(idle_transaction_timeout=0.2)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        await make(svc, "a")
+        with pytest.raises(Unavailable):
+            async with svc.transaction() as tx:
+                await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
+                async with asyncio.timeout(20):
+                    await pool.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+        found = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert found.name is None
+
+
+async def test_a_migration_waits_for_another_however_long_that_takes(empty_dsn):
+    settings = Settings(lock_timeout=0.1)
+    async with asyncsvc.connect(empty_dsn, settings=settings) as svc:
+        lock = sqlfiles.load("migration/lock").bind((), {})
+        async with svc.transaction() as tx:
+            await tx._executor.fetch(lock)
+            waiting = asyncio.create_task(svc.migrate())
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+        assert len(await waiting) == 1
 
 
 async def test_a_statement_that_the_server_cancels(svc, pool):

@@ -13,6 +13,7 @@ from asyncsvc.errors import (
     DatabaseError,
     LockTimeout,
     MigrationError,
+    PoolClosed,
     StatementTimeout,
     Unavailable,
 )
@@ -69,14 +70,18 @@ class translated:  # noqa: N801 - it reads as what it does
             case OSError():
                 return Unavailable(f"the database cannot be reached: {error.strerror or error}")
             case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-                # One type for misuse and for a lost connection, without a code: ask the connection.
-                if _is_usable(self._connection):
-                    return ConcurrentUse(
-                        "the connection is in use by another task, or in a transaction begun by"
-                        " hand"
-                    )
-                return Unavailable("the connection or its pool is closed")
+                return self._of_the_driver()
         return None
+
+    def _of_the_driver(self) -> AsyncSvcError:
+        """Tell misuse from a lost connection: the driver has one type for both, and no code."""
+        if self._connection is None:
+            return PoolClosed("the pool is closed, or was never opened")
+        if _is_usable(self._connection):
+            return ConcurrentUse(
+                "the connection is in use by another task, or in a transaction begun by hand"
+            )
+        return Unavailable("the connection is closed")
 
 
 def is_passing(error: Unavailable) -> bool:
@@ -92,9 +97,9 @@ def is_passing(error: Unavailable) -> bool:
     )
 
 
-def _is_usable(connection: Connection | None) -> bool:
+def _is_usable(connection: Connection) -> bool:
     try:
-        return connection is not None and not connection.is_closed()
+        return not connection.is_closed()
     except asyncpg.InterfaceError:  # a pool takes a lost connection back from its borrower
         return False
 

@@ -290,7 +290,7 @@ class PoolExecutor(Executor):
         end = time.monotonic() + self._settings.retry_timeout
         for attempt in itertools.count(1):
             pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311
-            if time.monotonic() + pause > end or not self._may_pass(error):
+            if time.monotonic() + pause > end or not is_passing(error):
                 raise error
             self._tell(query, attempt, pause, error)
             await asyncio.sleep(pause)
@@ -299,9 +299,6 @@ class PoolExecutor(Executor):
             except Unavailable as again:
                 error = again
         raise AssertionError  # pragma: no cover - count() does not end
-
-    def _may_pass(self, error: Unavailable) -> bool:
-        return is_passing(error) and not self._pool.is_closing()
 
     def _tell(self, query: Query, attempt: int, pause: float, error: Unavailable) -> None:
         _log.warning("%s is run again in %.2f s: %s", query.name, pause, error)

@@ -1,0 +1,129 @@
+"""What maintenance forgets, what it leaves, and who may run it when."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import DatabaseError, MaintenanceReport, Settings, maintenance
+
+TURN = {"messages": [{"role": "user", "content": "hello"}]}
+DAY = 86_400.0
+
+
+async def append(svc, key, *, tenant_id="acme", id="a"):
+    return await svc.conversations.append_message(
+        id, TURN, tenant_id=tenant_id, idempotency_key=key
+    )
+
+
+async def remember(svc, pool, ages, *, tenant_id="acme", id="a"):
+    """Append a turn under a key for each of these ages in days, in a new conversation."""
+    await svc.conversations.create(tenant_id=tenant_id, dialog_id="d", id=id)
+    for number, age in enumerate(ages):
+        await append(svc, f"k{number}", tenant_id=tenant_id, id=id)
+        await pool.execute(
+            "UPDATE asyncsvc.append_key SET created_at = now() - $1 * interval '1 day'"
+            " WHERE tenant_id = $2 AND conversation_id = $3 AND key = $4",
+            *(float(age), tenant_id, id, f"k{number}"),
+        )
+
+
+async def keys(pool):
+    rows = await pool.fetch("SELECT tenant_id, key FROM asyncsvc.append_key ORDER BY 1, 2")
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1_000])
+async def test_keys_are_forgotten_after_a_week(svc, pool, monkeypatch, batch):
+    monkeypatch.setattr(maintenance, "_KEYS_AT_ONCE", batch)
+    await remember(svc, pool, [8, 0, 7.1, 6.9])
+    await remember(svc, pool, [100, 1], tenant_id="other")
+    seen = []
+    report = await svc.maintain(on_batch=seen.append)
+    assert report == MaintenanceReport(append_keys=3)
+    assert seen[-1] == report
+    assert await keys(pool) == [("acme", "k1"), ("acme", "k3"), ("other", "k1")]
+    assert (await svc.maintain()).append_keys == 0
+
+
+async def test_how_long_keys_are_remembered_is_a_setting(dsn, svc, pool):
+    await remember(svc, pool, [2, 0.5])
+    async with asyncsvc.connect(dsn, settings=Settings(key_lifetime=DAY)) as impatient:
+        assert (await impatient.maintain()).append_keys == 1
+    assert await keys(pool) == [("acme", "k1")]
+
+
+async def test_a_forgotten_key_is_as_good_as_new(svc, pool):
+    await remember(svc, pool, [8])
+    assert (await append(svc, "k0")).replayed
+    await svc.maintain()
+    again = await append(svc, "k0")
+    assert (again.first_seq, again.replayed) == (2, False)
+
+
+async def test_it_waits_for_nobody_and_nobody_dies_of_it(svc, pool):
+    await remember(svc, pool, [8, 8])
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT 1 FROM asyncsvc.append_key WHERE key = 'k0' FOR UPDATE")
+        async with asyncio.timeout(5):
+            assert (await svc.maintain()).append_keys == 1
+    assert (await svc.maintain()).append_keys == 1
+
+
+async def test_many_at_once_forget_each_key_once(svc, pool, monkeypatch):
+    monkeypatch.setattr(maintenance, "_KEYS_AT_ONCE", 7)
+    for tenant_id in ("acme", "other", "third"):
+        await remember(svc, pool, [8] * 20, tenant_id=tenant_id)
+    reports = await asyncio.gather(*(svc.maintain() for _ in range(4)))
+    assert sum(report.append_keys for report in reports) <= 60
+    await svc.maintain()
+    assert await keys(pool) == []
+
+
+async def test_broken_off_it_goes_on_when_it_is_run_again(svc, pool, monkeypatch):
+    monkeypatch.setattr(maintenance, "_KEYS_AT_ONCE", 5)
+    await remember(svc, pool, [8] * 20)
+
+    def break_off(report):
+        if report.append_keys >= 10:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await svc.maintain(on_batch=break_off)
+    assert len(await keys(pool)) == 10
+    assert (await svc.maintain()).append_keys == 10
+
+
+async def test_appends_and_deletions_go_on_meanwhile(svc, pool):
+    await remember(svc, pool, [8] * 50)
+
+    async def use():
+        for number in range(20):
+            await append(svc, f"new{number}")
+        await svc.conversations.delete_by_id("a", tenant_id="acme")
+
+    await asyncio.gather(use(), *(svc.maintain() for _ in range(5)))
+    assert await keys(pool) == []
+
+
+async def test_it_reads_the_old_keys_by_their_index(svc, pool):
+    await remember(svc, pool, [0])
+    await pool.execute(
+        "INSERT INTO asyncsvc.append_key"
+        " SELECT tenant_id, conversation_id, 'n' || n, body_hash, 1, 1, 1,"
+        "        now() - n * interval '1 minute'"
+        "   FROM asyncsvc.append_key, generate_series(1, 20000) AS n"
+    )
+    await pool.execute("ANALYZE asyncsvc.append_key")
+    plan = await svc.explain("append_key/find_old", values={"lifetime": "P7D", "limit": "100"})
+    assert "append_key_created_idx" in "\n".join(plan.lines)
+    assert "Seq Scan" not in "\n".join(plan.lines)
+
+
+async def test_it_is_no_work_for_a_restricted_role(pool):
+    restricted = asyncsvc.AsyncSvc(pool, settings=Settings(rls=True))
+    with pytest.raises(DatabaseError, match="owner") as caught:
+        await restricted.maintain()
+    assert caught.value.sqlstate == asyncpg.InsufficientPrivilegeError.sqlstate

@@ -1,0 +1,111 @@
+"""Behind a pooler that pools transactions, with fewer connections than clients."""
+
+import asyncio
+import contextlib
+
+import pytest
+from pooler import SERVER_CONNECTIONS
+from test_validation import ATTRIBUTE, GOOD, arguments
+
+import asyncsvc
+from asyncsvc import AlreadyExists, Conflict, InvalidInput, InvalidToken, NotFound, Settings
+
+TURN = {"messages": [{"role": "user", "content": "hello"}]}
+POOLED = Settings(pgbouncer=True)
+
+
+@pytest.fixture
+async def pooled(pgbouncer):
+    """The library on a PgBouncer that pools transactions."""
+    async with asyncsvc.connect(
+        pgbouncer["transaction"], settings=POOLED, max_size=4 * SERVER_CONNECTIONS
+    ) as svc:
+        yield svc
+
+
+async def test_the_schema_is_migrated_through_it(pooled, svc):
+    await svc._pool.execute("DROP SCHEMA asyncsvc CASCADE")
+    done = await asyncio.gather(*(pooled.migrate() for _ in range(4)))
+    assert sorted(map(len, done)) == [0, 0, 0, 1]
+    await pooled.check()
+
+
+@pytest.mark.parametrize("service", GOOD)
+async def test_every_method_works_while_clients_share_connections(service, pooled):
+    """Statements of one client meet those of others on each connection, several times over."""
+
+    async def use(tenant_id):
+        for method in GOOD[service]:
+            given = arguments(service, method)
+            if "tenant_id" in given:
+                given["tenant_id"] = tenant_id
+            with contextlib.suppress(NotFound, InvalidToken, AlreadyExists, Conflict):
+                await getattr(getattr(pooled, ATTRIBUTE[service]), method)(**given)
+
+    await asyncio.gather(*(use(f"t{client % 5}") for client in range(4 * SERVER_CONNECTIONS)))
+
+
+async def test_32_writers_lose_nothing(pooled):
+    await pooled.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+
+    async def write(writer):
+        for turn in range(5):
+            key = f"{writer}.{turn}" if writer % 2 else None
+            await pooled.conversations.append_message(
+                "a", TURN, tenant_id="acme", idempotency_key=key
+            )
+
+    await asyncio.gather(*(write(writer) for writer in range(32)))
+    found = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert (found.round, found.last_seq) == (160, 160)
+    assert [message.seq for message in found.messages] == list(range(1, 161))
+
+
+async def test_transactions_and_savepoints(pooled):
+    async with pooled.transaction() as tx:
+        await tx.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+        with contextlib.suppress(ZeroDivisionError):
+            async with tx.transaction() as inner:
+                await inner.conversations.create(tenant_id="acme", dialog_id="d", id="b")
+                raise ZeroDivisionError
+    assert (await pooled.conversations.get_list("d", "acme")).total == 1
+
+
+async def test_whole_conversations_go_in_and_out(pooled):
+    records = [
+        {"id": str(number), "dialog_id": "d", "messages": TURN["messages"] * 3}
+        for number in range(50)
+    ]
+    report = await pooled.conversations.load(records, tenant_id="acme")
+    assert (report.conversations, report.messages) == (50, 150)
+    exported = [each async for each in pooled.conversations.export(tenant_id="acme")]
+    assert len(exported) == 50
+
+
+async def test_a_plan_is_explained_through_it(pooled):
+    plan = await pooled.explain("conversation/get_list", present=["user_id"])
+    assert any("conversation" in line for line in plan.lines)
+
+
+async def test_a_statement_that_takes_too_long_is_cancelled_and_the_pool_stays_whole(pgbouncer):
+    settings = Settings(pgbouncer=True, statement_timeout=0.3)
+    async with asyncsvc.connect(pgbouncer["transaction"], settings=settings, max_size=2) as svc:
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+        async with svc.transaction() as tx:
+            await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
+            with pytest.raises(asyncsvc.StatementTimeout):
+                await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
+        await svc.conversations.update_by_id("a", {"name": "z"}, tenant_id="acme")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_without_the_switch_it_says_what_to_do(pgbouncer, mode):
+    with pytest.raises(InvalidInput, match=r"Settings\.pgbouncer"):
+        async with asyncsvc.connect(pgbouncer[mode]):
+            pass
+
+
+async def test_the_switch_does_no_harm_where_sessions_are_pooled_or_nothing_is(pgbouncer, dsn):
+    for way in (pgbouncer["session"], dsn):
+        async with asyncsvc.connect(way, settings=POOLED) as svc:
+            await svc.conversations.get_list("d", "acme")

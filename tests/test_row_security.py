@@ -1,0 +1,274 @@
+"""Row-level security: a second wall between tenants, for roles that it restricts."""
+
+import asyncio
+import contextlib
+
+import asyncpg
+import pytest
+from test_validation import ATTRIBUTE, GOOD, arguments
+
+import asyncsvc
+from asyncsvc import (
+    AsyncSvc,
+    DatabaseError,
+    InvalidToken,
+    MigrationError,
+    NotFound,
+    Settings,
+    doctor,
+)
+from asyncsvc.repositories.server import Table
+from asyncsvc.sqlfiles import Query
+
+TURN = {"messages": [{"role": "user", "content": "hello"}]}
+RLS = Settings(rls=True)
+EVERY_ROW = "SELECT tenant_id, id FROM asyncsvc.conversation ORDER BY 1, 2"
+
+
+@pytest.fixture
+async def role(dsn, svc, pool):
+    """A role as an application has it: it may read and write every table, and owns none."""
+    async with asyncsvc.connect(dsn, settings=RLS) as owner:
+        await owner.migrate()
+    name = f"{dsn.rpartition('/')[2]}_app"
+    await pool.execute(f'CREATE ROLE "{name}"')
+    await pool.execute(f'GRANT USAGE ON SCHEMA asyncsvc TO "{name}"')
+    await pool.execute(
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO "{name}"'
+    )
+    yield name
+    await pool.execute(f'DROP OWNED BY "{name}"')
+    await pool.execute(f'DROP ROLE "{name}"')
+
+
+@pytest.fixture
+async def restricted(dsn, role):
+    """The services as that role, on one connection, so that tenants follow each other on it."""
+    async with asyncsvc.connect(f"{dsn}?role={role}", settings=RLS, max_size=1) as services:
+        yield services
+
+
+@pytest.fixture
+async def raw(dsn, role):
+    """A connection as that role, for statements that nobody bound to a tenant."""
+    connection = await asyncpg.connect(dsn, server_settings={"role": role})
+    yield connection
+    await connection.close()
+
+
+async def make(svc, tenant_id, id="a"):
+    await svc.conversations.create(tenant_id=tenant_id, dialog_id="d", id=id)
+    await svc.conversations.append_message(id, TURN, tenant_id=tenant_id, idempotency_key="k")
+
+
+async def narrowed(connection, tenant_id):
+    await connection.execute("SELECT set_config('asyncsvc.tenant_id', $1, true)", tenant_id)
+
+
+@pytest.mark.parametrize("service", GOOD)
+async def test_every_method_works_as_a_restricted_role(service, restricted):
+    for method in GOOD[service]:
+        call = getattr(getattr(restricted, ATTRIBUTE[service]), method)
+        with contextlib.suppress(NotFound, InvalidToken):
+            if (ATTRIBUTE[service], method) == ("conversations", "load"):
+                with pytest.raises(DatabaseError, match="as the owner"):
+                    await call(**arguments(service, method))
+            else:
+                await call(**arguments(service, method))
+
+
+async def test_what_it_answers_is_what_the_owner_hears(svc, restricted):
+    for tenant_id in ("acme", "other"):
+        await make(restricted, tenant_id)
+    for services in (svc, restricted):
+        for tenant_id in ("acme", "other"):
+            assert (await services.conversations.get_list("d", tenant_id)).total == 1
+            (message,) = await services.conversations.messages("a", tenant_id=tenant_id)
+            assert message.content == "hello"
+            (month,) = await services.conversations.stats(
+                tenant_id, "2000-01-01", "2099-01-01", interval="month", fill=False
+            )
+            assert (month.pv, month.rounds) == (1, 1)
+        assert (await services.conversations.get_list("d", "third")).total == 0
+    again = await restricted.conversations.append_message(
+        "a", TURN, tenant_id="acme", idempotency_key="k"
+    )
+    assert (again.last_seq, again.replayed) == (1, True)
+
+
+async def test_without_the_setting_a_restricted_role_sees_and_writes_nothing(dsn, role, svc, raw):
+    await make(svc, "acme")
+    for table in ("conversation", "message", "append_key", "usage_ledger"):
+        assert await raw.fetchval(f"SELECT count(*) FROM asyncsvc.{table}") == 0
+    async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
+        assert (await forgetful.conversations.get_list("d", "acme")).total == 0
+        with pytest.raises(DatabaseError) as caught:
+            await make(forgetful, "acme", "b")
+        assert caught.value.sqlstate == "42501"
+        issued = await svc.tokens.create("acme", name="t")
+        with pytest.raises(InvalidToken):
+            await forgetful.tokens.verify(issued.secret)
+
+
+async def test_a_statement_without_a_tenant_shows_one_tenant_all_the_same(svc, restricted):
+    await make(svc, "acme")
+    await make(svc, "other")
+    everything = Query("test/forgotten", EVERY_ROW, (), {"tenant_id": "acme"})
+    rows = await restricted._executor.fetch(everything)
+    assert [tuple(row) for row in rows] == [("acme", "a")]
+    assert len(await svc._executor.fetch(everything)) == 2  # the owner is unaffected
+
+
+async def test_nobody_writes_into_another_tenant(svc, raw):
+    await make(svc, "other")
+    async with raw.transaction():
+        await narrowed(raw, "acme")
+        assert await raw.execute("UPDATE asyncsvc.conversation SET name = 'x'") == "UPDATE 0"
+        assert await raw.execute("DELETE FROM asyncsvc.message") == "DELETE 0"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with raw.transaction():
+                await raw.execute(
+                    "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, created_at,"
+                    " updated_at) VALUES ('other', 'b', 'd', now(), now())"
+                )
+    assert (await svc.conversations.get_by_id("a", tenant_id="other")).name is None
+
+
+async def test_a_token_is_found_by_its_secret_alone(svc, restricted, raw):
+    mine = await restricted.tokens.create("acme", name="mine")
+    await restricted.tokens.create("other", name="theirs")
+    assert (await restricted.tokens.verify(mine.secret)).tenant_id == "acme"
+    assert (await restricted.tokens.verify(mine.secret)).last_used_at is not None
+    assert (await restricted.tokens.verify(mine.secret, touch=False)).name == "mine"
+    assert await restricted.tokens.used(mine.secret)
+    assert await raw.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 0
+    async with raw.transaction():
+        await narrowed(raw, "acme")
+        assert await raw.fetchval("SELECT array_agg(name) FROM asyncsvc.api_token") == ["mine"]
+        assert await raw.fetchval("SELECT count(*) FROM asyncsvc.token_audit") == 1
+
+
+async def test_a_token_moves_on_to_a_new_pepper(dsn, role, restricted):
+    issued = await restricted.tokens.create("acme", name="t")
+    settings = Settings(rls=True, token_peppers={1: b"p" * 32}, accept_unpeppered_tokens=True)
+    async with asyncsvc.connect(f"{dsn}?role={role}", settings=settings) as peppered:
+        assert (await peppered.tokens.verify(issued.secret)).pepper_version == 0
+        assert (await peppered.tokens.verify(issued.secret)).pepper_version == 1
+
+
+async def test_a_loaded_secret_of_another_tenant_is_taken(svc, restricted):
+    issued = await svc.tokens.create("other", name="t")
+    refused = []
+    report = await restricted.tokens.load(
+        [{"secret": issued.secret.get_secret_value()}],
+        tenant_id="acme",
+        on_refused=lambda _, error: refused.append(type(error)),
+    )
+    assert (report.tokens, refused) == (0, [asyncsvc.AlreadyExists])
+
+
+async def test_no_tenant_is_left_behind_in_a_session(restricted):
+    setting = "SELECT nullif(current_setting('asyncsvc.tenant_id', true), '')"
+    await make(restricted, "acme")
+    assert await restricted._pool.fetchval(setting) is None
+    with contextlib.suppress(ZeroDivisionError):
+        async with restricted.transaction() as tx:
+            await make(tx, "acme", "b")
+            raise ZeroDivisionError
+    assert await restricted._pool.fetchval(setting) is None
+    task = asyncio.create_task(restricted.conversations.get_list("d", "acme"))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert await restricted._pool.fetchval(setting) is None
+    assert (await restricted.conversations.get_list("d", "other")).total == 0
+
+
+async def test_one_transaction_may_be_of_two_tenants(svc, restricted):
+    async with restricted.transaction() as tx:
+        await make(tx, "acme")
+        async with tx.transaction() as inner:
+            await make(inner, "other")
+        assert (await tx.conversations.get_list("d", "acme")).total == 1
+        assert (await tx.conversations.get_list("d", "other")).total == 1
+    assert (await svc.conversations.get_list("d", "other")).total == 1
+
+
+async def test_in_the_callers_transaction_nothing_is_left(restricted, raw):
+    mine = restricted.on(raw)
+    await make(mine, "acme")  # no transaction is open: one is opened for each statement
+    async with raw.transaction():
+        assert (await mine.conversations.get_list("d", "acme")).total == 1
+        assert await raw.fetch(EVERY_ROW) == []
+        async with mine.transaction() as inner:
+            await make(inner, "acme", "b")
+        assert await raw.fetch(EVERY_ROW) == []
+    assert await raw.fetch(EVERY_ROW) == []
+    assert (await restricted.conversations.get_list("d", "acme")).total == 2
+
+
+async def test_every_table_with_tenants_is_behind_it(pool, role):
+    unprotected = await pool.fetch(
+        "SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
+        " WHERE c.relnamespace = 'asyncsvc'::regnamespace AND c.relkind = 'r'"
+        "   AND a.attname = 'tenant_id' AND (NOT c.relrowsecurity OR NOT EXISTS ("
+        "       SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid))"
+    )
+    assert unprotected == []
+
+
+async def test_it_is_turned_on_once_by_whoever_migrates_with_it(dsn, svc, pool):
+    enabled = "SELECT count(*) FROM pg_class WHERE relrowsecurity"
+    await svc.migrate()
+    assert await pool.fetchval(enabled) == 0
+    async with asyncsvc.connect(dsn, settings=RLS) as owner:
+        await asyncio.gather(*(owner.migrate() for _ in range(4)))
+        assert await owner.pending() == []
+    assert await pool.fetchval(enabled) == 6
+    await svc.migrate()
+    assert await pool.fetchval(enabled) == 6
+
+
+async def test_check_says_when_it_does_not_hold(dsn, svc, restricted):
+    await restricted.check()
+    await svc.check()
+    async with asyncsvc.connect(dsn, settings=RLS) as owner:
+        with pytest.raises(MigrationError, match="row-level security does not hold"):
+            await owner.check()
+
+
+async def test_the_doctor_says_when_it_does_not_hold(dsn, role, svc, restricted):
+    async def examined(services):
+        (found,) = [each for each in await services.doctor() if each.check == "row security"]
+        return found
+
+    assert (await examined(svc)).level == "ok"
+    assert (await examined(restricted)).level == "ok"
+    async with asyncsvc.connect(dsn, settings=RLS) as owner:
+        assert "all tenants" in (await examined(owner)).found
+    async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
+        assert "sees no rows" in (await examined(forgetful)).found
+    table = Table("message", 0, 0, 0, is_readable=True, is_writable=True)
+    assert doctor.row_security([table], ["message"], wanted=False).level == "ok"
+
+
+async def test_it_holds_behind_a_pooler(pgbouncer, pool, role):
+    settings = Settings(rls=True, pgbouncer=True)
+    await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" SET role = "{role}"')
+    try:
+        async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:
+            await svc.check()
+            tenants = [f"t{number}" for number in range(20)]
+            await asyncio.gather(*(make(svc, tenant_id) for tenant_id in tenants))
+            pages = [svc.conversations.get_list("d", tenant_id) for tenant_id in tenants]
+            assert [page.total for page in await asyncio.gather(*pages)] == [1] * 20
+    finally:
+        await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" RESET role')
+
+
+async def test_a_borrowed_pool_is_restricted_too(dsn, role):
+    async with asyncpg.create_pool(dsn, min_size=0, server_settings={"role": role}) as pool:
+        services = AsyncSvc(pool, settings=RLS)
+        await make(services, "acme")
+        assert (await services.conversations.get_list("d", "acme")).total == 1
+        assert await pool.fetch(EVERY_ROW) == []
