@@ -21,10 +21,10 @@ import asyncpg
 from rich.console import Console
 
 from asyncsvc import embedded
-from benchmarks import verify
+from benchmarks import rls, verify
 from benchmarks.report import Report
 
-SUITES = {"verify": verify}
+SUITES = {"verify": verify, "rls": rls}  # the last one turns row-level security on
 OPTIONS = {"max_connections": "200"}
 TOLD = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers")
 

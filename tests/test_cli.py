@@ -31,10 +31,10 @@ ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
 COMMANDS = [
-    "list", "show", "stats", "import", "export", "purge", "erase", "migrate", "status", "sql",
-    "demo", "tokens", "tokens create", "tokens list", "tokens verify", "tokens rotate",
-    "tokens revoke", "tokens audit", "tokens import", "postgres", "postgres start",
-    "postgres stop", "postgres status",
+    "list", "show", "stats", "import", "export", "purge", "erase", "maintain", "migrate",
+    "status", "doctor", "sql", "demo", "tokens", "tokens create", "tokens list", "tokens verify",
+    "tokens rotate", "tokens revoke", "tokens audit", "tokens import", "postgres",
+    "postgres start", "postgres stop", "postgres status",
 ]  # fmt: skip
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -472,6 +472,7 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
         ("migrate", 0, "0001 initial applied"),
         ("status", 0, "0001 initial"),
         ("doctor", None, "migrations 1 applied, none pending"),
+        ("maintain", 0, "Forgot 0 idempotency keys."),
         ("sql", 0, "conversation/get_list"),
         ("sql message/pop --explain", 0, "message_pkey"),
     ):
@@ -481,6 +482,18 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
         assert seen in " ".join(shown.screen.split())
         if not command.startswith("sql "):  # a plan's line is as long as it is
             assert max(map(cell_len, shown.lines)) <= columns
+
+
+async def test_old_keys_are_forgotten(filled, run, tmp_path):
+    turn = {"messages": [{"role": "user", "content": "more"}]}
+    for key in ("one", "two"):
+        await filled.conversations.append_message("c0", turn, tenant_id="t", idempotency_key=key)
+    assert run("maintain").stdout == "Forgot 0 idempotency keys.\n"
+    (tmp_path / "settings.json").write_text('{"key_lifetime": 0.000001}')
+    finished = run("--settings", tmp_path / "settings.json", "maintain", "--json")
+    assert json.loads(finished.stdout) == {"append_keys": 2}
+    (tmp_path / "settings.json").write_text('{"rls": true}')
+    assert "owner" in failed(run("--settings", tmp_path / "settings.json", "maintain"))
 
 
 # --- postgres
