@@ -114,7 +114,8 @@ class API4ConversationService(CommonService):
 
     Each method is bound to one tenant; another tenant's id behaves as one that does not exist.
     Wrong values raise InvalidInput before any SQL. The database's failures raise Unavailable when a
-    repeat may succeed, else DatabaseError; a missing schema raises MigrationError. Round trips are
+    repeat may succeed (for reads and keyed appends the library made it), else DatabaseError; a
+    missing schema raises MigrationError. Round trips are
     those of the statements; a pool of yours adds one, after the answer, to reset the connection.
     """
 
@@ -360,13 +361,13 @@ class API4ConversationService(CommonService):
         """Append the messages of a turn and bump the conversation's counters, all or nothing.
 
         With an `idempotency_key` a replay of the same turn returns the first answer and adds
-        nothing: pass one, and a call whose outcome is unknown (a lost connection, a cancelled
-        task) can be made again. With `expected_seq`, the `last_seq` that the caller saw, it only
+        nothing. Pass one: when the connection is lost the append is made again for you, and a call
+        whose outcome is unknown all the same (a cancelled task) can be made again. With `expected_seq`, the `last_seq` that the caller saw, it only
         appends when nobody else has since; a replay does not mind.
 
         Raises NotFound; IdempotencyConflict when the key was used for another turn; StaleSequence;
         Conflict when the conversation kept changing. One round trip, two when it raises or replays,
-        at most six in a race. A key lives as long as the conversation. It locks the conversation's
+        at most six in a race. A key is remembered for `Settings.key_lifetime`. It locks the conversation's
         row to the end of the transaction; the cost does not depend on the conversation's length.
         """
         turn = cast("Turn", turn)

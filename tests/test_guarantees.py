@@ -1,0 +1,23 @@
+"""docs/guarantees.md names tests that exist, and every room of tests that proves a promise."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+GUARANTEES = (TESTS.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", GUARANTEES)))
+
+
+@pytest.mark.parametrize(("module", "test"), NAMED)
+def test_each_proof_that_is_named_is_there(module, test):
+    source = (TESTS / module).read_text(encoding="utf-8")
+    assert re.search(rf"^(?:async )?def {test or 'test_'}", source, re.MULTILINE)
+
+
+def test_each_promise_names_its_proof():
+    promises = re.search(r"\| promise .*?\n\n", GUARANTEES, re.DOTALL)[0].splitlines()[2:]
+    assert len(promises) >= 15
+    for promise in promises:
+        assert re.search(r"`test_\w+\.py", promise.split("|")[3]), promise
