@@ -362,13 +362,15 @@ class API4ConversationService(CommonService):
 
         With an `idempotency_key` a replay of the same turn returns the first answer and adds
         nothing. Pass one: when the connection is lost the append is made again for you, and a call
-        whose outcome is unknown all the same (a cancelled task) can be made again. With `expected_seq`, the `last_seq` that the caller saw, it only
-        appends when nobody else has since; a replay does not mind.
+        whose outcome is unknown all the same (a cancelled task) can be made again. With
+        `expected_seq`, the `last_seq` that the caller saw, it only appends when nobody else has
+        since; a replay does not mind.
 
         Raises NotFound; IdempotencyConflict when the key was used for another turn; StaleSequence;
         Conflict when the conversation kept changing. One round trip, two when it raises or replays,
-        at most six in a race. A key is remembered for `Settings.key_lifetime`. It locks the conversation's
-        row to the end of the transaction; the cost does not depend on the conversation's length.
+        at most six in a race. A key is remembered for `Settings.key_lifetime`. It locks the
+        conversation's row to the end of the transaction; the cost does not depend on the
+        conversation's length.
         """
         turn = cast("Turn", turn)
         key = None if idempotency_key is None else (idempotency_key, _body_hash(turn))
