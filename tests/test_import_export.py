@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import IO
 
 import asyncpg
 import pytest
@@ -446,6 +447,70 @@ async def test_a_purge_broken_off_and_made_again_has_deleted_all(
     assert (report["conversations"], report["skipped"]) == (left - 1, 0)
     assert await connection.fetchval("SELECT count(*) FROM asyncsvc.message") == 0
     assert [item.id for item in await exported(svc)] == ["young"]
+
+
+@contextmanager
+def fed(dsn: str, tmp_path: pathlib.Path, *arguments: object):
+    """Start a command that reads what is written to it."""
+    with subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_unread(pipe: IO[bytes]) -> bool:
+    """Whether something that was written to a pipe is still in it."""
+    import fcntl
+    import termios
+
+    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return count != bytes(4)
+
+
+@pytest.mark.parametrize("command", [("import", "-", *ACME), ("tokens", "import", "-")])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sent",
+    [b"\n", b'{"id": "a', gzip.compress(talks(9))[:40], talks(9)],
+    ids=["an empty line", "half a line", "half of gzip", "lines"],
+)
+async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
+    dsn, connection, tmp_path, command, number, sent
+):
+    with fed(dsn, tmp_path, *command) as process:
+        process.stdin.write(sent)
+        process.stdin.flush()
+        while is_unread(process.stdin):
+            assert process.poll() is None, process.communicate()
+            await asyncio.sleep(0.02)
+        process.send_signal(number)
+        assert await asyncio.to_thread(process.wait, SECONDS) == 128 + number
+        assert b"Traceback" not in process.stderr.read()
+    assert await count(connection) == 0
+
+
+async def test_no_transaction_waits_for_a_pipe(dsn, connection, tmp_path):
+    async def all_are_in() -> bool:
+        return await count(connection) == 10_000
+
+    with fed(dsn, tmp_path, "import", "-", *ACME) as process:
+        process.stdin.write(talks(10_000))
+        process.stdin.flush()
+        await until(all_are_in, process)
+        out, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (0, b"")
+    assert b"conversations  10,000" in out
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-"])
+def test_a_closed_standard_stream_is_one_line(run: Run, closed: str):
+    program = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM]
+    command = ("import", "-", *ACME) if closed.startswith("0") else ("export", "--tenant", "acme")
+    assert "is closed" in failed(run(*command, program=program))
 
 
 async def test_a_server_that_goes_away_is_one_line_and_nothing_is_lost(tmp_path):

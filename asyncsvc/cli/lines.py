@@ -18,13 +18,14 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from asyncsvc.cli.pipes import Pipe, aside
 from asyncsvc.cli.running import CommandError
 from asyncsvc.models import ConversationRecord, MessageRecord
 
@@ -51,19 +52,58 @@ class Item:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """What is read: as it comes, and unzipped; `size` is that of the first, where it has one."""
+
+    raw: IO[bytes]
+    stream: IO[bytes]
+    size: int | None
+
+    @property
+    def place(self) -> int | None:
+        """How far it was read, where it has a size."""
+        return self.raw.tell() if self.size else None
+
+
 class UnreadableError(Exception):
     """A line, or what stands for one, is not what it should be; the text says why."""
 
 
 @contextmanager
-def read(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
+def _read(file: str) -> Iterator[tuple[IO[bytes], int | None]]:
     """Open a file, or standard input; give its size, where it has one."""
     if file == STDIO:
-        yield sys.stdin.buffer, None
+        if sys.stdin is None:
+            raise CommandError("standard input is closed")
+        with _patient(sys.stdin.buffer) as raw:
+            yield raw, None
         return
-    with Path(file).open("rb", buffering=_BUFFER) as raw:
-        size = os.fstat(raw.fileno()).st_size if raw.seekable() else 0
-        yield raw, size or None
+    with Path(file).open("rb", buffering=_BUFFER) as opened_file:
+        if opened_file.seekable():
+            yield opened_file, os.fstat(opened_file.fileno()).st_size or None
+            return
+        with _patient(opened_file) as raw:
+            yield raw, None
+
+
+@contextmanager
+def _patient(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Lend a stream as one whose reading can be stopped, where the system can wait for two."""
+    if sys.platform == "win32":
+        yield stream
+        return
+    with Pipe(stream.fileno()) as pipe:
+        yield pipe
+
+
+@asynccontextmanager
+async def arriving(file: str) -> AsyncIterator[Arriving]:
+    """Lend what a file or standard input holds, which may be long in coming."""
+    with _read(file) as (raw, size):
+        await aside(raw, lambda: beginning(raw))
+        with opened(raw, file) as stream:
+            yield Arriving(raw, stream, size)
 
 
 @contextmanager

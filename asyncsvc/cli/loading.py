@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from asyncsvc.cli.lines import Item
+from asyncsvc.cli.pipes import aside
 from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.models import LoadReport
@@ -38,12 +39,15 @@ class Loader:
     advance: Callable[[int], None]
     report: LoadReport = field(default_factory=LoadReport)
 
-    async def load(self, items: Iterable[Item]) -> LoadReport:
-        """Load all items; one that is wrong is refused and does not keep the others out."""
-        slots = asyncio.Semaphore(AT_ONCE)
+    async def load(self, items: Iterable[Item], source: IO[bytes]) -> LoadReport:
+        """Load all items; one that is wrong is refused and does not keep the others out.
+
+        `source` is where they are read from, in a thread: what is being loaded goes on meanwhile.
+        """
+        slots, chunks = asyncio.Semaphore(AT_ONCE), _chunks(items)
         try:
             async with asyncio.TaskGroup() as group:
-                for chunk in _chunks(items):
+                while chunk := await aside(source, lambda: next(chunks, None)):
                     await slots.acquire()
                     group.create_task(self._load(chunk, slots))
         except ExceptionGroup as errors:

@@ -266,7 +266,7 @@ async def _load(
 
     with step("load", "loading", total=lines) as done:
         loader = Loader(svc, TENANT, inventor.fill, refuse, done.advance)
-        report = await loader.load(conversations(file, local))
+        report = await loader.load(conversations(file, local), file)
         done.did = _loaded(report)
     _print_load(report, inventor.invented, bad)
     return report, inventor.words

@@ -12,6 +12,7 @@ import typer
 from asyncsvc.cli import lines
 from asyncsvc.cli.lines import Item, UnreadableError
 from asyncsvc.cli.options import Actor, AsJson, Dsn, TenantOfLines
+from asyncsvc.cli.pipes import aside
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import Exit, connected, run
@@ -48,16 +49,14 @@ def import_(
 async def _import(
     file: str, dsn: str | None, tenant: str | None, actor: str | None, *, as_json: bool
 ) -> Exit:
-    with (
-        lines.read(file) as (raw, size),
-        lines.opened(raw, file) as stream,
-        bar(f"importing {file}", size) as shown,
-    ):
-        async with connected(dsn, max_size=1, foreign_tokens=True) as svc:
-            importing = _Import(svc, tenant, actor, shown)
-            for chunk in _chunks(lines.objects(stream, _fields)):
-                await importing.load(chunk)
-                shown.show(many(importing.tokens, "token"), raw.tell() if size else None)
+    async with lines.arriving(file) as source:
+        with bar(f"importing {file}", source.size) as shown:
+            async with connected(dsn, max_size=1, foreign_tokens=True) as svc:
+                importing = _Import(svc, tenant, actor, shown)
+                chunks = _chunks(lines.objects(source.stream, _fields))
+                while chunk := await aside(source.raw, lambda: next(chunks, None)):
+                    await importing.load(chunk)
+                    shown.show(many(importing.tokens, "token"), source.place)
     importing.print(as_json=as_json)
     return Exit.ATTENTION if importing.refused else Exit.DONE
 

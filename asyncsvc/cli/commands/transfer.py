@@ -22,6 +22,7 @@ from asyncsvc.cli.files import replacing
 from asyncsvc.cli.lines import STDIO, Item, UnreadableError
 from asyncsvc.cli.loading import AT_ONCE, Loader, Refusal
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, TenantOfLines, Tz
+from asyncsvc.cli.pipes import aside
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import bar, messages
 from asyncsvc.cli.running import CommandError, Exit, connected, run
@@ -139,26 +140,23 @@ async def _import(
 ) -> Exit:
     began = time.perf_counter()
     gc.set_threshold(_GARBAGE)
-    with (
-        lines.read(source.name) as (raw, size),
-        lines.opened(raw, source.name) as stream,
-        bar(f"importing {source.name}", size) as shown,
-    ):
-        items, noun = source.items(stream)
+    async with lines.arriving(source.name) as file:
+        with bar(f"importing {source.name}", file.size) as shown:
+            items, noun = await aside(file.raw, lambda: source.items(file.stream))
 
-        def refuse(refusal: Refusal) -> None:
-            shown.say(f"{noun} {refusal.number}: {refusal.reason}")
+            def refuse(refusal: Refusal) -> None:
+                shown.say(f"{noun} {refusal.number}: {refusal.reason}")
 
-        def advance(_: int) -> None:
-            shown.show(many(loader.report.messages, "message"), raw.tell() if size else None)
+            def advance(_: int) -> None:
+                shown.show(many(loader.report.messages, "message"), file.place)
 
-        async with connected(dsn, max_size=AT_ONCE) as svc:
-            loader = Loader(svc, tenant, defaults.fill, refuse, advance)
-            try:
-                report = await loader.load(items)
-            except BaseException:
-                messages().print("stopped: what went in is whole; the same command goes on")
-                raise
+            async with connected(dsn, max_size=AT_ONCE) as svc:
+                loader = Loader(svc, tenant, defaults.fill, refuse, advance)
+                try:
+                    report = await loader.load(items, file.raw)
+                except BaseException:
+                    messages().print("stopped: what went in is whole; the same command goes on")
+                    raise
     _print_import(report, time.perf_counter() - began, as_json=as_json)
     return Exit.ATTENTION if report.refused else Exit.DONE
 
@@ -239,6 +237,8 @@ def _without_defaults(message: dict[str, Any]) -> dict[str, Any]:
 def _written(output: str) -> Iterator[Callable[[bytes], object]]:
     """Lend what writes to the file, which gets its name when all is on the disk."""
     if output == STDIO:
+        if sys.stdout is None:
+            raise CommandError("standard output is closed")
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return
