@@ -462,13 +462,12 @@ def fed(dsn: str, tmp_path: pathlib.Path, *arguments: object):
             process.kill()
 
 
-def is_unread(pipe: IO[bytes]) -> bool:
-    """Whether something that was written to a pipe is still in it."""
+def unread(pipe: IO[bytes]) -> int:
+    """How many bytes that were written to a pipe are still in it."""
     import fcntl
     import termios
 
-    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
-    return count != bytes(4)
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("command", [("import", "-", *ACME), ("tokens", "import", "-")])
@@ -484,13 +483,27 @@ async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
     with fed(dsn, tmp_path, *command) as process:
         process.stdin.write(sent)
         process.stdin.flush()
-        while is_unread(process.stdin):
+        while unread(process.stdin):
             assert process.poll() is None, process.communicate()
             await asyncio.sleep(0.02)
         process.send_signal(number)
         assert await asyncio.to_thread(process.wait, SECONDS) == 128 + number
         assert b"Traceback" not in process.stderr.read()
     assert await count(connection) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_an_export_that_nobody_reads(svc, dsn, tmp_path, number):
+    await filled(svc, 2_000)
+    with fed(dsn, tmp_path, "export", "--tenant", "acme") as process:
+        held = 0
+        while not held or held != unread(process.stdout):  # until the pipe takes no more
+            assert process.poll() is None, process.communicate()
+            held = unread(process.stdout)
+            await asyncio.sleep(0.5)
+        process.send_signal(number)
+        assert await asyncio.to_thread(process.wait, SECONDS) == 128 + number
+        assert process.stderr.read() == b""
 
 
 async def test_no_transaction_waits_for_a_pipe(dsn, connection, tmp_path):

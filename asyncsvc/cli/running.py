@@ -10,11 +10,11 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -38,6 +38,11 @@ class Exit(enum.IntEnum):
     """It was done, and found what somebody has to look at."""
 
 
+_ENDING: Final = [signal.SIGINT, signal.SIGTERM]
+if sys.platform != "win32":
+    _ENDING.append(signal.SIGHUP)
+
+
 class CommandError(Exception):
     """A command cannot do what it was asked for; the text is one line that says why."""
 
@@ -45,6 +50,15 @@ class CommandError(Exception):
         """Keep the exit code beside the reason."""
         super().__init__(reason)
         self.code = code
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came while the event loop could not look at it."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal's number."""
+        super().__init__()
+        self.number = number
 
 
 _settings: ContextVar[Settings] = ContextVar("settings")
@@ -63,6 +77,9 @@ def run(work: Coroutine[None, None, Exit | None]) -> None:
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         code = asyncio.run(_cancelled_by_signals(work, signals))
+    except Interrupted as error:
+        _close_stdout()  # which may be what could not be written to
+        raise typer.Exit(128 + error.number) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(128 + next(iter(signals), signal.SIGINT)) from None
     except BrokenPipeError:  # who read the output has had enough, as `head` has
@@ -109,14 +126,29 @@ def confirmed(question: str) -> bool:
     """Ask a person. Raises CommandError where there is none to ask."""
     if not sys.stdin.isatty():
         raise CommandError("nothing is done without --yes where nobody can be asked", Exit.MISUSED)
-    # The event loop would wait for the answer before it looked at Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return typer.confirm(plain(question), err=True)
+        with interruptible():
+            return typer.confirm(plain(question), err=True)
     except typer.Abort:
         raise KeyboardInterrupt from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal end what waits in here: the event loop would wait for it, and then look."""
+
+    def end(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def this_command() -> str:

@@ -25,7 +25,7 @@ from asyncsvc.cli.options import AsJson, Dsn, Tenant, TenantOfLines, Tz
 from asyncsvc.cli.pipes import aside
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import bar, messages
-from asyncsvc.cli.running import CommandError, Exit, connected, run
+from asyncsvc.cli.running import CommandError, Exit, connected, interruptible, run
 from asyncsvc.dates import zone
 from asyncsvc.fields import ANY
 from asyncsvc.models import Conversation, LoadReport
@@ -233,14 +233,20 @@ def _without_defaults(message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _print_line(line: bytes) -> None:
+    with interruptible():  # who reads it may take hours
+        sys.stdout.buffer.write(line)
+
+
 @contextmanager
 def _written(output: str) -> Iterator[Callable[[bytes], object]]:
     """Lend what writes to the file, which gets its name when all is on the disk."""
     if output == STDIO:
         if sys.stdout is None:
             raise CommandError("standard output is closed")
-        yield sys.stdout.buffer.write
-        sys.stdout.buffer.flush()
+        yield _print_line
+        with interruptible():
+            sys.stdout.buffer.flush()
         return
     path = Path(output)
     try:
