@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from asyncsvc import migrations, sqlfiles
-from asyncsvc.errors import AsyncSvcError
+from asyncsvc.errors import AsyncSvcError, MigrationError
 from asyncsvc.models import Finding, Level
 from asyncsvc.repositories import MigrationRepository, ServerRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table
@@ -32,6 +32,12 @@ _MANY_ROWS: Final = 10_000
 _DEAD_SHARE: Final = 0.2
 _ZONES_NAMED: Final = 5
 _MIB: Final = 2**20
+_UNSEEN: Final = (
+    "mend what the server says, as by granting this role what it lacks, then look again"
+)
+_ANOTHER_TEXT: Final = (
+    "install the asyncsvc that migrated this database, or one with its files as they were released"
+)
 _STATEMENT_LOST: Final = {"26000", "42P05"}
 _POOLED: Final = (
     "where it pools transactions set Settings.pgbouncer, or open a pool that you lend to AsyncSvc"
@@ -53,7 +59,9 @@ async def _made(check: Check, executor: Executor) -> list[Finding]:
         name = check.__name__.removeprefix("_check_")
         if getattr(error, "sqlstate", None) in _STATEMENT_LOST:
             return [_pooler_problem(f"prepared statements get lost or mixed up: {error}")]
-        return [Finding(check=name, level="problem", found=f"cannot be looked at: {error}")]
+        advice = _ANOTHER_TEXT if isinstance(error, MigrationError) else _UNSEEN
+        found = f"cannot be looked at: {error}"
+        return [Finding(check=name, level="problem", found=found, advice=advice)]
 
 
 def _ok(check: str, found: str) -> Finding:
@@ -265,7 +273,9 @@ async def _check_indexes(executor: Executor) -> list[Finding]:
 
 def indexes(found: dict[str, Index]) -> list[Finding]:
     """Judge which indexes are missing, broken or unused."""
-    missing = sorted(expected_indexes() - found.keys())
+    expected = expected_indexes()
+    missing = sorted(expected.keys() - found.keys())
+    create = "; ".join(expected[name] for name in missing)
     broken = [index.name for index in found.values() if not index.is_valid]
     unused = [
         f"{index.name} ({_size(index.bytes)})"
@@ -273,7 +283,7 @@ def indexes(found: dict[str, Index]) -> list[Finding]:
         if not index.scans and not index.is_unique and index.rows >= _MANY_ROWS
     ]
     told: list[tuple[Level, str, list[str], str]] = [
-        ("problem", "missing", missing, "create them as sql/migrations does"),
+        ("problem", "missing", missing, f"as the owner of the tables: {create}"),
         ("problem", "invalid", broken, "REINDEX INDEX CONCURRENTLY each: its build was broken off"),
         ("note", "unused so far", unused, "look again after a month of real use"),
     ]
@@ -284,11 +294,15 @@ def indexes(found: dict[str, Index]) -> list[Finding]:
     ] or [_ok("indexes", f"all {len(found)} are there and whole")]
 
 
-def expected_indexes() -> set[str]:
-    """Return the names of the indexes that the migrations create."""
+def expected_indexes() -> dict[str, str]:
+    """Return the indexes that the migrations create: the command for each, by its name."""
     files = migrations.migration_files()
     commands = (command for file in files for command in sqlfiles.commands(file.source))
-    return {match[1] for command in commands if (match := _INDEX.match(command))}
+    return {
+        match[1]: " ".join(command.split())
+        for command in commands
+        if (match := _INDEX.match(command))
+    }
 
 
 async def _keywords(repository: ServerRepository, found: dict[str, Index]) -> Finding:

@@ -54,11 +54,14 @@ async def test_missing_indexes_are_named(dsn):
     found = await examined(dsn)
     assert found["indexes"].level == "problem"
     assert found["indexes"].found == "missing: conversation_updated_idx"
+    create = found["indexes"].advice.partition(": ")[2]
     assert found["extensions"].level == "warning"
     assert "migrate" in found["extensions"].advice
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate()
     assert (await examined(dsn))["indexes"].level == "problem"  # only an operator can
+    await execute(dsn, create)  # what it says to do
+    assert (await examined(dsn))["indexes"].level == "ok"
 
 
 async def test_a_changed_migration_is_a_finding_and_the_others_are_heard(dsn):
@@ -66,6 +69,7 @@ async def test_a_changed_migration_is_a_finding_and_the_others_are_heard(dsn):
     found = await examined(dsn)
     assert found["migrations"].level == "problem"
     assert "another text" in found["migrations"].found
+    assert "install the asyncsvc that migrated" in found["migrations"].advice
     assert found["indexes"].level == "ok"
 
 
@@ -110,6 +114,7 @@ async def test_a_role_with_few_rights_hears_which_it_lacks(dsn, server_dsn, svc)
         found = await examined(theirs)
         assert (found["rights"].level, found["migrations"].level) == ("problem", "problem")
         assert "cannot be looked at: permission denied" in found["migrations"].found
+        assert "granting this role what it lacks" in found["migrations"].advice
         await execute(dsn, f"GRANT USAGE ON SCHEMA asyncsvc TO {role}")
         await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO {role}")
         found = await examined(theirs)
