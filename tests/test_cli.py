@@ -468,9 +468,10 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
     env = environment(ASYNCSVC_DSN=empty_dsn)
     for command, code, seen in (
         ("migrate --check", 3, "0001 initial pending"),
+        ("status", 3, "The schema lacks 1 migration."),
         ("doctor", 3, "pending: 0001_initial"),
         ("migrate", 0, "0001 initial applied"),
-        ("status", 0, "0001 initial"),
+        ("status", 0, "The schema is up to date."),
         ("doctor", None, "migrations 1 applied, none pending"),
         ("maintain", 0, "Forgot 0 idempotency keys."),
         ("sql", 0, "conversation/get_list"),

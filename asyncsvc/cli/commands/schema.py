@@ -11,6 +11,7 @@ import typer
 from asyncsvc.cli.drawing import Column, console, table
 from asyncsvc.cli.options import AsJson, Dsn
 from asyncsvc.cli.printing import many, print_json, when
+from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import Exit, connected, run
 from asyncsvc.models import Migration
 
@@ -29,13 +30,13 @@ def migrate(
 
 
 def status(*, dsn: Dsn = None, as_json: AsJson = False) -> None:
-    """Show which migrations are applied, and which are pending."""
+    """Show which migrations are applied, and which are pending; leave with 3 if any is."""
     run(_status(dsn, as_json=as_json))
 
 
 async def _migrate(dsn: str | None, *, check: bool, as_json: bool) -> Exit:
     async with connected(dsn) as svc:
-        with console().status("migrating …"):
+        with bar("looking" if check else "migrating"):
             found = await (svc.pending() if check else svc.migrate())
     if as_json:
         print_json({"pending" if check else "applied": found})
@@ -47,15 +48,16 @@ async def _migrate(dsn: str | None, *, check: bool, as_json: bool) -> Exit:
     return Exit.ATTENTION if check and found else Exit.DONE
 
 
-async def _status(dsn: str | None, *, as_json: bool) -> None:
+async def _status(dsn: str | None, *, as_json: bool) -> Exit:
     async with connected(dsn) as svc:
         applied, pending = await svc.applied(), await svc.pending()
     if as_json:
         print_json({"applied": applied, "pending": pending})
-        return
-    _print_migrations([*applied, *pending], "pending")
-    state = many(len(pending), "migration") + " pending" if pending else "up to date"
-    console().print(f"The schema is {state}.")
+    else:
+        _print_migrations([*applied, *pending], "pending")
+        state = f"lacks {many(len(pending), 'migration')}" if pending else "is up to date"
+        console().print(f"The schema {state}.")
+    return Exit.ATTENTION if pending else Exit.DONE
 
 
 def _print_migrations(migrations: Sequence[Migration], without_time: str) -> None:
