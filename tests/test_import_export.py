@@ -586,6 +586,11 @@ def test_nothing_is_deleted_where_nobody_can_be_asked(run: Run):
         assert "--yes" in line or "older_than" in line
 
 
+def test_no_age_at_all_is_not_taken_for_a_date(run: Run):
+    line = failed(run("purge", "0h", "--tenant", "acme", "--yes"))
+    assert line == "asyncsvc: older_than: must be longer than nothing"
+
+
 @pytest.mark.parametrize("age", ["30x", "yesterday", "", "2026-13-01"])
 def test_an_age_that_is_none_is_refused(run: Run, age: str):
     assert "older_than" in failed(run("purge", age, "--tenant", "acme", "--yes"))
@@ -644,6 +649,7 @@ async def test_a_terminal_is_asked_before_anything_is_deleted(svc, dsn, tmp_path
             " ".join(shown.screen.split())
         )
         assert len(await exported(svc)) == left
+        assert ("nothing was deleted" in shown.written) == (left == 30)
     assert "deleted     6 conversations, 12 messages" in shown.screen
     shown = await ask("n\n", "erase", "u1")
     assert "Delete everything of u1 in acme?" in shown.screen

@@ -12,7 +12,7 @@ import typer
 from asyncsvc.cli.ages import age
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz, Yes
 from asyncsvc.cli.printing import many, print_json, print_pairs
-from asyncsvc.cli.progress import Bar, bar
+from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import confirmed, connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.fields import ANY
@@ -94,8 +94,8 @@ class _What:
 async def _purge(
     dsn: str | None, what: _What, text: str, *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    older_than: timedelta | datetime | str = age(text) or text
-    total = None
+    length, total = age(text), None
+    older_than: timedelta | datetime | str = text if length is None else length
     async with connected(dsn, max_size=1) as svc:
         if dry_run or not yes:
             with bar("counting") as shown:
@@ -104,6 +104,7 @@ async def _purge(
             older_than, total = report.before, report.conversations
         if not dry_run:
             if not yes and total and not confirmed(f"Delete {_told(report)}?"):
+                _say_that_nothing_was_deleted()
                 return
             with bar("purging", total) as shown:
                 report = await what.purge(svc, older_than, shown, dry_run=False)
@@ -111,6 +112,10 @@ async def _purge(
         print_json(report)
     else:
         _print_purge(report)
+
+
+def _say_that_nothing_was_deleted() -> None:
+    messages().print("nothing was deleted")
 
 
 def _told(report: PurgeReport) -> str:
@@ -136,6 +141,7 @@ def _print_purge(report: PurgeReport) -> None:
 async def _erase(dsn: str | None, tenant: str, user: str, *, yes: bool, as_json: bool) -> None:
     async with connected(dsn, max_size=1) as svc:
         if not yes and not confirmed(f"Delete everything of {user} in {tenant}?"):
+            _say_that_nothing_was_deleted()
             return
         with bar(f"erasing {user}") as shown:
 
