@@ -115,6 +115,8 @@ async def test_a_list_fits_a_terminal(filled, dsn, columns):
     assert shown.code == 0
     assert max(map(cell_len, shown.lines)) <= columns
     assert "7 of 7 conversations" in shown.screen
+    assert "looking" in shown.written  # while it asks
+    assert "looking" not in shown.screen
     for id in ("c0", "c4", "evil", "long"):
         assert re.search(rf"^ ?{id}\b", shown.screen, re.MULTILINE)
     assert "]0;pwned" in shown.screen  # shown, and not obeyed
@@ -202,6 +204,8 @@ async def test_usage_fits_a_terminal(filled, dsn, columns):
     titles = [line for line in shown.lines if " by day" in line]
     assert len(titles) == {50: 4, 80: 2, 120: 2}[columns]
     assert "7 conversations" in shown.screen
+    assert "counting" in shown.written  # while it asks
+    assert "counting" not in shown.screen
 
 
 async def test_many_buckets_are_drawn_all_the_same(filled, dsn, run):
@@ -534,6 +538,20 @@ def test_a_server_of_ones_own(data):
     assert call("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
     assert document(call("postgres", "stop", "--data", data, "--json")) == {"stopped": False}
     assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
+
+
+def test_a_server_of_ones_own_on_a_screen(data):
+    for command, code, seen in (
+        ("start", 0, "runs on port"),
+        ("start", 0, "was running already"),
+        ("status", 0, "version"),
+        ("stop", 0, "Stopped. The data stay in"),
+        ("stop", 0, "No server was running."),
+        ("status", 3, "No server runs there."),
+    ):
+        whole = [*PROGRAM, "postgres", command, "--data", data]
+        shown = in_terminal(whole, environment(), 100)
+        assert (shown.code, seen in shown.screen) == (code, True), shown.screen
 
 
 # --- sql

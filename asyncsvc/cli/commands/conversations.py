@@ -16,6 +16,7 @@ from rich.text import Text
 from asyncsvc.cli.drawing import Column, as_written, console, plain, table
 from asyncsvc.cli.options import After, AsJson, Dsn, From, Tenant, To, Tz
 from asyncsvc.cli.printing import many, print_json, print_pairs, when
+from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.dates import zone
@@ -117,7 +118,8 @@ def list_(
 async def _list(dsn: str | None, query: _Query, *, as_json: bool) -> None:
     local = zone(query.tz)
     async with connected(dsn, max_size=1) as svc:
-        found = await query.ask(svc)
+        with bar("looking"):
+            found = await query.ask(svc)
     if as_json:
         print_json({"total": found.total, "items": found.items, "next": found.next})
         return

@@ -16,6 +16,7 @@ from asyncsvc.cli import charting
 from asyncsvc.cli.drawing import Column, bars, console, in_blocks, in_rows
 from asyncsvc.cli.options import AsJson, Dsn, From, Tenant, To, Tz
 from asyncsvc.cli.printing import many, print_json
+from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import CommandError, Exit, connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.dates import first_instant, zone
@@ -147,7 +148,8 @@ async def _stats(dsn: str | None, query: _Query, plot: Path | None, *, as_json: 
     if plot is not None:
         charting.refuse_what_cannot_be_drawn(plot)
     async with connected(dsn, max_size=1) as svc:
-        buckets = await query.ask(svc)
+        with bar("counting"):
+            buckets = await query.ask(svc)
     if plot is not None:
         if not buckets:
             raise CommandError("there is nothing to draw in this range", Exit.ATTENTION)
