@@ -707,6 +707,11 @@ def test_a_database_is_needed_and_must_answer(run, arguments):
         (["stats", "--tenant=t", "--tz=CET"], "tz: must be UTC or an area"),
         (["stats", "--tenant=t", "--to=x"], "to_date: must be ISO 8601"),
         (["stats", "--tenant=t", "--from=0002-01-01", "--interval=hour"], "within 10000 buckets"),
+        (
+            ["purge", "30x", "--tenant=t"],
+            "'30x' is neither an age, as 90d, nor a date, as 2026-01-31",
+        ),
+        (["purge", "30d", "--tenant=t", "--tz=Mars/Olympus"], "tz: is not a time zone"),
         (["tokens", "revoke", "x", "--tenant=t"], "no such token"),
         (["tokens", "create", "--tenant=t", "--name=n", "--expires=soon"], "must be ISO 8601"),
     ],

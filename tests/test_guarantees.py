@@ -17,7 +17,7 @@ def test_each_proof_that_is_named_is_there(module, test):
 
 
 def test_each_promise_names_its_proof():
-    promises = re.search(r"\| promise .*?\n\n", GUARANTEES, re.DOTALL)[0].splitlines()[2:]
+    promises = re.search(r"\| promise .*?\n\n", GUARANTEES, re.DOTALL)[0].strip().splitlines()[2:]
     assert len(promises) >= 15
     for promise in promises:
         assert re.search(r"`test_\w+\.py", promise.split("|")[3]), promise

@@ -102,6 +102,16 @@ async def test_imports_standard_input_and_tenants_from_lines(run: Run, svc):
     assert [item.id for item in await exported(svc, "two")] == ["b", "c"]
 
 
+async def test_a_line_without_a_dialog_needs_the_option(run: Run, svc):
+    text = lines_of(conversation("a", "hi"), conversation("b", "hi", dialog_id=""))
+    finished = run("import", "-", "--tenant", "acme", input=text.decode())
+    assert finished.returncode == 3
+    assert finished.stderr == (
+        "line 1: dialog_id: is not there, and --dialog was not given\n"
+        "line 2: dialog_id: must be 1 to 128 characters\n"
+    )
+
+
 async def test_each_bad_line_is_named_and_the_rest_goes_in(run: Run, svc, tmp_path):
     bad = {
         2: (b"{nope", "is not JSON: "),
@@ -593,7 +603,8 @@ def test_no_age_at_all_is_not_taken_for_a_date(run: Run):
 
 @pytest.mark.parametrize("age", ["30x", "yesterday", "", "2026-13-01"])
 def test_an_age_that_is_none_is_refused(run: Run, age: str):
-    assert "older_than" in failed(run("purge", age, "--tenant", "acme", "--yes"))
+    line = failed(run("purge", age, "--tenant", "acme", "--yes"))
+    assert line == f"asyncsvc: '{age}' is neither an age, as 90d, nor a date, as 2026-01-31"
 
 
 def test_the_library_does_not_time_anything_out_for_a_pipe_that_is_slow(run, dsn, tmp_path):

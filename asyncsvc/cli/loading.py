@@ -79,7 +79,7 @@ class Loader:
 
     async def _load_into(self, tenant_id: str, items: list[Item]) -> None:
         def refuse(place: int, error: AsyncSvcError) -> None:
-            self.refuse(Refusal(items[place].number, str(error)))
+            self.refuse(Refusal(items[place].number, _reason(error, items[place])))
 
         loaded = await self.svc.conversations.load(
             (self.fill(item) for item in items), tenant_id=tenant_id, on_refused=refuse
@@ -89,6 +89,13 @@ class Loader:
     def _refuse(self, item: Item, reason: str) -> None:
         self.report += LoadReport(refused=1)
         self.refuse(Refusal(item.number, reason))
+
+
+def _reason(error: AsyncSvcError, item: Item) -> str:
+    """Return why an item was refused, in the words of the command's options where they matter."""
+    if getattr(error, "field", None) == "dialog_id" and item.fields.get("dialog_id") is None:
+        return "dialog_id: is not there, and --dialog was not given"
+    return str(error)
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -13,8 +13,10 @@ from asyncsvc.cli.ages import age
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz, Yes
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar, messages
-from asyncsvc.cli.running import confirmed, connected, run
+from asyncsvc.cli.running import CommandError, confirmed, connected, run
 from asyncsvc.client import AsyncSvc
+from asyncsvc.dates import first_instant
+from asyncsvc.errors import InvalidInput
 from asyncsvc.fields import ANY
 from asyncsvc.models import ErasureReceipt, PurgeReport
 
@@ -75,7 +77,7 @@ class _What:
     tz: str
 
     async def purge(
-        self, svc: AsyncSvc, older_than: timedelta | datetime | str, shown: Bar, *, dry_run: bool
+        self, svc: AsyncSvc, older_than: timedelta | datetime, shown: Bar, *, dry_run: bool
     ) -> PurgeReport:
         def show(report: PurgeReport) -> None:
             shown.show(many(report.conversations, "conversation"), report.conversations)
@@ -94,8 +96,7 @@ class _What:
 async def _purge(
     dsn: str | None, what: _What, text: str, *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    length, total = age(text), None
-    older_than: timedelta | datetime | str = text if length is None else length
+    older_than, total = _older_than(text, what.tz), None
     async with connected(dsn, max_size=1) as svc:
         if dry_run or not yes:
             with bar("counting") as shown:
@@ -112,6 +113,20 @@ async def _purge(
         print_json(report)
     else:
         _print_purge(report)
+
+
+def _older_than(text: str, tz: str) -> timedelta | datetime:
+    length = age(text)
+    if length is not None:
+        return length
+    try:
+        return first_instant("older_than", text, tz)
+    except InvalidInput as error:
+        if error.field != "older_than":
+            raise
+        raise CommandError(
+            f"'{text}' is neither an age, as 90d, nor a date, as 2026-01-31"
+        ) from None
 
 
 def _say_that_nothing_was_deleted() -> None:
