@@ -67,11 +67,17 @@ def validated(
             )
         except ValidationError as error:
             refused = error
+        # Outside of the handler: no error is to have pydantic's, which holds the values, behind it.
+        if refused is not None and _is_wrong_call(refused):
+            inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
+        # A careless log prints the variables of a traceback's frames, and one may be a secret.
+        del args, kwargs
         if refused is None:
             return await call
-        # Outside of the handler: no error is to have pydantic's, which holds the values, behind it.
-        if refused.errors(include_input=False)[0]["type"] in _WRONG_CALL:
-            inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
         raise invalid_input(refused, names)
 
     return checked
+
+
+def _is_wrong_call(error: ValidationError) -> bool:
+    return error.errors(include_input=False)[0]["type"] in _WRONG_CALL

@@ -452,6 +452,47 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
     assert not [hash for hash in hashes if hash in logged]
 
 
+def variables(error):
+    """All that a log can tell of an error which prints the variables of the library's frames."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if "asyncsvc" in frame.f_globals["__name__"].split("."):
+                yield from map(repr, frame.f_locals.values())
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("given", [str, SecretStr])
+async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool, given):
+    quick = await opened(statement_timeout=0.2, accept_foreign_tokens=True)
+    issued = await issue(quick)
+    secret = given(issued.secret.get_secret_value())
+    told = []
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE asyncsvc.api_token")
+        for call in (
+            quick.tokens.verify(secret),
+            quick.tokens.verify(secret, touch=False),
+            quick.tokens.used(secret),
+            quick.tokens.create("acme", name="x"),
+            quick.tokens.rotate(issued.token.id, tenant_id="acme"),
+            quick.tokens.load([TokenRecord(secret=secret)], tenant_id="acme"),
+        ):
+            with pytest.raises(asyncsvc.Unavailable) as caught:
+                await call
+            told += variables(caught.value)
+    for error, call in (
+        (InvalidInput, quick.tokens.verify(secret, kind="nonsense")),
+        (InvalidInput, quick.tokens.verify([secret])),
+        (InvalidToken, quick.tokens.verify(secret, kind="beta")),
+        (InsufficientScope, quick.tokens.verify(secret, scopes=["admin"])),
+    ):
+        with pytest.raises(error) as caught:
+            await call
+        told += variables(caught.value)
+    assert any("token_hash" in text for text in told)
+    assert not [text for text in told if re.search("asv_[0-9A-Za-z]{9}", text)]
+
+
 async def test_a_hash_that_is_taken_is_not_told(svc, pool, monkeypatch):
     secret = credentials.new_secret("asv")
     monkeypatch.setattr("asyncsvc.services.api_token.new_secret", lambda _prefix: secret)
