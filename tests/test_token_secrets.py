@@ -345,6 +345,32 @@ async def test_what_cannot_be_a_token_is_refused(opened, secret, reason):
     assert told == [(1, "secret"), (2, "name")]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"name": f"my key: {LEGACY}"},
+        {"scopes": ["*", LEGACY]},
+        {"dialog_id": LEGACY},
+        {"source": LEGACY},
+        {"metadata": {"row": [{"token": LEGACY}]}},
+        {"metadata": {LEGACY: None}},
+    ],
+)
+async def test_a_record_that_says_its_secret_twice_is_refused(opened, pool, field):
+    svc = await opened(accept_foreign_tokens=True)
+    with pytest.raises(InvalidInput, match=r"^records\.0\.secret: must not stand in another field"):
+        await load(svc, {"secret": LEGACY, **field})
+    assert not await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token")
+    for quoted in ('"' * 22, "\\" * 22):
+        with pytest.raises(InvalidInput, match="must not stand in another field"):
+            await load(svc, {"secret": quoted, "name": f"it is {quoted}"})
+
+
+async def test_a_short_secret_may_be_a_part_of_a_word(opened):
+    svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
+    assert await load(svc, {"secret": "a", "name": "a name"}) == TokenLoadReport(tokens=1)
+
+
 async def test_a_weak_secret_is_taken_under_a_pepper(opened):
     svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
     assert await load(svc, {"secret": SHORT}) == TokenLoadReport(tokens=1)

@@ -140,8 +140,9 @@ class APITokenService(CommonService):
         there already is left as it is, so a load can be made again.
 
         A record that is wrong raises InvalidInput: one whose secret has under 22 characters too,
-        unless there are peppers, for its hash would give it away. A secret that another tenant has,
-        or a token of another kind, raises AlreadyExists. With `on_refused` either is handed to
+        unless there are peppers, for its hash would give it away, and one that has its secret in
+        another field as well, where it would be stored in clear text. A secret that another tenant
+        has, or a token of another kind, raises AlreadyExists. With `on_refused` either is handed to
         that, with the record's place from 0 on, and the rest goes in.
 
         A round trip for every 1,000 records, each a transaction of its own unless the caller has

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
 _TOKENS_AT_ONCE: Final = 1_000
+_BESIDE: Final = ("name", "scopes", "dialog_id", "source", "metadata")
 
 
 class TokenLoad:
@@ -44,7 +46,7 @@ class TokenLoad:
         """Store all records, batch by batch."""
         batch: list[tuple[int, TokenRecord]] = []
         async for place, record in self._intake.checked(records, lambda given: given):
-            wrong = self._unusable(_text(record))
+            wrong = self._unusable(_text(record)) or _repeated(record)
             if wrong is not None:
                 self._intake.refuse(place, wrong)
                 continue
@@ -97,6 +99,18 @@ class TokenLoad:
         secret = _text(record)
         kept = {"token_hash": self._keyring.hash(secret), "hint": hint(secret)}
         return {"id": new_id(), **dict(record), **kept}
+
+
+def _repeated(record: TokenRecord) -> AsyncSvcError | None:
+    """Refuse what would leave the secret in clear text beside its hash.
+
+    A short secret may be a part of a word, and is told from one by nobody.
+    """
+    secret = _text(record)
+    beside = json.dumps([getattr(record, name) for name in _BESIDE])
+    if is_strong(secret) and json.dumps(secret)[1:-1] in beside:
+        return InvalidInput("secret", "must not stand in another field too")
+    return None
 
 
 def _text(record: TokenRecord) -> str:
