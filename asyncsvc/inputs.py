@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_NAME: Final = 64
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
 
 
 def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
@@ -26,8 +28,15 @@ def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> Invali
     place, *inner = first["loc"] or ("value",)
     head = names[place] if names and isinstance(place, int) else place
     # The keys of a mapping are the caller's own, and may be anything.
-    path = (str(part).encode(errors="replace").decode()[:_LONGEST_NAME] for part in (head, *inner))
+    path = [str(part).encode(errors="replace").decode()[:_LONGEST_NAME] for part in (head, *inner)]
+    if first["type"] == "extra_forbidden":
+        path[-1] = told_name(path[-1])
     return InvalidInput(".".join(path), first["msg"])
+
+
+def told_name(name: str) -> str:
+    """Return the name of a field that is none, or `?` for what may be a secret that came there."""
+    return name if _NAME.fullmatch(name) else "?"
 
 
 class Input(BaseModel):

@@ -374,25 +374,27 @@ ROW = {
 async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     taken, short = ROW | {"tenant_id": "b", "beta": None}, {"tenant_id": "a", "token": "short"}
     more = ROW | {"token": "x" * 30, "refresh_token": "y" * 30}
-    rows = [ROW, taken, short, {"tenant_id": "a"}, ROW | {"token": 5, "beta": ""}, more]
+    swapped = {"tenant_id": "a", "token": "x" * 30, ROW["token"]: "d"}
+    rows = [ROW, taken, short, {"tenant_id": "a"}, ROW | {"token": 5, "beta": ""}, more, swapped]
     file = tmp_path / "tokens.jsonl.gz"
     text = "\n".join([*map(json.dumps, rows), "nonsense", ""])
     file.write_bytes(gzip.compress(text.encode()))
     done = run("tokens", "import", file, "--actor=move")
     assert done.returncode == 3
-    assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "refused", "6"]
+    assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "refused", "7"]
     told = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
-    assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 8)]
+    assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 9)]
     assert told[0] == "line 2: token: the secret is that of another token already"
     assert told[1].startswith("line 3: token: is so short")
     assert told[4] == "line 6: refresh_token: is no field of a token"
-    assert told[5] == "line 7: is not JSON: Expecting value, column 1"
+    assert told[5] == "line 7: ?: is no field of a token"
+    assert told[6] == "line 8: is not JSON: Expecting value, column 1"
     for secret in (ROW["token"], ROW["beta"]):
         assert secret[12:] not in done.stdout + done.stderr
 
     again = run("tokens", "import", file, "--json")
     assert again.returncode == 3
-    assert json.loads(again.stdout) == {"tokens": 0, "present": 2, "refused": 6}
+    assert json.loads(again.stdout) == {"tokens": 0, "present": 2, "refused": 7}
     token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
     assert (token["tenant_id"], token["dialog_id"], token["source"]) == ("a", "d", "agent")
     assert (token["created_at"], token["created_by"]) == ("2023-11-14T22:13:20Z", "move")

@@ -454,7 +454,10 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
         svc.tokens.verify(SecretStr(secret), scopes=secret),
         svc.tokens.create("acme", name=[secret]),
         svc.tokens.load([{"secret": [secret]}], tenant_id="acme"),
-        svc.tokens.load([{"secret": secret, secret[:64]: 1}], tenant_id=""),
+        svc.tokens.load([{"secret": secret, secret[:64]: 1}], tenant_id="acme"),
+        svc.tokens.load([{"secret": secret, LEGACY: 1}], tenant_id="acme"),
+        svc.tokens.load([{"secret": secret, BETA: 1}], tenant_id="acme"),
+        svc.tokens.load([{"secret": LEGACY, "name": LEGACY}], tenant_id="acme"),
         svc.tokens.load([{"secret": f"{secret} "}], tenant_id="acme"),
     ):
         with pytest.raises((asyncsvc.AsyncSvcError, TypeError)) as caught:

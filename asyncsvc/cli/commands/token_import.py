@@ -18,6 +18,7 @@ from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import Exit, connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
+from asyncsvc.inputs import told_name
 from asyncsvc.models import TokenLoadReport, TokenRecord
 
 _AT_ONCE: Final = 1_000
@@ -78,7 +79,7 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
     if not line.get(_FIRST) and not line.get(_SECOND):
         raise UnreadableError("token: is not there")
     if unknown := line.keys() - _FIELDS - {_FIRST, _SECOND}:  # it might be one more secret
-        raise UnreadableError(f"{min(unknown)}: is no field of a token")
+        raise UnreadableError(f"{told_name(min(unknown))}: is no field of a token")
     return line
 
 
