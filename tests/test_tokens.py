@@ -1,6 +1,7 @@
 """API tokens: secrets, verification, stamps, life, tenancy, and that no secret leaks."""
 
 import asyncio
+import base64
 import hashlib
 import logging
 import re
@@ -133,12 +134,25 @@ async def test_every_refusal_is_the_same(svc):
     assert all(error.__cause__ is None for error in errors)
 
 
-async def test_a_stored_hash_is_no_secret(svc, pool):
+async def test_a_stored_hash_is_no_secret(svc, dsn, pool):
     issued = await issue(svc)
     digest = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
     assert digest == hashlib.sha256(text_of(issued).encode()).digest()
-    for form in (digest.hex(), f"asv_{digest.hex()[:49]}", f"\\x{digest.hex()}"):
-        await refused(svc, form)
+    forms = (
+        digest.hex(),
+        digest.hex().upper(),
+        f"asv_{digest.hex()[:49]}",
+        f"\\x{digest.hex()}",
+        base64.b64encode(digest).decode(),
+        base64.urlsafe_b64encode(digest).decode().rstrip("="),
+        digest.decode("latin-1"),
+    )
+    async with asyncsvc.connect(dsn, settings=Settings(accept_foreign_tokens=True)) as lenient:
+        for form in forms:
+            await refused(svc, form)
+            await refused(lenient, form)
+    with pytest.raises(InvalidInput, match=r"^secret: must be text$"):
+        await svc.tokens.verify(digest)
 
 
 async def test_a_kind_never_passes_as_another(svc):
