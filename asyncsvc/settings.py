@@ -12,6 +12,7 @@ from asyncsvc.errors import Unavailable
 from asyncsvc.inputs import Input
 
 _LEAST_PEPPER: Final = 32
+_LONGEST: Final = 10**9  # some thirty years: what is added to or taken from the server's clock
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -83,7 +84,7 @@ class Settings(Input):
     `migrate` then turns that on. See docs/guarantees.md, also for what it costs."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """What new API tokens begin with, before an underscore."""
-    touch_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 60.0
+    touch_interval: Annotated[float, Field(ge=0, le=_LONGEST, allow_inf_nan=False)] | None = 60.0
     """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""
     token_peppers: Annotated[Peppers, Field(max_length=3)] = Field({})
     """Up to 3 secrets of 32 bytes or more, by version, that hash tokens beside their own. Kept
@@ -98,7 +99,7 @@ class Settings(Input):
     accept_foreign_tokens: bool = False
     """Whether to ask the database about secrets that are not of our format, as imported ones
     are: whatever visible ASCII of up to 255 characters a caller presents."""
-    token_overlap: Seconds = 30 * 86_400.0
+    token_overlap: Annotated[Seconds, Field(le=_LONGEST)] = 30 * 86_400.0
     """The most seconds that a rotated token may stay good beside its successor."""
     on_query: QueryHook | None = None
     """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""

@@ -205,6 +205,18 @@ async def test_the_interval_is_a_setting(dsn, mark):
         assert await last_used(svc, issued) is None
 
 
+@pytest.mark.parametrize("field", ["touch_interval", "token_overlap"])
+async def test_the_longest_times_are_those_that_the_server_can_reckon_with(dsn, field):
+    with pytest.raises(InvalidInput, match=f"^{field}: "):
+        Settings(**{field: 1e9 + 1})
+    async with asyncsvc.connect(dsn, settings=Settings(**{field: 1e9})) as svc:
+        issued = await issue(svc)
+        for _ in range(2):
+            await svc.tokens.verify(issued.secret)
+        await rotated(svc, issued, overlap=timedelta(days=1))
+        await svc.tokens.verify(issued.secret)
+
+
 async def test_a_stamp_is_due_again_after_the_interval(dsn, pool):
     async with asyncsvc.connect(dsn) as svc:
         issued = await issue(svc)
