@@ -166,8 +166,9 @@ class APITokenService(CommonService):
         another kind, which only the log tells apart; InsufficientScope when the token lacks one of
         `scopes`. One round trip on the unique index of hashes, none for what is not shaped like a
         secret of ours. It fails closed: Unavailable when the database does not answer. Inside a
-        transaction of a stricter isolation than READ COMMITTED pass `touch=False`: there the stamp
-        of another session is a conflict.
+        long transaction of yours pass `touch=False`: its stamp keeps the row's lock to the end, and
+        a revocation waits for that; and under a stricter isolation than READ COMMITTED the stamp of
+        another session is a conflict.
         """
         token = await self._look_up(secret, kind=kind, touch=touch)
         if token is None or token.status not in _GOOD:
