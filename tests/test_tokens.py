@@ -20,6 +20,7 @@ from asyncsvc import (
     NotFound,
     Settings,
     TokenPatch,
+    credentials,
     paging,
     sqlfiles,
 )
@@ -27,6 +28,7 @@ from asyncsvc import (
 MINE = " AND datname = current_database() AND pid <> pg_backend_pid()"
 NOW = datetime.now(UTC)
 
+IMPORTED = credentials.new_secret("other")
 PEPPER = b"pepper, 32 random bytes or more."
 
 
@@ -368,6 +370,28 @@ async def test_tokens_are_listed_by_page_newest_first(svc):
     assert seen == ids[::-1]
 
 
+async def test_what_is_created_meanwhile_does_not_disturb_a_list(svc, dsn):
+    before = {(await issue(svc)).token.id for _ in range(20)}
+    ended = asyncio.Event()
+
+    async def disturb(other):
+        while not ended.is_set():
+            await issue(other)
+
+    async with asyncsvc.connect(dsn) as other:
+        disturbing = [asyncio.create_task(disturb(other)) for _ in range(3)]
+        seen, after = [], None
+        while True:
+            page = await svc.tokens.get_list("acme", after=after, limit=3)
+            seen += [token.id for token in page.items]
+            if (after := page.next) is None:
+                break
+        ended.set()
+        await asyncio.gather(*disturbing)
+    assert len(set(seen)) == len(seen)
+    assert before <= set(seen)
+
+
 async def test_tokens_are_listed_by_kind_and_dialog(svc):
     plain, beta = await issue(svc), await issue(svc, kind="beta", dialog_id="d")
 
@@ -616,12 +640,29 @@ async def test_whatever_is_done_to_a_token_is_noted_with_whom(svc):
     assert of_one[0].at == issued.token.created_at
 
 
-async def test_what_is_rolled_back_is_not_noted(svc):
+@pytest.mark.parametrize(
+    ("action", "work"),
+    [
+        ("create", lambda tokens, _: tokens.create("acme", name="x")),
+        ("import", lambda tokens, _: tokens.load([{"secret": IMPORTED}], tenant_id="acme")),
+        ("update", lambda tokens, id_: tokens.update_by_id(id_, {"name": "x"}, tenant_id="acme")),
+        ("create", lambda tokens, id_: tokens.rotate(id_, tenant_id="acme")),
+        ("revoke", lambda tokens, id_: tokens.revoke(id_, tenant_id="acme")),
+        ("revoke", lambda tokens, id_: tokens.revoke_family(id_, tenant_id="acme")),
+        ("revoke", lambda tokens, _: tokens.revoke_all("acme")),
+        ("delete", lambda tokens, _: tokens.delete_by_tenant_id("acme")),
+    ],
+)
+async def test_what_is_rolled_back_is_not_noted(svc, action, work):
+    issued = await issue(svc)
+    before = (await svc.tokens.audit("acme")).items
     with pytest.raises(ZeroDivisionError):
         async with svc.transaction() as tx:
-            await issue(tx)
+            await work(tx.tokens, issued.token.id)
+            assert action in [event.action for event in (await tx.tokens.audit("acme")).items[:2]]
             raise ZeroDivisionError
-    assert (await svc.tokens.audit("acme")).items == []
+    assert (await svc.tokens.audit("acme")).items == before
+    assert (await svc.tokens.get_list("acme")).items == [issued.token]
 
 
 async def test_the_audit_is_read_page_by_page(svc):
