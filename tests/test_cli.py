@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -324,6 +325,23 @@ async def test_tokens_in_a_terminal(dsn, svc, columns):
     assert asked.code == 0, asked.screen
     assert "The token's secret" in asked.screen
     assert secret not in asked.written
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize("lost", ["full", "closed", "left"])
+def test_a_secret_that_nobody_got_is_told(run, dsn, lost, form):
+    command = shlex.join([*PROGRAM, "tokens", "create", "--tenant=t", "--name=n", *form])
+    redirected = {"full": ">/dev/full", "closed": ">&-", "left": "| true; exit ${PIPESTATUS[0]}"}
+    finished = subprocess.run(
+        ["bash", "-c", f"{command} {redirected[lost]}"],
+        env=environment(ASYNCSVC_DSN=dsn), capture_output=True, text=True, timeout=SECONDS,
+        check=False,
+    )  # fmt: skip
+    (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
+    assert finished.returncode == (141 if lost == "left" else 1)
+    assert f"Nobody has the secret of token {token['id']}, which is good" in finished.stderr
+    assert not SECRET.search(finished.stdout + finished.stderr)
 
 
 def test_a_token_is_rotated_and_its_family_ended(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,14 +134,29 @@ async def _create(dsn: str | None, wish: _Wish, *, as_json: bool) -> None:
 def _print_issued(issued: IssuedToken, local: tzinfo, *, as_json: bool) -> None:
     """Print the secret alone to stdout, and what is to be said of it to stderr."""
     token, secret = issued.token, issued.secret.get_secret_value()
+    try:
+        if as_json:
+            print_json({"token": token, "secret": secret})
+        else:
+            print(secret)  # noqa: T201 - alone, and never wrapped
+        _flush_stdout()
+    except OSError:
+        lost = f"Nobody has the secret of token {token.id}, which is good: revoke it."
+        messages().print(Text(lost))
+        raise
     if as_json:
-        print_json({"token": token, "secret": secret})
         return
-    print(secret)  # noqa: T201 - alone, and never wrapped
     ends = when(token.expires_at, local) if token.expires_at else "it is revoked"
     messages().print(
         Text(f"Token {token.id} is good until {ends}. Nobody can read its secret again.")
     )
+
+
+def _flush_stdout() -> None:
+    """Have it written now. Raises OSError where it cannot be: it is full, closed, or none."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    sys.stdout.flush()
 
 
 @tokens.command("list")
