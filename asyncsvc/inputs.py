@@ -65,4 +65,6 @@ class Input(BaseModel):
         except ValidationError as error:
             if info.context is not None:  # the method's own check names the whole path
                 raise
-            raise invalid_input(error) from None
+            refused = invalid_input(error)
+        # Outside of the handler: pydantic's error, which holds the values, is not to be behind it.
+        raise refused

@@ -14,7 +14,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretBytes, SecretStr
+from pydantic import SecretBytes, SecretStr, ValidationError
 
 import asyncsvc
 from asyncsvc import (
@@ -479,6 +479,18 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
     hashes = [peppered(pepper, text).hex()[:16] for text in kept for pepper in (FIRST, SECOND)]
     assert not [text for text in seen if any(needle in text for needle in needles)]
     assert not [hash for hash in hashes if hash in logged]
+
+
+@pytest.mark.parametrize("field", ["secret", "name"])
+def test_a_record_made_by_hand_does_not_show_its_secret(field):
+    secret = credentials.new_secret("asv")
+    wrong = {"secret": secret, field: [secret]}
+    with pytest.raises(InvalidInput, match=f"^{field}: ") as caught:
+        TokenRecord(**wrong)
+    assert caught.value.__context__ is None  # pydantic's error has what it was given
+    with pytest.raises(ValidationError) as raw:
+        TokenRecord.model_validate(wrong, context=Settings())
+    assert secret[8:16] not in str(raw.value) + repr(raw.value)
 
 
 def variables(error):
