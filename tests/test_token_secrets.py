@@ -493,6 +493,18 @@ def test_a_record_made_by_hand_does_not_show_its_secret(field):
     assert secret[8:16] not in str(raw.value) + repr(raw.value)
 
 
+async def test_a_wrong_call_does_not_keep_what_it_was_given(svc):
+    secret = credentials.new_secret("asv")
+    for call in (
+        svc.tokens.verify([secret]),
+        svc.tokens.verify(secret, kind="nonsense"),
+        svc.tokens.create("acme", name=[secret]),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            await call
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
 def variables(error):
     """All that a log can tell of an error which prints the variables of the library's frames."""
     while error is not None:
