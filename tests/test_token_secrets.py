@@ -447,6 +447,8 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
 
     for call in (
         svc.tokens.verify(secret),
+        svc.tokens.verify(secret[:-1]),
+        svc.tokens.verify(f"{secret} "),
         svc.tokens.verify(secret, scopes=["admin"]),
         svc.tokens.verify(secret, kind="nonsense"),
         svc.tokens.verify(secret, nonsense=1),

@@ -160,8 +160,10 @@ async def test_a_stored_hash_is_no_secret(svc, dsn, pool):
 async def test_a_kind_never_passes_as_another(svc):
     api, beta = await issue(svc), await issue(svc, kind="beta")
     assert (await svc.tokens.verify(beta.secret, kind="beta")).kind == "beta"
-    await refused(svc, api.secret, kind="beta")
-    await refused(svc, beta.secret)
+    for touch in (True, False):
+        await refused(svc, api.secret, kind="beta", touch=touch)
+        await refused(svc, beta.secret, touch=touch)
+    assert await last_used(svc, api) is None
     assert await svc.tokens.used(beta.secret)
 
 
@@ -290,34 +292,62 @@ async def test_a_replica_can_answer_without_the_stamp(svc, dsn):
     ],
 )
 async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, status):
-    issued = await issue(svc)
-    digest = f"'\\x{hashlib.sha256(text_of(issued).encode()).hexdigest()}'::bytea"
-    literals = {
-        "touch_interval": "'1 minute'",
-        "token_hash": digest,
-        "pepper_version": "0",
-    }
-    reading = sqlfiles.load("api_token/verify_readonly").bind((), {"token_hash": digest})
-    stamping = sqlfiles.load("api_token/verify").bind((), literals)
-    # The clock of a statement is that of the message it came in: here it stands still.
+    digest = f"'\\x{hashlib.sha256(b'').hexdigest()}'::bytea"
+    hashes = {"token_hash": digest}
+    stamp = {"touch_interval": "interval '1 minute'", "pepper_version": "0::smallint"}
+    successor = {"successor_id": "'new'", "hint": "''", "token_hash": "sha256('new')"}
+    end = {"overlap": "interval '0'", "keep_expiry": "true", "expires_at": "NULL", "actor": "NULL"}
+    is_good = status in {"active", "retiring"}
+    for name, literals, told in (
+        ("verify_readonly", hashes, status),
+        ("verify", hashes | stamp, status),
+        ("get_by_id", {}, status),
+        ("rotate", stamp | successor | end, "active" if status == "active" else None),
+    ):
+        issued = await issue(svc)
+        whose = {"tenant_id": "'acme'", "id": f"'{issued.token.id}'"}
+        assert await at_one_instant(
+            pool,
+            f"UPDATE asyncsvc.api_token SET token_hash = {digest},"
+            f" {column} = statement_timestamp() + interval '{later}' WHERE id = {whose['id']}",
+            name, {k: v for k, v in (literals | whose).items() if k in wanted_by(name)},
+        ) == told, name  # fmt: skip
+        if name == "verify":
+            assert (await last_used(svc, issued) is not None) == is_good
+        await svc.tokens.delete_by_tenant_id("acme")
+
+
+def wanted_by(name):
+    return sqlfiles.load(f"api_token/{name}").required
+
+
+async def at_one_instant(pool, change, name, literals):
+    """The status that a statement tells right after a change, while the server's clock stands."""
+    query = sqlfiles.load(f"api_token/{name}").bind((), literals)
+    text = re.sub(r"\$(\d+)", lambda match: str(query.arguments[int(match[1]) - 1]), query.text)
+    # The clock of a statement is that of the message it came in, for all that a block does.
     async with pool.acquire() as connection:
         await connection.execute(
-            f"UPDATE asyncsvc.api_token SET {column} = statement_timestamp() + '{later}'::interval;"
-            f" PREPARE reading AS {reading.text}; PREPARE stamping AS {stamping.text};"
-            f" CREATE TEMPORARY TABLE answer AS EXECUTE reading ({digest});"
-            f" EXECUTE stamping ({', '.join(map(str, stamping.arguments))})"
+            f"CREATE TEMPORARY TABLE answer (status text); DO $do$ DECLARE told record; BEGIN"
+            f" {change}; EXECUTE $sql${text}$sql$ INTO told;"
+            f" INSERT INTO answer VALUES (told.status); END $do$"
         )
-        assert await connection.fetchval("SELECT status FROM answer") == status
-    assert (await last_used(svc, issued) is not None) == (status in {"active", "retiring"})
+        told = await connection.fetchval("SELECT status FROM answer")
+        await connection.execute("DROP TABLE answer")
+    return told
 
 
-async def test_a_token_expires_inside_a_long_transaction(svc):
+@pytest.mark.parametrize("touch", [True, False])
+async def test_a_token_ends_inside_a_long_transaction(svc, touch):
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
-    issued = await issue(svc, expires_at=soon)
+    expiring, retiring = await issue(svc, expires_at=soon), await issue(svc)
+    await rotated(svc, retiring, overlap=timedelta(seconds=0.5))
     async with svc.transaction() as tx:
-        assert await tx.tokens.verify(issued.secret)
+        for issued in (expiring, retiring):
+            assert await tx.tokens.verify(issued.secret, touch=touch)
         await asyncio.sleep(0.7)
-        await refused(tx, issued.secret)
+        for issued in (expiring, retiring):
+            await refused(tx, issued.secret, touch=touch)
 
 
 async def test_a_revocation_is_seen_by_another_pool_at_once(svc, dsn):
