@@ -13,9 +13,11 @@ from asyncsvc.inputs import Input
 
 _LEAST_PEPPER: Final = 32
 _LONGEST: Final = 10**9  # some thirty years: what is added to or taken from the server's clock
+_LONGEST_BOUND: Final = (2**31 - 1) // 1_000  # the server counts milliseconds in 32 bits
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ServerSeconds = Annotated[float, Field(ge=0.001, le=_LONGEST_BOUND)]  # to the server 0 is no bound
 
 
 def _long_enough(pepper: SecretBytes) -> SecretBytes:
@@ -64,16 +66,16 @@ class Settings(Input):
     statement_timeout: Seconds = 30.0
     """Seconds to wait for a statement; twice as long where the network swallows everything, since
     the cancellation is waited for too."""
-    lock_timeout: Seconds = 10.0
+    lock_timeout: ServerSeconds = 10.0
     """Seconds to wait for a row that another transaction holds, in a pool of `connect`'s own. The
     pool of an application, and one behind a pooler, has what the server's role or database says."""
-    idle_transaction_timeout: Seconds = 60.0
+    idle_transaction_timeout: ServerSeconds = 60.0
     """Seconds until the server ends a transaction that does nothing, with its locks: its client may
     be gone. It holds where `lock_timeout` does."""
     retry_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     """Seconds in which a read, a `verify` or a keyed append whose connection was lost, or that lost
     a race, is begun again, after growing pauses; 0 never. Nothing within a transaction is."""
-    key_lifetime: Seconds = 7 * 86_400.0
+    key_lifetime: Annotated[Seconds, Field(le=_LONGEST)] = 7 * 86_400.0
     """Seconds for which an idempotency key is remembered at least, until `maintain` forgets it."""
     pgbouncer: bool = False
     """Whether `connect` speaks to PgBouncer, or its like, that pools transactions: the pool then

@@ -729,7 +729,7 @@ def test_a_database_is_needed_and_must_answer(run, arguments):
         (["stats", "--tenant=t", "--from=0002-01-01", "--interval=hour"], "within 10000 buckets"),
         (
             ["purge", "30x", "--tenant=t"],
-            "'30x' is neither an age, as 90d, nor a date, as 2026-01-31",
+            "'30x' is neither an age, as 90d, nor a date",
         ),
         (["purge", "30d", "--tenant=t", "--tz=Mars/Olympus"], "tz: is not a time zone"),
         (["tokens", "revoke", "x", "--tenant=t"], "no such token"),

@@ -246,6 +246,16 @@ async def test_a_row_that_is_held_too_long_is_not_waited_for_any_longer(dsn, poo
         await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
 
 
+@pytest.mark.parametrize("bound", ["lock_timeout", "idle_transaction_timeout"])
+async def test_the_server_takes_the_shortest_and_the_longest_bound(dsn, bound):
+    for seconds in (0.001, (2**31 - 1) // 1_000):
+        async with asyncsvc.connect(dsn, settings=Settings(**{bound: seconds})) as svc:
+            await listed(svc)
+    for seconds in (0, 0.0005, 2**31 // 1_000 + 1):
+        with pytest.raises(InvalidInput, match=bound):
+            Settings(**{bound: seconds})
+
+
 async def test_a_transaction_that_does_nothing_is_ended_with_its_locks(dsn, pool):
     settings = Settings(idle_transaction_timeout=0.2)
     async with asyncsvc.connect(dsn, settings=settings) as svc:

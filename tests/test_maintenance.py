@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import DatabaseError, MaintenanceReport, Settings, maintenance
+from asyncsvc import DatabaseError, InvalidInput, MaintenanceReport, Settings, maintenance
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 DAY = 86_400.0
@@ -120,6 +120,15 @@ async def test_it_reads_the_old_keys_by_their_index(svc, pool):
     plan = await svc.explain("append_key/find_old", values={"lifetime": "P7D", "limit": "100"})
     assert "append_key_created_idx" in "\n".join(plan.lines)
     assert "Seq Scan" not in "\n".join(plan.lines)
+
+
+@pytest.mark.parametrize("lifetime", [1e-6, 1e9])
+async def test_the_shortest_and_the_longest_memory(dsn, svc, pool, lifetime):
+    await remember(svc, pool, [8])
+    async with asyncsvc.connect(dsn, settings=Settings(key_lifetime=lifetime)) as extreme:
+        assert (await extreme.maintain()).append_keys == (lifetime < 1)
+    with pytest.raises(InvalidInput, match="key_lifetime"):
+        Settings(key_lifetime=1e9 + 1)
 
 
 async def test_it_is_no_work_for_a_restricted_role(pool):
