@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import inspect
 import json
 import pickle
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,11 +11,10 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
+from calls import ATTRIBUTE, GOOD, arguments, call, public_methods
 
 import asyncsvc
 from asyncsvc import (
-    API4ConversationService,
-    APITokenService,
     ConversationPatch,
     InvalidInput,
     Message,
@@ -26,7 +24,6 @@ from asyncsvc import (
     TokenPatch,
     Turn,
 )
-from asyncsvc.credentials import new_secret
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -179,116 +176,6 @@ BAD = {
     "version_title": TEXT,
 }
 
-GOOD = {
-    API4ConversationService: {
-        "create": {
-            "dialog_id": "d",
-            "id": "new",
-            "user_id": "u",
-            "exp_user_id": "e",
-            "name": "n",
-            "source": "s",
-            "dsl": {},
-            "version_title": "v",
-            "metadata": {},
-            "created_at": datetime.now(UTC),
-        },
-        "create_many": {"conversations": [{"dialog_id": "d"}]},
-        "get_list": {
-            "dialog_id": "d",
-            "page_number": 1,
-            "items_per_page": 10,
-            "orderby": "create_time",
-            "desc": True,
-            "id": "a",
-            "user_id": "u",
-            "include_dsl": True,
-            "keywords": "k",
-            "from_date": "2026-01-01",
-            "to_date": "2026-12-31",
-            "exp_user_id": "e",
-            "after": None,
-            "total": "exact",
-            "include_messages": False,
-            "tz": "UTC",
-        },
-        "get_by_id": {"id": "a", "include_dsl": True, "include_messages": True},
-        "get_by_ids": {"ids": ["a"], "include_dsl": True, "include_messages": True},
-        "get_names": {"dialog_id": "d", "exp_user_id": "e", "limit": 5},
-        "messages": {"id": "a", "after_seq": 1, "before_seq": 9, "last": None, "limit": 5},
-        "append_message": {
-            "id": "a",
-            "turn": TURN,
-            "idempotency_key": "k",
-            "expected_seq": None,
-        },
-        "update_by_id": {"id": "a", "patch": {"name": "n"}},
-        "update_many_by_id": {"patches": {"a": {"name": "n"}}},
-        "set_feedback": {"id": "a", "seq": 1, "thumb": 1},
-        "update_message": {"id": "a", "seq": 1, "patch": {"content": "c"}},
-        "delete_message": {"id": "a", "seq": 1},
-        "pop_message": {"id": "a"},
-        "clear_messages": {"id": "a"},
-        "delete_by_id": {"id": "a"},
-        "delete_by_ids": {"ids": ["a"]},
-        "delete_by_dialog_ids": {"dialog_ids": ["d"]},
-        "delete_by_user": {"user_id": "u", "on_batch": None},
-        "purge": {
-            "older_than": timedelta(days=1),
-            "dialog_id": "d",
-            "by": "create_time",
-            "dry_run": False,
-            "tz": "UTC",
-            "on_batch": None,
-        },
-        "load": {
-            "records": [{"id": "a", "dialog_id": "d", "messages": []}],
-            "on_refused": None,
-        },
-        "stats": {
-            "from_date": "2026-01-01",
-            "to_date": "2026-12-31",
-            "source": None,
-            "by": "activity",
-            "interval": "day",
-            "dialog_id": "d",
-            "token_id": "k",
-            "tz": "UTC",
-            "fill": True,
-        },
-    },
-    APITokenService: {
-        "create": {
-            "name": "n",
-            "scopes": ["read"],
-            "dialog_id": "d",
-            "source": "s",
-            "kind": "api",
-            "metadata": {},
-            "expires_at": None,
-            "actor": "me",
-        },
-        "load": {"records": [{"secret": new_secret("asv")}], "actor": None, "on_refused": None},
-        "verify": {"secret": "s", "kind": "api", "scopes": ["read"], "touch": True},
-        "used": {"secret": "s"},
-        "get_list": {"kind": "api", "dialog_id": "d", "after": None, "limit": 5},
-        "get_by_id": {"id": "a"},
-        "update_by_id": {"id": "a", "patch": {"name": "n"}, "actor": "me"},
-        "rotate": {"id": "a", "overlap": timedelta(days=1), "expires_at": None, "actor": "me"},
-        "revoke": {"id": "a", "reason": "leaked", "actor": "me"},
-        "revoke_family": {"id": "a", "reason": "leaked", "actor": "me"},
-        "revoke_all": {
-            "kind": "api",
-            "dialog_id": "d",
-            "unused_since": None,
-            "keep": ["a"],
-            "reason": "leaked",
-            "actor": "me",
-        },
-        "delete_by_tenant_id": {"actor": "me"},
-        "audit": {"token_id": "a", "after": None, "limit": 5},
-    },
-}
 # What is optional there takes None, which elsewhere is refused.
 TAKES_NONE = {
     ("create", "id"),
@@ -301,23 +188,6 @@ TAKES_NONE = {
     ("revoke_all", "dialog_id"),
     ("stats", "token_id"),
 }
-ATTRIBUTE = {API4ConversationService: "conversations", APITokenService: "tokens"}
-
-
-def public_methods(service: type) -> dict[str, inspect.Signature]:
-    return {
-        name: inspect.signature(method)
-        for name, method in inspect.getmembers(service, inspect.iscoroutinefunction)
-        if not name.startswith("_")
-    }
-
-
-def arguments(service: type, method: str) -> dict[str, object]:
-    given = dict(GOOD[service][method])
-    if "tenant_id" in public_methods(service)[method].parameters:
-        given["tenant_id"] = "acme"
-    return given
-
 
 CASES = [
     pytest.param(service, method, parameter, id=f"{ATTRIBUTE[service]}.{method}-{parameter}")
@@ -344,7 +214,7 @@ async def nowhere():
 async def test_every_call_of_the_table_is_good(service, svc):
     for method in GOOD[service]:
         with contextlib.suppress(asyncsvc.NotFound, asyncsvc.InvalidToken):
-            await getattr(getattr(svc, ATTRIBUTE[service]), method)(**arguments(service, method))
+            await call(svc, service, method, **arguments(service, method))
 
 
 STATE = """
@@ -371,8 +241,7 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
         for service, methods in GOOD.items():
             for method in methods:
                 with contextlib.suppress(asyncsvc.AsyncSvcError):
-                    call = getattr(getattr(svc, ATTRIBUTE[service]), method)
-                    await call(**arguments(service, method))
+                    await call(svc, service, method, **arguments(service, method))
                 assert await state() == before, method
         with contextlib.suppress(ZeroDivisionError):
             async with svc.transaction() as tx:
@@ -385,22 +254,19 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
 @pytest.mark.parametrize("service", GOOD)
 async def test_a_good_call_does_ask_the_database(service, nowhere):
     for method in GOOD[service]:
-        given = arguments(service, method)
-        if "secret" not in given:
-            with pytest.raises(asyncsvc.Unavailable):
-                await getattr(getattr(nowhere, ATTRIBUTE[service]), method)(**given)
+        with pytest.raises(asyncsvc.Unavailable):
+            await call(nowhere, service, method, **arguments(service, method))
 
 
 @pytest.mark.parametrize(("service", "method", "parameter"), CASES)
 async def test_each_parameter_refuses_what_is_wrong_before_any_sql(
     service, method, parameter, nowhere
 ):
-    call = getattr(getattr(nowhere, ATTRIBUTE[service]), method)
     for value in BAD[parameter]:
         if value is None and (method, parameter) in TAKES_NONE:
             continue
         with pytest.raises(InvalidInput) as caught:
-            await call(**arguments(service, method) | {parameter: value})
+            await call(nowhere, service, method, **arguments(service, method) | {parameter: value})
         assert caught.value.field.split(".")[0] == parameter, value
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
@@ -496,14 +362,14 @@ def test_an_input_that_is_built_wrong_says_so_in_our_own_error(wrong):
 
 async def test_a_wrong_call_is_pythons_own_error(nowhere):
     svc = nowhere
-    for call in (
+    for wrong in (
         lambda: svc.conversations.get_list("d"),
         lambda: svc.conversations.get_list("d", "acme", nonsense=1),
         lambda: svc.conversations.get_by_id("a", "acme"),
         lambda: svc.tokens.create(name="n"),
     ):
         with pytest.raises(TypeError):
-            await call()
+            await wrong()
 
 
 async def test_a_cursor_of_another_query_is_refused(svc):
