@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import APIToken
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from asyncsvc.executor import Row
 
 _OLDER_HASHES: Final = 3
+
+
+class Ended(NamedTuple):
+    """How many tokens a statement found, and how many it ended: it may have waited for one."""
+
+    found: int
+    ended: int
 
 
 class APITokenRepository(Repository):
@@ -193,12 +200,12 @@ class APITokenRepository(Repository):
 
     async def revoke_family(
         self, *, tenant_id: str, id: str, reason: str | None, actor: str | None
-    ) -> tuple[int, int]:
-        """End a token and its kin; return how many they are, and how many of them ended."""
+    ) -> tuple[int, Ended]:
+        """End a token and its kin; return how many they are, and what was ended."""
         (row,) = await self._rows(
             "revoke_family", tenant_id=tenant_id, id=id, reason=reason, actor=actor
         )
-        return row["members"], row["revoked"]
+        return row["members"], Ended(row["found"], row["revoked"])
 
     async def revoke_all(
         self,
@@ -211,8 +218,8 @@ class APITokenRepository(Repository):
         keep: Sequence[str],
         reason: str | None,
         actor: str | None,
-    ) -> int:
-        """End tokens of a tenant; return how many."""
+    ) -> Ended:
+        """End tokens of a tenant."""
         (row,) = await self._rows(
             "revoke_all",
             *flags,
@@ -224,11 +231,12 @@ class APITokenRepository(Repository):
             reason=reason,
             actor=actor,
         )
-        return int(row["revoked"])
+        return Ended(row["found"], row["revoked"])
 
-    async def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None) -> int:
-        """Delete a tenant's tokens; return how many there were."""
-        return await self._count("delete_by_tenant_id", tenant_id=tenant_id, actor=actor)
+    async def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None) -> Ended:
+        """Delete a tenant's tokens."""
+        deleted = await self._count("delete_by_tenant_id", tenant_id=tenant_id, actor=actor)
+        return Ended(deleted, deleted)
 
 
 def _hashes(hashes: Sequence[bytes]) -> dict[str, bytes]:

@@ -52,6 +52,7 @@ from asyncsvc.models import (
     TokenRecords,
 )
 from asyncsvc.repositories import APITokenRepository, TokenAuditRepository
+from asyncsvc.repositories.api_token import Ended
 from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
 from asyncsvc.services.token_loading import TokenLoad
 from asyncsvc.validation import validated
@@ -145,8 +146,8 @@ class APITokenService(CommonService):
         has, or a token of another kind, raises AlreadyExists. With `on_refused` either is handed to
         that, with the record's place from 0 on, and the rest goes in.
 
-        A round trip for every 1,000 records, each a transaction of its own unless the caller has
-        one. It locks the new rows.
+        One round trip for every 1,000 records, each a transaction of its own unless the caller has
+        a transaction. It locks the new rows.
         """
         return await TokenLoad(self._tokens, self._settings, tenant_id, actor, on_refused).run(
             records
@@ -183,7 +184,7 @@ class APITokenService(CommonService):
     async def used(self, secret: Secret) -> bool:
         """Mark a token of any kind as used, as `verify` does, and say whether it is good now.
 
-        One round trip.
+        One round trip, none for what is not shaped like a secret of ours.
         """
         token = await self._look_up(secret, kind=UNSET, touch=True)
         return token is not None and token.status in _GOOD
@@ -292,7 +293,8 @@ class APITokenService(CommonService):
         A token that is revoked already keeps the instant and the reason of the first time. Its row
         stays, and so does its successor.
 
-        Raises NotFound. One round trip, two for a token that is revoked already; locks the row.
+        Raises NotFound. One round trip, two when it raises or the token is revoked already; locks
+        the row.
         """
         token = await self._tokens.revoke(
             tenant_id=tenant_id, id=id, reason=reason, actor=actor
@@ -307,20 +309,23 @@ class APITokenService(CommonService):
 
         It leaves none, also when one of them is being rotated at this moment.
 
-        Raises NotFound. Two round trips, one more for each such rotation; locks the rows.
+        Raises NotFound. Two round trips, one when there is nothing to end, one more for each such
+        rotation; locks the rows.
         """
-        members, ended = await self._tokens.revoke_family(
-            tenant_id=tenant_id, id=id, reason=reason, actor=actor
-        )
-        if not members:
-            raise NotFound("no such token")
-        more = ended
-        while more:
-            _, more = await self._tokens.revoke_family(
+        is_there = False
+
+        async def revoke() -> Ended:
+            nonlocal is_there
+            members, ended = await self._tokens.revoke_family(
                 tenant_id=tenant_id, id=id, reason=reason, actor=actor
             )
-            ended += more
-        return ended
+            is_there = is_there or members > 0
+            return ended
+
+        total = await _until_none(revoke)
+        if not is_there:
+            raise NotFound("no such token")
+        return total
 
     @validated
     async def revoke_all(
@@ -339,7 +344,8 @@ class APITokenService(CommonService):
         `unused_since` takes those that were neither used nor issued since then. It returns how many
         it ended, and leaves none, also when one of them is being rotated at this moment.
 
-        Two round trips, one more where tokens came meanwhile; locks the rows.
+        Two round trips, one when there is nothing to end, one more where tokens came meanwhile;
+        locks the rows.
         """
         return await _until_none(
             lambda: self._tokens.revoke_all(
@@ -358,7 +364,8 @@ class APITokenService(CommonService):
     async def delete_by_tenant_id(self, tenant_id: Id, *, actor: Actor | None = None) -> int:
         """Delete all tokens of a tenant, as when it leaves; return how many there were.
 
-        The audit stays. Two round trips, one more where tokens came meanwhile; locks the rows.
+        The audit stays. Two round trips, one when nothing is there, one more where tokens came
+        meanwhile; locks the rows.
         """
         return await _until_none(
             lambda: self._tokens.delete_by_tenant_id(tenant_id=tenant_id, actor=actor)
@@ -440,10 +447,11 @@ class APITokenService(CommonService):
         )
 
 
-async def _until_none(work: Callable[[], Awaitable[int]]) -> int:
-    """Do it until nothing is left that came after its statement had begun; return the sum."""
-    total = count = await work()
-    while count:
-        count = await work()
-        total += count
+async def _until_none(work: Callable[[], Awaitable[Ended]]) -> int:
+    """Do it until it finds nothing that came after its statement had begun; return the sum."""
+    total, found_any = 0, True
+    while found_any:
+        found, ended = await work()
+        total += ended
+        found_any = found > 0
     return total

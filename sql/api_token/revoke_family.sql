@@ -1,7 +1,8 @@
 -- Revokes a token, all that it was rotated from and all that were rotated from it, from this
--- instant on, and notes each in the audit. It returns how many tokens the family has, and how many
--- of them this ended: none of the first when the tenant has no token of this id. As for
--- api_token/revoke_all, a rotation at this moment has a successor that this cannot see.
+-- instant on, and notes each in the audit. It returns how many tokens the family has, how many of
+-- them were not over, and how many of these it ended: none of the first when the tenant has no token
+-- of this id. As for api_token/revoke_all, a rotation at this moment has a successor that this cannot
+-- see, and may have ended the token that it waited for.
 --
 -- A link leads to one token at most: LIMIT 1 has the server follow it by its index, whatever it
 -- thinks of the tenant's size.
@@ -33,6 +34,12 @@ WITH RECURSIVE older AS (
             WHERE t.tenant_id = :tenant_id
               AND t.rotated_from = n.id
             LIMIT 1) AS t
+), found AS (
+    SELECT t.id
+      FROM asyncsvc.api_token AS t
+     WHERE t.tenant_id = :tenant_id
+       AND t.id = ANY (ARRAY(SELECT n.id FROM newer AS n))
+       AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
 ), revoked AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
@@ -48,4 +55,5 @@ WITH RECURSIVE older AS (
       FROM revoked AS t
 )
 SELECT (SELECT count(*) FROM newer) AS members,
+       (SELECT count(*) FROM found) AS found,
        (SELECT count(*) FROM revoked) AS revoked
