@@ -117,8 +117,8 @@ class Executor(abc.ABC):
         """Copy rows into a table of the schema, all or nothing; return how many.
 
         `data` is in the text format of COPY, whose values no codec of the connection touches.
-        `name` is for the hook. Two round trips. Raises DatabaseError under row-level security,
-        where PostgreSQL has no COPY.
+        `name` is for the hook. One round trip: the data follow at once. Raises DatabaseError under
+        row-level security, where PostgreSQL has no COPY.
         """
         if self._settings.rls:
             raise DatabaseError(

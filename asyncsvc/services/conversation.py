@@ -546,9 +546,9 @@ class API4ConversationService(CommonService):
         messages and keys. Statistics by creation follow, since they count what exists.
 
         In batches of some 500 conversations or 10,000 messages, one round trip and (outside
-        `transaction`) one commit each, until nothing of the person is found; `on_batch` gets the
-        receipt so far. When it fails half-way, what was deleted stays deleted, and calling again
-        goes on. Each batch locks its rows.
+        `transaction`) one commit each, and one more to see that nothing of the person is left;
+        `on_batch` gets the receipt so far. When it fails half-way, what was deleted stays deleted,
+        and calling again goes on. Each batch locks its rows.
         """
         receipt = None
         while True:
@@ -589,8 +589,9 @@ class API4ConversationService(CommonService):
         instant itself, before which; `by` says whether since the last update or the creation.
         `dry_run` counts and deletes nothing.
 
-        In batches of at most 500 conversations and some 10,000 messages, two round trips and
-        (outside `transaction`) one commit each; `on_batch` gets the report so far. When it fails
+        In batches of at most 500 conversations and some 10,000 messages, two round trips (one in a
+        dry run) and (outside `transaction`) one commit each, one more to find no other, and one
+        before for the clock where an age is given; `on_batch` gets the report so far. When it fails
         half-way, what was deleted stays deleted, and calling again goes on. It waits for no lock:
         what somebody else holds is skipped, and a conversation that is written to meanwhile stays.
         It reads the tenant's, or the dialog's, part of one index once.
@@ -647,9 +648,9 @@ class API4ConversationService(CommonService):
         the beginning to the end comes exactly once.
 
         Raises InvalidInput at the first step. One round trip a page, of at most 500 conversations,
-        some 10,000 messages and 8 MiB, or one conversation; no locks, and no connection is held
-        between pages. It costs what it returns: the primary key serves a tenant, the index by
-        creation a dialog, that by user a user.
+        some 10,000 messages and 8 MiB, or one conversation, and one more to find no other; no
+        locks, and no connection is held between pages. It costs what it returns: the primary key
+        serves a tenant, the index by creation a dialog, that by user a user.
         """
         last = None
         while page := await self._export_page(
@@ -694,8 +695,9 @@ class API4ConversationService(CommonService):
         With `on_refused` either is handed to that, with the record's place from 0 on, and the rest
         goes in. Nobody's clock but the server's fills in what a record does not say.
 
-        In batches of some 5,000 messages, each a transaction of its own (a savepoint within the
-        caller's) of five round trips, messages by COPY. It locks the new rows. It holds one batch
+        In batches of some 5,000 messages, each a transaction of its own of five round trips (a
+        savepoint within the caller's, of four), messages by COPY; one more round trip for a batch
+        of which a part was there. It locks the new rows. It holds one batch
         in memory, or one conversation where that is larger.
         """
         return await Load(self._executor, self._settings, tenant_id, on_refused).run(records)

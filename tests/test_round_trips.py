@@ -1,0 +1,316 @@
+"""Each public method makes as many round trips as its docstring says, counted on the wire.
+
+The pool is the library's own and warm: its statements are prepared.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+from calls import METHODS, RECORD, TURN, arguments, call, furnish, method_name
+from wire import Wire
+
+import asyncsvc
+from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, AsyncSvcError
+
+NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+NUMBER = re.compile(rf"\b({'|'.join(NUMBERS)})\b", re.IGNORECASE)
+PLAIN = re.compile(rf"\b(?:{'|'.join(NUMBERS)}) round trips?\b", re.IGNORECASE)
+
+
+@dataclass
+class World:
+    """Where a case happens: a tenant of its own, seen over the wire and past it."""
+
+    svc: AsyncSvc
+    past_it: AsyncSvc
+    wire: Wire
+    tenant: str
+    made: dict[type, dict[str, object]]
+
+    def before(self, text: str, act: Callable[[], Awaitable[object]], *, first: int = 1) -> None:
+        """Have something else happen before each statement with this text, from the n-th on."""
+        seen = 0
+
+        async def watch(statement: str) -> None:
+            nonlocal seen
+            if text in statement:
+                seen += 1
+                if seen >= first:
+                    await act()
+
+        self.wire.before = watch
+
+
+Case = Callable[[World], Awaitable[Callable[[], Awaitable[object]]]]
+"""Prepares what it needs, uncounted, and returns the call that is counted."""
+
+
+# ------------------------------------------------------------------ the cases of docstrings
+
+
+def by_the_table(service: type, method: str, **others: object) -> Case:
+    async def case(world):
+        given = arguments(service, method, world.tenant, world.made[service]) | others
+        return lambda: call(world.svc, service, method, **given)
+
+    return case
+
+
+def append(*, repeated: bool = False, **options: object) -> Case:
+    async def case(world):
+        given = {"id": "a", "turn": TURN, "tenant_id": world.tenant} | options
+        if repeated:
+            await world.svc.conversations.append_message(**given)
+        return lambda: world.svc.conversations.append_message(**given)
+
+    return case
+
+
+async def append_in_a_race(world):
+    """It comes and goes: away when it is appended to, there when that is to be explained."""
+    at = {"tenant_id": world.tenant}
+
+    async def watch(text):
+        if "/append_message " in text:
+            await world.past_it.conversations.delete_by_id("a", **at)
+        elif "/explain_append " in text:
+            await world.past_it.conversations.create(dialog_id="d", id="a", **at)
+
+    world.wire.before = watch
+    return lambda: world.svc.conversations.append_message("a", TURN, **at)
+
+
+async def delete_two_batches(world):
+    for number in range(2):
+        await world.svc.conversations.create_many(
+            [{"dialog_id": "many", "id": f"{number}-{each}"} for each in range(501)],
+            tenant_id=world.tenant,
+        )
+    return lambda: world.svc.conversations.delete_by_dialog_ids(["many"], tenant_id=world.tenant)
+
+
+def loading(*, there: tuple[str, ...], given: tuple[str, ...]) -> Case:
+    async def case(world):
+        await world.svc.conversations.load(records(there), tenant_id=world.tenant)
+        return lambda: world.svc.conversations.load(records(given), tenant_id=world.tenant)
+
+    return case
+
+
+async def load_in_a_transaction(world):
+    stack = contextlib.AsyncExitStack()
+    tx = await stack.enter_async_context(world.svc.transaction())
+
+    async def load():
+        await tx.conversations.load(records(["x"]), tenant_id=world.tenant)
+        world.counted = world.wire.round_trips  # the COMMIT is the caller's
+        await stack.aclose()
+
+    return load
+
+
+def records(ids):
+    return [RECORD | {"id": id} for id in ids]
+
+
+def after(first: str, then: str) -> Case:
+    """A method of the tokens, after another."""
+
+    async def case(world):
+        made = world.made[APITokenService]
+        await call(world.svc, APITokenService, first, **table(APITokenService, first, world, made))
+        given = table(APITokenService, then, world, made)
+        return lambda: call(world.svc, APITokenService, then, **given)
+
+    return case
+
+
+def table(service, method, world, made):
+    return arguments(service, method, world.tenant, made)
+
+
+def while_tokens_come(method: str) -> Case:
+    async def case(world):
+        come = [1]
+
+        async def issue():
+            if come:
+                come.pop()
+                await world.past_it.tokens.create(world.tenant, name="late")
+
+        world.before(f"/{method} ", issue, first=2)
+        return lambda: call(world.svc, APITokenService, method, tenant_id=world.tenant)
+
+    return case
+
+
+async def revoke_a_family_that_grows(world):
+    """The rotation is done, not committed, when the family is read: its successor is not seen."""
+    id = world.made[APITokenService]["id"]
+
+    async def revoke():
+        async with world.past_it.transaction() as tx:
+            await tx.tokens.rotate(id, tenant_id=world.tenant)
+            revoking = asyncio.create_task(
+                world.svc.tokens.revoke_family(id, tenant_id=world.tenant)
+            )
+            await until_blocked(world.past_it)
+        await revoking
+
+    return revoke
+
+
+async def until_blocked(svc):
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(20):
+        while not await svc._pool.fetchval(query):
+            await asyncio.sleep(0.01)
+
+
+def conversations(method: str, **others: object) -> Case:
+    return by_the_table(API4ConversationService, method, **others)
+
+
+def tokens(method: str, **others: object) -> Case:
+    return by_the_table(APITokenService, method, **others)
+
+
+# What a docstring says beside its one number: the phrases, whose numbers add up, and their case.
+VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
+    (API4ConversationService, "append_message"): [
+        (("One round trip",), append()),
+        (("One round trip",), append(idempotency_key="k")),
+        (("two when it raises or replays",), append(idempotency_key="k", repeated=True)),
+        (("two when it raises or replays",), append(id="absent")),
+        (("two when it raises or replays",), append(expected_seq=1)),
+        (("at most six in a race",), append_in_a_race),
+    ],
+    (API4ConversationService, "delete_by_dialog_ids"): [
+        (("one round trip",), conversations("delete_by_dialog_ids")),
+        (("one round trip",) * 2, delete_two_batches),
+    ],
+    (API4ConversationService, "delete_by_user"): [
+        (("one round trip", "one more to see"), conversations("delete_by_user")),
+        (("one more to see",), conversations("delete_by_user", user_id="absent")),
+    ],
+    (API4ConversationService, "purge"): [
+        (("two round trips", "one more to find", "one before"), conversations("purge")),
+        (
+            ("one in a dry run", "one more to find", "one before"),
+            conversations("purge", dry_run=True),
+        ),
+        (
+            ("two round trips", "one more to find"),
+            conversations("purge", older_than="2026-02-01"),
+        ),
+        (("one more to find",), conversations("purge", older_than="2020-01-01")),
+    ],
+    (API4ConversationService, "export"): [
+        (("One round trip a page", "one more to find"), conversations("export")),
+        (("one more to find",), conversations("export", dialog_id="absent")),
+    ],
+    (API4ConversationService, "load"): [
+        (("five round trips",), loading(there=(), given=("x", "y"))),
+        (("five round trips",), loading(there=("x", "y"), given=("x", "y"))),
+        (("five round trips", "one more round trip"), loading(there=("x",), given=("x", "y"))),
+        (("of four",), load_in_a_transaction),
+    ],
+    (APITokenService, "verify"): [
+        (("One round trip",), tokens("verify")),
+        (("One round trip",), tokens("verify", touch=False)),
+        (("none for what is not shaped",), tokens("verify", secret="s")),
+    ],
+    (APITokenService, "used"): [
+        (("One round trip",), tokens("used")),
+        (("none for what is not shaped",), tokens("used", secret="s")),
+    ],
+    (APITokenService, "rotate"): [
+        (("One round trip",), tokens("rotate")),
+        (("two when it raises",), tokens("rotate", id="absent")),
+        (("two when it raises",), after("revoke", "rotate")),
+    ],
+    (APITokenService, "revoke"): [
+        (("One round trip",), tokens("revoke")),
+        (("two when it raises or the token is revoked",), tokens("revoke", id="absent")),
+        (("two when it raises or the token is revoked",), after("revoke", "revoke")),
+    ],
+    (APITokenService, "revoke_family"): [
+        (("Two round trips",), tokens("revoke_family")),
+        (("one when there is nothing to end",), tokens("revoke_family", id="absent")),
+        (("one when there is nothing to end",), after("revoke", "revoke_family")),
+        (("Two round trips", "one more for each such"), revoke_a_family_that_grows),
+    ],
+    (APITokenService, "revoke_all"): [
+        (("Two round trips",), tokens("revoke_all", dialog_id="d")),
+        (("one when there is nothing to end",), tokens("revoke_all", dialog_id="absent")),
+        (("Two round trips", "one more where tokens"), while_tokens_come("revoke_all")),
+    ],
+    (APITokenService, "delete_by_tenant_id"): [
+        (("Two round trips",), tokens("delete_by_tenant_id")),
+        (("one when nothing is there",), after("delete_by_tenant_id", "delete_by_tenant_id")),
+        (("Two round trips", "one more where tokens"), while_tokens_come("delete_by_tenant_id")),
+    ],
+}
+
+
+def docstring(service: type, method: str) -> str:
+    return " ".join(getattr(service, method).__doc__.split())
+
+
+def cases(service: type, method: str) -> list[tuple[tuple[str, ...], Case]]:
+    """The cases of a method; of one that does not vary, what it says and the call of the table."""
+    plain = PLAIN.search(docstring(service, method))
+    said = plain[0] if plain else "nothing of round trips"
+    return VARIES.get((service, method), [((said,), by_the_table(service, method))])
+
+
+CASES = [
+    pytest.param(
+        service, method, phrases, case, id=f"{method_name(service)}.{method}-{' + '.join(phrases)}"
+    )
+    for service, method in METHODS
+    for phrases, case in cases(service, method)
+]
+
+
+@pytest.mark.parametrize(("service", "method", "phrases", "case"), CASES)
+async def test_a_method_makes_the_round_trips_that_its_docstring_states(
+    service, method, phrases, case, dsn, svc
+):
+    stated = docstring(service, method)
+    assert [phrase for phrase in phrases if phrase not in stated] == []
+    async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, max_size=1) as over_it:
+        for tenant in ("warm", "counted"):
+            made = await furnish(svc, tenant)
+            world = World(over_it, svc, wire, tenant, made)
+            counted = await round_trips(world, case)
+    assert counted == sum(NUMBERS[NUMBER.search(phrase)[0].lower()] for phrase in phrases)
+
+
+async def round_trips(world: World, case: Case) -> int:
+    counted_call = await case(world)
+    begun, world.counted = world.wire.round_trips, None
+    with contextlib.suppress(AsyncSvcError):
+        await counted_call()
+    world.wire.before = None
+    return (world.counted or world.wire.round_trips) - begun
+
+
+@pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
+def test_each_number_of_round_trips_in_a_docstring_has_a_case(service, method):
+    sentences = [part for part in docstring(service, method).split(". ") if "round trip" in part]
+    assert sentences, "the docstring does not say how many round trips it makes"
+    said = {number.lower() for number in NUMBER.findall(" ".join(sentences))}
+    tested = {
+        NUMBER.search(phrase)[0].lower()
+        for phrases, _ in cases(service, method)
+        for phrase in phrases
+    }
+    assert said == tested
