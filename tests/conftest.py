@@ -5,6 +5,7 @@ and each test that asks for `dsn` (or `svc`, or `pool`) gets a copy of its own, 
 tens of milliseconds. After the test the copy is held against `sql/invariants.sql` and dropped.
 """
 
+import contextlib
 import itertools
 import pathlib
 import secrets
@@ -93,11 +94,11 @@ async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
     await drop_database(server_dsn, name)
 
 
-@pytest_asyncio.fixture
-async def database_factory(
+@contextlib.asynccontextmanager
+async def databases(
     server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
 ) -> AsyncIterator[DatabaseFactory]:
-    """Databases of this test: copies of the template, or empty ones with `migrated=False`."""
+    """Databases that are held against the invariants, and dropped, when the block is left."""
     names: list[str] = []
 
     async def create(*, migrated: bool = True) -> str:
@@ -113,6 +114,27 @@ async def database_factory(
     if broken:
         message = "\n".join(["the test left rows that contradict each other:", *broken])
         pytest.fail(message, pytrace=False)
+
+
+@pytest_asyncio.fixture
+async def database_factory(
+    server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
+) -> AsyncIterator[DatabaseFactory]:
+    """Databases of this test: copies of the template, or empty ones with `migrated=False`."""
+    async with databases(server_dsn, database_prefix, template, numbers) as create:
+        yield create
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_dsns(
+    server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
+) -> AsyncIterator[tuple[str, str]]:
+    """Two migrated databases for all tests of a module, each of which has tenants of its own.
+
+    A database costs a hundred times what a call does: these are for tests of every call.
+    """
+    async with databases(server_dsn, database_prefix, template, numbers) as create:
+        yield await create(), await create()
 
 
 @pytest.fixture(scope="session")

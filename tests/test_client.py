@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import socket
 import time
-import urllib.parse
 
 import asyncpg
 import pytest
+from wire import Wire
 
 import asyncsvc
 from asyncsvc import (
@@ -348,52 +348,15 @@ async def test_a_lost_transaction_reports_the_loss_and_frees_its_connection(dsn,
         assert await listed(svc) == []
 
 
-class Wire:
-    """A TCP connection to the server that can go silent, without being closed."""
-
-    def __init__(self, dsn):
-        self.target = urllib.parse.urlsplit(dsn)
-        self.speaks = asyncio.Event()
-        self.speaks.set()
-        self.pumps = set()
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
-        port = self.server.sockets[0].getsockname()[1]
-        login = self.target.netloc.rpartition("@")[0]
-        self.dsn = self.target._replace(netloc=f"{login}@127.0.0.1:{port}").geturl()
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
-        for pump in self.pumps:
-            pump.cancel()
-        await asyncio.wait(self.pumps)
-
-    async def accept(self, reader, writer):
-        there, back = await asyncio.open_connection(self.target.hostname, self.target.port)
-        for source, sink in ((reader, back), (there, writer)):
-            self.pumps.add(asyncio.create_task(self.pump(source, sink)))
-
-    async def pump(self, source, sink):
-        with contextlib.suppress(OSError):
-            try:
-                while data := await source.read(65536):
-                    await self.speaks.wait()
-                    sink.write(data)
-            finally:
-                sink.close()
-
-
 async def test_a_cancellation_stays_one_when_the_network_is_gone(dsn):
     settings = Settings(acquire_timeout=0.5, statement_timeout=20)
     async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as svc:
         await make(svc, "a")
-        wire.speaks.clear()
+        wire.silence()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await make(svc, "b")
-        wire.speaks.set()
+        wire.heal()
 
 
 async def test_a_commit_that_is_not_answered_is_bounded_on_a_borrowed_pool(dsn):
@@ -403,18 +366,18 @@ async def test_a_commit_that_is_not_answered_is_bounded_on_a_borrowed_pool(dsn):
         with pytest.raises(StatementTimeout):
             async with asyncio.timeout(20), svc.transaction() as tx:
                 await make(tx, "a")
-                wire.speaks.clear()
-        wire.speaks.set()
+                wire.silence()
+        wire.heal()
 
 
 async def test_a_begin_that_is_not_answered_is_bounded_on_a_borrowed_pool(dsn):
     settings = Settings(acquire_timeout=0.5, statement_timeout=0.5)
     async with Wire(dsn) as wire, asyncpg.create_pool(wire.dsn, min_size=1) as pool:
-        wire.speaks.clear()
+        wire.silence()
         with pytest.raises(StatementTimeout):
             async with asyncio.timeout(10), AsyncSvc(pool, settings=settings).transaction():
                 pass
-        wire.speaks.set()
+        wire.heal()
 
 
 async def test_an_error_stays_itself_when_the_network_is_gone(dsn):
@@ -423,9 +386,9 @@ async def test_an_error_stays_itself_when_the_network_is_gone(dsn):
         with pytest.raises(ZeroDivisionError):
             async with asyncio.timeout(20), svc.transaction() as tx:
                 await make(tx, "a")
-                wire.speaks.clear()
+                wire.silence()
                 raise ZeroDivisionError
-        wire.speaks.set()
+        wire.heal()
 
 
 async def test_a_cancelled_transaction_is_rolled_back(dsn):

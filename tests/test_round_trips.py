@@ -282,14 +282,19 @@ CASES = [
 
 @pytest.mark.parametrize(("service", "method", "phrases", "case"), CASES)
 async def test_a_method_makes_the_round_trips_that_its_docstring_states(
-    service, method, phrases, case, dsn, svc
+    service, method, phrases, case, shared_dsns, numbers
 ):
     stated = docstring(service, method)
     assert [phrase for phrase in phrases if phrase not in stated] == []
-    async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, max_size=1) as over_it:
-        for tenant in ("warm", "counted"):
-            made = await furnish(svc, tenant)
-            world = World(over_it, svc, wire, tenant, made)
+    dsn, _ = shared_dsns
+    async with (
+        Wire(dsn) as wire,
+        asyncsvc.connect(wire.dsn, max_size=1) as over_it,
+        asyncsvc.connect(dsn) as svc,
+    ):
+        for _ in ("warm", "counted"):
+            tenant = f"t{next(numbers)}"
+            world = World(over_it, svc, wire, tenant, await furnish(svc, tenant))
             counted = await round_trips(world, case)
     assert counted == sum(NUMBERS[NUMBER.search(phrase)[0].lower()] for phrase in phrases)
 

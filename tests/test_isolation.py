@@ -1,0 +1,346 @@
+"""No tenant sees or changes what is another's, and no text of a caller becomes SQL.
+
+The first is asked of every public method with the ids of another tenant: nothing must tell that
+they exist. The second is asked of every piece of text that a public method takes, however deep it
+lies, by reading on the wire what the server was sent.
+"""
+
+import contextlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from asyncpg import introspection
+from calls import (
+    CONVERSATION,
+    CONVERSATION_PATCH,
+    MESSAGE,
+    MESSAGE_PATCH,
+    METHODS,
+    RECORD,
+    TOKEN_PATCH,
+    TOKEN_RECORD,
+    TURN,
+    arguments,
+    call,
+    furnish,
+    method_name,
+    public_methods,
+)
+from wire import Wire
+
+import asyncsvc
+from asyncsvc import APITokenService, AsyncSvcError, Settings, sqlfiles
+from asyncsvc.models import (
+    ConversationPatch,
+    ConversationRecord,
+    Message,
+    MessagePatch,
+    MessageRecord,
+    NewConversation,
+    TokenPatch,
+    TokenRecord,
+    Turn,
+)
+
+# ------------------------------------------------------------------------ another tenant
+
+OF_NO_TENANT = {(APITokenService, "verify"), (APITokenService, "used")}
+OF_A_TENANT = [each for each in METHODS if each not in OF_NO_TENANT]
+# What no two calls have in common: instants, new ids, and the hints of secrets.
+PASSING = re.compile(
+    r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|TokenEvent\(id=\d+"
+)
+TABLES = """
+    SELECT c.table_name
+      FROM information_schema.columns AS c
+     WHERE c.table_schema = 'asyncsvc'
+       AND c.column_name = 'tenant_id'
+"""
+
+
+def test_only_a_secret_names_no_tenant():
+    without = {
+        each for each in METHODS if "tenant_id" not in public_methods(each[0])[each[1]].parameters
+    }
+    assert without == OF_NO_TENANT
+
+
+@pytest.mark.parametrize("own", ["nothing", "the same ids"])
+@pytest.mark.parametrize(("service", "method"), OF_A_TENANT, ids=method_name)
+async def test_anothers_ids_are_as_ids_that_do_not_exist(service, method, own, shared_dsns):
+    with_theirs, without = shared_dsns
+    mine, theirs = (f"{who} {method_name(service)} {method} {own}" for who in ("mine", "theirs"))
+    async with asyncsvc.connect(with_theirs) as svc, asyncsvc.connect(without) as alone:
+        made = await furnish(svc, theirs)
+        if own == "the same ids":
+            await furnish(svc, mine)
+            await furnish(alone, mine)
+        before = await rows_of(theirs, svc)
+        for given in variants(service, method, mine, made[service]):
+            there = await outcome(svc, service, method, given)
+            assert there == await outcome(alone, service, method, given)
+        assert await rows_of(theirs, svc) == before
+        assert len(before) >= 4
+
+
+def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
+    """The call of the table with another's ids; and as much as it can be asked for."""
+    given = arguments(service, method, tenant, made)
+    yield given
+    if method in {"get_list", "audit", "export", "revoke_all"}:
+        yield {name: given[name] for name in ("tenant_id", "dialog_id") if name in given}
+        yield {name: given[name] for name in ("tenant_id", "token_id", "kind") if name in given}
+    if method == "stats":
+        yield given | {"by": "created", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
+        yield given | {"token_id": "t", "source": asyncsvc.ANY}
+    if method == "purge":
+        yield given | {"older_than": timedelta(microseconds=1), "dialog_id": asyncsvc.ANY}
+
+
+async def outcome(svc, service, method, given) -> str:
+    """What a caller gets, without what passes."""
+    try:
+        got = await call(svc, service, method, **given)
+    except (AsyncSvcError, TypeError) as error:
+        got = error
+    return PASSING.sub("...", repr(got))
+
+
+async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
+    """Every row of a tenant in every table of the schema that has any."""
+    tables = [row["table_name"] for row in await svc._pool.fetch(TABLES)]
+    rows = {
+        table: await svc._pool.fetch(
+            f"SELECT t::text AS row FROM asyncsvc.{table} AS t WHERE t.tenant_id = $1 ORDER BY 1",
+            tenant_id,
+        )
+        for table in tables
+    }
+    return {table: [row["row"] for row in found] for table, found in rows.items() if found}
+
+
+async def test_a_cursor_of_another_tenant_is_refused(svc):
+    for tenant in ("theirs", "acme"):
+        for number in range(2):
+            await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=str(number))
+            await svc.tokens.create(tenant, name=str(number))
+    for tokens, page in (
+        (False, await svc.conversations.get_list("d", "theirs", items_per_page=1)),
+        (True, await svc.tokens.get_list("theirs", limit=1)),
+        (True, await svc.tokens.audit("theirs", limit=1)),
+    ):
+        with pytest.raises(asyncsvc.InvalidInput, match="after"):
+            if tokens:
+                await svc.tokens.get_list("acme", after=page.next)
+            else:
+                await svc.conversations.get_list("d", "acme", after=page.next)
+
+
+# ------------------------------------------------------------------------------ injection
+
+HOSTILE = [
+    "'; DROP TABLE asyncsvc.message; --",
+    "' OR '1'='1",
+    "'' || pg_sleep(9) || ''",
+    '"; DROP SCHEMA asyncsvc CASCADE; --',
+    "\\'; SELECT 1; --",
+    "\\",
+    "\\N",
+    "\\.",
+    "$1 $2 $$ $x$",
+    ":tenant_id :name ::text",
+    "%s %(x)s %% {0} {}",
+    "-- /* */ --? tenant_id",
+    "a\tb\nc\r\n;",
+    "_%\\_\\%",
+    "ʼ；＇ DROP \u202e\u200b\u2028",
+    "Ａ‘’“”\u00a0\ufeff",
+    "x" * 5_000,
+]
+OTHERS_THAN_FILES = [
+    r"BEGIN;",
+    r"BEGIN ISOLATION LEVEL READ COMMITTED;",
+    r"COMMIT;",
+    r"ROLLBACK;",
+    r"(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) __asyncpg_savepoint_\w+__;",
+    r'COPY "asyncsvc"\."message"\(("\w+"(, )?)+\) FROM STDIN *',
+]
+# How asyncpg, once a connection, looks up a type that it does not know: the text is its own.
+OF_THE_DRIVER = {
+    " ".join(text.split())
+    for text in (
+        introspection.INTRO_LOOKUP_TYPES,
+        "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new",
+        "SELECT set_config('jit', $1, false)",
+    )
+}
+NOT_OF_SERVICES = ("migration/", "server/")
+
+
+def places(value: object, path: tuple = ()) -> Iterator[tuple]:
+    """The paths to every text in the arguments of a call; of a mapping's keys too."""
+    if isinstance(value, str):
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from places(item, (*path, key))
+            if path:
+                yield (*path, key, "its key")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from places(item, (*path, index))
+
+
+INPUTS = {
+    Message: MESSAGE,
+    Turn: TURN,
+    NewConversation: CONVERSATION,
+    ConversationPatch: CONVERSATION_PATCH,
+    MessagePatch: MESSAGE_PATCH,
+    MessageRecord: RECORD["messages"][0],
+    ConversationRecord: RECORD,
+    TokenPatch: TOKEN_PATCH,
+    TokenRecord: TOKEN_RECORD,
+}
+
+
+def with_text(value: object, path: tuple, text: str) -> object:
+    """The same arguments with this text in one place."""
+    if not path:
+        return text
+    head, *rest = path
+    if isinstance(value, list):
+        return [
+            with_text(item, tuple(rest), text) if index == head else item
+            for index, item in enumerate(value)
+        ]
+    if rest == ["its key"]:
+        return {text if key == head else key: item for key, item in value.items()}
+    return value | {head: with_text(value[head], tuple(rest), text)}
+
+
+def test_the_table_fills_every_field_of_every_input():
+    for model, example in INPUTS.items():
+        assert example.keys() == model.model_fields.keys(), model
+
+
+def is_of_a_file(text: str) -> str | None:
+    """The name of the file of which this text is a variant, letter by letter."""
+    match = re.match(r"/\* asyncsvc (\w+/\w+) \*/\n", text)
+    if match is None or match[1] not in sqlfiles.names():
+        return None
+    statement = sqlfiles.load(match[1])
+    sent = set(re.sub(r"\$\d+", "%s", text).split("\n"))
+    kept = [line for line in statement._lines if line.text.replace("%%", "%") in sent]
+    present = frozenset[str]().union(*(line.marks for line in kept))
+    values = dict.fromkeys((statement.optional & present) | statement.required)
+    with contextlib.suppress(TypeError):
+        if statement.bind(present & statement.flags, values).text == text:
+            return statement.name
+    return None
+
+
+def is_listed(text: str) -> bool:
+    return " ".join(text.split()) in OF_THE_DRIVER or any(
+        re.fullmatch(pattern, text) for pattern in OTHERS_THAN_FILES
+    )
+
+
+async def test_what_is_sent_is_the_sql_files_whatever_a_caller_writes(dsn):
+    settings = Settings(accept_foreign_tokens=True)
+    names = set()
+    async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as over_it:
+        for service, method in METHODS:
+            tenant = f"{method_name(service)}.{method}"
+            made = (await furnish(over_it, tenant))[service]
+            given = arguments(service, method, tenant, made)
+            for path in places(given):
+                for text in HOSTILE:
+                    with contextlib.suppress(AsyncSvcError):
+                        await call(over_it, service, method, **with_text(given, path, text))
+        await also(over_it)
+        for text in set(wire.statements):
+            name = is_of_a_file(text)
+            assert name or is_listed(text), text
+            names.add(name)
+    files = {name for name in sqlfiles.names() if not name.startswith(NOT_OF_SERVICES)}
+    assert names - {None} == files | {"server/clock"}
+
+
+async def also(svc):
+    """What the calls of the table do not send."""
+    text = HOSTILE[0]
+    await svc.conversations.create(tenant_id=text, dialog_id=text, id=text, source=text)
+    await svc.conversations.append_message(text, TURN, tenant_id=text)
+    await svc.conversations.stats(text, "2026-01-01", "2026-12-31", text, dialog_id=text)
+    secret = (await svc.tokens.create(text, name=text)).secret
+    await svc.tokens.verify(secret, touch=False)
+    async with svc.transaction() as tx:
+        await tx.conversations.load([RECORD | {"id": text}], tenant_id=text, on_refused=print)
+        with contextlib.suppress(ZeroDivisionError):
+            async with tx.transaction():
+                raise ZeroDivisionError
+
+
+def test_a_text_that_is_no_variant_is_noticed():
+    statement = sqlfiles.load("conversation/get_by_ids")
+    text = statement.bind((), dict.fromkeys(statement.required)).text
+    assert is_of_a_file(text) == "conversation/get_by_ids"
+    assert is_of_a_file(text + " ") is None
+    assert is_of_a_file(text.replace("$1", "'x'")) is None
+    assert not is_listed("COMMIT; DROP TABLE x")
+    paths = list(places({"turn": TURN}))
+    assert ("turn", "messages", 0, "payload", "id") in paths
+    assert ("turn", "messages", 0, "payload", "id", "its key") in paths
+
+
+@pytest.fixture
+async def everybody(shared_dsns):
+    async with asyncsvc.connect(shared_dsns[0]) as svc:
+        yield svc
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_text_comes_back_as_it_was(text, everybody):
+    svc = everybody
+    key = text[:120]  # as long as an id may be
+    json = {"k": text, text: [text]}
+    label = {"source": key, "version_title": key, "metadata": json, "dsl": json}
+    made = await svc.conversations.create(
+        tenant_id=key, dialog_id=key, id=key, user_id=key, exp_user_id=key, name=key, **label
+    )
+    turn = {"messages": [{"role": "user", "content": text, "payload": json, "reference": json}]}
+    turn |= {"errors": text, "token_id": key}
+    await svc.conversations.append_message(key, turn, tenant_id=key, idempotency_key=key)
+    record = {"id": f"{key}+", "dialog_id": key, "messages": turn["messages"], **label}
+    await svc.conversations.load([record], tenant_id=key)
+    assert made.dsl == json
+    for id in (key, f"{key}+"):
+        got = await svc.conversations.get_by_id(id, tenant_id=key, include_messages=True)
+        assert (got.tenant_id, got.id, got.dialog_id, got.source) == (key, id, key, key)
+        assert (got.version_title, got.metadata, got.dsl) == (key, json, json)
+        (message,) = got.messages
+        assert message.content == unicodedata.normalize("NFC", text)
+        assert (message.payload, message.reference) == (json, json)
+    got = await svc.conversations.get_by_id(key, tenant_id=key)
+    assert (got.user_id, got.exp_user_id, got.errors) == (key, key, text)
+    assert got.name == unicodedata.normalize("NFC", key)
+    assert key in {item.id for item in (await svc.conversations.get_list(key, key)).items}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_text_of_a_token_comes_back_as_it_was(text, everybody):
+    svc = everybody
+    key, json = text[:60], {"k": text, text: [text]}
+    issued = await svc.tokens.create(
+        key, name=key, scopes=[key], dialog_id=key, source=key, metadata=json, actor=key
+    )
+    await svc.tokens.revoke(issued.token.id, tenant_id=key, reason=key, actor=key)
+    token = await svc.tokens.get_by_id(issued.token.id, tenant_id=key)
+    assert (token.name, list(token.scopes)) == (unicodedata.normalize("NFC", key), [key])
+    assert (token.dialog_id, token.source, token.metadata) == (key, key, json)
+    assert token.revoked_reason == key
+    assert {event.actor for event in (await svc.tokens.audit(key)).items} == {key}
