@@ -177,7 +177,7 @@ OF_THE_DRIVER = {
         "SELECT set_config('jit', $1, false)",
     )
 }
-NOT_OF_SERVICES = ("migration/", "server/")
+NOT_OF_SERVICES = ("append_key/", "migration/", "row_security/", "server/")
 
 
 def places(value: object, path: tuple = ()) -> Iterator[tuple]:
