@@ -25,8 +25,7 @@ from typing import Self
 # for asyncpg sends what is to be copied right behind its COPY; a password; Terminate.
 WAITS = b"QSH"
 ENDS_REQUEST = WAITS + b"cfpX"
-# What ends an answer: ReadyForQuery, CopyInResponse, and each step of the authentication.
-ENDS_REPLY = b"ZGR"
+READY_FOR_QUERY = b"Z"
 CODES_WITHOUT_STARTUP = {80877103, 80877104}  # may we talk TLS, or GSSAPI? we may not
 
 
@@ -86,6 +85,8 @@ class Wire:
         """The text of every statement that was sent to be parsed or run, in order."""
         self.round_trips = 0
         """How often a client sent something and then waited for the server."""
+        self.faults = 0
+        """How many there were."""
         self.before: Callable[[str], Awaitable[object]] | None = None
         """Called with the text of each statement before it is passed on, so that a test can have
         something else happen between two statements of one call."""
@@ -150,6 +151,11 @@ class Wire:
     # -------------------------------------------------------------------- what links ask
 
     def fault_for(self, request: Request) -> Fault | None:
+        fault = self._fault_for(request)
+        self.faults += fault is not None
+        return fault
+
+    def _fault_for(self, request: Request) -> Fault | None:
         for strike in self._strikes:
             if strike.meets(request):
                 strike.hits += 1
@@ -262,7 +268,7 @@ class Link:
         if fault is Fault.STALL_REQUEST:
             self.flows.clear()
             await self._pass()
-        else:
+        elif fault is not None:
             self._fate = fault  # what becomes of the answer
         self._count(request)
         self._to_server.write(request.data)
@@ -309,7 +315,7 @@ class Link:
                 await self._to_client.drain()
                 continue
             held += message
-            if kind in ENDS_REPLY:
+            if kind == READY_FOR_QUERY:
                 await self._meet(self._fate, held)
                 self._fate, held = None, b""
 
