@@ -9,12 +9,19 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import asyncpg
 import pytest
 from calls import METHODS, RECORD, TURN, arguments, call, furnish, method_name
 from wire import Wire
 
 import asyncsvc
-from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, AsyncSvcError
+from asyncsvc import (
+    API4ConversationService,
+    APITokenService,
+    AsyncSvc,
+    AsyncSvcError,
+    Settings,
+)
 
 NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 NUMBER = re.compile(rf"\b({'|'.join(NUMBERS)})\b", re.IGNORECASE)
@@ -323,3 +330,60 @@ def test_each_number_of_round_trips_in_a_docstring_has_a_case(service, method):
         for phrase in phrases
     }
     assert said == tested
+
+
+# ------------------------------------------------------------------- what adds to a call
+
+
+@contextlib.asynccontextmanager
+async def counting(dsn: str, **settings: object):
+    """The library on a wire, and how many round trips a warm call makes there."""
+    async with (
+        Wire(dsn) as wire,
+        asyncsvc.connect(wire.dsn, settings=Settings(**settings), max_size=1) as svc,
+    ):
+
+        async def count(act):
+            await act()
+            begun = wire.round_trips
+            await act()
+            return wire.round_trips - begun
+
+        yield wire, svc, count
+
+
+async def list_of(svc):
+    return await svc.conversations.get_list("d", "acme")
+
+
+async def test_a_transaction_adds_two_and_so_does_a_savepoint(shared_dsns):
+    async with counting(shared_dsns[0]) as (_, svc, count):
+
+        async def nested():
+            async with svc.transaction() as tx:
+                await list_of(tx)
+                async with tx.transaction() as inner:
+                    await list_of(inner)
+
+        assert await count(nested) == 2 + 1 + 2 + 1
+
+
+async def test_a_pool_of_the_callers_adds_the_reset_of_its_connection(shared_dsns):
+    assert "a pool of yours adds one" in " ".join(API4ConversationService.__doc__.split())
+    async with (
+        counting(shared_dsns[0]) as (wire, _, count),
+        asyncpg.create_pool(wire.dsn, min_size=1, max_size=1) as pool,
+    ):
+        assert await count(lambda: list_of(AsyncSvc(pool))) == 1 + 1
+
+
+async def test_row_level_security_adds_three(shared_dsns):
+    async with counting(shared_dsns[0], rls=True) as (_, svc, count):
+        assert await count(lambda: list_of(svc)) == 1 + 3
+        secret = (await svc.tokens.create("acme", name="n")).secret
+        assert await count(lambda: svc.tokens.verify(secret)) == 1 + 3
+
+
+async def test_without_prepared_statements_each_is_parsed_first(shared_dsns):
+    async with counting(shared_dsns[0], pgbouncer=True) as (_, svc, count):
+        assert await count(lambda: list_of(svc)) == 1 + 1
