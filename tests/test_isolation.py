@@ -74,7 +74,7 @@ async def test_anothers_ids_are_as_ids_that_do_not_exist(service, method, own, s
     with_theirs, without = shared_dsns
     mine, theirs = (f"{who} {method_name(service)} {method} {own}" for who in ("mine", "theirs"))
     async with asyncsvc.connect(with_theirs) as svc, asyncsvc.connect(without) as alone:
-        made = await furnish(svc, theirs)
+        made = await furnish_another(svc, theirs)
         if own == "the same ids":
             await furnish(svc, mine)
             await furnish(alone, mine)
@@ -89,15 +89,40 @@ async def test_anothers_ids_are_as_ids_that_do_not_exist(service, method, own, s
 def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
     """The call of the table with another's ids; and as much as it can be asked for."""
     given = arguments(service, method, tenant, made)
+    if method == "append_message":
+        yield given | {"idempotency_key": "theirs", "expected_seq": 1}
+    if method == "purge":
+        yield given | {"dry_run": True}
     yield given
+    if method == "load":
+        yield given  # what is there now is compared with what is given
+    if "keywords" in given:
+        wide = {name: given[name] for name in ("tenant_id", "dialog_id")}
+        yield wide | {"keywords": "theirs", "include_messages": True}
+        yield wide | {"include_messages": True}
     if method in {"get_list", "audit", "export", "revoke_all"}:
         yield {name: given[name] for name in ("tenant_id", "dialog_id") if name in given}
         yield {name: given[name] for name in ("tenant_id", "token_id", "kind") if name in given}
+    if method == "append_message":
+        yield given | {"idempotency_key": None}
+    if method == "delete_by_user":
+        yield given | {"user_id": "e"}  # who is named as exp_user_id
     if method == "stats":
         yield given | {"by": "created", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
         yield given | {"token_id": "t", "source": asyncsvc.ANY}
     if method == "purge":
         yield given | {"older_than": timedelta(microseconds=1), "dialog_id": asyncsvc.ANY}
+
+
+async def furnish_another(svc, tenant):
+    """What any tenant has, under the same ids, and more of it than the others."""
+    made = await furnish(svc, tenant)
+    messages = [{"role": "user", "content": "theirs"}]
+    await svc.conversations.append_message(
+        "a", {"messages": messages}, tenant_id=tenant, idempotency_key="theirs"
+    )
+    await svc.conversations.load([RECORD | {"messages": messages}], tenant_id=tenant)
+    return made
 
 
 async def outcome(svc, service, method, given) -> str:
