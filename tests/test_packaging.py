@@ -56,10 +56,12 @@ def test_the_sql_files_are_where_the_package_is():
     assert root in {package / "sql", package.parent / "sql"}
     assert {path.name for path in root.iterdir()} == {
         "api_token",
+        "append_key",
         "conversation",
         "message",
         "migration",
         "migrations",
+        "row_security",
         "server",
         "token_audit",
         "usage",

@@ -5,15 +5,15 @@ import contextlib
 
 import asyncpg
 import pytest
-from test_validation import ATTRIBUTE, GOOD, arguments
+from calls import METHODS, arguments, call, furnish, method_name
 
 import asyncsvc
 from asyncsvc import (
+    API4ConversationService,
     AsyncSvc,
     DatabaseError,
     InvalidToken,
     MigrationError,
-    NotFound,
     Settings,
     doctor,
 )
@@ -65,16 +65,15 @@ async def narrowed(connection, tenant_id):
     await connection.execute("SELECT set_config('asyncsvc.tenant_id', $1, true)", tenant_id)
 
 
-@pytest.mark.parametrize("service", GOOD)
-async def test_every_method_works_as_a_restricted_role(service, restricted):
-    for method in GOOD[service]:
-        call = getattr(getattr(restricted, ATTRIBUTE[service]), method)
-        with contextlib.suppress(NotFound, InvalidToken):
-            if (ATTRIBUTE[service], method) == ("conversations", "load"):
-                with pytest.raises(DatabaseError, match="as the owner"):
-                    await call(**arguments(service, method))
-            else:
-                await call(**arguments(service, method))
+@pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
+async def test_every_method_works_as_a_restricted_role(service, method, restricted):
+    made = await furnish(restricted, "acme")
+    given = arguments(service, method, made=made[service])
+    if (service, method) == (API4ConversationService, "load"):
+        with pytest.raises(DatabaseError, match="as the owner"):
+            await call(restricted, service, method, **given)
+    else:
+        await call(restricted, service, method, **given)
 
 
 async def test_what_it_answers_is_what_the_owner_hears(svc, restricted):
