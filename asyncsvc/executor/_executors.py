@@ -275,10 +275,11 @@ class PoolExecutor(Executor):
             return await self._repeated(query, error)
 
     async def _attempt(self, query: Query) -> list[Row]:
-        if not self._settings.rls:
-            return await super().fetch(query)
-        async with self.transaction() as transaction:
-            return await transaction.fetch(query)
+        if self._settings.rls:
+            async with self.transaction() as transaction:
+                return await transaction.fetch(query)
+        async with self._connection() as connection:
+            return await self._run(connection, query)
 
     async def _repeated(self, query: Query, error: Unavailable) -> list[Row]:
         """Run it again, after longer and longer pauses, until it succeeds or time is up.
