@@ -1,0 +1,104 @@
+"""`python -m benchmarks.reliability`: breaks things, and counts what that did.
+
+It needs the extra `benchmarks`, and `plot` for a plot; it starts a server of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from pydantic import BaseModel
+
+from asyncsvc.cli.drawing import Column, console, plain, table
+from asyncsvc.cli.progress import bar
+from asyncsvc.cli.running import Exit, run
+from benchmarks.reliability import crash as crashing
+
+app = typer.Typer(
+    name="python -m benchmarks.reliability",
+    help="What must hold when things break, shown on a server that is started for it.",
+    epilog="Exit codes: 0 all held; 1 something did not, or could not be done; 2 wrong use;"
+    " 130 Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Json: TypeAlias = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the report here, too.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Of what is random in the load.")]
+
+
+@app.callback()
+def _options() -> None:
+    """Let there be commands, even while there is only one."""
+
+
+@app.command()
+def crash(
+    *,
+    kills: Annotated[int, typer.Option(min=0, help="How often to kill.")] = 20,
+    writers: Annotated[int, typer.Option(min=1, max=64, help="Processes that write.")] = 8,
+    client: Annotated[
+        bool, typer.Option("--client", help="Kill writers, some each time, not the server.")
+    ] = False,
+    seed: Seed = 1,
+    json: Json = None,
+) -> None:
+    """Kill -9 the whole server, or its clients, again and again while writers append under keys.
+
+    It counts what was acknowledged and is not there, what is there twice, and what does not add up.
+    """
+    settings = crashing.Settings(kills=kills, writers=writers, clients=client, seed=seed)
+    run(_crash(settings, json))
+
+
+async def _crash(settings: crashing.Settings, json: Path | None) -> Exit:
+    what = "killing writers" if settings.clients else "killing the server"
+    with bar(what, settings.kills) as shown:
+        report = await crashing.crash(
+            settings, lambda kills, turns: shown.show(f"{kills} kills, {turns:,} turns", kills)
+        )
+    _print({**_done(report), **report.verdict.model_dump()})
+    _write(report, json)
+    return _ended([f"{count} {name}" for name, count in report.verdict.failures.items()])
+
+
+def _done(report: crashing.Report) -> dict[str, object]:
+    """Return what the run did, in the words of its table."""
+    return {
+        "PostgreSQL": report.server["server_version"],
+        "on": ", ".join(name for name, value in report.server.items() if value == "on"),
+        "seconds": report.seconds,
+        "kills": report.settings.kills,
+        "processes killed": report.processes_killed,
+        "most attempts of a start": report.most_start_attempts,
+        "longest outage, s": report.longest_outage,
+        "errors that reached writers": sum(report.repeats.values()),
+        "stored before they were told": report.replayed,
+    }
+
+
+def _print(values: dict[str, object]) -> None:
+    """Print names and values, one a line."""
+    rows = [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in values.items()
+    ]
+    console().print(table([Column("what"), Column("", share=1)], rows))
+
+
+def _ended(failures: list[str]) -> Exit:
+    for failure in failures:
+        typer.echo(f"benchmarks.reliability: {plain(failure)}", err=True)
+    return Exit.FAILED if failures else Exit.DONE
+
+
+def _write(report: BaseModel, file: Path | None) -> None:
+    if file is not None:
+        file.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,122 @@
+"""The processes that write in a crash run, and what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from asyncsvc.cli.running import CommandError
+from benchmarks.reliability.plan import Ack, Order, Plan
+
+_ROOT: Final = Path(__file__).parents[2]
+_START_SECONDS: Final = 150.0
+_STOP_SECONDS: Final = 150.0
+_PAUSE: Final = 0.02
+_SHOWN_SECONDS: Final = 0.2
+
+Show = Callable[[], None]
+"""Is called now and then while one waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    name: str
+    process: asyncio.subprocess.Process
+    listener: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class Writers:
+    """Starts them, hears them, kills and stops them; `log` gets what they say beside their acks."""
+
+    plan: Plan
+    log: Path
+    acks: list[Ack] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """What the server knew them by, all that ever were."""
+    _next: dict[int, int] = field(default_factory=dict)
+    _running: dict[int, _Writer] = field(default_factory=dict)
+
+    @property
+    def are_started(self) -> bool:
+        """Whether there are any yet."""
+        return bool(self.names)
+
+    async def start(self, writer: int) -> None:
+        """Start one, which begins with the first turn that was not acknowledged."""
+        order = Order(plan=self.plan, writer=writer, first=self._next.setdefault(writer, 0))
+        with self.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.reliability.writer", order.model_dump_json()),
+                cwd=_ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the command, which then ends them
+            )
+        self.names.append(order.name)
+        listener = asyncio.create_task(self._listen(process))
+        self._running[writer] = _Writer(order.name, process, listener)
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        async for line in process.stdout:
+            ack = Ack.model_validate_json(line)
+            self.acks.append(ack)
+            self._next[ack.writer] = ack.number + 1
+
+    async def all_heard(self, show: Show) -> None:
+        """Wait until each has been told of one turn more, and so is in the midst of the next."""
+        before = dict(self._next)
+        give_up = time.monotonic() + _START_SECONDS
+        while any(self._next[writer] == before[writer] for writer in self._running):
+            if time.monotonic() > give_up:
+                raise CommandError(f"a writer was told nothing for {_START_SECONDS:g} s")
+            await self.wait(_PAUSE, show)
+
+    async def wait(self, seconds: float, show: Show) -> None:
+        """Let them write. Raises CommandError when one of them ended by itself."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _SHOWN_SECONDS))
+            show()
+        if any(each.process.returncode is not None for each in self._running.values()):
+            raise CommandError(f"a writer failed: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    async def kill(self, writer: int) -> str:
+        """Kill one with SIGKILL, hear what it had been told until then, and return its name."""
+        ended = self._running.pop(writer)
+        with suppress(ProcessLookupError):
+            ended.process.kill()
+        await ended.process.wait()
+        await ended.listener
+        return ended.name
+
+    async def stop(self) -> None:
+        """Let each finish its turn. Raises CommandError when one cannot."""
+        for each in self._running.values():
+            if each.process.stdin is not None:
+                each.process.stdin.close()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                codes = [await each.process.wait() for each in self._running.values()]
+        except TimeoutError:
+            raise CommandError(f"a writer did not finish in {_STOP_SECONDS:g} s") from None
+        if any(codes):
+            raise CommandError(f"a writer failed: {self._last_words()}")
+        await self.end()
+
+    async def end(self) -> None:
+        """Kill all that are left."""
+        for writer in list(self._running):
+            await self.kill(writer)
