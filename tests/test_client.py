@@ -461,3 +461,28 @@ async def test_every_statement_can_be_watched(dsn):
         ("message/get_list", 0, caught.value),
     ]
     assert all(0 < seconds < 10 for _, seconds, _, _ in seen)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        asyncpg.InterfaceError("cannot call Connection.fetch(): connection is closed"),
+        # Seen when the server ended the session while the driver cleaned up after a cancellation.
+        asyncpg.InternalClientError("cannot switch to state 15; another operation is in progress"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_connection_that_is_lost_on_its_way_back_changes_no_answer(dsn, lost):
+    async def reset(connection):
+        raise lost
+
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=1, reset=reset) as pool:
+        svc = AsyncSvc(pool)
+        await make(svc, "a")
+        assert await listed(svc) == ["a"]
+        with pytest.raises(AlreadyExists):
+            await make(svc, "a")
+        assert pool.get_idle_size() == pool.get_size()

@@ -246,7 +246,12 @@ class _Acquired:
         # anything else because the connection cannot be reset. The pool drops it then.
         try:
             await self._pool.release(self._connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ) as error:
             _log.warning("a connection was dropped: %s", type(error).__name__)
 
 
