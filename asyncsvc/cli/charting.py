@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from itertools import pairwise
@@ -83,7 +83,12 @@ def refuse_what_cannot_be_drawn(path: Path) -> None:
 
 def write(chart: Chart, path: Path) -> None:
     """Draw the chart into a file, which appears when it is complete."""
-    image = _drawn(chart, path.suffix.lower().removeprefix("."))
+    save(lambda: _figure(chart), path)
+
+
+def save(make: Callable[[], Figure], path: Path) -> None:
+    """Draw the figure that is made, in the look of all charts, into a file."""
+    image = _drawn(make, path.suffix.lower().removeprefix("."))
     try:
         with replacing(path) as file:
             file.write(image)
@@ -91,7 +96,7 @@ def write(chart: Chart, path: Path) -> None:
         raise CommandError(f"{path}: {error.strerror or error}") from error
 
 
-def _drawn(chart: Chart, form: str) -> bytes:
+def _drawn(make: Callable[[], Figure], form: str) -> bytes:
     """Return the image, drawn without a window."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache
     import matplotlib as mpl  # noqa: PLC0415 - takes half a second, and is an extra
@@ -100,7 +105,7 @@ def _drawn(chart: Chart, form: str) -> bytes:
         warnings.simplefilter("ignore")  # a title in a script that no font here has
         mpl.rcdefaults()
         mpl.rcParams.update(_LOOK)
-        figure, image = _figure(chart), io.BytesIO()
+        figure, image = make(), io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         metadata = nothing if form == "svg" else {"Software": None}
         figure.savefig(image, format=form, dpi=160, metadata=metadata)

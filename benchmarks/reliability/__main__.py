@@ -5,16 +5,21 @@ It needs the extra `benchmarks`, and `plot` for a plot; it starts a server of it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 from pydantic import BaseModel
 
+from asyncsvc.cli import charting
 from asyncsvc.cli.drawing import Column, console, plain, table
 from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import Exit, run
+from benchmarks.reliability import chart
 from benchmarks.reliability import crash as crashing
+from benchmarks.reliability import soak as soaking
+from benchmarks.reliability.samples import Figure
 
 app = typer.Typer(
     name="python -m benchmarks.reliability",
@@ -28,11 +33,6 @@ Json: TypeAlias = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the report here, too.")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Of what is random in the load.")]
-
-
-@app.callback()
-def _options() -> None:
-    """Let there be commands, even while there is only one."""
 
 
 @app.command()
@@ -52,6 +52,61 @@ def crash(
     """
     settings = crashing.Settings(kills=kills, writers=writers, clients=client, seed=seed)
     run(_crash(settings, json))
+
+
+@app.command()
+def soak(
+    *,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long the load lasts.")] = 10,
+    tasks: Annotated[int, typer.Option(min=1, max=256, help="Tasks that call the library.")] = 12,
+    seed: Seed = 1,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw the samples into this .svg or .png."),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Work the whole public API for long, with cancelled calls and lost connections mixed in.
+
+    It fails when memory, tasks, open files or connections grow, or an unexpected error comes up.
+    """
+    run(_soak(soaking.Settings(minutes=minutes, tasks=tasks, seed=seed), plot, json))
+
+
+async def _soak(settings: soaking.Settings, plot: Path | None, json: Path | None) -> Exit:
+    if plot is not None:
+        charting.refuse_what_cannot_be_drawn(plot)
+    seconds = settings.minutes * 60
+    with bar("soaking", seconds) as shown:
+        report = await soaking.soak(
+            settings, lambda now, calls: shown.show(f"{now:,.0f} s, {calls:,} calls", now)
+        )
+    _print(
+        {
+            "PostgreSQL": report.server["server_version"],
+            "minutes": settings.minutes,
+            "calls": report.operations,
+            "cancelled": report.cancelled,
+            "connections lost": report.connections_lost,
+            "tried again by the library": report.retries,
+            "errors": ", ".join(f"{count:,} {name}" for name, count in report.errors.items()),
+        }
+    )
+    _print_figures(report.figures)
+    if plot is not None:
+        chart.write(report, plot)
+    _write(report, json)
+    return _ended(report.failures)
+
+
+def _print_figures(figures: Sequence[Figure]) -> None:
+    titles = ("first quarter", "last", "an hour", "allowed")
+    columns = [Column("at calm moments"), *(Column(title, right=True) for title in titles)]
+    rows = [
+        (each.name, *(f"{n:,.1f}" for n in (each.first, each.last, each.an_hour, each.allowed)))
+        for each in figures
+    ]
+    console().print(table(columns, rows))
 
 
 async def _crash(settings: crashing.Settings, json: Path | None) -> Exit:
@@ -75,6 +130,7 @@ def _done(report: crashing.Report) -> dict[str, object]:
         "processes killed": report.processes_killed,
         "most attempts of a start": report.most_start_attempts,
         "longest outage, s": report.longest_outage,
+        "tried again by the library": report.retries,
         "errors that reached writers": sum(report.repeats.values()),
         "stored before they were told": report.replayed,
     }

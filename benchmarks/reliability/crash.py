@@ -59,6 +59,8 @@ class Report(BaseModel):
     most_start_attempts: int
     replayed: int
     """Turns that were stored before anybody was told: without keys they would be doubled."""
+    retries: int
+    """How often the library began an append again by itself."""
     repeats: dict[str, int]
     """The errors that reached a writer, which then repeated its key."""
     longest_outage: float
@@ -168,6 +170,7 @@ class _Run:
             processes_killed=self.processes_killed,
             most_start_attempts=max(self.server.attempts),
             replayed=sum(ack.replayed for ack in acks),
+            retries=sum(ack.retries for ack in acks),
             repeats=dict(repeats.most_common()),
             longest_outage=round(self.longest_outage, 2),
             verdict=await verdict.judge(dsn, self.writers.plan, acks, self.left_open),

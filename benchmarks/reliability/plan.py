@@ -59,6 +59,8 @@ class Ack(BaseModel):
     replayed: bool
     repeats: dict[str, int] = {}
     """How often the call was made again, by the error that it had raised."""
+    retries: int = 0
+    """How often the library made it again by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ async def _write(order: Order, told: threading.Event) -> None:
 async def _acknowledged(database: _Database, order: Order, number: int) -> Ack:
     """Append the turn, again and again if need be, until it is acknowledged."""
     what = planned(order.plan, order.writer, number)
-    repeats = collections.Counter[str]()
+    repeats, retries = collections.Counter[str](), database.retries
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
@@ -77,6 +77,7 @@ async def _acknowledged(database: _Database, order: Order, number: int) -> Ack:
                 round=appended.round,
                 replayed=appended.replayed,
                 repeats=dict(repeats),
+                retries=database.retries - retries,
             )
 
 
@@ -87,13 +88,19 @@ class _Database:
         self._order = order
         self._stack = stack
         self._dsn = ""
+        self._settings = asyncsvc.Settings(on_retry=self._note_retry)
+        self.retries = 0
+
+    def _note_retry(self, *_: object) -> None:
+        self.retries += 1
 
     async def opened(self) -> asyncsvc.AsyncSvc:
         dsn = self._order.plan.address.read_text(encoding="ascii")
         if dsn != self._dsn:
             await self._stack.aclose()
             named = f"{dsn}?application_name={quote(self._order.name)}"
-            self._svc = await self._stack.enter_async_context(asyncsvc.connect(named, max_size=2))
+            opened = asyncsvc.connect(named, max_size=2, settings=self._settings)
+            self._svc = await self._stack.enter_async_context(opened)
             self._dsn = dsn
         return self._svc
 

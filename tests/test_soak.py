@@ -1,0 +1,115 @@
+"""The soak runs in short, over the whole public API, and sees what grows.
+
+The long form is `python -m benchmarks.reliability soak`.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import asyncpg
+import pytest
+
+from benchmarks.reliability import samples
+from benchmarks.reliability.operations import OPERATIONS, public_calls
+from benchmarks.reliability.samples import MEASURES, Sample, Watch
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "benchmarks.reliability", "soak"]
+NAME = "soaked"
+
+
+def test_it_runs_to_its_end_and_everything_stays_flat(tmp_path):
+    file, plot = tmp_path / "report.json", tmp_path / "plot.svg"
+    finished = subprocess.run(
+        [*COMMAND, "--minutes=0.1", "--json", str(file), "--plot", str(plot)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(file.read_text())
+    assert report["failures"] == []
+    assert report["operations"] > 100
+    assert report["cancelled"] > 0
+    assert report["connections_lost"] > 0
+    assert report["calls"].keys() == public_calls()
+    assert {figure["name"]: figure["last"] for figure in report["figures"]}["other backends"] == 0
+    assert ET.parse(plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_every_public_method_is_part_of_the_load():
+    called = {call for operation in OPERATIONS for call in operation.calls}
+    assert called == public_calls()
+
+
+def flat(**growth: int) -> dict[str, bool]:
+    """Whether each measure is flat when something grows with every sample."""
+    start = {
+        "operations": 0, "resident": 60 * 2**20, "blocks": 240_000, "tasks": 14,
+        "descriptors": 18, "pool_size": 8, "backends": 8, "open_transactions": 0,
+    }  # fmt: skip
+    taken = [
+        Sample(
+            seconds=5.0 * number,
+            **{name: value + number * growth.get(name, 0) for name, value in start.items()},
+        )
+        for number in range(90)
+    ]
+    return {measure.name: measure.figure(taken).is_flat for measure in MEASURES}
+
+
+@pytest.mark.parametrize(
+    ("growth", "grown"),
+    [
+        ({}, set()),
+        ({"operations": 2_000}, set()),
+        ({"resident": 200_000}, {"resident MiB"}),
+        ({"blocks": 200}, {"Python's blocks"}),
+        ({"tasks": 1}, {"tasks"}),
+        ({"descriptors": 1}, {"other descriptors"}),
+        ({"descriptors": 1, "backends": 1}, {"other descriptors", "other backends"}),
+        ({"descriptors": 1, "pool_size": 1, "backends": 1}, {"pool connections"}),
+        ({"open_transactions": 1}, {"open transactions"}),
+    ],
+)
+def test_what_grows_is_found(growth, grown):
+    assert {name for name, is_flat in flat(**growth).items() if not is_flat} == grown
+
+
+async def test_a_sample_shows_what_was_left_behind(dsn, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "_CALM_SECONDS", 0.2)
+    named = {"server_settings": {"application_name": NAME}}
+    own = await asyncpg.connect(dsn)
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=2, **named) as pool:
+        await pool.execute("SELECT 1")
+        watch = Watch(pool, own, NAME)
+        before = await watch.sample(0)
+        sleeping = asyncio.create_task(asyncio.sleep(60))
+        kept = list(range(1_000, 50_000))
+        stray = await asyncpg.connect(dsn, **named)
+        await stray.execute("BEGIN")
+        with (tmp_path / "open").open("w"):
+            after = await watch.sample(len(kept))
+        await stray.close()
+        sleeping.cancel()
+    await own.close()
+    grown = {
+        name: getattr(after, name) - getattr(before, name)
+        for name in ("tasks", "descriptors", "pool_size", "backends", "open_transactions")
+    }
+    assert grown == {
+        "tasks": 1, "descriptors": 2, "pool_size": 0, "backends": 1, "open_transactions": 1
+    }  # fmt: skip
+    assert 45_000 < after.blocks - before.blocks < 100_000
+    assert after.resident - before.resident > 2**20
+
+
+@pytest.mark.parametrize("option", ["--minutes=0", "--tasks=0", "--plot=plot.gif"])
+def test_a_wrong_option_is_told(option):
+    finished = subprocess.run(
+        [*COMMAND, option], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 2
+    assert option[: option.index("=")] in finished.stderr
