@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -45,21 +46,30 @@ def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(options, tmp_pat
     assert {report["server"][name] for name in durable} == {"on"}
 
 
-def test_broken_off_it_leaves_nothing_behind(tmp_path):
+@pytest.fixture
+def place():
+    """A directory that the server can get to also where root starts it."""
+    with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)
+        yield directory
+
+
+def test_broken_off_it_leaves_nothing_behind(place):
     with subprocess.Popen(
         [*COMMAND, "--kills=1000", "--writers=2"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(place)},
     ) as command:  # fmt: skip
         give_up = time.monotonic() + 60
-        while not list(tmp_path.glob("*/writers.log")) and time.monotonic() < give_up:
+        while not list(place.glob("*/writers.log")) and time.monotonic() < give_up:
             time.sleep(0.05)
-        assert processes_below(tmp_path)
+        assert processes_below(place)
         command.send_signal(signal.SIGTERM)
         _, said = command.communicate(timeout=120)
     assert (command.returncode, said) == (128 + signal.SIGTERM, "")
-    assert list(tmp_path.iterdir()) == []
-    assert processes_below(tmp_path) == []
+    assert list(place.iterdir()) == []
+    assert processes_below(place) == []
 
 
 def processes_below(directory: Path) -> list[str]:
