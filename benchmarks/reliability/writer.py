@@ -1,8 +1,9 @@
 """A writer of a crash run: `python -m benchmarks.reliability.writer ORDER`.
 
 It appends turn after turn, each under a key of its own, and writes each acknowledgement to its
-output before it goes on. When the library gives up it repeats the call with the same key. It ends
-after the acknowledgement that follows the end of its input, and so with whoever started it.
+output before it goes on. When the library gives up, which that of every second writer does at once,
+it repeats the call with the same key. It ends after the acknowledgement that follows the end of its
+input, and so with whoever started it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class _Database:
         self._order = order
         self._stack = stack
         self._dsn = ""
-        self._settings = asyncsvc.Settings(on_retry=self._note_retry)
+        self._settings = asyncsvc.Settings(
+            retry_timeout=order.retry_timeout, on_retry=self._note_retry
+        )
         self.retries = 0
 
     def _note_retry(self, *_: object) -> None:
