@@ -277,7 +277,8 @@ class _Run:
         except _EXPECTED as error:
             self.errors[type(error).__name__] += 1
         except Exception as error:  # noqa: BLE001 - it is told at the end
-            self.surprises[f"{operation.calls[0]}: {type(error).__name__}: {error}"] += 1
+            because = f", since {error.__cause__!r}" if error.__cause__ else ""
+            self.surprises[f"{operation.calls[0]}: {error!r}{because}"] += 1
         else:
             self.calls.update(operation.calls)
         self.operations += 1
