@@ -25,6 +25,7 @@ from asyncsvc import (
     Unavailable,
     sqlfiles,
 )
+from asyncsvc.executor import translated
 from asyncsvc.sqlfiles import Query
 
 
@@ -486,3 +487,10 @@ async def test_a_connection_that_is_lost_on_its_way_back_changes_no_answer(dsn, 
         with pytest.raises(AlreadyExists):
             await make(svc, "a")
         assert pool.get_idle_size() == pool.get_size()
+
+
+async def test_a_connection_whose_end_the_driver_has_not_read_yet_is_lost(pool):
+    async with pool.acquire() as connection:
+        with pytest.raises(Unavailable) as caught, translated(connection):
+            raise asyncpg.InternalClientError("cannot switch to state 21; another operation")
+        assert type(caught.value) is Unavailable

@@ -69,6 +69,10 @@ class translated:  # noqa: N801 - it reads as what it does
                 return StatementTimeout("the database did not answer in time")
             case OSError():
                 return Unavailable(f"the database cannot be reached: {error.strerror or error}")
+            case asyncpg.InternalClientError() if self._connection is not None:
+                # The server hung up, and the driver has read its farewell but not yet the end:
+                # the connection still counts as open. Misuse is an InterfaceError.
+                return Unavailable("the connection was lost")
             case asyncpg.InterfaceError() | asyncpg.InternalClientError():
                 return self._of_the_driver()
         return None
