@@ -50,6 +50,7 @@ _CANCELLED: Final = 0.1
 """The share of operations that are cancelled, if they last long enough."""
 _LATEST_CANCEL: Final = 0.01
 _LOSS_SECONDS: Final = 0.5
+_RESET: Final = "Resetting connection with an active transaction"
 _PATIENCE: Final = 120.0
 _WARM: Final = 0.25
 """The share of the run that is not judged: caches fill, and the allocator finds its size."""
@@ -207,10 +208,14 @@ class _Run:
         """Note an error that nobody waited for; the driver's, of lost connections, are expected.
 
         Where a task is cancelled while its connection goes back to the pool, the driver goes on
-        with that in a task of its own.
+        with that in a task of its own. Where the server ended a transaction's connection and the
+        driver has not read the end of it, it says that it resets an active transaction; it cannot,
+        and drops the connection. What stays open at the server is counted in the samples.
         """
         error = context.get("exception")
-        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
+        if str(context["message"]).startswith(_RESET):
+            self.errors["unheard reset"] += 1
+        elif isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
             self.errors[f"unheard {type(error).__name__}"] += 1
         else:
             self.surprises[f"{context['message']}: {error!r}"] += 1
