@@ -305,6 +305,12 @@ async def test_a_server_that_is_not_there_is_one_clear_line():
     assert "cannot be reached" in str(caught.value)
 
 
+async def test_no_server_that_is_what_was_asked_for(dsn):
+    with pytest.raises(Unavailable, match="no server is what was asked for"):
+        async with asyncsvc.connect(f"{dsn}?target_session_attrs=standby"):
+            pass
+
+
 async def test_a_database_that_is_not_there(dsn):
     with pytest.raises(asyncsvc.AsyncSvcError, match="does not exist"):
         async with asyncsvc.connect(f"{dsn}_absent"):

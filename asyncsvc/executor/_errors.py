@@ -69,16 +69,18 @@ class translated:  # noqa: N801 - it reads as what it does
                 return StatementTimeout("the database did not answer in time")
             case OSError():
                 return Unavailable(f"the database cannot be reached: {error.strerror or error}")
-            case asyncpg.InternalClientError() if self._connection is not None:
-                # The server hung up, and the driver has read its farewell but not yet the end:
-                # the connection still counts as open. Misuse is an InterfaceError.
-                return Unavailable("the connection was lost")
             case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-                return self._of_the_driver()
+                return self._of_the_driver(error)
         return None
 
-    def _of_the_driver(self) -> AsyncSvcError:
-        """Tell misuse from a lost connection: the driver has one type for both, and no code."""
+    def _of_the_driver(self, error: Exception) -> AsyncSvcError:
+        """Tell misuse from a lost connection, for which the driver has no codes."""
+        if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+            return Unavailable(f"no server is what was asked for: {error}")
+        if isinstance(error, asyncpg.InternalClientError):
+            # The server hung up, and the driver has read its farewell but not yet the end: the
+            # connection still counts as open.
+            return Unavailable("the connection was lost")
         if self._connection is None:
             return PoolClosed("the pool is closed, or was never opened")
         if _is_usable(self._connection):
