@@ -129,7 +129,7 @@ class AsyncSvc(Services):
         A parameter without a value gets one of its type.
 
         Nothing is executed. Raises InvalidInput for what the statement does not have, for a wrong
-        value, and for commands that have no plan, such as DDL. At most three round trips.
+        value, and for commands that have no plan, such as DDL. At most four round trips.
         """
         return await explaining.explain(
             self._executor, self._settings, name, present, {} if values is None else values

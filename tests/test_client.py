@@ -7,6 +7,7 @@ import time
 
 import asyncpg
 import pytest
+from conftest import fetch
 from wire import Wire
 
 import asyncsvc
@@ -27,6 +28,11 @@ from asyncsvc import (
 )
 from asyncsvc.executor import translated
 from asyncsvc.sqlfiles import Query
+
+OPEN = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+"""
 
 
 async def make(svc, id, tenant_id="acme"):
@@ -500,3 +506,24 @@ async def test_a_connection_whose_end_the_driver_has_not_read_yet_is_lost(pool):
         with pytest.raises(Unavailable) as caught, translated(connection):
             raise asyncpg.InternalClientError("cannot switch to state 21; another operation")
         assert type(caught.value) is Unavailable
+
+
+@pytest.mark.parametrize("place", ["pool", "connection"])
+async def test_a_statement_that_was_only_parsed_is_not_left_open(dsn, svc, pool, place):
+    """Its locks and its snapshot would be, until somebody uses the connection again."""
+
+    async def refused_by_the_driver(executor):
+        query = Query("x", "SELECT c.id FROM asyncsvc.conversation AS c WHERE c.round = $1", ("x",))
+        with pytest.raises(DatabaseError, match="cannot be encoded"):
+            await executor.fetch(query)
+
+    async def asked_for_its_types(executor):
+        query = Query("x", "SELECT c.id FROM asyncsvc.conversation AS c WHERE c.round = $1", ())
+        assert await executor.parameter_types(query) == ["int4"]
+
+    async with pool.acquire() as lent:
+        executor = svc._executor if place == "pool" else svc.on(lent)._executor
+        for leave in (refused_by_the_driver, asked_for_its_types):
+            await leave(executor)
+            assert await fetch(dsn, OPEN) == 0, leave
+            assert (await svc.conversations.get_list("d", "acme")).items == []

@@ -109,7 +109,11 @@ class Executor(abc.ABC):
     async def _run(self, connection: Connection, query: Query) -> list[Row]:
         with self._watched(query.name) as watched, translated(connection):
             timeout = self._settings.statement_timeout
-            rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
+            try:
+                rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
+            except BaseException:
+                await self._end_statement(connection)
+                raise
             watched.rows = len(rows)
         return rows
 
@@ -141,12 +145,15 @@ class Executor(abc.ABC):
     async def parameter_types(self, query: Query) -> list[str]:
         """Return PostgreSQL's name of each parameter's type, as `int4` or `text[]`.
 
-        One or two round trips; nothing is executed.
+        Two or three round trips; nothing is executed.
         """
         async with self._connection() as connection:
             with translated(connection):
                 timeout = self._settings.statement_timeout
-                prepared = await connection.prepare(query.text, name="", timeout=timeout)
+                try:
+                    prepared = await connection.prepare(query.text, name="", timeout=timeout)
+                finally:
+                    await self._end_statement(connection)
                 return [kind.name for kind in prepared.get_parameters()]
 
     async def explain(self, query: Query) -> list[str]:
@@ -218,6 +225,18 @@ class Executor(abc.ABC):
         with translated(connection):
             async with asyncio.timeout(self._settings.statement_timeout):
                 yield
+
+    async def _end_statement(self, connection: Connection) -> None:
+        """Have the server end a statement that was parsed, and perhaps not executed.
+
+        asyncpg sends a statement that is new to a connection in two parts. Given up between them,
+        by a cancellation or for a value that cannot be encoded, it stays open on the server, with
+        its snapshot and its locks, until the connection is next used. Any other ends it.
+        """
+        if connection.is_closed() or connection.is_in_transaction():
+            return
+        with suppress(AsyncSvcError), translated(connection):
+            await connection.execute("SELECT", timeout=self._settings.acquire_timeout)
 
     def _watched(self, name: str) -> _Watched:
         return _Watched(self._settings.on_query, name)
