@@ -1,0 +1,491 @@
+"""Every public write, cancelled at every await: the pool is whole, and so is what was written.
+
+`cancelling` says what that means. Whether a cancelled call happened nobody can know beforehand, so
+each trial has a tenant of its own, and what it left must equal either what was there or what the
+same call leaves when nobody cancels it; then the call is made again, and must leave the latter.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from cancelling import Moment, Strike, struck, struck_everywhere
+from conftest import INVARIANTS
+
+import asyncsvc
+from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services, Settings
+from asyncsvc.credentials import new_secret
+from asyncsvc.services import conversation, loading, token_loading
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+TURN = {
+    "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    "tokens": 3,
+    "duration": 0.5,
+}
+SIZE = 2  # of the pool
+
+
+@dataclass
+class World:
+    """A tenant that has some of everything."""
+
+    tenant_id: str
+    token: str
+    secret: str
+    new_secrets: list[str]
+
+
+Call = Callable[[Services, World], Coroutine[Any, Any, object]]
+
+
+@dataclass(frozen=True)
+class Write:
+    """A call that changes something, and what may be said of it."""
+
+    call: Call
+    again: bool = True  # made again, it leaves what it left: what it is refused for included
+    batches: bool = False  # it commits batch by batch, so some of it may have happened
+
+
+def conversations(
+    method: str, *args: object, again: bool = True, batches: bool = False, **more: object
+) -> Write:
+    return Write(
+        lambda svc, world: getattr(svc.conversations, method)(
+            *args, tenant_id=world.tenant_id, **more
+        ),
+        again=again,
+        batches=batches,
+    )
+
+
+def token(method: str, *args: object, again: bool = True, **more: object) -> Write:
+    """A write of the world's token."""
+    return Write(
+        lambda svc, world: getattr(svc.tokens, method)(
+            world.token, *args, tenant_id=world.tenant_id, actor="me", **more
+        ),
+        again=again,
+    )
+
+
+def records(*ids: str) -> list[dict[str, object]]:
+    return [
+        {"id": id, "dialog_id": "d", "messages": TURN["messages"], "tokens": 1, "user_id": "u"}
+        for id in ids
+    ]
+
+
+WRITES: dict[type, dict[str, list[Write]]] = {
+    API4ConversationService: {
+        "create": [conversations("create", id="new", dialog_id="d")],
+        "create_many": [
+            conversations("create_many", [{"id": id, "dialog_id": "d"} for id in ("a", "y", "z")])
+        ],
+        "append_message": [
+            conversations("append_message", "a", TURN, again=False),
+            conversations("append_message", "a", TURN, idempotency_key="k"),
+            conversations("append_message", "a", TURN, expected_seq=2, idempotency_key="k"),
+        ],
+        "update_by_id": [conversations("update_by_id", "a", {"name": "new", "dsl": None})],
+        "update_many_by_id": [
+            conversations("update_many_by_id", {"a": {"name": "x"}, "b": {"user_id": "v"}})
+        ],
+        "set_feedback": [conversations("set_feedback", "a", 2, -1)],
+        "update_message": [conversations("update_message", "a", 1, {"content": "new"})],
+        "delete_message": [conversations("delete_message", "a", 2)],
+        "pop_message": [conversations("pop_message", "a", again=False)],
+        "clear_messages": [conversations("clear_messages", "a")],
+        "delete_by_id": [conversations("delete_by_id", "a")],
+        "delete_by_ids": [conversations("delete_by_ids", ["a", "c"])],
+        "delete_by_dialog_ids": [conversations("delete_by_dialog_ids", ["d", "e"], batches=True)],
+        "delete_by_user": [conversations("delete_by_user", "u", batches=True)],
+        "purge": [conversations("purge", timedelta(days=1), batches=True)],
+        "load": [conversations("load", records("a", "w", "x", "y", "z")[1:], batches=True)],
+    },
+    APITokenService: {
+        "create": [
+            Write(lambda svc, world: svc.tokens.create(world.tenant_id, name="new"), again=False)
+        ],
+        "load": [
+            Write(
+                lambda svc, world: svc.tokens.load(
+                    [{"secret": each, "name": each[-4:]} for each in world.new_secrets],
+                    tenant_id=world.tenant_id,
+                ),
+                batches=True,
+            )
+        ],
+        "verify": [Write(lambda svc, world: svc.tokens.verify(world.secret))],
+        "used": [Write(lambda svc, world: svc.tokens.used(world.secret))],
+        "update_by_id": [token("update_by_id", {"scopes": ["new"]}, again=False)],
+        "rotate": [token("rotate", overlap=timedelta(hours=1))],
+        "revoke": [token("revoke", reason="lost")],
+        "revoke_family": [token("revoke_family", reason="lost")],
+        "revoke_all": [Write(lambda svc, world: svc.tokens.revoke_all(world.tenant_id))],
+        "delete_by_tenant_id": [
+            Write(lambda svc, world: svc.tokens.delete_by_tenant_id(world.tenant_id))
+        ],
+    },
+}
+# What only reads has nothing to be torn.
+READS = {
+    API4ConversationService: {
+        *("get_list", "get_by_id", "get_by_ids", "get_names", "messages", "stats"),
+    },
+    APITokenService: {"get_list", "get_by_id", "audit"},
+}
+CASES = [
+    pytest.param(write, id=f"{service.__name__}.{method}-{number}")
+    for service, methods in WRITES.items()
+    for method, writes in methods.items()
+    for number, write in enumerate(writes)
+]
+APPENDS = [
+    pytest.param(write, id=name)
+    for write, name in zip(
+        WRITES[API4ConversationService]["append_message"],
+        ("without a key", "keyed", "keyed and expected"),
+        strict=True,
+    )
+]
+
+
+@pytest.mark.parametrize("service", WRITES)
+def test_every_public_method_is_known_to_write_or_to_read(service):
+    public = {
+        name
+        for name, _ in inspect.getmembers(service, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+    assert public == WRITES[service].keys() | READS[service]
+    assert not WRITES[service].keys() & READS[service]
+
+
+# ---------------------------------------------------------------- trials
+
+
+# What a tenant has, thing by thing, without what differs from tenant to tenant and run to run.
+# Bookings are summed: a batch that is stored in two parts is booked in two rows.
+STATE = """
+    SELECT 'conversation ' || c.id AS thing,
+           (to_jsonb(c) - '{tenant_id,created_at,updated_at}'::text[] || jsonb_build_object(
+               'touched', c.updated_at > c.created_at,
+               'messages', array(SELECT to_jsonb(m) - '{tenant_id,created_at}'::text[]
+                                   FROM asyncsvc.message AS m
+                                  WHERE m.tenant_id = $1 AND m.conversation_id = c.id
+                                  ORDER BY m.seq),
+               'keys', array(SELECT to_jsonb(k) - '{tenant_id,created_at}'::text[]
+                               FROM asyncsvc.append_key AS k
+                              WHERE k.tenant_id = $1 AND k.conversation_id = c.id
+                              ORDER BY k.key)))::text AS state
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = $1
+     UNION ALL
+    SELECT 'token ' || t.name || ' '
+           || row_number() OVER (PARTITION BY t.name ORDER BY t.created_at, t.id),
+           (to_jsonb(t) - '{id,tenant_id,token_hash,hint,created_at,revoked_at,last_used_at,
+                            rotated_from}'::text[]
+            || jsonb_build_object('revoked', t.revoked_at <= statement_timestamp(),
+                                  'used', t.last_used_at IS NOT NULL))::text
+      FROM asyncsvc.api_token AS t
+     WHERE t.tenant_id = $1
+     UNION ALL
+    SELECT 'usage', jsonb_agg(u ORDER BY u::text)::text
+      FROM (SELECT u.dialog_id, u.source, u.token_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
+                   sum(u.duration) AS duration, sum(u.rounds) AS rounds,
+                   sum(u.thumb_up) AS thumb_up, sum(u.thumb_down) AS thumb_down
+              FROM asyncsvc.usage_ledger AS u
+             WHERE u.tenant_id = $1
+             GROUP BY 1, 2, 3) AS u
+     UNION ALL
+    SELECT 'audit', jsonb_agg(a ORDER BY a::text)::text
+      FROM (SELECT a.action, a.actor,
+                   a.detail - '{successor,ends_at,rotated_from,family_of}'::text[] AS detail
+              FROM asyncsvc.token_audit AS a
+             WHERE a.tenant_id = $1) AS a
+"""
+UNFINISHED = """
+    SELECT (SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()
+               AND backend_type = 'client backend' AND state IS DISTINCT FROM 'idle')
+         + (SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+             WHERE d.datname = current_database() AND l.locktype = 'advisory')
+"""
+SETTINGS = Settings(accept_foreign_tokens=True)
+
+
+class Trials:
+    """Makes tenants, and looks from outside of the pool at what became of them."""
+
+    def __init__(self, svc: AsyncSvc, observer: asyncpg.Connection) -> None:
+        self.svc = svc
+        self.observer = observer
+        self._tenants = 0
+
+    async def world(self) -> World:
+        """A new tenant, the same as all others."""
+        self._tenants += 1
+        tenant_id = f"tenant {self._tenants}"
+        old = {"created_at": LONG_AGO, "user_id": "u"}
+        await self.svc.conversations.load(
+            [
+                *({**record, **old} for record in records("a", "b", "c")),
+                {**records("other")[0], "dialog_id": "e", "updated_at": LONG_AGO, **old},
+                {**records("young")[0], "dialog_id": "f", "exp_user_id": "u"},
+            ],
+            tenant_id=tenant_id,
+        )
+        await self.svc.conversations.set_feedback("a", 2, 1, tenant_id=tenant_id)
+        first = await self.svc.tokens.create(tenant_id, name="rotated")
+        issued = await self.svc.tokens.rotate(
+            first.token.id, tenant_id=tenant_id, overlap=timedelta(hours=1)
+        )
+        secrets = [new_secret("asv") for _ in range(3)]
+        return World(tenant_id, issued.token.id, issued.secret.get_secret_value(), secrets)
+
+    async def state(self, world: World) -> dict[str, object]:
+        rows = await self.observer.fetch(STATE, world.tenant_id)
+        state = {row["thing"]: json.loads(row["state"] or "null") for row in rows}
+        assert len(state) == len(rows)
+        # Secrets that were made up, by their place.
+        names = {each[-4:]: number for number, each in enumerate(world.new_secrets)}
+        text = json.dumps(state)
+        for name, number in names.items():
+            text = text.replace(f'"{name}"', f'"new {number}"').replace(
+                f"token {name}", f"token new {number}"
+            )
+        state = json.loads(text)
+        state["audit"].sort(key=json.dumps)
+        return state
+
+    async def settle(self) -> None:
+        """Wait until the server has ended all that it was asked for, which is soon."""
+        async with asyncio.timeout(20):
+            while await self.observer.fetchval(UNFINISHED):
+                await asyncio.sleep(0.005)
+
+    async def assert_whole(self) -> None:
+        """Nothing is open on the server, no connection is lost, no row contradicts another."""
+        pool = self.svc._pool
+        async with asyncio.timeout(20):  # the last connection may be on its way back
+            while pool.get_idle_size() < pool.get_size():
+                await asyncio.sleep(0.005)
+        await self.settle()
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(pool.get_max_size()):
+                lent = await stack.enter_async_context(pool.acquire(timeout=20))
+                assert not lent.is_in_transaction()
+        assert await self.observer.fetch(INVARIANTS) == []
+
+
+@asynccontextmanager
+async def trials_on(dsn: str, **options: int) -> AsyncIterator[Trials]:
+    observer = await asyncpg.connect(dsn)
+    try:
+        async with asyncsvc.connect(dsn, settings=SETTINGS, **options) as svc:
+            yield Trials(svc, observer)
+    finally:
+        await observer.close()
+
+
+@pytest.fixture
+async def trials(dsn: str) -> AsyncIterator[Trials]:
+    async with trials_on(dsn, min_size=1, max_size=SIZE) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a handful of rows be several batches."""
+    monkeypatch.setattr(conversation, "_CONVERSATIONS_AT_ONCE", 2)
+    monkeypatch.setattr(conversation, "_DELETED_AT_ONCE", 2)
+    monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 5)
+    monkeypatch.setattr(token_loading, "_TOKENS_AT_ONCE", 2)
+
+
+def assert_all_or_none(write: Write, before: dict, after: dict, left: dict) -> None:
+    if not write.batches:
+        assert left in (before, after)
+        return
+    # Each conversation and each token is as it was or as it should be; sums are in between.
+    for thing in before.keys() | after.keys() | left.keys():
+        if thing.startswith(("conversation ", "token ")):
+            assert left.get(thing) in (before.get(thing), after.get(thing)), thing
+
+
+async def assert_it_can_be_made_again(
+    trials: Trials, write: Write, world: World, after: dict
+) -> None:
+    """Made again until it is done, the call leaves what it leaves at once."""
+    if write.again or await trials.state(world) != after:
+        with contextlib.suppress(asyncsvc.AlreadyExists, asyncsvc.Conflict):
+            await write.call(trials.svc, world)
+    assert await trials.state(world) == after
+
+
+Place = Callable[[Trials], AbstractAsyncContextManager[Services]]
+
+
+async def cancel_everywhere(
+    trials: Trials,
+    write: Write,
+    run: Callable[[World, int, Moment], Coroutine[Any, Any, Strike]],
+) -> dict[Moment, int]:
+    """Run the write in a world of its own for every await that it has, and look at each."""
+    untouched = await trials.world()
+    before = await trials.state(untouched)
+    await write.call(trials.svc, untouched)
+    after = await trials.state(untouched)
+    assert before != after
+
+    async def trial(at: int, moment: Moment) -> Strike:
+        world = await trials.world()
+        strike = await run(world, at, moment)
+        await trials.assert_whole()
+        if strike.was_struck:
+            assert isinstance(strike.error, asyncio.CancelledError), (at, moment, strike)
+            assert_all_or_none(write, before, after, await trials.state(world))
+        else:
+            assert await trials.state(world) == after
+        await assert_it_can_be_made_again(trials, write, world, after)
+        return strike
+
+    return await struck_everywhere(trial)
+
+
+# ---------------------------------------------------------------- tests
+
+
+@pytest.mark.parametrize("write", CASES)
+async def test_a_write_that_is_cancelled_at_any_await_is_whole_and_so_is_the_pool(
+    trials, write, record_property
+):
+    awaits = await cancel_everywhere(
+        trials, write, lambda world, at, moment: struck(write.call(trials.svc, world), at, moment)
+    )
+    record_property("awaits", awaits)
+    assert min(awaits.values()) >= 2  # the answer, and giving the connection back
+
+
+@pytest.mark.parametrize("write", [case for case in CASES if not case.values[0].batches])
+async def test_a_write_on_a_new_connection_can_be_cancelled_at_any_await(
+    trials, write, record_property
+):
+    """So also while that is being opened, and between the parsing of a statement and the rest."""
+
+    async def run(world: World, at: int, moment: Moment) -> Strike:
+        await trials.svc._pool.expire_connections()
+        return await struck(write.call(trials.svc, world), at, moment)
+
+    awaits = await cancel_everywhere(trials, write, run)
+    record_property("awaits", awaits)
+    assert min(awaits.values()) >= 5
+
+
+@pytest.mark.parametrize("write", CASES)
+async def test_a_transaction_that_is_cancelled_at_any_await_is_whole(
+    trials, write, record_property
+):
+    """That is BEGIN, the write and COMMIT, or what of them was reached and ROLLBACK."""
+
+    async def transaction(world: World) -> None:
+        async with trials.svc.transaction() as tx:
+            await write.call(tx, world)
+
+    all_or_none = Write(write.call, again=write.again)
+    awaits = await cancel_everywhere(
+        trials, all_or_none, lambda world, at, moment: struck(transaction(world), at, moment)
+    )
+    record_property("awaits", awaits)
+    assert min(awaits.values()) >= 4
+
+
+@pytest.mark.parametrize("write", APPENDS)
+async def test_an_append_on_a_callers_connection_can_be_cancelled_at_any_await(trials, write):
+    """Without a transaction: the connection stays the caller's and goes on, or is closed."""
+
+    async def run(world: World, at: int, moment: Moment) -> Strike:
+        async with trials.svc._pool.acquire(timeout=20) as lent:
+            on = trials.svc.on(lent)
+            strike = await struck(write.call(on, world), at, moment)
+            if not lent.is_closed():
+                await on.conversations.get_by_id("a", tenant_id=world.tenant_id)
+        return strike
+
+    await cancel_everywhere(trials, write, run)
+
+
+@pytest.mark.parametrize("write", APPENDS)
+async def test_an_append_in_a_callers_transaction_is_cancelled_with_it(trials, write):
+    async def run(world: World, at: int, moment: Moment) -> Strike:
+        async with trials.svc._pool.acquire(timeout=20) as lent:
+            transaction = lent.transaction()
+            await transaction.start()
+            strike = await struck(write.call(trials.svc.on(lent), world), at, moment)
+            if not strike.was_struck:
+                await transaction.commit()
+            elif not lent.is_closed():
+                await transaction.rollback()
+                # So the key is free again, and nothing was left.
+                left = await trials.state(world)
+                assert left["conversation a"]["last_seq"] == 2
+        return strike
+
+    await cancel_everywhere(trials, write, run)
+
+
+@pytest.mark.parametrize("write", APPENDS)
+async def test_a_cancelled_savepoint_leaves_the_callers_transaction_usable(trials, write):
+    """What the caller wrote before and after it is committed; the append is whole or not there."""
+
+    async def savepoint(on: Services, world: World) -> None:
+        async with on.transaction() as inner:
+            await write.call(inner, world)
+
+    async def run(world: World, at: int, moment: Moment) -> Strike:
+        async with trials.svc._pool.acquire(timeout=20) as lent:
+            on = trials.svc.on(lent)
+            async with lent.transaction():
+                for id in ("b", "c"):
+                    if id == "c":
+                        strike = await struck(savepoint(on, world), at, moment)
+                    await on.conversations.append_message(id, TURN, tenant_id=world.tenant_id)
+        left = await trials.state(world)
+        assert [left[f"conversation {id}"]["last_seq"] for id in "bc"] == [4, 4]
+        for id in "bc":
+            await forget_turn(trials, world, id)
+        return strike
+
+    await cancel_everywhere(trials, write, run)
+
+
+async def forget_turn(trials: Trials, world: World, id: str) -> None:
+    """Take the caller's own turn away again, so that the rest can be compared."""
+    await trials.observer.execute(
+        "DELETE FROM asyncsvc.message WHERE tenant_id = $1 AND conversation_id = $2 AND seq > 2",
+        world.tenant_id,
+        id,
+    )
+    await trials.observer.execute(
+        "UPDATE asyncsvc.conversation SET last_seq = 2, round = round - 1, tokens = tokens - 3,"
+        " duration = duration - 500000, updated_at = created_at"
+        " WHERE tenant_id = $1 AND id = $2",
+        world.tenant_id,
+        id,
+    )
+    await trials.observer.execute(
+        "INSERT INTO asyncsvc.usage_ledger"
+        " (tenant_id, quarter, dialog_id, tokens, duration, rounds)"
+        " VALUES ($1, '2020-01-01Z', 'd', -3, -500000, -1)",
+        world.tenant_id,
+    )
