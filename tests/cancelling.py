@@ -31,13 +31,16 @@ class Strike:
 
 
 class _Striking(Awaitable[object]):
-    """Runs a coroutine in this task, and cancels the task at the n-th suspension."""
+    """Runs a coroutine in this task, and has something happen at its n-th suspension."""
 
-    def __init__(self, call: Coroutine[Any, Any, object], at: int, moment: Moment) -> None:
+    def __init__(self, call: Coroutine[Any, Any, object], at: int) -> None:
         self._call = call
         self._at = at
-        self._moment = moment
         self.awaits = 0
+
+    def happen(self, awaited: object) -> Generator[Any, Any, object]:
+        """Do it, as part of this task, before it waits for what it was about to wait for."""
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, object]:
         step: Callable[[], object] = lambda: self._call.send(None)  # noqa: E731 - as the others
@@ -48,7 +51,7 @@ class _Striking(Awaitable[object]):
                 return end.value
             self.awaits += 1
             if self.awaits == self._at:
-                self._cancel(awaited)
+                yield from self.happen(awaited)
             try:
                 yield awaited
             except BaseException as error:
@@ -56,7 +59,13 @@ class _Striking(Awaitable[object]):
             else:
                 step = lambda: self._call.send(None)  # noqa: E731
 
-    def _cancel(self, awaited: object) -> None:
+
+class _Cancelling(_Striking):
+    def __init__(self, call: Coroutine[Any, Any, object], at: int, moment: Moment) -> None:
+        super().__init__(call, at)
+        self._moment = moment
+
+    def happen(self, awaited: object) -> Generator[Any, Any, object]:
         task = asyncio.current_task()
         assert task is not None
         if self._moment == "answered" and isinstance(awaited, asyncio.Future):
@@ -64,24 +73,44 @@ class _Striking(Awaitable[object]):
             awaited.add_done_callback(lambda _: task.cancel())
         else:
             task.cancel()
+        yield from ()
+
+
+class _Interrupting(_Striking):
+    def __init__(
+        self, call: Coroutine[Any, Any, object], at: int, accident: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(call, at)
+        self._accident = accident
+
+    def happen(self, _awaited: object) -> Generator[Any, Any, object]:
+        yield from self._accident().__await__()
 
 
 async def struck(call: Coroutine[Any, Any, object], at: int, moment: Moment) -> Strike:
-    """Run the call in a task of its own, cancel it at its n-th await, and say what came of it."""
-    striking = _Striking(call, at, moment)
+    """Run the call, cancel it at its n-th await, and say what came of it."""
+    return await _run(_Cancelling(call, at, moment), at)
 
+
+async def interrupted(
+    call: Coroutine[Any, Any, object], at: int, accident: Callable[[], Awaitable[None]]
+) -> Strike:
+    """Run the call, have the accident happen at its n-th await, and say what came of it."""
+    return await _run(_Interrupting(call, at, accident), at)
+
+
+async def _run(striking: _Striking, at: int) -> Strike:
     async def run() -> object:
         return await striking
 
     task = asyncio.create_task(run())
     await asyncio.wait([task])
-    if striking.awaits >= at:
-        return Strike(
-            was_struck=True,
-            result=None if task.cancelled() or task.exception() else task.result(),
-            error=asyncio.CancelledError() if task.cancelled() else task.exception(),
-        )
-    return Strike(was_struck=False, result=task.result())
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    return Strike(
+        was_struck=0 < at <= striking.awaits,
+        result=None if error else task.result(),
+        error=error,
+    )
 
 
 async def struck_everywhere(

@@ -356,6 +356,7 @@ async def cancel_everywhere(
             assert isinstance(strike.error, asyncio.CancelledError), (at, moment, strike)
             assert_all_or_none(write, before, after, await trials.state(world))
         else:
+            assert strike.error is None
             assert await trials.state(world) == after
         await assert_it_can_be_made_again(trials, write, world, after)
         return strike

@@ -1,0 +1,915 @@
+"""What a tenant should have after each call: the public API, in plain Python over plain dicts.
+
+A `Change` is one call of the API with its arguments. `apply` does to a `Tenant` what the call
+should do to the database, and returns what it should answer or raises what it should raise. It is
+written from the docstrings. Lists and statistics by creation are answered by `model`, to which a
+`Talk` looks as its own conversations do.
+
+What only the server knows (instants, ids of tokens, secrets) is None here until it is read.
+"""
+
+import copy
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncsvc
+from asyncsvc import (
+    ANY,
+    AlreadyExists,
+    Appended,
+    Conflict,
+    IdempotencyConflict,
+    InsufficientScope,
+    InvalidToken,
+    NotFound,
+    Services,
+    StaleSequence,
+)
+
+COUNTED = ("pv", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
+NOWHERE = "nowhere"
+
+
+@dataclass
+class Talk:
+    """A conversation."""
+
+    id: str
+    dialog_id: str
+    user_id: str = ""
+    exp_user_id: str | None = None
+    name: str | None = None
+    source: str | None = None
+    version_title: str | None = None
+    metadata: dict | None = None
+    dsl: object = None
+    errors: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    round: int = 0
+    tokens: int = 0
+    microseconds: int = 0
+    last_seq: int = 0
+    said: dict[int, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, tuple[dict, Appended]] = field(default_factory=dict)
+    is_touched: bool = False  # since updated_at was read
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return list(self.said.values())
+
+    def thumb_count(self, thumb: int) -> int:
+        return [message["thumb"] for message in self.messages].count(thumb)
+
+    def row(self) -> dict[str, object]:
+        """What `export` says of it, but for instants."""
+        return {
+            "id": self.id,
+            "dialog_id": self.dialog_id,
+            "user_id": self.user_id,
+            "exp_user_id": self.exp_user_id,
+            "name": self.name,
+            "source": self.source,
+            "version_title": self.version_title,
+            "metadata": self.metadata,
+            "dsl": self.dsl,
+            "errors": self.errors,
+            "round": self.round,
+            "tokens": self.tokens,
+            "duration": self.microseconds / 1_000_000,
+            "thumb_up": self.thumb_count(1),
+            "thumb_down": self.thumb_count(-1),
+            "last_seq": self.last_seq,
+            "messages": [
+                {name: value for name, value in message.items() if name != "created_at"}
+                for message in self.messages
+            ],
+        }
+
+
+@dataclass
+class Token:
+    """An API token, with its secret where it is known."""
+
+    name: str
+    kind: str = "api"
+    scopes: tuple[str, ...] = ()
+    dialog_id: str | None = None
+    source: str | None = None
+    metadata: dict = field(default_factory=dict)
+    expires_at: datetime | None = None
+    created_by: str | None = None
+    rotated_from: str | None = None
+    id: str | None = None
+    secret: str | None = None
+    end: str | None = None
+    reason: str | None = None
+    is_used: bool = False
+
+    @property
+    def status(self) -> str:
+        if self.end == "revoked":
+            return "revoked"
+        if self.expires_at is not None and self.expires_at < datetime.now(UTC):
+            return "expired"
+        return self.end or "active"
+
+    @property
+    def is_good(self) -> bool:
+        return self.status in {"active", "retiring"}
+
+    def row(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "kind": self.kind,
+            "scopes": self.scopes,
+            "dialog_id": self.dialog_id,
+            "source": self.source,
+            "metadata": self.metadata,
+            "expires_at": self.expires_at,
+            "created_by": self.created_by,
+            "rotated_from": self.rotated_from,
+            "status": self.status,
+            "revoked_reason": self.reason,
+        }
+
+
+@dataclass
+class Tenant:
+    """All that a tenant has."""
+
+    id: str
+    foreign: dict[str, tuple[str, str]]  # of both tenants: whose an imported secret is, its kind
+    talks: dict[str, Talk] = field(default_factory=dict)
+    tokens: list[Token] = field(default_factory=list)
+    ledger: dict[tuple, Counter] = field(default_factory=dict)
+    audit: list[tuple[str, Token, str | None]] = field(default_factory=list)
+
+    def talk(self, id: str) -> Talk:
+        if id not in self.talks:
+            raise NotFound("")
+        return self.talks[id]
+
+    def message(self, id: str, seq: int) -> dict[str, Any]:
+        if seq not in self.talk(id).said:
+            raise NotFound("")
+        return self.talks[id].said[seq]
+
+    def book(self, talk: Talk, token_id: str | None = None, **counts: int) -> None:
+        place = (talk.dialog_id, talk.source, token_id)
+        booked = self.ledger.setdefault(place, Counter())
+        for name, count in counts.items():
+            booked[name] += count
+
+    def usage(self, dialog_id: object, source: object, token_id: object) -> dict[str, int]:
+        """What statistics by activity count in all."""
+        wanted = (dialog_id, source, token_id)
+        found = [
+            booked
+            for place, booked in self.ledger.items()
+            if all(want in {ANY, has} for want, has in zip(wanted, place, strict=True))
+        ]
+        return {name: sum(booked[name] for booked in found) for name in COUNTED}
+
+    def nth_token(self, nth: int) -> Token:
+        """Any token by a number, so that a call can be written down before there is one."""
+        return self.tokens[nth % len(self.tokens)] if self.tokens else Token("", id=NOWHERE)
+
+    def token(self, nth: int) -> Token:
+        if not self.tokens:
+            raise NotFound("")
+        return self.nth_token(nth)
+
+    def revoke(self, tokens: Iterable[Token], reason: str | None, actor: str | None) -> int:
+        ended = [token for token in tokens if token.end != "revoked"]
+        for token in ended:
+            token.end, token.reason = "revoked", reason
+            self.audit.append(("revoke", token, actor))
+        return len(ended)
+
+    def delete(self, ids: Iterable[str]) -> list[Talk]:
+        return [self.talks.pop(id) for id in list(ids) if id in self.talks]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One call that writes."""
+
+    def call(self, svc: Services, tenant: Tenant) -> Any:
+        raise NotImplementedError
+
+    def apply(self, tenant: Tenant) -> object:
+        raise NotImplementedError
+
+    def told(self, result: Any) -> object:
+        """What of the answer is compared; the rest is read from the database anyway."""
+        return result
+
+    def learn(self, tenant: Tenant, result: Any) -> None:
+        """Take over what only the answer tells."""
+
+
+# ---------------------------------------------------------------- conversations
+
+
+@dataclass(frozen=True)
+class Create(Change):
+    fields: dict[str, Any]
+
+    def call(self, svc, tenant):
+        return svc.conversations.create(tenant_id=tenant.id, **self.fields)
+
+    def apply(self, tenant):
+        if self.fields["id"] in tenant.talks:
+            raise AlreadyExists("")
+        create(tenant, self.fields)
+        return self.fields["id"]
+
+    def told(self, result):
+        return result.id
+
+
+def create(tenant: Tenant, fields: dict[str, Any]) -> int:
+    if fields["id"] in tenant.talks:
+        return 0
+    talk = tenant.talks[fields["id"]] = Talk(**copy.deepcopy(fields))
+    talk.updated_at = talk.created_at
+    tenant.book(talk, pv=1)
+    return 1
+
+
+@dataclass(frozen=True)
+class CreateMany(Change):
+    each: Sequence[dict[str, Any]]
+
+    def call(self, svc, tenant):
+        return svc.conversations.create_many(list(self.each), tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        return sum(create(tenant, fields) for fields in self.each)
+
+
+@dataclass(frozen=True)
+class Append(Change):
+    id: str
+    turn: dict[str, Any]
+    token_id: str | None = None
+    key: str | None = None
+    expected_seq: int | None = None
+
+    def call(self, svc, tenant):
+        return svc.conversations.append_message(
+            self.id,
+            self.turn | {"token_id": self.token_id},
+            tenant_id=tenant.id,
+            idempotency_key=self.key,
+            expected_seq=self.expected_seq,
+        )
+
+    def apply(self, tenant):
+        talk = tenant.talk(self.id)
+        if self.key in talk.keys:
+            turn, answer = talk.keys[self.key]
+            if turn != self.turn:
+                raise IdempotencyConflict("")
+            return answer.model_copy(update={"replayed": True})
+        if self.expected_seq not in {None, talk.last_seq}:
+            raise StaleSequence("")
+        return self._append(tenant, talk)
+
+    def _append(self, tenant: Tenant, talk: Talk) -> Appended:
+        turn, first = self.turn, talk.last_seq + 1
+        for message in turn["messages"]:
+            talk.last_seq += 1
+            talk.said[talk.last_seq] = {
+                "seq": talk.last_seq,
+                **({"payload": {}, "reference": None, "thumb": None} | message),
+                "created_at": None,
+            }
+        cost = {
+            "rounds": turn.get("round", 1),
+            "tokens": turn.get("tokens", 0),
+            "duration": round(turn.get("duration", 0) * 1_000_000),
+        }
+        talk.round += cost["rounds"]
+        talk.tokens += cost["tokens"]
+        talk.microseconds += cost["duration"]
+        talk.errors = turn.get("errors", talk.errors)
+        talk.dsl = turn.get("dsl", talk.dsl)
+        talk.is_touched = True
+        tenant.book(talk, self.token_id, **cost)
+        answer = Appended(first_seq=first, last_seq=talk.last_seq, round=talk.round, replayed=False)
+        if self.key is not None:
+            talk.keys[self.key] = (turn, answer)
+        return answer
+
+
+@dataclass(frozen=True)
+class Patch(Change):
+    """Change columns; so it also moves to another dialog or person."""
+
+    patches: dict[str, dict[str, Any]]
+    at_once: bool
+
+    def call(self, svc, tenant):
+        if self.at_once:
+            return svc.conversations.update_many_by_id(self.patches, tenant_id=tenant.id)
+        ((id, patch),) = self.patches.items()
+        return svc.conversations.update_by_id(id, patch, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        known = [id for id in self.patches if id in tenant.talks]
+        for id in known:
+            for name, value in self.patches[id].items():
+                setattr(tenant.talks[id], name, value)
+            tenant.talks[id].is_touched = True
+        if not known and not self.at_once:
+            raise NotFound("")
+        return len(known)
+
+    def told(self, result):
+        return result if self.at_once else 1
+
+
+@dataclass(frozen=True)
+class Judge(Change):
+    id: str
+    seq: int
+    thumb: int | None
+
+    def call(self, svc, tenant):
+        return svc.conversations.set_feedback(self.id, self.seq, self.thumb, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        message = tenant.message(self.id, self.seq)
+        was, message["thumb"] = message["thumb"], self.thumb
+        tenant.book(
+            tenant.talks[self.id],
+            thumb_up=(self.thumb == 1) - (was == 1),
+            thumb_down=(self.thumb == -1) - (was == -1),
+        )
+        return self.seq, self.thumb
+
+    def told(self, result):
+        return result.seq, result.thumb
+
+
+@dataclass(frozen=True)
+class Edit(Change):
+    id: str
+    seq: int
+    patch: dict[str, Any]
+
+    def call(self, svc, tenant):
+        return svc.conversations.update_message(self.id, self.seq, self.patch, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        message = tenant.message(self.id, self.seq)
+        message.update(self.patch)
+        tenant.talks[self.id].is_touched = True
+        return message["content"]
+
+    def told(self, result):
+        return result.content
+
+
+@dataclass(frozen=True)
+class DeleteMessage(Change):
+    id: str
+    seq: int
+
+    def call(self, svc, tenant):
+        return svc.conversations.delete_message(self.id, self.seq, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        talk = tenant.talks.get(self.id)
+        if talk is None or talk.said.pop(self.seq, None) is None:
+            return 0
+        talk.is_touched = True
+        return 1
+
+
+@dataclass(frozen=True)
+class Pop(Change):
+    id: str
+
+    def call(self, svc, tenant):
+        return svc.conversations.pop_message(self.id, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        talk = tenant.talk(self.id)
+        if not talk.said:
+            return None
+        talk.is_touched = True
+        return talk.said.popitem()[0]
+
+    def told(self, result):
+        return result and result.seq
+
+
+@dataclass(frozen=True)
+class Clear(Change):
+    id: str
+
+    def call(self, svc, tenant):
+        return svc.conversations.clear_messages(self.id, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        talk = tenant.talks.get(self.id)
+        if talk is None or not talk.said:
+            return 0
+        cleared, talk.said, talk.is_touched = len(talk.said), {}, True
+        return cleared
+
+
+@dataclass(frozen=True)
+class DeleteIds(Change):
+    ids: Sequence[str]
+
+    def call(self, svc, tenant):
+        if len(self.ids) == 1:
+            return svc.conversations.delete_by_id(self.ids[0], tenant_id=tenant.id)
+        return svc.conversations.delete_by_ids(self.ids, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        return len(tenant.delete(self.ids))
+
+
+@dataclass(frozen=True)
+class DeleteDialogs(Change):
+    dialog_ids: Sequence[str]
+
+    def call(self, svc, tenant):
+        return svc.conversations.delete_by_dialog_ids(self.dialog_ids, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        gone = [id for id, talk in tenant.talks.items() if talk.dialog_id in self.dialog_ids]
+        return len(tenant.delete(gone))
+
+
+@dataclass(frozen=True)
+class DeleteUser(Change):
+    user_id: str
+
+    def call(self, svc, tenant):
+        return svc.conversations.delete_by_user(self.user_id, tenant_id=tenant.id)
+
+    def apply(self, tenant):
+        gone = tenant.delete(
+            [
+                id
+                for id, talk in tenant.talks.items()
+                if self.user_id in {talk.user_id, talk.exp_user_id}
+            ]
+        )
+        return len(gone), sum(len(talk.said) for talk in gone), sum(len(talk.keys) for talk in gone)
+
+    def told(self, result):
+        return result.conversations, result.messages, result.append_keys
+
+
+@dataclass(frozen=True)
+class Purge(Change):
+    before: datetime
+    by: str
+    dialog_id: object
+    dry_run: bool
+
+    def call(self, svc, tenant):
+        return svc.conversations.purge(
+            self.before,
+            tenant_id=tenant.id,
+            by=self.by,
+            dialog_id=self.dialog_id,
+            dry_run=self.dry_run,
+        )
+
+    def apply(self, tenant):
+        old = [
+            talk
+            for talk in tenant.talks.values()
+            if self.dialog_id in {ANY, talk.dialog_id} and self._is_old(talk)
+        ]
+        if not self.dry_run:
+            tenant.delete([talk.id for talk in old])
+        return len(old), sum(len(talk.said) for talk in old), 0
+
+    def _is_old(self, talk: Talk) -> bool:
+        at = talk.created_at if self.by == "create_time" else talk.updated_at
+        # What was touched since it was read, or created by the server's clock, is of today.
+        is_today = at is None or (talk.is_touched and self.by == "update_time")
+        return not is_today and at < self.before
+
+    def told(self, result):
+        return result.conversations, result.messages, result.skipped
+
+
+@dataclass(frozen=True)
+class Copy(Change):
+    """Export what a tenant has, and load it into another, or into itself."""
+
+    origin: Tenant
+
+    async def call(self, svc, tenant):
+        exported = [each async for each in svc.conversations.export(tenant_id=self.origin.id)]
+        return await svc.conversations.load(
+            exported, tenant_id=tenant.id, on_refused=lambda *_: None
+        )
+
+    def apply(self, tenant):
+        outcomes: Counter[str] = Counter()
+        for talk in list(self.origin.talks.values()):
+            outcome = "present" if talk.id in tenant.talks else "new"
+            if outcome == "new":
+                self._store(tenant, talk)
+                outcomes["messages"] += len(talk.said)
+            elif said(tenant.talks[talk.id], max(talk.said, default=0)) != said(talk):
+                outcome = "refused"
+            outcomes[outcome] += 1
+        return tuple(outcomes[name] for name in ("new", "messages", "present", "refused"))
+
+    def _store(self, tenant: Tenant, talk: Talk) -> None:
+        copied = tenant.talks[talk.id] = copy.deepcopy(talk)
+        copied.keys = {}
+        tenant.book(
+            copied,
+            pv=1,
+            tokens=copied.tokens,
+            duration=copied.microseconds,
+            rounds=copied.round,
+            thumb_up=copied.thumb_count(1),
+            thumb_down=copied.thumb_count(-1),
+        )
+
+    def told(self, result):
+        return result.conversations, result.messages, result.present, result.refused
+
+
+def said(talk: Talk, last: int | None = None) -> list[tuple]:
+    return [
+        (message["seq"], message["role"], message["content"])
+        for message in talk.messages
+        if last is None or message["seq"] <= last
+    ]
+
+
+@dataclass(frozen=True)
+class Transaction(Change):
+    """Several changes in one transaction, which ends well, or by an error after the last one."""
+
+    changes: Sequence[Change]
+    fails: bool
+
+    async def call(self, svc, tenant):
+        async with svc.transaction() as tx:
+            for change in self.changes:
+                await change.call(tx, tenant)
+            if self.fails:
+                raise Conflict("on purpose")
+
+    def apply(self, tenant):
+        trial = copy.deepcopy(tenant)
+        for change in self.changes:
+            change.apply(trial)
+        if self.fails:
+            raise Conflict("on purpose")
+        vars(tenant).update(vars(trial))
+
+
+# ---------------------------------------------------------------- tokens
+
+
+@dataclass(frozen=True)
+class Issue(Change):
+    fields: dict[str, Any]
+    actor: str | None
+
+    def call(self, svc, tenant):
+        return svc.tokens.create(tenant.id, actor=self.actor, **self.fields)
+
+    def apply(self, tenant):
+        token = Token(created_by=self.actor, **copy.deepcopy(self.fields))
+        tenant.tokens.append(token)
+        tenant.audit.append(("create", token, self.actor))
+        return token.status
+
+    def told(self, result):
+        return result.token.status
+
+    def learn(self, tenant, result):
+        tenant.tokens[-1].id = result.token.id
+        tenant.tokens[-1].secret = result.secret.get_secret_value()
+
+
+@dataclass(frozen=True)
+class Rotate(Change):
+    nth: int
+    overlap: timedelta
+    actor: str | None
+
+    def call(self, svc, tenant):
+        return svc.tokens.rotate(
+            tenant.nth_token(self.nth).id,
+            tenant_id=tenant.id,
+            overlap=self.overlap,
+            actor=self.actor,
+        )
+
+    def apply(self, tenant):
+        token = tenant.token(self.nth)
+        if token.status != "active":
+            raise Conflict("")
+        successor = copy.deepcopy(token)
+        successor.id = successor.secret = None
+        successor.is_used = False
+        successor.created_by, successor.rotated_from = self.actor, token.id
+        token.end = "retiring" if self.overlap else "revoked"
+        token.reason = "rotated"
+        tenant.tokens.append(successor)
+        tenant.audit += [("rotate", token, self.actor), ("create", successor, self.actor)]
+        return "active"
+
+    def told(self, result):
+        return result.token.status
+
+    learn = Issue.learn
+
+
+@dataclass(frozen=True)
+class PatchToken(Change):
+    nth: int
+    patch: dict[str, Any]
+    actor: str | None
+
+    def call(self, svc, tenant):
+        return svc.tokens.update_by_id(
+            tenant.nth_token(self.nth).id, self.patch, tenant_id=tenant.id, actor=self.actor
+        )
+
+    def apply(self, tenant):
+        token = tenant.token(self.nth)
+        for name, value in self.patch.items():
+            setattr(token, name, value)
+        tenant.audit.append(("update", token, self.actor))
+        return token.status
+
+    def told(self, result):
+        return result.status
+
+
+@dataclass(frozen=True)
+class Revoke(Change):
+    nth: int
+    reason: str | None
+    actor: str | None
+
+    def call(self, svc, tenant):
+        return svc.tokens.revoke(
+            tenant.nth_token(self.nth).id,
+            tenant_id=tenant.id,
+            reason=self.reason,
+            actor=self.actor,
+        )
+
+    def apply(self, tenant):
+        token = tenant.token(self.nth)
+        tenant.revoke([token], self.reason, self.actor)
+        return token.status, token.reason
+
+    def told(self, result):
+        return result.status, result.revoked_reason
+
+
+@dataclass(frozen=True)
+class RevokeFamily(Revoke):
+    def call(self, svc, tenant):
+        return svc.tokens.revoke_family(
+            tenant.nth_token(self.nth).id,
+            tenant_id=tenant.id,
+            reason=self.reason,
+            actor=self.actor,
+        )
+
+    def apply(self, tenant):
+        token = tenant.token(self.nth)
+        return tenant.revoke(family(tenant.tokens, token), self.reason, self.actor)
+
+    def told(self, result):
+        return result
+
+
+def family(tokens: Sequence[Token], member: Token) -> list[Token]:
+    ids = {member.id}
+    while more := {
+        other
+        for token in tokens
+        for other in (token.id, token.rotated_from)
+        if ids & {token.id, token.rotated_from} and other not in {None, *ids}
+    }:
+        ids |= more
+    return [token for token in tokens if token.id in ids]
+
+
+@dataclass(frozen=True)
+class RevokeAll(Change):
+    kind: object
+    dialog_id: object
+    keep: Sequence[int]
+    reason: str | None
+
+    def call(self, svc, tenant):
+        return svc.tokens.revoke_all(
+            tenant.id,
+            kind=self.kind,
+            dialog_id=self.dialog_id,
+            keep=[tenant.nth_token(nth).id for nth in self.keep],
+            reason=self.reason,
+        )
+
+    def apply(self, tenant):
+        kept = [id(tenant.nth_token(nth)) for nth in self.keep]
+        ended = [
+            token
+            for token in tenant.tokens
+            if self.kind in {ANY, token.kind}
+            and self.dialog_id in {ANY, token.dialog_id}
+            and id(token) not in kept
+        ]
+        return tenant.revoke(ended, self.reason, None)
+
+
+@dataclass(frozen=True)
+class DeleteTokens(Change):
+    def call(self, svc, tenant):
+        return svc.tokens.delete_by_tenant_id(tenant.id, actor="end")
+
+    def apply(self, tenant):
+        gone, tenant.tokens = tenant.tokens, []
+        tenant.audit += [("delete", token, "end") for token in gone]
+        for secret in [each for each, (owner, _) in tenant.foreign.items() if owner == tenant.id]:
+            del tenant.foreign[secret]
+        return len(gone)
+
+
+@dataclass(frozen=True)
+class Import(Change):
+    secrets: Sequence[str]
+    kind: str
+
+    def call(self, svc, tenant):
+        records = [
+            {"secret": secret, "kind": self.kind, "name": secret[:8]} for secret in self.secrets
+        ]
+        return svc.tokens.load(records, tenant_id=tenant.id, on_refused=lambda *_: None)
+
+    def apply(self, tenant):
+        outcomes: Counter[str] = Counter()
+        for secret in self.secrets:
+            owner = tenant.foreign.setdefault(secret, (tenant.id, self.kind))
+            outcome = "refused" if owner != (tenant.id, self.kind) else "present"
+            if outcome == "present" and not any(t.secret == secret for t in tenant.tokens):
+                outcome = "new"
+                token = Token(secret[:8], kind=self.kind, scopes=("*",), secret=secret)
+                tenant.tokens.append(token)
+                tenant.audit.append(("import", token, None))
+            outcomes[outcome] += 1
+        return tuple(outcomes[name] for name in ("new", "present", "refused"))
+
+    def told(self, result):
+        return result.tokens, result.present, result.refused
+
+
+@dataclass(frozen=True)
+class Verify(Change):
+    nth: int
+    kind: str
+    scopes: Sequence[str]
+    touch: bool
+
+    def call(self, svc, tenant):
+        secret = tenant.nth_token(self.nth).secret or "unknown"
+        return svc.tokens.verify(secret, kind=self.kind, scopes=self.scopes, touch=self.touch)
+
+    def apply(self, tenant):
+        token = tenant.nth_token(self.nth)
+        if token.secret is None or token.kind != self.kind or not token.is_good:
+            raise InvalidToken
+        token.is_used |= self.touch
+        if not set(self.scopes) <= set(token.scopes) and "*" not in token.scopes:
+            raise InsufficientScope("")
+        return tenant.id, token.name
+
+    def told(self, result):
+        return result.tenant_id, result.name
+
+
+# ---------------------------------------------------------------- what there is
+
+
+@dataclass
+class Found:
+    """What the public API shows of a tenant."""
+
+    conversations: list[asyncsvc.Conversation]
+    tokens: list[asyncsvc.APIToken]
+    audit: list[asyncsvc.TokenEvent]
+    usage: dict[str, int]  # all that is booked: what came and went again shows nowhere else
+
+
+def differences(tenant: Tenant, found: Found) -> list[str]:
+    """Say how the model and the database differ, and take over what only the server knew."""
+    _adopt_tokens(tenant.tokens, found.tokens)
+    wrong = [
+        *_differing_talks(tenant, found.conversations),
+        *_differing_tokens(tenant, found.tokens),
+    ]
+    ours = Counter((action, token.id, actor) for action, token, actor in tenant.audit)
+    theirs = Counter((event.action, event.token_id, event.actor) for event in found.audit)
+    if ours != theirs:
+        wrong.append(f"audit: model only {ours - theirs}, found only {theirs - ours}")
+    if found.usage != tenant.usage(ANY, ANY, ANY):
+        wrong.append(f"usage: {tenant.usage(ANY, ANY, ANY)}, but {found.usage}")
+    return wrong
+
+
+def _adopt_tokens(ours: Sequence[Token], theirs: Sequence[asyncsvc.APIToken]) -> None:
+    new = sorted(
+        (token for token in theirs if token.id not in {each.id for each in ours}),
+        key=lambda token: token.created_at,
+    )
+    for token in ours:
+        for each in new:
+            if token.id is None and (each.name, each.rotated_from) == (
+                token.name,
+                token.rotated_from,
+            ):
+                token.id = each.id
+                new.remove(each)
+                break
+
+
+def _differing_talks(tenant: Tenant, theirs: Sequence[asyncsvc.Conversation]) -> list[str]:
+    wrong = []
+    if [each.id for each in theirs] != sorted(tenant.talks):
+        wrong.append(f"ids: {sorted(tenant.talks)}, but {[each.id for each in theirs]}")
+    for each in theirs:
+        if each.id in tenant.talks:
+            wrong += _differing_talk(tenant.talks[each.id], each)
+    return wrong
+
+
+def _differing_talk(talk: Talk, each: asyncsvc.Conversation) -> list[str]:
+    there = each.model_dump(exclude={"tenant_id", "created_at", "updated_at"})
+    there["messages"] = [
+        {name: value for name, value in message.items() if name != "created_at"}
+        for message in there["messages"]
+    ]
+    wrong = [
+        f"{talk.id}.{name}: {value!r}, but {there[name]!r}"
+        for name, value in talk.row().items()
+        if value != there[name]
+    ]
+    return wrong + _differing_instants(talk, each)
+
+
+def _differing_instants(talk: Talk, each: asyncsvc.Conversation) -> list[str]:
+    created, updated = talk.created_at or each.created_at, talk.updated_at or each.created_at
+    wrong = []
+    if each.created_at != created:
+        wrong.append(f"{talk.id}.created_at: {created}, but {each.created_at}")
+    if (each.updated_at > updated) != talk.is_touched or each.updated_at < updated:
+        wrong.append(
+            f"{talk.id}.updated_at: {updated}, touched {talk.is_touched}, {each.updated_at}"
+        )
+    for message, there in zip(talk.messages, each.messages or (), strict=False):
+        at = message["created_at"] or there.created_at
+        if at != there.created_at or at > each.updated_at:
+            wrong.append(f"{talk.id}.{message['seq']}.created_at: {at}, but {there.created_at}")
+        message["created_at"] = at
+    talk.created_at, talk.updated_at, talk.is_touched = created, each.updated_at, False
+    return wrong
+
+
+def _differing_tokens(tenant: Tenant, theirs: Sequence[asyncsvc.APIToken]) -> list[str]:
+    ours = [token.row() | {"is_used": token.is_used} for token in tenant.tokens]
+    there = [
+        {name: getattr(each, name) for name in Token("").row()}
+        | {"is_used": each.last_used_at is not None}
+        for each in theirs
+    ]
+    wrong = [
+        f"token: {mine!r}, but {other!r}"
+        for mine, other in itertools.zip_longest(
+            sorted(ours, key=lambda row: str(row["id"])), sorted(there, key=lambda row: row["id"])
+        )
+        if mine != other
+    ]
+    created = [each.created_at for each in theirs]
+    if created != sorted(created, reverse=True):
+        wrong.append(f"tokens are not newest first: {created}")
+    return wrong
