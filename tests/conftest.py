@@ -225,6 +225,4 @@ async def broken_rules(dsn: str) -> list[str]:
         rows = await connection.fetch(INVARIANTS)
     finally:
         await connection.close()
-    return [
-        f"tenant {row['tenant_id']!r}, conversation {row['id']!r}: {row['broken']}" for row in rows
-    ]
+    return [f"tenant {row['tenant_id']!r}, {row['what']}: {row['broken']}" for row in rows]

@@ -1,6 +1,7 @@
 """Appending: order, counters, idempotency, expected sequence, concurrency, cancellation."""
 
 import asyncio
+import contextlib
 import random
 
 import asyncpg
@@ -236,6 +237,40 @@ async def test_32_writers_on_one_conversation_lose_nothing(dsn, keyed):
         assert mine == [f"{writer}-{number}" for number in range(10)]
     times = [message.created_at for message in stored.messages]
     assert times == sorted(times)
+
+
+async def test_32_writers_on_several_pools_with_and_without_keys_leave_no_gap(dsn):
+    """As many processes do: half of the turns have a key, and of these each is sent twice."""
+    async with contextlib.AsyncExitStack() as stack:
+        pools = [
+            await stack.enter_async_context(asyncsvc.connect(dsn, max_size=4)) for _ in range(4)
+        ]
+        id = (await pools[0].conversations.create(tenant_id="acme", dialog_id="d")).id
+
+        async def append(writer, number):
+            return await pools[writer % 4].conversations.append_message(
+                id,
+                turn(f"{writer % 16} {number} q", f"{writer % 16} {number} a", tokens=1),
+                tenant_id="acme",
+                # The writers 0 to 15 and 16 to 31 send the same turns under the same keys.
+                idempotency_key=f"{writer % 16} {number}" if number % 2 else None,
+            )
+
+        async def write(writer):
+            return [await append(writer, number) for number in range(10)]
+
+        written = await asyncio.gather(*(write(writer) for writer in range(32)))
+        stored = await pools[0].conversations.get_by_id(id, tenant_id="acme", include_messages=True)
+    answers = [answer for each in written for answer in each]
+    turns = 32 * 5 + 16 * 5
+    assert sum(answer.replayed for answer in answers) == 16 * 5
+    assert (stored.round, stored.tokens, stored.last_seq) == (turns, turns, 2 * turns)
+    assert [message.seq for message in stored.messages] == list(range(1, 2 * turns + 1))
+    said = [message.content for message in stored.messages]
+    assert [text[:-1] for text in said[::2]] == [text[:-1] for text in said[1::2]]
+    first = [answer for answer in answers if not answer.replayed]
+    assert sorted(answer.round for answer in first) == list(range(1, turns + 1))
+    assert sorted(answer.first_seq for answer in first) == list(range(1, 2 * turns, 2))
 
 
 async def test_concurrent_replays_append_once(dsn):
