@@ -1,0 +1,178 @@
+"""The server's clock decides: a client whose own is a day off gets the same answers.
+
+That a day, in any zone, is right when clocks change is shown by `test_stats_model` and
+`test_get_list_model`.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+import time_machine
+
+import asyncsvc
+from asyncsvc import AsyncSvc, InvalidToken, Settings
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+TURN = {"messages": [{"role": "user", "content": "hello"}], "tokens": 7}
+
+
+class ServerClock:
+    """What time it is by the server's clock, whatever this process thinks."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._asked: datetime | None = None
+
+    async def now(self) -> datetime:
+        self._asked = await self._connection.fetchval("SELECT clock_timestamp()")
+        return self._asked
+
+    async def assert_since_asked(self, *instants: datetime) -> None:
+        """Each of these lies between the last time that somebody asked, and now."""
+        since, until = self._asked, await self.now()
+        for instant in instants:
+            assert since <= instant <= until
+
+
+@pytest.fixture(params=[-DAY, 0 * DAY, DAY], ids=["a day behind", "right", "a day ahead"])
+async def server(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[ServerClock]:
+    """The server's clock, and this process's own as far off as the parameter says."""
+    connection = await asyncpg.connect(dsn)
+    with time_machine.travel(datetime.now(UTC) + request.param, tick=True):
+        clock = ServerClock(connection)
+        off = datetime.now(UTC) - await clock.now()
+        assert abs(off - request.param) < HOUR  # else nothing was shown
+        yield clock
+    await connection.close()
+
+
+@pytest.fixture
+async def svc(server: ServerClock, dsn: str) -> AsyncIterator[AsyncSvc]:
+    async with asyncsvc.connect(dsn) as service:
+        yield service
+
+
+async def test_what_happens_is_dated_by_the_server(server, svc):
+    made = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    await server.assert_since_asked(made.created_at, made.updated_at)
+    await svc.conversations.load([{"id": "b", "dialog_id": "d", **TURN}], tenant_id="t")
+    loaded = await svc.conversations.get_by_id("b", tenant_id="t", include_messages=True)
+    await server.assert_since_asked(
+        loaded.created_at, loaded.updated_at, loaded.messages[0].created_at
+    )
+    for key in (None, "k"):
+        await svc.conversations.append_message("a", TURN, tenant_id="t", idempotency_key=key)
+        grown = await svc.conversations.get_by_id("a", tenant_id="t", include_messages=True)
+        await server.assert_since_asked(grown.updated_at, grown.messages[-1].created_at)
+    for patch in ({"name": "n"}, {}):
+        patched = await svc.conversations.update_by_id("a", patch, tenant_id="t")
+        await server.assert_since_asked(patched.updated_at)
+    await svc.conversations.pop_message("a", tenant_id="t")
+    popped = await svc.conversations.get_by_id("a", tenant_id="t")
+    await server.assert_since_asked(popped.updated_at)
+    receipt = await svc.conversations.delete_by_user("nobody", tenant_id="t")
+    await server.assert_since_asked(receipt.erased_at)
+
+
+async def test_a_token_is_good_until_it_expires_by_the_server(server, svc):
+    now = await server.now()
+    soon = await svc.tokens.create("t", name="soon", expires_at=now + HOUR)
+    await server.assert_since_asked(soon.token.created_at)
+    assert (await svc.tokens.verify(soon.secret)).status == "active"
+    late = await svc.tokens.create("t", name="late", expires_at=now - HOUR)
+    assert late.token.status == "expired"
+    with pytest.raises(InvalidToken):
+        await svc.tokens.verify(late.secret)
+    listed = (await svc.tokens.get_list("t")).items
+    assert [(token.name, token.status) for token in listed] == [
+        ("late", "expired"),
+        ("soon", "active"),
+    ]
+
+
+async def test_a_stamp_and_the_time_until_the_next_are_the_servers(server, svc, dsn):
+    issued = await svc.tokens.create("t", name="n")
+    await server.now()
+    await svc.tokens.verify(issued.secret)
+    stamp = (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at
+    await server.assert_since_asked(stamp)
+    await svc.tokens.verify(issued.secret)  # not a minute later
+    assert (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at == stamp
+    async with asyncsvc.connect(dsn, settings=Settings(touch_interval=0)) as eager:
+        await eager.tokens.verify(issued.secret)
+    again = (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at
+    await server.assert_since_asked(again)
+    assert again > stamp
+
+
+async def test_a_rotated_token_overlaps_by_the_server(server, svc):
+    issued = await svc.tokens.create("t", name="n")
+    await server.now()
+    await svc.tokens.rotate(issued.token.id, tenant_id="t", overlap=HOUR)
+    old = await svc.tokens.verify(issued.secret)
+    assert old.status == "retiring"
+    await server.assert_since_asked(old.revoked_at - HOUR)
+    ended = await svc.tokens.revoke(issued.token.id, tenant_id="t")
+    await server.assert_since_asked(ended.revoked_at)
+    with pytest.raises(InvalidToken):
+        await svc.tokens.verify(issued.secret)
+
+
+async def test_a_purge_counts_ages_back_from_the_servers_now(server, svc):
+    now = await server.now()
+    records = [
+        {"id": id, "dialog_id": "d", "messages": [], "created_at": at, "updated_at": at}
+        for id, at in (("old", now - 13 * HOUR), ("young", now - 11 * HOUR), ("new", now))
+    ]
+    await svc.conversations.load(records, tenant_id="t")
+    report = await svc.conversations.purge(timedelta(hours=12), tenant_id="t")
+    assert report.conversations == 1
+    await server.assert_since_asked(report.before + timedelta(hours=12))
+    left = await svc.conversations.get_by_ids(["old", "young", "new"], tenant_id="t")
+    assert {each.id for each in left} == {"young", "new"}
+
+
+async def test_usage_is_booked_on_the_servers_now(server, svc):
+    since = await server.now()
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    await svc.conversations.append_message("a", TURN, tenant_id="t")
+    await svc.conversations.set_feedback("a", 1, 1, tenant_id="t")
+    until = await server.now()
+    for by in ("created", "activity"):
+        for start, end, expected in (
+            (since, until, (1, 7, 1)),
+            (since - DAY, since - HOUR, (0, 0, 0)),
+            (until + HOUR, until + DAY, (0, 0, 0)),
+        ):
+            buckets = await svc.conversations.stats("t", start, end, by=by, interval="hour")
+            counted = [(bucket.pv, bucket.tokens, bucket.thumb_up) for bucket in buckets]
+            assert tuple(map(sum, zip(*counted, strict=True))) == expected, (by, start)
+
+
+async def test_lists_are_bounded_by_the_servers_instants(server, svc):
+    since = await server.now()
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    until = await server.now()
+    for orderby in ("create_time", "update_time"):
+        for from_date, to_date, expected in (
+            (since, until, ["a"]),
+            (since - DAY, since - HOUR, []),
+            (until + HOUR, until + DAY, []),
+        ):
+            page = await svc.conversations.get_list(
+                "d", "t", orderby=orderby, from_date=from_date, to_date=to_date
+            )
+            assert [each.id for each in page.items] == expected
+
+
+async def test_unused_tokens_are_told_by_the_server(server, svc):
+    await svc.tokens.create("t", name="unused")
+    since = await server.now()
+    kept = await svc.tokens.create("t", name="new")
+    assert await svc.tokens.revoke_all("t", unused_since=since) == 1
+    assert (await svc.tokens.verify(kept.secret)).status == "active"
+    audit = (await svc.tokens.audit("t")).items
+    await server.assert_since_asked(*(event.at for event in audit if event.action == "revoke"))
