@@ -8,6 +8,7 @@ same call leaves when nobody cancels it; then the call is made again, and must l
 import asyncio
 import contextlib
 import inspect
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from cancelling import Moment, Strike, struck, struck_everywhere
+from cancelling import Moment, Strike, interrupted, struck, struck_everywhere
 from conftest import INVARIANTS
 
 import asyncsvc
@@ -490,3 +491,22 @@ async def forget_turn(trials: Trials, world: World, id: str) -> None:
         " VALUES ($1, '2020-01-01Z', 'd', -3, -500000, -1)",
         world.tenant_id,
     )
+
+
+async def test_a_connection_that_is_lost_at_any_await_is_unavailable_at_most(trials):
+    """On its way back to the pool too, where asyncpg has an internal error of its own for it."""
+    pool = trials.svc._pool
+
+    async def lose() -> None:
+        for holder in pool._holders:
+            if holder._con is not None:
+                holder._con.terminate()
+
+    for write in (case.values[0] for case in APPENDS):
+        world = await trials.world()
+        for at in itertools.count(1):
+            strike = await interrupted(write.call(trials.svc, world), at, lose)
+            assert strike.error is None or isinstance(strike.error, asyncsvc.Unavailable), at
+            await trials.assert_whole()
+            if not strike.was_struck:
+                break

@@ -83,6 +83,7 @@ async def test_settings_that_lose_commits_are_warned_of(dsn):
     assert "synchronous_commit off" in found["durability"].found
 
 
+@pytest.mark.damages
 async def test_dead_rows_are_told_of(dsn):
     await execute(dsn, "ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     await execute(

@@ -108,6 +108,7 @@ async def test_appends_and_deletions_go_on_meanwhile(svc, pool):
     assert await keys(pool) == []
 
 
+@pytest.mark.damages
 async def test_it_reads_the_old_keys_by_their_index(svc, pool):
     await remember(svc, pool, [0])
     await pool.execute(

@@ -194,6 +194,7 @@ async def test_many_at_once_move_a_token_on(dsn, opened, pool):
     assert (await stored(pool))["pepper_version"] == 2
 
 
+@pytest.mark.damages
 async def test_a_secret_that_stands_twice_is_nobodys(opened, pool):
     svc = await opened(token_peppers={1: FIRST, 2: SECOND})
     issued = await issue(svc)
