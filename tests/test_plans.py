@@ -443,8 +443,8 @@ async def test_a_token_is_rotated_by_its_key(explain):
 async def test_the_tokens_of_a_tenant_are_revoked_from_the_index(explain):
     plan = await explain("api_token/revoke_all", keep=[], **TOKEN)
     assert indexes(plan) == {"api_token_tenant_idx"}
-    # Found, and revoked: each from the index and the table, and one is written. Of a row that another
-    # test wrote, either may pass by a dead version.
+    # Found, and revoked: each from the index and the table, and one is written. Of a row that
+    # another test wrote, either may pass by a dead version.
     assert rows_read(plan) <= 5 * 100 + 2
 
 
