@@ -65,7 +65,9 @@ class AsyncSvc(Services):
         """Return the services on one connection of the caller's, in the caller's transaction.
 
         They never end a transaction of the caller's and leave no state. Their own `transaction` is
-        a savepoint inside it, and commits where none is open. One task at a time may use them.
+        a savepoint inside it, and commits where none is open; where a statement of the caller's own
+        failed meanwhile, leaving it raises DatabaseError and rolls back. One task at a time may use
+        them.
         """
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
 
@@ -102,7 +104,8 @@ class AsyncSvc(Services):
         so. It works for all tenants in batches of 1,000 keys, one round trip and one more, with a
         commit, for each tenant of a batch; `on_batch` gets the report so far. It waits for no lock.
 
-        Raises DatabaseError with `Settings.rls`, since it is of all tenants: run it as the owner.
+        Raises DatabaseError for a role that row-level security restricts, since it is of all
+        tenants: run it as the owner of the tables. MigrationError before the schema is there.
         """
         return await maintenance.maintain(self._executor, on_batch)
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import DatabaseError
 from asyncsvc.models import MaintenanceReport
-from asyncsvc.repositories import AppendKeyRepository
+from asyncsvc.repositories import AppendKeyRepository, MigrationRepository
 from asyncsvc.repositories.append_key import OldKey
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor
 
+_TABLE: Final = "append_key"
 _KEYS_AT_ONCE: Final = 1_000
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
@@ -22,9 +23,10 @@ async def maintain(
     executor: Executor, on_batch: Callable[[MaintenanceReport], None] | None
 ) -> MaintenanceReport:
     """Forget what is old; see `AsyncSvc.maintain`."""
-    if executor.settings.rls:
+    if _TABLE not in await MigrationRepository(executor).unrestricted_tables():
         raise DatabaseError(
-            "maintenance is of all tenants: run it as the tables' owner, without Settings.rls",
+            "maintenance is of all tenants, and this role sees one at a time: run it as the owner"
+            " of the tables",
             _INSUFFICIENT_PRIVILEGE,
         )
     keys, lifetime = AppendKeyRepository(executor), executor.settings.key_lifetime

@@ -49,7 +49,10 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _NAME = re.compile(r"[A-Za-z_]\w*")
-_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|CREATE|ALTER|DO|set_config|pg_advisory_\w+)\b")
+_WRITES = re.compile(
+    r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|DO|SHARE|nextval|set_config"
+    r"|pg_advisory_\w+)\b"
+)
 _REPEATABLE = re.compile(r"^Repeatable: ", re.MULTILINE)
 
 

@@ -27,8 +27,10 @@ from asyncsvc import (
     sqlfiles,
 )
 from asyncsvc.executor import translated
+from asyncsvc.executor._errors import is_passing
 from asyncsvc.sqlfiles import Query
 
+SLEEP = "SELECT pg_sleep(20)"
 OPEN = """
     SELECT count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
@@ -132,6 +134,43 @@ async def test_a_begin_that_is_cancelled_leaves_the_callers_connection_clean(svc
             async with mine.transaction() as tx:
                 await make(tx, str(turns))
     assert len(await listed(svc)) == 12
+
+
+async def test_a_begin_that_is_cancelled_again_and_again_is_undone_all_the_same(svc, pool):
+    async with pool.acquire() as connection:
+        mine = svc.on(connection)
+
+        async def begin():
+            async with mine.transaction():
+                await asyncio.sleep(60)
+
+        for turns in range(12):
+            task = asyncio.create_task(begin())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            assert task.cancelled()
+            assert not connection.is_in_transaction()
+
+
+async def test_a_statement_of_the_callers_that_failed_is_no_commit_in_silence(svc, pool):
+    async with pool.acquire() as connection:
+        with pytest.raises(DatabaseError) as caught:
+            async with svc.on(connection).transaction() as tx:
+                await make(tx, "a")
+                with contextlib.suppress(asyncpg.DivisionByZeroError):
+                    await connection.execute("SELECT 1/0")
+        assert caught.value.sqlstate == "25P02"
+        async with connection.transaction():
+            with pytest.raises(DatabaseError):
+                async with svc.on(connection).transaction() as inner:
+                    await make(inner, "b")
+                    with contextlib.suppress(asyncpg.DivisionByZeroError):
+                        await connection.execute("SELECT 1/0")
+            await make(svc.on(connection), "c")
+    assert await listed(svc) == ["c"]
 
 
 async def test_a_transaction_begun_by_hand_is_named(svc, pool):
@@ -348,6 +387,31 @@ async def test_a_connection_that_was_lost(svc, dsn, pool):
     await make(svc, "b")
 
 
+async def test_a_call_that_is_cancelled_as_its_connection_is_lost_is_cancelled(dsn):
+    """And is not made again, as a read would be whose connection alone was lost."""
+    async with asyncsvc.connect(dsn, max_size=1) as svc:
+        await make(svc, "a")
+        reading = asyncio.create_task(svc._executor.fetch(Query("x", SLEEP, (), {}, True)))
+        await asyncio.sleep(0.2)
+        svc._pool._holders[0]._con.terminate()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await listed(svc) == ["a"]
+
+
+async def test_what_ended_a_connection_is_told(dsn, pool):
+    async with asyncsvc.connect(dsn, max_size=1, settings=Settings(retry_timeout=0)) as svc:
+        reading = asyncio.create_task(svc._executor.fetch(Query("x", SLEEP, ())))
+        await asyncio.sleep(0.2)
+        await pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = $1", SLEEP
+        )
+        with pytest.raises(Unavailable) as caught:
+            await reading
+        assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
+
+
 async def test_a_lost_transaction_reports_the_loss_and_frees_its_connection(dsn, pool):
     async with asyncsvc.connect(dsn, max_size=1) as svc:
         with pytest.raises(Unavailable):
@@ -437,6 +501,55 @@ async def test_what_the_server_refuses_otherwise_has_its_sqlstate(dsn, pool):
             await make(svc, "too long")
     assert caught.value.sqlstate == "23514"
     assert isinstance(caught.value.__cause__, asyncpg.CheckViolationError)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (asyncpg.TooManyConnectionsError, True),
+        (asyncpg.CannotConnectNowError, True),
+        (asyncpg.AdminShutdownError, True),
+        (asyncpg.CrashShutdownError, True),
+        (asyncpg.ConnectionDoesNotExistError, True),
+        (asyncpg.SerializationError, True),
+        (asyncpg.DeadlockDetectedError, True),
+        (asyncpg.DiskFullError, False),
+        (asyncpg.OutOfMemoryError, False),
+        (asyncpg.LockNotAvailableError, False),
+        (asyncpg.QueryCanceledError, False),
+        (ConnectionRefusedError, True),
+        (ConnectionResetError, True),
+        (TimeoutError, False),
+    ],
+)
+def test_what_passes_is_told_from_what_does_not(error, passes):
+    with pytest.raises(Unavailable) as caught, translated():
+        raise error("as the server says it")
+    assert is_passing(caught.value) is passes
+
+
+async def test_a_keyed_append_that_lost_a_race_is_made_again(dsn):
+    retries = []
+    settings = Settings(on_retry=lambda *each: retries.append(each))
+    turn = {"messages": [{"role": "user", "content": "hello"}]}
+    async with asyncsvc.connect(dsn, settings=settings) as svc, svc._pool.acquire() as holder:
+        await make(svc, "a")
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+        await svc._pool.execute(
+            f'ALTER DATABASE "{dsn.rpartition("/")[2]}"'
+            " SET default_transaction_isolation = 'serializable'"
+        )
+        await svc._pool.expire_connections()
+        appending = asyncio.create_task(
+            svc.conversations.append_message("a", turn, tenant_id="acme", idempotency_key="k")
+        )
+        await asyncio.sleep(0.3)
+        await holder.execute("UPDATE asyncsvc.conversation SET name = 'changed'")
+        await transaction.commit()
+        assert (await appending).last_seq == 1
+    assert [type(error.__cause__) for *_, error in retries] == [asyncpg.SerializationError]
 
 
 async def test_a_deadlock_is_passing(svc):

@@ -150,6 +150,38 @@ async def test_the_library_itself_repeats_a_keyed_append_whose_connection_broke(
         await world.is_whole()
 
 
+@pytest.mark.parametrize("meets", ["a row that is held", "a pool that is exhausted"])
+async def test_what_the_repetition_meets_does_not_say_that_nothing_was_done(meets, wired):
+    """The first append was done, and its reply lost: nobody may be told that it was not."""
+    async with wired(most=1, lock_timeout=0.2, acquire_timeout=0.2) as world:
+        await world.begin()
+        appends = itertools.count(1)
+        async with contextlib.AsyncExitStack() as held:
+
+            async def hold(text):
+                if APPEND in text and next(appends) == 2:
+                    tx = await held.enter_async_context(world.past_it.transaction())
+                    await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id=world.tenant)
+
+            async def take(*_):
+                await held.enter_async_context(world.svc._pool.acquire())
+
+            if "row" in meets:
+                world.wire.before = hold
+            world.wire.strike(Fault.LOSE_REPLY, APPEND)
+            appending = asyncio.create_task(world.append("second"))
+            if "pool" in meets:
+                while not world.retries:
+                    await asyncio.sleep(0)
+                await take()
+            with pytest.raises(Unavailable) as caught:
+                await appending
+            assert type(caught.value) is Unavailable
+            world.wire.before = None
+        await world.holds_once(["first", "second"])
+        await world.is_whole()
+
+
 @pytest.mark.parametrize("heals", ["before it is repeated", "after it was repeated"])
 @pytest.mark.parametrize("fault", STALLS)
 async def test_a_keyed_append_that_timed_out_is_the_callers_to_repeat(fault, heals, wired):

@@ -2,11 +2,10 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import DatabaseError, InvalidInput, MaintenanceReport, Settings, maintenance
+from asyncsvc import InvalidInput, MaintenanceReport, Settings, maintenance
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 DAY = 86_400.0
@@ -77,8 +76,8 @@ async def test_many_at_once_forget_each_key_once(svc, pool, monkeypatch):
     for tenant_id in ("acme", "other", "third"):
         await remember(svc, pool, [8] * 20, tenant_id=tenant_id)
     reports = await asyncio.gather(*(svc.maintain() for _ in range(4)))
-    assert sum(report.append_keys for report in reports) <= 60
-    await svc.maintain()
+    reports.append(await svc.maintain())  # what two of them held at once both left alone
+    assert sum(report.append_keys for report in reports) == 60
     assert await keys(pool) == []
 
 
@@ -99,13 +98,16 @@ async def test_broken_off_it_goes_on_when_it_is_run_again(svc, pool, monkeypatch
 async def test_appends_and_deletions_go_on_meanwhile(svc, pool):
     await remember(svc, pool, [8] * 50)
 
+    await remember(svc, pool, [8] * 50, id="doomed")
+
     async def use():
         for number in range(20):
             await append(svc, f"new{number}")
-        await svc.conversations.delete_by_id("a", tenant_id="acme")
+        await svc.conversations.delete_by_id("doomed", tenant_id="acme")
 
     await asyncio.gather(use(), *(svc.maintain() for _ in range(5)))
-    assert await keys(pool) == []
+    await svc.maintain()
+    assert await keys(pool) == sorted(("acme", f"new{number}") for number in range(20))
 
 
 @pytest.mark.damages
@@ -130,10 +132,3 @@ async def test_the_shortest_and_the_longest_memory(dsn, svc, pool, lifetime):
         assert (await extreme.maintain()).append_keys == (lifetime < 1)
     with pytest.raises(InvalidInput, match="key_lifetime"):
         Settings(key_lifetime=1e9 + 1)
-
-
-async def test_it_is_no_work_for_a_restricted_role(pool):
-    restricted = asyncsvc.AsyncSvc(pool, settings=Settings(rls=True))
-    with pytest.raises(DatabaseError, match="owner") as caught:
-        await restricted.maintain()
-    assert caught.value.sqlstate == asyncpg.InsufficientPrivilegeError.sqlstate

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import MigrationError, migrations
+from asyncsvc import LockTimeout, MigrationError, migrations
 from asyncsvc.migrations import MigrationFile
 
 PROCESS = """
@@ -185,6 +185,17 @@ async def test_who_owns_the_schema_need_not_own_the_database(dsn, pool):
     finally:
         await pool.execute(f'DROP OWNED BY "{role}" CASCADE')
         await pool.execute(f'DROP ROLE "{role}"')
+
+
+async def test_a_migration_does_not_wait_for_a_table_for_ever(dsn, pool):
+    """While it waited, everybody who came after it would wait too."""
+    settings = asyncsvc.Settings(rls=True, lock_timeout=0.3)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        async with pool.acquire() as reader, reader.transaction():
+            await reader.fetch("SELECT 1 FROM asyncsvc.message")
+            with pytest.raises(LockTimeout):
+                await svc.migrate()
+        assert await svc.migrate() == []
 
 
 async def keyword_index(pool):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 from calls import METHODS, arguments, call, furnish
@@ -98,6 +99,32 @@ async def test_a_statement_that_takes_too_long_is_cancelled_and_the_pool_stays_w
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_calls_that_are_cancelled_and_connections_that_are_lost_leave_it_whole(pooled, pool):
+    await pooled.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    dice = random.Random(7)
+
+    async def append(key):
+        task = asyncio.create_task(
+            pooled.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key=key)
+        )
+        await asyncio.sleep(dice.random() * 0.02)
+        task.cancel()
+        await asyncio.wait([task])
+
+    for round_number in range(10):
+        await asyncio.gather(*(append(f"{round_number}.{each}") for each in range(16)))
+        await pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    keys = [f"{round_number}.{each}" for round_number in range(10) for each in range(16)]
+    for key in keys:  # each once, whatever became of it before
+        await pooled.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key=key)
+    found = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert found.round == len(keys)
+    assert [message.seq for message in found.messages] == list(range(1, len(keys) + 1))
+
+
 async def test_without_the_switch_it_says_what_to_do(pgbouncer, mode):
     with pytest.raises(InvalidInput, match=r"Settings\.pgbouncer"):
         async with asyncsvc.connect(pgbouncer[mode]):

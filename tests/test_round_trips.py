@@ -231,7 +231,7 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("five round trips",), loading(there=(), given=("x", "y"))),
         (("five round trips",), loading(there=("x", "y"), given=("x", "y"))),
         (("five round trips", "one more round trip"), loading(there=("x",), given=("x", "y"))),
-        (("of four",), load_in_a_transaction_of_the_callers),
+        (("five round trips",), load_in_a_transaction_of_the_callers),
     ],
     (APITokenService, "verify"): [
         (("One round trip",), tokens("verify")),

@@ -6,6 +6,7 @@ import contextlib
 import asyncpg
 import pytest
 from calls import METHODS, arguments, call, furnish, method_name
+from cancelling import struck, struck_everywhere
 
 import asyncsvc
 from asyncsvc import (
@@ -166,21 +167,85 @@ async def test_a_loaded_secret_of_another_tenant_is_taken(svc, restricted):
     assert (report.tokens, refused) == (0, [asyncsvc.AlreadyExists])
 
 
+LEFT = """
+    SELECT array_remove(ARRAY[current_setting('asyncsvc.tenant_id', true),
+                              current_setting('asyncsvc.token_hashes', true)], '') AS settings
+"""
+
+
+async def left(connection):
+    """What of the settings a session, or a transaction, still has."""
+    return [value for value in await connection.fetchval(LEFT) if value is not None]
+
+
 async def test_no_tenant_is_left_behind_in_a_session(restricted):
-    setting = "SELECT nullif(current_setting('asyncsvc.tenant_id', true), '')"
+    issued = await restricted.tokens.create("acme", name="t")
+    await restricted.tokens.verify(issued.secret)
     await make(restricted, "acme")
-    assert await restricted._pool.fetchval(setting) is None
+    assert await left(restricted._pool) == []
     with contextlib.suppress(ZeroDivisionError):
         async with restricted.transaction() as tx:
             await make(tx, "acme", "b")
+            await tx.tokens.verify(issued.secret)
             raise ZeroDivisionError
-    assert await restricted._pool.fetchval(setting) is None
-    task = asyncio.create_task(restricted.conversations.get_list("d", "acme"))
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    assert await restricted._pool.fetchval(setting) is None
+    assert await left(restricted._pool) == []
+
+    async def trial(at, moment):
+        strike = await struck(restricted.tokens.verify(issued.secret), at, moment)
+        assert await left(restricted._pool) == []
+        return strike
+
+    assert min((await struck_everywhere(trial)).values()) >= 5
     assert (await restricted.conversations.get_list("d", "other")).total == 0
+
+
+async def test_a_call_that_is_cancelled_leaves_no_tenant_in_the_callers_transaction(
+    dsn, role, restricted
+):
+    await make(restricted, "acme")
+    async with asyncpg.create_pool(dsn, min_size=0, server_settings={"role": role}) as pool:
+
+        async def trial(at, moment):
+            async with pool.acquire() as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                mine = restricted.on(connection)
+                strike = await struck(mine.conversations.get_list("d", "acme"), at, moment)
+                if not connection.is_closed():
+                    with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
+                        assert await left(connection) == []
+                        assert await connection.fetch(EVERY_ROW) == []
+                    await transaction.rollback()
+            return strike
+
+        assert min((await struck_everywhere(trial)).values()) >= 3
+
+
+async def test_a_value_that_cannot_be_sent_leaves_no_tenant_either(restricted, raw):
+    wrong = Query("test/wrong", "SELECT $1::int", ("x",), {"tenant_id": "acme"})
+    async with raw.transaction():
+        with pytest.raises(DatabaseError):
+            await restricted.on(raw)._executor.fetch(wrong)
+        assert await left(raw) == []
+
+
+async def test_by_the_hash_of_a_token_it_can_be_found_and_stamped_and_no_more(svc, raw, pool):
+    theirs = await svc.tokens.create("other", name="theirs")
+    hashed = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
+    async with raw.transaction():
+        await narrowed(raw, "acme")
+        await raw.execute(
+            "SELECT set_config('asyncsvc.token_hashes', $1, true)", f"\\x{hashed.hex()}"
+        )
+        assert await raw.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 1
+        assert await raw.execute("DELETE FROM asyncsvc.api_token") == "DELETE 0"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with raw.transaction():
+                await raw.execute(
+                    "INSERT INTO asyncsvc.api_token SELECT (jsonb_populate_record(t,"
+                    ' \'{"id": "forged"}\')).* FROM asyncsvc.api_token AS t'
+                )
+    assert (await svc.tokens.verify(theirs.secret)).tenant_id == "other"
 
 
 async def test_one_transaction_may_be_of_two_tenants(svc, restricted):
@@ -226,6 +291,21 @@ async def test_it_is_turned_on_once_by_whoever_migrates_with_it(dsn, svc, pool):
     assert await pool.fetchval(enabled) == 6
     await svc.migrate()
     assert await pool.fetchval(enabled) == 6
+
+
+async def test_maintenance_is_no_work_for_a_restricted_role(dsn, role, restricted):
+    async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
+        for services in (restricted, forgetful):
+            with pytest.raises(DatabaseError, match="as the owner") as caught:
+                await services.maintain()
+            assert caught.value.sqlstate == "42501"
+
+
+async def test_the_owner_maintains_and_loads_whatever_the_settings(dsn, role):
+    async with asyncsvc.connect(dsn, settings=RLS) as owner:
+        assert (await owner.maintain()).append_keys == 0
+        record = {"id": "r", "dialog_id": "d", "messages": TURN["messages"]}
+        assert (await owner.conversations.load([record], tenant_id="acme")).messages == 1
 
 
 async def test_check_says_when_it_does_not_hold(dsn, svc, restricted):

@@ -79,7 +79,7 @@ COLUMNS = {
     "migration/get_applied": list(models.Migration.model_fields),
     "migration/index_keywords": [],
     "migration/is_recorded": ["is_recorded"],
-    "migration/lock": ["pg_advisory_xact_lock"],
+    "migration/lock": ["lock_timeout"],
     "migration/record": [],
     "migration/unrestricted_tables": ["name"],
     "row_security/narrow": ["tenant_id", "token_hashes"],

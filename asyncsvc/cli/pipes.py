@@ -34,7 +34,10 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         # A read cannot be called off; so it begins when there is something to read.
-        ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
+        waiting = select.poll()
+        for descriptor in (self._descriptor, self._stopped):
+            waiting.register(descriptor, select.POLLIN)
+        ready = dict(waiting.poll())
         return 0 if self._stopped in ready else os.readv(self._descriptor, [buffer])
 
     def stop(self) -> None:

@@ -83,7 +83,7 @@ class translated:  # noqa: N801 - it reads as what it does
             return Unavailable("the connection was lost")
         if self._connection is None:
             return PoolClosed("the pool is closed, or was never opened")
-        if _is_usable(self._connection):
+        if is_usable(self._connection):
             return ConcurrentUse(
                 "the connection is in use by another task, or in a transaction begun by hand"
             )
@@ -103,7 +103,8 @@ def is_passing(error: Unavailable) -> bool:
     )
 
 
-def _is_usable(connection: Connection) -> bool:
+def is_usable(connection: Connection) -> bool:
+    """Whether a connection can be asked something, as far as is known here."""
     try:
         return not connection.is_closed()
     except asyncpg.InterfaceError:  # a pool takes a lost connection back from its borrower

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -23,11 +23,12 @@ from asyncsvc.errors import (
     AsyncSvcError,
     ConcurrentUse,
     DatabaseError,
+    LockTimeout,
     PoolExhausted,
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.executor._errors import is_passing, translated
+from asyncsvc.executor._errors import is_passing, is_usable, translated
 from asyncsvc.executor._row_security import narrowing, nobody
 from asyncsvc.settings import QueryHook, Settings
 from asyncsvc.sqlfiles import Query
@@ -85,9 +86,11 @@ class _Watched:
 class Executor(abc.ABC):
     """Where statements run."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_lent: bool = False) -> None:
         """Take the time-outs and the hooks from the settings."""
         self._settings = settings
+        self.is_lent = is_lent
+        """Whether it runs on a connection that the caller uses too."""
 
     @property
     def settings(self) -> Settings:
@@ -124,12 +127,17 @@ class Executor(abc.ABC):
         `name` is for the hook. One round trip: the data follow at once. Raises DatabaseError under
         row-level security, where PostgreSQL has no COPY.
         """
-        if self._settings.rls:
+        try:
+            return await self._copy(name, table=table, columns=columns, data=data)
+        except DatabaseError as error:
+            if error.sqlstate != _NOT_SUPPORTED:
+                raise
             raise DatabaseError(
-                "COPY is not possible under row-level security: load as the owner of the tables,"
-                " without Settings.rls",
+                "COPY is not possible under row-level security: load as the owner of the tables",
                 _NOT_SUPPORTED,
-            )
+            ) from error
+
+    async def _copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
         async with self._connection() as connection:
             with self._watched(name) as watched, translated(connection):
                 done = await connection.copy_to_table(
@@ -178,20 +186,25 @@ class Executor(abc.ABC):
 
         Leaving the block commits, an error rolls back. So does leaving it after a statement in it
         failed, with a DatabaseError: the server would answer the commit by rolling back, without
-        an error. Two round trips more than what runs inside.
+        an error. Two round trips more than what runs inside, three on the caller's connection.
         """
         async with self._connection() as connection:
-            is_ours = self._owns(connection)
-            transaction = connection.transaction(isolation=isolation)
+            with translated(connection):
+                is_ours = self._owns(connection)
+                transaction = connection.transaction(isolation=isolation)
             await self._begin(transaction, connection)
-            executor = ConnectionExecutor(connection, self._settings, is_ours=is_ours)
+            executor = ConnectionExecutor(
+                connection, self._settings, is_ours=is_ours, is_lent=self.is_lent
+            )
             try:
                 yield executor
                 executor.raise_if_aborted()
+                if self.is_lent:  # a statement of the caller's own may have failed meanwhile
+                    await self._ask(connection)
             except BaseException:
                 # Where this fails the connection is lost, and the first error says it better.
                 with suppress(AsyncSvcError):
-                    await self._roll_back(transaction, connection)
+                    await _to_the_end(self._roll_back(transaction, connection))
                 raise
             async with self._bounded(connection):
                 await transaction.commit()
@@ -202,13 +215,11 @@ class Executor(abc.ABC):
 
     async def _begin(self, transaction: Transaction, connection: Connection) -> None:
         """Begin to the end, also when cancelled meanwhile: half-begun it could not be undone."""
-        beginning = asyncio.create_task(self._start(transaction, connection))
         try:
-            await asyncio.shield(beginning)
+            await _to_the_end(self._start(transaction, connection))
         except asyncio.CancelledError:
             with suppress(AsyncSvcError):
-                await beginning
-                await self._roll_back(transaction, connection)
+                await _to_the_end(self._roll_back(transaction, connection))
             raise
 
     async def _start(self, transaction: Transaction, connection: Connection) -> None:
@@ -233,9 +244,13 @@ class Executor(abc.ABC):
         by a cancellation or for a value that cannot be encoded, it stays open on the server, with
         its snapshot and its locks, until the connection is next used. Any other ends it.
         """
-        if connection.is_closed() or connection.is_in_transaction():
-            return
-        with suppress(AsyncSvcError), translated(connection):
+        if is_usable(connection) and not connection.is_in_transaction():
+            with suppress(AsyncSvcError):
+                await _to_the_end(self._ask(connection))
+
+    async def _ask(self, connection: Connection) -> None:
+        """Ask for nothing, and so whether the server still listens, and has aborted nothing."""
+        with translated(connection):
             await connection.execute("SELECT", timeout=self._settings.acquire_timeout)
 
     def _watched(self, name: str) -> _Watched:
@@ -321,6 +336,9 @@ class PoolExecutor(Executor):
             await asyncio.sleep(pause)
             try:
                 return await self._attempt(query)
+            except (PoolExhausted, LockTimeout) as again:
+                # These say that nothing was done: true of this attempt, unknown of the first.
+                raise error from again
             except Unavailable as again:
                 error = again
         raise AssertionError  # pragma: no cover - count() does not end
@@ -335,10 +353,15 @@ class ConnectionExecutor(Executor):
     """Runs statements on one connection of the caller's, inside the caller's transaction."""
 
     def __init__(
-        self, connection: Connection, settings: Settings, *, is_ours: bool = False
+        self,
+        connection: Connection,
+        settings: Settings,
+        *,
+        is_ours: bool = False,
+        is_lent: bool = True,
     ) -> None:
         """Borrow the connection: it is neither configured nor closed here."""
-        super().__init__(settings)
+        super().__init__(settings, is_lent=is_lent)
         self._borrowed = connection
         self.is_ours = is_ours
         """Whether the transaction ends where this library began it, with what is local to it."""
@@ -361,18 +384,29 @@ class ConnectionExecutor(Executor):
             narrow = narrowing(query) if self._settings.rls else None
             if narrow is None:
                 return await super().fetch(query)
-            if not self._borrowed.is_in_transaction():
-                async with self.transaction() as transaction:
-                    return await transaction.fetch(query)
-            return await self._fetch_narrowed(narrow, query)
+            with translated(self._borrowed):
+                is_open = self._borrowed.is_in_transaction()
+            if is_open:
+                return await self._fetch_narrowed(narrow, query)
+            async with self.transaction() as transaction:
+                return await transaction.fetch(query)
 
     async def _fetch_narrowed(self, narrow: Query, query: Query) -> list[Row]:
         async with self._connection() as connection:
-            await self._run(connection, narrow)
-            rows = await self._run(connection, query)
-            if not self.is_ours:  # else the caller's own statements would see this tenant
-                await self._run(connection, nobody())
+            try:
+                await self._run(connection, narrow)
+                rows = await self._run(connection, query)
+            except BaseException:
+                # Refused where the transaction is aborted: its end takes the setting along.
+                with suppress(AsyncSvcError):
+                    await _to_the_end(self._widen(connection))
+                raise
+            await _to_the_end(self._widen(connection))
             return rows
+
+    async def _widen(self, connection: Connection) -> None:
+        if not self.is_ours:  # else the caller's own statements would see this tenant
+            await self._run(connection, nobody())
 
     async def copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
         """Copy rows into a table; remember whether it failed."""
@@ -436,6 +470,20 @@ class _Lent:
 
     async def __aexit__(self, *_: object) -> None:
         self._executor.is_busy = False
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it whole, however often the task is cancelled meanwhile; it is cancelled after that."""
+    working, cancelled = asyncio.create_task(work), None
+    while not working.done():
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        working.exception()  # else asyncio says that nobody asked for it
+        raise cancelled
+    working.result()
 
 
 async def _blocks(data: bytes) -> AsyncGenerator[bytes]:

@@ -695,10 +695,11 @@ class API4ConversationService(CommonService):
         With `on_refused` either is handed to that, with the record's place from 0 on, and the rest
         goes in. Nobody's clock but the server's fills in what a record does not say.
 
-        In batches of some 5,000 messages, each a transaction of its own of five round trips (a
-        savepoint within the caller's, of four), messages by COPY; one more round trip for a batch
-        of which a part was there. It locks the new rows. It holds one batch
-        in memory, or one conversation where that is larger.
+        In batches of some 5,000 messages, each a transaction of its own (a savepoint within the
+        caller's) of five round trips, messages by COPY; one more round trip for a batch of which a
+        part was there. It locks the new rows. It holds one batch in memory, or one conversation
+        where that is larger. Raises DatabaseError for a role that row-level security restricts,
+        since there is no COPY then: load as the owner of the tables.
         """
         return await Load(self._executor, self._settings, tenant_id, on_refused).run(records)
 

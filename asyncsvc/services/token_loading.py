@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from asyncsvc.credentials import UNPEPPERED, Keyring, hint, is_foreign, is_ours, is_strong
-from asyncsvc.errors import AlreadyExists, AsyncSvcError, InvalidInput
+from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput
 from asyncsvc.models import TokenLoadReport, TokenRecord, TokenRecords
 from asyncsvc.repositories import APITokenRepository
 from asyncsvc.services.common import new_id
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
 _TOKENS_AT_ONCE: Final = 1_000
+_ROUNDS: Final = 5
 _BESIDE: Final = ("name", "scopes", "dialog_id", "source", "metadata")
 
 
@@ -77,7 +78,9 @@ class TokenLoad:
         return None
 
     async def _store(self, batch: Sequence[tuple[int, TokenRecord]]) -> None:
-        while batch:  # a secret that somebody else is storing now is asked for again
+        for _ in range(_ROUNDS):  # a secret that somebody else is storing now is asked for again
+            if not batch:
+                return
             outcomes = await self._tokens.load(
                 tenant_id=self._tenant_id,
                 pepper_version=self._keyring.version,
@@ -94,6 +97,8 @@ class TokenLoad:
                         place, AlreadyExists("the secret is that of another token already")
                     )
             batch = [each for each, outcome in told if outcome is None]
+        if batch:
+            raise Conflict("the same tokens come and go meanwhile; try again")
 
     def _row(self, record: TokenRecord) -> dict[str, object]:
         secret = _text(record)

@@ -3,10 +3,11 @@
 -- makes for one transaction, and none without it. The tables' owner, superusers and roles with
 -- BYPASSRLS see all, as ever.
 --
--- A token is looked up before its tenant is known: so a role also sees the token of a hash that it
--- has, and no other by it.
+-- A token is looked up before its tenant is known: so a role also sees, and may stamp, the token of a
+-- hash that it has, and can neither make nor delete one by it.
 --
--- Locks: each table in full for a moment, when this turns it on; none otherwise.
+-- Locks: each table in full for a moment, when this turns it on, once all who use it have let go;
+-- none otherwise.
 DO $do$
 DECLARE
     tenants_table regclass;
@@ -25,7 +26,10 @@ BEGIN
                          USING (tenant_id = current_setting(''asyncsvc.tenant_id'', true))',
                        tenants_table);
         IF tenants_table = 'asyncsvc.api_token'::regclass THEN
-            CREATE POLICY of_hash ON asyncsvc.api_token
+            CREATE POLICY found_by_hash ON asyncsvc.api_token FOR SELECT
+             USING (token_hash = ANY (string_to_array(
+                        current_setting('asyncsvc.token_hashes', true), ',')::bytea[]));
+            CREATE POLICY stamped_by_hash ON asyncsvc.api_token FOR UPDATE
              USING (token_hash = ANY (string_to_array(
                         current_setting('asyncsvc.token_hashes', true), ',')::bytea[]));
         END IF;
