@@ -98,7 +98,6 @@ async def test_a_statement_that_takes_too_long_is_cancelled_and_the_pool_stays_w
         await svc.conversations.update_by_id("a", {"name": "z"}, tenant_id="acme")
 
 
-@pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_calls_that_are_cancelled_and_connections_that_are_lost_leave_it_whole(pooled, pool):
     await pooled.conversations.create(tenant_id="acme", dialog_id="d", id="a")
     dice = random.Random(7)
@@ -125,6 +124,7 @@ async def test_calls_that_are_cancelled_and_connections_that_are_lost_leave_it_w
     assert [message.seq for message in found.messages] == list(range(1, len(keys) + 1))
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_without_the_switch_it_says_what_to_do(pgbouncer, mode):
     with pytest.raises(InvalidInput, match=r"Settings\.pgbouncer"):
         async with asyncsvc.connect(pgbouncer[mode]):
