@@ -808,6 +808,20 @@ class Verify(Change):
         return result.tenant_id, result.name
 
 
+@dataclass(frozen=True)
+class Use(Change):
+    nth: int
+
+    def call(self, svc, tenant):
+        return svc.tokens.used(tenant.nth_token(self.nth).secret or "unknown")
+
+    def apply(self, tenant):
+        token = tenant.nth_token(self.nth)
+        is_good = token.secret is not None and token.is_good
+        token.is_used |= is_good
+        return is_good
+
+
 # ---------------------------------------------------------------- what there is
 
 

@@ -60,6 +60,7 @@ from tenant_model import (
     Rotate,
     Tenant,
     Transaction,
+    Use,
     Verify,
     differences,
 )
@@ -236,6 +237,7 @@ TOKEN_CHANGES = st.one_of(
     st.builds(RevokeFamily, NTH, REASONS, ACTORS),
     st.builds(Verify, NTH, KINDS, SCOPES, st.booleans()),
     st.builds(Verify, NTH, KINDS, st.just(()), st.booleans()),
+    st.builds(Use, NTH),
 )
 TOKEN_ENDS = st.one_of(
     st.builds(
@@ -581,6 +583,32 @@ class TenantMachine(RuleBasedStateMachine):
         ]
         expected = seqs[:limit] if last is None else seqs[-last:]
         assert [message.seq for message in self.run(call)] == expected
+
+    @rule(name=TENANTS, ids=st.lists(IDS, min_size=1, max_size=4))
+    def by_ids(self, name, ids):
+        tenant = self.tenants[name]
+        conversations = self.svc.conversations
+        call = self.again(lambda: conversations.get_by_ids(ids, tenant_id=tenant.id))
+        expected = [(id, tenant.talks[id].name) for id in ids if id in tenant.talks]
+        assert [(each.id, each.name) for each in self.run(call)] == expected
+
+    @rule(name=TENANTS, dialog_id=DIALOGS, exp_user_id=st.sampled_from("uw"))
+    def names(self, name, dialog_id, exp_user_id):
+        tenant = self.tenants[name]
+        conversations = self.svc.conversations
+        call = self.again(
+            lambda: conversations.get_names(dialog_id, exp_user_id, tenant_id=tenant.id)
+        )
+        assert sorted((each.id, str(each.name)) for each in self.run(call)) == sorted(
+            (talk.id, str(talk.name))
+            for talk in tenant.talks.values()
+            if (talk.dialog_id, talk.exp_user_id) == (dialog_id, exp_user_id)
+        )
+
+    @rule()
+    def maintain(self):
+        """It finds nothing that is old, and takes nothing else."""
+        assert self.run(self.again(self.svc.maintain)).append_keys == 0
 
     @rule(
         name=TENANTS,
