@@ -517,8 +517,6 @@ async def test_old_keys_are_forgotten(filled, run, tmp_path):
     (tmp_path / "settings.json").write_text('{"key_lifetime": 0.000001}')
     finished = run("--settings", tmp_path / "settings.json", "maintain", "--json")
     assert json.loads(finished.stdout) == {"append_keys": 2}
-    (tmp_path / "settings.json").write_text('{"rls": true}')
-    assert "owner" in failed(run("--settings", tmp_path / "settings.json", "maintain"))
 
 
 # --- postgres

@@ -9,37 +9,31 @@
 --
 -- Locks: the rows. Index: the primary key up the line, api_token_rotated_from_idx down.
 WITH RECURSIVE older AS (
-    SELECT t.id, t.rotated_from
+    SELECT t.id, t.rotated_from, t.revoked_at
       FROM asyncsvc.api_token AS t
      WHERE t.tenant_id = :tenant_id
        AND t.id = :id
      UNION
-    SELECT t.id, t.rotated_from
+    SELECT t.id, t.rotated_from, t.revoked_at
       FROM older AS o
      CROSS JOIN LATERAL (
-           SELECT t.id, t.rotated_from
+           SELECT t.id, t.rotated_from, t.revoked_at
              FROM asyncsvc.api_token AS t
             WHERE t.tenant_id = :tenant_id
               AND t.id = o.rotated_from
             LIMIT 1) AS t
 ), newer AS (
-    SELECT o.id
+    SELECT o.id, o.revoked_at
       FROM older AS o
      UNION
-    SELECT t.id
+    SELECT t.id, t.revoked_at
       FROM newer AS n
      CROSS JOIN LATERAL (
-           SELECT t.id
+           SELECT t.id, t.revoked_at
              FROM asyncsvc.api_token AS t
             WHERE t.tenant_id = :tenant_id
               AND t.rotated_from = n.id
             LIMIT 1) AS t
-), found AS (
-    SELECT t.id
-      FROM asyncsvc.api_token AS t
-     WHERE t.tenant_id = :tenant_id
-       AND t.id = ANY (ARRAY(SELECT n.id FROM newer AS n))
-       AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
 ), revoked AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
@@ -54,6 +48,7 @@ WITH RECURSIVE older AS (
            jsonb_build_object('reason', t.revoked_reason, 'family_of', :id::text)
       FROM revoked AS t
 )
-SELECT (SELECT count(*) FROM newer) AS members,
-       (SELECT count(*) FROM found) AS found,
+SELECT count(*) AS members,
+       count(*) FILTER (WHERE n.revoked_at IS NULL OR n.revoked_at > statement_timestamp()) AS found,
        (SELECT count(*) FROM revoked) AS revoked
+  FROM newer AS n
