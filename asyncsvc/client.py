@@ -101,8 +101,9 @@ class AsyncSvc(Services):
         """Forget idempotency keys that are older than `Settings.key_lifetime`; say how many.
 
         It can run anywhere, at any time, twice at once, and be broken off: call it once an hour or
-        so. It works for all tenants in batches of 1,000 keys, one round trip and one more, with a
-        commit, for each tenant of a batch; `on_batch` gets the report so far. It waits for no lock.
+        so. One round trip looks at the role's rights. Then it works for all tenants in batches of
+        1,000 keys, one round trip and one more, with a commit, for each tenant of a batch, and one
+        to find no more; `on_batch` gets the report so far. It waits for no lock.
 
         Raises DatabaseError for a role that row-level security restricts, since it is of all
         tenants: run it as the owner of the tables. MigrationError before the schema is there.

@@ -399,14 +399,14 @@ class ConnectionExecutor(Executor):
             except BaseException:
                 # Refused where the transaction is aborted: its end takes the setting along.
                 with suppress(AsyncSvcError):
-                    await _to_the_end(self._widen(connection))
+                    await self._widen(connection)
                 raise
-            await _to_the_end(self._widen(connection))
+            await self._widen(connection)
             return rows
 
     async def _widen(self, connection: Connection) -> None:
         if not self.is_ours:  # else the caller's own statements would see this tenant
-            await self._run(connection, nobody())
+            await _to_the_end(self._run(connection, nobody()))
 
     async def copy(self, name: str, *, table: str, columns: Sequence[str], data: bytes) -> int:
         """Copy rows into a table; remember whether it failed."""
@@ -472,7 +472,7 @@ class _Lent:
         self._executor.is_busy = False
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+async def _to_the_end(work: Coroutine[Any, Any, object]) -> None:
     """Do it whole, however often the task is cancelled meanwhile; it is cancelled after that."""
     working, cancelled = asyncio.create_task(work), None
     while not working.done():
