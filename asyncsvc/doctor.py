@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from asyncsvc import migrations, sqlfiles
 from asyncsvc.errors import AsyncSvcError, MigrationError
 from asyncsvc.models import Finding, Level
-from asyncsvc.repositories import MigrationRepository, ServerRepository
+from asyncsvc.repositories import MigrationRepository, ServerRepository, UsageRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table
 
 if TYPE_CHECKING:
@@ -263,6 +263,25 @@ def dead_rows(table: Table) -> Finding:
     )
 
 
+async def _check_usage(executor: Executor) -> list[Finding]:
+    tables = await ServerRepository(executor).tables()
+    if not tables:
+        return []
+    return [usage(await UsageRepository(executor).backlog(most=_MANY_ROWS + 1))]
+
+
+def usage(unfolded: int) -> Finding:
+    """Judge whether maintenance keeps up with what happens."""
+    if unfolded <= _MANY_ROWS:
+        return _ok("usage", f"{unfolded:,} bookings are not folded yet")
+    return Finding(
+        check="usage",
+        level="warning",
+        found=f"more than {_MANY_ROWS:,} bookings are not folded, and statistics read them all",
+        advice="run `asyncsvc maintain` more often, as with --every 60",
+    )
+
+
 async def _check_indexes(executor: Executor) -> list[Finding]:
     repository = ServerRepository(executor)
     found = {index.name: index for index in await repository.indexes()}
@@ -335,4 +354,5 @@ _CHECKS: Final[tuple[Check, ...]] = (
     _check_indexes,
     _check_tables,
     _check_row_security,
+    _check_usage,
 )

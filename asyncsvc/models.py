@@ -426,9 +426,12 @@ class PurgeReport(Row):
 
 
 class MaintenanceReport(Row):
-    """What maintenance found to do: how many idempotency keys it forgot."""
+    """What maintenance found to do."""
 
     append_keys: int = 0
+    """How many idempotency keys it forgot."""
+    bookings: int = 0
+    """How many rows of the usage ledger it folded into the sums."""
 
 
 class ErasureReceipt(Row):

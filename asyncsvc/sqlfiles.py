@@ -5,7 +5,7 @@ A file holds one statement below a header of prose. Two things in it are ours:
 - `:name` is a parameter. Each becomes `$1`, `$2`, ... by its first use. Nothing is taken for one
   inside strings, quoted names, dollar quotes and comments, nor the colons of `::` and of slices
   (a colon that follows an operand or an opening bracket at once).
-- A line that ends in `--? a, b` is kept when `a` and `b` are both present, and dropped otherwise.
+- A line that ends in `--? a, !b` is kept when `a` is present and `b` is not, and dropped otherwise.
   A name is a parameter, which is present when a value is passed (None is one, UNSET is none), or
   a flag, which appears in no text. Of the marked ORDER BY lines exactly one is kept.
 
@@ -13,7 +13,8 @@ So each combination that is in use is a plain statement with a plan of its own, 
 `(:x IS NULL OR column = :x)`, whose plan the server may choose without looking at `:x`.
 
 A statement may be run again when its outcome is unknown, since the connection was lost, if it only
-reads, or if a paragraph of its header begins with `Repeatable:` and says why.
+reads, or if a paragraph of its header begins with `Repeatable:` and says why. One that begins with
+`Patient:` says why it may take longer than `Settings.statement_timeout`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TypeAlias
 
 from asyncsvc.fields import UNSET
 
@@ -48,12 +50,15 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_MARK = re.compile(r"!?[A-Za-z_]\w*")
+_Marks: TypeAlias = tuple[frozenset[str], frozenset[str]]
+_NO_MARKS: _Marks = (frozenset(), frozenset())
 _WRITES = re.compile(
-    r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|DO|SHARE|nextval|set_config"
-    r"|pg_advisory_\w+)\b"
+    r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|VACUUM|DO|SHARE|nextval"
+    r"|set_config|pg_advisory_\w+)\b"
 )
 _REPEATABLE = re.compile(r"^Repeatable: ", re.MULTILINE)
+_PATIENT = re.compile(r"^Patient: ", re.MULTILINE)
 
 
 class SQLFileError(Exception):
@@ -66,12 +71,19 @@ class Line:
 
     text: str
     parameters: tuple[str, ...]
-    marks: frozenset[str]
+    marks: frozenset[str] = frozenset()
+    """What has to be present."""
+    refused: frozenset[str] = frozenset()
+    """What must not be."""
 
     @property
     def is_order(self) -> bool:
         """Whether this is one of the ORDER BY lines of which one is kept."""
         return bool(self.marks) and self.text.lstrip().upper().startswith("ORDER BY")
+
+    def is_kept(self, present: frozenset[str]) -> bool:
+        """Say whether it belongs to the variant in which these are present."""
+        return self.marks <= present and not self.refused & present
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ class Query:
     """The arguments by the names of their parameters, and those whose lines all went."""
     is_repeatable: bool = False
     """Whether it may be run again when its outcome is unknown."""
+    is_patient: bool = False
+    """Whether it may take as long as it takes."""
 
 
 class Statement:
@@ -95,10 +109,10 @@ class Statement:
         self.name = name
         self.header = _header(source)
         self._lines = tuple(_lines(name, source))
-        marked = frozenset[str]().union(*(line.marks for line in self._lines))
+        marked = frozenset[str]().union(*(line.marks | line.refused for line in self._lines))
         used = frozenset(p for line in self._lines for p in line.parameters)
         self.required = frozenset(
-            p for line in self._lines if not line.marks for p in line.parameters
+            p for line in self._lines if not line.marks | line.refused for p in line.parameters
         )
         self.optional = used - self.required
         self.flags = marked - used
@@ -106,6 +120,7 @@ class Statement:
         self.orders = frozenset(written)
         self.first_order = written[0] if written else None
         self.is_repeatable = self._only_reads() or _REPEATABLE.search(self.header) is not None
+        self.is_patient = _PATIENT.search(self.header) is not None
         self._check()
         # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
         self._compile = lru_cache(maxsize=256)(self._compile_variant)
@@ -119,7 +134,7 @@ class Statement:
         given = {name: value for name, value in parameters.items() if value is not UNSET}
         text, order = self._compile(tuple(flags), tuple(parameters), tuple(given))
         arguments = tuple([given[name] for name in order])
-        return Query(self.name, text, arguments, given, self.is_repeatable)
+        return Query(self.name, text, arguments, given, self.is_repeatable, self.is_patient)
 
     def _compile_variant(
         self, raised: tuple[str, ...], passed: tuple[str, ...], given: tuple[str, ...]
@@ -134,7 +149,7 @@ class Statement:
         present, numbers = flags.union(given), dict[str, int]()
         kept = [f"/* asyncsvc {self.name} */"]
         for line in self._lines:
-            if line.marks <= present:
+            if line.is_kept(present):
                 places = [f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters]
                 kept.append(line.text % tuple(places))
         return "\n".join(kept), tuple(numbers)
@@ -150,7 +165,7 @@ class Statement:
             raise SQLFileError(f"{self.name}: no statement")
         for line in self._lines:
             loose = set(line.parameters) - self.required - line.marks
-            if line.marks and loose:
+            if loose:
                 raise SQLFileError(
                     f"{self.name}: {', '.join(sorted(loose))} is used on a line that is kept "
                     f"without it: {line.text.strip()}"
@@ -169,7 +184,7 @@ def _header(source: str) -> str:
 
 def _lines(name: str, source: str) -> Iterator[Line]:
     """Split a file into its lines: without comments and empty ones, each with its marks."""
-    text, parameters, marks = "", list[str](), frozenset[str]()
+    text, parameters, marks = "", list[str](), _NO_MARKS
     for kind, token in (*_tokens(source), ("newline", "\n")):
         if kind == "parameter":
             text += "%s"
@@ -180,8 +195,8 @@ def _lines(name: str, source: str) -> Iterator[Line]:
             raise SQLFileError(f"{name}: one statement a file, without a semicolon")
         elif kind == "newline":
             if text.strip():
-                yield Line(text.rstrip(), tuple(parameters), marks)
-            text, parameters, marks = "", [], frozenset()
+                yield Line(text.rstrip(), tuple(parameters), *marks)
+            text, parameters, marks = "", [], _NO_MARKS
         elif kind != "comment":
             text += token.replace("%", "%%")
 
@@ -199,11 +214,13 @@ def _tokens(source: str) -> Iterator[tuple[str, str]]:
         yield "text", source[position:]
 
 
-def _marks(name: str, token: str) -> frozenset[str]:
+def _marks(name: str, token: str) -> _Marks:
+    """Return what a line asks to be present, and what not to be."""
     marks = [part.strip() for part in token.removeprefix("--?").split(",")]
-    if not all(_NAME.fullmatch(mark) for mark in marks):
+    if not all(_MARK.fullmatch(mark) for mark in marks):
         raise SQLFileError(f"{name}: not a list of names: {token}")
-    return frozenset(marks)
+    refused = frozenset(mark[1:] for mark in marks if mark.startswith("!"))
+    return frozenset(mark for mark in marks if not mark.startswith("!")), refused
 
 
 def commands(source: str) -> list[str]:

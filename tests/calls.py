@@ -146,6 +146,8 @@ GOOD = {
             "tz": "UTC",
             "fill": True,
         },
+        "declare_zone": {"tz": "Asia/Kathmandu"},
+        "recount_usage": {},
     },
     APITokenService: {
         "create": {

@@ -112,6 +112,12 @@ WRITES: dict[type, dict[str, list[Write]]] = {
         "delete_by_user": [conversations("delete_by_user", "u", batches=True)],
         "purge": [conversations("purge", timedelta(days=1), batches=True)],
         "load": [conversations("load", records("a", "w", "x", "y", "z")[1:], batches=True)],
+        "declare_zone": [
+            Write(lambda svc, world: svc.conversations.declare_zone(world.tenant_id, "Asia/Tokyo"))
+        ],
+        "recount_usage": [
+            Write(lambda svc, world: svc.conversations.recount_usage(world.tenant_id))
+        ],
     },
     APITokenService: {
         "create": [
@@ -205,9 +211,22 @@ STATE = """
       FROM (SELECT u.dialog_id, u.source, u.token_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
                    sum(u.duration) AS duration, sum(u.rounds) AS rounds,
                    sum(u.thumb_up) AS thumb_up, sum(u.thumb_down) AS thumb_down
-              FROM asyncsvc.usage_ledger AS u
-             WHERE u.tenant_id = $1
+              FROM (SELECT u.dialog_id, u.source, u.token_id, u.pv, u.tokens, u.duration,
+                           u.rounds, u.thumb_up, u.thumb_down
+                      FROM asyncsvc.usage_ledger AS u
+                     WHERE u.tenant_id = $1 AND u.quarter IS NOT NULL
+                     UNION ALL
+                    SELECT q.dialog_id, q.source, q.token_id, q.pv, q.tokens, q.duration,
+                           q.rounds, q.thumb_up, q.thumb_down
+                      FROM asyncsvc.usage_quarter AS q
+                     WHERE q.tenant_id = $1) AS u
              GROUP BY 1, 2, 3) AS u
+     UNION ALL
+    SELECT 'bucket ' || b.zone || ' ' || b.book || ' ' || b.grain || ' ' || b.dialog_key || ' '
+           || b.source_key || ' ' || b.bucket,
+           (to_jsonb(b) - 'tenant_id')::text
+      FROM asyncsvc.usage_bucket AS b
+     WHERE b.tenant_id = $1
      UNION ALL
     SELECT 'audit', jsonb_agg(a ORDER BY a::text)::text
       FROM (SELECT a.action, a.actor,
@@ -486,10 +505,18 @@ async def forget_turn(trials: Trials, world: World, id: str) -> None:
         id,
     )
     await trials.observer.execute(
-        "INSERT INTO asyncsvc.usage_ledger"
-        " (tenant_id, quarter, dialog_id, tokens, duration, rounds)"
-        " VALUES ($1, '2020-01-01Z', 'd', -3, -500000, -1)",
+        "INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at,"
+        " quarter, tokens, duration, rounds)"
+        " SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, '2020-01-01Z',"
+        " -3, -500000, -1 FROM asyncsvc.conversation AS c WHERE tenant_id = $1 AND id = $2",
         world.tenant_id,
+        id,
+    )
+    await trials.observer.execute(
+        "UPDATE asyncsvc.recency AS r SET updated_at = c.updated_at FROM asyncsvc.conversation AS c"
+        " WHERE c.tenant_id = $1 AND c.id = $2 AND r.tenant_id = $1 AND r.id = $2",
+        world.tenant_id,
+        id,
     )
 
 

@@ -31,9 +31,10 @@ async def examined(dsn: str) -> dict[str, Finding]:
 async def test_a_healthy_database_is_well(svc):
     found = by_check(await svc.doctor())
     checks = {"server", "replica", "durability", "pooler", "clock", "zones", "migrations"}
-    checks |= {"indexes", "extensions", "rights", "row security", "size"}
+    checks |= {"indexes", "extensions", "rights", "row security", "size", "usage"}
     assert found.keys() == checks
-    for check in ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights"):
+    well = ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights", "usage")
+    for check in well:
         assert (found[check].level, found[check].advice) == ("ok", None), found[check]
     assert "message 0" in found["size"].found
     assert "PostgreSQL" in found["server"].found
@@ -49,11 +50,11 @@ async def test_before_the_first_migration_it_says_so(empty_dsn):
 
 
 async def test_missing_indexes_are_named(dsn):
-    await execute(dsn, "DROP INDEX asyncsvc.conversation_updated_idx")
+    await execute(dsn, "DROP INDEX asyncsvc.recency_updated_idx")
     await execute(dsn, "DROP INDEX IF EXISTS asyncsvc.message_content_idx")
     found = await examined(dsn)
     assert found["indexes"].level == "problem"
-    assert found["indexes"].found == "missing: conversation_updated_idx"
+    assert found["indexes"].found == "missing: recency_updated_idx"
     create = found["indexes"].advice.partition(": ")[2]
     assert found["extensions"].level == "warning"
     assert "migrate" in found["extensions"].advice

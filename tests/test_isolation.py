@@ -222,7 +222,10 @@ OF_THE_DRIVER = {
         "SELECT set_config('jit', $1, false)",
     )
 }
-NOT_OF_SERVICES = ("append_key/", "migration/", "row_security/", "server/")
+NOT_OF_SERVICES = (
+    *("append_key/", "migration/", "row_security/", "server/"),
+    *("usage/backlog", "usage/find_unfolded", "usage/fold", "usage/vacuum"),  # of maintenance
+)
 
 
 def places(value: object, path: tuple = ()) -> Iterator[tuple]:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import asyncsvc
-from asyncsvc import InvalidInput, MaintenanceReport, Settings, maintenance
+from asyncsvc import InvalidInput, Settings, maintenance
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 DAY = 86_400.0
@@ -41,7 +41,7 @@ async def test_keys_are_forgotten_after_a_week(svc, pool, monkeypatch, batch):
     await remember(svc, pool, [100, 1], tenant_id="other")
     seen = []
     report = await svc.maintain(on_batch=seen.append)
-    assert report == MaintenanceReport(append_keys=3)
+    assert report.append_keys == 3
     assert seen[-1] == report
     assert await keys(pool) == [("acme", "k1"), ("acme", "k3"), ("other", "k1")]
     assert (await svc.maintain()).append_keys == 0

@@ -34,6 +34,11 @@ SEED = (
       FROM asyncsvc.conversation AS c, generate_series(1, 3) AS seq
     """,
     """
+    INSERT INTO asyncsvc.recency (tenant_id, id, dialog_id, updated_at)
+    SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at FROM asyncsvc.conversation AS c
+    ON CONFLICT DO NOTHING
+    """,
+    """
     INSERT INTO asyncsvc.append_key
     SELECT c.tenant_id, c.id, 'key', '', 1, 1, 1, c.created_at FROM asyncsvc.conversation AS c
     """,
@@ -51,10 +56,30 @@ SEED = (
       FROM generate_series(1, 20000) AS n
     """,
     f"""
-    INSERT INTO asyncsvc.usage_ledger (tenant_id, quarter, dialog_id, token_id, tokens)
-    SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 5
+    INSERT INTO asyncsvc.usage_quarter (
+           tenant_id, quarter, dialog_id, token_id, pv, tokens, duration, rounds, thumb_up,
+           thumb_down)
+    SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 0, 5, 0,
+           0, 0, 0
       FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
            generate_series(1, t.size) AS n
+    """,
+    """
+    INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at, pv)
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1
+      FROM asyncsvc.conversation AS c
+    """,
+    "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
+    # As AsyncSvc.maintain does where a tenant has many conversations.
+    *(
+        sqlfiles.load("usage/recount")
+        .bind((), {"tenant_id": tenant})
+        .text.replace("$1", f"'{tenant}'")
+        for tenant in ("big", "small")
+    ),
+    """
+    INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, user_id, created_at, quarter, tokens)
+    SELECT 'tenant' || n % 50, 'd', '', now(), now(), 5 FROM generate_series(1, 20000) AS n
     """,
     "VACUUM ANALYZE",
 )
@@ -137,12 +162,15 @@ MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "b
 @pytest.mark.parametrize("after", [{}, MIDDLE])
 @pytest.mark.parametrize(
     ("order", "index"),
-    [("create_time", "conversation_created_idx"), ("update_time", "conversation_updated_idx")],
+    [("create_time", "conversation_created_idx"), ("update_time", "recency_updated_idx")],
 )
 async def test_a_page_by_time_reads_the_page(explain, order, index, direction, after):
-    plan = await explain("conversation/get_list", f"by_{order}_{direction}", **PAGE, **after)
-    assert scans(plan) == {("conversation", index), ("conversation", "conversation_pkey")}
-    assert rows_read(plan) <= 2 * 31
+    table = index.partition("_")[0]
+    flags = [f"by_{order}_{direction}", *(["recent"] if table == "recency" else [])]
+    plan = await explain("conversation/get_list", *flags, **PAGE, **after)
+    assert scans(plan) == {(table, index), ("conversation", "conversation_pkey")}
+    # The walk, for recency with each conversation that it finds, and the page's full rows.
+    assert rows_read(plan) <= (3 if table == "recency" else 2) * 31
 
 
 async def test_a_range_of_dates_starts_where_it_begins(explain):
@@ -224,9 +252,10 @@ ON_ONE_CONVERSATION = [
 @pytest.mark.parametrize(("name", "more"), ON_ONE_CONVERSATION)
 async def test_what_changes_one_conversation_reads_its_rows_by_key(explain, name, more):
     plan = await explain(name, tenant_id="big", id="big7", **more)
-    assert indexes(plan) <= {"conversation_pkey", "message_pkey", "append_key_pkey"}
+    keys = {f"{table}_pkey" for table in ("conversation", "recency", "message", "append_key")}
+    assert indexes(plan) <= keys
     assert None not in {index for _, index in scans(plan)}
-    assert rows_read(plan) <= 12
+    assert rows_read(plan) <= 14
 
 
 IDS = [f"big{number}" for number in range(1, 101)]
@@ -261,7 +290,7 @@ async def misled(server_dsn, template, database_prefix):
         """
     )
     await connection.execute("ANALYZE asyncsvc.conversation")
-    for command in SEED[:3]:
+    for command in SEED[:4]:
         await connection.execute(command)
     await connection.close()
     yield dsn_of(server_dsn, name)
@@ -278,7 +307,7 @@ async def misled_connection(request, misled):
 @pytest.mark.parametrize(("name", "more"), ON_ONE_CONVERSATION)
 async def test_it_does_so_whatever_the_servers_statistics_say(misled_connection, name, more):
     plan = await executed(misled_connection, name, tenant_id="big", id="big7", **more)
-    assert rows_read(plan) <= 12
+    assert rows_read(plan) <= 14
 
 
 @pytest.mark.parametrize(("name", "flags", "more"), ON_A_HUNDRED)
@@ -323,11 +352,11 @@ async def test_bulk_deletion_reads_a_batch(explain, name, of):
 @pytest.mark.parametrize(
     ("of", "index"),
     [
-        ({}, "conversation_updated_idx"),
-        ({"dialog_id": "d1"}, "conversation_updated_idx"),
+        ({}, "recency_updated_idx"),
+        ({"dialog_id": "d1"}, "recency_updated_idx"),
         (
             {"after_dialog_id": "d0", "after_at": NOW - timedelta(days=9), "after_id": ""},
-            "conversation_updated_idx",
+            "recency_updated_idx",
         ),
     ],
 )
@@ -341,8 +370,8 @@ async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
         **more,
         **of,
     )
-    assert {found for table, found in scans(plan) if table == "conversation"} == {index}
-    assert rows_read(plan) <= 12
+    assert {found for table, found in scans(plan) if table == "recency"} == {index}
+    assert rows_read(plan) <= 2 * 12
 
 
 async def test_a_purge_deletes_by_primary_key(explain):
@@ -461,7 +490,8 @@ async def test_the_audit_is_read_from_its_index(explain, of, index):
 async def test_the_activity_of_a_range_is_read_from_the_index(explain):
     activity = RANGE | {"range_from": NOW - timedelta(days=1)}
     plan = await explain("usage/stats_by_activity", tenant_id="big", token_id="token1", **activity)
-    assert "usage_ledger_quarter_idx" in indexes(plan)
+    assert {"usage_quarter_tenant_id_quarter_dialog_id_source_token_id_key",
+            "usage_ledger_tenant_idx"} <= indexes(plan)  # fmt: skip
     assert rows_read(plan) <= 2 * 4 * 24
 
 
@@ -478,6 +508,37 @@ async def test_statistics_of_a_dialog_read_their_range(explain):
     plan = await explain("usage/stats_by_created", tenant_id="big", dialog_id="d0", **RANGE)
     assert "conversation_created_idx" in indexes(plan)
     assert rows_read(plan) <= 2 * 24 * 60
+
+
+WHOLE = {
+    "range_from": NOW - timedelta(days=12),
+    "range_before": NOW - timedelta(days=2),
+    "interval": "day",
+    "tz": "UTC",
+    "fill": True,
+}
+
+
+@pytest.mark.parametrize("book", ["created", "activity"])
+async def test_whole_days_are_a_row_each(explain, book):
+    plan = await explain(f"usage/stats_by_{book}", tenant_id="big", **WHOLE)
+    assert "usage_bucket_pkey" in indexes(plan)
+    # The ten days and the zone; nothing of this tenant is not folded.
+    assert rows_read(but_for_dead_entries(plan)) <= 12
+
+
+async def test_the_total_of_a_dialog_is_a_row_a_month(explain):
+    for total in ("by_create_time_desc",), ("by_update_time_desc", "recent"):
+        plan = await explain(
+            "conversation/get_list", *total, "unfiltered", **PAGE | {"count_limit": None}
+        )
+        assert {"usage_bucket_pkey", "usage_ledger_tenant_idx"} <= indexes(plan)
+        assert rows_read(but_for_dead_entries(plan)) <= 3 * 31 + 2
+
+
+def but_for_dead_entries(plan):
+    """What the ledger's index still has of rows that other tests wrote and rolled back."""
+    return [node for node in plan if node.get("Index Name") != "usage_ledger_tenant_idx"]
 
 
 async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):

@@ -128,14 +128,14 @@ def records(ids):
     return [RECORD | {"id": id} for id in ids]
 
 
-def after(first: str, then: str) -> Case:
-    """A method of the tokens, after another."""
+def after(first: str, then: str, service: type = APITokenService) -> Case:
+    """A method of a service, after another."""
 
     async def case(world):
-        made = world.made[APITokenService]
-        await call(world.svc, APITokenService, first, **table(APITokenService, first, world, made))
-        given = table(APITokenService, then, world, made)
-        return lambda: call(world.svc, APITokenService, then, **given)
+        made = world.made[service]
+        await call(world.svc, service, first, **table(service, first, world, made))
+        given = table(service, then, world, made)
+        return lambda: call(world.svc, service, then, **given)
 
     return case
 
@@ -232,6 +232,13 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("five round trips",), loading(there=("x", "y"), given=("x", "y"))),
         (("five round trips", "one more round trip"), loading(there=("x",), given=("x", "y"))),
         (("five round trips",), load_in_a_transaction_of_the_callers),
+    ],
+    (API4ConversationService, "declare_zone"): [
+        (("Five round trips",), conversations("declare_zone")),
+        (
+            ("three where it was declared already",),
+            after("declare_zone", "declare_zone", API4ConversationService),
+        ),
     ],
     (APITokenService, "verify"): [
         (("One round trip",), tokens("verify")),

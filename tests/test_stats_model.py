@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -124,6 +124,31 @@ def questions(draw: st.DrawFn, tz: str, near: Sequence[datetime]) -> Question:
     )
 
 
+# ---------------------------------------------------------------- what is folded of it
+
+FOLDED = ("nothing", "all", "half")
+
+
+async def fold(svc: AsyncSvc, tenant_id: str, kept: Sequence[Kept], tz: str, folded: str) -> None:
+    """Keep them, with so much of them folded into the buckets of this zone.
+
+    Half of them: others come and go after the fold, some of them of the same users and at the same
+    times as those that stay.
+    """
+    if folded == "half":
+        middle = len(kept) // 2
+        doomed = [replace(each, id=f"{each.id} doomed", turns=(), thumbs={}) for each in kept[::2]]
+        await keep(svc, tenant_id, [*kept[:middle], *doomed])
+        await svc.conversations.declare_zone(tenant_id, tz)
+        await keep(svc, tenant_id, kept[middle:])
+        await svc.conversations.delete_by_ids([each.id for each in doomed], tenant_id=tenant_id)
+        return
+    await keep(svc, tenant_id, kept)
+    if folded == "all":
+        await svc.maintain()
+        await svc.conversations.declare_zone(tenant_id, tz)
+
+
 # ---------------------------------------------------------------- how an answer is compared
 
 
@@ -154,7 +179,7 @@ async def assert_agrees(
 async def test_any_usage_at_any_time_agrees_with_the_model(svc, history, data):
     tz, near, kept = history
     tenant_id = f"t{next(_numbers)}"
-    await keep(svc, tenant_id, kept)
+    await fold(svc, tenant_id, kept, tz, data.draw(st.sampled_from(FOLDED)))
     await keep(svc, f"{tenant_id} other", [Kept(id="other", created_at=near[0], user_id="other")])
     for _ in range(8):
         question = data.draw(questions(tz, near))
@@ -176,8 +201,9 @@ async def server_knows(svc: AsyncSvc, tz: str, change: datetime) -> bool:
     ] == [True] * 4
 
 
+@pytest.mark.parametrize("folded", FOLDED)
 @pytest.mark.parametrize("tz", CHANGING_ZONES)
-async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz):
+async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, folded):
     users = itertools.cycle(["", "ann", "ann", "bob", "eve"])
     changes = [each for each in clock_changes(tz) if await server_knows(svc, tz, each)]
     assert changes
@@ -187,7 +213,7 @@ async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz):
         for step in STEPS
         if abs(step) <= 2 * HOUR
     ]
-    await keep(svc, "t", kept)
+    await fold(svc, "t", kept, tz, folded)
     for change in changes:
         nearby = [each for each in kept if abs(each.created_at - change) < DAY]
         for interval, (since, until) in itertools.product(
@@ -201,12 +227,13 @@ async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz):
             await assert_agrees(svc, "t", nearby, Question(since, until, interval=interval, tz=tz))
 
 
+@pytest.mark.parametrize("folded", FOLDED)
 @pytest.mark.parametrize("tz", ZONES)
-async def test_usage_of_two_years(svc, tz):
+async def test_usage_of_two_years(svc, tz, folded):
     """A conversation every 22 hours or so; the ends of the range are not those of buckets."""
     first = datetime(2011, 12, 1, tzinfo=UTC)
     kept = [Kept(id=str(n), created_at=first + n * 21.9 * HOUR) for n in range(800)]
-    await keep(svc, "t", kept)
+    await fold(svc, "t", kept, tz, folded)
     for interval, fill in itertools.product(("day", "week", "month"), (True, False)):
         question = Question("2011-12-10", "2013-10-31T12:00", interval=interval, tz=tz, fill=fill)
         await assert_agrees(svc, "t", kept, question)

@@ -12,7 +12,7 @@ import typer
 from asyncsvc.cli.commands.conversations import list_, show
 from asyncsvc.cli.commands.demo import demo
 from asyncsvc.cli.commands.doctor import doctor
-from asyncsvc.cli.commands.maintain import maintain
+from asyncsvc.cli.commands.maintain import maintain, zone
 from asyncsvc.cli.commands.postgres import postgres
 from asyncsvc.cli.commands.retention import erase, purge
 from asyncsvc.cli.commands.schema import migrate, status
@@ -47,6 +47,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "purge": purge,
     "erase": erase,
     "maintain": maintain,
+    "zone": zone,
     "migrate": migrate,
     "status": status,
     "doctor": doctor,

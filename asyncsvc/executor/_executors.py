@@ -45,6 +45,8 @@ _log = logging.getLogger("asyncsvc")
 _COPIED_AT_ONCE = 2**19
 _ABORTED = "25P02"
 _NOT_SUPPORTED = "0A000"
+A_DAY = 86_400.0
+"""How long a statement may take that may take long."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -111,7 +113,7 @@ class Executor(abc.ABC):
 
     async def _run(self, connection: Connection, query: Query) -> list[Row]:
         with self._watched(query.name) as watched, translated(connection):
-            timeout = self._settings.statement_timeout
+            timeout = A_DAY if query.is_patient else self._settings.statement_timeout
             try:
                 rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
             except BaseException:

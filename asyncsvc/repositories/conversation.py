@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ class ConversationRepository(Repository):
     async def get_list(
         self,
         *,
-        order: str,
+        flags: Iterable[str],
         tenant_id: str,
         dialog_id: str,
         limit: int,
@@ -90,10 +90,10 @@ class ConversationRepository(Repository):
         include_messages: bool,
         **filters: object,
     ) -> tuple[int, list[Conversation]]:
-        """Return the total, and the page in the order of this flag."""
+        """Return the total, and the page in the order of one of the flags."""
         rows = await self._rows(
             "get_list",
-            order,
+            *flags,
             tenant_id=tenant_id,
             dialog_id=dialog_id,
             limit=limit,

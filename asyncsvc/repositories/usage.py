@@ -4,16 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
-from asyncsvc.fields import UnsetType
+from asyncsvc.fields import UNSET, UnsetType
 from asyncsvc.models import UsageBucket
 from asyncsvc.repositories.base import Repository
+
+
+class Unfolded(NamedTuple):
+    """A tenant that has something in the usage ledger."""
+
+    tenant_id: str
+    is_declared: bool
+    """Whether buckets in UTC are kept for it."""
+    creations: int
+    """How many creations and deletions are in the ledger, as far as was counted."""
 
 
 class UsageRepository(Repository):
     """The statements that count usage."""
 
     folder = "usage"
+
+    async def find_unfolded(
+        self, *, after: Unfolded | None, limit: int, most: int
+    ) -> list[Unfolded]:
+        """Return the next tenants that have something in the ledger."""
+        rows = await self._rows(
+            "find_unfolded",
+            after_tenant_id=UNSET if after is None else after.tenant_id,
+            limit=limit,
+            most=most,
+        )
+        return [Unfolded(**row) for row in rows]
+
+    async def fold(self, *, tenant_id: str) -> int:
+        """Fold a tenant's ledger into its sums; return how many rows it had."""
+        (row,) = await self._rows("fold", tenant_id=tenant_id)
+        return int(row["folded"])
+
+    async def recount(self, *, tenant_id: str) -> int:
+        """Count a tenant's buckets anew; return how many rows the ledger had."""
+        (row,) = await self._rows("recount", tenant_id=tenant_id)
+        return int(row["folded"])
+
+    async def lock(self, *, tenant_id: str) -> None:
+        """Keep others from folding this tenant's usage to the end of the transaction."""
+        await self._rows("lock", tenant_id=tenant_id)
+
+    async def declare_zone(self, *, tenant_id: str, tz: str) -> list[str]:
+        """Have buckets kept in a zone, and in UTC; return which of them are new."""
+        rows = await self._rows("declare_zone", tenant_id=tenant_id, tz=tz)
+        return [row["zone"] for row in rows]
+
+    async def backlog(self, *, most: int) -> int:
+        """Return how many rows the ledger has, of all tenants."""
+        (row,) = await self._rows("backlog", most=most)
+        return int(row["rows"])
+
+    async def vacuum(self) -> None:
+        """Take what was folded off the ledger's file."""
+        await self._rows("vacuum")
 
     async def stats_by_created(
         self,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TENANTS: Final = ("acme", "globex", "initech")
 DIALOGS: Final = ("support", "sales")
 USERS: Final = ("ann", "bob", "eve", "")
+ZONES: Final = ("Europe/Berlin", "Asia/Kathmandu")
 _KEPT: Final = 12
 OLD: Final = timedelta(seconds=20)
 """What is older than this goes: conversations by a purge, idempotency keys by maintain."""
@@ -294,6 +295,16 @@ async def _stats(app: Application) -> None:
     await app.svc.conversations.stats(
         app.tenant, now - _DAY, now + _DAY, by=by, interval="hour", tz="Europe/Berlin"
     )
+
+
+@_operation("conversations.declare_zone", weight=0.3)
+async def _declare_zone(app: Application) -> None:
+    await app.svc.conversations.declare_zone(app.tenant, app.chance.choice(ZONES))
+
+
+@_operation("conversations.recount_usage", weight=0.3)
+async def _recount_usage(app: Application) -> None:
+    await app.svc.conversations.recount_usage(app.tenant)
 
 
 # ------------------------------------------------------------------------- tokens

@@ -41,8 +41,8 @@ WITH locked AS MATERIALIZED (
       FROM claimed AS k
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
-    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, k.first_seq, c.last_seq, c.round,
-              c.updated_at
+    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, k.first_seq,
+              c.last_seq, c.round, c.updated_at
 ), stored AS (
     INSERT INTO asyncsvc.message (
            tenant_id, conversation_id, seq, role, content, payload, reference, created_at)
@@ -51,11 +51,19 @@ WITH locked AS MATERIALIZED (
       FROM appended AS a
      CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
            WITH ORDINALITY AS m (role, content, payload, reference, position)
+), noted AS (
+    UPDATE asyncsvc.recency AS r
+       SET updated_at = a.updated_at
+      FROM appended AS a
+     WHERE r.tenant_id = :tenant_id
+       AND r.id = :id
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, quarter, dialog_id, source, token_id, tokens, duration, rounds)
-    SELECT a.tenant_id, date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
-           a.dialog_id, a.source, :token_id, :tokens, :duration, :round
+           tenant_id, dialog_id, source, user_id, created_at, quarter, token_id, tokens, duration,
+           rounds)
+    SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
+           date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
+           :token_id, :tokens, :duration, :round
       FROM appended AS a
      WHERE :tokens > 0 OR :duration > 0 OR :round > 0
 )

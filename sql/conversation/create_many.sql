@@ -1,6 +1,6 @@
--- Stores new conversations, books each, and returns them as stored, in no order. An id that the tenant has
--- already is left as it is and is missing from the answer: the caller tells the two apart by
--- what came back, and no error has aborted the transaction around it.
+-- Stores new conversations, books each, and returns them as stored, in no order. An id that the
+-- tenant has already is left as it is and is missing from the answer: the caller tells the two apart
+-- by what came back, and no error has aborted the transaction around it.
 --
 -- :records is a JSON array, one object a conversation. updated_at starts as created_at.
 -- Locks: the new rows, in the order of their ids, so that two that create the same ids cannot wait
@@ -22,9 +22,14 @@ WITH created AS (
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
 ), booked AS (
-    INSERT INTO asyncsvc.usage_ledger (tenant_id, quarter, dialog_id, source, pv)
-    SELECT c.tenant_id, date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'),
-           c.dialog_id, c.source, 1
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, source, user_id, created_at, quarter, pv)
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
+           date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), 1
+      FROM created AS c
+), noted AS (
+    INSERT INTO asyncsvc.recency (tenant_id, id, dialog_id, updated_at)
+    SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at
       FROM created AS c
 )
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,

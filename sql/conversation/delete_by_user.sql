@@ -58,7 +58,15 @@ WITH named AS (
      USING doomed AS d
      WHERE c.tenant_id = d.tenant_id
        AND c.id = d.id
-    RETURNING c.id
+    RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.round, c.tokens,
+              c.duration, c.thumb_up, c.thumb_down
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, source, user_id, created_at, pv, tokens, duration, rounds,
+           thumb_up, thumb_down)
+    SELECT d.tenant_id, d.dialog_id, d.source, d.user_id, d.created_at, -1, -d.tokens, -d.duration,
+           -d.round, -d.thumb_up, -d.thumb_down
+      FROM deleted AS d
 )
 SELECT (SELECT count(*) FROM found) AS found,
        (SELECT count(*) FROM deleted) AS conversations,

@@ -6,24 +6,27 @@
 -- A batch ends sooner where its conversations have more than :most_messages messages, though it
 -- always has the first, so that deleting one does not take long.
 --
--- Locks: none. Index: conversation_created_idx or conversation_updated_idx, walked in its own
--- order from the last one on; what is not old is passed by within the index.
+-- Locks: none. Index: conversation_created_idx, or recency_updated_idx and the primary key, walked in
+-- its own order from the last one on; what is not old is passed by within the index.
 WITH old AS (
     SELECT f.id, f.dialog_id, f.at, row_number() OVER () AS position,
            sum(f.last_seq) OVER (ROWS UNBOUNDED PRECEDING) - f.last_seq AS messages_before
       FROM (
-        SELECT c.id, c.dialog_id, c.last_seq
-             , c.created_at AS at                                                     --? by_create_time
-             , c.updated_at AS at                                                     --? by_update_time
-          FROM asyncsvc.conversation AS c
+        SELECT c.last_seq
+             , c.id, c.dialog_id, c.created_at AS at                                  --? by_create_time
+             , r.id, r.dialog_id, r.updated_at AS at                                  --? by_update_time
+          FROM asyncsvc.conversation AS c                                             --? by_create_time
+          FROM asyncsvc.recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.last_seq FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? by_update_time
          WHERE c.tenant_id = :tenant_id
-           AND c.dialog_id = :dialog_id                                               --? dialog_id
+           AND r.tenant_id = :tenant_id                                               --? by_update_time
+           AND c.dialog_id = :dialog_id                                               --? dialog_id, by_create_time
+           AND r.dialog_id = :dialog_id                                               --? dialog_id, by_update_time
            AND c.created_at < :before                                                 --? before, by_create_time
-           AND c.updated_at < :before                                                 --? before, by_update_time
+           AND r.updated_at < :before                                                 --? before, by_update_time
            AND (c.dialog_id, c.created_at, c.id) > (:after_dialog_id, :after_at, :after_id) --? after_dialog_id, after_at, after_id, by_create_time
-           AND (c.dialog_id, c.updated_at, c.id) > (:after_dialog_id, :after_at, :after_id) --? after_dialog_id, after_at, after_id, by_update_time
+           AND (r.dialog_id, r.updated_at, r.id) > (:after_dialog_id, :after_at, :after_id) --? after_dialog_id, after_at, after_id, by_update_time
          ORDER BY c.dialog_id, c.created_at, c.id                                     --? by_create_time
-         ORDER BY c.dialog_id, c.updated_at, c.id                                     --? by_update_time
+         ORDER BY r.dialog_id, r.updated_at, r.id                                     --? by_update_time
          LIMIT :limit
       ) AS f
 )

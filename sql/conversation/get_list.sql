@@ -8,28 +8,55 @@
 -- looked up by its key, whatever the server's statistics say. row_number() over no order numbers
 -- the rows as the walk delivers them.
 --
--- :count_limit is where counting stops: NULL counts all, 0 counts nothing. The cursor narrows the
--- page and not the total. :pattern is for ILIKE; the trigram index may serve it where it exists.
+-- :count_limit is where counting stops: NULL counts all, 0 counts nothing. A dialog as a whole
+-- (unfiltered) is not counted at all: its sums of creations tell, with what the ledger has beside
+-- them, in this snapshot as in any. The cursor narrows the page and not the total. :pattern is for ILIKE; the trigram index may serve it where it exists.
 -- :id_pattern is the same, not normalised, since ids are kept as given.
 --
--- Locks: none. Index: conversation_created_idx or conversation_updated_idx walks a page by time
--- from the cursor on; with user_id conversation_user_idx may; other orders sort the dialog.
+-- By update time (recent) the walk goes over asyncsvc.recency, and gets each conversation by its key.
+--
+-- Locks: none. Index: conversation_created_idx or recency_updated_idx walks a page by time from the
+-- cursor on; with user_id conversation_user_idx may; other orders sort the dialog. The total of an
+-- unfiltered dialog reads a row a month by the key of usage_bucket, and usage_ledger_tenant_idx.
 WITH filtered AS NOT MATERIALIZED (
-    SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at
-      FROM asyncsvc.conversation AS c
+    SELECT c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at
+         , c.id, c.updated_at                                           --? !recent
+         , r.id, r.updated_at                                           --? recent
+      FROM asyncsvc.conversation AS c                                   --? !recent
+      FROM asyncsvc.recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id, c.id, c.user_id, c.exp_user_id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? recent
      WHERE c.tenant_id = :tenant_id
        AND c.dialog_id = :dialog_id
+       AND r.tenant_id = :tenant_id AND r.dialog_id = :dialog_id        --? recent
        AND c.id = :id                                                   --? id
        AND c.user_id = :user_id                                         --? user_id
        AND c.exp_user_id = :exp_user_id                                 --? exp_user_id
        AND c.created_at >= :created_from                                --? created_from
        AND c.created_at < :created_before                               --? created_before
-       AND c.updated_at >= :updated_from                                --? updated_from
-       AND c.updated_at < :updated_before                               --? updated_before
+       AND c.updated_at >= :updated_from                                --? updated_from, !recent
+       AND r.updated_at >= :updated_from                                --? updated_from, recent
+       AND c.updated_at < :updated_before                               --? updated_before, !recent
+       AND r.updated_at < :updated_before                               --? updated_before, recent
        AND (c.id COLLATE "default" ILIKE :id_pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern, id_pattern
+), known AS (
+    SELECT least(coalesce(sum(k.pv), 0)::bigint, :count_limit::bigint) AS total
+      FROM (
+        SELECT b.pv
+          FROM asyncsvc.usage_bucket AS b
+         WHERE b.tenant_id = :tenant_id
+           AND b.zone = 'UTC'
+           AND b.book = 'created'
+           AND b.grain = 'month'
+           AND b.dialog_key = '=' || :dialog_id
+           AND b.source_key = '*'
+         UNION ALL
+        SELECT u.pv
+          FROM asyncsvc.usage_ledger AS u
+         WHERE u.tenant_id = :tenant_id
+           AND u.dialog_id = :dialog_id
+      ) AS k
 ), counted AS (
-    SELECT count(*) AS total
-      FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f
+    SELECT count(*) AS total FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f --? !unfiltered
+    SELECT k.total FROM known AS k                                      --? unfiltered
 ), page AS (
     SELECT p.id, row_number() OVER () AS position
       FROM (

@@ -24,16 +24,20 @@ WITH loaded AS (
            created_at timestamptz, updated_at timestamptz)
      ORDER BY r.id COLLATE "C"
     ON CONFLICT (tenant_id, id) DO NOTHING
-    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.round, c.tokens, c.duration,
-              c.thumb_up, c.thumb_down, c.created_at
+    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.round, c.tokens, c.duration,
+              c.thumb_up, c.thumb_down, c.created_at, c.updated_at
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, quarter, dialog_id, source, pv, tokens, duration, rounds, thumb_up, thumb_down)
-    SELECT l.tenant_id, date_bin('15 minutes', l.created_at, '0001-01-01 00:00+00'),
-           l.dialog_id, l.source, count(*), sum(l.tokens), sum(l.duration), sum(l.round),
-           sum(l.thumb_up), sum(l.thumb_down)
+           tenant_id, dialog_id, source, user_id, created_at, quarter, pv, tokens, duration, rounds,
+           thumb_up, thumb_down)
+    SELECT l.tenant_id, l.dialog_id, l.source, l.user_id, l.created_at,
+           date_bin('15 minutes', l.created_at, '0001-01-01 00:00+00'),
+           1, l.tokens, l.duration, l.round, l.thumb_up, l.thumb_down
       FROM loaded AS l
-     GROUP BY 1, 2, 3, 4
+), noted AS (
+    INSERT INTO asyncsvc.recency (tenant_id, id, dialog_id, updated_at)
+    SELECT l.tenant_id, l.id, l.dialog_id, l.updated_at
+      FROM loaded AS l
 )
 SELECT l.id, l.created_at
   FROM loaded AS l

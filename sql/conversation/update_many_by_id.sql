@@ -1,5 +1,6 @@
 -- Changes columns of conversations and returns the changed rows, in no order; an id that is not
--- there is missing from the answer.
+-- there is missing from the answer. One that got another dialog, source or user is booked out and in,
+-- as it was and as it is; what happened in it stays booked where it did.
 --
 -- :patches is a JSON object from id to the columns to set. A column that is not named keeps its
 -- value; JSON null sets NULL. The rows are locked in the order of their ids first, so that two
@@ -8,12 +9,12 @@
 -- Locks: the rows, to the end of the transaction. Index: the primary key, once an id: LIMIT 1, and
 -- the tenant that comes with the locked row, make sure of it, whatever the server's statistics say.
 WITH locked AS MATERIALIZED (
-    SELECT c.tenant_id, c.id, p.patch
+    SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, p.patch
       FROM (SELECT p.id, p.patch
               FROM jsonb_each(:patches::text::jsonb) AS p (id, patch)
              ORDER BY p.id COLLATE "C") AS p
      CROSS JOIN LATERAL (
-            SELECT c.tenant_id, c.id
+            SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id = p.id
@@ -38,6 +39,26 @@ WITH locked AS MATERIALIZED (
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+), noted AS (
+    UPDATE asyncsvc.recency AS r
+       SET dialog_id = c.dialog_id,
+           updated_at = c.updated_at
+      FROM updated AS c
+     WHERE r.tenant_id = c.tenant_id
+       AND r.id = c.id
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, source, user_id, created_at, pv, tokens, duration, rounds,
+           thumb_up, thumb_down)
+    SELECT c.tenant_id, b.dialog_id, b.source, b.user_id, c.created_at, b.sign, b.sign * c.tokens,
+           b.sign * c.duration, b.sign * c.round, b.sign * c.thumb_up, b.sign * c.thumb_down
+      FROM updated AS c
+      JOIN locked AS l ON l.tenant_id = c.tenant_id AND l.id = c.id
+     CROSS JOIN LATERAL (
+            VALUES (-1, l.dialog_id, l.source, l.user_id),
+                   (1, c.dialog_id, c.source, c.user_id)
+           ) AS b (sign, dialog_id, source, user_id)
+     WHERE (l.dialog_id, l.source, l.user_id) IS DISTINCT FROM (c.dialog_id, c.source, c.user_id)
 )
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,

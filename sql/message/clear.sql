@@ -28,6 +28,19 @@ WITH locked AS MATERIALIZED (
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND d.messages > 0
+    RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.updated_at, d.up, d.down
+), noted AS (
+    UPDATE asyncsvc.recency AS r
+       SET updated_at = w.updated_at
+      FROM withdrawn AS w
+     WHERE r.tenant_id = :tenant_id
+       AND r.id = :id
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, source, user_id, created_at, thumb_up, thumb_down)
+    SELECT w.tenant_id, w.dialog_id, w.source, w.user_id, w.created_at, -w.up, -w.down
+      FROM withdrawn AS w
+     WHERE w.up > 0 OR w.down > 0
 )
 SELECT count(*) AS deleted
   FROM deleted

@@ -36,6 +36,19 @@ WITH locked AS MATERIALIZED (
       FROM popped AS m
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
+    RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.updated_at, m.thumb
+), noted AS (
+    UPDATE asyncsvc.recency AS r
+       SET updated_at = w.updated_at
+      FROM withdrawn AS w
+     WHERE r.tenant_id = :tenant_id
+       AND r.id = :id
+), booked AS (
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, source, user_id, created_at, thumb_up, thumb_down)
+    SELECT w.tenant_id, w.dialog_id, w.source, w.user_id, w.created_at, -(w.thumb = 1)::int, -(w.thumb = -1)::int
+      FROM withdrawn AS w
+     WHERE w.thumb IS NOT NULL
 )
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at

@@ -6,7 +6,7 @@
 -- message's; the old thumb is read under both, so two that judge at once are counted right.
 -- Index: the primary keys.
 WITH locked AS MATERIALIZED (
-    SELECT c.tenant_id, c.dialog_id, c.source
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
@@ -33,9 +33,10 @@ WITH locked AS MATERIALIZED (
        AND b.thumb IS DISTINCT FROM :thumb::smallint
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, quarter, dialog_id, source, thumb_up, thumb_down)
-    SELECT l.tenant_id, date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
-           l.dialog_id, l.source, b.thumb_up, b.thumb_down
+           tenant_id, dialog_id, source, user_id, created_at, quarter, thumb_up, thumb_down)
+    SELECT l.tenant_id, l.dialog_id, l.source, l.user_id, l.created_at,
+           date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
+           b.thumb_up, b.thumb_down
       FROM locked AS l
      CROSS JOIN before AS b
      WHERE b.thumb IS DISTINCT FROM :thumb::smallint

@@ -26,6 +26,13 @@ WITH locked AS MATERIALIZED (
       FROM updated AS m
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
+    RETURNING c.updated_at
+), noted AS (
+    UPDATE asyncsvc.recency AS r
+       SET updated_at = t.updated_at
+      FROM touched AS t
+     WHERE r.tenant_id = :tenant_id
+       AND r.id = :id
 )
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at

@@ -5,9 +5,10 @@
 -- Ids are the caller's own text, compared byte by byte (COLLATE "C"); nothing is ordered by them
 -- but ties.
 
--- One row a conversation. Appends update it and write to each of its indexes, so it has few, and its
--- pages keep room for the new row version. Rounds, tokens, duration and last_seq only grow: deleting
--- messages takes nothing from them. Duration is in whole microseconds, since sums of fractions never agree twice.
+-- One row a conversation, which every append updates. No index has a column that an append changes,
+-- so that the new row version goes beside the old one and into no index (HOT); its pages keep room
+-- for it. Rounds, tokens, duration and last_seq only grow: deleting messages takes nothing from
+-- them. Duration is in whole microseconds, since sums of fractions never agree twice.
 CREATE TABLE asyncsvc.conversation (
     tenant_id     text COLLATE "C" NOT NULL,
     id            text COLLATE "C" NOT NULL,
@@ -35,19 +36,35 @@ CREATE TABLE asyncsvc.conversation (
 CREATE INDEX conversation_created_idx
     ON asyncsvc.conversation (tenant_id, dialog_id, created_at, id);
 
--- conversation/get_list by recent activity. Because of it no append is a HOT update: each writes an
--- entry into every index of this table, so add none lightly.
-CREATE INDEX conversation_updated_idx
-    ON asyncsvc.conversation (tenant_id, dialog_id, updated_at, id);
-
 -- conversation/get_list of one user, conversation/delete_by_user, usage/stats_by_created
 CREATE INDEX conversation_user_idx
     ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
+
+-- usage/stats_by_created of all dialogs
+CREATE INDEX conversation_tenant_idx
+    ON asyncsvc.conversation (tenant_id, created_at, id);
 
 -- conversation/get_names, conversation/delete_by_user. Only rows that name somebody are in it.
 CREATE INDEX conversation_exp_user_idx
     ON asyncsvc.conversation (tenant_id, exp_user_id, created_at, id)
     WHERE exp_user_id IS NOT NULL;
+
+-- When each conversation was last updated, once more: the same instant as in its own row, for the
+-- lists by recent activity. An index on it there would make each append write into all indexes of
+-- the conversation; here it writes into two. dialog_id is a copy, too.
+CREATE TABLE asyncsvc.recency (
+    tenant_id  text COLLATE "C" NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    dialog_id  text COLLATE "C" NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, id)
+        REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
+) WITH (fillfactor = 85);
+
+-- conversation/get_list and conversation/find_old by update time
+CREATE INDEX recency_updated_idx
+    ON asyncsvc.recency (tenant_id, dialog_id, updated_at, id);
 
 -- One row a message, so that an append costs the same however long the conversation is.
 -- seq is handed out under the conversation's row lock: ordered, and never used twice.
@@ -86,15 +103,25 @@ CREATE TABLE asyncsvc.append_key (
 -- append_key/find_old. Keys come in the order of time, so a new entry goes to the end of it.
 CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 
--- What happened, booked on the quarter of an hour in which it did, by dialog, source and token: each
--- statement that creates a conversation, appends a turn or judges a message adds a row. Every zone's
--- offset is a multiple of that quarter, so days are exact in each. Nothing is ever taken away:
--- deleting a conversation changes no bill. Duration is in microseconds.
+-- Usage is kept in two books. "created" has each conversation on the instant of its creation, as it
+-- is now: deleting it takes it out, moving it carries it along. "activity" has what happened on the
+-- quarter of an hour in which it did, and nothing is ever taken from it: deleting a conversation
+-- changes no bill. Every zone's offset has been a multiple of a quarter of an hour since 1972, so
+-- that days are exact in each. Durations are in microseconds.
+--
+-- The ledger has what the sums below do not have yet. Each statement that changes a conversation or
+-- its counters adds a row by which they change, with the conversation's dialog, source, user and
+-- creation as they are under its lock; what does not count as activity has no quarter. It only ever
+-- grows, at its end, so no two appends meet in it: a counter that they all update would make them
+-- queue. usage/fold takes the rows out and adds them to the sums, in one transaction. So
+-- at any moment and in any snapshot sums and ledger together are exact.
 CREATE TABLE asyncsvc.usage_ledger (
     tenant_id  text COLLATE "C" NOT NULL,
-    quarter    timestamptz NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
+    user_id    text COLLATE "C" NOT NULL,
+    created_at timestamptz NOT NULL,
+    quarter    timestamptz,
     token_id   text COLLATE "C",
     pv         integer NOT NULL DEFAULT 0,
     tokens     bigint NOT NULL DEFAULT 0,
@@ -102,10 +129,100 @@ CREATE TABLE asyncsvc.usage_ledger (
     rounds     integer NOT NULL DEFAULT 0,
     thumb_up   integer NOT NULL DEFAULT 0,
     thumb_down integer NOT NULL DEFAULT 0
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+-- Whatever reads the ledger reads a tenant's part of it, which is small or about to be. Without
+-- statistics on the tenant the planner takes this index always; with those of an empty moment it
+-- would read the file from end to end, over the rows that are gone and not yet vacuumed.
+CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger (tenant_id);
+ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
+
+-- The zones in which a tenant's buckets are kept; UTC is one, from the first fold on. Its row is
+-- what a fold locks, so that one folds at a time and others pass by.
+CREATE TABLE asyncsvc.usage_zone (
+    tenant_id text COLLATE "C" NOT NULL,
+    zone      text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant_id, zone)
 );
 
--- usage/stats_by_activity
-CREATE INDEX usage_ledger_quarter_idx ON asyncsvc.usage_ledger (tenant_id, quarter);
+-- The sums of both books by local day, week (from Monday) and month in each of those zones: for all
+-- dialogs and sources together and for each alone, with the distinct users counted, so that a year is
+-- a few hundred rows however much happened in it. `bucket` is the local date on which it begins,
+-- since a local midnight may come twice. dialog_key is '*' for all or '=' and the dialog;
+-- source_key is so too, and '-' for no source.
+CREATE TABLE asyncsvc.usage_bucket (
+    tenant_id  text COLLATE "C" NOT NULL,
+    zone       text COLLATE "C" NOT NULL,
+    book       text COLLATE "C" NOT NULL CHECK (book IN ('created', 'activity')),
+    grain      text COLLATE "C" NOT NULL CHECK (grain IN ('day', 'week', 'month')),
+    dialog_key text COLLATE "C" NOT NULL,
+    source_key text COLLATE "C" NOT NULL,
+    bucket     date NOT NULL,
+    pv         bigint NOT NULL,
+    uv         bigint NOT NULL,
+    tokens     bigint NOT NULL,
+    duration   bigint NOT NULL,
+    rounds     bigint NOT NULL,
+    thumb_up   bigint NOT NULL,
+    thumb_down bigint NOT NULL,
+    PRIMARY KEY (tenant_id, zone, book, grain, dialog_key, source_key, bucket)
+) WITH (fillfactor = 70);
+
+-- The sums of the activity by quarter of an hour, dialog, source and token: kept for ever, for hours,
+-- for tokens, and for zones that are declared later.
+CREATE TABLE asyncsvc.usage_quarter (
+    tenant_id  text COLLATE "C" NOT NULL,
+    quarter    timestamptz NOT NULL,
+    dialog_id  text COLLATE "C" NOT NULL,
+    source     text COLLATE "C",
+    token_id   text COLLATE "C",
+    pv         bigint NOT NULL,
+    tokens     bigint NOT NULL,
+    duration   bigint NOT NULL,
+    rounds     bigint NOT NULL,
+    thumb_up   bigint NOT NULL,
+    thumb_down bigint NOT NULL,
+    UNIQUE NULLS NOT DISTINCT (tenant_id, quarter, dialog_id, source, token_id)
+) WITH (fillfactor = 85);
+
+-- Whether a clock goes back within 25 hours of an instant: a date may come twice there, up to a day
+-- apart.
+CREATE FUNCTION asyncsvc.clock_goes_back(near timestamptz, zone text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (near + interval '25 hours') AT TIME ZONE zone
+           - (near - interval '25 hours') AT TIME ZONE zone < interval '50 hours'
+$$;
+
+-- Which buckets of `size` (day, week, month) in a zone lie whole within a range of instants: those
+-- that begin from first_whole to last_whole, local times both; none where first_whole is later. A
+-- bucket at an end of the range is whole when the instant beyond that end is in another one. Where a
+-- clock goes back near an end, two buckets there are not taken for whole. What of the range is in
+-- buckets before first_whole lies before head_until, what is in buckets after last_whole not before
+-- tail_since; either is NULL where there is nothing of the kind.
+CREATE FUNCTION asyncsvc.whole_buckets(since timestamptz, until timestamptz, size text, zone text)
+RETURNS TABLE (
+    first_whole timestamp, last_whole timestamp, head_until timestamptz, tail_since timestamptz)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT w.first_whole, w.last_whole,
+           CASE WHEN w.first_whole > b.first THEN
+               w.first_whole AT TIME ZONE zone + CASE
+                   WHEN asyncsvc.clock_goes_back(w.first_whole AT TIME ZONE zone, zone)
+                   THEN interval '25 hours' ELSE '0' END END,
+           CASE WHEN w.last_whole < b.last THEN
+               (w.last_whole + b.step) AT TIME ZONE zone - CASE
+                   WHEN asyncsvc.clock_goes_back((w.last_whole + b.step) AT TIME ZONE zone, zone)
+                   THEN interval '25 hours' ELSE '0' END END
+      FROM (SELECT ('1 ' || size)::interval AS step,
+                   date_trunc(size, since AT TIME ZONE zone) AS first,
+                   date_trunc(size, (since - interval '1 microsecond') AT TIME ZONE zone) AS before,
+                   date_trunc(size, (until - interval '1 microsecond') AT TIME ZONE zone) AS last,
+                   date_trunc(size, until AT TIME ZONE zone) AS after) AS b
+     CROSS JOIN LATERAL (
+           SELECT b.first + b.step * CASE WHEN asyncsvc.clock_goes_back(since, zone) THEN 2
+                                          WHEN b.before = b.first THEN 1 ELSE 0 END AS first_whole,
+                  b.last - b.step * CASE WHEN asyncsvc.clock_goes_back(until, zone) THEN 2
+                                         WHEN b.after = b.last THEN 1 ELSE 0 END AS last_whole) AS w
+$$;
 
 -- API tokens: a hash of the secret, never the secret. pepper_version tells how it was hashed: 0 is
 -- SHA-256, n is HMAC-SHA-256 by the pepper of this version. hint is the secret's beginning, for

@@ -1,34 +1,101 @@
 -- The usage of a tenant, booked when it happened, as buckets of :interval (hour, day, week from
 -- Monday, month) in the zone :tz, oldest first: pv counts creations, thumbs less withdrawn ones, and
--- round is the rounds for each creation. There are no users in the ledger, so uv is 0. The range is
+-- round is the rounds for each creation. There are no users in this book, so uv is 0. The range is
 -- taken in whole quarters of an hour, the first and the last included. dt and the empty buckets are
 -- as in usage/stats_by_created.
 --
--- Locks: none. Index: usage_ledger_quarter_idx; the tenant's rows in range are read.
-WITH booked AS (
-    SELECT date_trunc(:interval, u.quarter, :tz) AS dt,
-           sum(u.pv) AS pv,
-           0 AS uv,
-           sum(u.tokens)::bigint AS tokens,
-           sum(u.duration)::bigint AS duration,
-           sum(u.rounds) AS rounds,
-           sum(u.thumb_up) AS thumb_up,
-           sum(u.thumb_down) AS thumb_down
-      FROM asyncsvc.usage_ledger AS u
+-- Buckets that lie whole in the range are read where they are kept (`kept`), others summed from the
+-- quarters (`part`), as there; so is what one token consumed (by_quarter). The ledger has the rest of
+-- either.
+--
+-- Locks: none. Index: the keys of usage_zone, usage_bucket and usage_quarter, and
+-- usage_ledger_tenant_idx.
+WITH asked AS MATERIALIZED (
+    SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
+           date_bin('15 minutes', :range_before::timestamptz - interval '1 microsecond',
+                    '0001-01-01 00:00+00') + interval '15 minutes' AS until
+), whole AS MATERIALIZED (
+    SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since
+      FROM asked AS a
+      LEFT JOIN LATERAL asyncsvc.whole_buckets(a.since, a.until, :interval, :tz) AS w
+        ON w.first_whole <= w.last_whole
+       AND :interval <> 'hour'
+       AND EXISTS (SELECT FROM asyncsvc.usage_zone AS z
+                    WHERE z.tenant_id = :tenant_id
+                      AND z.zone = :tz)
+       AND false                                --? by_quarter
+), part AS MATERIALIZED (
+    SELECT a.since, a.until, '-infinity'::timestamp AS first, 'infinity'::timestamp AS last
+      FROM asked AS a
+     CROSS JOIN whole AS w
+     WHERE w.first_whole IS NULL
+     UNION ALL
+    SELECT a.since, least(a.until, w.head_until), '-infinity',
+           w.first_whole - interval '1 microsecond'
+      FROM asked AS a
+     CROSS JOIN whole AS w
+     WHERE w.head_until IS NOT NULL
+     UNION ALL
+    SELECT greatest(a.since, w.tail_since), a.until,
+           w.last_whole + interval '1 microsecond', 'infinity'
+      FROM asked AS a
+     CROSS JOIN whole AS w
+     WHERE w.tail_since IS NOT NULL
+), summed AS (
+    SELECT q.dt, q.pv, q.tokens, q.duration, q.rounds, q.thumb_up, q.thumb_down
+      FROM part AS p
+     CROSS JOIN LATERAL (
+            SELECT date_trunc(:interval, q.quarter, :tz) AS dt, q.pv, q.tokens, q.duration,
+                   q.rounds, q.thumb_up, q.thumb_down
+              FROM asyncsvc.usage_quarter AS q
+             WHERE q.tenant_id = :tenant_id
+               AND q.quarter >= p.since
+               AND q.quarter < p.until
+               AND date_trunc(:interval, q.quarter AT TIME ZONE :tz) BETWEEN p.first AND p.last
+               AND q.dialog_id = :dialog_id     --? dialog_id
+               AND q.source = :source           --? source
+               AND q.source IS NULL             --? source_is_null
+               AND q.token_id = :token_id       --? token_id
+               AND q.token_id IS NULL           --? token_id_is_null
+           ) AS q
+), kept AS (
+    SELECT b.bucket::timestamp AT TIME ZONE :tz AS dt, b.pv, b.tokens, b.duration, b.rounds,
+           b.thumb_up, b.thumb_down
+      FROM asyncsvc.usage_bucket AS b
+     WHERE b.tenant_id = :tenant_id
+       AND b.zone = :tz
+       AND b.book = 'activity'
+       AND b.grain = :interval
+       AND b.dialog_key = '*'                   --? !dialog_id
+       AND b.dialog_key = '=' || :dialog_id     --? dialog_id
+       AND b.source_key = '*'                   --? !source, !source_is_null
+       AND b.source_key = '=' || :source        --? source
+       AND b.source_key = '-'                   --? source_is_null
+       AND b.bucket >= (SELECT w.first_whole::date FROM whole AS w)
+       AND b.bucket <= (SELECT w.last_whole::date FROM whole AS w)
+), unfolded AS (
+    SELECT date_trunc(:interval, u.quarter, :tz) AS dt, u.pv, u.tokens, u.duration, u.rounds,
+           u.thumb_up, u.thumb_down
+      FROM asked AS a
+      JOIN asyncsvc.usage_ledger AS u
+        ON u.quarter >= a.since AND u.quarter < a.until
      WHERE u.tenant_id = :tenant_id
-       AND u.quarter >= date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00')
-       AND u.quarter < :range_before
        AND u.dialog_id = :dialog_id             --? dialog_id
        AND u.source = :source                   --? source
        AND u.source IS NULL                     --? source_is_null
        AND u.token_id = :token_id               --? token_id
        AND u.token_id IS NULL                   --? token_id_is_null
-     GROUP BY 1
 ), bucket AS (
-    SELECT b.dt, b.pv, b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
-      FROM booked AS b
+    SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
+      FROM summed AS b
      UNION ALL
-    SELECT date_trunc('hour', s.at, :tz), 0, 0, 0, 0, 0, 0, 0
+    SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
+      FROM kept AS b
+     UNION ALL
+    SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
+      FROM unfolded AS b
+     UNION ALL
+    SELECT date_trunc('hour', s.at, :tz), 0, 0, 0, 0, 0, 0
       FROM (SELECT generate_series(:range_from::timestamptz,
                                    :range_before::timestamptz - interval '1 microsecond',
                                    interval '30 minutes')
@@ -37,7 +104,7 @@ WITH booked AS (
      WHERE :fill::bool AND :interval = 'hour'
        AND :range_from::timestamptz < :range_before::timestamptz
      UNION ALL
-    SELECT s.at AT TIME ZONE :tz, 0, 0, 0, 0, 0, 0, 0
+    SELECT s.at AT TIME ZONE :tz, 0, 0, 0, 0, 0, 0
       FROM generate_series(date_trunc(:interval, :range_from::timestamptz AT TIME ZONE :tz),
                            (:range_before::timestamptz - interval '1 microsecond') AT TIME ZONE :tz,
                            ('1 ' || :interval)::interval) AS s (at)
@@ -46,7 +113,7 @@ WITH booked AS (
 )
 SELECT b.dt,
        sum(b.pv)::bigint AS pv,
-       sum(b.uv)::bigint AS uv,
+       0::bigint AS uv,
        sum(b.tokens)::bigint AS tokens,
        (sum(b.duration) / 1e6)::float8 AS duration,
        sum(b.rounds)::bigint AS rounds,

@@ -2,8 +2,8 @@
 --
 -- Runs after every test that has a database, in that database, before it is dropped; it must
 -- return nothing. Each rule holds whatever was called, in whatever order, and whatever failed. So
--- none says that seq has no gaps, that the counters are those of the messages, or that usage is that
--- of the conversations: deleting takes messages and conversations, and no counter and no booking.
+-- none says that seq has no gaps, that the counters are those of the messages, or that activity is
+-- that of the conversations: deleting takes messages and conversations, and no counter and no booking.
 -- It takes no locks but those of a read, and reads all tables in full.
 WITH counted AS (
     SELECT m.tenant_id,
@@ -137,19 +137,24 @@ SELECT n.tenant_id,
  WHERE n.made <> 1
     OR n.deleted > 1
  UNION ALL
--- Bookings add up to no less than what is there now: a thing is booked when it comes to be.
+-- What happened adds up to no less than what is there now: it is booked when it does, and stays.
 SELECT u.tenant_id,
-       'usage',
+       'activity',
        rule.broken
   FROM (SELECT coalesce(u.tenant_id, c.tenant_id) AS tenant_id,
                coalesce(u.pv, 0) AS pv, coalesce(c.pv, 0) AS there,
                coalesce(u.tokens, 0) AS tokens, coalesce(c.tokens, 0) AS tokens_there,
                coalesce(u.duration, 0) AS duration, coalesce(c.duration, 0) AS duration_there,
                coalesce(u.rounds, 0) AS rounds, coalesce(c.rounds, 0) AS rounds_there
-          FROM (SELECT u.tenant_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
-                       sum(u.duration) AS duration, sum(u.rounds) AS rounds
-                  FROM asyncsvc.usage_ledger AS u
-                 GROUP BY u.tenant_id) AS u
+          FROM (SELECT a.tenant_id, sum(a.pv) AS pv, sum(a.tokens) AS tokens,
+                       sum(a.duration) AS duration, sum(a.rounds) AS rounds
+                  FROM (SELECT u.tenant_id, u.pv, u.tokens, u.duration, u.rounds
+                          FROM asyncsvc.usage_ledger AS u
+                         WHERE u.quarter IS NOT NULL
+                         UNION ALL
+                        SELECT q.tenant_id, q.pv, q.tokens, q.duration, q.rounds
+                          FROM asyncsvc.usage_quarter AS q) AS a
+                 GROUP BY a.tenant_id) AS u
           FULL JOIN (SELECT c.tenant_id, count(*) AS pv, sum(c.tokens) AS tokens,
                             sum(c.duration) AS duration, sum(c.round) AS rounds
                        FROM asyncsvc.conversation AS c
@@ -166,4 +171,84 @@ SELECT u.tenant_id,
                    format('%s rounds are booked, and %s are there', u.rounds, u.rounds_there))
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
+ UNION ALL
+-- The buckets of creations and the ledger beside them are a recount of what is there, in each zone.
+-- Where the ledger is empty, so are the distinct users.
+SELECT b.tenant_id,
+       format('bucket %s of a %s in %s, dialog %s, source %s',
+              b.bucket, b.grain, b.zone, b.dialog_key, b.source_key),
+       format('kept and unfolded are %s, and what is there is %s', b.kept, b.there)
+  FROM (SELECT s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket,
+               array[coalesce(sum(s.pv) FILTER (WHERE s.is_kept), 0),
+                     coalesce(sum(s.tokens) FILTER (WHERE s.is_kept), 0),
+                     coalesce(sum(s.duration) FILTER (WHERE s.is_kept), 0),
+                     coalesce(sum(s.rounds) FILTER (WHERE s.is_kept), 0),
+                     coalesce(sum(s.thumb_up) FILTER (WHERE s.is_kept), 0),
+                     coalesce(sum(s.thumb_down) FILTER (WHERE s.is_kept), 0),
+                     coalesce(sum(s.uv), 0)] AS kept,
+               array[coalesce(sum(s.pv) FILTER (WHERE NOT s.is_kept), 0),
+                     coalesce(sum(s.tokens) FILTER (WHERE NOT s.is_kept), 0),
+                     coalesce(sum(s.duration) FILTER (WHERE NOT s.is_kept), 0),
+                     coalesce(sum(s.rounds) FILTER (WHERE NOT s.is_kept), 0),
+                     coalesce(sum(s.thumb_up) FILTER (WHERE NOT s.is_kept), 0),
+                     coalesce(sum(s.thumb_down) FILTER (WHERE NOT s.is_kept), 0),
+                     CASE WHEN EXISTS (SELECT FROM asyncsvc.usage_ledger AS u
+                                        WHERE u.tenant_id = s.tenant_id)
+                          THEN coalesce(sum(s.uv), 0)
+                          ELSE count(DISTINCT nullif(s.user_id, '')) END] AS there
+          FROM (SELECT b.tenant_id, b.zone, b.grain, b.dialog_key, b.source_key, b.bucket, b.pv,
+                       b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down,
+                       NULL AS user_id, true AS is_kept
+                  FROM asyncsvc.usage_bucket AS b
+                 WHERE b.book = 'created'
+                 UNION ALL
+                SELECT z.tenant_id, z.zone, g.grain, d.key, s.key,
+                       date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date, c.pv, 0,
+                       c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down, c.user_id, c.is_kept
+                  FROM asyncsvc.usage_zone AS z
+                  JOIN (SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.pv,
+                               u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down, true
+                          FROM asyncsvc.usage_ledger AS u
+                         UNION ALL
+                        SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1,
+                               c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down, false
+                          FROM asyncsvc.conversation AS c
+                       ) AS c (tenant_id, dialog_id, source, user_id, created_at, pv, tokens,
+                               duration, rounds, thumb_up, thumb_down, is_kept)
+                    ON c.tenant_id = z.tenant_id
+                 CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
+                 CROSS JOIN LATERAL (VALUES ('*'), ('=' || c.dialog_id)) AS d (key)
+                 CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || c.source, '-'))) AS s (key)
+               ) AS s
+         GROUP BY s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket) AS b
+ WHERE b.kept <> b.there
+ UNION ALL
+-- Where nothing was folded yet, the ledger alone is.
+SELECT coalesce(u.tenant_id, c.tenant_id),
+       'ledger',
+       format('%s creations, %s tokens and %s thumbs are in it, and %s, %s and %s are there',
+              u.pv, u.tokens, u.thumbs, c.pv, c.tokens, c.thumbs)
+  FROM (SELECT u.tenant_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
+               sum(u.thumb_up + u.thumb_down) AS thumbs
+          FROM asyncsvc.usage_ledger AS u
+         GROUP BY u.tenant_id) AS u
+  FULL JOIN (SELECT c.tenant_id, count(*) AS pv, sum(c.tokens) AS tokens,
+                    sum(c.thumb_up + c.thumb_down) AS thumbs
+               FROM asyncsvc.conversation AS c
+              GROUP BY c.tenant_id) AS c
+         ON c.tenant_id = u.tenant_id
+ WHERE NOT EXISTS (SELECT FROM asyncsvc.usage_zone AS z
+                    WHERE z.tenant_id = coalesce(u.tenant_id, c.tenant_id))
+   AND (coalesce(u.pv, 0), coalesce(u.tokens, 0), coalesce(u.thumbs, 0))
+       <> (coalesce(c.pv, 0), coalesce(c.tokens, 0), coalesce(c.thumbs, 0))
+ UNION ALL
+-- What is recent is what was updated.
+SELECT coalesce(r.tenant_id, c.tenant_id),
+       'conversation ' || coalesce(r.id, c.id),
+       format('it was updated at %s in dialog %s, and is recent at %s in dialog %s',
+              c.updated_at, c.dialog_id, r.updated_at, r.dialog_id)
+  FROM asyncsvc.conversation AS c
+  FULL JOIN asyncsvc.recency AS r
+         ON r.tenant_id = c.tenant_id AND r.id = c.id
+ WHERE (c.updated_at, c.dialog_id) IS DISTINCT FROM (r.updated_at, r.dialog_id)
  ORDER BY 1, 2, 3;

@@ -1,0 +1,8 @@
+-- How many rows the usage ledger has of all tenants, counted to :most: what reads step over, and
+-- usage/fold is there for.
+--
+-- Locks: none. Index: none; it stops at :most.
+SELECT count(*) AS rows
+  FROM (SELECT
+          FROM asyncsvc.usage_ledger AS u
+         LIMIT :most) AS u
