@@ -106,6 +106,23 @@ async def test_a_sample_shows_what_was_left_behind(dsn, tmp_path, monkeypatch):
     assert after.resident - before.resident > 2**24
 
 
+async def test_prepared_statements_are_not_taken_for_a_leak(dsn):
+    own = await asyncpg.connect(dsn)
+    named = {"server_settings": {"application_name": NAME}}
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=2, **named) as pool:
+        async with pool.acquire() as first, pool.acquire() as second:
+            await asyncio.gather(first.fetch("SELECT 1"), second.fetch("SELECT 1"))
+        watch = Watch(pool, own, NAME)
+        before = await watch.sample(0)
+        async with pool.acquire() as first, pool.acquire() as second:
+            for number in range(80):
+                await first.fetch(f"SELECT {number} AS a, $1::text AS b", "")
+                await second.fetch(f"SELECT {number} AS a, $1::text AS b", "")
+        after = await watch.sample(0)
+    await own.close()
+    assert abs(after.blocks - before.blocks) < 1_000
+
+
 @pytest.mark.parametrize("option", ["--minutes=0", "--plot=plot.gif"])
 def test_a_wrong_option_is_told(option):
     finished = subprocess.run(
