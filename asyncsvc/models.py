@@ -300,9 +300,13 @@ TokenPatchLike = Annotated[TokenPatch | Mapping[str, object], Made(TokenPatch)]
 
 
 class Row(BaseModel):
-    """The base of all rows and results: frozen, no unknown fields."""
+    """The base of all rows and results: frozen, no unknown fields.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Of JSON pydantic caches short texts, up to 16,384 in a process, for ever. Keys repeat, and it is
+    right for them; what people wrote does not, and is not to stay when the caller lets it go.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")
 
 
 class StoredMessage(Row):

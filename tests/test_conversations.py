@@ -59,6 +59,17 @@ async def test_create_returns_what_is_stored(svc):
     assert (made.round, made.tokens, made.last_seq, made.messages) == (0, 0, 0, None)
 
 
+async def test_what_was_read_is_kept_by_nobody_but_the_caller(svc):
+    await make(svc, "a")
+    await say(svc, "a", "my password is rosebud")
+    first, second = [
+        (await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)).messages
+        for _ in range(2)
+    ]
+    assert first == second
+    assert first[0].content is not second[0].content  # nor in a cache of the JSON parser's
+
+
 async def test_without_an_id_it_gets_one(svc):
     ids = [(await svc.conversations.create(tenant_id="acme", dialog_id="d")).id for _ in range(20)]
     assert len(set(ids)) == 20
