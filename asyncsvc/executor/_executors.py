@@ -51,7 +51,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Row(Protocol):
-    """One row as the driver gives it: columns by name, ready for `Model(**row)`."""
+    """One row as the driver gives it: columns by name."""
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Return the columns, each with its name and value."""
 
     def keys(self) -> Iterator[str]:
         """Return the names of the columns."""

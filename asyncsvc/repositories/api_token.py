@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import APIToken
-from asyncsvc.repositories.base import Repository, to_json
+from asyncsvc.repositories.base import Repository, made, to_json
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Row
@@ -62,7 +62,7 @@ class APITokenRepository(Repository):
             expires_at=expires_at,
             actor=actor,
         )
-        return APIToken(**row)
+        return made(APIToken, row)
 
     async def load(
         self,
@@ -143,7 +143,7 @@ class APITokenRepository(Repository):
             after_id=after_id,
             limit=limit,
         )
-        return [APIToken(**row) for row in rows]
+        return [made(APIToken, row) for row in rows]
 
     async def get_by_id(self, *, tenant_id: str, id: str) -> APIToken | None:
         """Return one token."""
@@ -255,4 +255,4 @@ def _hashes(hashes: Sequence[bytes]) -> dict[str, bytes]:
 
 def _only(rows: Sequence[Row]) -> APIToken | None:
     # Of two, which nothing here ever stores, neither is the one that was meant.
-    return APIToken(**rows[0]) if len(rows) == 1 else None
+    return made(APIToken, rows[0]) if len(rows) == 1 else None

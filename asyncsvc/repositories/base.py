@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+
+from pydantic import BaseModel
 
 from asyncsvc import sqlfiles
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor, Row
 
+
+M = TypeVar("M", bound=BaseModel)
 
 _EXPONENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)')
 _SPECIAL: Final = re.compile(r"[\\\n\r\t]")
@@ -66,7 +69,9 @@ def _backslashed(match: re.Match[str]) -> str:
     return _BACKSLASHED[match[0]]
 
 
-def columns(row: Row, *, without: Iterable[str]) -> Mapping[str, Any]:
-    """Return the columns of a row, but for some."""
-    left_out = frozenset(without)
-    return {name: row[name] for name in row.keys() if name not in left_out}  # noqa: SIM118 - no dict
+def made(model: type[M], row: Row) -> M:
+    """Make a model of a row; columns that are none of its fields are left out.
+
+    A dict of the row's items, checked as it is: keyword arguments cost half as much again.
+    """
+    return model.model_validate(dict(row.items()))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from asyncsvc.fields import UNSET, AgeBy, UnsetType
 from asyncsvc.models import Appended, Conversation, ConversationName, Turn, microseconds
-from asyncsvc.repositories.base import Repository, columns, to_json
+from asyncsvc.repositories.base import Repository, made, to_json
 
 
 class Refusal(NamedTuple):
@@ -62,7 +62,7 @@ class ConversationRepository(Repository):
     ) -> list[Conversation]:
         """Store new conversations; return those whose ids were free."""
         rows = await self._rows("create_many", tenant_id=tenant_id, records=to_json(records))
-        return [Conversation(**row) for row in rows]
+        return [made(Conversation, row) for row in rows]
 
     async def get_by_ids(
         self, *, tenant_id: str, ids: Sequence[str], include_dsl: bool, include_messages: bool
@@ -75,7 +75,7 @@ class ConversationRepository(Repository):
             include_dsl=include_dsl,
             include_messages=include_messages,
         )
-        return [Conversation(**row) for row in rows]
+        return [made(Conversation, row) for row in rows]
 
     async def get_list(
         self,
@@ -103,11 +103,7 @@ class ConversationRepository(Repository):
             include_messages=include_messages,
             **filters,
         )
-        items = [
-            Conversation(**columns(row, without=("total",)))
-            for row in rows
-            if row["id"] is not None
-        ]
+        items = [made(Conversation, row) for row in rows if row["id"] is not None]
         return rows[0]["total"], items
 
     async def get_names(
@@ -121,7 +117,7 @@ class ConversationRepository(Repository):
             exp_user_id=exp_user_id,
             limit=limit,
         )
-        return [ConversationName(**row) for row in rows]
+        return [made(ConversationName, row) for row in rows]
 
     async def append_message(
         self, *, tenant_id: str, id: str, turn: Turn, expected_seq: int | UnsetType
@@ -134,7 +130,7 @@ class ConversationRepository(Repository):
             expected_seq=expected_seq,
             **_turn_parameters(turn),
         )
-        return Appended(**rows[0]) if rows else None
+        return made(Appended, rows[0]) if rows else None
 
     async def append_message_once(
         self,
@@ -156,7 +152,7 @@ class ConversationRepository(Repository):
             body_hash=body_hash,
             **_turn_parameters(turn),
         )
-        return Appended(**rows[0]) if rows else None
+        return made(Appended, rows[0]) if rows else None
 
     async def explain_append(self, *, tenant_id: str, id: str, key: str | None) -> Refusal | None:
         """Return why an append changed nothing; None when there is no conversation."""
@@ -166,15 +162,20 @@ class ConversationRepository(Repository):
         row = rows[0]
         if row["body_hash"] is None:
             return Refusal(row["present_seq"], None, None)
-        answer = columns(row, without=("present_seq", "body_hash"))
-        return Refusal(row["present_seq"], row["body_hash"], Appended(**answer, replayed=True))
+        first = Appended(
+            first_seq=row["first_seq"],
+            last_seq=row["last_seq"],
+            round=row["round"],
+            replayed=True,
+        )
+        return Refusal(row["present_seq"], row["body_hash"], first)
 
     async def update_many_by_id(
         self, *, tenant_id: str, patches: Mapping[str, Mapping[str, object]]
     ) -> list[Conversation]:
         """Set columns; return the changed conversations."""
         rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(patches))
-        return [Conversation(**row) for row in rows]
+        return [made(Conversation, row) for row in rows]
 
     async def delete_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> int:
         """Delete conversations; return how many there were."""
@@ -275,7 +276,7 @@ class ConversationRepository(Repository):
             most_messages=most_messages,
             most_bytes=most_bytes,
         )
-        return [Conversation(**row) for row in rows]
+        return [made(Conversation, row) for row in rows]
 
 
 def _turn_parameters(turn: Turn) -> dict[str, object]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import MessageRecord, StoredMessage
-from asyncsvc.repositories.base import Repository, copied, to_json
+from asyncsvc.repositories.base import Repository, copied, made, to_json
 
 _NULL = "\\N"
 _COLUMNS = (
@@ -50,7 +50,7 @@ class MessageRepository(Repository):
         )
         if not rows:
             return None
-        return [StoredMessage(**row) for row in rows if row["seq"] is not None]
+        return [made(StoredMessage, row) for row in rows if row["seq"] is not None]
 
     async def prepare_copy(self) -> None:
         """Give this transaction what a copy of many messages can use."""
@@ -88,14 +88,14 @@ class MessageRepository(Repository):
     ) -> StoredMessage | None:
         """Set the thumb; None when there is no such message."""
         rows = await self._rows("set_thumb", tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
-        return StoredMessage(**rows[0]) if rows else None
+        return made(StoredMessage, rows[0]) if rows else None
 
     async def update(
         self, *, tenant_id: str, id: str, seq: int, patch: Mapping[str, object]
     ) -> StoredMessage | None:
         """Set columns; None when there is no such message."""
         rows = await self._rows("update", tenant_id=tenant_id, id=id, seq=seq, patch=to_json(patch))
-        return StoredMessage(**rows[0]) if rows else None
+        return made(StoredMessage, rows[0]) if rows else None
 
     async def delete(self, *, tenant_id: str, id: str, seq: int) -> int:
         """Delete one message; return how many there were."""
@@ -110,7 +110,7 @@ class MessageRepository(Repository):
         rows = await self._rows("pop", tenant_id=tenant_id, id=id)
         if not rows:
             return None
-        return [StoredMessage(**row) for row in rows if row["seq"] is not None]
+        return [made(StoredMessage, row) for row in rows if row["seq"] is not None]
 
 
 def _line(prefix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:

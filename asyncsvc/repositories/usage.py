@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from asyncsvc.fields import UNSET, UnsetType
 from asyncsvc.models import UsageBucket
-from asyncsvc.repositories.base import Repository
+from asyncsvc.repositories.base import Repository, made
 
 
 class Unfolded(NamedTuple):
@@ -92,7 +92,7 @@ class UsageRepository(Repository):
             dialog_id=dialog_id,
             source=source,
         )
-        return [UsageBucket(**row) for row in rows]
+        return [made(UsageBucket, row) for row in rows]
 
     async def stats_by_activity(
         self,
@@ -122,4 +122,4 @@ class UsageRepository(Repository):
             source=source,
             token_id=token_id,
         )
-        return [UsageBucket(**row) for row in rows]
+        return [made(UsageBucket, row) for row in rows]
