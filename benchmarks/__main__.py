@@ -1,88 +1,63 @@
 """`python -m benchmarks`: measures what the project claims, on a server that it starts or is given.
 
-It needs the extra `benchmarks`. Contenders take turns in one run, so ratios hold on a noisy
-machine; seconds do not.
+It needs the extra `benchmarks`, and `plot` for plots. Contenders take turns in one run, so ratios
+hold on a noisy machine; seconds do not.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import os
-import platform
-import secrets
-import tempfile
-import urllib.parse
-from collections.abc import AsyncIterator
+import sys
 from pathlib import Path
+from types import ModuleType
 
-import asyncpg
 from rich.console import Console
 
-from asyncsvc import embedded
-from benchmarks import rls, verify
+from benchmarks import append, rls, verify
 from benchmarks.report import Report
+from benchmarks.server import database, serving, settings
 
-SUITES = {"verify": verify, "rls": rls}  # the last one turns row-level security on
-OPTIONS = {"max_connections": "200"}
-TOLD = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers")
+SUITES: dict[str, ModuleType] = {
+    "verify": verify,
+    "append": append,
+    "rls": rls,
+}  # the last one turns row-level security on
 
 
 def main() -> None:
     """Read the options and run the suites."""
+    options = _options()
+    asyncio.run(_run(options))
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=SUITES, help="this suite alone")
-    parser.add_argument("--scale", choices=("small", "full"), default="full")
+    parser.add_argument("--only", choices=SUITES, action="append", help="these suites alone")
+    parser.add_argument("--scale", choices=("small", "middle", "full"), default="full")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures there, as SVG")
     parser.add_argument("--dsn", help="a server whose role may create databases; without it, one"
                         " is started, with the settings PostgreSQL has by itself")  # fmt: skip
-    options = parser.parse_args()
-    asyncio.run(_run(options))
+    return parser.parse_args()
 
 
 async def _run(options: argparse.Namespace) -> None:
     console = Console()
-    async with _database(options.dsn) as dsn:
-        report = Report(console, await _settings(dsn))
+    async with serving(options.dsn) as server, database(server) as dsn:
+        report = Report(console, await settings(dsn), _command())
         console.print(", ".join(f"{name} {value}" for name, value in report.settings.items()))
         for name, suite in SUITES.items():
-            if options.only in {None, name}:
+            if name in (options.only or SUITES):
                 console.rule(name)
+                report.suite = name
                 await suite.run(dsn, options.scale, report)
     if options.json is not None:
         report.write(options.json)
 
 
-@contextlib.asynccontextmanager
-async def _database(dsn: str | None) -> AsyncIterator[str]:
-    """Lend a new, empty database, on the server of the DSN or on one that is started."""
-    async with contextlib.AsyncExitStack() as stack:
-        if dsn is None:
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="asyncsvc-benchmarks-"))
-            server = await stack.enter_async_context(
-                embedded.running(Path(place) / "data", options=OPTIONS)
-            )
-            dsn = server.dsn
-        name = f"asyncsvc_benchmarks_{secrets.token_hex(4)}"
-        connection = await asyncpg.connect(dsn)
-        try:
-            await connection.execute(f"CREATE DATABASE {name}")
-            try:
-                yield urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
-            finally:
-                await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        finally:
-            await connection.close()
-
-
-async def _settings(dsn: str) -> dict[str, str]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        told = {name: str(await connection.fetchval(f"SHOW {name}")) for name in TOLD}
-    finally:
-        await connection.close()
-    return told | {"cores": str(os.cpu_count()), "python": platform.python_version()}
+def _command() -> str:
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

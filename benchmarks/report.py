@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,44 +15,109 @@ from rich.table import Table
 from benchmarks.measuring import Measured
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a contest is in a figure: at this size on its axis."""
+
+    figure: str
+    size: float
+
+
 @dataclass
 class Report:
     """Collects results and prints each as it comes."""
 
     console: Console
     settings: dict[str, str]
+    command: str
+    suite: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, title: str, measured: Sequence[Measured]) -> None:
-        """Add a contest; the first contender is the floor that the ratios are of."""
-        table = Table(title=title, title_justify="left", min_width=72)
-        table.add_column("contender")
-        for name in ("a second", "of the first", "p50 ms", "p99 ms"):
-            table.add_column(name, justify="right")
-        rows = []
-        for each in measured:
-            rate, ratio = each.rate, each.ratio(measured[0])
-            p50, p99 = each.latency(50), each.latency(99)
-            table.add_row(each.name, f"{rate:,.0f}", f"{ratio:.2f}", f"{p50:.2f}", f"{p99:.2f}")
-            rows.append(
-                {
-                    "contender": each.name,
-                    "per_second": round(rate, 1),
-                    "ratio": round(ratio, 3),
-                    "p50_ms": round(p50, 3),
-                    "p99_ms": round(p99, 3),
-                }
-            )
-        self.results.append({"title": title, "contenders": rows})
-        self.console.print(table)
+    @contextlib.contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Show on a terminal what is being done."""
+        with self.console.status(f"{self.suite}: {what}"):
+            yield
 
-    def note(self, title: str, values: dict[str, float]) -> None:
+    def add(
+        self,
+        title: str,
+        measured: Sequence[Measured],
+        *,
+        place: Place | None = None,
+        checkpoints: int | None = None,
+    ) -> None:
+        """Add a contest; the first contender is the floor that the ratios are of."""
+        rows = [_row(each, measured[0]) for each in measured]
+        result: dict[str, Any] = {"suite": self.suite, "title": title, "contenders": rows}
+        if place is not None:
+            result |= {"figure": place.figure, "size": place.size}
+        if checkpoints is not None:
+            result["checkpoints"] = checkpoints
+        self.results.append(result)
+        self.console.print(_table(title, rows))
+        if checkpoints:
+            self.console.print(f"  checkpoints meanwhile: {checkpoints}")
+
+    def note(self, title: str, values: Mapping[str, float]) -> None:
         """Add what was counted, not timed."""
-        self.results.append({"title": title, "counted": values})
+        self.results.append({"suite": self.suite, "title": title, "counted": dict(values)})
         counted = ", ".join(f"{value:,} {name}" for name, value in values.items())
-        self.console.print(f"{title}: {counted}")
+        self.console.print(f"{title}: {counted}", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Add a remark: what was left out, and why."""
+        self.results.append({"suite": self.suite, "title": text})
+        self.console.print(text, highlight=False)
+
+    def target(
+        self, title: str, value: float, *, most: float | None = None, least: float | None = None
+    ) -> None:
+        """Hold a figure against what it is to be; nothing fails by it."""
+        met = (most is None or value <= most) and (least is None or value >= least)
+        bound = f"at most {most:g}" if most is not None else f"at least {least:g}"
+        target = {"value": round(value, 3), "bound": bound, "met": met}
+        self.results.append({"suite": self.suite, "title": title, "target": target})
+        verdict = "[green]met[/]" if met else "[red]missed[/]"
+        self.console.print(f"  {title}: {value:,.2f}, {bound}: {verdict}", highlight=False)
 
     def write(self, file: Path) -> None:
         """Write all of it as JSON."""
-        document = {"settings": self.settings, "results": self.results}
+        document = {
+            "command": self.command,
+            "settings": self.settings,
+            "results": self.results,
+        }
         file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _row(each: Measured, floor: Measured) -> dict[str, Any]:
+    return {
+        "contender": each.name,
+        "per_second": round(each.rate, 1),
+        "ratio": round(each.ratio(floor), 5),
+        "p50_ms": round(each.latency(50), 3),
+        "p99_ms": round(each.latency(99), 3),
+        "calls": len(each.seconds),
+    }
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left", min_width=72)
+    table.add_column("contender")
+    for name in ("a second", "of the first", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row["contender"],
+            f"{row['per_second']:,.0f}",
+            significant(row["ratio"]),
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+        )
+    return table
+
+
+def significant(ratio: float) -> str:
+    """Return a ratio with two digits that mean something, however small it is."""
+    return f"{ratio:.2f}" if ratio >= 0.095 else f"{ratio:.2g}"  # noqa: PLR2004

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 import asyncsvc
 from asyncsvc import credentials
+from benchmarks.contenders.ragflow import RAGFlow
 from benchmarks.measuring import Contender, Measured, Work, contest
-from benchmarks.ragflow import Lookup
 from benchmarks.report import Report
+from benchmarks.server import alone, connected, connections
+from benchmarks.stage import TASKS, spelled
+from benchmarks.statements import sql
 
-TASKS = 32
 TENANT = "acme"
-OTHERS = """
-    SELECT count(*)
-      FROM pg_stat_activity
-     WHERE datname = current_database() AND pid <> pg_backend_pid()
-       AND backend_type = 'client backend'
-"""
-STAMPED = """
-    UPDATE asyncsvc.api_token
-       SET last_used_at = statement_timestamp() - random() * interval '60 seconds'
-"""
-BARE = """
-    SELECT id, tenant_id, name, hint, kind, scopes, dialog_id, source, metadata::text, created_at,
-           created_by, expires_at, revoked_at, revoked_reason, last_used_at, rotated_from,
-           pepper_version
-      FROM asyncsvc.api_token
-     WHERE token_hash = $1
-"""
 
 
 @dataclass(frozen=True)
@@ -58,19 +42,20 @@ async def run(dsn: str, scale: str, report: Report) -> None:
     async with asyncsvc.connect(dsn, max_size=TASKS) as svc:
         await svc.migrate()
         tokens = [await _issued(svc) for _ in range(how.tokens)]
-        lookup = Lookup(dsn)
+        flow = RAGFlow(dsn)
         try:
-            await asyncio.to_thread(lookup.create, [(token, TENANT) for token in tokens])
+            await asyncio.to_thread(flow.create_tables)
+            await asyncio.to_thread(flow.add_tokens, [(token, TENANT) for token in tokens])
             async with asyncpg.create_pool(dsn, min_size=0, max_size=TASKS) as pool:
                 await pool.execute("VACUUM ANALYZE")
-                await _same_answers(svc, pool, lookup, tokens[0])
-                arena = Arena(dsn, svc, pool, lookup, tokens)
+                await _same_answers(svc, pool, flow, tokens[0])
+                arena = Arena(dsn, svc, pool, flow, tokens)
                 for tasks in (1, TASKS):
                     await arena.held(tasks, how, report)
                     await arena.pooled(tasks, how, report)
                 await arena.hot_against_many(how, report)
         finally:
-            lookup.close()
+            flow.close()
     await _writes(dsn, tokens, how, report)
 
 
@@ -80,13 +65,13 @@ async def _issued(svc: asyncsvc.AsyncSvc) -> str:
 
 
 async def _same_answers(
-    svc: asyncsvc.AsyncSvc, pool: asyncpg.Pool, lookup: Lookup, token: str
+    svc: asyncsvc.AsyncSvc, pool: asyncpg.Pool, flow: RAGFlow, token: str
 ) -> None:
-    row = await pool.fetchrow(BARE, _hash(token))
+    row = await pool.fetchrow(sql("bare_token"), _hash(token))
     verified = await svc.tokens.verify(token, touch=False)
     assert row is not None  # noqa: S101 - a benchmark of different answers is none
     assert (row["id"], row["tenant_id"]) == (verified.id, verified.tenant_id)  # noqa: S101
-    assert await lookup.verify(token) == verified.tenant_id  # noqa: S101
+    assert await flow.verify(token) == verified.tenant_id  # noqa: S101
 
 
 def _hash(token: str) -> bytes:
@@ -104,7 +89,7 @@ class Arena:
     dsn: str
     svc: asyncsvc.AsyncSvc
     pool: asyncpg.Pool
-    lookup: Lookup
+    flow: RAGFlow
     tokens: Sequence[str]
 
     async def contest(self, contenders: Sequence[Contender], how: Scale) -> list[Measured]:
@@ -113,29 +98,29 @@ class Arena:
         So stamps fall due one by one, as many a second as ever. If none had been used yet, the
         first verification of each would write, and a slow disk would be all that is measured.
         """
-        await self.pool.execute(STAMPED)
+        await self.pool.execute(sql("stamp_tokens"))
         await self.pool.execute("VACUUM ANALYZE asyncsvc.api_token")
         return await contest(contenders, rounds=how.rounds, seconds=how.seconds)
 
     async def held(self, tasks: int, how: Scale, report: Report) -> None:
         """Each task on a connection that it holds."""
-        async with self._connections(tasks) as connections:
+        async with connections(self.dsn, tasks) as lent:
             for name, tokens in self._sets():
                 contenders = [
                     Contender("bare fetchrow", [
-                        _bare(connection, turn) for connection, turn in _each(connections, tokens)
+                        _bare(connection, turn) for connection, turn in _each(lent, tokens)
                     ]),
                     Contender("verify", [
                         _verify(self.svc.on(connection), turn)
-                        for connection, turn in _each(connections, tokens)
+                        for connection, turn in _each(lent, tokens)
                     ]),
                     Contender("verify, read-only", [
                         _verify(self.svc.on(connection), turn, touch=False)
-                        for connection, turn in _each(connections, tokens)
+                        for connection, turn in _each(lent, tokens)
                     ]),
                 ]  # fmt: skip
                 measured = await self.contest(contenders, how)
-                report.add(f"held connections, {_tasks(tasks)}, {name}", measured)
+                report.add(f"held connections, {spelled(tasks)}, {name}", measured)
 
     async def pooled(self, tasks: int, how: Scale, report: Report) -> None:
         """Each operation on a connection of a pool, as a request of a web application."""
@@ -144,36 +129,27 @@ class Arena:
             contenders = [
                 Contender("bare pool.fetchrow", [_bare(self.pool, turn)] * tasks),
                 Contender("verify", [_verify(self.svc, turn)] * tasks),
-                Contender("as RAGFlow", [_ragflow(self.lookup, turn)] * tasks),
+                Contender("as RAGFlow", [_ragflow(self.flow, turn)] * tasks),
             ]
             measured = await self.contest(contenders, how)
-            report.add(f"through a pool, {_tasks(tasks)}, {name}", measured)
+            report.add(f"through a pool, {spelled(tasks)}, {name}", measured)
 
     async def hot_against_many(self, how: Scale, report: Report) -> None:
         """Whether all requests with one token queue for its row."""
-        async with self._connections(TASKS) as connections:
+        async with connections(self.dsn, TASKS) as lent:
             contenders = [
                 Contender(name, [
                     _verify(self.svc.on(connection), turn)
-                    for connection, turn in _each(connections, tokens)
+                    for connection, turn in _each(lent, tokens)
                 ])
                 for name, tokens in reversed(self._sets())
             ]  # fmt: skip
             measured = await self.contest(contenders, how)
-        report.add(f"held connections, {_tasks(TASKS)}, hot against many", measured)
+        report.add(f"held connections, {spelled(TASKS)}, hot against many", measured)
 
     def _sets(self) -> list[tuple[str, Sequence[str]]]:
         many = f"{len(self.tokens):,} tokens"
         return [("one token", self.tokens[:1]), (many, self.tokens)]
-
-    @contextlib.asynccontextmanager
-    async def _connections(self, count: int) -> AsyncIterator[list[asyncpg.Connection]]:
-        connections = [await asyncpg.connect(self.dsn) for _ in range(count)]
-        try:
-            yield connections
-        finally:
-            for connection in connections:
-                await connection.close()
 
 
 def _each(
@@ -185,30 +161,25 @@ def _each(
 
 def _bare(on: asyncpg.Connection | asyncpg.Pool, turn: Callable[[], str]) -> Work:
     hashed = functools.cache(_hash)
-    return lambda: on.fetchrow(BARE, hashed(turn()))
+    return lambda: on.fetchrow(sql("bare_token"), hashed(turn()))
 
 
 def _verify(svc: asyncsvc.Services, turn: Callable[[], str], *, touch: bool = True) -> Work:
     return lambda: svc.tokens.verify(turn(), touch=touch)
 
 
-def _ragflow(lookup: Lookup, turn: Callable[[], str]) -> Work:
-    return lambda: lookup.verify(turn())
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
+def _ragflow(flow: RAGFlow, turn: Callable[[], str]) -> Work:
+    return lambda: flow.verify(turn())
 
 
 async def _writes(dsn: str, tokens: Sequence[str], how: Scale, report: Report) -> None:
     """Count the row writes and the WAL of many verifications, none of which is stamped yet."""
     for name, interval in (("interval 60 s", 60.0), ("each use", 0.0), ("never", None)):
         for which, used in (("one token", tokens[:1]), (f"{len(tokens):,} tokens", tokens)):
-            connection = await asyncpg.connect(dsn)
-            await connection.execute("UPDATE asyncsvc.api_token SET last_used_at = NULL")
-            await connection.execute("VACUUM ANALYZE asyncsvc.api_token")
-            await connection.execute("CHECKPOINT")
-            await connection.close()
+            async with connected(dsn) as connection:
+                await connection.execute(sql("unstamp_tokens"))
+                await connection.execute("VACUUM ANALYZE asyncsvc.api_token")
+                await connection.execute("CHECKPOINT")
             before = await _counted(dsn)
             settings = asyncsvc.Settings(touch_interval=interval)
             async with asyncsvc.connect(dsn, max_size=TASKS, settings=settings) as svc:
@@ -227,16 +198,9 @@ async def _times(count: int, work: Work) -> None:
 
 
 async def _counted(dsn: str) -> tuple[int, int]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        while await connection.fetchval(OTHERS):  # a session hands its counts on as it ends
-            await asyncio.sleep(0.05)
-        row = await connection.fetchrow(
-            "SELECT n_tup_upd, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
-            " FROM pg_stat_user_tables WHERE schemaname = 'asyncsvc' AND relname = 'api_token'"
-        )
-    finally:
-        await connection.close()
+    async with connected(dsn) as connection:
+        await alone(connection)  # a session hands its counts on as it ends
+        row = await connection.fetchrow(sql("token_writes"))
     assert row is not None  # noqa: S101
     return int(row[0]), int(row[1])
 

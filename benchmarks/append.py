@@ -1,0 +1,291 @@
+"""Appends: flat in the conversation's length, near a bare insert, and none lost.
+
+Each contender appends the same turn of two messages to conversations of the same lengths, in tables
+of its own. Before each contest all of them have appended once, and were found to have stored the
+same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from benchmarks import data
+from benchmarks.appending import (
+    MESSAGES,
+    Append,
+    Stores,
+    anywhere,
+    by_library,
+    by_orm,
+    by_pgbench,
+    by_psycopg,
+    by_ragflow,
+    by_statement,
+    in_turn,
+    insertion,
+    stores,
+)
+from benchmarks.contenders import bare, pgbench, psycopg
+from benchmarks.data import Tenant
+from benchmarks.measuring import Competitor, Contender, Measured, Turn
+from benchmarks.report import Place, Report
+from benchmarks.server import activity, connected, connections
+from benchmarks.stage import EFFORTS, Effort, Stage, spelled
+from benchmarks.statements import sql
+
+BURSTS = 3
+_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    lengths: tuple[int, ...]
+    conversations: int  # of a length, at most
+    stored: int  # messages of a length, about
+    counted: int  # appends whose WAL is counted
+    hot: int  # appends of each writer to the one conversation
+    effort: Effort
+
+    @property
+    def tenants(self) -> list[Tenant]:
+        """A tenant for each length: of so many conversations that few appends go to each."""
+        return [
+            data.of_length(length, min(self.conversations, max(self.stored // length, 20)))
+            for length in self.lengths
+        ]
+
+
+SCALES = {
+    "small": Scale((10, 100), 20, 1_000, 10, 2, EFFORTS["small"]),
+    "middle": Scale((10, 100, 1_000), 5_000, 50_000, 500, 10, EFFORTS["middle"]),
+    "full": Scale((10, 100, 1_000, 10_000), 10_000, 100_000, 2_000, 20, EFFORTS["full"]),
+}
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add the tables to the report."""
+    how = SCALES[scale]
+    async with stores(dsn, how.effort.tasks) as lent:
+        available = await _filled(lent, how, report)
+        suite = Suite(Stage(dsn, report, how.effort), lent, how, available)
+        await suite.lengths()
+        for count in (1, how.effort.tasks):
+            for tenant in how.tenants:
+                await suite.at_length(tenant, count)
+            await suite.extras(count)
+        await suite.written()
+        await suite.burst()
+
+
+async def _filled(lent: Stores, how: Scale, report: Report) -> list[str]:
+    """Store all conversations; return the plain schema and the extras that this server has."""
+    await lent.create()
+    await bare.create_tables(lent.dsn, bare.PLAIN)
+    for tenant in how.tenants:
+        await lent.fill(tenant, report)
+        await data.fill(lent.dsn, tenant, data.PLAIN, report, schema=bare.PLAIN)
+    available = [bare.PLAIN]
+    for name in bare.EXTRAS:
+        try:
+            await bare.create_tables(lent.dsn, name)
+        except asyncpg.PostgresError as error:
+            report.say(f"left out: {bare.NAMES[name]}: {error}")
+            continue
+        await data.fill(lent.dsn, how.tenants[0], data.PLAIN, report, schema=name)
+        available.append(name)
+    return available
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The contests."""
+
+    stage: Stage
+    stores: Stores
+    how: Scale
+    available: Sequence[str]
+
+    async def lengths(self) -> None:
+        """The library alone, at each length in turn."""
+        async with connected(self.stage.dsn) as connection:
+            svc = self.stores.svc.on(connection)
+            contenders = [
+                Contender(
+                    f"{tenant.messages:,} messages",
+                    [anywhere(by_library(svc, tenant.name), tenant)],
+                )
+                for tenant in self.how.tenants
+            ]
+            measured = await self.stage.contest("asyncsvc's append by length, 1 task", contenders)
+        shortest, longest = measured[0], measured[-1]
+        title = f"append at {longest.name} against {shortest.name}, time"
+        self.stage.report.target(title, longest.cost(shortest), most=1.1)
+
+    async def at_length(self, tenant: Tenant, count: int) -> None:
+        """All contenders at one length."""
+        await self.stores.agree(tenant)
+        title = f"append at {tenant.messages:,} messages, {spelled(count)}"
+        place = Place("append" if count == 1 else "append by 32", tenant.messages)
+        async with contextlib.AsyncExitStack() as stack:
+            contenders = await self._contenders(stack, tenant, count)
+            measured = await self.stage.contest(title, contenders, place=place)
+        self._judge(tenant, count, {each.name: each for each in measured})
+
+    async def _contenders(
+        self, stack: contextlib.AsyncExitStack, tenant: Tenant, count: int
+    ) -> list[Competitor]:
+        dsn, lent, name = self.stage.dsn, self.stores, tenant.name
+        held = await stack.enter_async_context(connections(dsn, count))
+        plain = await stack.enter_async_context(connections(dsn, count, bare.PLAIN))
+        others = [
+            await stack.enter_async_context(psycopg.connected(dsn, bare.PLAIN))
+            for _ in range(count)
+        ]
+        ways: Mapping[str, Sequence[Append]] = {
+            "plain statement": [by_statement(each, bare.PLAIN, name) for each in plain],
+            "plain statement, psycopg": [by_psycopg(each, name) for each in others],
+            "asyncsvc, held": [by_library(lent.svc.on(each), name) for each in held],
+            "asyncsvc": [by_library(lent.svc, name)] * count,
+            "SQLAlchemy": [by_orm(lent.orm, name)] * count,
+            "as RAGFlow": [by_ragflow(lent.flow)] * count,
+        }
+        contenders: list[Competitor] = [
+            Contender("bare insert", [insertion(each) for each in plain]),
+            *(
+                Contender(title, [anywhere(append, tenant) for append in appends])
+                for title, appends in ways.items()
+            ),
+        ]
+        if pgbench.program() is None:
+            self.stage.report.say("left out: pgbench, for there is no such program")
+            return contenders
+        return [*contenders, by_pgbench(dsn, tenant, count)]
+
+    def _judge(self, tenant: Tenant, count: int, by: Mapping[str, Measured]) -> None:
+        target, mine, floor = self.stage.report.target, by["asyncsvc"], by["bare insert"]
+        where = f"at {tenant.messages:,} messages, {spelled(count)}"
+        if count > 1:
+            title = f"append {where}, asyncsvc: p99 against p50"
+            target(title, mine.latency(99) / mine.latency(50), most=5)
+            return
+        if tenant == self.how.tenants[0]:
+            plain, held = by["plain statement"], by["asyncsvc, held"]
+            target(f"plain statement {where}, against a bare insert", plain.cost(floor), most=1.25)
+            target(f"asyncsvc, held, {where}, against it", held.cost(floor), most=1.7)
+        if tenant.messages == self.how.lengths[-1]:
+            faster = mine.ratio(by["as RAGFlow"])
+            target(f"append {where}, asyncsvc against RAGFlow, rate", faster, least=50)
+
+    async def extras(self, count: int) -> None:
+        """What each thing costs that the library has more than the plain statement."""
+        tenant = self.how.tenants[0]
+        async with contextlib.AsyncExitStack() as stack:
+            contenders = []
+            for schema in self.available:
+                lent = await stack.enter_async_context(connections(self.stage.dsn, count, schema))
+                works = [anywhere(by_statement(each, schema, tenant.name), tenant) for each in lent]
+                contenders.append(Contender(bare.NAMES[schema], works))
+            lent = await stack.enter_async_context(connections(self.stage.dsn, count))
+            for name, keyed in (("asyncsvc, held", False), ("asyncsvc, held, with a key", True)):
+                works = [
+                    anywhere(by_library(self.stores.svc.on(each), tenant.name, keyed=keyed), tenant)
+                    for each in lent
+                ]
+                contenders.append(Contender(name, works))
+            await self.stage.contest(f"the price of each extra, {spelled(count)}", contenders)
+
+    async def written(self) -> None:
+        """What one append writes: bytes of WAL, and whether its update was HOT."""
+        tenant = self.how.tenants[0]
+        for schema in self.available:
+            async with connected(self.stage.dsn, schema) as connection:
+                append = by_statement(connection, schema, tenant.name)
+                await self._count(bare.NAMES[schema], connection, append, schema)
+        for name, keyed in (("asyncsvc", False), ("asyncsvc, with a key", True)):
+            async with connected(self.stage.dsn) as connection:
+                append = by_library(self.stores.svc.on(connection), tenant.name, keyed=keyed)
+                await self._count(name, connection, append, "asyncsvc")
+
+    async def _count(
+        self, name: str, connection: asyncpg.Connection, append: Append, schema: str
+    ) -> None:
+        """Count after as many appends as have written each page in full, once.
+
+        The median of several parts leaves out what the server wrote for itself meanwhile.
+        """
+        work = in_turn(append, self.how.tenants[0].ids[: self.how.counted])
+        for _ in range(self.how.counted):
+            await work()
+        wal = []
+        updates, hot = await _updates(connection, schema)
+        for _ in range(_PARTS):
+            before = await activity(connection)
+            for _ in range(self.how.counted // _PARTS):
+                await work()
+            wal.append((await activity(connection)).wal - before.wal)
+        updated, hot_then = await _updates(connection, schema)
+        self.stage.report.note(
+            f"one append writes, {name}",
+            {
+                "bytes of WAL": round(statistics.median(wal) / (self.how.counted // _PARTS)),
+                "% HOT": round(100 * (hot_then - hot) / max(updated - updates, 1)),
+            },
+        )
+
+    async def burst(self) -> None:
+        """Many writers on one conversation: what is kept, and how fast it goes."""
+        lent, tenant = self.stores, self.how.tenants[0]
+        ways: Mapping[str, Append] = {
+            "as RAGFlow": by_ragflow(lent.flow),
+            "SQLAlchemy": by_orm(lent.orm, tenant.name),
+            "asyncsvc": by_library(lent.svc, tenant.name),
+        }
+        measured = {name: Measured(name) for name in ways}
+        lost = dict.fromkeys(ways, BURSTS * self.how.effort.tasks * self.how.hot * len(MESSAGES))
+        for id in tenant.ids[-BURSTS:]:
+            for name, append in ways.items():
+                before = await lent.stored(name, tenant.name, id)
+                measured[name].add(await _all_at_once(append, id, self.how))
+                lost[name] -= len(await lent.stored(name, tenant.name, id)) - len(before)
+        self._judge_burst(measured, lost)
+
+    def _judge_burst(self, measured: Mapping[str, Measured], lost: Mapping[str, int]) -> None:
+        title, report = f"{self.how.effort.tasks} writers on one conversation", self.stage.report
+        made = BURSTS * self.how.effort.tasks * self.how.hot * len(MESSAGES)
+        report.add(title, list(measured.values()))
+        report.note(f"{title}, messages lost of {made:,}", lost)
+        report.target(f"{title}, asyncsvc: messages lost", lost["asyncsvc"], most=0)
+        faster = measured["asyncsvc"].ratio(measured["as RAGFlow"])
+        report.target(f"{title}, rate against RAGFlow's", faster, least=3)
+
+
+async def _updates(connection: asyncpg.Connection, schema: str) -> tuple[int, int]:
+    """Return how many conversations were updated so far, and how many of them by HOT."""
+    await connection.execute(sql("force_flush"))
+    row = await connection.fetchrow(sql("updates"), f"{schema}.conversation")
+    assert row is not None  # noqa: S101
+    return row["updates"], row["hot"]
+
+
+async def _all_at_once(append: Append, id: str, how: Scale) -> Turn:
+    """Have many tasks append to one conversation, so many times each."""
+    taken: list[float] = []
+
+    async def writer() -> None:
+        for _ in range(how.hot):
+            began = time.perf_counter()
+            await append(id)
+            taken.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(writer() for _ in range(how.effort.tasks)))
+    return Turn(taken, time.perf_counter() - began)

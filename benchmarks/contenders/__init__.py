@@ -1,0 +1,1 @@
+"""What asyncsvc is compared with: each module is one other way to do the same work."""

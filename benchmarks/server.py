@@ -1,0 +1,123 @@
+"""The server that is measured: where it comes from, what it is set to, what it did meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import tempfile
+import urllib.parse
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from asyncsvc import embedded
+from benchmarks.statements import sql
+
+OPTIONS = {"max_connections": "400"}
+TOLD = (
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "checkpoint_timeout",
+    "max_wal_size",
+    "shared_buffers",
+)
+_NEWEST_WITH_BGWRITER = 16
+
+
+@contextlib.asynccontextmanager
+async def serving(dsn: str | None) -> AsyncIterator[str]:
+    """Lend a server's DSN: the given one, or that of one with PostgreSQL's own settings."""
+    if dsn is not None:
+        yield dsn
+        return
+    with tempfile.TemporaryDirectory(prefix="asyncsvc-benchmarks-") as place:
+        async with embedded.running(Path(place) / "data", options=OPTIONS) as server:
+            yield server.dsn
+
+
+@contextlib.asynccontextmanager
+async def database(dsn: str) -> AsyncIterator[str]:
+    """Lend a new, empty database on this server; it is dropped when the block is left."""
+    name = f"asyncsvc_benchmarks_{secrets.token_hex(4)}"
+    async with connected(dsn) as connection:
+        await connection.execute(f"CREATE DATABASE {name}")
+    try:
+        yield urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
+    finally:
+        async with connected(dsn) as connection:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.asynccontextmanager
+async def connected(dsn: str, search_path: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+    """Lend a connection for this block."""
+    settings = {} if search_path is None else {"search_path": search_path}
+    connection = await asyncpg.connect(dsn, server_settings=settings)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def connections(
+    dsn: str, count: int, search_path: str | None = None
+) -> AsyncIterator[list[asyncpg.Connection]]:
+    """Lend several connections for this block."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connected(dsn, search_path)) for _ in range(count)]
+
+
+async def settings(dsn: str) -> dict[str, str]:
+    """Return what the figures depend on: the server's settings and the machine."""
+    async with connected(dsn) as connection:
+        told = {name: str(await connection.fetchval(f"SHOW {name}")) for name in TOLD}
+    return told | {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "memory": _memory(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return f"{pages * size / 2**30:.0f} GiB"
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the server has done since it was made."""
+
+    checkpoints: int
+    wal: int  # bytes
+
+
+async def activity(connection: asyncpg.Connection) -> Activity:
+    """Return what the server has done so far, of all databases."""
+    recent = connection.get_server_version().major > _NEWEST_WITH_BGWRITER
+    row = await connection.fetchrow(sql("checkpoints" if recent else "checkpoints_16"))
+    assert row is not None  # noqa: S101
+    return Activity(row["checkpoints"], row["wal"])
+
+
+async def alone(connection: asyncpg.Connection) -> None:
+    """Wait until the other sessions of this database have ended: then their counts are told."""
+    while await connection.fetchval(sql("other_sessions")):
+        await asyncio.sleep(0.05)

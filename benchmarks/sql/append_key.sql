@@ -1,0 +1,33 @@
+-- The plain append, once for each key. The key of a benchmark is always new, and a random one.
+WITH locked AS MATERIALIZED (
+    SELECT c.tenant_id, c.id, c.last_seq
+      FROM conversation AS c
+     WHERE c.tenant_id = $1
+       AND c.id = $2
+       FOR NO KEY UPDATE
+), claimed AS (
+    INSERT INTO append_key AS k (tenant_id, conversation_id, key, last_seq, created_at)
+    SELECT l.tenant_id, l.id, gen_random_uuid()::text, l.last_seq + cardinality($3::text[]),
+           statement_timestamp()
+      FROM locked AS l
+    ON CONFLICT (tenant_id, conversation_id, key) DO NOTHING
+    RETURNING k.last_seq
+), appended AS (
+    UPDATE conversation AS c
+       SET last_seq = k.last_seq,
+           round = c.round + 1,
+           tokens = c.tokens + $5,
+           updated_at = greatest(c.updated_at, statement_timestamp())
+      FROM claimed AS k
+     WHERE c.tenant_id = $1
+       AND c.id = $2
+    RETURNING c.tenant_id, c.id, c.last_seq, c.round, c.updated_at
+), stored AS (
+    INSERT INTO message (tenant_id, conversation_id, seq, role, content, payload, created_at)
+    SELECT a.tenant_id, a.id, a.last_seq - cardinality($3::text[]) + m.position, m.role, m.content,
+           '{}', a.updated_at
+      FROM appended AS a
+     CROSS JOIN unnest($3::text[], $4::text[]) WITH ORDINALITY AS m (role, content, position)
+)
+SELECT a.last_seq, a.round
+  FROM appended AS a

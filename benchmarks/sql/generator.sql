@@ -1,0 +1,39 @@
+-- The data of all contenders: what is written here is stored by each in its own tables.
+--
+-- The conversations of a tenant are numbered from :base + 1 on, and evenly spread over the year that
+-- ended a day ago. Half of them are in its dialog 0. No user is empty, since RAGFlow counts an empty
+-- one as a user.
+CREATE SCHEMA bench;
+
+CREATE FUNCTION bench.conversation(tenant text, base int, conversations int, messages int)
+RETURNS TABLE (
+    id text, dialog_id text, user_id text, name text, source text, round int, tokens int,
+    duration bigint, thumb_up int, created_at timestamptz, updated_at timestamptz)
+LANGUAGE sql STABLE AS $$
+SELECT (base + n)::text,
+       tenant || '-d' || CASE WHEN n % 2 = 0 THEN 0 ELSE 1 + n / 2 % 9 END,
+       'u' || abs(hashint4(n)::bigint) % greatest(conversations / 20, 1),
+       'Parcel ' || n,
+       CASE n % 3 WHEN 0 THEN 'api' WHEN 1 THEN 'agent' END,
+       (messages + 1) / 2,
+       n % 1000,
+       n % 60 * 1000000::bigint,
+       (n % 10 = 0)::int,
+       t.created_at,
+       t.created_at + n * 7919::bigint % 86400 * interval '1 second'
+  FROM generate_series(1, conversations) AS g (n)
+ CROSS JOIN LATERAL (
+       SELECT date_trunc('second', now()) - interval '366 days'
+              + n * (interval '365 days' / conversations)) AS t (created_at)
+$$;
+
+CREATE FUNCTION bench.message(conversation_id text, messages int)
+RETURNS TABLE (seq int, role text, content text)
+LANGUAGE sql IMMUTABLE AS $$
+SELECT n, CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END,
+       'Message ' || n || ' of ' || conversation_id || ': where is my parcel, and when will it come?'
+  FROM generate_series(1, messages) AS g (n)
+$$;
+
+-- Which tenants are stored where.
+CREATE TABLE bench.filled (place text NOT NULL, tenant text NOT NULL, PRIMARY KEY (place, tenant));

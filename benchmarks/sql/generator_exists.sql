@@ -1,0 +1,2 @@
+-- Whether the generator is there.
+SELECT to_regnamespace('bench') IS NOT NULL

@@ -1,0 +1,2 @@
+-- Whether a tenant is stored in a place.
+SELECT EXISTS (SELECT FROM bench.filled AS f WHERE f.place = $1 AND f.tenant = $2)

@@ -1,0 +1,5 @@
+-- How many other clients this database has.
+SELECT count(*)
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+   AND backend_type = 'client backend'

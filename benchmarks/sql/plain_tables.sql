@@ -1,0 +1,40 @@
+-- What an append needs, and nothing else: the conversation, found by its key and listed by its
+-- creation, and its messages. The schema is that of the connection's search path.
+CREATE TABLE conversation (
+    tenant_id  text COLLATE "C" NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    dialog_id  text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    name       text,
+    source     text COLLATE "C",
+    round      integer NOT NULL,
+    tokens     bigint NOT NULL,
+    duration   bigint NOT NULL,
+    thumb_up   integer NOT NULL,
+    last_seq   integer NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+) WITH (fillfactor = 85);
+
+CREATE INDEX ON conversation (tenant_id, dialog_id, created_at, id);
+
+CREATE TABLE message (
+    tenant_id       text COLLATE "C" NOT NULL,
+    conversation_id text COLLATE "C" NOT NULL,
+    seq             integer NOT NULL,
+    role            text NOT NULL,
+    content         text NOT NULL,
+    payload         jsonb NOT NULL,
+    created_at      timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, conversation_id, seq),
+    FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversation (tenant_id, id)
+        ON DELETE CASCADE
+);
+
+-- Where the bare insert goes: one row, one key, one commit.
+CREATE TABLE insertion (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    content    text NOT NULL,
+    created_at timestamptz NOT NULL
+);

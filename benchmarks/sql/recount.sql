@@ -1,0 +1,8 @@
+-- The usage by creation, counted from the library's rows: what every statistic must equal.
+SELECT date_trunc('day', c.created_at, 'UTC') AS dt, count(*) AS pv,
+       count(DISTINCT c.user_id) AS uv, sum(c.tokens)::bigint AS tokens,
+       sum(c.round)::bigint AS rounds, sum(c.thumb_up)::bigint AS thumb_up
+  FROM asyncsvc.conversation AS c
+ WHERE c.tenant_id = $1 AND c.source = 'api' AND c.created_at >= $2 AND c.created_at < $3
+ GROUP BY 1
+ ORDER BY 1
