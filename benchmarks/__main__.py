@@ -14,15 +14,33 @@ from types import ModuleType
 
 from rich.console import Console
 
-from benchmarks import append, rls, verify
+from benchmarks import (
+    append,
+    importing,
+    listing,
+    memory,
+    models,
+    pool,
+    rls,
+    start,
+    stats,
+    verify,
+)
 from benchmarks.report import Report
 from benchmarks.server import database, serving, settings
 
 SUITES: dict[str, ModuleType] = {
+    "start": start,
+    "pool": pool,
     "verify": verify,
     "append": append,
-    "rls": rls,
-}  # the last one turns row-level security on
+    "models": models,
+    "list": listing,
+    "stats": stats,
+    "import": importing,
+    "memory": memory,  # deletes what the others have made
+    "rls": rls,  # turns row-level security on
+}
 
 
 def main() -> None:

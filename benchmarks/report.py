@@ -50,8 +50,7 @@ class Report:
         """Add a contest; the first contender is the floor that the ratios are of."""
         rows = [_row(each, measured[0]) for each in measured]
         result: dict[str, Any] = {"suite": self.suite, "title": title, "contenders": rows}
-        if place is not None:
-            result |= {"figure": place.figure, "size": place.size}
+        result |= _placed(place)
         if checkpoints is not None:
             result["checkpoints"] = checkpoints
         self.results.append(result)
@@ -59,9 +58,10 @@ class Report:
         if checkpoints:
             self.console.print(f"  checkpoints meanwhile: {checkpoints}")
 
-    def note(self, title: str, values: Mapping[str, float]) -> None:
+    def note(self, title: str, values: Mapping[str, float], *, place: Place | None = None) -> None:
         """Add what was counted, not timed."""
-        self.results.append({"suite": self.suite, "title": title, "counted": dict(values)})
+        result: dict[str, Any] = {"suite": self.suite, "title": title, "counted": dict(values)}
+        self.results.append(result | _placed(place))
         counted = ", ".join(f"{value:,} {name}" for name, value in values.items())
         self.console.print(f"{title}: {counted}", highlight=False)
 
@@ -89,6 +89,10 @@ class Report:
             "results": self.results,
         }
         file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _placed(place: Place | None) -> dict[str, Any]:
+    return {} if place is None else {"figure": place.figure, "size": place.size}
 
 
 def _row(each: Measured, floor: Measured) -> dict[str, Any]:

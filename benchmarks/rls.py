@@ -75,7 +75,11 @@ async def _restricted(dsn: str) -> AsyncIterator[asyncsvc.AsyncSvc]:
 
 async def _filled(svc: asyncsvc.AsyncSvc, how: Scale) -> str:
     records = [
-        {"id": str(number), "dialog_id": "d", "messages": TURN.model_dump()["messages"]}
+        {
+            "id": str(number),
+            "dialog_id": "d",
+            "messages": [message.model_dump() for message in TURN.messages],
+        }
         for number in range(how.conversations)
     ]
     await svc.conversations.load(records, tenant_id=TENANT)

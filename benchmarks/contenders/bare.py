@@ -6,11 +6,13 @@ each can be told.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import asyncpg
 
+from benchmarks.measuring import Work
 from benchmarks.server import connected
 from benchmarks.statements import sql
 
@@ -41,7 +43,7 @@ async def create_tables(dsn: str, schema: str) -> None:
     async with connected(dsn, schema) as connection, connection.transaction():
         await connection.execute(f"CREATE SCHEMA {schema}")
         await connection.execute(sql("plain_tables"))
-        if schema != PLAIN:
+        if schema in EXTRAS:
             await connection.execute(sql(f"extra_{schema}"))
 
 
@@ -57,6 +59,18 @@ async def append(
     return int(
         await connection.fetchval(sql(STATEMENTS[schema]), *turn(tenant_id, id, messages, tokens))
     )
+
+
+async def captured(connection: asyncpg.Connection, work: Work) -> tuple[str, Sequence[object]]:
+    """Return the statement that a call of the library ran on this connection, and its values.
+
+    So the bare driver can run the very same, however the library comes to write it.
+    """
+    ran: list[asyncpg.connection.LoggedQuery] = []
+    with connection.query_logger(ran.append):
+        await work()
+        await asyncio.sleep(0)  # the driver tells at the next turn of the loop
+    return ran[-1].query, ran[-1].args
 
 
 def turn(

@@ -73,7 +73,8 @@ class PgBench:
         command = [
             program() or "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={script}",
             f"--client={self.clients}", f"--jobs={min(self.clients, os.cpu_count() or 1)}",
-            f"--time={round(seconds + 0.5)}" if seconds > _LEAST else "--transactions=5", "--log", f"--log-prefix={place / 'log'}",
+            f"--time={round(seconds + 0.5)}" if seconds > _LEAST else "--transactions=5",
+            "--log", f"--log-prefix={place / 'log'}",
             *(f"--define={name}={value}" for name, value in self.texts.items()),
             parts.path[1:],
         ]  # fmt: skip

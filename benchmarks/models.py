@@ -1,0 +1,70 @@
+"""What it costs to make models of rows: a page of the library's against the same rows as dicts."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import asyncpg
+
+import asyncsvc
+from benchmarks import data
+from benchmarks.contenders import bare
+from benchmarks.measuring import Contender, Work, agree
+from benchmarks.report import Place, Report
+from benchmarks.server import connected
+from benchmarks.stage import EFFORTS, Effort, Stage
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    conversations: int
+    items: tuple[int, ...]
+    effort: Effort
+
+
+SCALES = {
+    "small": Scale(200, (20, 100), EFFORTS["small"]),
+    "middle": Scale(10_000, (20, 100, 1_000), EFFORTS["middle"]),
+    "full": Scale(10_000, (20, 100, 1_000), EFFORTS["full"]),
+}
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add the tables to the report."""
+    how = SCALES[scale]
+    tenant = data.of_size(how.conversations)
+    stage = Stage(dsn, report, how.effort)
+    async with asyncsvc.connect(dsn) as svc, connected(dsn) as connection:
+        await svc.migrate()
+        await data.fill(dsn, tenant, data.LIBRARY, report)
+        for items in how.items:
+            page = functools.partial(
+                svc.on(connection).conversations.get_list,
+                tenant.dialog, tenant.name,
+                items_per_page=items, total="none", include_dsl=False,
+            )  # fmt: skip
+            await _contest(stage, connection, page, items)
+
+
+async def _contest(stage: Stage, connection: asyncpg.Connection, page: Work, items: int) -> None:
+    query, arguments = await bare.captured(connection, page)
+
+    async def dicts() -> list[dict[str, object]]:
+        return [dict(row) for row in await connection.fetch(query, *arguments)]
+
+    async def ids_of_dicts() -> list[object]:  # there is one more, which tells of a next page
+        return [row["id"] for row in (await dicts())[:items]]
+
+    async def ids_of_models() -> list[object]:
+        found = await page()
+        assert isinstance(found, asyncsvc.Page)  # noqa: S101
+        return [item.id for item in found.items]
+
+    await agree(f"a page of {items}", {"dicts": ids_of_dicts, "models": ids_of_models})
+    contenders = [Contender("dicts", [dicts]), Contender("asyncsvc's models", [page])]
+    title = f"a page of {items}, held connection, 1 task"
+    plain, models = await stage.contest(title, contenders, place=Place("models", items))
+    stage.report.target(f"a page of {items}, models against dicts", models.cost(plain), most=1.5)

@@ -1,0 +1,78 @@
+"""Pools: one statement through the library's own, through asyncpg's, and through psycopg's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+import asyncsvc
+from benchmarks.contenders import bare, psycopg
+from benchmarks.measuring import Contender, Work, agree
+from benchmarks.report import Report
+from benchmarks.server import connected
+from benchmarks.stage import EFFORTS, Effort, Stage, spelled
+
+SIZE = 10  # the default of all three
+TENANT = "pool"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    effort: Effort
+
+
+SCALES = {name: Scale(effort) for name, effort in EFFORTS.items()}
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add the tables to the report."""
+    stage = Stage(dsn, report, SCALES[scale].effort)
+    async with asyncsvc.connect(dsn, max_size=SIZE) as own:
+        await own.migrate()
+        issued = await own.tokens.create(TENANT, name="benchmark")
+        secret = issued.secret.get_secret_value()
+        async with connected(dsn) as connection:
+            held = _verify(own.on(connection), secret)
+            query, arguments = await bare.captured(connection, held)
+        async with (
+            asyncpg.create_pool(dsn, min_size=1, max_size=SIZE) as pool,
+            psycopg.pooled(dsn, SIZE) as other,
+        ):
+
+            async def by_psycopg() -> object:
+                async with other.connection() as lent:
+                    return (await psycopg.fetch(lent, query, arguments))[0]
+
+            ways: dict[str, Work] = {
+                "asyncsvc on asyncpg's pool": _verify(asyncsvc.AsyncSvc(pool), secret),
+                "asyncsvc's own pool": _verify(own, secret),
+                "bare statement, asyncpg's pool": lambda: pool.fetchrow(query, *arguments),
+                "bare statement, psycopg's pool": by_psycopg,
+            }
+            await agree("a token", {name: _id(work) for name, work in ways.items()})
+            for count in (1, stage.effort.tasks):
+                await _contest(stage, ways, count)
+
+
+async def _contest(stage: Stage, ways: dict[str, Work], count: int) -> None:
+    title = f"one statement through a pool of {SIZE}, {spelled(count)}"
+    contenders = [Contender(name, [work] * count) for name, work in ways.items()]
+    borrowed, own, *_ = await stage.contest(title, contenders)
+    stage.report.target(f"{title}: own pool against asyncpg's", own.ratio(borrowed), least=1.4)
+
+
+def _verify(svc: asyncsvc.Services, secret: str) -> Work:
+    return lambda: svc.tokens.verify(secret, touch=False)
+
+
+def _id(work: Work) -> Work:
+    async def id() -> object:
+        found = await work()
+        if isinstance(found, asyncsvc.APIToken):
+            return found.id
+        return found["id"] if isinstance(found, asyncpg.Record) else found[0]  # type: ignore[index]
+
+    return id

@@ -1,0 +1,202 @@
+"""Usage: a year of it at any size of the tenant, folded or not, in any zone and interval.
+
+Before each contest the library's buckets are held against a recount of its rows, and RAGFlow's
+against the library's. Of RAGFlow's, tokens and rounds are left out: other suites append to the
+library's conversations meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal, TypeAlias
+
+import asyncsvc
+from benchmarks import data
+from benchmarks.appending import Stores, by_library, in_turn, stores
+from benchmarks.data import Tenant
+from benchmarks.measuring import Contender, Measured, Work, agree
+from benchmarks.report import Place, Report
+from benchmarks.server import connected
+from benchmarks.stage import EFFORTS, Effort, Stage
+from benchmarks.statements import sql
+
+SOURCE = "api"
+DECLARED, UNDECLARED = "Asia/Kathmandu", "Europe/Berlin"
+By: TypeAlias = Literal["created", "activity"]
+Interval: TypeAlias = Literal["hour", "day", "week", "month"]
+LONGEST: dict[Interval, int] = {"hour": 30, "day": 365, "week": 365, "month": 365}
+"""The days of the range that each interval is asked for."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    sizes: tuple[int, ...]
+    days: tuple[int, ...]
+    changes: int  # that are not folded
+    effort: Effort
+
+
+SCALES = {
+    "small": Scale((100, 200), (7, 365), 10, EFFORTS["small"]),
+    "middle": Scale((10_000, 100_000), (7, 30, 365), 1_000, EFFORTS["middle"]),
+    "full": Scale((10_000, 100_000, 1_000_000), (7, 30, 365), 1_000, EFFORTS["full"]),
+}
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add the tables to the report."""
+    how = SCALES[scale]
+    async with stores(dsn, how.effort.tasks) as lent:
+        await lent.create()
+        tenants = [data.of_size(size) for size in how.sizes]
+        for tenant in tenants:
+            await lent.fill(tenant, report)
+        suite = Suite(Stage(dsn, report, how.effort), lent, how)
+        await suite.fold()
+        years = [await suite.ranges(tenant) for tenant in tenants]
+        suite.judge(years)
+        await suite.intervals(tenants[-1])
+        await suite.zones(tenants[-1])
+        await suite.unfolded(tenants[-1])
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The contests."""
+
+    stage: Stage
+    stores: Stores
+    how: Scale
+
+    async def fold(self) -> None:
+        """Have all that can be done ahead be done."""
+        with self.stage.report.working("maintain"):
+            await self.stores.svc.maintain()
+
+    async def ranges(self, tenant: Tenant) -> dict[str, Measured]:
+        """Ranges of days, by both bookings; return what the last, the longest, took."""
+        measured: Sequence[Measured] = ()
+        for days in self.how.days:
+            await self._agree(tenant, days)
+            ways: dict[str, Work] = {
+                "asyncsvc by creation": self._usage(tenant, "created", days),
+                "asyncsvc by activity": self._usage(tenant, "activity", days),
+                "as RAGFlow": self._as_ragflow(tenant, days),
+            }
+            title = f"usage of {tenant.conversations:,} conversations, {days} days, 1 task"
+            longest = days == self.how.days[-1]
+            place = Place("usage", tenant.conversations) if longest else None
+            measured = await self._contest(title, ways, place)
+        return {each.name: each for each in measured}
+
+    def judge(self, years: Sequence[dict[str, Measured]]) -> None:
+        """Hold the largest tenant's year against the smallest's: medians, not of one contest."""
+        for name in ("asyncsvc by creation", "asyncsvc by activity"):
+            ratio = years[-1][name].latency(50) / years[0][name].latency(50)
+            most, least = self.how.sizes[-1], self.how.sizes[0]
+            title = f"{self.how.days[-1]} days, {name}, {most:,} conversations against {least:,}"
+            self.stage.report.target(f"{title}, time", ratio, most=1.5)
+
+    async def intervals(self, tenant: Tenant) -> None:
+        """Each interval, over the longest range that is asked for in it."""
+        for interval, days in LONGEST.items():
+            ways: dict[str, Work] = {
+                "asyncsvc by creation": self._usage(tenant, "created", days, interval),
+                "asyncsvc by activity": self._usage(tenant, "activity", days, interval),
+            }
+            await self._contest(f"usage by {interval}, {days} days, 1 task", ways)
+
+    async def zones(self, tenant: Tenant) -> None:
+        """A year by day: in UTC, in a zone that was declared, and in one that was not."""
+        declare: Callable[..., Any] | None = getattr(
+            self.stores.svc.conversations, "declare_zone", None
+        )
+        zones = {"UTC": "UTC", f"undeclared, {UNDECLARED}": UNDECLARED}
+        if declare is None:
+            self.stage.report.say("left out: a declared zone, which this version does not have")
+        else:
+            await declare(tenant.name, DECLARED)
+            zones[f"declared, {DECLARED}"] = DECLARED
+        days = self.how.days[-1]
+        for by in ("created", "activity"):
+            ways = {name: self._usage(tenant, by, days, tz=tz) for name, tz in zones.items()}
+            await self._contest(f"usage by zone, booked when {by}, {days} days, 1 task", ways)
+
+    async def unfolded(self, tenant: Tenant) -> None:
+        """What changes cost that were made since all was folded."""
+        append = in_turn(by_library(self.stores.svc, tenant.name), tenant.ids)
+        with self.stage.report.working(f"{self.how.changes:,} appends"):
+            for _ in range(self.how.changes):
+                await append()
+        days = self.how.days[-1]
+        ways: dict[str, Work] = {
+            "asyncsvc by creation": self._usage(tenant, "created", days),
+            "asyncsvc by activity": self._usage(tenant, "activity", days),
+        }
+        await self._agree(tenant, days)
+        title = f"usage, {self.how.changes:,} changes since it was folded, {days} days, 1 task"
+        await self._contest(title, ways)
+
+    async def _contest(
+        self, title: str, ways: dict[str, Work], place: Place | None = None
+    ) -> list[Measured]:
+        contenders = [Contender(name, [work]) for name, work in ways.items()]
+        return await self.stage.contest(title, contenders, place=place)
+
+    def _usage(
+        self, tenant: Tenant, by: By, days: int, interval: Interval = "day", *, tz: str = "UTC"
+    ) -> Callable[..., Any]:
+        since, until = _dates(days)
+        return lambda: self.stores.svc.conversations.stats(
+            tenant.name, since, until, SOURCE, by=by, interval=interval, tz=tz
+        )
+
+    def _as_ragflow(self, tenant: Tenant, days: int) -> Callable[..., Any]:
+        since, until = _dates(days)
+        return lambda: self.stores.flow.stats(
+            tenant.name,
+            datetime.combine(since, time()),
+            datetime.combine(until, time(23, 59, 59)),
+            SOURCE,
+        )
+
+    async def _agree(self, tenant: Tenant, days: int) -> None:
+        since, until = _dates(days)
+        bounds = [datetime.combine(day, time(), UTC) for day in (since, until + timedelta(days=1))]
+
+        async def library() -> object:
+            return [_whole(bucket) for bucket in await self._usage(tenant, "created", days)()
+                    if bucket.pv]  # fmt: skip
+
+        async def recounted() -> object:
+            async with connected(self.stage.dsn) as connection:
+                rows = await connection.fetch(sql("recount"), tenant.name, *bounds)
+            return [tuple(row) for row in rows]
+
+        async def library_in_short() -> object:
+            buckets = await self._usage(tenant, "created", days)()
+            return [
+                (each.dt.date(), each.pv, each.uv, each.thumb_up) for each in buckets if each.pv
+            ]
+
+        async def as_ragflow() -> object:
+            rows = await self._as_ragflow(tenant, days)()
+            return sorted((row["dt"].date(), row["pv"], row["uv"], row["thumb_up"]) for row in rows)
+
+        title = f"usage of {tenant.name}, {days} days"
+        await agree(title, {"a recount": recounted, "asyncsvc": library})
+        await agree(title, {"RAGFlow": as_ragflow, "asyncsvc": library_in_short})
+
+
+def _dates(days: int) -> tuple[date, date]:
+    """Return the first and the last of so many whole days, of which the last was yesterday."""
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    return yesterday - timedelta(days=days - 1), yesterday
+
+
+def _whole(bucket: asyncsvc.UsageBucket) -> tuple[object, ...]:
+    return (bucket.dt, bucket.pv, bucket.uv, bucket.tokens, bucket.rounds, bucket.thumb_up)
