@@ -16,11 +16,13 @@ from rich.console import Console
 
 from benchmarks import (
     append,
+    charts,
     importing,
     listing,
     memory,
     models,
     pool,
+    results,
     rls,
     start,
     stats,
@@ -46,7 +48,10 @@ SUITES: dict[str, ModuleType] = {
 def main() -> None:
     """Read the options and run the suites."""
     options = _options()
-    asyncio.run(_run(options))
+    if options.results is None:
+        asyncio.run(_run(options))
+        return
+    results.write(options.results, options.plot)
 
 
 def _options() -> argparse.Namespace:
@@ -55,8 +60,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", choices=("small", "middle", "full"), default="full")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures there, as SVG")
-    parser.add_argument("--dsn", help="a server whose role may create databases; without it, one"
-                        " is started, with the settings PostgreSQL has by itself")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="FILE", help="measure nothing, and write"
+                        " RESULTS.md from what --json wrote; --plot draws")  # fmt: skip
+    parser.add_argument("--dsn", help="a server whose role may create databases, and that lets 300"
+                        " connect; without it, one is started, with PostgreSQL's own settings, in"
+                        " the directory for temporary files")  # fmt: skip
     return parser.parse_args()
 
 
@@ -72,6 +80,8 @@ async def _run(options: argparse.Namespace) -> None:
                 await suite.run(dsn, options.scale, report)
     if options.json is not None:
         report.write(options.json)
+    if options.plot is not None:
+        charts.write(report.results, options.plot)
 
 
 def _command() -> str:

@@ -18,7 +18,7 @@ import asyncpg
 import asyncsvc
 from benchmarks import data, plans
 from benchmarks.appending import Stores, by_library, stores
-from benchmarks.contenders import bare, psycopg
+from benchmarks.contenders import bare, pgbench, psycopg
 from benchmarks.data import Tenant
 from benchmarks.measuring import Contender, Measured, Work, agree
 from benchmarks.report import Place, Report
@@ -143,7 +143,10 @@ class Suite:
             }
             await agree(f"page {number}", {each: _ids(work) for each, work in ways.items()})
             title = f"page {number:,} by creation, 1 task"
-            contenders = [Contender(each, [work]) for each, work in ways.items()]
+            contenders = [
+                *(Contender(each, [work]) for each, work in ways.items()),
+                *pgbench.alone("bare statement, pgbench", self.stage.dsn, query, arguments, 1),
+            ]
             measured = await self.stage.contest(title, contenders, place=Place("page", number))
         if number == self.how.pages[-1]:
             by = {each.name: each for each in measured}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 import asyncsvc
-from benchmarks.contenders import bare, psycopg
-from benchmarks.measuring import Contender, Work, agree
+from benchmarks.contenders import bare, pgbench, psycopg
+from benchmarks.measuring import Competitor, Contender, Work, agree
 from benchmarks.report import Report
 from benchmarks.server import connected
 from benchmarks.stage import EFFORTS, Effort, Stage, spelled
@@ -54,12 +55,13 @@ async def run(dsn: str, scale: str, report: Report) -> None:
             }
             await agree("a token", {name: _id(work) for name, work in ways.items()})
             for count in (1, stage.effort.tasks):
-                await _contest(stage, ways, count)
+                alone = pgbench.alone("bare statement, pgbench", dsn, query, arguments, count)
+                contenders = [Contender(name, [work] * count) for name, work in ways.items()]
+                await _contest(stage, count, [*contenders, *alone])
 
 
-async def _contest(stage: Stage, ways: dict[str, Work], count: int) -> None:
+async def _contest(stage: Stage, count: int, contenders: Sequence[Competitor]) -> None:
     title = f"one statement through a pool of {SIZE}, {spelled(count)}"
-    contenders = [Contender(name, [work] * count) for name, work in ways.items()]
     borrowed, own, *_ = await stage.contest(title, contenders)
     stage.report.target(f"{title}: own pool against asyncpg's", own.ratio(borrowed), least=1.4)
 

@@ -28,7 +28,11 @@ class Scale:
     seconds: float
 
 
-SCALES = {"small": Scale(20, 2, 0.05), "full": Scale(10_000, 15, 0.4)}
+SCALES = {
+    "small": Scale(20, 2, 0.05),
+    "middle": Scale(1_000, 5, 0.2),
+    "full": Scale(10_000, 15, 0.4),
+}
 
 
 async def run(dsn: str, scale: str, report: Report) -> None:

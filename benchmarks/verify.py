@@ -33,7 +33,11 @@ class Scale:
     counted: int  # verifications whose writes are counted
 
 
-SCALES = {"small": Scale(20, 2, 0.05, 200), "full": Scale(1_000, 15, 0.4, 20_000)}
+SCALES = {
+    "small": Scale(20, 2, 0.05, 200),
+    "middle": Scale(200, 5, 0.2, 5_000),
+    "full": Scale(1_000, 15, 0.4, 20_000),
+}
 
 
 async def run(dsn: str, scale: str, report: Report) -> None:

@@ -1,42 +1,47 @@
 """The benchmarks run to their end and measure what they say; how fast is no test's business."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import charts, results
+from benchmarks.__main__ import SUITES
+from benchmarks.measuring import Contender, DifferentAnswers, Measured, Turn, agree, contest
+
 ROOT = Path(__file__).parents[1]
+SQL = sorted((ROOT / "benchmarks" / "sql").glob("*.sql"))
 
 
-@pytest.fixture
-def results(server_dsn, tmp_path):
-    """What a suite writes down when it has run to its end."""
+def test_all_suites_run_to_their_end_in_one_database(server_dsn, tmp_path):
+    file, plots = tmp_path / "results.json", tmp_path / "plots"
+    command = [sys.executable, "-m", "benchmarks", "--scale=small", "--dsn", server_dsn]
+    finished = subprocess.run(
+        [*command, "--json", str(file), "--plot", str(plots)],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(file.read_text())["results"]
+    assert list(dict.fromkeys(result["suite"] for result in found)) == list(SUITES)
+    are_measured(found)
+    assert set(charts.figures(found)) == set(charts.KINDS)
+    assert all(charts.path(name, plots).read_text().startswith("<?xml") for name in charts.KINDS)
+    are_stamped_as_often_as_the_settings_say(of("verify", found))
+    all_contenders_append(of("append", found))
+    only_the_document_loses_messages(of("append", found))
 
-    def run(suite):
-        file = tmp_path / "results.json"
-        command = [sys.executable, "-m", "benchmarks", "--only", suite, "--scale=small"]
-        finished = subprocess.run(
-            [*command, "--json", str(file), "--dsn", server_dsn],
-            cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert finished.returncode == 0, finished.stderr
-        return json.loads(file.read_text())["results"]
 
-    return run
+def of(suite, found):
+    return [result for result in found if result["suite"] == suite]
 
 
-@pytest.mark.parametrize("suite", ["verify", "rls"])
-def test_a_suite_runs_to_its_end(results, suite):
-    found = results(suite)
-    contests = [result["contenders"] for result in found if "contenders" in result]
-    assert contests
-    for contenders in contests:
+def are_measured(found):
+    for contenders in (result["contenders"] for result in found if "contenders" in result):
         assert contenders[0]["ratio"] == 1
         assert all(contender["per_second"] > 0 for contender in contenders)
-    if suite == "verify":
-        are_stamped_as_often_as_the_settings_say(found)
 
 
 def are_stamped_as_often_as_the_settings_say(found):
@@ -47,6 +52,97 @@ def are_stamped_as_often_as_the_settings_say(found):
     assert all(1 <= writes <= 192 for writes in each)
     never = [c["row writes"] for title, c in counted.items() if "stamped never" in title]
     assert never == [0, 0]
+
+
+def only_the_document_loses_messages(found):
+    (lost,) = (result["counted"] for result in found if "messages lost of" in result["title"])
+    assert lost["asyncsvc"] == lost["SQLAlchemy"] == 0
+    assert lost["as RAGFlow"] > 0
+
+
+def all_contenders_append(found):
+    everywhere = [result for result in found if result.get("figure") == "append"]
+    assert [result["size"] for result in everywhere] == [10, 100]
+    for result in everywhere:
+        names = {contender["contender"] for contender in result["contenders"]}
+        assert {"bare insert", "plain statement", "asyncsvc", "SQLAlchemy", "as RAGFlow"} <= names
+
+
+async def test_contenders_that_differ_end_the_run():
+    async def page():
+        return ["1", "2"]
+
+    async def other():
+        return ["2", "1"]
+
+    await agree("a page", {"one": page, "same": page})
+    with pytest.raises(DifferentAnswers, match=r"a page: one gives .*, other"):
+        await agree("a page", {"one": page, "other": other})
+
+
+async def test_contenders_take_turns_and_each_works_once_at_least():
+    turns = []
+
+    def work(name):
+        async def work():
+            turns.append(name)
+
+        return work
+
+    contenders = [Contender(name, [work(name)]) for name in "abc"]
+    measured = await contest(contenders, rounds=3, seconds=0)
+    assert "".join(turns) == "abc" + "abc" + "bca" + "cab"
+    assert [len(each.rates) for each in measured] == [3, 3, 3]
+
+
+def test_a_ratio_is_the_median_of_the_rounds():
+    floor, mine = Measured("floor"), Measured("mine")
+    for its, own in ((1.0, 2.0), (1.0, 4.0), (10.0, 20.0)):
+        floor.add(Turn([its], its))
+        mine.add(Turn([own], own))
+    assert mine.ratio(floor) == 0.5
+    assert mine.cost(floor) == 2
+    assert mine.latency(50) == 4_000
+
+
+@pytest.mark.parametrize("path", SQL, ids=lambda path: path.stem)
+def test_each_file_says_what_it_is_for_and_is_used(path):
+    assert path.read_text().startswith("-- ")
+    modules = (ROOT / "benchmarks").rglob("*.py")
+    text = "".join(module.read_text() for module in modules)
+    name = path.stem.removeprefix("extra_")
+    assert re.search(rf'"{name}"', text), f"{path.name} is not used"
+
+
+def test_each_suite_has_its_text():
+    texts = {path.stem for path in (ROOT / "benchmarks" / "texts").glob("*.md")}
+    assert texts == {*SUITES, "introduction"}
+
+
+def test_the_results_are_written_from_what_was_measured(tmp_path):
+    rows = [
+        {"contender": name, "per_second": 1_000 / p50, "ratio": 1 / p50, "p50_ms": p50, "p99_ms": 9}
+        for name, p50 in (("bare insert", 1.0), ("asyncsvc, held", 1.5), ("plain statement", 1.25))
+    ]
+    title = "append at 10 messages, 1 task"
+    measured = [
+        {"suite": "append", "title": title, "contenders": rows, "figure": "append", "size": 10},
+        {"suite": "append", "title": "time",
+         "target": {"value": 2, "bound": "at most 1", "met": False}},
+        {"suite": "append", "title": "one append writes", "counted": {"bytes of WAL": 1_017}},
+    ]  # fmt: skip
+    source, file = tmp_path / "results.json", tmp_path / "RESULTS.md"
+    document = {"command": "python -m benchmarks", "settings": {"fsync": "on"}, "results": measured}
+    source.write_text(json.dumps(document))
+    results.write(source, tmp_path / "plots", file)
+    text = file.read_text()
+    assert "library takes 1.50 times as" in " ".join(text.split())
+    assert "| fsync | on |" in text
+    assert "| time | 2 | at most 1 | **missed** |" in text
+    assert "| asyncsvc, held | 667 | 0.67 | 1.50 | 9.00 |" in text
+    assert "- one append writes: 1,017 bytes of WAL" in text
+    assert "](plots/append.svg)" in text
+    assert not re.search(r"\{[^}]*/", text)
 
 
 def test_a_wrong_option_is_told():

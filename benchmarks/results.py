@@ -1,0 +1,122 @@
+"""Writes RESULTS.md from what a run wrote as JSON, and from texts: no figure is typed by hand.
+
+`texts/<suite>.md` is what a person has to say of a suite. In it, `{TITLE: A / B}` becomes how many
+times as long A takes as B in the contest of that title, by their medians.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import charts
+from benchmarks.report import significant
+
+_TEXTS = Path(__file__).parent / "texts"
+RESULTS = Path(__file__).parent / "RESULTS.md"
+_QUOTED = re.compile(r"\{([^{}:]+): ([^{}/]+) / ([^{}]+)\}")
+
+
+def write(source: Path, plots: Path | None, file: Path = RESULTS) -> None:
+    """Write the results of a run, with its figures where there are."""
+    document = json.loads(source.read_text(encoding="utf-8"))
+    if plots is not None:
+        charts.write(document["results"], plots)
+    parts = [*_head(document), *_targets(document["results"])]
+    for suite in dict.fromkeys(result["suite"] for result in document["results"]):
+        results = [result for result in document["results"] if result["suite"] == suite]
+        parts += _suite(suite, results, plots, file)
+    file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _head(document: Mapping[str, Any]) -> Iterator[str]:
+    yield _text("introduction", document["results"])
+    yield f"```sh\n{document['command']}\n```"
+    yield _table(("what", "value"), [(k, v) for k, v in document["settings"].items()])
+
+
+def _targets(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    rows = [
+        (
+            result["title"],
+            f"{result['target']['value']:,g}",
+            result["target"]["bound"],
+            "met" if result["target"]["met"] else "**missed**",
+        )
+        for result in results
+        if "target" in result
+    ]
+    if rows:
+        yield "## Targets"
+        yield _table(("what", "measured", "is to be", ""), rows)
+
+
+def _suite(
+    suite: str, results: Sequence[Mapping[str, Any]], plots: Path | None, file: Path
+) -> Iterator[str]:
+    yield f"## {suite.capitalize()}"
+    if (_TEXTS / f"{suite}.md").exists():
+        yield _text(suite, results)
+    if plots is not None:
+        for name in charts.figures(results):
+            place = os.path.relpath(charts.path(name, plots), file.parent)
+            yield f"![{charts.title(name)}]({place})"
+    counted: list[str] = []
+    for result in results:
+        if "contenders" in result:
+            yield _contest(result)
+        elif "counted" in result:
+            counted.append(f"- {result['title']}: {_counted(result['counted'])}")
+        elif "target" not in result:
+            counted.append(f"- {result['title']}")
+    if counted:
+        yield "\n".join(counted)
+
+
+def _contest(result: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            row["contender"],
+            f"{row['per_second']:,.0f}",
+            significant(row["ratio"]),
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+        )
+        for row in result["contenders"]
+    ]
+    title = result["title"][0].upper() + result["title"][1:]
+    if result.get("checkpoints"):
+        title += f" (checkpoints meanwhile: {result['checkpoints']})"
+    return f"{title}:\n\n" + _table(
+        ("contender", "a second", "of the first", "p50 ms", "p99 ms"), rows
+    )
+
+
+def _counted(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:,} {name}" for name, value in values.items())
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table, all columns but the first to the right where there are figures."""
+    align = ["---", *["---:" if len(head) > 2 else "---"] * (len(head) - 1)]  # noqa: PLR2004
+    lines = [head, align, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _text(name: str, results: Sequence[Mapping[str, Any]]) -> str:
+    text = (_TEXTS / f"{name}.md").read_text(encoding="utf-8").strip()
+    return _QUOTED.sub(lambda found: _times(results, *found.groups()), text)
+
+
+def _times(results: Sequence[Mapping[str, Any]], title: str, first: str, second: str) -> str:
+    """Return how many times as long one contender takes as another, or that nobody looked."""
+    for result in results:
+        if result["title"] == title and "contenders" in result:
+            medians = {row["contender"]: row["p50_ms"] for row in result["contenders"]}
+            if first in medians and medians.get(second):
+                return f"{medians[first] / medians[second]:,.2f}"
+    return "(not measured)"
