@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures there, as SVG")
     parser.add_argument("--results", type=Path, metavar="FILE", help="measure nothing, and write"
                         " RESULTS.md from what --json wrote; --plot draws")  # fmt: skip
-    parser.add_argument("--dsn", help="a server whose role may create databases, and that lets 300"
+    parser.add_argument("--dsn", help="a server, as a superuser, that lets 300"
                         " connect; without it, one is started, with PostgreSQL's own settings, in"
                         " the directory for temporary files")  # fmt: skip
     return parser.parse_args()

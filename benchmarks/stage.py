@@ -22,7 +22,7 @@ class Effort:
     """How many tasks there are where there are many."""
 
 
-EFFORTS = {"small": Effort(2, 0.02, 8), "middle": Effort(5, 0.2), "full": Effort(9, 0.3)}
+EFFORTS = {"small": Effort(2, 0.02, 8), "middle": Effort(5, 0.2), "full": Effort(7, 0.25)}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from benchmarks.data import Tenant
 from benchmarks.measuring import Contender, Measured, Work, agree
 from benchmarks.report import Place, Report
 from benchmarks.server import connected
-from benchmarks.stage import EFFORTS, Effort, Stage
+from benchmarks.stage import EFFORTS, Effort, Stage, spelled
 from benchmarks.statements import sql
 
 SOURCE = "api"
@@ -59,6 +59,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
         await suite.fold()
         years = [await suite.ranges(tenant) for tenant in tenants]
         suite.judge(years)
+        await suite.many(tenants[-1])
         await suite.intervals(tenants[-1])
         await suite.zones(tenants[-1])
         await suite.unfolded(tenants[-1])
@@ -100,6 +101,18 @@ class Suite:
             most, least = self.how.sizes[-1], self.how.sizes[0]
             title = f"{self.how.days[-1]} days, {name}, {most:,} conversations against {least:,}"
             self.stage.report.target(f"{title}, time", ratio, most=1.5)
+
+    async def many(self, tenant: Tenant) -> None:
+        """The longest range, asked for by many tasks at once."""
+        count, days = self.how.effort.tasks, self.how.days[-1]
+        ways: dict[str, Work] = {
+            "asyncsvc by creation": self._usage(tenant, "created", days),
+            "asyncsvc by activity": self._usage(tenant, "activity", days),
+            "as RAGFlow": self._as_ragflow(tenant, days),
+        }
+        contenders = [Contender(name, [work] * count) for name, work in ways.items()]
+        title = f"usage of {tenant.conversations:,} conversations, {days} days, {spelled(count)}"
+        await self.stage.contest(title, contenders)
 
     async def intervals(self, tenant: Tenant) -> None:
         """Each interval, over the longest range that is asked for in it."""

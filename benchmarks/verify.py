@@ -36,7 +36,7 @@ class Scale:
 SCALES = {
     "small": Scale(20, 2, 0.05, 200),
     "middle": Scale(200, 5, 0.2, 5_000),
-    "full": Scale(1_000, 15, 0.4, 20_000),
+    "full": Scale(1_000, 9, 0.3, 20_000),
 }
 
 
