@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncsvc.cli.charting import refuse_what_cannot_be_drawn, save
@@ -139,7 +140,7 @@ def _scale(axes: Axes, kind: Kind, lines: Lines) -> None:
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
     axes.set_xlabel(kind.sizes)
     axes.set_ylabel(kind.values)
     low, high = axes.get_ylim()
@@ -149,27 +150,55 @@ def _scale(axes: Axes, kind: Kind, lines: Lines) -> None:
     axes.tick_params(length=0, which="both")
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
 def _label(axes: Axes, lines: Lines) -> None:
-    """Name each line at its end, where it is; names that would overlap move apart."""
+    """Name each line at its end; names that would overlap move apart."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
-    lasts = {name: math.log10(points[-1][1]) for name, points in lines.items()}
-    ends = {name: (last - low) / (high - low) for name, last in lasts.items()}
-    looks = dict(zip(lines, _looks(lines), strict=True))
-    for name, height in _spread(ends).items():
-        axes.annotate(
-            name, (1.0, height), xycoords="axes fraction", xytext=(8, 0),
-            textcoords="offset points", va="center", color=looks[name][0], fontsize=9,
-        )  # fmt: skip
+    last = max(points[-1][0] for points in lines.values())
+    ends = {
+        name: (math.log10(points[-1][1]) - low) / (high - low)
+        for name, points in lines.items()
+        if points[-1][0] == last
+    }
+    heights = _spread(ends)
+    for (name, points), (color, _) in zip(lines.items(), _looks(lines), strict=True):
+        if name in ends:
+            axes.annotate(
+                name, points[-1], xytext=(1.05, heights[name]), textcoords="axes fraction",
+                va="center",
+                color=color, fontsize=9, arrowprops=_leader(color),
+            )  # fmt: skip
+        else:  # it ends before the others do, and is named there
+            axes.annotate(
+                name, points[-1], xytext=(4, -10), textcoords="offset points", color=color,
+                fontsize=8,
+            )  # fmt: skip
+
+
+def _leader(color: str) -> dict[str, Any]:
+    return {
+        "arrowstyle": "-", "color": color, "linewidth": 0.6, "relpos": (0, 0.5),
+        "shrinkA": 2, "shrinkB": 3,
+    }  # fmt: skip
 
 
 def _spread(ends: Mapping[str, float]) -> dict[str, float]:
-    """Return the heights with gaps between them, as near as may be to where they were."""
+    """Return the heights with gaps between them, each as near as may be to where it was.
+
+    Those that are too near make a block, which lies around the middle of where they were.
+    """
     names = sorted(ends, key=lambda name: ends[name])
-    heights = [ends[name] for name in names]
-    for index in range(1, len(heights)):
-        heights[index] = max(heights[index], heights[index - 1] + _GAP)
-    ceiling = 1.0
-    for index in reversed(range(len(heights))):
-        heights[index] = min(heights[index], ceiling)
-        ceiling = heights[index] - _GAP
-    return dict(zip(names, heights, strict=True))
+    blocks: list[list[float]] = []
+    for index, name in enumerate(names):
+        blocks.append([ends[name] - index * _GAP])
+        while len(blocks) > 1 and mean(blocks[-2]) > mean(blocks[-1]):
+            above = blocks.pop()
+            blocks[-1] += above
+    places = [mean(block) for block in blocks for _ in block]
+    return {
+        name: place + index * _GAP
+        for index, (name, place) in enumerate(zip(names, places, strict=True))
+    }

@@ -1,9 +1,11 @@
 -- The data of all contenders: what is written here is stored by each in its own tables.
 --
 -- The conversations of a tenant are numbered from :base + 1 on, and evenly spread over the year that
--- ended a day ago. Half of them are in its dialog 0. No user is empty, since RAGFlow counts an empty
+-- ended a day before the run: one moment for all, whenever each is stored. Half of them are in its dialog 0. No user is empty, since RAGFlow counts an empty
 -- one as a user; whole seconds, for it keeps no others.
 CREATE SCHEMA bench;
+
+CREATE TABLE bench.clock AS SELECT now() AS run_at;
 
 CREATE FUNCTION bench.conversation(tenant text, base int, conversations int, messages int)
 RETURNS TABLE (
@@ -23,8 +25,9 @@ SELECT (base + n)::text,
        t.created_at + n * 7919::bigint % 86400 * interval '1 second'
   FROM generate_series(1, conversations) AS g (n)
  CROSS JOIN LATERAL (
-       SELECT date_trunc('second', now() - interval '366 days'
-                                   + n * (interval '365 days' / conversations))) AS t (created_at)
+       SELECT date_trunc('second', c.run_at - interval '366 days'
+                                   + n * (interval '365 days' / conversations))
+         FROM bench.clock AS c) AS t (created_at)
 $$;
 
 CREATE FUNCTION bench.message(conversation_id text, messages int)
