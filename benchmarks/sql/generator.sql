@@ -1,8 +1,9 @@
 -- The data of all contenders: what is written here is stored by each in its own tables.
 --
 -- The conversations of a tenant are numbered from :base + 1 on, and evenly spread over the year that
--- ended a day before the run: one moment for all, whenever each is stored. Half of them are in its dialog 0. No user is empty, since RAGFlow counts an empty
--- one as a user; whole seconds, for it keeps no others.
+-- ended a day before the run: one moment for all, whenever each is stored. Half of them are in its
+-- dialog 0. No user is empty, since RAGFlow counts an empty one as a user; instants are whole
+-- seconds, for it keeps no others.
 CREATE SCHEMA bench;
 
 CREATE TABLE bench.clock AS SELECT now() AS run_at;
