@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -71,7 +70,7 @@ def _options() -> argparse.Namespace:
 async def _run(options: argparse.Namespace) -> None:
     console = Console()
     async with serving(options.dsn) as server, database(server) as dsn:
-        report = Report(console, await settings(dsn), _command())
+        report = Report(console, await settings(dsn), _command(options))
         console.print(", ".join(f"{name} {value}" for name, value in report.settings.items()))
         for name, suite in SUITES.items():
             if name in (options.only or SUITES):
@@ -84,8 +83,10 @@ async def _run(options: argparse.Namespace) -> None:
         charts.write(report.results, options.plot)
 
 
-def _command() -> str:
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+def _command(options: argparse.Namespace) -> str:
+    """Return how to measure the same: where it was written does not matter."""
+    only = [f"--only {name}" for name in options.only or ()]
+    return " ".join(["python -m benchmarks", f"--scale {options.scale}", *only])
 
 
 if __name__ == "__main__":

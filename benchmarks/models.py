@@ -65,6 +65,6 @@ async def _contest(stage: Stage, connection: asyncpg.Connection, page: Work, ite
 
     await agree(f"a page of {items}", {"dicts": ids_of_dicts, "models": ids_of_models})
     contenders = [Contender("dicts", [dicts]), Contender("asyncsvc's models", [page])]
-    title = f"a page of {items}, held connection, 1 task"
+    title = f"a page of {items:,}, held connection, 1 task"
     plain, models = await stage.contest(title, contenders, place=Place("models", items))
-    stage.report.target(f"a page of {items}, models against dicts", models.cost(plain), most=1.5)
+    stage.report.target(f"a page of {items:,}, models against dicts", models.cost(plain), most=1.5)
