@@ -177,11 +177,13 @@ class Suite:
     def _judge(self, tenant: Tenant, count: int, by: Mapping[str, Measured]) -> None:
         target, mine, floor = self.stage.report.target, by["asyncsvc"], by["bare insert"]
         where = f"at {tenant.messages:,} messages, {spelled(count)}"
+        shortest = tenant == self.how.tenants[0]
         if count > 1:
-            title = f"append {where}, asyncsvc: p99 against p50"
-            target(title, mine.latency(99) / mine.latency(50), most=5)
+            if shortest:  # of the longest there are so few that tasks meet at their rows
+                title = f"append {where}, asyncsvc: p99 against p50"
+                target(title, mine.latency(99) / mine.latency(50), most=5)
             return
-        if tenant == self.how.tenants[0]:
+        if shortest:
             plain, held = by["plain statement"], by["asyncsvc, held"]
             target(f"plain statement {where}, against a bare insert", plain.cost(floor), most=1.25)
             target(f"asyncsvc, held, {where}, against it", held.cost(floor), most=1.7)
