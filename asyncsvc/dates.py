@@ -143,6 +143,8 @@ def bucket_start(label: datetime, local: tzinfo, *, hourly: bool) -> datetime:
     An hour that comes twice is two buckets, whose labels are right as they are. The answer has a
     fixed offset, since Python takes no two instants of different zones for equal in such an hour.
     """
+    if local is UTC:
+        return label
     start = label.astimezone(local)
     if not hourly:
         start = start.replace(fold=0)

@@ -102,7 +102,8 @@ async def _filled(lent: Stores, how: Scale, report: Report) -> list[str]:
         except asyncpg.PostgresError as error:
             report.say(f"left out: {bare.NAMES[name]}: {error}")
             continue
-        await data.fill(lent.dsn, how.tenants[0], data.PLAIN, report, schema=name)
+        files = (*data.PLAIN, *bare.FILLS.get(name, ()))
+        await data.fill(lent.dsn, how.tenants[0], files, report, schema=name)
         available.append(name)
     return available
 

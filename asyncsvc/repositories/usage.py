@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asyncsvc.fields import UNSET, UnsetType
 from asyncsvc.models import UsageBucket
-from asyncsvc.repositories.base import Repository, made
+from asyncsvc.repositories.base import Repository
+
+if TYPE_CHECKING:
+    from asyncsvc.executor import Row
+
+Label: TypeAlias = Callable[[datetime], datetime]
+"""Makes a bucket's `dt` of the label that date_trunc gives it."""
 
 
 class Unfolded(NamedTuple):
@@ -70,6 +76,7 @@ class UsageRepository(Repository):
         self,
         *,
         flags: Iterable[str],
+        label: Label,
         tenant_id: str,
         range_from: datetime,
         range_before: datetime,
@@ -79,7 +86,7 @@ class UsageRepository(Repository):
         dialog_id: str | UnsetType,
         source: str | UnsetType,
     ) -> list[UsageBucket]:
-        """Return the buckets in order, labelled as date_trunc labels them."""
+        """Return the buckets in order."""
         rows = await self._rows(
             "stats_by_created",
             *flags,
@@ -92,12 +99,13 @@ class UsageRepository(Repository):
             dialog_id=dialog_id,
             source=source,
         )
-        return [made(UsageBucket, row) for row in rows]
+        return [_bucket(row, label) for row in rows]
 
     async def stats_by_activity(
         self,
         *,
         flags: Iterable[str],
+        label: Label,
         tenant_id: str,
         range_from: datetime,
         range_before: datetime,
@@ -108,7 +116,7 @@ class UsageRepository(Repository):
         source: str | UnsetType,
         token_id: str | UnsetType,
     ) -> list[UsageBucket]:
-        """Return the buckets in order, labelled as date_trunc labels them."""
+        """Return the buckets in order."""
         rows = await self._rows(
             "stats_by_activity",
             *flags,
@@ -122,4 +130,9 @@ class UsageRepository(Repository):
             source=source,
             token_id=token_id,
         )
-        return [made(UsageBucket, row) for row in rows]
+        return [_bucket(row, label) for row in rows]
+
+
+def _bucket(row: Row, label: Label) -> UsageBucket:
+    """Make a bucket with its label: a year has hundreds, and a copy would cost as much again."""
+    return UsageBucket.model_validate(dict(row.items()) | {"dt": label(row["dt"])})

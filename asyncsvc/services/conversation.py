@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncsvc import paging
@@ -754,6 +755,7 @@ class API4ConversationService(CommonService):
         if by == "created" and token_id is not ANY:
             raise InvalidInput("token_id", 'is known by="activity" only')
         asked: dict[str, Any] = {
+            "label": partial(bucket_start, local=zone(tz), hourly=interval == "hour"),
             "tenant_id": tenant_id,
             "range_from": since,
             "range_before": until,
@@ -768,18 +770,12 @@ class API4ConversationService(CommonService):
                 if value is None
             ],
         }
+        if token_id is not ANY:
+            asked["flags"].append("by_quarter")
         with known_zone():
             if by == "created":
-                buckets = await self._usage.stats_by_created(**asked)
-            else:
-                if token_id is not ANY:
-                    asked["flags"].append("by_quarter")
-                buckets = await self._usage.stats_by_activity(**asked, token_id=wanted(token_id))
-        local, hourly = zone(tz), interval == "hour"
-        return [
-            bucket.model_copy(update={"dt": bucket_start(bucket.dt, local, hourly=hourly)})
-            for bucket in buckets
-        ]
+                return await self._usage.stats_by_created(**asked)
+            return await self._usage.stats_by_activity(**asked, token_id=wanted(token_id))
 
     @validated
     async def declare_zone(self, tenant_id: Id, tz: Zone) -> bool:

@@ -19,16 +19,20 @@ from benchmarks.statements import sql
 PLAIN: Final = "plain"
 STATEMENTS: Final[Mapping[str, str]] = {
     PLAIN: "append_plain",
-    "recency": "append_plain",
+    "recency": "append_recency",
+    "updated": "append_plain",
     "ledger": "append_ledger",
     "key": "append_key",
     "search": "append_plain",
 }
 """The statement of each schema; `extra_<schema>.sql` makes what it has more than the plain one."""
+FILLS: Final[Mapping[str, tuple[str, ...]]] = {"recency": ("plain_fill_recency",)}
+"""The files that fill what an extra has more than the plain tables."""
 EXTRAS: Final = tuple(name for name in STATEMENTS if name != PLAIN)
 NAMES: Final[Mapping[str, str]] = {
     PLAIN: "plain statement",
-    "recency": "+ index by recent activity",
+    "recency": "+ recency table",
+    "updated": "+ index by recent activity instead",
     "ledger": "+ usage ledger",
     "key": "+ idempotency key",
     "search": "+ search index",

@@ -1,10 +1,12 @@
--- Usage by the time it happened.
+-- What changed since usage was summed, a row each time.
 CREATE TABLE ledger (
-    tenant_id text COLLATE "C" NOT NULL,
-    quarter   timestamptz NOT NULL,
-    dialog_id text COLLATE "C" NOT NULL,
-    source    text COLLATE "C",
-    tokens    bigint NOT NULL,
-    rounds    integer NOT NULL
+    tenant_id  text COLLATE "C" NOT NULL,
+    dialog_id  text COLLATE "C" NOT NULL,
+    source     text COLLATE "C",
+    user_id    text COLLATE "C" NOT NULL,
+    created_at timestamptz NOT NULL,
+    quarter    timestamptz,
+    tokens     bigint NOT NULL,
+    rounds     integer NOT NULL
 );
-CREATE INDEX ON ledger (tenant_id, quarter);
+CREATE INDEX ON ledger (tenant_id);

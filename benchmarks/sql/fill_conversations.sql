@@ -1,4 +1,4 @@
--- Stores generated conversations in the library's tables; this file and the two beside it are all
+-- Stores generated conversations in the library's tables; this file and those beside it are all
 -- that knows their columns.
 INSERT INTO asyncsvc.conversation (
        tenant_id, id, dialog_id, user_id, name, source, round, tokens, duration, thumb_up, last_seq,

@@ -1,0 +1,5 @@
+-- Notes how recent the generated conversations are, where an extra of the plain tables needs it.
+INSERT INTO recency (tenant_id, id, dialog_id, updated_at)
+SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at
+  FROM conversation AS c
+ WHERE c.tenant_id = $1
