@@ -25,7 +25,6 @@ OLDEST: Final = 15
 """The oldest PostgreSQL that is supported."""
 NEWEST: Final = 18
 """The newest PostgreSQL that it was tested on."""
-_KEYWORDS: Final = "message_content_idx"
 _INDEX: Final = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+)")
 _CLOCK_APART: Final = timedelta(seconds=1)
 _MANY_ROWS: Final = 10_000
@@ -283,11 +282,10 @@ def usage(unfolded: int) -> Finding:
 
 
 async def _check_indexes(executor: Executor) -> list[Finding]:
-    repository = ServerRepository(executor)
-    found = {index.name: index for index in await repository.indexes()}
+    found = {index.name: index for index in await ServerRepository(executor).indexes()}
     if not found:
         return []  # nothing is migrated, which another check says
-    return [*indexes(found), await _keywords(repository, found)]
+    return indexes(found)
 
 
 def indexes(found: dict[str, Index]) -> list[Finding]:
@@ -322,24 +320,6 @@ def expected_indexes() -> dict[str, str]:
         for command in commands
         if (match := _INDEX.match(command))
     }
-
-
-async def _keywords(repository: ServerRepository, found: dict[str, Index]) -> Finding:
-    extension = await repository.extension()
-    if _KEYWORDS in found:
-        return _ok("extensions", f"pg_trgm {extension.installed} speeds up keywords")
-    if extension.installed is None and extension.available is None:
-        advice = "install PostgreSQL's contrib package on the server, then run `asyncsvc migrate`"
-    elif extension.installed is None:
-        advice = "let a superuser create the extension pg_trgm here, then run `asyncsvc migrate`"
-    else:
-        advice = "run `asyncsvc migrate`, which builds it"
-    return Finding(
-        check="extensions",
-        level="warning",
-        found="there is no index for keywords: they read every message of a dialog",
-        advice=advice,
-    )
 
 
 def _size(count: int) -> str:

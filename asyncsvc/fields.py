@@ -276,6 +276,8 @@ Actor = Annotated[str, _text(1, 256)]
 Reason = Annotated[str, _text(1, 512)]
 Label = Annotated[str, _text(0, 512)]
 Keywords = Annotated[str, _text(0, 512)]
+Sought = Annotated[str, _text(1, 512, normal=True)]
+"""What a search looks for: 1 to 512 characters, as NFC, like what it looks through."""
 IdempotencyKey = Annotated[str, _text(1, 255)]
 Cursor = Annotated[str, _text(1, 2_048)]
 Zone = Annotated[str, _text(1, 64)]

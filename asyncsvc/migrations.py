@@ -60,11 +60,9 @@ async def migrate(executor: Executor) -> list[Migration]:
     done = list[Migration]()
     while migration := await _apply_next(executor):
         done.append(migration)
-    async with _locked(executor) as transaction:
-        repository = MigrationRepository(transaction)
-        await repository.index_keywords()
-        if executor.settings.rls:
-            await repository.enable_row_security()
+    if executor.settings.rls:
+        async with _locked(executor) as transaction:
+            await MigrationRepository(transaction).enable_row_security()
     return done
 
 

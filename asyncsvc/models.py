@@ -369,6 +369,21 @@ TokenRecords = Annotated[
 """What `load` takes: records, or equal mappings."""
 
 
+class Hit(Row):
+    """A conversation in which a message holds the keywords of a search.
+
+    `seq` is the place of its first message that does; `snippet` is the part of that message around
+    the keywords, up to 40 characters before and behind them. `created_at` is the conversation's.
+    """
+
+    id: str
+    dialog_id: str
+    name: str | None
+    created_at: datetime
+    seq: int
+    snippet: str
+
+
 class ConversationName(Row):
     """What a sidebar shows of a conversation."""
 
@@ -433,12 +448,25 @@ class PurgeReport(Row):
 
 
 class MaintenanceReport(Row):
-    """What maintenance found to do."""
+    """What maintenance found to do. Reports can be added."""
 
     append_keys: int = 0
     """How many idempotency keys it forgot."""
     bookings: int = 0
     """How many rows of the usage ledger it folded into the sums."""
+    messages: int = 0
+    """How many messages it put into the search index."""
+    titles: int = 0
+    """How many ids and names of conversations it put into it."""
+
+    def __add__(self, other: MaintenanceReport) -> MaintenanceReport:
+        """Return the report of both together."""
+        return MaintenanceReport(
+            append_keys=self.append_keys + other.append_keys,
+            bookings=self.bookings + other.bookings,
+            messages=self.messages + other.messages,
+            titles=self.titles + other.titles,
+        )
 
 
 class ErasureReceipt(Row):
@@ -615,3 +643,7 @@ class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its 
             f"Page(total={self.total!r}, items={self.items!r}, next={self.next!r}, "
             f"total_capped={self.total_capped!r})"
         )
+
+
+Hits = Page[Hit]
+"""A page of a search."""

@@ -636,7 +636,7 @@ async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
         (["api_token/verify", "--set=token_hash=zz", "--explain"], "token_hash: must be hexadec"),
         (["conversation/get_list", "--set=created_from=2026-01-01", "--explain"], "timezone"),
         (["migration/create_schema", "--explain"], "DDL, for which PostgreSQL makes no plan"),
-        (["migration/index_keywords", "--explain"], "DO or DDL"),
+        (["migration/enable_row_security", "--explain"], "DO or DDL"),
     ],
 )
 def test_what_cannot_be_shown_or_explained_is_one_line(run, arguments, reason):

@@ -165,7 +165,6 @@ async def test_an_empty_search_path_does_not_matter(empty_dsn):
     async with asyncpg.create_pool(empty_dsn, min_size=0, server_settings=settings) as pool:
         svc = asyncsvc.AsyncSvc(pool)
         assert len(await svc.migrate()) == 1
-        assert await keyword_index(pool)
         await svc.conversations.create(tenant_id="t", dialog_id="d", name="Blue Sky")
         assert (await svc.conversations.get_list("d", "t", keywords="e sK")).total == 1
 
@@ -196,50 +195,6 @@ async def test_a_migration_does_not_wait_for_a_table_for_ever(dsn, pool):
             with pytest.raises(LockTimeout):
                 await svc.migrate()
         assert await svc.migrate() == []
-
-
-async def keyword_index(pool):
-    return await pool.fetchval("SELECT to_regclass('asyncsvc.message_content_idx') IS NOT NULL")
-
-
-async def test_keywords_are_indexed_where_pg_trgm_is(svc, pool):
-    assert await keyword_index(pool)
-    await svc.migrate()
-    assert await keyword_index(pool)
-
-
-async def test_pg_trgm_may_live_in_any_schema(empty_dsn):
-    async with asyncpg.create_pool(empty_dsn, min_size=0) as pool:
-        await pool.execute('CREATE SCHEMA "Odd one"')
-        await pool.execute('CREATE EXTENSION pg_trgm SCHEMA "Odd one"')
-        await asyncsvc.AsyncSvc(pool).migrate()
-        assert await keyword_index(pool)
-
-
-async def test_without_pg_trgm_everything_works_and_it_can_come_later(empty_dsn):
-    async with asyncpg.create_pool(empty_dsn, min_size=0) as pool:
-        await refuse_pg_trgm(pool)
-        svc = asyncsvc.AsyncSvc(pool)
-        await svc.migrate()
-        assert not await keyword_index(pool)
-        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a", name="Blue Sky")
-        page = await svc.conversations.get_list("d", "t", keywords="e sK")
-        assert [item.id for item in page.items] == ["a"]
-        await pool.execute("DROP EVENT TRIGGER refuse_pg_trgm")
-        await svc.migrate()
-        assert await keyword_index(pool)
-
-
-async def refuse_pg_trgm(pool):
-    """As where the role may not create it: the same SQLSTATE."""
-    await pool.execute(
-        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE insufficient_privilege; END $$"
-    )
-    await pool.execute(
-        "CREATE EVENT TRIGGER refuse_pg_trgm ON ddl_command_start"
-        " WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION refuse()"
-    )
 
 
 def test_migrations_are_numbered_without_gaps_and_say_what_they_are_for():

@@ -102,6 +102,33 @@ async def delete_two_batches(world):
     return lambda: world.svc.conversations.delete_by_dialog_ids(["many"], tenant_id=world.tenant)
 
 
+WALK = "One round trip for a walk"
+INDEX = ("one more where the index is asked", "one more to show")
+
+
+def search(keywords: str, *, of_many: bool = False, **options: object) -> Case:
+    """A search, perhaps of more conversations than are walked at first."""
+
+    async def case(world):
+        given = {"tenant_id": world.tenant, "keywords": keywords} | options
+        if of_many:
+            said = [f"one in ten {'half' * (n == 130)}" if n % 10 == 0 else "" for n in range(130)]
+            await world.svc.conversations.load(
+                [
+                    {
+                        "id": str(n),
+                        "dialog_id": "many",
+                        "messages": [{"role": "user", "content": text}],
+                    }
+                    for n, text in enumerate(said)
+                ],
+                tenant_id=world.tenant,
+            )
+        return lambda: world.svc.conversations.search(**given)
+
+    return case
+
+
 def loading(*, there: tuple[str, ...], given: tuple[str, ...]) -> Case:
     async def case(world):
         await world.svc.conversations.load(records(there), tenant_id=world.tenant)
@@ -203,6 +230,23 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("two when it raises or replays",), append(expected_seq=1)),
         (("at most six in a race",), append_in_a_race),
     ],
+    (API4ConversationService, "search"): [
+        ((WALK,), search("nothing there")),
+        ((WALK, "one more to show"), search("hello")),
+        ((WALK, "one more for a total"), search("nothing there", total="capped")),
+        ((WALK, "where the index is asked"), search("nothing there", of_many=True)),
+        ((WALK, *INDEX), search("half", of_many=True)),
+        ((WALK, *INDEX, "one more where it goes on"), search("one in ten", of_many=True)),
+        ((WALK, *INDEX, "one more for a total"), search("half", of_many=True, total="exact")),
+    ],
+    (API4ConversationService, "update_by_id"): [
+        (("One round trip",), conversations("update_by_id", patch={"name": "n"})),
+        (("four where",), conversations("update_by_id")),
+    ],
+    (API4ConversationService, "update_many_by_id"): [
+        (("One round trip",), conversations("update_many_by_id", patches={"a": {"name": "n"}})),
+        (("four where",), conversations("update_many_by_id")),
+    ],
     (API4ConversationService, "delete_by_dialog_ids"): [
         (("one round trip",), conversations("delete_by_dialog_ids")),
         (("one round trip",) * 2, delete_two_batches),
@@ -228,10 +272,10 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("one more to find",), conversations("export", dialog_id="absent")),
     ],
     (API4ConversationService, "load"): [
-        (("five round trips",), loading(there=(), given=("x", "y"))),
-        (("five round trips",), loading(there=("x", "y"), given=("x", "y"))),
-        (("five round trips", "one more round trip"), loading(there=("x",), given=("x", "y"))),
-        (("five round trips",), load_in_a_transaction_of_the_callers),
+        (("four round trips",), loading(there=(), given=("x", "y"))),
+        (("four round trips",), loading(there=("x", "y"), given=("x", "y"))),
+        (("four round trips", "one more round trip"), loading(there=("x",), given=("x", "y"))),
+        (("a savepoint of five",), load_in_a_transaction_of_the_callers),
     ],
     (API4ConversationService, "declare_zone"): [
         (("Five round trips",), conversations("declare_zone")),

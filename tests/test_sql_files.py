@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from asyncsvc import models, repositories, sqlfiles
-from asyncsvc.repositories import base, server
+from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.append_key import OldKey
 from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
 from asyncsvc.repositories.usage import Unfolded
@@ -24,13 +24,14 @@ TENANT_STATEMENTS = [
     name
     for name in NAMES
     # The migrations' own; a token is looked up before its tenant is known, or at all tenants;
-    # maintenance looks for what is old at all tenants.
+    # maintenance looks for what is old or to be folded at all tenants.
     if not name.startswith(("migration/", "server/", "row_security/", "api_token/verify"))
     and name
     not in {
         "append_key/find_old",
-        "message/prepare_copy",
         "api_token/load",
+        "search/next_tenant",
+        "search/sort_in",
         "usage/backlog",
         "usage/find_unfolded",
         "usage/vacuum",
@@ -78,22 +79,28 @@ COLUMNS = {
     "message/delete": ["deleted"],
     "message/digests": ["id", "digest"],
     "message/get_list": MESSAGE,
+    "message/move": ["moved"],
     "message/pop": MESSAGE,
-    "message/prepare_copy": ["work_mem", "gin_pending_list_limit"],
     "message/set_thumb": MESSAGE,
     "message/update": MESSAGE,
     "migration/create_schema": [],
     "migration/create_table": [],
     "migration/enable_row_security": [],
     "migration/get_applied": list(models.Migration.model_fields),
-    "migration/index_keywords": [],
     "migration/is_recorded": ["is_recorded"],
     "migration/lock": ["lock_timeout"],
     "migration/record": [],
     "migration/unrestricted_tables": ["name"],
     "row_security/narrow": ["tenant_id", "token_hashes"],
+    "search/fold_messages": ["found", "folded", "at", "id", "seq"],
+    "search/fold_titles": ["found", "folded", "at", "id", "seq"],
+    "search/matching": ["total", "id", "at"],
+    "search/newest": list(search.Found._fields),
+    "search/next_tenant": ["tenant_id"],
+    "search/show": list(models.Hit.model_fields),
+    "search/sort_in": ["pages"],
+    "search/walk": ["is_end", "walked", "walked_at", "walked_id", *search.Found._fields],
     "server/clock": ["now"],
-    "server/extension": list(server.Extension._fields),
     "server/indexes": list(server.Index._fields),
     "server/settings": list(server.ServerSettings._fields),
     "server/tables": list(server.Table._fields),
@@ -187,6 +194,7 @@ def test_columns_are_listed_and_tables_named_in_full(name):
     for table in (
         "conversation",
         "message",
+        "title",
         "append_key",
         "api_token",
         "token_audit",

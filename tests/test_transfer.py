@@ -367,10 +367,8 @@ async def test_the_round_trips_of_a_load(dsn):
         await svc.conversations.load([record("a", "x")], tenant_id="acme")
         await svc.conversations.load([record("a", "x")], tenant_id="acme")
     assert names == [
-        "message/prepare_copy",
         "conversation/load",
         "message/copy",
-        "message/prepare_copy",
         "conversation/load",
         "message/digests",
     ]

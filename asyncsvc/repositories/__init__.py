@@ -8,6 +8,7 @@ from asyncsvc.repositories.append_key import AppendKeyRepository
 from asyncsvc.repositories.conversation import ConversationRepository
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
+from asyncsvc.repositories.search import SearchRepository
 from asyncsvc.repositories.server import ServerRepository
 from asyncsvc.repositories.token_audit import TokenAuditRepository
 from asyncsvc.repositories.usage import UsageRepository
@@ -18,6 +19,7 @@ __all__ = [
     "ConversationRepository",
     "MessageRepository",
     "MigrationRepository",
+    "SearchRepository",
     "ServerRepository",
     "TokenAuditRepository",
     "UsageRepository",

@@ -20,6 +20,8 @@ _COLUMNS = (
     "reference",
     "thumb",
     "created_at",
+    "dialog_id",
+    "conversation_created_at",
 )
 
 
@@ -52,24 +54,24 @@ class MessageRepository(Repository):
             return None
         return [made(StoredMessage, row) for row in rows if row["seq"] is not None]
 
-    async def prepare_copy(self) -> None:
-        """Give this transaction what a copy of many messages can use."""
-        await self._rows("prepare_copy")
-
     async def copy(
         self,
         *,
         tenant_id: str,
-        conversations: Iterable[tuple[str, Iterable[tuple[int, MessageRecord, datetime]]]],
+        conversations: Iterable[
+            tuple[str, str, datetime, Iterable[tuple[int, MessageRecord, datetime]]]
+        ],
     ) -> int:
         """Store the messages of conversations, each with its seq and time; return how many.
 
-        It is COPY, whose text the driver writes: the one statement without a file.
+        A conversation is given as its id, its dialog and its creation. It is COPY, whose text the
+        driver writes: the one statement without a file.
         """
         lines = "".join(
-            _line(prefix, *message)
-            for id, messages in conversations
+            _line(prefix, suffix, *message)
+            for id, dialog_id, created_at, messages in conversations
             for prefix in (f"{copied(tenant_id)}\t{copied(id)}",)
+            for suffix in (f"{copied(dialog_id)}\t{created_at}",)
             for message in messages
         )
         return await self._executor.copy(
@@ -97,6 +99,11 @@ class MessageRepository(Repository):
         rows = await self._rows("update", tenant_id=tenant_id, id=id, seq=seq, patch=to_json(patch))
         return made(StoredMessage, rows[0]) if rows else None
 
+    async def move(self, *, tenant_id: str, ids: Sequence[str]) -> int:
+        """Take the messages of conversations along to another dialog; return how many."""
+        (row,) = await self._rows("move", tenant_id=tenant_id, ids=ids)
+        return int(row["moved"])
+
     async def delete(self, *, tenant_id: str, id: str, seq: int) -> int:
         """Delete one message; return how many there were."""
         return await self._count("delete", tenant_id=tenant_id, id=id, seq=seq)
@@ -113,12 +120,12 @@ class MessageRepository(Repository):
         return [made(StoredMessage, row) for row in rows if row["seq"] is not None]
 
 
-def _line(prefix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:
+def _line(prefix: str, suffix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:
     """Write a message as a line of COPY's text format, tabs between its values."""
     payload = copied(to_json(message.payload) or "") if message.payload else "{}"
     reference = to_json(message.reference)
     return (
         f"{prefix}\t{seq}\t{copied(message.role)}\t{copied(message.content)}\t{payload}\t"
         f"{_NULL if reference is None else copied(reference)}\t"
-        f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\n"
+        f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\t{suffix}\n"
     )

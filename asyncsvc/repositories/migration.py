@@ -43,7 +43,3 @@ class MigrationRepository(Repository):
     async def unrestricted_tables(self) -> list[str]:
         """Return the tables whose rows of all tenants this role can see."""
         return [row["name"] for row in await self._rows("unrestricted_tables")]
-
-    async def index_keywords(self) -> None:
-        """Build the index for keywords where the server can."""
-        await self._rows("index_keywords")

@@ -43,13 +43,6 @@ class Index(NamedTuple):
     rows: int
 
 
-class Extension(NamedTuple):
-    """The versions of an extension."""
-
-    installed: str | None
-    available: str | None
-
-
 class ZoneOffset(NamedTuple):
     """The offset of a time zone at a moment."""
 
@@ -81,11 +74,6 @@ class ServerRepository(Repository):
     async def indexes(self) -> list[Index]:
         """Return the indexes of the schema, by name."""
         return [Index(**row) for row in await self._rows("indexes")]
-
-    async def extension(self) -> Extension:
-        """Return which pg_trgm is installed, and which could be."""
-        (row,) = await self._rows("extension")
-        return Extension(**row)
 
     async def zones(self) -> list[ZoneOffset]:
         """Return the zones that the server knows."""

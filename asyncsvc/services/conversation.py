@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from asyncsvc import paging
 from asyncsvc.dates import bucket_start, first_instant, instants, zone
@@ -45,10 +45,10 @@ from asyncsvc.fields import (
     PageNumber,
     PageSize,
     Seq,
+    Sought,
     Source,
     Thumb,
     Total,
-    UnsetType,
     UsageBy,
     UserId,
     Zone,
@@ -60,6 +60,7 @@ from asyncsvc.models import (
     ConversationPatches,
     ConversationPatchLike,
     ErasureReceipt,
+    Hits,
     LoadReport,
     MessagePatchLike,
     NewConversation,
@@ -82,12 +83,15 @@ from asyncsvc.repositories import (
 from asyncsvc.repositories.conversation import Purged
 from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
 from asyncsvc.services.loading import Load
+from asyncsvc.services.searching import Place, Search, behind
 from asyncsvc.services.usage import declare_zone, known_zone, recount
 from asyncsvc.validation import validated
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor
     from asyncsvc.settings import Settings
+
+Item = TypeVar("Item")
 
 MOST_COUNTED: Final = 10_000
 _COUNT_LIMITS: Final[Mapping[str, int | None]] = {
@@ -124,6 +128,7 @@ class API4ConversationService(CommonService):
         super().__init__(executor, settings)
         self._conversations = ConversationRepository(executor)
         self._messages = MessageRepository(executor)
+        self._search = Search(executor)
         self._usage = UsageRepository(executor)
         self._server = ServerRepository(executor)
 
@@ -218,9 +223,10 @@ class API4ConversationService(CommonService):
         `include_messages` brings all messages of each conversation.
 
         Raises InvalidInput for a cursor of other filters, or one together with a page number.
-        One round trip, one snapshot, no locks. By cursor it costs the page and what its filters
-        pass over, by number what the pages before cost too, each on the index of its order; "exact"
-        costs every match, so a walk by cursor wants "none"; orders other than time sort the dialog.
+        One round trip, one snapshot, no locks; with keywords as many as `search`. By cursor it
+        costs the page and what its filters pass over, by number what the pages before cost too,
+        each on the index of its order; "exact" costs every match, so a walk by cursor wants "none";
+        orders other than time sort the dialog.
         """
         if page_number * items_per_page > self._settings.page_window:
             raise InvalidInput("page_number", "is too far: go on by the cursor of a page")
@@ -232,40 +238,98 @@ class API4ConversationService(CommonService):
             "id": given(id),
             "user_id": given(user_id),
             "exp_user_id": given(exp_user_id),
-            "pattern": _pattern(unicodedata.normalize("NFC", keywords)),
-            "id_pattern": _pattern(keywords),
+            "keywords": unicodedata.normalize("NFC", keywords) if keywords else UNSET,
+            "id_keywords": keywords or UNSET,  # ids are kept as given
             **_time_filters(column, *instants(from_date, to_date, tz)),
         }
         belongs_to = paging.fingerprint(
             {"tenant_id": tenant_id, "dialog_id": dialog_id, "order": order, **filters}
         )
-        flags = {order}
-        if column == "update_time":
-            flags.add("recent")
-        if total != "none" and all(value is UNSET for value in filters.values()):
-            flags.add("unfiltered")
-        counted, items = await self._conversations.get_list(
-            flags=flags,
-            tenant_id=tenant_id,
-            dialog_id=dialog_id,
-            limit=items_per_page + 1,
-            offset=(page_number - 1) * items_per_page,
-            count_limit=_COUNT_LIMITS[total],
-            include_dsl=include_dsl,
-            include_messages=include_messages,
+        asked: dict[str, Any] = {
+            "order": order,
+            "tenant_id": tenant_id,
+            "dialog_id": dialog_id,
+            "limit": items_per_page + 1,
+            "offset": (page_number - 1) * items_per_page,
+            "count_limit": _COUNT_LIMITS[total],
             **filters,
-            **self._after(after, column, belongs_to),
-        )
-        return _page(items, counted, items_per_page, total, column, belongs_to)
+        }
+        included: dict[str, Any] = {
+            "include_dsl": include_dsl,
+            "include_messages": include_messages,
+        }
+        place = self._after(after, column, belongs_to)
+        if keywords and self._search.has_index:
+            counted, found = await self._search.page(after=place, **asked)
+            items = []
+            if ids := [each.id for each in found[:items_per_page]]:
+                items = await self._conversations.get_by_ids(
+                    tenant_id=tenant_id, ids=ids, **included
+                )
+            places = [(each.at, each.id) for each in found]
+        else:
+            counted, items = await self._conversations.get_list(
+                **asked, **behind(place), **included
+            )
+            places = [_place(item, column) for item in items]
+        following = None
+        if len(places) > items_per_page and column in _CURSOR_COLUMNS:
+            following = paging.encode(*places[items_per_page - 1], belongs_to)
+        return _page(items[:items_per_page], counted, total, following)
 
-    def _after(self, cursor: str | None, column: str, belongs_to: str) -> dict[str, object]:
+    def _after(self, cursor: str | None, column: str, belongs_to: str) -> Place | None:
         """Return where the page begins."""
         if cursor is None:
-            return {}
+            return None
         if column not in _CURSOR_COLUMNS:
             raise InvalidInput("after", "does not go with this order: use page numbers")
         position = paging.decode(cursor, belongs_to, self._settings)
-        return {"after_at": position.at, "after_id": position.id}
+        return position.at, position.id
+
+    @validated
+    async def search(
+        self,
+        tenant_id: Id,
+        keywords: Sought,
+        *,
+        dialog_id: OrAny[Id] = ANY,
+        user_id: OrAny[UserId] = ANY,
+        after: Cursor | None = None,
+        limit: PageSize = 20,
+        total: Total = "none",
+    ) -> Hits:
+        """Return the newest conversations in which a message holds the keywords, with that message.
+
+        They are any substring of what was written, a single character included, in any script;
+        upper and lower case are the same, as the database has them. It finds everything there is,
+        the newest append included, at any time; `AsyncSvc.maintain` makes it fast. `next` is the
+        cursor of the page behind this one; it belongs to its filters. `total` counts conversations,
+        whatever the cursor: "exact" each, "capped" up to 10,000, "none" does not count.
+
+        Raises InvalidInput for a cursor of other filters. One round trip for a walk along the
+        newest conversations, one more where it goes on, one more where the index is asked, one more
+        to show what was found, one more for a total; each is a snapshot of its own, and there are
+        no locks. Words that are common cost that walk, others what the index finds of them; "exact"
+        costs every match. `asyncsvc.services.searching` says more.
+        """
+        filters = {
+            "tenant_id": tenant_id,
+            "dialog_id": wanted(dialog_id),
+            "user_id": wanted(user_id),
+            "keywords": keywords,
+        }
+        belongs_to = paging.fingerprint({"order": "search", **filters})
+        found = await self._search.newest(
+            limit=limit + 1, after=self._after(after, "create_time", belongs_to), **filters
+        )
+        hits = await self._search.show(found[:limit], tenant_id=tenant_id, keywords=keywords)
+        counted = 0
+        if total != "none":
+            counted = await self._search.count(count_limit=_COUNT_LIMITS[total], **filters)
+        following = None
+        if len(found) > limit:
+            following = paging.encode(found[limit - 1].at, found[limit - 1].id, belongs_to)
+        return _page(hits, counted, total, following)
 
     @validated
     async def get_by_id(
@@ -430,23 +494,37 @@ class API4ConversationService(CommonService):
     ) -> Conversation:
         """Set columns of a conversation and return it as it is now; it counts as updated.
 
-        Raises NotFound. One round trip; locks the row to the end of the transaction.
+        Raises NotFound. One round trip, four where `dialog_id` is set, since messages go along to
+        another dialog; locks the row to the end of the transaction.
         """
-        updated = await self._conversations.update_many_by_id(
-            tenant_id=tenant_id, patches={id: columns(patch)}
-        )
+        updated = await self._update(tenant_id, {id: columns(patch)})
         return found(updated[0] if updated else None, "conversation")
 
     @validated
     async def update_many_by_id(self, patches: ConversationPatches, *, tenant_id: Id) -> int:
         """Set columns of conversations, each by its own patch; return how many there were.
 
-        One round trip; locks the rows in the order of their ids, to the end of the transaction.
+        One round trip, four where a `dialog_id` is set, since messages go along to another dialog;
+        locks the rows in the order of their ids, to the end of the transaction.
         """
-        updated = await self._conversations.update_many_by_id(
-            tenant_id=tenant_id, patches={id: columns(patch) for id, patch in patches.items()}
+        updated = await self._update(
+            tenant_id, {id: columns(patch) for id, patch in patches.items()}
         )
         return len(updated)
+
+    async def _update(
+        self, tenant_id: str, patches: Mapping[str, Mapping[str, object]]
+    ) -> list[Conversation]:
+        """Set columns; what moves to another dialog takes its messages along."""
+        moving = [id for id, patch in patches.items() if "dialog_id" in patch]
+        if not moving:
+            return await self._conversations.update_many_by_id(tenant_id=tenant_id, patches=patches)
+        async with self._executor.transaction() as executor:
+            updated = await ConversationRepository(executor).update_many_by_id(
+                tenant_id=tenant_id, patches=patches
+            )
+            await MessageRepository(executor).move(tenant_id=tenant_id, ids=moving)
+        return updated
 
     @validated
     async def set_feedback(
@@ -700,11 +778,11 @@ class API4ConversationService(CommonService):
         With `on_refused` either is handed to that, with the record's place from 0 on, and the rest
         goes in. Nobody's clock but the server's fills in what a record does not say.
 
-        In batches of some 5,000 messages, each a transaction of its own (a savepoint within the
-        caller's) of five round trips, messages by COPY; one more round trip for a batch of which a
-        part was there. It locks the new rows. It holds one batch in memory, or one conversation
-        where that is larger. Raises DatabaseError for a role that row-level security restricts,
-        since there is no COPY then: load as the owner of the tables.
+        In batches of some 5,000 messages, each a transaction of its own of four round trips (within
+        the caller's, a savepoint of five), messages by COPY; one more round trip for a batch of
+        which a part was there. It locks the new rows. It holds one batch in memory, or one
+        conversation where that is larger. Raises DatabaseError for a role that row-level security
+        restricts, since there is no COPY then: load as the owner of the tables.
         """
         return await Load(self._executor, self._settings, tenant_id, on_refused).run(records)
 
@@ -807,37 +885,22 @@ def _record(conversation: NewConversation | Mapping[str, object]) -> dict[str, o
     return record | {"id": record["id"] or new_id()}
 
 
-def _pattern(keywords: str) -> str | UnsetType:
-    """Return the LIKE pattern of a substring, with what is a wildcard there escaped."""
-    if not keywords:
-        return UNSET
-    escaped = keywords.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
-
-
 def _time_filters(column: str, since: datetime | None, until: datetime | None) -> dict[str, object]:
     """Return the bounds on the time that a list is ordered by, or else on the creation."""
     time = "updated" if column == "update_time" else "created"
     return {f"{time}_from": given(since), f"{time}_before": given(until)}
 
 
-def _page(
-    items: list[Conversation],
-    counted: int,
-    items_per_page: int,
-    total: Total,
-    column: str,
-    belongs_to: str,
-) -> Page[Conversation]:
-    """Make the page of items, of which there is one more when another page follows."""
-    following = None
-    if len(items) > items_per_page and column in _CURSOR_COLUMNS:
-        last = items[items_per_page - 1]
-        at = last.updated_at if column == "update_time" else last.created_at
-        following = paging.encode(at, last.id, belongs_to)
+def _place(item: Conversation, column: str) -> Place:
+    """Return where a conversation stands in the order of a list."""
+    return item.updated_at if column == "update_time" else item.created_at, item.id
+
+
+def _page(items: list[Item], counted: int, total: Total, following: str | None) -> Page[Item]:
+    """Make the page of items, with as much of a total as was asked for."""
     return Page(
         None if total == "none" else min(counted, MOST_COUNTED) if total == "capped" else counted,
-        items[:items_per_page],
+        items,
         next=following,
         total_capped=total == "capped" and counted > MOST_COUNTED,
     )

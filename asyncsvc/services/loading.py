@@ -137,8 +137,6 @@ class Load:
 
     async def _store(self, batch: _Batch) -> LoadReport:
         async with self._executor.transaction() as executor:
-            if executor.is_ours:  # else the settings would outlive the savepoint
-                await MessageRepository(executor).prepare_copy()
             created = await ConversationRepository(executor).load(
                 tenant_id=self._tenant_id,
                 records=[_row(record) for record in batch.records.values()],
@@ -161,7 +159,9 @@ class Load:
         return await MessageRepository(executor).copy(
             tenant_id=self._tenant_id,
             conversations=(
-                (id, _dated(batch.records[id], created_at)) for id, created_at in created.items()
+                (id, record.dialog_id, created_at, _dated(record, created_at))
+                for id, created_at in created.items()
+                for record in (batch.records[id],)
             ),
         )
 

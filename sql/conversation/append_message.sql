@@ -23,9 +23,11 @@ WITH appended AS (
               c.round, c.updated_at
 ), stored AS (
     INSERT INTO asyncsvc.message (
-           tenant_id, conversation_id, seq, role, content, payload, reference, created_at)
+           tenant_id, conversation_id, seq, role, content, payload, reference, created_at,
+           dialog_id, conversation_created_at)
     SELECT a.tenant_id, a.id, a.last_seq - cardinality(:roles::text[]) + m.position,
-           m.role, m.content, m.payload::jsonb, m.reference::jsonb, a.updated_at
+           m.role, m.content, m.payload::jsonb, m.reference::jsonb, a.updated_at,
+           a.dialog_id, a.created_at
       FROM appended AS a
      CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
            WITH ORDINALITY AS m (role, content, payload, reference, position)

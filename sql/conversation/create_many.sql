@@ -1,6 +1,6 @@
--- Stores new conversations, books each, and returns them as stored, in no order. An id that the
--- tenant has already is left as it is and is missing from the answer: the caller tells the two apart
--- by what came back, and no error has aborted the transaction around it.
+-- Stores new conversations with their titles, books each, and returns them as stored, in no order. An
+-- id that the tenant has already is left as it is and is missing from the answer: the caller tells the
+-- two apart by what came back, and no error has aborted the transaction around it.
 --
 -- :records is a JSON array, one object a conversation. updated_at starts as created_at.
 -- Locks: the new rows, in the order of their ids, so that two that create the same ids cannot wait
@@ -21,6 +21,11 @@ WITH created AS (
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+), titled AS (
+    INSERT INTO asyncsvc.title (
+           tenant_id, conversation_id, name, dialog_id, conversation_created_at)
+    SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at
+      FROM created AS c
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, quarter, pv)

@@ -10,8 +10,10 @@
 --
 -- :count_limit is where counting stops: NULL counts all, 0 counts nothing. A dialog as a whole
 -- (unfiltered) is not counted at all: its sums of creations tell, with what the ledger has beside
--- them, in this snapshot as in any. The cursor narrows the page and not the total. :pattern is for ILIKE; the trigram index may serve it where it exists.
--- :id_pattern is the same, not normalised, since ids are kept as given.
+-- them, in this snapshot as in any. The cursor narrows the page and not the total. :keywords are
+-- looked for in every message, as row-level security, behind which no index is of use for them, leaves
+-- no other way; elsewhere search/matching finds them. :id_keywords are the same, not normalised, since
+-- ids are kept as given.
 --
 -- By update time (recent) the walk goes over asyncsvc.recency, and gets each conversation by its key.
 --
@@ -36,7 +38,7 @@ WITH filtered AS NOT MATERIALIZED (
        AND r.updated_at >= :updated_from                                --? updated_from, recent
        AND c.updated_at < :updated_before                               --? updated_before, !recent
        AND r.updated_at < :updated_before                               --? updated_before, recent
-       AND (c.id COLLATE "default" ILIKE :id_pattern OR c.name ILIKE :pattern OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND m.content ILIKE :pattern)) --? pattern, id_pattern
+       AND (strpos(lower(c.id COLLATE "default"), (SELECT lower(:id_keywords::text))) > 0 OR strpos(lower(c.name), (SELECT lower(:keywords::text))) > 0 OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND strpos(lower(m.content), (SELECT lower(:keywords::text))) > 0)) --? keywords, id_keywords
 ), known AS (
     SELECT least(coalesce(sum(k.pv), 0)::bigint, :count_limit::bigint) AS total
       FROM (

@@ -1,4 +1,4 @@
--- Stores conversations that come from elsewhere, with their counters, books each whole on its
+-- Stores conversations that come from elsewhere, with their counters and titles, books each whole on its
 -- creation, and returns the id and the creation of those whose ids were free; their messages follow
 -- by COPY in the same transaction.
 -- An id that the tenant has already is left as it is and is missing from the answer.
@@ -24,8 +24,13 @@ WITH loaded AS (
            created_at timestamptz, updated_at timestamptz)
      ORDER BY r.id COLLATE "C"
     ON CONFLICT (tenant_id, id) DO NOTHING
-    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.round, c.tokens, c.duration,
-              c.thumb_up, c.thumb_down, c.created_at, c.updated_at
+    RETURNING c.tenant_id, c.id, c.dialog_id, c.name, c.source, c.user_id, c.round, c.tokens,
+              c.duration, c.thumb_up, c.thumb_down, c.created_at, c.updated_at
+), titled AS (
+    INSERT INTO asyncsvc.title (
+           tenant_id, conversation_id, name, dialog_id, conversation_created_at)
+    SELECT l.tenant_id, l.id, l.name, l.dialog_id, l.created_at
+      FROM loaded AS l
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, quarter, pv, tokens, duration, rounds,

@@ -1,6 +1,7 @@
 -- Sets or withdraws the thumb of a message, moves the conversation's counters by the difference,
 -- books that, and returns the message as it is now. Saying the same thing twice changes nothing.
--- updated_at stays: it is that of the messages.
+-- updated_at stays: it is that of the messages. Since the message is written anew, it leaves the search
+-- index until maintenance comes by, which is cheaper by far than to index it here.
 --
 -- Locks: the conversation's row first, as everything that changes its messages does, then the
 -- message's; the old thumb is read under both, so two that judge at once are counted right.
@@ -42,7 +43,8 @@ WITH locked AS MATERIALIZED (
      WHERE b.thumb IS DISTINCT FROM :thumb::smallint
 ), judged AS (
     UPDATE asyncsvc.message AS m
-       SET thumb = :thumb::smallint
+       SET thumb = :thumb::smallint,
+           is_indexed = false
       FROM before AS b
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id

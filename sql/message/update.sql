@@ -1,7 +1,8 @@
 -- Changes a message and returns it as it is now; nothing when it is not there.
 --
 -- :patch is a JSON object of the columns to set; one that is not named keeps its value, and JSON
--- null sets NULL. The conversation counts as updated.
+-- null sets NULL. The conversation counts as updated. The message leaves the search index, until
+-- maintenance comes by.
 --
 -- Locks: the conversation's row first, then the message's. Index: the primary keys.
 WITH locked AS MATERIALIZED (
@@ -14,7 +15,8 @@ WITH locked AS MATERIALIZED (
     UPDATE asyncsvc.message AS m
        SET content = CASE WHEN l.patch ? 'content' THEN l.patch ->> 'content' ELSE m.content END,
            payload = CASE WHEN l.patch ? 'payload' THEN l.patch -> 'payload' ELSE m.payload END,
-           reference = CASE WHEN l.patch ? 'reference' THEN nullif(l.patch -> 'reference', 'null') ELSE m.reference END
+           reference = CASE WHEN l.patch ? 'reference' THEN nullif(l.patch -> 'reference', 'null') ELSE m.reference END,
+           is_indexed = false
       FROM locked AS l
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id

@@ -1,4 +1,4 @@
--- Conversations with their messages and append keys, and API tokens.
+-- Conversations with their messages and append keys, how these are searched, and API tokens.
 --
 -- Every table of a tenant has tenant_id first in its primary key, so that it can be distributed
 -- by tenant. The tokens are the exception: a token is looked up before its tenant is known.
@@ -68,6 +68,8 @@ CREATE INDEX recency_updated_idx
 
 -- One row a message, so that an append costs the same however long the conversation is.
 -- seq is handed out under the conversation's row lock: ordered, and never used twice.
+-- dialog_id and conversation_created_at are those of the conversation, for the search index, which
+-- has only what is_indexed: maintenance says so of what was written or changed since (search/fold_messages).
 CREATE TABLE asyncsvc.message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -78,10 +80,105 @@ CREATE TABLE asyncsvc.message (
     reference       jsonb,
     thumb           smallint CHECK (thumb IN (-1, 1)),
     created_at      timestamptz NOT NULL,
+    dialog_id       text COLLATE "C" NOT NULL,
+    conversation_created_at timestamptz NOT NULL,
+    is_indexed      boolean NOT NULL DEFAULT false,
     PRIMARY KEY (tenant_id, conversation_id, seq),
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
+
+-- What keywords find of a conversation beside its messages: its id and its name. It is no part of
+-- the conversation's row, because each append writes that anew, with an entry into each index of it.
+CREATE TABLE asyncsvc.title (
+    tenant_id       text COLLATE "C" NOT NULL,
+    conversation_id text COLLATE "C" NOT NULL,
+    name            text,
+    dialog_id       text COLLATE "C" NOT NULL,
+    conversation_created_at timestamptz NOT NULL,
+    is_indexed      boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tenant_id, conversation_id),
+    FOREIGN KEY (tenant_id, conversation_id)
+        REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
+);
+
+-- The functions of the search index; docs/search.md says how a search uses them. What an index holds
+-- was made by them, so they are never changed: another body gets another name, and a new index.
+
+-- The grams of a text, folded to lower case: each single character, each pair, and within ASCII each
+-- three in a row, whose number makes up for an alphabet so small. A text that holds another one has
+-- all of its grams. (.) made \1 \1 with U+0001 between leaves the pairs between two of those; where the
+-- text itself has a U+0001, this cuts a gram into smaller ones, which are grams of the text as well.
+CREATE FUNCTION asyncsvc.search_grams_v1(content text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
+DECLARE
+    folded text := lower(content COLLATE "default") COLLATE "C";
+    ascii  text := regexp_replace(folded, '[^\x01-\x7f]+', E'\x01', 'g');
+BEGIN
+    RETURN array_remove(string_to_array(
+           regexp_replace(folded, '(.)', E'\\1\x01', 'g')
+        || regexp_replace(folded, '(.)', E'\\1\x01\\1', 'g') || E'\x01'
+        || regexp_replace(ascii, '(...)', E'\\1\x01', 'g') || E'\x01'
+        || regexp_replace(substr(ascii, 2), '(...)', E'\\1\x01', 'g') || E'\x01'
+        || regexp_replace(substr(ascii, 3), '(...)', E'\\1\x01', 'g'), E'\x01'), '');
+END
+$body$;
+
+-- The number of the week that an instant is in, since 1970; and the instant that a week begins with.
+CREATE FUNCTION asyncsvc.search_week_v1(at timestamptz) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT floor(extract(epoch FROM at AT TIME ZONE 'UTC') / 604800)::integer
+$body$;
+
+CREATE FUNCTION asyncsvc.search_week_begin_v1(week integer) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT (timestamp '1970-01-01' + week * interval '168 hours') AT TIME ZONE 'UTC'
+$body$;
+
+-- What stands in the index for a tenant's dialog, and for a tenant's :weeks weeks up to one. No gram
+-- begins with U+0001.
+CREATE FUNCTION asyncsvc.search_dialog_v1(tenant_id text, dialog_id text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT E'\x01d' || dialog_id || E'\x01' || tenant_id
+$body$;
+
+CREATE FUNCTION asyncsvc.search_weeks_v1(tenant_id text, week integer, weeks integer)
+    RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT ARRAY(SELECT E'\x01w' || w || E'\x01' || tenant_id
+                   FROM generate_series(week - weeks + 1, week) AS w)
+$body$;
+
+-- What the index has of one text: its grams, its dialog and its week. The cost is not what it costs:
+-- it keeps the server, whatever its statistics say, from computing this row by row instead of asking
+-- the index; for the same reason it is no SQL function, whose cost is lost when it is inlined.
+CREATE FUNCTION asyncsvc.search_terms_v1(
+    tenant_id text, dialog_id text, conversation_created_at timestamptz, content text)
+    RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000000 AS $body$
+BEGIN
+    RETURN asyncsvc.search_grams_v1(content)
+        || asyncsvc.search_dialog_v1(tenant_id, dialog_id)
+        || asyncsvc.search_weeks_v1(
+               tenant_id, asyncsvc.search_week_v1(conversation_created_at), 1);
+END
+$body$;
+
+-- search/newest, search/matching. Only maintenance writes to these two, and many entries at once: the
+-- server gathers them, as much as 64 MB, before it sorts them in.
+CREATE INDEX message_search_idx ON asyncsvc.message USING gin ((asyncsvc.search_terms_v1(
+    tenant_id, dialog_id, conversation_created_at, content)) COLLATE "C")
+    WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
+CREATE INDEX title_search_idx ON asyncsvc.title USING gin ((asyncsvc.search_terms_v1(
+    tenant_id, dialog_id, conversation_created_at,
+    conversation_id || E'\x01' || coalesce(name, ''))) COLLATE "C")
+    WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
+
+-- What is not in them yet: search/newest, search/matching, search/fold_messages, search/fold_titles.
+CREATE INDEX message_unindexed_idx
+    ON asyncsvc.message (tenant_id, conversation_created_at, conversation_id, seq)
+    WHERE NOT is_indexed;
+CREATE INDEX title_unindexed_idx
+    ON asyncsvc.title (tenant_id, conversation_created_at, conversation_id)
+    WHERE NOT is_indexed;
 
 -- What an append with an idempotency key answered, so that a replay gets the same answer.
 -- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key goes with

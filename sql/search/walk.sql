@@ -1,0 +1,72 @@
+-- The conversations that hold the keywords, among the next ones in the order of a page, :limit at most:
+-- when each was created or updated, and the seq of its first message that does, or 0 where its id or
+-- its name does, which is asked where :id_keywords is given. It looks at :most_conversations, with
+-- :most_messages messages in all (last_seq is no less than their number), and no further.
+--
+-- Beside each, and alone where there is none: whether it saw the end of the list, and how many
+-- conversations it looked at, with the time and the id of the last, behind which a next walk begins.
+-- LIMIT takes them as the walk delivers them, so that it ends with the page.
+--
+-- Locks: none. Index: conversation_tenant_created_idx for a tenant, conversation_created_idx or
+-- conversation_updated_idx for a dialog, conversation_user_idx for a user; messages by primary key.
+WITH next AS MATERIALIZED (
+    SELECT c.id, c.name, c.at, row_number() OVER () AS position,
+           sum(c.last_seq) OVER (ROWS UNBOUNDED PRECEDING) AS messages
+      FROM (
+        SELECT c.id, c.name, c.last_seq,
+               CASE WHEN :by_update_time::bool THEN c.updated_at ELSE c.created_at END AS at
+          FROM asyncsvc.conversation AS c
+         WHERE c.tenant_id = :tenant_id
+           AND c.dialog_id = :dialog_id                               --? dialog_id
+           AND c.id = :id                                             --? id
+           AND c.user_id = :user_id                                   --? user_id
+           AND c.exp_user_id = :exp_user_id                           --? exp_user_id
+           AND c.created_at >= :created_from                          --? created_from
+           AND c.created_at < :created_before                         --? created_before
+           AND c.updated_at >= :updated_from                          --? updated_from
+           AND c.updated_at < :updated_before                         --? updated_before
+           AND (c.created_at, c.id) < (:after_at, :after_id)          --? after_at, after_id, by_create_time_desc
+           AND (c.created_at, c.id) > (:after_at, :after_id)          --? after_at, after_id, by_create_time_asc
+           AND (c.updated_at, c.id) < (:after_at, :after_id)          --? after_at, after_id, by_update_time_desc
+           AND (c.updated_at, c.id) > (:after_at, :after_id)          --? after_at, after_id, by_update_time_asc
+         ORDER BY c.created_at DESC, c.id DESC                        --? by_create_time_desc
+         ORDER BY c.created_at, c.id                                  --? by_create_time_asc
+         ORDER BY c.updated_at DESC, c.id DESC                        --? by_update_time_desc
+         ORDER BY c.updated_at, c.id                                  --? by_update_time_asc
+         LIMIT :most_conversations
+      ) AS c
+), walked AS MATERIALIZED (
+    SELECT n.id, n.name, n.at, n.position
+      FROM next AS n
+     WHERE n.messages <= :most_messages
+), hit AS (
+    SELECT w.id, w.at, w.position, f.seq
+      FROM walked AS w
+     CROSS JOIN LATERAL (
+            SELECT f.seq
+              FROM (
+                SELECT 0                                              --? id_keywords
+                 WHERE strpos(lower(w.id COLLATE "default"), (SELECT lower(:id_keywords::text))) > 0 OR strpos(lower(w.name), (SELECT lower(:keywords::text))) > 0 --? id_keywords
+                 UNION ALL                                            --? id_keywords
+               (SELECT m.seq
+                  FROM asyncsvc.message AS m
+                 WHERE m.tenant_id = :tenant_id
+                   AND m.conversation_id = w.id
+                   AND strpos(lower(m.content), (SELECT lower(:keywords::text))) > 0
+                 ORDER BY m.seq
+                 LIMIT 1)
+              ) AS f (seq)
+             LIMIT 1
+           ) AS f
+     LIMIT :limit
+)
+SELECT (SELECT count(*) FROM next) < :most_conversations
+           AND (SELECT count(*) FROM next) = (SELECT count(*) FROM walked) AS is_end,
+       (SELECT count(*) FROM walked) AS walked, l.at AS walked_at, l.id AS walked_id,
+       h.id, h.at, h.seq
+  FROM (VALUES (true)) AS one
+  LEFT JOIN (
+        SELECT w.at, w.id FROM walked AS w ORDER BY w.position DESC LIMIT 1
+       ) AS l ON true
+  LEFT JOIN hit AS h ON true
+ ORDER BY h.position
