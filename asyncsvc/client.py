@@ -98,20 +98,26 @@ class AsyncSvc(Services):
     async def maintain(
         self, *, on_batch: Callable[[MaintenanceReport], None] | None = None
     ) -> MaintenanceReport:
-        """Forget idempotency keys older than `Settings.key_lifetime`, and fold usage into sums.
+        """Forget old idempotency keys, and fold usage and what was written.
 
-        Statistics and totals are exact without it; the more often it runs, the faster they are:
-        call it once a minute or so. It can run anywhere, at any time, twice at once, and be broken
-        off. It works for all tenants; `on_batch` gets the report so far. It waits for no lock but
-        where a tenant has so many new conversations that it counts them all anew, and no append
-        waits for it.
+        It returns how many keys, older than `Settings.key_lifetime`, are gone, how many bookings
+        went into the sums of usage, and how many messages and titles into the search index.
+        Statistics, totals and searches are right before, too, but slower: call it once a minute or
+        so. It can run anywhere, at any time, many at once, and be broken off; it works for all
+        tenants.
 
-        One round trip looks at the role's rights. Then each batch of 1,000 keys costs one, and one
-        more, with a commit, for each tenant of it; each tenant with new usage costs one to three;
-        and each of the two one to find no more. One more empties the ledger's file.
+        One round trip looks at the role's rights. Then it works for all tenants in batches, each a
+        commit; `on_batch` gets the report so far. For 1,000 keys that is one round trip, one more
+        for each tenant of a batch, and one to find no more. For 2,000 texts, or 2 MiB of them, it
+        is one; for each tenant two more to find no other, and one for the next tenant; for 20,000
+        texts, at the beginning and in the end one has the server sort them in. The usage of a
+        tenant is one or two, five where so many conversations are new that all are counted anew;
+        for 100 tenants, and to find no other, it is one, and one in the end. It waits for no row
+        lock but where two count anew, and appends wait for none of its own.
 
-        Raises DatabaseError for a role that row-level security restricts, since it is of all
-        tenants: run it as the owner of the tables. MigrationError before the schema is there.
+        Raises DatabaseError for a role that row-level security restricts or that does not own the
+        tables, since it is of all tenants: run it as their owner. MigrationError before the schema
+        is there.
         """
         return await maintenance.maintain(self._executor, on_batch)
 

@@ -32,7 +32,8 @@ ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
 COMMANDS = [
-    "list", "show", "stats", "import", "export", "purge", "erase", "maintain", "zone", "migrate",
+    "list", "search", "show", "stats", "import", "export", "purge", "erase", "maintain", "zone",
+    "migrate",
     "status", "doctor", "sql", "demo", "tokens", "tokens create", "tokens list", "tokens verify",
     "tokens rotate", "tokens revoke", "tokens audit", "tokens import", "postgres",
     "postgres start", "postgres stop", "postgres status",
@@ -497,7 +498,11 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
         ("migrate", 0, "0001 initial applied"),
         ("status", 0, "The schema is up to date."),
         ("doctor", None, "migrations 1 applied, none pending"),
-        ("maintain", 0, "Forgot 0 idempotency keys, folded 0 bookings"),
+        (
+            "maintain",
+            0,
+            "0 idempotency keys forgotten; 0 bookings, 0 messages and 0 titles folded.",
+        ),
         ("sql", 0, "conversation/get_list"),
         ("sql message/pop --explain", 0, "message_pkey"),
     ):
@@ -513,10 +518,14 @@ async def test_old_keys_are_forgotten(filled, run, tmp_path):
     turn = {"messages": [{"role": "user", "content": "more"}]}
     for key in ("one", "two"):
         await filled.conversations.append_message("c0", turn, tenant_id="t", idempotency_key=key)
-    assert run("maintain").stdout.startswith("Forgot 0 idempotency keys, folded ")
+    first = run("maintain").stdout
+    assert first.startswith("0 idempotency keys forgotten; ")
+    assert " 0 messages" not in first
+    assert " 0 bookings" not in first
     (tmp_path / "settings.json").write_text('{"key_lifetime": 0.000001}')
     finished = run("--settings", tmp_path / "settings.json", "maintain", "--json")
-    assert json.loads(finished.stdout)["append_keys"] == 2
+    done = {"append_keys": 2, "bookings": 0, "messages": 0, "titles": 0}
+    assert json.loads(finished.stdout) == done
 
 
 async def test_a_zone_is_declared_and_says_the_same(filled, run):

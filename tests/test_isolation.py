@@ -102,8 +102,9 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
         yield given  # what is there now is compared with what is given
     if "keywords" in given:
         wide = {name: given[name] for name in ("tenant_id", "dialog_id")}
-        yield wide | {"keywords": "theirs", "include_messages": True}
-        yield wide | {"include_messages": True}
+        more = {"get_list": {"include_messages": True}, "search": {"total": "exact"}}[method]
+        yield wide | more | {"keywords": "theirs"}
+        yield wide | more | {"keywords": {"get_list": "", "search": "h"}[method]}
     if method in {"get_list", "audit", "export", "revoke_all"}:
         yield {name: given[name] for name in ("tenant_id", "dialog_id") if name in given}
         yield {name: given[name] for name in ("tenant_id", "token_id", "kind") if name in given}

@@ -545,6 +545,44 @@ class TenantMachine(RuleBasedStateMachine):
                 assert listed_page.total == len(found)
                 return found
 
+    @rule(
+        name=TENANTS,
+        keywords=st.sampled_from(["HELLO", "h", "l", "%", "a_b", "50", "\n", "nobody says"]),
+        dialog_id=st.just(ANY) | DIALOGS,
+        user_id=st.sampled_from([*[ANY] * 3, "", "u"]),
+        limit=st.integers(1, 3),
+    )
+    def search(self, name, keywords, dialog_id, user_id, limit):
+        tenant = self.tenants[name]
+        expected = [
+            (talk.id, seq)
+            for talk in tenant.talks.values()
+            if dialog_id in {ANY, talk.dialog_id} and user_id in {ANY, talk.user_id}
+            for seq in [
+                said["seq"] for said in talk.messages if keywords.lower() in said["content"].lower()
+            ][:1]
+        ]
+        filters = {"dialog_id": dialog_id, "user_id": user_id, "limit": limit}
+        found = self.run(self._searched(tenant.id, keywords, filters))
+        assert sorted(found) == sorted(expected)
+
+    async def _searched(
+        self, tenant_id: str, keywords: str, filters: dict[str, Any]
+    ) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+        after = None
+        while True:
+            page = await self.again(
+                lambda after=after: self.svc.conversations.search(
+                    tenant_id, keywords, after=after, total="exact", **filters
+                )
+            )
+            found += [(hit.id, hit.seq) for hit in page.items]
+            after = page.next
+            if after is None:
+                assert page.total == len(found)
+                return found
+
     async def again(self, call: Any) -> Any:
         """Make a read again whose connection was found to be lost: once for each there is."""
         for _ in range(self.svc._pool.get_max_size()):
@@ -607,7 +645,7 @@ class TenantMachine(RuleBasedStateMachine):
 
     @rule()
     def maintain(self):
-        """It finds nothing that is old, and takes nothing else."""
+        """It finds nothing that is old, and takes nothing else; what is searched moves."""
         assert self.run(self.again(self.svc.maintain)).append_keys == 0
 
     @rule(

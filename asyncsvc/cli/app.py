@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from asyncsvc.cli.commands.conversations import list_, show
+from asyncsvc.cli.commands.conversations import list_, search, show
 from asyncsvc.cli.commands.demo import demo
 from asyncsvc.cli.commands.doctor import doctor
 from asyncsvc.cli.commands.maintain import maintain, zone
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "list": list_,
+    "search": search,
     "show": show,
     "stats": stats,
     "import": import_,

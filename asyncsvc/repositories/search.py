@@ -62,8 +62,8 @@ class SearchRepository(Repository):
         """Look for the keywords in the next conversations of a page's order."""
         rows = await self._rows(
             "walk",
-            order,
-            by_update_time=_is_by_update_time(order),
+            *(["recent"] if _is_by_update_time(order) else []),
+            "newest_first" if order.endswith("_desc") else "oldest_first",
             most_conversations=most_conversations,
             most_messages=most_messages,
             limit=limit,

@@ -246,7 +246,6 @@ class API4ConversationService(CommonService):
             {"tenant_id": tenant_id, "dialog_id": dialog_id, "order": order, **filters}
         )
         asked: dict[str, Any] = {
-            "order": order,
             "tenant_id": tenant_id,
             "dialog_id": dialog_id,
             "limit": items_per_page + 1,
@@ -260,7 +259,7 @@ class API4ConversationService(CommonService):
         }
         place = self._after(after, column, belongs_to)
         if keywords and self._search.has_index:
-            counted, found = await self._search.page(after=place, **asked)
+            counted, found = await self._search.page(order=order, after=place, **asked)
             items = []
             if ids := [each.id for each in found[:items_per_page]]:
                 items = await self._conversations.get_by_ids(
@@ -268,8 +267,11 @@ class API4ConversationService(CommonService):
                 )
             places = [(each.at, each.id) for each in found]
         else:
+            flags = [order, *(["recent"] if column == "update_time" else [])]
+            if total != "none" and all(value is UNSET for value in filters.values()):
+                flags.append("unfiltered")
             counted, items = await self._conversations.get_list(
-                **asked, **behind(place), **included
+                flags=flags, **asked, **behind(place), **included
             )
             places = [_place(item, column) for item in items]
         following = None
@@ -862,7 +864,8 @@ class API4ConversationService(CommonService):
         What they say does not change. UTC needs no declaration. Each zone costs `maintain` as much
         as the first.
 
-        Raises InvalidInput for a zone that is not known. Five round trips, three where it was
+        Raises InvalidInput for a zone that is not known, LockTimeout where somebody else folds for
+        longer than `Settings.lock_timeout`. Five round trips, three where it was
         declared already; in a transaction, where it keeps others from folding this tenant's usage,
         and no append waits. It counts all conversations of the tenant, in all zones.
         """

@@ -175,6 +175,17 @@ async def _get_list(app: Application) -> None:
         await ask(after=page.next)
 
 
+@_operation("conversations.search", weight=2)
+async def _search(app: Application) -> None:
+    """Look for a word that is everywhere, for one that is nowhere, and for the page after."""
+    keywords = app.chance.choice(("word", "edited", "never said", "d"))
+    found = await app.svc.conversations.search(
+        app.tenant, keywords, limit=5, total=app.chance.choice(("exact", "capped", "none"))
+    )
+    if found.next is not None:
+        await app.svc.conversations.search(app.tenant, keywords, limit=5, after=found.next)
+
+
 @_operation("conversations.get_by_id", weight=4)
 async def _get_by_id(app: Application) -> None:
     await app.svc.conversations.get_by_id(

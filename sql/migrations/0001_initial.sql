@@ -40,8 +40,9 @@ CREATE INDEX conversation_created_idx
 CREATE INDEX conversation_user_idx
     ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
 
--- usage/stats_by_created of all dialogs
-CREATE INDEX conversation_tenant_idx
+-- usage/stats_by_created of all dialogs; search/walk of a tenant, and where search/newest finds the weeks
+-- that have conversations
+CREATE INDEX conversation_tenant_created_idx
     ON asyncsvc.conversation (tenant_id, created_at, id);
 
 -- conversation/get_names, conversation/delete_by_user. Only rows that name somebody are in it.

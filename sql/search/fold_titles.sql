@@ -2,6 +2,8 @@
 -- the one that is named by its conversation's creation and id, :limit at most. It returns how many it
 -- looked at, the place of the last, and how many it put in.
 --
+-- Repeatable: what a first run put in, a second one passes over.
+--
 -- Locks: the rows that it puts in; it waits for none. Index: title_unindexed_idx, from the last one
 -- on, then the primary key, once a title: LIMIT 1, and the tenant that comes with the locked row,
 -- make sure of it, whatever the server's statistics say.

@@ -7,32 +7,40 @@
 -- conversations it looked at, with the time and the id of the last, behind which a next walk begins.
 -- LIMIT takes them as the walk delivers them, so that it ends with the page.
 --
+-- By update time (recent) it goes over asyncsvc.recency, and gets each conversation by its key.
+--
 -- Locks: none. Index: conversation_tenant_created_idx for a tenant, conversation_created_idx or
--- conversation_updated_idx for a dialog, conversation_user_idx for a user; messages by primary key.
+-- recency_updated_idx for a dialog, conversation_user_idx for a user; messages by primary key.
 WITH next AS MATERIALIZED (
     SELECT c.id, c.name, c.at, row_number() OVER () AS position,
            sum(c.last_seq) OVER (ROWS UNBOUNDED PRECEDING) AS messages
       FROM (
-        SELECT c.id, c.name, c.last_seq,
-               CASE WHEN :by_update_time::bool THEN c.updated_at ELSE c.created_at END AS at
-          FROM asyncsvc.conversation AS c
-         WHERE c.tenant_id = :tenant_id
-           AND c.dialog_id = :dialog_id                               --? dialog_id
-           AND c.id = :id                                             --? id
-           AND c.user_id = :user_id                                   --? user_id
-           AND c.exp_user_id = :exp_user_id                           --? exp_user_id
-           AND c.created_at >= :created_from                          --? created_from
-           AND c.created_at < :created_before                         --? created_before
-           AND c.updated_at >= :updated_from                          --? updated_from
-           AND c.updated_at < :updated_before                         --? updated_before
-           AND (c.created_at, c.id) < (:after_at, :after_id)          --? after_at, after_id, by_create_time_desc
-           AND (c.created_at, c.id) > (:after_at, :after_id)          --? after_at, after_id, by_create_time_asc
-           AND (c.updated_at, c.id) < (:after_at, :after_id)          --? after_at, after_id, by_update_time_desc
-           AND (c.updated_at, c.id) > (:after_at, :after_id)          --? after_at, after_id, by_update_time_asc
-         ORDER BY c.created_at DESC, c.id DESC                        --? by_create_time_desc
-         ORDER BY c.created_at, c.id                                  --? by_create_time_asc
-         ORDER BY c.updated_at DESC, c.id DESC                        --? by_update_time_desc
-         ORDER BY c.updated_at, c.id                                  --? by_update_time_asc
+        SELECT c.id, c.name, c.last_seq, c.at
+          FROM (
+            SELECT c.name, c.last_seq
+                 , c.id, c.created_at AS at                           --? !recent
+                 , r.id, r.updated_at AS at                           --? recent
+              FROM asyncsvc.conversation AS c                         --? !recent
+              FROM asyncsvc.recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id, c.id, c.user_id, c.exp_user_id, c.name, c.last_seq, c.created_at, c.updated_at FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? recent
+             WHERE c.tenant_id = :tenant_id
+               AND r.tenant_id = :tenant_id                           --? recent
+               AND c.dialog_id = :dialog_id                           --? dialog_id, !recent
+               AND r.dialog_id = :dialog_id                           --? dialog_id, recent
+               AND c.id = :id                                         --? id
+               AND c.user_id = :user_id                               --? user_id
+               AND c.exp_user_id = :exp_user_id                       --? exp_user_id
+               AND c.created_at >= :created_from                      --? created_from
+               AND c.created_at < :created_before                     --? created_before
+               AND c.updated_at >= :updated_from                      --? updated_from, !recent
+               AND r.updated_at >= :updated_from                      --? updated_from, recent
+               AND c.updated_at < :updated_before                     --? updated_before, !recent
+               AND r.updated_at < :updated_before                     --? updated_before, recent
+          ) AS c
+         WHERE true
+           AND (c.at, c.id) < (:after_at, :after_id)                  --? after_at, after_id, newest_first
+           AND (c.at, c.id) > (:after_at, :after_id)                  --? after_at, after_id, oldest_first
+         ORDER BY c.at DESC, c.id DESC                                --? newest_first
+         ORDER BY c.at, c.id                                          --? oldest_first
          LIMIT :most_conversations
       ) AS c
 ), walked AS MATERIALIZED (

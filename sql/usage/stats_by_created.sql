@@ -20,7 +20,7 @@
 --
 -- Locks: none. Index: the keys of usage_zone and usage_bucket, usage_ledger_tenant_idx, and
 -- conversation_user_idx for the users. A recount reads the range of conversation_created_idx when
--- one dialog is asked for, else of conversation_tenant_idx, and fetches the rows.
+-- one dialog is asked for, else of conversation_tenant_created_idx, and fetches the rows.
 WITH whole AS MATERIALIZED (
     SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since
       FROM (SELECT) AS always

@@ -130,6 +130,27 @@ SELECT t.tenant_id,
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
  UNION ALL
+-- What the search index is made of goes along with the conversation.
+SELECT c.tenant_id,
+       'search of conversation ' || c.id,
+       rule.broken
+  FROM asyncsvc.conversation AS c
+  LEFT JOIN asyncsvc.title AS t
+         ON t.tenant_id = c.tenant_id
+        AND t.conversation_id = c.id
+ CROSS JOIN LATERAL (
+           VALUES ((t.name, t.dialog_id, t.conversation_created_at)
+                       IS NOT DISTINCT FROM (c.name, c.dialog_id, c.created_at),
+                   'its title is another, or is not there'),
+                  (NOT EXISTS (
+                       SELECT FROM asyncsvc.message AS m
+                        WHERE m.tenant_id = c.tenant_id AND m.conversation_id = c.id
+                          AND (m.dialog_id, m.conversation_created_at)
+                              <> (c.dialog_id, c.created_at)),
+                   'messages of it were left behind in another dialog, or have another creation')
+       ) AS rule (holds, broken)
+ WHERE NOT rule.holds
+ UNION ALL
 SELECT n.tenant_id,
        'audit of token ' || n.token_id,
        format('it was made %s times and deleted %s times', n.made, n.deleted)

@@ -1,4 +1,4 @@
-"""`asyncsvc list` and `asyncsvc show`: what is in the database, for a person to read."""
+"""`asyncsvc list`, `search` and `show`: what is in the database, for a person to read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.dates import zone
-from asyncsvc.models import Conversation, Page, StoredMessage
+from asyncsvc.fields import ANY
+from asyncsvc.models import Conversation, Hits, Page, StoredMessage
 
 _MOST: Final = 1_000
 _SHOWN: Final = 20
@@ -162,6 +163,64 @@ def _print_next(page: Page[Conversation], query: _Query) -> None:
     else:
         return
     console().print(Text(f"The next page: the same command with {more}"), soft_wrap=True)
+
+
+def search(
+    keywords: Annotated[str, typer.Argument(metavar="TEXT", help="What a message should hold.")],
+    *,
+    dsn: Dsn = None,
+    tenant: Tenant,
+    dialog: Annotated[str | None, typer.Option(metavar="ID", help="This dialog alone.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="This user alone.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Conversations a page.")] = 20,
+    after: After = None,
+    tz: Tz = "UTC",
+    as_json: AsJson = False,
+) -> None:
+    """Find the newest conversations in which a message holds a text, and show where."""
+    sought = _Sought(tenant, keywords, dialog, user, limit, after)
+    run(_search(dsn, sought, tz, as_json=as_json))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """What is searched for, and where."""
+
+    tenant: str
+    keywords: str
+    dialog: str | None
+    user: str | None
+    limit: int
+    after: str | None
+
+    async def ask(self, svc: AsyncSvc) -> Hits:
+        return await svc.conversations.search(
+            self.tenant,
+            self.keywords,
+            dialog_id=ANY if self.dialog is None else self.dialog,
+            user_id=ANY if self.user is None else self.user,
+            after=self.after,
+            limit=self.limit,
+        )
+
+
+async def _search(dsn: str | None, sought: _Sought, tz: str, *, as_json: bool) -> None:
+    local = zone(tz)
+    async with connected(dsn, max_size=1) as svc:
+        with bar("looking"):
+            found = await sought.ask(svc)
+    if as_json:
+        print_json({"items": found.items, "next": found.next})
+        return
+    for hit in found.items:
+        head = f"{plain(hit.id)}  #{hit.seq}  {when(hit.created_at, local)}"
+        console().print(Text(head, style="bold cyan"))
+        _print_indented(Text(plain(hit.snippet)))
+    if not found.items:
+        console().print("no conversations")
+    if found.next is not None:
+        more = f"The next page: the same command with --after {found.next}"
+        console().print(Text(more), soft_wrap=True)
 
 
 def show(

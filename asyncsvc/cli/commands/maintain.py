@@ -25,10 +25,11 @@ def maintain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold usage into sums, and forget idempotency keys that are over a week old.
+    """Do what has to be done now and then, which keeps statistics and searches fast.
 
-    Run it once a minute or so, from anywhere; twice at once does no harm. The week is
-    `key_lifetime` in the settings.
+    It folds usage into sums, and what was written into the search index; idempotency keys are
+    forgotten after a week, `key_lifetime` in the settings. Run it once a minute or so, from
+    anywhere; twice at once does no harm.
     """
     run(_maintain(dsn, every, as_json=as_json))
 
@@ -57,10 +58,7 @@ async def _maintain(dsn: str | None, every: float | None, *, as_json: bool) -> N
             if as_json:
                 print_json(report)
             else:
-                console().print(
-                    f"Forgot {many(report.append_keys, 'idempotency key')},"
-                    f" folded {many(report.bookings, 'booking')}."
-                )
+                console().print(f"{_told(report)}.")
             if every is None:
                 return
             await asyncio.sleep(every)
@@ -68,9 +66,16 @@ async def _maintain(dsn: str | None, every: float | None, *, as_json: bool) -> N
 
 async def _maintained(svc: AsyncSvc, shown: Bar) -> MaintenanceReport:
     def show(report: MaintenanceReport) -> None:
-        shown.show(f"{many(report.append_keys, 'key')}, {many(report.bookings, 'booking')}")
+        shown.show(_told(report))
 
     return await svc.maintain(on_batch=show)
+
+
+def _told(report: MaintenanceReport) -> str:
+    return (
+        f"{many(report.append_keys, 'idempotency key')} forgotten; {many(report.bookings, 'booking')},"
+        f" {many(report.messages, 'message')} and {many(report.titles, 'title')} folded"
+    )
 
 
 async def _zone(dsn: str | None, tenant: str, name: str, *, recount: bool) -> None:
