@@ -14,7 +14,10 @@ from benchmarks.report import Report
 from benchmarks.server import connected
 from benchmarks.statements import sql
 
-LIBRARY = ("fill_conversations", "fill_messages", "fill_recency", "fill_usage")
+LIBRARY = (
+    *("fill_conversations", "fill_messages"),
+    *("fill_titles", "fill_recency", "fill_usage"),
+)
 PLAIN = ("plain_fill_conversations", "plain_fill_messages")
 RAGFLOW = ("fill_ragflow_dialogs", "fill_ragflow_conversations")
 

@@ -288,9 +288,9 @@ async def test_it_is_turned_on_once_by_whoever_migrates_with_it(dsn, svc, pool):
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         await asyncio.gather(*(owner.migrate() for _ in range(4)))
         assert await owner.pending() == []
-    assert await pool.fetchval(enabled) == 7
+    assert await pool.fetchval(enabled) == 11
     await svc.migrate()
-    assert await pool.fetchval(enabled) == 7
+    assert await pool.fetchval(enabled) == 11
 
 
 async def test_maintenance_is_no_work_for_a_restricted_role(dsn, role, restricted):

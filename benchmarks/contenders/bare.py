@@ -23,7 +23,7 @@ STATEMENTS: Final[Mapping[str, str]] = {
     "updated": "append_plain",
     "ledger": "append_ledger",
     "key": "append_key",
-    "search": "append_plain",
+    "search": "append_search",
 }
 """The statement of each schema; `extra_<schema>.sql` makes what it has more than the plain one."""
 FILLS: Final[Mapping[str, tuple[str, ...]]] = {"recency": ("plain_fill_recency",)}
@@ -35,7 +35,7 @@ NAMES: Final[Mapping[str, str]] = {
     "updated": "+ index by recent activity instead",
     "ledger": "+ usage ledger",
     "key": "+ idempotency key",
-    "search": "+ search index",
+    "search": "+ search, not folded",
 }
 
 

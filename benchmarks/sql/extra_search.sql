@@ -1,3 +1,8 @@
--- The search for words of messages; it needs the extension pg_trgm.
-CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA public;
-CREATE INDEX ON message USING gin (content public.gin_trgm_ops);
+-- The search for substrings: an append leaves the message in a small index of what maintenance has not
+-- put into the large one yet.
+ALTER TABLE message
+    ADD COLUMN dialog_id text COLLATE "C",
+    ADD COLUMN conversation_created_at timestamptz,
+    ADD COLUMN is_indexed boolean NOT NULL DEFAULT false;
+CREATE INDEX ON message (tenant_id, conversation_created_at, conversation_id, seq)
+    WHERE NOT is_indexed;
