@@ -27,6 +27,7 @@ from benchmarks.appending import (
     by_pgbench,
     by_psycopg,
     by_ragflow,
+    by_same_statement,
     by_statement,
     in_turn,
     insertion,
@@ -203,13 +204,26 @@ class Suite:
                 works = [anywhere(by_statement(each, schema, tenant.name), tenant) for each in lent]
                 contenders.append(Contender(bare.NAMES[schema], works))
             lent = await stack.enter_async_context(connections(self.stage.dsn, count))
-            for name, keyed in (("asyncsvc, held", False), ("asyncsvc, held, with a key", True)):
-                works = [
-                    anywhere(by_library(self.stores.svc.on(each), tenant.name, keyed=keyed), tenant)
-                    for each in lent
-                ]
-                contenders.append(Contender(name, works))
+            contenders += [
+                Contender(name, [anywhere(append, tenant) for append in appends])
+                for name, appends in (await self._whole(lent, tenant)).items()
+            ]
             await self.stage.contest(f"the price of each extra, {spelled(count)}", contenders)
+
+    async def _whole(
+        self, lent: Sequence[asyncpg.Connection], tenant: Tenant
+    ) -> Mapping[str, Sequence[Append]]:
+        """The library with all of the extras on: its statement alone, and with its Python."""
+        svc, name = self.stores.svc, tenant.name
+        return {
+            "asyncsvc's statement, bare": [
+                await by_same_statement(each, svc, tenant) for each in lent
+            ],
+            "asyncsvc, held": [by_library(svc.on(each), name) for each in lent],
+            "asyncsvc, held, with a key": [
+                by_library(svc.on(each), name, keyed=True) for each in lent
+            ],
+        }
 
     async def written(self) -> None:
         """What one append writes: bytes of WAL, and whether its update was HOT."""

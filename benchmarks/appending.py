@@ -50,6 +50,18 @@ def by_statement(connection: asyncpg.Connection, schema: str, tenant_id: str) ->
     return lambda chat: bare.append(connection, schema, tenant_id, chat, MESSAGES, TOKENS)
 
 
+async def by_same_statement(
+    connection: asyncpg.Connection, svc: asyncsvc.AsyncSvc, tenant: Tenant
+) -> Append:
+    """Return the library's own statement, by the bare driver: what is left out is its Python."""
+    first = tenant.ids[0]
+    append = by_library(svc.on(connection), tenant.name)
+    query, arguments = await bare.captured(connection, lambda: append(first))
+    return lambda chat: connection.fetchrow(
+        query, *(chat if value == first else value for value in arguments)
+    )
+
+
 def by_psycopg(connection: psycopg.Connection, tenant_id: str) -> Append:
     """Return the plain statement, on the other driver."""
     return lambda chat: psycopg.append(connection, tenant_id, chat, MESSAGES, TOKENS)
