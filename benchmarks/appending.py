@@ -25,6 +25,9 @@ from benchmarks.report import Report
 from benchmarks.server import connected
 from benchmarks.statements import sql
 
+PATIENT = asyncsvc.Settings(statement_timeout=600.0, acquire_timeout=600.0)
+"""What takes long is measured, and not given up."""
+
 Append: TypeAlias = Callable[[str], Awaitable[object]]
 """Appends the turn to the conversation of this id."""
 
@@ -196,7 +199,7 @@ async def stores(dsn: str, size: int) -> AsyncIterator[Stores]:
     """Lend the contenders' ways to a database, of at most so many connections each."""
     flow, orm = RAGFlow(dsn), Orm(dsn, size)
     try:
-        async with asyncsvc.connect(dsn, max_size=size) as svc:
+        async with asyncsvc.connect(dsn, max_size=size, settings=PATIENT) as svc:
             yield Stores(dsn, svc, orm, flow)
     finally:
         await orm.close()

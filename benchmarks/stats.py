@@ -103,8 +103,8 @@ class Suite:
             self.stage.report.target(f"{title}, time", ratio, most=1.5)
 
     async def many(self, tenant: Tenant) -> None:
-        """The longest range, asked for by many tasks at once."""
-        count, days = self.how.effort.tasks, self.how.days[-1]
+        """A range that is not the longest, asked for by many tasks at once."""
+        count, days = self.how.effort.tasks, self.how.days[-2]
         ways: dict[str, Work] = {
             "asyncsvc by creation": self._usage(tenant, "created", days),
             "asyncsvc by activity": self._usage(tenant, "activity", days),
