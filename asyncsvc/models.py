@@ -302,7 +302,7 @@ TokenPatchLike = Annotated[TokenPatch | Mapping[str, object], Made(TokenPatch)]
 class Row(BaseModel):
     """The base of all rows and results: frozen, made of what the database returned.
 
-    What is no field is left out: looking for such costs a quarter of the time, and the tests hold
+    What is no field is left out: looking for such costs a fifth of the time, and the tests hold
     the columns of each statement against the model's fields.
 
     Of JSON pydantic caches short texts, up to 16,384 in a process, for ever. Keys repeat, and it is

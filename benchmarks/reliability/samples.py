@@ -156,7 +156,7 @@ class Watch:
     async def _forget_statements(self) -> None:
         """Empty the driver's cache of prepared statements, on each connection of the pool.
 
-        It holds up to 100 a connection, of some 120 blocks each, and starts anew where a connection
+        It holds up to 100 a connection, of some 100 blocks each, and starts anew where a connection
         was lost. So how full it is follows from how many calls a connection lived through, that is
         from how fast the machine happens to be, and would hide a leak or look like one.
         """
