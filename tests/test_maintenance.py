@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import asyncsvc
-from asyncsvc import InvalidInput, Settings, maintenance
+from asyncsvc import InvalidInput, MaintenanceReport, Settings, maintenance
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 DAY = 86_400.0

@@ -300,7 +300,9 @@ $$;
 CREATE FUNCTION asyncsvc.whole_buckets(since timestamptz, until timestamptz, size text, zone text)
 RETURNS TABLE (
     first_whole timestamp, last_whole timestamp, head_until timestamptz, tail_since timestamptz)
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 AS $$
+BEGIN
+    RETURN QUERY
     SELECT w.first_whole, w.last_whole,
            CASE WHEN w.first_whole > b.first THEN
                w.first_whole AT TIME ZONE zone + CASE
@@ -319,7 +321,39 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            SELECT b.first + b.step * CASE WHEN asyncsvc.clock_goes_back(since, zone) THEN 2
                                           WHEN b.before = b.first THEN 1 ELSE 0 END AS first_whole,
                   b.last - b.step * CASE WHEN asyncsvc.clock_goes_back(until, zone) THEN 2
-                                         WHEN b.after = b.last THEN 1 ELSE 0 END AS last_whole) AS w
+                                         WHEN b.after = b.last THEN 1 ELSE 0 END AS last_whole) AS w;
+END
+$$;
+
+-- The labels that date_trunc gives to the buckets of `size` (hour, day, week, month) in a zone that have
+-- an instant in a range. Days, weeks and months advance on the local calendar, so that a day of 23 or
+-- 25 hours is one step; hours advance from the very start of the range to its very end by the half
+-- hour, because some zones shift by half an hour, and some come twice. A range that is a day which its
+-- zone left out has none.
+--
+-- It is no SQL function, as the one above, so that the planner takes it as it is: with their texts
+-- written out a statement takes longer to plan than to run, and has a plan for each range.
+CREATE FUNCTION asyncsvc.bucket_labels(since timestamptz, until timestamptz, size text, zone text)
+RETURNS SETOF timestamptz
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100 AS $$
+DECLARE
+    last CONSTANT timestamptz = until - interval '1 microsecond';
+BEGIN
+    IF since >= until THEN
+        RETURN;
+    ELSIF size = 'hour' THEN
+        RETURN QUERY
+        SELECT date_trunc('hour', s.at, zone)
+          FROM (SELECT generate_series(since, last, interval '30 minutes')
+                 UNION ALL
+                SELECT last) AS s (at);
+    ELSE
+        RETURN QUERY
+        SELECT s.at AT TIME ZONE zone
+          FROM generate_series(date_trunc(size, since AT TIME ZONE zone), last AT TIME ZONE zone,
+                               ('1 ' || size)::interval) AS s (at);
+    END IF;
+END
 $$;
 
 -- API tokens: a hash of the secret, never the secret. pepper_version tells how it was hashed: 0 is

@@ -85,41 +85,38 @@ WITH asked AS MATERIALIZED (
        AND u.source IS NULL                     --? source_is_null
        AND u.token_id = :token_id               --? token_id
        AND u.token_id IS NULL                   --? token_id_is_null
-), bucket AS (
-    SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
-      FROM summed AS b
-     UNION ALL
-    SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
-      FROM kept AS b
-     UNION ALL
-    SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
-      FROM unfolded AS b
-     UNION ALL
-    SELECT date_trunc('hour', s.at, :tz), 0, 0, 0, 0, 0, 0
-      FROM (SELECT generate_series(:range_from::timestamptz,
-                                   :range_before::timestamptz - interval '1 microsecond',
-                                   interval '30 minutes')
-             UNION ALL
-            SELECT :range_before::timestamptz - interval '1 microsecond') AS s (at)
-     WHERE :fill::bool AND :interval = 'hour'
-       AND :range_from::timestamptz < :range_before::timestamptz
-     UNION ALL
-    SELECT s.at AT TIME ZONE :tz, 0, 0, 0, 0, 0, 0
-      FROM generate_series(date_trunc(:interval, :range_from::timestamptz AT TIME ZONE :tz),
-                           (:range_before::timestamptz - interval '1 microsecond') AT TIME ZONE :tz,
-                           ('1 ' || :interval)::interval) AS s (at)
-     WHERE :fill::bool AND :interval <> 'hour'
-       AND :range_from::timestamptz < :range_before::timestamptz
+), changes AS (
+    SELECT b.dt, sum(b.pv)::bigint AS pv, sum(b.tokens)::bigint AS tokens,
+           sum(b.duration)::bigint AS duration, sum(b.rounds)::bigint AS rounds,
+           sum(b.thumb_up)::bigint AS thumb_up, sum(b.thumb_down)::bigint AS thumb_down
+      FROM (
+        SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
+          FROM summed AS b
+         UNION ALL
+        SELECT b.dt, b.pv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
+          FROM unfolded AS b
+      ) AS b
+     GROUP BY b.dt
+), label AS (
+    SELECT k.dt FROM kept AS k
+     UNION
+    SELECT c.dt FROM changes AS c
+     UNION
+    SELECT s.dt
+      FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS s (dt)
+     WHERE :fill::bool
 )
-SELECT b.dt,
-       sum(b.pv)::bigint AS pv,
-       0::bigint AS uv,
-       sum(b.tokens)::bigint AS tokens,
-       (sum(b.duration) / 1e6)::float8 AS duration,
-       sum(b.rounds)::bigint AS rounds,
-       coalesce(sum(b.rounds)::float8 / nullif(sum(b.pv), 0)::float8, 0) AS round,
-       sum(b.thumb_up)::bigint AS thumb_up,
-       sum(b.thumb_down)::bigint AS thumb_down
-  FROM bucket AS b
- GROUP BY b.dt
+SELECT b.dt, b.pv, b.uv, b.tokens, b.duration / 1e6::float8 AS duration, b.rounds,
+       coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down
+  FROM (SELECT l.dt,
+               coalesce(k.pv, 0) + coalesce(c.pv, 0) AS pv,
+               0::bigint AS uv,
+               coalesce(k.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
+               coalesce(k.duration, 0) + coalesce(c.duration, 0) AS duration,
+               coalesce(k.rounds, 0) + coalesce(c.rounds, 0) AS rounds,
+               coalesce(k.thumb_up, 0) + coalesce(c.thumb_up, 0) AS thumb_up,
+               coalesce(k.thumb_down, 0) + coalesce(c.thumb_down, 0) AS thumb_down
+          FROM label AS l
+          LEFT JOIN kept AS k ON k.dt = l.dt
+          LEFT JOIN changes AS c ON c.dt = l.dt) AS b
  ORDER BY b.dt

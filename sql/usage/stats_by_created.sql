@@ -12,11 +12,7 @@
 -- which no buckets are kept. There first_whole is NULL.
 --
 -- dt is the label that date_trunc gives a bucket; where a clock goes back over midnight, that is
--- the second of the two midnights. Empty buckets come from two series, one of which is empty:
--- days, weeks and months advance on the local calendar, so that a day of 23 or 25 hours is one
--- step; hours advance from the very start of the range to its very end by the half hour, because
--- some zones shift by half an hour. Repeated labels fall together in the end. A range that is a day
--- which its zone left out is empty.
+-- the second of the two midnights. Empty buckets are there where :fill asks for them.
 --
 -- Locks: none. Index: the keys of usage_zone and usage_bucket, usage_ledger_tenant_idx, and
 -- conversation_user_idx for the users. A recount reads the range of conversation_created_idx when
@@ -112,46 +108,44 @@ WITH whole AS MATERIALIZED (
                AND d.user_id <> ''
              GROUP BY d.bucket, d.user_id
             HAVING sum(d.pv) <> 0) AS n
-), bucket AS (
-    SELECT b.dt, b.pv, b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
-      FROM recounted AS b
-     UNION ALL
-    SELECT b.dt, b.pv, b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
-      FROM kept AS b
-     UNION ALL
-    SELECT b.bucket AT TIME ZONE :tz, b.pv, 0, b.tokens, b.duration, b.rounds, b.thumb_up,
-           b.thumb_down
-      FROM changed AS b
-     UNION ALL
-    SELECT b.bucket AT TIME ZONE :tz, 0, b.uv, 0, 0, 0, 0, 0
-      FROM users AS b
-     UNION ALL
-    SELECT date_trunc('hour', s.at, :tz), 0, 0, 0, 0, 0, 0, 0
-      FROM (SELECT generate_series(:range_from::timestamptz,
-                                   :range_before::timestamptz - interval '1 microsecond',
-                                   interval '30 minutes')
-             UNION ALL
-            SELECT :range_before::timestamptz - interval '1 microsecond') AS s (at)
-     WHERE :fill::bool AND :interval = 'hour'
-       AND :range_from::timestamptz < :range_before::timestamptz
-     UNION ALL
-    SELECT s.at AT TIME ZONE :tz, 0, 0, 0, 0, 0, 0, 0
-      FROM generate_series(date_trunc(:interval, :range_from::timestamptz AT TIME ZONE :tz),
-                           (:range_before::timestamptz - interval '1 microsecond') AT TIME ZONE :tz,
-                           ('1 ' || :interval)::interval) AS s (at)
-     WHERE :fill::bool AND :interval <> 'hour'
-       AND :range_from::timestamptz < :range_before::timestamptz
+), changes AS (
+    SELECT b.dt, sum(b.pv)::bigint AS pv, sum(b.uv)::bigint AS uv, sum(b.tokens)::bigint AS tokens,
+           sum(b.duration)::bigint AS duration, sum(b.rounds)::bigint AS rounds,
+           sum(b.thumb_up)::bigint AS thumb_up, sum(b.thumb_down)::bigint AS thumb_down
+      FROM (
+        SELECT b.dt, b.pv, b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
+          FROM recounted AS b
+         UNION ALL
+        SELECT b.bucket AT TIME ZONE :tz, b.pv, 0, b.tokens, b.duration, b.rounds, b.thumb_up,
+               b.thumb_down
+          FROM changed AS b
+         UNION ALL
+        SELECT b.bucket AT TIME ZONE :tz, 0, b.uv, 0, 0, 0, 0, 0
+          FROM users AS b
+      ) AS b
+     GROUP BY b.dt
+), label AS (
+    SELECT k.dt FROM kept AS k
+     UNION
+    SELECT c.dt FROM changes AS c
+     UNION
+    SELECT s.dt
+      FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS s (dt)
+     WHERE :fill::bool
 )
-SELECT b.dt,
-       sum(b.pv)::bigint AS pv,
-       sum(b.uv)::bigint AS uv,
-       sum(b.tokens)::bigint AS tokens,
-       (sum(b.duration) / 1e6)::float8 AS duration,
-       sum(b.rounds)::bigint AS rounds,
-       coalesce(sum(b.rounds)::float8 / nullif(sum(b.pv), 0)::float8, 0) AS round,
-       sum(b.thumb_up)::bigint AS thumb_up,
-       sum(b.thumb_down)::bigint AS thumb_down
-  FROM bucket AS b
- GROUP BY b.dt
-HAVING :fill::bool OR sum(b.pv) > 0
+SELECT b.dt, b.pv, b.uv, b.tokens, b.duration / 1e6::float8 AS duration, b.rounds,
+       coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down
+  FROM (SELECT l.dt,
+               coalesce(k.pv, 0) + coalesce(c.pv, 0) AS pv,
+               coalesce(k.uv, 0) + coalesce(c.uv, 0) AS uv,
+               coalesce(k.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
+               coalesce(k.duration, 0) + coalesce(c.duration, 0) AS duration,
+               coalesce(k.rounds, 0) + coalesce(c.rounds, 0) AS rounds,
+               coalesce(k.thumb_up, 0) + coalesce(c.thumb_up, 0) AS thumb_up,
+               coalesce(k.thumb_down, 0) + coalesce(c.thumb_down, 0) AS thumb_down
+          FROM label AS l
+          LEFT JOIN kept AS k ON k.dt = l.dt
+          LEFT JOIN changes AS c ON c.dt = l.dt) AS b
+ WHERE :fill::bool
+    OR b.pv > 0
  ORDER BY b.dt
