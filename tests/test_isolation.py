@@ -225,7 +225,9 @@ OF_THE_DRIVER = {
 }
 NOT_OF_SERVICES = (
     *("append_key/", "migration/", "row_security/", "server/"),
-    *("usage/backlog", "usage/find_unfolded", "usage/fold", "usage/vacuum"),  # of maintenance
+    # Of maintenance.
+    *("search/fold", "search/next_tenant", "search/sort_in"),
+    *("usage/backlog", "usage/find_unfolded", "usage/fold", "usage/vacuum"),
 )
 
 
@@ -325,6 +327,11 @@ async def also(svc):
     await svc.conversations.create(tenant_id=text, dialog_id=text, id=text, source=text)
     await svc.conversations.append_message(text, TURN, tenant_id=text)
     await svc.conversations.stats(text, "2026-01-01", "2026-12-31", text, dialog_id=text)
+    many = [{"dialog_id": text, "id": str(number)} for number in range(110)]
+    await svc.conversations.create_many(many, tenant_id=text)
+    for keywords in (text, TURN["messages"][0]["content"]):
+        await svc.conversations.search(text, keywords)
+    await svc.conversations.get_list(text, text)
     secret = (await svc.tokens.create(text, name=text)).secret
     await svc.tokens.verify(secret, touch=False)
     async with svc.transaction() as tx:

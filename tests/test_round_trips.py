@@ -103,7 +103,7 @@ async def delete_two_batches(world):
 
 
 WALK = "One round trip for a walk"
-INDEX = ("one more where the index is asked", "one more to show")
+ASKED = "one more where the index is asked"
 
 
 def search(keywords: str, *, of_many: bool = False, **options: object) -> Case:
@@ -112,14 +112,10 @@ def search(keywords: str, *, of_many: bool = False, **options: object) -> Case:
     async def case(world):
         given = {"tenant_id": world.tenant, "keywords": keywords} | options
         if of_many:
-            said = [f"one in ten {'half' * (n == 130)}" if n % 10 == 0 else "" for n in range(130)]
+            said = ["long ago", *[""] * 279, *["lately"] * 20]
             await world.svc.conversations.load(
                 [
-                    {
-                        "id": str(n),
-                        "dialog_id": "many",
-                        "messages": [{"role": "user", "content": text}],
-                    }
+                    RECORD | {"id": f"{n:03}", "messages": [{"role": "user", "content": text}]}
                     for n, text in enumerate(said)
                 ],
                 tenant_id=world.tenant,
@@ -234,10 +230,16 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         ((WALK,), search("nothing there")),
         ((WALK, "one more to show"), search("hello")),
         ((WALK, "one more for a total"), search("nothing there", total="capped")),
-        ((WALK, "where the index is asked"), search("nothing there", of_many=True)),
-        ((WALK, *INDEX), search("half", of_many=True)),
-        ((WALK, *INDEX, "one more where it goes on"), search("one in ten", of_many=True)),
-        ((WALK, *INDEX, "one more for a total"), search("half", of_many=True, total="exact")),
+        ((WALK, ASKED), search("nothing there", of_many=True)),
+        ((WALK, ASKED, "one more to show"), search("long ago", of_many=True)),
+        (
+            (WALK, "one more where it goes on", ASKED, "one more to show"),
+            search("lately", of_many=True),
+        ),
+        (
+            (WALK, ASKED, "one more to show", "one more for a total"),
+            search("long ago", of_many=True, total="exact"),
+        ),
     ],
     (API4ConversationService, "update_by_id"): [
         (("One round trip",), conversations("update_by_id", patch={"name": "n"})),

@@ -1,6 +1,6 @@
 """Whatever substring of what was written is looked for: found is what a plain find finds.
 
-The plain find reads every message and looks into it with Python's `in`; lower case is the database's.
+The plain find reads every message, in the database's lower case, and looks into it by Python's `in`.
 """
 
 import asyncio
@@ -168,21 +168,43 @@ async def say(conversations, each, chance):
     await conversations.append_message(each.id, {"messages": messages(chance, 2)}, **AT)
 
 
-CHANGES = [
-    say,
-    lambda on, each, chance: on.update_message(
+async def edit(conversations, each, chance):
+    await conversations.update_message(
         each.id, min(each.texts), {"content": some_text(chance)}, **AT
-    ),
-    lambda on, each, chance: on.delete_message(each.id, min(each.texts), **AT),
-    lambda on, each, chance: on.set_feedback(each.id, min(each.texts), 1, **AT),
-    lambda on, each, chance: on.pop_message(each.id, **AT),
-    lambda on, each, chance: on.clear_messages(each.id, **AT),
-    lambda on, each, chance: on.delete_by_id(each.id, **AT),
-    lambda on, each, chance: on.update_by_id(each.id, {"name": some_text(chance)}, **AT),
-    *[lambda on, each, chance: on.update_by_id(each.id, {"dialog_id": OTHER[each.dialog_id]}, **AT)]
-    * 3,
-    *[lambda on, each, chance: asyncio.sleep(0)] * 3,
-]
+    )
+
+
+async def shorten(conversations, each, chance):
+    how = chance.randrange(3)
+    if how == 0:
+        await conversations.delete_message(each.id, min(each.texts), **AT)
+    elif how == 1:
+        await conversations.pop_message(each.id, **AT)
+    else:
+        await conversations.clear_messages(each.id, **AT)
+
+
+async def judge(conversations, each, chance):
+    await conversations.set_feedback(each.id, min(each.texts), chance.choice((1, -1)), **AT)
+
+
+async def rename(conversations, each, chance):
+    await conversations.update_by_id(each.id, {"name": some_text(chance)}, **AT)
+
+
+async def move(conversations, each, chance):
+    await conversations.update_by_id(each.id, {"dialog_id": OTHER[each.dialog_id]}, **AT)
+
+
+async def delete(conversations, each, chance):
+    await conversations.delete_by_id(each.id, **AT)
+
+
+async def leave(conversations, each, chance):
+    pass
+
+
+CHANGES = [say, edit, edit, shorten, judge, rename, move, move, delete, leave, leave, leave]
 
 
 async def change(svc, pool, chance: random.Random) -> None:
@@ -318,7 +340,8 @@ async def test_a_cursor_belongs_to_what_was_searched(svc):
         await svc.conversations.search("t", "")
 
 
-async def test_a_total_is_counted_as_far_as_asked(svc, pool, monkeypatch):
+@pytest.mark.damages  # they are stored past the library, and so not booked
+async def test_a_total_is_counted_as_far_as_asked(svc, pool):
     await pool.execute(
         "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, last_seq, created_at,"
         " updated_at) SELECT 't', 'c' || n, 'd', 1, now() - n * interval '1 hour', now()"
@@ -495,7 +518,7 @@ async def test_long_messages_are_folded_few_at_a_time(svc, pool, monkeypatch):
     await svc.conversations.load([record], tenant_id="t")
     seen = []
     await svc.maintain(on_batch=lambda report: seen.append(report.messages))
-    assert seen[:3] == [3, 6, 7]
+    assert [folded for folded in seen if folded][:3] == [3, 6, 7]
 
 
 async def test_nothing_but_a_fold_writes_to_the_index(svc, pool):

@@ -36,7 +36,7 @@ Place = tuple[datetime, str]
 
 NEWEST_FIRST: Final = "by_create_time_desc"
 _FIRST_WALK: Final = 100
-_LONGEST_WALK: Final = 1_000
+_LONGEST_WALK: Final = 400
 _MESSAGES_EACH: Final = 20
 _GROWTH: Final = 4
 _MARGIN: Final = 1.5

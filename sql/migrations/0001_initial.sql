@@ -125,6 +125,21 @@ BEGIN
 END
 $body$;
 
+-- Those of the grams of a keyword that are worth asking for: the index would read the long list of
+-- each common pair, only to find what is in a longer gram anyway. None are of nothing but U+0001;
+-- then the index has nothing to say, and all of a week is read.
+CREATE FUNCTION asyncsvc.search_needed_v1(keywords text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT coalesce(array_agg(g.gram), '{}')
+      FROM (
+        SELECT g.gram, rank() OVER (ORDER BY
+               CASE length(g.gram) WHEN 1 THEN 1 ELSE least(octet_length(g.gram), 3) END DESC) AS place
+          FROM unnest(asyncsvc.search_grams_v1(keywords)) AS g (gram)
+         GROUP BY g.gram
+      ) AS g
+     WHERE g.place = 1
+$body$;
+
 -- The number of the week that an instant is in, since 1970; and the instant that a week begins with.
 CREATE FUNCTION asyncsvc.search_week_v1(at timestamptz) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
@@ -154,7 +169,7 @@ $body$;
 -- the index; for the same reason it is no SQL function, whose cost is lost when it is inlined.
 CREATE FUNCTION asyncsvc.search_terms_v1(
     tenant_id text, dialog_id text, conversation_created_at timestamptz, content text)
-    RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000000 AS $body$
+    RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000 AS $body$
 BEGIN
     RETURN asyncsvc.search_grams_v1(content)
         || asyncsvc.search_dialog_v1(tenant_id, dialog_id)

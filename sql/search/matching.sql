@@ -14,14 +14,13 @@
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT lower(:keywords::text) AS keywords,
            lower(:id_keywords::text) AS id_keywords,                    --? id_keywords
-           ARRAY(SELECT unnest(asyncsvc.search_grams_v1(:keywords)) INTERSECT SELECT unnest(asyncsvc.search_grams_v1(:id_keywords))) --? id_keywords
-               || asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)     --? id_keywords, dialog_id
-               AS title_terms,                                          --? id_keywords
-           asyncsvc.search_grams_v1(:keywords)
+           ARRAY[asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)] ||  --? id_keywords, dialog_id
+           ARRAY(SELECT unnest(asyncsvc.search_needed_v1(:keywords)) INTERSECT SELECT unnest(asyncsvc.search_needed_v1(:id_keywords))) AS title_terms, --? id_keywords
+           asyncsvc.search_needed_v1(:keywords)
                || asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)     --? dialog_id
                AS terms
 ), chunk AS (
-    SELECT 1 AS weeks, (
+    SELECT 4 AS weeks, (
            SELECT asyncsvc.search_week_v1(c.created_at)
              FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
@@ -29,7 +28,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
             ORDER BY c.created_at DESC
             LIMIT 1) AS week
      UNION ALL
-    SELECT least(k.weeks * 2, 32), (
+    SELECT 64, (
            SELECT asyncsvc.search_week_v1(c.created_at)
              FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
@@ -60,8 +59,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
                AND m.conversation_created_at < asyncsvc.search_week_begin_v1(k.week + 1)
                AND strpos(lower(m.content), (SELECT a.keywords FROM asked AS a)) > 0
                AND m.dialog_id = :dialog_id                             --? dialog_id
-             UNION                                                      --? id_keywords
-            SELECT t.conversation_id                                    --? id_keywords
+             UNION SELECT t.conversation_id                             --? id_keywords
               FROM asyncsvc.title AS t                                  --? id_keywords
              WHERE t.tenant_id = :tenant_id COLLATE "POSIX"             --? id_keywords
                AND t.is_indexed                                         --? id_keywords
@@ -69,8 +67,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
                AND asyncsvc.search_terms_v1(t.tenant_id, t.dialog_id, t.conversation_created_at, t.conversation_id || E'\x01' || coalesce(t.name, '')) COLLATE "C" && asyncsvc.search_weeks_v1(:tenant_id, k.week, k.weeks) --? id_keywords
                AND (strpos(lower(t.conversation_id COLLATE "default"), (SELECT a.id_keywords FROM asked AS a)) > 0 OR strpos(lower(t.name), (SELECT a.keywords FROM asked AS a)) > 0) --? id_keywords
                AND t.dialog_id = :dialog_id                             --? id_keywords, dialog_id
-             UNION                                                      --? id_keywords
-            SELECT t.conversation_id                                    --? id_keywords
+             UNION SELECT t.conversation_id                             --? id_keywords
               FROM asyncsvc.title AS t                                  --? id_keywords
              WHERE t.tenant_id = :tenant_id                             --? id_keywords
                AND NOT t.is_indexed                                     --? id_keywords
