@@ -1,6 +1,6 @@
 """Whatever substring of what was written is looked for: found is what a plain find finds.
 
-The plain find reads every message, in the database's lower case, and looks into it by Python's `in`.
+The plain find reads every message, in the database's lower case, and looks into it by `in`.
 """
 
 import asyncio
