@@ -147,7 +147,7 @@ WRITES: dict[type, dict[str, list[Write]]] = {
 # What only reads has nothing to be torn.
 READS = {
     API4ConversationService: {
-        *("get_list", "get_by_id", "get_by_ids", "get_names", "messages", "stats"),
+        *("get_list", "search", "get_by_id", "get_by_ids", "get_names", "messages", "stats"),
     },
     APITokenService: {"get_list", "get_by_id", "audit"},
 }
@@ -187,7 +187,8 @@ STATE = """
     SELECT 'conversation ' || c.id AS thing,
            (to_jsonb(c) - '{tenant_id,created_at,updated_at}'::text[] || jsonb_build_object(
                'touched', c.updated_at > c.created_at,
-               'messages', array(SELECT to_jsonb(m) - '{tenant_id,created_at}'::text[]
+               'messages', array(SELECT to_jsonb(m)
+                                          - '{tenant_id,created_at,conversation_created_at}'::text[]
                                    FROM asyncsvc.message AS m
                                   WHERE m.tenant_id = $1 AND m.conversation_id = c.id
                                   ORDER BY m.seq),
