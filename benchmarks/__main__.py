@@ -23,6 +23,7 @@ from benchmarks import (
     pool,
     results,
     rls,
+    search,
     start,
     stats,
     verify,
@@ -39,6 +40,7 @@ SUITES: dict[str, ModuleType] = {
     "list": listing,
     "stats": stats,
     "import": importing,
+    "search": search,
     "memory": memory,  # deletes what the others have made
     "rls": rls,  # turns row-level security on
 }

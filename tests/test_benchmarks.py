@@ -32,6 +32,12 @@ def test_all_suites_run_to_their_end_in_one_database(server_dsn, tmp_path):
     are_stamped_as_often_as_the_settings_say(of("verify", found))
     all_contenders_append(of("append", found))
     only_the_document_loses_messages(of("append", found))
+    all_searches_find_what_a_plain_find_does(of("search", found))
+
+
+def all_searches_find_what_a_plain_find_does(found):
+    (compared,) = [r["counted"] for r in found if "random substrings" in r["title"]]
+    assert compared["differing from a plain find"] == 0
 
 
 def of(suite, found):

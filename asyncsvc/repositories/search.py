@@ -74,9 +74,9 @@ class SearchRepository(Repository):
         found = [Found(row["id"], row["at"], row["seq"]) for row in rows if row["id"] is not None]
         return Walked(found, end["walked"], last, end["is_end"])
 
-    async def newest(self, *, limit: int, **filters: object) -> list[Found]:
+    async def newest(self, *, weeks: int, limit: int, **filters: object) -> list[Found]:
         """Return the newest conversations with a message that holds the keywords."""
-        rows = await self._rows("newest", limit=limit, **filters)
+        rows = await self._rows("newest", weeks=weeks, limit=limit, **filters)
         return [Found(**row) for row in rows]
 
     async def matching(

@@ -39,6 +39,9 @@ _FIRST_WALK: Final = 100
 _LONGEST_WALK: Final = 400
 _MESSAGES_EACH: Final = 20
 _GROWTH: Final = 4
+_WEEKS_OF_SOME: Final = 1
+_WEEKS_OF_NONE: Final = 8
+"""For how many weeks the index is asked first, after a walk that found some, or none."""
 _MARGIN: Final = 1.5
 """By how much a walk goes beyond what it should need at the rate of the one before."""
 
@@ -74,7 +77,10 @@ class Search:
         if walk.is_done:
             return walk.found
         return walk.found + await self._repository.newest(
-            limit=walk.missing, **behind(walk.after), **filters
+            weeks=_WEEKS_OF_SOME if walk.found else _WEEKS_OF_NONE,
+            limit=walk.missing,
+            **behind(walk.after),
+            **filters,
         )
 
     async def page(

@@ -106,34 +106,36 @@ CREATE TABLE asyncsvc.title (
 -- The functions of the search index; docs/search.md says how a search uses them. What an index holds
 -- was made by them, so they are never changed: another body gets another name, and a new index.
 
--- The grams of a text, folded to lower case: each single character, each pair, and within ASCII each
--- three in a row, whose number makes up for an alphabet so small. A text that holds another one has
--- all of its grams. (.) made \1 \1 with U+0001 between leaves the pairs between two of those; where the
--- text itself has a U+0001, this cuts a gram into smaller ones, which are grams of the text as well.
+-- The grams of a text, folded to lower case: each single character, each pair, and each three in a
+-- row of those below U+2E80, which are of alphabets, whose letters are few; above are the characters
+-- of Chinese, Japanese and Korean, and emoji. A text that holds another one has all of its grams.
+-- (.) made \1 \1, with U+0001 between, leaves the pairs between two of those. Where the text itself has
+-- a U+0001, that cuts a gram into smaller ones, which are grams of the text as well.
 CREATE FUNCTION asyncsvc.search_grams_v1(content text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
 DECLARE
-    folded text := lower(content COLLATE "default") COLLATE "C";
-    ascii  text := regexp_replace(folded, '[^\x01-\x7f]+', E'\x01', 'g');
+    folded  text := lower(content COLLATE "default") COLLATE "C";
+    letters text := regexp_replace(folded, '[^\x01-\u2e7f]+', E'\x01', 'g');
 BEGIN
     RETURN array_remove(string_to_array(
            regexp_replace(folded, '(.)', E'\\1\x01', 'g')
         || regexp_replace(folded, '(.)', E'\\1\x01\\1', 'g') || E'\x01'
-        || regexp_replace(ascii, '(...)', E'\\1\x01', 'g') || E'\x01'
-        || regexp_replace(substr(ascii, 2), '(...)', E'\\1\x01', 'g') || E'\x01'
-        || regexp_replace(substr(ascii, 3), '(...)', E'\\1\x01', 'g'), E'\x01'), '');
+        || regexp_replace(letters, '(...)', E'\\1\x01', 'g') || E'\x01'
+        || regexp_replace(substr(letters, 2), '(...)', E'\\1\x01', 'g') || E'\x01'
+        || regexp_replace(substr(letters, 3), '(...)', E'\\1\x01', 'g'), E'\x01'), '');
 END
 $body$;
 
--- Those of the grams of a keyword that are worth asking for: the index would read the long list of
--- each common pair, only to find what is in a longer gram anyway. None are of nothing but U+0001;
--- then the index has nothing to say, and all of a week is read.
+-- Those of the grams of a keyword that are worth asking for: three letters, and pairs with another
+-- character; only where there is none of these pairs of letters, and only where there is none single
+-- characters. The index would read the long list of each common pair, to find what a longer gram finds
+-- anyway. There are none of nothing but U+0001; then the index has nothing to say, and all is read.
 CREATE FUNCTION asyncsvc.search_needed_v1(keywords text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT coalesce(array_agg(g.gram), '{}')
       FROM (
-        SELECT g.gram, rank() OVER (ORDER BY
-               CASE length(g.gram) WHEN 1 THEN 1 ELSE least(octet_length(g.gram), 3) END DESC) AS place
+        SELECT g.gram, rank() OVER (ORDER BY length(g.gram)
+                   + (g.gram ~ '^(.[^\x01-\u2e7f]|[^\x01-\u2e7f].)$')::integer DESC) AS place
           FROM unnest(asyncsvc.search_grams_v1(keywords)) AS g (gram)
          GROUP BY g.gram
       ) AS g

@@ -20,7 +20,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
                || asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)     --? dialog_id
                AS terms
 ), chunk AS (
-    SELECT 4 AS weeks, (
+    SELECT 8 AS weeks, (
            SELECT asyncsvc.search_week_v1(c.created_at)
              FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id

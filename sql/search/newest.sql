@@ -1,10 +1,10 @@
 -- The newest conversations in which a message holds the keywords, :limit of them behind the cursor,
 -- each with the seq of its first message that does: what search/walk says, found through the index.
 --
--- It asks the index for four weeks, up to that of the newest conversation behind the cursor; then for
--- 64 at a time, each time going on at the next conversation that there is; and it ends with the page,
--- since LIMIT takes the chunks as the recursion delivers them. So a word that is everywhere is not
--- collected from everywhere, and one that is nowhere costs few questions, each as much as all of it.
+-- It asks the index for :weeks, up to that of the newest conversation behind the cursor; then for eight
+-- times as many, and for 64 at a time, each time going on at the next conversation that there is; and
+-- it ends with the page, since LIMIT takes the chunks as the recursion delivers them. So a word that
+-- is everywhere is not collected from everywhere, and one that is nowhere costs few questions.
 --
 -- The index has what is_indexed; the rest is read. A row is one or the other in this snapshot, so
 -- none is missed, and none found twice. (SELECT ...) around what is searched for keeps the plan from
@@ -19,7 +19,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
                || asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)   --? dialog_id
                AS terms
 ), chunk AS (
-    SELECT 4 AS weeks, (
+    SELECT :weeks::int AS weeks, (
            SELECT asyncsvc.search_week_v1(c.created_at)
              FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
@@ -28,7 +28,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
             ORDER BY c.created_at DESC
             LIMIT 1) AS week
      UNION ALL
-    SELECT 64, (
+    SELECT least(k.weeks * 8, 64), (
            SELECT asyncsvc.search_week_v1(c.created_at)
              FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
