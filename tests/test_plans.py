@@ -1,6 +1,7 @@
 """Plans of the statements that matter, on seeded data: which index, and how many rows it reads."""
 
 import functools
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -220,6 +221,72 @@ async def test_a_deep_offset_reads_ids_from_the_index_and_the_rows_of_the_page(e
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in wide) <= 31
 
 
+SOUGHT = {"tenant_id": "big", "keywords": "no such words"}
+NEWEST = SOUGHT | {"limit": 21, "weeks": 8}
+MATCHING = SOUGHT | {"limit": 21, "offset": 0, "count_limit": None, "by_update_time": False}
+WALKED = SOUGHT | {"limit": 21, "most_conversations": 100, "most_messages": 2_000}
+FOLD = {"tenant_id": "big", "limit": 40, "most_bytes": 10_000}
+UNFOLDED = 60  # messages of a tenant, and titles
+
+
+@pytest.mark.parametrize("of", [{}, {"dialog_id": "d0"}, {"user_id": "u7"}, MIDDLE])
+async def test_an_absent_word_asks_the_index(explain, of):
+    plan = await explain("search/newest", **NEWEST, **of)
+    assert {"message_search_idx", "message_unindexed_idx"} <= indexes(plan)
+    assert ("message", None) not in scans(plan)
+    assert rows_read(plan) <= UNFOLDED + 4  # weeks that there are
+    assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 150
+
+
+async def test_words_that_are_nowhere_in_a_list_ask_both_indexes(explain):
+    of = {"id_keywords": "no such words", "dialog_id": "d1"}
+    plan = await explain("search/matching", "by_create_time_desc", **MATCHING, **of)
+    assert {"message_search_idx", "title_search_idx"} <= indexes(plan)
+    assert {"message_unindexed_idx", "title_unindexed_idx"} <= indexes(plan)
+    assert rows_read(plan) <= 2 * UNFOLDED + 4
+    assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 300
+
+
+async def test_a_rare_word_reads_what_holds_it(explain):
+    word = hashlib.md5(b"big100002").hexdigest()[:12]  # of the second message of one conversation
+    plan = await explain("search/newest", **NEWEST | {"keywords": word})
+    assert rows_read(plan) <= UNFOLDED + 10
+
+
+async def test_counting_stops_where_it_is_told_to(explain):
+    few = MATCHING | {"keywords": "coffee", "limit": 0, "count_limit": 101}
+    plan = await explain("search/matching", "by_create_time_desc", **few)
+    conversations = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in conversations) <= 101
+
+
+@pytest.mark.parametrize(
+    "flags", [("newest_first",), ("oldest_first",), ("newest_first", "recent")], ids=" ".join
+)
+@pytest.mark.parametrize("keywords", ["coffee", "no such words"])
+async def test_a_walk_reads_as_far_as_it_is_told_to(explain, flags, keywords):
+    of = {"dialog_id": "d0", "id_keywords": keywords} if "recent" in flags else {}
+    plan = await explain("search/walk", *flags, **WALKED | {"keywords": keywords}, **of)
+    most = 100 * len(flags) + (100 * 3 if keywords != "coffee" else 21)
+    assert rows_read(plan) <= most
+    assert None not in {index for _, index in scans(plan)}
+
+
+@pytest.mark.parametrize("after", [{}, {"after_at": NOW, "after_id": "", "after_seq": 0}])
+async def test_a_fold_reads_its_batch(explain, after):
+    plan = await explain("search/fold_messages", **FOLD, **after)
+    assert indexes(plan) <= {"message_unindexed_idx", "message_pkey"}
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 4 * 40
+
+
+async def test_the_next_tenant_is_one_entry_of_an_index(explain):
+    for after in ({}, {"after_tenant_id": "big"}):
+        plan = await explain("search/next_tenant", **after)
+        assert indexes(plan) == {"message_unindexed_idx", "title_unindexed_idx"}
+        assert rows_read(plan) <= 2
+
+
 TURN = {
     "roles": ["user"],
     "contents": ["hello"],
@@ -265,6 +332,9 @@ ON_A_HUNDRED = [
     ("conversation/delete_old", (), {"ids": IDS, "before": NOW, "by_update_time": True}),
     ("conversation/export", ("by_id",), WALK | {"most_bytes": 2**23}),
     ("conversation/find_old", ("by_update_time",), WALK | {"before": NOW, "count_messages": True}),
+    ("message/move", (), {"ids": IDS}),
+    ("search/fold_messages", (), FOLD | {"limit": 100}),
+    ("search/fold_titles", (), {"limit": 100}),
     ("message/digests", (), {"ids": IDS, "last_seqs": [3] * 100}),
     ("conversation/delete_by_dialog_ids", (), {"dialog_ids": ["rare"], "batch": 100}),
 ]
@@ -309,6 +379,21 @@ async def test_it_does_so_whatever_the_servers_statistics_say(misled_connection,
 async def test_so_does_what_reads_or_changes_many(misled_connection, name, flags, more):
     plan = await executed(misled_connection, name, *flags, **{"tenant_id": "big"} | more)
     # Reading the table once is cheap for many rows; reading it once a row is what must not be.
+    assert rows_read(plan) <= 4 * CONVERSATIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "more"),
+    [
+        ("search/newest", (), NEWEST),
+        ("search/newest", (), NEWEST | {"dialog_id": "d1"}),
+        ("search/walk", ("newest_first",), WALKED),
+        ("search/matching", ("by_tokens_desc",), MATCHING | {"id_keywords": "no such words"}),
+    ],
+)
+async def test_so_does_a_search(misled_connection, name, flags, more):
+    plan = await executed(misled_connection, name, *flags, **more)
+    assert rows_read(node for node in plan if node.get("Relation Name") == "message") <= 500
     assert rows_read(plan) <= 4 * CONVERSATIONS
 
 
