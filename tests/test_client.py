@@ -546,7 +546,7 @@ async def test_a_keyed_append_that_lost_a_race_is_made_again(dsn):
             svc.conversations.append_message("a", turn, tenant_id="acme", idempotency_key="k")
         )
         await asyncio.sleep(0.3)
-        await holder.execute("UPDATE asyncsvc.conversation SET name = 'changed'")
+        await holder.execute("UPDATE asyncsvc.conversation SET version_title = 'changed'")
         await transaction.commit()
         assert (await appending).last_seq == 1
     assert [type(error.__cause__) for *_, error in retries] == [asyncpg.SerializationError]
