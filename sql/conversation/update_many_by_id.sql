@@ -1,7 +1,8 @@
 -- Changes columns of conversations, and their titles with them, and returns the changed rows, in no
 -- order; an id that is not there is missing from the answer. Where the dialog is changed, message/move
 -- takes the messages along. One that got another dialog, source or user is booked out and in, as it
--- was and as it is; what happened in it stays booked where it did.
+-- was and as it is; what happened in it stays booked where it did. The title follows whatever it
+-- was before: this statement may not see what the one wrote that it waited for.
 --
 -- :patches is a JSON object from id to the columns to set. A column that is not named keeps its
 -- value; JSON null sets NULL. The rows are locked in the order of their ids first, so that two
@@ -66,9 +67,10 @@ WITH locked AS MATERIALIZED (
            dialog_id = c.dialog_id,
            is_indexed = false
       FROM updated AS c
+      JOIN locked AS l ON l.tenant_id = c.tenant_id AND l.id = c.id
      WHERE t.tenant_id = c.tenant_id
        AND t.conversation_id = c.id
-       AND (t.name, t.dialog_id) IS DISTINCT FROM (c.name, c.dialog_id)
+       AND l.patch ?| ARRAY['name', 'dialog_id']
 )
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,
