@@ -88,6 +88,22 @@ def connected_version(dsn: str) -> str:
         raise ServerError(f"cannot connect: {one_line(error)}") from error
 
 
+def answering_version(dsn: str) -> str:
+    """As `connected_version`, of a server that is ready, where the way to it may not be yet.
+
+    An engine's proxy accepts a connection before it has its own to the container, and closes it
+    again when it gets none.
+    """
+    give_up = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return connected_version(dsn)
+        except ServerError as error:
+            if not isinstance(error.__cause__, OSError) or time.monotonic() > give_up:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
 class GivenServer:
     """The server of `ASYNCSVC_TEST_DSN`; it is neither started nor stopped here."""
 
@@ -178,7 +194,7 @@ class ContainerServer:
         )
         container.start()
         self.dsn = container.get_connection_url()
-        self.description = f"{connected_version(self.dsn)} in {self.description}"
+        self.description = f"{answering_version(self.dsn)} in {self.description}"
 
 
 def prefer_loopback(client: "DockerClient") -> bool:
