@@ -18,8 +18,6 @@ from asyncsvc.settings import Settings
 if TYPE_CHECKING:
     from asyncsvc.executor import Connection, Pool
 
-_A_DAY = 86_400.0
-
 
 class Services:
     """Both services, where their statements run, and transactions over both."""
@@ -57,7 +55,6 @@ class AsyncSvc(Services):
 
     def __init__(self, pool: Pool, *, settings: Settings | None = None) -> None:
         """Borrow the pool. It costs nothing: no connection is taken before the first call."""
-        self._pool = pool
         settings = settings or Settings()
         super().__init__(PoolExecutor(pool, settings), settings)
 
@@ -78,7 +75,7 @@ class AsyncSvc(Services):
         that may not write calls `check`. With `Settings.rls` it turns row-level security on, for
         good. Raises MigrationError when an applied migration was changed since.
         """
-        return await migrations.migrate(self._patient())
+        return await migrations.migrate(self._executor)
 
     async def applied(self) -> list[Migration]:
         """Return the applied migrations, oldest first. At most two round trips that only read."""
@@ -149,11 +146,6 @@ class AsyncSvc(Services):
         return await explaining.explain(
             self._executor, self._settings, name, present, {} if values is None else values
         )
-
-    def _patient(self) -> Executor:
-        """Return an executor whose statements may take long: building an index does."""
-        settings = self._settings.model_copy(update={"statement_timeout": _A_DAY})
-        return PoolExecutor(self._pool, settings)
 
 
 @asynccontextmanager

@@ -263,10 +263,11 @@ def dead_rows(table: Table) -> Finding:
 
 
 async def _check_usage(executor: Executor) -> list[Finding]:
-    tables = await ServerRepository(executor).tables()
-    if not tables:
-        return []
-    return [usage(await UsageRepository(executor).backlog(most=_MANY_ROWS + 1))]
+    try:
+        unfolded = await UsageRepository(executor).backlog(most=_MANY_ROWS + 1)
+    except MigrationError:
+        return []  # nothing is migrated, which another check says
+    return [usage(unfolded)]
 
 
 def usage(unfolded: int) -> Finding:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -40,8 +40,11 @@ def fingerprint(filters: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def encode(at: datetime, id: str, filters: str) -> str:
-    """Return the cursor behind this item."""
+def following(places: Sequence[tuple[datetime, str]], size: int, filters: str) -> str | None:
+    """Return the cursor behind a page of this size, or None where no other place is behind it."""
+    if len(places) <= size:
+        return None
+    at, id = places[size - 1]
     position = Position(at=at, id=id, filters=filters)
     return urlsafe_b64encode(position.model_dump_json().encode()).decode().rstrip("=")
 

@@ -297,7 +297,7 @@ class Trials:
 
     async def assert_whole(self) -> None:
         """Nothing is open on the server, no connection is lost, no row contradicts another."""
-        pool = self.svc._pool
+        pool = self.svc._executor._pool
         async with asyncio.timeout(20):  # the last connection may be on its way back
             while pool.get_idle_size() < pool.get_size():
                 await asyncio.sleep(0.005)
@@ -406,7 +406,7 @@ async def test_a_write_on_a_new_connection_can_be_cancelled_at_any_await(
     """So also while that is being opened, and between the parsing of a statement and the rest."""
 
     async def run(world: World, at: int, moment: Moment) -> Strike:
-        await trials.svc._pool.expire_connections()
+        await trials.svc._executor._pool.expire_connections()
         return await struck(write.call(trials.svc, world), at, moment)
 
     awaits = await cancel_everywhere(trials, write, run)
@@ -437,7 +437,7 @@ async def test_an_append_on_a_callers_connection_can_be_cancelled_at_any_await(t
     """Without a transaction: the connection stays the caller's and goes on, or is closed."""
 
     async def run(world: World, at: int, moment: Moment) -> Strike:
-        async with trials.svc._pool.acquire(timeout=20) as lent:
+        async with trials.svc._executor._pool.acquire(timeout=20) as lent:
             on = trials.svc.on(lent)
             strike = await struck(write.call(on, world), at, moment)
             if not lent.is_closed():
@@ -450,7 +450,7 @@ async def test_an_append_on_a_callers_connection_can_be_cancelled_at_any_await(t
 @pytest.mark.parametrize("write", APPENDS)
 async def test_an_append_in_a_callers_transaction_is_cancelled_with_it(trials, write):
     async def run(world: World, at: int, moment: Moment) -> Strike:
-        async with trials.svc._pool.acquire(timeout=20) as lent:
+        async with trials.svc._executor._pool.acquire(timeout=20) as lent:
             transaction = lent.transaction()
             await transaction.start()
             strike = await struck(write.call(trials.svc.on(lent), world), at, moment)
@@ -475,7 +475,7 @@ async def test_a_cancelled_savepoint_leaves_the_callers_transaction_usable(trial
             await write.call(inner, world)
 
     async def run(world: World, at: int, moment: Moment) -> Strike:
-        async with trials.svc._pool.acquire(timeout=20) as lent:
+        async with trials.svc._executor._pool.acquire(timeout=20) as lent:
             on = trials.svc.on(lent)
             async with lent.transaction():
                 for id in ("b", "c"):
@@ -523,7 +523,7 @@ async def forget_turn(trials: Trials, world: World, id: str) -> None:
 
 async def test_a_connection_that_is_lost_at_any_await_is_unavailable_at_most(trials):
     """On its way back to the pool too, where asyncpg has an internal error of its own for it."""
-    pool = trials.svc._pool
+    pool = trials.svc._executor._pool
 
     async def lose() -> None:
         for holder in pool._holders:

@@ -316,7 +316,7 @@ async def test_a_transaction_that_does_nothing_is_ended_with_its_locks(dsn, pool
 
 
 async def test_a_migration_waits_for_another_however_long_that_takes(empty_dsn):
-    settings = Settings(lock_timeout=0.1)
+    settings = Settings(lock_timeout=0.1, statement_timeout=0.2)
     async with asyncsvc.connect(empty_dsn, settings=settings) as svc:
         lock = sqlfiles.load("migration/lock").bind((), {})
         async with svc.transaction() as tx:
@@ -325,6 +325,21 @@ async def test_a_migration_waits_for_another_however_long_that_takes(empty_dsn):
             await asyncio.sleep(0.5)
             assert not waiting.done()
         assert len(await waiting) == 1
+
+
+@pytest.mark.parametrize("declare", ["declare_zone", "recount_usage"])
+async def test_a_recount_may_take_longer_than_other_statements(dsn, pool, declare):
+    settings = Settings(statement_timeout=0.2, lock_timeout=30)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        await svc.conversations.declare_zone("acme", "UTC")
+        zone = ["Europe/Paris"] if declare == "declare_zone" else []
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT 1 FROM asyncsvc.usage_zone FOR UPDATE")
+            recount = getattr(svc.conversations, declare)
+            waiting = asyncio.create_task(recount("acme", *zone))
+            await asyncio.sleep(0.6)
+            assert not waiting.done()
+        await waiting
 
 
 async def test_a_statement_that_the_server_cancels(svc, pool):
@@ -393,7 +408,7 @@ async def test_a_call_that_is_cancelled_as_its_connection_is_lost_is_cancelled(d
         await make(svc, "a")
         reading = asyncio.create_task(svc._executor.fetch(Query("x", SLEEP, (), {}, True)))
         await asyncio.sleep(0.2)
-        svc._pool._holders[0]._con.terminate()
+        svc._executor._pool._holders[0]._con.terminate()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -532,16 +547,19 @@ async def test_a_keyed_append_that_lost_a_race_is_made_again(dsn):
     retries = []
     settings = Settings(on_retry=lambda *each: retries.append(each))
     turn = {"messages": [{"role": "user", "content": "hello"}]}
-    async with asyncsvc.connect(dsn, settings=settings) as svc, svc._pool.acquire() as holder:
+    async with (
+        asyncsvc.connect(dsn, settings=settings) as svc,
+        svc._executor._pool.acquire() as holder,
+    ):
         await make(svc, "a")
         transaction = holder.transaction()
         await transaction.start()
         await holder.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
-        await svc._pool.execute(
+        await svc._executor._pool.execute(
             f'ALTER DATABASE "{dsn.rpartition("/")[2]}"'
             " SET default_transaction_isolation = 'serializable'"
         )
-        await svc._pool.expire_connections()
+        await svc._executor._pool.expire_connections()
         appending = asyncio.create_task(
             svc.conversations.append_message("a", turn, tenant_id="acme", idempotency_key="k")
         )
@@ -577,7 +595,7 @@ async def test_every_statement_can_be_watched(dsn):
         await listed(svc)
         with pytest.raises(AlreadyExists):
             await make(svc, "a")
-        await svc._pool.execute("ALTER TABLE asyncsvc.message RENAME TO gone")
+        await svc._executor._pool.execute("ALTER TABLE asyncsvc.message RENAME TO gone")
         with pytest.raises(MigrationError) as caught:
             await svc.conversations.messages("a", tenant_id="acme")
     assert [(name, rows, error) for name, _, rows, error in seen] == [

@@ -109,9 +109,9 @@ class World:
         """The next calls work, and nobody holds a connection or a transaction."""
         await asyncio.gather(*(self.svc.conversations.stats(*YEAR) for _ in range(4)))
         async with asyncio.timeout(SLACK):  # until the server has noticed who hung up
-            while await self.past_it._pool.fetchval(IDLE_TRANSACTIONS):
+            while await self.past_it._executor._pool.fetchval(IDLE_TRANSACTIONS):
                 await asyncio.sleep(0.01)
-        assert self.svc._pool.get_idle_size() == self.svc._pool.get_size()
+        assert self.svc._executor._pool.get_idle_size() == self.svc._executor._pool.get_size()
 
 
 YEAR = ("acme", "2026-01-01", "2026-12-31")
@@ -164,7 +164,7 @@ async def test_what_the_repetition_meets_does_not_say_that_nothing_was_done(meet
                     await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id=world.tenant)
 
             async def take(*_):
-                await held.enter_async_context(world.svc._pool.acquire())
+                await held.enter_async_context(world.svc._executor._pool.acquire())
 
             if "row" in meets:
                 world.wire.before = hold
@@ -223,7 +223,7 @@ async def test_a_keyed_append_survives_that_the_server_ends_all_connections(when
 async def end_connections(world):
     """End the connections of the library's pool, and wait until they are over."""
     others = "datname = current_database() AND pid <> pg_backend_pid() AND application_name = ''"
-    await world.past_it._pool.execute(
+    await world.past_it._executor._pool.execute(
         f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}"
     )
 
@@ -323,7 +323,7 @@ async def transaction(svc, whose):
         async with svc.transaction() as tx:
             yield tx
     else:
-        async with svc._pool.acquire() as connection:
+        async with svc._executor._pool.acquire() as connection:
             transaction = connection.transaction()
             await transaction.start()
             yield svc.on(connection)

@@ -121,8 +121,8 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
 
 async def empty(svc):
     """Leave no tenant of the tests before: they have the same ids, and would be met instead."""
-    tables = [f"asyncsvc.{row['table_name']}" for row in await svc._pool.fetch(TABLES)]
-    await svc._pool.execute(f"TRUNCATE {', '.join(tables)}")
+    tables = [f"asyncsvc.{row['table_name']}" for row in await svc._executor._pool.fetch(TABLES)]
+    await svc._executor._pool.execute(f"TRUNCATE {', '.join(tables)}")
 
 
 async def furnish_another(svc, tenant):
@@ -147,9 +147,9 @@ async def outcome(svc, service, method, given) -> str:
 
 async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
     """Every row of a tenant in every table of the schema that has any."""
-    tables = [row["table_name"] for row in await svc._pool.fetch(TABLES)]
+    tables = [row["table_name"] for row in await svc._executor._pool.fetch(TABLES)]
     rows = {
-        table: await svc._pool.fetch(
+        table: await svc._executor._pool.fetch(
             f"SELECT t::text AS row FROM asyncsvc.{table} AS t WHERE t.tenant_id = $1 ORDER BY 1",
             tenant_id,
         )

@@ -26,7 +26,7 @@ async def pooled(pgbouncer):
 
 
 async def test_the_schema_is_migrated_through_it(pooled, svc):
-    await svc._pool.execute("DROP SCHEMA asyncsvc CASCADE")
+    await svc._executor._pool.execute("DROP SCHEMA asyncsvc CASCADE")
     done = await asyncio.gather(*(pooled.migrate() for _ in range(4)))
     assert sorted(map(len, done)) == [0, 0, 0, 1]
     await pooled.check()

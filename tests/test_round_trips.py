@@ -135,7 +135,7 @@ def loading(*, there: tuple[str, ...], given: tuple[str, ...]) -> Case:
 
 async def load_in_a_transaction_of_the_callers(world):
     stack = contextlib.AsyncExitStack()
-    connection = await stack.enter_async_context(world.svc._pool.acquire())
+    connection = await stack.enter_async_context(world.svc._executor._pool.acquire())
     await stack.enter_async_context(connection.transaction())
     mine = world.svc.on(connection)
 
@@ -204,7 +204,7 @@ async def until_blocked(svc):
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(20):
-        while not await svc._pool.fetchval(query):
+        while not await svc._executor._pool.fetchval(query):
             await asyncio.sleep(0.01)
 
 

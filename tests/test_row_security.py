@@ -182,17 +182,17 @@ async def test_no_tenant_is_left_behind_in_a_session(restricted):
     issued = await restricted.tokens.create("acme", name="t")
     await restricted.tokens.verify(issued.secret)
     await make(restricted, "acme")
-    assert await left(restricted._pool) == []
+    assert await left(restricted._executor._pool) == []
     with contextlib.suppress(ZeroDivisionError):
         async with restricted.transaction() as tx:
             await make(tx, "acme", "b")
             await tx.tokens.verify(issued.secret)
             raise ZeroDivisionError
-    assert await left(restricted._pool) == []
+    assert await left(restricted._executor._pool) == []
 
     async def trial(at, moment):
         strike = await struck(restricted.tokens.verify(issued.secret), at, moment)
-        assert await left(restricted._pool) == []
+        assert await left(restricted._executor._pool) == []
         return strike
 
     assert min((await struck_everywhere(trial)).values()) >= 5

@@ -309,7 +309,7 @@ class TenantMachine(RuleBasedStateMachine):
 
     async def _is_whole(self) -> None:
         """Every connection of the pool can be had, and none has a transaction open."""
-        pool = self.svc._pool
+        pool = self.svc._executor._pool
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(pool.get_max_size()):
                 lent = await stack.enter_async_context(pool.acquire(timeout=20))
@@ -585,7 +585,7 @@ class TenantMachine(RuleBasedStateMachine):
 
     async def again(self, call: Any) -> Any:
         """Make a read again whose connection was found to be lost: once for each there is."""
-        for _ in range(self.svc._pool.get_max_size()):
+        for _ in range(self.svc._executor._pool.get_max_size()):
             with contextlib.suppress(Unavailable):
                 return await call()
         return await call()

@@ -195,7 +195,7 @@ async def test_any_usage_at_any_time_agrees_with_the_model(svc, history, data):
 async def server_knows(svc: AsyncSvc, tz: str, change: datetime) -> bool:
     """Whether the server's time zone database has this change too: editions differ in some."""
     return [
-        await svc._pool.fetchval("SELECT $1::timestamptz AT TIME ZONE $2", moment, tz)
+        await svc._executor._pool.fetchval("SELECT $1::timestamptz AT TIME ZONE $2", moment, tz)
         == moment.astimezone(ZoneInfo(tz)).replace(tzinfo=None)
         for moment in (change - DAY, change - MICROSECOND, change, change + DAY)
     ] == [True] * 4

@@ -749,7 +749,7 @@ async def test_it_fails_closed_when_its_session_is_killed(svc, pool):
 async def test_it_fails_closed_without_the_database(dsn):
     async with asyncsvc.connect(dsn, settings=Settings(acquire_timeout=0.5)) as svc:
         secret = (await issue(svc)).secret
-        await svc._pool.close()
+        await svc._executor._pool.close()
         for call in (svc.tokens.verify(secret), svc.tokens.used(secret)):
             with pytest.raises(asyncsvc.Unavailable):
                 await call

@@ -263,7 +263,7 @@ async def die_before_the_commit(world: World) -> None:
 async def kill(world: World) -> None:
     while world.left > 0:
         await asyncio.sleep(world.chance.random())
-        async with world.svc._pool.acquire() as killer:
+        async with world.svc._executor._pool.acquire() as killer:
             world.kills += await killer.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity"
                 " WHERE application_name = $1 ORDER BY random() LIMIT 1) AS folder",

@@ -234,7 +234,7 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
     async with asyncsvc.connect(empty_dsn, max_size=1) as svc:
 
         async def state():
-            return tuple(await svc._pool.fetchrow(STATE))
+            return tuple(await svc._executor._pool.fetchrow(STATE))
 
         before = await state()
         await svc.migrate()

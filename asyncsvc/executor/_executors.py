@@ -45,7 +45,7 @@ _log = logging.getLogger("asyncsvc")
 _COPIED_AT_ONCE = 2**19
 _ABORTED = "25P02"
 _NOT_SUPPORTED = "0A000"
-A_DAY = 86_400.0
+_A_DAY = 86_400.0
 """How long a statement may take that may take long."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
@@ -116,7 +116,7 @@ class Executor(abc.ABC):
 
     async def _run(self, connection: Connection, query: Query) -> list[Row]:
         with self._watched(query.name) as watched, translated(connection):
-            timeout = A_DAY if query.is_patient else self._settings.statement_timeout
+            timeout = _A_DAY if query.is_patient else self._settings.statement_timeout
             try:
                 rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
             except BaseException:
@@ -178,10 +178,10 @@ class Executor(abc.ABC):
         return [str(row["QUERY PLAN"]) for row in await self.fetch(explained)]
 
     async def execute(self, text: str) -> None:
-        """Run one command of a migration."""
+        """Run one command of a migration, which may take long: building an index does."""
         async with self._connection() as connection:
             with translated(connection):
-                await connection.execute(text, timeout=self._settings.statement_timeout)
+                await connection.execute(text, timeout=_A_DAY)
 
     @asynccontextmanager
     async def transaction(

@@ -219,11 +219,8 @@ class APITokenService(CommonService):
             after_id=UNSET if position is None else position.id,
             limit=limit + 1,
         )
-        following = None
-        if len(tokens) > limit:
-            last = tokens[limit - 1]
-            following = paging.encode(last.created_at, last.id, belongs_to)
-        return Page(None, tokens[:limit], next=following)
+        places = [(token.created_at, token.id) for token in tokens]
+        return Page(None, tokens[:limit], next=paging.following(places, limit, belongs_to))
 
     @validated
     async def get_by_id(self, id: Id, *, tenant_id: Id) -> APIToken:
@@ -398,11 +395,8 @@ class APITokenService(CommonService):
             after_id=UNSET if position is None else paging.number(position),
             limit=limit + 1,
         )
-        following = None
-        if len(events) > limit:
-            last = events[limit - 1]
-            following = paging.encode(last.at, str(last.id), belongs_to)
-        return Page(None, events[:limit], next=following)
+        places = [(event.at, str(event.id)) for event in events]
+        return Page(None, events[:limit], next=paging.following(places, limit, belongs_to))
 
     async def _look_up(
         self, secret: SecretStr | str, *, kind: str | UnsetType, touch: bool

@@ -275,8 +275,8 @@ class API4ConversationService(CommonService):
             )
             places = [_place(item, column) for item in items]
         following = None
-        if len(places) > items_per_page and column in _CURSOR_COLUMNS:
-            following = paging.encode(*places[items_per_page - 1], belongs_to)
+        if column in _CURSOR_COLUMNS:
+            following = paging.following(places, items_per_page, belongs_to)
         return _page(items[:items_per_page], counted, total, following)
 
     def _after(self, cursor: str | None, column: str, belongs_to: str) -> Place | None:
@@ -328,10 +328,8 @@ class API4ConversationService(CommonService):
         counted = 0
         if total != "none":
             counted = await self._search.count(count_limit=_COUNT_LIMITS[total], **filters)
-        following = None
-        if len(found) > limit:
-            following = paging.encode(found[limit - 1].at, found[limit - 1].id, belongs_to)
-        return _page(hits, counted, total, following)
+        places = [(each.at, each.id) for each in found]
+        return _page(hits, counted, total, paging.following(places, limit, belongs_to))
 
     @validated
     async def get_by_id(
@@ -865,9 +863,9 @@ class API4ConversationService(CommonService):
         as the first.
 
         Raises InvalidInput for a zone that is not known, LockTimeout where somebody else folds for
-        longer than `Settings.lock_timeout`. Five round trips, three where it was
-        declared already; in a transaction, where it keeps others from folding this tenant's usage,
-        and no append waits. It counts all conversations of the tenant, in all zones.
+        longer than `Settings.lock_timeout`. Five round trips, three where it was declared already;
+        in a transaction, where it keeps others from folding this tenant's usage, and no append
+        waits. It counts all conversations of the tenant, in all zones.
         """
         zone(tz)
         return await declare_zone(self._executor, tenant_id, tz)

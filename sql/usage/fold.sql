@@ -14,8 +14,7 @@
 -- Patient: how much there is to fold is not known before.
 --
 -- Locks: the tenant's row of UTC in usage_zone, the rows of the ledger, which nobody else changes, and
--- of the sums. It waits for nobody, and no append waits
--- for it.
+-- of the sums. It waits for nobody, and no append waits for it.
 -- Index: usage_ledger_tenant_idx, the keys of the sums, and conversation_user_idx for the users.
 WITH folding AS MATERIALIZED (
     SELECT z.tenant_id
