@@ -15,12 +15,15 @@ from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from xml.etree import ElementTree as ET
 
+import asyncpg
 import pytest
+import typer
 from rich.cells import cell_len
 from terminal import in_terminal
 
 import asyncsvc
 from asyncsvc import InvalidInput, MigrationError, embedded, sqlfiles
+from asyncsvc.cli import running
 
 if sys.platform == "win32":
     pytest.skip("there are no terminals of this kind on Windows", allow_module_level=True)
@@ -775,3 +778,16 @@ def test_a_wrong_use_is_told_from_an_error(run, arguments):
     finished = run(*arguments)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert "Error" in finished.stderr
+
+
+def test_what_the_driver_leaves_behind_of_a_lost_connection_is_not_told(caplog):
+    async def work():
+        loop = asyncio.get_running_loop()
+        for error in (asyncpg.ConnectionDoesNotExistError("lost"), ConnectionResetError()):
+            loop.call_exception_handler({"message": "never retrieved", "exception": error})
+        loop.call_exception_handler({"message": "a mistake", "exception": ValueError()})
+
+    with pytest.raises(typer.Exit) as ended:
+        running.run(work())
+    assert ended.value.exit_code == 0
+    assert [record.getMessage() for record in caplog.records] == ["a mistake"]

@@ -343,6 +343,7 @@ REPEATED = {
         "get_names",
         "messages",
         "purge",  # its first statement reads
+        "search",
         "stats",
     )
 } | {(APITokenService, name) for name in ("audit", "get_by_id", "get_list", "used", "verify")}

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from asyncsvc.cli.drawing import plain
 from asyncsvc.client import AsyncSvc, connect
 from asyncsvc.errors import AsyncSvcError, InvalidInput
+from asyncsvc.executor import is_lost
 from asyncsvc.inputs import invalid_input
 from asyncsvc.settings import Settings
 
@@ -173,8 +174,9 @@ async def _cancelled_by_signals(
             task.cancel()
 
     def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # asyncpg leaves a future behind for a connection whose opening was cancelled.
-        if not isinstance(context.get("exception"), ConnectionError):
+        # asyncpg leaves a future behind for a connection whose opening was cancelled, and for a
+        # COPY that it could not begin.
+        if not is_lost(context.get("exception")):
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(report)

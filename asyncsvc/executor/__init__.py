@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsvc.executor._errors import translated
+from asyncsvc.executor._errors import is_lost, translated
 from asyncsvc.executor._executors import ConnectionExecutor, Executor, PoolExecutor, Row
 
 if TYPE_CHECKING:
     from asyncsvc.executor._errors import Connection as Connection
     from asyncsvc.executor._executors import Pool as Pool
 
-__all__ = ["ConnectionExecutor", "Executor", "PoolExecutor", "Row", "translated"]
+__all__ = ["ConnectionExecutor", "Executor", "PoolExecutor", "Row", "is_lost", "translated"]

@@ -103,6 +103,11 @@ def is_passing(error: Unavailable) -> bool:
     )
 
 
+def is_lost(error: BaseException | None) -> bool:
+    """Whether this is what the driver or the network says of a lost connection."""
+    return isinstance(error, (ConnectionError, asyncpg.PostgresConnectionError))
+
+
 def is_usable(connection: Connection) -> bool:
     """Whether a connection can be asked something, as far as is known here."""
     try:
