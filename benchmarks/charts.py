@@ -27,6 +27,7 @@ _COLORS: Final = {
     "plain": "#627282",
     "COPY": "#627282",
     "dicts": "#627282",
+    "ILIKE": "#627282",
 }
 _OTHERS: Final = ("#2b6cb0", "#2c8a7d", "#7a5ab5", "#3f8f4f")
 _STYLES: Final = ("-", "--", ":", "-.")
@@ -51,6 +52,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "total": Kind("A page with its total", "conversations in the dialog"),
     "models": Kind("A page as models, and as dicts", "conversations on the page"),
     "usage": Kind("A year of usage by day", "conversations of the tenant"),
+    "search": Kind("Search, a page of 20", "messages of the tenant"),
     "import": Kind("Import", "messages", "milliseconds a message"),
     "memory": Kind("Export and purge", "conversations of the tenant", "MiB, peak"),
 }

@@ -1,303 +1,277 @@
-"""Search of any substring, beside a plain find, and what an append pays for it."""
+"""Search: any substring, beside ILIKE and a plain find, and what an append pays for it.
+
+The text is `language`'s. Each page, hit and total of random substrings is held against `plainly`'s.
+"""
 
 from __future__ import annotations
 
-import bisect
-import random
+import contextlib
+import itertools
 import time
-import urllib.parse
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import asyncpg
 
 import asyncsvc
 from asyncsvc import Message, Turn
-from benchmarks.measuring import Contender, Measured, contest
-from benchmarks.report import Report
+from benchmarks import language
+from benchmarks.appending import PATIENT
+from benchmarks.language import EACH, STALE, Language
+from benchmarks.measuring import Contender, Measured, Work, agree
+from benchmarks.plainly import Plain
+from benchmarks.report import Place, Report
+from benchmarks.server import connected, database
+from benchmarks.stage import EFFORTS, Effort, Stage, spelled
+from benchmarks.statements import sql
 
-BIG: Final = "big"
-DIALOG: Final = "support"
-A_YEAR: Final = timedelta(days=365)
-PAGE: Final = 20
-EACH: Final = 8
-LETTERS: Final = "etaoinshrdlucmfwypvbgkjqxz"
-STOPS: Final = {True: "。、", False: ",.?!"}
-PLANTED: Final = {"zqmid": 400, "zqrare": 20_000, "璁璇": 400, "蜜焰龘": 20_000}
-"""Words that one message of so many holds."""
-STALE: Final = "zqstale"
-"""A word that only the oldest third of the conversations hold, one message in 25."""
-CLASSES: Final = {
-    "common": ("the most common word", "的一是", "。"),
-    "in one of 400": ("zqmid", "璁璇"),
-    "rare": ("zqrare", "蜜焰龘"),
-    "absent": ("zqabsent", "龘龘", "etaonone"),
-    "only far back": (STALE,),
-}
+PAGE = 20
+ABSENT = ("zqabsent", "龘龘", "etaonone")
+MOST_COUNTED = 10_000  # what a capped total counts to
+TENANT = "appending"
+
+Search: TypeAlias = Callable[[str], Awaitable[Any]]
+"""Finds the newest conversations that hold the keywords."""
 
 
 @dataclass(frozen=True)
 class Scale:
     """How much is written and searched."""
 
-    conversations: int
-    tenants: int
+    sizes: tuple[int, ...]
+    """The conversations of each tenant, of eight messages each."""
+    small: int
+    """How many small tenants there are beside them."""
     theirs: int
-    keywords: int
-    rounds: int
-    seconds: float
+    """The conversations of each of those."""
+    substrings: int
+    appends: int
+    effort: Effort
 
 
 SCALES = {
-    "small": Scale(200, 3, 20, 60, 2, 0.05),
-    "middle": Scale(20_000, 10, 250, 200, 5, 0.2),
-    "full": Scale(250_000, 50, 250, 800, 15, 0.4),
+    "small": Scale((100, 200), 3, 20, 60, 5, EFFORTS["small"]),
+    "middle": Scale((2_000, 20_000), 10, 250, 200, 50, EFFORTS["middle"]),
+    "full": Scale((2_500, 25_000, 250_000), 50, 250, 800, 100, EFFORTS["full"]),
 }
 
 
-class Language:
-    """Invented text whose words are as frequent as real ones are: the n-th one n times rarer."""
-
-    def __init__(self, seed: int) -> None:
-        """Invent words of Latin letters and of Chinese characters, as many as people use."""
-        self.chance = random.Random(seed)  # noqa: S311
-        characters = [chr(0x4E00 + number) for number in self.chance.sample(range(8_000), 3_755)]
-        self._words = {
-            False: ["".join(self._some(LETTERS, 2, 9)) for _ in range(33_000)],
-            True: ["".join(self._some(characters, 1, 3)) for _ in range(30_000)],
-        }
-        self.common = self._words[False][0] + " "
-
-    def _some(self, of: Sequence[str], least: int, most: int) -> list[str]:
-        return [self._one(of) for _ in range(self.chance.randint(least, most))]
-
-    def _one(self, of: Sequence[str]) -> str:
-        return of[int(len(of) ** self.chance.random()) - 1]
-
-    def message(self) -> str:
-        """Write a message: mostly short, one in fifty long."""
-        count = self.chance.choice((3, 5, 8, 12, 20))
-        if self.chance.random() < 1 / 50:
-            count = self.chance.randint(200, 600)
-        is_chinese = self.chance.random() < 1 / 2
-        words = [self._one(self._words[is_chinese]) for _ in range(count)]
-        for number in range(count - 1, 0, -7):
-            words[number] += self.chance.choice(STOPS[is_chinese])
-        text = ("" if is_chinese else " ").join(words)
-        return text if is_chinese else text.capitalize()
-
-
-def conversations(language: Language, name: str, count: int) -> Iterator[dict[str, object]]:
-    """Yield a year's conversations of one tenant, the oldest first."""
-    now, chance = datetime.now(UTC), language.chance
-    for number in range(count):
-        said = [_planted(language.message(), chance) for _ in range(EACH)]
-        if number < count / 3 and chance.random() < EACH / 25:
-            said[0] += f" {STALE}"
-        yield {
-            "id": f"{name}-{number:032}",
-            "dialog_id": DIALOG if chance.random() < 1 / 2 else f"d{chance.randrange(20)}",
-            "user_id": f"u{chance.randrange(5_000)}",
-            "name": language.message()[:40],
-            "created_at": now - A_YEAR * (count - number) / count,
-            "messages": [{"role": "user", "content": text} for text in said],
-        }
-
-
-def _planted(text: str, chance: random.Random) -> str:
-    for word, one_of in PLANTED.items():
-        if chance.random() < 1 / one_of:
-            text += f" {word}"
-    return text
-
-
-@dataclass
-class Plain:
-    """All messages of a tenant in one text, the newest first, as a plain find reads them."""
-
-    text: str = ""
-    begins: list[int] = field(default_factory=list)
-    places: list[tuple[str, int]] = field(default_factory=list)
-
-    @classmethod
-    async def read(cls, dsn: str) -> Plain:
-        """Read them in the database's lower case."""
-        parts, plain, length = list[str](), cls(), 0
-        connection = await asyncpg.connect(dsn)
-        query = """
-            SELECT m.conversation_id, m.seq, lower(m.content) AS content
-              FROM asyncsvc.message AS m
-             WHERE m.tenant_id = $1
-             ORDER BY m.conversation_created_at DESC, m.conversation_id DESC, m.seq
-        """
-        async with connection.transaction():
-            async for row in connection.cursor(query, BIG, prefetch=5_000):
-                plain.begins.append(length)
-                plain.places.append((row["conversation_id"], row["seq"]))
-                parts.append(row["content"])
-                length += len(row["content"]) + 1
-        await connection.close()
-        plain.text = "\0".join(parts)
-        return plain
-
-    def hits(self, low: str) -> Iterator[tuple[str, int]]:
-        """Yield each conversation that holds a text, with its first message that does."""
-        at, last = self.text.find(low), None
-        while at >= 0:
-            number = bisect.bisect_right(self.begins, at) - 1
-            if self.places[number][0] != last:
-                last = self.places[number][0]
-                yield self.places[number]
-            end = self.begins[number + 1] if number + 1 < len(self.begins) else len(self.text)
-            at = self.text.find(low, end)
-
-
 async def run(dsn: str, scale: str, report: Report) -> None:
-    """Write, fold, search and append; add the figures to the report."""
+    """Measure, and add the tables to the report."""
     how = SCALES[scale]
-    language = Language(1)
-    async with asyncsvc.connect(dsn) as svc:
+    async with asyncsvc.connect(dsn, settings=PATIENT) as svc:
         await svc.migrate()
-        await _write(svc, language, how, report)
-        await _fold(svc, dsn, report)
-        await _substrings(svc, await Plain.read(dsn), language.chance, how, report)
-        await _classes(svc, language, how, report)
-    await _appends(dsn, how, report)
+        suite = Suite(Stage(dsn, report, how.effort), svc, Language(1), how)
+        await suite.write()
+        await suite.fold()
+        for size in how.sizes:
+            await suite.words(size)
+        await suite.small()
+        await suite.substrings()
+        await suite.newest()
+    await suite.price()
 
 
-async def _write(svc: asyncsvc.AsyncSvc, language: Language, how: Scale, report: Report) -> None:
-    began = time.perf_counter()
-    for number in range(how.tenants):
-        name = f"small{number}"
-        records = conversations(language, name, how.theirs)
-        await svc.conversations.load(records, tenant_id=name)
-    written = await svc.conversations.load(
-        conversations(language, BIG, how.conversations), tenant_id=BIG
-    )
-    report.note(
-        "written",
-        {"messages of one tenant": written.messages, "s": round(time.perf_counter() - began, 1)},
-    )
+@dataclass(frozen=True)
+class Suite:
+    """The contests."""
 
+    stage: Stage
+    svc: asyncsvc.AsyncSvc
+    language: Language
+    how: Scale
 
-async def _fold(svc: asyncsvc.AsyncSvc, dsn: str, report: Report) -> None:
-    began = time.perf_counter()
-    folded = await svc.maintain()
-    seconds = time.perf_counter() - began
-    connection = await asyncpg.connect(dsn)
-    await connection.execute("VACUUM ANALYZE")
-    sizes = await connection.fetchrow(
-        "SELECT pg_relation_size('asyncsvc.message') / 2^20 AS heap,"
-        "       pg_relation_size('asyncsvc.message_search_idx') / 2^20 AS index"
-    )
-    await connection.close()
-    assert sizes is not None  # noqa: S101
-    report.note(
-        "folded",
-        {
-            "texts": folded.messages + folded.titles,
-            "s": round(seconds, 1),
-            "us each": round(1e6 * seconds / (folded.messages + folded.titles)),
-            "MiB of messages": round(sizes["heap"], 1),
-            "MiB of index": round(sizes["index"], 1),
-        },
-    )
+    @property
+    def largest(self) -> str:
+        """The tenant with the most messages."""
+        return _tenant(self.how.sizes[-1])
 
+    async def write(self) -> None:
+        """Store all tenants, the small ones first."""
+        tenants = {f"small{number}": self.how.theirs for number in range(self.how.small)}
+        tenants |= {_tenant(size): size for size in self.how.sizes}
+        for name, count in tenants.items():
+            with self.stage.report.working(f"{count * EACH:,} messages of {name}"):
+                await self.svc.conversations.load(
+                    self.language.conversations(name, count), tenant_id=name
+                )
 
-async def _substrings(
-    svc: asyncsvc.AsyncSvc, plain: Plain, chance: random.Random, how: Scale, report: Report
-) -> None:
-    """Search for random substrings, and compare each page and each total with a plain find."""
-    taken, differing = Measured("random substrings"), 0
-    for _ in range(how.keywords):
-        low = _part(plain, chance)
+    async def fold(self) -> None:
+        """Have maintenance put all of it into the index."""
         began = time.perf_counter()
-        page = await svc.conversations.search(BIG, low, limit=PAGE)
-        taken.seconds.append(time.perf_counter() - began)
-        expected = list(islice(plain.hits(low), PAGE))
-        total = (await svc.conversations.search(BIG, low, limit=1, total="capped")).total
-        counted = sum(1 for _ in islice(plain.hits(low), 10_000))
-        found = [(hit.id, hit.seq) for hit in page.items]
-        differing += (found, total) != (expected, counted)
-    report.note(
-        f"{how.keywords} random substrings",
-        {"differing from a plain find": differing} | _milliseconds(taken),
-    )
+        with self.stage.report.working("maintain"):
+            folded = await self.svc.maintain()
+        seconds, texts = time.perf_counter() - began, folded.messages + folded.titles
+        async with connected(self.stage.dsn) as connection:
+            await connection.execute("VACUUM ANALYZE")
+            sizes = await connection.fetchrow(sql("search_sizes"))
+        assert sizes is not None  # noqa: S101
+        self.stage.report.note(
+            "put into the index",
+            {
+                "texts": texts,
+                "microseconds each": round(1e6 * seconds / texts),
+                "MiB of messages": round(sizes["messages"] / 2**20, 1),
+                "MiB of the index": round(sizes["index"] / 2**20, 1),
+            },
+        )
+
+    async def words(self, size: int) -> None:
+        """Words that are common, rare and nowhere, at a tenant of this size."""
+        tenant, target = _tenant(size), self.stage.report.target
+        async with connected(self.stage.dsn) as connection:
+            await self._agree(tenant, connection)
+            contenders = [
+                Contender("ILIKE, absent", [_in_turn(_by_ilike(connection, tenant), ABSENT)]),
+                *(
+                    Contender(f"asyncsvc, {kind}", [_in_turn(self._search(tenant), words)])
+                    for kind, words in self._kinds().items()
+                ),
+            ]
+            title = f"search of {size * EACH:,} messages, {spelled(1)}"
+            place = Place("search", size * EACH)
+            measured = await self.stage.contest(title, contenders, place=place)
+        by = {each.name: each for each in measured}
+        if size == self.how.sizes[-1]:
+            where = f"among {size * EACH:,} messages, ms p50"
+            target(f"common words {where}", by["asyncsvc, common"].latency(50), most=6)
+            target(f"absent words {where}", by["asyncsvc, absent"].latency(50), most=20)
+
+    def _kinds(self) -> dict[str, Sequence[str]]:
+        middle, rare, zh_middle, zh_rare = language.PLANTED
+        return {
+            "common": (*self.language.common, "。"),
+            "in one of 400": (middle, zh_middle),
+            "in one of 20,000": (rare, zh_rare),
+            "absent": ABSENT,
+            "only far back": (STALE,),
+        }
+
+    async def _agree(self, tenant: str, connection: asyncpg.Connection) -> None:
+        for word in itertools.chain.from_iterable(self._kinds().values()):
+
+            async def by_library(word: str = word) -> object:
+                return [hit.id for hit in (await self._search(tenant)(word)).items]
+
+            async def by_ilike(word: str = word) -> object:
+                return [row["id"] for row in await _by_ilike(connection, tenant)(word)]
+
+            await agree(f"a search for {word}", {"ILIKE": by_ilike, "asyncsvc": by_library})
+
+    async def small(self) -> None:
+        """The same words at small tenants, beside the large ones."""
+        words = itertools.cycle(itertools.chain.from_iterable(self._kinds().values()))
+        tenants = itertools.cycle(f"small{number}" for number in range(self.how.small))
+
+        async def search() -> None:
+            await self._search(next(tenants))(next(words))
+
+        title = f"search at {self.how.small} tenants of {self.how.theirs * EACH:,} messages"
+        (measured,) = await self.stage.contest(
+            f"{title}, {spelled(1)}", [Contender("asyncsvc, all kinds", [search])]
+        )
+        self.stage.report.target(f"{title}, ms p99", measured.latency(99), most=10)
+
+    async def substrings(self) -> None:
+        """Random substrings: each page, each hit and each total as a plain find has them."""
+        report, count = self.stage.report, self.how.substrings
+        with report.working("reading all messages"):
+            plain = await Plain.read(self.stage.dsn, self.largest)
+        taken, differing = Measured("random substrings"), 0
+        with report.working(f"{count} substrings"):
+            for _ in range(count):
+                keywords = self._part(plain)
+                began = time.perf_counter()
+                page = await self._search(self.largest)(keywords)
+                taken.seconds.append(time.perf_counter() - began)
+                found = [(hit.id, hit.seq) for hit in page.items]
+                differing += found != list(itertools.islice(plain.hits(keywords), PAGE))
+                differing += await self._total(keywords) != _counted(plain, keywords)
+        title = f"{count} random substrings among {len(plain.places):,} messages"
+        report.note(title, {"differing from a plain find": differing} | _milliseconds(taken))
+        report.target(f"{title}: differing from a plain find", differing, most=0)
+        report.target(f"{title}, ms p50", taken.latency(50), most=10)
+        report.target(f"{title}, ms p99", taken.latency(99), most=250)
+
+    def _part(self, plain: Plain) -> str:
+        """Take 1 to 12 characters from within a message."""
+        chance = self.language.chance
+        while True:
+            begin = chance.randrange(len(plain.text))
+            part = plain.text[begin : begin + chance.randint(1, 12)]
+            if part and "\0" not in part:
+                return part
+
+    async def _total(self, keywords: str) -> int | None:
+        page = await self.svc.conversations.search(self.largest, keywords, limit=1, total="capped")
+        return page.total
+
+    async def newest(self) -> None:
+        """What an append wrote, looked for as soon as it is done."""
+        chat = await self.svc.conversations.create(tenant_id=self.largest, dialog_id="d0")
+        found = 0
+        for number in range(self.how.appends):
+            word = f"zqnew{number}x"
+            turn = Turn(messages=[Message(role="user", content=f"{word}?")])
+            await self.svc.conversations.append_message(chat.id, turn, tenant_id=self.largest)
+            page = await self._search(self.largest)(word)
+            found += [hit.id for hit in page.items] == [chat.id]
+        title = f"of {self.how.appends} appends, found by the next search"
+        self.stage.report.target(title, found, least=self.how.appends)
+
+    async def price(self) -> None:
+        """Append where there is a search, and where an append keeps nothing for it."""
+        async with self._without_search() as bare, contextlib.AsyncExitStack() as stack:
+            contenders = []
+            for name, dsn in (("without search", bare), ("asyncsvc", self.stage.dsn)):
+                svc = await stack.enter_async_context(asyncsvc.connect(dsn, max_size=1))
+                contenders.append(Contender(name, [await self._append(svc)]))
+            title = f"append a message of invented text, {spelled(1)}"
+            without, own = await self.stage.contest(title, contenders)
+        self.stage.report.target("append with search, against without", own.cost(without), most=1.1)
+
+    @contextlib.asynccontextmanager
+    async def _without_search(self) -> AsyncIterator[str]:
+        """Lend a database without what searches need."""
+        async with database(self.stage.dsn) as dsn:
+            async with asyncsvc.connect(dsn) as svc:
+                await svc.migrate()
+            async with connected(dsn) as connection:
+                await connection.execute(sql("without_search"))
+            yield dsn
+
+    async def _append(self, svc: asyncsvc.AsyncSvc) -> Work:
+        chat = await svc.conversations.create(tenant_id=TENANT, dialog_id="d0")
+        said = self.language.message
+
+        async def append() -> None:
+            turn = Turn(messages=[Message(role="user", content=said())])
+            await svc.conversations.append_message(chat.id, turn, tenant_id=TENANT)
+
+        return append
+
+    def _search(self, tenant_id: str) -> Search:
+        return lambda keywords: self.svc.conversations.search(tenant_id, keywords, limit=PAGE)
 
 
-def _part(plain: Plain, chance: random.Random) -> str:
-    """Take 1 to 12 characters from within a message."""
-    while True:
-        begin = chance.randrange(len(plain.text))
-        part = plain.text[begin : begin + chance.randint(1, 12)]
-        if part and "\0" not in part:
-            return part
+def _tenant(size: int) -> str:
+    return f"s{size}"
 
 
-async def _classes(svc: asyncsvc.AsyncSvc, language: Language, how: Scale, report: Report) -> None:
-    """Search for words of each kind; and for all of them at the small tenants."""
-    of_small = Measured("small tenants")
-    for kind, words in CLASSES.items():
-        taken = Measured(kind)
-        for word in words:
-            keywords = language.common if word == CLASSES["common"][0] else word
-            for number in range(10 * how.rounds):
-                taken.seconds.append(await _timed(svc, BIG, keywords))
-                small = f"small{number % how.tenants}"
-                of_small.seconds.append(await _timed(svc, small, keywords))
-        report.note(f"words {kind}", _milliseconds(taken))
-    report.note("all of these at small tenants", _milliseconds(of_small))
+def _by_ilike(connection: asyncpg.Connection, tenant_id: str) -> Search:
+    return lambda keywords: connection.fetch(sql("search_by_ilike"), tenant_id, keywords, PAGE)
 
 
-async def _timed(svc: asyncsvc.AsyncSvc, tenant_id: str, keywords: str) -> float:
-    began = time.perf_counter()
-    await svc.conversations.search(tenant_id, keywords, limit=PAGE)
-    return time.perf_counter() - began
+def _in_turn(search: Search, words: Sequence[str]) -> Work:
+    turn = itertools.cycle(words)
+    return lambda: search(next(turn))
+
+
+def _counted(plain: Plain, keywords: str) -> int:
+    return sum(1 for _ in itertools.islice(plain.hits(keywords), MOST_COUNTED))
 
 
 def _milliseconds(taken: Measured) -> dict[str, float]:
     named = {"p50": 50, "p90": 90, "p99": 99, "longest": 100}
     return {f"ms {name}": round(taken.latency(percent), 1) for name, percent in named.items()}
-
-
-async def _appends(dsn: str, how: Scale, report: Report) -> None:
-    """Append where there is a search, and where nothing of it is kept by an append."""
-    text = Language(2).message
-    async with (
-        _copy(dsn) as bare,
-        asyncsvc.connect(bare, max_size=1) as without,
-        asyncsvc.connect(dsn, max_size=1) as with_search,
-    ):
-        await without.migrate()
-        async with asyncpg.create_pool(bare, min_size=0) as pool:
-            await pool.execute(
-                "DROP INDEX asyncsvc.message_search_idx, asyncsvc.message_unindexed_idx"
-            )
-        contenders = []
-        for name, svc in (("without", without), ("with search", with_search)):
-            chat = await svc.conversations.create(tenant_id="appending", dialog_id=DIALOG)
-
-            async def append(svc: asyncsvc.AsyncSvc = svc, id: str = chat.id) -> None:
-                turn = Turn(messages=[Message(role="user", content=text())])
-                await svc.conversations.append_message(id, turn, tenant_id="appending")
-
-            contenders.append(Contender(name, [append]))
-        measured = await contest(contenders, rounds=how.rounds, seconds=how.seconds)
-    report.add("append of one message", measured)
-
-
-@asynccontextmanager
-async def _copy(dsn: str) -> AsyncIterator[str]:
-    """Lend one more empty database."""
-    name = f"{urllib.parse.urlsplit(dsn).path[1:]}_bare"
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(f"CREATE DATABASE {name}")
-    try:
-        yield urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
-    finally:
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await connection.close()

@@ -36,8 +36,11 @@ def test_all_suites_run_to_their_end_in_one_database(server_dsn, tmp_path):
 
 
 def all_searches_find_what_a_plain_find_does(found):
-    (compared,) = [r["counted"] for r in found if "random substrings" in r["title"]]
-    assert compared["differing from a plain find"] == 0
+    targets = {r["title"]: r["target"] for r in found if "target" in r}
+    (differing,) = [each for title, each in targets.items() if "from a plain find" in title]
+    assert differing["value"] == 0
+    (newest,) = [each for title, each in targets.items() if "by the next search" in title]
+    assert newest["met"]
 
 
 def of(suite, found):

@@ -1,0 +1,81 @@
+"""Invented text, in which words are as frequent as in what people write."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+EACH: Final = 8
+"""The messages of a conversation."""
+DIALOGS: Final = 20
+USERS: Final = 5_000
+A_YEAR: Final = timedelta(days=365)
+PLANTED: Final[Mapping[str, int]] = {
+    "zqmid": 400, "zqrare": 20_000, "璁璇": 400, "蜜焰龘": 20_000,
+}  # fmt: skip
+"""Words that one message of so many holds."""
+STALE: Final = "zqstale"
+"""A word that only the oldest third of the conversations hold, one message of theirs in 25."""
+_LETTERS: Final = "etaoinshrdlucmfwypvbgkjqxz"
+_STOPS: Final = {True: "。、", False: ",.?!"}
+
+
+class Language:
+    """Latin words and Chinese ones: the n-th most frequent is n times rarer than the first."""
+
+    def __init__(self, seed: int) -> None:
+        """Invent as many characters and words as people use."""
+        self.chance = random.Random(seed)  # noqa: S311
+        characters = [chr(0x4E00 + number) for number in self.chance.sample(range(8_000), 3_755)]
+        self._words = {
+            False: ["".join(self._some(_LETTERS, 2, 9)) for _ in range(33_000)],
+            True: ["".join(self._some(characters, 1, 3)) for _ in range(30_000)],
+        }
+
+    @property
+    def common(self) -> tuple[str, str]:
+        """The most frequent word of each kind."""
+        return self._words[False][0] + " ", self._words[True][0]
+
+    def _some(self, of: Sequence[str], least: int, most: int) -> list[str]:
+        return [self._one(of) for _ in range(self.chance.randint(least, most))]
+
+    def _one(self, of: Sequence[str]) -> str:
+        return of[int(len(of) ** self.chance.random()) - 1]
+
+    def message(self) -> str:
+        """Write a message: mostly short, one in fifty long."""
+        count = self.chance.choice((3, 5, 8, 12, 20))
+        if self.chance.random() < 1 / 50:
+            count = self.chance.randint(200, 600)
+        is_chinese = self.chance.random() < 1 / 2
+        words = [self._one(self._words[is_chinese]) for _ in range(count)]
+        for number in range(count - 1, 0, -7):
+            words[number] += self.chance.choice(_STOPS[is_chinese])
+        text = ("" if is_chinese else " ").join(words)
+        return text if is_chinese else text.capitalize()
+
+    def conversations(self, name: str, count: int) -> Iterator[dict[str, object]]:
+        """Yield a year's conversations of one tenant, the oldest first."""
+        now = datetime.now(UTC)
+        for number in range(count):
+            said = [self._planted() for _ in range(EACH)]
+            if number < count / 3 and self.chance.random() < EACH / 25:
+                said[0] += f" {STALE}"
+            yield {
+                "id": f"{name}-{number:032}",
+                "dialog_id": f"d{self.chance.randrange(DIALOGS)}",
+                "user_id": f"u{self.chance.randrange(USERS)}",
+                "name": self.message()[:40],
+                "created_at": now - A_YEAR * (count - number) / count,
+                "messages": [{"role": "user", "content": text} for text in said],
+            }
+
+    def _planted(self) -> str:
+        text = self.message()
+        for word, one_of in PLANTED.items():
+            if self.chance.random() < 1 / one_of:
+                text += f" {word}"
+        return text

@@ -1,0 +1,43 @@
+"""What a plain find over all messages says, in Python: what every search is held against."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmarks.server import connected
+from benchmarks.statements import sql
+
+
+@dataclass
+class Plain:
+    """All messages of a tenant in one text, in the order of a search."""
+
+    text: str = ""
+    begins: list[int] = field(default_factory=list)
+    places: list[tuple[str, int]] = field(default_factory=list)
+
+    @classmethod
+    async def read(cls, dsn: str, tenant_id: str) -> Plain:
+        """Read them in the database's lower case."""
+        parts, plain, length = list[str](), cls(), 0
+        async with connected(dsn) as connection, connection.transaction():
+            async for row in connection.cursor(sql("all_messages"), tenant_id, prefetch=5_000):
+                plain.begins.append(length)
+                plain.places.append((row["conversation_id"], row["seq"]))
+                parts.append(row["content"])
+                length += len(row["content"]) + 1
+        plain.text = "\0".join(parts)
+        return plain
+
+    def hits(self, keywords: str) -> Iterator[tuple[str, int]]:
+        """Yield each conversation that holds a text, with its first message that does."""
+        at, last = self.text.find(keywords), None
+        while at >= 0:
+            number = bisect.bisect_right(self.begins, at) - 1
+            if self.places[number][0] != last:
+                last = self.places[number][0]
+                yield self.places[number]
+            end = self.begins[number + 1] if number + 1 < len(self.begins) else len(self.text)
+            at = self.text.find(keywords, end)

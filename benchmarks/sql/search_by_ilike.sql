@@ -1,0 +1,13 @@
+-- The newest conversations with a message that holds a text, as one would ask without an index of
+-- texts.
+SELECT c.id
+  FROM asyncsvc.conversation AS c
+ WHERE c.tenant_id = $1
+   AND EXISTS (
+       SELECT
+         FROM asyncsvc.message AS m
+        WHERE m.tenant_id = c.tenant_id
+          AND m.conversation_id = c.id
+          AND m.content ILIKE '%' || $2 || '%')
+ ORDER BY c.created_at DESC, c.id DESC
+ LIMIT $3
