@@ -10,15 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from asyncsvc.errors import InvalidInput
 from asyncsvc.fields import UNSET, Id, Instant
 from asyncsvc.settings import Settings
+
+Place: TypeAlias = tuple[datetime, str]
+"""Where an item is in an order by time: its time and its id."""
+
+Item = TypeVar("Item")
 
 _NO_CURSOR: Final = "is not a cursor: pass `next` of a page unchanged"
 
@@ -40,11 +45,13 @@ def fingerprint(filters: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def following(places: Sequence[tuple[datetime, str]], size: int, filters: str) -> str | None:
-    """Return the cursor behind a page of this size, or None where no other place is behind it."""
-    if len(places) <= size:
+def following(
+    items: Sequence[Item], size: int, place: Callable[[Item], Place], filters: str
+) -> str | None:
+    """Return the cursor behind a page of this size, or None where no other item is behind it."""
+    if len(items) <= size:
         return None
-    at, id = places[size - 1]
+    at, id = place(items[size - 1])
     position = Position(at=at, id=id, filters=filters)
     return urlsafe_b64encode(position.model_dump_json().encode()).decode().rstrip("=")
 

@@ -716,7 +716,7 @@ async def test_the_audit_is_read_page_by_page(svc):
         await svc.tokens.audit("acme", after=first.next, token_id=issued[0].token.id)
     filters = paging.fingerprint({"tenant_id": "acme", "audit_of": ANY})
     for forged in ("x", "-1", "9" * 30, "1.5", "９x"):
-        cursor = paging.following([(NOW, forged)] * 2, 1, filters)
+        cursor = paging.following([(NOW, forged)] * 2, 1, lambda place: place, filters)
         with pytest.raises(InvalidInput, match="after: is not a cursor"):
             await svc.tokens.audit("acme", after=cursor)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import APIToken
-from asyncsvc.repositories.base import Repository, made, to_json
+from asyncsvc.repositories.base import Repository, made, made_all, to_json
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Row
@@ -143,7 +143,7 @@ class APITokenRepository(Repository):
             after_id=after_id,
             limit=limit,
         )
-        return [made(APIToken, row) for row in rows]
+        return made_all(APIToken, rows)
 
     async def get_by_id(self, *, tenant_id: str, id: str) -> APIToken | None:
         """Return one token."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from asyncsvc import sqlfiles
 
@@ -75,3 +77,18 @@ def made(model: type[M], row: Row) -> M:
     A dict of the row's items, checked as it is: keyword arguments cost a quarter as much again.
     """
     return model.model_validate(dict(row.items()))
+
+
+def made_all(model: type[M], rows: Iterable[Row]) -> list[M]:
+    """Make a model of each row, in one call of the validator: a call each takes a quarter more."""
+    return checked(model, [dict(row.items()) for row in rows])
+
+
+def checked(model: type[M], values: list[dict[str, Any]]) -> list[M]:
+    """Make a model of the values of each row."""
+    return _list_of(model).validate_python(values)
+
+
+@cache
+def _list_of(model: type[M]) -> TypeAdapter[list[M]]:
+    return TypeAdapter(list[model])  # type: ignore[valid-type]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import MessageRecord, StoredMessage
-from asyncsvc.repositories.base import Repository, copied, made, to_json
+from asyncsvc.repositories.base import Repository, copied, made, made_all, to_json
 
 _NULL = "\\N"
 _COLUMNS = (
@@ -52,7 +52,7 @@ class MessageRepository(Repository):
         )
         if not rows:
             return None
-        return [made(StoredMessage, row) for row in rows if row["seq"] is not None]
+        return made_all(StoredMessage, (row for row in rows if row["seq"] is not None))
 
     async def copy(
         self,
@@ -117,7 +117,7 @@ class MessageRepository(Repository):
         rows = await self._rows("pop", tenant_id=tenant_id, id=id)
         if not rows:
             return None
-        return [made(StoredMessage, row) for row in rows if row["seq"] is not None]
+        return made_all(StoredMessage, (row for row in rows if row["seq"] is not None))
 
 
 def _line(prefix: str, suffix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:

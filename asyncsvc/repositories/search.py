@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsvc.fields import UNSET
 from asyncsvc.models import Hit
-from asyncsvc.repositories.base import Repository, made
+from asyncsvc.repositories.base import Repository, made_all
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Row
@@ -100,7 +100,7 @@ class SearchRepository(Repository):
     ) -> list[Hit]:
         """Return what these hits look like, in their order."""
         rows = await self._rows("show", tenant_id=tenant_id, keywords=keywords, ids=ids, seqs=seqs)
-        return [made(Hit, row) for row in rows]
+        return made_all(Hit, rows)
 
     async def next_tenant(self, *, after: str | None) -> str | None:
         """Return the next tenant that has something to fold."""

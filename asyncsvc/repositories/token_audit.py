@@ -6,7 +6,7 @@ from datetime import datetime
 
 from asyncsvc.fields import UnsetType
 from asyncsvc.models import TokenEvent
-from asyncsvc.repositories.base import Repository, made
+from asyncsvc.repositories.base import Repository, made_all
 
 
 class TokenAuditRepository(Repository):
@@ -32,4 +32,4 @@ class TokenAuditRepository(Repository):
             after_id=after_id,
             limit=limit,
         )
-        return [made(TokenEvent, row) for row in rows]
+        return made_all(TokenEvent, rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asyncsvc.fields import UNSET, UnsetType
 from asyncsvc.models import UsageBucket
-from asyncsvc.repositories.base import Repository
+from asyncsvc.repositories.base import Repository, checked
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Row
@@ -99,7 +99,7 @@ class UsageRepository(Repository):
             dialog_id=dialog_id,
             source=source,
         )
-        return [_bucket(row, label) for row in rows]
+        return _buckets(rows, label)
 
     async def stats_by_activity(
         self,
@@ -130,9 +130,12 @@ class UsageRepository(Repository):
             source=source,
             token_id=token_id,
         )
-        return [_bucket(row, label) for row in rows]
+        return _buckets(rows, label)
 
 
-def _bucket(row: Row, label: Label) -> UsageBucket:
-    """Make a bucket with its label: a year has hundreds, and a copy would cost as much again."""
-    return UsageBucket.model_validate(dict(row.items()) | {"dt": label(row["dt"])})
+def _buckets(rows: Iterable[Row], label: Label) -> list[UsageBucket]:
+    """Make buckets with their labels: a year has hundreds, and copies would cost as much again."""
+    values = [dict(row.items()) for row in rows]
+    for each in values:
+        each["dt"] = label(each["dt"])
+    return checked(UsageBucket, values)

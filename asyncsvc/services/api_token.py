@@ -219,8 +219,10 @@ class APITokenService(CommonService):
             after_id=UNSET if position is None else position.id,
             limit=limit + 1,
         )
-        places = [(token.created_at, token.id) for token in tokens]
-        return Page(None, tokens[:limit], next=paging.following(places, limit, belongs_to))
+        following = paging.following(
+            tokens, limit, lambda token: (token.created_at, token.id), belongs_to
+        )
+        return Page(None, tokens[:limit], next=following)
 
     @validated
     async def get_by_id(self, id: Id, *, tenant_id: Id) -> APIToken:
@@ -395,8 +397,10 @@ class APITokenService(CommonService):
             after_id=UNSET if position is None else paging.number(position),
             limit=limit + 1,
         )
-        places = [(event.at, str(event.id)) for event in events]
-        return Page(None, events[:limit], next=paging.following(places, limit, belongs_to))
+        following = paging.following(
+            events, limit, lambda event: (event.at, str(event.id)), belongs_to
+        )
+        return Page(None, events[:limit], next=following)
 
     async def _look_up(
         self, secret: SecretStr | str, *, kind: str | UnsetType, touch: bool

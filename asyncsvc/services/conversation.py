@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncsvc import paging
 from asyncsvc.dates import bucket_start, first_instant, instants, zone
@@ -74,6 +74,7 @@ from asyncsvc.models import (
     UsageBucket,
     microseconds,
 )
+from asyncsvc.paging import Item, Place
 from asyncsvc.repositories import (
     ConversationRepository,
     MessageRepository,
@@ -81,9 +82,10 @@ from asyncsvc.repositories import (
     UsageRepository,
 )
 from asyncsvc.repositories.conversation import Purged
+from asyncsvc.repositories.search import Found
 from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
 from asyncsvc.services.loading import Load
-from asyncsvc.services.searching import Place, Search, behind
+from asyncsvc.services.searching import Search, behind
 from asyncsvc.services.usage import declare_zone, known_zone, recount
 from asyncsvc.validation import validated
 
@@ -91,7 +93,6 @@ if TYPE_CHECKING:
     from asyncsvc.executor import Executor
     from asyncsvc.settings import Settings
 
-Item = TypeVar("Item")
 
 MOST_COUNTED: Final = 10_000
 _COUNT_LIMITS: Final[Mapping[str, int | None]] = {
@@ -265,7 +266,7 @@ class API4ConversationService(CommonService):
                 items = await self._conversations.get_by_ids(
                     tenant_id=tenant_id, ids=ids, **included
                 )
-            places = [(each.at, each.id) for each in found]
+            following = paging.following(found, items_per_page, _place_of, belongs_to)
         else:
             flags = [order, *(["recent"] if column == "update_time" else [])]
             if total != "none" and all(value is UNSET for value in filters.values()):
@@ -273,10 +274,10 @@ class API4ConversationService(CommonService):
             counted, items = await self._conversations.get_list(
                 flags=flags, **asked, **behind(place), **included
             )
-            places = [_place(item, column) for item in items]
-        following = None
-        if column in _CURSOR_COLUMNS:
-            following = paging.following(places, items_per_page, belongs_to)
+            place_of = partial(_place, column=column)
+            following = paging.following(items, items_per_page, place_of, belongs_to)
+        if column not in _CURSOR_COLUMNS:
+            following = None
         return _page(items[:items_per_page], counted, total, following)
 
     def _after(self, cursor: str | None, column: str, belongs_to: str) -> Place | None:
@@ -328,8 +329,8 @@ class API4ConversationService(CommonService):
         counted = 0
         if total != "none":
             counted = await self._search.count(count_limit=_COUNT_LIMITS[total], **filters)
-        places = [(each.at, each.id) for each in found]
-        return _page(hits, counted, total, paging.following(places, limit, belongs_to))
+        following = paging.following(found, limit, _place_of, belongs_to)
+        return _page(hits, counted, total, following)
 
     @validated
     async def get_by_id(
@@ -890,6 +891,11 @@ def _time_filters(column: str, since: datetime | None, until: datetime | None) -
     """Return the bounds on the time that a list is ordered by, or else on the creation."""
     time = "updated" if column == "update_time" else "created"
     return {f"{time}_from": given(since), f"{time}_before": given(until)}
+
+
+def _place_of(found: Found) -> Place:
+    """Return where what a search found stands in the order of its page."""
+    return found.at, found.id
 
 
 def _place(item: Conversation, column: str) -> Place:

@@ -20,19 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncsvc.fields import UNSET
 from asyncsvc.models import Hit
+from asyncsvc.paging import Place
 from asyncsvc.repositories import SearchRepository
 from asyncsvc.repositories.search import Found
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor
-
-Place = tuple[datetime, str]
-"""Behind which conversation a page or a walk begins: its time and its id."""
 
 NEWEST_FIRST: Final = "by_create_time_desc"
 _FIRST_WALK: Final = 100
