@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -116,15 +117,32 @@ async def explain(seeded):
 
 
 async def executed(connection, name, *flags, **parameters):
-    """Run a statement and undo it; return the nodes of its plan that were executed."""
+    """Run a statement and undo it; return the nodes of its plan that were executed.
+
+    It is prepared in SQL: EXPLAIN of a statement always plans it for its values, whatever
+    plan_cache_mode says, and EXPLAIN EXECUTE does not.
+    """
     query = sqlfiles.load(name).bind(flags, parameters)
+    given = ", ".join(await literals(connection, query))
     transaction = connection.transaction()
     await transaction.start()
+    await connection.execute(f"PREPARE explained AS {query.text}")
     plan = await connection.fetchval(
-        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.text}", *query.arguments
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained" + (given and f"({given})")
     )
+    await connection.execute("DEALLOCATE explained")
     await transaction.rollback()
     return [node for node in nodes(json.loads(plan)[0]["Plan"]) if node["Actual Loops"]]
+
+
+async def literals(connection, query):
+    """The arguments as SQL spells them, each of the type that the statement has there."""
+    prepared = await connection.prepare(query.text, name="")
+    kinds = [kind.name for kind in prepared.get_parameters()]
+    return [
+        await connection.fetchval(f"SELECT format('%L::{kind}', $1::{kind})", argument)
+        for kind, argument in zip(kinds, query.arguments, strict=True)
+    ]
 
 
 def nodes(plan):
@@ -180,6 +198,36 @@ async def test_a_page_by_time_reads_the_page(explain, order, index, direction, a
     assert scans(plan) == {(table, index), ("conversation", "conversation_pkey")}
     # The walk, for recency with each conversation that it finds, and the page's full rows.
     assert rows_read(plan) <= (3 if table == "recency" else 2) * 31
+
+
+FILTERS = {
+    "id": ("id", "big7"),
+    "user_id": ("user_id", "u2"),
+    "exp_user_id": ("exp_user_id", "nobody"),
+    "from": ("{}_from", NOW - timedelta(minutes=9000)),
+    "before": ("{}_before", NOW - timedelta(minutes=6000)),
+}
+COMBINED = [
+    names for count in range(len(FILTERS) + 1) for names in itertools.combinations(FILTERS, count)
+]
+
+
+@pytest.mark.parametrize("after", [{}, MIDDLE])
+@pytest.mark.parametrize(("order", "flags"), [("created", ()), ("updated", ("recent",))])
+async def test_no_filter_needs_a_plan_for_its_value(seeded, order, flags, after):
+    flags = [f"by_{order.removesuffix('d')}_time_desc", *flags]
+    connection = await asyncpg.connect(seeded)
+    for names in COMBINED:
+        filters = {FILTERS[name][0].format(order): FILTERS[name][1] for name in names}
+        read = {}
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await connection.execute(f"SET plan_cache_mode = {mode}")
+            plan = await executed(
+                connection, "conversation/get_list", *flags, **PAGE, **after, **filters
+            )
+            read[mode] = rows_read(plan)
+        assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, (names, read)
+    await connection.close()
 
 
 async def test_a_range_of_dates_starts_where_it_begins(explain):
