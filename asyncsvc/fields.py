@@ -19,6 +19,7 @@ from typing import Annotated, Final, Literal, TypeVar, Union, get_args
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     JsonValue,
@@ -39,7 +40,7 @@ EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 """A year short of what Python can hold, so that any zone's local time and any bucket fits too."""
 
-_JSON: Final = TypeAdapter[JsonValue](JsonValue)
+_JSON: Final = TypeAdapter[JsonValue](JsonValue, config=ConfigDict(defer_build=True))
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKET: Final = re.compile(r"[][{}]")
 _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")

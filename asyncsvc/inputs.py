@@ -53,6 +53,7 @@ class Input(BaseModel):
         extra="forbid",
         revalidate_instances="always",
         hide_input_in_errors=True,
+        defer_build=True,  # at first use: importing stays quick
     )
 
     @model_validator(mode="wrap")

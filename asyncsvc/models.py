@@ -200,7 +200,9 @@ class MessageRecord(BaseModel):
     """
 
     # No `Input`: a load has thousands, and what it checks it checks within their conversation.
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, defer_build=True
+    )
 
     role: Role
     content: Content
@@ -309,7 +311,7 @@ class Row(BaseModel):
     right for them; what people wrote does not, and is not to stay when the caller lets it go.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", cache_strings="keys")
+    model_config = ConfigDict(frozen=True, extra="ignore", cache_strings="keys", defer_build=True)
 
 
 class StoredMessage(Row):

@@ -31,7 +31,7 @@ _NO_CURSOR: Final = "is not a cursor: pass `next` of a page unchanged"
 class Position(BaseModel):
     """The place in an ordered list behind which the next page begins."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     at: Instant
     id: Id

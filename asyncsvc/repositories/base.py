@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from asyncsvc import sqlfiles
 
@@ -91,4 +91,6 @@ def checked(model: type[M], values: list[dict[str, Any]]) -> list[M]:
 
 @cache
 def _list_of(model: type[M]) -> TypeAdapter[list[M]]:
-    return TypeAdapter(list[model])  # type: ignore[valid-type]
+    # What the validator caches is told to its outermost part, and not by the model inside.
+    config = ConfigDict(cache_strings=model.model_config.get("cache_strings", True))
+    return TypeAdapter(list[model], config=config)  # type: ignore[valid-type]
