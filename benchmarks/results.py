@@ -109,7 +109,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _text(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     text = (_TEXTS / f"{name}.md").read_text(encoding="utf-8").strip()
-    return _QUOTED.sub(lambda found: _times(results, *found.groups()), text)
+    return _QUOTED.sub(lambda found: _times(results, *map(_unwrapped, found.groups())), text)
+
+
+def _unwrapped(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _times(results: Sequence[Mapping[str, Any]], title: str, first: str, second: str) -> str:
