@@ -79,8 +79,8 @@ async def _run(options: argparse.Namespace) -> None:
                 console.rule(name)
                 report.suite = name
                 await suite.run(dsn, options.scale, report)
-    if options.json is not None:
-        report.write(options.json)
+                if options.json is not None:  # a run takes long, and may be broken off
+                    report.write(options.json)
     if options.plot is not None:
         charts.write(report.results, options.plot)
 

@@ -112,9 +112,18 @@ def shown(tz: str, first: datetime, beyond: datetime) -> list[Span]:
     """The spans in which the clock shows `first` or later and less than `beyond`."""
     spans = (
         Span(max(each.when(first), each.since), min(each.when(beyond), each.until))
-        for each in stretches(tz)
+        for each in stretches_around(tz, first, beyond)
     )
     return [span for span in spans if span.since < span.until]
+
+
+def stretches_around(tz: str, first: datetime, beyond: datetime) -> tuple[Stretch, ...]:
+    """Those in which a clock may show such a time, for no clock is a day away from UTC."""
+    begin, end = (
+        bisect(stretches(tz), clock.replace(tzinfo=UTC) + away, key=lambda each: each.since)
+        for clock, away in ((first, -DAY), (beyond, DAY))
+    )
+    return stretches(tz)[max(begin - 1, 0) : end]
 
 
 def before_the_gap(tz: str, clock: datetime) -> Stretch:
