@@ -263,8 +263,13 @@ async def die_before_the_commit(world: World) -> None:
 
 
 async def kill(world: World) -> None:
+    """Kill who maintains, but let something be folded in between, however slow the machine is."""
+    folds = -1
     while world.left > 0:
         await asyncio.sleep(world.chance.random())
+        if world.folds == folds:
+            continue
+        folds = world.folds
         async with world.svc._executor._pool.acquire() as killer:
             world.kills += await killer.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity"
