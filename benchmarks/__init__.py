@@ -1,8 +1,8 @@
 """The figures that the project claims, measured by one command: `python -m benchmarks`.
 
 - A module a suite: `start`, `pool`, `verify`, `append`, `models`, `listing` (with `plans`),
-  `stats`, `importing` and `memory` (their works are in `child`), `rls`. Each says how much it does
-  at which scale.
+  `stats`, `importing` and `memory` (their works are in `child`), `search` (its text is of
+  `language`, its right answers of `plainly`), `rls`. Each says how much it does at which scale.
 - `contenders/`: what the library is compared with, a module each. `appending` has all their ways
   to append, `data` and `sql/generator.sql` the conversations that all of them store.
 - `measuring` lets contenders take turns, `stage` tells what the server did meanwhile.
