@@ -41,6 +41,7 @@ LATEST = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 """A year short of what Python can hold, so that any zone's local time and any bucket fits too."""
 
 _JSON: Final = TypeAdapter[JsonValue](JsonValue, config=ConfigDict(defer_build=True))
+_WRITER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKET: Final = re.compile(r"[][{}]")
 _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -136,11 +137,16 @@ def _long_text(*, normal: bool) -> AfterValidator:
     return checked(check)
 
 
+def json_text(value: object) -> str:
+    """Write JSON as it is measured and sent. Raises ValueError for NaN and infinity."""
+    return "null" if value is None else "{}" if value == {} else _WRITER.encode(value)
+
+
 def json_size(value: object, settings: Settings) -> int:
     """Check that PostgreSQL stores this JSON and Python reads it back; return its size in bytes."""
     try:
         _JSON.validate_python(value, strict=True)
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json_text(value)
         size = len(text.encode())
     except ValidationError as error:
         if any(part["type"] == "recursion_loop" for part in error.errors(include_input=False)):
@@ -198,10 +204,24 @@ def bulk(values: Sized, settings: Settings) -> Sized:
     return values
 
 
-def within_batch(sizes: Iterable[int], settings: Settings) -> None:
-    """Check how many bytes one call carries."""
-    if sum(sizes) > settings.batch_bytes:
+def within_batch(values: Collection[object], settings: Settings) -> None:
+    """Check how many bytes the text and the JSON of one call are, each of which was checked."""
+    # What each can be at most is known without writing it out, and nearly always enough.
+    most = sum(_most_bytes(value, settings) for value in values)
+    if most > settings.batch_bytes and sum(map(_bytes, values)) > settings.batch_bytes:
         raise refused(f"must be at most {settings.batch_bytes} bytes in all")
+
+
+def _most_bytes(value: object, settings: Settings) -> int:
+    if isinstance(value, str):
+        return 4 * len(value)
+    return settings.json_bytes if value and isinstance(value, dict | list) else 0
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    return len(json_text(value).encode()) if isinstance(value, dict | list) else 0
 
 
 def _page_size(count: int, settings: Settings) -> int:

@@ -56,7 +56,6 @@ from asyncsvc.fields import (
     an_iterable,
     bulk,
     checked,
-    json_size,
     refused,
     within_batch,
 )
@@ -97,15 +96,8 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def _size(item: Input, settings: Settings) -> int:
-    """Return how many bytes the text and the JSON of an input are."""
-    size = 0
-    for _, value in item:
-        if isinstance(value, str):
-            size += len(value.encode())
-        elif isinstance(value, dict | list):
-            size += json_size(value, settings)
-    return size
+def _values(items: Iterable[Input]) -> list[object]:
+    return [value for item in items for value in vars(item).values()]
 
 
 class Turn(Input):
@@ -127,8 +119,7 @@ class Turn(Input):
     @model_validator(mode="after")
     def _is_within_batch(self, info: ValidationInfo) -> Self:
         if info.context is not None:
-            parts: list[Input] = [self.model_copy(update={"messages": ()}), *self.messages]
-            within_batch((_size(part, info.context) for part in parts), info.context)
+            within_batch([self.errors, self.dsl, *_values(self.messages)], info.context)
         return self
 
 
@@ -165,8 +156,7 @@ Bulk = TypeVar("Bulk", Sequence[NewConversation], Mapping[str, ConversationPatch
 
 
 def _bulk_size(values: Bulk, settings: Settings) -> Bulk:
-    items = values.values() if isinstance(values, Mapping) else values
-    within_batch((_size(item, settings) for item in items), settings)
+    within_batch(_values(values.values() if isinstance(values, Mapping) else values), settings)
     return values
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from asyncsvc import sqlfiles
+from asyncsvc.fields import json_text
 
 if TYPE_CHECKING:
     from asyncsvc.executor import Executor, Row
@@ -50,7 +50,7 @@ def to_json(value: object) -> str | None:
     """
     if value is None:
         return None
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json_text(value)
     return _EXPONENT.sub(_written_out, text) if "e+" in text else text
 
 
