@@ -14,12 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 import asyncsvc
 from benchmarks.measuring import Measured, Turn
 from benchmarks.report import Report
-from benchmarks.server import connected
+from benchmarks.server import alone, connected
+from benchmarks.statements import sql
 
 TENANT = "start"
 IMPORTED = {
@@ -103,16 +102,15 @@ async def _verify(dsn: str, secret: str) -> None:
 
 async def _backend(dsn: str, how: Scale, report: Report) -> None:
     """What the server's process of one connection holds for itself, after many statements."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        before = _allocated(connection.get_server_pid())
-        async with asyncsvc.connect(dsn) as svc:
-            get_list: Any = svc.on(connection).conversations.get_list
+    async with connected(dsn) as onlooker:
+        await alone(onlooker)
+        async with asyncsvc.connect(dsn, max_size=1) as svc:
+            pid = await onlooker.fetchval(sql("other_pid"))
+            before = _allocated(pid)
+            get_list: Any = svc.conversations.get_list
             for filters in itertools.islice(itertools.cycle(_variants()), how.variants):
                 await get_list("d", TENANT, total="none", **filters)
-        after = _allocated(connection.get_server_pid())
-    finally:
-        await connection.close()
+            after = _allocated(pid)
     if before is None or after is None:
         report.say("left out: the memory of a server process, which cannot be seen from here")
         return

@@ -39,26 +39,25 @@ WITH filtered AS NOT MATERIALIZED (
        AND c.updated_at < :updated_before                               --? updated_before, !recent
        AND r.updated_at < :updated_before                               --? updated_before, recent
        AND (strpos(lower(c.id COLLATE "default"), (SELECT lower(:id_keywords::text))) > 0 OR strpos(lower(c.name), (SELECT lower(:keywords::text))) > 0 OR EXISTS (SELECT FROM asyncsvc.message AS m WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id AND strpos(lower(m.content), (SELECT lower(:keywords::text))) > 0)) --? keywords, id_keywords
-), known AS (
-    SELECT least(coalesce(sum(k.pv), 0)::bigint, :count_limit::bigint) AS total
-      FROM (
-        SELECT b.pv
-          FROM asyncsvc.usage_bucket AS b
-         WHERE b.tenant_id = :tenant_id
-           AND b.zone = 'UTC'
-           AND b.book = 'created'
-           AND b.grain = 'month'
-           AND b.dialog_key = '=' || :dialog_id
-           AND b.source_key = '*'
-         UNION ALL
-        SELECT u.pv
-          FROM asyncsvc.usage_ledger AS u
-         WHERE u.tenant_id = :tenant_id
-           AND u.dialog_id = :dialog_id
-      ) AS k
 ), counted AS (
-    SELECT count(*) AS total FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f --? !unfiltered
-    SELECT k.total FROM known AS k                                      --? unfiltered
+    SELECT least(n.total, :count_limit::bigint) AS total
+      FROM (SELECT count(*) AS total FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f) AS n --? !unfiltered
+      FROM (SELECT coalesce(sum(k.pv), 0)::bigint AS total              --? unfiltered
+              FROM (                                                    --? unfiltered
+                SELECT b.pv                                             --? unfiltered
+                  FROM asyncsvc.usage_bucket AS b                       --? unfiltered
+                 WHERE b.tenant_id = :tenant_id                         --? unfiltered
+                   AND b.zone = 'UTC'                                   --? unfiltered
+                   AND b.book = 'created'                               --? unfiltered
+                   AND b.grain = 'month'                                --? unfiltered
+                   AND b.dialog_key = '=' || :dialog_id                 --? unfiltered
+                   AND b.source_key = '*'                               --? unfiltered
+                 UNION ALL                                              --? unfiltered
+                SELECT u.pv                                             --? unfiltered
+                  FROM asyncsvc.usage_ledger AS u                       --? unfiltered
+                 WHERE u.tenant_id = :tenant_id                         --? unfiltered
+                   AND u.dialog_id = :dialog_id                         --? unfiltered
+              ) AS k) AS n                                              --? unfiltered
 ), page AS (
     SELECT p.id, row_number() OVER () AS position
       FROM (
