@@ -1,0 +1,25 @@
+"""RAGFlow's `api_service.py` on this library: its names and shapes, awaited, for one tenant.
+
+```python
+from asyncsvc import ragflow
+
+sessions = ragflow.API4ConversationService(svc, tenant_id=tenant_id, tz="Asia/Shanghai")
+total, rows = await sessions.get_list(agent_id, tenant_id, 1, 30, "update_time", True)
+```
+
+Each method is a few calls of the real services, which new code had better use itself. What behaves
+differently than in RAGFlow, and why, is in `docs/ragflow.md`.
+"""
+
+from asyncsvc.ragflow.conditions import API4Conversation, APIToken
+from asyncsvc.ragflow.conversations import API4ConversationService
+from asyncsvc.ragflow.shapes import Record
+from asyncsvc.ragflow.tokens import APITokenService
+
+__all__ = [
+    "API4Conversation",
+    "API4ConversationService",
+    "APIToken",
+    "APITokenService",
+    "Record",
+]

@@ -1,0 +1,68 @@
+"""The conditions that RAGFlow's callers write on its columns: `APIToken.token == token`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from asyncsvc.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A column has one of these values."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+class Column:
+    """A column, for conditions and for the order of a query."""
+
+    def __init__(self, name: str) -> None:
+        """Name it."""
+        self.name = name
+
+    def __eq__(self, value: object) -> Condition:  # type: ignore[override]
+        """Ask for one value."""
+        return Condition(self.name, (str(value),))
+
+    def in_(self, values: Iterable[str]) -> Condition:
+        """Ask for one of several."""
+        return Condition(self.name, tuple(values))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class API4Conversation:
+    """The columns of a conversation that `filter_update` and `filter_delete` take."""
+
+    id = Column("id")
+    dialog_id = Column("dialog_id")
+    user_id = Column("user_id")
+    exp_user_id = Column("exp_user_id")
+    create_time = Column("create_time")
+    update_time = Column("update_time")
+
+
+class APIToken:
+    """The columns of a token that `filter_update` and `filter_delete` take."""
+
+    tenant_id = Column("tenant_id")
+    token = Column("token")
+    dialog_id = Column("dialog_id")
+
+
+Filters: TypeAlias = Sequence[Condition]
+
+
+def by_column(filters: Filters, known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values that are asked for of each column. Raises InvalidInput for another one."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for each in filters:
+        if not isinstance(each, Condition) or each.column not in known:
+            raise InvalidInput("filters", f"must be on {', '.join(sorted(known))}")
+        before = wanted.get(each.column, each.values)
+        wanted[each.column] = tuple(value for value in each.values if value in before)
+    return wanted

@@ -1,0 +1,505 @@
+"""RAGFlow's `API4ConversationService`, on the real one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final
+
+from asyncsvc.client import Services
+from asyncsvc.dates import zone
+from asyncsvc.errors import Conflict, InvalidInput, StaleSequence
+from asyncsvc.models import Conversation, StoredMessage
+from asyncsvc.ragflow import shapes
+from asyncsvc.ragflow.conditions import Column, Filters, by_column
+from asyncsvc.ragflow.shapes import Record
+from asyncsvc.services.common import new_id
+
+_SETTABLE: Final = frozenset(
+    {"name", "source", "version_title", "dsl", "errors", "user_id", "exp_user_id", "dialog_id"}
+)
+_COUNTED: Final = frozenset({"tokens", "duration", "round", "thumb_up"})
+_REPLACED: Final = frozenset({"dsl", "errors"})
+"""What an append sets beside the messages."""
+_TIMES: Final = frozenset({"create_time", "create_date", "update_time", "update_date"})
+_LISTS: Final = frozenset({"message", "reference"})
+_COLUMNS: Final = frozenset({"id"}) | _SETTABLE | _COUNTED | _TIMES | _LISTS
+_FILTERS: Final = ("user_id", "exp_user_id")
+_PAGE: Final = 100
+_BATCH: Final = 1_000
+_TAIL: Final = 20
+"""How many stored messages an append looks at before it looks at all of them."""
+_ATTEMPTS: Final = 5
+
+
+class API4ConversationService:
+    """Conversations of one tenant, by RAGFlow's method names, with its arguments and results.
+
+    Rows are dicts and `Record`s of RAGFlow's columns; local times are of the zone `tz`. Arguments
+    that RAGFlow takes for "any" when they are empty are so here. What is wrong raises the errors of
+    the real service, and so does a database that does not answer. A `tenant_id` that is passed must
+    be the one that the service is bound to.
+    """
+
+    def __init__(self, svc: Services, *, tenant_id: str, tz: str = "UTC") -> None:
+        """Bind to a tenant and a zone. Raises InvalidInput for a zone that is not known."""
+        self._svc = svc
+        self._tenant_id = tenant_id
+        self._tz = tz
+        self._local = zone(tz)
+
+    # ------------------------------------------------------------------ read
+
+    async def get_list(
+        self,
+        dialog_id: str,
+        tenant_id: str,
+        page_number: int,
+        items_per_page: int,
+        orderby: str,
+        desc: bool,  # noqa: FBT001 - positions are RAGFlow's
+        id: str | None = None,
+        user_id: str | None = None,
+        include_dsl: bool = True,  # noqa: FBT001, FBT002 - as above
+        keywords: str | None = "",
+        from_date: str | None = None,
+        to_date: str | None = None,
+        exp_user_id: str | None = None,
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Return how many conversations match, and one page of them as rows, with their messages.
+
+        Without the dsl the key is not there. Page 0 is the first one.
+
+        It costs what `get_list` of the real service costs with all messages of the page.
+        """
+        self._check_tenant(tenant_id)
+        page = await self._svc.conversations.get_list(
+            dialog_id,
+            self._tenant_id,
+            page_number or 1,
+            items_per_page,
+            orderby,  # type: ignore[arg-type]  # what is no order of the service, it refuses
+            desc,
+            id or None,
+            user_id or None,
+            include_dsl,
+            keywords or "",
+            from_date or None,
+            to_date or None,
+            exp_user_id=exp_user_id or None,
+            include_messages=True,
+            tz=self._tz,
+        )
+        rows = [shapes.conversation(item, self._local) for item in page.items]
+        if not include_dsl:
+            for row in rows:
+                del row["dsl"]
+        return page.total or 0, rows
+
+    async def get_names(self, dialog_id: str, exp_user_id: str) -> list[dict[str, Any]]:
+        """Return id and name of a person's conversations, newest first: the newest 1,000."""
+        names = await self._svc.conversations.get_names(
+            dialog_id, exp_user_id, tenant_id=self._tenant_id
+        )
+        return [{"id": each.id, "name": each.name} for each in names]
+
+    async def get_by_id(self, pid: str) -> tuple[bool, Record | None]:
+        """Return whether there is such a conversation, and it, with all its messages.
+
+        One round trip. Raises Unavailable where RAGFlow answers that there is none.
+        """
+        records = await self.get_by_ids([pid])
+        return bool(records), records[0] if records else None
+
+    async def get_by_ids(
+        self, pids: Sequence[str], cols: Sequence[str | Column] | None = None
+    ) -> list[Record]:
+        """Return the conversations that there are, with all their messages. One round trip."""
+        found = await self._svc.conversations.get_by_ids(
+            pids, tenant_id=self._tenant_id, include_messages=True
+        )
+        return [self._record(each, cols) for each in found]
+
+    async def query(
+        self,
+        cols: Sequence[str | Column] | None = None,
+        reverse: bool | None = None,  # noqa: FBT001 - as above
+        order_by: str | Column | None = None,
+        **filters: Any,  # noqa: ANN401 - RAGFlow's
+    ) -> list[Record]:
+        """Return all conversations of a `dialog_id` or `id`, also by `user_id` and `exp_user_id`.
+
+        In the order of a column, which is the creation unless given. It walks along the dialog,
+        100 conversations a round trip, and holds them all: `get_list` and `export` of the real
+        service do not.
+        """
+        if unknown := filters.keys() - {"id", "dialog_id", *_FILTERS}:
+            raise InvalidInput(min(unknown), "is no filter: id, dialog_id, user_id, exp_user_id")
+        if (id := filters.pop("id", None)) is not None:
+            found = await self.get_by_ids([id])
+            kept = [each for each in found if vars(each).items() >= filters.items()]
+            return [_only(each, cols) for each in kept]
+        if "dialog_id" not in filters:
+            raise InvalidInput("dialog_id", "or id must be given")
+        orderby = _name(order_by or "create_time")
+        walk = self._walk(orderby, desc=reverse is True, whole=True, **filters)
+        return [self._record(each, cols) async for each in walk]
+
+    async def _walk(
+        self,
+        orderby: Any = "create_time",  # noqa: ANN401 - what is no order of the service, it refuses
+        *,
+        desc: bool = False,
+        whole: bool,
+        **filters: Any,  # noqa: ANN401 - the service checks them
+    ) -> AsyncIterator[Conversation]:
+        """Yield a dialog's conversations; `whole` is with dsl and messages."""
+        number, after = 1, None
+        while True:
+            page = await self._svc.conversations.get_list(
+                tenant_id=self._tenant_id,
+                page_number=number,
+                items_per_page=_PAGE,
+                orderby=orderby,
+                desc=desc,
+                after=after,
+                total="none",
+                include_dsl=whole,
+                include_messages=whole,
+                **filters,
+            )
+            for item in page.items:
+                yield item
+            if len(page.items) < _PAGE:
+                return
+            after = page.next
+            number += after is None  # only orders by time have cursors
+
+    async def stats(
+        self, tenant_id: str, from_date: str, to_date: str, source: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return a row for each day that has a conversation, the days in order.
+
+        `source=None` means those without a source. `dt` is the local midnight, `duration` in
+        seconds, `round` the mean of a conversation. One round trip.
+        """
+        self._check_tenant(tenant_id)
+        buckets = await self._svc.conversations.stats(
+            self._tenant_id, from_date, to_date, source or None, tz=self._tz, fill=False
+        )
+        return [
+            {
+                "dt": bucket.dt.replace(tzinfo=None),
+                "pv": bucket.pv,
+                "uv": bucket.uv,
+                "tokens": bucket.tokens,
+                "duration": bucket.duration,
+                "round": bucket.round,
+                "thumb_up": bucket.thumb_up,
+            }
+            for bucket in buckets
+        ]
+
+    # ----------------------------------------------------------------- write
+
+    async def save(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
+        """Store a new conversation with its messages, under the id given; return 1.
+
+        Raises AlreadyExists. Two round trips in a transaction of two more, without messages one.
+        """
+        _check_columns(row, _COLUMNS)
+        if not row.get("dialog_id"):
+            raise InvalidInput("dialog_id", "must be given")
+        created = {name: row[name] for name in _SETTABLE - {"errors"} if row.get(name) is not None}
+        async with self._svc.transaction() as tx:
+            stored = await tx.conversations.create(
+                id=row.get("id"),
+                tenant_id=self._tenant_id,
+                created_at=_instant(row.get("create_time")),
+                **created,
+            )
+            messages = _taken_apart(row)
+            counted = {name: row[name] for name in _COUNTED - {"thumb_up"} if row.get(name)}
+            if messages:
+                turn = {"round": 0, **counted, "messages": _inputs(messages)}
+                await self._append(tx, stored.id, turn, messages, expected_seq=0)
+            elif counted:
+                raise InvalidInput(min(counted), "is counted by appends: there are no messages")
+            if row.get("errors"):
+                await tx.conversations.update_by_id(
+                    stored.id, {"errors": row["errors"]}, tenant_id=self._tenant_id
+                )
+        return 1
+
+    async def insert(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
+        """Store a new conversation as of now, with a new id unless one is given; return 1."""
+        kept = {name: value for name, value in row.items() if name not in _TIMES}
+        return await self.save(**{"id": new_id(), **kept})
+
+    async def append_message(self, id: str, conversation: MutableMapping[str, Any]) -> int:
+        """Store what a whole conversation has that is not stored yet; return 1, or 0 without one.
+
+        New are the messages behind those that both begin with. What somebody else has appended
+        meanwhile stays, and what has an id and is stored already is not stored twice. The rounds
+        grow by 1, tokens and duration by what the given ones exceed the stored ones; `dsl` and
+        `errors` replace the stored ones. All else stays as it is: that is `update_by_id`. Made
+        again, it adds nothing.
+
+        Three round trips whatever the length, one more where others append too, and a read of all
+        messages where the conversation does not end as the given one says. Raises Conflict when
+        others kept appending.
+        """
+        conversation.update(_now(self._local))
+        for _ in range(_ATTEMPTS):
+            stored = await self._stored(id)
+            if stored is None:
+                return 0
+            new = await self._new(stored, _taken_apart(conversation))
+            replaced = {name: conversation[name] for name in _REPLACED & conversation.keys()}
+            try:
+                if new:
+                    turn = _growth(stored, conversation) | replaced | {"messages": _inputs(new)}
+                    await self._append(self._svc, id, turn, new, expected_seq=stored.last_seq)
+                elif replaced:
+                    await self.update_by_id(id, replaced)
+            except StaleSequence:
+                continue
+            return 1
+        raise Conflict("the conversation kept changing; try again")
+
+    async def _stored(self, id: str) -> Conversation | None:
+        found = await self._svc.conversations.get_by_ids(
+            [id], tenant_id=self._tenant_id, include_dsl=False
+        )
+        return found[0] if found else None
+
+    async def _new(self, stored: Conversation, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return which of the messages of a whole conversation are not stored."""
+        tail = await self._svc.conversations.messages(
+            stored.id, tenant_id=self._tenant_id, last=_TAIL
+        )
+        tail = [message for message in tail if message.seq <= stored.last_seq]
+        if len(given) >= stored.last_seq and _ends(given[: stored.last_seq], tail):
+            return given[stored.last_seq :]
+        (whole,) = await self._svc.conversations.get_by_ids(
+            [stored.id], tenant_id=self._tenant_id, include_dsl=False, include_messages=True
+        )
+        messages = [each for each in whole.messages or () if each.seq <= stored.last_seq]
+        common = _common(messages, given)
+        others = messages[common:]
+        return [each for each in given[common:] if not shapes.is_known(others, each)]
+
+    async def _append(
+        self,
+        svc: Services,
+        id: str,
+        turn: Mapping[str, Any],
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        expected_seq: int,
+    ) -> None:
+        appended = await svc.conversations.append_message(
+            id, turn, tenant_id=self._tenant_id, expected_seq=expected_seq
+        )
+        for seq, message in enumerate(messages, appended.first_seq):
+            if message["thumb"] is not None:
+                await svc.conversations.set_feedback(
+                    id, seq, message["thumb"], tenant_id=self._tenant_id
+                )
+
+    async def update_by_id(self, pid: str, data: Mapping[str, Any]) -> int:
+        """Set the columns given; return 1, or 0 where there is no such conversation.
+
+        `message` replaces the messages: those that both begin with stay, and get the references
+        that are given. Counters and times cannot be set: those that are as stored may be there,
+        others raise InvalidInput. Messages cost a transaction, and a round trip for each that goes
+        or changes. Raises StaleSequence where somebody appends meanwhile.
+        """
+        _check_columns(data, _COLUMNS)
+        patch = {name: data[name] for name in _SETTABLE & data.keys()}
+        async with self._svc.transaction() as tx:
+            if data.keys() & (_LISTS | _COUNTED):
+                found = await tx.conversations.get_by_ids(
+                    [pid], tenant_id=self._tenant_id, include_messages=True
+                )
+                for stored in found:
+                    await self._set_messages(tx, stored, data)
+            return await tx.conversations.update_many_by_id({pid: patch}, tenant_id=self._tenant_id)
+
+    async def _set_messages(
+        self, tx: Services, stored: Conversation, data: Mapping[str, Any]
+    ) -> None:
+        row = shapes.conversation(stored, self._local)
+        for name in _COUNTED & data.keys():
+            if data[name] != row[name]:
+                raise InvalidInput(name, "is counted, and cannot be set")
+        if data.keys() & _LISTS:
+            await self._replace(tx, stored, _taken_apart({**row, **data}))
+
+    async def _replace(
+        self, tx: Services, stored: Conversation, given: list[dict[str, Any]]
+    ) -> None:
+        messages = stored.messages or ()
+        common = _common(messages, given)
+        for message, each in zip(messages[:common], given, strict=False):
+            if each.get("reference") != message.reference:
+                await tx.conversations.update_message(
+                    stored.id,
+                    message.seq,
+                    {"reference": each.get("reference")},
+                    tenant_id=self._tenant_id,
+                )
+        for message in messages[common:]:
+            await tx.conversations.delete_message(stored.id, message.seq, tenant_id=self._tenant_id)
+        if new := given[common:]:
+            turn = {"round": 0, "messages": _inputs(new)}
+            await self._append(tx, stored.id, turn, new, expected_seq=stored.last_seq)
+
+    async def update_many_by_id(self, data_list: Sequence[Mapping[str, Any]]) -> None:
+        """Set the columns given of each conversation, named by its `id`, in one transaction."""
+        async with self._svc.transaction() as tx:
+            bound = API4ConversationService(tx, tenant_id=self._tenant_id, tz=self._tz)
+            for data in data_list:
+                await bound.update_by_id(data["id"], data)
+
+    async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
+        """Set columns of all conversations that match; return how many.
+
+        The filters are on `id`, `dialog_id`, `user_id` and `exp_user_id`, one of the first two
+        among them. In batches of 1,000.
+        """
+        _check_columns(update_data, _SETTABLE)
+        ids, changed = await self._matching(filters), 0
+        for batch in _batches(ids):
+            changed += await self._svc.conversations.update_many_by_id(
+                dict.fromkeys(batch, update_data), tenant_id=self._tenant_id
+            )
+        return changed
+
+    # ---------------------------------------------------------------- delete
+
+    async def delete_by_id(self, pid: str) -> int:
+        """Delete a conversation; return 1, or 0 where there was none. One round trip."""
+        return await self._svc.conversations.delete_by_id(pid, tenant_id=self._tenant_id)
+
+    async def delete_by_ids(self, pids: Sequence[str]) -> int:
+        """Delete conversations; return how many there were. One round trip."""
+        return await self._svc.conversations.delete_by_ids(pids, tenant_id=self._tenant_id)
+
+    async def delete_by_dialog_ids(self, dialog_ids: Sequence[str]) -> int:
+        """Delete all conversations of these dialogs; return how many there were."""
+        return await self._svc.conversations.delete_by_dialog_ids(
+            dialog_ids, tenant_id=self._tenant_id
+        )
+
+    async def filter_delete(self, filters: Filters) -> int:
+        """Delete all conversations that match; return how many. As `filter_update`."""
+        deleted = 0
+        for batch in _batches(await self._matching(filters)):
+            deleted += await self.delete_by_ids(batch)
+        return deleted
+
+    # ------------------------------------------------------------- what they share
+
+    async def _matching(self, filters: Filters) -> list[str]:
+        """Return the ids of the conversations that the filters leave."""
+        wanted = by_column(filters, {"id", "dialog_id", *_FILTERS})
+        if "id" in wanted:
+            found = await self._svc.conversations.get_by_ids(
+                wanted["id"], tenant_id=self._tenant_id, include_dsl=False
+            )
+        elif "dialog_id" in wanted:
+            found = [
+                each
+                for dialog_id in wanted["dialog_id"]
+                async for each in self._walk(dialog_id=dialog_id, whole=False)
+            ]
+        else:
+            raise InvalidInput("filters", "must be on id or dialog_id, too")
+        return [
+            each.id
+            for each in found
+            if all(getattr(each, column) in values for column, values in wanted.items())
+        ]
+
+    def _record(self, stored: Conversation, cols: Sequence[str | Column] | None) -> Record:
+        return _only(Record(**shapes.conversation(stored, self._local)), cols)
+
+    def _check_tenant(self, tenant_id: str) -> None:
+        if tenant_id != self._tenant_id:
+            raise InvalidInput("tenant_id", "is another than the one that this is bound to")
+
+
+def _check_columns(row: Mapping[str, Any], known: frozenset[str]) -> None:
+    if unknown := row.keys() - known:
+        raise InvalidInput(min(unknown), "is no column that can be set")
+
+
+def _taken_apart(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a row, each with its reference, which one without an answer is not."""
+    given, references = row.get("message") or [], row.get("reference") or []
+    if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
+        raise InvalidInput("message", "must be a list of objects")
+    messages = [shapes.split(each) for each in given]
+    if isinstance(references, list):
+        shapes.attach(messages, references)
+    return messages
+
+
+def _inputs(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: each[name] for name in each.keys() - {"thumb"}} for each in messages]
+
+
+def _growth(stored: Conversation, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a whole conversation cost more than is stored."""
+    return {
+        "tokens": max(0, (given.get("tokens") or 0) - stored.tokens),
+        "duration": max(0.0, (given.get("duration") or 0) - stored.duration),
+    }
+
+
+def _ends(given: Sequence[Mapping[str, Any]], tail: Sequence[StoredMessage]) -> bool:
+    """Say whether messages end with the stored ones, of which none was ever deleted there."""
+    return len(tail) == min(len(given), _TAIL) and all(
+        shapes.is_same(message, each)
+        for message, each in zip(tail, given[len(given) - len(tail) :], strict=True)
+    )
+
+
+def _common(messages: Sequence[StoredMessage], given: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many messages both begin with."""
+    pairs = zip(messages, given, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: shapes.is_same(*pair), pairs))
+
+
+def _instant(milliseconds: object) -> datetime | None:
+    if milliseconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1_000, UTC)  # type: ignore[operator]
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise InvalidInput("create_time", "must be milliseconds since 1970") from None
+
+
+def _now(local: tzinfo) -> dict[str, Any]:
+    now = shapes.times(datetime.now(UTC), datetime.now(UTC), local)
+    return {name: now[name] for name in ("update_time", "update_date")}
+
+
+def _only(record: Record, cols: Sequence[str | Column] | None) -> Record:
+    if not cols:
+        return record
+    wanted = [_name(each) for each in cols]
+    if unknown := set(wanted) - vars(record).keys():
+        raise InvalidInput("cols", f"{min(unknown)} is no column")
+    return Record(**{name: vars(record)[name] for name in wanted})
+
+
+def _name(column: str | Column) -> str:
+    return column.name if isinstance(column, Column) else column
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(ids), _BATCH):
+        yield ids[begin : begin + _BATCH]

@@ -1,0 +1,156 @@
+"""What RAGFlow's rows look like, made of this library's, and taken apart again.
+
+RAGFlow keeps the messages of a conversation as one list of objects, and beside it a list of
+references: one for each answer, in their order. A prologue that the conversation begins with is an
+answer too, and in most cases has none: where there are fewer references than answers. Here a
+message has its reference itself. What an imported conversation had that has no place here is in its
+metadata, under `KEPT`.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import SimpleNamespace
+from typing import Any, Final
+
+from asyncsvc.models import Conversation, StoredMessage
+
+KEPT: Final = "ragflow"
+"""The key in a conversation's metadata."""
+_ANSWER: Final = "assistant"
+_NO_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
+"""What RAGFlow writes for an answer that quotes nothing."""
+_THUMBS: Final = {True: 1, False: -1}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+class Record(SimpleNamespace):
+    """A row with its columns as attributes, which its reader may change."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns as a dict."""
+        return dict(vars(self))
+
+
+def split(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message of RAGFlow's as `role`, `content`, `payload` and `thumb`.
+
+    A content that is no text is written as JSON, and stays in the payload as it is.
+    """
+    content, thumb = message.get("content"), message.get("thumbup")
+    payload = {name: value for name, value in message.items() if name not in {"role", "content"}}
+    if isinstance(thumb, bool):
+        del payload["thumbup"]
+    if not isinstance(content, str):
+        payload["content"] = content
+        content = "" if content is None else json.dumps(content, ensure_ascii=False)
+    return {
+        "role": message.get("role"),
+        "content": content,
+        "payload": payload,
+        "thumb": _THUMBS[thumb] if isinstance(thumb, bool) else None,
+    }
+
+
+def joined(message: StoredMessage) -> dict[str, Any]:
+    """Return a message as RAGFlow has it."""
+    thumb = {} if message.thumb is None else {"thumbup": message.thumb == 1}
+    return {"role": message.role, "content": message.content, **message.payload, **thumb}
+
+
+def attach(messages: Sequence[dict[str, Any]], references: Iterable[Any]) -> list[Any]:
+    """Set `reference` of each answer of a whole conversation; return what is left over."""
+    left = list(references)
+    answers = [message for message in messages if message["role"] == _ANSWER]
+    if len(left) < len(answers) and answers[0] is messages[0]:
+        del answers[0]
+    for message, reference in zip(answers, left, strict=False):
+        message["reference"] = reference
+    return left[len(answers) :]
+
+
+def references(messages: Sequence[StoredMessage]) -> list[Any]:
+    """Return the references of a conversation's answers, up to the last one that has one."""
+    found = [message.reference for message in messages if message.role == _ANSWER]
+    if found and messages[0].role == _ANSWER and found[0] is None:
+        del found[0]
+    while found and found[-1] is None:
+        found.pop()
+    return [dict(_NO_REFERENCE) if each is None else each for each in found]
+
+
+def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
+    """Return a conversation, with its messages, as a row of RAGFlow's."""
+    messages = stored.messages or ()
+    kept = _kept(stored)
+    left = kept.get("reference", [])
+    found = references(messages)
+    return {
+        "id": stored.id,
+        "name": stored.name,
+        "dialog_id": stored.dialog_id,
+        "user_id": stored.user_id,
+        "exp_user_id": stored.exp_user_id,
+        "message": [joined(message) for message in messages],
+        "reference": [*found, *left] if isinstance(left, list) else found or left,
+        "tokens": stored.tokens,
+        "source": stored.source,
+        "dsl": {} if stored.dsl is None else stored.dsl,
+        "duration": stored.duration,
+        "round": stored.round,
+        "thumb_up": stored.thumb_up + kept.get("thumb_up", 0),
+        "errors": stored.errors,
+        "version_title": stored.version_title,
+        **times(stored.created_at, stored.updated_at, local),
+    }
+
+
+def _kept(stored: Conversation) -> dict[str, Any]:
+    kept = (stored.metadata or {}).get(KEPT)
+    return kept if isinstance(kept, dict) else {}
+
+
+def times(created: datetime, updated: datetime | None, local: tzinfo) -> dict[str, Any]:
+    """Return the four times of a row: in milliseconds since 1970, and as local time without a zone.
+
+    RAGFlow's local times are those of its server, and have whole seconds.
+    """
+    return {
+        "create_time": _milliseconds(created),
+        "create_date": _local(created, local),
+        "update_time": None if updated is None else _milliseconds(updated),
+        "update_date": None if updated is None else _local(updated, local),
+    }
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def _local(moment: datetime, local: tzinfo) -> datetime:
+    return moment.astimezone(local).replace(tzinfo=None, microsecond=0)
+
+
+def is_same(stored: StoredMessage, given: Mapping[str, Any]) -> bool:
+    """Say whether a message that was taken apart is this one: by role, text and, if it has one, id.
+
+    A question and its answer have one id in RAGFlow.
+    """
+    content = unicodedata.normalize("NFC", str(given["content"]))
+    id = given["payload"].get("id")
+    return (
+        stored.role == given["role"]
+        and stored.content == content
+        and id in {None, stored.payload.get("id", id)}
+    )
+
+
+def is_known(stored: Iterable[StoredMessage], given: Mapping[str, Any]) -> bool:
+    """Say whether a message that was taken apart is one of these, and has an id to tell it by."""
+    return given["payload"].get("id") is not None and any(
+        is_same(message, given) for message in stored if message.payload.get("id") is not None
+    )

@@ -1,0 +1,184 @@
+"""RAGFlow's `APITokenService`, on the real one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from asyncsvc.client import Services
+from asyncsvc.dates import zone
+from asyncsvc.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound
+from asyncsvc.fields import ANY, TokenKind
+from asyncsvc.models import APIToken
+from asyncsvc.ragflow import shapes
+from asyncsvc.ragflow.conditions import Filters, by_column
+from asyncsvc.ragflow.shapes import Record
+
+_GOOD: Final = {"active", "retiring"}
+_SECRETS: Final[Mapping[str, TokenKind]] = {"token": "api", "beta": "beta"}
+_ACTOR: Final = "ragflow"
+
+
+class APITokenService:
+    """API tokens of one tenant, by RAGFlow's method names, with its arguments and results.
+
+    Only hashes are kept, so no row can show a secret: its `token` is the token's id, which
+    `filter_update` and `filter_delete` take as well as the secret, `hint` is how the secret begins,
+    and `beta` how that of the tenant's newest beta token begins. Secrets of RAGFlow's form need
+    `Settings.accept_foreign_tokens`.
+    """
+
+    def __init__(self, svc: Services, *, tenant_id: str, tz: str = "UTC") -> None:
+        """Bind to a tenant and a zone. Raises InvalidInput for a zone that is not known."""
+        self._svc = svc
+        self._tenant_id = tenant_id
+        self._local = zone(tz)
+
+    async def query(
+        self,
+        *,
+        tenant_id: str | None = None,
+        dialog_id: str | None = None,
+        token: str | None = None,
+        beta: str | None = None,
+    ) -> list[Record]:
+        """Return the good token of a secret, as a list of it or of none; else all, newest first.
+
+        A secret is not marked as used. One round trip, and one for each 100 tokens.
+        """
+        self._check_tenant(tenant_id)
+        for name, secret in (("token", token), ("beta", beta)):
+            if secret is not None:
+                found = await self._verified(secret, _SECRETS[name])
+                return [] if found is None else [self._record(found, "")]
+        hints = [each.hint async for each in self._all("beta")]
+        shown = hints[0] if hints else ""
+        return [self._record(each, shown) async for each in self._all("api", dialog_id or ANY)]
+
+    async def save(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
+        """Store the secrets `token` and `beta` of a row as the hashes of two tokens; return 1.
+
+        Raises AlreadyExists for a secret that is there already. One round trip.
+        """
+        self._check_tenant(row.get("tenant_id"))
+        records = [
+            {**_beside(row), "secret": row[name], "kind": kind}
+            for name, kind in _SECRETS.items()
+            if row.get(name)
+        ]
+        if not records:
+            raise InvalidInput("token", "must be given")
+        report = await self._svc.tokens.load(records, tenant_id=self._tenant_id, actor=_ACTOR)
+        if report.present:
+            raise AlreadyExists("the tenant has a token of this secret")
+        return 1
+
+    async def insert(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
+        """Store the secrets of a row, as `save`."""
+        return await self.save(**row)
+
+    async def used(self, token: str) -> int:
+        """Mark a token as used; return 1, or 0 where it is not good. One round trip."""
+        return int(await self._svc.tokens.used(token))
+
+    async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
+        """Set `dialog_id` and `source` of a token, and store a new `beta`; return 1, or 0 for none.
+
+        The filter is on `token`, and may be on `tenant_id`.
+        """
+        found = await self._one(filters)
+        if found is None:
+            return 0
+        if update_data.get("beta") and not await self._is_shown(update_data["beta"]):
+            await self.save(beta=update_data["beta"], **_beside(update_data))
+        await self._svc.tokens.update_by_id(
+            found.id, _beside(update_data), tenant_id=self._tenant_id, actor=_ACTOR
+        )
+        return 1
+
+    async def filter_delete(self, filters: Filters) -> int:
+        """Revoke a token, or all of the tenant or of dialogs; return how many.
+
+        The filter is on `token`, `dialog_id` or `tenant_id`. A revoked token is refused from then
+        on, and stays for the audit.
+        """
+        wanted = self._wanted(filters)
+        if "token" in wanted:
+            found = await self._one(filters)
+            if found is None:
+                return 0
+            await self._svc.tokens.revoke(found.id, tenant_id=self._tenant_id, actor=_ACTOR)
+            return 1
+        revoked = 0
+        for dialog_id in wanted.get("dialog_id", (ANY,)):
+            revoked += await self._svc.tokens.revoke_all(
+                self._tenant_id, dialog_id=dialog_id, actor=_ACTOR
+            )
+        return revoked
+
+    async def delete_by_tenant_id(self, tenant_id: str) -> int:
+        """Delete all tokens; return how many there were."""
+        self._check_tenant(tenant_id)
+        return await self._svc.tokens.delete_by_tenant_id(self._tenant_id, actor=_ACTOR)
+
+    async def _all(self, kind: TokenKind, dialog_id: Any = ANY) -> AsyncIterator[APIToken]:  # noqa: ANN401
+        after = None
+        while True:
+            page = await self._svc.tokens.get_list(
+                self._tenant_id, kind=kind, dialog_id=dialog_id, after=after
+            )
+            for token in page.items:
+                if token.status in _GOOD:
+                    yield token
+            if page.next is None:
+                return
+            after = page.next
+
+    async def _one(self, filters: Filters) -> APIToken | None:
+        wanted = self._wanted(filters)
+        if len(wanted.get("token", ())) != 1:
+            raise InvalidInput("filters", "must be on one token")
+        (token,) = wanted["token"]
+        try:
+            return await self._svc.tokens.get_by_id(token, tenant_id=self._tenant_id)
+        except NotFound:
+            return await self._verified(token, "api")
+
+    def _wanted(self, filters: Filters) -> dict[str, tuple[str, ...]]:
+        wanted = by_column(filters, {"tenant_id", "token", "dialog_id"})
+        for tenant_id in wanted.get("tenant_id", ()):
+            self._check_tenant(tenant_id)
+        if not wanted:
+            raise InvalidInput("filters", "must be on token, dialog_id or tenant_id")
+        return wanted
+
+    async def _verified(self, secret: str, kind: TokenKind) -> APIToken | None:
+        try:
+            token = await self._svc.tokens.verify(secret, kind=kind, touch=False)
+        except InvalidToken:
+            return None
+        return token if token.tenant_id == self._tenant_id else None
+
+    async def _is_shown(self, beta: str) -> bool:
+        """Say whether this is no secret but what a row shows of one."""
+        return beta in [each.hint async for each in self._all("beta")]
+
+    def _record(self, token: APIToken, beta: str) -> Record:
+        return Record(
+            tenant_id=token.tenant_id,
+            token=token.id,
+            hint=token.hint,
+            dialog_id=token.dialog_id,
+            source=token.source,
+            beta=beta,
+            **shapes.times(token.created_at, token.last_used_at, self._local),
+        )
+
+    def _check_tenant(self, tenant_id: str | None) -> None:
+        if tenant_id not in {None, self._tenant_id}:
+            raise InvalidInput("tenant_id", "is another than the one that this is bound to")
+
+
+def _beside(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says of a token beside its secrets."""
+    return {name: row[name] for name in ("dialog_id", "source") if name in row}

@@ -1,0 +1,785 @@
+"""RAGFlow's names and shapes: what its callers do, and the same answers as it gives."""
+
+import asyncio
+import functools
+import json
+import operator
+import random
+import urllib.parse
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import peewee
+import pytest
+
+import asyncsvc
+from asyncsvc import AsyncSvc, Settings, ragflow
+from asyncsvc.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    InvalidToken,
+    Unavailable,
+)
+from benchmarks.contenders import ragflow_models
+
+TENANT, OTHER, AGENT = "tenant", "other", "agent-1"
+SHANGHAI = ZoneInfo("Asia/Shanghai")
+KEYS = {
+    "id", "name", "dialog_id", "user_id", "exp_user_id", "message", "reference", "tokens", "source",
+    "dsl", "duration", "round", "thumb_up", "errors", "version_title", "create_time", "create_date",
+    "update_time", "update_date",
+}  # fmt: skip
+SECRET = "ragflow-" + "S" * 32
+BETA = "b" * 32
+
+
+@pytest.fixture
+def sessions(svc: AsyncSvc) -> ragflow.API4ConversationService:
+    return ragflow.API4ConversationService(svc, tenant_id=TENANT, tz="Asia/Shanghai")
+
+
+@pytest.fixture
+async def tokens(dsn: str):
+    async with asyncsvc.connect(dsn, settings=Settings(accept_foreign_tokens=True)) as svc:
+        yield ragflow.APITokenService(svc, tenant_id=TENANT)
+
+
+def prologue(**fields: Any) -> dict[str, Any]:
+    return {
+        "id": "s1",
+        "name": "",
+        "dialog_id": AGENT,
+        "user_id": "u1",
+        "message": [{"role": "assistant", "content": "Hello", "created_at": 1_700_000_000.5}],
+        "source": "agent",
+        "dsl": {"graph": {"nodes": []}},
+        "reference": [],
+        "version_title": "v1",
+    } | fields
+
+
+def quoted(number: int) -> dict[str, Any]:
+    return {"chunks": [{"id": f"c{number}", "content": "text"}], "doc_aggs": []}
+
+
+def asked(id: str, text: str) -> list[dict[str, Any]]:
+    """A question and its answer, which have one id in RAGFlow."""
+    return [
+        {"role": "user", "content": text, "id": id},
+        {"role": "assistant", "content": f"re: {text}", "created_at": 1.0, "id": id},
+    ]
+
+
+# ---------------------------------------------------------------- what callers do
+
+
+async def test_a_session_of_an_agent(sessions):
+    assert await sessions.save(**prologue()) == 1
+    found, session = await sessions.get_by_id("s1")
+    assert found
+    for number in (1, 2):
+        session.message += asked(f"m{number}", f"question {number}")
+        session.reference.append(quoted(number))
+        session.dsl = {"graph": {"nodes": [number]}}
+        session.errors = None
+        assert await sessions.append_message(session.id, session.to_dict()) == 1
+    total, (row,) = await sessions.get_list(AGENT, TENANT, 1, 30, "update_time", True)
+    assert total == 1
+    assert row.keys() == KEYS
+    assert row["message"] == prologue()["message"] + asked("m1", "question 1") + asked(
+        "m2", "question 2"
+    )
+    assert row["reference"] == [quoted(1), quoted(2)]
+    assert row["dsl"] == {"graph": {"nodes": [2]}}
+    assert (row["round"], row["source"], row["version_title"]) == (2, "agent", "v1")
+    now = datetime.now(UTC)
+    assert abs(row["create_time"] - now.timestamp() * 1_000) < 60_000
+    assert row["create_date"] == datetime.fromtimestamp(
+        row["create_time"] // 1_000, SHANGHAI
+    ).replace(tzinfo=None)
+    assert row["update_time"] >= row["create_time"]
+    assert row["update_date"].tzinfo is None
+
+
+async def test_positions_are_those_of_ragflow(sessions):
+    await sessions.save(**prologue())
+    await sessions.save(**prologue(id="s2", user_id="u2", exp_user_id="e2"))
+    total, rows = await sessions.get_list(
+        AGENT,
+        TENANT,
+        0,
+        30,
+        "update_time",
+        True,
+        None,
+        "u2",
+        False,
+        None,
+        "",
+        None,
+        exp_user_id="e2",
+    )
+    assert (total, [row["id"] for row in rows]) == (1, ["s2"])
+    assert rows[0].keys() == KEYS - {"dsl"}
+    del rows[0]["reference"]  # as callers do
+
+
+async def test_what_was_never_set_reads_as_ragflow_reads_it(sessions):
+    await sessions.save(id="empty", dialog_id=AGENT, user_id="")
+    _, session = await sessions.get_by_id("empty")
+    assert (session.message, session.reference, session.dsl) == ([], [], {})
+    assert (session.name, session.errors, session.tokens, session.round) == (None, None, 0, 0)
+
+
+async def test_messages_and_references_come_back_as_they_went_in(sessions):
+    message = [
+        {"role": "assistant", "content": "prologue"},
+        {"role": "user", "content": None, "files": [{"name": "a.pdf"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "parts"}], "prompt": "…"},
+        {"role": "user", "content": "good", "doc_ids": ["d"]},
+        {"role": "assistant", "content": "fine", "thumbup": True},
+        {"role": "user", "content": "bad"},
+        {"role": "assistant", "content": "oh", "thumbup": False, "feedback": "wrong"},
+    ]
+    await sessions.save(**prologue(message=message, reference=[quoted(1), {}, quoted(3)]))
+    _, session = await sessions.get_by_id("s1")
+    assert session.message == message
+    assert session.reference == [quoted(1), {}, quoted(3)]
+    assert session.thumb_up == 1
+
+
+async def test_a_prologue_may_have_a_reference(sessions):
+    await sessions.save(**prologue(reference=[{}]))
+    _, session = await sessions.get_by_id("s1")
+    assert session.reference == [{}]
+    session.message += asked("m1", "what")
+    session.reference.append(quoted(1))
+    await sessions.append_message("s1", session.to_dict())
+    _, session = await sessions.get_by_id("s1")
+    assert session.reference == [{}, quoted(1)]
+
+
+async def test_an_answer_without_a_reference_keeps_the_place_of_those_behind_it(svc, sessions):
+    await sessions.save(**prologue())
+    for number, reference in ((1, None), (2, quoted(2))):
+        await svc.conversations.append_message(
+            "s1",
+            {
+                "messages": [
+                    {"role": "user", "content": f"{number}?"},
+                    {"role": "assistant", "content": f"{number}!", "reference": reference},
+                ]
+            },
+            tenant_id=TENANT,
+        )
+    _, session = await sessions.get_by_id("s1")
+    assert session.reference == [{"chunks": [], "doc_aggs": []}, quoted(2)]
+
+
+# ---------------------------------------------------------------- appends
+
+
+async def test_turns_of_many_at_once_are_all_kept(sessions):
+    await sessions.save(**prologue())
+
+    async def turn(number: int) -> int:
+        _, session = await sessions.get_by_id("s1")
+        session.message += asked(f"m{number}", f"question {number}")
+        session.reference.append(quoted(number))
+        while True:
+            try:
+                return await sessions.append_message("s1", session.to_dict())
+            except Conflict:
+                continue
+
+    assert await asyncio.gather(*(turn(number) for number in range(12))) == [1] * 12
+    _, session = await sessions.get_by_id("s1")
+    texts = [message["content"] for message in session.message]
+    assert sorted(texts) == sorted(
+        ["Hello"] + [f"{re}question {n}" for n in range(12) for re in ("", "re: ")]
+    )
+    assert session.round == 12
+    answers = [text for text in texts if text.startswith("re: ")]
+    for answer, reference in zip(answers, session.reference, strict=True):
+        assert reference == quoted(int(answer.split()[-1]))
+
+
+async def test_an_append_that_is_made_again_adds_nothing(sessions):
+    await sessions.save(**prologue())
+    _, session = await sessions.get_by_id("s1")
+    session.message += asked("m1", "once")
+    for _ in range(3):
+        assert await sessions.append_message("s1", session.to_dict()) == 1
+    _, session = await sessions.get_by_id("s1")
+    assert (len(session.message), session.round) == (3, 1)
+
+
+async def test_who_does_not_know_of_anothers_turn_stores_no_message_twice(sessions):
+    await sessions.save(**prologue())
+    mine, yours = [(await sessions.get_by_id("s1"))[1] for _ in range(2)]
+    yours.message += asked("y", "yours")
+    await sessions.append_message("s1", yours.to_dict())
+    for number in (1, 2):
+        mine.message += asked(f"m{number}", f"mine {number}")
+        await sessions.append_message("s1", mine.to_dict())
+    _, session = await sessions.get_by_id("s1")
+    assert [message["content"] for message in session.message] == [
+        "Hello", "yours", "re: yours", "mine 1", "re: mine 1", "mine 2", "re: mine 2",
+    ]  # fmt: skip
+    assert session.round == 3
+
+
+async def test_an_append_touches_nothing_that_others_set_meanwhile(sessions):
+    await sessions.save(**prologue())
+    _, stale = await sessions.get_by_id("s1")
+    await sessions.update_by_id("s1", {"name": "renamed", "source": "workflow"})
+    stale.message += asked("m1", "?")
+    await sessions.append_message("s1", stale.to_dict())
+    _, session = await sessions.get_by_id("s1")
+    assert (session.name, session.source) == ("renamed", "workflow")
+
+
+async def test_an_append_counts_what_a_turn_cost_and_says_when(sessions):
+    await sessions.save(**prologue())
+    _, session = await sessions.get_by_id("s1")
+    row = session.to_dict() | {"tokens": 70, "duration": 1.5, "update_time": 0}
+    row["message"] = row["message"] + asked("m1", "?")
+    await sessions.append_message("s1", row)
+    assert row["update_time"] > session.update_time - 60_000
+    assert row["update_date"].tzinfo is None
+    _, session = await sessions.get_by_id("s1")
+    assert (session.tokens, session.duration) == (70, 1.5)
+
+
+async def test_an_append_to_nothing_answers_0(sessions):
+    assert await sessions.append_message("none", prologue()) == 0
+
+
+async def test_an_append_without_a_message_sets_the_dsl_and_the_error(sessions):
+    await sessions.save(**prologue())
+    _, session = await sessions.get_by_id("s1")
+    assert await sessions.append_message("s1", session.to_dict() | {"errors": "no model"}) == 1
+    _, session = await sessions.get_by_id("s1")
+    assert (session.errors, session.round) == ("no model", 0)
+
+
+async def test_an_append_reads_the_end_of_a_long_conversation_and_no_more(dsn):
+    read: list[tuple[str, int]] = []
+    settings = Settings(on_query=lambda name, _, rows, __: read.append((name, rows)))
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
+        await svc.conversations.load(
+            [{"id": "long", "dialog_id": AGENT, "messages": [
+                {"role": role, "content": f"{role} {n}", "payload": {"id": f"m{n}"}}
+                for n in range(2_000) for role in ("user", "assistant")
+            ]}],
+            tenant_id=TENANT,
+        )  # fmt: skip
+        _, session = await sessions.get_by_id("long")
+        session.message += asked("new", "new")
+        read.clear()
+        await sessions.append_message("long", session.to_dict())
+        assert [name for name, _ in read] == [
+            "conversation/get_by_ids", "message/get_list", "conversation/append_message",
+        ]  # fmt: skip
+        assert sum(rows for _, rows in read) < 30
+        _, session = await sessions.get_by_id("long")
+        assert len(session.message) == 4_002
+        # One was deleted in the middle: its place in the list is not its place any more.
+        await svc.conversations.delete_message("long", 7, tenant_id=TENANT)
+        _, session = await sessions.get_by_id("long")
+        session.message += asked("newer", "newer")
+        await sessions.append_message("long", session.to_dict())
+        _, session = await sessions.get_by_id("long")
+        assert len(session.message) == 4_003
+        assert session.message[-4:] == asked("new", "new") + asked("newer", "newer")
+
+
+async def test_others_keep_appending_until_it_gives_up(svc, sessions, monkeypatch):
+    await sessions.save(**prologue())
+    messages = type(svc.conversations).messages
+
+    async def meanwhile(self, *arguments: Any, **options: Any):
+        found = await messages(self, *arguments, **options)
+        await svc.conversations.append_message(
+            "s1", {"messages": [{"role": "user", "content": "me first"}]}, tenant_id=TENANT
+        )
+        return found
+
+    monkeypatch.setattr(type(svc.conversations), "messages", meanwhile)
+    with pytest.raises(Conflict):
+        await sessions.append_message("s1", prologue(message=asked("m", "late")))
+
+
+# ---------------------------------------------------------------- changes, deletions, queries
+
+
+async def test_update_by_id_sets_columns(sessions):
+    await sessions.save(**prologue())
+    assert await sessions.update_by_id("s1", {"name": "n", "dsl": {"a": 1}, "update_time": 0}) == 1
+    assert await sessions.update_by_id("none", {"name": "n"}) == 0
+    _, session = await sessions.get_by_id("s1")
+    assert (session.name, session.dsl) == ("n", {"a": 1})
+    assert session.update_time > 0
+
+
+async def test_update_by_id_takes_a_whole_row_back(sessions):
+    await sessions.save(**prologue())
+    _, session = await sessions.get_by_id("s1")
+    session.message += asked("m1", "one") + asked("m2", "two")
+    session.reference += [quoted(1), quoted(2)]
+    await sessions.append_message("s1", session.to_dict())
+    _, session = await sessions.get_by_id("s1")
+    session.message[3:] = asked("m3", "three")
+    session.reference = [quoted(9), quoted(3)]
+    session.name = "edited"
+    assert await sessions.update_by_id("s1", session.to_dict()) == 1
+    _, session = await sessions.get_by_id("s1")
+    assert session.message[1:] == asked("m1", "one") + asked("m3", "three")
+    assert session.reference == [quoted(9), quoted(3)]
+    assert (session.name, session.round) == ("edited", 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"round": 7}, "round"),
+        ({"tokens": 7}, "tokens"),
+        ({"folder_id": "x"}, "folder_id"),
+        ({"message": {}, "reference": 1, "thumb_up": 3}, "thumb_up"),
+        ({"message": "text"}, "message"),
+        ({"message": [1]}, "message"),
+    ],
+)
+async def test_update_by_id_refuses_what_cannot_be_set(sessions, data, field):
+    await sessions.save(**prologue())
+    with pytest.raises(InvalidInput) as caught:
+        await sessions.update_by_id("s1", data)
+    assert caught.value.field == field
+    _, session = await sessions.get_by_id("s1")
+    assert session.to_dict()["message"] == prologue()["message"]
+
+
+async def test_save_refuses_an_id_that_is_taken_and_leaves_nothing_behind(sessions):
+    await sessions.save(**prologue())
+    with pytest.raises(AlreadyExists):
+        await sessions.save(**prologue(message=[]))
+    with pytest.raises(InvalidInput, match="message"):
+        await sessions.save(**prologue(id="s2", message=[{"content": "no role"}]))
+    assert await sessions.get_by_id("s2") == (False, None)
+    with pytest.raises(InvalidInput, match="create_time"):
+        await sessions.save(**prologue(id="s2", create_time="yesterday"))
+    with pytest.raises(InvalidInput, match="round"):
+        await sessions.save(**prologue(id="s2", message=[], round=3))
+
+
+async def test_save_keeps_the_time_and_what_was_counted(sessions):
+    await sessions.save(
+        **prologue(create_time=1_600_000_000_123, tokens=5, duration=0.5, round=2, errors="e")
+    )
+    _, session = await sessions.get_by_id("s1")
+    assert (session.create_time, session.tokens, session.duration) == (1_600_000_000_123, 5, 0.5)
+    assert (session.round, session.errors) == (2, "e")
+    assert str(session.create_date) == "2020-09-13 20:26:40"
+
+
+async def test_insert_makes_the_id_and_the_time(sessions):
+    await sessions.insert(dialog_id=AGENT, user_id="u", create_time=1)
+    (session,) = await sessions.query(dialog_id=AGENT)
+    assert len(session.id) == 32
+    assert session.create_time > 1_600_000_000_000
+
+
+async def test_query_and_the_filters_of_callers(sessions):
+    for number in range(3):
+        await sessions.save(**prologue(id=f"s{number}", user_id=f"u{number % 2}"))
+    await sessions.save(**prologue(id="elsewhere", dialog_id="agent-2"))
+    by_time = await sessions.query(dialog_id=AGENT, reverse=True, order_by="create_time")
+    assert [each.id for each in by_time] == ["s2", "s1", "s0"]
+    column = ragflow.API4Conversation
+    by_column = await sessions.query(dialog_id=AGENT, user_id="u0", order_by=column.update_time)
+    assert [each.id for each in by_column] == ["s0", "s2"]
+    (only,) = await sessions.query(cols=["id"], id="s1", dialog_id=AGENT)
+    assert only.to_dict() == {"id": "s1"}
+    assert await sessions.query(id="s1", dialog_id="agent-2") == []
+    assert [each.id for each in await sessions.get_by_ids(["s2", "none", "s0"])] == ["s2", "s0"]
+    assert await sessions.get_names(AGENT, "nobody") == []
+    for wrong in ({}, {"user_id": "u0"}, {"dialog_id": AGENT, "status": "1"}):
+        with pytest.raises(InvalidInput):
+            await sessions.query(**wrong)
+
+    update = {"name": "filed"}
+    assert (
+        await sessions.filter_update([column.dialog_id == AGENT, column.user_id == "u0"], update)
+        == 2
+    )
+    assert [each.name for each in await sessions.query(dialog_id=AGENT)] == ["filed", "", "filed"]
+    assert await sessions.filter_delete([column.id.in_(["s0", "s1"]), column.user_id == "u1"]) == 1
+    assert await sessions.filter_delete([column.dialog_id.in_([AGENT, "agent-2"])]) == 3
+    for filters in ([], [column.user_id == "u0"], [True], [column.create_time == 1]):
+        with pytest.raises(InvalidInput):
+            await sessions.filter_delete(filters)
+
+
+async def test_a_query_walks_over_pages_in_every_order(svc, sessions):
+    await svc.conversations.load(
+        (
+            {"id": f"{n:03}", "dialog_id": AGENT, "name": f"n{-n % 7}", "messages": []}
+            for n in range(250)
+        ),
+        tenant_id=TENANT,
+    )
+    for order in ("create_time", "update_time", "name"):
+        found = await sessions.query(dialog_id=AGENT, order_by=order)
+        assert sorted(each.id for each in found) == [f"{n:03}" for n in range(250)], order
+
+
+async def test_deletions_return_how_many_there_were(sessions):
+    for number in range(4):
+        await sessions.save(**prologue(id=f"s{number}", dialog_id=f"agent-{number // 2}"))
+    assert await sessions.delete_by_id("s0") == 1
+    assert await sessions.delete_by_id("s0") == 0
+    assert await sessions.delete_by_ids(["s0", "s1"]) == 1
+    assert await sessions.delete_by_dialog_ids(["agent-0", "agent-1"]) == 2
+
+
+async def test_many_are_updated_in_one_transaction(sessions):
+    for number in range(2):
+        await sessions.save(**prologue(id=f"s{number}"))
+    await sessions.update_many_by_id([{"id": f"s{n}", "name": f"n{n}"} for n in range(2)])
+    assert [each.name for each in await sessions.get_by_ids(["s0", "s1"])] == ["n0", "n1"]
+    with pytest.raises(InvalidInput):
+        await sessions.update_many_by_id([{"id": "s0", "name": "x"}, {"id": "s1", "round": 9}])
+    assert (await sessions.get_by_id("s0"))[1].name == "n0"
+
+
+# ---------------------------------------------------------------- tenants and failures
+
+
+async def test_another_tenant_sees_and_changes_nothing(svc, sessions):
+    await sessions.save(**prologue())
+    others = ragflow.API4ConversationService(svc, tenant_id=OTHER)
+    assert await others.get_by_id("s1") == (False, None)
+    assert await others.append_message("s1", prologue()) == 0
+    assert await others.update_by_id("s1", {"name": "mine"}) == 0
+    assert await others.update_by_id("s1", {"message": []}) == 0
+    assert await others.delete_by_dialog_ids([AGENT]) == 0
+    assert await others.query(dialog_id=AGENT) == []
+    for call in (
+        others.get_list(AGENT, TENANT, 1, 30, "create_time", True),
+        others.stats(TENANT, "2026-01-01", "2026-01-02"),
+    ):
+        with pytest.raises(InvalidInput, match="tenant_id"):
+            await call
+    assert (await sessions.get_by_id("s1"))[1].name == ""
+
+
+async def test_a_lost_database_is_no_missing_session(dsn):
+    pool = await asyncpg.create_pool(dsn, min_size=1)
+    sessions = ragflow.API4ConversationService(AsyncSvc(pool), tenant_id=TENANT)
+    await pool.close()
+    with pytest.raises(Unavailable):
+        await sessions.get_by_id("s1")
+
+
+async def test_an_unknown_order_or_zone_is_refused(svc, sessions):
+    with pytest.raises(InvalidInput, match="orderby"):
+        await sessions.get_list(AGENT, TENANT, 1, 30, "message", True)
+    with pytest.raises(InvalidInput, match="tz"):
+        ragflow.API4ConversationService(svc, tenant_id=TENANT, tz="Mars/Base")
+
+
+async def test_it_works_inside_a_transaction_of_the_callers(svc, dsn):
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            bound = ragflow.API4ConversationService(svc.on(connection), tenant_id=TENANT)
+            await bound.save(**prologue())
+            await bound.append_message("s1", prologue(message=asked("m", "q")))
+            assert (await bound.get_by_id("s1"))[0]
+        raise AssertionError
+    except AssertionError:
+        pass
+    finally:
+        await connection.close()
+    free = ragflow.API4ConversationService(svc, tenant_id=TENANT)
+    assert len((await free.get_by_id("s1"))[1].message) == 3
+
+
+# ---------------------------------------------------------------- the same answers
+
+
+class Peewee:
+    """What RAGFlow's `get_list`, `get_names` and `stats` ask for, by the ORM that it asks with."""
+
+    def __init__(self, dsn: str) -> None:
+        parts = urllib.parse.urlsplit(dsn)
+        self.database = peewee.PostgresqlDatabase(
+            parts.path[1:],
+            host=parts.hostname,
+            port=parts.port,
+            user=parts.username,
+            password=urllib.parse.unquote(parts.password or ""),
+        )
+        _, _, self.dialog, self.table = ragflow_models.on(self.database)
+        self.database.execute_sql("CREATE SCHEMA ragflow")
+        self.database.create_tables([self.dialog, self.table])
+
+    def get_list(self, dialog_id: str, page: int, size: int, orderby: str, desc: bool, **filters):
+        table, found = self.table, self.table.select().where(self.table.dialog_id == dialog_id)
+        for name in ("id", "user_id", "exp_user_id"):
+            if filters.get(name):
+                found = found.where(getattr(table, name) == filters[name])
+        if word := filters.get("keywords"):
+            columns = (table.id, table.name, table.message)
+            parts = [peewee.fn.LOWER(column).contains(word.lower()) for column in columns]
+            escaped = json.dumps(word.lower())[1:-1]  # as the messages are stored
+            parts.append(peewee.fn.LOWER(table.message).contains(escaped))
+            found = found.where(functools.reduce(operator.or_, parts))
+        date = table.update_date if orderby.startswith("update_") else table.create_date
+        if filters.get("from_date"):
+            found = found.where(date >= bound(filters["from_date"], "00:00:00"))
+        if filters.get("to_date"):
+            found = found.where(date <= bound(filters["to_date"], "23:59:59"))
+        column = getattr(table, orderby)
+        ordered = found.order_by(column.desc() if desc else column.asc())
+        return found.count(), list(ordered.paginate(page, size).dicts())
+
+    def get_names(self, dialog_id: str, exp_user_id: str):
+        table = self.table
+        found = table.select(table.id, table.name).where(
+            table.dialog_id == dialog_id, table.exp_user_id == exp_user_id
+        )
+        return list(found.order_by(table.create_date.desc()).dicts())
+
+    def stats(self, tenant_id: str, from_date: str, to_date: str, source: str | None):
+        table, dialog, fn = self.table, self.dialog, peewee.fn
+        day = table.create_date.truncate("day")
+        found = table.select(
+            day.alias("dt"),
+            fn.COUNT(table.id).alias("pv"),
+            fn.COUNT(table.user_id.distinct()).alias("uv"),
+            fn.SUM(table.tokens).alias("tokens"),
+            fn.SUM(table.duration).alias("duration"),
+            fn.AVG(table.round).alias("round"),
+            fn.SUM(table.thumb_up).alias("thumb_up"),
+        )
+        of_tenant = (table.dialog_id == dialog.id) & (dialog.tenant_id == tenant_id)
+        found = found.join(dialog, on=of_tenant).where(
+            table.create_date >= from_date,
+            table.create_date <= bound(to_date, "23:59:59"),
+            table.source == source,
+        )
+        return list(found.group_by(day).dicts())
+
+
+def bound(date: str, time: str) -> str:
+    if "T" in date:
+        moment = datetime.fromisoformat(date).astimezone(SHANGHAI)
+        return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return f"{date} {time}" if len(date) == 10 else date
+
+
+WORDS = ["parcel", "Straße", "REFUND", "50%", "a_b", "c:\\d", "退款", "it's"]
+
+
+def rows_of_ragflow(seed: int) -> Iterator[dict[str, Any]]:
+    """Rows as RAGFlow writes them: each created and updated in another second, by its clock."""
+    chance = random.Random(seed)
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    seconds = chance.sample(range(6 * 86_400), 60)
+    for number, second in enumerate(seconds):
+        created = begin + timedelta(seconds=second)
+        updated = created + timedelta(hours=chance.randrange(72), seconds=number)
+        turns = [
+            message
+            for turn in range(chance.randrange(4))
+            for message in asked(f"m{turn}", f"{chance.choice(WORDS)} {chance.choice(WORDS)}")
+        ]
+        yield {
+            "id": f"{seed:02}{number:04}",
+            "name": chance.choice([*WORDS, "", None]),
+            "dialog_id": chance.choice(["d1", "d1", "d2"]),
+            "user_id": chance.choice(["u1", "u2", "u3"]),
+            "exp_user_id": chance.choice(["e1", "e2", None]),
+            "message": turns,
+            "reference": [quoted(n) for n in range(len(turns) // 2)],
+            "tokens": 0 if not turns else chance.randrange(1_000),
+            "source": chance.choice(["agent", None]),
+            "dsl": chance.choice([{}, {"graph": {"a": 1}}]),
+            "duration": 0.0 if not turns else chance.randrange(1_000) / 8,
+            "round": len(turns) // 2,
+            "thumb_up": 0,
+            "errors": chance.choice([None, "failed"]),
+            "version_title": chance.choice([None, "v1"]),
+            "create_time": int(created.timestamp() * 1_000),
+            "create_date": created.astimezone(SHANGHAI).replace(tzinfo=None),
+            "update_time": int(updated.timestamp() * 1_000),
+            "update_date": updated.astimezone(SHANGHAI).replace(tzinfo=None),
+        }
+
+
+def record(row: dict[str, Any]) -> dict[str, Any]:
+    messages = [ragflow.shapes.split(message) for message in row["message"]]
+    ragflow.shapes.attach(messages, row["reference"])
+    kept = ("id", "name", "dialog_id", "user_id", "exp_user_id", "source", "tokens", "duration",
+            "round", "errors", "version_title")  # fmt: skip
+    return {name: row[name] for name in kept} | {
+        "dsl": row["dsl"] or None,
+        "messages": messages,
+        "created_at": datetime.fromtimestamp(row["create_time"] / 1_000, UTC),
+        "updated_at": datetime.fromtimestamp(row["update_time"] / 1_000, UTC),
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_lists_names_and_stats_answer_as_ragflow_does(svc, dsn, sessions, seed):
+    oracle, chance = Peewee(dsn), random.Random(seed)
+    rows = list(rows_of_ragflow(seed))
+    oracle.dialog.insert_many([{"id": id, "tenant_id": TENANT} for id in ("d1", "d2")]).execute()
+    oracle.table.insert_many(rows).execute()
+    await svc.conversations.load([record(row) for row in rows], tenant_id=TENANT)
+    try:
+        found = 0
+        for _ in range(120):
+            filters = {
+                "id": chance.choice([None, None, None, rows[0]["id"]]),
+                "user_id": chance.choice([None, "", "u1", "u9"]),
+                "exp_user_id": chance.choice([None, None, "e1"]),
+                "keywords": chance.choice(["", None, *WORDS, "e: p", rows[1]["id"][:4]]),
+                "from_date": chance.choice([None, "", "2026-03-02", "2026-03-03 12:00:00",
+                                            "2026-03-02T20:00:00Z"]),
+                "to_date": chance.choice([None, "2026-03-05", "2026-03-06 09:30:00",
+                                          "2026-03-05T01:02:03+02:00"]),
+            }  # fmt: skip
+            page = chance.choice([1, 1, 2]), chance.choice([3, 10, 30])
+            order = (
+                chance.choice(["create_time", "create_date", "update_time"]),
+                chance.random() < 0.5,
+            )
+            dialog_id = chance.choice(["d1", "d2", "d3"])
+            expected = oracle.get_list(dialog_id, *page, *order, **filters)
+            answered = await sessions.get_list(dialog_id, TENANT, *page, *order, **filters)
+            assert answered == expected, (dialog_id, page, order, filters)
+            found += len(expected[1])
+        assert found > 100
+        for exp_user_id in ("e1", "e2", "e3"):
+            names = oracle.get_names("d1", exp_user_id)
+            assert await sessions.get_names("d1", exp_user_id) == names
+        for source in (None, "agent"):
+            for since, until in (
+                ("2026-03-01", "2026-03-09"),
+                ("2026-03-02 00:00:00", "2026-03-04 08:00:00"),
+                ("2026-01-01", "2026-01-02"),
+            ):
+                days = sorted(oracle.stats(TENANT, since, until, source), key=lambda day: day["dt"])
+                assert await sessions.stats(TENANT, since, until, source) == [
+                    day | {"round": pytest.approx(float(day["round"]))} for day in days
+                ]
+    finally:
+        oracle.database.execute_sql("DROP SCHEMA ragflow CASCADE")
+        oracle.database.close()
+
+
+async def test_a_row_is_what_ragflow_sends_as_json(sessions):
+    await sessions.save(**prologue())
+    _, (row,) = await sessions.get_list(AGENT, TENANT, 1, 1, "create_date", False)
+    assert json.loads(json.dumps(row, default=str))["create_date"] == str(row["create_date"])
+
+
+# ---------------------------------------------------------------- tokens
+
+
+async def test_a_token_of_ragflow_is_stored_found_and_removed(tokens):
+    row = {
+        "tenant_id": TENANT,
+        "token": SECRET,
+        "beta": BETA,
+        "create_time": 1,
+        "update_time": None,
+    }
+    assert await tokens.save(**row) == 1
+    with pytest.raises(AlreadyExists):
+        await tokens.save(**row)
+    (found,) = await tokens.query(token=SECRET)
+    (listed,) = await tokens.query(tenant_id=TENANT)
+    assert found.token == listed.token
+    assert SECRET not in str(listed)
+    assert listed.hint == SECRET[: len(listed.hint)]
+    assert listed.beta == BETA[: len(listed.beta)]
+    assert listed.update_time is None
+    assert await tokens.query(token=BETA) == []
+    assert len(await tokens.query(beta=BETA)) == 1
+    assert await tokens.used(SECRET) == 1
+    assert await tokens.used("ragflow-" + "x" * 32) == 0
+    assert (await tokens.query())[0].update_time is not None
+
+    column = ragflow.APIToken
+    assert await tokens.filter_delete([column.tenant_id == TENANT, column.token == SECRET]) == 1
+    assert await tokens.query(token=SECRET) == []
+    assert await tokens.filter_delete([column.token == SECRET]) == 0
+    assert await tokens.delete_by_tenant_id(TENANT) == 2
+
+
+async def test_a_listing_gives_a_missing_beta_once(tokens):
+    """As RAGFlow's route does: it makes one where there is none, and writes the row back."""
+    await tokens.save(token=SECRET)
+    column = ragflow.APIToken
+    for _ in range(2):
+        rows = [each.to_dict() for each in await tokens.query(tenant_id=TENANT)]
+        for row in rows:
+            if not row["beta"]:
+                row["beta"] = BETA
+            filters = [column.tenant_id == TENANT, column.token == row["token"]]
+            assert await tokens.filter_update(filters, row) == 1
+    assert len(await tokens.query(beta=BETA)) == 1
+    assert await tokens.delete_by_tenant_id(TENANT) == 2
+
+
+async def test_tokens_of_a_dialog(tokens):
+    await tokens.save(token=SECRET, dialog_id="d1", source="dialog")
+    await tokens.save(token=SECRET[:-1] + "2", dialog_id="d2")
+    (row,) = await tokens.query(dialog_id="d1")
+    assert (row.dialog_id, row.source) == ("d1", "dialog")
+    column = ragflow.APIToken
+    assert await tokens.filter_update([column.token == SECRET], {"dialog_id": "d2"}) == 1
+    assert await tokens.query(dialog_id="d1") == []
+    assert await tokens.filter_delete([column.dialog_id == "d2"]) == 2
+
+
+async def test_tokens_of_another_tenant_are_not_there(tokens):
+    await tokens.save(token=SECRET)
+    others = ragflow.APITokenService(tokens._svc, tenant_id=OTHER)
+    assert await others.query(token=SECRET) == []
+    assert await others.query() == []
+    column = ragflow.APIToken
+    assert await others.filter_delete([column.token == SECRET]) == 0
+    (mine,) = await tokens.query()
+    assert await others.filter_update([column.token == mine.token], {"source": "x"}) == 0
+    for call in (
+        others.query(tenant_id=TENANT),
+        others.save(tenant_id=TENANT, token=SECRET),
+        others.delete_by_tenant_id(TENANT),
+        others.filter_delete([column.tenant_id == TENANT]),
+    ):
+        with pytest.raises(InvalidInput, match="tenant_id"):
+            await call
+    for filters in ([], [ragflow.API4Conversation.id == "x"]):
+        with pytest.raises(InvalidInput, match="filters"):
+            await tokens.filter_delete(filters)
+    with pytest.raises(InvalidInput, match="filters"):
+        await tokens.filter_update([column.tenant_id == TENANT], {"source": "x"})
+    with pytest.raises(InvalidInput, match="token"):
+        await tokens.save(tenant_id=TENANT)
+
+
+async def test_secrets_of_ragflow_need_to_be_accepted(svc):
+    tokens = ragflow.APITokenService(svc, tenant_id=TENANT)
+    with pytest.raises(InvalidInput, match="accept_foreign_tokens"):
+        await tokens.save(token=SECRET)
+    with pytest.raises(InvalidToken):
+        await svc.tokens.verify(SECRET)
