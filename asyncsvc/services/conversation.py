@@ -106,6 +106,7 @@ _SECONDS: Final[Mapping[str, int]] = {
     "week": 7 * 86_400,
     "month": 31 * 86_400,
 }
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True)
 _CURSOR_COLUMNS: Final = frozenset({"create_time", "update_time"})
 _DELETED_AT_ONCE = 1_000
 _CONVERSATIONS_AT_ONCE = 500
@@ -916,9 +917,9 @@ def _page(items: list[Item], counted: int, total: Total, following: str | None) 
 def _body_hash(turn: Turn) -> bytes:
     """Return the SHA-256 by which a replay is told from another turn under the same key."""
     # Made again with the successor of a rotated token, it is still the same turn.
-    body = turn.model_dump(exclude={"duration", "errors", "dsl", "token_id"})
-    body["duration"] = microseconds(turn.duration)
-    body |= {
+    messages = [[each.role, each.content, each.reference, each.payload] for each in turn.messages]
+    replaced = {
         name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) is not UNSET
     }
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+    body = [messages, turn.tokens, microseconds(turn.duration), turn.round, replaced]
+    return hashlib.sha256(_CANONICAL.encode(body).encode()).digest()
