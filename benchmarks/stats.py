@@ -7,7 +7,7 @@ library's conversations meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, TypeAlias
@@ -26,6 +26,7 @@ SOURCE = "api"
 DECLARED, UNDECLARED = "Asia/Kathmandu", "Europe/Berlin"
 By: TypeAlias = Literal["created", "activity"]
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
+Change: TypeAlias = Literal["append", "creation"]
 LONGEST: dict[Interval, int] = {"hour": 30, "day": 365, "week": 365, "month": 365}
 """The days of the range that each interval is asked for."""
 
@@ -56,13 +57,15 @@ async def run(dsn: str, scale: str, report: Report) -> None:
         for tenant in tenants:
             await lent.fill(tenant, report)
         suite = Suite(Stage(dsn, report, how.effort), lent, how)
-        await suite.fold()
+        for tenant in tenants:
+            await suite.fold(tenant)
         years = [await suite.ranges(tenant) for tenant in tenants]
         suite.judge(years)
         await suite.many(tenants[-1])
         await suite.intervals(tenants[-1])
         await suite.zones(tenants[-1])
-        await suite.unfolded(tenants[-1])
+        for change in ("append", "creation"):
+            await suite.unfolded(tenants[-1], change)
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,10 @@ class Suite:
     stores: Stores
     how: Scale
 
-    async def fold(self) -> None:
-        """Have all that can be done ahead be done."""
-        with self.stage.report.working("maintain"):
-            await self.stores.svc.maintain()
+    async def fold(self, tenant: Tenant) -> None:
+        """Have the tenant's usage be summed up. `maintain` would index all messages, too."""
+        with self.stage.report.working(f"counting {tenant.name}"):
+            await self.stores.svc.conversations.recount_usage(tenant.name)
 
     async def ranges(self, tenant: Tenant) -> dict[str, Measured]:
         """Ranges of days, by both bookings; return what the last, the longest, took."""
@@ -97,6 +100,8 @@ class Suite:
     def judge(self, years: Sequence[dict[str, Measured]]) -> None:
         """Hold the largest tenant's year against the smallest's: medians, not of one contest."""
         for name in ("asyncsvc by creation", "asyncsvc by activity"):
+            title = f"{self.how.days[-1]} days, {name}, {self.how.sizes[-1]:,} conversations"
+            self.stage.report.target(f"{title}, p50 ms", years[-1][name].latency(50), most=2)
             ratio = years[-1][name].latency(50) / years[0][name].latency(50)
             most, least = self.how.sizes[-1], self.how.sizes[0]
             title = f"{self.how.days[-1]} days, {name}, {most:,} conversations against {least:,}"
@@ -137,20 +142,36 @@ class Suite:
             ways = {name: self._usage(tenant, by, days, tz=tz) for name, tz in zones.items()}
             await self._contest(f"usage by zone, booked when {by}, {days} days, 1 task", ways)
 
-    async def unfolded(self, tenant: Tenant) -> None:
-        """What changes cost that were made since all was folded."""
-        append = in_turn(by_library(self.stores.svc, tenant.name), tenant.ids)
-        with self.stage.report.working(f"{self.how.changes:,} appends"):
-            for _ in range(self.how.changes):
-                await append()
+    async def unfolded(self, tenant: Tenant, change: Change) -> None:
+        """What changes cost that were made since all was folded, spread over a year."""
+        work = self._change(tenant, change)
+        with self.stage.report.working(f"{self.how.changes:,} of {change}"):
+            for number in range(self.how.changes):
+                await work(number)
         days = self.how.days[-1]
         ways: dict[str, Work] = {
             "asyncsvc by creation": self._usage(tenant, "created", days),
             "asyncsvc by activity": self._usage(tenant, "activity", days),
         }
-        await self._agree(tenant, days)
-        title = f"usage, {self.how.changes:,} changes since it was folded, {days} days, 1 task"
-        await self._contest(title, ways)
+        await self._agree_with_recount(tenant, days)
+        title = f"usage, {self.how.changes:,} of {change} since it was folded, {days} days, 1 task"
+        for each in await self._contest(title, ways):
+            about = f"{days} days, {each.name}, {self.how.changes:,} of {change} not folded"
+            self.stage.report.target(f"{about}, p50 ms", each.latency(50), most=10)
+        await self.fold(tenant)
+
+    def _change(self, tenant: Tenant, change: Change) -> Callable[[int], Awaitable[object]]:
+        if change == "append":
+            append = in_turn(by_library(self.stores.svc, tenant.name), tenant.ids)
+            return lambda _: append()
+        since, until = (datetime.combine(day, time(), UTC) for day in _dates(self.how.days[-1]))
+        return lambda number: self.stores.svc.conversations.create(
+            tenant_id=tenant.name,
+            dialog_id="created",
+            user_id=f"u{number % 100}",
+            source=SOURCE,
+            created_at=since + (until - since) * number / self.how.changes,
+        )
 
     async def _contest(
         self, title: str, ways: dict[str, Work], place: Place | None = None
@@ -175,7 +196,7 @@ class Suite:
             SOURCE,
         )
 
-    async def _agree(self, tenant: Tenant, days: int) -> None:
+    async def _agree_with_recount(self, tenant: Tenant, days: int) -> None:
         since, until = _dates(days)
         bounds = [datetime.combine(day, time(), UTC) for day in (since, until + timedelta(days=1))]
 
@@ -188,6 +209,13 @@ class Suite:
                 rows = await connection.fetch(sql("recount"), tenant.name, *bounds)
             return [tuple(row) for row in rows]
 
+        await agree(
+            f"usage of {tenant.name}, {days} days", {"a recount": recounted, "asyncsvc": library}
+        )
+
+    async def _agree(self, tenant: Tenant, days: int) -> None:
+        await self._agree_with_recount(tenant, days)
+
         async def library_in_short() -> object:
             buckets = await self._usage(tenant, "created", days)()
             return [
@@ -199,7 +227,6 @@ class Suite:
             return sorted((row["dt"].date(), row["pv"], row["uv"], row["thumb_up"]) for row in rows)
 
         title = f"usage of {tenant.name}, {days} days"
-        await agree(title, {"a recount": recounted, "asyncsvc": library})
         await agree(title, {"RAGFlow": as_ragflow, "asyncsvc": library_in_short})
 
 

@@ -655,6 +655,32 @@ async def test_whole_days_are_a_row_each(explain, book):
     assert rows_read(but_for_dead_entries(plan)) <= 12
 
 
+OF = {
+    "all": ((), {}),
+    "source": ((), {"source": "api"}),
+    "no source": (("source_is_null",), {}),
+    "dialog": ((), {"dialog_id": "d0"}),
+    "both": ((), {"dialog_id": "d0", "source": "api"}),
+}
+
+
+@pytest.mark.parametrize("range_of", [WHOLE, RANGE, RANGE | {"interval": "day", "tz": "UTC"}])
+@pytest.mark.parametrize("of", OF.values(), ids=OF)
+@pytest.mark.parametrize("book", ["created", "activity"])
+async def test_no_statistic_needs_a_plan_for_its_values(seeded, book, of, range_of):
+    (flags, filters), read = of, {}
+    # As if the table were larger than memory: there a walk along an index costs the most.
+    connection = await asyncpg.connect(seeded, server_settings={"effective_cache_size": "8kB"})
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        await connection.execute(f"SET plan_cache_mode = {mode}")
+        plan = await executed(
+            connection, f"usage/stats_by_{book}", *flags, tenant_id="big", **range_of, **filters
+        )
+        read[mode] = rows_read(but_for_dead_entries(plan))
+    await connection.close()
+    assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, read
+
+
 async def test_the_total_of_a_dialog_is_a_row_a_month(explain):
     for total in ("by_create_time_desc",), ("by_update_time_desc", "recent"):
         plan = await explain(

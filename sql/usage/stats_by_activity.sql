@@ -6,7 +6,7 @@
 --
 -- Buckets that lie whole in the range are read where they are kept (`kept`), others summed from the
 -- quarters (`part`), as there; so is what one token consumed (by_quarter). The ledger has the rest of
--- either.
+-- either. OFFSET 0 is as there.
 --
 -- Locks: none. Index: the keys of usage_zone, usage_bucket and usage_quarter, and
 -- usage_ledger_tenant_idx.
@@ -57,6 +57,7 @@ WITH asked AS MATERIALIZED (
                AND q.source IS NULL             --? source_is_null
                AND q.token_id = :token_id       --? token_id
                AND q.token_id IS NULL           --? token_id_is_null
+            OFFSET 0
            ) AS q
 ), kept AS (
     SELECT b.bucket::timestamp AT TIME ZONE :tz AS dt, b.pv, b.tokens, b.duration, b.rounds,

@@ -9,7 +9,8 @@
 -- less for one of whom there are none after it. Where a user's conversations became more by n, there
 -- were some before if there are more than n now, which is what the OFFSET asks. What is not whole is
 -- recounted (`part`): a bucket at either end of the range; and all of it for hours, or in a zone of
--- which no buckets are kept. There first_whole is NULL.
+-- which no buckets are kept. There first_whole is NULL. OFFSET 0 has each part looked up by itself: a
+-- plan for any range would else read all of the tenant and then ask which part a row is in.
 --
 -- dt is the label that date_trunc gives a bucket; where a clock goes back over midnight, that is
 -- the second of the two midnights. Empty buckets are there where :fill asks for them.
@@ -62,6 +63,7 @@ WITH whole AS MATERIALIZED (
                AND c.dialog_id = :dialog_id     --? dialog_id
                AND c.source = :source           --? source
                AND c.source IS NULL             --? source_is_null
+            OFFSET 0
            ) AS c
      GROUP BY c.dt
 ), kept AS (
