@@ -61,8 +61,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", choices=("small", "middle", "full"), default="full")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures there, as SVG")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="measure nothing, and write"
-                        " RESULTS.md from what --json wrote; --plot draws")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="FILE", nargs="+", help="measure nothing,"
+                        " and write RESULTS.md from what --json wrote, later files before earlier"
+                        " ones; --plot draws")  # fmt: skip
     parser.add_argument("--dsn", help="a server, as a superuser, that lets 300"
                         " connect; without it, one is started, with PostgreSQL's own settings, in"
                         " the directory for temporary files")  # fmt: skip

@@ -6,6 +6,7 @@ times as long A takes as B in the contest of that title, by their medians.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -21,9 +22,12 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 _QUOTED = re.compile(r"\{([^{}:]+): ([^{}/]+) / ([^{}]+)\}")
 
 
-def write(source: Path, plots: Path | None, file: Path = RESULTS) -> None:
-    """Write the results of a run, with its figures where there are."""
-    document = json.loads(source.read_text(encoding="utf-8"))
+def write(sources: Sequence[Path], plots: Path | None, file: Path = RESULTS) -> None:
+    """Write the results of runs, with their figures where there are.
+
+    What a later run measured replaces what an earlier one did, suite by suite.
+    """
+    document = _joined([json.loads(source.read_text(encoding="utf-8")) for source in sources])
     if plots is not None:
         charts.write(document["results"], plots)
     parts = [*_head(document), *_targets(document["results"])]
@@ -31,6 +35,20 @@ def write(source: Path, plots: Path | None, file: Path = RESULTS) -> None:
         results = [result for result in document["results"] if result["suite"] == suite]
         parts += _suite(suite, results, plots, file)
     file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _joined(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return all runs as one, the suites in the order of the first; the settings are alike."""
+    first, suites = documents[0], dict[str, list[Mapping[str, Any]]]()
+    for document in documents:
+        if document["settings"] != first["settings"]:
+            raise SystemExit("the runs were not on machines and servers that are alike")
+        newer = dict[str, list[Mapping[str, Any]]]()
+        for result in document["results"]:
+            newer.setdefault(result["suite"], []).append(result)
+        suites |= newer
+    command = "\n".join(document["command"] for document in documents)
+    return {**first, "command": command, "results": [*itertools.chain(*suites.values())]}
 
 
 def _head(document: Mapping[str, Any]) -> Iterator[str]:

@@ -143,7 +143,7 @@ def test_the_results_are_written_from_what_was_measured(tmp_path):
     source, file = tmp_path / "results.json", tmp_path / "RESULTS.md"
     document = {"command": "python -m benchmarks", "settings": {"fsync": "on"}, "results": measured}
     source.write_text(json.dumps(document))
-    results.write(source, tmp_path / "plots", file)
+    results.write([source], tmp_path / "plots", file)
     text = file.read_text()
     assert "library takes 1.50 times as" in " ".join(text.split())
     assert "| fsync | on |" in text
