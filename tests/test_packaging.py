@@ -46,7 +46,7 @@ def test_importing_it_brings_no_extra_along():
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
     )
     loaded = set(output.stdout.split())
-    extras = {"typer", "rich", "plotext", "ijson", "matplotlib"}
+    extras = {"typer", "rich", "plotext", "ijson", "matplotlib", "fastapi", "uvicorn"}
     assert not loaded & {*extras, "asyncsvc.cli", "asyncsvc.embedded"}
 
 
