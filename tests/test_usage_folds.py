@@ -430,8 +430,8 @@ MUTATIONS = {
           "     WHERE u.tenant_id = :tenant_id AND false\n       AND u.dialog_id"),),
     ),
     "a total does not read the ledger": (
-        "conversation/get_list", (("           AND u.dialog_id = :dialog_id\n",
-                                   "           AND u.dialog_id = :dialog_id AND false\n"),)
+        "conversation/get_list", (("AND u.dialog_id = :dialog_id ",
+                                   "AND u.dialog_id = :dialog_id AND false "),)
     ),
     "a deletion books what it saw before it waited": (
         "conversation/delete_by_ids",
