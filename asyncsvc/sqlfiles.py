@@ -57,6 +57,7 @@ _WRITES = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|VACUUM|DO|SHARE|nextval"
     r"|set_config|pg_advisory_\w+)\b"
 )
+_ELSEWHERE = {"migrations", "ragflow"}
 _REPEATABLE = re.compile(r"^Repeatable: ", re.MULTILINE)
 _PATIENT = re.compile(r"^Patient: ", re.MULTILINE)
 
@@ -249,11 +250,14 @@ def load(name: str) -> Statement:
 
 
 def names() -> list[str]:
-    """Return the names of all statements, sorted: what `load` takes. Migrations are none."""
+    """Return the names of the statements that run on our tables, sorted, for `load`.
+
+    Migrations make these tables, and what moves RAGFlow's data runs on that database.
+    """
     return sorted(
         f"{folder.name}/{file.name.removesuffix('.sql')}"
         for folder in root().iterdir()
-        if folder.is_dir() and folder.name != "migrations"
+        if folder.is_dir() and folder.name not in _ELSEWHERE
         for file in folder.iterdir()
         if file.name.endswith(".sql")
     )

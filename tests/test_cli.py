@@ -35,8 +35,8 @@ ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
 COMMANDS = [
-    "list", "search", "show", "stats", "import", "export", "purge", "erase", "maintain", "zone",
-    "migrate",
+    "list", "search", "show", "stats", "import", "import-ragflow", "export", "purge", "erase",
+    "maintain", "zone", "migrate",
     "status", "doctor", "sql", "demo", "tokens", "tokens create", "tokens list", "tokens verify",
     "tokens rotate", "tokens revoke", "tokens audit", "tokens import", "postgres",
     "postgres start", "postgres stop", "postgres status",

@@ -46,8 +46,8 @@ def test_importing_it_brings_no_extra_along():
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
     )
     loaded = set(output.stdout.split())
-    extras = {"typer", "rich", "plotext", "ijson", "matplotlib", "fastapi", "uvicorn"}
-    assert not loaded & {*extras, "asyncsvc.cli", "asyncsvc.embedded"}
+    extras = {"typer", "rich", "plotext", "ijson", "matplotlib", "fastapi", "uvicorn", "pymysql"}
+    assert not loaded & {*extras, "asyncsvc.cli", "asyncsvc.embedded", "asyncsvc.ragflow"}
 
 
 def test_the_sql_files_are_where_the_package_is():
@@ -61,6 +61,7 @@ def test_the_sql_files_are_where_the_package_is():
         "message",
         "migration",
         "migrations",
+        "ragflow",
         "row_security",
         "search",
         "server",

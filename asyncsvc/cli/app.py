@@ -14,6 +14,7 @@ from asyncsvc.cli.commands.demo import demo
 from asyncsvc.cli.commands.doctor import doctor
 from asyncsvc.cli.commands.maintain import maintain, zone
 from asyncsvc.cli.commands.postgres import postgres
+from asyncsvc.cli.commands.ragflow_import import import_ragflow
 from asyncsvc.cli.commands.retention import erase, purge
 from asyncsvc.cli.commands.schema import migrate, status
 from asyncsvc.cli.commands.sql import sql
@@ -44,6 +45,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "show": show,
     "stats": stats,
     "import": import_,
+    "import-ragflow": import_ragflow,
     "export": export,
     "purge": purge,
     "erase": erase,

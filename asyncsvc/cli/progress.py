@@ -26,9 +26,10 @@ class Bar:
 
     progress: Progress
 
-    def show(self, done: str, completed: float | None = None) -> None:
-        """Say what is done so far, and move the bar to here."""
-        self.progress.update(self.progress.task_ids[0], done=done, completed=completed)
+    def show(self, done: str, completed: float | None = None, total: float | None = None) -> None:
+        """Say what is done so far, and move the bar to here; `total` is for who learns it late."""
+        task = self.progress.task_ids[0]
+        self.progress.update(task, done=done, completed=completed, total=total)
 
     def say(self, text: str, style: str = "yellow") -> None:
         """Print a line that stays, above the bar."""

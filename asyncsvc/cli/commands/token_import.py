@@ -20,11 +20,12 @@ from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.inputs import told_name
 from asyncsvc.models import TokenLoadReport, TokenRecord
+from asyncsvc.ragflow.repair import token_records
 
 _AT_ONCE: Final = 1_000
 _FIELDS: Final = frozenset(TokenRecord.model_fields)
 _OF_RAGFLOW: Final = {"create_date", "update_time", "update_date"}  # what create_time says too
-_FIRST, _SECOND = "token", "beta"
+_SECRETS: Final = {"token", "beta"}
 
 
 def import_(
@@ -76,9 +77,9 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
             line[name] = lines.instant(line[name], UTC, name)
     if "secret" in line or "kind" in line:
         raise UnreadableError("secret and kind: are named token, or beta")
-    if not line.get(_FIRST) and not line.get(_SECOND):
+    if not any(line.get(name) for name in _SECRETS):
         raise UnreadableError("token: is not there")
-    if unknown := line.keys() - _FIELDS - {_FIRST, _SECOND}:  # it might be one more secret
+    if unknown := line.keys() - _FIELDS - _SECRETS:  # it might be one more secret
         raise UnreadableError(f"{told_name(min(unknown))}: is no field of a token")
     return line
 
@@ -110,7 +111,9 @@ class _Import:
             elif self._tenant not in {None, tenant}:
                 self._refuse(item.number, "tenant_id: is another than --tenant says")
             else:
-                of_tenants.setdefault(tenant, []).extend(_records(item))
+                of_tenants.setdefault(tenant, []).extend(
+                    (item.number, name, record) for name, record in token_records(item.fields)
+                )
         for tenant, records in of_tenants.items():
             self._add(await self._load_into(tenant, records))
 
@@ -155,12 +158,3 @@ class _Import:
             }
         )
         messages().print("They are good where Settings.accept_foreign_tokens is on.")
-
-
-def _records(item: Item) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Return the tokens of a line, each with what the line calls it."""
-    common = {name: value for name, value in item.fields.items() if name in _FIELDS}
-    if item.fields.get(_FIRST):
-        yield item.number, _FIRST, common | {"secret": item.fields[_FIRST]}
-    if item.fields.get(_SECOND):
-        yield item.number, _SECOND, common | {"secret": item.fields[_SECOND], "kind": "beta"}

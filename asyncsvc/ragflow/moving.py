@@ -1,0 +1,521 @@
+"""Moves the conversations and tokens of RAGFlow's database here; RAGFlow may go on running.
+
+A page of conversations is read, made good, and stored, each of them whole or not at all. What is
+here already is left, so that the same call, made again, goes on where it was broken off; and what
+has grown in the source since then gets what it lacks. So one moves everything at leisure, switches,
+and moves once more.
+"""
+
+from __future__ import annotations
+
+import enum
+import unicodedata
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import Any, Final, Literal
+
+from asyncsvc.client import Services
+from asyncsvc.credentials import hint, is_strong
+from asyncsvc.dates import zone
+from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput, NotFound
+from asyncsvc.fields import Actor, Id, Zone, json_text
+from asyncsvc.models import Conversation, Row
+from asyncsvc.ragflow import repair
+from asyncsvc.ragflow.drivers import Cells
+from asyncsvc.ragflow.repair import Mending, UnusableError
+from asyncsvc.ragflow.source import CONVERSATIONS, LONGEST, TOKENS, Source, opened
+from asyncsvc.settings import Settings
+from asyncsvc.validation import validated
+
+_MOST_ROUNDS: Final = 1_000
+_MOST_TOKENS: Final = 10**12
+_MOST_SECONDS: Final = 10.0**9
+_NAMED: Final = 5
+_REVOKED: Final = "0"
+
+Part = Literal["conversations", "tokens"]
+
+
+class Skip(enum.StrEnum):
+    """Why a row did not go in."""
+
+    NO_TENANT = "no_tenant"
+    """Its dialog or agent is gone, by which RAGFlow knows the tenant."""
+    TOO_LONG = "too_long"
+    """It is so long that it is not read, or not understood and too long to be kept."""
+    REFUSED = "refused"
+    """It breaks a rule that nothing here mends; the reason says which."""
+    DIVERGED = "diverged"
+    """A conversation of this id is here, and is not the beginning of the source's."""
+    TAKEN = "taken"
+    """The secret is that of another tenant, or of a token of another kind."""
+    WEAK = "weak"
+    """The secret is short, and its hash would give it away without a pepper."""
+    REVOKED = "revoked"
+    """The token was revoked there."""
+
+
+class Note(Row):
+    """What somebody may want to know of a row: that it was skipped, or mended, and why.
+
+    `row` is the conversation's id; of a token its tenant and how its secret begins, never more.
+    """
+
+    table: str
+    row: str
+    kind: Skip | Mending
+    reason: str
+
+
+class Moved(Row):
+    """What became of the rows of a table: `read` is the sum of all the others.
+
+    Of tokens each secret counts: a row with a beta has two.
+    """
+
+    read: int = 0
+    written: int = 0
+    grown: int = 0
+    """They were here, and got what they had not."""
+    present: int = 0
+    """They were here, and are as they were."""
+    skipped: Mapping[Skip, int] = {}
+
+
+class Mended(Row):
+    """How many conversations were mended in one way, and the first of their ids."""
+
+    rows: int
+    ids: tuple[str, ...]
+
+
+class MovingReport(Row):
+    """What a move did, or in a dry run would do.
+
+    `total` is how many conversations there were to read, when it began; `messages` how many were
+    stored. `mended` has the conversations that are here now, whenever they came. `left_out` are
+    tables that could not be read, `lacking` what else the source does not have; `after` is the id
+    behind which a move that was broken off goes on.
+    """
+
+    dry_run: bool
+    total: int
+    conversations: Moved
+    messages: int
+    tokens: Moved
+    mended: Mapping[Mending, Mended]
+    left_out: tuple[str, ...]
+    lacking: tuple[str, ...]
+    after: str | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is here: nothing was skipped, lost or left out."""
+        skipped = {**self.conversations.skipped, **self.tokens.skipped}
+        return not skipped and not self.left_out and Mending.LOST not in self.mended
+
+
+class Moving:
+    """Moves what a RAGFlow database has to where these services keep theirs.
+
+    They have to be the tables' owner's, as for `load`; and for its tokens to work, here as well as
+    in the application, their settings need `accept_foreign_tokens`.
+    """
+
+    def __init__(self, svc: Services) -> None:
+        """Store by these services."""
+        self._svc = svc
+
+    @property
+    def settings(self) -> Settings:
+        """The limits that everything is checked against."""
+        return self._svc.conversations.settings
+
+    @validated
+    async def run(
+        self,
+        source: str,
+        *,
+        tz: Zone = "UTC",
+        tenant_id: Id | None = None,
+        orphans: Id | None = None,
+        only: Part | None = None,
+        after: Id | None = None,
+        dry_run: bool = False,
+        actor: Actor | None = None,
+        on_batch: Callable[[MovingReport], None] | None = None,
+        on_note: Callable[[Note], None] | None = None,
+    ) -> MovingReport:
+        """Move conversations and tokens; return what became of them.
+
+        `source` is a URL of the database, `mysql://…` or `postgresql://…`, which is only read. `tz`
+        is the zone of RAGFlow's server, in which its dates are; it wrote milliseconds besides.
+        `tenant_id` moves one tenant alone; `orphans` is whom to give conversations whose dialog is
+        gone; `only` moves one of the two tables; `after` begins behind an id, in the order of the
+        source. `dry_run` does everything and rolls it back, batch by batch. `on_note` hears of each
+        row that was skipped or mended, `on_batch` gets the report so far.
+
+        A conversation that has grown is appended to, if what is here is how it begins: its new
+        messages count from now, and usage by activity has them now. Nothing else of what is here is
+        changed.
+
+        Raises InvalidInput for an option, for a URL that is none, and where the database is not
+        RAGFlow's; Unavailable and DatabaseError for either database. When it fails half-way, what
+        is stored stays, and the same call goes on.
+
+        It reads pages of at most 500 rows and 4 MiB, or one row, in two statements, and holds one
+        in memory; each page is stored by a `load` a tenant. What has grown costs two round trips
+        and one a turn.
+        """
+        move = _Move(
+            svc=self._svc,
+            tz=zone(tz),
+            tenant_id=tenant_id,
+            orphans=orphans,
+            actor=actor,
+            tally=_Tally(dry_run=dry_run, after=after, on_batch=on_batch, on_note=on_note),
+        )
+        async with opened(source) as tables:
+            move.tally.lacking = tables.lacking
+            for part, table, work in (
+                ("conversations", CONVERSATIONS, move.conversations),
+                ("tokens", TOKENS, move.tokens),
+            ):
+                if only not in {None, part}:
+                    continue
+                if tables.has(table):
+                    await work(tables)
+                else:
+                    move.tally.left_out += (table,)
+        return move.tally.report()
+
+
+@dataclass(slots=True)
+class _Count:
+    """What became of the rows of a table so far."""
+
+    read: int = 0
+    written: int = 0
+    grown: int = 0
+    present: int = 0
+    skipped: Counter[Skip] = field(default_factory=Counter)
+
+    def moved(self) -> Moved:
+        return Moved(
+            read=self.read,
+            written=self.written,
+            grown=self.grown,
+            present=self.present,
+            skipped=dict(self.skipped),
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The report as it grows, and who hears of it."""
+
+    dry_run: bool
+    after: str | None
+    on_batch: Callable[[MovingReport], None] | None
+    on_note: Callable[[Note], None] | None
+    total: int = 0
+    messages: int = 0
+    conversations: _Count = field(default_factory=_Count)
+    tokens: _Count = field(default_factory=_Count)
+    mended: dict[Mending, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+
+    def report(self) -> MovingReport:
+        return MovingReport(
+            dry_run=self.dry_run,
+            total=self.total,
+            conversations=self.conversations.moved(),
+            messages=self.messages,
+            tokens=self.tokens.moved(),
+            mended={kind: Mended(rows=n, ids=ids) for kind, (n, ids) in self.mended.items()},
+            left_out=self.left_out,
+            lacking=self.lacking,
+            after=self.after,
+        )
+
+    def tell(self) -> None:
+        if self.on_batch is not None:
+            self.on_batch(self.report())
+
+    def skip(self, table: str, row: str, kind: Skip, reason: str) -> None:
+        count = self.conversations if table == CONVERSATIONS else self.tokens
+        count.skipped[kind] += 1
+        self._note(table, row, kind, reason)
+
+    def mend(self, id: str, mendings: Mapping[Mending, str]) -> None:
+        for kind, place in mendings.items():
+            rows, ids = self.mended.get(kind, (0, ()))
+            self.mended[kind] = rows + 1, ids if len(ids) == _NAMED else (*ids, id)
+            self._note(CONVERSATIONS, id, kind, place)
+
+    def _note(self, table: str, row: str, kind: Skip | Mending, reason: str) -> None:
+        if self.on_note is not None:
+            self.on_note(Note(table=table, row=row, kind=kind, reason=reason))
+
+
+class _RolledBack(Exception):
+    """A dry run did what it was to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One move: where to, for whom, and what has become of it."""
+
+    svc: Services
+    tz: tzinfo
+    tenant_id: str | None
+    orphans: str | None
+    actor: str | None
+    tally: _Tally
+
+    @asynccontextmanager
+    async def _batch(self) -> AsyncIterator[Services]:
+        """Lend the services; in a dry run, nothing is left of what they did."""
+        if not self.tally.dry_run:
+            yield self.svc
+            return
+        with suppress(_RolledBack):
+            async with self.svc.transaction() as svc:
+                yield svc
+                raise _RolledBack
+
+    # --------------------------------------------------------- conversations
+
+    async def conversations(self, source: Source) -> None:
+        """Move all conversations, page by page."""
+        tally = self.tally
+        wanted: dict[str, Any] = {
+            "after": tally.after,
+            "tenant_id": self.tenant_id,
+            "orphans": self.orphans is not None and self.orphans == self.tenant_id,
+        }
+        tally.total = await source.count(**wanted)
+        tally.tell()
+        async for page in source.pages(**wanted):
+            tally.conversations.read += len(page.rows) + len(page.too_long)
+            for id in page.too_long:
+                reason = f"is longer than {LONGEST // 2**20} MiB"
+                tally.skip(CONVERSATIONS, id, Skip.TOO_LONG, reason)
+            async with self._batch() as svc:
+                for tenant_id, rows in self._of_tenants(page.rows).items():
+                    await _Conversations(svc, tenant_id, rows, tally).store()
+            tally.after = page.last_id
+            tally.tell()
+
+    def _of_tenants(self, rows: Sequence[Cells]) -> dict[str, list[repair.Repaired]]:
+        """Make good what has a tenant and can be read."""
+        of_tenants = dict[str, list[repair.Repaired]]()
+        for row in rows:
+            tenant_id = row["dialog_tenant_id"] or row.get("agent_tenant_id") or self.orphans
+            if not tenant_id:
+                reason = "its dialog or agent is gone: --orphans says whom to give it to"
+                self.tally.skip(CONVERSATIONS, row["id"], Skip.NO_TENANT, reason)
+                continue
+            try:
+                made = repair.conversation(row, self.tz, self.svc.conversations.settings)
+            except UnusableError as error:
+                self.tally.skip(CONVERSATIONS, row["id"], Skip.TOO_LONG, str(error))
+            else:
+                of_tenants.setdefault(tenant_id, []).append(made)
+        return of_tenants
+
+    # ---------------------------------------------------------------- tokens
+
+    async def tokens(self, source: Source) -> None:
+        """Move all tokens: in a dry run in one transaction, or none would meet its twin."""
+        number = 0
+        async with self._batch() as svc:
+            async for rows in source.tokens(tenant_id=self.tenant_id):
+                of_tenants = dict[str, list[_Secret]]()
+                for row in rows:
+                    number += 1
+                    secrets = list(_secrets(number, row, self.tz))
+                    self.tally.tokens.read += len(secrets)
+                    if row.get("status") == _REVOKED:
+                        for secret in secrets:
+                            self.tally.skip(TOKENS, secret.name, Skip.REVOKED, "is revoked there")
+                    else:
+                        of_tenants.setdefault(row["tenant_id"], []).extend(secrets)
+                for tenant_id, secrets in of_tenants.items():
+                    await self._load_tokens(svc, tenant_id, secrets)
+                self.tally.tell()
+
+    async def _load_tokens(self, svc: Services, tenant_id: str, secrets: Sequence[_Secret]) -> None:
+        refused = dict[int, AsyncSvcError]()
+        try:
+            report = await svc.tokens.load(
+                [secret.record for secret in secrets],
+                tenant_id=tenant_id,
+                actor=self.actor,
+                on_refused=refused.__setitem__,
+            )
+        except InvalidInput as error:
+            _refuse_tenant(error, refused, len(secrets))
+        else:
+            self.tally.tokens.written += report.tokens
+            self.tally.tokens.present += report.present
+        for place, reason in refused.items():
+            secret = secrets[place]
+            self.tally.skip(TOKENS, secret.name, secret.why(reason), str(reason))
+
+
+def _refuse_tenant(error: InvalidInput, refused: dict[int, AsyncSvcError], count: int) -> None:
+    """Refuse all of a tenant whose id cannot be; any other error is none of theirs."""
+    if error.field != "tenant_id":
+        raise error
+    refused |= dict.fromkeys(range(count), error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    """A token to load, and what it may be called where somebody reads it."""
+
+    name: str
+    record: dict[str, Any] = field(repr=False)
+
+    def why(self, error: AsyncSvcError) -> Skip:
+        """Return why it was refused."""
+        if isinstance(error, AlreadyExists):
+            return Skip.TAKEN
+        is_of_secret = isinstance(error, InvalidInput) and error.field == "secret"
+        return Skip.WEAK if is_of_secret and not is_strong(self.record["secret"]) else Skip.REFUSED
+
+
+def _secrets(number: int, row: Cells, tz: tzinfo) -> Iterator[_Secret]:
+    """Return the tokens of a row, named by its tenant and number, and how the secret begins."""
+    for column, record in repair.token_records(repair.token(row, tz)):
+        name = f"{row['tenant_id']}, row {number}, {column} {hint(record['secret'])}…"
+        yield _Secret(name, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversations:
+    """The conversations of a page that belong to one tenant."""
+
+    svc: Services
+    tenant_id: str
+    rows: Sequence[repair.Repaired]
+    tally: _Tally
+
+    async def store(self) -> None:
+        """Store what is new, and append to what has grown."""
+        refused = dict[int, AsyncSvcError]()
+        count = self.tally.conversations
+        try:
+            report = await self.svc.conversations.load(
+                (row.fields for row in self.rows),
+                tenant_id=self.tenant_id,
+                on_refused=refused.__setitem__,
+            )
+        except InvalidInput as error:
+            _refuse_tenant(error, refused, len(self.rows))
+        else:
+            count.written += report.conversations
+            count.present += report.present
+            self.tally.messages += report.messages
+        for place, row in enumerate(self.rows):
+            if place not in refused or await self._settle(row.fields, refused[place]):
+                self.tally.mend(row.fields["id"], row.mendings)
+
+    async def _settle(self, fields: Mapping[str, Any], error: AsyncSvcError) -> bool:
+        """Append to what was refused since it has grown, or skip it; say whether it is here."""
+        id = fields["id"]
+        if not isinstance(error, AlreadyExists):
+            self.tally.skip(CONVERSATIONS, id, Skip.REFUSED, str(error))
+            return False
+        try:
+            grown_by = await self._catch_up(fields)
+        except (Conflict, NotFound):  # somebody writes to it at this moment
+            grown_by = 0
+        if not grown_by:
+            reason = "a conversation of this id is here, with other messages"
+            self.tally.skip(CONVERSATIONS, id, Skip.DIVERGED, reason)
+            return False
+        self.tally.conversations.grown += 1
+        self.tally.messages += grown_by
+        return True
+
+    async def _catch_up(self, fields: Mapping[str, Any]) -> int:
+        """Append what a conversation has got since; return how many messages, 0 if it diverged."""
+        messages = fields["messages"]
+        stored = await self.svc.conversations.get_by_id(
+            fields["id"], tenant_id=self.tenant_id, include_dsl=False, include_messages=True
+        )
+        if not _begins(stored, messages):
+            return 0
+        async with self.svc.transaction() as svc:
+            await self._append(svc, stored, fields)
+        return len(messages) - stored.last_seq
+
+    async def _append(self, svc: Services, stored: Conversation, fields: Mapping[str, Any]) -> None:
+        """Append what is new, turn by turn, with what the counters have grown by meanwhile."""
+        seq = stored.last_seq
+        rounds = max((fields["round"] or 0) - stored.round, 0)
+        tokens = max(fields["tokens"] - stored.tokens, 0)
+        seconds = max(fields["duration"] - stored.duration, 0.0)
+        for messages in _turns(fields["messages"][seq:], self.svc.conversations.settings):
+            turn = {
+                "messages": [
+                    {name: each[name] for name in _OF_TURNS if name in each} for each in messages
+                ],
+                "round": min(rounds, _MOST_ROUNDS),
+                "tokens": min(tokens, _MOST_TOKENS),
+                "duration": min(seconds, _MOST_SECONDS),
+                "errors": fields["errors"],
+                "dsl": fields["dsl"],
+            }
+            appended = await svc.conversations.append_message(
+                stored.id, turn, tenant_id=self.tenant_id, expected_seq=seq
+            )
+            for place, message in enumerate(messages, start=appended.first_seq):
+                if message["thumb"] is not None:
+                    await svc.conversations.set_feedback(
+                        stored.id, place, message["thumb"], tenant_id=self.tenant_id
+                    )
+            seq = appended.last_seq
+            rounds -= turn["round"]
+            tokens -= turn["tokens"]
+            seconds -= turn["duration"]
+
+
+_OF_TURNS: Final = ("role", "content", "payload", "reference")
+
+
+def _begins(stored: Conversation, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether what is stored is the beginning of these messages, and not all of them."""
+    there = stored.messages or ()
+    return (
+        len(there) < len(messages)
+        and stored.last_seq == len(there)
+        and all(
+            (ours.seq, ours.role, ours.content)
+            == (seq, theirs["role"], unicodedata.normalize("NFC", theirs["content"]))
+            for seq, (ours, theirs) in enumerate(zip(there, messages, strict=False), start=1)
+        )
+    )
+
+
+def _turns(
+    messages: Sequence[dict[str, Any]], settings: Settings
+) -> Iterator[list[dict[str, Any]]]:
+    """Cut messages into turns that one append may carry."""
+    turn, size = list[dict[str, Any]](), 0
+    for message in messages:
+        more = sum(len(json_text(message.get(name)).encode()) for name in _OF_TURNS)
+        # Half of it, for the state and the errors come on top.
+        if turn and (len(turn) == settings.batch_items or size + more > settings.batch_bytes // 2):
+            yield turn
+            turn, size = [], 0
+        turn.append(message)
+        size += more
+    if turn:
+        yield turn

@@ -1,0 +1,41 @@
+-- The conversations from :first to :last, in the order of their ids, each with the tenants that its
+-- dialog and its agent belong to; both are NULL where neither is there any more. MySQL would round
+-- a float to six digits; a sum it does not.
+--
+-- It runs on the source, MySQL or PostgreSQL; see ragflow/count for the tenant and the collations.
+-- Locks: none. Index: the primary keys.
+SELECT c.id, c.dialog_id, c.user_id, c.message,
+       d.tenant_id AS dialog_tenant_id
+     , a.user_id AS agent_tenant_id                                  --? agents
+     , c.name                                                        --? name
+     , c.exp_user_id                                                 --? exp_user_id
+     , c.reference                                                   --? reference
+     , c.tokens                                                      --? tokens
+     , c.source                                                      --? source
+     , c.dsl                                                         --? dsl
+     , c.duration + 0e0 AS duration                                  --? duration
+     , c.round                                                       --? round
+     , c.thumb_up                                                    --? thumb_up
+     , c.errors                                                      --? errors
+     , c.version_title                                               --? version_title
+     , c.create_time                                                 --? create_time
+     , c.create_date                                                 --? create_date
+     , c.update_time                                                 --? update_time
+     , c.update_date                                                 --? update_date
+  FROM api_4_conversation AS c
+  LEFT JOIN dialog AS d
+         ON d.id = c.dialog_id                                       --? !mixed
+         ON CONVERT(d.id USING utf8mb4) COLLATE utf8mb4_bin          --? mixed
+            = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin --? mixed
+  LEFT JOIN user_canvas AS a                                         --? agents
+         ON a.id = c.dialog_id                                       --? agents, !mixed
+         ON CONVERT(a.id USING utf8mb4) COLLATE utf8mb4_bin          --? agents, mixed
+            = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin --? agents, mixed
+ WHERE c.id >= :first
+   AND c.id <= :last
+   AND (d.tenant_id = :tenant_id                                     --? tenant_id
+        OR a.user_id = :tenant_id                                    --? tenant_id, agents
+        OR d.id IS NULL                                              --? tenant_id, orphans
+           AND a.id IS NULL                                          --? tenant_id, orphans, agents
+       )                                                             --? tenant_id
+ ORDER BY c.id

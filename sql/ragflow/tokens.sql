@@ -1,0 +1,19 @@
+-- The next API tokens behind one, in the order of tenant and secret.
+--
+-- It runs on the source, MySQL or PostgreSQL. Locks: none. Index: the primary key. The condition is
+-- spelt out since MySQL finds no place in an index by a pair.
+SELECT t.tenant_id, t.token
+     , t.dialog_id                                                 --? dialog_id
+     , t.source                                                    --? source
+     , t.beta                                                      --? beta
+     , t.name                                                      --? name
+     , t.status                                                    --? status
+     , t.create_time                                               --? create_time
+     , t.create_date                                               --? create_date
+  FROM api_token AS t
+ WHERE 1 = 1
+   AND t.tenant_id = :tenant_id                                    --? tenant_id
+   AND (t.tenant_id > :after_tenant                                --? after_tenant, after_token
+        OR t.tenant_id = :after_tenant AND t.token > :after_token) --? after_tenant, after_token
+ ORDER BY t.tenant_id, t.token
+ LIMIT :limit

@@ -1,0 +1,1208 @@
+"""`asyncsvc import-ragflow`, from a real MariaDB and a real PostgreSQL with RAGFlow's columns."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import tracemalloc
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ragflow_sources import PASSWORD, TABLES, Database, MariaDB, mysql, program
+from test_demo import environment
+from test_import_export import exported, failed
+from test_sql_files import variants
+
+import asyncsvc
+from asyncsvc import (
+    DatabaseError,
+    InvalidInput,
+    InvalidToken,
+    Settings,
+    Unavailable,
+    ragflow,
+    sqlfiles,
+)
+from asyncsvc.fields import json_size
+from asyncsvc.ragflow import drivers, source
+from asyncsvc.ragflow.moving import Moved, Moving, Skip
+from asyncsvc.ragflow.repair import Mending, UnusableError, read_json, shortened
+
+PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
+SECONDS = 60
+DIALECTS = ("mysql", "postgresql")
+CREATED = 1_760_000_000_000
+CREATED_AT = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
+UPDATED_AT = CREATED_AT + timedelta(hours=1)
+FOREIGN = Settings(accept_foreign_tokens=True)
+SECRET = "ragflow-" + "Zk9_-" * 8 + "abc"
+BETA = "Qw3rTy" * 5 + "zz"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    if program("mariadbd") is None:
+        pytest.skip("there is no mariadbd: Debian has it in mariadb-server-core")
+    server = MariaDB()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+async def databases(request, database_factory) -> AsyncIterator[Callable[[str], Database]]:
+    """Makes empty databases, one of each kind."""
+    made: list[str] = []
+    numbers = itertools.count()
+
+    async def make(dialect: str) -> Database:
+        if dialect == "postgresql":
+            return Database(dialect, await database_factory(migrated=False))
+        port = request.getfixturevalue("mariadb").port
+        name = f"rag_flow_{os.getpid()}_{next(numbers)}"
+        server = f"mysql://ragflow:{PASSWORD}@127.0.0.1:{port}/"
+        with mysql(server) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        made.append(f"{server}{name}")
+        return Database(dialect, f"{server}{name}")
+
+    yield make
+    for dsn in made:
+        with mysql(dsn) as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {dsn.rpartition('/')[2]}")
+
+
+@pytest.fixture(params=DIALECTS)
+async def rag(request, databases) -> Database:
+    """RAGFlow's tables, with a dialog and an agent of two tenants."""
+    return await filled(databases, request.param)
+
+
+async def filled(databases, dialect: str) -> Database:
+    made = await databases(dialect)
+    await made.create_tables()
+    await made.insert("dialog", [{"id": "d1", "tenant_id": "t1"}, {"id": "d2", "tenant_id": "t2"}])
+    await made.insert("user_canvas", [{"id": "a1", "user_id": "t1"}])
+    return made
+
+
+@pytest.fixture
+def run(dsn: str, tmp_path: pathlib.Path) -> Run:
+    """Run the command on the database of this test."""
+
+    def call(*arguments: object, **more: str):
+        return subprocess.run(
+            [*PROGRAM, "import-ragflow", *map(str, arguments)],
+            env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+
+    return call
+
+
+def session(id: str, message: object = (), **more: object) -> dict[str, object]:
+    """A row of api_4_conversation; what is no text is written as JSON, as RAGFlow does."""
+    row: dict[str, object] = {
+        "id": id, "dialog_id": "d1", "user_id": "u", "message": message, "reference": [],
+        "tokens": 0, "source": None, "dsl": {}, "duration": 0.0, "round": 0, "thumb_up": 0,
+        "errors": None, "name": None, "exp_user_id": None, "version_title": None,
+        "create_time": CREATED, "create_date": CREATED_AT.replace(tzinfo=None),
+        "update_time": CREATED + 3_600_000, "update_date": UPDATED_AT.replace(tzinfo=None),
+    }  # fmt: skip
+    row |= more
+    for column in ("message", "reference", "dsl"):
+        if not isinstance(row[column], str | None):
+            row[column] = json.dumps(row[column])
+    return row
+
+
+def talk(*contents: str) -> list[dict[str, object]]:
+    """Messages as RAGFlow has them, the prologue first."""
+    roles = itertools.cycle(("assistant", "user"))
+    return [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
+
+
+async def fill(rag: Database, *rows: dict[str, object]) -> None:
+    await rag.insert("api_4_conversation", rows)
+
+
+async def move(svc, rag: Database | str, **options):
+    """Move everything; return the report and the notes."""
+    notes = []
+    dsn = rag if isinstance(rag, str) else rag.dsn
+    report = await Moving(svc).run(dsn, on_note=notes.append, **options)
+    for moved in (report.conversations, report.tokens):
+        skipped = sum(moved.skipped.values())
+        assert moved.read == moved.written + moved.grown + moved.present + skipped
+    return report, notes
+
+
+async def got(svc, id: str, tenant_id: str = "t1"):
+    return await svc.conversations.get_by_id(id, tenant_id=tenant_id, include_messages=True)
+
+
+def kinds(report) -> set[str]:
+    return {str(kind) for kind in report.mended}
+
+
+# --- what is in order
+
+
+async def test_everything_keeps_its_meaning(rag, svc):
+    chat = talk("Hi! 你好", "Where is it? 🚚", "Here.", "And now?", "There.")
+    chat[2] |= {"id": "m2", "created_at": CREATED / 1_000 + 20.5, "thumbup": True}
+    chat[3] |= {"doc_ids": ["x"], "files": []}
+    chat[4] |= {"thumbup": False, "feedback": "no", "created_at": CREATED + 30_000}
+    first, second = {"chunks": [{"id": "c"}], "doc_aggs": []}, {}
+    await fill(
+        rag,
+        session(
+            "chat", chat, reference=[first, second], tokens=123, duration=1.25, round=2,
+            thumb_up=1, name="分享 📦", exp_user_id="e", user_id="", errors="E", source="",
+        ),
+        session(
+            "agent", talk("", "q", "a"), dialog_id="a1", source="agent",
+            dsl={"graph": {"nodes": []}}, version_title="v1", reference=[{"chunks": {}}],
+        ),
+    )  # fmt: skip
+
+    report, notes = await move(svc, rag)
+
+    assert report.conversations == Moved(read=2, written=2)
+    assert (report.messages, report.total, notes) == (8, 2, [])
+    assert (report.is_complete, report.left_out) == (True, ())
+    assert set(report.lacking) == {"api_token.name"}
+    chat = await got(svc, "chat")
+    assert (chat.dialog_id, chat.user_id, chat.exp_user_id) == ("d1", "", "e")
+    assert (chat.name, chat.source, chat.errors, chat.metadata) == ("分享 📦", None, "E", None)
+    assert (chat.tokens, chat.duration, chat.round) == (123, 1.25, 2)
+    assert (chat.thumb_up, chat.thumb_down, chat.dsl) == (1, 1, {})
+    assert (chat.created_at, chat.updated_at) == (CREATED_AT, UPDATED_AT)
+    prologue, question, answer, again, last = chat.messages
+    assert (prologue.content, question.content) == ("Hi! 你好", "Where is it? 🚚")
+    assert [message.role for message in chat.messages[:3]] == ["assistant", "user", "assistant"]
+    assert (prologue.reference, answer.reference, last.reference) == (None, first, second)
+    assert answer.payload == {"id": "m2", "created_at": CREATED / 1_000 + 20.5}
+    assert (answer.thumb, last.thumb, question.thumb) == (1, -1, None)
+    assert answer.created_at == CREATED_AT + timedelta(seconds=20.5)
+    assert (again.created_at, last.created_at) == (
+        answer.created_at,
+        CREATED_AT + timedelta(seconds=30),
+    )
+    assert again.payload == {"doc_ids": ["x"], "files": []}
+    assert last.payload == {"feedback": "no", "created_at": CREATED + 30_000}
+    agent = await got(svc, "agent")
+    assert (agent.source, agent.version_title) == ("agent", "v1")
+    assert agent.dsl == {"graph": {"nodes": []}}
+    assert agent.messages[2].reference == {"chunks": {}}
+
+
+async def test_ragflows_own_names_give_back_what_was_there(rag, svc):
+    chat = talk("Hi", "q", "a", "q", "b")
+    chat[2] |= {"id": "m", "created_at": CREATED / 1_000 + 9, "thumbup": True, "prompt": "p"}
+    chat[4] |= {"content": {"parts": [1]}, "thumbup": False}
+    rows = [
+        session(
+            "a", chat, reference=[{"chunks": [1]}, {}], tokens=7, round=2, thumb_up=1, name="n"
+        ),
+        session("b", chat, reference=[{}, {"chunks": [1]}, {}, {"chunks": [2]}], thumb_up=5),
+        session("c", [{"role": 7, "content": "x"}], reference={"chunks": [3]}, errors="E"),
+        session("d", None, dsl={"graph": {}}, user_id="v", source="agent", version_title="v1"),
+    ]
+    await fill(rag, *rows)
+    await move(svc, rag, tz="Asia/Shanghai")
+    sessions = ragflow.API4ConversationService(svc, tenant_id="t1", tz="UTC")
+    total, found = await sessions.get_list("d1", "t1", 1, 10, "create_time", True)
+    assert total == len(rows)
+    given = {row["id"]: row for row in rows}
+    for row in found:
+        expected = given[row["id"]] | {
+            name: json.loads(given[row["id"]][name] or "[]")
+            for name in ("message", "reference", "dsl")
+        }
+        assert row == expected
+
+
+async def test_text_is_found_as_it_was_written(rag, svc):
+    texts = ["Straße 🚚 ünïcödé", "再见", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "cafe\u0301"]
+    rows = [
+        session(f"{at}{escaped}", json.dumps(talk("", text), ensure_ascii=escaped))
+        for at, text in enumerate(texts)
+        for escaped in (True, False)
+    ]
+    await fill(rag, *rows)
+    report, notes = await move(svc, rag)
+    assert (report.conversations.written, notes) == (8, [])
+    for at, text in enumerate(texts):
+        found = await svc.conversations.search("t1", text, limit=10)
+        assert {hit.id for hit in found.items} == {f"{at}True", f"{at}False"}
+    assert (await got(svc, "3True")).messages[1].content == "café"
+
+
+async def test_a_float_is_not_rounded(rag, svc):
+    await fill(rag, session("a", duration=12345.678))
+    await move(svc, rag)
+    assert (await got(svc, "a")).duration == pytest.approx(12345.678, abs=1e-3)
+
+
+# --- what is not
+
+UGLY = '[{"role": "assistant", "content": "a\\u0000b\\ud83d \\ud83d\\ude9a"}]'
+DEEP = "[" * 100 + "]" * 100
+BIG = "9" * 5_000
+
+
+def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], object], object]]:
+    """Rows by id, each with how it is mended, and what of it has to be what afterwards."""
+    answers = talk("p", "q", "a", "q", "b")
+    hints = {"content": ["x", 1], "role": "user"}
+    late = CREATED / 1_000 + 86_400 * 30
+    return {
+        "null": (session("null", None), set(), lambda c: (c.messages, c.metadata), ((), None)),
+        "empty": (session("empty", ""), set(), lambda c: c.messages, ()),
+        "object": (session("object", "{}"), set(), lambda c: (c.messages, c.metadata), ((), None)),
+        "dict": (
+            session("dict", {"a": 1}), {"shape"},
+            lambda c: (c.messages, c.metadata), ((), {"ragflow": {"message": {"a": 1}}}),
+        ),
+        "scalar": (
+            session("scalar", "5"), {"shape"}, lambda c: c.metadata["ragflow"]["message"], 5,
+        ),
+        "nojson": (
+            session("nojson", "[{'role': 'user'}]"), {"not_json"},
+            lambda c: (c.messages, c.metadata["ragflow"]),
+            ((), {"not_json": {"message": "[{'role': 'user'}]"}}),
+        ),
+        "endless": (
+            session("endless", "[" * 200_000), {"not_json"},
+            lambda c: len(c.metadata["ragflow"]["not_json"]["message"]), 200_000,
+        ),
+        "nested": (
+            session("nested", json.dumps(json.dumps(answers))), {"json_in_json"},
+            lambda c: [m.content for m in c.messages], ["p", "q", "a", "q", "b"],
+        ),
+        "dsl": (
+            session("dsl", dsl=json.dumps(json.dumps({"graph": [1]}))), {"json_in_json"},
+            lambda c: c.dsl, {"graph": [1]},
+        ),
+        "dsltext": (session("dsltext", dsl='"{oops"'), set(), lambda c: c.dsl, "{oops"),
+        "dslnull": (session("dslnull", dsl=None), set(), lambda c: c.dsl, None),
+        "dslbad": (
+            session("dslbad", dsl="{oops"), {"not_json"},
+            lambda c: (c.dsl, c.metadata), (None, {"ragflow": {"not_json": {"dsl": "{oops"}}}),
+        ),
+        "dsldeep": (
+            session("dsldeep", dsl=f'{{"a": {DEEP}}}'), {"depth"},
+            lambda c: json.dumps(c.dsl).count("["), 100,
+        ),
+        "dslhuge": (session("dslhuge", dsl=["x" * 2**20]), {"lost"}, lambda c: c.dsl, None),
+        "badhuge": (
+            session("badhuge", dsl="{" + "x" * 2**20), {"not_json", "lost"},
+            lambda c: (c.dsl, c.metadata), (None, None),
+        ),
+        "escaped": (
+            session("escaped", UGLY), {"characters"},
+            lambda c: c.messages[0].content, "a\ufffdb\ufffd 🚚",
+        ),
+        "keys": (
+            session("keys", '[{"role": "user", "content": "a", "content": "b", "x\\u0000": 1}]'),
+            {"duplicate_keys", "characters"},
+            lambda c: (c.messages[0].content, c.messages[0].payload), ("b", {"x\ufffd": 1}),
+        ),
+        "nan": (
+            session(
+                "nan",
+                f'[{{"role": "user", "content": "a", "n": [NaN, -Infinity, 1e999, {BIG}, 1.5]}}]',
+            ),
+            {"numbers"}, lambda c: c.messages[0].payload, {"n": [None, None, None, BIG, 1.5]},
+        ),
+        "controls": (
+            session("controls", '[{"role": "user", "content": "a\tb\nc"}]'), set(),
+            lambda c: c.messages[0].content, "a\tb\nc",
+        ),
+        "items": (
+            session("items", ["hello", *talk("a"), None]), {"shape"},
+            lambda c: ([m.content for m in c.messages], c.metadata),
+            (["a"], {"ragflow": {"items": {"0": "hello", "2": None}}}),
+        ),
+        "role": (
+            session("role", [{"content": "a"}, {"role": 5, "content": "b"}, {"role": "r" * 33}]),
+            {"role", "content"}, lambda c: [(m.role, m.content, m.payload) for m in c.messages],
+            [
+                ("unknown", "a", {}),
+                ("unknown", "b", {"role": 5}),
+                ("unknown", "", {"content": None, "role": "r" * 33}),
+            ],
+        ),
+        "content": (
+            session("content", [hints, {"role": "user", "content": None}]), {"content"},
+            lambda c: [(json.loads(c.messages[0].content), c.messages[0].payload["content"]),
+                       c.messages[1].content],
+            [(["x", 1], ["x", 1]), ""],
+        ),
+        "leftover": (
+            session("leftover", answers, reference=[{}, {"a": 1}, {}, {"b": 2}]),
+            {"references"},
+            lambda c: ([m.reference for m in c.messages], c.metadata),
+            ([{}, None, {"a": 1}, None, {}], {"ragflow": {"reference": [{"b": 2}]}}),
+        ),
+        "nothingleft": (
+            session("nothingleft", answers, reference=[{}, {}, {}, None]), set(),
+            lambda c: c.metadata, None,
+        ),
+        "refdict": (
+            session("refdict", answers, reference={"chunks": [1]}), {"shape"},
+            lambda c: c.metadata, {"ragflow": {"reference": {"chunks": [1]}}},
+        ),
+        "refbad": (
+            session("refbad", answers, reference="nope"), {"not_json"},
+            lambda c: c.metadata, {"ragflow": {"not_json": {"reference": "nope"}}},
+        ),
+        "thumbs": (
+            session("thumbs", answers, thumb_up=1), {"thumbs"},
+            lambda c: [m.thumb for m in c.messages], [None, None, None, None, 1],
+        ),
+        "morethumbs": (
+            session("morethumbs", [answers[1], answers[2] | {"thumbup": False}], thumb_up=3),
+            {"thumbs"}, lambda c: (c.thumb_up, c.thumb_down, c.metadata),
+            (0, 1, {"ragflow": {"thumb_up": 3}}),
+        ),
+        "counters": (
+            session("counters", talk("", "q"), tokens=-5, duration=-1.0, round=-2, thumb_up=-1),
+            {"counters"},
+            lambda c: (c.tokens, c.duration, c.round, c.thumb_up, c.metadata["ragflow"]),
+            (0, 0.0, 1, 0, {
+                "counters": {"thumb_up": -1, "tokens": -5, "duration": -1.0, "round": -2},
+            }),
+        ),
+        "bydate": (
+            session("bydate", create_time=None, update_time=None), {"times"},
+            # In October Berlin is two hours ahead, and these dates are its own.
+            lambda c: (c.created_at, c.updated_at),
+            (CREATED_AT - timedelta(hours=2), UPDATED_AT - timedelta(hours=2)),
+        ),
+        "bymessage": (
+            session(
+                "bymessage", [answers[0] | {"created_at": 1_750_000_000}, answers[1]],
+                create_time=None, create_date=None, update_time=None, update_date=None,
+            ),
+            {"times"}, lambda c: (c.created_at, c.updated_at),
+            (datetime.fromtimestamp(1_750_000_000, UTC),) * 2,
+        ),
+        "byclock": (
+            session(
+                "byclock", answers,
+                create_time=None, create_date=None, update_time=0, update_date=None,
+            ),
+            {"times"}, lambda c: datetime.now(UTC) - c.created_at < timedelta(hours=1), True,
+        ),
+        "backwards": (
+            session("backwards", update_time=CREATED - 10_000), {"times"},
+            lambda c: c.updated_at, CREATED_AT,
+        ),
+        "inseconds": (
+            session("inseconds", create_time=CREATED // 1_000), {"times"},
+            lambda c: c.created_at, CREATED_AT,
+        ),
+        "told": (
+            session("told", [
+                answers[0] | {"created_at": "yesterday"}, answers[1] | {"created_at": 7},
+                answers[2] | {"created_at": late}, answers[3] | {"created_at": 10**400},
+                answers[4] | {"created_at": CREATED / 1_000 - 5},
+            ]),
+            {"times"}, lambda c: {m.created_at for m in c.messages}, {CREATED_AT},
+        ),
+        "user": (
+            session("user", user_id="x" * 200, exp_user_id="y" * 200), {"users"},
+            lambda c: (c.user_id, c.exp_user_id, c.metadata),
+            (shortened("x" * 200), shortened("y" * 200),
+             {"ragflow": {"user_id": "x" * 200, "exp_user_id": "y" * 200}}),
+        ),
+        "canvas": (session("canvas", dialog_id="a1"), set(), lambda c: c.dialog_id, "a1"),
+    }  # fmt: skip
+
+
+REFUSED = {
+    "orphan": (session("orphan", dialog_id="gone"), Skip.NO_TENANT, "its dialog or agent is gone"),
+    "": (session(""), Skip.REFUSED, "id: must be 1 to 128 characters"),
+    "long": (
+        session("long", talk("x" * 2**21)),
+        Skip.REFUSED,
+        "messages.0.content: must be at m",
+    ),
+    "rawhuge": (session("rawhuge", "x" * 2**21), Skip.TOO_LONG, "message: is no list of messages"),
+}
+
+
+async def test_dirty_rows_are_carried_over_mended_or_named(rag, svc):
+    cases = dirty()
+    await fill(rag, *(row for row, *_ in (*cases.values(), *REFUSED.values())))
+
+    report, notes = await move(svc, rag, tz="Europe/Berlin")
+
+    mended: dict[str, set[str]] = {id: set() for id in cases}
+    skipped = {}
+    for note in notes:
+        if isinstance(note.kind, Skip):
+            skipped[note.row] = note
+        else:
+            mended[note.row].add(str(note.kind))
+    for id, (_, expected, part, value) in cases.items():
+        assert (id, mended[id]) == (id, expected)
+        assert (id, part(await got(svc, id))) == (id, value)
+    assert skipped.keys() == REFUSED.keys()
+    for id, (_, kind, reason) in REFUSED.items():
+        assert (skipped[id].kind, skipped[id].table) == (kind, "api_4_conversation")
+        assert skipped[id].reason.startswith(reason)
+    assert report.conversations == Moved(
+        read=len(cases) + len(REFUSED),
+        written=len(cases),
+        skipped={Skip.NO_TENANT: 1, Skip.REFUSED: 2, Skip.TOO_LONG: 1},
+    )
+    assert not report.is_complete
+    assert kinds(report) == set(Mending)
+    for kind, named in report.mended.items():
+        of_kind = [note.row for note in notes if note.kind is kind]
+        assert (named.rows, list(named.ids)) == (len(of_kind), of_kind[:5])
+
+
+async def test_both_servers_give_the_same(databases, database_factory):
+    outcomes = []
+    for dialect in DIALECTS:
+        rag = await filled(databases, dialect)
+        await fill(rag, *(row for row, *_ in (*dirty().values(), *REFUSED.values())))
+        async with asyncsvc.connect(await database_factory()) as svc:
+            report, notes = await move(svc, rag)
+            stored = {each.id: each for each in await exported(svc, "t1")}
+        del stored["byclock"]
+        outcomes.append((report.model_dump(exclude={"mended"}), kinds(report), stored,
+                         sorted(notes, key=lambda note: (note.row, note.kind))))  # fmt: skip
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_what_only_mysql_can_hold_is_mended(databases, svc):
+    rag = await filled(databases, "mysql")
+    await rag.execute("SET sql_mode = ''")
+    await fill(rag, session("a", '[{"role": "user", "content": "x\0y"}]', name="n\0", user_id="\0"))
+    await rag.execute("ALTER TABLE api_4_conversation MODIFY create_date DATETIME NULL")
+    await rag.execute(
+        "UPDATE IGNORE api_4_conversation SET create_time = NULL,"
+        " create_date = '2025-02-31 00:00:00'"
+    )
+    report, _ = await move(svc, rag)
+    found = await got(svc, "a")
+    assert (found.name, found.user_id, found.messages[0].content) == (
+        "n\ufffd",
+        "\ufffd",
+        "x\ufffdy",
+    )
+    assert kinds(report) == {"characters", "times"}
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=30,
+)
+
+
+@settings(deadline=None)
+@given(JSON_VALUES, st.integers(0, 3), st.integers(1, 8))
+def test_any_json_becomes_storable(value, layers, depth):
+    text = json.dumps(value)
+    for _ in range(layers):
+        text = json.dumps(text)
+    read, mended = read_json(text, depth)
+    json_size(read, Settings(json_depth=depth))
+    if not mended and not layers:
+        assert read == value
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec=None)))
+def test_any_text_is_read_or_refused(text):
+    with contextlib.suppress(UnusableError):
+        json_size(read_json(text, 8)[0], Settings())
+
+
+def test_two_long_users_stay_two():
+    one, two = ("x" * 200 + end for end in "ab")
+    assert len(shortened(one)) == 128
+    assert shortened(one) == shortened(one) != shortened(two)
+
+
+# --- again
+
+
+async def test_a_second_time_nothing_changes(rag, dsn):
+    await fill(rag, *(row for row, *_ in dirty().values()))
+    await rag.insert("api_token", [token("t1", SECRET)])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        first, _ = await move(svc, rag)
+        before = await exported(svc, "t1")
+        again, _ = await move(svc, rag)
+        assert await exported(svc, "t1") == before
+    read = first.conversations.read
+    assert again.conversations == Moved(read=read, present=read)
+    assert again.tokens == Moved(read=1, present=1)
+    assert (again.messages, again.mended) == (0, first.mended)
+
+
+async def set_messages(rag: Database, id: str, messages: object, **more: object) -> None:
+    values = {"message": json.dumps(messages)} | more
+    columns = ", ".join(f"{name} = %s" for name in values)
+    await rag.execute(
+        f"UPDATE api_4_conversation SET {columns} WHERE id = %s", *values.values(), id
+    )
+
+
+async def test_what_has_grown_gets_what_it_lacks(rag, dsn):
+    begun = talk("p", "q1", "cafe\u0301")
+    await fill(
+        rag,
+        *(session(id, begun, tokens=10, duration=1.5, round=1, reference=[{"chunks": [1]}])
+          for id in ("grows", "edited", "shorter", "ours", "same", "popped")),
+    )  # fmt: skip
+    async with asyncsvc.connect(dsn, settings=Settings(batch_items=2)) as svc:
+        await move(svc, rag)
+        mine = {"messages": [{"role": "user", "content": "here"}]}
+        await svc.conversations.append_message("ours", mine, tenant_id="t1")
+        await svc.conversations.append_message("same", mine, tenant_id="t1")
+        await svc.conversations.pop_message("popped", tenant_id="t1")
+        whole = talk("p", "q1", "cafe\u0301", "q2", "a2", "q3", "a3", "q4")
+        whole[6]["thumbup"] = True
+        references = [{"chunks": [n]} for n in (1, 2, 3)]
+        await set_messages(
+            rag, "grows", whole, tokens=25, duration=4.0, round=3, errors="E",
+            dsl=json.dumps(json.dumps({"n": 2})), reference=json.dumps(references),
+        )  # fmt: skip
+        await set_messages(rag, "edited", talk("p", "q1", "other", "q2"))
+        await set_messages(rag, "shorter", talk("p"))
+        for id in ("ours", "popped"):
+            await set_messages(rag, id, talk("p", "q1", "cafe\u0301", "q2"))
+
+        report, notes = await move(svc, rag)
+
+        assert report.conversations == Moved(read=6, grown=1, present=2, skipped={Skip.DIVERGED: 3})
+        assert report.messages == 5
+        assert {note.row for note in notes if note.kind is Skip.DIVERGED} == {
+            "edited", "ours", "popped",
+        }  # fmt: skip
+        grown = await got(svc, "grows")
+        contents = [unicodedata.normalize("NFC", m["content"]) for m in whole]
+        assert [m.content for m in grown.messages] == contents
+        assert [m.seq for m in grown.messages] == list(range(1, 9))
+        assert (grown.tokens, grown.duration, grown.round) == (25, 4.0, 3)
+        assert (grown.errors, grown.dsl, grown.thumb_up) == ("E", {"n": 2}, 1)
+        assert [m.reference for m in grown.messages[2::2]] == references
+        assert grown.created_at == CREATED_AT
+        again, _ = await move(svc, rag)
+        assert again.conversations == Moved(read=6, present=3, skipped={Skip.DIVERGED: 3})
+        (bucket,) = await svc.conversations.stats(
+            "t1", CREATED_AT, CREATED_AT, source=None, fill=False
+        )
+        assert (bucket.pv, bucket.tokens) == (6, 75)
+
+
+async def test_who_appends_here_at_that_moment_is_not_written_over(rag, svc, monkeypatch):
+    await fill(rag, session("a", talk("p", "q")))
+    await move(svc, rag)
+    await set_messages(rag, "a", talk("p", "q", "a"))
+    original = asyncsvc.API4ConversationService.get_by_id
+
+    async def looks_and_is_overtaken(self, id, **options):
+        seen = await original(self, id, **options)
+        mine = {"messages": [{"role": "user", "content": "here"}]}
+        await svc.conversations.append_message(id, mine, tenant_id="t1")
+        return seen
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncsvc.API4ConversationService, "get_by_id", looks_and_is_overtaken)
+        report, _ = await move(svc, rag)
+    assert report.conversations == Moved(read=1, skipped={Skip.DIVERGED: 1})
+    assert [message.content for message in (await got(svc, "a")).messages] == ["p", "q", "here"]
+
+
+async def test_growth_is_whole_or_not_at_all(rag, dsn, monkeypatch):
+    await fill(rag, session("a", talk("p", "q")))
+    async with asyncsvc.connect(dsn, settings=Settings(batch_items=1)) as svc:
+        await move(svc, rag)
+        await set_messages(rag, "a", talk("p", "q", "a", "q", "a"))
+        appends = itertools.count()
+        original = asyncsvc.API4ConversationService.append_message
+
+        async def fails_at_last(self, *arguments, **options):
+            if next(appends) == 2:
+                raise Unavailable("gone")
+            return await original(self, *arguments, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncsvc.API4ConversationService, "append_message", fails_at_last)
+            with pytest.raises(Unavailable):
+                await move(svc, rag)
+        assert len((await got(svc, "a")).messages) == 2
+        report, _ = await move(svc, rag)
+        assert report.conversations.grown == 1
+        assert len((await got(svc, "a")).messages) == 5
+
+
+async def test_killed_in_the_middle_it_goes_on(rag, run, svc, dsn, tmp_path):
+    rows = [session(f"{at:05}", talk("p", "q" * 3_000, f"a{at}")) for at in range(6_000)]
+    await fill(rag, *rows)
+    for number in (signal.SIGKILL, signal.SIGINT):
+        before = await svc.conversations.get_list("d1", "t1", items_per_page=1)
+        child = subprocess.Popen(
+            [*PROGRAM, "import-ragflow", rag.dsn],
+            env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while (
+            await svc.conversations.get_list("d1", "t1", items_per_page=1)
+        ).total <= before.total:
+            assert child.poll() is None
+            await asyncio.sleep(0.02)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=SECONDS)
+    stored = await svc.conversations.get_list("d1", "t1", items_per_page=1)
+    assert 0 < stored.total < len(rows)
+    assert child.returncode == 130
+    assert said.startswith("stopped: what went in is whole; the same command goes on")
+    after = re.search(r"--after (\d{5})$", said)[1]
+    finished = run(rag.dsn, "--after", after, "--json")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    report = json.loads(finished.stdout)
+    assert report["conversations"]["read"] == report["total"] == len(rows) - int(after) - 1
+    items = await exported(svc, "t1")
+    assert [item.id for item in items] == [row["id"] for row in rows]
+    assert {len(item.messages) for item in items} == {3}
+
+
+# --- dry runs
+
+
+def token(tenant_id: str, secret: str, **more: object) -> dict[str, object]:
+    row = {
+        "tenant_id": tenant_id, "token": secret, "dialog_id": None, "source": None, "beta": None,
+        "status": "1", "create_time": CREATED, "create_date": None,
+    }  # fmt: skip
+    return row | more
+
+
+async def test_a_dry_run_says_the_same_and_stores_nothing(rag, dsn):
+    await fill(rag, *(row for row, *_ in (*dirty().values(), *REFUSED.values())))
+    await rag.insert("api_token", [token("t1", SECRET), token("t2", SECRET), token("t2", "weak")])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        for _ in range(2):
+            tried, notes = await move(svc, rag, dry_run=True)
+            assert await exported(svc, "t1") == []
+            assert (await svc.tokens.get_list("t1")).items == []
+            real, others = await move(svc, rag)
+            assert tried == real.model_copy(update={"dry_run": True})
+            assert notes == others
+            await set_messages(rag, "content", talk("p", "q"))
+            await set_messages(rag, "nested", [*talk("p", "q", "a", "q", "b"), *talk("more")])
+            await svc.conversations.delete_by_dialog_ids(["a1"], tenant_id="t1")
+            break
+        tried, _ = await move(svc, rag, dry_run=True)
+        assert (tried.conversations.grown, tried.conversations.written) == (1, 1)
+        assert len((await got(svc, "nested")).messages) == 5
+        real, _ = await move(svc, rag)
+        assert tried == real.model_copy(update={"dry_run": True})
+
+
+# --- the source is only read
+
+
+async def readable(rag: Database) -> str:
+    """Its DSN for a role that may select and nothing else."""
+    if rag.dialect == "mysql":
+        name = rag.dsn.rpartition("/")[2]
+        await rag.execute("CREATE OR REPLACE USER reader@'127.0.0.1' IDENTIFIED BY 'reader'")
+        await rag.execute(f"GRANT SELECT ON {name}.* TO reader@'127.0.0.1'")
+    else:
+        with contextlib.suppress(asyncpg.DuplicateObjectError):
+            await rag.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+        for table in TABLES:
+            await rag.execute(f"GRANT SELECT ON {table} TO reader")
+    return rag.as_reader()
+
+
+async def test_the_right_to_select_is_enough(rag, svc):
+    await fill(rag, session("a", talk("p")))
+    report, _ = await move(svc, await readable(rag))
+    assert report.conversations == Moved(read=1, written=1)
+    if rag.dialect == "postgresql":
+        for table in TABLES:
+            await rag.execute(f"REVOKE ALL ON {table} FROM reader")
+
+
+async def test_the_session_may_not_write(rag):
+    async with source.opened(rag.dsn) as opened:
+        for text in ("DELETE FROM dialog", "INSERT INTO dialog (id, tenant_id) VALUES ('x', 'y')"):
+            with pytest.raises(DatabaseError, match=r"(?i)the source: .*read.only"):
+                await opened._server.fetch(sqlfiles.Query("x", text, ()))
+    assert len(await rag.execute("SELECT id FROM dialog")) == 2
+
+
+# --- memory
+
+
+async def test_memory_does_not_grow_with_the_source(rag, svc, monkeypatch):
+    monkeypatch.setattr(source, "_BYTES_AT_ONCE", 2**17)
+    peaks = []
+    for first, last in ((0, 120), (120, 1_320)):
+        rows = [session(f"{at:06}", talk("p", "q" * 4_000)) for at in range(first, last)]
+        await fill(rag, *rows)
+        del rows
+        tracemalloc.start()
+        report = await Moving(svc).run(rag.dsn, after=f"{first - 1:06}" if first else None)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert report.conversations.written == last - first
+    assert peaks[1] < peaks[0] * 1.25 + 2**17
+
+
+async def test_pages_are_cut_by_bytes_and_one_row_may_be_larger(rag, monkeypatch):
+    monkeypatch.setattr(source, "_BYTES_AT_ONCE", 1_000)
+    monkeypatch.setattr(source, "LONGEST", 5_000)
+    sizes = [10, 400, 400, 400, 2_000, 10, 9_000, 10]
+    await fill(rag, *(session(f"{at}", "x" * size) for at, size in enumerate(sizes)))
+    async with source.opened(rag.dsn) as opened:
+        pages = [page async for page in opened.pages(after=None, tenant_id=None, orphans=False)]
+        assert await opened.count(after="3", tenant_id=None, orphans=False) == 4
+    assert [([row["id"] for row in page.rows], page.too_long) for page in pages] == [
+        (["0", "1", "2"], ()), (["3"], ()), (["4"], ()), (["5"], ()), ([], ("6",)), (["7"], ()),
+    ]  # fmt: skip
+
+
+# --- other sources
+
+
+async def test_what_is_not_ragflows_is_named(databases, svc):
+    for dialect in DIALECTS:
+        rag = await databases(dialect)
+        with pytest.raises(InvalidInput, match="source: is not RAGFlow's: there is no api_4_conv"):
+            await move(svc, rag)
+        await rag.execute("CREATE TABLE dialog (id INTEGER)")
+        with pytest.raises(InvalidInput, match="is not RAGFlow's"):
+            await move(svc, rag)
+
+
+async def test_an_older_version_lacks_columns_and_tables(rag, svc):
+    await fill(rag, session("a", talk("p", "q")), session("b", dialog_id="a1"))
+    for column in ("name", "exp_user_id", "errors", "version_title", "update_time", "reference"):
+        await rag.execute(f"ALTER TABLE api_4_conversation DROP COLUMN {column}")
+    await rag.execute("DROP TABLE user_canvas")
+    await rag.execute("DROP TABLE api_token")
+    report, _ = await move(svc, rag)
+    assert report.conversations == Moved(read=2, written=1, skipped={Skip.NO_TENANT: 1})
+    assert set(report.lacking) == {
+        "user_canvas", "api_token", "api_4_conversation.name", "api_4_conversation.exp_user_id",
+        "api_4_conversation.errors", "api_4_conversation.version_title",
+        "api_4_conversation.update_time", "api_4_conversation.reference",
+    }  # fmt: skip
+    assert report.left_out == ("api_token",)
+    found = await got(svc, "a")
+    assert (found.updated_at, len(found.messages)) == (UPDATED_AT, 2)
+    report, _ = await move(svc, rag, orphans="t9", only="conversations")
+    assert (report.conversations.written, report.left_out) == (1, ())
+    assert (await got(svc, "b", "t9")).dialog_id == "a1"
+
+
+async def test_a_column_that_is_needed_leaves_its_table_out(rag, svc, run):
+    await fill(rag, session("a"))
+    await rag.insert("api_token", [token("t1", SECRET)])
+    await rag.execute("ALTER TABLE api_4_conversation DROP COLUMN message")
+    finished = run(rag.dsn)
+    assert finished.returncode == 3
+    assert re.search(r"^left out +api_4_conversation *$", finished.stdout, re.MULTILINE)
+    assert re.search(r"^not there .*api_4_conversation\.message", finished.stdout, re.MULTILINE)
+    assert re.search(r"^ *tokens +1 +1 ", finished.stdout, re.MULTILINE)
+
+
+async def test_empty_tables_are_moved_too(rag, svc):
+    report, notes = await move(svc, rag)
+    assert (report.conversations, report.tokens, notes) == (Moved(), Moved(), [])
+    assert report.is_complete
+
+
+async def test_columns_of_different_collations_are_compared(databases, svc):
+    rag = await filled(databases, "mysql")
+    await fill(rag, session("a"), session("b", dialog_id="a1"), session("c", dialog_id="gone"))
+    for table, collation in (("dialog", "utf8mb4_unicode_ci"), ("user_canvas", "utf8mb3_bin")):
+        charset = collation.partition("_")[0]
+        await rag.execute(
+            f"ALTER TABLE {table} CONVERT TO CHARACTER SET {charset} COLLATE {collation}"
+        )
+    import pymysql
+
+    with pytest.raises(pymysql.err.OperationalError, match="Illegal mix"):
+        await rag.execute("SELECT 1 FROM dialog AS d JOIN api_4_conversation AS c"
+                          " ON c.dialog_id = d.id")  # fmt: skip
+    report, _ = await move(svc, rag, tenant_id="t1", orphans="t1")
+    assert report.conversations == Moved(read=3, written=3)
+    assert report.total == 3
+
+
+# --- whose
+
+
+async def test_one_tenant_alone(rag, dsn):
+    await fill(
+        rag,
+        session("a"), session("b", dialog_id="d2"), session("c", dialog_id="a1"),
+        session("d", dialog_id="gone"),
+    )  # fmt: skip
+    await rag.insert("api_token", [token("t1", SECRET), token("t2", BETA)])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        report, _ = await move(svc, rag, tenant_id="t1")
+        assert report.conversations == Moved(read=2, written=2)
+        assert (report.total, report.tokens) == (2, Moved(read=1, written=1))
+        assert [item.id for item in await exported(svc, "t1")] == ["a", "c"]
+        assert await exported(svc, "t2") == []
+        report, _ = await move(svc, rag, tenant_id="t2", orphans="t2", only="conversations")
+        assert (report.conversations, report.tokens) == (Moved(read=2, written=2), Moved())
+        assert [item.id for item in await exported(svc, "t2")] == ["b", "d"]
+        report, _ = await move(svc, rag, tenant_id="t2", only="tokens")
+        assert (report.conversations, report.tokens) == (Moved(), Moved(read=1, written=1))
+
+
+async def test_a_tenant_that_cannot_be_is_named(rag, svc):
+    await rag.execute("ALTER TABLE dialog DROP COLUMN tenant_id")
+    await rag.execute("ALTER TABLE dialog ADD COLUMN tenant_id VARCHAR(255)")
+    await rag.execute("UPDATE dialog SET tenant_id = %s WHERE id = 'd1'", "x" * 200)
+    await rag.execute("UPDATE dialog SET tenant_id = '' WHERE id = 'd2'")
+    await fill(rag, session("a"), session("b", dialog_id="d2"), session("c", dialog_id="a1"))
+    report, notes = await move(svc, rag)
+    assert report.conversations == Moved(
+        read=3, written=1, skipped={Skip.REFUSED: 1, Skip.NO_TENANT: 1}
+    )
+    assert next(note.reason for note in notes if note.row == "a").startswith("tenant_id: must be")
+
+
+# --- tokens
+
+
+async def test_tokens_go_on_working(rag, dsn, pool):
+    await rag.insert(
+        "api_token",
+        [
+            token("t1", SECRET, dialog_id="d1", source="agent", beta=BETA),
+            token("t2", SECRET),
+            token("t2", "guessme"),
+            token("t2", "R" * 40, status="0", beta="B" * 32),
+            token("t2", "naïve secret with spaces, and more"),
+            token("t3", "S" * 40, create_time=None),
+        ],
+    )
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        report, notes = await move(svc, rag, actor="ann")
+        verified = await svc.tokens.verify(SECRET)
+        assert (verified.tenant_id, verified.dialog_id, verified.source) == ("t1", "d1", "agent")
+        assert (verified.created_at, verified.created_by) == (CREATED_AT, "ann")
+        beta = await svc.tokens.verify(BETA, kind="beta")
+        assert (beta.tenant_id, beta.kind) == ("t1", "beta")
+        for secret in (BETA, "guessme", "R" * 40, "B" * 32):
+            with pytest.raises(InvalidToken):
+                await svc.tokens.verify(secret)
+        assert (await svc.tokens.verify("S" * 40)).tenant_id == "t3"
+    assert report.tokens == Moved(
+        read=8,
+        written=3,
+        skipped={Skip.TAKEN: 1, Skip.WEAK: 1, Skip.REVOKED: 2, Skip.REFUSED: 1},
+    )
+    named = {note.kind: note.row for note in notes if note.table == "api_token"}
+    assert named[Skip.TAKEN].endswith(", token ragflow-Zk9_…")
+    assert named[Skip.TAKEN].startswith("t2, row ")
+    assert named[Skip.WEAK].endswith(", token …")
+    said = "".join(f"{note.row}{note.reason}" for note in notes)
+    for secret in (SECRET, BETA, "guessme", "R" * 40, "naïve"):
+        assert secret not in said
+    stored = await pool.fetch("SELECT t::text FROM asyncsvc.api_token AS t")
+    assert not any(secret in row["t"] for row in stored for secret in (SECRET, BETA))
+
+
+async def test_without_the_setting_no_token_goes_in(rag, svc):
+    await rag.insert("api_token", [token("t1", SECRET)])
+    report, notes = await move(svc, rag)
+    assert report.tokens == Moved(read=1, skipped={Skip.REFUSED: 1})
+    assert "accept_foreign_tokens" in notes[0].reason
+
+
+async def test_pages_of_tokens_follow_each_other(rag, dsn, monkeypatch):
+    monkeypatch.setattr(source, "_ROWS_AT_ONCE", 3)
+    secrets = [(f"t{at % 3}", f"{at:02}" * 20) for at in range(20)]
+    await rag.insert("api_token", [token(*each) for each in secrets])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        report, _ = await move(svc, rag)
+        assert report.tokens == Moved(read=20, written=20)
+        for tenant_id, secret in secrets:
+            assert (await svc.tokens.verify(secret)).tenant_id == tenant_id
+
+
+# --- the command
+
+
+async def test_the_command_reports(rag, run, svc):
+    await fill(
+        rag,
+        session("a", talk("p", "q")), session("b", dsl=json.dumps(json.dumps({"x": 1}))),
+        session("c", dialog_id="gone"), session("d", dsl=["x" * 2**20]),
+    )  # fmt: skip
+    await rag.insert("api_token", [token("t1", SECRET), token("t2", SECRET)])
+    finished = run(rag.dsn, "--actor", "ann")
+    assert finished.returncode == 3
+    assert finished.stderr == (
+        "api_4_conversation c: no_tenant: its dialog or agent is gone: --orphans says whom to give"
+        " it to\n"
+        "api_4_conversation d: lost: dsl\n"
+        "api_token t2, row 2, token ragflow-Zk9_…: taken: the secret is that of another token"
+        " already\n"
+        "Tokens are good where Settings.accept_foreign_tokens is on.\n"
+    )
+    assert re.search(r"conversations +4 +3 +0 +0 +1 \(no_tenant 1\)", finished.stdout)
+    assert re.search(r"tokens +2 +1 +0 +0 +1 \(taken 1\)", finished.stdout)
+    assert re.search(r"messages +2 written", finished.stdout)
+    assert re.search(r"json_in_json +1 conversation mended: b *$", finished.stdout, re.MULTILINE)
+    assert SECRET not in finished.stdout + finished.stderr
+    report = json.loads(run(rag.dsn, "--json", "--only", "tokens").stdout)
+    assert report["tokens"] == {
+        "read": 2, "written": 0, "grown": 0, "present": 1, "skipped": {"taken": 1},
+    }  # fmt: skip
+    tried = run("--dry-run", "--orphans", "t9", "--verbose", ASYNCSVC_RAGFLOW_DSN=rag.dsn)
+    assert tried.returncode == 3
+    assert "dry run" in tried.stderr
+    assert "api_4_conversation b: json_in_json: dsl\n" in tried.stderr
+    assert await exported(svc, "t9") == []
+
+
+async def test_no_password_is_ever_said(rag, run):
+    parts = rag.dsn.partition("://")
+    user, _, rest = parts[2].partition(":")
+    host = rest.rpartition("@")[2]
+    wrong = f"{parts[0]}://{user}:sesame-7@{host}"
+    if rag.dialect == "mysql":  # the PostgreSQL of the tests may trust everybody
+        said = failed(run(wrong))
+        assert "the source: Access denied for user 'ragflow'" in said
+        assert "sesame" not in said
+    closed = f"{parts[0]}://u:sesame-7@127.0.0.1:1/x"
+    said = failed(run(closed))
+    assert "the source: " in said
+    assert "sesame" not in said
+    assert "reached" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql://u:se/same@127.0.0.1/x", "must be mysql://user:password@host:port/database"),
+        ("mysql://u:se#same@127.0.0.1/x", "must be mysql://user"),
+        ("mysql://u:1/same@127.0.0.1/x", "must be mysql://user"),
+        ("mysql://u:same@127.0.0.1", "must be mysql://user"),
+        ("mysql://u:same@127.0.0.1/x?charset=latin1", "takes the options ssl-ca and ssl-mode"),
+        (
+            "mysql://u:same@127.0.0.1/x?ssl-mode=maybe",
+            "takes the options ssl-ca and ssl-mode, one of disabled",
+        ),
+        ("mysql://u:same@127.0.0.1/x?ssl-ca=/nowhere", "ssl-ca: No such file"),
+        ("postgresql://u:same@127.0.0.1:port/x", "must be a PostgreSQL URL"),
+        ("postgresql://u:same@127.0.0.1/x?sslmode=same", "must be a PostgreSQL URL"),
+        ("oracle://u:same@h/x", "must be a URL that begins with mysql:// or postgresql://"),
+        ("same", "must be a URL"),
+    ],
+)
+async def test_a_url_that_is_none_is_refused_without_being_told(svc, url, reason):
+    with pytest.raises(InvalidInput) as caught:
+        await move(svc, url)
+    assert str(caught.value).startswith(f"source: {reason}")
+    assert "same" not in str(caught.value)
+    trace = "".join(traceback.format_exception(caught.value))
+    assert "same" not in trace.replace(f'move(svc, "{url}")', "")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"tz": "Mars/X"}, "tz"),
+        ({"orphans": ""}, "orphans"),
+        ({"tenant_id": "x" * 200}, "tenant_id"),
+        ({"only": "dialogs"}, "only"),
+        ({"after": "\0"}, "after"),
+        ({"actor": 5}, "actor"),
+    ],
+)
+async def test_wrong_options_are_named(svc, options, field):
+    with pytest.raises(InvalidInput) as caught:
+        await move(svc, "mysql://u@127.0.0.1:1/x", **options)
+    assert caught.value.field == field
+
+
+async def test_other_spellings_of_a_url(databases, svc):
+    rag = await filled(databases, "mysql")
+    await fill(rag, session("a"))
+    for scheme in ("mysql+pymysql", "mariadb", "MySQL"):
+        report, _ = await move(svc, f"{scheme}{rag.dsn.removeprefix('mysql')}")
+        assert report.conversations.read == 1
+    rag = await filled(databases, "postgresql")
+    for scheme in ("postgresql+psycopg2", "postgres"):
+        report, _ = await move(svc, rag.dsn.replace("postgresql", scheme))
+        assert report.conversations.read == 0
+
+
+async def test_mysql_is_encrypted_as_the_url_says(databases, mariadb):
+    rag = await filled(databases, "mysql")
+    own = f"ssl-ca={mariadb.certificate}"
+    for options, is_encrypted in (
+        ("", True), ("?ssl-mode=required", True), ("?ssl-mode=disabled", False),
+        (f"?{own}", True), (f"?ssl-mode=VERIFY_IDENTITY&{own}", True),
+    ):  # fmt: skip
+        async with source.opened(rag.dsn + options) as opened:
+            query = sqlfiles.Query("x", "SHOW STATUS LIKE 'Ssl_cipher'", ())
+            (row,) = await opened._server.fetch(query)
+            assert (options, row["Value"] != "") == (options, is_encrypted)
+    elsewhere = rag.dsn.replace("127.0.0.1", "localhost")
+    for dsn in (
+        f"{rag.dsn}?ssl-mode=verify_ca",
+        f"{rag.dsn}?ssl-mode=verify_identity",
+        f"{elsewhere}?ssl-mode=verify_identity&{own}",
+    ):
+        with pytest.raises(Unavailable, match=r"the source: .*certificate verify failed"):
+            async with source.opened(dsn):
+                pass
+
+
+async def test_the_extra_is_named_where_it_is_missing(svc, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(InvalidInput, match=r"pip install 'asyncsvc\[ragflow\]'"):
+        await move(svc, "mysql://u:p@127.0.0.1/x")
+
+
+# --- failures of the source
+
+
+async def test_a_cancellation_ends_the_waiting(rag):
+    sleep = "SELECT sleep(30)" if rag.dialect == "mysql" else "SELECT pg_sleep(30)"
+    for options in ("", "?ssl-mode=disabled") if rag.dialect == "mysql" else ("",):
+        async with source.opened(rag.dsn + options) as opened:
+            began = time.monotonic()
+            waiting = asyncio.create_task(opened._server.fetch(sqlfiles.Query("x", sleep, ())))
+            await asyncio.sleep(0.3)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert time.monotonic() - began < 5
+
+
+async def test_a_source_that_is_lost_is_named_and_what_went_in_stays(rag, svc, monkeypatch):
+    monkeypatch.setattr(source, "_ROWS_AT_ONCE", 2)
+    await fill(rag, *(session(f"{at}", talk("p")) for at in range(6)))
+    reports = []
+
+    def cut(report) -> None:
+        reports.append(report)
+        if report.conversations.read == 2:
+            hang_up(rag)
+
+    with pytest.raises(Unavailable, match="the source: "):
+        await Moving(svc).run(rag.dsn, on_batch=cut)
+    assert reports[-1].after == "1"
+    assert [item.id for item in await exported(svc, "t1")] == ["0", "1"]
+    report, _ = await move(svc, rag, after=reports[-1].after)
+    assert report.conversations == Moved(read=4, written=4)
+
+
+def hang_up(rag: Database) -> None:
+    """End all other sessions of the source's database."""
+    if rag.dialect == "mysql":
+        with mysql(rag.dsn) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT id FROM information_schema.processlist"
+                           " WHERE db = database() AND id <> connection_id()")  # fmt: skip
+            for (id,) in cursor.fetchall():
+                cursor.execute(f"KILL {id}")
+        return
+    command = (
+        "import asyncio, asyncpg, sys\n"
+        "async def main():\n"
+        "    connection = await asyncpg.connect(sys.argv[1])\n"
+        "    await connection.execute('SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()')\n"
+        "asyncio.run(main())"
+    )
+    subprocess.run([sys.executable, "-c", command, rag.dsn], check=True, timeout=SECONDS)
+
+
+# --- the statements
+
+
+def statements() -> list[str]:
+    return sorted(
+        f"ragflow/{file.name.removesuffix('.sql')}"
+        for file in (sqlfiles.root() / "ragflow").iterdir()
+    )
+
+
+def test_the_statements_of_sources_are_none_of_ours():
+    assert not set(statements()) & set(sqlfiles.names())
+    for name in statements():
+        header = sqlfiles.load(name).header
+        assert re.search(r"\bLocks: .*Index: ", header, re.DOTALL)
+        assert "runs on the source" in header
+
+
+async def test_every_statement_runs_in_every_variant(rag):
+    only_mysql = {"mysql", "mixed"} if rag.dialect == "mysql" else {"postgresql"}
+    others = {"mysql", "postgresql", "mixed"} - only_mysql
+    async with source.opened(rag.dsn) as opened:
+        columns = opened._columns
+        assert columns.keys() == set(TABLES)
+        for name in statements():
+            statement = sqlfiles.load(name)
+            if name == "ragflow/read_only" and rag.dialect == "postgresql":
+                continue
+            for present in variants(statement):
+                if present & others or ("name" in present and name == "ragflow/tokens"):
+                    continue
+                if name == "ragflow/columns" and rag.dialect not in present:
+                    continue
+                values = {
+                    parameter: 5 if parameter == "limit" else "x"
+                    for parameter in (statement.optional & present) | statement.required
+                }
+                await opened._server.fetch(statement.bind(present & statement.flags, values))
+
+
+async def test_pages_are_found_by_the_primary_key(databases):
+    rag = await filled(databases, "mysql")
+    await fill(rag, *(session(f"{at:05}") for at in range(2_000)))
+    await rag.execute("ANALYZE TABLE api_4_conversation")
+    statement = sqlfiles.load("ragflow/sizes")
+    text = statement.bind({"reference", "dsl"}, {"after": "01000", "limit": 10}).text
+    text = text.replace("$1", "'01000'").replace("$2", "10")
+    plan = await rag.execute(f"EXPLAIN {text}")
+    assert plan[0][3:6:2] == ("range", "PRIMARY")
+
+
+def test_the_driver_is_not_needed_for_the_rest():
+    code = "import asyncsvc.cli.app, asyncsvc.ragflow.moving, sys; print('pymysql' in sys.modules)"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout == "False\n"
+    assert drivers.Server
