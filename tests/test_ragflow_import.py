@@ -497,6 +497,24 @@ async def test_both_servers_give_the_same(databases, database_factory):
     assert outcomes[0] == outcomes[1]
 
 
+async def test_columns_of_other_types_are_read_as_well_as_they_can_be(databases, svc):
+    rag = await filled(databases, "postgresql")
+    await fill(rag, session("a", talk("p"), tokens=7), session("b", duration=float("nan")))
+    for column, kind in (
+        ("tokens", "text"), ("create_time", "text"), ("round", "numeric"),
+        ("create_date", "timestamptz"),
+    ):  # fmt: skip
+        await rag.execute(
+            f"ALTER TABLE api_4_conversation ALTER {column} TYPE {kind} USING {column}::{kind}"
+        )
+    await rag.execute("UPDATE api_4_conversation SET tokens = 'many' WHERE id = 'b'")
+    report, _ = await move(svc, rag)
+    assert (report.conversations.written, kinds(report)) == (2, {"counters", "times"})
+    a, b = await got(svc, "a"), await got(svc, "b")
+    assert (a.tokens, a.created_at, len(a.messages)) == (7, CREATED_AT, 1)
+    assert b.metadata == {"ragflow": {"counters": {"tokens": "many", "duration": "nan"}}}
+
+
 async def test_what_only_mysql_can_hold_is_mended(databases, svc):
     rag = await filled(databases, "mysql")
     await rag.execute("SET sql_mode = ''")

@@ -279,15 +279,18 @@ class _Repair:
         if missing:
             self._keep("thumb_up", missing)
 
-    def _counter(self, column: str, most: int) -> Any:  # noqa: ANN401 - as the column has it
+    def _counter(self, column: str, most: int) -> Any:  # noqa: ANN401 - int, or a duration
         value = self._cells.get(column)
         if value is None:
             return None
-        number = float(value) if column == "duration" else value
+        try:
+            number = float(value) if column == "duration" else int(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
         if 0 <= number <= most:
             return number
         self.note(Mending.COUNTERS, column)  # NaN is neither
-        self._keep(column, number if math.isfinite(number) else str(number), under="counters")
+        self._keep(column, number if math.isfinite(number) else str(value), under="counters")
         return None
 
     def _times(self) -> tuple[datetime | None, datetime | None]:
