@@ -369,7 +369,7 @@ async def test_save_refuses_an_id_that_is_taken_and_leaves_nothing_behind(sessio
     with pytest.raises(AlreadyExists):
         await sessions.save(**prologue(message=[]))
     with pytest.raises(InvalidInput, match="message"):
-        await sessions.save(**prologue(id="s2", message=[{"content": "no role"}]))
+        await sessions.save(**prologue(id="s2", message=[{"role": "user", "content": "\0"}]))
     assert await sessions.get_by_id("s2") == (False, None)
     with pytest.raises(InvalidInput, match="create_time"):
         await sessions.save(**prologue(id="s2", create_time="yesterday"))
@@ -783,3 +783,95 @@ async def test_secrets_of_ragflow_need_to_be_accepted(svc):
         await tokens.save(token=SECRET)
     with pytest.raises(InvalidToken):
         await svc.tokens.verify(SECRET)
+
+
+# ---------------------------------------------------------------- what a reader found
+
+
+async def test_feedback_by_a_whole_row_is_kept(sessions):
+    await sessions.save(**prologue(message=asked("m", "?")))
+    _, session = await sessions.get_by_id("s1")
+    session.message[1] |= {"thumbup": False, "feedback": "wrong"}
+    assert await sessions.update_by_id("s1", session.to_dict()) == 1
+    _, again = await sessions.get_by_id("s1")
+    assert again.message == session.message
+    del session.message[1]["thumbup"]
+    await sessions.update_by_id("s1", session.to_dict() | {"thumb_up": again.thumb_up})
+    assert "thumbup" not in (await sessions.get_by_id("s1"))[1].message[1]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"role": "user", "content": [{"type": "text", "text": "hi", "n": 1e5}]},
+        {"role": "user", "content": {"z": 1, "a": 2}},
+        {"role": None, "content": "no role"},
+        {"role": "r" * 33, "content": "a long one"},
+        {"content": "none at all"},
+        {"role": "user", "content": "odd id", "id": {"a": [1]}},
+    ],
+)
+async def test_an_odd_message_does_not_double_the_conversation(sessions, odd):
+    await sessions.save(**prologue(message=[odd, *asked("m0", "first")]))
+    for number in (1, 2):
+        _, session = await sessions.get_by_id("s1")
+        session.message += asked(f"m{number}", "next")
+        await sessions.append_message("s1", session.to_dict())
+    _, session = await sessions.get_by_id("s1")
+    assert session.message[0] == {"role": "unknown"} | odd
+    assert len(session.message) == 7
+
+
+async def test_a_turn_is_kept_where_messages_without_ids_were_deleted(svc, sessions):
+    pings = [{"role": role, "content": "ping"} for _ in range(20) for role in ("user", "assistant")]
+    await sessions.save(**prologue(message=pings))
+    for seq in (1, 2):
+        await svc.conversations.delete_message("s1", seq, tenant_id=TENANT)
+    _, session = await sessions.get_by_id("s1")
+    session.message += pings[:2]
+    await sessions.append_message("s1", session.to_dict())
+    assert len((await sessions.get_by_id("s1"))[1].message) == 40
+
+
+async def test_a_reference_finds_its_answer_behind_one_without(svc, sessions):
+    await sessions.save(**prologue(message=asked("m1", "1"), reference=[quoted(1)]))
+    turn = {"messages": [{"role": "user", "content": "2"}, {"role": "assistant", "content": "2!"}]}
+    await svc.conversations.append_message("s1", turn, tenant_id=TENANT)
+    _, session = await sessions.get_by_id("s1")
+    session.message += asked("m3", "3")
+    session.reference.append(quoted(3))
+    await sessions.append_message("s1", session.to_dict())
+    answers = [m.reference for m in await svc.conversations.messages("s1", tenant_id=TENANT)][1::2]
+    assert answers == [quoted(1), None, quoted(3)]
+
+
+async def test_filters_on_tokens_all_count(tokens):
+    await tokens.save(token=SECRET, dialog_id="d2")
+    column = ragflow.APIToken
+    for filters in (
+        [column.token == SECRET, column.dialog_id == "d1"],
+        [column.tenant_id.in_([])],
+        [column.tenant_id == TENANT, column.dialog_id.in_([])],
+    ):
+        assert await tokens.filter_delete(filters) == 0
+    assert await tokens.query(token=SECRET, dialog_id="d1") == []
+    assert len(await tokens.query(token=SECRET, dialog_id="d2")) == 1
+    with pytest.raises(InvalidInput):
+        await tokens.filter_delete([column.dialog_id == None])  # noqa: E711 - as with peewee
+
+
+async def test_a_token_of_another_tenant_is_not_marked_as_used(tokens):
+    await tokens.save(token=SECRET)
+    assert await ragflow.APITokenService(tokens._svc, tenant_id=OTHER).used(SECRET) == 0
+    assert (await tokens.query())[0].update_time is None
+
+
+async def test_it_keeps_to_tight_settings(dsn):
+    settings = Settings(page_items=2, batch_items=2)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
+        for number in range(5):
+            await sessions.save(**prologue(id=f"s{number}"))
+        assert len(await sessions.query(dialog_id=AGENT)) == 5
+        column = ragflow.API4Conversation.dialog_id
+        assert await sessions.filter_delete([column == AGENT]) == 5

@@ -237,6 +237,8 @@ async def test_ragflows_own_names_give_back_what_was_there(rag, svc):
             name: json.loads(given[row["id"]][name] or "[]")
             for name in ("message", "reference", "dsl")
         }
+        if row["id"] == "b":  # one more would be taken for the reference of the next answer
+            del expected["reference"][3:]
         assert row == expected
 
 

@@ -25,7 +25,9 @@ class Column:
         self.name = name
 
     def __eq__(self, value: object) -> Condition:  # type: ignore[override]
-        """Ask for one value."""
+        """Ask for one value. Raises InvalidInput for None, which no column here is asked for."""
+        if value is None:
+            raise InvalidInput(self.name, "must be a value")
         return Condition(self.name, (str(value),))
 
     def in_(self, values: Iterable[str]) -> Condition:
@@ -36,7 +38,7 @@ class Column:
 
 
 class API4Conversation:
-    """The columns of a conversation that `filter_update` and `filter_delete` take."""
+    """The columns of a conversation that filters take, and two for the order of a query."""
 
     id = Column("id")
     dialog_id = Column("dialog_id")

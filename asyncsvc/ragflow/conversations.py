@@ -155,12 +155,13 @@ class API4ConversationService:
         **filters: Any,  # noqa: ANN401 - the service checks them
     ) -> AsyncIterator[Conversation]:
         """Yield a dialog's conversations; `whole` is with dsl and messages."""
+        size = min(_PAGE, self._svc.conversations.settings.page_items)
         number, after = 1, None
         while True:
             page = await self._svc.conversations.get_list(
                 tenant_id=self._tenant_id,
                 page_number=number,
-                items_per_page=_PAGE,
+                items_per_page=size,
                 orderby=orderby,
                 desc=desc,
                 after=after,
@@ -171,7 +172,7 @@ class API4ConversationService:
             )
             for item in page.items:
                 yield item
-            if len(page.items) < _PAGE:
+            if len(page.items) < size:
                 return
             after = page.next
             number += after is None  # only orders by time have cursors
@@ -311,10 +312,10 @@ class API4ConversationService:
     async def update_by_id(self, pid: str, data: Mapping[str, Any]) -> int:
         """Set the columns given; return 1, or 0 where there is no such conversation.
 
-        `message` replaces the messages: those that both begin with stay, and get the references
-        that are given. Counters and times cannot be set: those that are as stored may be there,
-        others raise InvalidInput. Messages cost a transaction, and a round trip for each that goes
-        or changes. Raises StaleSequence where somebody appends meanwhile.
+        `message` replaces the messages: those that both begin with stay, and get the references,
+        thumbs and whatever else is given. Times are ignored. Counters cannot be set: those that are
+        as stored may be there, others raise InvalidInput. Messages cost a transaction, and a round
+        trip for each that goes or changes. Raises StaleSequence where somebody appends meanwhile.
         """
         _check_columns(data, _COLUMNS)
         patch = {name: data[name] for name in _SETTABLE & data.keys()}
@@ -343,18 +344,25 @@ class API4ConversationService:
         messages = stored.messages or ()
         common = _common(messages, given)
         for message, each in zip(messages[:common], given, strict=False):
-            if each.get("reference") != message.reference:
-                await tx.conversations.update_message(
-                    stored.id,
-                    message.seq,
-                    {"reference": each.get("reference")},
-                    tenant_id=self._tenant_id,
-                )
+            await self._change(tx, stored.id, message, each)
         for message in messages[common:]:
             await tx.conversations.delete_message(stored.id, message.seq, tenant_id=self._tenant_id)
         if new := given[common:]:
             turn = {"round": 0, "messages": _inputs(new)}
             await self._append(tx, stored.id, turn, new, expected_seq=stored.last_seq)
+
+    async def _change(
+        self, tx: Services, id: str, message: StoredMessage, given: Mapping[str, Any]
+    ) -> None:
+        """Set what a message that stays has beside its text: its reference, payload and thumb."""
+        wanted = {"reference": given.get("reference"), "payload": given["payload"]}
+        patch = {name: it for name, it in wanted.items() if it != getattr(message, name)}
+        if patch:
+            await tx.conversations.update_message(id, message.seq, patch, tenant_id=self._tenant_id)
+        if given["thumb"] != message.thumb:
+            await tx.conversations.set_feedback(
+                id, message.seq, given["thumb"], tenant_id=self._tenant_id
+            )
 
     async def update_many_by_id(self, data_list: Sequence[Mapping[str, Any]]) -> None:
         """Set the columns given of each conversation, named by its `id`, in one transaction."""
@@ -371,7 +379,7 @@ class API4ConversationService:
         """
         _check_columns(update_data, _SETTABLE)
         ids, changed = await self._matching(filters), 0
-        for batch in _batches(ids):
+        for batch in self._batches(ids):
             changed += await self._svc.conversations.update_many_by_id(
                 dict.fromkeys(batch, update_data), tenant_id=self._tenant_id
             )
@@ -396,7 +404,7 @@ class API4ConversationService:
     async def filter_delete(self, filters: Filters) -> int:
         """Delete all conversations that match; return how many. As `filter_update`."""
         deleted = 0
-        for batch in _batches(await self._matching(filters)):
+        for batch in self._batches(await self._matching(filters)):
             deleted += await self.delete_by_ids(batch)
         return deleted
 
@@ -422,6 +430,11 @@ class API4ConversationService:
             for each in found
             if all(getattr(each, column) in values for column, values in wanted.items())
         ]
+
+    def _batches(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
+        size = min(_BATCH, self._svc.conversations.settings.batch_items)
+        for begin in range(0, len(ids), size):
+            yield ids[begin : begin + size]
 
     def _record(self, stored: Conversation, cols: Sequence[str | Column] | None) -> Record:
         return _only(Record(**shapes.conversation(stored, self._local)), cols)
@@ -460,9 +473,9 @@ def _growth(stored: Conversation, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ends(given: Sequence[Mapping[str, Any]], tail: Sequence[StoredMessage]) -> bool:
-    """Say whether messages end with the stored ones, of which none was ever deleted there."""
+    """Say whether messages end with the stored ones: by ids, for a text may be said twice."""
     return len(tail) == min(len(given), _TAIL) and all(
-        shapes.is_same(message, each)
+        shapes.is_same(message, each) and (each["payload"].get("id") or len(tail) == len(given))
         for message, each in zip(tail, given[len(given) - len(tail) :], strict=True)
     )
 
@@ -498,8 +511,3 @@ def _only(record: Record, cols: Sequence[str | Column] | None) -> Record:
 
 def _name(column: str | Column) -> str:
     return column.name if isinstance(column, Column) else column
-
-
-def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for begin in range(0, len(ids), _BATCH):
-        yield ids[begin : begin + _BATCH]

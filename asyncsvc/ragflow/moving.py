@@ -170,6 +170,8 @@ class Moving:
         in memory; each page is stored by a `load` a tenant. What has grown costs two round trips
         and one a turn.
         """
+        if tenant_id is not None and orphans not in {None, tenant_id}:
+            raise InvalidInput("orphans", "must be the tenant that is moved alone")
         move = _Move(
             svc=self._svc,
             tz=zone(tz),
@@ -436,6 +438,9 @@ class _Conversations:
             grown_by = await self._catch_up(fields)
         except (Conflict, NotFound):  # somebody writes to it at this moment
             grown_by = 0
+        except InvalidInput as wrong:
+            self.tally.skip(CONVERSATIONS, id, Skip.REFUSED, str(wrong))
+            return False
         if not grown_by:
             reason = "a conversation of this id is here, with other messages"
             self.tally.skip(CONVERSATIONS, id, Skip.DIVERGED, reason)
@@ -459,6 +464,7 @@ class _Conversations:
     async def _append(self, svc: Services, stored: Conversation, fields: Mapping[str, Any]) -> None:
         """Append what is new, turn by turn, with what the counters have grown by meanwhile."""
         seq = stored.last_seq
+        thumbs = sum(each["thumb"] == 1 for each in fields["messages"]) - stored.thumb_up
         rounds = max((fields["round"] or 0) - stored.round, 0)
         tokens = max(fields["tokens"] - stored.tokens, 0)
         seconds = max(fields["duration"] - stored.duration, 0.0)
@@ -477,7 +483,9 @@ class _Conversations:
                 stored.id, turn, tenant_id=self.tenant_id, expected_seq=seq
             )
             for place, message in enumerate(messages, start=appended.first_seq):
-                if message["thumb"] is not None:
+                # One that only the row counts may have gone to an earlier answer the last time.
+                if message["thumb"] == -1 or (message["thumb"] == 1 and thumbs > 0):
+                    thumbs -= message["thumb"] == 1
                     await svc.conversations.set_feedback(
                         stored.id, place, message["thumb"], tenant_id=self.tenant_id
                     )

@@ -26,10 +26,8 @@ from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.settings import Settings
 
-_UNKNOWN: Final = "unknown"
 _ANSWER: Final = "assistant"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
-_LONGEST_ROLE: Final = 32
 _LONGEST_USER: Final = 128
 _LEFT_OF_USER: Final = 95
 _MOST_TOKENS: Final = 2**63 - 1
@@ -250,13 +248,9 @@ class _Repair:
     def _message(self, place: str, item: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(item.get("content"), str):
             self.note(Mending.CONTENT, place)
-        role = item.get("role")
-        if isinstance(role, str) and 0 < len(role) <= _LONGEST_ROLE:
-            return shapes.split(item)
-        self.note(Mending.ROLE, place)
-        message = shapes.split(item | {"role": _UNKNOWN})
-        if "role" in item:
-            message["payload"] = {**message["payload"], "role": role}
+        message = shapes.split(item)
+        if message["role"] != item.get("role"):
+            self.note(Mending.ROLE, place)
         return message
 
     def _attach(self, messages: Sequence[dict[str, Any]]) -> None:

@@ -20,6 +20,9 @@ from asyncsvc.models import Conversation, StoredMessage
 
 KEPT: Final = "ragflow"
 """The key in a conversation's metadata."""
+UNKNOWN: Final = "unknown"
+"""The role of a message that has none which can be stored."""
+_LONGEST_ROLE: Final = 32
 _ANSWER: Final = "assistant"
 _NO_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
 """What RAGFlow writes for an answer that quotes nothing."""
@@ -39,17 +42,21 @@ class Record(SimpleNamespace):
 def split(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message of RAGFlow's as `role`, `content`, `payload` and `thumb`.
 
-    A content that is no text is written as JSON, and stays in the payload as it is.
+    A content that is no text is written as JSON, and a role that cannot be is "unknown"; both stay
+    in the payload as they are.
     """
-    content, thumb = message.get("content"), message.get("thumbup")
+    role, content, thumb = message.get("role"), message.get("content"), message.get("thumbup")
     payload = {name: value for name, value in message.items() if name not in {"role", "content"}}
     if isinstance(thumb, bool):
         del payload["thumbup"]
+    if not isinstance(role, str) or not 0 < len(role) <= _LONGEST_ROLE:
+        payload |= {"role": role} if "role" in message else {}
+        role = UNKNOWN
     if not isinstance(content, str):
         payload["content"] = content
         content = "" if content is None else json.dumps(content, ensure_ascii=False)
     return {
-        "role": message.get("role"),
+        "role": role,
         "content": content,
         "payload": payload,
         "thumb": _THUMBS[thumb] if isinstance(thumb, bool) else None,
@@ -74,12 +81,12 @@ def attach(messages: Sequence[dict[str, Any]], references: Iterable[Any]) -> lis
 
 
 def references(messages: Sequence[StoredMessage]) -> list[Any]:
-    """Return the references of a conversation's answers, up to the last one that has one."""
+    """Return the references of a conversation's answers: one of each, or none at all."""
     found = [message.reference for message in messages if message.role == _ANSWER]
     if found and messages[0].role == _ANSWER and found[0] is None:
         del found[0]
-    while found and found[-1] is None:
-        found.pop()
+    if all(each is None for each in found):
+        return []
     return [dict(_NO_REFERENCE) if each is None else each for each in found]
 
 
@@ -87,8 +94,9 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
     """Return a conversation, with its messages, as a row of RAGFlow's."""
     messages = stored.messages or ()
     kept = _kept(stored)
-    left = kept.get("reference", [])
-    found = references(messages)
+    found: Any = references(messages)
+    if not found and isinstance(kept.get("reference"), dict):  # as dialogs of old have it
+        found = kept["reference"]
     return {
         "id": stored.id,
         "name": stored.name,
@@ -96,7 +104,7 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
         "user_id": stored.user_id,
         "exp_user_id": stored.exp_user_id,
         "message": [joined(message) for message in messages],
-        "reference": [*found, *left] if isinstance(left, list) else found or left,
+        "reference": found,
         "tokens": stored.tokens,
         "source": stored.source,
         "dsl": {} if stored.dsl is None else stored.dsl,
@@ -140,13 +148,21 @@ def is_same(stored: StoredMessage, given: Mapping[str, Any]) -> bool:
 
     A question and its answer have one id in RAGFlow.
     """
-    content = unicodedata.normalize("NFC", str(given["content"]))
     id = given["payload"].get("id")
     return (
         stored.role == given["role"]
-        and stored.content == content
-        and id in {None, stored.payload.get("id", id)}
+        and (id is None or stored.payload.get("id", id) == id)
+        and _is_same_content(stored, given)
     )
+
+
+def _is_same_content(stored: StoredMessage, given: Mapping[str, Any]) -> bool:
+    if "content" in given["payload"] or "content" in stored.payload:  # it was no text
+        nothing = object()
+        return bool(
+            stored.payload.get("content", nothing) == given["payload"].get("content", nothing)
+        )
+    return stored.content == unicodedata.normalize("NFC", given["content"])
 
 
 def is_known(stored: Iterable[StoredMessage], given: Mapping[str, Any]) -> bool:

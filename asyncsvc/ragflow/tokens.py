@@ -50,7 +50,8 @@ class APITokenService:
         for name, secret in (("token", token), ("beta", beta)):
             if secret is not None:
                 found = await self._verified(secret, _SECRETS[name])
-                return [] if found is None else [self._record(found, "")]
+                is_asked_for = found is not None and dialog_id in {None, found.dialog_id}
+                return [self._record(found, "")] if found and is_asked_for else []
         hints = [each.hint async for each in self._all("beta")]
         shown = hints[0] if hints else ""
         return [self._record(each, shown) async for each in self._all("api", dialog_id or ANY)]
@@ -78,7 +79,9 @@ class APITokenService:
         return await self.save(**row)
 
     async def used(self, token: str) -> int:
-        """Mark a token as used; return 1, or 0 where it is not good. One round trip."""
+        """Mark a token as used; return 1, or 0 where it is not good. Two or three round trips."""
+        if not await self.query(token=token) and not await self.query(beta=token):
+            return 0
         return int(await self._svc.tokens.used(token))
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
@@ -103,6 +106,8 @@ class APITokenService:
         on, and stays for the audit.
         """
         wanted = self._wanted(filters)
+        if not all(wanted.values()):
+            return 0
         if "token" in wanted:
             found = await self._one(filters)
             if found is None:
@@ -139,10 +144,14 @@ class APITokenService:
         if len(wanted.get("token", ())) != 1:
             raise InvalidInput("filters", "must be on one token")
         (token,) = wanted["token"]
+        found: APIToken | None
         try:
-            return await self._svc.tokens.get_by_id(token, tenant_id=self._tenant_id)
+            found = await self._svc.tokens.get_by_id(token, tenant_id=self._tenant_id)
         except NotFound:
-            return await self._verified(token, "api")
+            found = await self._verified(token, "api")
+        if found is None or found.dialog_id not in wanted.get("dialog_id", (found.dialog_id,)):
+            return None
+        return found
 
     def _wanted(self, filters: Filters) -> dict[str, tuple[str, ...]]:
         wanted = by_column(filters, {"tenant_id", "token", "dialog_id"})
