@@ -578,7 +578,10 @@ class Transaction(Change):
             change.apply(trial)
         if self.fails:
             raise Conflict("on purpose")
-        vars(tenant).update(vars(trial))
+        foreign = tenant.foreign  # which the other tenant has, too
+        foreign.clear()
+        foreign.update(trial.foreign)
+        vars(tenant).update(vars(trial), foreign=foreign)
 
 
 # ---------------------------------------------------------------- tokens
