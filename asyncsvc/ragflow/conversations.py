@@ -8,10 +8,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from asyncsvc.client import Services
-from asyncsvc.dates import zone
 from asyncsvc.errors import Conflict, InvalidInput, StaleSequence
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow import shapes
+from asyncsvc.ragflow.bound import BoundService
 from asyncsvc.ragflow.conditions import Column, Filters, by_column
 from asyncsvc.ragflow.shapes import Record
 from asyncsvc.services.common import new_id
@@ -33,7 +33,7 @@ _TAIL: Final = 20
 _ATTEMPTS: Final = 5
 
 
-class API4ConversationService:
+class API4ConversationService(BoundService):
     """Conversations of one tenant, by RAGFlow's method names, with its arguments and results.
 
     Rows are dicts and `Record`s of RAGFlow's columns; local times are of the zone `tz`. Arguments
@@ -41,13 +41,6 @@ class API4ConversationService:
     the real service, and so does a database that does not answer. A `tenant_id` that is passed must
     be the one that the service is bound to.
     """
-
-    def __init__(self, svc: Services, *, tenant_id: str, tz: str = "UTC") -> None:
-        """Bind to a tenant and a zone. Raises InvalidInput for a zone that is not known."""
-        self._svc = svc
-        self._tenant_id = tenant_id
-        self._tz = tz
-        self._local = zone(tz)
 
     # ------------------------------------------------------------------ read
 
@@ -438,10 +431,6 @@ class API4ConversationService:
 
     def _record(self, stored: Conversation, cols: Sequence[str | Column] | None) -> Record:
         return _only(Record(**shapes.conversation(stored, self._local)), cols)
-
-    def _check_tenant(self, tenant_id: str) -> None:
-        if tenant_id != self._tenant_id:
-            raise InvalidInput("tenant_id", "is another than the one that this is bound to")
 
 
 def _check_columns(row: Mapping[str, Any], known: frozenset[str]) -> None:

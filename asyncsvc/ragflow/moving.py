@@ -23,7 +23,7 @@ from asyncsvc.dates import zone
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput, NotFound
 from asyncsvc.fields import Actor, Id, Zone, json_text
 from asyncsvc.models import Conversation, Row
-from asyncsvc.ragflow import repair
+from asyncsvc.ragflow import repair, shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.ragflow.repair import Mending, UnusableError
 from asyncsvc.ragflow.source import CONVERSATIONS, LONGEST, TOKENS, Source, opened
@@ -394,7 +394,7 @@ class _Secret:
 
 def _secrets(number: int, row: Cells, tz: tzinfo) -> Iterator[_Secret]:
     """Return the tokens of a row, named by its tenant and number, and how the secret begins."""
-    for column, record in repair.token_records(repair.token(row, tz)):
+    for column, record in shapes.token_records(repair.token(row, tz)):
         name = f"{row['tenant_id']}, row {number}, {column} {hint(record['secret'])}…"
         yield _Secret(name, record)
 

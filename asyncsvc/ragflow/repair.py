@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
@@ -21,7 +21,6 @@ from typing import Any, Final
 from pydantic_core import PydanticCustomError
 
 from asyncsvc.fields import MOST_INT, json_size
-from asyncsvc.models import TokenRecord
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.settings import Settings
@@ -44,8 +43,6 @@ _FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 _MINUTE: Final = timedelta(minutes=1)
 _DAY: Final = timedelta(days=1)
-_SECRETS: Final = {"token": "api", "beta": "beta"}
-_OF_TOKENS: Final = frozenset(TokenRecord.model_fields) - {"secret", "kind"}
 
 
 class Mending(enum.StrEnum):
@@ -108,20 +105,12 @@ def token(cells: Cells, tz: tzinfo) -> dict[str, Any]:
     """Return what the tokens of a row have in common, beside its secrets."""
     repair = _Repair(cells, tz, Settings())
     return {
-        **{column: _text(cells.get(column)) for column in _SECRETS},
+        **{column: _text(cells.get(column)) for column in shapes.SECRETS},
         "name": repair.text("name") or "",
         "dialog_id": repair.text("dialog_id") or None,
         "source": repair.text("source") or None,
         "created_at": repair.time("create"),
     }
-
-
-def token_records(row: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Make the records of a row's tokens, each with its column: beta is a token of its own."""
-    common = {name: value for name, value in row.items() if name in _OF_TOKENS}
-    for column, kind in _SECRETS.items():
-        if row.get(column):
-            yield column, common | {"secret": row[column], "kind": kind}
 
 
 class _Repair:

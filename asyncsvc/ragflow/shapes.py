@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any, Final
 
-from asyncsvc.models import Conversation, StoredMessage
+from asyncsvc.fields import TokenKind
+from asyncsvc.models import Conversation, StoredMessage, TokenRecord
 
 KEPT: Final = "ragflow"
 """The key in a conversation's metadata."""
 UNKNOWN: Final = "unknown"
 """The role of a message that has none which can be stored."""
+SECRETS: Final[Mapping[str, TokenKind]] = {"token": "api", "beta": "beta"}
+"""The columns of a token's row that are secrets, and the kind of token that each is here."""
+_OF_TOKENS: Final = frozenset(TokenRecord.model_fields) - {"secret", "kind"}
 _LONGEST_ROLE: Final = 32
 _ANSWER: Final = "assistant"
 _NO_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
@@ -37,6 +41,14 @@ class Record(SimpleNamespace):
     def to_dict(self) -> dict[str, Any]:
         """Return the columns as a dict."""
         return dict(vars(self))
+
+
+def token_records(row: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Make the records of a row's tokens, each with its column: beta is a token of its own."""
+    common = {name: value for name, value in row.items() if name in _OF_TOKENS}
+    for column, kind in SECRETS.items():
+        if row.get(column):
+            yield column, common | {"secret": row[column], "kind": kind}
 
 
 def split(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-from asyncsvc.client import Services
-from asyncsvc.dates import zone
 from asyncsvc.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound
 from asyncsvc.fields import ANY, TokenKind
 from asyncsvc.models import APIToken
 from asyncsvc.ragflow import shapes
+from asyncsvc.ragflow.bound import BoundService
 from asyncsvc.ragflow.conditions import Filters, by_column
 from asyncsvc.ragflow.shapes import Record
 
 _GOOD: Final = {"active", "retiring"}
-_SECRETS: Final[Mapping[str, TokenKind]] = {"token": "api", "beta": "beta"}
 _ACTOR: Final = "ragflow"
 
 
-class APITokenService:
+class APITokenService(BoundService):
     """API tokens of one tenant, by RAGFlow's method names, with its arguments and results.
 
     Only hashes are kept, so no row can show a secret: its `token` is the token's id, which
@@ -27,12 +25,6 @@ class APITokenService:
     and `beta` how that of the tenant's newest beta token begins. Secrets of RAGFlow's form need
     `Settings.accept_foreign_tokens`.
     """
-
-    def __init__(self, svc: Services, *, tenant_id: str, tz: str = "UTC") -> None:
-        """Bind to a tenant and a zone. Raises InvalidInput for a zone that is not known."""
-        self._svc = svc
-        self._tenant_id = tenant_id
-        self._local = zone(tz)
 
     async def query(
         self,
@@ -46,14 +38,15 @@ class APITokenService:
 
         A secret is not marked as used. One round trip, and one for each 100 tokens.
         """
-        self._check_tenant(tenant_id)
+        if tenant_id is not None:
+            self._check_tenant(tenant_id)
         for name, secret in (("token", token), ("beta", beta)):
             if secret is not None:
-                found = await self._verified(secret, _SECRETS[name])
+                found = await self._verified(secret, shapes.SECRETS[name])
                 is_asked_for = found is not None and dialog_id in {None, found.dialog_id}
                 return [self._record(found, "")] if found and is_asked_for else []
-        hints = [each.hint async for each in self._all("beta")]
-        shown = hints[0] if hints else ""
+        newest = await anext(self._all("beta"), None)
+        shown = newest.hint if newest else ""
         return [self._record(each, shown) async for each in self._all("api", dialog_id or ANY)]
 
     async def save(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
@@ -61,12 +54,10 @@ class APITokenService:
 
         Raises AlreadyExists for a secret that is there already. One round trip.
         """
-        self._check_tenant(row.get("tenant_id"))
-        records = [
-            {**_beside(row), "secret": row[name], "kind": kind}
-            for name, kind in _SECRETS.items()
-            if row.get(name)
-        ]
+        if row.get("tenant_id") is not None:
+            self._check_tenant(row["tenant_id"])
+        secrets = {name: row.get(name) for name in shapes.SECRETS}
+        records = [record for _, record in shapes.token_records(_beside(row) | secrets)]
         if not records:
             raise InvalidInput("token", "must be given")
         report = await self._svc.tokens.load(records, tenant_id=self._tenant_id, actor=_ACTOR)
@@ -80,7 +71,7 @@ class APITokenService:
 
     async def used(self, token: str) -> int:
         """Mark a token as used; return 1, or 0 where it is not good. Two or three round trips."""
-        if not await self.query(token=token) and not await self.query(beta=token):
+        if not (await self._verified(token, "api") or await self._verified(token, "beta")):
             return 0
         return int(await self._svc.tokens.used(token))
 
@@ -182,10 +173,6 @@ class APITokenService:
             beta=beta,
             **shapes.times(token.created_at, token.last_used_at, self._local),
         )
-
-    def _check_tenant(self, tenant_id: str | None) -> None:
-        if tenant_id not in {None, self._tenant_id}:
-            raise InvalidInput("tenant_id", "is another than the one that this is bound to")
 
 
 def _beside(row: Mapping[str, Any]) -> dict[str, Any]:

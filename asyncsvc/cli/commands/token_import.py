@@ -20,12 +20,11 @@ from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.inputs import told_name
 from asyncsvc.models import TokenLoadReport, TokenRecord
-from asyncsvc.ragflow.repair import token_records
+from asyncsvc.ragflow.shapes import SECRETS, token_records
 
 _AT_ONCE: Final = 1_000
 _FIELDS: Final = frozenset(TokenRecord.model_fields)
 _OF_RAGFLOW: Final = {"create_date", "update_time", "update_date"}  # what create_time says too
-_SECRETS: Final = {"token", "beta"}
 
 
 def import_(
@@ -77,9 +76,9 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
             line[name] = lines.instant(line[name], UTC, name)
     if "secret" in line or "kind" in line:
         raise UnreadableError("secret and kind: are named token, or beta")
-    if not any(line.get(name) for name in _SECRETS):
+    if not any(line.get(name) for name in SECRETS):
         raise UnreadableError("token: is not there")
-    if unknown := line.keys() - _FIELDS - _SECRETS:  # it might be one more secret
+    if unknown := line.keys() - _FIELDS - SECRETS.keys():  # it might be one more secret
         raise UnreadableError(f"{told_name(min(unknown))}: is no field of a token")
     return line
 

@@ -1,0 +1,22 @@
+"""What both of RAGFlow's services share: the real services, a tenant, and a zone."""
+
+from __future__ import annotations
+
+from asyncsvc.client import Services
+from asyncsvc.dates import zone
+from asyncsvc.errors import InvalidInput
+
+
+class BoundService:
+    """A service of one tenant, whose local times are those of one zone."""
+
+    def __init__(self, svc: Services, *, tenant_id: str, tz: str = "UTC") -> None:
+        """Bind to a tenant and a zone. Raises InvalidInput for a zone that is not known."""
+        self._svc = svc
+        self._tenant_id = tenant_id
+        self._tz = tz
+        self._local = zone(tz)
+
+    def _check_tenant(self, tenant_id: str) -> None:
+        if tenant_id != self._tenant_id:
+            raise InvalidInput("tenant_id", "is another than the one that this is bound to")
