@@ -302,17 +302,17 @@ class TenantMachine(RuleBasedStateMachine):
         try:
             for name in self.tenants:
                 self.usage(name, ANY, ANY, ANY)
-            self.run(self._is_whole())
+            self.run(self._settled())
         finally:
             self.run(self.stack.aclose())
             self.runner.close()
 
     async def _is_whole(self) -> None:
         """Every connection of the pool can be had, and none has a transaction open."""
-        pool = self.svc._executor._pool
+        executor = self.svc._executor
         async with contextlib.AsyncExitStack() as stack:
-            for _ in range(pool.get_max_size()):
-                lent = await stack.enter_async_context(pool.acquire(timeout=20))
+            for _ in range(executor._pool.get_max_size()):
+                lent = await stack.enter_async_context(executor._connection())
                 assert not lent.is_in_transaction()
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -465,7 +465,8 @@ class TenantMachine(RuleBasedStateMachine):
             ):
                 await asyncio.sleep(0.002)
             while True:
-                with contextlib.suppress(Unavailable):
+                # One that is lost while it is held is no longer to be asked.
+                with contextlib.suppress(Unavailable, asyncpg.InterfaceError):
                     await self._is_whole()
                     await self.svc.tokens.get_list("nobody")
                     return
