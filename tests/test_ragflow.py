@@ -740,6 +740,27 @@ async def test_a_listing_gives_a_missing_beta_once(tokens):
     assert await tokens.delete_by_tenant_id(TENANT) == 2
 
 
+async def test_a_beta_lives_and_goes_with_its_row(tokens):
+    other = SECRET[:-1] + "2"
+    await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
+    await tokens.save(token=other, beta=BETA[:-1] + "3")
+    column = ragflow.APIToken
+    newer = "N" + BETA[1:]
+    assert await tokens.filter_update([column.token == SECRET], {"beta": newer}) == 1
+    assert await tokens.query(beta=BETA) == []
+    assert [each.dialog_id for each in await tokens.query(beta=newer)] == ["d1"]
+    shown = {each.hint: each.beta for each in await tokens.query(dialog_id="d1")}
+    assert shown == {SECRET[:12]: newer[: len(BETA)][:4]}
+    with pytest.raises(AlreadyExists):  # that of the other row
+        await tokens.filter_update([column.token == SECRET], {"beta": BETA[:-1] + "3"})
+    assert len(await tokens.query(beta=newer)) == 1
+
+    assert await tokens.filter_delete([column.token == SECRET]) == 1
+    assert await tokens.query(beta=newer) == []
+    assert len(await tokens.query(beta=BETA[:-1] + "3")) == 1
+    assert len(await tokens.query(token=other)) == 1
+
+
 async def test_tokens_of_a_dialog(tokens):
     await tokens.save(token=SECRET, dialog_id="d1", source="dialog")
     await tokens.save(token=SECRET[:-1] + "2", dialog_id="d2")
@@ -786,6 +807,48 @@ async def test_secrets_of_ragflow_need_to_be_accepted(svc):
 
 
 # ---------------------------------------------------------------- what a reader found
+
+
+async def test_a_thumb_is_stored_with_its_message_or_neither(sessions, monkeypatch):
+    await sessions.save(**prologue())
+    _, session = await sessions.get_by_id("s1")
+    session.message += asked("m", "?")
+    session.message[-1]["thumbup"] = True
+
+    async def broken(*_, **__):
+        raise Unavailable("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncsvc.API4ConversationService, "set_feedback", broken)
+        with pytest.raises(Unavailable):
+            await sessions.append_message("s1", session.to_dict())
+    assert len((await sessions.get_by_id("s1"))[1].message) == 1
+    assert await sessions.append_message("s1", session.to_dict()) == 1
+    _, again = await sessions.get_by_id("s1")
+    assert (again.message, again.thumb_up) == (session.message, 1)
+
+
+async def test_users_of_long_ids_are_found_and_read_by_them(sessions):
+    one, two = "x" * 200 + "1", "x" * 200 + "2"
+    await sessions.save(**prologue(user_id=one, exp_user_id=two))
+    await sessions.save(**prologue(id="s2", user_id=two))
+    _, session = await sessions.get_by_id("s1")
+    assert (session.user_id, session.exp_user_id) == (one, two)
+    listed = await sessions.get_list(AGENT, TENANT, 1, 9, "create_time", True, user_id=one)
+    assert [each["id"] for each in listed[1]] == ["s1"]
+    assert [each["id"] for each in await sessions.get_names(AGENT, two)] == ["s1"]
+    assert [each.id for each in await sessions.query(dialog_id=AGENT, user_id=two)] == ["s2"]
+    assert [each.id for each in await sessions.query(id="s1", user_id=one)] == ["s1"]
+    assert await sessions.update_by_id("s1", session.to_dict()) == 1
+    assert (await sessions.get_by_id("s1"))[1].user_id == one
+    column = ragflow.API4Conversation
+    assert (
+        await sessions.filter_update(
+            [column.dialog_id == AGENT, column.user_id == one], {"user_id": "short"}
+        )
+        == 1
+    )
+    assert (await sessions.get_by_id("s1"))[1].user_id == "short"
 
 
 async def test_feedback_by_a_whole_row_is_kept(sessions):

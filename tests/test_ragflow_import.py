@@ -39,7 +39,8 @@ from asyncsvc import (
 from asyncsvc.fields import json_size
 from asyncsvc.ragflow import drivers, source
 from asyncsvc.ragflow.moving import Moved, Moving, Skip
-from asyncsvc.ragflow.repair import Mending, UnusableError, read_json, shortened
+from asyncsvc.ragflow.repair import Mending, UnusableError, read_json
+from asyncsvc.ragflow.shapes import shortened
 
 PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
 SECONDS = 60
@@ -841,9 +842,10 @@ async def test_an_older_version_lacks_columns_and_tables(rag, svc):
     assert report.left_out == ("api_token",)
     found = await got(svc, "a")
     assert (found.updated_at, len(found.messages)) == (UPDATED_AT, 2)
-    report, _ = await move(svc, rag, orphans="t9", only="conversations")
-    assert (report.conversations.written, report.left_out) == (1, ())
-    assert (await got(svc, "b", "t9")).dialog_id == "a1"
+    with pytest.raises(InvalidInput, match="orphans: are not told from agents' without user_canv"):
+        await move(svc, rag, orphans="t9")
+    report, _ = await move(svc, rag, orphans="t9", only="tokens")
+    assert report.left_out == ("api_token",)
 
 
 async def test_a_column_that_is_needed_leaves_its_table_out(rag, svc, run):
@@ -918,6 +920,21 @@ async def test_a_tenant_that_cannot_be_is_named(rag, svc):
 
 
 # --- tokens
+
+
+async def test_a_beta_that_comes_later_goes_with_its_token(rag, dsn):
+    await rag.insert("api_token", [token("t1", SECRET), token("t1", "ragflow-" + "T" * 32)])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        await move(svc, rag)
+        await rag.execute(f"UPDATE api_token SET beta = '{BETA}' WHERE token = '{SECRET}'")
+        report, _ = await move(svc, rag)
+        assert (report.tokens.written, report.tokens.present) == (1, 2)
+        tokens = ragflow.APITokenService(svc, tenant_id="t1")
+        (row,) = [each for each in await tokens.query() if each.beta]
+        assert row.beta == BETA[: len(row.beta)]
+        assert await tokens.filter_delete([ragflow.APIToken.token == SECRET]) == 1
+        with pytest.raises(InvalidToken):
+            await svc.tokens.verify(BETA, kind="beta")
 
 
 async def test_tokens_go_on_working(rag, dsn, pool):

@@ -13,7 +13,8 @@ from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.bound import BoundService
 from asyncsvc.ragflow.conditions import Column, Filters, by_column
-from asyncsvc.ragflow.shapes import Record
+from asyncsvc.ragflow.shapes import KEPT, Record, shortened
+from asyncsvc.ragflow.turns import append
 from asyncsvc.services.common import new_id
 
 _SETTABLE: Final = frozenset(
@@ -25,7 +26,7 @@ _REPLACED: Final = frozenset({"dsl", "errors"})
 _TIMES: Final = frozenset({"create_time", "create_date", "update_time", "update_date"})
 _LISTS: Final = frozenset({"message", "reference"})
 _COLUMNS: Final = frozenset({"id"}) | _SETTABLE | _COUNTED | _TIMES | _LISTS
-_FILTERS: Final = ("user_id", "exp_user_id")
+_USERS: Final = frozenset({"user_id", "exp_user_id"})
 _PAGE: Final = 100
 _BATCH: Final = 1_000
 _TAIL: Final = 20
@@ -75,12 +76,12 @@ class API4ConversationService(BoundService):
             orderby,  # type: ignore[arg-type]  # what is no order of the service, it refuses
             desc,
             id or None,
-            user_id or None,
+            _user(user_id),
             include_dsl,
             keywords or "",
             from_date or None,
             to_date or None,
-            exp_user_id=exp_user_id or None,
+            exp_user_id=_user(exp_user_id),
             include_messages=True,
             tz=self._tz,
         )
@@ -93,7 +94,7 @@ class API4ConversationService(BoundService):
     async def get_names(self, dialog_id: str, exp_user_id: str) -> list[dict[str, Any]]:
         """Return id and name of a person's conversations, newest first: the newest 1,000."""
         names = await self._svc.conversations.get_names(
-            dialog_id, exp_user_id, tenant_id=self._tenant_id
+            dialog_id, shortened(exp_user_id), tenant_id=self._tenant_id
         )
         return [{"id": each.id, "name": each.name} for each in names]
 
@@ -127,7 +128,7 @@ class API4ConversationService(BoundService):
         100 conversations a round trip, and holds them all: `get_list` and `export` of the real
         service do not.
         """
-        if unknown := filters.keys() - {"id", "dialog_id", *_FILTERS}:
+        if unknown := filters.keys() - {"id", "dialog_id", *_USERS}:
             raise InvalidInput(min(unknown), "is no filter: id, dialog_id, user_id, exp_user_id")
         if (id := filters.pop("id", None)) is not None:
             found = await self.get_by_ids([id])
@@ -136,7 +137,7 @@ class API4ConversationService(BoundService):
         if "dialog_id" not in filters:
             raise InvalidInput("dialog_id", "or id must be given")
         orderby = _name(order_by or "create_time")
-        walk = self._walk(orderby, desc=reverse is True, whole=True, **filters)
+        walk = self._walk(orderby, desc=reverse is True, whole=True, **_with_users(filters))
         return [self._record(each, cols) async for each in walk]
 
     async def _walk(
@@ -205,7 +206,10 @@ class API4ConversationService(BoundService):
         _check_columns(row, _COLUMNS)
         if not row.get("dialog_id"):
             raise InvalidInput("dialog_id", "must be given")
-        created = {name: row[name] for name in _SETTABLE - {"errors"} if row.get(name) is not None}
+        given = {name: row[name] for name in _SETTABLE - {"errors"} if row.get(name) is not None}
+        created = _with_users(given)
+        if too_long := {name: it for name, it in given.items() if it != created[name]}:
+            created["metadata"] = {KEPT: too_long}
         async with self._svc.transaction() as tx:
             stored = await tx.conversations.create(
                 id=row.get("id"),
@@ -216,7 +220,7 @@ class API4ConversationService(BoundService):
             messages = _taken_apart(row)
             counted = {name: row[name] for name in _COUNTED - {"thumb_up"} if row.get(name)}
             if messages:
-                turn = {"round": 0, **counted, "messages": _inputs(messages)}
+                turn = {"round": 0, **counted}
                 await self._append(tx, stored.id, turn, messages, expected_seq=0)
             elif counted:
                 raise InvalidInput(min(counted), "is counted by appends: there are no messages")
@@ -253,7 +257,7 @@ class API4ConversationService(BoundService):
             replaced = {name: conversation[name] for name in _REPLACED & conversation.keys()}
             try:
                 if new:
-                    turn = _growth(stored, conversation) | replaced | {"messages": _inputs(new)}
+                    turn = _growth(stored, conversation) | replaced
                     await self._append(self._svc, id, turn, new, expected_seq=stored.last_seq)
                 elif replaced:
                     await self.update_by_id(id, replaced)
@@ -293,14 +297,7 @@ class API4ConversationService(BoundService):
         *,
         expected_seq: int,
     ) -> None:
-        appended = await svc.conversations.append_message(
-            id, turn, tenant_id=self._tenant_id, expected_seq=expected_seq
-        )
-        for seq, message in enumerate(messages, appended.first_seq):
-            if message["thumb"] is not None:
-                await svc.conversations.set_feedback(
-                    id, seq, message["thumb"], tenant_id=self._tenant_id
-                )
+        await append(svc, id, turn, messages, tenant_id=self._tenant_id, expected_seq=expected_seq)
 
     async def update_by_id(self, pid: str, data: Mapping[str, Any]) -> int:
         """Set the columns given; return 1, or 0 where there is no such conversation.
@@ -311,7 +308,7 @@ class API4ConversationService(BoundService):
         trip for each that goes or changes. Raises StaleSequence where somebody appends meanwhile.
         """
         _check_columns(data, _COLUMNS)
-        patch = {name: data[name] for name in _SETTABLE & data.keys()}
+        patch = _with_users({name: data[name] for name in _SETTABLE & data.keys()})
         async with self._svc.transaction() as tx:
             if data.keys() & (_LISTS | _COUNTED):
                 found = await tx.conversations.get_by_ids(
@@ -341,8 +338,7 @@ class API4ConversationService(BoundService):
         for message in messages[common:]:
             await tx.conversations.delete_message(stored.id, message.seq, tenant_id=self._tenant_id)
         if new := given[common:]:
-            turn = {"round": 0, "messages": _inputs(new)}
-            await self._append(tx, stored.id, turn, new, expected_seq=stored.last_seq)
+            await self._append(tx, stored.id, {"round": 0}, new, expected_seq=stored.last_seq)
 
     async def _change(
         self, tx: Services, id: str, message: StoredMessage, given: Mapping[str, Any]
@@ -374,7 +370,7 @@ class API4ConversationService(BoundService):
         ids, changed = await self._matching(filters), 0
         for batch in self._batches(ids):
             changed += await self._svc.conversations.update_many_by_id(
-                dict.fromkeys(batch, update_data), tenant_id=self._tenant_id
+                dict.fromkeys(batch, _with_users(update_data)), tenant_id=self._tenant_id
             )
         return changed
 
@@ -405,7 +401,9 @@ class API4ConversationService(BoundService):
 
     async def _matching(self, filters: Filters) -> list[str]:
         """Return the ids of the conversations that the filters leave."""
-        wanted = by_column(filters, {"id", "dialog_id", *_FILTERS})
+        wanted = by_column(filters, {"id", "dialog_id", *_USERS})
+        for column in _USERS & wanted.keys():
+            wanted[column] = tuple(map(shortened, wanted[column]))
         if "id" in wanted:
             found = await self._svc.conversations.get_by_ids(
                 wanted["id"], tenant_id=self._tenant_id, include_dsl=False
@@ -438,6 +436,19 @@ def _check_columns(row: Mapping[str, Any], known: frozenset[str]) -> None:
         raise InvalidInput(min(unknown), "is no column that can be set")
 
 
+def _user(user_id: str | None) -> str | None:
+    """Return a filter for a user; an empty one is for any."""
+    return shortened(user_id) if user_id else None
+
+
+def _with_users(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns with the ids of users that can be stored."""
+    return {
+        name: shortened(it) if name in _USERS and isinstance(it, str) else it
+        for name, it in columns.items()
+    }
+
+
 def _taken_apart(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the messages of a row, each with its reference, which one without an answer is not."""
     given, references = row.get("message") or [], row.get("reference") or []
@@ -447,10 +458,6 @@ def _taken_apart(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(references, list):
         shapes.attach(messages, references)
     return messages
-
-
-def _inputs(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: each[name] for name in each.keys() - {"thumb"}} for each in messages]
 
 
 def _growth(stored: Conversation, given: Mapping[str, Any]) -> dict[str, Any]:

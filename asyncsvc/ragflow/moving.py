@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import unicodedata
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -27,6 +27,7 @@ from asyncsvc.ragflow import repair, shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.ragflow.repair import Mending, UnusableError
 from asyncsvc.ragflow.source import CONVERSATIONS, LONGEST, TOKENS, Source, opened
+from asyncsvc.ragflow.turns import IN_TURN, append
 from asyncsvc.settings import Settings
 from asyncsvc.validation import validated
 
@@ -162,9 +163,10 @@ class Moving:
         messages count from now, and usage by activity has them now. Nothing else of what is here is
         changed.
 
-        Raises InvalidInput for an option, for a URL that is none, and where the database is not
-        RAGFlow's; Unavailable and DatabaseError for either database. When it fails half-way, what
-        is stored stays, and the same call goes on.
+        Raises InvalidInput for an option, for a URL that is none, for `orphans` of a database that
+        does not tell whose the agents are, and where it is not RAGFlow's; Unavailable and
+        DatabaseError for either database. When it fails half-way, what is stored stays, and the
+        same call goes on.
 
         It reads pages of at most 500 rows and 4 MiB, or one row, in two statements, and holds one
         in memory; each page is stored by a `load` a tenant. What has grown costs two round trips
@@ -182,6 +184,8 @@ class Moving:
         )
         async with opened(source) as tables:
             move.tally.lacking = tables.lacking
+            if orphans is not None and only != "tokens" and not tables.has_agents:
+                raise InvalidInput("orphans", "are not told from agents' without user_canvas")
             for part, table, work in (
                 ("conversations", CONVERSATIONS, move.conversations),
                 ("tokens", TOKENS, move.tokens),
@@ -464,38 +468,25 @@ class _Conversations:
     async def _append(self, svc: Services, stored: Conversation, fields: Mapping[str, Any]) -> None:
         """Append what is new, turn by turn, with what the counters have grown by meanwhile."""
         seq = stored.last_seq
-        thumbs = sum(each["thumb"] == 1 for each in fields["messages"]) - stored.thumb_up
+        new = _judged(fields["messages"], stored)
         rounds = max((fields["round"] or 0) - stored.round, 0)
         tokens = max(fields["tokens"] - stored.tokens, 0)
         seconds = max(fields["duration"] - stored.duration, 0.0)
-        for messages in _turns(fields["messages"][seq:], self.svc.conversations.settings):
+        for messages in _turns(new, self.svc.conversations.settings):
             turn = {
-                "messages": [
-                    {name: each[name] for name in _OF_TURNS if name in each} for each in messages
-                ],
                 "round": min(rounds, _MOST_ROUNDS),
                 "tokens": min(tokens, _MOST_TOKENS),
                 "duration": min(seconds, _MOST_SECONDS),
                 "errors": fields["errors"],
                 "dsl": fields["dsl"],
             }
-            appended = await svc.conversations.append_message(
-                stored.id, turn, tenant_id=self.tenant_id, expected_seq=seq
+            appended = await append(
+                svc, stored.id, turn, messages, tenant_id=self.tenant_id, expected_seq=seq
             )
-            for place, message in enumerate(messages, start=appended.first_seq):
-                # One that only the row counts may have gone to an earlier answer the last time.
-                if message["thumb"] == -1 or (message["thumb"] == 1 and thumbs > 0):
-                    thumbs -= message["thumb"] == 1
-                    await svc.conversations.set_feedback(
-                        stored.id, place, message["thumb"], tenant_id=self.tenant_id
-                    )
             seq = appended.last_seq
             rounds -= turn["round"]
             tokens -= turn["tokens"]
             seconds -= turn["duration"]
-
-
-_OF_TURNS: Final = ("role", "content", "payload", "reference")
 
 
 def _begins(stored: Conversation, messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -512,13 +503,27 @@ def _begins(stored: Conversation, messages: Sequence[Mapping[str, Any]]) -> bool
     )
 
 
+def _judged(
+    messages: Sequence[Mapping[str, Any]], stored: Conversation
+) -> Iterator[Mapping[str, Any]]:
+    """Return what is not stored, with the thumbs up that are not counted yet.
+
+    One that only the row counts may have gone to an earlier answer the last time.
+    """
+    missing = sum(each["thumb"] == 1 for each in messages) - stored.thumb_up
+    for message in messages[stored.last_seq :]:
+        is_up = message["thumb"] == 1
+        yield {**message, "thumb": None} if is_up and missing <= 0 else message
+        missing -= is_up
+
+
 def _turns(
-    messages: Sequence[dict[str, Any]], settings: Settings
-) -> Iterator[list[dict[str, Any]]]:
+    messages: Iterable[Mapping[str, Any]], settings: Settings
+) -> Iterator[list[Mapping[str, Any]]]:
     """Cut messages into turns that one append may carry."""
-    turn, size = list[dict[str, Any]](), 0
+    turn, size = list[Mapping[str, Any]](), 0
     for message in messages:
-        more = sum(len(json_text(message.get(name)).encode()) for name in _OF_TURNS)
+        more = sum(len(json_text(message.get(name)).encode()) for name in IN_TURN)
         # Half of it, for the state and the errors come on top.
         if turn and (len(turn) == settings.batch_items or size + more > settings.batch_bytes // 2):
             yield turn

@@ -8,7 +8,6 @@ is not JSON. Only what does not fit there either is lost, and that is named too.
 from __future__ import annotations
 
 import enum
-import hashlib
 import json
 import math
 import re
@@ -27,8 +26,6 @@ from asyncsvc.settings import Settings
 
 _ANSWER: Final = "assistant"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
-_LONGEST_USER: Final = 128
-_LEFT_OF_USER: Final = 95
 _MOST_TOKENS: Final = 2**63 - 1
 _MOST_SECONDS: Final = 9 * 10**12
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -305,11 +302,11 @@ class _Repair:
 
     def _user(self, column: str) -> str | None:
         text = self.text(column)
-        if text is None or len(text) <= _LONGEST_USER:
+        if text is None or (short := shapes.shortened(text)) == text:
             return text
         self.note(Mending.USERS, column)
         self._keep(column, text)
-        return shortened(text)
+        return short
 
     def _dsl(self) -> object:
         value = self._json("dsl", self._settings.json_depth)
@@ -324,12 +321,6 @@ class _Repair:
             return text
         self.note(Mending.LOST, "errors")
         return text.encode()[: self._settings.message_bytes].decode(errors="ignore")
-
-
-def shortened(user_id: str) -> str:
-    """Return the id that stands for one that is too long: two of them stay two."""
-    digest = hashlib.sha256(user_id.encode()).hexdigest()
-    return f"{user_id[:_LEFT_OF_USER]}~{digest[: _LONGEST_USER - _LEFT_OF_USER - 1]}"
 
 
 def read_json(text: str, depth: int) -> tuple[Any, set[Mending]]:

@@ -9,6 +9,7 @@ metadata, under `KEPT`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,17 +17,20 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any, Final
 
+from asyncsvc.credentials import hint
 from asyncsvc.fields import TokenKind
-from asyncsvc.models import Conversation, StoredMessage, TokenRecord
+from asyncsvc.models import APIToken, Conversation, StoredMessage, TokenRecord
 
 KEPT: Final = "ragflow"
-"""The key in a conversation's metadata."""
+"""The key in the metadata of a conversation and of a token."""
 UNKNOWN: Final = "unknown"
 """The role of a message that has none which can be stored."""
 SECRETS: Final[Mapping[str, TokenKind]] = {"token": "api", "beta": "beta"}
 """The columns of a token's row that are secrets, and the kind of token that each is here."""
 _OF_TOKENS: Final = frozenset(TokenRecord.model_fields) - {"secret", "kind"}
 _LONGEST_ROLE: Final = 32
+_LONGEST_USER: Final = 128
+_LEFT_OF_USER: Final = 95
 _ANSWER: Final = "assistant"
 _NO_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
 """What RAGFlow writes for an answer that quotes nothing."""
@@ -43,12 +47,36 @@ class Record(SimpleNamespace):
         return dict(vars(self))
 
 
-def token_records(row: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Make the records of a row's tokens, each with its column: beta is a token of its own."""
+def token_records(
+    row: Mapping[str, Any], *, name_of_row: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Make the records of a row's tokens, each with its column: beta is a token of its own.
+
+    By the name of the row they know each other. It is made of what does not change, unless it is
+    given: a beta may come later than its token.
+    """
     common = {name: value for name, value in row.items() if name in _OF_TOKENS}
+    if name_of_row is None and row.get("token") and row.get("created_at"):
+        name_of_row = f"{hint(row['token'])} {row['created_at']}"
+    metadata = row.get("metadata") or {}
+    if name_of_row is not None and isinstance(metadata, Mapping):
+        common["metadata"] = {**metadata, KEPT: {"row": name_of_row}}
     for column, kind in SECRETS.items():
         if row.get(column):
             yield column, common | {"secret": row[column], "kind": kind}
+
+
+def row_of(token: APIToken) -> str:
+    """Return the name of the row that a token came from; that of one that came from none is new."""
+    return str(_kept(token).get("row", token.id))
+
+
+def shortened(user_id: str) -> str:
+    """Return the id that stands for a user's, which for RAGFlow may be too long: two stay two."""
+    if len(user_id) <= _LONGEST_USER:
+        return user_id
+    digest = hashlib.sha256(user_id.encode()).hexdigest()
+    return f"{user_id[:_LEFT_OF_USER]}~{digest[: _LONGEST_USER - _LEFT_OF_USER - 1]}"
 
 
 def split(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,8 +141,8 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
         "id": stored.id,
         "name": stored.name,
         "dialog_id": stored.dialog_id,
-        "user_id": stored.user_id,
-        "exp_user_id": stored.exp_user_id,
+        "user_id": _whole(stored.user_id, kept.get("user_id")),
+        "exp_user_id": _whole(stored.exp_user_id, kept.get("exp_user_id")),
         "message": [joined(message) for message in messages],
         "reference": found,
         "tokens": stored.tokens,
@@ -129,7 +157,12 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
     }
 
 
-def _kept(stored: Conversation) -> dict[str, Any]:
+def _whole(user_id: str | None, kept: object) -> str | None:
+    """Return a user's id as it was before it was shortened, unless it was set anew since."""
+    return kept if isinstance(kept, str) and shortened(kept) == user_id else user_id
+
+
+def _kept(stored: Conversation | APIToken) -> dict[str, Any]:
     kept = (stored.metadata or {}).get(KEPT)
     return kept if isinstance(kept, dict) else {}
 

@@ -70,7 +70,8 @@ class Source:
         self._columns: dict[str, set[str]] = {}
         for each in columns:
             self._columns.setdefault(each["table_name"], set()).add(each["column_name"])
-        self._has_agents = self._is_whole(_AGENTS)
+        self.has_agents = self._is_whole(_AGENTS)
+        """Whether a conversation of an agent is told from one whose dialog is gone."""
         ids = {(CONVERSATIONS, "dialog_id"), (_DIALOGS, "id"), (_AGENTS, "id")}
         collations = {
             each["collation_name"]
@@ -145,7 +146,7 @@ class Source:
     ) -> list[Cells]:
         present = {
             *self._columns[CONVERSATIONS],
-            *(["agents"] if self._has_agents else []),
+            *(["agents"] if self.has_agents else []),
             *(["mixed"] if self._is_mixed else []),
             *(["orphans"] if orphans else []),
         }

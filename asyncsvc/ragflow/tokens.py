@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+from asyncsvc.client import Services
 from asyncsvc.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound
 from asyncsvc.fields import ANY, TokenKind
 from asyncsvc.models import APIToken
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.bound import BoundService
 from asyncsvc.ragflow.conditions import Filters, by_column
-from asyncsvc.ragflow.shapes import Record
+from asyncsvc.ragflow.shapes import Record, row_of
+from asyncsvc.services.common import new_id
 
 _GOOD: Final = {"active", "retiring"}
 _ACTOR: Final = "ragflow"
@@ -22,8 +24,8 @@ class APITokenService(BoundService):
 
     Only hashes are kept, so no row can show a secret: its `token` is the token's id, which
     `filter_update` and `filter_delete` take as well as the secret, `hint` is how the secret begins,
-    and `beta` how that of the tenant's newest beta token begins. Secrets of RAGFlow's form need
-    `Settings.accept_foreign_tokens`.
+    and `beta`, in a listing, how the row's other secret does: a token of its own, which lives and
+    goes with the row. Secrets of RAGFlow's form need `Settings.accept_foreign_tokens`.
     """
 
     async def query(
@@ -45,9 +47,9 @@ class APITokenService(BoundService):
                 found = await self._verified(secret, shapes.SECRETS[name])
                 is_asked_for = found is not None and dialog_id in {None, found.dialog_id}
                 return [self._record(found, "")] if found and is_asked_for else []
-        newest = await anext(self._all("beta"), None)
-        shown = newest.hint if newest else ""
-        return [self._record(each, shown) async for each in self._all("api", dialog_id or ANY)]
+        betas = {row_of(each): each.hint for each in reversed(await self._betas())}
+        rows = self._all("api", dialog_id or ANY)
+        return [self._record(each, betas.get(row_of(each), "")) async for each in rows]
 
     async def save(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
         """Store the secrets `token` and `beta` of a row as the hashes of two tokens; return 1.
@@ -57,13 +59,16 @@ class APITokenService(BoundService):
         if row.get("tenant_id") is not None:
             self._check_tenant(row["tenant_id"])
         secrets = {name: row.get(name) for name in shapes.SECRETS}
-        records = [record for _, record in shapes.token_records(_beside(row) | secrets)]
+        await self._store(self._svc, _beside(row) | secrets, new_id())
+        return 1
+
+    async def _store(self, svc: Services, row: Mapping[str, Any], name_of_row: str) -> None:
+        records = [each for _, each in shapes.token_records(row, name_of_row=name_of_row)]
         if not records:
             raise InvalidInput("token", "must be given")
-        report = await self._svc.tokens.load(records, tenant_id=self._tenant_id, actor=_ACTOR)
+        report = await svc.tokens.load(records, tenant_id=self._tenant_id, actor=_ACTOR)
         if report.present:
             raise AlreadyExists("the tenant has a token of this secret")
-        return 1
 
     async def insert(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
         """Store the secrets of a row, as `save`."""
@@ -76,25 +81,29 @@ class APITokenService(BoundService):
         return int(await self._svc.tokens.used(token))
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
-        """Set `dialog_id` and `source` of a token, and store a new `beta`; return 1, or 0 for none.
+        """Set `dialog_id` and `source` of a token, or a new `beta`; return 1, or 0 for none.
 
-        The filter is on `token`, and may be on `tenant_id`.
+        The filter is on `token`, and may be on `tenant_id`. The beta that was there is revoked; a
+        `beta` as a row shows it is the one that is there.
         """
         found = await self._one(filters)
         if found is None:
             return 0
-        if update_data.get("beta") and not await self._is_shown(update_data["beta"]):
-            await self.save(beta=update_data["beta"], **_beside(update_data))
-        await self._svc.tokens.update_by_id(
-            found.id, _beside(update_data), tenant_id=self._tenant_id, actor=_ACTOR
-        )
+        beta, columns = update_data.get("beta"), _beside(update_data)
+        old = await self._betas(of=found) if beta else []
+        async with self._svc.transaction() as tx:
+            if beta and beta not in {each.hint for each in old}:
+                kept = {"dialog_id": found.dialog_id, "source": found.source}
+                await self._store(tx, kept | columns | {"beta": beta}, row_of(found))
+                await self._revoke(tx, *old)
+            await tx.tokens.update_by_id(found.id, columns, tenant_id=self._tenant_id, actor=_ACTOR)
         return 1
 
     async def filter_delete(self, filters: Filters) -> int:
-        """Revoke a token, or all of the tenant or of dialogs; return how many.
+        """Revoke a token with its beta, or all of the tenant or of dialogs; return how many.
 
-        The filter is on `token`, `dialog_id` or `tenant_id`. A revoked token is refused from then
-        on, and stays for the audit.
+        The filter is on `token`, where it returns 1, or 0 for none, on `dialog_id` or `tenant_id`.
+        A revoked token is refused from then on, and stays for the audit.
         """
         wanted = self._wanted(filters)
         if not all(wanted.values()):
@@ -103,7 +112,9 @@ class APITokenService(BoundService):
             found = await self._one(filters)
             if found is None:
                 return 0
-            await self._svc.tokens.revoke(found.id, tenant_id=self._tenant_id, actor=_ACTOR)
+            betas = await self._betas(of=found)
+            async with self._svc.transaction() as tx:
+                await self._revoke(tx, found, *betas)
             return 1
         revoked = 0
         for dialog_id in wanted.get("dialog_id", (ANY,)):
@@ -159,9 +170,14 @@ class APITokenService(BoundService):
             return None
         return token if token.tenant_id == self._tenant_id else None
 
-    async def _is_shown(self, beta: str) -> bool:
-        """Say whether this is no secret but what a row shows of one."""
-        return beta in [each.hint async for each in self._all("beta")]
+    async def _betas(self, *, of: APIToken | None = None) -> list[APIToken]:
+        """Return the betas of the row of a token, or all, newest first."""
+        betas = [each async for each in self._all("beta")]
+        return [each for each in betas if of is None or row_of(each) == row_of(of)]
+
+    async def _revoke(self, svc: Services, *tokens: APIToken) -> None:
+        for token in tokens:
+            await svc.tokens.revoke(token.id, tenant_id=self._tenant_id, actor=_ACTOR)
 
     def _record(self, token: APIToken, beta: str) -> Record:
         return Record(
