@@ -56,7 +56,7 @@ def token_records(
     given: a beta may come later than its token.
     """
     common = {name: value for name, value in row.items() if name in _OF_TOKENS}
-    if name_of_row is None and row.get("token") and row.get("created_at"):
+    if name_of_row is None and isinstance(row.get("token"), str) and row.get("created_at"):
         name_of_row = f"{hint(row['token'])} {row['created_at']}"
     metadata = row.get("metadata") or {}
     if name_of_row is not None and isinstance(metadata, Mapping):
