@@ -420,7 +420,7 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
     assert (token["tenant_id"], token["dialog_id"], token["source"]) == ("a", "d", "agent")
     assert (token["created_at"], token["created_by"]) == ("2023-11-14T22:13:20Z", "move")
-    assert token["metadata"] == {}
+    assert token["metadata"] == {"ragflow": {"row": "ragflow-IzND 2023-11-14 22:13:20+00:00"}}
     assert run("tokens", "verify", "--kind=beta", given=ROW["beta"]).returncode == 0
     assert run("tokens", "verify", given=ROW["beta"]).returncode == 3
     from_pipe = run("tokens", "import", "-", "--tenant=c", given=json.dumps(ROW))
