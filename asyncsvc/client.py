@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final
-
-import asyncpg
+import re
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
 
 from asyncsvc import doctor, explaining, maintenance, migrations
-from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
-from asyncsvc.executor import ConnectionExecutor, Executor, PoolExecutor, translated
+from asyncsvc.errors import InvalidInput
+from asyncsvc.executor import (
+    ConnectionExecutor,
+    Executor,
+    PoolExecutor,
+    ReplicatedExecutor,
+    opened,
+)
 from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
@@ -18,13 +23,7 @@ from asyncsvc.settings import Settings
 if TYPE_CHECKING:
     from asyncsvc.executor import Connection, Pool
 
-_PREPARED: Final = 32
-"""How many statements a connection keeps prepared, the latest used ones.
-
-A service has some twenty. Each takes 0.1 to 0.2 MiB of the server's process, and the filters of
-lists alone make hundreds of variants. One that was dropped costs a round trip more when it comes
-again.
-"""
+_POSITION: Final = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
 class Services:
@@ -61,10 +60,43 @@ class Services:
 class AsyncSvc(Services):
     """The services on a pool of the caller's, which is never closed or configured."""
 
-    def __init__(self, pool: Pool, *, settings: Settings | None = None) -> None:
-        """Borrow the pool. It costs nothing: no connection is taken before the first call."""
+    _executor: PoolExecutor
+
+    def __init__(
+        self, pool: Pool, *, replicas: Sequence[Pool] = (), settings: Settings | None = None
+    ) -> None:
+        """Borrow the pool. It costs nothing: no connection is taken before the first call.
+
+        `replicas` are pools that each lead to one hot standby of the server. Lists, searches and
+        statistics then come from one that is at most `Settings.replica_lag` behind, or from the
+        primary where there is none; all else from the primary.
+        """
         settings = settings or Settings()
-        super().__init__(PoolExecutor(pool, settings), settings)
+        executor = (
+            ReplicatedExecutor(pool, settings, replicas)
+            if replicas
+            else PoolExecutor(pool, settings)
+        )
+        super().__init__(executor, settings)
+
+    async def position(self) -> str:
+        """Return how far the primary has come, for `at_least`: behind all that was committed.
+
+        It is a short text, as `16/B374D848`, which may travel with a caller: in a cookie, or a
+        message. One round trip.
+        """
+        return await self._executor.position()
+
+    def at_least(self, position: str) -> Services:
+        """Return the services for a caller who is to see what was there at this position.
+
+        A caller who has written may take the `position` after that along: a replica then answers
+        only if it has it, which costs one round trip more, else the primary does. It costs nothing
+        to make. Raises InvalidInput for what is no position.
+        """
+        if not isinstance(position, str) or not _POSITION.fullmatch(position):
+            raise InvalidInput("position", "must be one that position() returned")
+        return Services(self._executor.at_least(position), self._settings)
 
     def on(self, connection: Connection) -> Services:
         """Return the services on one connection of the caller's, in the caller's transaction.
@@ -160,74 +192,26 @@ class AsyncSvc(Services):
 async def connect(
     dsn: str,
     *,
+    replicas: Sequence[str] | None = None,
     settings: Settings | None = None,
     min_size: int = 1,
     max_size: int = 10,
 ) -> AsyncGenerator[AsyncSvc]:
     """Open a pool of `min_size` to `max_size` connections, lend the services on it, close it.
 
-    `dsn` is a PostgreSQL URL, as `postgresql://user:password@host:5432/database`.
+    `dsn` is a PostgreSQL URL, as `postgresql://user:password@host:5432/database`. It may have
+    several hosts, as `postgresql://user@one:5432,two:5432/database`: the one that takes writes is
+    the primary, also after another was promoted, and the others may answer what a replica may (see
+    `AsyncSvc`). `replicas` are the URLs of these where they are not among its hosts; `()` is none.
+    Each has a pool of up to `max_size` connections, opened when they are needed.
 
-    Raises Unavailable when the server cannot be reached, InvalidInput for a DSN that is none.
+    Raises Unavailable when the primary cannot be reached, InvalidInput for a DSN that is none.
     """
     if not 0 <= min_size <= max_size or max_size == 0:
         raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
     settings = settings or Settings()
-    pool = await _open_pool(dsn, settings, min_size, max_size)
-    try:
-        yield AsyncSvc(pool, settings=settings)
-    finally:
-        await pool.close()
-
-
-@contextmanager
-def _connecting() -> Generator[None]:
-    """Say of an error what it means where a connection is opened."""
-    try:
-        yield
-    except StatementTimeout as error:
-        raise Unavailable("the server did not answer in time") from error.__cause__
-    except Unavailable as error:
-        if isinstance(error.__cause__, asyncpg.ProtocolViolationError):
-            raise InvalidInput(
-                "dsn", f"leads to a pooler, which needs Settings.pgbouncer: {error}"
-            ) from error.__cause__
-        raise
-
-
-async def _open_pool(dsn: str, settings: Settings, min_size: int, max_size: int) -> Pool:
-    with _connecting(), translated():
-        try:
-            return await asyncpg.create_pool(
-                dsn,
-                min_size=min_size,
-                max_size=max_size,
-                timeout=settings.acquire_timeout,
-                command_timeout=settings.statement_timeout,
-                reset=_reset,
-                **_session_options(settings),
-            )
-        except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
-            raise InvalidInput("dsn", "must be a PostgreSQL URL") from None
-
-
-def _session_options(settings: Settings) -> dict[str, Any]:
-    """Return what bounds a session and its statements; behind a pooler no session is ours."""
-    if settings.pgbouncer:
-        return {"statement_cache_size": 0}
-    bounds = {
-        "lock_timeout": settings.lock_timeout,
-        "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
-    }
-    return {
-        "server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in bounds.items()},
-        "statement_cache_size": _PREPARED,
-    }
-
-
-async def _reset(_connection: object) -> None:
-    """Send nothing when a connection comes back, which halves the round trips of a call.
-
-    asyncpg has rolled back by then what was open; no statement here leaves any other state in a
-    session, which the tests hold them to.
-    """
+    async with opened(dsn, replicas, settings, min_size=min_size, max_size=max_size) as (
+        primary,
+        others,
+    ):
+        yield AsyncSvc(primary, replicas=others, settings=settings)

@@ -75,6 +75,11 @@ class Settings(Input):
     retry_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     """Seconds in which a read, a `verify` or a keyed append whose connection was lost, or that lost
     a race, is begun again, after growing pauses; 0 never. Nothing within a transaction is."""
+    replica_lag: Seconds = 5.0
+    """Seconds by which a replica may be behind that answers lists, searches and statistics."""
+    replica_timeout: Seconds = 1.0
+    """Seconds to wait for a connection to a replica, and for what it says of how far it is; then
+    the primary is asked."""
     key_lifetime: Annotated[Seconds, Field(le=_LONGEST)] = 7 * 86_400.0
     """Seconds for which an idempotency key is remembered at least, until `maintain` forgets it."""
     pgbouncer: bool = False

@@ -14,7 +14,8 @@ So each combination that is in use is a plain statement with a plan of its own, 
 
 A statement may be run again when its outcome is unknown, since the connection was lost, if it only
 reads, or if a paragraph of its header begins with `Repeatable:` and says why. One that begins with
-`Patient:` says why it may take longer than `Settings.statement_timeout`.
+`Patient:` says why it may take longer than `Settings.statement_timeout`; one with `Replica:` says
+why what it returns may be a little old, so that a replica may answer.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _WRITES = re.compile(
 _ELSEWHERE = {"migrations", "ragflow"}
 _REPEATABLE = re.compile(r"^Repeatable: ", re.MULTILINE)
 _PATIENT = re.compile(r"^Patient: ", re.MULTILINE)
+_REPLICA = re.compile(r"^Replica: ", re.MULTILINE)
 
 
 class SQLFileError(Exception):
@@ -100,6 +102,8 @@ class Query:
     """Whether it may be run again when its outcome is unknown."""
     is_patient: bool = False
     """Whether it may take as long as it takes."""
+    is_replicable: bool = False
+    """Whether a replica may answer it, which may be a little behind."""
 
 
 class Statement:
@@ -122,6 +126,7 @@ class Statement:
         self.first_order = written[0] if written else None
         self.is_repeatable = self._only_reads() or _REPEATABLE.search(self.header) is not None
         self.is_patient = _PATIENT.search(self.header) is not None
+        self.is_replicable = _REPLICA.search(self.header) is not None
         self._check()
         # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
         self._compile = lru_cache(maxsize=256)(self._compile_variant)
@@ -135,7 +140,15 @@ class Statement:
         given = {name: value for name, value in parameters.items() if value is not UNSET}
         text, order = self._compile(tuple(flags), tuple(parameters), tuple(given))
         arguments = tuple([given[name] for name in order])
-        return Query(self.name, text, arguments, given, self.is_repeatable, self.is_patient)
+        return Query(
+            self.name,
+            text,
+            arguments,
+            given,
+            is_repeatable=self.is_repeatable,
+            is_patient=self.is_patient,
+            is_replicable=self.is_replicable,
+        )
 
     def _compile_variant(
         self, raised: tuple[str, ...], passed: tuple[str, ...], given: tuple[str, ...]
@@ -171,6 +184,8 @@ class Statement:
                     f"{self.name}: {', '.join(sorted(loose))} is used on a line that is kept "
                     f"without it: {line.text.strip()}"
                 )
+        if self.is_replicable and not self._only_reads():
+            raise SQLFileError(f"{self.name}: writes, and a replica cannot")
 
 
 def _header(source: str) -> str:

@@ -224,7 +224,7 @@ OF_THE_DRIVER = {
     )
 }
 NOT_OF_SERVICES = (
-    *("append_key/", "migration/", "row_security/", "server/"),
+    *("append_key/", "migration/", "replica/", "row_security/", "server/"),
     # Of maintenance.
     *("search/fold", "search/next_tenant", "search/sort_in"),
     *("usage/backlog", "usage/find_unfolded", "usage/fold", "usage/vacuum"),

@@ -62,6 +62,7 @@ def test_the_sql_files_are_where_the_package_is():
         "migration",
         "migrations",
         "ragflow",
+        "replica",
         "row_security",
         "search",
         "server",

@@ -19,13 +19,14 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
-REPOSITORY_NAMES = [name for name in NAMES if name != "row_security/narrow"]  # the executor's own
+EXECUTORS = ("replica/", "row_security/")
+REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
 TENANT_STATEMENTS = [
     name
     for name in NAMES
     # The migrations' own; a token is looked up before its tenant is known, or at all tenants;
     # maintenance looks for what is old or to be folded at all tenants.
-    if not name.startswith(("migration/", "server/", "row_security/", "api_token/verify"))
+    if not name.startswith(("migration/", "server/", "api_token/verify", *EXECUTORS))
     and name
     not in {
         "append_key/find_old",
@@ -91,6 +92,8 @@ COLUMNS = {
     "migration/lock": ["lock_timeout"],
     "migration/record": [],
     "migration/unrestricted_tables": ["name"],
+    "replica/position": ["position"],
+    "replica/replayed": ["position"],
     "row_security/narrow": ["tenant_id", "token_hashes"],
     "search/fold_messages": ["found", "folded", "at", "id", "seq"],
     "search/fold_titles": ["found", "folded", "at", "id", "seq"],

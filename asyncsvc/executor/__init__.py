@@ -1,8 +1,9 @@
 """Runs statements on a pool or on a connection, and turns asyncpg's errors into ours.
 
 This is the only place that catches asyncpg. A pool's executor takes a connection for each
-statement, never waits for one without an end, and repeats what may be repeated; a connection's
-executor runs where its owner put it, inside whatever transaction is open, and never ends that.
+statement, never waits for one without an end, and repeats what may be repeated, or has a replica
+answer what it may; a connection's executor runs where its owner put it, inside whatever transaction
+is open, and never ends that.
 """
 
 from __future__ import annotations
@@ -11,9 +12,20 @@ from typing import TYPE_CHECKING
 
 from asyncsvc.executor._errors import is_lost, translated
 from asyncsvc.executor._executors import ConnectionExecutor, Executor, PoolExecutor, Row
+from asyncsvc.executor._pools import opened
+from asyncsvc.executor._replicas import ReplicatedExecutor
 
 if TYPE_CHECKING:
     from asyncsvc.executor._errors import Connection as Connection
     from asyncsvc.executor._executors import Pool as Pool
 
-__all__ = ["ConnectionExecutor", "Executor", "PoolExecutor", "Row", "is_lost", "translated"]
+__all__ = [
+    "ConnectionExecutor",
+    "Executor",
+    "PoolExecutor",
+    "ReplicatedExecutor",
+    "Row",
+    "is_lost",
+    "opened",
+    "translated",
+]

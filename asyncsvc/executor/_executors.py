@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import asyncpg
 
+from asyncsvc import sqlfiles
 from asyncsvc.errors import (
     AsyncSvcError,
     ConcurrentUse,
@@ -262,7 +263,7 @@ class Executor(abc.ABC):
         return _Watched(self._settings.on_query, name)
 
 
-class _Acquired:
+class Acquired:
     """A connection of a pool, for as long as the block lasts."""
 
     __slots__ = ("_connection", "_pool", "_seconds")
@@ -302,8 +303,8 @@ class PoolExecutor(Executor):
         super().__init__(settings)
         self._pool = pool
 
-    def _connection(self) -> _Acquired:
-        return _Acquired(self._pool, self._settings.acquire_timeout)
+    def _connection(self) -> Acquired:
+        return Acquired(self._pool, self._settings.acquire_timeout)
 
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows; again, where it may be and may then succeed.
@@ -317,6 +318,15 @@ class PoolExecutor(Executor):
             if not query.is_repeatable:
                 raise
             return await self._repeated(query, error)
+
+    async def position(self) -> str:
+        """Return how far the primary's write-ahead log goes now, as the server writes it."""
+        (row,) = await self._attempt(sqlfiles.load("replica/position").bind((), {}))
+        return str(row["position"])
+
+    def at_least(self, position: str) -> PoolExecutor:  # noqa: ARG002 - a primary has it
+        """Return an executor whose reads see what was there at this position."""
+        return self
 
     async def _attempt(self, query: Query) -> list[Row]:
         if self._settings.rls:

@@ -1,5 +1,7 @@
 -- A tenant's tokens, newest first, :limit at most from the cursor on.
 --
+-- Replica: as conversation/get_list; whether a token is good, verify says.
+--
 -- Locks: none. Index: api_token_tenant_idx, walked backwards from the cursor.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,

@@ -17,6 +17,8 @@
 --
 -- By update time (recent) the walk goes over asyncsvc.recency, and gets each conversation by its key.
 --
+-- Replica: a list is right of the moment at which it is read, and that may be a little ago.
+--
 -- Locks: none. Index: conversation_created_idx or recency_updated_idx walks a page by time from the
 -- cursor on; with user_id conversation_user_idx may; other orders sort the dialog. The total of an
 -- unfiltered dialog reads a row a month by the key of usage_bucket, and usage_ledger_tenant_idx.

@@ -8,6 +8,8 @@
 -- stops at :count_limit, and with it the search where :limit is 0. NULL counts all, 0 counts nothing.
 -- LIMIT 1 makes sure that each conversation is looked up by its key, whatever the statistics say.
 --
+-- Replica: as conversation/get_list.
+--
 -- Locks: none. Index: message_search_idx and title_search_idx for what is indexed,
 -- message_unindexed_idx and title_unindexed_idx for the rest, conversation_tenant_created_idx or
 -- conversation_created_idx for the weeks, and the primary key for each that matches.

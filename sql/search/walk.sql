@@ -9,6 +9,8 @@
 --
 -- By update time (recent) it goes over asyncsvc.recency, and gets each conversation by its key.
 --
+-- Replica: as conversation/get_list.
+--
 -- Locks: none. Index: conversation_tenant_created_idx for a tenant, conversation_created_idx or
 -- recency_updated_idx for a dialog, conversation_user_idx for a user; messages by primary key.
 WITH next AS MATERIALIZED (

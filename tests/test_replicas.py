@@ -1,0 +1,473 @@
+"""Reads on a real hot standby: what it may answer, what it must hold, and when it cannot."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import standby
+from calls import METHODS, arguments, call, furnish
+
+import asyncsvc
+from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable, sqlfiles
+from asyncsvc.executor import _replicas
+
+TURN = {"messages": [{"role": "user", "content": "hello"}]}
+READ_BY_REPLICAS = {
+    "api_token/get_list",
+    "conversation/get_list",
+    "conversation/get_names",
+    "search/matching",
+    "search/newest",
+    "search/show",
+    "search/walk",
+    "token_audit/get_list",
+    "usage/stats_by_activity",
+    "usage/stats_by_created",
+}
+ASKED = {"replica/position", "replica/replayed"}
+
+
+@contextlib.asynccontextmanager
+async def running():
+    if standby.programs() is None:
+        pytest.skip("there are no programs of PostgreSQL")
+    async with standby.running() as pair:
+        yield pair
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def servers():
+    """A primary and its standby for all tests that leave them as they were."""
+    async with running() as pair:
+        yield pair
+
+
+@pytest_asyncio.fixture
+async def pair(servers, database_prefix, numbers):
+    """The two, with a database of this test's own."""
+    primary, _ = servers
+    name = f"{database_prefix}_{next(numbers)}"
+    await primary.execute(f"CREATE DATABASE {name}")
+    pair = [node.on(name) for node in servers]
+    await migrated(pair[0], watched=servers[1])
+    yield pair
+    await primary.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture
+async def own_pair():
+    """A primary and its standby for a test that ends one of them."""
+    async with running() as pair:
+        await migrated(pair[0], watched=pair[1])
+        yield pair
+
+
+async def migrated(primary, *, watched):
+    """Migrate, and wait until the replica has that: its database may not be there before."""
+    async with asyncsvc.connect(primary.dsn) as svc:
+        await svc.migrate()
+        await watched.replay(await svc.position())
+
+
+class Spied:
+    """Pools on the two servers that note what is run on each."""
+
+    def __init__(self, primary, replica):
+        self.ran = {"primary": [], "replica": []}
+        self._dsns = {"primary": primary.dsn, "replica": replica.dsn}
+
+    def pool(self, role, **options):
+        def noted(query):
+            name = query.query.split("*/")[0].removeprefix("/* asyncsvc ").strip()
+            self.ran[role].append(name)
+
+        async def init(connection):
+            connection.add_query_logger(noted)
+
+        return asyncpg.create_pool(
+            self._dsns[role], min_size=0, max_size=4, init=init, reset=nothing, **options
+        )
+
+    @contextlib.asynccontextmanager
+    async def connected(self, **settings):
+        async with self.pool("primary") as primary, self.pool("replica") as replica:
+            yield AsyncSvc(primary, replicas=[replica], settings=Settings(**settings))
+
+    def on(self, role):
+        """What ran there since the last time, without asking how far it is."""
+        names, self.ran[role] = self.ran[role], []
+        return [name for name in names if "/" in name and name not in ASKED]
+
+
+async def nothing(_connection):
+    pass
+
+
+@pytest.fixture
+def spied(pair):
+    return Spied(*pair)
+
+
+async def warmed(svc):
+    """Have the replica known to be near: the first read may find that it is not yet."""
+    async with asyncio.timeout(20):
+        while True:
+            await svc.conversations.get_list("d", "warm")
+            if not svc._executor._replicas[0].is_resting:
+                return
+            await asyncio.sleep(0.05)
+
+
+# --- what goes where
+
+
+def test_what_a_replica_may_answer_is_what_the_documentation_says():
+    assert {name for name in sqlfiles.names() if sqlfiles.load(name).is_replicable} == (
+        READ_BY_REPLICAS
+    )
+
+
+async def test_every_call_is_answered_and_only_lists_searches_and_statistics_leave_the_primary(
+    spied,
+):
+    async with spied.connected() as svc:
+        await warmed(svc)
+        made = await furnish(svc, "t")
+        spied.on("primary"), spied.on("replica")
+        for service, method in METHODS:
+            given = arguments(service, method, "t", made[service])
+            with contextlib.suppress(asyncsvc.AsyncSvcError):
+                await call(svc, service, method, **given)
+        await svc.conversations.get_list("d", "t")
+        await svc.conversations.stats("t", "2026-01-01", "2026-01-02")
+        on_replica = set(spied.on("replica"))
+        assert on_replica <= READ_BY_REPLICAS
+        assert on_replica >= READ_BY_REPLICAS - {"search/newest", "search/show"}  # nothing is there
+        assert not READ_BY_REPLICAS & set(spied.on("primary"))
+
+
+async def test_a_hit_is_found_and_shown_by_a_replica(spied, pair):
+    _, replica = pair
+    async with spied.connected() as svc:
+        await warmed(svc)
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+        await svc.conversations.append_message("a", TURN, tenant_id="t")
+        mine = svc.at_least(position := await svc.position())
+        await replica.replay(position)
+        spied.on("primary"), spied.on("replica")
+        (hit,) = (await mine.conversations.search("t", "ell")).items
+        assert (hit.id, hit.seq, spied.on("primary")) == ("a", 1, [])
+        assert "search/show" in spied.on("replica")
+
+
+async def test_a_transaction_reads_on_the_primary(spied):
+    async with spied.connected() as svc:
+        await warmed(svc)
+        spied.on("primary"), spied.on("replica")
+        async with svc.transaction() as tx:
+            await tx.conversations.create(tenant_id="t", dialog_id="d", id="a")
+            assert (await tx.conversations.get_list("d", "t")).total == 1
+        assert spied.on("replica") == []
+
+
+async def test_row_level_security_holds_there_too(pair):
+    primary, replica = pair
+    async with asyncsvc.connect(primary.dsn, settings=Settings(rls=True)) as owner:
+        await owner.migrate()
+    await primary.execute(
+        "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA asyncsvc TO app;"
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO app"
+    )
+    as_app = [node.dsn.replace("postgres@", "app@") for node in pair]
+    settings = Settings(rls=True)
+    async with asyncsvc.connect(as_app[0], replicas=as_app[1:], settings=settings) as svc:
+        await warmed(svc)
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+        await replica.replay(await svc.position())
+        assert (await svc.conversations.get_list("d", "t")).total == 1
+        assert (await svc.conversations.get_list("d", "u")).total == 0
+        assert not svc._executor._replicas[0].is_resting
+
+
+# --- how old an answer may be
+
+
+async def test_whoever_names_a_position_sees_what_was_there(spied, pair):
+    _, replica = pair
+    async with spied.connected(replica_lag=60) as svc:
+        await warmed(svc)
+        await replica.execute("SELECT pg_wal_replay_pause()")
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+        position = await svc.position()
+        spied.on("primary"), spied.on("replica")
+
+        assert (await svc.conversations.get_list("d", "t")).total == 0  # as it may be
+        assert spied.on("replica") == ["conversation/get_list"]
+        mine = svc.at_least(position)
+        assert (await mine.conversations.get_list("d", "t")).total == 1
+        assert (spied.on("primary"), spied.on("replica")) == (["conversation/get_list"], [])
+        assert (await svc.conversations.get_list("d", "t")).total == 0  # others are not affected
+
+        await replica.execute("SELECT pg_wal_replay_resume()")
+        await replica.replay(position)
+        spied.on("primary"), spied.on("replica")
+        assert (await mine.conversations.get_list("d", "t")).total == 1
+        assert (spied.on("primary"), spied.on("replica")) == ([], ["conversation/get_list"])
+
+
+async def test_read_your_writes_while_others_write(pair):
+    """Sixteen tasks write, take the position along, and must find what they wrote."""
+    primary, replica = pair
+    async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], max_size=8) as svc:
+        await warmed(svc)
+        stale = itertools.count()
+
+        async def work(number):
+            tenant = f"t{number}"
+            for turn in range(25):
+                await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=f"{turn}")
+                position = await svc.position()
+                found = await svc.at_least(position).conversations.get_list("d", tenant)
+                assert found.total == turn + 1
+                if (await svc.conversations.get_list("d", tenant)).total != turn + 1:
+                    next(stale)
+
+        async def pause():
+            while True:
+                await replica.execute("SELECT pg_wal_replay_pause()")
+                await asyncio.sleep(0.05)
+                await replica.execute("SELECT pg_wal_replay_resume()")
+                await asyncio.sleep(0.05)
+
+        pausing = asyncio.create_task(pause())
+        await asyncio.gather(*(work(number) for number in range(16)))
+        pausing.cancel()
+        assert next(stale) > 0  # or the test would show nothing
+
+
+async def test_a_replica_that_lags_is_passed_over_until_it_has_caught_up(spied, pair):
+    _, replica = pair
+    async with spied.connected(replica_lag=0.4) as svc:
+        await warmed(svc)
+        await replica.execute("SELECT pg_wal_replay_pause()")
+        created = time.monotonic()
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+        while (await svc.conversations.get_list("d", "t")).total == 0:
+            assert time.monotonic() - created < 0.4 + 0.2  # its own time
+            await asyncio.sleep(0.01)
+        spied.on("replica")
+        for _ in range(20):
+            assert (await svc.conversations.get_list("d", "t")).total == 1
+            await asyncio.sleep(0.01)
+        assert spied.on("replica") == []
+        await replica.execute("SELECT pg_wal_replay_resume()")
+        await warmed(svc)
+        assert (await svc.conversations.get_list("d", "t")).total == 1
+        assert spied.on("replica")
+
+
+async def test_an_idle_primary_makes_no_replica_old(spied):
+    async with spied.connected(replica_lag=0.2) as svc:
+        await warmed(svc)
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            spied.on("replica")
+            await svc.conversations.get_list("d", "t")
+            assert spied.on("replica") == ["conversation/get_list"]
+
+
+async def test_what_conflicts_with_the_replay_is_asked_of_the_primary(pair, monkeypatch):
+    """A VACUUM on the primary takes rows away that a long read on the standby still sees."""
+    primary, replica = pair
+    async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
+        await warmed(svc)
+        attempt, cancelled = _replicas._Replica._attempt, []
+
+        async def conflicting(self, query):
+            async with self._pool.acquire() as connection:
+                try:
+                    await connection.fetch(
+                        "SELECT count(*), pg_sleep(5) FROM asyncsvc.conversation"
+                    )
+                except asyncpg.PostgresError as error:
+                    cancelled.append(error.sqlstate)
+                    with asyncsvc.executor.translated(connection):
+                        raise
+            return await attempt(self, query)
+
+        monkeypatch.setattr(_replicas._Replica, "_attempt", conflicting)
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+        await replica.replay(await svc.position())
+        reading = asyncio.create_task(svc.conversations.get_list("d", "t"))
+        await asyncio.sleep(0.3)
+        await svc.conversations.delete_by_id("a", tenant_id="t")
+        await primary.execute("VACUUM asyncsvc.conversation")
+        assert (await reading).total == 0
+        assert cancelled == ["40001"]
+        assert not svc._executor._replicas[0].is_resting
+
+
+# --- what is not there
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+async def test_a_replica_that_dies_is_left_alone_and_comes_back(own_pair, mode):
+    primary, replica = own_pair
+    async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+        await warmed(svc)
+        stopped = asyncio.Event()
+
+        async def read():
+            count, slowest = 0, 0.0
+            while not stopped.is_set():
+                began = time.perf_counter()
+                assert (await svc.conversations.get_list("d", "t")).total == 1
+                slowest = max(slowest, time.perf_counter() - began)
+                count += 1
+            return count, slowest
+
+        reading = [asyncio.create_task(read()) for _ in range(8)]
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(replica.stop, mode)
+        await asyncio.sleep(1.5)
+        stopped.set()
+        for count, _ in await asyncio.gather(*reading):
+            assert count > 10
+        await asyncio.to_thread(replica.start)
+        await warmed(svc)
+
+
+async def test_one_that_swallows_everything_costs_one_read_its_time(pair):
+    primary, _ = pair
+
+    async def swallow(reader, writer):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = Settings(replica_timeout=0.3)
+    dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    async with server, asyncsvc.connect(primary.dsn, replicas=[dsn], settings=settings) as svc:
+        began = time.monotonic()
+        assert (await svc.conversations.get_list("d", "t")).total == 0
+        assert svc._executor._replicas[0].is_resting
+        for _ in range(20):
+            await svc.conversations.get_list("d", "t")
+        assert time.monotonic() - began > 0.3  # it was asked, once
+
+
+async def test_a_primary_is_no_replica(pair):
+    primary, _ = pair
+    async with asyncsvc.connect(primary.dsn, replicas=[primary.dsn]) as svc:
+        await svc.conversations.get_list("d", "t")
+        assert svc._executor._replicas[0].is_resting
+
+
+async def test_without_its_primary_what_is_written_is_unavailable_and_reads_go_on_for_a_while(
+    own_pair,
+):
+    primary, replica = own_pair
+    settings = Settings(replica_lag=30, retry_timeout=0)
+    async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], settings=settings) as svc:
+        await warmed(svc)
+        await asyncio.to_thread(primary.stop)
+        assert (await svc.conversations.get_list("d", "t")).total == 0
+        with pytest.raises(Unavailable):
+            await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+
+
+async def test_a_promotion_under_load_surfaces_shortly_and_loses_nothing(own_pair):
+    """The primary crashes, the standby is promoted: the same DSN leads on, without a new start."""
+    primary, replica = own_pair
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
+    dsn = f"postgresql://postgres@{hosts}/postgres"
+    settings = Settings(retry_timeout=20)
+    # What is acknowledged is to be on the standby: that is the operator's setting.
+    await primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    await primary.execute("SELECT pg_reload_conf()")
+    async with asyncsvc.connect(dsn, settings=settings, max_size=8) as svc:
+        await svc.conversations.create_many(
+            [{"dialog_id": "d", "id": f"{number}"} for number in range(8)], tenant_id="t"
+        )
+        acknowledged, errors, stopped = [0] * 8, [], asyncio.Event()
+
+        async def write(number):
+            for turn in itertools.count():
+                if stopped.is_set():
+                    return
+                try:
+                    await svc.conversations.append_message(
+                        f"{number}", TURN, tenant_id="t", idempotency_key=f"{turn}"
+                    )
+                except Unavailable as error:
+                    errors.append(error)
+                else:
+                    acknowledged[number] = turn + 1
+
+        async def read():
+            while not stopped.is_set():
+                assert (await svc.conversations.get_list("d", "t")).total == 8
+
+        working = [asyncio.create_task(work) for work in (*map(write, range(8)), read(), read())]
+        await asyncio.sleep(0.5)
+        before = list(acknowledged)
+        await asyncio.to_thread(primary.stop)
+        await asyncio.to_thread(replica.promote)
+        await replica.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await replica.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(1.5)
+        stopped.set()
+        await asyncio.gather(*working)
+        assert errors == []  # keyed appends and reads were made again
+        after = await svc.conversations.get_by_ids([f"{n}" for n in range(8)], tenant_id="t")
+        for number, found in enumerate(after):
+            assert found.last_seq == acknowledged[number] > before[number] > 0
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    "position", ["", "0", "0/", "/0", "0/0/0", "x/0", "123456789/0", "0/0\n", " 0/0", None, 7]
+)
+async def test_what_is_no_position_is_refused(svc, position):
+    with pytest.raises(InvalidInput, match="position"):
+        svc.at_least(position)
+
+
+async def test_without_replicas_any_position_is_there(svc):
+    position = await svc.position()
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    assert await svc.position() > position
+    for each in (position, "FFFFFFFF/FFFFFFFF"):
+        assert (await svc.at_least(each).conversations.get_list("d", "t")).total == 1
+
+
+@pytest.mark.parametrize(
+    "replica", ["", "host", "mysql://a/b", "postgresql://h:99999/d", "postgresql://h:x/d"]
+)
+async def test_what_is_no_dsn_of_a_replica_is_refused(dsn, replica):
+    with pytest.raises(InvalidInput, match="replicas: must be a PostgreSQL URL"):
+        async with asyncsvc.connect(dsn, replicas=[replica]):
+            pass
+
+
+async def test_a_position_from_far_ahead_is_the_primarys_to_answer(pair):
+    primary, replica = pair
+    async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
+        await warmed(svc)
+        ahead = svc.at_least("FFFFFFFF/FFFFFFFF")
+        assert (await ahead.conversations.get_list("d", "t")).total == 0
+        assert not svc._executor._replicas[0].is_resting
+
+
+def test_a_statement_that_writes_is_for_no_replica():
+    with pytest.raises(sqlfiles.SQLFileError, match="a replica cannot"):
+        sqlfiles.Statement("x/y", "-- Does it.\n--\n-- Replica: no.\nDELETE FROM asyncsvc.x")
