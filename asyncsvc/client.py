@@ -108,14 +108,18 @@ class AsyncSvc(Services):
         """
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
 
-    async def migrate(self) -> list[Migration]:
+    async def migrate(self, *, citus: bool = False) -> list[Migration]:
         """Bring the schema up to date; return what this call applied, nothing when it was.
+
+        `citus` distributes the tables by tenant over the nodes of Citus, with the rows that are
+        there; give it each time, for tables that are new. See docs/scale.md.
 
         Any number of processes may call it at once. It needs the right to create; a deployment
         that may not write calls `check`. With `Settings.rls` it turns row-level security on, for
-        good. Raises MigrationError when an applied migration was changed since.
+        good. Raises MigrationError when an applied migration was changed since, and where there is
+        no Citus.
         """
-        return await migrations.migrate(self._executor)
+        return await migrations.migrate(self._executor, citus=citus)
 
     async def applied(self) -> list[Migration]:
         """Return the applied migrations, oldest first. At most two round trips that only read."""

@@ -78,9 +78,7 @@ def _by_tenant(keys: Iterable[OldKey]) -> dict[str, list[OldKey]]:
 async def _fold_usage(executor: Executor) -> AsyncIterator[MaintenanceReport]:
     """Fold the usage of one tenant after the other into its sums."""
     usage, last, folded = UsageRepository(executor), None, 0
-    while tenants := await usage.find_unfolded(
-        after=last, limit=_TENANTS_AT_ONCE, most=_MOST_CREATIONS
-    ):
+    while tenants := await usage.find_unfolded(after=last, limit=_TENANTS_AT_ONCE):
         last = tenants[-1]
         for tenant in tenants:
             bookings = await _sum_up(executor, tenant)

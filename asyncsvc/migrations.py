@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from asyncsvc import sqlfiles
-from asyncsvc.errors import MigrationError
+from asyncsvc.errors import InvalidInput, MigrationError
 from asyncsvc.models import Migration
 from asyncsvc.repositories import MigrationRepository
 
@@ -52,18 +52,32 @@ def migration_files() -> tuple[MigrationFile, ...]:
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
-async def migrate(executor: Executor) -> list[Migration]:
-    """Apply what is pending, in order; return what this call applied.
+async def migrate(executor: Executor, *, citus: bool = False) -> list[Migration]:
+    """Apply what is pending, in order, and distribute it; return what this call applied.
 
-    Raises MigrationError when an applied migration is not the one that this version has.
+    Raises MigrationError when an applied migration is not the one that this version has, and where
+    there is no Citus to distribute by.
     """
+    if citus:
+        await _check_citus(executor)
     done = list[Migration]()
     while migration := await _apply_next(executor):
         done.append(migration)
+    if citus:
+        async with _locked(executor) as transaction:
+            await MigrationRepository(transaction).distribute()
     if executor.settings.rls:
         async with _locked(executor) as transaction:
             await MigrationRepository(transaction).enable_row_security()
     return done
+
+
+async def _check_citus(executor: Executor) -> None:
+    if executor.settings.rls:
+        # The nodes of Citus are not told whose rows a statement may see.
+        raise InvalidInput("citus", "is not possible with Settings.rls")
+    if not await MigrationRepository(executor).has_citus():
+        raise MigrationError("the database has no extension citus")
 
 
 async def _apply_next(executor: Executor) -> Migration | None:

@@ -21,9 +21,13 @@ from benchmarks import (
     memory,
     models,
     pool,
+    pooler,
+    replicas,
     results,
+    retention,
     rls,
     search,
+    sizes,
     start,
     stats,
     verify,
@@ -41,6 +45,10 @@ SUITES: dict[str, ModuleType] = {
     "stats": stats,
     "import": importing,
     "search": search,
+    "sizes": sizes,
+    "retention": retention,
+    "pooler": pooler,
+    "replicas": replicas,
     "memory": memory,  # deletes what the others have made
     "rls": rls,  # turns row-level security on
 }

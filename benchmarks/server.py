@@ -7,6 +7,7 @@ import contextlib
 import os
 import platform
 import secrets
+import socket
 import tempfile
 import urllib.parse
 from collections.abc import AsyncIterator
@@ -73,6 +74,13 @@ async def connections(
     """Lend several connections for this block."""
     async with contextlib.AsyncExitStack() as stack:
         yield [await stack.enter_async_context(connected(dsn, search_path)) for _ in range(count)]
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def settings(dsn: str) -> dict[str, str]:

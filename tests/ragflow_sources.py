@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from asyncsvc import sqlfiles
+from benchmarks.server import free_port
 
 DDL = pathlib.Path(__file__).parent / "sql"
 SECONDS = 60.0
@@ -101,12 +102,6 @@ class MariaDB:
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

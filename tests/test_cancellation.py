@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 import pytest
 from cancelling import Moment, Strike, interrupted, struck, struck_everywhere
-from conftest import INVARIANTS
+from conftest import contradictions
 
 import asyncsvc
 from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services, Settings
@@ -306,7 +306,7 @@ class Trials:
             for _ in range(pool.get_max_size()):
                 lent = await stack.enter_async_context(pool.acquire(timeout=20))
                 assert not lent.is_in_transaction()
-        assert await self.observer.fetch(INVARIANTS) == []
+        assert await contradictions(self.observer) == []
 
 
 @asynccontextmanager

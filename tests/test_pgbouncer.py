@@ -6,7 +6,7 @@ import random
 
 import pytest
 from calls import METHODS, arguments, call, furnish
-from pooler import SERVER_CONNECTIONS
+from conftest import SERVER_CONNECTIONS
 
 import asyncsvc
 from asyncsvc import AlreadyExists, Conflict, InvalidInput, InvalidToken, NotFound, Settings

@@ -8,12 +8,12 @@ import time
 import asyncpg
 import pytest
 import pytest_asyncio
-import standby
 from calls import METHODS, arguments, call, furnish
 
 import asyncsvc
 from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable, sqlfiles
 from asyncsvc.executor import _replicas
+from benchmarks import standby
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 READ_BY_REPLICAS = {
@@ -35,7 +35,7 @@ ASKED = {"replica/position", "replica/replayed"}
 async def running():
     if standby.programs() is None:
         pytest.skip("there are no programs of PostgreSQL")
-    async with standby.running() as pair:
+    async with standby.running(fsync=False) as pair:
         yield pair
 
 

@@ -318,7 +318,8 @@ async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, sta
 
 
 def wanted_by(name):
-    return sqlfiles.load(f"api_token/{name}").required
+    statement = sqlfiles.load(f"api_token/{name}")
+    return statement.required | (statement.optional & {"touch_interval"})
 
 
 async def at_one_instant(pool, change, name, literals):

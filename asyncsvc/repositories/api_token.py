@@ -102,7 +102,7 @@ class APITokenRepository(Repository):
         *,
         hashes: Sequence[bytes],
         kind: str | UnsetType,
-        touch_interval: timedelta | None,
+        touch_interval: timedelta | UnsetType,
         pepper_version: int,
     ) -> APIToken | None:
         """Look a token up; stamp its use and renew its hash when that is due."""
@@ -198,14 +198,19 @@ class APITokenRepository(Repository):
             await self._rows("revoke", tenant_id=tenant_id, id=id, reason=reason, actor=actor)
         )
 
+    async def get_family(self, *, tenant_id: str, id: str) -> dict[str, bool]:
+        """Return the ids of a token and its kin, each with whether it is not over."""
+        rows = await self._rows("get_family", tenant_id=tenant_id, id=id)
+        return {row["id"]: row["is_live"] for row in rows}
+
     async def revoke_family(
-        self, *, tenant_id: str, id: str, reason: str | None, actor: str | None
-    ) -> tuple[int, Ended]:
-        """End a token and its kin; return how many they are, and what was ended."""
+        self, *, tenant_id: str, id: str, ids: Sequence[str], reason: str | None, actor: str | None
+    ) -> int:
+        """End these tokens of a family; return how many that were."""
         (row,) = await self._rows(
-            "revoke_family", tenant_id=tenant_id, id=id, reason=reason, actor=actor
+            "revoke_family", tenant_id=tenant_id, id=id, ids=ids, reason=reason, actor=actor
         )
-        return row["members"], Ended(row["found"], row["revoked"])
+        return int(row["revoked"])
 
     async def revoke_all(
         self,

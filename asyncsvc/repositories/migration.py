@@ -40,6 +40,15 @@ class MigrationRepository(Repository):
         """Turn row-level security on where it is not."""
         await self._rows("enable_row_security")
 
+    async def has_citus(self) -> bool:
+        """Say whether the database has Citus."""
+        (row,) = await self._rows("has_citus")
+        return bool(row["is_there"])
+
+    async def distribute(self) -> None:
+        """Distribute what is not distributed yet."""
+        await self._rows("distribute")
+
     async def unrestricted_tables(self) -> list[str]:
         """Return the tables whose rows of all tenants this role can see."""
         return [row["name"] for row in await self._rows("unrestricted_tables")]

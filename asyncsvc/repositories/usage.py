@@ -24,7 +24,7 @@ class Unfolded(NamedTuple):
     is_declared: bool
     """Whether buckets in UTC are kept for it."""
     creations: int
-    """How many creations and deletions are in the ledger, as far as was counted."""
+    """How many creations and deletions are in the ledger."""
 
 
 class UsageRepository(Repository):
@@ -32,15 +32,12 @@ class UsageRepository(Repository):
 
     folder = "usage"
 
-    async def find_unfolded(
-        self, *, after: Unfolded | None, limit: int, most: int
-    ) -> list[Unfolded]:
+    async def find_unfolded(self, *, after: Unfolded | None, limit: int) -> list[Unfolded]:
         """Return the next tenants that have something in the ledger."""
         rows = await self._rows(
             "find_unfolded",
             after_tenant_id=UNSET if after is None else after.tenant_id,
             limit=limit,
-            most=most,
         )
         return [Unfolded(**row) for row in rows]
 

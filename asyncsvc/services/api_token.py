@@ -308,18 +308,22 @@ class APITokenService(CommonService):
 
         It leaves none, also when one of them is being rotated at this moment.
 
-        Raises NotFound. Two round trips, one when there is nothing to end, one more for each such
+        Raises NotFound. Three round trips, one when there is nothing to end, two more for each such
         rotation; locks the rows.
         """
         is_there = False
 
         async def revoke() -> Ended:
             nonlocal is_there
-            members, ended = await self._tokens.revoke_family(
-                tenant_id=tenant_id, id=id, reason=reason, actor=actor
+            family = await self._tokens.get_family(tenant_id=tenant_id, id=id)
+            is_there = is_there or bool(family)
+            live = [member for member, is_live in family.items() if is_live]
+            if not live:
+                return Ended(0, 0)
+            ended = await self._tokens.revoke_family(
+                tenant_id=tenant_id, id=id, ids=live, reason=reason, actor=actor
             )
-            is_there = is_there or members > 0
-            return ended
+            return Ended(len(live), ended)
 
         total = await _until_none(revoke)
         if not is_there:
@@ -440,7 +444,7 @@ class APITokenService(CommonService):
         return await self._tokens.verify(
             hashes=hashes,
             kind=kind,
-            touch_interval=None if interval is None else timedelta(seconds=interval),
+            touch_interval=UNSET if interval is None else timedelta(seconds=interval),
             pepper_version=self._keyring.version,
         )
 

@@ -1,5 +1,5 @@
 -- The token of this hash and whether it is good now, by the server's clock; stamps last_used_at when
--- the token is good and was not stamped within the last :touch_interval, which NULL leaves out.
+-- the token is good and was not stamped within the last :touch_interval, which may be left out.
 -- Where there are older peppers, the token may have one of the other hashes: it gets :token_hash
 -- then, that of the present one. The tenant is what this statement finds, so it is no condition.
 --
@@ -17,9 +17,7 @@
 -- the strongest lock that the write may need, so that it has nothing to wait for either.
 -- Index: the unique index on token_hash; the stamp is a HOT update.
 WITH due AS (
-    SELECT t.id,
-           coalesce(t.last_used_at, '-infinity') <= statement_timestamp() - :touch_interval::interval
-               AS is_stamped
+    SELECT t.id
       FROM asyncsvc.api_token AS t
      WHERE (t.token_hash = :token_hash
             OR t.token_hash IN (:second_hash, :third_hash, :fourth_hash) --? second_hash, third_hash, fourth_hash
@@ -27,14 +25,16 @@ WITH due AS (
        AND t.kind = :kind                       --? kind
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
        AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
-       AND (coalesce(t.last_used_at, '-infinity') <= statement_timestamp() - :touch_interval::interval
-            OR t.pepper_version < :pepper_version)
+       AND (t.pepper_version < :pepper_version
+            OR t.last_used_at IS NULL                                                   --? touch_interval
+            OR t.last_used_at <= statement_timestamp() - :touch_interval::interval      --? touch_interval
+           )
        FOR UPDATE OF t SKIP LOCKED
 ), stamped AS (
     UPDATE asyncsvc.api_token AS t
-       SET last_used_at = CASE WHEN d.is_stamped THEN statement_timestamp() ELSE t.last_used_at END,
-           token_hash = CASE WHEN t.pepper_version < :pepper_version THEN :token_hash ELSE t.token_hash END,
-           pepper_version = greatest(t.pepper_version, :pepper_version)
+       SET pepper_version = greatest(t.pepper_version, :pepper_version),
+           token_hash = CASE WHEN t.pepper_version < :pepper_version THEN :token_hash ELSE t.token_hash END
+         , last_used_at = statement_timestamp() --? touch_interval
       FROM due AS d
      WHERE t.id = d.id
 )

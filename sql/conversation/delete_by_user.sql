@@ -45,11 +45,11 @@ WITH named AS (
     SELECT l.tenant_id, l.id, (
            SELECT count(*)
              FROM asyncsvc.message AS m
-            WHERE m.tenant_id = l.tenant_id
+            WHERE m.tenant_id = :tenant_id
               AND m.conversation_id = l.id) AS messages, (
            SELECT count(*)
              FROM asyncsvc.append_key AS k
-            WHERE k.tenant_id = l.tenant_id
+            WHERE k.tenant_id = :tenant_id
               AND k.conversation_id = l.id) AS append_keys
       FROM locked AS l
      WHERE :user_id IN (l.user_id, l.exp_user_id)

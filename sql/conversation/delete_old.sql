@@ -10,7 +10,7 @@ WITH locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, (
            SELECT count(*)
              FROM asyncsvc.message AS m
-            WHERE m.tenant_id = c.tenant_id
+            WHERE m.tenant_id = :tenant_id
               AND m.conversation_id = c.id) AS messages
       FROM unnest(:ids::text[]) AS old (id)
      CROSS JOIN LATERAL (

@@ -17,7 +17,7 @@ WITH moved AS (
                AND c.id = given.id
              LIMIT 1
            ) AS c
-     WHERE m.tenant_id = c.tenant_id
+     WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = c.id
        AND m.dialog_id <> c.dialog_id
     RETURNING m.seq

@@ -15,12 +15,12 @@ WITH locked AS MATERIALIZED (
 ), newest AS MATERIALIZED (
     SELECT m.seq
       FROM asyncsvc.message AS m
-     CROSS JOIN locked AS l
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
+       AND EXISTS (SELECT FROM locked)
      ORDER BY m.seq DESC
      LIMIT 1
-       FOR UPDATE OF m
+       FOR UPDATE
 ), popped AS (
     DELETE FROM asyncsvc.message AS m
      USING newest AS n

@@ -19,11 +19,11 @@ WITH locked AS MATERIALIZED (
            (:thumb::smallint IS NOT DISTINCT FROM -1)::int
            - (m.thumb IS NOT DISTINCT FROM -1)::int AS thumb_down
       FROM asyncsvc.message AS m
-     CROSS JOIN locked AS l
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq
-       FOR NO KEY UPDATE OF m
+       AND EXISTS (SELECT FROM locked)
+       FOR NO KEY UPDATE
 ), counted AS (
     UPDATE asyncsvc.conversation AS c
        SET thumb_up = c.thumb_up + b.thumb_up,

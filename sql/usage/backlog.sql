@@ -3,6 +3,6 @@
 --
 -- Locks: none. Index: none; it stops at :most.
 SELECT count(*) AS rows
-  FROM (SELECT
+  FROM (SELECT u.tenant_id
           FROM asyncsvc.usage_ledger AS u
          LIMIT :most) AS u

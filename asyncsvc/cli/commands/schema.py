@@ -23,10 +23,13 @@ def migrate(
         bool,
         typer.Option("--check", help="Change nothing; leave with 3 when migrations are pending."),
     ] = False,
+    citus: Annotated[
+        bool, typer.Option("--citus", help="Distribute the tables by tenant, by Citus.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the schema up to date. Any number of processes may do it at once."""
-    run(_migrate(dsn, check=check, as_json=as_json))
+    run(_migrate(dsn, check=check, citus=citus, as_json=as_json))
 
 
 def status(*, dsn: Dsn = None, as_json: AsJson = False) -> None:
@@ -34,10 +37,10 @@ def status(*, dsn: Dsn = None, as_json: AsJson = False) -> None:
     run(_status(dsn, as_json=as_json))
 
 
-async def _migrate(dsn: str | None, *, check: bool, as_json: bool) -> Exit:
+async def _migrate(dsn: str | None, *, check: bool, citus: bool, as_json: bool) -> Exit:
     async with connected(dsn) as svc:
         with bar("looking" if check else "migrating"):
-            found = await (svc.pending() if check else svc.migrate())
+            found = await (svc.pending() if check else svc.migrate(citus=citus))
     if as_json:
         print_json({"pending" if check else "applied": found})
     elif found:

