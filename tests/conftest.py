@@ -262,7 +262,7 @@ async def broken_rules(dsn: str) -> list[str]:
 
 
 async def contradictions(connection: asyncpg.Connection) -> list[asyncpg.Record]:
-    """What breaks the rules of `sql/invariants.sql`; on Citus of copies, of which more can be asked."""
+    """What breaks the rules of `sql/invariants.sql`; on Citus, which refuses them, by copies."""
     if not ON_CITUS:
         return await connection.fetch(INVARIANTS)
     text = INVARIANTS

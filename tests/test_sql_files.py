@@ -214,16 +214,6 @@ def test_columns_are_listed_and_tables_named_in_full(name):
         assert not re.search(rf"(?:FROM|INTO|UPDATE|JOIN|TABLE) {table}\b", text)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_citus_refuses_is_not_used(name):
-    text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
-    assert not re.search(r"clock_timestamp|random\(|uuidv7|MERGE\b", text)
-    for updated in re.findall(r"DO UPDATE(.*?)(?=\n\)|\Z)", text, re.DOTALL):
-        assert "(" not in updated  # nor there
-    for returned in re.findall(r"RETURNING(.*?)(?=\n\)|\Z)", text, re.DOTALL):
-        assert "(" not in returned  # plain columns: no function may be volatile there
-
-
 def test_what_may_be_run_again_only_reads_or_says_why():
     repeatable = {name for name in NAMES if sqlfiles.load(name).is_repeatable}
     writing = {

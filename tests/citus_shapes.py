@@ -1,0 +1,230 @@
+"""The shapes of SQL that Citus refuses, looked for in a parsed tree.
+
+Each was observed to fail on Citus 13.2. This is a check of shapes, and no more: what has none of
+them was not thereby run on Citus, which takes `ASYNCSVC_TEST_CITUS=1` and a server that has it.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pglast
+from pglast import ast, enums
+
+REPLICATED = {"api_token"}
+"""Tables that each node has whole: these may be looked through without a tenant."""
+LOCAL = {"migration"}
+CHANGING = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofday", "uuidv7"}
+STABLE = {"now", "statement_timestamp", "to_char", "transaction_timestamp"}
+
+Node = Any
+
+
+def parsed(text: str) -> list[Node]:
+    """Parse commands into trees."""
+    return [raw.stmt for raw in pglast.parse_sql(text)]
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield a node and all that are below it."""
+    if isinstance(node, tuple | list):
+        for each in node:
+            yield from walk(each)
+    elif isinstance(node, ast.Node):
+        yield node
+        for name in node.__slots__:
+            yield from walk(getattr(node, name))
+
+
+def of(kind: type | tuple[type, ...], node: Node) -> list[Node]:
+    return [each for each in walk(node) if isinstance(each, kind)]
+
+
+def functions(node: Node) -> set[str]:
+    """The names of the functions that are called below a node."""
+    called = {call.funcname[-1].sval for call in of(ast.FuncCall, node)}
+    return called | ({"now"} if of(ast.SQLValueFunction, node) else set())
+
+
+def tables(node: Node) -> list[Node]:
+    """The tables of ours in a FROM, beside each other or joined; not those of subqueries."""
+    found = []
+    for each in node or ():
+        if isinstance(each, ast.JoinExpr):
+            found += tables((each.larg, each.rarg))
+        elif isinstance(each, ast.RangeVar) and each.schemaname == "asyncsvc":
+            found.append(each)
+    return found
+
+
+def alias(table: Node) -> str:
+    return str(table.alias.aliasname if table.alias else table.relname)
+
+
+def is_distributed(table: Node) -> bool:
+    return table.schemaname == "asyncsvc" and table.relname not in REPLICATED | LOCAL
+
+
+def equalities(condition: Node) -> Iterator[tuple[Node, Node]]:
+    """The two sides of each `=` below a condition, either way round."""
+    for each in of(ast.A_Expr, condition):
+        if each.name and each.name[-1].sval == "=":
+            yield each.lexpr, each.rexpr
+            yield each.rexpr, each.lexpr
+
+
+def tenant_of(node: Node) -> str | None:
+    """The alias of `alias.tenant_id`."""
+    if isinstance(node, ast.ColumnRef) and node.fields[-1].sval == "tenant_id":
+        return str(node.fields[0].sval)
+    return None
+
+
+def is_parameter(node: Node) -> bool:
+    """Whether this is a parameter, perhaps with another collation or type."""
+    while isinstance(node, ast.CollateClause | ast.TypeCast):
+        node = node.arg
+    return isinstance(node, ast.ParamRef)
+
+
+def unbound(found: Sequence[Node], condition: Node) -> set[str]:
+    """The aliases of those tables that neither a parameter nor a bound one gives the tenant."""
+    pairs = [(tenant_of(one), other) for one, other in equalities(condition)]
+    bound = {one for one, other in pairs if one and is_parameter(other)}
+    for _ in found:
+        bound |= {one for one, other in pairs if one and tenant_of(other) in bound}
+    return {alias(each) for each in found if is_distributed(each)} - bound
+
+
+def conditions(select: Node) -> list[Node]:
+    joins = [join.quals for item in select.fromClause or () for join in of(ast.JoinExpr, item)]
+    return [select.whereClause, *joins]
+
+
+def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
+    """What Citus would refuse of a statement; one `of_all_tenants` may look through all of them."""
+    found = itertools.chain(
+        on_inserts(tree),
+        on_updates(tree),
+        on_returning(tree),
+        on_locks(tree),
+        on_subqueries(tree),
+        () if of_all_tenants else on_tenants(tree),
+        on_recursion(tree),
+        on_definitions(tree),
+    )
+    return sorted(set(found))
+
+
+def on_inserts(tree: Node) -> Iterator[str]:
+    if of(ast.MergeStmt, tree):
+        yield "MERGE"
+    for insert in of(ast.InsertStmt, tree):
+        if insert.selectStmt and of(ast.SubLink, insert.selectStmt.valuesLists):
+            yield "a subquery in VALUES"
+        conflict = insert.onConflictClause
+        if conflict and conflict.action == enums.OnConflictAction.ONCONFLICT_UPDATE:
+            if functions((conflict.targetList, conflict.whereClause)):
+                yield "a function in DO UPDATE"
+            if of(ast.SubLink, (conflict.targetList, conflict.whereClause)):
+                yield "a subquery in DO UPDATE"
+
+
+def on_updates(tree: Node) -> Iterator[str]:
+    for update in of(ast.UpdateStmt, tree):
+        if functions(update.targetList) & CHANGING:
+            yield "a volatile function in SET"
+        for choice in of((ast.CaseExpr, ast.CoalesceExpr), update):
+            if functions(choice) & (STABLE | CHANGING):
+                yield "a function that is not immutable in CASE or COALESCE of an UPDATE"
+        if any(target.name == "tenant_id" for target in update.targetList):
+            yield "an UPDATE of tenant_id"
+        others = of((ast.RangeSubselect, ast.RangeFunction), update.fromClause)
+        if others and unbound([update.relation], update.whereClause):
+            yield "an UPDATE from a subquery, without the tenant"
+
+
+def on_returning(tree: Node) -> Iterator[str]:
+    for write in of((ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt), tree):
+        if functions(write.returningClause):
+            yield "a function in RETURNING"
+
+
+def on_locks(tree: Node) -> Iterator[str]:
+    inserts = of(ast.InsertStmt, tree)
+    for select in of(ast.SelectStmt, tree):
+        if not select.lockingClause:
+            continue
+        if unbound(tables(select.fromClause), conditions(select)):
+            yield "a lock of rows of all tenants"
+        # Its result has columns that are not shown, which makes the server read it as text.
+        many = len(select.fromClause) > 1 or isinstance(select.fromClause[0], ast.JoinExpr)
+        if inserts and many and any(lock.lockedRels for lock in select.lockingClause):
+            yield "a lock of one of several tables, in a statement that inserts"
+
+
+def on_subqueries(tree: Node) -> Iterator[str]:
+    for subquery in of(ast.RangeSubselect, tree):
+        select = subquery.subquery
+        has_columns = select.targetList or select.valuesLists or select.larg
+        if not has_columns and unbound(tables(select.fromClause), conditions(select)):
+            yield "a subquery without columns of all tenants"
+
+
+def on_tenants(tree: Node) -> Iterator[str]:
+    """A read of rows whose tenant is no parameter, nor that of another table beside it."""
+    for select in of(ast.SelectStmt, tree):
+        for name in unbound(tables(select.fromClause), conditions(select)):
+            yield f"a read of {name} whose tenant no parameter gives"
+    for subquery in of(ast.GroupingSet, tree):
+        if subquery.kind and not of(ast.ParamRef, tree):
+            yield "GROUPING SETS of all tenants"
+
+
+def on_recursion(tree: Node) -> Iterator[str]:
+    for clause in of(ast.WithClause, tree):
+        if not clause.recursive:
+            continue
+        selects = of(ast.SelectStmt, clause)
+        read = [table for select in selects for table in tables(select.fromClause)]
+        is_unbound = any(unbound(tables(s.fromClause), conditions(s)) for s in selects)
+        writes = of((ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt), tree)
+        if is_unbound or (writes and any(not is_distributed(table) for table in read)):
+            yield "a recursion over more than one tenant"
+
+
+def on_definitions(tree: Node) -> Iterator[str]:
+    """What a migration may not do once its tables are distributed."""
+    if of(ast.CreateTrigStmt, tree):
+        yield "a trigger"
+    for command in of(ast.AlterTableCmd, tree):
+        if command.subtype == enums.AlterTableType.AT_AddColumn and any(
+            each.contype == enums.ConstrType.CONSTR_CHECK
+            for each in of(ast.Constraint, command.def_)
+        ):
+            yield "ADD COLUMN with a CHECK"
+    for index in of(ast.IndexStmt, tree):
+        columns = {each.name for each in index.indexParams}
+        if index.unique and is_distributed(index.relation) and "tenant_id" not in columns:
+            yield "a unique index without the tenant"
+    for table in of(ast.CreateStmt, tree):
+        if is_distributed(table.relation):
+            yield from on_constraints(table)
+
+
+def on_constraints(table: Node) -> Iterator[str]:
+    unique = {enums.ConstrType.CONSTR_PRIMARY, enums.ConstrType.CONSTR_UNIQUE}
+    for column in of(ast.ColumnDef, table):
+        if any(each.contype in unique for each in column.constraints or ()):
+            yield "a key without the tenant"
+    for each in table.tableElts:
+        if not isinstance(each, ast.Constraint):
+            continue
+        columns = {key.sval for key in (*(each.keys or ()), *(each.fk_attrs or ()))}
+        if (
+            each.contype in {*unique, enums.ConstrType.CONSTR_FOREIGN}
+            and "tenant_id" not in columns
+        ):
+            yield "a key without the tenant"
+        if each.contype == enums.ConstrType.CONSTR_FOREIGN and each.pktable.relname in REPLICATED:
+            yield "a reference to the tokens"
