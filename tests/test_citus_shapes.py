@@ -62,7 +62,8 @@ SHAPES = {
     "a lock of rows of all tenants": f"SELECT c.id FROM {C} WHERE c.id = $1 FOR UPDATE",
     "a lock of one of several tables, in a statement that inserts":
         (f"WITH l AS (SELECT c.id FROM {C} CROSS JOIN (SELECT 1) AS x WHERE {T} FOR UPDATE OF c),"
-        " i AS (INSERT INTO asyncsvc.usage_zone (tenant_id, zone) SELECT $1, l.id FROM l) SELECT 1"),
+        " i AS (INSERT INTO asyncsvc.usage_zone (tenant_id, zone) SELECT $1, l.id FROM l)"
+        " SELECT 1"),
     "a subquery without columns of all tenants":
         f"SELECT count(*) FROM (SELECT FROM {C} LIMIT 5) AS c",
     "a read of c whose tenant no parameter gives": f"SELECT c.id FROM {C} WHERE c.id = $1",

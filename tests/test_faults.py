@@ -346,7 +346,17 @@ REPEATED = {
         "search",
         "stats",
     )
-} | {(APITokenService, name) for name in ("audit", "get_by_id", "get_list", "used", "verify")}
+} | {
+    (APITokenService, name)
+    for name in (
+        "audit",
+        "get_by_id",
+        "get_list",
+        "revoke_family",  # its first statement reads
+        "used",
+        "verify",
+    )
+}
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
@@ -370,6 +380,7 @@ async def test_reads_and_keyed_appends_are_repeated_and_no_other_write(service, 
     [
         ("/append_message ", API4ConversationService, "append_message", {"idempotency_key": None}),
         ("/delete_old ", API4ConversationService, "purge", {}),
+        ("/revoke_family ", APITokenService, "revoke_family", {}),
         ("COPY ", API4ConversationService, "load", {}),
         ("COMMIT", API4ConversationService, "load", {}),
     ],

@@ -287,12 +287,13 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         ),
     ],
     (APITokenService, "verify"): [
-        (("One round trip",), tokens("verify")),
+        (("One round trip", "one more where it stamps"), tokens("verify")),
+        (("One round trip",), after("verify", "verify")),
         (("One round trip",), tokens("verify", touch=False)),
         (("none for what is not shaped",), tokens("verify", secret="s")),
     ],
     (APITokenService, "used"): [
-        (("One round trip",), tokens("used")),
+        (("One round trip", "one more where it stamps"), tokens("used")),
         (("none for what is not shaped",), tokens("used", secret="s")),
     ],
     (APITokenService, "rotate"): [
@@ -306,10 +307,10 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("two when it raises or the token is revoked",), after("revoke", "revoke")),
     ],
     (APITokenService, "revoke_family"): [
-        (("Two round trips",), tokens("revoke_family")),
+        (("Three round trips",), tokens("revoke_family")),
         (("one when there is nothing to end",), tokens("revoke_family", id="absent")),
         (("one when there is nothing to end",), after("revoke", "revoke_family")),
-        (("Two round trips", "one more for each such"), revoke_a_family_that_grows),
+        (("Three round trips", "two more for each such"), revoke_a_family_that_grows),
     ],
     (APITokenService, "revoke_all"): [
         (("Two round trips",), tokens("revoke_all", dialog_id="d")),

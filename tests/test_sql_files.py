@@ -56,8 +56,8 @@ COLUMNS = {
     "api_token/revoke_family": ["revoked"],
     "api_token/rotate": TOKEN,
     "api_token/update_by_id": TOKEN,
-    "api_token/verify": TOKEN,
-    "api_token/verify_readonly": TOKEN,
+    "api_token/touch": ["id"],
+    "api_token/verify": [*TOKEN, "is_due"],
     "conversation/append_message": APPENDED,
     "conversation/append_message_once": APPENDED,
     "conversation/create_many": CONVERSATION,
@@ -217,7 +217,7 @@ def test_columns_are_listed_and_tables_named_in_full(name):
 def test_what_may_be_run_again_only_reads_or_says_why():
     repeatable = {name for name in NAMES if sqlfiles.load(name).is_repeatable}
     writing = {
-        "api_token/verify",
+        "api_token/touch",
         "conversation/append_message_once",
         "search/fold_messages",
         "search/fold_titles",

@@ -23,6 +23,13 @@ class Ended(NamedTuple):
     ended: int
 
 
+class Verified(NamedTuple):
+    """A token that was looked up, and whether its use is to be noted."""
+
+    token: APIToken
+    is_due: bool
+
+
 class APITokenRepository(Repository):
     """The statements about API tokens."""
 
@@ -102,10 +109,10 @@ class APITokenRepository(Repository):
         *,
         hashes: Sequence[bytes],
         kind: str | UnsetType,
-        touch_interval: timedelta | UnsetType,
+        touch_interval: timedelta | None,
         pepper_version: int,
-    ) -> APIToken | None:
-        """Look a token up; stamp its use and renew its hash when that is due."""
+    ) -> Verified | None:
+        """Look a token up."""
         rows = await self._rows(
             "verify",
             kind=kind,
@@ -113,13 +120,27 @@ class APITokenRepository(Repository):
             pepper_version=pepper_version,
             **_hashes(hashes),
         )
-        return _only(rows)
+        token = _only(rows)
+        return None if token is None else Verified(token, rows[0]["is_due"])
 
-    async def verify_readonly(
-        self, *, hashes: Sequence[bytes], kind: str | UnsetType
-    ) -> APIToken | None:
-        """Look a token up."""
-        return _only(await self._rows("verify_readonly", kind=kind, **_hashes(hashes)))
+    async def touch(
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        token_hash: bytes,
+        touch_interval: timedelta | UnsetType,
+        pepper_version: int,
+    ) -> None:
+        """Note the use of a token, and renew its hash, where that is due."""
+        await self._rows(
+            "touch",
+            tenant_id=tenant_id,
+            id=id,
+            token_hash=token_hash,
+            touch_interval=touch_interval,
+            pepper_version=pepper_version,
+        )
 
     async def get_list(
         self,

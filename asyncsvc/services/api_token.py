@@ -165,11 +165,11 @@ class APITokenService(CommonService):
 
         Raises InvalidToken, one and the same for unknown, malformed, expired, revoked or of
         another kind, which only the log tells apart; InsufficientScope when the token lacks one of
-        `scopes`. One round trip on the unique index of hashes, none for what is not shaped like a
-        secret of ours. It fails closed: Unavailable when the database does not answer. Inside a
-        long transaction of yours pass `touch=False`: its stamp keeps the row's lock to the end, and
-        a revocation waits for that; and under a stricter isolation than READ COMMITTED the stamp of
-        another session is a conflict.
+        `scopes`. One round trip on the unique index of hashes, one more where it stamps, none for
+        what is not shaped like a secret of ours. It fails closed: Unavailable when the database
+        does not answer. Inside a long transaction of yours pass `touch=False`: its stamp keeps the
+        row's lock to the end, and a revocation waits for that; and under a stricter isolation than
+        READ COMMITTED the stamp of another session is a conflict.
         """
         token = await self._look_up(secret, kind=kind, touch=touch)
         if token is None or token.status not in _GOOD:
@@ -184,7 +184,7 @@ class APITokenService(CommonService):
     async def used(self, secret: Secret) -> bool:
         """Mark a token of any kind as used, as `verify` does, and say whether it is good now.
 
-        One round trip, none for what is not shaped like a secret of ours.
+        One round trip, one more where it stamps, none for what is not shaped like a secret of ours.
         """
         token = await self._look_up(secret, kind=UNSET, touch=True)
         return token is not None and token.status in _GOOD
@@ -413,14 +413,23 @@ class APITokenService(CommonService):
         if not hashes:
             _log.info("refused a token: it is malformed")
             return None
-        token = await self._read(hashes, kind=kind, touch=touch)
-        if token is None:
+        found = await self._tokens.verify(
+            hashes=hashes,
+            kind=kind,
+            touch_interval=self._touch_interval,
+            pepper_version=self._keyring.version,
+        )
+        if found is None:
             _log.info("refused a token: it is unknown, or of another kind")
-        elif token.status not in _GOOD:
-            if token.revoked_reason == ROTATED:  # somebody may have kept it who should not have
-                _log.warning("refused token %s: it was rotated, and its secret came back", token.id)
-            else:
-                _log.info("refused token %s: it is %s", token.id, token.status)
+            return None
+        token = found.token
+        if token.status in _GOOD:
+            if touch and found.is_due:
+                await self._touch(token, hashes[0])
+        elif token.revoked_reason == ROTATED:  # somebody may have kept it who should not have
+            _log.warning("refused token %s: it was rotated, and its secret came back", token.id)
+        else:
+            _log.info("refused token %s: it is %s", token.id, token.status)
         return token
 
     def _hashes(self, secret: SecretStr | str) -> list[bytes]:
@@ -435,16 +444,18 @@ class APITokenService(CommonService):
             return self._keyring.hashes(text)
         return []
 
-    async def _read(
-        self, hashes: list[bytes], *, kind: str | UnsetType, touch: bool
-    ) -> APIToken | None:
-        interval = self._settings.touch_interval
-        if not touch or (interval is None and len(hashes) == 1):
-            return await self._tokens.verify_readonly(hashes=hashes, kind=kind)
-        return await self._tokens.verify(
-            hashes=hashes,
-            kind=kind,
-            touch_interval=UNSET if interval is None else timedelta(seconds=interval),
+    @property
+    def _touch_interval(self) -> timedelta | None:
+        seconds = self._settings.touch_interval
+        return None if seconds is None else timedelta(seconds=seconds)
+
+    async def _touch(self, token: APIToken, token_hash: bytes) -> None:
+        interval = self._touch_interval
+        await self._tokens.touch(
+            tenant_id=token.tenant_id,
+            id=token.id,
+            token_hash=token_hash,
+            touch_interval=UNSET if interval is None else interval,
             pepper_version=self._keyring.version,
         )
 

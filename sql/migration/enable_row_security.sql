@@ -3,8 +3,8 @@
 -- makes for one transaction, and none without it. The tables' owner, superusers and roles with
 -- BYPASSRLS see all, as ever.
 --
--- A token is looked up before its tenant is known: so a role also sees, and may stamp, the token of a
--- hash that it has, and can neither make nor delete one by it.
+-- A token is looked up before its tenant is known: so a role also sees the token of a hash that it has,
+-- and can neither make, change nor delete one by it.
 --
 -- Patient: it may wait for whoever uses a table.
 --
@@ -29,9 +29,6 @@ BEGIN
                        tenants_table);
         IF tenants_table = 'asyncsvc.api_token'::regclass THEN
             CREATE POLICY found_by_hash ON asyncsvc.api_token FOR SELECT
-             USING (token_hash = ANY (string_to_array(
-                        current_setting('asyncsvc.token_hashes', true), ',')::bytea[]));
-            CREATE POLICY stamped_by_hash ON asyncsvc.api_token FOR UPDATE
              USING (token_hash = ANY (string_to_array(
                         current_setting('asyncsvc.token_hashes', true), ',')::bytea[]));
         END IF;
