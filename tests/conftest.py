@@ -1,8 +1,8 @@
 """One server for the run, one database for each test.
 
 `servers` chooses the server; the first line of the run says which. A template is migrated once,
-and each test that asks for `dsn` (or `svc`, or `pool`) gets a copy of its own, which costs some
-tens of milliseconds. After the test the copy is held against `sql/invariants.sql` and dropped.
+and each test that asks for `dsn` (or `svc`, or `pool`) gets a copy of its own, or one that an
+earlier test has left as it was, emptied. After the test it is held against `sql/invariants.sql`.
 """
 
 import contextlib
@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
 """Whether the schema is distributed, over one node: a coordinator that has all shards."""
-INVARIANTS = (pathlib.Path(__file__).parent / "sql" / "invariants.sql").read_text(encoding="utf-8")
+SQL = pathlib.Path(__file__).parent / "sql"
+INVARIANTS, FINGERPRINT, EMPTY = (
+    (SQL / f"{name}.sql").read_text(encoding="utf-8")
+    for name in ("invariants", "fingerprint", "empty")
+)
+OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
 SERVER_CONNECTIONS = 4
 """Of a PgBouncer: fewer than a test has clients, so that they share them."""
 SERVER = pytest.StashKey[Server]()
@@ -115,58 +123,118 @@ async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
     await drop_database(server_dsn, name)
 
 
-@contextlib.asynccontextmanager
-async def databases(
-    server_dsn: str,
-    database_prefix: str,
-    template: str,
-    numbers: "itertools.count[int]",
-    *,
-    damaged: bool = False,
-) -> AsyncIterator[DatabaseFactory]:
-    """Databases that are dropped when the block is left, and held against the invariants before,
-    but where they were damaged on purpose."""
-    names: list[str] = []
+class Databases:
+    """The databases of this process: of those that tests leave as they found them, few are made.
 
-    async def create(*, migrated: bool = True) -> str:
-        name = f"{database_prefix}_{next(numbers)}"
-        names.append(name)
-        await create_database(server_dsn, name, template=template if migrated else "template0")
-        return dsn_of(server_dsn, name)
+    A copy of the template takes longer than most tests. One that is made of the same as before, and
+    that nobody is connected to, is emptied for the next test instead; any other is dropped.
+    """
 
-    yield create
-    checked = () if damaged else names
-    broken = [line for name in checked for line in await broken_rules(dsn_of(server_dsn, name))]
-    for name in names:
-        await drop_database(server_dsn, name)
-    if broken:
-        message = "\n".join(["the test left rows that contradict each other:", *broken])
-        pytest.fail(message, pytrace=False)
+    def __init__(
+        self, server_dsn: str, prefix: str, template: str, numbers: "itertools.count[int]"
+    ) -> None:
+        self._server_dsn = server_dsn
+        self._prefix = prefix
+        self._template = template
+        self._numbers = numbers
+        self._spare: list[str] = []
+        self._fingerprint: object = None
+
+    @contextlib.asynccontextmanager
+    async def lent(self, *, damaged: bool = False) -> AsyncIterator[DatabaseFactory]:
+        """Databases that are held against the invariants when the block is left, but where they
+        were damaged on purpose."""
+        names: list[str] = []
+        empty: list[str] = []
+
+        async def create(*, migrated: bool = True) -> str:
+            name = await self._migrated() if migrated else await self._made("template0")
+            (names if migrated else empty).append(name)
+            return dsn_of(self._server_dsn, name)
+
+        yield create
+        checked = () if damaged else (*names, *empty)
+        dsns = [dsn_of(self._server_dsn, name) for name in checked]
+        broken = [line for dsn in dsns for line in await broken_rules(dsn)]
+        for name in names:
+            await self._take_back(name)
+        for name in empty:
+            await drop_database(self._server_dsn, name)
+        if broken:
+            message = "\n".join(["the test left rows that contradict each other:", *broken])
+            pytest.fail(message, pytrace=False)
+
+    async def close(self) -> None:
+        for name in self._spare:
+            await drop_database(self._server_dsn, name)
+
+    async def _made(self, template: str) -> str:
+        name = f"{self._prefix}_{next(self._numbers)}"
+        await create_database(self._server_dsn, name, template=template)
+        return name
+
+    async def _migrated(self) -> str:
+        if self._spare:
+            return self._spare.pop()
+        name = await self._made(self._template)
+        if self._fingerprint is None and not ON_CITUS:
+            self._fingerprint = await fetch(dsn_of(self._server_dsn, name), FINGERPRINT)
+        return name
+
+    async def _take_back(self, name: str) -> None:
+        if await self._is_emptied(name):
+            self._spare.append(name)
+        else:
+            await drop_database(self._server_dsn, name)
+
+    async def _is_emptied(self, name: str) -> bool:
+        """Empty it, where it is as it was."""
+        if self._fingerprint is None:
+            return False
+        try:
+            connection = await asyncpg.connect(dsn_of(self._server_dsn, name), timeout=10)
+        except (asyncpg.PostgresError, OSError):  # it is gone, or takes nobody
+            return False
+        try:
+            if await connection.fetchval(OTHERS) or self._fingerprint != (
+                await connection.fetchval(FINGERPRINT)
+            ):
+                return False
+            await connection.execute(EMPTY, timeout=10)
+        except (asyncpg.PostgresError, TimeoutError):
+            return False
+        finally:
+            await connection.close()
+        return True
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stock(
+    server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
+) -> AsyncIterator[Databases]:
+    """The databases of this process."""
+    made = Databases(server_dsn, database_prefix, template, numbers)
+    yield made
+    await made.close()
 
 
 @pytest_asyncio.fixture
 async def database_factory(
-    server_dsn: str,
-    database_prefix: str,
-    template: str,
-    numbers: "itertools.count[int]",
-    request: pytest.FixtureRequest,
+    stock: Databases, request: pytest.FixtureRequest
 ) -> AsyncIterator[DatabaseFactory]:
     """Databases of this test: copies of the template, or empty ones with `migrated=False`."""
     damaged = request.node.get_closest_marker("damages") is not None
-    async with databases(server_dsn, database_prefix, template, numbers, damaged=damaged) as create:
+    async with stock.lent(damaged=damaged) as create:
         yield create
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_dsns(
-    server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
-) -> AsyncIterator[tuple[str, str]]:
+async def shared_dsns(stock: Databases) -> AsyncIterator[tuple[str, str]]:
     """Two migrated databases for all tests of a module, each of which has tenants of its own.
 
     A database costs a hundred times what a call does: these are for tests of every call.
     """
-    async with databases(server_dsn, database_prefix, template, numbers) as create:
+    async with stock.lent() as create:
         yield await create(), await create()
 
 
