@@ -438,6 +438,22 @@ async def test_a_query_walks_over_pages_in_every_order(svc, sessions):
         assert sorted(each.id for each in found) == [f"{n:03}" for n in range(250)], order
 
 
+@pytest.mark.parametrize("count", [100, 200, 300])
+async def test_dialogs_of_whole_pages_are_walked_to_their_end(svc, sessions, count):
+    ids = [f"{n:03}" for n in range(count)]
+    rows = ({"id": id, "dialog_id": AGENT, "messages": []} for id in ids)
+    await svc.conversations.load(rows, tenant_id=TENANT)
+    for order in ("create_time", "update_date", "name"):
+        for reverse in (False, True):
+            found = await sessions.query(
+                ["id"], dialog_id=AGENT, order_by=order, reverse=reverse
+            )
+            assert sorted(each.id for each in found) == ids, order
+    filters = [ragflow.API4Conversation.dialog_id == AGENT]
+    assert await sessions.filter_update(filters, {"name": "filed"}) == count
+    assert await sessions.filter_delete(filters) == count
+
+
 async def test_deletions_return_how_many_there_were(sessions):
     for number in range(4):
         await sessions.save(**prologue(id=f"s{number}", dialog_id=f"agent-{number // 2}"))

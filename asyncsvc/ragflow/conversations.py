@@ -166,7 +166,8 @@ class API4ConversationService(BoundService):
             )
             for item in page.items:
                 yield item
-            if len(page.items) < size:
+            is_last = page.next is None if orderby in _TIMES else len(page.items) < size
+            if is_last:
                 return
             after = page.next
             number += after is None  # only orders by time have cursors
