@@ -518,6 +518,51 @@ async def test_columns_of_other_types_are_read_as_well_as_they_can_be(databases,
     assert b.metadata == {"ragflow": {"counters": {"tokens": "many", "duration": "nan"}}}
 
 
+async def test_dates_that_python_cannot_hold_are_mended(databases, dsn):
+    rag = await filled(databases, "postgresql")
+    told = talk("p")
+    told[0]["created_at"] = CREATED + 5_000
+    dates = ("20250-06-15", "0044-03-15 BC", "infinity")
+    await fill(
+        rag,
+        *(session(f"known{at}") for at, _ in enumerate(dates)),
+        *(session(f"near{at}", told, create_time=None, update_time=None)
+          for at, _ in enumerate(dates)),
+    )  # fmt: skip
+    await rag.insert("api_token", [token("t1", SECRET), token("t1", "S" * 40, create_time=None)])
+    for at, date in enumerate(dates):
+        await rag.execute(
+            f"UPDATE api_4_conversation SET create_date = '{date}', update_date = '{date}'"
+            f" WHERE id LIKE '%{at}'"
+        )
+    await rag.execute(f"UPDATE api_token SET create_date = '{dates[0]}', update_date = '{dates[1]}'")
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        report, notes = await move(svc, rag)
+        assert (await svc.tokens.verify(SECRET)).created_at == CREATED_AT
+        await svc.tokens.verify("S" * 40)
+        for at, _ in enumerate(dates):
+            assert (await got(svc, f"known{at}")).created_at == CREATED_AT
+            assert (await got(svc, f"near{at}")).created_at == CREATED_AT + timedelta(seconds=5)
+    assert (report.conversations.written, report.tokens.written) == (6, 2)
+    assert {(note.row[:-1], note.kind) for note in notes} == {("near", Mending.TIMES)}
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date", "text"])
+async def test_dates_are_read_however_the_session_writes_them(databases, svc, kind):
+    rag = await filled(databases, "postgresql")
+    await fill(rag, session("a", create_time=None), session("b"))
+    await rag.execute(
+        f"ALTER TABLE api_4_conversation ALTER create_date TYPE {kind} USING create_date::{kind}"
+    )
+    for name, value in (("DateStyle", "'German, DMY'"), ("TimeZone", "'Asia/Kolkata'")):
+        await rag.execute(f"ALTER DATABASE {rag.dsn.rpartition('/')[2]} SET {name} = {value}")
+    report, _ = await move(svc, rag)
+    assert report.conversations.written == 2
+    midnight = CREATED_AT.replace(hour=0, minute=0, second=0)
+    expected = midnight if kind == "date" else CREATED_AT
+    assert (await got(svc, "a")).created_at == expected
+
+
 async def test_what_only_mysql_can_hold_is_mended(databases, svc):
     rag = await filled(databases, "mysql")
     await rag.execute("SET sql_mode = ''")

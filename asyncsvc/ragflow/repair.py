@@ -165,10 +165,7 @@ class _Repair:
                 self.note(Mending.TIMES, f"{which}_time")
             return moment
         self.note(Mending.TIMES, f"{which}_time")
-        date = self._cells.get(f"{which}_date")
-        if not isinstance(date, datetime) or not _FIRST.year <= date.year < _LAST.year:
-            return None
-        return (date if date.tzinfo else date.replace(tzinfo=self._tz)).astimezone(UTC)
+        return _dated(self._cells.get(f"{which}_date"), self._tz)
 
     def _keep(self, name: str, value: object, *, under: str | None = None) -> bool:
         """Keep what has no place in a record, where it fits; say whether it did."""
@@ -442,3 +439,14 @@ def _moment(number: object) -> datetime | None:
     if not _FIRST.timestamp() <= seconds < _LAST.timestamp():
         return None
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _dated(cell: object, tz: tzinfo) -> datetime | None:
+    """Return the moment that a date names, a naive one in this zone, where it can be one."""
+    try:
+        date = datetime.fromisoformat(_text(cell) or "")
+    except ValueError:
+        return None
+    if not _FIRST.year <= date.year < _LAST.year:
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=tz)).astimezone(UTC)

@@ -26,7 +26,7 @@ _NEEDED: Final = {
     TOKENS: ("tenant_id", "token"),
 }
 _STATEMENTS: Final = {CONVERSATIONS: "conversations", TOKENS: "tokens"}
-_NO_COLUMNS: Final = {"agents", "mixed", "orphans"}
+_NO_COLUMNS: Final = {"agents", "mixed", "orphans", "mysql", "postgresql"}
 _TABLES_OF: Final = {CONVERSATIONS: (CONVERSATIONS, _DIALOGS), TOKENS: (TOKENS,)}
 _ROWS_AT_ONCE: Final = 500
 _BYTES_AT_ONCE: Final = 2**22
@@ -155,7 +155,8 @@ class Source:
 
     async def _fetch(self, name: str, present: set[str], **values: object) -> list[Cells]:
         statement = sqlfiles.load(f"ragflow/{name}")
-        return await self._server.fetch(statement.bind(statement.flags & present, values))
+        flags = statement.flags & {*present, self._server.dialect}
+        return await self._server.fetch(statement.bind(flags, values))
 
 
 def _optional(table: str) -> frozenset[str]:

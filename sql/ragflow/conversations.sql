@@ -1,6 +1,7 @@
 -- The conversations from :first to :last, in the order of their ids, each with the tenants that its
 -- dialog and its agent belong to; both are NULL where neither is there any more. MySQL would round
--- a float to six digits; a sum it does not.
+-- a float to six digits; a sum it does not. Dates are text, ISO 8601 whatever the session says: a
+-- server holds years that no driver can read.
 --
 -- It runs on the source, MySQL or PostgreSQL; see ragflow/count for the tenant and the collations.
 -- Locks: none. Index: the primary keys.
@@ -19,9 +20,11 @@ SELECT c.id, c.dialog_id, c.user_id, c.message,
      , c.errors                                                      --? errors
      , c.version_title                                               --? version_title
      , c.create_time                                                 --? create_time
-     , c.create_date                                                 --? create_date
+     , CAST(c.create_date AS CHAR) AS create_date                    --? create_date, mysql
+     , to_json(c.create_date) #>> '{}' AS create_date                --? create_date, postgresql
      , c.update_time                                                 --? update_time
-     , c.update_date                                                 --? update_date
+     , CAST(c.update_date AS CHAR) AS update_date                    --? update_date, mysql
+     , to_json(c.update_date) #>> '{}' AS update_date                --? update_date, postgresql
   FROM api_4_conversation AS c
   LEFT JOIN dialog AS d
          ON d.id = c.dialog_id                                       --? !mixed

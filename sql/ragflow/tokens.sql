@@ -1,4 +1,5 @@
--- The next API tokens behind one, in the order of tenant and secret.
+-- The next API tokens behind one, in the order of tenant and secret. The date is text, as in
+-- ragflow/conversations.
 --
 -- It runs on the source, MySQL or PostgreSQL. Locks: none. Index: the primary key. The condition is
 -- spelt out since MySQL finds no place in an index by a pair.
@@ -9,7 +10,8 @@ SELECT t.tenant_id, t.token
      , t.name                                                      --? name
      , t.status                                                    --? status
      , t.create_time                                               --? create_time
-     , t.create_date                                               --? create_date
+     , CAST(t.create_date AS CHAR) AS create_date                  --? create_date, mysql
+     , to_json(t.create_date) #>> '{}' AS create_date              --? create_date, postgresql
   FROM api_token AS t
  WHERE 1 = 1
    AND t.tenant_id = :tenant_id                                    --? tenant_id
