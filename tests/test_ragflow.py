@@ -190,19 +190,15 @@ async def test_turns_of_many_at_once_are_all_kept(sessions):
         _, session = await sessions.get_by_id("s1")
         session.message += asked(f"m{number}", f"question {number}")
         session.reference.append(quoted(number))
-        while True:
-            try:
-                return await sessions.append_message("s1", session.to_dict())
-            except Conflict:
-                continue
+        return await sessions.append_message("s1", session.to_dict())
 
-    assert await asyncio.gather(*(turn(number) for number in range(12))) == [1] * 12
+    assert await asyncio.gather(*(turn(number) for number in range(32))) == [1] * 32
     _, session = await sessions.get_by_id("s1")
     texts = [message["content"] for message in session.message]
     assert sorted(texts) == sorted(
-        ["Hello"] + [f"{re}question {n}" for n in range(12) for re in ("", "re: ")]
+        ["Hello"] + [f"{re}question {n}" for n in range(32) for re in ("", "re: ")]
     )
-    assert session.round == 12
+    assert session.round == 32
     answers = [text for text in texts if text.startswith("re: ")]
     for answer, reference in zip(answers, session.reference, strict=True):
         assert reference == quoted(int(answer.split()[-1]))
@@ -299,7 +295,9 @@ async def test_an_append_reads_the_end_of_a_long_conversation_and_no_more(dsn):
         assert session.message[-4:] == asked("new", "new") + asked("newer", "newer")
 
 
-async def test_others_keep_appending_until_it_gives_up(svc, sessions, monkeypatch):
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+async def test_others_keep_appending_until_it_gives_up(dsn, svc, monkeypatch, seconds):
+    sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
     await sessions.save(**prologue())
     messages = type(svc.conversations).messages
 
@@ -311,8 +309,10 @@ async def test_others_keep_appending_until_it_gives_up(svc, sessions, monkeypatc
         return found
 
     monkeypatch.setattr(type(svc.conversations), "messages", meanwhile)
-    with pytest.raises(Conflict):
-        await sessions.append_message("s1", prologue(message=asked("m", "late")))
+    async with asyncsvc.connect(dsn, settings=Settings(retry_timeout=seconds)) as hasty:
+        sessions = ragflow.API4ConversationService(hasty, tenant_id=TENANT)
+        with pytest.raises(Conflict):
+            await sessions.append_message("s1", prologue(message=asked("m", "late")))
 
 
 # ---------------------------------------------------------------- changes, deletions, queries
@@ -445,9 +445,7 @@ async def test_dialogs_of_whole_pages_are_walked_to_their_end(svc, sessions, cou
     await svc.conversations.load(rows, tenant_id=TENANT)
     for order in ("create_time", "update_date", "name"):
         for reverse in (False, True):
-            found = await sessions.query(
-                ["id"], dialog_id=AGENT, order_by=order, reverse=reverse
-            )
+            found = await sessions.query(["id"], dialog_id=AGENT, order_by=order, reverse=reverse)
             assert sorted(each.id for each in found) == ids, order
     filters = [ragflow.API4Conversation.dialog_id == AGENT]
     assert await sessions.filter_update(filters, {"name": "filed"}) == count

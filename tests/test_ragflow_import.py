@@ -535,7 +535,9 @@ async def test_dates_that_python_cannot_hold_are_mended(databases, dsn):
             f"UPDATE api_4_conversation SET create_date = '{date}', update_date = '{date}'"
             f" WHERE id LIKE '%{at}'"
         )
-    await rag.execute(f"UPDATE api_token SET create_date = '{dates[0]}', update_date = '{dates[1]}'")
+    await rag.execute(
+        f"UPDATE api_token SET create_date = '{dates[0]}', update_date = '{dates[1]}'"
+    )
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
         report, notes = await move(svc, rag)
         assert (await svc.tokens.verify(SECRET)).created_at == CREATED_AT

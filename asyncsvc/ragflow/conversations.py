@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import random
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
@@ -31,7 +34,8 @@ _PAGE: Final = 100
 _BATCH: Final = 1_000
 _TAIL: Final = 20
 """How many stored messages an append looks at before it looks at all of them."""
-_ATTEMPTS: Final = 5
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
 
 
 class API4ConversationService(BoundService):
@@ -246,26 +250,36 @@ class API4ConversationService(BoundService):
         again, it adds nothing.
 
         Three round trips whatever the length, one more where others append too, and a read of all
-        messages where the conversation does not end as the given one says. Raises Conflict when
-        others kept appending.
+        messages where the conversation does not end as the given one says. Where others were
+        faster it begins again after a short pause, for `Settings.retry_timeout`; then it raises
+        Conflict.
         """
         conversation.update(_now(self._local))
-        for _ in range(_ATTEMPTS):
-            stored = await self._stored(id)
-            if stored is None:
-                return 0
-            new = await self._new(stored, _taken_apart(conversation))
-            replaced = {name: conversation[name] for name in _REPLACED & conversation.keys()}
+        end = time.monotonic() + self._svc.conversations.settings.retry_timeout
+        for attempt in itertools.count(1):
             try:
-                if new:
-                    turn = _growth(stored, conversation) | replaced
-                    await self._append(self._svc, id, turn, new, expected_seq=stored.last_seq)
-                elif replaced:
-                    await self.update_by_id(id, replaced)
+                return await self._catch_up(id, conversation)
             except StaleSequence:
-                continue
-            return 1
+                # At random, so that those who met do not meet again.
+                pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311
+            if time.monotonic() + pause > end:
+                break
+            await asyncio.sleep(pause)
         raise Conflict("the conversation kept changing; try again")
+
+    async def _catch_up(self, id: str, conversation: Mapping[str, Any]) -> int:
+        """Store what is new, or raise StaleSequence where somebody else has appended meanwhile."""
+        stored = await self._stored(id)
+        if stored is None:
+            return 0
+        new = await self._new(stored, _taken_apart(conversation))
+        replaced = {name: conversation[name] for name in _REPLACED & conversation.keys()}
+        if new:
+            turn = _growth(stored, conversation) | replaced
+            await self._append(self._svc, id, turn, new, expected_seq=stored.last_seq)
+        elif replaced:
+            await self.update_by_id(id, replaced)
+        return 1
 
     async def _stored(self, id: str) -> Conversation | None:
         found = await self._svc.conversations.get_by_ids(
