@@ -420,13 +420,28 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
     assert (token["tenant_id"], token["dialog_id"], token["source"]) == ("a", "d", "agent")
     assert (token["created_at"], token["created_by"]) == ("2023-11-14T22:13:20Z", "move")
-    assert token["metadata"] == {"ragflow": {"row": "ragflow-IzND 2023-11-14 22:13:20+00:00"}}
-    assert run("tokens", "verify", "--kind=beta", given=ROW["beta"]).returncode == 0
+    beta = document(run("tokens", "verify", "--kind=beta", "--json", given=ROW["beta"]))["token"]
+    assert (token["metadata"], beta["metadata"]) == ({}, {"ragflow": {"row": token["id"]}})
     assert run("tokens", "verify", given=ROW["beta"]).returncode == 3
     from_pipe = run("tokens", "import", "-", "--tenant=c", given=json.dumps(ROW))
     assert "line 1: tenant_id: is another than --tenant says" in from_pipe.stderr
     missing = failed(run("tokens", "import", tmp_path / "none"))
     assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory\n"
+
+
+async def test_an_import_follows_a_beta_that_was_replaced(run, svc):
+    newer = ROW | {"beta": "N" + ROW["beta"][1:]}
+    for row, counts in ((ROW, (2, 0)), (newer, (1, 1)), (newer, (0, 2))):
+        report = json.loads(run("tokens", "import", "-", "--json", given=json.dumps(row)).stdout)
+        assert (report["tokens"], report["present"]) == counts
+    assert run("tokens", "verify", "--kind=beta", given=newer["beta"]).returncode == 0
+    assert run("tokens", "verify", "--kind=beta", given=ROW["beta"]).returncode == 3
+    token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
+    await svc.tokens.revoke(token["id"], tenant_id="a")
+    late = run("tokens", "import", "-", given=json.dumps(ROW | {"beta": "L" * 32}))
+    assert late.returncode == 3
+    assert late.stderr.startswith("line 1: beta: its token is not good here any more\n")
+    assert run("tokens", "verify", "--kind=beta", given="L" * 32).returncode == 3
 
 
 def test_the_applications_settings_are_those_of_the_command(run, tmp_path):

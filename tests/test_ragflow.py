@@ -786,6 +786,76 @@ async def test_tokens_of_a_dialog(tokens):
     assert await tokens.filter_delete([column.dialog_id == "d2"]) == 2
 
 
+async def test_rows_that_look_alike_do_not_share_their_betas(tokens):
+    """With the same beginning and the same time, or none, as two rows of one second may have."""
+    secrets = [SECRET[:-1] + n for n in "123"]
+    betas = [n + BETA[1:] for n in "123"]
+    for secret, beta in zip(secrets, betas, strict=True):
+        await tokens.save(token=secret, beta=beta, create_time=1)
+    column = ragflow.APIToken
+    assert {row.beta for row in await tokens.query()} == {beta[:4] for beta in betas}
+    (token,) = await tokens.query(token=secrets[0])
+    beta = await tokens._svc.tokens.verify(betas[0], kind="beta")
+    assert beta.metadata == {"ragflow": {"row": token.token}}
+    assert (await tokens._svc.tokens.verify(secrets[0])).metadata == {}
+    assert await tokens.filter_delete([column.token == secrets[0]]) == 1
+    assert [len(await tokens.query(beta=each)) for each in betas] == [0, 1, 1]
+    assert await tokens.filter_delete([column.token == token.token]) == 0
+
+
+async def test_a_row_is_stored_whole_or_not_at_all(tokens):
+    await tokens.save(beta=BETA)
+    with pytest.raises(AlreadyExists):
+        await tokens.save(token=SECRET, beta=BETA)
+    assert await tokens.query(token=SECRET) == []
+
+
+async def test_a_beta_moves_with_its_row_to_another_dialog(tokens):
+    await tokens.save(token=SECRET, beta=BETA, dialog_id="d1", source="dialog")
+    await tokens.save(token=SECRET[:-1] + "2", beta="2" * 32, dialog_id="d1")
+    column = ragflow.APIToken
+    update = {"dialog_id": "d2", "source": "agent"}
+    assert await tokens.filter_update([column.token == SECRET], update) == 1
+    (beta,) = await tokens.query(beta=BETA)
+    assert (beta.dialog_id, beta.source) == ("d2", "agent")
+    assert (await tokens.query(beta="2" * 32))[0].dialog_id == "d1"
+    newer = {"beta": "3" * 32, "dialog_id": "d3"}
+    assert await tokens.filter_update([column.token == SECRET], newer) == 1
+    (beta,) = await tokens.query(beta="3" * 32)
+    assert (beta.dialog_id, beta.source) == ("d3", "agent")
+
+
+async def test_a_dialog_goes_with_its_rows_and_no_others(tokens):
+    alike = [SECRET[:-1] + n for n in "123"]
+    betas = [n * 32 for n in "12345"]
+    await tokens.save(token=alike[0], beta=betas[0], dialog_id="d1")
+    await tokens.save(token=alike[1], beta=betas[1], dialog_id="d1")
+    await tokens.save(token=alike[2], beta=betas[2], dialog_id="d2")
+    await tokens.save(beta=betas[3], dialog_id="d1")
+    await tokens.save(beta=betas[4], dialog_id="d2")
+    services = tokens._svc.tokens
+    for secret, dialog_id in ((betas[1], "d2"), (betas[2], "d1")):  # elsewhere than their tokens
+        beta = await services.verify(secret, kind="beta")
+        await services.update_by_id(beta.id, {"dialog_id": dialog_id}, tenant_id=TENANT)
+    column = ragflow.APIToken
+    assert await tokens.filter_delete([column.dialog_id == "d1"]) == 3
+    assert [len(await tokens.query(token=each)) for each in alike] == [0, 0, 1]
+    assert [len(await tokens.query(beta=each)) for each in betas] == [0, 0, 1, 0, 1]
+    assert await tokens.filter_delete([column.tenant_id == TENANT]) == 2
+    assert [len(await tokens.query(beta=each)) for each in betas] == [0] * 5
+
+
+async def test_a_beta_goes_with_a_token_that_was_rotated(tokens):
+    await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
+    (row,) = await tokens.query()
+    for _ in range(2):
+        rotated = await tokens._svc.tokens.rotate(row.token, tenant_id=TENANT)
+        (row,) = await tokens.query()
+        assert (row.token, row.beta) == (rotated.token.id, BETA[:4])
+    assert await tokens.filter_delete([ragflow.APIToken.token == row.token]) == 1
+    assert await tokens.query(beta=BETA) == []
+
+
 async def test_tokens_of_another_tenant_are_not_there(tokens):
     await tokens.save(token=SECRET)
     others = ragflow.APITokenService(tokens._svc, tenant_id=OTHER)

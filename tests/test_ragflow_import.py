@@ -984,6 +984,74 @@ async def test_a_beta_that_comes_later_goes_with_its_token(rag, dsn):
             await svc.tokens.verify(BETA, kind="beta")
 
 
+async def test_each_beta_knows_its_own_row(rag, dsn):
+    secrets = [SECRET[:-1] + n for n in "1234"]
+    betas = [n * 32 for n in "abcd"]
+    await rag.insert(
+        "api_token",
+        [token("t1", secret, beta=beta, create_time=CREATED if at < 2 else None)
+         for at, (secret, beta) in enumerate(zip(secrets, betas, strict=True))]
+        + [token("t1", "", beta="e" * 32), token("t1", "weak", beta="f" * 32)],
+    )  # fmt: skip
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        report, _ = await move(svc, rag)
+        assert report.tokens == Moved(read=11, written=10, skipped={Skip.WEAK: 1})
+        for secret, beta in zip(secrets, betas, strict=True):
+            owner = await svc.tokens.verify(secret)
+            found = await svc.tokens.verify(beta, kind="beta")
+            assert (owner.metadata, found.metadata) == ({}, {"ragflow": {"row": owner.id}})
+        for beta in ("e" * 32, "f" * 32):
+            assert (await svc.tokens.verify(beta, kind="beta")).metadata == {}
+
+
+async def test_a_second_move_follows_betas(rag, dsn):
+    other = "ragflow-" + "T" * 32
+    await rag.insert("api_token", [token("t1", SECRET, beta=BETA), token("t1", other)])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        await move(svc, rag)
+        await rag.execute(f"UPDATE api_token SET beta = '{'n' * 32}' WHERE token = '{SECRET}'")
+        await rag.execute(f"UPDATE api_token SET beta = '{'o' * 32}' WHERE token = '{other}'")
+        await svc.tokens.revoke((await svc.tokens.verify(other)).id, tenant_id="t1")
+        for dry_run in (True, False):
+            report, notes = await move(svc, rag, dry_run=dry_run)
+            assert report.tokens == Moved(read=4, written=1, present=2, skipped={Skip.REVOKED: 1})
+            assert notes[0].reason == "its token is not good here any more"
+        assert (await svc.tokens.verify("n" * 32, kind="beta")).status == "active"
+        for secret in (BETA, "o" * 32):
+            with pytest.raises(InvalidToken):
+                await svc.tokens.verify(secret, kind="beta")
+        # What was replaced here is not brought back by what the source still has.
+        tokens = ragflow.APITokenService(svc, tenant_id="t1")
+        await tokens.filter_update([ragflow.APIToken.token == SECRET], {"beta": "p" * 32})
+        report, _ = await move(svc, rag)
+        assert (report.tokens.written, report.tokens.present) == (0, 3)
+        assert (await svc.tokens.verify("p" * 32, kind="beta")).status == "active"
+
+
+async def test_a_second_move_revokes_what_was_revoked_there(rag, dsn):
+    others = ["ragflow-" + n * 32 for n in "UV"]
+    await rag.insert(
+        "api_token",
+        [token("t1", SECRET, beta=BETA), *(token("t1", other, beta=None) for other in others)],
+    )
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        await move(svc, rag)
+        tokens = ragflow.APITokenService(svc, tenant_id="t1")
+        await tokens.filter_update([ragflow.APIToken.token == others[0]], {"beta": "u" * 32})
+        await rag.execute(f"UPDATE api_token SET status = '0' WHERE token <> '{others[1]}'")
+        for dry_run in (True, False):
+            report, notes = await move(svc, rag, dry_run=dry_run)
+            assert (report.tokens, notes) == (Moved(read=4, grown=3, present=1), [])
+        for secret, kind in ((SECRET, "api"), (BETA, "beta"), ("u" * 32, "beta")):
+            with pytest.raises(InvalidToken):
+                await svc.tokens.verify(secret, kind=kind)
+        over = [each for each in (await svc.tokens.get_list("t1")).items if each.revoked_at]
+        assert {each.revoked_reason for each in over} == {"revoked in RAGFlow"}
+        assert (await svc.tokens.verify(others[1])).status == "active"
+        report, _ = await move(svc, rag)
+        assert report.tokens == Moved(read=4, present=1, skipped={Skip.REVOKED: 3})
+
+
 async def test_tokens_go_on_working(rag, dsn, pool):
     await rag.insert(
         "api_token",

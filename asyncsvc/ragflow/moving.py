@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from asyncsvc.client import Services
 from asyncsvc.credentials import hint, is_strong
@@ -26,6 +26,7 @@ from asyncsvc.models import Conversation, Row
 from asyncsvc.ragflow import repair, shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.ragflow.repair import Mending, UnusableError
+from asyncsvc.ragflow.rows import TokenRows
 from asyncsvc.ragflow.source import CONVERSATIONS, LONGEST, TOKENS, Source, opened
 from asyncsvc.ragflow.turns import IN_TURN, append
 from asyncsvc.settings import Settings
@@ -37,6 +38,7 @@ _MOST_SECONDS: Final = 10.0**9
 _NAMED: Final = 5
 _REVOKED: Final = "0"
 
+T = TypeVar("T")
 Part = Literal["conversations", "tokens"]
 
 
@@ -56,7 +58,7 @@ class Skip(enum.StrEnum):
     WEAK = "weak"
     """The secret is short, and its hash would give it away without a pepper."""
     REVOKED = "revoked"
-    """The token was revoked there."""
+    """The token was revoked there, and is not good here; or it is a beta whose token is not."""
 
 
 class Note(Row):
@@ -80,7 +82,7 @@ class Moved(Row):
     read: int = 0
     written: int = 0
     grown: int = 0
-    """They were here, and got what they had not."""
+    """They were here, and got what they had not: messages; a token that it is revoked there."""
     present: int = 0
     """They were here, and are as they were."""
     skipped: Mapping[Skip, int] = {}
@@ -161,7 +163,8 @@ class Moving:
 
         A conversation that has grown is appended to, if what is here is how it begins: its new
         messages count from now, and usage by activity has them now. Nothing else of what is here is
-        changed.
+        changed. A token that was revoked there since is revoked here, with the betas of its row; a
+        beta that was replaced there replaces the one here.
 
         Raises InvalidInput for an option, for a URL that is none, for `orphans` of a database that
         does not tell whose the agents are, and where it is not RAGFlow's; Unavailable and
@@ -170,7 +173,7 @@ class Moving:
 
         It reads pages of at most 500 rows and 4 MiB, or one row, in two statements, and holds one
         in memory; each page is stored by a `load` a tenant. What has grown costs two round trips
-        and one a turn.
+        and one a turn, a beta two, what was revoked one and two for each token that is not yet.
         """
         if tenant_id is not None and orphans not in {None, tenant_id}:
             raise InvalidInput("orphans", "must be the tenant that is moved alone")
@@ -341,66 +344,88 @@ class _Move:
         number = 0
         async with self._batch() as svc:
             async for rows in source.tokens(tenant_id=self.tenant_id):
-                of_tenants = dict[str, list[_Secret]]()
+                of_tenants = dict[str, list[_TokenRow]]()
                 for row in rows:
                     number += 1
-                    secrets = list(_secrets(number, row, self.tz))
-                    self.tally.tokens.read += len(secrets)
-                    if row.get("status") == _REVOKED:
-                        for secret in secrets:
-                            self.tally.skip(TOKENS, secret.name, Skip.REVOKED, "is revoked there")
-                    else:
-                        of_tenants.setdefault(row["tenant_id"], []).extend(secrets)
-                for tenant_id, secrets in of_tenants.items():
-                    await self._load_tokens(svc, tenant_id, secrets)
+                    made = _TokenRow.of(number, row, self.tz)
+                    self.tally.tokens.read += len(made.columns)
+                    of_tenants.setdefault(row["tenant_id"], []).append(made)
+                for tenant_id, of_tenant in of_tenants.items():
+                    here = TokenRows(svc, tenant_id, self.actor)
+                    await self._load_tokens(here, [row for row in of_tenant if not row.is_over])
+                    for made in of_tenant:
+                        if made.is_over:
+                            await self._revoke_tokens(here, made)
                 self.tally.tell()
 
-    async def _load_tokens(self, svc: Services, tenant_id: str, secrets: Sequence[_Secret]) -> None:
-        refused = dict[int, AsyncSvcError]()
+    async def _load_tokens(self, here: TokenRows, rows: Sequence[_TokenRow]) -> None:
+        refused = dict[tuple[int, str], AsyncSvcError]()
+
+        def refuse(place: int, column: str, error: AsyncSvcError) -> None:
+            refused[place, column] = error
+
         try:
-            report = await svc.tokens.load(
-                [secret.record for secret in secrets],
-                tenant_id=tenant_id,
-                actor=self.actor,
-                on_refused=refused.__setitem__,
-            )
+            report = await here.load([row.fields for row in rows], refuse)
         except InvalidInput as error:
-            _refuse_tenant(error, refused, len(secrets))
+            places = [(place, column) for place, row in enumerate(rows) for column in row.columns]
+            _refuse_tenant(error, refused, places)
         else:
             self.tally.tokens.written += report.tokens
             self.tally.tokens.present += report.present
-        for place, reason in refused.items():
-            secret = secrets[place]
-            self.tally.skip(TOKENS, secret.name, secret.why(reason), str(reason))
+        for (place, column), reason in refused.items():
+            row = rows[place]
+            self.tally.skip(TOKENS, row.told(column), row.why(column, reason), str(reason))
+
+    async def _revoke_tokens(self, here: TokenRows, row: _TokenRow) -> None:
+        """End what is good here of a row that was revoked there since."""
+        ended = await here.revoke_secrets(row.fields, "revoked in RAGFlow")
+        self.tally.tokens.grown += len(ended)
+        for column in row.columns:
+            if column not in ended:
+                self.tally.skip(TOKENS, row.told(column), Skip.REVOKED, "is revoked there")
 
 
-def _refuse_tenant(error: InvalidInput, refused: dict[int, AsyncSvcError], count: int) -> None:
+def _refuse_tenant(
+    error: InvalidInput, refused: dict[T, AsyncSvcError], places: Iterable[T]
+) -> None:
     """Refuse all of a tenant whose id cannot be; any other error is none of theirs."""
     if error.field != "tenant_id":
         raise error
-    refused |= dict.fromkeys(range(count), error)
+    refused |= dict.fromkeys(places, error)
 
 
 @dataclass(frozen=True, slots=True)
-class _Secret:
-    """A token to load, and what it may be called where somebody reads it."""
+class _TokenRow:
+    """A row of tokens to load, and what its secrets may be called where somebody reads it."""
 
     name: str
-    record: dict[str, Any] = field(repr=False)
+    fields: dict[str, Any] = field(repr=False)
+    is_over: bool
+    """Whether it was revoked there."""
 
-    def why(self, error: AsyncSvcError) -> Skip:
-        """Return why it was refused."""
+    @classmethod
+    def of(cls, number: int, row: Cells, tz: tzinfo) -> _TokenRow:
+        """Make it of a row of the source, named by its tenant and number."""
+        name = f"{row['tenant_id']}, row {number}"
+        return cls(name, repair.token(row, tz), row.get("status") == _REVOKED)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that hold a secret."""
+        return [column for column in shapes.SECRETS if self.fields[column]]
+
+    def told(self, column: str) -> str:
+        """Name a secret by how it begins."""
+        return f"{self.name}, {column} {hint(self.fields[column])}…"
+
+    def why(self, column: str, error: AsyncSvcError) -> Skip:
+        """Return why a secret was refused."""
         if isinstance(error, AlreadyExists):
             return Skip.TAKEN
+        if isinstance(error, Conflict):
+            return Skip.REVOKED
         is_of_secret = isinstance(error, InvalidInput) and error.field == "secret"
-        return Skip.WEAK if is_of_secret and not is_strong(self.record["secret"]) else Skip.REFUSED
-
-
-def _secrets(number: int, row: Cells, tz: tzinfo) -> Iterator[_Secret]:
-    """Return the tokens of a row, named by its tenant and number, and how the secret begins."""
-    for column, record in shapes.token_records(repair.token(row, tz)):
-        name = f"{row['tenant_id']}, row {number}, {column} {hint(record['secret'])}…"
-        yield _Secret(name, record)
+        return Skip.WEAK if is_of_secret and not is_strong(self.fields[column]) else Skip.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +448,7 @@ class _Conversations:
                 on_refused=refused.__setitem__,
             )
         except InvalidInput as error:
-            _refuse_tenant(error, refused, len(self.rows))
+            _refuse_tenant(error, refused, range(len(self.rows)))
         else:
             count.written += report.conversations
             count.present += report.present

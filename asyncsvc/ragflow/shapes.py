@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any, Final
 
-from asyncsvc.credentials import hint
 from asyncsvc.fields import TokenKind
 from asyncsvc.models import APIToken, Conversation, StoredMessage, TokenRecord
 
 KEPT: Final = "ragflow"
-"""The key in the metadata of a conversation and of a token."""
+"""The key in the metadata of a conversation and of a beta."""
 UNKNOWN: Final = "unknown"
 """The role of a message that has none which can be stored."""
 SECRETS: Final[Mapping[str, TokenKind]] = {"token": "api", "beta": "beta"}
@@ -47,28 +46,20 @@ class Record(SimpleNamespace):
         return dict(vars(self))
 
 
-def token_records(
-    row: Mapping[str, Any], *, name_of_row: str | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Make the records of a row's tokens, each with its column: beta is a token of its own.
-
-    By the name of the row they know each other. It is made of what does not change, unless it is
-    given: a beta may come later than its token.
-    """
-    common = {name: value for name, value in row.items() if name in _OF_TOKENS}
-    if name_of_row is None and isinstance(row.get("token"), str) and row.get("created_at"):
-        name_of_row = f"{hint(row['token'])} {row['created_at']}"
+def token_record(
+    row: Mapping[str, Any], column: str, *, token_id: str | None = None
+) -> dict[str, Any]:
+    """Make the record of one of a row's secrets; a beta gets the id of the row's token."""
+    record = {name: value for name, value in row.items() if name in _OF_TOKENS}
     metadata = row.get("metadata") or {}
-    if name_of_row is not None and isinstance(metadata, Mapping):
-        common["metadata"] = {**metadata, KEPT: {"row": name_of_row}}
-    for column, kind in SECRETS.items():
-        if row.get(column):
-            yield column, common | {"secret": row[column], "kind": kind}
+    if token_id is not None and isinstance(metadata, Mapping):
+        record["metadata"] = {**metadata, KEPT: {"row": token_id}}
+    return record | {"secret": row[column], "kind": SECRETS[column]}
 
 
-def row_of(token: APIToken) -> str:
-    """Return the name of the row that a token came from; that of one that came from none is new."""
-    return str(_kept(token).get("row", token.id))
+def row_of(beta: APIToken) -> str:
+    """Return the id of the token whose row a beta belongs to; its own where it is of none."""
+    return str(_kept(beta).get("row", beta.id))
 
 
 def shortened(user_id: str) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import Any, Final
 
 from asyncsvc.client import Services
-from asyncsvc.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound
-from asyncsvc.fields import ANY, TokenKind
-from asyncsvc.models import APIToken
+from asyncsvc.errors import AlreadyExists, InvalidInput, NotFound
+from asyncsvc.models import APIToken, TokenLoadReport
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.bound import BoundService
 from asyncsvc.ragflow.conditions import Filters, by_column
-from asyncsvc.ragflow.shapes import Record, row_of
-from asyncsvc.services.common import new_id
+from asyncsvc.ragflow.rows import GOOD, TokenRows
+from asyncsvc.ragflow.shapes import Record
 
-_GOOD: Final = {"active", "retiring"}
 _ACTOR: Final = "ragflow"
 
 
@@ -42,33 +41,32 @@ class APITokenService(BoundService):
         """
         if tenant_id is not None:
             self._check_tenant(tenant_id)
+        rows = self._rows(self._svc)
         for name, secret in (("token", token), ("beta", beta)):
             if secret is not None:
-                found = await self._verified(secret, shapes.SECRETS[name])
+                found = await rows.verified(secret, shapes.SECRETS[name])
                 is_asked_for = found is not None and dialog_id in {None, found.dialog_id}
-                return [self._record(found, "")] if found and is_asked_for else []
-        betas = {row_of(each): each.hint for each in reversed(await self._betas())}
-        rows = self._all("api", dialog_id or ANY)
-        return [self._record(each, betas.get(row_of(each), "")) async for each in rows]
+                return [self._record(found)] if found and is_asked_for else []
+        return [
+            self._record(*row)
+            for row in await rows.all()
+            if row[0].kind == "api" and (not dialog_id or row[0].dialog_id == dialog_id)
+        ]
 
     async def save(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
         """Store the secrets `token` and `beta` of a row as the hashes of two tokens; return 1.
 
-        Raises AlreadyExists for a secret that is there already. One round trip.
+        Raises AlreadyExists for a secret that is there already. One round trip in a transaction of
+        two more, with a beta three.
         """
         if row.get("tenant_id") is not None:
             self._check_tenant(row["tenant_id"])
         secrets = {name: row.get(name) for name in shapes.SECRETS}
-        await self._store(self._svc, _beside(row) | secrets, new_id())
-        return 1
-
-    async def _store(self, svc: Services, row: Mapping[str, Any], name_of_row: str) -> None:
-        records = [each for _, each in shapes.token_records(row, name_of_row=name_of_row)]
-        if not records:
+        if not any(secrets.values()):
             raise InvalidInput("token", "must be given")
-        report = await svc.tokens.load(records, tenant_id=self._tenant_id, actor=_ACTOR)
-        if report.present:
-            raise AlreadyExists("the tenant has a token of this secret")
+        async with self._svc.transaction() as tx:
+            _check_new(await self._rows(tx).load([_beside(row) | secrets]))
+        return 1
 
     async def insert(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
         """Store the secrets of a row, as `save`."""
@@ -76,84 +74,80 @@ class APITokenService(BoundService):
 
     async def used(self, token: str) -> int:
         """Mark a token as used; return 1, or 0 where it is not good. Two or three round trips."""
-        if not (await self._verified(token, "api") or await self._verified(token, "beta")):
+        rows = self._rows(self._svc)
+        if not (await rows.verified(token, "api") or await rows.verified(token, "beta")):
             return 0
         return int(await self._svc.tokens.used(token))
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
-        """Set `dialog_id` and `source` of a token, or a new `beta`; return 1, or 0 for none.
+        """Set `dialog_id` and `source` of a row, or its `beta`; return 1, or 0 for none.
 
-        The filter is on `token`, and may be on `tenant_id`. The beta that was there is revoked; a
-        `beta` as a row shows it is the one that is there.
+        The filter is on `token`, and may be on `tenant_id`. A new beta takes the place of the one
+        that was there, which is revoked; a `beta` as a row shows it is the one that is there. All
+        tokens of the row get the columns, in one transaction.
         """
-        found = await self._one(filters)
-        if found is None:
-            return 0
-        beta, columns = update_data.get("beta"), _beside(update_data)
-        old = await self._betas(of=found) if beta else []
+        columns, beta = _beside(update_data), update_data.get("beta")
         async with self._svc.transaction() as tx:
-            if beta and beta not in {each.hint for each in old}:
-                kept = {"dialog_id": found.dialog_id, "source": found.source}
-                await self._store(tx, kept | columns | {"beta": beta}, row_of(found))
-                await self._revoke(tx, *old)
-            await tx.tokens.update_by_id(found.id, columns, tenant_id=self._tenant_id, actor=_ACTOR)
+            rows = self._rows(tx)
+            found = await self._one(rows, filters)
+            if found is None:
+                return 0
+            row = await rows.of(found)
+            if beta and beta not in {each.hint for each in row[1:]}:
+                there = {"dialog_id": found.dialog_id, "source": found.source}
+                _check_new(await rows.put_beta(there | columns | {"beta": beta}, found, row[1:]))
+                row = [found]
+            for token in row if columns else ():
+                await tx.tokens.update_by_id(
+                    token.id, columns, tenant_id=self._tenant_id, actor=_ACTOR
+                )
         return 1
 
     async def filter_delete(self, filters: Filters) -> int:
-        """Revoke a token with its beta, or all of the tenant or of dialogs; return how many.
+        """Revoke a row, or all of the tenant or of dialogs; return how many rows there were.
 
-        The filter is on `token`, where it returns 1, or 0 for none, on `dialog_id` or `tenant_id`.
-        A revoked token is refused from then on, and stays for the audit.
+        The filter is on `token`, `dialog_id` or `tenant_id`. A row is a token with its betas,
+        wherever these are; a beta of no good token is one by itself. What is revoked is refused
+        from then on, and stays for the audit. One transaction, with a round trip for each 100
+        tokens of the tenant, and two for each that goes.
         """
         wanted = self._wanted(filters)
         if not all(wanted.values()):
             return 0
-        if "token" in wanted:
-            found = await self._one(filters)
-            if found is None:
-                return 0
-            betas = await self._betas(of=found)
-            async with self._svc.transaction() as tx:
-                await self._revoke(tx, found, *betas)
-            return 1
-        revoked = 0
-        for dialog_id in wanted.get("dialog_id", (ANY,)):
-            revoked += await self._svc.tokens.revoke_all(
-                self._tenant_id, dialog_id=dialog_id, actor=_ACTOR
-            )
-        return revoked
+        async with self._svc.transaction() as tx:
+            rows = self._rows(tx)
+            ended = await self._chosen(rows, filters)
+            await rows.revoke(*itertools.chain(*ended))
+        return len(ended)
 
     async def delete_by_tenant_id(self, tenant_id: str) -> int:
         """Delete all tokens; return how many there were."""
         self._check_tenant(tenant_id)
         return await self._svc.tokens.delete_by_tenant_id(self._tenant_id, actor=_ACTOR)
 
-    async def _all(self, kind: TokenKind, dialog_id: Any = ANY) -> AsyncIterator[APIToken]:  # noqa: ANN401
-        after = None
-        while True:
-            page = await self._svc.tokens.get_list(
-                self._tenant_id, kind=kind, dialog_id=dialog_id, after=after
-            )
-            for token in page.items:
-                if token.status in _GOOD:
-                    yield token
-            if page.next is None:
-                return
-            after = page.next
+    async def _chosen(self, rows: TokenRows, filters: Filters) -> list[list[APIToken]]:
+        """Return the rows that filters leave."""
+        wanted = self._wanted(filters)
+        if "token" in wanted:
+            found = await self._one(rows, filters)
+            return [] if found is None else [await rows.of(found)]
+        dialogs = wanted.get("dialog_id")
+        return [row for row in await rows.all() if dialogs is None or row[0].dialog_id in dialogs]
 
-    async def _one(self, filters: Filters) -> APIToken | None:
+    async def _one(self, rows: TokenRows, filters: Filters) -> APIToken | None:
+        """Return the good token of an id or a secret."""
         wanted = self._wanted(filters)
         if len(wanted.get("token", ())) != 1:
             raise InvalidInput("filters", "must be on one token")
         (token,) = wanted["token"]
         found: APIToken | None
         try:
-            found = await self._svc.tokens.get_by_id(token, tenant_id=self._tenant_id)
+            found = await rows.svc.tokens.get_by_id(token, tenant_id=self._tenant_id)
         except NotFound:
-            found = await self._verified(token, "api")
-        if found is None or found.dialog_id not in wanted.get("dialog_id", (found.dialog_id,)):
+            found = await rows.verified(token, "api")
+        if found is None or found.status not in GOOD:
             return None
-        return found
+        return found if found.dialog_id in wanted.get("dialog_id", (found.dialog_id,)) else None
 
     def _wanted(self, filters: Filters) -> dict[str, tuple[str, ...]]:
         wanted = by_column(filters, {"tenant_id", "token", "dialog_id"})
@@ -163,30 +157,17 @@ class APITokenService(BoundService):
             raise InvalidInput("filters", "must be on token, dialog_id or tenant_id")
         return wanted
 
-    async def _verified(self, secret: str, kind: TokenKind) -> APIToken | None:
-        try:
-            token = await self._svc.tokens.verify(secret, kind=kind, touch=False)
-        except InvalidToken:
-            return None
-        return token if token.tenant_id == self._tenant_id else None
+    def _rows(self, svc: Services) -> TokenRows:
+        return TokenRows(svc, self._tenant_id, _ACTOR)
 
-    async def _betas(self, *, of: APIToken | None = None) -> list[APIToken]:
-        """Return the betas of the row of a token, or all, newest first."""
-        betas = [each async for each in self._all("beta")]
-        return [each for each in betas if of is None or row_of(each) == row_of(of)]
-
-    async def _revoke(self, svc: Services, *tokens: APIToken) -> None:
-        for token in tokens:
-            await svc.tokens.revoke(token.id, tenant_id=self._tenant_id, actor=_ACTOR)
-
-    def _record(self, token: APIToken, beta: str) -> Record:
+    def _record(self, token: APIToken, *betas: APIToken) -> Record:
         return Record(
             tenant_id=token.tenant_id,
             token=token.id,
             hint=token.hint,
             dialog_id=token.dialog_id,
             source=token.source,
-            beta=beta,
+            beta=betas[0].hint if betas else "",
             **shapes.times(token.created_at, token.last_used_at, self._local),
         )
 
@@ -194,3 +175,8 @@ class APITokenService(BoundService):
 def _beside(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a row says of a token beside its secrets."""
     return {name: row[name] for name in ("dialog_id", "source") if name in row}
+
+
+def _check_new(report: TokenLoadReport) -> None:
+    if report.present:
+        raise AlreadyExists("the tenant has a token of this secret")

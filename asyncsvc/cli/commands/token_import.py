@@ -20,7 +20,8 @@ from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.inputs import told_name
 from asyncsvc.models import TokenLoadReport, TokenRecord
-from asyncsvc.ragflow.shapes import SECRETS, token_records
+from asyncsvc.ragflow.rows import TokenRows
+from asyncsvc.ragflow.shapes import SECRETS
 
 _AT_ONCE: Final = 1_000
 _FIELDS: Final = frozenset(TokenRecord.model_fields)
@@ -100,7 +101,7 @@ class _Import:
 
     async def load(self, items: list[Item]) -> None:
         """Store the tokens of these lines, tenant by tenant."""
-        of_tenants: dict[str, list[tuple[int, str, dict[str, Any]]]] = {}
+        of_tenants: dict[str, list[Item]] = {}
         for item in items:
             tenant = item.tenant_id or self._tenant
             if item.reason is not None:
@@ -110,26 +111,18 @@ class _Import:
             elif self._tenant not in {None, tenant}:
                 self._refuse(item.number, "tenant_id: is another than --tenant says")
             else:
-                of_tenants.setdefault(tenant, []).extend(
-                    (item.number, name, record) for name, record in token_records(item.fields)
-                )
-        for tenant, records in of_tenants.items():
-            self._add(await self._load_into(tenant, records))
+                of_tenants.setdefault(tenant, []).append(item)
+        for tenant, rows in of_tenants.items():
+            self._add(await self._load_into(tenant, rows))
 
-    async def _load_into(
-        self, tenant: str, records: list[tuple[int, str, dict[str, Any]]]
-    ) -> TokenLoadReport:
-        def refuse(place: int, error: AsyncSvcError) -> None:
-            number, name, _ = records[place]
+    async def _load_into(self, tenant: str, items: list[Item]) -> TokenLoadReport:
+        def refuse(place: int, name: str, error: AsyncSvcError) -> None:
             reason = str(error).replace("secret:", f"{name}:", 1)
-            self._tell(number, reason if reason.startswith(name) else f"{name}: {reason}")
+            told = reason if reason.startswith(name) else f"{name}: {reason}"
+            self._tell(items[place].number, told)
 
-        return await self._svc.tokens.load(
-            [record for _, _, record in records],
-            tenant_id=tenant,
-            actor=self._actor,
-            on_refused=refuse,
-        )
+        rows = TokenRows(self._svc, tenant, self._actor)
+        return await rows.load([item.fields for item in items], refuse)
 
     def _add(self, report: TokenLoadReport) -> None:
         self.tokens += report.tokens
