@@ -36,9 +36,11 @@ from asyncsvc import (
     ragflow,
     sqlfiles,
 )
+from asyncsvc.cli.commands import ragflow_import
+from asyncsvc.cli.drawing import console
 from asyncsvc.fields import json_size
 from asyncsvc.ragflow import drivers, source
-from asyncsvc.ragflow.moving import Moved, Moving, Skip
+from asyncsvc.ragflow.moving import Mended, Moved, Moving, MovingReport, Skip
 from asyncsvc.ragflow.repair import Mending, UnusableError, read_json
 from asyncsvc.ragflow.shapes import shortened
 
@@ -1129,8 +1131,10 @@ async def test_the_command_reports(rag, run, svc):
         " already\n"
         "Tokens are good where Settings.accept_foreign_tokens is on.\n"
     )
-    assert re.search(r"conversations +4 +3 +0 +0 +1 \(no_tenant 1\)", finished.stdout)
-    assert re.search(r"tokens +2 +1 +0 +0 +1 \(taken 1\)", finished.stdout)
+    assert re.search(r"conversations +4 +3 +0 +0 +1 *$", finished.stdout, re.MULTILINE)
+    assert re.search(r"tokens +2 +1 +0 +0 +1 *$", finished.stdout, re.MULTILINE)
+    assert re.search(r"no_tenant +1 conversation skipped *$", finished.stdout, re.MULTILINE)
+    assert re.search(r"taken +1 token skipped *$", finished.stdout, re.MULTILINE)
     assert re.search(r"messages +2 written", finished.stdout)
     assert re.search(r"json_in_json +1 conversation mended: b *$", finished.stdout, re.MULTILINE)
     assert SECRET not in finished.stdout + finished.stderr
@@ -1143,6 +1147,34 @@ async def test_the_command_reports(rag, run, svc):
     assert "dry run" in tried.stderr
     assert "api_4_conversation b: json_in_json: dsl\n" in tried.stderr
     assert await exported(svc, "t9") == []
+
+
+def test_the_report_fits_80_columns(capsys, monkeypatch):
+    number = 1_234_567
+    moved = Moved(read=number, written=number, grown=number, present=number,
+                  skipped=dict.fromkeys(Skip, number))  # fmt: skip
+    mended = Mended(rows=number, ids=tuple(f"{at}" * 32 for at in range(5)))
+    report = MovingReport(
+        dry_run=False, total=number, conversations=moved, messages=number, tokens=moved,
+        mended=dict.fromkeys(Mending, mended), left_out=("api_token",), lacking=("x.y",) * 20,
+        after=None,
+    )  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "80")
+    console.cache_clear()
+    ragflow_import._print(report)
+    console.cache_clear()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert max(map(len, lines)) <= 80
+    titles = re.split(r"  +", lines[0].strip())
+    assert titles == ["read", "written", "grown", "there already", "skipped"]
+    assert re.split(r" +", lines[2].strip()) == [
+        "conversations", *[f"{number:,}"] * 4, f"{number * len(Skip):,}",
+    ]  # fmt: skip
+    said = {line.split()[0]: line for line in lines[4:]}
+    for kind in Skip:
+        assert f"{number:,} conversations and {number:,} tokens skipped" in said[kind]
+    for id in mended.ids:
+        assert id in "".join("\n".join(lines).split())
 
 
 async def test_no_password_is_ever_said(rag, run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -135,11 +136,12 @@ async def _import(dsn: str | None, what: _What, *, as_json: bool) -> Exit:
 def _print(report: MovingReport) -> None:
     titles = ("read", "written", "grown", "there already", "skipped")
     columns = [Column(""), *(Column(title, right=True) for title in titles)]
-    parts = {"conversations": report.conversations, "tokens": report.tokens}
-    console().print(table(columns, [_row(name, moved) for name, moved in parts.items()]))
+    parts = {"conversation": report.conversations, "token": report.tokens}
+    console().print(table(columns, [_row(f"{noun}s", moved) for noun, moved in parts.items()]))
     print_pairs(
         {
             "messages": f"{report.messages:,} written",
+            **{f"{kind}": _skipped(parts, kind) for kind in Skip if _skipped(parts, kind)},
             **{
                 f"{kind}": f"{many(mended.rows, 'conversation')} mended: {_some(mended)}"
                 for kind, mended in sorted(report.mended.items())
@@ -155,10 +157,16 @@ def _print(report: MovingReport) -> None:
 
 
 def _row(name: str, moved: Moved) -> list[str]:
-    why = ", ".join(f"{kind} {count:,}" for kind, count in sorted(moved.skipped.items()))
     skipped = sum(moved.skipped.values())
-    numbers = (moved.read, moved.written, moved.grown, moved.present)
-    return [name, *(f"{number:,}" for number in numbers), f"{skipped:,}" + (why and f" ({why})")]
+    numbers = (moved.read, moved.written, moved.grown, moved.present, skipped)
+    return [name, *(f"{number:,}" for number in numbers)]
+
+
+def _skipped(parts: Mapping[str, Moved], kind: Skip) -> str:
+    """Return how many were skipped for a reason; nothing where none was."""
+    counts = {noun: moved.skipped.get(kind, 0) for noun, moved in parts.items()}
+    some = [many(count, noun) for noun, count in counts.items() if count]
+    return " and ".join(some) + (" skipped" if some else "")
 
 
 def _some(mended: Mended) -> str:
