@@ -955,6 +955,36 @@ async def test_one_tenant_alone(rag, dsn):
         assert (report.conversations, report.tokens) == (Moved(), Moved(read=1, written=1))
 
 
+async def test_one_tenant_is_exactly_that_one(rag, dsn):
+    """Whatever a collation takes for the same, and whoever has an agent of the dialog's id."""
+    await rag.insert(
+        "dialog",
+        [{"id": "upper", "tenant_id": "T1"}, {"id": "empty", "tenant_id": ""},
+         {"id": "both", "tenant_id": "t2"}, {"id": "mine", "tenant_id": "t1"}],
+    )  # fmt: skip
+    await rag.insert(
+        "user_canvas",
+        [{"id": "a9", "user_id": "T1"},
+         {"id": "empty", "user_id": "t1"}, {"id": "both", "user_id": "t1"},
+         {"id": "mine", "user_id": "t2"}],
+    )  # fmt: skip
+    dialogs = ("d1", "upper", "empty", "both", "mine", "a9", "gone")
+    await fill(rag, *(session(dialog, dialog_id=dialog) for dialog in dialogs))
+    await rag.insert("api_token", [token("t1", SECRET), token("T1", BETA)])
+    async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
+        for orphans in (None, "t1"):
+            report, notes = await move(svc, rag, tenant_id="t1", orphans=orphans)
+            assert report.total == report.conversations.read
+            assert (report.tokens.read, notes) == (1, [])
+        stored = {item.id for item in await exported(svc, "t1")}
+        assert stored == {"d1", "empty", "mine", "gone"}
+        for other in ("T1", "t2"):
+            assert await exported(svc, other) == []
+        report, _ = await move(svc, rag, tenant_id="T1")
+        assert report.tokens == Moved(read=1, written=1)
+        assert {item.id for item in await exported(svc, "T1")} == {"upper", "a9"}
+
+
 async def test_a_tenant_that_cannot_be_is_named(rag, svc):
     await rag.execute("ALTER TABLE dialog DROP COLUMN tenant_id")
     await rag.execute("ALTER TABLE dialog ADD COLUMN tenant_id VARCHAR(255)")

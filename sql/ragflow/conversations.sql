@@ -36,9 +36,15 @@ SELECT c.id, c.dialog_id, c.user_id, c.message,
             = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin --? agents, mixed
  WHERE c.id >= :first
    AND c.id <= :last
-   AND (d.tenant_id = :tenant_id                                     --? tenant_id
-        OR a.user_id = :tenant_id                                    --? tenant_id, agents
-        OR d.id IS NULL                                              --? tenant_id, orphans
-           AND a.id IS NULL                                          --? tenant_id, orphans, agents
-       )                                                             --? tenant_id
+   AND CASE WHEN d.tenant_id <> ''                                   --? tenant_id
+            THEN d.tenant_id = :tenant_id                            --? tenant_id, !mysql
+            THEN CAST(CONVERT(d.tenant_id USING utf8mb4) AS BINARY)  --? tenant_id, mysql
+                 = :tenant_id                                        --? tenant_id, mysql
+            WHEN a.user_id <> ''                                     --? tenant_id, agents
+            THEN a.user_id = :tenant_id                              --? tenant_id, agents, !mysql
+            THEN CAST(CONVERT(a.user_id USING utf8mb4) AS BINARY)    --? tenant_id, agents, mysql
+                 = :tenant_id                                        --? tenant_id, agents, mysql
+            ELSE TRUE                                                --? tenant_id, orphans
+            ELSE FALSE                                               --? tenant_id, !orphans
+        END                                                          --? tenant_id
  ORDER BY c.id

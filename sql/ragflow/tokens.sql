@@ -2,7 +2,8 @@
 -- ragflow/conversations.
 --
 -- It runs on the source, MySQL or PostgreSQL. Locks: none. Index: the primary key. The condition is
--- spelt out since MySQL finds no place in an index by a pair.
+-- spelt out since MySQL finds no place in an index by a pair; there a tenant is compared twice, once
+-- by the index and once by its bytes, since to a collation `T1` may be `t1`.
 SELECT t.tenant_id, t.token
      , t.dialog_id                                                 --? dialog_id
      , t.source                                                    --? source
@@ -15,6 +16,8 @@ SELECT t.tenant_id, t.token
   FROM api_token AS t
  WHERE 1 = 1
    AND t.tenant_id = :tenant_id                                    --? tenant_id
+   AND CAST(CONVERT(t.tenant_id USING utf8mb4) AS BINARY)          --? tenant_id, mysql
+       = :tenant_id                                                --? tenant_id, mysql
    AND (t.tenant_id > :after_tenant                                --? after_tenant, after_token
         OR t.tenant_id = :after_tenant AND t.token > :after_token) --? after_tenant, after_token
  ORDER BY t.tenant_id, t.token
