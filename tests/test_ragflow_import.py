@@ -1308,6 +1308,35 @@ async def test_the_extra_is_named_where_it_is_missing(svc, monkeypatch):
         await move(svc, "mysql://u:p@127.0.0.1/x")
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"",
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 400 \r\n\r\n",
+        b"\5\0\0\0hello",
+        b"\0\0\0\0",
+        b"\x0a\0\0\0\n8\0",
+    ],
+)
+async def test_a_port_that_speaks_nothing_or_something_else(svc, monkeypatch, scheme, greeting):
+    monkeypatch.setattr(drivers, "_CONNECT_SECONDS", 0.5)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises((Unavailable, DatabaseError), match="the source: "):
+            await asyncio.wait_for(move(svc, f"{scheme}://u:p@127.0.0.1:{port}/x"), 10)
+    assert time.monotonic() - began < 5
+
+
 # --- failures of the source
 
 

@@ -216,13 +216,26 @@ class _MySQL:
                 defer_connect=True,
                 **address.ssl,
             )
-            line = await asyncio.to_thread(_dial, address)
-            opened = cls(pymysql, connection, line)
             try:
-                await opened.aside(lambda: connection.connect(line.dup()))
-            except BaseException:
-                line.close()
-                raise
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    return await cls._greeted(pymysql, connection, address)
+            except TimeoutError:
+                raise Unavailable(
+                    f"cannot be reached: no MySQL answered within {_CONNECT_SECONDS} seconds"
+                ) from None
+
+    @classmethod
+    async def _greeted(cls, driver: ModuleType, connection: Any, address: _Address) -> _MySQL:  # noqa: ANN401 - PyMySQL's has no types
+        line = await asyncio.to_thread(_dial, address)
+        opened = cls(driver, connection, line)
+        try:
+            await opened.aside(lambda: connection.connect(line.dup()))
+        except BaseException as error:
+            line.close()
+            if isinstance(error, Exception) and not isinstance(error, driver.MySQLError):
+                # Over what is no greeting the driver trips in any way there is.
+                raise Unavailable("cannot be reached: what answers is no MySQL") from error
+            raise
         return opened
 
     async def fetch(self, query: Query) -> list[Cells]:
