@@ -471,6 +471,96 @@ async def test_many_are_updated_in_one_transaction(sessions):
     assert (await sessions.get_by_id("s0"))[1].name == "n0"
 
 
+# ---------------------------------------------------------------- what is wrong
+
+
+def deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def said(content: object) -> dict[str, Any]:
+    return {"message": [{"role": "user", "content": content}]}
+
+
+COLUMN = ragflow.API4Conversation
+LONG = "x" * 200 + "\ud800"
+BAD_CALLS = {
+    "tokens as text": lambda s: s.append_message("s1", {**said("q"), "tokens": "7"}),
+    "duration as text": lambda s: s.append_message("s1", {**said("q"), "duration": "x"}),
+    "duration NaN": lambda s: s.append_message("s1", {**said("q"), "duration": float("nan")}),
+    "duration infinite": lambda s: s.append_message("s1", {**said("q"), "duration": float("inf")}),
+    "tokens huge": lambda s: s.append_message("s1", {**said("q"), "tokens": 10**400}),
+    "no JSON": lambda s: s.append_message("s1", said(object())),
+    "no JSON, saved": lambda s: s.save(**prologue(id="s2", **said(object()))),
+    "deep": lambda s: s.append_message("s1", said(deep(100_000))),
+    "deep payload": lambda s: s.update_by_id("s1", {"message": [{"x": deep(100_000)}]}),
+    "append nothing": lambda s: s.append_message("s1", None),
+    "append to a number": lambda s: s.append_message(5, said("q")),
+    "update nothing": lambda s: s.update_by_id("s1", None),
+    "update odd columns": lambda s: s.update_by_id("s1", {5: 1, "x": 2}),
+    "update without id": lambda s: s.update_many_by_id([{"name": "n"}]),
+    "update of nothing": lambda s: s.update_many_by_id([None]),
+    "names of nobody": lambda s: s.get_names(AGENT, None),
+    "names of a number": lambda s: s.get_names(AGENT, 5),
+    "names of a long one": lambda s: s.get_names(AGENT, LONG),
+    "query by a number": lambda s: s.query(dialog_id=AGENT, user_id=5),
+    "query by a surrogate": lambda s: s.query(dialog_id=AGENT, user_id="\ud800"),
+    "list of a long one": lambda s: s.get_list(AGENT, TENANT, 1, 9, "name", True, user_id=LONG),
+    "list of a number": lambda s: s.get_list(AGENT, TENANT, 1, 9, "name", True, user_id=5),
+    "save a number": lambda s: s.save(**prologue(id="s2", user_id=5)),
+    "save a long one": lambda s: s.save(**prologue(id="s2", exp_user_id=LONG)),
+    "filter by nothing": lambda s: s.filter_delete(None),
+    "update by nothing": lambda s: s.filter_update(None, {"name": "n"}),
+    "filter update nothing": lambda s: s.filter_update([COLUMN.dialog_id == AGENT], None),
+    "reference an object": lambda s: s.update_by_id("s1", {"reference": {"chunks": [1]}}),
+    "save one": lambda s: s.save(**prologue(id="s2", reference={"chunks": [1]})),
+    "append one": lambda s: s.append_message("s1", {**said("q"), "reference": {"chunks": [1]}}),
+    "create_date": lambda s: s.save(**prologue(id="s2", create_date="yesterday")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+async def test_what_is_wrong_is_invalid_input(sessions, name):
+    await sessions.save(**prologue())
+    before = (await sessions.get_by_id("s1"))[1].to_dict()
+    with pytest.raises(InvalidInput):
+        await BAD_CALLS[name](sessions)
+    assert (await sessions.get_by_id("s1"))[1].to_dict() == before
+    assert await sessions.get_by_id("s2") == (False, None)
+
+
+def test_values_and_zones_that_are_no_text_are_invalid_input():
+    for values in (None, 5, [5], "text"):
+        with pytest.raises(InvalidInput):
+            ragflow.API4Conversation.user_id.in_(values)
+    with pytest.raises(InvalidInput, match="tz"):
+        ragflow.API4ConversationService(None, tenant_id=TENANT, tz=5)
+
+
+async def test_a_whole_row_with_the_reference_of_old_goes_back(svc, sessions):
+    old = {"chunks": [1]}
+    row = {"id": "s1", "dialog_id": AGENT, "messages": []}
+    kept = {"metadata": {"ragflow": {"reference": old}}}
+    await svc.conversations.load([row | kept], tenant_id=TENANT)
+    _, session = await sessions.get_by_id("s1")
+    assert session.reference == old
+    session.message += asked("m", "?")
+    assert await sessions.append_message("s1", session.to_dict()) == 1
+    assert await sessions.update_by_id("s1", session.to_dict() | {"round": 1}) == 1
+    assert (await sessions.get_by_id("s1"))[1].reference == old
+
+
+async def test_save_takes_the_local_date_where_there_are_no_milliseconds(sessions):
+    text = "2020-09-13 20:26:40"
+    for id, date in (("s1", datetime.fromisoformat(text)), ("s2", text)):
+        await sessions.save(**prologue(id=id, create_date=date))
+        _, session = await sessions.get_by_id(id)
+        assert session.create_time == 1_600_000_000_000
+
+
 # ---------------------------------------------------------------- tenants and failures
 
 
@@ -801,6 +891,23 @@ async def test_rows_that_look_alike_do_not_share_their_betas(tokens):
     assert await tokens.filter_delete([column.token == secrets[0]]) == 1
     assert [len(await tokens.query(beta=each)) for each in betas] == [0, 1, 1]
     assert await tokens.filter_delete([column.token == token.token]) == 0
+
+
+async def test_an_update_of_a_token_refuses_what_it_would_not_set(tokens):
+    await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
+    (row,) = await tokens.query()
+    filters = [ragflow.APIToken.token == SECRET]
+    for wrong in (
+        None, {"name": "n"}, {"tenant_id": OTHER}, {"token": "another"}, {"token": []},
+        {"status": "0"},
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput):
+            await tokens.filter_update(filters, wrong)
+    assert await tokens.query() == [row]
+    whole = row.to_dict() | {"dialog_id": "d2"}
+    assert await tokens.filter_update(filters, whole) == 1
+    assert await tokens.filter_update(filters, whole | {"token": SECRET}) == 1
+    assert [each.dialog_id for each in await tokens.query(beta=BETA)] == ["d2"]
 
 
 async def test_a_row_is_stored_whole_or_not_at_all(tokens):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from asyncsvc.client import Services
 from asyncsvc.dates import zone
 from asyncsvc.errors import InvalidInput
@@ -15,8 +18,18 @@ class BoundService:
         self._svc = svc
         self._tenant_id = tenant_id
         self._tz = tz
+        if not isinstance(tz, str):
+            raise InvalidInput("tz", "must be text")
         self._local = zone(tz)
 
     def _check_tenant(self, tenant_id: str) -> None:
         if tenant_id != self._tenant_id:
             raise InvalidInput("tenant_id", "is another than the one that this is bound to")
+
+
+def check_columns(row: Any, known: Collection[str], name: str = "update_data") -> None:  # noqa: ANN401 - it is checked
+    """Raise InvalidInput for what is no dict of columns, by its name, and for an unknown column."""
+    if not isinstance(row, Mapping):
+        raise InvalidInput(name, "must be a dict of columns")
+    if unknown := row.keys() - set(known):
+        raise InvalidInput(str(min(unknown, key=str)), "is no column that can be set")

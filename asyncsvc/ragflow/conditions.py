@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,8 +30,11 @@ class Column:
             raise InvalidInput(self.name, "must be a value")
         return Condition(self.name, (str(value),))
 
-    def in_(self, values: Iterable[str]) -> Condition:
-        """Ask for one of several."""
+    def in_(self, values: Collection[str]) -> Condition:
+        """Ask for one of several. Raises InvalidInput for what is no collection of texts."""
+        is_some = isinstance(values, Collection) and not isinstance(values, str)
+        if not is_some or not all(isinstance(each, str) for each in values):
+            raise InvalidInput(self.name, "must be texts")
         return Condition(self.name, tuple(values))
 
     __hash__ = None  # type: ignore[assignment]
@@ -61,6 +64,8 @@ Filters: TypeAlias = Sequence[Condition]
 
 def by_column(filters: Filters, known: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return the values that are asked for of each column. Raises InvalidInput for another one."""
+    if not isinstance(filters, Sequence):
+        raise InvalidInput("filters", "must be a list of conditions")
     wanted: dict[str, tuple[str, ...]] = {}
     for each in filters:
         if not isinstance(each, Condition) or each.column not in known:

@@ -14,7 +14,7 @@ from asyncsvc.client import Services
 from asyncsvc.errors import Conflict, InvalidInput, StaleSequence
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow import shapes
-from asyncsvc.ragflow.bound import BoundService
+from asyncsvc.ragflow.bound import BoundService, check_columns
 from asyncsvc.ragflow.conditions import Column, Filters, by_column
 from asyncsvc.ragflow.shapes import KEPT, Record, shortened
 from asyncsvc.ragflow.turns import append
@@ -34,6 +34,7 @@ _PAGE: Final = 100
 _BATCH: Final = 1_000
 _TAIL: Final = 20
 """How many stored messages an append looks at before it looks at all of them."""
+_TOO_MUCH: Final = 10**18
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 
@@ -98,7 +99,7 @@ class API4ConversationService(BoundService):
     async def get_names(self, dialog_id: str, exp_user_id: str) -> list[dict[str, Any]]:
         """Return id and name of a person's conversations, newest first: the newest 1,000."""
         names = await self._svc.conversations.get_names(
-            dialog_id, shortened(exp_user_id), tenant_id=self._tenant_id
+            dialog_id, _short(exp_user_id), tenant_id=self._tenant_id
         )
         return [{"id": each.id, "name": each.name} for each in names]
 
@@ -208,7 +209,7 @@ class API4ConversationService(BoundService):
 
         Raises AlreadyExists. Two round trips in a transaction of two more, without messages one.
         """
-        _check_columns(row, _COLUMNS)
+        check_columns(row, _COLUMNS)
         if not row.get("dialog_id"):
             raise InvalidInput("dialog_id", "must be given")
         given = {name: row[name] for name in _SETTABLE - {"errors"} if row.get(name) is not None}
@@ -219,7 +220,7 @@ class API4ConversationService(BoundService):
             stored = await tx.conversations.create(
                 id=row.get("id"),
                 tenant_id=self._tenant_id,
-                created_at=_instant(row.get("create_time")),
+                created_at=self._created_at(row),
                 **created,
             )
             messages = _taken_apart(row)
@@ -234,6 +235,16 @@ class API4ConversationService(BoundService):
                     stored.id, {"errors": row["errors"]}, tenant_id=self._tenant_id
                 )
         return 1
+
+    def _created_at(self, row: Mapping[str, Any]) -> datetime | None:
+        """Return when a row was created: by its milliseconds or else its date, a local one."""
+        if row.get("create_time") is not None or row.get("create_date") is None:
+            return _instant(row.get("create_time"))
+        try:
+            date = datetime.fromisoformat(str(row["create_date"]))
+        except ValueError:
+            raise InvalidInput("create_date", "must be a date and a time") from None
+        return date if date.tzinfo else date.replace(tzinfo=self._local)
 
     async def insert(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's
         """Store a new conversation as of now, with a new id unless one is given; return 1."""
@@ -254,6 +265,8 @@ class API4ConversationService(BoundService):
         faster it begins again after a short pause, for `Settings.retry_timeout`; then it raises
         Conflict.
         """
+        if not isinstance(conversation, MutableMapping):
+            raise InvalidInput("conversation", "must be a dict of columns")
         conversation.update(_now(self._local))
         end = time.monotonic() + self._svc.conversations.settings.retry_timeout
         for attempt in itertools.count(1):
@@ -272,7 +285,7 @@ class API4ConversationService(BoundService):
         stored = await self._stored(id)
         if stored is None:
             return 0
-        new = await self._new(stored, _taken_apart(conversation))
+        new = await self._new(stored, _taken_apart(conversation, stored))
         replaced = {name: conversation[name] for name in _REPLACED & conversation.keys()}
         if new:
             turn = _growth(stored, conversation) | replaced
@@ -322,7 +335,7 @@ class API4ConversationService(BoundService):
         as stored may be there, others raise InvalidInput. Messages cost a transaction, and a round
         trip for each that goes or changes. Raises StaleSequence where somebody appends meanwhile.
         """
-        _check_columns(data, _COLUMNS)
+        check_columns(data, _COLUMNS, "data")
         patch = _with_users({name: data[name] for name in _SETTABLE & data.keys()})
         async with self._svc.transaction() as tx:
             if data.keys() & (_LISTS | _COUNTED):
@@ -341,7 +354,7 @@ class API4ConversationService(BoundService):
             if data[name] != row[name]:
                 raise InvalidInput(name, "is counted, and cannot be set")
         if data.keys() & _LISTS:
-            await self._replace(tx, stored, _taken_apart({**row, **data}))
+            await self._replace(tx, stored, _taken_apart({**row, **data}, stored))
 
     async def _replace(
         self, tx: Services, stored: Conversation, given: list[dict[str, Any]]
@@ -373,6 +386,9 @@ class API4ConversationService(BoundService):
         async with self._svc.transaction() as tx:
             bound = API4ConversationService(tx, tenant_id=self._tenant_id, tz=self._tz)
             for data in data_list:
+                check_columns(data, _COLUMNS, "data_list")
+                if data.get("id") is None:
+                    raise InvalidInput("id", "must be given")
                 await bound.update_by_id(data["id"], data)
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
@@ -381,7 +397,7 @@ class API4ConversationService(BoundService):
         The filters are on `id`, `dialog_id`, `user_id` and `exp_user_id`, one of the first two
         among them. In batches of 1,000.
         """
-        _check_columns(update_data, _SETTABLE)
+        check_columns(update_data, _SETTABLE)
         ids, changed = await self._matching(filters), 0
         for batch in self._batches(ids):
             changed += await self._svc.conversations.update_many_by_id(
@@ -446,41 +462,52 @@ class API4ConversationService(BoundService):
         return _only(Record(**shapes.conversation(stored, self._local)), cols)
 
 
-def _check_columns(row: Mapping[str, Any], known: frozenset[str]) -> None:
-    if unknown := row.keys() - known:
-        raise InvalidInput(min(unknown), "is no column that can be set")
-
-
 def _user(user_id: str | None) -> str | None:
     """Return a filter for a user; an empty one is for any."""
-    return shortened(user_id) if user_id else None
+    return _short(user_id) if user_id else None
+
+
+def _short(user_id: Any) -> Any:  # noqa: ANN401 - what is no text, the service refuses
+    return shortened(user_id) if isinstance(user_id, str) else user_id
 
 
 def _with_users(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return columns with the ids of users that can be stored."""
-    return {
-        name: shortened(it) if name in _USERS and isinstance(it, str) else it
-        for name, it in columns.items()
-    }
+    return {name: _short(it) if name in _USERS else it for name, it in columns.items()}
 
 
-def _taken_apart(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages of a row, each with its reference, which one without an answer is not."""
+def _taken_apart(
+    row: Mapping[str, Any], stored: Conversation | None = None
+) -> list[dict[str, Any]]:
+    """Return the messages of a row, each with its reference, which one without an answer is not.
+
+    References that are no list are refused, but for those that the stored row has.
+    """
     given, references = row.get("message") or [], row.get("reference") or []
     if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
         raise InvalidInput("message", "must be a list of objects")
     messages = [shapes.split(each) for each in given]
     if isinstance(references, list):
         shapes.attach(messages, references)
+    elif stored is None or references != shapes.kept_reference(stored):
+        raise InvalidInput("reference", "must be a list, with one for each answer")
     return messages
 
 
 def _growth(stored: Conversation, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a whole conversation cost more than is stored."""
     return {
-        "tokens": max(0, (given.get("tokens") or 0) - stored.tokens),
-        "duration": max(0.0, (given.get("duration") or 0) - stored.duration),
+        "tokens": max(0, _number(given, "tokens") - stored.tokens),
+        "duration": max(0.0, _number(given, "duration") - stored.duration),
     }
+
+
+def _number(row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - int or float
+    value = row.get(name) or 0
+    # NaN is not below anything, and what is far above cannot be subtracted from.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _TOO_MUCH:
+        raise InvalidInput(name, "must be a number that can be counted")
+    return value
 
 
 def _ends(given: Sequence[Mapping[str, Any]], tail: Sequence[StoredMessage]) -> bool:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any, Final
 
+from asyncsvc.errors import InvalidInput
 from asyncsvc.fields import TokenKind
 from asyncsvc.models import APIToken, Conversation, StoredMessage, TokenRecord
 
@@ -63,10 +64,16 @@ def row_of(beta: APIToken) -> str:
 
 
 def shortened(user_id: str) -> str:
-    """Return the id that stands for a user's, which for RAGFlow may be too long: two stay two."""
+    """Return the id that stands for a user's, which for RAGFlow may be too long: two stay two.
+
+    Raises InvalidInput for a long one that cannot be stored.
+    """
     if len(user_id) <= _LONGEST_USER:
         return user_id
-    digest = hashlib.sha256(user_id.encode()).hexdigest()
+    try:
+        digest = hashlib.sha256(user_id.encode()).hexdigest()
+    except UnicodeEncodeError:
+        raise InvalidInput("user_id", "must not hold a lone surrogate") from None
     return f"{user_id[:_LEFT_OF_USER]}~{digest[: _LONGEST_USER - _LEFT_OF_USER - 1]}"
 
 
@@ -74,7 +81,7 @@ def split(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message of RAGFlow's as `role`, `content`, `payload` and `thumb`.
 
     A content that is no text is written as JSON, and a role that cannot be is "unknown"; both stay
-    in the payload as they are.
+    in the payload as they are. Raises InvalidInput for a content that is no JSON either.
     """
     role, content, thumb = message.get("role"), message.get("content"), message.get("thumbup")
     payload = {name: value for name, value in message.items() if name not in {"role", "content"}}
@@ -85,13 +92,20 @@ def split(message: Mapping[str, Any]) -> dict[str, Any]:
         role = UNKNOWN
     if not isinstance(content, str):
         payload["content"] = content
-        content = "" if content is None else json.dumps(content, ensure_ascii=False)
+        content = "" if content is None else _written(content)
     return {
         "role": role,
         "content": content,
         "payload": payload,
         "thumb": _THUMBS[thumb] if isinstance(thumb, bool) else None,
     }
+
+
+def _written(content: object) -> str:
+    try:
+        return json.dumps(content, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidInput("message", "must be JSON, and not endlessly deep") from None
 
 
 def joined(message: StoredMessage) -> dict[str, Any]:
@@ -125,9 +139,7 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
     """Return a conversation, with its messages, as a row of RAGFlow's."""
     messages = stored.messages or ()
     kept = _kept(stored)
-    found: Any = references(messages)
-    if not found and isinstance(kept.get("reference"), dict):  # as dialogs of old have it
-        found = kept["reference"]
+    found = references(messages) or kept_reference(stored)
     return {
         "id": stored.id,
         "name": stored.name,
@@ -135,7 +147,7 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
         "user_id": _whole(stored.user_id, kept.get("user_id")),
         "exp_user_id": _whole(stored.exp_user_id, kept.get("exp_user_id")),
         "message": [joined(message) for message in messages],
-        "reference": found,
+        "reference": [] if found is None else found,
         "tokens": stored.tokens,
         "source": stored.source,
         "dsl": {} if stored.dsl is None else stored.dsl,
@@ -146,6 +158,12 @@ def conversation(stored: Conversation, local: tzinfo) -> dict[str, Any]:
         "version_title": stored.version_title,
         **times(stored.created_at, stored.updated_at, local),
     }
+
+
+def kept_reference(stored: Conversation) -> dict[str, Any] | None:
+    """Return the reference of a whole conversation, an object, as dialogs of old have it."""
+    reference = _kept(stored).get("reference")
+    return reference if isinstance(reference, dict) else None
 
 
 def _whole(user_id: str | None, kept: object) -> str | None:

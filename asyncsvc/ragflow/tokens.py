@@ -10,12 +10,18 @@ from asyncsvc.client import Services
 from asyncsvc.errors import AlreadyExists, InvalidInput, NotFound
 from asyncsvc.models import APIToken, TokenLoadReport
 from asyncsvc.ragflow import shapes
-from asyncsvc.ragflow.bound import BoundService
+from asyncsvc.ragflow.bound import BoundService, check_columns
 from asyncsvc.ragflow.conditions import Filters, by_column
 from asyncsvc.ragflow.rows import GOOD, TokenRows
 from asyncsvc.ragflow.shapes import Record
 
 _ACTOR: Final = "ragflow"
+_SETTABLE: Final = ("dialog_id", "source")
+_COLUMNS: Final = frozenset(
+    {*_SETTABLE, "tenant_id", "token", "beta", "hint"}
+    | {"create_time", "create_date", "update_time", "update_date"}
+)
+"""What a row has."""
 
 
 class APITokenService(BoundService):
@@ -84,14 +90,21 @@ class APITokenService(BoundService):
 
         The filter is on `token`, and may be on `tenant_id`. A new beta takes the place of the one
         that was there, which is revoked; a `beta` as a row shows it is the one that is there. All
-        tokens of the row get the columns, in one transaction.
+        tokens of the row get the columns, in one transaction. What else a row has may be there, but
+        its tenant and its token cannot be others.
         """
+        check_columns(update_data, _COLUMNS)
+        if update_data.get("tenant_id") is not None:
+            self._check_tenant(update_data["tenant_id"])
         columns, beta = _beside(update_data), update_data.get("beta")
         async with self._svc.transaction() as tx:
             rows = self._rows(tx)
             found = await self._one(rows, filters)
             if found is None:
                 return 0
+            own = (found.id, *self._wanted(filters)["token"])
+            if update_data.get("token", found.id) not in own:
+                raise InvalidInput("token", "cannot be set")
             row = await rows.of(found)
             if beta and beta not in {each.hint for each in row[1:]}:
                 there = {"dialog_id": found.dialog_id, "source": found.source}
@@ -174,7 +187,7 @@ class APITokenService(BoundService):
 
 def _beside(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a row says of a token beside its secrets."""
-    return {name: row[name] for name in ("dialog_id", "source") if name in row}
+    return {name: row[name] for name in _SETTABLE if name in row}
 
 
 def _check_new(report: TokenLoadReport) -> None:
