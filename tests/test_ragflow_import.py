@@ -697,10 +697,13 @@ async def test_who_appends_here_at_that_moment_is_not_written_over(rag, svc, mon
     await set_messages(rag, "a", talk("p", "q", "a"))
     original = asyncsvc.API4ConversationService.get_by_id
 
+    looks = itertools.count()
+
     async def looks_and_is_overtaken(self, id, **options):
         seen = await original(self, id, **options)
-        mine = {"messages": [{"role": "user", "content": "here"}]}
-        await svc.conversations.append_message(id, mine, tenant_id="t1")
+        if next(looks) == 0:
+            mine = {"messages": [{"role": "user", "content": "here"}]}
+            await svc.conversations.append_message(id, mine, tenant_id="t1")
         return seen
 
     with monkeypatch.context() as patched:
@@ -708,6 +711,44 @@ async def test_who_appends_here_at_that_moment_is_not_written_over(rag, svc, mon
         report, _ = await move(svc, rag)
     assert report.conversations == Moved(read=1, skipped={Skip.DIVERGED: 1})
     assert [message.content for message in (await got(svc, "a")).messages] == ["p", "q", "here"]
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+async def test_what_another_move_was_faster_with_is_there(rag, svc, monkeypatch, is_before):
+    await fill(rag, session("a", talk("p", "q")))
+    await move(svc, rag)
+    await set_messages(rag, "a", talk("p", "q", "a"))
+    original = asyncsvc.API4ConversationService.get_by_id
+    looks = itertools.count()
+
+    async def looks_and_is_overtaken(self, id, **options):
+        seen = None if is_before else await original(self, id, **options)
+        if next(looks) == 0:
+            report, _ = await move(svc, rag)
+            assert report.conversations == Moved(read=1, grown=1)
+        return seen or await original(self, id, **options)
+
+    monkeypatch.setattr(asyncsvc.API4ConversationService, "get_by_id", looks_and_is_overtaken)
+    report, notes = await move(svc, rag)
+    assert (report.conversations, report.messages) == (Moved(read=1, present=1), 0)
+    assert (report.is_complete, notes) == (True, [])
+
+
+async def test_no_growth_of_a_counter_is_lost(rag, svc):
+    await fill(rag, session("a", talk("p", "q")), session("b", talk("p", "q")))
+    await move(svc, rag)
+    more = {"round": 2_500, "tokens": 1_500_000_000, "duration": 7.5}
+    for id in "ab":
+        await set_messages(
+            rag, id, talk("p", "q", *(["a", "q", "a"] if id == "a" else "a")), **more
+        )
+    report, notes = await move(svc, rag)
+    assert report.conversations == Moved(read=2, grown=1, skipped={Skip.REFUSED: 1})
+    grown = await got(svc, "a")
+    assert (grown.round, grown.tokens, grown.duration) == (2_500, 1_500_000_000, 7.5)
+    assert [message.content for message in grown.messages] == ["p", "q", "a", "q", "a"]
+    assert notes[0].reason == "round: has grown by more than its new messages can carry"
+    assert len((await got(svc, "b")).messages) == 2
 
 
 async def test_growth_is_whole_or_not_at_all(rag, dsn, monkeypatch):

@@ -9,6 +9,7 @@ and moves once more.
 from __future__ import annotations
 
 import enum
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,9 +33,8 @@ from asyncsvc.ragflow.turns import IN_TURN, append
 from asyncsvc.settings import Settings
 from asyncsvc.validation import validated
 
-_MOST_ROUNDS: Final = 1_000
-_MOST_TOKENS: Final = 10**12
-_MOST_SECONDS: Final = 10.0**9
+_MOST: Final = {"round": 1_000, "tokens": 10**12, "duration": 10.0**9}
+"""What one append counts at most."""
 _NAMED: Final = 5
 _REVOKED: Final = "0"
 
@@ -465,60 +465,70 @@ class _Conversations:
             return False
         try:
             grown_by = await self._catch_up(fields)
-        except (Conflict, NotFound):  # somebody writes to it at this moment
-            grown_by = 0
         except InvalidInput as wrong:
             self.tally.skip(CONVERSATIONS, id, Skip.REFUSED, str(wrong))
             return False
-        if not grown_by:
+        if grown_by is None:
             reason = "a conversation of this id is here, with other messages"
             self.tally.skip(CONVERSATIONS, id, Skip.DIVERGED, reason)
             return False
-        self.tally.conversations.grown += 1
+        self.tally.conversations.grown += grown_by > 0
+        self.tally.conversations.present += grown_by == 0
         self.tally.messages += grown_by
         return True
 
-    async def _catch_up(self, fields: Mapping[str, Any]) -> int:
-        """Append what a conversation has got since; return how many messages, 0 if it diverged."""
+    async def _catch_up(self, fields: Mapping[str, Any]) -> int | None:
+        """Append what a conversation has got since; return how many messages, None if it diverged.
+
+        Who writes to it at this moment may be another move, and what it has got is there then.
+        """
+        for _ in range(2):
+            with suppress(Conflict, NotFound):
+                return await self._append_rest(fields)
+        return None
+
+    async def _append_rest(self, fields: Mapping[str, Any]) -> int | None:
         messages = fields["messages"]
         stored = await self.svc.conversations.get_by_id(
             fields["id"], tenant_id=self.tenant_id, include_dsl=False, include_messages=True
         )
         if not _begins(stored, messages):
-            return 0
-        async with self.svc.transaction() as svc:
-            await self._append(svc, stored, fields)
-        return len(messages) - stored.last_seq
+            return None
+        if missing := len(messages) - stored.last_seq:
+            async with self.svc.transaction() as svc:
+                await self._append(svc, stored, fields)
+        return missing
 
     async def _append(self, svc: Services, stored: Conversation, fields: Mapping[str, Any]) -> None:
         """Append what is new, turn by turn, with what the counters have grown by meanwhile."""
         seq = stored.last_seq
-        new = _judged(fields["messages"], stored)
-        rounds = max((fields["round"] or 0) - stored.round, 0)
-        tokens = max(fields["tokens"] - stored.tokens, 0)
-        seconds = max(fields["duration"] - stored.duration, 0.0)
-        for messages in _turns(new, self.svc.conversations.settings):
-            turn = {
-                "round": min(rounds, _MOST_ROUNDS),
-                "tokens": min(tokens, _MOST_TOKENS),
-                "duration": min(seconds, _MOST_SECONDS),
-                "errors": fields["errors"],
-                "dsl": fields["dsl"],
-            }
+        new = list(_judged(fields["messages"], stored))
+        growth = {name: max((fields[name] or 0) - getattr(stored, name), 0) for name in _MOST}
+        turns = _turns(new, self.svc.conversations.settings, _least(growth, len(new)))
+        for messages in turns:
+            counted = {name: min(left, _MOST[name]) for name, left in growth.items()}
+            turn = {**counted, "errors": fields["errors"], "dsl": fields["dsl"]}
             appended = await append(
                 svc, stored.id, turn, messages, tenant_id=self.tenant_id, expected_seq=seq
             )
             seq = appended.last_seq
-            rounds -= turn["round"]
-            tokens -= turn["tokens"]
-            seconds -= turn["duration"]
+            growth = {name: left - counted[name] for name, left in growth.items()}
+
+
+def _least(growth: Mapping[str, Any], messages: int) -> int:
+    """Return by how many turns so much can be counted. Raises InvalidInput for too few messages."""
+    turns: dict[str, int] = {name: math.ceil(growth[name] / most) for name, most in _MOST.items()}
+    name = max(turns, key=lambda each: turns[each])
+    if turns[name] > messages:
+        raise InvalidInput(name, "has grown by more than its new messages can carry")
+    return max(turns[name], 1)
 
 
 def _begins(stored: Conversation, messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Say whether what is stored is the beginning of these messages, and not all of them."""
+    """Say whether what is stored is the beginning of these messages, or all of them."""
     there = stored.messages or ()
     return (
-        len(there) < len(messages)
+        len(there) <= len(messages)
         and stored.last_seq == len(there)
         and all(
             (ours.seq, ours.role, ours.content)
@@ -543,14 +553,15 @@ def _judged(
 
 
 def _turns(
-    messages: Iterable[Mapping[str, Any]], settings: Settings
+    messages: Sequence[Mapping[str, Any]], settings: Settings, least: int
 ) -> Iterator[list[Mapping[str, Any]]]:
-    """Cut messages into turns that one append may carry."""
+    """Cut messages into turns that one append may carry, and into so many at least."""
+    most = min(settings.batch_items, len(messages) // least)
     turn, size = list[Mapping[str, Any]](), 0
     for message in messages:
         more = sum(len(json_text(message.get(name)).encode()) for name in IN_TURN)
         # Half of it, for the state and the errors come on top.
-        if turn and (len(turn) == settings.batch_items or size + more > settings.batch_bytes // 2):
+        if turn and (len(turn) == most or size + more > settings.batch_bytes // 2):
             yield turn
             turn, size = [], 0
         turn.append(message)
