@@ -299,6 +299,10 @@ def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], o
             session("endless", "[" * 200_000), {"not_json"},
             lambda c: len(c.metadata["ragflow"]["not_json"]["message"]), 200_000,
         ),
+        "abyss": (
+            session("abyss", "[" * 200_000 + "]" * 200_000), {"not_json"},
+            lambda c: len(c.metadata["ragflow"]["not_json"]["message"]), 400_000,
+        ),
         "nested": (
             session("nested", json.dumps(json.dumps(answers))), {"json_in_json"},
             lambda c: [m.content for m in c.messages], ["p", "q", "a", "q", "b"],

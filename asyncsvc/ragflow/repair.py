@@ -56,7 +56,7 @@ class Mending(enum.StrEnum):
     DEPTH = "depth"
     """What is nested deeper than `Settings.json_depth` is its JSON as text."""
     NOT_JSON = "not_json"
-    """A cell that is not JSON is kept as text."""
+    """A cell that is not JSON, or so deep that Python cannot read it, is kept as text."""
     SHAPE = "shape"
     """A cell that is not the list it should be, or a message that is no object, is kept apart."""
     ROLE = "role"
