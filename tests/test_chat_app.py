@@ -426,6 +426,27 @@ async def test_a_zone_that_is_none_is_refused(tz, ann):
     )
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+async def test_the_page_asks_for_a_zone_that_there_is(ann):
+    lines = [
+        line for line in (FOLDER / "usage.html").read_text("utf-8").splitlines()
+        if line.startswith(("const local = ", "const zone = "))
+    ]  # fmt: skip
+    zones = ["Europe/Berlin", "Etc/GMT+5", "UTC", "GMT", "EST5EDT", "UCT"]
+    browser = "Intl.DateTimeFormat = () => ({{resolvedOptions: () => ({{timeZone: '{}'}})}});"
+    asked = [
+        subprocess.run(
+            ["node", "-e", "\n".join([browser.format(zone), *lines, "console.log(zone)"])],
+            capture_output=True, text=True, check=True, timeout=SECONDS,
+        ).stdout.strip()
+        for zone in zones
+    ]  # fmt: skip
+    assert asked == ["Europe/Berlin", "Etc/GMT+5", "UTC", "UTC", "UTC", "UTC"]
+    for zone in asked:
+        params = {"from_date": "2026-01-01", "to_date": "2026-01-01", "tz": zone}
+        assert len(done(await ann.get("/statistics", params=params))) == 1
+
+
 async def test_a_cursor_belongs_to_its_list_and_grants_nothing(ann, visit):
     for id in ("a", "b"):
         await ann.begin(id)
