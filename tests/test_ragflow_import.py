@@ -1480,11 +1480,22 @@ async def test_pages_are_found_by_the_primary_key(databases):
     rag = await filled(databases, "mysql")
     await fill(rag, *(session(f"{at:05}") for at in range(2_000)))
     await rag.execute("ANALYZE TABLE api_4_conversation")
-    statement = sqlfiles.load("ragflow/sizes")
-    text = statement.bind({"reference", "dsl"}, {"after": "01000", "limit": 10}).text
-    text = text.replace("$1", "'01000'").replace("$2", "10")
-    plan = await rag.execute(f"EXPLAIN {text}")
-    assert plan[0][3:6:2] == ("range", "PRIMARY")
+    await rag.insert("api_token", [token(f"t{at % 5}", f"{at:040}") for at in range(2_000)])
+    await rag.execute("ANALYZE TABLE api_token")
+    tenant, after = {"tenant_id": "t1"}, {"after": "01000"}
+    behind = {"after_tenant": "t1", "after_token": f"{1_000:040}"}
+    for name, flags, values in (
+        ("sizes", {"reference", "dsl"}, after),
+        ("sizes", {"agents", "orphans", "mysql"}, after | tenant),
+        ("tokens", {"mysql"}, behind),
+        ("tokens", {"mysql"}, behind | tenant),
+    ):
+        query = sqlfiles.load(f"ragflow/{name}").bind(flags, values | {"limit": 10})
+        text = query.text
+        for number, value in reversed(list(enumerate(query.arguments, 1))):
+            text = text.replace(f"${number}", repr(value))
+        plan = await rag.execute(f"EXPLAIN {text}")
+        assert plan[0][3:6:2] == ("range", "PRIMARY"), values
 
 
 def test_the_driver_is_not_needed_for_the_rest():
