@@ -9,6 +9,7 @@ and moves once more.
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import unicodedata
 from collections import Counter
@@ -82,7 +83,7 @@ class Moved(Row):
     read: int = 0
     written: int = 0
     grown: int = 0
-    """They were here, and got what they had not: messages; a token that it is revoked there."""
+    """They were here, and got what they had not: messages, or tokens their revocation."""
     present: int = 0
     """They were here, and are as they were."""
     skipped: Mapping[Skip, int] = {}
@@ -341,22 +342,23 @@ class _Move:
 
     async def tokens(self, source: Source) -> None:
         """Move all tokens: in a dry run in one transaction, or none would meet its twin."""
-        number = 0
+        numbers = itertools.count(1)
         async with self._batch() as svc:
-            async for rows in source.tokens(tenant_id=self.tenant_id):
+            async for page in source.tokens(tenant_id=self.tenant_id):
                 of_tenants = dict[str, list[_TokenRow]]()
-                for row in rows:
-                    number += 1
-                    made = _TokenRow.of(number, row, self.tz)
-                    self.tally.tokens.read += len(made.columns)
+                for row in page:
+                    made = _TokenRow.of(next(numbers), row, self.tz)
                     of_tenants.setdefault(row["tenant_id"], []).append(made)
-                for tenant_id, of_tenant in of_tenants.items():
-                    here = TokenRows(svc, tenant_id, self.actor)
-                    await self._load_tokens(here, [row for row in of_tenant if not row.is_over])
-                    for made in of_tenant:
-                        if made.is_over:
-                            await self._revoke_tokens(here, made)
+                for tenant_id, rows in of_tenants.items():
+                    await self._move_tokens(TokenRows(svc, tenant_id, self.actor), rows)
                 self.tally.tell()
+
+    async def _move_tokens(self, here: TokenRows, rows: Sequence[_TokenRow]) -> None:
+        self.tally.tokens.read += sum(len(row.columns) for row in rows)
+        await self._load_tokens(here, [row for row in rows if not row.is_over])
+        for row in rows:
+            if row.is_over:
+                await self._revoke_tokens(here, row)
 
     async def _load_tokens(self, here: TokenRows, rows: Sequence[_TokenRow]) -> None:
         refused = dict[tuple[int, str], AsyncSvcError]()

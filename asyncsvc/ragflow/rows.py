@@ -7,7 +7,7 @@ metadata, and one that came without a token belongs to no row.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from asyncsvc.client import Services
@@ -47,7 +47,7 @@ class TokenRows:
         tokens and two for each beta; where some were here, one for each 100 betas of the tenant.
         """
         async with self.svc.transaction() as tx:
-            return await _Load(TokenRows(tx, self.tenant_id, self.actor), on_refused).run(rows)
+            return await _Load(replace(self, svc=tx), on_refused).run(rows)
 
     async def put_beta(
         self,
@@ -97,18 +97,21 @@ class TokenRows:
     async def revoke_secrets(self, row: Row, reason: str) -> set[str]:
         """Revoke the tokens of a row's secrets that are good here, with all betas of the row.
 
-        It returns the columns of those secrets. A round trip for each secret, and what it costs to
-        revoke.
+        It returns the columns of those secrets. A round trip for each secret; where there is
+        something to revoke what that costs, in a transaction.
         """
         found = {
             column: token
             for column, kind in SECRETS.items()
             if row.get(column) and (token := await self.verified(row[column], kind))
         }
-        ended = {token.id: token for token in found.values()}
-        if "token" in found:
-            ended |= {token.id: token for token in await self.of(found["token"])}
-        await self.revoke(*ended.values(), reason=reason)
+        if found:
+            async with self.svc.transaction() as tx:
+                here = replace(self, svc=tx)
+                ended = list(found.values())
+                if "token" in found:
+                    ended += await here.of(found["token"])
+                await here.revoke(*{each.id: each for each in ended}.values(), reason=reason)
         return set(found)
 
     async def betas(self) -> dict[str, list[APIToken]]:
