@@ -26,7 +26,8 @@ def program() -> str | None:
 async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[str, str]]:
     """Lend the DSN of this database through a PgBouncer, for each of two ways of pooling.
 
-    `server_connections` is how many it opens for each.
+    `server_connections` is how many it opens for each. The server's other databases are pooled by
+    transactions under their own names.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
@@ -47,12 +48,14 @@ def _configured(room: pathlib.Path, dsn: str, port: int, server_connections: int
     """Write the configuration into this room and return its path."""
     room.chmod(0o777)  # where root starts it, it runs as somebody else
     parts = urllib.parse.urlsplit(dsn)
-    server = f"host={parts.hostname} port={parts.port} dbname={parts.path[1:]}"
-    server += f" user={parts.username} password={parts.password or 'none'}"
+    anywhere = f"host={parts.hostname} port={parts.port}"
+    anywhere += f" user={parts.username} password={parts.password or 'none'}"
+    server = f"{anywhere} dbname={parts.path[1:]}"
     path = room / "bouncer.ini"
     path.write_text(
         f"[databases]\nsession = {server} pool_mode=session\n"
         f"transaction = {server} pool_mode=transaction\n"
+        f"* = {anywhere} pool_mode=transaction\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
         f"default_pool_size = {server_connections}\n"
         f"unix_socket_dir =\nlogfile = {room}/log\npidfile = {room}/pid\n"

@@ -21,6 +21,7 @@ import pytest_asyncio
 from servers import Server, ServerError, start_server
 
 import asyncsvc
+from asyncsvc import Settings
 from benchmarks import pgbouncer as pgbouncer_server
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 )
+THROUGH_PGBOUNCER = os.environ.get("ASYNCSVC_TEST_PGBOUNCER") == "1"
+"""Whether `svc` speaks to a PgBouncer that pools transactions."""
 SERVER_CONNECTIONS = 4
 """Of a PgBouncer: fewer than a test has clients, so that they share them."""
 SERVER = pytest.StashKey[Server]()
@@ -257,10 +260,25 @@ async def empty_dsn(database_factory: DatabaseFactory) -> str:
 
 
 @pytest_asyncio.fixture
-async def svc(dsn: str) -> "AsyncIterator[AsyncSvc]":
-    """The library on `dsn`, as an application opens it."""
-    async with asyncsvc.connect(dsn) as service:
-        yield service
+async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
+    """The library on `dsn`, as an application opens it; through a PgBouncer where that is asked."""
+    if pooler is None:
+        async with asyncsvc.connect(dsn) as service:
+            yield service
+    else:
+        pooled = dsn_of(pooler, urllib.parse.urlsplit(dsn).path.removeprefix("/"))
+        async with asyncsvc.connect(pooled, settings=Settings(pgbouncer=True)) as service:
+            yield service
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pooler(server_dsn: str) -> AsyncIterator[str | None]:
+    """The DSN of a PgBouncer in transaction mode that leads to every database of the server."""
+    if not THROUGH_PGBOUNCER:
+        yield None
+        return
+    async with pgbouncer_server.running(server_dsn, server_connections=SERVER_CONNECTIONS) as dsns:
+        yield dsns["transaction"]
 
 
 @pytest_asyncio.fixture
