@@ -10,7 +10,7 @@ import asyncpg
 import asyncsvc
 from asyncsvc.credentials import new_secret
 from benchmarks.language import EACH, Language
-from benchmarks.report import Place, Report
+from benchmarks.report import Report
 from benchmarks.server import activity, connected
 from benchmarks.statements import sql
 
@@ -72,7 +72,7 @@ async def _conversations(
         "of the search index": round(index / size / EACH),
         "bytes a conversation beside them": round(sum(grown.values()) / size),
     }
-    report.note(f"sizes at {size:,} conversations", counted, place=Place("sizes", size))
+    report.note(f"sizes at {size:,} conversations", counted)
 
 
 async def _tokens(

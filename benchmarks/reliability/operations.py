@@ -449,6 +449,14 @@ async def _connect(app: Application) -> None:
         await svc.conversations.get_list("support", app.tenant, items_per_page=1)
 
 
+@_operation("position", "at_least", weight=0.5)
+async def _at_least(app: Application) -> None:
+    """Read what was there at a position; a call of this load has no replica to find that on."""
+    position = await app.svc.position()
+    svc = app.svc.at_least(position)
+    await svc.conversations.get_list("support", app.tenant, items_per_page=1)
+
+
 @_operation("migrate", "pending", "applied", "check", weight=0.2)
 async def _migrate(app: Application) -> None:
     await app.svc.migrate()

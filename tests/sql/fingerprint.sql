@@ -1,5 +1,5 @@
--- What a database is made of beside its rows, as one text: two that have the same can stand for each
--- other once they are empty. Rights, settings and what the planner was told count, too.
+-- What a migrated database is made of beside its tenants' rows, as one text: two that have the same can
+-- stand for each other once they are empty. Rights, settings and what the planner was told count, too.
 SELECT md5(string_agg(p.what, E'\n' ORDER BY p.what))
   FROM (
     SELECT concat_ws(' ', 'relation', c.oid::regclass, c.relkind, c.relrowsecurity, c.reloptions,
@@ -31,6 +31,9 @@ SELECT md5(string_agg(p.what, E'\n' ORDER BY p.what))
      UNION ALL
     SELECT concat_ws(' ', 'policy', y.polrelid::regclass, y.polname)
       FROM pg_policy AS y
+     UNION ALL
+    SELECT concat_ws(' ', 'migration', m.version, m.name, m.checksum)
+      FROM asyncsvc.migration AS m
      UNION ALL
     SELECT concat_ws(' ', 'schema', n.nspname, n.nspacl)
       FROM pg_namespace AS n
