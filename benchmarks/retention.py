@@ -7,6 +7,7 @@ waits does not hold up the next one. Times with and without a purge take turns.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import statistics
 import time
@@ -19,6 +20,7 @@ import asyncsvc
 from benchmarks.report import Report
 
 TENANTS = ("one that is purged", "another")
+CONNECTIONS = 16
 LIVE = 200
 """The conversations that are appended to, of each tenant."""
 MESSAGES = 20
@@ -59,11 +61,11 @@ class _Load:
         for number in itertools.count():
             if working.done():
                 break
-            running.add(asyncio.create_task(self._append(number)))
+            running.add(asyncio.create_task(self.append(number)))
             await asyncio.sleep(max(0.0, began + (number + 1) / self.rate - time.perf_counter()))
         await asyncio.gather(working, *running)
 
-    async def _append(self, number: int) -> None:
+    async def append(self, number: int) -> None:
         tenant, id = TENANTS[number % 2], f"live{number // 2 % LIVE}"
         began = time.perf_counter()
         await self.svc.conversations.append_message(id, TURN, tenant_id=tenant)
@@ -73,7 +75,7 @@ class _Load:
 async def run(dsn: str, scale: str, report: Report) -> None:
     """Measure, and add what was found to the report."""
     how = SCALES[scale]
-    async with asyncsvc.connect(dsn, max_size=16) as svc:
+    async with asyncsvc.connect(dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as svc:
         await svc.migrate()
         await _begin(svc)
         quiet, purging, purged = list[list[float]](), list[list[float]](), list[float]()
@@ -128,12 +130,15 @@ async def _begin(svc: asyncsvc.AsyncSvc) -> None:
     for tenant in TENANTS:
         live = [{"id": f"live{number}", "dialog_id": "d"} for number in range(LIVE)]
         await svc.conversations.create_many(live, tenant_id=tenant)
+    load = _Load(svc, rate=0)  # each connection has to be opened and to know the statement
+    for _ in range(10):
+        await asyncio.gather(*(load.append(number) for number in range(CONNECTIONS)))
 
 
 async def _fill(svc: asyncsvc.AsyncSvc, count: int, number: int, report: Report) -> None:
     with report.working(f"{count:,} old conversations"):
         await svc.conversations.load(_old(count, number), tenant_id=TENANTS[0])
-        await svc.maintain()
+        gc.collect()  # of what was loaded, which would hold up the appends later
 
 
 def _old(count: int, number: int) -> Iterator[dict[str, Any]]:

@@ -137,8 +137,8 @@ async def test_an_export_is_of_a_tenant_a_dialog_or_a_user(svc):
 @pytest.mark.parametrize(
     "limits",
     [
-        {"_CONVERSATIONS_AT_ONCE": 2},
-        {"_MESSAGES_AT_ONCE": 3},
+        {"_READ_AT_ONCE": 2},
+        {"_MESSAGES_READ_AT_ONCE": 3},
         {"_BYTES_AT_ONCE": 200},
         {"_BYTES_AT_ONCE": 1},
     ],
@@ -335,7 +335,7 @@ async def test_a_load_minds_no_codec_of_the_connection(svc, pool):
 
 
 async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkeypatch):
-    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 3)
+    monkeypatch.setattr(service, "_READ_AT_ONCE", 3)
     stay = {f"{n:03}" for n in range(0, 40, 2)}
     await svc.conversations.load([record(id, "x") for id in sorted(stay)], tenant_id="acme")
     seen: list[str] = []

@@ -109,8 +109,11 @@ _SECONDS: Final[Mapping[str, int]] = {
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True)
 _CURSOR_COLUMNS: Final = frozenset({"create_time", "update_time"})
 _DELETED_AT_ONCE = 1_000
-_CONVERSATIONS_AT_ONCE = 500
-_MESSAGES_AT_ONCE = 10_000
+# An append that commits meanwhile waits until what such a batch has written is on the disk.
+_CONVERSATIONS_AT_ONCE = 50
+_MESSAGES_AT_ONCE = 500
+_READ_AT_ONCE = 500
+_MESSAGES_READ_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 2**23
 _APPEND_ATTEMPTS = 3
 
@@ -630,7 +633,7 @@ class API4ConversationService(CommonService):
         That is each conversation that names them as `user_id` or as `exp_user_id`, with its
         messages and keys. Statistics by creation follow, since they count what exists.
 
-        In batches of some 500 conversations or 10,000 messages, one round trip and (outside
+        In batches of some 50 conversations or 500 messages, one round trip and (outside
         `transaction`) one commit each, and one more to see that nothing of the person is left;
         `on_batch` gets the receipt so far. When it fails half-way, what was deleted stays deleted,
         and calling again goes on. Each batch locks its rows.
@@ -674,7 +677,7 @@ class API4ConversationService(CommonService):
         instant itself, before which; `by` says whether since the last update or the creation.
         `dry_run` counts and deletes nothing.
 
-        In batches of at most 500 conversations and some 10,000 messages, two round trips (one in a
+        In batches of at most 50 conversations and some 500 messages, two round trips (one in a
         dry run) and (outside `transaction`) one commit each, one more to find no other, and one
         before for the clock where an age is given; `on_batch` gets the report so far. When it fails
         half-way, what was deleted stays deleted, and calling again goes on. It waits for no lock:
@@ -759,8 +762,8 @@ class API4ConversationService(CommonService):
             dialog_id=wanted(dialog_id),
             user_id=wanted(user_id),
             after=after,
-            limit=_CONVERSATIONS_AT_ONCE,
-            most_messages=_MESSAGES_AT_ONCE,
+            limit=_READ_AT_ONCE,
+            most_messages=_MESSAGES_READ_AT_ONCE,
             most_bytes=_BYTES_AT_ONCE,
         )
 
