@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncsvc
 from benchmarks.report import Report
+from benchmarks.server import connected
 
 TENANTS = ("one that is purged", "another")
 CONNECTIONS = 16
@@ -43,7 +44,7 @@ class Scale:
     """Appends a second."""
 
 
-SCALES = {"small": Scale(2, 200, 50), "middle": Scale(3, 3_000, 100), "full": Scale(5, 10_000, 200)}
+SCALES = {"small": Scale(2, 200, 50), "middle": Scale(3, 3_000, 100), "full": Scale(5, 20_000, 200)}
 
 
 @dataclass
@@ -81,6 +82,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
         quiet, purging, purged = list[list[float]](), list[list[float]](), list[float]()
         for number in range(how.rounds):
             await _fill(svc, how.old, number, report)
+            await _settle(dsn)
             began = time.perf_counter()
             with report.working("appends while a purge runs"):
                 purging.append(await _measured(svc, how.rate, _purge(svc)))
@@ -98,22 +100,22 @@ def _tell(
     purged: list[float],
     report: Report,
 ) -> None:
+    highest = []
     for what, rounds in (("alone", quiet), ("while a purge runs", purging)):
         every = [seconds for each in rounds for seconds in each]
+        highest.append(_percentile(every, 99))
         counted = {
-            f"ms p{percent}": round(1_000 * _percentile(every, percent), 2) for percent in (50, 99)
+            "ms p50": round(1_000 * _percentile(every, 50), 2),
+            "ms p99": round(1_000 * highest[-1], 2),
+            "appends": len(every),
         }
-        report.note(f"{how.rate} appends a second {what}", counted | {"appends": len(every)})
+        report.note(f"{how.rate} appends a second {what}", counted)
     report.note(
         f"a purge of conversations of {MESSAGES} messages meanwhile",
         {"conversations a second": round(statistics.median(purged))},
     )
-    ratios = [
-        _percentile(during, 99) / _percentile(alone, 99)
-        for during, alone in zip(purging, quiet, strict=True)
-    ]
     title = "p99 of appends while a purge runs, against that of before"
-    report.target(title, statistics.median(ratios), most=2)
+    report.target(title, highest[1] / highest[0], most=2)
 
 
 async def _measured(svc: asyncsvc.AsyncSvc, rate: int, work: Awaitable[object]) -> list[float]:
@@ -139,6 +141,17 @@ async def _fill(svc: asyncsvc.AsyncSvc, count: int, number: int, report: Report)
     with report.working(f"{count:,} old conversations"):
         await svc.conversations.load(_old(count, number), tenant_id=TENANTS[0])
         gc.collect()  # of what was loaded, which would hold up the appends later
+
+
+async def _settle(dsn: str) -> None:
+    """Leave the server as it is when it has run for a while.
+
+    A checkpoint recycles segments of the write-ahead log; a new server makes each of them when it
+    is needed, 16 MiB of zeros, and whoever commits waits for that.
+    """
+    async with connected(dsn) as connection:
+        await connection.execute("VACUUM ANALYZE")
+        await connection.execute("CHECKPOINT")
 
 
 def _old(count: int, number: int) -> Iterator[dict[str, Any]]:
