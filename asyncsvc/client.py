@@ -80,7 +80,7 @@ class AsyncSvc(Services):
         super().__init__(executor, settings)
 
     async def position(self) -> str:
-        """Return how far the primary has come, for `at_least`: behind all that was committed.
+        """Return how far the primary has come, for `at_least`: all that was committed is before it.
 
         It is a short text, as `16/B374D848`, which may travel with a caller: in a cookie, or a
         message. One round trip.
@@ -117,7 +117,7 @@ class AsyncSvc(Services):
         Any number of processes may call it at once. It needs the right to create; a deployment
         that may not write calls `check`. With `Settings.rls` it turns row-level security on, for
         good. Raises MigrationError when an applied migration was changed since, and where there is
-        no Citus.
+        no Citus; InvalidInput for Citus and row-level security together.
         """
         return await migrations.migrate(self._executor, citus=citus)
 

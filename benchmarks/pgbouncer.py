@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 
@@ -34,14 +34,30 @@ async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[st
         as_nobody = ["--user=nobody"] if os.geteuid() == 0 else []
         path = _configured(pathlib.Path(name), dsn, port, server_connections)
         command = [str(program()), "--quiet", *as_nobody, path]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220, S603
-            modes = ("session", "transaction")
-            dsns = {mode: f"postgresql://any@127.0.0.1:{port}/{mode}" for mode in modes}
-            try:
-                await _wait_for(dsns["session"])
-                yield dsns
-            finally:
-                process.terminate()
+        keeping = asyncio.create_task(_kept_running(command))
+        modes = ("session", "transaction")
+        dsns = {mode: f"postgresql://any@127.0.0.1:{port}/{mode}" for mode in modes}
+        try:
+            await _wait_for(dsns["session"])
+            yield dsns
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+
+async def _kept_running(command: Sequence[str]) -> None:
+    """Run it until this is cancelled; start it again when it ends, as a service manager does.
+
+    Seldom PgBouncer 1.18 ends by itself when its servers are terminated under load.
+    """
+    while True:
+        process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+        try:
+            await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            await process.wait()
+            raise
 
 
 def _configured(room: pathlib.Path, dsn: str, port: int, server_connections: int) -> str:

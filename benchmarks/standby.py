@@ -11,6 +11,7 @@ import copy
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -53,6 +54,10 @@ class Node:
         self.port = free_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
+    def beside(self, name: str) -> Node:
+        """Return one more server in the same room."""
+        return Node(self._data.parent, name, fsync=self._settings["fsync"] == "on")
+
     def on(self, database: str) -> Node:
         """Return the same server, to be asked in another database."""
         same = copy.copy(self)
@@ -84,6 +89,22 @@ class Node:
     def promote(self) -> None:
         """Have it take writes, and wait until it does."""
         self._pg_ctl("promote")
+
+    def freeze(self) -> None:
+        """Have it do nothing more, with all its connections open."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        parent = int((self._data / "postmaster.pid").read_text().partition("\n")[0])
+        found = subprocess.run(  # noqa: S603
+            ["/usr/bin/pgrep", "--parent", str(parent)], capture_output=True, text=True, check=False
+        )
+        for pid in (parent, *map(int, found.stdout.split())):
+            os.kill(pid, number)
 
     def is_running(self) -> bool:
         """Say whether it was started and not stopped."""

@@ -30,6 +30,7 @@ from asyncsvc.executor import translated
 from asyncsvc.executor._errors import is_passing
 from asyncsvc.sqlfiles import Query
 
+HOLD = "SELECT 1 FROM asyncsvc.conversation WHERE tenant_id = 'acme' FOR UPDATE"
 SLEEP = "SELECT pg_sleep(20)"
 OPEN = """
     SELECT count(*) FROM pg_stat_activity
@@ -275,7 +276,7 @@ async def test_a_statement_that_takes_too_long_is_cancelled(dsn, pool):
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         await make(svc, "a")
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+            await connection.execute(HOLD)
             with pytest.raises(StatementTimeout):
                 await svc.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
         await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
@@ -286,7 +287,7 @@ async def test_a_row_that_is_held_too_long_is_not_waited_for_any_longer(dsn, poo
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         await make(svc, "a")
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+            await connection.execute(HOLD)
             with pytest.raises(LockTimeout):
                 await svc.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
         await svc.conversations.update_by_id("a", {"name": "y"}, tenant_id="acme")
@@ -310,7 +311,7 @@ async def test_a_transaction_that_does_nothing_is_ended_with_its_locks(dsn, pool
             async with svc.transaction() as tx:
                 await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
                 async with asyncio.timeout(20):
-                    await pool.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+                    await pool.execute(HOLD)
         found = await svc.conversations.get_by_id("a", tenant_id="acme")
     assert found.name is None
 
@@ -334,7 +335,9 @@ async def test_a_recount_may_take_longer_than_other_statements(dsn, pool, declar
         await svc.conversations.declare_zone("acme", "UTC")
         zone = ["Europe/Paris"] if declare == "declare_zone" else []
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT 1 FROM asyncsvc.usage_zone FOR UPDATE")
+            await connection.execute(
+                "SELECT 1 FROM asyncsvc.usage_zone WHERE tenant_id = 'acme' FOR UPDATE"
+            )
             recount = getattr(svc.conversations, declare)
             waiting = asyncio.create_task(recount("acme", *zone))
             await asyncio.sleep(0.6)
@@ -347,7 +350,7 @@ async def test_a_statement_that_the_server_cancels(svc, pool):
     async with pool.acquire() as connection:
         await connection.execute("SET statement_timeout = '100ms'")
         async with pool.acquire() as other, other.transaction():
-            await other.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+            await other.execute(HOLD)
             with pytest.raises(StatementTimeout):
                 await svc.on(connection).conversations.update_by_id(
                     "a", {"name": "x"}, tenant_id="acme"
@@ -395,7 +398,7 @@ async def test_a_connection_that_was_lost(svc, dsn, pool):
     connection = await asyncpg.connect(dsn)
     mine = svc.on(connection)
     await make(mine, "a")
-    await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+    await pool.execute("SELECT pg_terminate_backend($1::int)", connection.get_server_pid())
     for _ in range(2):
         with pytest.raises(Unavailable):
             await make(mine, "b")
@@ -554,7 +557,7 @@ async def test_a_keyed_append_that_lost_a_race_is_made_again(dsn):
         await make(svc, "a")
         transaction = holder.transaction()
         await transaction.start()
-        await holder.execute("SELECT 1 FROM asyncsvc.conversation FOR UPDATE")
+        await holder.execute(HOLD)
         await svc._executor._pool.execute(
             f'ALTER DATABASE "{dsn.rpartition("/")[2]}"'
             " SET default_transaction_isolation = 'serializable'"

@@ -65,7 +65,9 @@ async def test_a_forgotten_key_is_as_good_as_new(svc, pool):
 async def test_it_waits_for_nobody_and_nobody_dies_of_it(svc, pool):
     await remember(svc, pool, [8, 8])
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("SELECT 1 FROM asyncsvc.append_key WHERE key = 'k0' FOR UPDATE")
+        await connection.execute(
+            "SELECT 1 FROM asyncsvc.append_key WHERE tenant_id = 'acme' AND key = 'k0' FOR UPDATE"
+        )
         async with asyncio.timeout(5):
             assert (await svc.maintain()).append_keys == 1
     assert (await svc.maintain()).append_keys == 1

@@ -101,7 +101,7 @@ async def test_a_killed_migration_leaves_nothing(dsn, svc, pool, monkeypatch):
     async with asyncio.timeout(10):
         while not (pid := await pool.fetchval(query)):
             await asyncio.sleep(0.02)
-    await pool.execute("SELECT pg_terminate_backend($1)", pid)
+    await pool.execute("SELECT pg_terminate_backend($1::int)", pid)
     with pytest.raises(asyncsvc.Unavailable):
         await migrating
     assert await pool.fetchval("SELECT to_regclass('half')") is None

@@ -174,7 +174,7 @@ async def test_a_transaction_reads_on_the_primary(spied):
         assert spied.on("replica") == []
 
 
-async def test_row_level_security_holds_there_too(pair):
+async def test_row_level_security_holds_there_too(pair, monkeypatch):
     primary, replica = pair
     async with asyncsvc.connect(primary.dsn, settings=Settings(rls=True)) as owner:
         await owner.migrate()
@@ -188,9 +188,11 @@ async def test_row_level_security_holds_there_too(pair):
         await warmed(svc)
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         await replica.replay(await svc.position())
+        answered = []
+        monkeypatch.setattr(svc._executor._replicas[0], "_pass_over", answered.append)
         assert (await svc.conversations.get_list("d", "t")).total == 1
         assert (await svc.conversations.get_list("d", "u")).total == 0
-        assert not svc._executor._replicas[0].is_resting
+        assert answered == []  # or the primary would have been asked
 
 
 # --- how old an answer may be
@@ -246,6 +248,8 @@ async def test_read_your_writes_while_others_write(pair):
         pausing = asyncio.create_task(pause())
         await asyncio.gather(*(work(number) for number in range(16)))
         pausing.cancel()
+        await asyncio.wait({pausing})
+        await replica.execute("SELECT pg_wal_replay_resume()")
         assert next(stale) > 0  # or the test would show nothing
 
 
@@ -336,31 +340,40 @@ async def test_a_replica_that_dies_is_left_alone_and_comes_back(own_pair, mode):
         await asyncio.to_thread(replica.stop, mode)
         await asyncio.sleep(1.5)
         stopped.set()
-        for count, _ in await asyncio.gather(*reading):
+        for count, slowest in await asyncio.gather(*reading):
             assert count > 10
+            assert slowest < 2
         await asyncio.to_thread(replica.start)
         await warmed(svc)
 
 
 async def test_one_that_swallows_everything_costs_one_read_its_time(pair):
     primary, _ = pair
-
-    async def swallow(reader, writer):
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     settings = Settings(replica_timeout=0.3)
-    dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    async with server, asyncsvc.connect(primary.dsn, replicas=[dsn], settings=settings) as svc:
-        began = time.monotonic()
-        assert (await svc.conversations.get_list("d", "t")).total == 0
-        assert svc._executor._replicas[0].is_resting
-        for _ in range(20):
-            await svc.conversations.get_list("d", "t")
-        assert time.monotonic() - began > 0.3  # it was asked, once
+    async with swallowing() as silent:
+        dsn = f"postgresql://postgres@{silent}/postgres"
+        async with asyncsvc.connect(primary.dsn, replicas=[dsn], settings=settings) as svc:
+            began = time.monotonic()
+            assert (await svc.conversations.get_list("d", "t")).total == 0
+            assert svc._executor._replicas[0].is_resting
+            for _ in range(20):
+                await svc.conversations.get_list("d", "t")
+            assert 0.3 < time.monotonic() - began < 0.3 + 0.6  # it was asked once
+
+
+async def test_one_that_freezes_costs_no_more_than_its_time(own_pair):
+    primary, replica = own_pair
+    settings = Settings(replica_timeout=0.3, replica_lag=0.4)
+    async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], settings=settings) as svc:
+        await warmed(svc)
+        replica.freeze()
+        try:
+            await asyncio.sleep(0.3)  # so that it is asked how far it is
+            began = time.monotonic()
+            assert (await svc.conversations.get_list("d", "t")).total == 0
+            assert time.monotonic() - began < 0.3 + 0.5
+        finally:
+            replica.thaw()
 
 
 async def test_a_primary_is_no_replica(pair):
@@ -431,6 +444,84 @@ async def test_a_promotion_under_load_surfaces_shortly_and_loses_nothing(own_pai
             assert found.last_seq == acknowledged[number] > before[number] > 0
 
 
+async def test_a_standby_of_before_a_failover_answers_for_nothing(own_pair):
+    """It has more of the old primary's log than the new primary ever had, and none of its own."""
+    primary, promoted = own_pair
+    ahead = primary.beside("ahead")
+    await asyncio.to_thread(ahead.copy, primary)
+    await asyncio.to_thread(ahead.start)
+    try:
+        await asyncio.to_thread(promoted.stop, "fast")
+        async with asyncsvc.connect(primary.dsn) as svc:
+            for number in range(20):
+                many = [{"dialog_id": "d", "id": f"{number}.{each}"} for each in range(200)]
+                await svc.conversations.create_many(many, tenant_id="lost")
+            await ahead.replay(await svc.position())
+        await asyncio.to_thread(primary.stop)
+        await asyncio.to_thread(promoted.start)
+        await asyncio.to_thread(promoted.promote)
+        async with asyncsvc.connect(promoted.dsn, replicas=[ahead.dsn]) as svc:
+            await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+            mine = svc.at_least(await svc.position())
+            for _ in range(3):
+                assert (await mine.conversations.get_list("d", "t")).total == 1
+                assert (await svc.conversations.get_list("d", "lost")).total == 0
+                await asyncio.sleep(1.1)
+    finally:
+        await asyncio.to_thread(ahead.stop)
+
+
+@contextlib.asynccontextmanager
+async def swallowing():
+    """A host that takes connections and never says anything, as the DSN of one."""
+
+    async def swallow(reader, writer):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_first_host_that_swallows_everything_leaves_time_for_the_next(pair):
+    primary, replica = pair
+    database = primary.dsn.rpartition("/")[2]
+    async with swallowing() as silent:
+        hosts = f"{silent},127.0.0.1:{replica.port},127.0.0.1:{primary.port}"
+        dsn = f"postgresql://postgres@{hosts}/{database}?target_session_attrs=read-write"
+        settings = Settings(acquire_timeout=1.5, replica_timeout=0.2)
+        async with asyncsvc.connect(dsn, settings=settings, min_size=2) as svc:
+            await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+            mine = svc.at_least(await svc.position())
+            assert (await mine.conversations.get_list("d", "t")).total == 1
+            began = time.monotonic()  # the one that was the primary is asked first from now on
+            async with svc.transaction(), svc.transaction(), svc.transaction():
+                pass
+            assert time.monotonic() - began < 0.5
+
+
+@pytest.mark.parametrize("what", ["database", "role", "sslmode"])
+async def test_a_replica_that_takes_nobody_is_left_alone(pair, what):
+    primary, replica = pair
+    wrong = {
+        "database": f"postgresql://postgres@127.0.0.1:{replica.port}/absent",
+        "role": f"postgresql://absent@127.0.0.1:{replica.port}/postgres",
+        "sslmode": f"{replica.dsn}?sslmode=nonsense",
+    }
+    async with asyncsvc.connect(primary.dsn, replicas=[wrong[what]]) as svc:
+        assert (await svc.conversations.get_list("d", "t")).total == 0
+        assert svc._executor._replicas[0].is_resting
+
+
+async def test_many_first_reads_at_once_find_the_replica(spied):
+    async with spied.connected() as svc:
+        await svc.position()  # the primary's pool is open
+        reads = [svc.conversations.get_list("d", "t") for _ in range(8)]
+        await asyncio.gather(*reads)
+        assert not svc._executor._replicas[0].is_resting
+
+
 # --- bad input
 
 
@@ -451,11 +542,25 @@ async def test_without_replicas_any_position_is_there(svc):
 
 
 @pytest.mark.parametrize(
-    "replica", ["", "host", "mysql://a/b", "postgresql://h:99999/d", "postgresql://h:x/d"]
+    "replica",
+    [
+        "",
+        "host",
+        "mysql://a/b",
+        "postgresql://h:99999/d",
+        "postgresql://h:x/d",
+        "postgresql://h/d?x",
+    ],
 )
 async def test_what_is_no_dsn_of_a_replica_is_refused(dsn, replica):
     with pytest.raises(InvalidInput, match="replicas: must be a PostgreSQL URL"):
         async with asyncsvc.connect(dsn, replicas=[replica]):
+            pass
+
+
+async def test_hosts_are_named_before_the_path():
+    with pytest.raises(InvalidInput, match="dsn: names its hosts before the path"):
+        async with asyncsvc.connect("postgresql://u@/d?host=one,two"):
             pass
 
 

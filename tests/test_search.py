@@ -387,7 +387,8 @@ async def test_it_finds_without_its_index_and_behind_row_level_security(
             ] == [
                 hit.id for hit in (await svc.conversations.search("t", keywords, limit=1_000)).items
             ]
-    await pool.execute("DROP INDEX asyncsvc.message_search_idx, asyncsvc.title_search_idx")
+    for index in ("message_search_idx", "title_search_idx"):
+        await pool.execute(f"DROP INDEX asyncsvc.{index}")
     for _ in range(20):
         await assert_found(svc, pool, "t", part_of(chance, chance.choice(said)), 4)
     await svc.maintain()
@@ -534,7 +535,8 @@ async def test_a_fold_waits_for_nobody(svc, pool):
     await world(svc, pool, 0)
     async with pool.acquire() as connection, connection.transaction():
         held = await connection.fetch(
-            "SELECT FROM asyncsvc.message WHERE NOT is_indexed LIMIT 5 FOR UPDATE"
+            "SELECT seq FROM asyncsvc.message"
+            " WHERE tenant_id = 't' AND NOT is_indexed LIMIT 5 FOR UPDATE"
         )
         async with asyncio.timeout(20):
             await svc.maintain()

@@ -321,8 +321,12 @@ class PoolExecutor(Executor):
 
     async def position(self) -> str:
         """Return how far the primary's write-ahead log goes now, as the server writes it."""
-        (row,) = await self._attempt(sqlfiles.load("replica/position").bind((), {}))
-        return str(row["position"])
+        return str((await self.positions())["position"])
+
+    async def positions(self) -> Row:
+        """Return how far the primary's write-ahead log goes, and how far it is on the disk."""
+        (row,) = await self.fetch(sqlfiles.load("replica/position").bind((), {}))
+        return row
 
     def at_least(self, position: str) -> PoolExecutor:  # noqa: ARG002 - a primary has it
         """Return an executor whose reads see what was there at this position."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asyncsvc.executor._executors import Pool
     from asyncsvc.settings import Settings
 
+_NOT_PRIMARY: Final = asyncpg.TargetServerAttributeNotMatched
 _PREPARED: Final = 32
 """How many statements a connection keeps prepared, the latest used ones.
 
@@ -43,6 +44,7 @@ async def opened(
     Raises Unavailable when the primary cannot be reached, InvalidInput for a DSN that is none.
     """
     hosts = _hosts("dsn", dsn)
+    ways = None if len(hosts) == 1 else _Hosts(hosts, settings.acquire_timeout / len(hosts))
     if replicas is None:
         replicas = hosts if len(hosts) > 1 else ()
     each = [host for replica in replicas for host in _hosts("replicas", replica)]
@@ -53,7 +55,7 @@ async def opened(
             min_size=min_size,
             max_size=max_size,
             # One that a proxy stands for decides itself; and a standby alone may be what is wanted.
-            wanted=SessionAttribute.primary if len(hosts) > 1 else None,
+            ways=ways,
         )
         stack.push_async_callback(primary.close)
         others = []
@@ -67,7 +69,13 @@ def _hosts(field: str, dsn: str) -> list[str]:
     """Return a DSN for each host of a DSN. The error does not quote it: it may hold a password."""
     try:
         parts = urlsplit(dsn)
+        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        if any(name == "host" and "," in value for name, value in options):
+            raise InvalidInput(field, "names its hosts before the path: //one:5432,two:5432/")
         user, at, hosts = parts.netloc.rpartition("@")
+        if "," in hosts:  # what is wanted of a host, is this module's to say
+            options = [option for option in options if option[0] != "target_session_attrs"]
+            parts = parts._replace(query=urlencode(options))
         each = [parts._replace(netloc=f"{user}{at}{host}") for host in hosts.split(",")]
         is_ours = parts.scheme in {"postgresql", "postgres"} and all(
             one.port is None or one.port > 0 for one in each
@@ -85,7 +93,7 @@ async def _opened(
     *,
     min_size: int,
     max_size: int,
-    wanted: SessionAttribute | None = None,
+    ways: _Hosts | None = None,
 ) -> Pool:
     with _connecting(), translated():
         try:
@@ -96,7 +104,7 @@ async def _opened(
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
                 reset=_reset,
-                target_session_attrs=wanted,
+                connect=asyncpg.connect if ways is None else ways.connect,
                 **_session_options(settings),
             )
         except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
@@ -130,6 +138,32 @@ def _session_options(settings: Settings) -> dict[str, Any]:
         "server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in bounds.items()},
         "statement_cache_size": _PREPARED,
     }
+
+
+class _Hosts:
+    """Several hosts, of which one is the primary: the last that was is asked first.
+
+    The driver asks them in order, too, but gives all of them together the time that one is given
+    here: one that swallows everything would use it up, and no other would be asked.
+    """
+
+    def __init__(self, hosts: Sequence[str], seconds: float) -> None:
+        self._hosts = list(hosts)
+        self._seconds = seconds
+
+    async def connect(self, _dsn: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - the driver's
+        """Open a connection to the primary, whichever host that is now."""
+        options |= {"timeout": self._seconds, "target_session_attrs": SessionAttribute.primary}
+        errors = list[Exception]()
+        for host in tuple(self._hosts):
+            try:
+                connection: asyncpg.Connection = await asyncpg.connect(host, **options)
+            except (OSError, TimeoutError, asyncpg.PostgresError, _NOT_PRIMARY) as error:
+                errors.append(error)
+            else:
+                self._hosts.sort(key=lambda each: each != host)
+                return connection
+        raise max(errors, key=lambda error: isinstance(error, asyncpg.PostgresError))
 
 
 async def _reset(_connection: object) -> None:

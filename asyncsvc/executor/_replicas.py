@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 
 from asyncsvc import sqlfiles
-from asyncsvc.errors import DatabaseError, MigrationError, StatementTimeout, Unavailable
+from asyncsvc.errors import (
+    AsyncSvcError,
+    DatabaseError,
+    MigrationError,
+    StatementTimeout,
+    Unavailable,
+)
+from asyncsvc.executor._errors import translated
 from asyncsvc.executor._executors import Acquired, PoolExecutor
 
 if TYPE_CHECKING:
@@ -36,6 +43,8 @@ _log = logging.getLogger("asyncsvc")
 
 _NOTES_IN_LAG: Final = 4
 """How often the primary's position is noted while a replica may be behind."""
+_OF_THE_SERVER: Final = ("08", "28", "3D", "53", "57")
+"""Errors of connections, roles, databases and resources, and of a server that stops or starts."""
 _REST: Final = 1.0
 """For how many seconds a replica is left alone that did not answer."""
 
@@ -52,20 +61,27 @@ class _Primary:
 
     def __init__(self, executor: PoolExecutor, lag: float) -> None:
         self._executor = executor
+        self._lag = lag
         self._pause = lag / _NOTES_IN_LAG
         # At least one is kept that is older than the lag.
         self._notes = deque[_Note](maxlen=_NOTES_IN_LAG + 2)
         self._due = 0.0
+        self._noting: asyncio.Task[None] | None = None
 
     async def note(self, seconds: float) -> None:
-        """Note where it is, if that is due and it says so in time."""
+        """Have noted where it is, if that is due; wait for it where what is known is of no use."""
         now = time.monotonic()
-        if now < self._due:
-            return
-        self._due = now + self._pause  # whoever comes meanwhile does not ask as well
-        with suppress(TimeoutError, Unavailable):  # then what is known already has to do
-            async with asyncio.timeout(seconds):
-                self._notes.append(_Note(_number(await self._executor.position()), now))
+        if now >= self._due:
+            self._due = now + self._pause
+            self._noting = asyncio.create_task(self._note(now))
+        is_useless = not self._notes or self._notes[-1].at < now - self._lag
+        if is_useless and self._noting is not None:
+            await asyncio.wait({self._noting}, timeout=seconds)
+
+    async def _note(self, now: float) -> None:
+        with suppress(AsyncSvcError):  # then what is known already has to do
+            row = await self._executor.positions()
+            self._notes.append(_Note(_number(row["flushed"]), now))
 
     def held_by(self, position: int) -> float:
         """Return the last time whose every row a server holds that has replayed this position."""
@@ -139,21 +155,24 @@ class _Replica(PoolExecutor):
             self._state.held_at = 0.0  # it has to say that it still answers
             raise
         except (Unavailable, DatabaseError, MigrationError) as error:
-            self._pass_over(error, logging.INFO if is_tried else logging.WARNING)
+            self._pass_over(error, is_known=is_tried)
+            return None
+        except (
+            ValueError
+        ) as error:  # asyncpg's, which reads a URL when it connects; it may quote it
+            self._pass_over(Unavailable(f"its URL: {type(error).__name__}"), is_known=is_tried)
             return None
         if is_tried:
             self._state.rests_until = 0.0
         return rows
 
-    def _pass_over(self, error: Exception, level: int) -> None:
-        # What the server says of this statement alone: it conflicts with what is being replayed,
-        # or is about a table that is not there yet.
-        if isinstance(error, _BehindPositionError) or (
-            isinstance(error.__cause__, asyncpg.PostgresError)
-            and not isinstance(error.__cause__, asyncpg.PostgresConnectionError)
-        ):
+    def _pass_over(self, error: Exception, *, is_known: bool) -> None:
+        if isinstance(error, _BehindPositionError) or _is_of_statement(error.__cause__):
             _log.info("the primary is asked instead of a replica: %s", error)
             return
+        # With several hosts one of them is the primary: nobody has to see to that.
+        is_news = not is_known and not isinstance(error, _PrimaryError)
+        level = logging.WARNING if is_news else logging.DEBUG
         _log.log(level, "a replica is left alone until it answers again: %s", error)
         self._rest()
 
@@ -177,18 +196,38 @@ class _Replica(PoolExecutor):
 
     async def _replayed(self, connection: Connection) -> int:
         query = sqlfiles.load("replica/replayed").bind((), {})
-        try:
-            async with asyncio.timeout(self._settings.replica_timeout):
-                (row,) = await self._run(connection, query)
-        except (TimeoutError, StatementTimeout) as error:
-            raise Unavailable("it does not answer") from error
-        if row["position"] is None:
-            raise Unavailable("it is a primary")
+        with self._watched(query.name), translated(connection):
+            try:
+                async with asyncio.timeout(self._settings.replica_timeout):
+                    row = await connection.fetchrow(query.text)
+            except BaseException as error:
+                connection.terminate()  # nothing of it is waited for
+                if isinstance(error, TimeoutError):
+                    raise Unavailable("it does not answer") from error
+                raise
+        if row is None or not row["is_standby"]:
+            raise _PrimaryError("it is a primary")
+        if not row["is_streaming"]:
+            raise Unavailable("nobody streams to it")
         return _number(row["position"])
 
 
 class _BehindPositionError(Unavailable):
     """A replica has not replayed what a caller has seen; for others it may do."""
+
+
+class _PrimaryError(Unavailable):
+    """What should be a replica is a primary."""
+
+
+def _is_of_statement(cause: BaseException | None) -> bool:
+    """Whether a server refused one statement, and would answer the next.
+
+    It conflicts with what is being replayed, or is about a table that is not there yet.
+    """
+    return isinstance(cause, asyncpg.PostgresError) and not (cause.sqlstate or "").startswith(
+        _OF_THE_SERVER
+    )
 
 
 class ReplicatedExecutor(PoolExecutor):
@@ -216,19 +255,20 @@ class ReplicatedExecutor(PoolExecutor):
         """
         if query.is_replicable:
             for replica in self._in_turn():
-                if not replica.is_resting:
-                    rows = await replica.answer(query)
-                    if rows is not None:
-                        return rows
+                rows = await replica.answer(query)
+                if rows is not None:
+                    return rows
         return await super().fetch(query)
 
     def _in_turn(self) -> Sequence[_Replica]:
+        awake = [replica for replica in self._replicas if not replica.is_resting]
         task = asyncio.current_task()
-        if task is None or not self._replicas:
-            return self._replicas
+        if task is None or not awake:
+            return awake
         if (seat := self._seats.get(task)) is None:
-            seat = self._seats[task] = next(self._next_seat) % len(self._replicas)
-        return self._replicas[seat:] + self._replicas[:seat]
+            seat = self._seats[task] = next(self._next_seat)
+        first = seat % len(awake)
+        return awake[first:] + awake[:first]
 
 
 def _number(position: str) -> int:

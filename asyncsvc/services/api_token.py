@@ -161,7 +161,7 @@ class APITokenService(CommonService):
 
         It stamps `last_used_at`, at most once in `Settings.touch_interval`, and hashes the secret
         anew where that was done by an older pepper, without ever waiting for a lock. With
-        `touch=False` it only reads, so that a replica can answer.
+        `touch=False` it only reads, which a standby's own pool can do, too.
 
         Raises InvalidToken, one and the same for unknown, malformed, expired, revoked or of
         another kind, which only the log tells apart; InsufficientScope when the token lacks one of
