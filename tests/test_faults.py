@@ -24,6 +24,7 @@ from asyncsvc import (
     StatementTimeout,
     Unavailable,
 )
+from asyncsvc.executor import full_jitter
 
 APPEND = "/append_message_once "
 STALLS = [fault for fault in Fault if fault not in RESETS]
@@ -331,6 +332,13 @@ async def transaction(svc, whose):
 
 
 # --------------------------------------------------------- what is repeated, and for how long
+
+
+@pytest.mark.parametrize("attempt", [1, 3, 64, 5_000])
+def test_a_pause_is_bounded_however_many_there_were(attempt):
+    pauses = [full_jitter(attempt, first=0.05, longest=1.0) for _ in range(100)]
+    assert 0 <= min(pauses) < max(pauses) <= min(1.0, 0.05 * 2 ** min(attempt, 10))
+
 
 REPEATED = {
     (API4ConversationService, name)

@@ -11,7 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncsvc.executor._errors import is_lost, translated
-from asyncsvc.executor._executors import ConnectionExecutor, Executor, PoolExecutor, Row
+from asyncsvc.executor._executors import (
+    ConnectionExecutor,
+    Executor,
+    PoolExecutor,
+    Row,
+    full_jitter,
+)
 from asyncsvc.executor._pools import opened
 from asyncsvc.executor._replicas import ReplicatedExecutor
 
@@ -25,6 +31,7 @@ __all__ = [
     "PoolExecutor",
     "ReplicatedExecutor",
     "Row",
+    "full_jitter",
     "is_lost",
     "opened",
     "translated",

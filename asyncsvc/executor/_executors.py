@@ -49,6 +49,17 @@ _NOT_SUPPORTED = "0A000"
 _A_DAY = 86_400.0
 """How long a statement may take that may take long."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_DOUBLINGS = 64
+"""Beyond any bound; a thousand would be beyond what a float can hold."""
+
+
+def full_jitter(attempt: int, *, first: float, longest: float) -> float:
+    """Return a pause before another attempt, drawn at random up to a bound that doubles.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/, "Full Jitter".
+    """
+    doubled = first * 2 ** min(attempt, _DOUBLINGS)
+    return random.uniform(0, min(longest, doubled))  # noqa: S311 - no secret
 
 
 class Row(Protocol):
@@ -342,13 +353,11 @@ class PoolExecutor(Executor):
     async def _repeated(self, query: Query, error: Unavailable) -> list[Row]:
         """Run it again, after longer and longer pauses, until it succeeds or time is up.
 
-        Each pause is drawn at random up to its bound, so that those who failed together do not all
-        come back together ("full jitter",
-        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+        Those who failed together do not all come back together: see `full_jitter`.
         """
         end = time.monotonic() + self._settings.retry_timeout
         for attempt in itertools.count(1):
-            pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311
+            pause = full_jitter(attempt, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
             if time.monotonic() + pause > end or not is_passing(error):
                 raise error
             self._tell(query, attempt, pause, error)

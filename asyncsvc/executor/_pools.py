@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
+from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from asyncsvc.executor._executors import Pool
     from asyncsvc.settings import Settings
 
-_NOT_PRIMARY: Final = asyncpg.TargetServerAttributeNotMatched
 _PREPARED: Final = 32
 """How many statements a connection keeps prepared, the latest used ones.
 
@@ -44,19 +44,13 @@ async def opened(
     Raises Unavailable when the primary cannot be reached, InvalidInput for a DSN that is none.
     """
     hosts = _hosts("dsn", dsn)
+    # One that a proxy stands for decides itself; and a standby alone may be what is wanted.
     ways = None if len(hosts) == 1 else _Hosts(hosts, settings.acquire_timeout / len(hosts))
     if replicas is None:
         replicas = hosts if len(hosts) > 1 else ()
     each = [host for replica in replicas for host in _hosts("replicas", replica)]
     async with AsyncExitStack() as stack:
-        primary = await _opened(
-            dsn,
-            settings,
-            min_size=min_size,
-            max_size=max_size,
-            # One that a proxy stands for decides itself; and a standby alone may be what is wanted.
-            ways=ways,
-        )
+        primary = await _opened(dsn, settings, min_size=min_size, max_size=max_size, ways=ways)
         stack.push_async_callback(primary.close)
         others = []
         for replica in each:
@@ -73,7 +67,7 @@ def _hosts(field: str, dsn: str) -> list[str]:
         if any(name == "host" and "," in value for name, value in options):
             raise InvalidInput(field, "names its hosts before the path: //one:5432,two:5432/")
         user, at, hosts = parts.netloc.rpartition("@")
-        if "," in hosts:  # what is wanted of a host, is this module's to say
+        if "," in hosts:  # which of them is wanted for what is this module's to say
             options = [option for option in options if option[0] != "target_session_attrs"]
             parts = parts._replace(query=urlencode(options))
         each = [parts._replace(netloc=f"{user}{at}{host}") for host in hosts.split(",")]
@@ -158,7 +152,7 @@ class _Hosts:
         for host in tuple(self._hosts):
             try:
                 connection: asyncpg.Connection = await asyncpg.connect(host, **options)
-            except (OSError, TimeoutError, asyncpg.PostgresError, _NOT_PRIMARY) as error:
+            except (OSError, asyncpg.PostgresError, TargetServerAttributeNotMatched) as error:
                 errors.append(error)
             else:
                 self._hosts.sort(key=lambda each: each != host)

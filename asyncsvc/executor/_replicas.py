@@ -157,9 +157,8 @@ class _Replica(PoolExecutor):
         except (Unavailable, DatabaseError, MigrationError) as error:
             self._pass_over(error, is_known=is_tried)
             return None
-        except (
-            ValueError
-        ) as error:  # asyncpg's, which reads a URL when it connects; it may quote it
+        except ValueError as error:
+            # asyncpg's, which reads a URL when it connects, and may quote what it cannot read.
             self._pass_over(Unavailable(f"its URL: {type(error).__name__}"), is_known=is_tried)
             return None
         if is_tried:

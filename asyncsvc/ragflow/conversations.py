@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from asyncsvc.client import Services
 from asyncsvc.errors import Conflict, InvalidInput, StaleSequence
+from asyncsvc.executor import full_jitter
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.bound import BoundService, check_columns
@@ -274,7 +274,7 @@ class API4ConversationService(BoundService):
                 return await self._catch_up(id, conversation)
             except StaleSequence:
                 # At random, so that those who met do not meet again.
-                pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311
+                pause = full_jitter(attempt, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
             if time.monotonic() + pause > end:
                 break
             await asyncio.sleep(pause)
