@@ -25,7 +25,6 @@ from asyncsvc.errors import (
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.fields import ANY, UNSET, AnyType, UnsetType
 from asyncsvc.models import (
     APIToken,
     Appended,
@@ -38,8 +37,8 @@ from asyncsvc.models import (
     Finding,
     Hit,
     Hits,
+    ImportReport,
     IssuedToken,
-    LoadReport,
     MaintenanceReport,
     Message,
     MessagePatch,
@@ -51,7 +50,7 @@ from asyncsvc.models import (
     PurgeReport,
     StoredMessage,
     TokenEvent,
-    TokenLoadReport,
+    TokenImportReport,
     TokenPatch,
     TokenRecord,
     Turn,
@@ -59,6 +58,7 @@ from asyncsvc.models import (
 )
 from asyncsvc.services import API4ConversationService, APITokenService, CommonService
 from asyncsvc.settings import Settings
+from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
 __all__ = [
     "ANY",
@@ -86,11 +86,11 @@ __all__ = [
     "Hit",
     "Hits",
     "IdempotencyConflict",
+    "ImportReport",
     "InsufficientScope",
     "InvalidInput",
     "InvalidToken",
     "IssuedToken",
-    "LoadReport",
     "LockTimeout",
     "MaintenanceReport",
     "Message",
@@ -111,7 +111,7 @@ __all__ = [
     "StatementTimeout",
     "StoredMessage",
     "TokenEvent",
-    "TokenLoadReport",
+    "TokenImportReport",
     "TokenPatch",
     "TokenRecord",
     "Turn",

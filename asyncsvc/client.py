@@ -7,21 +7,21 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc import doctor, explaining, maintenance, migrations
-from asyncsvc.errors import InvalidInput
-from asyncsvc.executor import (
+from asyncsvc.database import (
     ConnectionExecutor,
     Executor,
     PoolExecutor,
     ReplicatedExecutor,
     opened,
 )
+from asyncsvc.errors import InvalidInput
 from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
+from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Connection, Pool
+    from asyncsvc.database import Connection, Pool
 
 _POSITION: Final = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
@@ -115,9 +115,9 @@ class AsyncSvc(Services):
         there; give it each time, for tables that are new. See docs/scale.md.
 
         Any number of processes may call it at once. It needs the right to create; a deployment
-        that may not write calls `check`. With `Settings.rls` it turns row-level security on, for
-        good. Raises MigrationError when an applied migration was changed since, and where there is
-        no Citus; InvalidInput for Citus and row-level security together.
+        that may not write calls `check`. With `Settings.row_level_security` it turns that
+        on, for good. Raises MigrationError when an applied migration was changed since, and
+        where there is no Citus; InvalidInput for Citus and row-level security together.
         """
         return await migrations.migrate(self._executor, citus=citus)
 
@@ -132,7 +132,7 @@ class AsyncSvc(Services):
     async def check(self) -> None:
         """Raise MigrationError unless the schema is up to date. As `pending`, it only reads.
 
-        With `Settings.rls` it raises too unless row-level security holds for this role.
+        With `Settings.row_level_security` it raises too unless that holds for this role.
         """
         await migrations.check(self._executor)
 
@@ -187,7 +187,7 @@ class AsyncSvc(Services):
         Nothing is executed. Raises InvalidInput for what the statement does not have, for a wrong
         value, and for commands that have no plan, such as DDL. At most four round trips.
         """
-        return await explaining.explain(
+        return await query_plans.explain(
             self._executor, self._settings, name, present, {} if values is None else values
         )
 

@@ -9,14 +9,11 @@ from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_v
 from pydantic_core import PydanticCustomError
 
 from asyncsvc.errors import Unavailable
-from asyncsvc.inputs import Input
+from asyncsvc.validation.limits import MAX_SECONDS, Limits, Seconds
 
 _LEAST_PEPPER: Final = 32
-_LONGEST: Final = 10**9  # some thirty years: what is added to or taken from the server's clock
 _LONGEST_BOUND: Final = (2**31 - 1) // 1_000  # the server counts milliseconds in 32 bits
 
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ServerSeconds = Annotated[float, Field(ge=0.001, le=_LONGEST_BOUND)]  # to the server 0 is no bound
 
 
@@ -39,28 +36,12 @@ RetryHook = Callable[[str, int, float, Unavailable], None]
 """`on_retry(name, attempt, pause, error)`, called before each pause, in seconds; attempt counts."""
 
 
-class Settings(Input):
+class Settings(Limits):
     """Limits, time-outs and formats. The defaults suit a web application.
 
     A hook must be quick and must not raise: it runs within the call that it watches.
     """
 
-    page_items: Positive = 1_000
-    """The most items that a caller may ask for in one page or read; defaults are not bound."""
-    page_window: Positive = 10**9
-    """The highest page number times items per page; beyond it, use a cursor."""
-    message_bytes: Positive = 2**20
-    """The most UTF-8 bytes of a message's content, and of `errors`."""
-    json_bytes: Positive = 2**20
-    """The most bytes of one JSON value."""
-    json_depth: Annotated[int, Field(gt=0, le=200)] = 64
-    """The most levels of one JSON value."""
-    batch_items: Positive = 1_000
-    """The most messages of a turn, or ids, scopes, conversations or patches of one call."""
-    batch_bytes: Positive = 2**24
-    """The most bytes of one turn or bulk call."""
-    buckets: Positive = 10_000
-    """The most buckets of one usage statistic."""
     acquire_timeout: Seconds = 5.0
     """Seconds to wait for a connection of the pool."""
     statement_timeout: Seconds = 30.0
@@ -80,18 +61,20 @@ class Settings(Input):
     replica_timeout: Seconds = 1.0
     """Seconds to wait for a connection to a replica, and for what it says of how far it is; then
     the primary is asked."""
-    key_lifetime: Annotated[Seconds, Field(le=_LONGEST)] = 7 * 86_400.0
+    key_lifetime: Annotated[Seconds, Field(le=MAX_SECONDS)] = 7 * 86_400.0
     """Seconds for which an idempotency key is remembered at least, until `maintain` forgets it."""
     pgbouncer: bool = False
     """Whether `connect` speaks to PgBouncer, or its like, that pools transactions: the pool then
     keeps no prepared statements and gives the server no parameters at its start. An application
     that lends a pool opens it with `statement_cache_size=0` itself."""
-    rls: bool = False
+    row_level_security: bool = False
     """Whether each call tells the server its tenant, for a role that row-level security restricts;
     `migrate` then turns that on. See docs/guarantees.md, also for what it costs."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """What new API tokens begin with, before an underscore."""
-    touch_interval: Annotated[float, Field(ge=0, le=_LONGEST, allow_inf_nan=False)] | None = 60.0
+    last_used_resolution: (
+        Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] | None
+    ) = 60.0
     """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""
     token_peppers: Annotated[Peppers, Field(max_length=3)] = Field({})
     """Up to 3 secrets of 32 bytes or more, by version, that hash tokens beside their own. Kept
@@ -106,8 +89,6 @@ class Settings(Input):
     accept_foreign_tokens: bool = False
     """Whether to ask the database about secrets that are not of our format, as imported ones
     are: whatever visible ASCII of up to 255 characters a caller presents."""
-    token_overlap: Annotated[Seconds, Field(le=_LONGEST)] = 30 * 86_400.0
-    """The most seconds that a rotated token may stay good beside its successor."""
     on_query: QueryHook | None = None
     """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""
     on_retry: RetryHook | None = None

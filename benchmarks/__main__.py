@@ -25,7 +25,7 @@ from benchmarks import (
     replicas,
     results,
     retention,
-    rls,
+    row_level_security,
     search,
     sizes,
     start,
@@ -50,7 +50,7 @@ SUITES: dict[str, ModuleType] = {
     "pooler": pooler,
     "replicas": replicas,
     "memory": memory,  # deletes what the others have made
-    "rls": rls,  # turns row-level security on
+    "row_level_security": row_level_security,  # turns row-level security on
 }
 
 

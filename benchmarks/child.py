@@ -53,7 +53,7 @@ async def measured(name: str, *arguments: object) -> Spent:
 async def load(dsn: str, tenant: str, conversations: str) -> None:
     """Store conversations by the library."""
     async with asyncsvc.connect(dsn) as svc:
-        await svc.conversations.load(_records(int(conversations)), tenant_id=tenant)
+        await svc.conversations.import_(_records(int(conversations)), tenant_id=tenant)
 
 
 async def copy(dsn: str, tenant: str, conversations: str) -> None:
@@ -100,7 +100,7 @@ async def export(dsn: str, tenant: str) -> None:
 async def purge(dsn: str, tenant: str) -> None:
     """Delete all conversations of a tenant, by their creation."""
     async with asyncsvc.connect(dsn) as svc:
-        await svc.conversations.purge(timedelta(hours=1), tenant_id=tenant, by="create_time")
+        await svc.conversations.purge(timedelta(hours=1), tenant_id=tenant, by="created_at")
 
 
 WORKS: Mapping[str, Callable[..., Awaitable[None]]] = {

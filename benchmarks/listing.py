@@ -32,8 +32,8 @@ WRITERS = 4
 PAUSE = 0.005
 """Seconds between two appends of a writer: some hundred a second of each."""
 
-Order: TypeAlias = Literal["create_time", "update_time"]
-ORDERS: dict[Order, str] = {"create_time": "creation", "update_time": "recent activity"}
+Order: TypeAlias = Literal["created_at", "updated_at"]
+ORDERS: dict[Order, str] = {"created_at": "creation", "updated_at": "recent activity"}
 Ids: TypeAlias = Callable[[], Awaitable[list[str]]]
 
 
@@ -126,20 +126,20 @@ class Suite:
     async def page(self, number: int) -> None:
         """All contenders at one page, newest first."""
         lent, name, dialog = self.stores, self.tenant.name, self.tenant.dialog
-        cursor = await self._position("create_time", number)
+        cursor = await self._position("created_at", number)
         async with (
             connected(self.stage.dsn) as connection,
             psycopg.connected(self.stage.dsn) as other,
         ):
             held = lent.svc.on(connection)
-            by_cursor = await self._by_cursor("create_time", number, held)
+            by_cursor = await self._by_cursor("created_at", number, held)
             query, arguments = await bare.captured(connection, by_cursor)
             ways: dict[str, Work] = {
                 "bare statement": lambda: connection.fetch(query, *arguments),
                 "bare statement, psycopg": lambda: psycopg.fetch(other, query, arguments),
                 "asyncsvc, held": by_cursor,
-                "asyncsvc": await self._by_cursor("create_time", number),
-                "asyncsvc, by number": self._by_number("create_time", number),
+                "asyncsvc": await self._by_cursor("created_at", number),
+                "asyncsvc, by number": self._by_number("created_at", number),
                 "SQLAlchemy": lambda: lent.orm.page(name, dialog, ITEMS, cursor.row),
                 "as RAGFlow": lambda: lent.flow.get_list(dialog, number, ITEMS),
             }
@@ -159,12 +159,12 @@ class Suite:
         """One page by recent activity: by cursor, by number, and the bare statement."""
         async with connected(self.stage.dsn) as connection:
             held = self.stores.svc.on(connection)
-            by_cursor = await self._by_cursor("update_time", number, held)
+            by_cursor = await self._by_cursor("updated_at", number, held)
             query, arguments = await bare.captured(connection, by_cursor)
             ways: dict[str, Work] = {
                 "bare statement": lambda: connection.fetch(query, *arguments),
-                "asyncsvc": await self._by_cursor("update_time", number),
-                "asyncsvc, by number": self._by_number("update_time", number),
+                "asyncsvc": await self._by_cursor("updated_at", number),
+                "asyncsvc, by number": self._by_number("updated_at", number),
             }
             await agree(f"page {number}", {each: _ids(work) for each, work in ways.items()})
             contenders = [Contender(each, [work]) for each, work in ways.items()]
@@ -176,7 +176,7 @@ class Suite:
         """The first page, asked for by many tasks at once."""
         count, dialog = self.how.effort.tasks, self.tenant.dialog
         ways: dict[str, Work] = {
-            "asyncsvc": await self._by_cursor("create_time", 1),
+            "asyncsvc": await self._by_cursor("created_at", 1),
             "SQLAlchemy": lambda: self.stores.orm.page(self.tenant.name, dialog, ITEMS),
             "as RAGFlow": lambda: self.stores.flow.get_list(dialog, 1, ITEMS),
         }

@@ -117,7 +117,7 @@ def _combinations(svc: asyncsvc.Services, tenant: Tenant) -> Iterator[tuple[str,
     sets = itertools.chain.from_iterable(
         itertools.combinations(filters, count) for count in range(len(filters) + 1)
     )
-    for names, order in itertools.product(sets, ("create_time", "update_time")):
+    for names, order in itertools.product(sets, ("created_at", "updated_at")):
         chosen = {name: filters[name] for name in names}
         yield f"{', '.join(names) or 'none'} by {order}", _page(svc, tenant, order, chosen)
 

@@ -139,7 +139,7 @@ async def _begin(svc: asyncsvc.AsyncSvc) -> None:
 
 async def _fill(svc: asyncsvc.AsyncSvc, count: int, number: int, report: Report) -> None:
     with report.working(f"{count:,} old conversations"):
-        await svc.conversations.load(_old(count, number), tenant_id=TENANTS[0])
+        await svc.conversations.import_(_old(count, number), tenant_id=TENANTS[0])
         gc.collect()  # of what was loaded, which would hold up the appends later
 
 

@@ -93,7 +93,7 @@ class Suite:
         tenants |= {_tenant(size): size for size in self.how.sizes}
         for name, count in tenants.items():
             with self.stage.report.working(f"{count * EACH:,} messages of {name}"):
-                await self.svc.conversations.load(
+                await self.svc.conversations.import_(
                     self.language.conversations(name, count), tenant_id=name
                 )
 

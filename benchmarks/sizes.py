@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import asyncpg
 
 import asyncsvc
-from asyncsvc.credentials import new_secret
+from asyncsvc.services.credentials import new_secret
 from benchmarks.language import EACH, Language
 from benchmarks.report import Report
 from benchmarks.server import activity, connected
@@ -58,7 +58,7 @@ async def _conversations(
     before = await _bytes(connection)
     tenant = f"{_TENANT}{size}"
     with report.working(f"{size:,} conversations of {EACH} messages"):
-        await svc.conversations.load(language.conversations(tenant, size), tenant_id=tenant)
+        await svc.conversations.import_(language.conversations(tenant, size), tenant_id=tenant)
         await svc.maintain()
         await connection.execute("VACUUM")
     after = await _bytes(connection)
@@ -81,7 +81,7 @@ async def _tokens(
     before = await _bytes(connection)
     with report.working(f"{count:,} tokens"):
         records = [{"secret": new_secret("asv"), "name": "a name"} for _ in range(count)]
-        await svc.tokens.load(records, tenant_id=_TENANT)
+        await svc.tokens.import_(records, tenant_id=_TENANT)
         await connection.execute("VACUUM")
     after = await _bytes(connection)
     grown = {name: round((after[name] - before[name]) / count) for name in _OF_TOKENS}

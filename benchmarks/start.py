@@ -25,7 +25,7 @@ IMPORTED = {
     "asyncpg and pydantic": "import asyncpg; from pydantic import BaseModel",
     "asyncsvc": "import asyncsvc",
 }
-ORDERS = ("create_time", "update_time", "name", "round", "tokens", "duration", "thumb_up")
+ORDERS = ("created_at", "updated_at", "name", "round", "tokens", "duration", "thumb_up")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.statements import sql
 
 SOURCE = "api"
 DECLARED, UNDECLARED = "Asia/Kathmandu", "Europe/Berlin"
-By: TypeAlias = Literal["created", "activity"]
+UsageBasis: TypeAlias = Literal["creation", "activity"]
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
 Change: TypeAlias = Literal["append", "creation"]
 LONGEST: dict[Interval, int] = {"hour": 30, "day": 365, "week": 365, "month": 365}
@@ -87,7 +87,7 @@ class Suite:
         for days in self.how.days:
             await self._agree(tenant, days)
             ways: dict[str, Work] = {
-                "asyncsvc by creation": self._usage(tenant, "created", days),
+                "asyncsvc by creation": self._usage(tenant, "creation", days),
                 "asyncsvc by activity": self._usage(tenant, "activity", days),
                 "as RAGFlow": self._as_ragflow(tenant, days),
             }
@@ -111,7 +111,7 @@ class Suite:
         """A range that is not the longest, asked for by many tasks at once."""
         count, days = self.how.effort.tasks, self.how.days[-2]
         ways: dict[str, Work] = {
-            "asyncsvc by creation": self._usage(tenant, "created", days),
+            "asyncsvc by creation": self._usage(tenant, "creation", days),
             "asyncsvc by activity": self._usage(tenant, "activity", days),
             "as RAGFlow": self._as_ragflow(tenant, days),
         }
@@ -123,7 +123,7 @@ class Suite:
         """Each interval, over the longest range that is asked for in it."""
         for interval, days in LONGEST.items():
             ways: dict[str, Work] = {
-                "asyncsvc by creation": self._usage(tenant, "created", days, interval),
+                "asyncsvc by creation": self._usage(tenant, "creation", days, interval),
                 "asyncsvc by activity": self._usage(tenant, "activity", days, interval),
             }
             await self._contest(f"usage by {interval}, {days} days, 1 task", ways)
@@ -138,7 +138,7 @@ class Suite:
             f"undeclared, {UNDECLARED}": UNDECLARED,
         }
         days = self.how.days[-1]
-        for by in ("created", "activity"):
+        for by in ("creation", "activity"):
             ways = {name: self._usage(tenant, by, days, tz=tz) for name, tz in zones.items()}
             await self._contest(f"usage by zone, booked when {by}, {days} days, 1 task", ways)
 
@@ -150,7 +150,7 @@ class Suite:
                 await work(number)
         days = self.how.days[-1]
         ways: dict[str, Work] = {
-            "asyncsvc by creation": self._usage(tenant, "created", days),
+            "asyncsvc by creation": self._usage(tenant, "creation", days),
             "asyncsvc by activity": self._usage(tenant, "activity", days),
         }
         await self._agree_with_recount(tenant, days)
@@ -167,7 +167,7 @@ class Suite:
         since, until = (datetime.combine(day, time(), UTC) for day in _dates(self.how.days[-1]))
         return lambda number: self.stores.svc.conversations.create(
             tenant_id=tenant.name,
-            dialog_id="created",
+            dialog_id="creation",
             user_id=f"u{number % 100}",
             source=SOURCE,
             created_at=since + (until - since) * number / self.how.changes,
@@ -180,11 +180,17 @@ class Suite:
         return await self.stage.contest(title, contenders, place=place)
 
     def _usage(
-        self, tenant: Tenant, by: By, days: int, interval: Interval = "day", *, tz: str = "UTC"
+        self,
+        tenant: Tenant,
+        basis: UsageBasis,
+        days: int,
+        interval: Interval = "day",
+        *,
+        tz: str = "UTC",
     ) -> Callable[..., Any]:
         since, until = _dates(days)
         return lambda: self.stores.svc.conversations.stats(
-            tenant.name, since, until, SOURCE, by=by, interval=interval, tz=tz
+            tenant.name, since, until, SOURCE, basis=basis, interval=interval, tz=tz
         )
 
     def _as_ragflow(self, tenant: Tenant, days: int) -> Callable[..., Any]:
@@ -201,7 +207,7 @@ class Suite:
         bounds = [datetime.combine(day, time(), UTC) for day in (since, until + timedelta(days=1))]
 
         async def library() -> object:
-            return [_whole(bucket) for bucket in await self._usage(tenant, "created", days)()
+            return [_whole(bucket) for bucket in await self._usage(tenant, "creation", days)()
                     if bucket.pv]  # fmt: skip
 
         async def recounted() -> object:
@@ -217,7 +223,7 @@ class Suite:
         await self._agree_with_recount(tenant, days)
 
         async def library_in_short() -> object:
-            buckets = await self._usage(tenant, "created", days)()
+            buckets = await self._usage(tenant, "creation", days)()
             return [
                 (each.dt.date(), each.pv, each.uv, each.thumb_up) for each in buckets if each.pv
             ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import asyncpg
 
 import asyncsvc
-from asyncsvc import credentials
+from asyncsvc.services import credentials
 from benchmarks.contenders.ragflow import RAGFlow
 from benchmarks.measuring import Contender, Measured, Work, contest
 from benchmarks.report import Report
@@ -185,7 +185,7 @@ async def _writes(dsn: str, tokens: Sequence[str], how: Scale, report: Report) -
                 await connection.execute("VACUUM ANALYZE asyncsvc.api_token")
                 await connection.execute("CHECKPOINT")
             before = await _counted(dsn)
-            settings = asyncsvc.Settings(touch_interval=interval)
+            settings = asyncsvc.Settings(last_used_resolution=interval)
             async with asyncsvc.connect(dsn, max_size=TASKS, settings=settings) as svc:
                 work = _verify(svc, _in_turn(used))
                 await asyncio.gather(*(_times(how.counted // TASKS, work) for _ in range(TASKS)))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from asyncsvc import API4ConversationService, APITokenService
 from asyncsvc.client import Services
-from asyncsvc.credentials import new_secret
+from asyncsvc.services.credentials import new_secret
 
 ATTRIBUTE = {API4ConversationService: "conversations", APITokenService: "tokens"}
 MESSAGE = {
@@ -90,7 +90,7 @@ GOOD = {
             "dialog_id": "d",
             "page_number": 1,
             "items_per_page": 10,
-            "orderby": "create_time",
+            "orderby": "created_at",
             "desc": True,
             "id": "a",
             "user_id": "u",
@@ -132,22 +132,22 @@ GOOD = {
         "delete_by_id": {"id": "a"},
         "delete_by_ids": {"ids": ["a"]},
         "delete_by_dialog_ids": {"dialog_ids": ["d"]},
-        "delete_by_user": {"user_id": "u", "on_batch": None},
+        "erase_user": {"user_id": "u", "on_batch": None},
         "purge": {
             "older_than": timedelta(days=1),
             "dialog_id": "d",
-            "by": "create_time",
+            "by": "created_at",
             "dry_run": False,
             "tz": "UTC",
             "on_batch": None,
         },
         "export": {"dialog_id": "d", "user_id": "u"},
-        "load": {"records": [RECORD], "on_refused": None},
+        "import_": {"records": [RECORD], "on_refused": None},
         "stats": {
             "from_date": "2026-01-01",
             "to_date": "2026-12-31",
             "source": None,
-            "by": "activity",
+            "basis": "activity",
             "interval": "day",
             "dialog_id": "d",
             "token_id": "k",
@@ -168,7 +168,7 @@ GOOD = {
             "expires_at": None,
             "actor": "me",
         },
-        "load": {"records": [TOKEN_RECORD], "actor": None, "on_refused": None},
+        "import_": {"records": [TOKEN_RECORD], "actor": None, "on_refused": None},
         "verify": {"secret": new_secret("asv"), "kind": "api", "scopes": ["read"], "touch": True},
         "used": {"secret": new_secret("asv")},
         "get_list": {"kind": "api", "dialog_id": "d", "after": None, "limit": 5},

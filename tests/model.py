@@ -326,7 +326,7 @@ class Query:
     """What `get_list` is asked, but for the page."""
 
     dialog_id: str = "d"
-    orderby: str = "create_time"
+    orderby: str = "created_at"
     desc: bool = True
     id: str | None = None
     user_id: str | None = None
@@ -342,12 +342,12 @@ class Query:
 
     @property
     def has_cursors(self) -> bool:
-        return self.column in {"create_time", "update_time"}
+        return self.column in {"created_at", "updated_at"}
 
 
 SORT_KEYS: Mapping[str, Callable[[Kept], object]] = {
-    "create_time": lambda each: each.created_at,
-    "update_time": lambda each: each.updated_at,
+    "created_at": lambda each: each.created_at,
+    "updated_at": lambda each: each.updated_at,
     "name": lambda each: each.name,
     "round": lambda each: each.round,
     "tokens": lambda each: each.tokens,
@@ -369,7 +369,7 @@ def listed(conversations: Sequence[Kept], query: Query) -> list[Kept]:
 
 
 def finds(query: Query, span: Span, each: Kept) -> bool:
-    time = each.updated_at if query.column == "update_time" else each.created_at
+    time = each.updated_at if query.column == "updated_at" else each.created_at
     return (
         each.dialog_id == query.dialog_id
         and query.id in {None, each.id}

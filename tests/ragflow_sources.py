@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
 from benchmarks.server import free_port
 
 DDL = pathlib.Path(__file__).parent / "sql"
@@ -113,7 +113,7 @@ class Database:
 
     async def create_tables(self) -> None:
         text = (DDL / f"ragflow_{self.dialect}.sql").read_text(encoding="utf-8")
-        for command in sqlfiles.commands(text):
+        for command in sql_files.commands(text):
             await self.execute(command)
 
     async def execute(self, command: str, *values: object) -> list[tuple[object, ...]]:

@@ -457,7 +457,7 @@ class DeleteUser(Change):
     user_id: str
 
     def call(self, svc, tenant):
-        return svc.conversations.delete_by_user(self.user_id, tenant_id=tenant.id)
+        return svc.conversations.erase_user(self.user_id, tenant_id=tenant.id)
 
     def apply(self, tenant):
         gone = tenant.delete(
@@ -500,9 +500,9 @@ class Purge(Change):
         return len(old), sum(len(talk.said) for talk in old), 0
 
     def _is_old(self, talk: Talk) -> bool:
-        at = talk.created_at if self.by == "create_time" else talk.updated_at
+        at = talk.created_at if self.by == "created_at" else talk.updated_at
         # What was touched since it was read, or created by the server's clock, is of today.
-        is_today = at is None or (talk.is_touched and self.by == "update_time")
+        is_today = at is None or (talk.is_touched and self.by == "updated_at")
         return not is_today and at < self.before
 
     def told(self, result):
@@ -517,7 +517,7 @@ class Copy(Change):
 
     async def call(self, svc, tenant):
         exported = [each async for each in svc.conversations.export(tenant_id=self.origin.id)]
-        return await svc.conversations.load(
+        return await svc.conversations.import_(
             exported, tenant_id=tenant.id, on_refused=lambda *_: None
         )
 
@@ -768,7 +768,7 @@ class Import(Change):
         records = [
             {"secret": secret, "kind": self.kind, "name": secret[:8]} for secret in self.secrets
         ]
-        return svc.tokens.load(records, tenant_id=tenant.id, on_refused=lambda *_: None)
+        return svc.tokens.import_(records, tenant_id=tenant.id, on_refused=lambda *_: None)
 
     def apply(self, tenant):
         outcomes: Counter[str] = Counter()

@@ -23,8 +23,8 @@ from conftest import contradictions
 
 import asyncsvc
 from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services, Settings
-from asyncsvc.credentials import new_secret
 from asyncsvc.services import conversation, loading, token_loading
+from asyncsvc.services.credentials import new_secret
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TURN = {
@@ -109,9 +109,9 @@ WRITES: dict[type, dict[str, list[Write]]] = {
         "delete_by_id": [conversations("delete_by_id", "a")],
         "delete_by_ids": [conversations("delete_by_ids", ["a", "c"])],
         "delete_by_dialog_ids": [conversations("delete_by_dialog_ids", ["d", "e"], batches=True)],
-        "delete_by_user": [conversations("delete_by_user", "u", batches=True)],
+        "erase_user": [conversations("erase_user", "u", batches=True)],
         "purge": [conversations("purge", timedelta(days=1), batches=True)],
-        "load": [conversations("load", records("a", "w", "x", "y", "z")[1:], batches=True)],
+        "import_": [conversations("import_", records("a", "w", "x", "y", "z")[1:], batches=True)],
         "declare_zone": [
             Write(lambda svc, world: svc.conversations.declare_zone(world.tenant_id, "Asia/Tokyo"))
         ],
@@ -123,9 +123,9 @@ WRITES: dict[type, dict[str, list[Write]]] = {
         "create": [
             Write(lambda svc, world: svc.tokens.create(world.tenant_id, name="new"), again=False)
         ],
-        "load": [
+        "import_": [
             Write(
-                lambda svc, world: svc.tokens.load(
+                lambda svc, world: svc.tokens.import_(
                     [{"secret": each, "name": each[-4:]} for each in world.new_secrets],
                     tenant_id=world.tenant_id,
                 ),
@@ -219,7 +219,7 @@ STATE = """
                      UNION ALL
                     SELECT q.dialog_id, q.source, q.token_id, q.pv, q.tokens, q.duration,
                            q.rounds, q.thumb_up, q.thumb_down
-                      FROM asyncsvc.usage_quarter AS q
+                      FROM asyncsvc.usage_quarter_hour AS q
                      WHERE q.tenant_id = $1) AS u
              GROUP BY 1, 2, 3) AS u
      UNION ALL
@@ -258,7 +258,7 @@ class Trials:
         self._tenants += 1
         tenant_id = f"tenant {self._tenants}"
         old = {"created_at": LONG_AGO, "user_id": "u"}
-        await self.svc.conversations.load(
+        await self.svc.conversations.import_(
             [
                 *({**record, **old} for record in records("a", "b", "c")),
                 {**records("other")[0], "dialog_id": "e", "updated_at": LONG_AGO, **old},
@@ -514,7 +514,8 @@ async def forget_turn(trials: Trials, world: World, id: str) -> None:
         id,
     )
     await trials.observer.execute(
-        "UPDATE asyncsvc.recency AS r SET updated_at = c.updated_at FROM asyncsvc.conversation AS c"
+        "UPDATE asyncsvc.conversation_recency AS r SET updated_at = c.updated_at"
+        " FROM asyncsvc.conversation AS c"
         " WHERE c.tenant_id = $1 AND c.id = $2 AND r.tenant_id = $1 AND r.id = $2",
         world.tenant_id,
         id,

@@ -169,7 +169,7 @@ async def test_the_story_of_a_user(ann):
     assert (day["pv"], day["uv"], day["rounds"], day["thumb_up"]) == (1, 1, 2, 1)
     assert day["tokens"] == 4 + 6 + 4 + 6
     (of_the_token,) = await ann.past_it.conversations.stats(
-        ann.tenant, today, today, by="activity", token_id=ann.token_id
+        ann.tenant, today, today, basis="activity", token_id=ann.token_id
     )
     assert of_the_token.tokens == day["tokens"]
 

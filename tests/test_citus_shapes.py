@@ -7,8 +7,8 @@ import pytest
 from citus_shapes import faults, parsed
 from test_sql_files import NAMES
 
-from asyncsvc import sqlfiles
-from asyncsvc.migrations import migration_files
+from asyncsvc.database import sql_files
+from asyncsvc.operations.migrations import migration_files
 
 OF_ALL_TENANTS = {
     "append_key/find_old",
@@ -23,9 +23,9 @@ STATEMENTS = [name for name in NAMES if not name.startswith(NOT_DISTRIBUTED)]
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_no_statement_has_a_shape_that_citus_refuses(name):
-    statement = sqlfiles.load(name)
+    statement = sql_files.load(name)
     for present in chosen(statement):
-        values = dict.fromkeys((statement.optional & present) | statement.required)
+        values = dict.fromkeys((statement.optional & present) | statement.required, 0)
         (tree,) = parsed(statement.bind(present & statement.flags, values).text)
         assert faults(tree, of_all_tenants=name in OF_ALL_TENANTS) == [], sorted(present)
 
@@ -46,7 +46,7 @@ def chosen(statement):
 
 @pytest.mark.parametrize("file", migration_files(), ids=lambda file: file.name)
 def test_no_migration_has_a_shape_that_citus_refuses(file):
-    for command in sqlfiles.commands(file.source):
+    for command in sql_files.commands(file.source):
         for tree in parsed(command):
             assert faults(tree, of_all_tenants=True) == [], command
 
@@ -120,4 +120,4 @@ def test_each_shape_is_seen(text, fault):
 def test_one_command_a_string_is_what_the_files_are_cut_into():
     """Several in one, of which one creates an index, are refused where the table is distributed."""
     for file in migration_files():
-        assert all(len(parsed(command)) == 1 for command in sqlfiles.commands(file.source))
+        assert all(len(parsed(command)) == 1 for command in sql_files.commands(file.source))

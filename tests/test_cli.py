@@ -22,8 +22,9 @@ from rich.cells import cell_len
 from terminal import in_terminal
 
 import asyncsvc
-from asyncsvc import InvalidInput, MigrationError, embedded, sqlfiles
+from asyncsvc import InvalidInput, MigrationError, embedded
 from asyncsvc.cli import running
+from asyncsvc.database import sql_files
 
 if sys.platform == "win32":
     pytest.skip("there are no terminals of this kind on Windows", allow_module_level=True)
@@ -68,7 +69,7 @@ def run(dsn: str) -> Run:
 @pytest.fixture
 async def filled(svc: asyncsvc.AsyncSvc) -> asyncsvc.AsyncSvc:
     """Some conversations of the tenant `t`, of which one is hostile and one long."""
-    await svc.conversations.load(records(), tenant_id="t")
+    await svc.conversations.import_(records(), tenant_id="t")
     return svc
 
 
@@ -387,7 +388,7 @@ def test_all_tokens_are_revoked_only_when_that_is_confirmed(run):
 
 
 ROW = {
-    "create_time": 1_700_000_000_000, "create_date": "2023-11-14 22:13:20", "update_time": 1,
+    "created_at": 1_700_000_000_000, "create_date": "2023-11-14 22:13:20", "updated_at": 1,
     "update_date": None, "tenant_id": "a", "token": "ragflow-" + "IzNDAxNTI2YTYwZDEx" * 2,
     "dialog_id": "d", "source": "agent", "beta": "abcdefghijklmnopqrstuvwxyz012345",
 }  # fmt: skip
@@ -616,9 +617,9 @@ def test_a_server_of_ones_own_on_a_screen(data):
 
 def test_every_statement_is_listed_and_can_be_read(run):
     listed = run("sql")
-    for name in sqlfiles.names():
+    for name in sql_files.names():
         assert name in listed.stdout
-    assert {each["name"] for each in document(run("sql", "--json"))} == set(sqlfiles.names())
+    assert {each["name"] for each in document(run("sql", "--json"))} == set(sql_files.names())
     shown = run("sql", "message/get_list", "--with", "after_seq", "--with", "last", COLUMNS="50")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Messages of one conversation in the order of" in shown.stdout
@@ -671,8 +672,8 @@ def test_what_cannot_be_shown_or_explained_is_one_line(run, arguments, reason):
 
 
 async def test_every_variant_that_can_be_planned_is(svc):
-    for name in sqlfiles.names():
-        statement = sqlfiles.load(name)
+    for name in sql_files.names():
+        statement = sql_files.load(name)
         everything = (statement.flags | statement.optional) - statement.orders
         for order in [{order} for order in statement.orders] or [set()]:
             for present in (order, everything | order):
@@ -713,7 +714,7 @@ def test_the_shell_completes_names():
     asked = {"COMP_WORDS": "asyncsvc sql message/", "COMP_CWORD": "2"}
     completed = call(_ASYNCSVC_COMPLETE="complete_bash", **asked)
     assert completed.stdout.split() == [
-        name for name in sqlfiles.names() if name.startswith("message/")
+        name for name in sql_files.names() if name.startswith("message/")
     ]
 
 

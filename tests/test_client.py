@@ -24,11 +24,10 @@ from asyncsvc import (
     Settings,
     StatementTimeout,
     Unavailable,
-    sqlfiles,
 )
-from asyncsvc.executor import translated
-from asyncsvc.executor._errors import is_passing
-from asyncsvc.sqlfiles import Query
+from asyncsvc.database import sql_files, translated
+from asyncsvc.database.driver_errors import is_passing
+from asyncsvc.database.sql_files import Query
 
 HOLD = "SELECT 1 FROM asyncsvc.conversation WHERE tenant_id = 'acme' FOR UPDATE"
 SLEEP = "SELECT pg_sleep(20)"
@@ -319,7 +318,7 @@ async def test_a_transaction_that_does_nothing_is_ended_with_its_locks(dsn, pool
 async def test_a_migration_waits_for_another_however_long_that_takes(empty_dsn):
     settings = Settings(lock_timeout=0.1, statement_timeout=0.2)
     async with asyncsvc.connect(empty_dsn, settings=settings) as svc:
-        lock = sqlfiles.load("migration/lock").bind((), {})
+        lock = sql_files.load("migration/lock").bind((), {})
         async with svc.transaction() as tx:
             await tx._executor.fetch(lock)
             waiting = asyncio.create_task(svc.migrate())

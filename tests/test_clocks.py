@@ -58,7 +58,7 @@ async def svc(server: ServerClock, dsn: str) -> AsyncIterator[AsyncSvc]:
 async def test_what_happens_is_dated_by_the_server(server, svc):
     made = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     await server.assert_since_asked(made.created_at, made.updated_at)
-    await svc.conversations.load([{"id": "b", "dialog_id": "d", **TURN}], tenant_id="t")
+    await svc.conversations.import_([{"id": "b", "dialog_id": "d", **TURN}], tenant_id="t")
     loaded = await svc.conversations.get_by_id("b", tenant_id="t", include_messages=True)
     await server.assert_since_asked(
         loaded.created_at, loaded.updated_at, loaded.messages[0].created_at
@@ -73,7 +73,7 @@ async def test_what_happens_is_dated_by_the_server(server, svc):
     await svc.conversations.pop_message("a", tenant_id="t")
     popped = await svc.conversations.get_by_id("a", tenant_id="t")
     await server.assert_since_asked(popped.updated_at)
-    receipt = await svc.conversations.delete_by_user("nobody", tenant_id="t")
+    receipt = await svc.conversations.erase_user("nobody", tenant_id="t")
     await server.assert_since_asked(receipt.erased_at)
 
 
@@ -101,7 +101,7 @@ async def test_a_stamp_and_the_time_until_the_next_are_the_servers(server, svc, 
     await server.assert_since_asked(stamp)
     await svc.tokens.verify(issued.secret)  # not a minute later
     assert (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at == stamp
-    async with asyncsvc.connect(dsn, settings=Settings(touch_interval=0)) as eager:
+    async with asyncsvc.connect(dsn, settings=Settings(last_used_resolution=0)) as eager:
         await eager.tokens.verify(issued.secret)
     again = (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at
     await server.assert_since_asked(again)
@@ -127,7 +127,7 @@ async def test_a_purge_counts_ages_back_from_the_servers_now(server, svc):
         {"id": id, "dialog_id": "d", "messages": [], "created_at": at, "updated_at": at}
         for id, at in (("old", now - 13 * HOUR), ("young", now - 11 * HOUR), ("new", now))
     ]
-    await svc.conversations.load(records, tenant_id="t")
+    await svc.conversations.import_(records, tenant_id="t")
     report = await svc.conversations.purge(timedelta(hours=12), tenant_id="t")
     assert report.conversations == 1
     await server.assert_since_asked(report.before + timedelta(hours=12))
@@ -156,7 +156,7 @@ async def test_lists_are_bounded_by_the_servers_instants(server, svc):
     since = await server.now()
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     until = await server.now()
-    for orderby in ("create_time", "update_time"):
+    for orderby in ("created_at", "updated_at"):
         for from_date, to_date, expected in (
             (since, until, ["a"]),
             (since - DAY, since - HOUR, []),

@@ -437,7 +437,7 @@ async def test_bulk_deletions_of_the_same_rows_do_not_deadlock(svc):
             svc.conversations.delete_by_ids(ids, tenant_id="acme"),
             svc.conversations.delete_by_ids(ids[::-1], tenant_id="acme"),
             svc.conversations.delete_by_dialog_ids(["d"], tenant_id="acme"),
-            svc.conversations.delete_by_user("u", tenant_id="acme"),
+            svc.conversations.erase_user("u", tenant_id="acme"),
             svc.conversations.purge(timedelta(microseconds=1), tenant_id="acme"),
         )
         assert sum(deleted) + receipt.conversations + report.conversations == 200

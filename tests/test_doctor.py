@@ -13,7 +13,8 @@ import pytest
 from conftest import execute, fetch
 
 import asyncsvc
-from asyncsvc import Finding, doctor
+from asyncsvc import Finding
+from asyncsvc.operations import doctor
 from asyncsvc.repositories.server import Index, ServerSettings, Table
 
 GOOD = ServerSettings("16.1", 160001, "UTF8", False, True, True, "on", 7)
@@ -50,11 +51,11 @@ async def test_before_the_first_migration_it_says_so(empty_dsn):
 
 
 async def test_missing_indexes_are_named(dsn):
-    await execute(dsn, "DROP INDEX asyncsvc.recency_updated_idx")
+    await execute(dsn, "DROP INDEX asyncsvc.conversation_recency_updated_idx")
     await execute(dsn, "DROP INDEX asyncsvc.message_search_idx")
     found = await examined(dsn)
     assert found["indexes"].level == "problem"
-    assert found["indexes"].found == "missing: message_search_idx, recency_updated_idx"
+    assert found["indexes"].found == "missing: conversation_recency_updated_idx, message_search_idx"
     create = found["indexes"].advice.partition(": ")[2]
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate()

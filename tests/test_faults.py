@@ -24,7 +24,7 @@ from asyncsvc import (
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.executor import full_jitter
+from asyncsvc.database import full_jitter
 
 APPEND = "/append_message_once "
 STALLS = [fault for fault in Fault if fault not in RESETS]
@@ -389,8 +389,8 @@ async def test_reads_and_keyed_appends_are_repeated_and_no_other_write(service, 
         ("/append_message ", API4ConversationService, "append_message", {"idempotency_key": None}),
         ("/delete_old ", API4ConversationService, "purge", {}),
         ("/revoke_family ", APITokenService, "revoke_family", {}),
-        ("COPY ", API4ConversationService, "load", {}),
-        ("COMMIT", API4ConversationService, "load", {}),
+        ("COPY ", API4ConversationService, "import_", {}),
+        ("COMMIT", API4ConversationService, "import_", {}),
     ],
 )
 async def test_a_write_without_a_key_is_never_repeated(statement, service, method, others, wired):

@@ -414,7 +414,7 @@ async def test_a_bound_names_from_its_first_instant_to_its_last(svc, bound, tz, 
     async def found(**query: object) -> set[str]:
         return {item.id for item in (await page_of(svc, "t", Query(tz=tz, **query))).items}
 
-    for orderby in ("create_time", "update_time"):  # nothing was said, so both times are the same
+    for orderby in ("created_at", "updated_at"):  # nothing was said, so both times are the same
         assert await found(orderby=orderby, from_date=bound) == {"first", "last", "after"}
         assert await found(orderby=orderby, to_date=bound) == {"before", "first", "last"}
         assert await found(orderby=orderby, from_date=bound, to_date=bound) == {"first", "last"}
@@ -528,7 +528,7 @@ OTHER_QUERIES = [
     {"tenant_id": "other"},
     {"dialog_id": "other"},
     {"desc": False},
-    {"orderby": "update_time"},
+    {"orderby": "updated_at"},
     {"orderby": "name"},
     {"id": "0"},
     {"user_id": ""},

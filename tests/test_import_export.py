@@ -142,7 +142,7 @@ def chat(id: str, **more: object) -> dict[str, object]:
 
     def node(id: str, parent: str | None, role: str = "", *parts: object, **of: object):
         message = {
-            "id": f"m-{id}", "author": {"role": role}, "create_time": 1_700_000_000.5 + len(id),
+            "id": f"m-{id}", "author": {"role": role}, "created_at": 1_700_000_000.5 + len(id),
             "content": {"content_type": "text", "parts": list(parts)}, "metadata": {},
         }  # fmt: skip
         return {"id": id, "parent": parent, "message": (message | of) if role else None}
@@ -157,7 +157,7 @@ def chat(id: str, **more: object) -> dict[str, object]:
         node("a2", "q2", "assistant", "a cat", metadata={"model_slug": "gpt-x"}),
     ]
     return {
-        "conversation_id": id, "title": "Cat", "create_time": 1_700_000_000.25, "update_time": None,
+        "conversation_id": id, "title": "Cat", "created_at": 1_700_000_000.25, "updated_at": None,
         "current_node": "a2", "mapping": {each["id"]: each for each in nodes},
         "gizmo_id": "g", "is_archived": None,
     } | more  # fmt: skip
@@ -251,7 +251,7 @@ async def filled(svc, count: int = 30) -> None:
         }
         for n in range(count)
     ]  # fmt: skip
-    await svc.conversations.load(given, tenant_id="acme")
+    await svc.conversations.import_(given, tenant_id="acme")
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "-"])
@@ -317,7 +317,7 @@ async def test_an_export_to_a_full_disk_leaves_no_file(run: Run, svc, small_disk
     noise = [os.urandom(500).hex() for _ in range(200)]
     given = {"id": "a", "dialog_id": "d"}
     messages = [{"role": "user", "content": text} for text in noise]
-    await svc.conversations.load([given | {"messages": messages}], tenant_id="acme")
+    await svc.conversations.import_([given | {"messages": messages}], tenant_id="acme")
     (small_disk / name).write_text("what was there")
     finished = run("export", "--tenant", "acme", "-o", small_disk / name)
     assert failed(finished) == f"asyncsvc: {small_disk / name}: No space left on device"

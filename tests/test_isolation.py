@@ -32,7 +32,8 @@ from calls import (
 from wire import Wire
 
 import asyncsvc
-from asyncsvc import APITokenService, AsyncSvcError, Settings, sqlfiles
+from asyncsvc import APITokenService, AsyncSvcError, Settings
+from asyncsvc.database import sql_files
 from asyncsvc.models import (
     ConversationPatch,
     ConversationRecord,
@@ -98,7 +99,7 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
     if method == "purge":
         yield given | {"dry_run": True}
     yield given
-    if method == "load":
+    if method == "import_":
         yield given  # what is there now is compared with what is given
     if "keywords" in given:
         wide = {name: given[name] for name in ("tenant_id", "dialog_id")}
@@ -110,7 +111,7 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
         yield {name: given[name] for name in ("tenant_id", "token_id", "kind") if name in given}
     if method == "append_message":
         yield given | {"idempotency_key": None}
-    if method == "delete_by_user":
+    if method == "erase_user":
         yield given | {"user_id": "e"}  # who is named as exp_user_id
     if method == "stats":
         yield given | {"by": "created", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
@@ -132,7 +133,7 @@ async def furnish_another(svc, tenant):
     await svc.conversations.append_message(
         "a", {"messages": messages}, tenant_id=tenant, idempotency_key="theirs"
     )
-    await svc.conversations.load([RECORD | {"messages": messages}], tenant_id=tenant)
+    await svc.conversations.import_([RECORD | {"messages": messages}], tenant_id=tenant)
     return made
 
 
@@ -281,13 +282,13 @@ def test_the_table_fills_every_field_of_every_input():
 def is_of_a_file(text: str) -> str | None:
     """The name of the file of which this text is a variant, letter by letter."""
     match = re.match(r"/\* asyncsvc (\w+/\w+) \*/\n", text)
-    if match is None or match[1] not in sqlfiles.names():
+    if match is None or match[1] not in sql_files.names():
         return None
-    statement = sqlfiles.load(match[1])
+    statement = sql_files.load(match[1])
     sent = set(re.sub(r"\$\d+", "%s", text).split("\n"))
     kept = [line for line in statement._lines if line.text.replace("%%", "%") in sent]
-    present = frozenset[str]().union(*(line.marks for line in kept))
-    values = dict.fromkeys((statement.optional & present) | statement.required)
+    present = frozenset[str]().union(*(line.condition.present for line in kept))
+    values = dict.fromkeys((statement.optional & present) | statement.required, 0)
     with contextlib.suppress(TypeError):
         if statement.bind(present & statement.flags, values).text == text:
             return statement.name
@@ -317,7 +318,7 @@ async def test_what_is_sent_is_the_sql_files_whatever_a_caller_writes(dsn):
             name = is_of_a_file(text)
             assert name or is_listed(text), text
             names.add(name)
-    files = {name for name in sqlfiles.names() if not name.startswith(NOT_OF_SERVICES)}
+    files = {name for name in sql_files.names() if not name.startswith(NOT_OF_SERVICES)}
     assert names - {None} == files | {"server/clock"}
 
 
@@ -335,14 +336,14 @@ async def also(svc):
     secret = (await svc.tokens.create(text, name=text)).secret
     await svc.tokens.verify(secret, touch=False)
     async with svc.transaction() as tx:
-        await tx.conversations.load([RECORD | {"id": text}], tenant_id=text, on_refused=print)
+        await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_refused=print)
         with contextlib.suppress(ZeroDivisionError):
             async with tx.transaction():
                 raise ZeroDivisionError
 
 
 def test_a_text_that_is_no_variant_is_noticed():
-    statement = sqlfiles.load("conversation/get_by_ids")
+    statement = sql_files.load("conversation/get_by_ids")
     text = statement.bind((), dict.fromkeys(statement.required)).text
     assert is_of_a_file(text) == "conversation/get_by_ids"
     assert is_of_a_file(text + " ") is None
@@ -372,7 +373,7 @@ async def test_text_comes_back_as_it_was(text, everybody):
     turn |= {"errors": text, "token_id": key}
     await svc.conversations.append_message(key, turn, tenant_id=key, idempotency_key=key)
     record = {"id": f"{key}+", "dialog_id": key, "messages": turn["messages"], **label}
-    await svc.conversations.load([record], tenant_id=key)
+    await svc.conversations.import_([record], tenant_id=key)
     assert made.dsl == json
     for id in (key, f"{key}+"):
         got = await svc.conversations.get_by_id(id, tenant_id=key, include_messages=True)

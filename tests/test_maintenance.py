@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 import asyncsvc
-from asyncsvc import InvalidInput, MaintenanceReport, Settings, maintenance
+from asyncsvc import InvalidInput, MaintenanceReport, Settings
+from asyncsvc.operations import maintenance
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 DAY = 86_400.0

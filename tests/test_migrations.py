@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import LockTimeout, MigrationError, migrations
-from asyncsvc.migrations import MigrationFile
+from asyncsvc import LockTimeout, MigrationError
+from asyncsvc.operations import migrations
+from asyncsvc.operations.migrations import MigrationFile
 
 PROCESS = """
 import asyncio, sys, asyncsvc
@@ -188,7 +189,7 @@ async def test_who_owns_the_schema_need_not_own_the_database(dsn, pool):
 
 async def test_a_migration_does_not_wait_for_a_table_for_ever(dsn, pool):
     """While it waited, everybody who came after it would wait too."""
-    settings = asyncsvc.Settings(rls=True, lock_timeout=0.3)
+    settings = asyncsvc.Settings(row_level_security=True, lock_timeout=0.3)
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         async with pool.acquire() as reader, reader.transaction():
             await reader.fetch("SELECT 1 FROM asyncsvc.message")
@@ -202,5 +203,5 @@ def test_migrations_are_numbered_without_gaps_and_say_what_they_are_for():
     assert [file.version for file in files] == list(range(1, len(files) + 1))
     assert all(file.source.startswith("-- ") for file in files)
     names = [f"{file.version:04}_{file.name}.sql" for file in files]
-    folder = Path(str(migrations.sqlfiles.root())) / "migrations"
+    folder = Path(str(migrations.sql_files.root())) / "migrations"
     assert sorted(path.name for path in folder.iterdir()) == names

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import asyncsvc
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
 
 
 def test_the_public_names_are_sorted_and_exist():
@@ -52,7 +52,7 @@ def test_importing_it_brings_no_extra_along():
 
 def test_the_sql_files_are_where_the_package_is():
     package = Path(asyncsvc.__file__).parent
-    root = Path(str(sqlfiles.root()))
+    root = Path(str(sql_files.root()))
     assert root in {package / "sql", package.parent / "sql"}
     assert {path.name for path in root.iterdir()} == {
         "api_token",

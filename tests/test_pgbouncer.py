@@ -76,7 +76,7 @@ async def test_whole_conversations_go_in_and_out(pooled):
         {"id": str(number), "dialog_id": "d", "messages": TURN["messages"] * 3}
         for number in range(50)
     ]
-    report = await pooled.conversations.load(records, tenant_id="acme")
+    report = await pooled.conversations.import_(records, tenant_id="acme")
     assert (report.conversations, report.messages) == (50, 150)
     exported = [each async for each in pooled.conversations.export(tenant_id="acme")]
     assert len(exported) == 50

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from conftest import create_database, drop_database, dsn_of
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
 
 CONVERSATIONS = 20_000  # of the big tenant; a small one has a hundredth of them beside it
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -38,13 +38,13 @@ SEED = (
       FROM asyncsvc.conversation AS c, generate_series(1, 3) AS seq
     """,
     f"""
-    INSERT INTO asyncsvc.title (
+    INSERT INTO asyncsvc.conversation_title (
            tenant_id, conversation_id, name, dialog_id, conversation_created_at, is_indexed)
     SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at, c.created_at < '{LATELY}'
       FROM asyncsvc.conversation AS c
     """,
     """
-    INSERT INTO asyncsvc.recency (tenant_id, id, dialog_id, updated_at)
+    INSERT INTO asyncsvc.conversation_recency (tenant_id, id, dialog_id, updated_at)
     SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at FROM asyncsvc.conversation AS c
     ON CONFLICT DO NOTHING
     """,
@@ -66,7 +66,7 @@ SEED = (
       FROM generate_series(1, 20000) AS n
     """,
     f"""
-    INSERT INTO asyncsvc.usage_quarter (
+    INSERT INTO asyncsvc.usage_quarter_hour (
            tenant_id, quarter, dialog_id, token_id, pv, tokens, duration, rounds, thumb_up,
            thumb_down)
     SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 0, 5, 0,
@@ -82,7 +82,7 @@ SEED = (
     "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
     # As AsyncSvc.maintain does where a tenant has many conversations.
     *(
-        sqlfiles.load("usage/recount")
+        sql_files.load("usage/recount")
         .bind((), {"tenant_id": tenant})
         .text.replace("$1", f"'{tenant}'")
         for tenant in ("big", "small")
@@ -122,7 +122,7 @@ async def executed(connection, name, *flags, **parameters):
     It is prepared in SQL: EXPLAIN of a statement always plans it for its values, whatever
     plan_cache_mode says, and EXPLAIN EXECUTE does not.
     """
-    query = sqlfiles.load(name).bind(flags, parameters)
+    query = sql_files.load(name).bind(flags, parameters)
     given = ", ".join(await literals(connection, query))
     transaction = connection.transaction()
     await transaction.start()
@@ -189,7 +189,10 @@ MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "b
 @pytest.mark.parametrize("after", [{}, MIDDLE])
 @pytest.mark.parametrize(
     ("order", "index"),
-    [("create_time", "conversation_created_idx"), ("update_time", "recency_updated_idx")],
+    [
+        ("created_at", "conversation_created_idx"),
+        ("updated_at", "conversation_recency_updated_idx"),
+    ],
 )
 async def test_a_page_by_time_reads_the_page(explain, order, index, direction, after):
     table = index.partition("_")[0]
@@ -235,21 +238,21 @@ async def test_a_range_of_dates_starts_where_it_begins(explain):
         "created_from": NOW - timedelta(minutes=9000),
         "created_before": NOW - timedelta(minutes=8990),
     }
-    plan = await explain("conversation/get_list", "by_create_time_desc", **PAGE, **bounds)
+    plan = await explain("conversation/get_list", "by_created_at_desc", **PAGE, **bounds)
     assert ("conversation", "conversation_created_idx") in scans(plan)
     assert rows_read(plan) <= 20
 
 
 async def test_a_page_of_one_user_does_not_read_the_dialog(explain):
     plan = await explain(
-        "conversation/get_list", "by_create_time_desc", **PAGE | {"count_limit": None}, user_id="u2"
+        "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": None}, user_id="u2"
     )
     assert rows_read(plan) <= 3 * CONVERSATIONS / 500 + 2 * 31
 
 
 async def test_an_exact_total_is_counted_on_an_index_alone(explain):
     plan = await explain(
-        "conversation/get_list", "by_create_time_desc", **PAGE | {"count_limit": None}
+        "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": None}
     )
     counting = max(plan, key=lambda node: node["Actual Rows"] * ("Relation Name" in node))
     assert counting["Node Type"] == "Index Only Scan"
@@ -258,20 +261,20 @@ async def test_an_exact_total_is_counted_on_an_index_alone(explain):
 
 async def test_a_capped_total_stops(explain):
     plan = await explain(
-        "conversation/get_list", "by_create_time_desc", **PAGE | {"count_limit": 101}
+        "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": 101}
     )
     assert rows_read(plan) <= 101 + 2 * 31
 
 
 async def test_a_deep_offset_reads_ids_from_the_index_and_the_rows_of_the_page(explain):
-    plan = await explain("conversation/get_list", "by_create_time_desc", **PAGE | {"offset": 5000})
+    plan = await explain("conversation/get_list", "by_created_at_desc", **PAGE | {"offset": 5000})
     wide = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in wide) <= 31
 
 
 SOUGHT = {"tenant_id": "big", "keywords": "no such words"}
 NEWEST = SOUGHT | {"limit": 21, "weeks": 8}
-MATCHING = SOUGHT | {"limit": 21, "offset": 0, "count_limit": None, "by_update_time": False}
+MATCHING = SOUGHT | {"limit": 21, "offset": 0, "count_limit": None, "by_updated_at": False}
 WALKED = SOUGHT | {"limit": 21, "most_conversations": 100, "most_messages": 2_000}
 FOLD = {"tenant_id": "big", "limit": 40, "most_bytes": 10_000}
 UNFOLDED = 60  # messages of a tenant, and titles
@@ -288,9 +291,9 @@ async def test_an_absent_word_asks_the_index(explain, of):
 
 async def test_words_that_are_nowhere_in_a_list_ask_both_indexes(explain):
     of = {"id_keywords": "no such words", "dialog_id": "d1"}
-    plan = await explain("search/matching", "by_create_time_desc", **MATCHING, **of)
-    assert {"message_search_idx", "title_search_idx"} <= indexes(plan)
-    assert {"message_unindexed_idx", "title_unindexed_idx"} <= indexes(plan)
+    plan = await explain("search/matching", "by_created_at_desc", **MATCHING, **of)
+    assert {"message_search_idx", "conversation_title_search_idx"} <= indexes(plan)
+    assert {"message_unindexed_idx", "conversation_title_unindexed_idx"} <= indexes(plan)
     assert rows_read(plan) <= 2 * UNFOLDED + 4
     assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 300
 
@@ -303,7 +306,7 @@ async def test_a_rare_word_reads_what_holds_it(explain):
 
 async def test_counting_stops_where_it_is_told_to(explain):
     few = MATCHING | {"keywords": "coffee", "limit": 0, "count_limit": 101}
-    plan = await explain("search/matching", "by_create_time_desc", **few)
+    plan = await explain("search/matching", "by_created_at_desc", **few)
     conversations = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in conversations) <= 101
 
@@ -331,7 +334,7 @@ async def test_a_fold_reads_its_batch(explain, after):
 async def test_the_next_tenant_is_one_entry_of_an_index(explain):
     for after in ({}, {"after_tenant_id": "big"}):
         plan = await explain("search/next_tenant", **after)
-        assert indexes(plan) == {"message_unindexed_idx", "title_unindexed_idx"}
+        assert indexes(plan) == {"message_unindexed_idx", "conversation_title_unindexed_idx"}
         assert rows_read(plan) <= 2
 
 
@@ -372,14 +375,14 @@ IDS = [f"big{number}" for number in range(1, 101)]
 PATCHES = json.dumps({id: {"name": "new"} for id in IDS})
 WALK = {"limit": 100, "most_messages": 9_999}
 ON_A_HUNDRED = [
-    ("conversation/get_list", ("by_create_time_desc",), PAGE | {"limit": 100}),
+    ("conversation/get_list", ("by_created_at_desc",), PAGE | {"limit": 100}),
     ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True, "include_messages": True}),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
     ("conversation/delete_by_ids", (), {"ids": IDS}),
-    ("conversation/delete_by_user", (), {"user_id": "u1", "limit": 100, "most_messages": 9_999}),
-    ("conversation/delete_old", (), {"ids": IDS, "before": NOW, "by_update_time": True}),
+    ("conversation/erase_user", (), {"user_id": "u1", "limit": 100, "most_messages": 9_999}),
+    ("conversation/delete_old", (), {"ids": IDS, "before": NOW, "by_updated_at": True}),
     ("conversation/export", ("by_id",), WALK | {"most_bytes": 2**23}),
-    ("conversation/find_old", ("by_update_time",), WALK | {"before": NOW, "count_messages": True}),
+    ("conversation/find_old", ("by_updated_at",), WALK | {"before": NOW, "count_messages": True}),
     ("message/move", (), {"ids": IDS}),
     ("search/fold_messages", (), FOLD | {"limit": 100}),
     ("search/fold_titles", (), {"limit": 100}),
@@ -467,7 +470,7 @@ async def test_get_by_ids_reads_those(explain):
 @pytest.mark.parametrize(
     ("name", "of"),
     [
-        ("conversation/delete_by_user", {"user_id": "u1", "limit": 10, "most_messages": 30}),
+        ("conversation/erase_user", {"user_id": "u1", "limit": 10, "most_messages": 30}),
         ("conversation/delete_by_dialog_ids", {"dialog_ids": ["rare", "x"], "batch": 10}),
     ],
 )
@@ -480,11 +483,11 @@ async def test_bulk_deletion_reads_a_batch(explain, name, of):
 @pytest.mark.parametrize(
     ("of", "index"),
     [
-        ({}, "recency_updated_idx"),
-        ({"dialog_id": "d1"}, "recency_updated_idx"),
+        ({}, "conversation_recency_updated_idx"),
+        ({"dialog_id": "d1"}, "conversation_recency_updated_idx"),
         (
             {"after_dialog_id": "d0", "after_at": NOW - timedelta(days=9), "after_id": ""},
-            "recency_updated_idx",
+            "conversation_recency_updated_idx",
         ),
     ],
 )
@@ -492,7 +495,7 @@ async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
     more = {"limit": 10, "most_messages": 1_000, "count_messages": False}
     plan = await explain(
         "conversation/find_old",
-        "by_update_time",
+        "by_updated_at",
         tenant_id="big",
         before=NOW - timedelta(days=10),
         **more,
@@ -508,7 +511,7 @@ async def test_a_purge_deletes_by_primary_key(explain):
         tenant_id="big",
         ids=["big1", "big2"],
         before=NOW,
-        by_update_time=True,
+        by_updated_at=True,
     )
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
     assert rows_read(plan) <= 2 * (3 + 3)  # each is found, locked and deleted, with its messages
@@ -548,7 +551,7 @@ async def test_a_token_is_found_by_its_hash(explain, ring):
     import hashlib
 
     digest = hashlib.sha256(b"secret7").digest()
-    more = {"touch_interval": timedelta(seconds=60), "pepper_version": 1}
+    more = {"last_used_resolution": timedelta(seconds=60), "pepper_version": 1}
     if ring:
         more |= {"second_hash": digest, "third_hash": b"3" * 32, "fourth_hash": b"4" * 32}
     given = b"n" * 32 if ring else digest
@@ -564,7 +567,7 @@ async def test_a_token_is_stamped_by_its_key(explain):
         tenant_id="tenant7",
         id="token7",
         token_hash=b"n" * 32,
-        touch_interval=timedelta(seconds=60),
+        last_used_resolution=timedelta(seconds=60),
         pepper_version=1,
     )
     assert indexes(plan) == {"api_token_pkey"}
@@ -708,7 +711,7 @@ async def test_no_statistic_needs_a_plan_for_its_values(seeded, book, of, range_
 
 
 async def test_the_total_of_a_dialog_is_a_row_a_month(explain):
-    for total in ("by_create_time_desc",), ("by_update_time_desc", "recent"):
+    for total in ("by_created_at_desc",), ("by_updated_at_desc", "recent"):
         plan = await explain(
             "conversation/get_list", *total, "unfiltered", **PAGE | {"count_limit": None}
         )

@@ -268,7 +268,7 @@ async def test_an_append_reads_the_end_of_a_long_conversation_and_no_more(dsn):
     settings = Settings(on_query=lambda name, _, rows, __: read.append((name, rows)))
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
-        await svc.conversations.load(
+        await svc.conversations.import_(
             [{"id": "long", "dialog_id": AGENT, "messages": [
                 {"role": role, "content": f"{role} {n}", "payload": {"id": f"m{n}"}}
                 for n in range(2_000) for role in ("user", "assistant")
@@ -426,7 +426,7 @@ async def test_query_and_the_filters_of_callers(sessions):
 
 
 async def test_a_query_walks_over_pages_in_every_order(svc, sessions):
-    await svc.conversations.load(
+    await svc.conversations.import_(
         (
             {"id": f"{n:03}", "dialog_id": AGENT, "name": f"n{-n % 7}", "messages": []}
             for n in range(250)
@@ -442,7 +442,7 @@ async def test_a_query_walks_over_pages_in_every_order(svc, sessions):
 async def test_dialogs_of_whole_pages_are_walked_to_their_end(svc, sessions, count):
     ids = [f"{n:03}" for n in range(count)]
     rows = ({"id": id, "dialog_id": AGENT, "messages": []} for id in ids)
-    await svc.conversations.load(rows, tenant_id=TENANT)
+    await svc.conversations.import_(rows, tenant_id=TENANT)
     for order in ("create_time", "update_date", "name"):
         for reverse in (False, True):
             found = await sessions.query(["id"], dialog_id=AGENT, order_by=order, reverse=reverse)
@@ -544,7 +544,7 @@ async def test_a_whole_row_with_the_reference_of_old_goes_back(svc, sessions):
     old = {"chunks": [1]}
     row = {"id": "s1", "dialog_id": AGENT, "messages": []}
     kept = {"metadata": {"ragflow": {"reference": old}}}
-    await svc.conversations.load([row | kept], tenant_id=TENANT)
+    await svc.conversations.import_([row | kept], tenant_id=TENANT)
     _, session = await sessions.get_by_id("s1")
     assert session.reference == old
     session.message += asked("m", "?")
@@ -746,7 +746,7 @@ async def test_lists_names_and_stats_answer_as_ragflow_does(svc, dsn, sessions, 
     rows = list(rows_of_ragflow(seed))
     oracle.dialog.insert_many([{"id": id, "tenant_id": TENANT} for id in ("d1", "d2")]).execute()
     oracle.table.insert_many(rows).execute()
-    await svc.conversations.load([record(row) for row in rows], tenant_id=TENANT)
+    await svc.conversations.import_([record(row) for row in rows], tenant_id=TENANT)
     try:
         found = 0
         for _ in range(120):
@@ -1121,7 +1121,7 @@ async def test_a_token_of_another_tenant_is_not_marked_as_used(tokens):
 
 
 async def test_it_keeps_to_tight_settings(dsn):
-    settings = Settings(page_items=2, batch_items=2)
+    settings = Settings(max_page_size=2, max_batch_size=2)
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
         for number in range(5):

@@ -34,15 +34,15 @@ from asyncsvc import (
     Settings,
     Unavailable,
     ragflow,
-    sqlfiles,
 )
 from asyncsvc.cli.commands import ragflow_import
 from asyncsvc.cli.drawing import console
-from asyncsvc.fields import json_size
+from asyncsvc.database import sql_files
 from asyncsvc.ragflow import drivers, source
 from asyncsvc.ragflow.moving import Mended, Moved, Moving, MovingReport, Skip
 from asyncsvc.ragflow.repair import Mending, UnusableError, read_json
 from asyncsvc.ragflow.shapes import shortened
+from asyncsvc.validation.types import json_size
 
 PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
 SECONDS = 60
@@ -604,7 +604,7 @@ def test_any_json_becomes_storable(value, layers, depth):
     for _ in range(layers):
         text = json.dumps(text)
     read, mended = read_json(text, depth)
-    json_size(read, Settings(json_depth=depth))
+    json_size(read, Settings(max_json_depth=depth))
     if not mended and not layers:
         assert read == value
 
@@ -654,7 +654,7 @@ async def test_what_has_grown_gets_what_it_lacks(rag, dsn):
         *(session(id, begun, tokens=10, duration=1.5, round=1, reference=[{"chunks": [1]}])
           for id in ("grows", "edited", "shorter", "ours", "same", "popped")),
     )  # fmt: skip
-    async with asyncsvc.connect(dsn, settings=Settings(batch_items=2)) as svc:
+    async with asyncsvc.connect(dsn, settings=Settings(max_batch_size=2)) as svc:
         await move(svc, rag)
         mine = {"messages": [{"role": "user", "content": "here"}]}
         await svc.conversations.append_message("ours", mine, tenant_id="t1")
@@ -757,7 +757,7 @@ async def test_no_growth_of_a_counter_is_lost(rag, svc):
 
 async def test_growth_is_whole_or_not_at_all(rag, dsn, monkeypatch):
     await fill(rag, session("a", talk("p", "q")))
-    async with asyncsvc.connect(dsn, settings=Settings(batch_items=1)) as svc:
+    async with asyncsvc.connect(dsn, settings=Settings(max_batch_size=1)) as svc:
         await move(svc, rag)
         await set_messages(rag, "a", talk("p", "q", "a", "q", "a"))
         appends = itertools.count()
@@ -872,7 +872,7 @@ async def test_the_session_may_not_write(rag):
     async with source.opened(rag.dsn) as opened:
         for text in ("DELETE FROM dialog", "INSERT INTO dialog (id, tenant_id) VALUES ('x', 'y')"):
             with pytest.raises(DatabaseError, match=r"(?i)the source: .*read.only"):
-                await opened._server.fetch(sqlfiles.Query("x", text, ()))
+                await opened._server.fetch(sql_files.Query("x", text, ()))
     assert len(await rag.execute("SELECT id FROM dialog")) == 2
 
 
@@ -1333,7 +1333,7 @@ async def test_mysql_is_encrypted_as_the_url_says(databases, mariadb):
         (f"?{own}", True), (f"?ssl-mode=VERIFY_IDENTITY&{own}", True),
     ):  # fmt: skip
         async with source.opened(rag.dsn + options) as opened:
-            query = sqlfiles.Query("x", "SHOW STATUS LIKE 'Ssl_cipher'", ())
+            query = sql_files.Query("x", "SHOW STATUS LIKE 'Ssl_cipher'", ())
             (row,) = await opened._server.fetch(query)
             assert (options, row["Value"] != "") == (options, is_encrypted)
     elsewhere = rag.dsn.replace("127.0.0.1", "localhost")
@@ -1390,7 +1390,7 @@ async def test_a_cancellation_ends_the_waiting(rag):
     for options in ("", "?ssl-mode=disabled") if rag.dialect == "mysql" else ("",):
         async with source.opened(rag.dsn + options) as opened:
             began = time.monotonic()
-            waiting = asyncio.create_task(opened._server.fetch(sqlfiles.Query("x", sleep, ())))
+            waiting = asyncio.create_task(opened._server.fetch(sql_files.Query("x", sleep, ())))
             await asyncio.sleep(0.3)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -1442,14 +1442,14 @@ def hang_up(rag: Database) -> None:
 def statements() -> list[str]:
     return sorted(
         f"ragflow/{file.name.removesuffix('.sql')}"
-        for file in (sqlfiles.root() / "ragflow").iterdir()
+        for file in (sql_files.root() / "ragflow").iterdir()
     )
 
 
 def test_the_statements_of_sources_are_none_of_ours():
-    assert not set(statements()) & set(sqlfiles.names())
+    assert not set(statements()) & set(sql_files.names())
     for name in statements():
-        header = sqlfiles.load(name).header
+        header = sql_files.load(name).header
         assert re.search(r"\bLocks: .*Index: ", header, re.DOTALL)
         assert "runs on the source" in header
 
@@ -1461,7 +1461,7 @@ async def test_every_statement_runs_in_every_variant(rag):
         columns = opened._columns
         assert columns.keys() == set(TABLES)
         for name in statements():
-            statement = sqlfiles.load(name)
+            statement = sql_files.load(name)
             if name == "ragflow/read_only" and rag.dialect == "postgresql":
                 continue
             for present in variants(statement):
@@ -1490,7 +1490,7 @@ async def test_pages_are_found_by_the_primary_key(databases):
         ("tokens", {"mysql"}, behind),
         ("tokens", {"mysql"}, behind | tenant),
     ):
-        query = sqlfiles.load(f"ragflow/{name}").bind(flags, values | {"limit": 10})
+        query = sql_files.load(f"ragflow/{name}").bind(flags, values | {"limit": 10})
         text = query.text
         for number, value in reversed(list(enumerate(query.arguments, 1))):
             text = text.replace(f"${number}", repr(value))

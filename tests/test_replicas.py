@@ -11,8 +11,8 @@ import pytest_asyncio
 from calls import METHODS, arguments, call, furnish
 
 import asyncsvc
-from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable, sqlfiles
-from asyncsvc.executor import _replicas
+from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable
+from asyncsvc.database import _replicas, sql_files
 from benchmarks import standby
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -126,7 +126,7 @@ async def warmed(svc):
 
 
 def test_what_a_replica_may_answer_is_what_the_documentation_says():
-    assert {name for name in sqlfiles.names() if sqlfiles.load(name).is_replicable} == (
+    assert {name for name in sql_files.names() if sql_files.load(name).allows_replica} == (
         READ_BY_REPLICAS
     )
 
@@ -176,14 +176,14 @@ async def test_a_transaction_reads_on_the_primary(spied):
 
 async def test_row_level_security_holds_there_too(pair, monkeypatch):
     primary, replica = pair
-    async with asyncsvc.connect(primary.dsn, settings=Settings(rls=True)) as owner:
+    async with asyncsvc.connect(primary.dsn, settings=Settings(row_level_security=True)) as owner:
         await owner.migrate()
     await primary.execute(
         "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA asyncsvc TO app;"
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO app"
     )
     as_app = [node.dsn.replace("postgres@", "app@") for node in pair]
-    settings = Settings(rls=True)
+    settings = Settings(row_level_security=True)
     async with asyncsvc.connect(as_app[0], replicas=as_app[1:], settings=settings) as svc:
         await warmed(svc)
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
@@ -299,7 +299,7 @@ async def test_what_conflicts_with_the_replay_is_asked_of_the_primary(pair, monk
                     )
                 except asyncpg.PostgresError as error:
                     cancelled.append(error.sqlstate)
-                    with asyncsvc.executor.translated(connection):
+                    with asyncsvc.database.translated(connection):
                         raise
             return await attempt(self, query)
 
@@ -574,5 +574,5 @@ async def test_a_position_from_far_ahead_is_the_primarys_to_answer(pair):
 
 
 def test_a_statement_that_writes_is_for_no_replica():
-    with pytest.raises(sqlfiles.SQLFileError, match="a replica cannot"):
-        sqlfiles.Statement("x/y", "-- Does it.\n--\n-- Replica: no.\nDELETE FROM asyncsvc.x")
+    with pytest.raises(sql_files.SQLFileError, match="a replica cannot"):
+        sql_files.Statement("x/y", "-- Does it.\n--\n-- Read replica: no.\nDELETE FROM asyncsvc.x")

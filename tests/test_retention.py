@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from asyncsvc import InvalidInput, PurgeReport
-from asyncsvc.services import conversation as service
+from asyncsvc.services import retention as service
 
 NOW = datetime.now(UTC)
 TURN = {"messages": [{"role": "user", "content": "more"}]}
@@ -33,8 +33,8 @@ async def ids(svc, tenant_id: str = "acme") -> list[str]:
 async def test_purge_deletes_what_is_older(svc, monkeypatch, batch):
     monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", batch)
     records = [record(f"{age:02}", age, dialog_id=f"d{age % 3}") for age in range(20)]
-    await svc.conversations.load(records, tenant_id="acme")
-    await svc.conversations.load(records, tenant_id="other")
+    await svc.conversations.import_(records, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="other")
 
     counted = await svc.conversations.purge(timedelta(days=10), tenant_id="acme", dry_run=True)
     assert (counted.conversations, counted.messages, counted.dry_run) == (10, 10, True)
@@ -52,18 +52,18 @@ async def test_purge_deletes_what_is_older(svc, monkeypatch, batch):
 async def test_purge_goes_by_the_update_or_the_creation_of_a_dialog_or_all(svc):
     used = record("used", 30) | {"updated_at": NOW}
     more = [record("old", 30), record("far", 30, dialog_id="e"), record("new", 1)]
-    await svc.conversations.load([used, *more], tenant_id="acme")
+    await svc.conversations.import_([used, *more], tenant_id="acme")
     week = timedelta(weeks=1)
 
     async def purged(**of: object) -> int:
         return (await svc.conversations.purge(week, tenant_id="acme", **of)).conversations
 
     assert await purged(dry_run=True) == 2
-    assert await purged(dry_run=True, by="create_time") == 3
+    assert await purged(dry_run=True, by="created_at") == 3
     assert await purged(dry_run=True, dialog_id="e") == 1
     assert await purged(dialog_id="d") == 1
     assert await ids(svc) == ["far", "new", "used"]
-    assert await purged(dialog_id="d", by="create_time") == 1
+    assert await purged(dialog_id="d", by="created_at") == 1
     assert await ids(svc) == ["far", "new"]
 
 
@@ -73,14 +73,14 @@ async def test_purge_before_a_date_means_before_it_begins_in_its_zone(svc):
         ("created_at", "updated_at"), midnight - timedelta(microseconds=1)
     )
     on = record("on", 0) | dict.fromkeys(("created_at", "updated_at"), midnight)
-    await svc.conversations.load([before, on], tenant_id="acme")
+    await svc.conversations.import_([before, on], tenant_id="acme")
     report = await svc.conversations.purge("2026-11-01", tenant_id="acme", tz="Europe/Berlin")
     assert (report.before, report.conversations) == (midnight, 1)
     assert await ids(svc) == ["on"]
 
 
 async def test_an_age_beyond_all_time_purges_nothing(svc):
-    await svc.conversations.load([record("a", 9_000)], tenant_id="acme")
+    await svc.conversations.import_([record("a", 9_000)], tenant_id="acme")
     report = await svc.conversations.purge(timedelta.max, tenant_id="acme")
     assert (report.before.year, report.conversations) == (2, 0)
 
@@ -88,7 +88,7 @@ async def test_an_age_beyond_all_time_purges_nothing(svc):
 async def test_a_batch_is_bounded_by_its_messages(svc, monkeypatch):
     monkeypatch.setattr(service, "_MESSAGES_AT_ONCE", 5)
     records = [record(f"{n}", 9, messages=n) for n in range(6)]
-    await svc.conversations.load(records, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="acme")
     seen: list[int] = []
     await svc.conversations.purge(
         timedelta(days=1), tenant_id="acme", on_batch=lambda report: seen.append(report.messages)
@@ -97,7 +97,7 @@ async def test_a_batch_is_bounded_by_its_messages(svc, monkeypatch):
 
 
 async def test_purge_waits_for_nobody_and_says_what_it_skipped(svc, pool):
-    await svc.conversations.load([record("held", 9), record("free", 9)], tenant_id="acme")
+    await svc.conversations.import_([record("held", 9), record("free", 9)], tenant_id="acme")
     async with pool.acquire() as connection, connection.transaction():
         mine = svc.on(connection)
         await mine.conversations.update_by_id("held", {"name": "n"}, tenant_id="acme")
@@ -111,7 +111,7 @@ async def test_purge_waits_for_nobody_and_says_what_it_skipped(svc, pool):
 async def test_what_is_written_to_meanwhile_stays(svc, monkeypatch):
     monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 5)
     records = [record(f"{n:03}", 9, messages=2) for n in range(100)]
-    await svc.conversations.load(records, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="acme")
     written: set[str] = set()
 
     async def write(id: str) -> None:
@@ -132,7 +132,7 @@ async def test_what_is_written_to_meanwhile_stays(svc, monkeypatch):
 
 
 async def test_purges_at_once_delete_each_once(svc):
-    await svc.conversations.load([record(f"{n}", 9) for n in range(200)], tenant_id="acme")
+    await svc.conversations.import_([record(f"{n}", 9) for n in range(200)], tenant_id="acme")
     reports = await asyncio.gather(
         *(svc.conversations.purge(timedelta(days=1), tenant_id="acme") for _ in range(4))
     )
@@ -143,7 +143,7 @@ async def test_purges_at_once_delete_each_once(svc):
 
 async def test_a_purge_that_is_cancelled_goes_on(svc, monkeypatch):
     monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 2)
-    await svc.conversations.load([record(f"{n:02}", 9) for n in range(40)], tenant_id="acme")
+    await svc.conversations.import_([record(f"{n:02}", 9) for n in range(40)], tenant_id="acme")
     task = asyncio.create_task(svc.conversations.purge(timedelta(days=1), tenant_id="acme"))
     while len(await ids(svc)) == 40:
         await asyncio.sleep(0)
@@ -156,7 +156,7 @@ async def test_a_purge_that_is_cancelled_goes_on(svc, monkeypatch):
 
 async def test_statistics_follow_a_purge_and_an_erasure(svc):
     records = [record("a", 9, user_id="u"), record("b", 2, user_id="u"), record("c", 2)]
-    await svc.conversations.load(records, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="acme")
 
     async def pv() -> int:
         since = (NOW - timedelta(days=20)).date()
@@ -166,7 +166,7 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
     assert await pv() == 3
     await svc.conversations.purge(timedelta(days=5), tenant_id="acme")
     assert await pv() == 2
-    await svc.conversations.delete_by_user("u", tenant_id="acme")
+    await svc.conversations.erase_user("u", tenant_id="acme")
     assert await pv() == 1
 
 
@@ -180,11 +180,11 @@ async def test_erase_takes_everything_of_a_person(svc, pool, monkeypatch, batch)
         record("d", 1, user_id="bob"),
         record("e", 1, messages=0),
     ]
-    await svc.conversations.load(records, tenant_id="acme")
-    await svc.conversations.load(records, tenant_id="other")
+    await svc.conversations.import_(records, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="other")
     await svc.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key="k")
 
-    receipt = await svc.conversations.delete_by_user("ann", tenant_id="acme")
+    receipt = await svc.conversations.erase_user("ann", tenant_id="acme")
 
     assert (receipt.tenant_id, receipt.user_id) == ("acme", "ann")
     assert (receipt.conversations, receipt.messages, receipt.append_keys) == (3, 7, 1)
@@ -194,22 +194,22 @@ async def test_erase_takes_everything_of_a_person(svc, pool, monkeypatch, batch)
     for table in ("conversation", "message", "append_key"):
         rows = await pool.fetch(f"SELECT t::text FROM asyncsvc.{table} AS t")
         assert not [row for row in rows if "ann" in row["t"] and row["t"].startswith("(acme")]
-    again = await svc.conversations.delete_by_user("ann", tenant_id="acme")
+    again = await svc.conversations.erase_user("ann", tenant_id="acme")
     assert (again.conversations, again.messages) == (0, 0)
 
 
 async def test_erase_names_a_person(svc):
     with pytest.raises(InvalidInput, match="user_id"):
-        await svc.conversations.delete_by_user("", tenant_id="acme")
+        await svc.conversations.erase_user("", tenant_id="acme")
 
 
 async def test_erase_takes_what_is_created_meanwhile(svc, monkeypatch):
     monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 3)
-    await svc.conversations.load(
+    await svc.conversations.import_(
         [record(f"{n}", 1, user_id="ann") for n in range(9)], tenant_id="acme"
     )
     repository = svc.conversations._conversations
-    delete, batches = repository.delete_by_user, []
+    delete, batches = repository.erase_user, []
 
     async def delete_and_create(**parameters: object):
         batches.append(await delete(**parameters))
@@ -217,29 +217,29 @@ async def test_erase_takes_what_is_created_meanwhile(svc, monkeypatch):
             await svc.conversations.create(tenant_id="acme", dialog_id="d", user_id="ann")
         return batches[-1]
 
-    monkeypatch.setattr(repository, "delete_by_user", delete_and_create)
-    receipt = await svc.conversations.delete_by_user("ann", tenant_id="acme")
+    monkeypatch.setattr(repository, "erase_user", delete_and_create)
+    receipt = await svc.conversations.erase_user("ann", tenant_id="acme")
     assert receipt.conversations == 10
     assert await ids(svc) == []
 
 
 async def test_what_is_given_to_somebody_else_meanwhile_is_not_erased(svc):
-    await svc.conversations.load([record("a", 1, user_id="ann")], tenant_id="acme")
+    await svc.conversations.import_([record("a", 1, user_id="ann")], tenant_id="acme")
     async with svc.transaction() as tx:
         await tx.conversations.update_by_id("a", {"user_id": "bob"}, tenant_id="acme")
-        erasure = asyncio.create_task(svc.conversations.delete_by_user("ann", tenant_id="acme"))
+        erasure = asyncio.create_task(svc.conversations.erase_user("ann", tenant_id="acme"))
         await asyncio.sleep(0.1)
     assert (await erasure).conversations == 0
     assert await ids(svc) == ["a"]
 
 
 async def test_inside_a_transaction_nothing_is_committed(svc):
-    await svc.conversations.load([record("a", 9, user_id="ann")], tenant_id="acme")
+    await svc.conversations.import_([record("a", 9, user_id="ann")], tenant_id="acme")
     for _ in range(2):
         with pytest.raises(asyncpg.DataError):
             async with svc.transaction() as tx:
                 await tx.conversations.purge(timedelta(days=1), tenant_id="acme")
-                await tx.conversations.delete_by_user("ann", tenant_id="acme")
+                await tx.conversations.erase_user("ann", tenant_id="acme")
                 assert await ids(tx) == []
                 raise asyncpg.DataError
     assert await ids(svc) == ["a"]

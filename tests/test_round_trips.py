@@ -113,7 +113,7 @@ def search(keywords: str, *, of_many: bool = False, **options: object) -> Case:
         given = {"tenant_id": world.tenant, "keywords": keywords} | options
         if of_many:
             said = ["long ago", *[""] * 279, *["lately"] * 20]
-            await world.svc.conversations.load(
+            await world.svc.conversations.import_(
                 [
                     RECORD | {"id": f"{n:03}", "messages": [{"role": "user", "content": text}]}
                     for n, text in enumerate(said)
@@ -127,8 +127,8 @@ def search(keywords: str, *, of_many: bool = False, **options: object) -> Case:
 
 def loading(*, there: tuple[str, ...], given: tuple[str, ...]) -> Case:
     async def case(world):
-        await world.svc.conversations.load(records(there), tenant_id=world.tenant)
-        return lambda: world.svc.conversations.load(records(given), tenant_id=world.tenant)
+        await world.svc.conversations.import_(records(there), tenant_id=world.tenant)
+        return lambda: world.svc.conversations.import_(records(given), tenant_id=world.tenant)
 
     return case
 
@@ -140,7 +140,7 @@ async def load_in_a_transaction_of_the_callers(world):
     mine = world.svc.on(connection)
 
     async def load():
-        await mine.conversations.load(records(["x"]), tenant_id=world.tenant)
+        await mine.conversations.import_(records(["x"]), tenant_id=world.tenant)
         world.counted = world.wire.round_trips  # the COMMIT is the caller's
         await stack.aclose()
 
@@ -253,9 +253,9 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("one round trip",), conversations("delete_by_dialog_ids")),
         (("one round trip",) * 2, delete_two_batches),
     ],
-    (API4ConversationService, "delete_by_user"): [
-        (("one round trip", "one more to see"), conversations("delete_by_user")),
-        (("one more to see",), conversations("delete_by_user", user_id="absent")),
+    (API4ConversationService, "erase_user"): [
+        (("one round trip", "one more to see"), conversations("erase_user")),
+        (("one more to see",), conversations("erase_user", user_id="absent")),
     ],
     (API4ConversationService, "purge"): [
         (("two round trips", "one more to find", "one before"), conversations("purge")),
@@ -273,7 +273,7 @@ VARIES: dict[tuple[type, str], list[tuple[tuple[str, ...], Case]]] = {
         (("One round trip a page", "one more to find"), conversations("export")),
         (("one more to find",), conversations("export", dialog_id="absent")),
     ],
-    (API4ConversationService, "load"): [
+    (API4ConversationService, "import_"): [
         (("four round trips",), loading(there=(), given=("x", "y"))),
         (("four round trips",), loading(there=("x", "y"), given=("x", "y"))),
         (("four round trips", "one more round trip"), loading(there=("x",), given=("x", "y"))),
@@ -432,7 +432,7 @@ async def test_a_pool_of_the_callers_adds_the_reset_of_its_connection(shared_dsn
 
 
 async def test_row_level_security_adds_three(shared_dsns):
-    async with counting(shared_dsns[0], rls=True) as (_, svc, count):
+    async with counting(shared_dsns[0], row_level_security=True) as (_, svc, count):
         assert await count(lambda: list_of(svc)) == 1 + 3
         secret = (await svc.tokens.create("acme", name="n")).secret
         assert await count(lambda: svc.tokens.verify(secret)) == 1 + 3

@@ -16,13 +16,13 @@ from asyncsvc import (
     InvalidToken,
     MigrationError,
     Settings,
-    doctor,
 )
+from asyncsvc.database.sql_files import Query
+from asyncsvc.operations import doctor
 from asyncsvc.repositories.server import Table
-from asyncsvc.sqlfiles import Query
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
-RLS = Settings(rls=True)
+RLS = Settings(row_level_security=True)
 EVERY_ROW = "SELECT tenant_id, id FROM asyncsvc.conversation ORDER BY 1, 2"
 
 
@@ -70,7 +70,7 @@ async def narrowed(connection, tenant_id):
 async def test_every_method_works_as_a_restricted_role(service, method, restricted):
     made = await furnish(restricted, "acme")
     given = arguments(service, method, made=made[service])
-    if (service, method) == (API4ConversationService, "load"):
+    if (service, method) == (API4ConversationService, "import_"):
         with pytest.raises(DatabaseError, match="as the owner"):
             await call(restricted, service, method, **given)
     else:
@@ -150,7 +150,9 @@ async def test_a_token_is_found_by_its_secret_alone(svc, restricted, raw):
 
 async def test_a_token_moves_on_to_a_new_pepper(dsn, role, restricted):
     issued = await restricted.tokens.create("acme", name="t")
-    settings = Settings(rls=True, token_peppers={1: b"p" * 32}, accept_unpeppered_tokens=True)
+    settings = Settings(
+        row_level_security=True, token_peppers={1: b"p" * 32}, accept_unpeppered_tokens=True
+    )
     async with asyncsvc.connect(f"{dsn}?role={role}", settings=settings) as peppered:
         assert (await peppered.tokens.verify(issued.secret)).pepper_version == 0
         assert (await peppered.tokens.verify(issued.secret)).pepper_version == 1
@@ -159,7 +161,7 @@ async def test_a_token_moves_on_to_a_new_pepper(dsn, role, restricted):
 async def test_a_loaded_secret_of_another_tenant_is_taken(svc, restricted):
     issued = await svc.tokens.create("other", name="t")
     refused = []
-    report = await restricted.tokens.load(
+    report = await restricted.tokens.import_(
         [{"secret": issued.secret.get_secret_value()}],
         tenant_id="acme",
         on_refused=lambda _, error: refused.append(type(error)),
@@ -305,7 +307,7 @@ async def test_the_owner_maintains_and_loads_whatever_the_settings(dsn, role):
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         assert (await owner.maintain()).append_keys == 0
         record = {"id": "r", "dialog_id": "d", "messages": TURN["messages"]}
-        assert (await owner.conversations.load([record], tenant_id="acme")).messages == 1
+        assert (await owner.conversations.import_([record], tenant_id="acme")).messages == 1
 
 
 async def test_check_says_when_it_does_not_hold(dsn, svc, restricted):
@@ -332,7 +334,7 @@ async def test_the_doctor_says_when_it_does_not_hold(dsn, role, svc, restricted)
 
 
 async def test_it_holds_behind_a_pooler(pgbouncer, pool, role):
-    settings = Settings(rls=True, pgbouncer=True)
+    settings = Settings(row_level_security=True, pgbouncer=True)
     await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" SET role = "{role}"')
     try:
         async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:

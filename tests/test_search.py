@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import asyncsvc
-from asyncsvc import ANY, InvalidInput, Settings, maintenance
-from asyncsvc.services import searching
+from asyncsvc import ANY, InvalidInput, Settings
+from asyncsvc.operations import maintenance
+from asyncsvc.services import search as searching
 
 SCRIPTS = (
     "abcde  etaoin srh",
@@ -143,7 +144,7 @@ def part_of(chance: random.Random, text: str) -> str:
 
 async def fill(svc, chance: random.Random, tenant_id: str, count: int, begin: int = 0) -> None:
     """Conversations of which each has some messages, perhaps a name."""
-    await svc.conversations.load(
+    await svc.conversations.import_(
         [
             {
                 "id": f"{chance.choice('aB会é')}{number:03}",
@@ -280,7 +281,7 @@ async def test_the_characters_that_the_index_sets_apart(svc, pool, walks, keywor
         for number, content in enumerate(said):
             record = {"id": f"{times}{number}", "dialog_id": "d"}
             record["messages"] = [{"role": "user", "content": content}]
-            await svc.conversations.load([record], tenant_id="t")
+            await svc.conversations.import_([record], tenant_id="t")
         if not times:
             await svc.maintain()
     await assert_found(svc, pool, "t", keywords, 3)
@@ -348,7 +349,7 @@ async def test_a_total_is_counted_as_far_as_asked(svc, pool):
         " FROM generate_series(1, 10500) AS n"
     )
     await pool.execute(
-        "INSERT INTO asyncsvc.title (tenant_id, conversation_id, dialog_id,"
+        "INSERT INTO asyncsvc.conversation_title (tenant_id, conversation_id, dialog_id,"
         " conversation_created_at) SELECT tenant_id, id, dialog_id, created_at"
         " FROM asyncsvc.conversation"
     )
@@ -377,7 +378,7 @@ async def test_it_finds_without_its_index_and_behind_row_level_security(
     if is_folded:
         await svc.maintain()
     said = await texts(pool)
-    async with asyncsvc.connect(dsn, settings=Settings(rls=True)) as narrow:
+    async with asyncsvc.connect(dsn, settings=Settings(row_level_security=True)) as narrow:
         for _ in range(20):
             keywords = part_of(chance, chance.choice(said))
             await assert_found(narrow, pool, "t", keywords, 4) if False else None
@@ -387,7 +388,7 @@ async def test_it_finds_without_its_index_and_behind_row_level_security(
             ] == [
                 hit.id for hit in (await svc.conversations.search("t", keywords, limit=1_000)).items
             ]
-    for index in ("message_search_idx", "title_search_idx"):
+    for index in ("message_search_idx", "conversation_title_search_idx"):
         await pool.execute(f"DROP INDEX asyncsvc.{index}")
     for _ in range(20):
         await assert_found(svc, pool, "t", part_of(chance, chance.choice(said)), 4)
@@ -398,8 +399,8 @@ async def test_it_finds_without_its_index_and_behind_row_level_security(
 
 
 ORDERS = {
-    "create_time": lambda each: each.created_at,
-    "update_time": lambda each: each.updated_at,
+    "created_at": lambda each: each.created_at,
+    "updated_at": lambda each: each.updated_at,
     "tokens": lambda each: each.tokens,
 }
 
@@ -483,7 +484,7 @@ async def test_an_id_is_kept_as_given_and_found_as_given(svc, walks):
 async def unindexed(pool) -> int:
     return await pool.fetchval(
         "SELECT (SELECT count(*) FROM asyncsvc.message WHERE NOT is_indexed)"
-        "     + (SELECT count(*) FROM asyncsvc.title WHERE NOT is_indexed)"
+        "     + (SELECT count(*) FROM asyncsvc.conversation_title WHERE NOT is_indexed)"
     )
 
 
@@ -491,7 +492,7 @@ async def unsorted(pool) -> int:
     """How many pages the indexes had not sorted in."""
     return await pool.fetchval(
         "SELECT gin_clean_pending_list('asyncsvc.message_search_idx')"
-        "     + gin_clean_pending_list('asyncsvc.title_search_idx')"
+        "     + gin_clean_pending_list('asyncsvc.conversation_title_search_idx')"
     )
 
 
@@ -516,7 +517,7 @@ async def test_long_messages_are_folded_few_at_a_time(svc, pool, monkeypatch):
     monkeypatch.setattr(maintenance, "_BYTES_AT_ONCE", 10_000)
     said = [{"role": "user", "content": f"{number} " + "x" * 4_000} for number in range(7)]
     record = {"id": "a", "dialog_id": "d", "messages": said}
-    await svc.conversations.load([record], tenant_id="t")
+    await svc.conversations.import_([record], tenant_id="t")
     seen = []
     await svc.maintain(on_batch=lambda report: seen.append(report.messages))
     assert [folded for folded in seen if folded][:3] == [3, 6, 7]

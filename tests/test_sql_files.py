@@ -8,13 +8,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from asyncsvc import models, repositories, sqlfiles
+from asyncsvc import models, repositories
+from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.append_key import OldKey
 from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
 from asyncsvc.repositories.usage import Unfolded
 
-NAMES = sqlfiles.names()
+NAMES = sql_files.names()
 REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
@@ -63,7 +64,7 @@ COLUMNS = {
     "conversation/create_many": CONVERSATION,
     "conversation/delete_by_dialog_ids": list(Batch._fields),
     "conversation/delete_by_ids": ["deleted"],
-    "conversation/delete_by_user": list(Erased._fields),
+    "conversation/erase_user": list(Erased._fields),
     "conversation/delete_old": list(Purged._fields),
     "conversation/explain_append": [
         "present_seq",
@@ -124,7 +125,7 @@ COLUMNS = {
 }
 
 
-def variants(statement: sqlfiles.Statement) -> list[frozenset[str]]:
+def variants(statement: sql_files.Statement) -> list[frozenset[str]]:
     """No name, each name, each pair, all names: with each order in turn."""
     names = sorted((statement.optional | statement.flags) - statement.orders)
     chosen = [
@@ -139,10 +140,10 @@ def variants(statement: sqlfiles.Statement) -> list[frozenset[str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_every_variant_is_prepared_and_returns_the_columns_of_its_model(name, pool):
-    statement = sqlfiles.load(name)
+    statement = sql_files.load(name)
     async with pool.acquire() as connection:
         for present in variants(statement):
-            values = dict.fromkeys((statement.optional & present) | statement.required)
+            values = dict.fromkeys((statement.optional & present) | statement.required, 0)
             query = statement.bind(present & statement.flags, values)
             if name.startswith("migration/"):  # DDL cannot be prepared by name
                 prepared = await connection.prepare(query.text, name="")
@@ -172,7 +173,7 @@ def test_each_method_uses_the_file_of_its_name(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_header_tells_the_contract(name):
-    header = sqlfiles.load(name).header
+    header = sql_files.load(name).header
     assert len(header) > 60
     if not name.startswith("migration/"):
         assert re.search(r"^Locks: ", header, re.MULTILINE)
@@ -181,7 +182,7 @@ def test_each_header_tells_the_contract(name):
 
 @pytest.mark.parametrize("name", TENANT_STATEMENTS)
 def test_each_table_is_bound_to_the_tenant_first(name):
-    text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+    text = "\n".join(line.text for line in sql_files.load(name)._lines)
     for _, columns in re.findall(r"INSERT INTO (\S+)[^(]*\(\s*(.*?)\)", text, re.DOTALL):
         assert "tenant_id" in columns
     used = re.findall(r"(?:FROM|UPDATE|JOIN) asyncsvc\.\w+ AS (\w+)", text)
@@ -195,7 +196,7 @@ def test_each_table_is_bound_to_the_tenant_first(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_columns_are_listed_and_tables_named_in_full(name):
-    text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+    text = "\n".join(line.text for line in sql_files.load(name)._lines)
     assert not re.search(r"(?:SELECT|RETURNING|\.)\s*\*", text)
     for table in (
         "conversation",
@@ -208,14 +209,14 @@ def test_columns_are_listed_and_tables_named_in_full(name):
         "usage_ledger",
         "usage_zone",
         "usage_bucket",
-        "usage_quarter",
+        "usage_quarter_hour",
         "migration",
     ):
         assert not re.search(rf"(?:FROM|INTO|UPDATE|JOIN|TABLE) {table}\b", text)
 
 
 def test_what_may_be_run_again_only_reads_or_says_why():
-    repeatable = {name for name in NAMES if sqlfiles.load(name).is_repeatable}
+    repeatable = {name for name in NAMES if sql_files.load(name).is_idempotent}
     writing = {
         "api_token/touch",
         "conversation/append_message_once",
@@ -224,7 +225,7 @@ def test_what_may_be_run_again_only_reads_or_says_why():
     }
     assert writing <= repeatable
     for name in repeatable - writing:
-        text = "\n".join(line.text for line in sqlfiles.load(name)._lines)
+        text = "\n".join(line.text for line in sql_files.load(name)._lines)
         assert re.match(r"(?:SELECT|WITH)\b", text), name
         assert not re.search(r"INSERT|UPDATE|DELETE|CREATE|LOCK\b|nextval|set_config|lock\(", text)
     assert repeatable - writing > {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from asyncsvc.fields import UNSET
-from asyncsvc.sqlfiles import SQLFileError, Statement, commands
+from asyncsvc.database.sql_files import SQLFileError, Statement, commands
+from asyncsvc.validation.types import UNSET
 
 
 def compiled(sql: str, *flags: str, **parameters: object) -> tuple[str, tuple[object, ...]]:

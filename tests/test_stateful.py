@@ -199,7 +199,7 @@ DELETIONS = st.one_of(
     st.builds(
         Purge,
         st.sampled_from([*PAST, PAST[2] + timedelta(1)]),
-        st.sampled_from(["create_time", "update_time"]),
+        st.sampled_from(["created_at", "updated_at"]),
         st.just(ANY) | DIALOGS,
         st.booleans(),
     ),
@@ -487,7 +487,7 @@ class TenantMachine(RuleBasedStateMachine):
             tenant_id,
             *EVER,
             source,
-            by="activity",
+            basis="activity",
             interval="month",
             dialog_id=dialog_id,
             token_id=token_id,
@@ -504,7 +504,7 @@ class TenantMachine(RuleBasedStateMachine):
             Query,
             dialog_id=DIALOGS,
             orderby=st.sampled_from(
-                ["create_time", "update_time", "round", "tokens", "duration", "thumb_up"]
+                ["created_at", "updated_at", "round", "tokens", "duration", "thumb_up"]
             ),
             desc=st.booleans(),
             # One filter at most in most cases: with several, nothing is found.
@@ -678,7 +678,9 @@ class TenantMachine(RuleBasedStateMachine):
         options = {name: getattr(question, name) for name in question.__dataclass_fields__}
         buckets = self.run(
             self.again(
-                lambda: self.svc.conversations.stats(self.tenants[name].id, by="created", **options)
+                lambda: self.svc.conversations.stats(
+                    self.tenants[name].id, basis="creation", **options
+                )
             )
         )
         expected = usage(list(self.tenants[name].talks.values()), question)

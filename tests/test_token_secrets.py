@@ -23,10 +23,10 @@ from asyncsvc import (
     InvalidInput,
     InvalidToken,
     Settings,
-    TokenLoadReport,
+    TokenImportReport,
     TokenRecord,
-    credentials,
 )
+from asyncsvc.services import credentials
 
 FIRST, SECOND, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 LEGACY = "ragflow-" + "Zk9_-" * 8 + "abc"
@@ -145,7 +145,7 @@ async def test_a_token_moves_on_with_the_ring_when_it_is_used(opened, pool, inte
     issued = await issue(old)
     secret = issued.secret.get_secret_value()
     both = {1: FIRST, 2: SECOND}
-    new = await opened(token_peppers=both, touch_interval=interval)
+    new = await opened(token_peppers=both, last_used_resolution=interval)
     await new.tokens.verify(secret, touch=False)
     assert (await stored(pool))["pepper_version"] == 1
     assert (await new.tokens.verify(secret)).pepper_version == 1
@@ -155,7 +155,7 @@ async def test_a_token_moves_on_with_the_ring_when_it_is_used(opened, pool, inte
     assert token.pepper_version == 2
     assert (token.last_used_at is None) == (interval is None)
     # One that has both, and still hashes by the first, neither refuses the token nor moves it back.
-    behind = await opened(token_peppers=both, token_pepper_version=1, touch_interval=0)
+    behind = await opened(token_peppers=both, token_pepper_version=1, last_used_resolution=0)
     assert await behind.tokens.verify(secret)
     assert (await stored(pool))["pepper_version"] == 2
     assert await (await opened(token_peppers={2: SECOND})).tokens.verify(secret)
@@ -242,7 +242,7 @@ def test_settings_do_not_show_their_peppers():
 
 
 async def load(svc, *records, tenant_id="acme", **options):
-    return await svc.tokens.load(records, tenant_id=tenant_id, **options)
+    return await svc.tokens.import_(records, tenant_id=tenant_id, **options)
 
 
 @pytest.mark.parametrize("peppers", [{}, {1: FIRST}])
@@ -254,7 +254,7 @@ async def test_imported_tokens_keep_working_and_are_hashes(opened, pool, peppers
         TokenRecord(secret=SecretStr(BETA), kind="beta", metadata={"from": "ragflow"}),
         actor="migration",
     )
-    assert report == TokenLoadReport(tokens=2)
+    assert report == TokenImportReport(tokens=2)
     token = await svc.tokens.verify(LEGACY, scopes=["anything"])
     assert (token.tenant_id, token.dialog_id, token.source) == ("acme", "d", "agent")
     assert (token.scopes, token.created_by, token.hint) == (("*",), "migration", "ragflow-Zk9_")
@@ -272,13 +272,13 @@ async def test_imported_tokens_keep_working_and_are_hashes(opened, pool, peppers
 async def test_a_load_of_tokens_made_again_adds_nothing(opened):
     records = [{"secret": f"{LEGACY}{number}"} for number in range(2_500)]
     svc = await opened(accept_foreign_tokens=True)
-    assert await load(svc, *records) == TokenLoadReport(tokens=2_500)
-    assert await load(svc, *records) == TokenLoadReport(present=2_500)
+    assert await load(svc, *records) == TokenImportReport(tokens=2_500)
+    assert await load(svc, *records) == TokenImportReport(present=2_500)
     moved = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST},
                          accept_unpeppered_tokens=True)  # fmt: skip
-    assert await load(moved, *records) == TokenLoadReport(present=2_500)
+    assert await load(moved, *records) == TokenImportReport(present=2_500)
     assert await load(svc, records[0], {"secret": f"{LEGACY}x"}, {"secret": f"{LEGACY}x"}) == (
-        TokenLoadReport(tokens=1, present=2)
+        TokenImportReport(tokens=1, present=2)
     )
 
 
@@ -290,7 +290,7 @@ async def test_two_loads_at_once_store_each_once(dsn, pool):
             return_exceptions=True,
         )  # fmt: skip
         # Two that meet in opposite orders may deadlock; the one that is broken off is made again.
-        ended = [r for r in reports if isinstance(r, TokenLoadReport)]
+        ended = [r for r in reports if isinstance(r, TokenImportReport)]
         assert all(isinstance(r, asyncsvc.Unavailable) for r in reports if r not in ended)
         again = await load(svc, *records)
     assert again.refused == 0
@@ -309,7 +309,7 @@ async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
         {"secret": BETA, "kind": "beta"},
         on_refused=lambda place, error: told.append((place, error)),
     )
-    assert report == TokenLoadReport(tokens=1, refused=2)
+    assert report == TokenImportReport(tokens=1, refused=2)
     assert sorted(place for place, _ in told) == [0, 2]
     for _, error in told:
         assert type(error) is AlreadyExists
@@ -369,12 +369,12 @@ async def test_a_record_that_says_its_secret_twice_is_refused(opened, pool, fiel
 
 async def test_a_short_secret_may_be_a_part_of_a_word(opened):
     svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
-    assert await load(svc, {"secret": "a", "name": "a name"}) == TokenLoadReport(tokens=1)
+    assert await load(svc, {"secret": "a", "name": "a name"}) == TokenImportReport(tokens=1)
 
 
 async def test_a_weak_secret_is_taken_under_a_pepper(opened):
     svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
-    assert await load(svc, {"secret": SHORT}) == TokenLoadReport(tokens=1)
+    assert await load(svc, {"secret": SHORT}) == TokenImportReport(tokens=1)
     token = await svc.tokens.verify(SHORT)
     assert token.hint == "admin-"
 
@@ -387,7 +387,7 @@ async def test_foreign_tokens_are_looked_up_only_where_that_is_said(dsn, opened)
     with pytest.raises(InvalidInput, match="without Settings"):
         await load(strict, {"secret": LEGACY})
     assert await load(strict, {"secret": credentials.new_secret("other")}) == (
-        TokenLoadReport(tokens=1)
+        TokenImportReport(tokens=1)
     )
     names = []
     watched = Settings(accept_foreign_tokens=True, on_query=lambda name, *_: names.append(name))
@@ -425,7 +425,7 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
     seen = [repr(issued), str(issued), issued.model_dump_json(), repr(new), str(new)]
     secret = new.secret.get_secret_value()
     record = TokenRecord(secret=LEGACY)
-    report = await svc.tokens.load([record, {"secret": BETA, "kind": "beta"}], tenant_id="acme")
+    report = await svc.tokens.import_([record, {"secret": BETA, "kind": "beta"}], tenant_id="acme")
     seen += [repr(report), repr(record), str(record), record.model_dump_json()]
 
     async def dumped():
@@ -456,12 +456,12 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
         svc.tokens.verify([secret]),
         svc.tokens.verify(SecretStr(secret), scopes=secret),
         svc.tokens.create("acme", name=[secret]),
-        svc.tokens.load([{"secret": [secret]}], tenant_id="acme"),
-        svc.tokens.load([{"secret": secret, secret[:64]: 1}], tenant_id="acme"),
-        svc.tokens.load([{"secret": secret, LEGACY: 1}], tenant_id="acme"),
-        svc.tokens.load([{"secret": secret, BETA: 1}], tenant_id="acme"),
-        svc.tokens.load([{"secret": LEGACY, "name": LEGACY}], tenant_id="acme"),
-        svc.tokens.load([{"secret": f"{secret} "}], tenant_id="acme"),
+        svc.tokens.import_([{"secret": [secret]}], tenant_id="acme"),
+        svc.tokens.import_([{"secret": secret, secret[:64]: 1}], tenant_id="acme"),
+        svc.tokens.import_([{"secret": secret, LEGACY: 1}], tenant_id="acme"),
+        svc.tokens.import_([{"secret": secret, BETA: 1}], tenant_id="acme"),
+        svc.tokens.import_([{"secret": LEGACY, "name": LEGACY}], tenant_id="acme"),
+        svc.tokens.import_([{"secret": f"{secret} "}], tenant_id="acme"),
     ):
         with pytest.raises((asyncsvc.AsyncSvcError, TypeError)) as caught:
             await call
@@ -531,7 +531,7 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool
             quick.tokens.used(secret),
             quick.tokens.create("acme", name="x"),
             quick.tokens.rotate(issued.token.id, tenant_id="acme"),
-            quick.tokens.load([TokenRecord(secret=secret)], tenant_id="acme"),
+            quick.tokens.import_([TokenRecord(secret=secret)], tenant_id="acme"),
         ):
             with pytest.raises(asyncsvc.Unavailable) as caught:
                 await call
@@ -551,7 +551,7 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool
 
 async def test_a_hash_that_is_taken_is_not_told(svc, pool, monkeypatch):
     secret = credentials.new_secret("asv")
-    monkeypatch.setattr("asyncsvc.services.api_token.new_secret", lambda _prefix: secret)
+    monkeypatch.setattr("asyncsvc.services.tokens.new_secret", lambda _prefix: secret)
     await issue(svc)
     with pytest.raises(AlreadyExists) as caught:
         await issue(svc)

@@ -20,10 +20,10 @@ from asyncsvc import (
     NotFound,
     Settings,
     TokenPatch,
-    credentials,
-    paging,
-    sqlfiles,
 )
+from asyncsvc.database import sql_files
+from asyncsvc.services import credentials
+from asyncsvc.validation import cursors
 
 MINE = " AND datname = current_database() AND pid <> pg_backend_pid()"
 NOW = datetime.now(UTC)
@@ -196,20 +196,20 @@ async def test_a_use_is_stamped_at_most_once_an_interval(svc):
 
 @pytest.mark.parametrize("mark", ["verify", "used"])
 async def test_the_interval_is_a_setting(dsn, mark):
-    async with asyncsvc.connect(dsn, settings=Settings(touch_interval=0)) as svc:
+    async with asyncsvc.connect(dsn, settings=Settings(last_used_resolution=0)) as svc:
         issued = await issue(svc)
         stamps = set()
         for _ in range(3):
             await getattr(svc.tokens, mark)(issued.secret)
             stamps.add(await last_used(svc, issued))
         assert len(stamps) == 3
-    async with asyncsvc.connect(dsn, settings=Settings(touch_interval=None)) as svc:
+    async with asyncsvc.connect(dsn, settings=Settings(last_used_resolution=None)) as svc:
         issued = await issue(svc)
         await getattr(svc.tokens, mark)(issued.secret)
         assert await last_used(svc, issued) is None
 
 
-@pytest.mark.parametrize("field", ["touch_interval", "token_overlap"])
+@pytest.mark.parametrize("field", ["last_used_resolution", "max_rotation_overlap"])
 async def test_the_longest_times_are_those_that_the_server_can_reckon_with(dsn, field):
     with pytest.raises(InvalidInput, match=f"^{field}: "):
         Settings(**{field: 1e9 + 1})
@@ -294,7 +294,7 @@ async def test_a_replica_can_answer_without_the_stamp(svc, dsn):
 async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, status):
     digest = f"'\\x{hashlib.sha256(b'').hexdigest()}'::bytea"
     hashes = {"token_hash": digest}
-    stamp = {"touch_interval": "interval '1 minute'", "pepper_version": "0::smallint"}
+    stamp = {"last_used_resolution": "interval '1 minute'", "pepper_version": "0::smallint"}
     successor = {"successor_id": "'new'", "hint": "''", "token_hash": "sha256('new')"}
     end = {"overlap": "interval '0'", "keep_expiry": "true", "expires_at": "NULL", "actor": "NULL"}
     is_good = status in {"active", "retiring"}
@@ -318,13 +318,13 @@ async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, sta
 
 
 def wanted_by(name):
-    statement = sqlfiles.load(f"api_token/{name}")
-    return statement.required | (statement.optional & {"touch_interval"})
+    statement = sql_files.load(f"api_token/{name}")
+    return statement.required | (statement.optional & {"last_used_resolution"})
 
 
 async def at_one_instant(pool, change, name, literals):
     """The status that a statement tells right after a change, while the server's clock stands."""
-    query = sqlfiles.load(f"api_token/{name}").bind((), literals)
+    query = sql_files.load(f"api_token/{name}").bind((), literals)
     text = re.sub(r"\$(\d+)", lambda match: str(query.arguments[int(match[1]) - 1]), query.text)
     # The clock of a statement is that of the message it came in, for all that a block does.
     async with pool.acquire() as connection:
@@ -677,7 +677,7 @@ async def test_whatever_is_done_to_a_token_is_noted_with_whom(svc):
     ("action", "work"),
     [
         ("create", lambda tokens, _: tokens.create("acme", name="x")),
-        ("import", lambda tokens, _: tokens.load([{"secret": IMPORTED}], tenant_id="acme")),
+        ("import", lambda tokens, _: tokens.import_([{"secret": IMPORTED}], tenant_id="acme")),
         ("update", lambda tokens, id_: tokens.update_by_id(id_, {"name": "x"}, tenant_id="acme")),
         ("create", lambda tokens, id_: tokens.rotate(id_, tenant_id="acme")),
         ("revoke", lambda tokens, id_: tokens.revoke(id_, tenant_id="acme")),
@@ -715,9 +715,9 @@ async def test_the_audit_is_read_page_by_page(svc):
     first = await svc.tokens.audit("acme", limit=1)
     with pytest.raises(InvalidInput, match="after: belongs to another query"):
         await svc.tokens.audit("acme", after=first.next, token_id=issued[0].token.id)
-    filters = paging.fingerprint({"tenant_id": "acme", "audit_of": ANY})
+    filters = cursors.fingerprint({"tenant_id": "acme", "audit_of": ANY})
     for forged in ("x", "-1", "9" * 30, "1.5", "９x"):
-        cursor = paging.following([(NOW, forged)] * 2, 1, lambda place: place, filters)
+        cursor = cursors.following([(NOW, forged)] * 2, 1, lambda place: place, filters)
         with pytest.raises(InvalidInput, match="after: is not a cursor"):
             await svc.tokens.audit("acme", after=cursor)
 

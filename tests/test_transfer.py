@@ -13,8 +13,8 @@ from asyncsvc import (
     AlreadyExists,
     Conversation,
     ConversationRecord,
+    ImportReport,
     InvalidInput,
-    LoadReport,
     Message,
     MessageRecord,
     Settings,
@@ -64,8 +64,8 @@ async def test_a_record_carries_every_column(svc):
             MessageRecord(role="assistant", content="\\.", seq=8, thumb=-1, payload={}),
         ],
     )
-    report = await svc.conversations.load([full], tenant_id="acme")
-    assert report == LoadReport(conversations=1, messages=3)
+    report = await svc.conversations.import_([full], tenant_id="acme")
+    assert report == ImportReport(conversations=1, messages=3)
     (stored,) = await exported(svc)
     for name in ConversationRecord.model_fields.keys() - {"messages"}:
         assert getattr(stored, name) == getattr(full, name), name
@@ -84,7 +84,7 @@ async def test_what_a_record_does_not_say_is_filled_in(svc):
     dated["messages"][2]["created_at"] = later
     dated["messages"][2]["role"] = "assistant"
     before = await svc.conversations.create(tenant_id="t", dialog_id="d")
-    await svc.conversations.load([dated, record("b", "x"), record("c")], tenant_id="acme")
+    await svc.conversations.import_([dated, record("b", "x"), record("c")], tenant_id="acme")
     a, b, c = await exported(svc)
     assert (a.created_at, a.updated_at, a.round, a.last_seq) == (NOW, later, 2, 3)
     assert [message.created_at for message in a.messages] == [NOW, NOW, later]
@@ -107,7 +107,7 @@ async def test_an_export_goes_into_a_load_as_it_is(svc):
     await svc.conversations.delete_message("c4", 5, tenant_id="acme")
     await svc.conversations.pop_message("c9", tenant_id="acme")
 
-    report = await svc.conversations.load(
+    report = await svc.conversations.import_(
         svc.conversations.export(tenant_id="acme"), tenant_id="copy"
     )
 
@@ -149,7 +149,7 @@ async def test_pages_of_an_export_lose_nothing_and_repeat_nothing(svc, monkeypat
         record(f"{n:02}", *("x" * (n * 7 % 90) for _ in range(n % 6)), user_id="u", created_at=NOW)
         for n in range(25)
     ]
-    await svc.conversations.load(records, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="acme")
     for name, value in limits.items():
         monkeypatch.setattr(service, name, value)
     found = await exported(svc, **of)
@@ -169,38 +169,38 @@ async def test_a_page_of_an_export_is_bounded_by_what_it_holds(dsn):
         big = record("big", *("y" * 2**20 for _ in range(20)))
         small = [record(f"s{n}", "x") for n in range(5)]
         many = [record(f"t{n:02}", *("x" for _ in range(999))) for n in range(15)]
-        await svc.conversations.load([big, *small, *many], tenant_id="acme")
+        await svc.conversations.import_([big, *small, *many], tenant_id="acme")
         assert len(await exported(svc)) == 21
     assert pages == [1, 16, 4, 0]  # 20 MiB; then until 10,000 messages are passed
 
 
 async def test_a_load_again_adds_nothing(svc):
     records = [record(f"{n}", "one", "two") for n in range(20)]
-    await svc.conversations.load(records[:7], tenant_id="acme")
+    await svc.conversations.import_(records[:7], tenant_id="acme")
     first = await exported(svc)
-    report = await svc.conversations.load(records, tenant_id="acme")
-    assert report == LoadReport(conversations=13, messages=26, present=7)
-    assert await svc.conversations.load(records, tenant_id="acme") == LoadReport(present=20)
+    report = await svc.conversations.import_(records, tenant_id="acme")
+    assert report == ImportReport(conversations=13, messages=26, present=7)
+    assert await svc.conversations.import_(records, tenant_id="acme") == ImportReport(present=20)
     assert [item for item in await exported(svc) if item in first] == first
 
 
 async def test_a_conversation_that_went_on_is_present_one_that_differs_is_refused(svc):
-    await svc.conversations.load([record("a", "one"), record("b", "one")], tenant_id="acme")
+    await svc.conversations.import_([record("a", "one"), record("b", "one")], tenant_id="acme")
     turn = {"messages": [{"role": "user", "content": "two"}]}
     await svc.conversations.append_message("a", turn, tenant_id="acme")
     again = [record("a", "one"), record("b", "one", "two"), record("a", "other"), record("a")]
     refused: list[tuple[int, str]] = []
 
-    report = await svc.conversations.load(
+    report = await svc.conversations.import_(
         again,
         tenant_id="acme",
         on_refused=lambda place, error: refused.append((place, type(error).__name__)),
     )
 
-    assert report == LoadReport(present=2, refused=2)
+    assert report == ImportReport(present=2, refused=2)
     assert refused == [(1, "AlreadyExists"), (2, "AlreadyExists")]
     with pytest.raises(AlreadyExists, match="other messages"):
-        await svc.conversations.load(again, tenant_id="acme")
+        await svc.conversations.import_(again, tenant_id="acme")
     assert [item.last_seq for item in await exported(svc)] == [2, 1]
 
 
@@ -233,14 +233,14 @@ WRONG = [
 async def test_a_wrong_record_is_refused_and_the_rest_goes_in(svc, wrong, field):
     refused: list[tuple[int, InvalidInput]] = []
     records = [record("a", "one"), record("b", "x") | wrong, record("c", "three")]
-    report = await svc.conversations.load(
+    report = await svc.conversations.import_(
         records, tenant_id="acme", on_refused=lambda *refusal: refused.append(refusal)
     )
-    assert report == LoadReport(conversations=2, messages=2, refused=1)
+    assert report == ImportReport(conversations=2, messages=2, refused=1)
     ((place, error),) = refused
     assert (place, error.field) == (1, field)
     with pytest.raises(InvalidInput) as caught:
-        await svc.conversations.load(records, tenant_id="acme")
+        await svc.conversations.import_(records, tenant_id="acme")
     assert caught.value.field == f"records.1.{field}"
 
 
@@ -250,13 +250,13 @@ async def test_records_come_from_any_iterable(svc):
             await asyncio.sleep(0)
             yield record(f"a{n}", "x")
 
-    assert (await svc.conversations.load(trickle(), tenant_id="acme")).conversations == 3
+    assert (await svc.conversations.import_(trickle(), tenant_id="acme")).conversations == 3
     some = (record(f"b{n}", "x") for n in range(4))
-    assert (await svc.conversations.load(some, tenant_id="acme")).conversations == 4
-    assert await svc.conversations.load([], tenant_id="acme") == LoadReport()
+    assert (await svc.conversations.import_(some, tenant_id="acme")).conversations == 4
+    assert await svc.conversations.import_([], tenant_id="acme") == ImportReport()
     without = (await svc.conversations.get_list("d", "acme")).items
     with pytest.raises(InvalidInput, match=r"records\.0\.messages"):
-        await svc.conversations.load(without, tenant_id="copy")
+        await svc.conversations.import_(without, tenant_id="copy")
 
 
 @pytest.mark.parametrize("limits", [{"MESSAGES_AT_ONCE": 4}, {"_CHARACTERS_AT_ONCE": 10}])
@@ -265,10 +265,10 @@ async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limi
         monkeypatch.setattr(loading, name, value)
     records = [record(f"{n:03}", "one", "two") for n in range(60)]
     reports = await asyncio.gather(
-        *(svc.conversations.load(records[::step], tenant_id="acme") for step in (1, -1, 1, -1))
+        *(svc.conversations.import_(records[::step], tenant_id="acme") for step in (1, -1, 1, -1))
     )
-    total = sum(reports, LoadReport())
-    assert total == LoadReport(conversations=60, messages=120, present=180)
+    total = sum(reports, ImportReport())
+    assert total == ImportReport(conversations=60, messages=120, present=180)
     assert [item.last_seq for item in await exported(svc)] == [2] * 60
 
 
@@ -281,11 +281,11 @@ async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatc
         raise RuntimeError("the source is gone")
 
     with pytest.raises(RuntimeError, match="gone"):
-        await svc.conversations.load(breaking(), tenant_id="acme")
+        await svc.conversations.import_(breaking(), tenant_id="acme")
     left = await exported(svc)
     assert 20 < len(left) < 31
     assert {len(item.messages) for item in left} == {2}
-    report = await svc.conversations.load(records, tenant_id="acme")
+    report = await svc.conversations.import_(records, tenant_id="acme")
     assert (report.present, report.conversations) == (len(left), 50 - len(left))
 
 
@@ -293,14 +293,14 @@ async def test_a_load_that_is_cancelled_anywhere_can_be_made_again(svc, monkeypa
     monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 6)
     records = [record(f"{n:03}", "one", "two") for n in range(24)]
     for delay in itertools.count(0):
-        task = asyncio.create_task(svc.conversations.load(records, tenant_id=f"t{delay}"))
+        task = asyncio.create_task(svc.conversations.import_(records, tenant_id=f"t{delay}"))
         await asyncio.sleep(delay * 0.004)
         task.cancel()
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
         assert {len(item.messages) for item in await exported(svc, f"t{delay}")} <= {2}
-        await svc.conversations.load(records, tenant_id=f"t{delay}")
+        await svc.conversations.import_(records, tenant_id=f"t{delay}")
         assert len(await exported(svc, f"t{delay}")) == 24
-        if isinstance(outcome, LoadReport):
+        if isinstance(outcome, ImportReport):
             break
 
 
@@ -309,13 +309,13 @@ async def test_inside_a_transaction_it_is_all_or_nothing_and_leaves_no_setting(s
     async with pool.acquire() as connection, connection.transaction():
         before = await connection.fetchrow(show)
         mine = svc.on(connection)
-        await mine.conversations.load([record("a", "x")], tenant_id="acme")
+        await mine.conversations.import_([record("a", "x")], tenant_id="acme")
         assert await connection.fetchrow(show) == before
         assert len(await exported(mine)) == 1
         assert await exported(svc) == []
     with pytest.raises(RuntimeError):
         async with svc.transaction() as tx:
-            await tx.conversations.load([record("b", "x")], tenant_id="acme")
+            await tx.conversations.import_([record("b", "x")], tenant_id="acme")
             raise RuntimeError
     assert [item.id for item in await exported(svc)] == ["a"]
 
@@ -328,7 +328,7 @@ async def test_a_load_minds_no_codec_of_the_connection(svc, pool):
         mine = svc.on(connection)
         given = record("a", "x", metadata={"a": 1})
         given["messages"][0]["payload"] = {"b": [2]}
-        await mine.conversations.load([given], tenant_id="acme")
+        await mine.conversations.import_([given], tenant_id="acme")
         (stored,) = await exported(mine)
         await connection.reset_type_codec("jsonb", schema="pg_catalog")
     assert (stored.metadata, stored.messages[0].payload) == ({"a": 1}, {"b": [2]})
@@ -337,7 +337,7 @@ async def test_a_load_minds_no_codec_of_the_connection(svc, pool):
 async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkeypatch):
     monkeypatch.setattr(service, "_READ_AT_ONCE", 3)
     stay = {f"{n:03}" for n in range(0, 40, 2)}
-    await svc.conversations.load([record(id, "x") for id in sorted(stay)], tenant_id="acme")
+    await svc.conversations.import_([record(id, "x") for id in sorted(stay)], tenant_id="acme")
     seen: list[str] = []
     turn = {"messages": [{"role": "user", "content": "more"}]}
     async for item in svc.conversations.export(tenant_id="acme", dialog_id="d"):
@@ -346,7 +346,7 @@ async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkey
         await svc.conversations.append_message(item.id, turn, tenant_id="acme")
         new = f"{int(item.id) + 1:03}"
         if new not in seen and len(seen) < 30:
-            await svc.conversations.load([record(new, "y", created_at=NOW)], tenant_id="acme")
+            await svc.conversations.import_([record(new, "y", created_at=NOW)], tenant_id="acme")
     assert len(seen) == len(set(seen))
     assert stay <= set(seen)
 
@@ -364,8 +364,8 @@ async def test_the_round_trips_of_a_load(dsn):
         names.append(name)
 
     async with asyncsvc.connect(dsn, settings=Settings(on_query=watch)) as svc:
-        await svc.conversations.load([record("a", "x")], tenant_id="acme")
-        await svc.conversations.load([record("a", "x")], tenant_id="acme")
+        await svc.conversations.import_([record("a", "x")], tenant_id="acme")
+        await svc.conversations.import_([record("a", "x")], tenant_id="acme")
     assert names == [
         "conversation/load",
         "message/copy",
@@ -378,13 +378,13 @@ async def test_a_load_leaves_nothing_behind_in_memory(svc):
     def records(name: str, count: int):
         return (record(f"{name}{number}", "x" * 1_000_000) for number in range(count))
 
-    await svc.conversations.load(records("a", 1), tenant_id="t")
+    await svc.conversations.import_(records("a", 1), tenant_id="t")
     gc.collect()
     gc.disable()  # what is left in a cycle stays for long: nothing large may be in one
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        await svc.conversations.load(records("b", 40), tenant_id="t")
+        await svc.conversations.import_(records("b", 40), tenant_id="t")
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

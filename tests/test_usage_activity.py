@@ -19,7 +19,7 @@ COUNTED = ("pv", "uv", "tokens", "rounds", "thumb_up", "thumb_down")
 
 async def total(svc, tenant_id="t", **of):
     buckets = await svc.conversations.stats(
-        tenant_id, *TODAY, by="activity", interval="month", fill=False, **of
+        tenant_id, *TODAY, basis="activity", interval="month", fill=False, **of
     )
     counted = {name: sum(getattr(bucket, name) for bucket in buckets) for name in COUNTED}
     return counted | {"duration": sum(bucket.duration for bucket in buckets)}
@@ -69,7 +69,7 @@ async def test_what_is_deleted_changes_no_bill(svc):
     await svc.conversations.append_message(chat.id, turn("key", tokens=3), tenant_id="t")
     assert (await total(svc, dialog_id="e", source="s"))["tokens"] == 3
     await svc.conversations.clear_messages(chat.id, tenant_id="t")
-    await svc.conversations.delete_by_user("u", tenant_id="t")
+    await svc.conversations.erase_user("u", tenant_id="t")
     after = await total(svc)
     assert after == before | {"tokens": 10, "rounds": 2}
     assert await svc.conversations.stats("t", *TODAY, interval="month", fill=False) == []
@@ -108,9 +108,9 @@ async def test_what_is_loaded_is_booked_on_its_creation_once(svc):
         ],
     }  # fmt: skip
     for _ in range(2):
-        await svc.conversations.load([record, record | {"id": "b"}], tenant_id="t")
+        await svc.conversations.import_([record, record | {"id": "b"}], tenant_id="t")
     (bucket,) = await svc.conversations.stats(
-        "t", "2024-05-01T10:00Z", "2024-05-01T10:15Z", by="activity", interval="hour", fill=False
+        "t", "2024-05-01T10:00Z", "2024-05-01T10:15Z", basis="activity", interval="hour", fill=False
     )
     assert (bucket.pv, bucket.tokens, bucket.duration, bucket.rounds) == (2, 18, 3.0, 8)
     assert (bucket.thumb_up, bucket.thumb_down, bucket.round) == (2, 2, 4.0)
@@ -131,7 +131,7 @@ async def test_a_range_is_taken_in_whole_quarters(svc, since, until, found):
     created = datetime(2024, 5, 1, 10, 22, tzinfo=UTC)
     await svc.conversations.create(tenant_id="t", dialog_id="d", created_at=created)
     buckets = await svc.conversations.stats(
-        "t", f"2024-05-01T{since}", f"2024-05-01T{until}", by="activity", fill=False
+        "t", f"2024-05-01T{since}", f"2024-05-01T{until}", basis="activity", fill=False
     )
     assert sum(bucket.pv for bucket in buckets) == found
 
@@ -144,7 +144,7 @@ async def test_a_quarter_begins_on_its_instant_in_any_year(svc, year):
         [{"dialog_id": "d", "created_at": each} for each in created], tenant_id="t"
     )
     (bucket,) = await svc.conversations.stats(
-        "t", start, start + timedelta(minutes=14), by="activity", interval="hour", fill=False
+        "t", start, start + timedelta(minutes=14), basis="activity", interval="hour", fill=False
     )
     assert bucket.pv == 2
 
@@ -166,7 +166,9 @@ async def test_days_are_exact_in_any_zone(svc, tz, interval):
     await svc.conversations.create_many(
         [{"dialog_id": "d", "created_at": each} for each in created], tenant_id="t"
     )
-    buckets = await svc.conversations.stats("t", *range_of, by="activity", interval=interval, tz=tz)
+    buckets = await svc.conversations.stats(
+        "t", *range_of, basis="activity", interval=interval, tz=tz
+    )
     by_creation = await svc.conversations.stats("t", *range_of, interval=interval, tz=tz)
     assert [(bucket.dt, bucket.pv) for bucket in buckets] == [
         (bucket.dt, bucket.pv) for bucket in by_creation
@@ -215,7 +217,7 @@ async def test_writers_at_once_book_all(svc):
 
 
 async def test_a_conversation_has_no_token(svc):
-    with pytest.raises(InvalidInput, match="token_id: is known by"):
+    with pytest.raises(InvalidInput, match="token_id: needs basis"):
         await svc.conversations.stats("t", *TODAY, token_id="key")
     with pytest.raises(InvalidInput, match=r"^turn\.token_id"):
         await svc.conversations.append_message("a", turn(""), tenant_id="t")

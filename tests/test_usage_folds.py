@@ -27,8 +27,8 @@ from asyncsvc import (
     NotFound,
     Turn,
     Unavailable,
-    sqlfiles,
 )
+from asyncsvc.database import sql_files
 from asyncsvc.repositories import UsageRepository
 
 TENANTS = ("acme", "globex")
@@ -225,10 +225,10 @@ class Writer:
                 raise ZeroDivisionError
 
     async def erase(self) -> None:
-        await self.talks.delete_by_user("joe", **self.of)
+        await self.talks.erase_user("joe", **self.of)
 
     async def purge(self) -> None:
-        await self.talks.purge(self.world.instant() - 300 * DAY, by="create_time", **self.of)
+        await self.talks.purge(self.world.instant() - 300 * DAY, by="created_at", **self.of)
 
 
 # ---------------------------------------------------------------- folders
@@ -351,7 +351,7 @@ async def check_activity(world: World, tenant_id: str) -> None:
                 for source in (ANY, *SOURCES):
                     for token_id in (ANY, *TOKENS):
                         buckets = await world.svc.conversations.stats(
-                            tenant_id, "2022-01-01", "2027-12-31", source, by="activity",
+                            tenant_id, "2022-01-01", "2027-12-31", source, basis="activity",
                             interval=interval, dialog_id=dialog_id, token_id=token_id, tz=tz,
                             fill=False,
                         )  # fmt: skip
@@ -452,12 +452,12 @@ MUTATIONS = {
 async def test_a_lock_left_out_is_noticed(database_factory, monkeypatch, name):
     """The test above would fail: with a statement that lacks what makes it right, it does."""
     file, changes = MUTATIONS[name]
-    source = (sqlfiles.root() / f"{file}.sql").read_text(encoding="utf-8")
+    source = (sql_files.root() / f"{file}.sql").read_text(encoding="utf-8")
     for before, after in changes:
         assert source.count(before) == 1, before
         source = source.replace(before, after)
-    mutant, load = sqlfiles.Statement(file, source), sqlfiles.load
-    monkeypatch.setattr(sqlfiles, "load", lambda it: mutant if it == file else load(it))
+    mutant, load = sql_files.Statement(file, source), sql_files.load
+    monkeypatch.setattr(sql_files, "load", lambda it: mutant if it == file else load(it))
     for seed in range(2, 2 + TRIES):
         if await is_noticed(await database_factory(), seed):
             return

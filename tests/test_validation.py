@@ -100,7 +100,7 @@ BOOL = [0, 1, "yes", None]
 SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
 SCOPES = ["read", [""], [5], ["a\x00"], ["s"] * 1001, None, 5]
 CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
-CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "created_at"]
+CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "create_time"]
 IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
 
 CALLBACK = ["print", 5, []]
@@ -110,6 +110,7 @@ BAD = {
     "after": CURSOR,
     "after_seq": [-1, 2**31, 1.0, "1", True],
     "before_seq": [-1, 2**31, 1.0, "1", True],
+    "basis": [*CHOICE, "created"],
     "by": [*CHOICE, "updated"],
     "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
     "created_at": INSTANT,
@@ -245,9 +246,11 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
                 assert await state() == before, method
         with contextlib.suppress(ZeroDivisionError):
             async with svc.transaction() as tx:
-                await tx.conversations.load([], tenant_id="t")
+                await tx.conversations.import_([], tenant_id="t")
                 raise ZeroDivisionError
-        await svc.conversations.load([{"id": "x", "dialog_id": "d", "messages": []}], tenant_id="t")
+        await svc.conversations.import_(
+            [{"id": "x", "dialog_id": "d", "messages": []}], tenant_id="t"
+        )
         assert await state() == before
 
 
@@ -322,7 +325,7 @@ async def test_what_was_there_before_a_refusal_stays(svc):
 async def test_inputs_are_checked_where_they_are_used_with_that_services_limits(dsn):
     long = Turn(messages=[Message(role="user", content="x" * 100)])
     for limit, fits in ((99, False), (100, True)):
-        async with asyncsvc.connect(dsn, settings=Settings(message_bytes=limit)) as svc:
+        async with asyncsvc.connect(dsn, settings=Settings(max_message_bytes=limit)) as svc:
             id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
             if fits:
                 await svc.conversations.append_message(id, long, tenant_id="acme")
@@ -349,7 +352,7 @@ async def test_json_of_64_levels_and_the_longest_ids_are_stored(svc):
         lambda: MessagePatch(payload=[]),
         NewConversation,
         lambda: TokenPatch(scopes="read"),
-        lambda: Settings(page_items=0),
+        lambda: Settings(max_page_size=0),
         lambda: Settings(acquire_timeout=-1),
         lambda: Settings(token_prefix="Not One"),
         lambda: Settings(nonsense=1),
@@ -380,7 +383,7 @@ async def test_a_cursor_of_another_query_is_refused(svc):
         ("e", "acme", {}),
         ("d", "other", {}),
         ("d", "acme", {"desc": False}),
-        ("d", "acme", {"orderby": "update_time"}),
+        ("d", "acme", {"orderby": "updated_at"}),
         ("d", "acme", {"orderby": "name"}),
         ("d", "acme", {"user_id": "u"}),
         ("d", "acme", {"keywords": "k"}),

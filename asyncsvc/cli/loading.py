@@ -11,7 +11,7 @@ from asyncsvc.cli.lines import Item
 from asyncsvc.cli.pipes import aside
 from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
-from asyncsvc.models import LoadReport
+from asyncsvc.models import ImportReport
 
 AT_ONCE: Final = 3
 """Chunks that are loaded at the same time, each on a connection: the server has more cores."""
@@ -37,9 +37,9 @@ class Loader:
     fill: Callable[[Item], Mapping[str, Any]]
     refuse: Callable[[Refusal], None]
     advance: Callable[[int], None]
-    report: LoadReport = field(default_factory=LoadReport)
+    report: ImportReport = field(default_factory=ImportReport)
 
-    async def load(self, items: Iterable[Item], source: IO[bytes]) -> LoadReport:
+    async def load(self, items: Iterable[Item], source: IO[bytes]) -> ImportReport:
         """Load all items; one that is wrong is refused and does not keep the others out.
 
         `source` is where they are read from, in a thread: what is being loaded goes on meanwhile.
@@ -81,13 +81,13 @@ class Loader:
         def refuse(place: int, error: AsyncSvcError) -> None:
             self.refuse(Refusal(items[place].number, _reason(error, items[place])))
 
-        loaded = await self.svc.conversations.load(
+        loaded = await self.svc.conversations.import_(
             (self.fill(item) for item in items), tenant_id=tenant_id, on_refused=refuse
         )
         self.report += loaded
 
     def _refuse(self, item: Item, reason: str) -> None:
-        self.report += LoadReport(refused=1)
+        self.report += ImportReport(refused=1)
         self.refuse(Refusal(item.number, reason))
 
 

@@ -21,10 +21,10 @@ from pydantic import ValidationError
 
 from asyncsvc.cli.drawing import plain
 from asyncsvc.client import AsyncSvc, connect
+from asyncsvc.database import is_lost
 from asyncsvc.errors import AsyncSvcError, InvalidInput
-from asyncsvc.executor import is_lost
-from asyncsvc.inputs import invalid_input
 from asyncsvc.settings import Settings
+from asyncsvc.validation.inputs import invalid_input
 
 
 class Exit(enum.IntEnum):

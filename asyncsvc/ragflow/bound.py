@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from asyncsvc.client import Services
-from asyncsvc.dates import zone
 from asyncsvc.errors import InvalidInput
+from asyncsvc.validation.dates import zone
 
 
 class BoundService:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from asyncsvc.client import Services
+from asyncsvc.database import full_jitter
 from asyncsvc.errors import Conflict, InvalidInput, StaleSequence
-from asyncsvc.executor import full_jitter
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.bound import BoundService, check_columns
@@ -154,7 +154,7 @@ class API4ConversationService(BoundService):
         **filters: Any,  # noqa: ANN401 - the service checks them
     ) -> AsyncIterator[Conversation]:
         """Yield a dialog's conversations; `whole` is with dsl and messages."""
-        size = min(_PAGE, self._svc.conversations.settings.page_items)
+        size = min(_PAGE, self._svc.conversations.settings.max_page_size)
         number, after = 1, None
         while True:
             page = await self._svc.conversations.get_list(
@@ -454,7 +454,7 @@ class API4ConversationService(BoundService):
         ]
 
     def _batches(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
-        size = min(_BATCH, self._svc.conversations.settings.batch_items)
+        size = min(_BATCH, self._svc.conversations.settings.max_batch_size)
         for begin in range(0, len(ids), size):
             yield ids[begin : begin + size]
 

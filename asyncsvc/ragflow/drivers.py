@@ -20,10 +20,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import asyncpg
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files, translated
+from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput, Unavailable
-from asyncsvc.executor import translated
-from asyncsvc.sqlfiles import Query
 
 T = TypeVar("T")
 Cells: TypeAlias = Mapping[str, Any]
@@ -212,7 +211,7 @@ class _MySQL:
                 read_timeout=_READ_SECONDS,
                 write_timeout=_READ_SECONDS,
                 cursorclass=pymysql.cursors.DictCursor,
-                init_command=sqlfiles.load("ragflow/read_only").bind((), {}).text,
+                init_command=sql_files.load("ragflow/read_only").bind((), {}).text,
                 defer_connect=True,
                 **address.ssl,
             )

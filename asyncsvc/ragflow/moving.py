@@ -20,10 +20,7 @@ from datetime import tzinfo
 from typing import Any, Final, Literal, TypeVar
 
 from asyncsvc.client import Services
-from asyncsvc.credentials import hint, is_strong
-from asyncsvc.dates import zone
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput, NotFound
-from asyncsvc.fields import Actor, Id, Zone, json_text
 from asyncsvc.models import Conversation, Row
 from asyncsvc.ragflow import repair, shapes
 from asyncsvc.ragflow.drivers import Cells
@@ -31,8 +28,11 @@ from asyncsvc.ragflow.repair import Mending, UnusableError
 from asyncsvc.ragflow.rows import TokenRows
 from asyncsvc.ragflow.source import CONVERSATIONS, LONGEST, TOKENS, Source, opened
 from asyncsvc.ragflow.turns import IN_TURN, append
+from asyncsvc.services.credentials import hint, is_strong
 from asyncsvc.settings import Settings
-from asyncsvc.validation import validated
+from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.dates import zone
+from asyncsvc.validation.types import Actor, Id, Zone, json_text
 
 _MOST: Final = {"round": 1_000, "tokens": 10**12, "duration": 10.0**9}
 """What one append counts at most."""
@@ -444,7 +444,7 @@ class _Conversations:
         refused = dict[int, AsyncSvcError]()
         count = self.tally.conversations
         try:
-            report = await self.svc.conversations.load(
+            report = await self.svc.conversations.import_(
                 (row.fields for row in self.rows),
                 tenant_id=self.tenant_id,
                 on_refused=refused.__setitem__,
@@ -558,12 +558,12 @@ def _turns(
     messages: Sequence[Mapping[str, Any]], settings: Settings, least: int
 ) -> Iterator[list[Mapping[str, Any]]]:
     """Cut messages into turns that one append may carry, and into so many at least."""
-    most = min(settings.batch_items, len(messages) // least)
+    most = min(settings.max_batch_size, len(messages) // least)
     turn, size = list[Mapping[str, Any]](), 0
     for message in messages:
         more = sum(len(json_text(message.get(name)).encode()) for name in IN_TURN)
         # Half of it, for the state and the errors come on top.
-        if turn and (len(turn) == most or size + more > settings.batch_bytes // 2):
+        if turn and (len(turn) == most or size + more > settings.max_batch_bytes // 2):
             yield turn
             turn, size = [], 0
         turn.append(message)

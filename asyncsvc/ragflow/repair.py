@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from asyncsvc.fields import MOST_INT, json_size
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.settings import Settings
+from asyncsvc.validation.types import MOST_INT, json_size
 
 _ANSWER: Final = "assistant"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
@@ -54,7 +54,7 @@ class Mending(enum.StrEnum):
     DUPLICATE_KEYS = "duplicate_keys"
     """Of keys that an object has twice the last one holds, as it did for RAGFlow."""
     DEPTH = "depth"
-    """What is nested deeper than `Settings.json_depth` is its JSON as text."""
+    """What is nested deeper than `Settings.max_json_depth` is its JSON as text."""
     NOT_JSON = "not_json"
     """A cell that is not JSON, or so deep that Python cannot read it, is kept as text."""
     SHAPE = "shape"
@@ -203,7 +203,7 @@ class _Repair:
     def _list(self, column: str) -> list[Any]:
         """Read a cell that should hold a list."""
         # It has to fit into the metadata, two levels deeper.
-        value = self._json(column, self._settings.json_depth - 2)
+        value = self._json(column, self._settings.max_json_depth - 2)
         if value in _NOTHING:
             return []
         if isinstance(value, list):
@@ -306,7 +306,7 @@ class _Repair:
         return short
 
     def _dsl(self) -> object:
-        value = self._json("dsl", self._settings.json_depth)
+        value = self._json("dsl", self._settings.max_json_depth)
         if value is None or self._fits(value):
             return value
         self.note(Mending.LOST, "dsl")
@@ -314,10 +314,10 @@ class _Repair:
 
     def _errors(self) -> str | None:
         text = self.text("errors")
-        if text is None or len(text.encode()) <= self._settings.message_bytes:
+        if text is None or len(text.encode()) <= self._settings.max_message_bytes:
             return text
         self.note(Mending.LOST, "errors")
-        return text.encode()[: self._settings.message_bytes].decode(errors="ignore")
+        return text.encode()[: self._settings.max_message_bytes].decode(errors="ignore")
 
 
 def read_json(text: str, depth: int) -> tuple[Any, set[Mending]]:

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias
 
 from asyncsvc.client import Services
 from asyncsvc.errors import AsyncSvcError, Conflict, InvalidToken
-from asyncsvc.fields import TokenKind
-from asyncsvc.models import APIToken, TokenLoadReport
+from asyncsvc.models import APIToken, TokenImportReport
 from asyncsvc.ragflow.shapes import SECRETS, row_of, token_record
+from asyncsvc.validation.types import TokenKind
 
 GOOD: Final = {"active", "retiring"}
 _REPLACED: Final = "replaced"
@@ -35,7 +35,7 @@ class TokenRows:
 
     async def load(
         self, rows: Sequence[Row], on_refused: OnRefused | None = None
-    ) -> TokenLoadReport:
+    ) -> TokenImportReport:
         """Store the secrets of rows as hashes; return how many are new, were here, are refused.
 
         A secret that is here already is left as it is. A beta that is new takes the place of the
@@ -55,10 +55,10 @@ class TokenRows:
         token: APIToken | None,
         old: Sequence[APIToken],
         on_refused: Callable[[int, AsyncSvcError], None] | None = None,
-    ) -> TokenLoadReport:
+    ) -> TokenImportReport:
         """Store the beta of a token's row, or of none; where it is new, revoke the old ones."""
         record = token_record(row, "beta", token_id=None if token is None else token.id)
-        report = await self.svc.tokens.load(
+        report = await self.svc.tokens.import_(
             [record], tenant_id=self.tenant_id, actor=self.actor, on_refused=on_refused
         )
         if report.tokens:
@@ -151,9 +151,9 @@ class _Load:
     present: int = 0
     refused: set[tuple[int, str]] = field(default_factory=set)
 
-    async def run(self, rows: Sequence[Row]) -> TokenLoadReport:
+    async def run(self, rows: Sequence[Row]) -> TokenImportReport:
         places = [place for place, row in enumerate(rows) if row.get("token")]
-        report = await self.rows.svc.tokens.load(
+        report = await self.rows.svc.tokens.import_(
             [token_record(rows[place], "token") for place in places],
             tenant_id=self.rows.tenant_id,
             actor=self.rows.actor,
@@ -164,7 +164,9 @@ class _Load:
         for place, row in enumerate(rows):
             if row.get("beta"):
                 await self._beta(place, row, old)
-        return TokenLoadReport(tokens=self.loaded, present=self.present, refused=len(self.refused))
+        return TokenImportReport(
+            tokens=self.loaded, present=self.present, refused=len(self.refused)
+        )
 
     async def _beta(self, place: int, row: Row, old: dict[str, list[APIToken]]) -> None:
         token, replaced = None, list[APIToken]()
@@ -177,7 +179,7 @@ class _Load:
         refuse = self._refuser([place], "beta")
         self._count(await self.rows.put_beta(row, token, replaced, refuse))
 
-    def _count(self, report: TokenLoadReport) -> None:
+    def _count(self, report: TokenImportReport) -> None:
         self.loaded += report.tokens
         self.present += report.present
 

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.fields import TokenKind
 from asyncsvc.models import APIToken, Conversation, StoredMessage, TokenRecord
+from asyncsvc.validation.types import TokenKind
 
 KEPT: Final = "ragflow"
 """The key in the metadata of a conversation and of a beta."""

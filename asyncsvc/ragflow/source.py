@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
 from asyncsvc.errors import InvalidInput
-from asyncsvc.fields import UNSET
 from asyncsvc.ragflow.drivers import Cells, Server, connect
+from asyncsvc.validation.types import UNSET
 
 CONVERSATIONS: Final = "api_4_conversation"
 TOKENS: Final = "api_token"
@@ -48,7 +48,7 @@ async def opened(dsn: str) -> AsyncGenerator[Source]:
     """Lend the tables of RAGFlow's database. Raises InvalidInput where it is not RAGFlow's."""
     server = await connect(dsn)
     try:
-        statement = sqlfiles.load("ragflow/columns")
+        statement = sql_files.load("ragflow/columns")
         source = Source(
             server, await server.fetch(statement.bind(statement.flags & {server.dialect}, {}))
         )
@@ -154,7 +154,7 @@ class Source:
         return await self._fetch(name, present, tenant_id=tenant, **values)
 
     async def _fetch(self, name: str, present: set[str], **values: object) -> list[Cells]:
-        statement = sqlfiles.load(f"ragflow/{name}")
+        statement = sql_files.load(f"ragflow/{name}")
         flags = statement.flags & {*present, self._server.dialect}
         return await self._server.fetch(statement.bind(flags, values))
 
@@ -162,7 +162,7 @@ class Source:
 def _optional(table: str) -> frozenset[str]:
     """Return the columns of a table that its statement can do without."""
     name = _STATEMENTS.get(table)
-    return sqlfiles.load(f"ragflow/{name}").flags - _NO_COLUMNS if name else frozenset()
+    return sql_files.load(f"ragflow/{name}").flags - _NO_COLUMNS if name else frozenset()
 
 
 def _of_one_page(sizes: list[Cells]) -> list[str]:

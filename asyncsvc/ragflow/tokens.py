@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from asyncsvc.client import Services
 from asyncsvc.errors import AlreadyExists, InvalidInput, NotFound
-from asyncsvc.models import APIToken, TokenLoadReport
+from asyncsvc.models import APIToken, TokenImportReport
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.bound import BoundService, check_columns
 from asyncsvc.ragflow.conditions import Filters, by_column
@@ -190,6 +190,6 @@ def _beside(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in _SETTABLE if name in row}
 
 
-def _check_new(report: TokenLoadReport) -> None:
+def _check_new(report: TokenImportReport) -> None:
     if report.present:
         raise AlreadyExists("the tenant has a token of this secret")

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from asyncsvc.fields import UnsetType
 from asyncsvc.models import APIToken
 from asyncsvc.repositories.base import Repository, made, made_all, to_json
+from asyncsvc.validation.types import UnsetType
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Row
+    from asyncsvc.database import Row
 
 _OLDER_HASHES: Final = 3
 
@@ -109,14 +109,14 @@ class APITokenRepository(Repository):
         *,
         hashes: Sequence[bytes],
         kind: str | UnsetType,
-        touch_interval: timedelta | None,
+        last_used_resolution: timedelta | None,
         pepper_version: int,
     ) -> Verified | None:
         """Look a token up."""
         rows = await self._rows(
             "verify",
             kind=kind,
-            touch_interval=touch_interval,
+            last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
             **_hashes(hashes),
         )
@@ -129,7 +129,7 @@ class APITokenRepository(Repository):
         tenant_id: str,
         id: str,
         token_hash: bytes,
-        touch_interval: timedelta | UnsetType,
+        last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
     ) -> None:
         """Note the use of a token, and renew its hash, where that is due."""
@@ -138,7 +138,7 @@ class APITokenRepository(Repository):
             tenant_id=tenant_id,
             id=id,
             token_hash=token_hash,
-            touch_interval=touch_interval,
+            last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
         )
 

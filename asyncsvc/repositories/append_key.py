@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from asyncsvc.fields import UNSET
 from asyncsvc.repositories.base import Repository
+from asyncsvc.validation.types import UNSET
 
 
 class OldKey(NamedTuple):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from asyncsvc import sqlfiles
-from asyncsvc.fields import json_text
+from asyncsvc.database import sql_files
+from asyncsvc.validation.types import json_text
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor, Row
+    from asyncsvc.database import Executor, Row
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -34,7 +34,7 @@ class Repository:
         self._executor = executor
 
     async def _rows(self, name: str, /, *flags: str, **parameters: object) -> list[Row]:
-        statement = sqlfiles.load(f"{self.folder}/{name}")
+        statement = sql_files.load(f"{self.folder}/{name}")
         return await self._executor.fetch(statement.bind(flags, parameters))
 
     async def _count(self, name: str, /, **parameters: object) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from asyncsvc.fields import UNSET, AgeBy, UnsetType
 from asyncsvc.models import Appended, Conversation, ConversationName, Turn, microseconds
 from asyncsvc.repositories.base import Repository, made, made_all, to_json
+from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
 class Refusal(NamedTuple):
@@ -190,12 +190,12 @@ class ConversationRepository(Repository):
         )
         return Batch(**row)
 
-    async def delete_by_user(
+    async def erase_user(
         self, *, tenant_id: str, user_id: str, limit: int, most_messages: int
     ) -> Erased:
         """Delete one batch of a person's conversations."""
         (row,) = await self._rows(
-            "delete_by_user",
+            "erase_user",
             tenant_id=tenant_id,
             user_id=user_id,
             limit=limit,
@@ -240,7 +240,7 @@ class ConversationRepository(Repository):
             tenant_id=tenant_id,
             ids=ids,
             before=before,
-            by_update_time=by == "update_time",
+            by_updated_at=by == "updated_at",
         )
         return Purged(**row)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from asyncsvc.fields import UnsetType
 from asyncsvc.models import MessageRecord, StoredMessage
 from asyncsvc.repositories.base import Repository, copied, made, made_all, to_json
+from asyncsvc.validation.types import UnsetType
 
 _NULL = "\\N"
 _COLUMNS = (

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncsvc.fields import UNSET
 from asyncsvc.models import Hit
 from asyncsvc.repositories.base import Repository, made_all
+from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Row
+    from asyncsvc.database import Row
 
 
 class Found(NamedTuple):
@@ -62,7 +62,7 @@ class SearchRepository(Repository):
         """Look for the keywords in the next conversations of a page's order."""
         rows = await self._rows(
             "walk",
-            *(["recent"] if _is_by_update_time(order) else []),
+            *(["recent"] if _is_by_updated_at(order) else []),
             "newest_first" if order.endswith("_desc") else "oldest_first",
             most_conversations=most_conversations,
             most_messages=most_messages,
@@ -86,7 +86,7 @@ class SearchRepository(Repository):
         rows = await self._rows(
             "matching",
             order,
-            by_update_time=_is_by_update_time(order),
+            by_updated_at=_is_by_updated_at(order),
             limit=limit,
             offset=offset,
             count_limit=count_limit,
@@ -144,8 +144,8 @@ class SearchRepository(Repository):
         await self._rows("sort_in")
 
 
-def _is_by_update_time(order: str) -> bool:
-    return order.startswith("by_update_time")
+def _is_by_updated_at(order: str) -> bool:
+    return order.startswith("by_updated_at")
 
 
 def _folded(row: Row) -> Folded:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from asyncsvc.fields import UnsetType
 from asyncsvc.models import TokenEvent
 from asyncsvc.repositories.base import Repository, made_all
+from asyncsvc.validation.types import UnsetType
 
 
 class TokenAuditRepository(Repository):

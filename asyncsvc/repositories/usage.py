@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from asyncsvc.fields import UNSET, UnsetType
 from asyncsvc.models import UsageBucket
 from asyncsvc.repositories.base import Repository, checked
+from asyncsvc.validation.types import UNSET, UnsetType
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Row
+    from asyncsvc.database import Row
 
 Label: TypeAlias = Callable[[datetime], datetime]
 """Makes a bucket's `dt` of the label that date_trunc gives it."""

@@ -1,7 +1,7 @@
 """The services: rules, defaults and validation. They see repositories, never the driver."""
 
-from asyncsvc.services.api_token import APITokenService
 from asyncsvc.services.common import CommonService
-from asyncsvc.services.conversation import API4ConversationService
+from asyncsvc.services.conversations import API4ConversationService
+from asyncsvc.services.tokens import APITokenService
 
 __all__ = ["API4ConversationService", "APITokenService", "CommonService"]

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from asyncsvc.errors import NotFound
-from asyncsvc.fields import ANY, UNSET, AnyType, UnsetType
-from asyncsvc.inputs import Input
+from asyncsvc.repositories import ConversationRepository, MessageRepository
+from asyncsvc.validation.inputs import Input
+from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
 T = TypeVar("T")
@@ -31,6 +32,16 @@ class CommonService:
     def settings(self) -> Settings:
         """The limits that this service checks against."""
         return self._settings
+
+
+class ConversationServiceBase(CommonService):
+    """The repositories that several concerns of the conversation service use."""
+
+    def __init__(self, executor: Executor, settings: Settings) -> None:
+        """Run on this executor, within the limits of these settings."""
+        super().__init__(executor, settings)
+        self._conversations = ConversationRepository(executor)
+        self._messages = MessageRepository(executor)
 
 
 def found(row: T | None, what: str) -> T:

@@ -163,7 +163,7 @@ async def _get_list(app: Application) -> None:
         app.svc.conversations.get_list,
         app.chance.choice(DIALOGS),
         app.tenant,
-        orderby=app.chance.choice(("create_time", "update_time", "name", "round")),
+        orderby=app.chance.choice(("created_at", "updated_at", "name", "round")),
         desc=app.chance.random() < 1 / 2,
         keywords=app.chance.choice(("", "", "cats", "word")),
         from_date=app.chance.choice((None, datetime.now(UTC) - _DAY)),
@@ -274,9 +274,9 @@ async def _delete_by_dialog_ids(app: Application) -> None:
     await app.svc.conversations.delete_by_dialog_ids(["sales"], tenant_id=app.tenant)
 
 
-@_operation("conversations.delete_by_user", weight=0.3)
+@_operation("conversations.erase_user", weight=0.3)
 async def _delete_by_user(app: Application) -> None:
-    await app.svc.conversations.delete_by_user("bob", tenant_id=app.tenant)
+    await app.svc.conversations.erase_user("bob", tenant_id=app.tenant)
 
 
 @_operation("conversations.purge", weight=0.5)
@@ -296,15 +296,17 @@ async def _export_and_load(app: Application) -> None:
                 break
     if last is not None:
         moved = last.model_copy(update={"id": secrets.token_hex(8)})
-        await app.svc.conversations.load([moved], tenant_id=app.tenant)
+        await app.svc.conversations.import_([moved], tenant_id=app.tenant)
 
 
 @_operation("conversations.stats", weight=2)
 async def _stats(app: Application) -> None:
     now = datetime.now(UTC)
-    by: Literal["created", "activity"] = "created" if app.chance.random() < 1 / 2 else "activity"
+    basis: Literal["creation", "activity"] = (
+        "creation" if app.chance.random() < 1 / 2 else "activity"
+    )
     await app.svc.conversations.stats(
-        app.tenant, now - _DAY, now + _DAY, by=by, interval="hour", tz="Europe/Berlin"
+        app.tenant, now - _DAY, now + _DAY, basis=basis, interval="hour", tz="Europe/Berlin"
     )
 
 
@@ -398,7 +400,7 @@ async def _audit(app: Application) -> None:
 
 @_operation("tokens.load", weight=0.5)
 async def _load_token(app: Application) -> None:
-    await app.svc.tokens.load(
+    await app.svc.tokens.import_(
         [{"secret": f"ragflow-{secrets.token_hex(16)}"}], tenant_id=app.tenant
     )
 

@@ -177,5 +177,5 @@ def _is_counted(counters: _Counters, there: Iterable[Planned]) -> bool:
 async def _rounds_booked(dsn: str) -> int:
     now, day = datetime.now(UTC), timedelta(days=1)
     async with asyncsvc.connect(dsn, max_size=1) as svc:
-        buckets = await svc.conversations.stats(TENANT, now - day, now + day, by="activity")
+        buckets = await svc.conversations.stats(TENANT, now - day, now + day, basis="activity")
     return sum(bucket.rounds for bucket in buckets)

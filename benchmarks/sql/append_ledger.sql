@@ -16,7 +16,7 @@ WITH appended AS (
       FROM appended AS a
      CROSS JOIN unnest($3::text[], $4::text[]) WITH ORDINALITY AS m (role, content, position)
 ), booked AS (
-    INSERT INTO ledger (tenant_id, dialog_id, source, user_id, created_at, quarter, tokens, rounds)
+    INSERT INTO ledger (tenant_id, dialog_id, source, user_id, created_at, quarter_hour, tokens, rounds)
     SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
            date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'), $5, 1
       FROM appended AS a

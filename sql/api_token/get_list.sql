@@ -1,6 +1,6 @@
 -- A tenant's tokens, newest first, :limit at most from the cursor on.
 --
--- Replica: as conversation/get_list; whether a token is good, verify says.
+-- Read replica: as conversation/get_list; whether a token is good, verify says.
 --
 -- Locks: none. Index: api_token_tenant_idx, walked backwards from the cursor.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,

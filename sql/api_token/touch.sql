@@ -5,7 +5,7 @@
 -- It is a statement of its own, since few uses are noted: one that may write costs more each time, and
 -- on Citus, which has the tokens on each node, forty times as much.
 --
--- Repeatable: a second stamp says no more than the first.
+-- Idempotent: a second stamp says no more than the first.
 --
 -- Locks: the token's row, without waiting: where another session holds it, SKIP LOCKED leaves this
 -- stamp out. FOR UPDATE is the strongest lock that the write may need, so that it has nothing to wait
@@ -18,15 +18,15 @@ WITH due AS (
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
        AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
        AND (t.pepper_version < :pepper_version
-            OR t.last_used_at IS NULL                                                  --? touch_interval
-            OR t.last_used_at <= statement_timestamp() - :touch_interval::interval     --? touch_interval
+            OR t.last_used_at IS NULL                                                  --? last_used_resolution
+            OR t.last_used_at <= statement_timestamp() - :last_used_resolution::interval     --? last_used_resolution
            )
        FOR UPDATE SKIP LOCKED
 )
 UPDATE asyncsvc.api_token AS t
    SET pepper_version = greatest(t.pepper_version, :pepper_version),
        token_hash = CASE WHEN t.pepper_version < :pepper_version THEN :token_hash ELSE t.token_hash END
-     , last_used_at = statement_timestamp() --? touch_interval
+     , last_used_at = statement_timestamp() --? last_used_resolution
   FROM due AS d
  WHERE t.tenant_id = :tenant_id
    AND t.id = d.id

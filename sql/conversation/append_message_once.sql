@@ -11,7 +11,7 @@
 -- The row is named by :id again where it is updated, although `claimed` has its id: joined by that,
 -- a server without statistics may read the whole tenant.
 --
--- Repeatable: a second run finds the key, and changes nothing.
+-- Idempotent: a second run finds the key, and changes nothing.
 --
 -- Locks: the conversation's row, to the end of the transaction. Index: the primary keys.
 WITH locked AS MATERIALIZED (
@@ -54,14 +54,14 @@ WITH locked AS MATERIALIZED (
      CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
            WITH ORDINALITY AS m (role, content, payload, reference, position)
 ), noted AS (
-    UPDATE asyncsvc.recency AS r
+    UPDATE asyncsvc.conversation_recency AS r
        SET updated_at = a.updated_at
       FROM appended AS a
      WHERE r.tenant_id = :tenant_id
        AND r.id = :id
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter, token_id, tokens, duration,
+           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, token_id, tokens, duration,
            rounds)
     SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
            date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),

@@ -22,18 +22,18 @@ WITH created AS (
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
 ), titled AS (
-    INSERT INTO asyncsvc.title (
+    INSERT INTO asyncsvc.conversation_title (
            tenant_id, conversation_id, name, dialog_id, conversation_created_at)
     SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at
       FROM created AS c
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter, pv)
+           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, pv)
     SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
            date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), 1
       FROM created AS c
 ), noted AS (
-    INSERT INTO asyncsvc.recency (tenant_id, id, dialog_id, updated_at)
+    INSERT INTO asyncsvc.conversation_recency (tenant_id, id, dialog_id, updated_at)
     SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at
       FROM created AS c
 )

@@ -18,7 +18,7 @@ WITH locked AS MATERIALIZED (
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id = old.id
-               AND CASE WHEN :by_update_time::bool THEN c.updated_at ELSE c.created_at END < :before
+               AND CASE WHEN :by_updated_at::bool THEN c.updated_at ELSE c.created_at END < :before
              LIMIT 1
                FOR UPDATE SKIP LOCKED
            ) AS c

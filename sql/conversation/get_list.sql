@@ -15,11 +15,11 @@
 -- no other way; elsewhere search/matching finds them. :id_keywords are the same, not normalised, since
 -- ids are kept as given.
 --
--- By update time (recent) the walk goes over asyncsvc.recency, and gets each conversation by its key.
+-- By update time (recent) the walk goes over asyncsvc.conversation_recency, and gets each conversation by its key.
 --
--- Replica: a list is right of the moment at which it is read, and that may be a little ago.
+-- Read replica: a list is right of the moment at which it is read, and that may be a little ago.
 --
--- Locks: none. Index: conversation_created_idx or recency_updated_idx walks a page by time from the
+-- Locks: none. Index: conversation_created_idx or conversation_recency_updated_idx walks a page by time from the
 -- cursor on; with user_id conversation_user_idx may; other orders sort the dialog. The total of an
 -- unfiltered dialog reads a row a month by the key of usage_bucket, and usage_ledger_tenant_idx.
 WITH filtered AS NOT MATERIALIZED (
@@ -27,7 +27,7 @@ WITH filtered AS NOT MATERIALIZED (
          , c.id, c.updated_at                                           --? !recent
          , r.id, r.updated_at                                           --? recent
       FROM asyncsvc.conversation AS c                                   --? !recent
-      FROM asyncsvc.recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id, c.id, c.user_id, c.exp_user_id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? recent
+      FROM asyncsvc.conversation_recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id, c.id, c.user_id, c.exp_user_id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? recent
      WHERE c.tenant_id = :tenant_id
        AND c.dialog_id = :dialog_id
        AND r.tenant_id = :tenant_id AND r.dialog_id = :dialog_id        --? recent
@@ -50,7 +50,7 @@ WITH filtered AS NOT MATERIALIZED (
                   FROM asyncsvc.usage_bucket AS b                       --? unfiltered
                  WHERE b.tenant_id = :tenant_id                         --? unfiltered
                    AND b.zone = 'UTC'                                   --? unfiltered
-                   AND b.book = 'created'                               --? unfiltered
+                   AND b.basis = 'creation'                               --? unfiltered
                    AND b.grain = 'month'                                --? unfiltered
                    AND b.dialog_key = '=' || :dialog_id                 --? unfiltered
                    AND b.source_key = '*'                               --? unfiltered
@@ -66,14 +66,14 @@ WITH filtered AS NOT MATERIALIZED (
         SELECT f.id
           FROM filtered AS f
          WHERE true
-           AND (f.created_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_create_time_desc
-           AND (f.created_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_create_time_asc
-           AND (f.updated_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_update_time_desc
-           AND (f.updated_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_update_time_asc
-         ORDER BY f.created_at DESC, f.id DESC                          --? by_create_time_desc
-         ORDER BY f.created_at, f.id                                    --? by_create_time_asc
-         ORDER BY f.updated_at DESC, f.id DESC                          --? by_update_time_desc
-         ORDER BY f.updated_at, f.id                                    --? by_update_time_asc
+           AND (f.created_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_created_at_desc
+           AND (f.created_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_created_at_asc
+           AND (f.updated_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_updated_at_desc
+           AND (f.updated_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_updated_at_asc
+         ORDER BY f.created_at DESC, f.id DESC                          --? by_created_at_desc
+         ORDER BY f.created_at, f.id                                    --? by_created_at_asc
+         ORDER BY f.updated_at DESC, f.id DESC                          --? by_updated_at_desc
+         ORDER BY f.updated_at, f.id                                    --? by_updated_at_asc
          ORDER BY f.name DESC NULLS LAST, f.id DESC                     --? by_name_desc
          ORDER BY f.name NULLS LAST, f.id                               --? by_name_asc
          ORDER BY f.round DESC, f.id DESC                               --? by_round_desc

@@ -1,7 +1,7 @@
 -- Id and name of one person's conversations in a dialog, newest first, :limit at most: what a
 -- sidebar shows.
 --
--- Replica: as conversation/get_list.
+-- Read replica: as conversation/get_list.
 --
 -- Locks: none. Index: conversation_exp_user_idx, walked from this person's newest conversation on;
 -- those in other dialogs are passed over.

@@ -27,20 +27,20 @@ WITH loaded AS (
     RETURNING c.tenant_id, c.id, c.dialog_id, c.name, c.source, c.user_id, c.round, c.tokens,
               c.duration, c.thumb_up, c.thumb_down, c.created_at, c.updated_at
 ), titled AS (
-    INSERT INTO asyncsvc.title (
+    INSERT INTO asyncsvc.conversation_title (
            tenant_id, conversation_id, name, dialog_id, conversation_created_at)
     SELECT l.tenant_id, l.id, l.name, l.dialog_id, l.created_at
       FROM loaded AS l
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter, pv, tokens, duration, rounds,
+           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, pv, tokens, duration, rounds,
            thumb_up, thumb_down)
     SELECT l.tenant_id, l.dialog_id, l.source, l.user_id, l.created_at,
            date_bin('15 minutes', l.created_at, '0001-01-01 00:00+00'),
            1, l.tokens, l.duration, l.round, l.thumb_up, l.thumb_down
       FROM loaded AS l
 ), noted AS (
-    INSERT INTO asyncsvc.recency (tenant_id, id, dialog_id, updated_at)
+    INSERT INTO asyncsvc.conversation_recency (tenant_id, id, dialog_id, updated_at)
     SELECT l.tenant_id, l.id, l.dialog_id, l.updated_at
       FROM loaded AS l
 )

@@ -42,7 +42,7 @@ WITH locked AS MATERIALIZED (
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
 ), noted AS (
-    UPDATE asyncsvc.recency AS r
+    UPDATE asyncsvc.conversation_recency AS r
        SET dialog_id = c.dialog_id,
            updated_at = c.updated_at
       FROM updated AS c
@@ -62,7 +62,7 @@ WITH locked AS MATERIALIZED (
            ) AS b (sign, dialog_id, source, user_id)
      WHERE (l.dialog_id, l.source, l.user_id) IS DISTINCT FROM (c.dialog_id, c.source, c.user_id)
 ), retitled AS (
-    UPDATE asyncsvc.title AS t
+    UPDATE asyncsvc.conversation_title AS t
        SET name = c.name,
            dialog_id = c.dialog_id,
            is_indexed = false

@@ -38,7 +38,7 @@ WITH locked AS MATERIALIZED (
        AND c.id = :id
     RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.updated_at, m.thumb
 ), noted AS (
-    UPDATE asyncsvc.recency AS r
+    UPDATE asyncsvc.conversation_recency AS r
        SET updated_at = w.updated_at
       FROM withdrawn AS w
      WHERE r.tenant_id = :tenant_id

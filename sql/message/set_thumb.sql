@@ -34,7 +34,7 @@ WITH locked AS MATERIALIZED (
        AND b.thumb IS DISTINCT FROM :thumb::smallint
 ), booked AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter, thumb_up, thumb_down)
+           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, thumb_up, thumb_down)
     SELECT l.tenant_id, l.dialog_id, l.source, l.user_id, l.created_at,
            date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
            b.thumb_up, b.thumb_down

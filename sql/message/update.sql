@@ -30,7 +30,7 @@ WITH locked AS MATERIALIZED (
        AND c.id = :id
     RETURNING c.updated_at
 ), noted AS (
-    UPDATE asyncsvc.recency AS r
+    UPDATE asyncsvc.conversation_recency AS r
        SET updated_at = t.updated_at
       FROM touched AS t
      WHERE r.tenant_id = :tenant_id

@@ -6,7 +6,7 @@
 -- Rows that are there move along, table by table, under a lock that keeps everybody else out of the
 -- table until the end of the transaction. The conversations come first: others refer to them.
 --
--- Patient: rows that are there are copied to the nodes.
+-- Timeout: none. rows that are there are copied to the nodes.
 DO $body$
 DECLARE
     name text;

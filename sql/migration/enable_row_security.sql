@@ -6,7 +6,7 @@
 -- A token is looked up before its tenant is known: so a role also sees the token of a hash that it has,
 -- and can neither make, change nor delete one by it.
 --
--- Patient: it may wait for whoever uses a table.
+-- Timeout: none. it may wait for whoever uses a table.
 --
 -- Locks: each table in full for a moment, when this turns it on, once all who use it have let go;
 -- none otherwise.

@@ -4,7 +4,7 @@
 -- where a session's lock is not. The number is this library's own: the first eight bytes of the
 -- SHA-256 of "asyncsvc.migration", as a signed integer.
 --
--- Patient: the migrations of another process may take long.
+-- Timeout: none. the migrations of another process may take long.
 WITH patient AS MATERIALIZED (
     SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', '0', true) AS now
 ), locked AS MATERIALIZED (

@@ -36,7 +36,7 @@ CREATE TABLE asyncsvc.conversation (
 CREATE INDEX conversation_created_idx
     ON asyncsvc.conversation (tenant_id, dialog_id, created_at, id);
 
--- conversation/get_list of one user, conversation/delete_by_user, usage/stats_by_created
+-- conversation/get_list of one user, conversation/erase_user, usage/stats_by_created
 CREATE INDEX conversation_user_idx
     ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
 
@@ -45,7 +45,7 @@ CREATE INDEX conversation_user_idx
 CREATE INDEX conversation_tenant_created_idx
     ON asyncsvc.conversation (tenant_id, created_at, id);
 
--- conversation/get_names, conversation/delete_by_user. Only rows that name somebody are in it.
+-- conversation/get_names, conversation/erase_user. Only rows that name somebody are in it.
 CREATE INDEX conversation_exp_user_idx
     ON asyncsvc.conversation (tenant_id, exp_user_id, created_at, id)
     WHERE exp_user_id IS NOT NULL;
@@ -53,7 +53,7 @@ CREATE INDEX conversation_exp_user_idx
 -- When each conversation was last updated, once more: the same instant as in its own row, for the
 -- lists by recent activity. An index on it there would make each append write into all indexes of
 -- the conversation; here it writes into two. dialog_id is a copy, too.
-CREATE TABLE asyncsvc.recency (
+CREATE TABLE asyncsvc.conversation_recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
@@ -64,8 +64,8 @@ CREATE TABLE asyncsvc.recency (
 ) WITH (fillfactor = 85);
 
 -- conversation/get_list and conversation/find_old by update time
-CREATE INDEX recency_updated_idx
-    ON asyncsvc.recency (tenant_id, dialog_id, updated_at, id);
+CREATE INDEX conversation_recency_updated_idx
+    ON asyncsvc.conversation_recency (tenant_id, dialog_id, updated_at, id);
 
 -- One row a message, so that an append costs the same however long the conversation is.
 -- seq is handed out under the conversation's row lock: ordered, and never used twice.
@@ -91,7 +91,7 @@ CREATE TABLE asyncsvc.message (
 
 -- What keywords find of a conversation beside its messages: its id and its name. It is no part of
 -- the conversation's row, because each append writes that anew, with an entry into each index of it.
-CREATE TABLE asyncsvc.title (
+CREATE TABLE asyncsvc.conversation_title (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
     name            text,
@@ -185,7 +185,7 @@ $body$;
 CREATE INDEX message_search_idx ON asyncsvc.message USING gin ((asyncsvc.search_terms_v1(
     tenant_id, dialog_id, conversation_created_at, content)) COLLATE "C")
     WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
-CREATE INDEX title_search_idx ON asyncsvc.title USING gin ((asyncsvc.search_terms_v1(
+CREATE INDEX conversation_title_search_idx ON asyncsvc.conversation_title USING gin ((asyncsvc.search_terms_v1(
     tenant_id, dialog_id, conversation_created_at,
     conversation_id || E'\x01' || coalesce(name, ''))) COLLATE "C")
     WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
@@ -194,8 +194,8 @@ CREATE INDEX title_search_idx ON asyncsvc.title USING gin ((asyncsvc.search_term
 CREATE INDEX message_unindexed_idx
     ON asyncsvc.message (tenant_id, conversation_created_at, conversation_id, seq)
     WHERE NOT is_indexed;
-CREATE INDEX title_unindexed_idx
-    ON asyncsvc.title (tenant_id, conversation_created_at, conversation_id)
+CREATE INDEX conversation_title_unindexed_idx
+    ON asyncsvc.conversation_title (tenant_id, conversation_created_at, conversation_id)
     WHERE NOT is_indexed;
 
 -- What an append with an idempotency key answered, so that a replay gets the same answer.
@@ -226,7 +226,7 @@ CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 --
 -- The ledger has what the sums below do not have yet. Each statement that changes a conversation or
 -- its counters adds a row by which they change, with the conversation's dialog, source, user and
--- creation as they are under its lock; what does not count as activity has no quarter. It only ever
+-- creation as they are under its lock; what does not count as activity has no quarter_hour. It only ever
 -- grows, at its end, so no two appends meet in it: a counter that they all update would make them
 -- queue. usage/fold takes the rows out and adds them to the sums, in one transaction. So
 -- at any moment and in any snapshot sums and ledger together are exact.
@@ -236,7 +236,7 @@ CREATE TABLE asyncsvc.usage_ledger (
     source     text COLLATE "C",
     user_id    text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL,
-    quarter    timestamptz,
+    quarter_hour    timestamptz,
     token_id   text COLLATE "C",
     pv         integer NOT NULL DEFAULT 0,
     tokens     bigint NOT NULL DEFAULT 0,
@@ -268,7 +268,7 @@ CREATE TABLE asyncsvc.usage_zone (
 CREATE TABLE asyncsvc.usage_bucket (
     tenant_id  text COLLATE "C" NOT NULL,
     zone       text COLLATE "C" NOT NULL,
-    book       text COLLATE "C" NOT NULL CHECK (book IN ('created', 'activity')),
+    basis       text COLLATE "C" NOT NULL CHECK (basis IN ('creation', 'activity')),
     grain      text COLLATE "C" NOT NULL CHECK (grain IN ('day', 'week', 'month')),
     dialog_key text COLLATE "C" NOT NULL,
     source_key text COLLATE "C" NOT NULL,
@@ -280,14 +280,14 @@ CREATE TABLE asyncsvc.usage_bucket (
     rounds     bigint NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
-    PRIMARY KEY (tenant_id, zone, book, grain, dialog_key, source_key, bucket)
+    PRIMARY KEY (tenant_id, zone, basis, grain, dialog_key, source_key, bucket)
 ) WITH (fillfactor = 70);
 
 -- The sums of the activity by quarter of an hour, dialog, source and token: kept for ever, for hours,
 -- for tokens, and for zones that are declared later.
-CREATE TABLE asyncsvc.usage_quarter (
+CREATE TABLE asyncsvc.usage_quarter_hour (
     tenant_id  text COLLATE "C" NOT NULL,
-    quarter    timestamptz NOT NULL,
+    quarter_hour    timestamptz NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     token_id   text COLLATE "C",
@@ -297,7 +297,7 @@ CREATE TABLE asyncsvc.usage_quarter (
     rounds     bigint NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (tenant_id, quarter, dialog_id, source, token_id)
+    UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
 ) WITH (fillfactor = 85);
 
 -- Whether a clock goes back within 25 hours of an instant: a date may come twice there, up to a day

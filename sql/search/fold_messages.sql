@@ -5,7 +5,7 @@
 -- A batch ends sooner where its messages have more than :most_bytes bytes, though it always has the
 -- first.
 --
--- Repeatable: what a first run put in, a second one passes over.
+-- Idempotent: what a first run put in, a second one passes over.
 --
 -- Locks: the rows that it puts in. It waits for none: who holds one is about to change or delete it,
 -- and the next time finds what is left. An append needs no lock of a message.

@@ -8,10 +8,10 @@
 -- stops at :count_limit, and with it the search where :limit is 0. NULL counts all, 0 counts nothing.
 -- LIMIT 1 makes sure that each conversation is looked up by its key, whatever the statistics say.
 --
--- Replica: as conversation/get_list.
+-- Read replica: as conversation/get_list.
 --
--- Locks: none. Index: message_search_idx and title_search_idx for what is indexed,
--- message_unindexed_idx and title_unindexed_idx for the rest, conversation_tenant_created_idx or
+-- Locks: none. Index: message_search_idx and conversation_title_search_idx for what is indexed,
+-- message_unindexed_idx and conversation_title_unindexed_idx for the rest, conversation_tenant_created_idx or
 -- conversation_created_idx for the weeks, and the primary key for each that matches.
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT lower(:keywords::text) AS keywords,
@@ -62,7 +62,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
                AND strpos(lower(m.content), (SELECT a.keywords FROM asked AS a)) > 0
                AND m.dialog_id = :dialog_id                             --? dialog_id
              UNION SELECT t.conversation_id                             --? id_keywords
-              FROM asyncsvc.title AS t                                  --? id_keywords
+              FROM asyncsvc.conversation_title AS t                                  --? id_keywords
              WHERE t.tenant_id = :tenant_id COLLATE "POSIX"             --? id_keywords
                AND t.is_indexed                                         --? id_keywords
                AND asyncsvc.search_terms_v1(t.tenant_id, t.dialog_id, t.conversation_created_at, t.conversation_id || E'\x01' || coalesce(t.name, '')) COLLATE "C" @> (SELECT a.title_terms FROM asked AS a) --? id_keywords
@@ -70,7 +70,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
                AND (strpos(lower(t.conversation_id COLLATE "default"), (SELECT a.id_keywords FROM asked AS a)) > 0 OR strpos(lower(t.name), (SELECT a.keywords FROM asked AS a)) > 0) --? id_keywords
                AND t.dialog_id = :dialog_id                             --? id_keywords, dialog_id
              UNION SELECT t.conversation_id                             --? id_keywords
-              FROM asyncsvc.title AS t                                  --? id_keywords
+              FROM asyncsvc.conversation_title AS t                                  --? id_keywords
              WHERE t.tenant_id = :tenant_id                             --? id_keywords
                AND NOT t.is_indexed                                     --? id_keywords
                AND t.conversation_created_at >= asyncsvc.search_week_begin_v1(k.week - k.weeks + 1) --? id_keywords
@@ -101,17 +101,17 @@ WITH RECURSIVE asked AS MATERIALIZED (
 ), page AS (
     SELECT p.id, p.at, row_number() OVER () AS position
       FROM (
-        SELECT f.id, CASE WHEN :by_update_time::bool THEN f.updated_at ELSE f.created_at END AS at
+        SELECT f.id, CASE WHEN :by_updated_at::bool THEN f.updated_at ELSE f.created_at END AS at
           FROM filtered AS f
          WHERE true
-           AND (f.created_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_create_time_desc
-           AND (f.created_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_create_time_asc
-           AND (f.updated_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_update_time_desc
-           AND (f.updated_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_update_time_asc
-         ORDER BY f.created_at DESC, f.id DESC                          --? by_create_time_desc
-         ORDER BY f.created_at, f.id                                    --? by_create_time_asc
-         ORDER BY f.updated_at DESC, f.id DESC                          --? by_update_time_desc
-         ORDER BY f.updated_at, f.id                                    --? by_update_time_asc
+           AND (f.created_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_created_at_desc
+           AND (f.created_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_created_at_asc
+           AND (f.updated_at, f.id) < (:after_at, :after_id)            --? after_at, after_id, by_updated_at_desc
+           AND (f.updated_at, f.id) > (:after_at, :after_id)            --? after_at, after_id, by_updated_at_asc
+         ORDER BY f.created_at DESC, f.id DESC                          --? by_created_at_desc
+         ORDER BY f.created_at, f.id                                    --? by_created_at_asc
+         ORDER BY f.updated_at DESC, f.id DESC                          --? by_updated_at_desc
+         ORDER BY f.updated_at, f.id                                    --? by_updated_at_asc
          ORDER BY f.name DESC NULLS LAST, f.id DESC                     --? by_name_desc
          ORDER BY f.name NULLS LAST, f.id                               --? by_name_asc
          ORDER BY f.round DESC, f.id DESC                               --? by_round_desc

@@ -11,7 +11,7 @@
 -- depending on it. The collation of :tenant_id is none that an index has: a server which believes that
 -- the tenant has few messages would otherwise read them by the primary key, when it has millions.
 --
--- Replica: as conversation/get_list.
+-- Read replica: as conversation/get_list.
 --
 -- Locks: none. Index: message_search_idx for what is indexed, message_unindexed_idx for the rest,
 -- conversation_tenant_created_idx or conversation_created_idx for the weeks.

@@ -5,7 +5,7 @@
 -- The part is cut where the keywords are in the message's lower case; a language in which that has
 -- another length is shown in it.
 --
--- Replica: as conversation/get_list; of what was found elsewhere it leaves out what it does not have.
+-- Read replica: as conversation/get_list; of what was found elsewhere it leaves out what it does not have.
 --
 -- Locks: none. Index: the primary keys, once a hit: LIMIT 1 makes sure of it, whatever the server's
 -- statistics say.

@@ -9,4 +9,4 @@
 SELECT coalesce(sum(gin_clean_pending_list(i.oid)), 0)::bigint AS pages
   FROM pg_catalog.pg_class AS i
  WHERE i.relnamespace = 'asyncsvc'::regnamespace
-   AND i.relname IN ('message_search_idx', 'title_search_idx')
+   AND i.relname IN ('message_search_idx', 'conversation_title_search_idx')

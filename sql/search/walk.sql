@@ -7,12 +7,12 @@
 -- conversations it looked at, with the time and the id of the last, behind which a next walk begins.
 -- LIMIT takes them as the walk delivers them, so that it ends with the page.
 --
--- By update time (recent) it goes over asyncsvc.recency, and gets each conversation by its key.
+-- By update time (recent) it goes over asyncsvc.conversation_recency, and gets each conversation by its key.
 --
--- Replica: as conversation/get_list.
+-- Read replica: as conversation/get_list.
 --
 -- Locks: none. Index: conversation_tenant_created_idx for a tenant, conversation_created_idx or
--- recency_updated_idx for a dialog, conversation_user_idx for a user; messages by primary key.
+-- conversation_recency_updated_idx for a dialog, conversation_user_idx for a user; messages by primary key.
 WITH next AS MATERIALIZED (
     SELECT c.id, c.name, c.at, row_number() OVER () AS position,
            sum(c.last_seq) OVER (ROWS UNBOUNDED PRECEDING) AS messages
@@ -23,7 +23,7 @@ WITH next AS MATERIALIZED (
                  , c.id, c.created_at AS at                           --? !recent
                  , r.id, r.updated_at AS at                           --? recent
               FROM asyncsvc.conversation AS c                         --? !recent
-              FROM asyncsvc.recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id, c.id, c.user_id, c.exp_user_id, c.name, c.last_seq, c.created_at, c.updated_at FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? recent
+              FROM asyncsvc.conversation_recency AS r CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id, c.id, c.user_id, c.exp_user_id, c.name, c.last_seq, c.created_at, c.updated_at FROM asyncsvc.conversation AS c WHERE c.tenant_id = :tenant_id AND c.id = r.id LIMIT 1) AS c --? recent
              WHERE c.tenant_id = :tenant_id
                AND r.tenant_id = :tenant_id                           --? recent
                AND c.dialog_id = :dialog_id                           --? dialog_id, !recent

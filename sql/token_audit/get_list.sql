@@ -1,6 +1,6 @@
 -- What was done to a tenant's tokens, newest first, :limit at most from the cursor on.
 --
--- Replica: as conversation/get_list.
+-- Read replica: as conversation/get_list.
 --
 -- Locks: none. Index: the primary key, or token_audit_token_idx for one token, walked backwards.
 SELECT a.id, a.tenant_id, a.token_id, a.action, a.actor, a.at, a.detail::text AS detail

@@ -11,7 +11,7 @@
 -- Creations are cut to the quarter of an hour first, which makes them few, from 1973 on: before, not
 -- every zone's days began on one.
 --
--- Patient: how much there is to fold is not known before.
+-- Timeout: none. how much there is to fold is not known before.
 --
 -- Locks: the tenant's row of UTC in usage_zone, the rows of the ledger, which nobody else changes, and
 -- of the sums. It waits for nobody, and no append waits for it.
@@ -26,18 +26,18 @@ WITH folding AS MATERIALIZED (
     DELETE FROM asyncsvc.usage_ledger AS u
      USING folding AS f
      WHERE u.tenant_id = f.tenant_id
-    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter, u.token_id, u.pv, u.tokens,
+    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter_hour, u.token_id, u.pv, u.tokens,
               u.duration, u.rounds, u.thumb_up, u.thumb_down
-), quarters AS (
-    INSERT INTO asyncsvc.usage_quarter AS q (
-           tenant_id, quarter, dialog_id, source, token_id, pv, tokens, duration, rounds, thumb_up,
+), quarter_hours AS (
+    INSERT INTO asyncsvc.usage_quarter_hour AS q (
+           tenant_id, quarter_hour, dialog_id, source, token_id, pv, tokens, duration, rounds, thumb_up,
            thumb_down)
-    SELECT :tenant_id, g.quarter, g.dialog_id, g.source, g.token_id, sum(g.pv), sum(g.tokens),
+    SELECT :tenant_id, g.quarter_hour, g.dialog_id, g.source, g.token_id, sum(g.pv), sum(g.tokens),
            sum(g.duration), sum(g.rounds), sum(g.thumb_up), sum(g.thumb_down)
       FROM gone AS g
-     WHERE g.quarter IS NOT NULL
-     GROUP BY g.quarter, g.dialog_id, g.source, g.token_id
-    ON CONFLICT (tenant_id, quarter, dialog_id, source, token_id) DO UPDATE
+     WHERE g.quarter_hour IS NOT NULL
+     GROUP BY g.quarter_hour, g.dialog_id, g.source, g.token_id
+    ON CONFLICT (tenant_id, quarter_hour, dialog_id, source, token_id) DO UPDATE
        SET pv = q.pv + excluded.pv,
            tokens = q.tokens + excluded.tokens,
            duration = q.duration + excluded.duration,
@@ -45,7 +45,7 @@ WITH folding AS MATERIALIZED (
            thumb_up = q.thumb_up + excluded.thumb_up,
            thumb_down = q.thumb_down + excluded.thumb_down
 ), booked AS MATERIALIZED (
-    SELECT b.book, b.at, b.dialog_id, b.source, b.user_id,
+    SELECT b.basis, b.at, b.dialog_id, b.source, b.user_id,
            sum(b.pv)::bigint AS pv,
            sum(b.tokens)::bigint AS tokens,
            sum(b.duration)::bigint AS duration,
@@ -53,19 +53,19 @@ WITH folding AS MATERIALIZED (
            sum(b.thumb_up)::bigint AS thumb_up,
            sum(b.thumb_down)::bigint AS thumb_down
       FROM (
-        SELECT 'created' AS book,
+        SELECT 'creation' AS basis,
                CASE WHEN g.created_at < '1973-01-01 00:00+00' THEN g.created_at
                     ELSE date_bin('15 minutes', g.created_at, '0001-01-01 00:00+00') END AS at,
                g.dialog_id, g.source, g.user_id, g.pv, g.tokens, g.duration, g.rounds, g.thumb_up,
                g.thumb_down
           FROM gone AS g
          UNION ALL
-        SELECT 'activity', g.quarter, g.dialog_id, g.source, '', g.pv, g.tokens, g.duration,
+        SELECT 'activity', g.quarter_hour, g.dialog_id, g.source, '', g.pv, g.tokens, g.duration,
                g.rounds, g.thumb_up, g.thumb_down
           FROM gone AS g
-         WHERE g.quarter IS NOT NULL
+         WHERE g.quarter_hour IS NOT NULL
       ) AS b
-     GROUP BY b.book, b.at, b.dialog_id, b.source, b.user_id
+     GROUP BY b.basis, b.at, b.dialog_id, b.source, b.user_id
 ), kept AS (
     SELECT z.zone
       FROM asyncsvc.usage_zone AS z
@@ -97,7 +97,7 @@ WITH folding AS MATERIALIZED (
       ) AS u
      GROUP BY u.zone, u.grain, u.dialog_key, u.source_key, u.bucket
 ), summed AS (
-    SELECT k.zone, b.book, g.grain, d.key AS dialog_key, s.key AS source_key,
+    SELECT k.zone, b.basis, g.grain, d.key AS dialog_key, s.key AS source_key,
            date_trunc(g.grain, b.at AT TIME ZONE k.zone)::date AS bucket,
            sum(b.pv)::bigint AS pv,
            sum(b.tokens)::bigint AS tokens,
@@ -110,18 +110,18 @@ WITH folding AS MATERIALIZED (
      CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
      CROSS JOIN LATERAL (VALUES ('*'), ('=' || b.dialog_id)) AS d (key)
      CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || b.source, '-'))) AS s (key)
-     GROUP BY k.zone, b.book, g.grain, d.key, s.key, bucket
+     GROUP BY k.zone, b.basis, g.grain, d.key, s.key, bucket
 ), buckets AS (
     INSERT INTO asyncsvc.usage_bucket AS b (
-           tenant_id, zone, book, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
+           tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
            rounds, thumb_up, thumb_down)
-    SELECT :tenant_id, s.zone, s.book, s.grain, s.dialog_key, s.source_key, s.bucket, s.pv,
+    SELECT :tenant_id, s.zone, s.basis, s.grain, s.dialog_key, s.source_key, s.bucket, s.pv,
            coalesce(u.uv, 0), s.tokens, s.duration, s.rounds, s.thumb_up, s.thumb_down
       FROM summed AS s
       LEFT JOIN users AS u
-        ON s.book = 'created' AND u.zone = s.zone AND u.grain = s.grain
+        ON s.basis = 'creation' AND u.zone = s.zone AND u.grain = s.grain
        AND u.dialog_key = s.dialog_key AND u.source_key = s.source_key AND u.bucket = s.bucket
-    ON CONFLICT (tenant_id, zone, book, grain, dialog_key, source_key, bucket) DO UPDATE
+    ON CONFLICT (tenant_id, zone, basis, grain, dialog_key, source_key, bucket) DO UPDATE
        SET pv = b.pv + excluded.pv,
            uv = b.uv + excluded.uv,
            tokens = b.tokens + excluded.tokens,

@@ -1,16 +1,16 @@
 -- The usage of a tenant, booked when it happened, as buckets of :interval (hour, day, week from
 -- Monday, month) in the zone :tz, oldest first: pv counts creations, thumbs less withdrawn ones, and
--- round is the rounds for each creation. There are no users in this book, so uv is 0. The range is
+-- round is the rounds for each creation. There are no users in this basis, so uv is 0. The range is
 -- taken in whole quarters of an hour, the first and the last included. dt and the empty buckets are
 -- as in usage/stats_by_created.
 --
 -- Buckets that lie whole in the range are read where they are kept (`kept`), others summed from the
--- quarters (`part`), as there; so is what one token consumed (by_quarter). The ledger has the rest of
+-- quarter_hours (`part`), as there; so is what one token consumed (by_quarter). The ledger has the rest of
 -- either. OFFSET 0 is as there.
 --
--- Replica: as usage/stats_by_created.
+-- Read replica: as usage/stats_by_created.
 --
--- Locks: none. Index: the keys of usage_zone, usage_bucket and usage_quarter, and
+-- Locks: none. Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, and
 -- usage_ledger_tenant_idx.
 WITH asked AS MATERIALIZED (
     SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
@@ -47,13 +47,13 @@ WITH asked AS MATERIALIZED (
     SELECT q.dt, q.pv, q.tokens, q.duration, q.rounds, q.thumb_up, q.thumb_down
       FROM part AS p
      CROSS JOIN LATERAL (
-            SELECT date_trunc(:interval, q.quarter, :tz) AS dt, q.pv, q.tokens, q.duration,
+            SELECT date_trunc(:interval, q.quarter_hour, :tz) AS dt, q.pv, q.tokens, q.duration,
                    q.rounds, q.thumb_up, q.thumb_down
-              FROM asyncsvc.usage_quarter AS q
+              FROM asyncsvc.usage_quarter_hour AS q
              WHERE q.tenant_id = :tenant_id
-               AND q.quarter >= p.since
-               AND q.quarter < p.until
-               AND date_trunc(:interval, q.quarter AT TIME ZONE :tz) BETWEEN p.first AND p.last
+               AND q.quarter_hour >= p.since
+               AND q.quarter_hour < p.until
+               AND date_trunc(:interval, q.quarter_hour AT TIME ZONE :tz) BETWEEN p.first AND p.last
                AND q.dialog_id = :dialog_id     --? dialog_id
                AND q.source = :source           --? source
                AND q.source IS NULL             --? source_is_null
@@ -67,7 +67,7 @@ WITH asked AS MATERIALIZED (
       FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = :tenant_id
        AND b.zone = :tz
-       AND b.book = 'activity'
+       AND b.basis = 'activity'
        AND b.grain = :interval
        AND b.dialog_key = '*'                   --? !dialog_id
        AND b.dialog_key = '=' || :dialog_id     --? dialog_id
@@ -77,11 +77,11 @@ WITH asked AS MATERIALIZED (
        AND b.bucket >= (SELECT w.first_whole::date FROM whole AS w)
        AND b.bucket <= (SELECT w.last_whole::date FROM whole AS w)
 ), unfolded AS (
-    SELECT date_trunc(:interval, u.quarter, :tz) AS dt, u.pv, u.tokens, u.duration, u.rounds,
+    SELECT date_trunc(:interval, u.quarter_hour, :tz) AS dt, u.pv, u.tokens, u.duration, u.rounds,
            u.thumb_up, u.thumb_down
       FROM asked AS a
       JOIN asyncsvc.usage_ledger AS u
-        ON u.quarter >= a.since AND u.quarter < a.until
+        ON u.quarter_hour >= a.since AND u.quarter_hour < a.until
      WHERE u.tenant_id = :tenant_id
        AND u.dialog_id = :dialog_id             --? dialog_id
        AND u.source = :source                   --? source

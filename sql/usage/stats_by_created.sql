@@ -15,7 +15,7 @@
 -- dt is the label that date_trunc gives a bucket; where a clock goes back over midnight, that is
 -- the second of the two midnights. Empty buckets are there where :fill asks for them.
 --
--- Replica: what they say is exact of a moment that may be a little ago.
+-- Read replica: what they say is exact of a moment that may be a little ago.
 --
 -- Locks: none. Index: the keys of usage_zone and usage_bucket, usage_ledger_tenant_idx, and
 -- conversation_user_idx for the users. A recount reads the range of conversation_created_idx when
@@ -74,7 +74,7 @@ WITH whole AS MATERIALIZED (
       FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = :tenant_id
        AND b.zone = :tz
-       AND b.book = 'created'
+       AND b.basis = 'creation'
        AND b.grain = :interval
        AND b.dialog_key = '*'                   --? !dialog_id
        AND b.dialog_key = '=' || :dialog_id     --? dialog_id

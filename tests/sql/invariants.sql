@@ -135,7 +135,7 @@ SELECT c.tenant_id,
        'search of conversation ' || c.id,
        rule.broken
   FROM asyncsvc.conversation AS c
-  LEFT JOIN asyncsvc.title AS t
+  LEFT JOIN asyncsvc.conversation_title AS t
          ON t.tenant_id = c.tenant_id
         AND t.conversation_id = c.id
  CROSS JOIN LATERAL (
@@ -171,10 +171,10 @@ SELECT u.tenant_id,
                        sum(a.duration) AS duration, sum(a.rounds) AS rounds
                   FROM (SELECT u.tenant_id, u.pv, u.tokens, u.duration, u.rounds
                           FROM asyncsvc.usage_ledger AS u
-                         WHERE u.quarter IS NOT NULL
+                         WHERE u.quarter_hour IS NOT NULL
                          UNION ALL
                         SELECT q.tenant_id, q.pv, q.tokens, q.duration, q.rounds
-                          FROM asyncsvc.usage_quarter AS q) AS a
+                          FROM asyncsvc.usage_quarter_hour AS q) AS a
                  GROUP BY a.tenant_id) AS u
           FULL JOIN (SELECT c.tenant_id, count(*) AS pv, sum(c.tokens) AS tokens,
                             sum(c.duration) AS duration, sum(c.round) AS rounds
@@ -221,7 +221,7 @@ SELECT b.tenant_id,
                        b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down,
                        NULL AS user_id, true AS is_kept
                   FROM asyncsvc.usage_bucket AS b
-                 WHERE b.book = 'created'
+                 WHERE b.basis = 'creation'
                  UNION ALL
                 SELECT z.tenant_id, z.zone, g.grain, d.key, s.key,
                        date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date, c.pv, 0,
@@ -269,7 +269,7 @@ SELECT coalesce(r.tenant_id, c.tenant_id),
        format('it was updated at %s in dialog %s, and is recent at %s in dialog %s',
               c.updated_at, c.dialog_id, r.updated_at, r.dialog_id)
   FROM asyncsvc.conversation AS c
-  FULL JOIN asyncsvc.recency AS r
+  FULL JOIN asyncsvc.conversation_recency AS r
          ON r.tenant_id = c.tenant_id AND r.id = c.id
  WHERE (c.updated_at, c.dialog_id) IS DISTINCT FROM (r.updated_at, r.dialog_id)
  ORDER BY 1, 2, 3;

@@ -26,7 +26,7 @@ from asyncsvc import (
 
 
 async def use(dsn: str) -> None:
-    async with asyncsvc.connect(dsn, settings=Settings(page_items=50)) as svc:
+    async with asyncsvc.connect(dsn, settings=Settings(max_page_size=50)) as svc:
         assert_type(await svc.migrate(), list[Migration])
         issued = await svc.tokens.create("acme", name="n", scopes=["a"])
         assert_type(issued, IssuedToken)

@@ -19,9 +19,9 @@ from asyncsvc.cli.printing import many, print_json, print_pairs, when
 from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import connected, run
 from asyncsvc.client import AsyncSvc
-from asyncsvc.dates import zone
-from asyncsvc.fields import ANY
 from asyncsvc.models import Conversation, Hits, Page, StoredMessage
+from asyncsvc.validation.dates import zone
+from asyncsvc.validation.types import ANY
 
 _MOST: Final = 1_000
 _SHOWN: Final = 20
@@ -34,8 +34,8 @@ _NARROW: Final = 64
 class Order(enum.StrEnum):
     """What a list is ordered by; the names are the library's."""
 
-    CREATE_TIME = "create_time"
-    UPDATE_TIME = "update_time"
+    CREATE_TIME = "created_at"
+    UPDATE_TIME = "updated_at"
     NAME = "name"
     ROUND = "round"
     TOKENS = "tokens"

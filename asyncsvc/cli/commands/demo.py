@@ -27,8 +27,8 @@ from asyncsvc.cli.printing import many
 from asyncsvc.cli.running import CommandError, run, this_command
 from asyncsvc.cli.steps import note, step
 from asyncsvc.client import AsyncSvc, connect
-from asyncsvc.dates import zone
-from asyncsvc.models import Conversation, LoadReport, StoredMessage, UsageBucket
+from asyncsvc.models import Conversation, ImportReport, StoredMessage, UsageBucket
+from asyncsvc.validation.dates import zone
 
 TENANT: Final = "demo"
 DIALOG: Final = "assistant"
@@ -248,7 +248,7 @@ async def _try_token(svc: AsyncSvc) -> None:
 
 async def _load(
     svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo
-) -> tuple[LoadReport, Counter[str]]:
+) -> tuple[ImportReport, Counter[str]]:
     """Load all lines; return what went in, and the words that are in it."""
     now = datetime.now(UTC)
     first_day = now.astimezone(local).date() - timedelta(days=_DAYS - 1)
@@ -272,7 +272,7 @@ async def _load(
     return report, inventor.words
 
 
-def _loaded(report: LoadReport) -> str:
+def _loaded(report: ImportReport) -> str:
     new = f"{many(report.conversations, 'conversation')}, {many(report.messages, 'message')}"
     if not report.present:
         return new
@@ -280,7 +280,7 @@ def _loaded(report: LoadReport) -> str:
     return f"{new}; {present}" if report.conversations else f"nothing new: {present}"
 
 
-def _print_load(report: LoadReport, invented: set[str], bad: Sequence[Refusal]) -> None:
+def _print_load(report: ImportReport, invented: set[str], bad: Sequence[Refusal]) -> None:
     if invented and report.conversations:
         note(f"invented, as the lines do not say: {', '.join(sorted(invented))}")
     for line in bad:

@@ -15,10 +15,10 @@ from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import CommandError, confirmed, connected, run
 from asyncsvc.client import AsyncSvc
-from asyncsvc.dates import first_instant
 from asyncsvc.errors import InvalidInput
-from asyncsvc.fields import ANY
 from asyncsvc.models import ErasureReceipt, PurgeReport
+from asyncsvc.validation.dates import first_instant
+from asyncsvc.validation.types import ANY
 
 
 class By(enum.StrEnum):
@@ -86,7 +86,7 @@ class _What:
             older_than,
             tenant_id=self.tenant_id,
             dialog_id=ANY if self.dialog_id is None else self.dialog_id,
-            by="update_time" if self.by is By.UPDATED else "create_time",
+            by="updated_at" if self.by is By.UPDATED else "created_at",
             dry_run=dry_run,
             tz=self.tz,
             on_batch=show,
@@ -163,7 +163,7 @@ async def _erase(dsn: str | None, tenant: str, user: str, *, yes: bool, as_json:
             def show(receipt: ErasureReceipt) -> None:
                 shown.show(many(receipt.conversations, "conversation"))
 
-            receipt = await svc.conversations.delete_by_user(user, tenant_id=tenant, on_batch=show)
+            receipt = await svc.conversations.erase_user(user, tenant_id=tenant, on_batch=show)
     if as_json:
         print_json(receipt)
     else:

@@ -9,18 +9,18 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from asyncsvc import sqlfiles
 from asyncsvc.cli.drawing import Column, as_written, console, table
 from asyncsvc.cli.options import AsJson, Dsn
 from asyncsvc.cli.printing import print_json
 from asyncsvc.cli.running import connected, run
-from asyncsvc.explaining import names_of, statement_of, variant
+from asyncsvc.database import sql_files
 from asyncsvc.models import Argument, Plan
+from asyncsvc.operations.query_plans import names_of, statement_of, variant
 
 
 def _complete(incomplete: str) -> list[tuple[str, str]]:
     """Return the names that the shell may go on with, each with what it is for."""
-    return [(name, _about(name)) for name in sqlfiles.names() if name.startswith(incomplete)]
+    return [(name, _about(name)) for name in sql_files.names() if name.startswith(incomplete)]
 
 
 def sql(
@@ -81,7 +81,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 async def _list(*, as_json: bool) -> None:
-    about = {name: _about(name) for name in sqlfiles.names()}
+    about = {name: _about(name) for name in sql_files.names()}
     if as_json:
         print_json([{"name": name, "about": text} for name, text in about.items()])
         return
@@ -93,7 +93,7 @@ async def _list(*, as_json: bool) -> None:
 
 def _about(name: str) -> str:
     """Return the first sentence of a statement's header."""
-    return re.split(r"(?<=\.)\s", _paragraphs(sqlfiles.load(name).header)[0])[0]
+    return re.split(r"(?<=\.)\s", _paragraphs(sql_files.load(name).header)[0])[0]
 
 
 def _paragraphs(header: str) -> list[str]:

@@ -19,9 +19,9 @@ from asyncsvc.cli.printing import many, print_json
 from asyncsvc.cli.progress import bar
 from asyncsvc.cli.running import CommandError, Exit, connected, run
 from asyncsvc.client import AsyncSvc
-from asyncsvc.dates import first_instant, zone
-from asyncsvc.fields import ANY, AnyType
 from asyncsvc.models import UsageBucket
+from asyncsvc.validation.dates import first_instant, zone
+from asyncsvc.validation.types import ANY, AnyType
 
 _DAYS: Final = 30
 _NARROW: Final = 64
@@ -46,10 +46,10 @@ class Interval(enum.StrEnum):
     MONTH = "month"
 
 
-class By(enum.StrEnum):
-    """When usage is booked."""
+class Basis(enum.StrEnum):
+    """Whether usage counts at the creation or at the time of each activity."""
 
-    CREATED = "created"
+    CREATION = "creation"
     ACTIVITY = "activity"
 
 
@@ -64,7 +64,7 @@ class _Query:
     dialog: str | None
     source: str | AnyType | None
     tz: str
-    by: By
+    basis: Basis
     token: str | None
 
     def range(self) -> tuple[str, str]:
@@ -82,7 +82,7 @@ class _Query:
             *self.range(),
             self.source,
             interval=self.interval.value,
-            by=self.by.value,
+            basis=self.basis.value,
             dialog_id=ANY if self.dialog is None else self.dialog,
             token_id=ANY if self.token is None else self.token,
             tz=self.tz,
@@ -110,16 +110,16 @@ def stats(
     no_source: Annotated[
         bool, typer.Option("--no-source", help="Only conversations without a source.")
     ] = False,
-    by: Annotated[
-        By,
+    basis: Annotated[
+        Basis,
         typer.Option(
-            help="created: on the creation of what exists. activity: when it happened, and for"
-            " ever; without users."
+            help="creation: existing conversations, at their creation. activity: at the time of"
+            " each activity, deletions included; without users."
         ),
-    ] = By.CREATED,
+    ] = Basis.CREATION,
     token: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="What this API token consumed; with --by activity."),
+        typer.Option(metavar="ID", help="What this API token consumed; with --basis activity."),
     ] = None,
     tz: Tz = "UTC",
     plot: Annotated[
@@ -139,7 +139,7 @@ def stats(
     if source is not None and no_source:
         raise typer.BadParameter("does not go with --source", param_hint="--no-source")
     wanted = None if no_source else ANY if source is None else source
-    query = _Query(tenant, since, until, interval, dialog, wanted, tz, by, token)
+    query = _Query(tenant, since, until, interval, dialog, wanted, tz, basis, token)
     run(_stats(dsn, query, plot, as_json=as_json))
 
 
@@ -193,7 +193,7 @@ def _print_stats(query: _Query, buckets: Sequence[UsageBucket]) -> None:
         return
     plots = _plots(query.interval, buckets)
     console().print(in_rows(plots))
-    if query.by is By.CREATED:
+    if query.basis is Basis.CREATION:
         average = totals["duration"] / totals["pv"]
         pv = many(int(totals["pv"]), "conversation")
         console().print(f"{pv}, {average:,.1f} s each on average")

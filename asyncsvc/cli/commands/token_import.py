@@ -18,14 +18,14 @@ from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import Exit, connected, run
 from asyncsvc.client import AsyncSvc
 from asyncsvc.errors import AsyncSvcError
-from asyncsvc.inputs import told_name
-from asyncsvc.models import TokenLoadReport, TokenRecord
+from asyncsvc.models import TokenImportReport, TokenRecord
 from asyncsvc.ragflow.rows import TokenRows
 from asyncsvc.ragflow.shapes import SECRETS
+from asyncsvc.validation.inputs import told_name
 
 _AT_ONCE: Final = 1_000
 _FIELDS: Final = frozenset(TokenRecord.model_fields)
-_OF_RAGFLOW: Final = {"create_date", "update_time", "update_date"}  # what create_time says too
+_OF_RAGFLOW: Final = {"create_date", "updated_at", "update_date"}  # what create_time says too
 
 
 def import_(
@@ -67,7 +67,7 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
     """Return what the tokens of a line have in common, and the two secrets."""
     for name in _OF_RAGFLOW:
         line.pop(name, None)
-    if isinstance(milliseconds := line.pop("create_time", None), int):
+    if isinstance(milliseconds := line.pop("created_at", None), int):
         try:
             line["created_at"] = datetime.fromtimestamp(milliseconds / 1_000, UTC)
         except (ValueError, OverflowError, OSError):
@@ -115,7 +115,7 @@ class _Import:
         for tenant, rows in of_tenants.items():
             self._add(await self._load_into(tenant, rows))
 
-    async def _load_into(self, tenant: str, items: list[Item]) -> TokenLoadReport:
+    async def _load_into(self, tenant: str, items: list[Item]) -> TokenImportReport:
         def refuse(place: int, name: str, error: AsyncSvcError) -> None:
             reason = str(error).replace("secret:", f"{name}:", 1)
             told = reason if reason.startswith(name) else f"{name}: {reason}"
@@ -124,7 +124,7 @@ class _Import:
         rows = TokenRows(self._svc, tenant, self._actor)
         return await rows.load([item.fields for item in items], refuse)
 
-    def _add(self, report: TokenLoadReport) -> None:
+    def _add(self, report: TokenImportReport) -> None:
         self.tokens += report.tokens
         self.present += report.present
         self.refused += report.refused

@@ -20,10 +20,10 @@ from asyncsvc.cli.options import Actor, After, AsJson, Dsn, Tenant, Tz, Yes
 from asyncsvc.cli.printing import many, print_json, when
 from asyncsvc.cli.progress import messages
 from asyncsvc.cli.running import CommandError, Exit, confirmed, connected, run
-from asyncsvc.dates import instants, zone
 from asyncsvc.errors import InsufficientScope, InvalidToken
-from asyncsvc.fields import ANY, LATEST, UNSET
 from asyncsvc.models import IssuedToken
+from asyncsvc.validation.dates import instants, zone
+from asyncsvc.validation.types import ANY, LATEST, UNSET
 
 _MOST: Final = 1_000
 _LONGEST_INPUT: Final = 4_096

@@ -26,9 +26,9 @@ from asyncsvc.cli.pipes import aside
 from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import bar, messages
 from asyncsvc.cli.running import CommandError, Exit, connected, interruptible, run
-from asyncsvc.dates import zone
-from asyncsvc.fields import ANY
-from asyncsvc.models import Conversation, LoadReport
+from asyncsvc.models import Conversation, ImportReport
+from asyncsvc.validation.dates import zone
+from asyncsvc.validation.types import ANY
 
 _LEFT_OUT: Final = {"tenant_id", "thumb_up", "thumb_down"}
 """What an import is told, or counts."""
@@ -161,7 +161,7 @@ async def _import(
     return Exit.ATTENTION if report.refused else Exit.DONE
 
 
-def _print_import(report: LoadReport, seconds: float, *, as_json: bool) -> None:
+def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> None:
     if as_json:
         print_json(report.model_dump() | {"seconds": round(seconds, 3)})
         return

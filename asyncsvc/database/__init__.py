@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsvc.executor._errors import is_lost, translated
-from asyncsvc.executor._executors import (
+from asyncsvc.database.driver_errors import is_lost, translated
+from asyncsvc.database.executors import (
     ConnectionExecutor,
     Executor,
     PoolExecutor,
     Row,
     full_jitter,
 )
-from asyncsvc.executor._pools import opened
-from asyncsvc.executor._replicas import ReplicatedExecutor
+from asyncsvc.database.pools import opened
+from asyncsvc.database.replicas import ReplicatedExecutor
 
 if TYPE_CHECKING:
-    from asyncsvc.executor._errors import Connection as Connection
-    from asyncsvc.executor._executors import Pool as Pool
+    from asyncsvc.database.driver_errors import Connection as Connection
+    from asyncsvc.database.executors import Pool as Pool
 
 __all__ = [
     "ConnectionExecutor",

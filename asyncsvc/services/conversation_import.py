@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, InvalidInput
-from asyncsvc.inputs import Input, invalid_input
 from asyncsvc.models import (
     Conversation,
     ConversationRecord,
-    LoadReport,
+    ImportReport,
     MessageRecord,
     Records,
     TokenRecords,
@@ -27,9 +26,10 @@ from asyncsvc.models import (
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.services.common import columns
+from asyncsvc.validation.inputs import Input, invalid_input
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
 MESSAGES_AT_ONCE: Final = 5_000
@@ -118,12 +118,12 @@ class Load:
         self._tenant_id = tenant_id
         self._intake = Intake(ConversationRecord, settings, on_refused)
 
-    async def run(self, records: Records) -> LoadReport:
+    async def run(self, records: Records) -> ImportReport:
         """Store all records, batch by batch."""
-        report = LoadReport()
+        report = ImportReport()
         async for batch in self._batches(records):
             report += await self._store(batch)
-        return report + LoadReport(refused=self._intake.refused)
+        return report + ImportReport(refused=self._intake.refused)
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         batch = _Batch()
@@ -135,7 +135,7 @@ class Load:
         if batch.records:
             yield batch
 
-    async def _store(self, batch: _Batch) -> LoadReport:
+    async def _store(self, batch: _Batch) -> ImportReport:
         async with self._executor.transaction() as executor:
             created = await ConversationRepository(executor).load(
                 tenant_id=self._tenant_id,
@@ -149,7 +149,7 @@ class Load:
                 batch.places[id],
                 AlreadyExists("the tenant has a conversation of this id, with other messages"),
             )
-        return LoadReport(
+        return ImportReport(
             conversations=len(created), messages=messages, present=len(there) - len(differing)
         )
 

@@ -20,7 +20,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.fields import EARLIEST, LATEST
+from asyncsvc.validation.types import EARLIEST, LATEST
 
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"

@@ -38,7 +38,9 @@ SCALES = {
 async def run(dsn: str, scale: str, report: Report) -> None:
     """Measure, and add the tables to the report."""
     how = SCALES[scale]
-    async with asyncsvc.connect(dsn, max_size=TASKS, settings=asyncsvc.Settings(rls=True)) as svc:
+    async with asyncsvc.connect(
+        dsn, max_size=TASKS, settings=asyncsvc.Settings(row_level_security=True)
+    ) as svc:
         await svc.migrate()
     async with _restricted(dsn) as restricted, asyncsvc.connect(dsn, max_size=TASKS) as owner:
         token = await _filled(owner, how)
@@ -66,7 +68,7 @@ async def _restricted(dsn: str) -> AsyncIterator[asyncsvc.AsyncSvc]:
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO {role}"
             )
             theirs = urllib.parse.urlsplit(dsn)._replace(query=f"role={role}").geturl()
-            settings = asyncsvc.Settings(rls=True)
+            settings = asyncsvc.Settings(row_level_security=True)
             async with asyncsvc.connect(theirs, max_size=TASKS, settings=settings) as svc:
                 await svc.check()
                 yield svc
@@ -86,7 +88,7 @@ async def _filled(svc: asyncsvc.AsyncSvc, how: Scale) -> str:
         }
         for number in range(how.conversations)
     ]
-    await svc.conversations.load(records, tenant_id=TENANT)
+    await svc.conversations.import_(records, tenant_id=TENANT)
     issued = await svc.tokens.create(TENANT, name="benchmark")
     return issued.secret.get_secret_value()
 

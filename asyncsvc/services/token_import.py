@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from asyncsvc.credentials import UNPEPPERED, Keyring, hint, is_foreign, is_ours, is_strong
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput
-from asyncsvc.models import TokenLoadReport, TokenRecord, TokenRecords
+from asyncsvc.models import TokenImportReport, TokenRecord, TokenRecords
 from asyncsvc.repositories import APITokenRepository
 from asyncsvc.services.common import new_id
-from asyncsvc.services.loading import Intake, OnRefused
+from asyncsvc.services.conversation_import import Intake, OnRefused
+from asyncsvc.services.credentials import UNPEPPERED, Keyring, hint, is_foreign, is_ours, is_strong
 
 if TYPE_CHECKING:
     from asyncsvc.settings import Settings
@@ -43,7 +43,7 @@ class TokenLoad:
         self._intake = Intake(TokenRecord, settings, on_refused)
         self._loaded = self._present = 0
 
-    async def run(self, records: TokenRecords) -> TokenLoadReport:
+    async def run(self, records: TokenRecords) -> TokenImportReport:
         """Store all records, batch by batch."""
         batch: list[tuple[int, TokenRecord]] = []
         async for place, record in self._intake.checked(records, lambda given: given):
@@ -56,7 +56,7 @@ class TokenLoad:
                 await self._store(batch)
                 batch = []
         await self._store(batch)
-        return TokenLoadReport(
+        return TokenImportReport(
             tokens=self._loaded, present=self._present, refused=self._intake.refused
         )
 

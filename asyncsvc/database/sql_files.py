@@ -1,25 +1,30 @@
-"""The SQL files: found, read, and compiled to what the server is sent.
+"""Load the SQL files and compile them to the statements that the server receives.
 
-A file holds one statement below a header of prose. Two things in it are ours:
+A file holds one statement below a header in prose. Three constructs are the library's own:
 
-- `:name` is a parameter. Each becomes `$1`, `$2`, ... by its first use. Nothing is taken for one
-  inside strings, quoted names, dollar quotes and comments, nor the colons of `::` and of slices
-  (a colon that follows an operand or an opening bracket at once).
-- A line that ends in `--? a, !b` is kept when `a` is present and `b` is not, and dropped otherwise.
-  A name is a parameter, which is present when a value is passed (None is one, UNSET is none), or
-  a flag, which appears in no text. Of the marked ORDER BY lines exactly one is kept.
+- `:name` is a parameter. Each becomes `$1`, `$2`, ... in the order of first use. Colons in strings,
+  quoted names, dollar quotes, comments, casts (`::`) and slices are not parameters.
+- A line that ends in `--? a, !b` is kept if `a` is present and `b` is absent, otherwise dropped.
+- A block between the lines `--? a, !b {` and `--? }` is kept or dropped as a whole. Blocks nest.
 
-So each combination that is in use is a plain statement with a plan of its own, instead of
-`(:x IS NULL OR column = :x)`, whose plan the server may choose without looking at `:x`.
+A name is a parameter or a flag. A parameter is present if a value is passed: UNSET is no value,
+None is NULL. Passing None for `x` raises the flag `x_is_null` instead if the file has it, since no
+row is `= NULL`. A flag appears in no text. Of the marked ORDER BY lines exactly one is kept.
 
-A statement may be run again when its outcome is unknown, since the connection was lost, if it only
-reads, or if a paragraph of its header begins with `Repeatable:` and says why. One that begins with
-`Patient:` says why it may take longer than `Settings.statement_timeout`; one with `Replica:` says
-why what it returns may be a little old, so that a replica may answer.
+So each combination in use is a plain statement with a plan of its own. A generic plan of
+`(:x IS NULL OR column = :x)` cannot use the index on `column`.
+
+Labels in the header that this module reads:
+
+- `Idempotent:` the statement writes, and may be run again after its connection was lost. Statements
+  that only read may always be.
+- `Timeout: none` the statement may exceed `Settings.statement_timeout`.
+- `Read replica:` a replica may run the statement, so its rows may be slightly stale.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,9 +32,9 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final
 
-from asyncsvc.fields import UNSET
+from asyncsvc.validation.types import UNSET
 
 _TOKEN = re.compile(
     r"""
@@ -51,17 +56,15 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_MARK = re.compile(r"!?[A-Za-z_]\w*")
-_Marks: TypeAlias = tuple[frozenset[str], frozenset[str]]
-_NO_MARKS: _Marks = (frozenset(), frozenset())
+_NAME = re.compile(r"!?[A-Za-z_]\w*")
 _WRITES = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|VACUUM|DO|SHARE|nextval"
     r"|set_config|pg_advisory_\w+)\b"
 )
 _ELSEWHERE = {"migrations", "ragflow"}
-_REPEATABLE = re.compile(r"^Repeatable: ", re.MULTILINE)
-_PATIENT = re.compile(r"^Patient: ", re.MULTILINE)
-_REPLICA = re.compile(r"^Replica: ", re.MULTILINE)
+_IDEMPOTENT = re.compile(r"^Idempotent: ", re.MULTILINE)
+_NO_TIMEOUT = re.compile(r"^Timeout: none\b", re.MULTILINE)
+_READ_REPLICA = re.compile(r"^Read replica: ", re.MULTILINE)
 
 
 class SQLFileError(Exception):
@@ -69,24 +72,48 @@ class SQLFileError(Exception):
 
 
 @dataclass(frozen=True)
+class Condition:
+    """The names that must be present, and those that must be absent."""
+
+    present: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Parse `a, !b`. Raises ValueError if the text is not a list of names."""
+        names = [name.strip() for name in text.split(",")]
+        if not all(_NAME.fullmatch(name) for name in names):
+            raise ValueError(text)
+        absent = frozenset(name[1:] for name in names if name.startswith("!"))
+        return cls(frozenset(name for name in names if not name.startswith("!")), absent)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names of the condition."""
+        return self.present | self.absent
+
+    def __and__(self, other: Condition) -> Condition:
+        """Return the condition that holds if both hold."""
+        return Condition(self.present | other.present, self.absent | other.absent)
+
+    def holds(self, present: frozenset[str]) -> bool:
+        """Return whether the condition holds if exactly these names are present."""
+        return self.present <= present and not self.absent & present
+
+
+_ALWAYS: Final = Condition()
+
+
+@dataclass(frozen=True)
 class Line:
-    """One line of a statement: text with a `%s` for each parameter, and when it is kept."""
+    """One line of a statement: its text with a `%s` for each parameter, and its condition."""
 
     text: str
     parameters: tuple[str, ...]
-    marks: frozenset[str] = frozenset()
-    """What has to be present."""
-    refused: frozenset[str] = frozenset()
-    """What must not be."""
-
-    @property
-    def is_order(self) -> bool:
-        """Whether this is one of the ORDER BY lines of which one is kept."""
-        return bool(self.marks) and self.text.lstrip().upper().startswith("ORDER BY")
-
-    def is_kept(self, present: frozenset[str]) -> bool:
-        """Say whether it belongs to the variant in which these are present."""
-        return self.marks <= present and not self.refused & present
+    condition: Condition = _ALWAYS
+    """The condition of the line, including those of the blocks around it."""
+    order: str | None = None
+    """The name that selects this ORDER BY line, if it is one of several."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +125,11 @@ class Query:
     arguments: tuple[object, ...]
     values: Mapping[str, object] = field(default_factory=dict, repr=False)
     """The arguments by the names of their parameters, and those whose lines all went."""
-    is_repeatable: bool = False
+    is_idempotent: bool = False
     """Whether it may be run again when its outcome is unknown."""
-    is_patient: bool = False
+    has_no_timeout: bool = False
     """Whether it may take as long as it takes."""
-    is_replicable: bool = False
+    allows_replica: bool = False
     """Whether a replica may answer it, which may be a little behind."""
 
 
@@ -114,19 +141,22 @@ class Statement:
         self.name = name
         self.header = _header(source)
         self._lines = tuple(_lines(name, source))
-        marked = frozenset[str]().union(*(line.marks | line.refused for line in self._lines))
+        marked = frozenset[str]().union(*(line.condition.names for line in self._lines))
         used = frozenset(p for line in self._lines for p in line.parameters)
         self.required = frozenset(
-            p for line in self._lines if not line.marks | line.refused for p in line.parameters
+            p for line in self._lines if not line.condition.names for p in line.parameters
         )
         self.optional = used - self.required
         self.flags = marked - used
-        written = [mark for line in self._lines if line.is_order for mark in line.marks]
-        self.orders = frozenset(written)
-        self.first_order = written[0] if written else None
-        self.is_repeatable = self._only_reads() or _REPEATABLE.search(self.header) is not None
-        self.is_patient = _PATIENT.search(self.header) is not None
-        self.is_replicable = _REPLICA.search(self.header) is not None
+        self._null_flags = {
+            name: flag for name in used if (flag := f"{name}_is_null") in self.flags
+        }
+        orders = [line.order for line in self._lines if line.order is not None]
+        self.orders = frozenset(orders)
+        self.first_order = orders[0] if orders else None
+        self.is_idempotent = self._only_reads() or _IDEMPOTENT.search(self.header) is not None
+        self.has_no_timeout = _NO_TIMEOUT.search(self.header) is not None
+        self.allows_replica = _READ_REPLICA.search(self.header) is not None
         self._check()
         # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
         self._compile = lru_cache(maxsize=256)(self._compile_variant)
@@ -137,17 +167,22 @@ class Statement:
         Raises TypeError for a name that the file does not have, a required one that is missing,
         and for any number of orders but one: mistakes in the calling repository.
         """
-        given = {name: value for name, value in parameters.items() if value is not UNSET}
-        text, order = self._compile(tuple(flags), tuple(parameters), tuple(given))
+        raised, given = tuple(flags), dict[str, object]()
+        for name, value in parameters.items():
+            if value is None and name in self._null_flags:
+                raised += (self._null_flags[name],)
+            elif value is not UNSET:
+                given[name] = value
+        text, order = self._compile(raised, tuple(parameters), tuple(given))
         arguments = tuple([given[name] for name in order])
         return Query(
             self.name,
             text,
             arguments,
             given,
-            is_repeatable=self.is_repeatable,
-            is_patient=self.is_patient,
-            is_replicable=self.is_replicable,
+            is_idempotent=self.is_idempotent,
+            has_no_timeout=self.has_no_timeout,
+            allows_replica=self.allows_replica,
         )
 
     def _compile_variant(
@@ -163,7 +198,7 @@ class Statement:
         present, numbers = flags.union(given), dict[str, int]()
         kept = [f"/* asyncsvc {self.name} */"]
         for line in self._lines:
-            if line.is_kept(present):
+            if line.condition.holds(present):
                 places = [f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters]
                 kept.append(line.text % tuple(places))
         return "\n".join(kept), tuple(numbers)
@@ -178,13 +213,13 @@ class Statement:
         if not self._lines:
             raise SQLFileError(f"{self.name}: no statement")
         for line in self._lines:
-            loose = set(line.parameters) - self.required - line.marks
+            loose = set(line.parameters) - self.required - line.condition.present
             if loose:
                 raise SQLFileError(
                     f"{self.name}: {', '.join(sorted(loose))} is used on a line that is kept "
                     f"without it: {line.text.strip()}"
                 )
-        if self.is_replicable and not self._only_reads():
+        if self.allows_replica and not self._only_reads():
             raise SQLFileError(f"{self.name}: writes, and a replica cannot")
 
 
@@ -199,22 +234,54 @@ def _header(source: str) -> str:
 
 
 def _lines(name: str, source: str) -> Iterator[Line]:
-    """Split a file into its lines: without comments and empty ones, each with its marks."""
-    text, parameters, marks = "", list[str](), _NO_MARKS
+    """Split a file into its lines, without comments and empty lines, each with its condition."""
+    text, parameters, mark = "", list[str](), ""
+    blocks = list[Condition]()
     for kind, token in (*_tokens(source), ("newline", "\n")):
         if kind == "parameter":
             text += "%s"
             parameters.append(token)
         elif kind == "mark":
-            marks = _marks(name, token)
+            mark = token.removeprefix("--?").strip()
         elif kind == "end":
             raise SQLFileError(f"{name}: one statement a file, without a semicolon")
         elif kind == "newline":
-            if text.strip():
-                yield Line(text.rstrip(), tuple(parameters), *marks)
-            text, parameters, marks = "", [], _NO_MARKS
+            if mark.endswith(("{", "}")):
+                _open_or_close(name, mark, text, blocks)
+            elif text.strip():
+                yield _line(name, text.rstrip(), tuple(parameters), mark, blocks)
+            text, parameters, mark = "", [], ""
         elif kind != "comment":
             text += token.replace("%", "%%")
+    if blocks:
+        raise SQLFileError(f"{name}: a block is not closed")
+
+
+def _open_or_close(name: str, mark: str, text: str, blocks: list[Condition]) -> None:
+    if text.strip():
+        raise SQLFileError(f"{name}: a block mark needs a line of its own: {text.strip()}")
+    if mark.endswith("{"):
+        blocks.append(_condition(name, mark[:-1]))
+    elif not blocks:
+        raise SQLFileError(f"{name}: no block is open: {mark}")
+    else:
+        blocks.pop()
+
+
+def _line(
+    name: str, text: str, parameters: tuple[str, ...], mark: str, blocks: list[Condition]
+) -> Line:
+    own = _condition(name, mark) if mark else _ALWAYS
+    is_order = len(own.present) == 1 and text.lstrip().upper().startswith("ORDER BY")
+    order = next(iter(own.present)) if is_order else None
+    return Line(text, parameters, functools.reduce(Condition.__and__, blocks, own), order)
+
+
+def _condition(name: str, text: str) -> Condition:
+    try:
+        return Condition.parse(text)
+    except ValueError:
+        raise SQLFileError(f"{name}: not a list of names: {text}") from None
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str]]:
@@ -228,15 +295,6 @@ def _tokens(source: str) -> Iterator[tuple[str, str]]:
         position = match.end()
     if position < len(source):
         yield "text", source[position:]
-
-
-def _marks(name: str, token: str) -> _Marks:
-    """Return what a line asks to be present, and what not to be."""
-    marks = [part.strip() for part in token.removeprefix("--?").split(",")]
-    if not all(_MARK.fullmatch(mark) for mark in marks):
-        raise SQLFileError(f"{name}: not a list of names: {token}")
-    refused = frozenset(mark[1:] for mark in marks if mark.startswith("!"))
-    return frozenset(mark for mark in marks if not mark.startswith("!")), refused
 
 
 def commands(source: str) -> list[str]:
@@ -255,7 +313,7 @@ def commands(source: str) -> list[str]:
 def root() -> Traversable:
     """Return the folder of the SQL files: within the package in a wheel, else beside it."""
     packaged = files("asyncsvc") / "sql"
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[1] / "sql"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "sql"
 
 
 @cache

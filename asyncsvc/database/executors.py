@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import asyncpg
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
+from asyncsvc.database.driver_errors import is_passing, is_usable, translated
+from asyncsvc.database.row_security import narrowing, nobody
+from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import (
     AsyncSvcError,
     ConcurrentUse,
@@ -29,15 +32,12 @@ from asyncsvc.errors import (
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.executor._errors import is_passing, is_usable, translated
-from asyncsvc.executor._row_security import narrowing, nobody
 from asyncsvc.settings import QueryHook, Settings
-from asyncsvc.sqlfiles import Query
 
 if TYPE_CHECKING:
     from asyncpg.transaction import Transaction
 
-    from asyncsvc.executor._errors import Connection
+    from asyncsvc.database.driver_errors import Connection
 
     Pool: TypeAlias = asyncpg.Pool[Any]
 
@@ -128,7 +128,7 @@ class Executor(abc.ABC):
 
     async def _run(self, connection: Connection, query: Query) -> list[Row]:
         with self._watched(query.name) as watched, translated(connection):
-            timeout = _A_DAY if query.is_patient else self._settings.statement_timeout
+            timeout = _A_DAY if query.has_no_timeout else self._settings.statement_timeout
             try:
                 rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
             except BaseException:
@@ -279,11 +279,11 @@ class Acquired:
 
     __slots__ = ("_connection", "_pool", "_seconds")
 
-    def __init__(self, pool: Pool, seconds: float) -> None:
+    def __init__(self, pool: Pool, seconds: float) -> None:  # noqa: D107
         self._pool = pool
         self._seconds = seconds
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> Connection:  # noqa: D105
         # asyncpg's pool.fetch(timeout=) bounds the statement and waits for ever for a connection.
         try:
             with translated():
@@ -292,7 +292,7 @@ class Acquired:
             raise PoolExhausted(f"no connection came free within {self._seconds:g} s") from error
         return self._connection
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:  # noqa: D105
         # What was done is done, and what went wrong is already on its way: neither becomes
         # anything else because the connection cannot be reset. The pool drops it then.
         try:
@@ -326,7 +326,7 @@ class PoolExecutor(Executor):
         try:
             return await self._attempt(query)
         except Unavailable as error:
-            if not query.is_repeatable:
+            if not query.is_idempotent:
                 raise
             return await self._repeated(query, error)
 
@@ -336,7 +336,7 @@ class PoolExecutor(Executor):
 
     async def positions(self) -> Row:
         """Return how far the primary's write-ahead log goes, and how far it is on the disk."""
-        (row,) = await self.fetch(sqlfiles.load("replica/position").bind((), {}))
+        (row,) = await self.fetch(sql_files.load("replica/position").bind((), {}))
         return row
 
     def at_least(self, position: str) -> PoolExecutor:  # noqa: ARG002 - a primary has it
@@ -344,7 +344,7 @@ class PoolExecutor(Executor):
         return self
 
     async def _attempt(self, query: Query) -> list[Row]:
-        if self._settings.rls:
+        if self._settings.row_level_security:
             async with self.transaction() as transaction:
                 return await transaction.fetch(query)
         async with self._connection() as connection:
@@ -409,7 +409,7 @@ class ConnectionExecutor(Executor):
         this library's, two in the caller's, and three where none is open.
         """
         with self._remembered():
-            narrow = narrowing(query) if self._settings.rls else None
+            narrow = narrowing(query) if self._settings.row_level_security else None
             if narrow is None:
                 return await super().fetch(query)
             with translated(self._borrowed):

@@ -1,8 +1,8 @@
 """The one mechanism by which public methods check what they are given.
 
-`@validated` reads a method's signature, whose types are those of `asyncsvc.fields` and the inputs
-of `asyncsvc.models`, and checks and normalises each argument before the method runs. So whatever
-is wrong is refused before any SQL, as `InvalidInput`, by the name of its parameter.
+`@validated` reads a method's signature, whose types are those of `asyncsvc.validation.types` and
+the inputs of `asyncsvc.models`, and checks and normalises each argument before the method
+runs. A wrong value raises `InvalidInput` before any SQL, by the name of its parameter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
-from asyncsvc.inputs import invalid_input
-from asyncsvc.settings import Settings
+from asyncsvc.validation.inputs import invalid_input
+from asyncsvc.validation.limits import Limits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +36,7 @@ class HasSettings(Protocol):
     """What a validated method belongs to."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> Limits:
         """The limits to check against."""
 
 

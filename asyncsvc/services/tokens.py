@@ -1,6 +1,6 @@
 """API tokens: issued once, kept as a hash, checked in one round trip.
 
-`asyncsvc.credentials` has the format of their secrets, and how they are hashed.
+`asyncsvc.services.credentials` has the format of their secrets, and how they are hashed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from asyncsvc import paging
-from asyncsvc.credentials import Keyring, hint, is_foreign, is_ours, new_secret
 from asyncsvc.errors import (
     AsyncSvcError,
     Conflict,
@@ -21,7 +19,23 @@ from asyncsvc.errors import (
     InvalidToken,
     NotFound,
 )
-from asyncsvc.fields import (
+from asyncsvc.models import (
+    APIToken,
+    IssuedToken,
+    Page,
+    TokenEvent,
+    TokenImportReport,
+    TokenPatchLike,
+    TokenRecords,
+)
+from asyncsvc.repositories import APITokenRepository, TokenAuditRepository
+from asyncsvc.repositories.api_token import Ended
+from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
+from asyncsvc.services.credentials import Keyring, hint, is_foreign, is_ours, new_secret
+from asyncsvc.services.token_import import TokenLoad
+from asyncsvc.validation import cursors
+from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.types import (
     ANY,
     UNSET,
     Actor,
@@ -42,23 +56,9 @@ from asyncsvc.fields import (
     TokenKind,
     UnsetType,
 )
-from asyncsvc.models import (
-    APIToken,
-    IssuedToken,
-    Page,
-    TokenEvent,
-    TokenLoadReport,
-    TokenPatchLike,
-    TokenRecords,
-)
-from asyncsvc.repositories import APITokenRepository, TokenAuditRepository
-from asyncsvc.repositories.api_token import Ended
-from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
-from asyncsvc.services.token_loading import TokenLoad
-from asyncsvc.validation import validated
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
@@ -126,14 +126,14 @@ class APITokenService(CommonService):
         return IssuedToken(token=token, secret=secret)
 
     @validated
-    async def load(
+    async def import_(
         self,
         records: TokenRecords,
         *,
         tenant_id: Id,
         actor: Actor | None = None,
         on_refused: Callable[[int, AsyncSvcError], None] | None = None,
-    ) -> TokenLoadReport:
+    ) -> TokenImportReport:
         """Store tokens that another system issued, given in clear text, as hashes.
 
         `Settings.accept_foreign_tokens` must be on, here and where they are verified. Without
@@ -159,8 +159,8 @@ class APITokenService(CommonService):
     ) -> APIToken:
         """Return the token of this secret, if it is good now and of this kind.
 
-        It stamps `last_used_at`, at most once in `Settings.touch_interval`, and hashes the secret
-        anew where that was done by an older pepper, without ever waiting for a lock. With
+        It stamps `last_used_at`, at most once in `Settings.last_used_resolution`, and hashes the
+        secret anew where that was done by an older pepper, without ever waiting for a lock. With
         `touch=False` it only reads, which a standby's own pool can do, too.
 
         Raises InvalidToken, one and the same for unknown, malformed, expired, revoked or of
@@ -206,10 +206,10 @@ class APITokenService(CommonService):
         Raises InvalidInput for a cursor of other filters. One round trip on the index by tenant
         and creation, no locks.
         """
-        belongs_to = paging.fingerprint(
+        belongs_to = cursors.fingerprint(
             {"tenant_id": tenant_id, "kind": kind, "dialog_id": dialog_id}
         )
-        position = None if after is None else paging.decode(after, belongs_to, self._settings)
+        position = None if after is None else cursors.decode(after, belongs_to, self._settings)
         tokens = await self._tokens.get_list(
             flags=("dialog_id_is_null",) if dialog_id is None else (),
             tenant_id=tenant_id,
@@ -219,7 +219,7 @@ class APITokenService(CommonService):
             after_id=UNSET if position is None else position.id,
             limit=limit + 1,
         )
-        following = paging.following(
+        following = cursors.following(
             tokens, limit, lambda token: (token.created_at, token.id), belongs_to
         )
         return Page(None, tokens[:limit], next=following)
@@ -257,8 +257,8 @@ class APITokenService(CommonService):
     ) -> IssuedToken:
         """Issue the successor of a token: a new secret, and all else alike.
 
-        The old secret stays good for the `overlap`, `Settings.token_overlap` at most, and never
-        beyond the token's own end. The successor ends when the token would have, unless
+        The old secret stays good for the `overlap`, at most `Settings.max_rotation_overlap`, but
+        never beyond the token's own end. The successor ends when the token would have, unless
         `expires_at` says otherwise. A token has one successor at most, also when two rotate it at
         once.
 
@@ -392,16 +392,16 @@ class APITokenService(CommonService):
         Raises InvalidInput for a cursor of other filters. One round trip on the primary key, or the
         index by token; no locks.
         """
-        belongs_to = paging.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
-        position = None if after is None else paging.decode(after, belongs_to, self._settings)
+        belongs_to = cursors.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
+        position = None if after is None else cursors.decode(after, belongs_to, self._settings)
         events = await self._audit.get_list(
             tenant_id=tenant_id,
             token_id=wanted(token_id),
             after_at=UNSET if position is None else position.at,
-            after_id=UNSET if position is None else paging.number(position),
+            after_id=UNSET if position is None else cursors.number(position),
             limit=limit + 1,
         )
-        following = paging.following(
+        following = cursors.following(
             events, limit, lambda event: (event.at, str(event.id)), belongs_to
         )
         return Page(None, events[:limit], next=following)
@@ -416,7 +416,7 @@ class APITokenService(CommonService):
         found = await self._tokens.verify(
             hashes=hashes,
             kind=kind,
-            touch_interval=self._touch_interval,
+            last_used_resolution=self._touch_interval,
             pepper_version=self._keyring.version,
         )
         if found is None:
@@ -446,7 +446,7 @@ class APITokenService(CommonService):
 
     @property
     def _touch_interval(self) -> timedelta | None:
-        seconds = self._settings.touch_interval
+        seconds = self._settings.last_used_resolution
         return None if seconds is None else timedelta(seconds=seconds)
 
     async def _touch(self, token: APIToken, token_hash: bytes) -> None:
@@ -455,7 +455,7 @@ class APITokenService(CommonService):
             tenant_id=token.tenant_id,
             id=token.id,
             token_hash=token_hash,
-            touch_interval=UNSET if interval is None else interval,
+            last_used_resolution=UNSET if interval is None else interval,
             pepper_version=self._keyring.version,
         )
 

@@ -22,16 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncsvc.fields import UNSET
 from asyncsvc.models import Hit
-from asyncsvc.paging import Place
 from asyncsvc.repositories import SearchRepository
 from asyncsvc.repositories.search import Found
+from asyncsvc.validation.cursors import Place
+from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
 
-NEWEST_FIRST: Final = "by_create_time_desc"
+NEWEST_FIRST: Final = "by_created_at_desc"
 _FIRST_WALK: Final = 100
 _LONGEST_WALK: Final = 400
 _MESSAGES_EACH: Final = 20
@@ -65,7 +65,7 @@ class Search:
     def __init__(self, executor: Executor) -> None:
         """Search where this executor runs."""
         self._repository = SearchRepository(executor)
-        self.has_index = not executor.settings.rls
+        self.has_index = not executor.settings.row_level_security
         """Whether an index answers here."""
 
     async def newest(self, *, limit: int, after: Place | None, **filters: object) -> list[Found]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, cast
 
-from asyncsvc import sqlfiles
-from asyncsvc.sqlfiles import Query
+from asyncsvc.database import sql_files
+from asyncsvc.database.sql_files import Query
 
 _HASHES: Final = ("token_hash", "second_hash", "third_hash", "fourth_hash")
 
@@ -39,6 +39,6 @@ def _hashes(values: Mapping[str, object]) -> list[bytes]:
 
 def _narrow(tenant_id: str, hashes: list[bytes]) -> Query:
     written = ",".join(f"\\x{each.hex()}" for each in hashes)
-    return sqlfiles.load("row_security/narrow").bind(
+    return sql_files.load("row_security/narrow").bind(
         (), {"tenant_id": tenant_id, "token_hashes": written}
     )

@@ -12,14 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
 
-from asyncsvc import migrations, sqlfiles
+from asyncsvc.database import sql_files
 from asyncsvc.errors import AsyncSvcError, MigrationError
 from asyncsvc.models import Finding, Level
+from asyncsvc.operations import migrations
 from asyncsvc.repositories import MigrationRepository, ServerRepository, UsageRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
 
 OLDEST: Final = 15
 """The oldest PostgreSQL that is supported."""
@@ -219,7 +220,7 @@ def rights(tables: list[Table]) -> Finding:
 async def _check_row_security(executor: Executor) -> list[Finding]:
     tables = await ServerRepository(executor).tables()
     unrestricted = await MigrationRepository(executor).unrestricted_tables()
-    wanted = executor.settings.rls
+    wanted = executor.settings.row_level_security
     return [row_security(tables, unrestricted, wanted=wanted)] if tables else []
 
 
@@ -228,11 +229,14 @@ def row_security(tables: list[Table], unrestricted: list[str], *, wanted: bool) 
     restricted = {table.name for table in tables} - {"migration"} - set(unrestricted)
     if wanted and unrestricted:
         found = f"this role sees the rows of all tenants in {', '.join(unrestricted)}"
-        advice = "migrate with Settings.rls, and connect as a role that does not own the tables"
+        advice = (
+            "migrate with Settings.row_level_security, and connect as a role that does not own"
+            " the tables"
+        )
         return Finding(check="row security", level="problem", found=found, advice=advice)
     if restricted and not wanted:
         found = f"this role sees no rows of {', '.join(sorted(restricted))}"
-        advice = "set Settings.rls, or connect as the owner of the tables"
+        advice = "set Settings.row_level_security, or connect as the owner of the tables"
         return Finding(check="row security", level="problem", found=found, advice=advice)
     return _ok("row security", "on, and this role is bound to it" if wanted else "not asked for")
 
@@ -315,7 +319,7 @@ def indexes(found: dict[str, Index]) -> list[Finding]:
 def expected_indexes() -> dict[str, str]:
     """Return the indexes that the migrations create: the command for each, by its name."""
     files = migrations.migration_files()
-    commands = (command for file in files for command in sqlfiles.commands(file.source))
+    commands = (command for file in files for command in sql_files.commands(file.source))
     return {
         match[1]: " ".join(command.split())
         for command in commands

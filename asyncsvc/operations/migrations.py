@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
 from asyncsvc.errors import InvalidInput, MigrationError
 from asyncsvc.models import Migration
 from asyncsvc.repositories import MigrationRepository
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MigrationFile:
 def migration_files() -> tuple[MigrationFile, ...]:
     """Return the numbered files, oldest first."""
     found = []
-    for file in (sqlfiles.root() / "migrations").iterdir():
+    for file in (sql_files.root() / "migrations").iterdir():
         number, _, name = file.name.removesuffix(".sql").partition("_")
         found.append(MigrationFile(int(number), name, file.read_text(encoding="utf-8")))
     return tuple(sorted(found, key=lambda migration: migration.version))
@@ -66,16 +66,16 @@ async def migrate(executor: Executor, *, citus: bool = False) -> list[Migration]
     if citus:
         async with _locked(executor) as transaction:
             await MigrationRepository(transaction).distribute()
-    if executor.settings.rls:
+    if executor.settings.row_level_security:
         async with _locked(executor) as transaction:
             await MigrationRepository(transaction).enable_row_security()
     return done
 
 
 async def _check_citus(executor: Executor) -> None:
-    if executor.settings.rls:
+    if executor.settings.row_level_security:
         # The nodes of Citus are not told whose rows a statement may see.
-        raise InvalidInput("citus", "is not possible with Settings.rls")
+        raise InvalidInput("citus", "is not possible with Settings.row_level_security")
     if not await MigrationRepository(executor).has_citus():
         raise MigrationError("the database has no extension citus")
 
@@ -88,7 +88,7 @@ async def _apply_next(executor: Executor) -> Migration | None:
         left = _pending(await repository.get_applied())
         if not left:
             return None
-        for command in sqlfiles.commands(left[0].source):
+        for command in sql_files.commands(left[0].source):
             await transaction.execute(command)
         await repository.record(
             version=left[0].version, name=left[0].name, checksum=left[0].checksum
@@ -124,12 +124,13 @@ async def check(executor: Executor) -> None:
     if left := await pending(executor):
         listed = ", ".join(f"{migration.version:04}_{migration.name}" for migration in left)
         raise MigrationError(f"the schema lacks {listed}: run `await svc.migrate()`")
-    if not executor.settings.rls:
+    if not executor.settings.row_level_security:
         return
     if tables := await MigrationRepository(executor).unrestricted_tables():
         raise MigrationError(
             f"row-level security does not hold for this role on {', '.join(tables)}: migrate with"
-            " Settings.rls, and connect as a role that neither owns the tables nor bypasses it"
+            " Settings.row_level_security, and connect as a role that neither owns the tables nor"
+            " bypasses it"
         )
 
 

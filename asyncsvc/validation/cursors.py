@@ -17,8 +17,8 @@ from typing import Final, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.fields import UNSET, Id, Instant
-from asyncsvc.settings import Settings
+from asyncsvc.validation.limits import Limits
+from asyncsvc.validation.types import UNSET, Id, Instant
 
 Place: TypeAlias = tuple[datetime, str]
 """Where an item is in an order by time: its time and its id."""
@@ -67,11 +67,11 @@ def number(position: Position) -> int:
     return found
 
 
-def decode(cursor: str, filters: str, settings: Settings) -> Position:
+def decode(cursor: str, filters: str, limits: Limits) -> Position:
     """Read a cursor. Raises InvalidInput when it is none of ours, or belongs to other filters."""
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        position = Position.model_validate_json(text, context=settings)
+        position = Position.model_validate_json(text, context=limits)
     except (ValueError, ValidationError):
         raise InvalidInput("after", _NO_CURSOR) from None
     if position.filters != filters:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
 from asyncsvc.errors import InvalidInput
-from asyncsvc.fields import MOST_INT, ErrorText, Instant, refused
-from asyncsvc.inputs import invalid_input
 from asyncsvc.models import Argument, Plan
+from asyncsvc.validation.inputs import invalid_input
+from asyncsvc.validation.types import MOST_INT, ErrorText, Instant, refused
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
+    from asyncsvc.database.sql_files import Query, Statement
     from asyncsvc.settings import Settings
-    from asyncsvc.sqlfiles import Query, Statement
 
 _PLANNED: Final = re.compile(r"/\*.*?\*/\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
 
@@ -64,10 +64,10 @@ def variant(name: str, present: Collection[str] = ()) -> Query:
 
 def statement_of(name: str) -> Statement:
     """Return the statement of this name. Raises InvalidInput, with what resembles it."""
-    names = sqlfiles.names()
+    names = sql_files.names()
     if name not in names:
         raise InvalidInput("name", f"there is no such statement{_near(name, names)}")
-    return sqlfiles.load(name)
+    return sql_files.load(name)
 
 
 async def explain(

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from asyncsvc import sqlfiles
+from asyncsvc.database import sql_files
+from asyncsvc.database.driver_errors import translated
+from asyncsvc.database.executors import Acquired, PoolExecutor
 from asyncsvc.errors import (
     AsyncSvcError,
     DatabaseError,
@@ -30,14 +32,12 @@ from asyncsvc.errors import (
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.executor._errors import translated
-from asyncsvc.executor._executors import Acquired, PoolExecutor
 
 if TYPE_CHECKING:
-    from asyncsvc.executor._errors import Connection
-    from asyncsvc.executor._executors import Pool, Row
+    from asyncsvc.database.driver_errors import Connection
+    from asyncsvc.database.executors import Pool, Row
+    from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import Settings
-    from asyncsvc.sqlfiles import Query
 
 _log = logging.getLogger("asyncsvc")
 
@@ -194,7 +194,7 @@ class _Replica(PoolExecutor):
             raise Unavailable(f"it may be more than {lag:g} s behind")
 
     async def _replayed(self, connection: Connection) -> int:
-        query = sqlfiles.load("replica/replayed").bind((), {})
+        query = sql_files.load("replica/replayed").bind((), {})
         with self._watched(query.name), translated(connection):
             try:
                 async with asyncio.timeout(self._settings.replica_timeout):
@@ -252,7 +252,7 @@ class ReplicatedExecutor(PoolExecutor):
 
         A task stays with one replica while that answers: what it has read does not vanish again.
         """
-        if query.is_replicable:
+        if query.allows_replica:
             for replica in self._in_turn():
                 rows = await replica.answer(query)
                 if rows is not None:

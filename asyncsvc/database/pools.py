@@ -11,11 +11,11 @@ import asyncpg
 from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
+from asyncsvc.database.driver_errors import translated
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
-from asyncsvc.executor._errors import translated
 
 if TYPE_CHECKING:
-    from asyncsvc.executor._executors import Pool
+    from asyncsvc.database.executors import Pool
     from asyncsvc.settings import Settings
 
 _PREPARED: Final = 32

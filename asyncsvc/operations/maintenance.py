@@ -25,7 +25,7 @@ from asyncsvc.repositories.usage import Unfolded
 from asyncsvc.services.usage import recount
 
 if TYPE_CHECKING:
-    from asyncsvc.executor import Executor
+    from asyncsvc.database import Executor
 
 _TABLE: Final = "append_key"
 _KEYS_AT_ONCE: Final = 1_000

@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from asyncsvc.settings import Settings
+from asyncsvc.validation.limits import Limits
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def refused(reason: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{reason}", {"reason": reason})
 
 
-def checked(check: Callable[[T, Settings], T]) -> AfterValidator:
+def checked(check: Callable[[T, Limits], T]) -> AfterValidator:
     """Make a validator of a check that needs the settings; without them it lets all pass."""
 
     def run(value: T, info: ValidationInfo) -> T:
@@ -113,7 +113,7 @@ def _storable(text: str) -> str:
 
 
 def _text(least: int, most: int, *, normal: bool = False) -> AfterValidator:
-    def check(text: str, _: Settings) -> str:
+    def check(text: str, _: Limits) -> str:
         if not least <= len(text) <= most:
             raise refused(f"must be {least} to {most} characters")
         stored = unicodedata.normalize("NFC", _storable(text)) if normal else _storable(text)
@@ -125,13 +125,13 @@ def _text(least: int, most: int, *, normal: bool = False) -> AfterValidator:
 
 
 def _long_text(*, normal: bool) -> AfterValidator:
-    def check(text: str, settings: Settings) -> str:
+    def check(text: str, limits: Limits) -> str:
         # Characters first: they are counted already, and normalising 100 MB is not free.
-        if len(text) > settings.message_bytes:
-            raise refused(f"must be at most {settings.message_bytes} bytes")
+        if len(text) > limits.max_message_bytes:
+            raise refused(f"must be at most {limits.max_message_bytes} bytes")
         text = unicodedata.normalize("NFC", _storable(text)) if normal else _storable(text)
-        if len(text.encode()) > settings.message_bytes:
-            raise refused(f"must be at most {settings.message_bytes} bytes")
+        if len(text.encode()) > limits.max_message_bytes:
+            raise refused(f"must be at most {limits.max_message_bytes} bytes")
         return text
 
     return checked(check)
@@ -142,7 +142,7 @@ def json_text(value: object) -> str:
     return "null" if value is None else "{}" if value == {} else _WRITER.encode(value)
 
 
-def json_size(value: object, settings: Settings) -> int:
+def json_size(value: object, limits: Limits) -> int:
     """Check that PostgreSQL stores this JSON and Python reads it back; return its size in bytes."""
     try:
         _JSON.validate_python(value, strict=True)
@@ -150,22 +150,22 @@ def json_size(value: object, settings: Settings) -> int:
         size = len(text.encode())
     except ValidationError as error:
         if any(part["type"] == "recursion_loop" for part in error.errors(include_input=False)):
-            raise refused(f"must be at most {settings.json_depth} levels deep") from None
+            raise refused(f"must be at most {limits.max_json_depth} levels deep") from None
         raise refused("must be JSON: text, numbers, booleans, null, lists and objects") from None
     except RecursionError:
-        raise refused(f"must be at most {settings.json_depth} levels deep") from None
+        raise refused(f"must be at most {limits.max_json_depth} levels deep") from None
     except UnicodeEncodeError:
         raise refused("must not hold a lone surrogate") from None
     except ValueError:
         raise refused("must not hold NaN, infinity or integers of over 4,300 digits") from None
-    if size > settings.json_bytes:
-        raise refused(f"must be at most {settings.json_bytes} bytes of JSON")
+    if size > limits.max_json_bytes:
+        raise refused(f"must be at most {limits.max_json_bytes} bytes of JSON")
     # The plain searches are hundreds of times faster than the exact ones, and nearly always enough.
     if "\\u0000" in text and _NUL.search(text):
         raise refused("must not hold a NUL character")
     brackets = text.count("[") + text.count("{")
-    if brackets > settings.json_depth and _depth(text) > settings.json_depth:
-        raise refused(f"must be at most {settings.json_depth} levels deep")
+    if brackets > limits.max_json_depth and _depth(text) > limits.max_json_depth:
+        raise refused(f"must be at most {limits.max_json_depth} levels deep")
     return size
 
 
@@ -197,25 +197,25 @@ def _json_object(value: object, info: ValidationInfo) -> object:
 Sized = TypeVar("Sized", bound=Collection[object])
 
 
-def bulk(values: Sized, settings: Settings) -> Sized:
+def bulk(values: Sized, limits: Limits) -> Sized:
     """Check how many items one call carries."""
-    if len(values) > settings.batch_items:
-        raise refused(f"must be at most {settings.batch_items}")
+    if len(values) > limits.max_batch_size:
+        raise refused(f"must be at most {limits.max_batch_size}")
     return values
 
 
-def within_batch(values: Collection[object], settings: Settings) -> None:
+def within_batch(values: Collection[object], limits: Limits) -> None:
     """Check how many bytes the text and the JSON of one call are, each of which was checked."""
     # What each can be at most is known without writing it out, and nearly always enough.
-    most = sum(_most_bytes(value, settings) for value in values)
-    if most > settings.batch_bytes and sum(map(_bytes, values)) > settings.batch_bytes:
-        raise refused(f"must be at most {settings.batch_bytes} bytes in all")
+    most = sum(_most_bytes(value, limits) for value in values)
+    if most > limits.max_batch_bytes and sum(map(_bytes, values)) > limits.max_batch_bytes:
+        raise refused(f"must be at most {limits.max_batch_bytes} bytes in all")
 
 
-def _most_bytes(value: object, settings: Settings) -> int:
+def _most_bytes(value: object, limits: Limits) -> int:
     if isinstance(value, str):
         return 4 * len(value)
-    return settings.json_bytes if value and isinstance(value, dict | list) else 0
+    return limits.max_json_bytes if value and isinstance(value, dict | list) else 0
 
 
 def _bytes(value: object) -> int:
@@ -224,9 +224,9 @@ def _bytes(value: object) -> int:
     return len(json_text(value).encode()) if isinstance(value, dict | list) else 0
 
 
-def _page_size(count: int, settings: Settings) -> int:
-    if not 1 <= count <= settings.page_items:
-        raise refused(f"must be 1 to {settings.page_items}")
+def _page_size(count: int, limits: Limits) -> int:
+    if not 1 <= count <= limits.max_page_size:
+        raise refused(f"must be 1 to {limits.max_page_size}")
     return count
 
 
@@ -255,9 +255,9 @@ def _instant(value: datetime) -> datetime:
     return instant
 
 
-def _overlap(value: timedelta, settings: Settings) -> timedelta:
-    if not 0 <= value.total_seconds() <= settings.token_overlap:
-        raise refused(f"must be 0 to {settings.token_overlap:,g} seconds")
+def _overlap(value: timedelta, limits: Limits) -> timedelta:
+    if not 0 <= value.total_seconds() <= limits.max_rotation_overlap:
+        raise refused(f"must be 0 to {limits.max_rotation_overlap:,g} seconds")
     return value
 
 
@@ -304,11 +304,11 @@ Cursor = Annotated[str, _text(1, 2_048)]
 Zone = Annotated[str, _text(1, 64)]
 """The name of a time zone, as `Europe/Berlin`."""
 Content = Annotated[str, _long_text(normal=True)]
-"""The text of a message: up to `Settings.message_bytes` of UTF-8, stored as NFC."""
+"""The text of a message: up to `Settings.max_message_bytes` of UTF-8, stored as NFC."""
 ErrorText = Annotated[str, _long_text(normal=False)]
 
 Json = Annotated[object, PlainValidator(_json)]
-"""A JSON value that PostgreSQL can hold, up to `Settings.json_bytes` and `json_depth`."""
+"""A JSON value that PostgreSQL can hold, up to `Settings.max_json_bytes` and `max_json_depth`."""
 JsonObject = Annotated[Mapping[str, object], PlainValidator(_json_object)]
 """As `Json`, and a `dict`."""
 
@@ -329,31 +329,30 @@ Thumb = Annotated[int, AfterValidator(_thumb)]
 PageNumber = Annotated[int, Field(ge=1)]
 PageSize = Annotated[int, checked(_page_size)]
 DateLike = Annotated[date | datetime | str, PlainValidator(_date)]
-"""A date, an aware datetime, or ISO 8601 text; see `asyncsvc.dates`."""
+"""A date, an aware datetime, or ISO 8601 text; see `asyncsvc.validation.dates`."""
 Age = Annotated[timedelta | date | datetime | str, PlainValidator(_age)]
 """How old, by the server's clock, or before which date; see `DateLike`."""
 Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
 """An aware datetime within the years 2 to 9998, kept in UTC."""
 Overlap = Annotated[timedelta, checked(_overlap)]
-"""How long a rotated token stays good; see `Settings.token_overlap`."""
+"""How long a rotated token stays good; see `Settings.max_rotation_overlap`."""
 Secret = Annotated[SecretStr | str, PlainValidator(_secret)]
 
 OrderBy = Literal[
-    "create_time",
-    "create_date",
-    "update_time",
-    "update_date",
+    "created_at",
+    "updated_at",
     "name",
     "round",
     "tokens",
     "duration",
     "thumb_up",
 ]
-"""What a list is ordered by; `_date` means the same as `_time`."""
+"""The column that a list is ordered by."""
 Total = Literal["exact", "capped", "none"]
-AgeBy = Literal["create_time", "update_time"]
+AgeBy = Literal["created_at", "updated_at"]
 Interval = Literal["hour", "day", "week", "month"]
-UsageBy = Literal["created", "activity"]
+UsageBasis = Literal["creation", "activity"]
+"""Whether usage counts at the creation of its conversation or at the time of each activity."""
 TokenKind = Literal["api", "beta"]
 TokenStatus = Literal["active", "retiring", "expired", "revoked"]
 """`retiring` is good until a moment that is known: it was rotated, with an overlap."""

@@ -1,0 +1,103 @@
+"""Frozen pydantic models: inputs of the public methods, stored rows, pages and reports."""
+
+from asyncsvc.models.base import (
+    Made,
+    Row,
+)
+from asyncsvc.models.conversations import (
+    Appended,
+    Conversation,
+    ConversationName,
+    ConversationPatch,
+    ConversationPatches,
+    ConversationPatchLike,
+    Hit,
+    Message,
+    MessagePatch,
+    MessagePatchLike,
+    NewConversation,
+    NewConversations,
+    StoredMessage,
+    Turn,
+    TurnLike,
+    microseconds,
+)
+from asyncsvc.models.operations import (
+    Argument,
+    Finding,
+    Level,
+    Migration,
+    Plan,
+)
+from asyncsvc.models.page import (
+    Hits,
+    Page,
+)
+from asyncsvc.models.records import (
+    ConversationRecord,
+    MessageRecord,
+    Records,
+    TokenRecord,
+    TokenRecords,
+)
+from asyncsvc.models.reports import (
+    ErasureReceipt,
+    ImportReport,
+    MaintenanceReport,
+    PurgeReport,
+    TokenImportReport,
+)
+from asyncsvc.models.tokens import (
+    APIToken,
+    IssuedToken,
+    TokenEvent,
+    TokenPatch,
+    TokenPatchLike,
+)
+from asyncsvc.models.usage import (
+    UsageBucket,
+)
+
+__all__ = [
+    "APIToken",
+    "Appended",
+    "Argument",
+    "Conversation",
+    "ConversationName",
+    "ConversationPatch",
+    "ConversationPatchLike",
+    "ConversationPatches",
+    "ConversationRecord",
+    "ErasureReceipt",
+    "Finding",
+    "Hit",
+    "Hits",
+    "ImportReport",
+    "IssuedToken",
+    "Level",
+    "Made",
+    "MaintenanceReport",
+    "Message",
+    "MessagePatch",
+    "MessagePatchLike",
+    "MessageRecord",
+    "Migration",
+    "NewConversation",
+    "NewConversations",
+    "Page",
+    "Plan",
+    "PurgeReport",
+    "Records",
+    "Row",
+    "StoredMessage",
+    "TokenEvent",
+    "TokenImportReport",
+    "TokenPatch",
+    "TokenPatchLike",
+    "TokenRecord",
+    "TokenRecords",
+    "Turn",
+    "TurnLike",
+    "UsageBucket",
+    "microseconds",
+]

@@ -1,0 +1,1 @@
+"""Types, limits and checks of what callers pass, before any SQL runs."""
