@@ -28,7 +28,7 @@ from benchmarks.statements import sql
 
 PAGE = 20
 ABSENT = ("zqabsent", "龘龘", "etaonone")
-MOST_COUNTED = 10_000  # what a capped total counts to
+TOTAL_CAP = 10_000  # what a capped total counts to
 TENANT = "appending"
 
 Search: TypeAlias = Callable[[str], Awaitable[Any]]
@@ -269,7 +269,7 @@ def _in_turn(search: Search, words: Sequence[str]) -> Work:
 
 
 def _counted(plain: Plain, keywords: str) -> int:
-    return sum(1 for _ in itertools.islice(plain.hits(keywords), MOST_COUNTED))
+    return sum(1 for _ in itertools.islice(plain.hits(keywords), TOTAL_CAP))
 
 
 def _milliseconds(taken: Measured) -> dict[str, float]:

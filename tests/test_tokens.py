@@ -24,6 +24,7 @@ from asyncsvc import (
 from asyncsvc.database import sql_files
 from asyncsvc.services import credentials
 from asyncsvc.validation import cursors
+from asyncsvc.validation.cursors import Position
 
 MINE = " AND datname = current_database() AND pid <> pg_backend_pid()"
 NOW = datetime.now(UTC)
@@ -717,7 +718,7 @@ async def test_the_audit_is_read_page_by_page(svc):
         await svc.tokens.audit("acme", after=first.next, token_id=issued[0].token.id)
     filters = cursors.fingerprint({"tenant_id": "acme", "audit_of": ANY})
     for forged in ("x", "-1", "9" * 30, "1.5", "９x"):
-        cursor = cursors.following([(NOW, forged)] * 2, 1, lambda place: place, filters)
+        cursor = cursors.next_cursor([Position(NOW, forged)] * 2, 1, lambda it: it, filters)
         with pytest.raises(InvalidInput, match="after: is not a cursor"):
             await svc.tokens.audit("acme", after=cursor)
 

@@ -1,7 +1,7 @@
 """Frozen pydantic models: inputs of the public methods, stored rows, pages and reports."""
 
 from asyncsvc.models.base import (
-    Made,
+    ModelOrMapping,
     Row,
 )
 from asyncsvc.models.conversations import (
@@ -75,13 +75,13 @@ __all__ = [
     "ImportReport",
     "IssuedToken",
     "Level",
-    "Made",
     "MaintenanceReport",
     "Message",
     "MessagePatch",
     "MessagePatchLike",
     "MessageRecord",
     "Migration",
+    "ModelOrMapping",
     "NewConversation",
     "NewConversations",
     "Page",

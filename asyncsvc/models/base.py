@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 
 
 @dataclass(frozen=True)
-class Made:
+class ModelOrMapping:
     """Says what `validated` makes of an argument for which an equal mapping does as well."""
 
     form: object

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic import Json as JsonText
 
-from asyncsvc.models.base import Made, Row
+from asyncsvc.models.base import ModelOrMapping, Row
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.types import (
@@ -26,7 +26,6 @@ from asyncsvc.validation.types import (
     Instant,
     Json,
     JsonObject,
-    Label,
     Name,
     OrUnset,
     Role,
@@ -34,9 +33,10 @@ from asyncsvc.validation.types import (
     Source,
     Tokens,
     UserId,
-    bulk,
-    checked,
-    within_batch,
+    VersionTitle,
+    check_batch_bytes,
+    check_batch_size,
+    check_limits,
 )
 
 
@@ -70,7 +70,7 @@ class Turn(Input):
     conversation's, unless UNSET. `token_id` is the API token that the usage is booked on.
     """
 
-    messages: Annotated[Sequence[Message], Field(min_length=1), checked(bulk)]
+    messages: Annotated[Sequence[Message], Field(min_length=1), check_limits(check_batch_size)]
     tokens: Tokens = 0
     duration: Duration = 0.0
     round: Rounds = 1
@@ -81,7 +81,7 @@ class Turn(Input):
     @model_validator(mode="after")
     def _is_within_batch(self, info: ValidationInfo) -> Self:
         if info.context is not None:
-            within_batch([self.errors, self.dsl, *_values(self.messages)], info.context)
+            check_batch_bytes([self.errors, self.dsl, *_values(self.messages)], info.context)
         return self
 
 
@@ -95,7 +95,7 @@ class NewConversation(Input):
     name: Name | None = None
     source: Source | None = None
     dsl: Json = None
-    version_title: Label | None = None
+    version_title: VersionTitle | None = None
     metadata: JsonObject | None = None
     created_at: Instant | None = None
 
@@ -105,7 +105,7 @@ class ConversationPatch(Input):
 
     name: OrUnset[Name | None] = UNSET
     source: OrUnset[Source | None] = UNSET
-    version_title: OrUnset[Label | None] = UNSET
+    version_title: OrUnset[VersionTitle | None] = UNSET
     metadata: OrUnset[JsonObject | None] = UNSET
     dsl: OrUnset[Json] = UNSET
     errors: OrUnset[ErrorText | None] = UNSET
@@ -118,23 +118,23 @@ Bulk = TypeVar("Bulk", Sequence[NewConversation], Mapping[str, ConversationPatch
 
 
 def _bulk_size(values: Bulk, limits: Limits) -> Bulk:
-    within_batch(_values(values.values() if isinstance(values, Mapping) else values), limits)
+    check_batch_bytes(_values(values.values() if isinstance(values, Mapping) else values), limits)
     return values
 
 
 NewConversations = Annotated[
     Sequence[NewConversation | Mapping[str, object]],
-    Made(Sequence[NewConversation]),
-    checked(bulk),
-    checked(_bulk_size),
+    ModelOrMapping(Sequence[NewConversation]),
+    check_limits(check_batch_size),
+    check_limits(_bulk_size),
 ]
 
 
 ConversationPatches = Annotated[
     Mapping[Id, ConversationPatch | Mapping[str, object]],
-    Made(Mapping[Id, ConversationPatch]),
-    checked(bulk),
-    checked(_bulk_size),
+    ModelOrMapping(Mapping[Id, ConversationPatch]),
+    check_limits(check_batch_size),
+    check_limits(_bulk_size),
 ]
 
 
@@ -146,13 +146,15 @@ class MessagePatch(Input):
     reference: OrUnset[Json] = UNSET
 
 
-TurnLike = Annotated[Turn | Mapping[str, object], Made(Turn)]
+TurnLike = Annotated[Turn | Mapping[str, object], ModelOrMapping(Turn)]
 
 
-ConversationPatchLike = Annotated[ConversationPatch | Mapping[str, object], Made(ConversationPatch)]
+ConversationPatchLike = Annotated[
+    ConversationPatch | Mapping[str, object], ModelOrMapping(ConversationPatch)
+]
 
 
-MessagePatchLike = Annotated[MessagePatch | Mapping[str, object], Made(MessagePatch)]
+MessagePatchLike = Annotated[MessagePatch | Mapping[str, object], ModelOrMapping(MessagePatch)]
 
 
 class StoredMessage(Row):

@@ -18,7 +18,7 @@ from pydantic import (
 from asyncsvc.models.conversations import Conversation
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import (
-    MOST_INT,
+    MAX_INT,
     BigCount,
     Content,
     Count,
@@ -27,7 +27,6 @@ from asyncsvc.validation.types import (
     Instant,
     Json,
     JsonObject,
-    Label,
     Name,
     Role,
     Scopes,
@@ -37,8 +36,9 @@ from asyncsvc.validation.types import (
     TokenKind,
     TotalDuration,
     UserId,
-    an_iterable,
-    refused,
+    VersionTitle,
+    check_iterable,
+    rejected,
 )
 
 
@@ -58,7 +58,7 @@ class MessageRecord(BaseModel):
     content: Content
     reference: Json = None
     payload: JsonObject = Field(default_factory=dict)
-    seq: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
+    seq: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     thumb: Thumb | None = None
     created_at: Instant | None = None
 
@@ -81,7 +81,7 @@ class ConversationRecord(Input):
     name: Name | None = None
     source: Source | None = None
     dsl: Json = None
-    version_title: Label | None = None
+    version_title: VersionTitle | None = None
     metadata: JsonObject | None = None
     errors: ErrorText | None = None
     round: Count | None = None
@@ -102,16 +102,16 @@ class ConversationRecord(Input):
         seqs = _seqs(messages)
         if (
             any(after <= before for before, after in pairwise(seqs))
-            or max(seqs, default=0) > MOST_INT
+            or max(seqs, default=0) > MAX_INT
         ):
-            raise refused("the seq of each must be greater than that of the one before")
+            raise rejected("the seq of each must be greater than that of the one before")
         return messages
 
     @field_validator("last_seq")
     @classmethod
     def _is_last(cls, last_seq: int | None, info: ValidationInfo) -> int | None:
         if last_seq is not None and last_seq < max(_seqs(info.data.get("messages", ())), default=0):
-            raise refused("must not be less than the last message's seq")
+            raise rejected("must not be less than the last message's seq")
         return last_seq
 
 
@@ -137,7 +137,7 @@ class TokenRecord(Input):
 Records = Annotated[
     Iterable[Conversation | ConversationRecord | Mapping[str, object]]
     | AsyncIterable[Conversation | ConversationRecord | Mapping[str, object]],
-    PlainValidator(an_iterable),
+    PlainValidator(check_iterable),
 ]
 """What `load` takes: what `export` yields, records, or equal mappings."""
 
@@ -145,6 +145,6 @@ Records = Annotated[
 TokenRecords = Annotated[
     Iterable[TokenRecord | Mapping[str, object]]
     | AsyncIterable[TokenRecord | Mapping[str, object]],
-    PlainValidator(an_iterable),
+    PlainValidator(check_iterable),
 ]
 """What `load` takes: records, or equal mappings."""

@@ -12,7 +12,7 @@ from pydantic import (
     SecretStr,
 )
 
-from asyncsvc.models.base import Made, Row
+from asyncsvc.models.base import ModelOrMapping, Row
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import (
     UNSET,
@@ -40,7 +40,7 @@ class TokenPatch(Input):
     expires_at: OrUnset[Instant | None] = UNSET
 
 
-TokenPatchLike = Annotated[TokenPatch | Mapping[str, object], Made(TokenPatch)]
+TokenPatchLike = Annotated[TokenPatch | Mapping[str, object], ModelOrMapping(TokenPatch)]
 
 
 class APIToken(Row):

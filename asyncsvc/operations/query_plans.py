@@ -15,7 +15,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import Argument, Plan
 from asyncsvc.validation.inputs import invalid_input
-from asyncsvc.validation.types import MOST_INT, ErrorText, Instant, refused
+from asyncsvc.validation.types import MAX_INT, ErrorText, Instant, rejected
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -32,7 +32,7 @@ def _bytes(value: object) -> object:
     try:
         return bytes.fromhex(value.removeprefix("\\x"))
     except ValueError:
-        raise refused("must be hexadecimal, as \\x0a") from None
+        raise rejected("must be hexadecimal, as \\x0a") from None
 
 
 _TYPES: Final[Mapping[str, tuple[Any, object]]] = {
@@ -40,7 +40,7 @@ _TYPES: Final[Mapping[str, tuple[Any, object]]] = {
     "text": (ErrorText, "1"),
     "bool": (bool, True),
     "int2": (Annotated[int, Field(ge=-(2**15), lt=2**15)], 1),
-    "int4": (Annotated[int, Field(ge=-MOST_INT - 1, le=MOST_INT)], 1),
+    "int4": (Annotated[int, Field(ge=-MAX_INT - 1, le=MAX_INT)], 1),
     "int8": (Annotated[int, Field(ge=-(2**63), lt=2**63)], 1),
     "float8": (float, 1.0),
     "numeric": (Decimal, Decimal(1)),

@@ -257,7 +257,7 @@ class API4ConversationService(BoundService):
         New are the messages behind those that both begin with. What somebody else has appended
         meanwhile stays, and what has an id and is stored already is not stored twice. The rounds
         grow by 1, tokens and duration by what the given ones exceed the stored ones; `dsl` and
-        `errors` replace the stored ones. All else stays as it is: that is `update_by_id`. Made
+        `errors` replace the stored ones. All else stays as it is: that is `update_by_id`. Called
         again, it adds nothing.
 
         Three round trips whatever the length, one more where others append too, and a read of all

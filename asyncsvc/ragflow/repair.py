@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.settings import Settings
-from asyncsvc.validation.types import MOST_INT, json_size
+from asyncsvc.validation.types import MAX_INT, json_size
 
 _ANSWER: Final = "assistant"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
@@ -136,7 +136,7 @@ class _Repair:
             "version_title": self.text("version_title"),
             "dsl": self._dsl(),
             "errors": self._errors(),
-            "round": self._counter("round", MOST_INT),
+            "round": self._counter("round", MAX_INT),
             "tokens": self._counter("tokens", _MOST_TOKENS) or 0,
             "duration": self._counter("duration", _MOST_SECONDS) or 0.0,
             "messages": messages,
@@ -244,7 +244,7 @@ class _Repair:
 
     def _judge(self, messages: Sequence[dict[str, Any]]) -> None:
         """Have as many thumbs up as the row counts: its feedback may not say of which answer."""
-        counted = self._counter("thumb_up", MOST_INT) or 0
+        counted = self._counter("thumb_up", MAX_INT) or 0
         missing = counted - sum(message.get("thumb") == 1 for message in messages)
         if missing <= 0:
             return

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncsvc.models import APIToken
-from asyncsvc.repositories.base import Repository, made, made_all, to_json
+from asyncsvc.repositories.base import Repository, build_model, build_models, to_json
 from asyncsvc.validation.types import UnsetType
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class APITokenRepository(Repository):
             expires_at=expires_at,
             actor=actor,
         )
-        return made(APIToken, row)
+        return build_model(APIToken, row)
 
     async def load(
         self,
@@ -164,7 +164,7 @@ class APITokenRepository(Repository):
             after_id=after_id,
             limit=limit,
         )
-        return made_all(APIToken, rows)
+        return build_models(APIToken, rows)
 
     async def get_by_id(self, *, tenant_id: str, id: str) -> APIToken | None:
         """Return one token."""
@@ -281,4 +281,4 @@ def _hashes(hashes: Sequence[bytes]) -> dict[str, bytes]:
 
 def _only(rows: Sequence[Row]) -> APIToken | None:
     # Of two, which nothing here ever stores, neither is the one that was meant.
-    return made(APIToken, rows[0]) if len(rows) == 1 else None
+    return build_model(APIToken, rows[0]) if len(rows) == 1 else None

@@ -59,7 +59,7 @@ def _written_out(match: re.Match[str]) -> str:
     return match[0] if match["number"] is None else f"{Decimal(match[0]):f}.0"
 
 
-def copied(text: str) -> str:
+def escape_copy_text(text: str) -> str:
     """Write a text as COPY reads it in its text format.
 
     https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
@@ -71,7 +71,7 @@ def _backslashed(match: re.Match[str]) -> str:
     return _BACKSLASHED[match[0]]
 
 
-def made(model: type[M], row: Row) -> M:
+def build_model(model: type[M], row: Row) -> M:
     """Make a model of a row; columns that are none of its fields are left out.
 
     A dict of the row's items, checked as it is: keyword arguments cost a quarter as much again.
@@ -79,12 +79,12 @@ def made(model: type[M], row: Row) -> M:
     return model.model_validate(dict(row.items()))
 
 
-def made_all(model: type[M], rows: Iterable[Row]) -> list[M]:
+def build_models(model: type[M], rows: Iterable[Row]) -> list[M]:
     """Make a model of each row, in one call of the validator: a call each takes a quarter more."""
-    return checked(model, [dict(row.items()) for row in rows])
+    return validate_models(model, [dict(row.items()) for row in rows])
 
 
-def checked(model: type[M], values: list[dict[str, Any]]) -> list[M]:
+def validate_models(model: type[M], values: list[dict[str, Any]]) -> list[M]:
     """Make a model of the values of each row."""
     return _list_of(model).validate_python(values)
 

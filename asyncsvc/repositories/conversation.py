@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from asyncsvc.models import Appended, Conversation, ConversationName, Turn, microseconds
-from asyncsvc.repositories.base import Repository, made, made_all, to_json
+from asyncsvc.repositories.base import Repository, build_model, build_models, to_json
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
@@ -62,7 +62,7 @@ class ConversationRepository(Repository):
     ) -> list[Conversation]:
         """Store new conversations; return those whose ids were free."""
         rows = await self._rows("create_many", tenant_id=tenant_id, records=to_json(records))
-        return made_all(Conversation, rows)
+        return build_models(Conversation, rows)
 
     async def get_by_ids(
         self, *, tenant_id: str, ids: Sequence[str], include_dsl: bool, include_messages: bool
@@ -75,7 +75,7 @@ class ConversationRepository(Repository):
             include_dsl=include_dsl,
             include_messages=include_messages,
         )
-        return made_all(Conversation, rows)
+        return build_models(Conversation, rows)
 
     async def get_list(
         self,
@@ -103,7 +103,7 @@ class ConversationRepository(Repository):
             include_messages=include_messages,
             **filters,
         )
-        items = made_all(Conversation, (row for row in rows if row["id"] is not None))
+        items = build_models(Conversation, (row for row in rows if row["id"] is not None))
         return rows[0]["total"], items
 
     async def get_names(
@@ -117,7 +117,7 @@ class ConversationRepository(Repository):
             exp_user_id=exp_user_id,
             limit=limit,
         )
-        return made_all(ConversationName, rows)
+        return build_models(ConversationName, rows)
 
     async def append_message(
         self, *, tenant_id: str, id: str, turn: Turn, expected_seq: int | UnsetType
@@ -130,7 +130,7 @@ class ConversationRepository(Repository):
             expected_seq=expected_seq,
             **_turn_parameters(turn),
         )
-        return made(Appended, rows[0]) if rows else None
+        return build_model(Appended, rows[0]) if rows else None
 
     async def append_message_once(
         self,
@@ -152,7 +152,7 @@ class ConversationRepository(Repository):
             body_hash=body_hash,
             **_turn_parameters(turn),
         )
-        return made(Appended, rows[0]) if rows else None
+        return build_model(Appended, rows[0]) if rows else None
 
     async def explain_append(self, *, tenant_id: str, id: str, key: str | None) -> Refusal | None:
         """Return why an append changed nothing; None when there is no conversation."""
@@ -175,7 +175,7 @@ class ConversationRepository(Repository):
     ) -> list[Conversation]:
         """Set columns; return the changed conversations."""
         rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(patches))
-        return made_all(Conversation, rows)
+        return build_models(Conversation, rows)
 
     async def delete_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> int:
         """Delete conversations; return how many there were."""
@@ -276,7 +276,7 @@ class ConversationRepository(Repository):
             most_messages=most_messages,
             most_bytes=most_bytes,
         )
-        return made_all(Conversation, rows)
+        return build_models(Conversation, rows)
 
 
 def _turn_parameters(turn: Turn) -> dict[str, object]:

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from asyncsvc.models import MessageRecord, StoredMessage
-from asyncsvc.repositories.base import Repository, copied, made, made_all, to_json
+from asyncsvc.repositories.base import (
+    Repository,
+    build_model,
+    build_models,
+    escape_copy_text,
+    to_json,
+)
 from asyncsvc.validation.types import UnsetType
 
 _NULL = "\\N"
@@ -52,7 +58,7 @@ class MessageRepository(Repository):
         )
         if not rows:
             return None
-        return made_all(StoredMessage, (row for row in rows if row["seq"] is not None))
+        return build_models(StoredMessage, (row for row in rows if row["seq"] is not None))
 
     async def copy(
         self,
@@ -70,8 +76,8 @@ class MessageRepository(Repository):
         lines = "".join(
             _line(prefix, suffix, *message)
             for id, dialog_id, created_at, messages in conversations
-            for prefix in (f"{copied(tenant_id)}\t{copied(id)}",)
-            for suffix in (f"{copied(dialog_id)}\t{created_at}",)
+            for prefix in (f"{escape_copy_text(tenant_id)}\t{escape_copy_text(id)}",)
+            for suffix in (f"{escape_copy_text(dialog_id)}\t{created_at}",)
             for message in messages
         )
         return await self._executor.copy(
@@ -90,14 +96,14 @@ class MessageRepository(Repository):
     ) -> StoredMessage | None:
         """Set the thumb; None when there is no such message."""
         rows = await self._rows("set_thumb", tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
-        return made(StoredMessage, rows[0]) if rows else None
+        return build_model(StoredMessage, rows[0]) if rows else None
 
     async def update(
         self, *, tenant_id: str, id: str, seq: int, patch: Mapping[str, object]
     ) -> StoredMessage | None:
         """Set columns; None when there is no such message."""
         rows = await self._rows("update", tenant_id=tenant_id, id=id, seq=seq, patch=to_json(patch))
-        return made(StoredMessage, rows[0]) if rows else None
+        return build_model(StoredMessage, rows[0]) if rows else None
 
     async def move(self, *, tenant_id: str, ids: Sequence[str]) -> int:
         """Take the messages of conversations along to another dialog; return how many."""
@@ -117,15 +123,15 @@ class MessageRepository(Repository):
         rows = await self._rows("pop", tenant_id=tenant_id, id=id)
         if not rows:
             return None
-        return made_all(StoredMessage, (row for row in rows if row["seq"] is not None))
+        return build_models(StoredMessage, (row for row in rows if row["seq"] is not None))
 
 
 def _line(prefix: str, suffix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:
     """Write a message as a line of COPY's text format, tabs between its values."""
-    payload = copied(to_json(message.payload) or "") if message.payload else "{}"
+    payload = escape_copy_text(to_json(message.payload) or "") if message.payload else "{}"
     reference = to_json(message.reference)
     return (
-        f"{prefix}\t{seq}\t{copied(message.role)}\t{copied(message.content)}\t{payload}\t"
-        f"{_NULL if reference is None else copied(reference)}\t"
+        f"{prefix}\t{seq}\t{escape_copy_text(message.role)}\t{escape_copy_text(message.content)}\t{payload}\t"
+        f"{_NULL if reference is None else escape_copy_text(reference)}\t"
         f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\t{suffix}\n"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncsvc.models import Migration
-from asyncsvc.repositories.base import Repository, made_all
+from asyncsvc.repositories.base import Repository, build_models
 
 
 class MigrationRepository(Repository):
@@ -30,7 +30,7 @@ class MigrationRepository(Repository):
 
     async def get_applied(self) -> list[Migration]:
         """Return the applied migrations, oldest first."""
-        return made_all(Migration, await self._rows("get_applied"))
+        return build_models(Migration, await self._rows("get_applied"))
 
     async def record(self, *, version: int, name: str, checksum: str) -> None:
         """Write down that a migration was applied."""

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsvc.models import Hit
-from asyncsvc.repositories.base import Repository, made_all
+from asyncsvc.repositories.base import Repository, build_models
+from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Walked(NamedTuple):
 
     found: list[Found]
     walked: int
-    last: tuple[datetime, str] | None
+    last: Position | None
     is_end: bool
 
 
@@ -70,7 +71,7 @@ class SearchRepository(Repository):
             **filters,
         )
         end = rows[0]
-        last = None if end["walked_id"] is None else (end["walked_at"], end["walked_id"])
+        last = None if end["walked_id"] is None else Position(end["walked_at"], end["walked_id"])
         found = [Found(row["id"], row["at"], row["seq"]) for row in rows if row["id"] is not None]
         return Walked(found, end["walked"], last, end["is_end"])
 
@@ -100,7 +101,7 @@ class SearchRepository(Repository):
     ) -> list[Hit]:
         """Return what these hits look like, in their order."""
         rows = await self._rows("show", tenant_id=tenant_id, keywords=keywords, ids=ids, seqs=seqs)
-        return made_all(Hit, rows)
+        return build_models(Hit, rows)
 
     async def next_tenant(self, *, after: str | None) -> str | None:
         """Return the next tenant that has something to fold."""

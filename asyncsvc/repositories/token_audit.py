@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from asyncsvc.models import TokenEvent
-from asyncsvc.repositories.base import Repository, made_all
+from asyncsvc.repositories.base import Repository, build_models
 from asyncsvc.validation.types import UnsetType
 
 
@@ -32,4 +32,4 @@ class TokenAuditRepository(Repository):
             after_id=after_id,
             limit=limit,
         )
-        return made_all(TokenEvent, rows)
+        return build_models(TokenEvent, rows)

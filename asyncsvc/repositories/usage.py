@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asyncsvc.models import UsageBucket
-from asyncsvc.repositories.base import Repository, checked
+from asyncsvc.repositories.base import Repository, validate_models
 from asyncsvc.validation.types import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -135,4 +135,4 @@ def _buckets(rows: Iterable[Row], label: Label) -> list[UsageBucket]:
     values = [dict(row.items()) for row in rows]
     for each in values:
         each["dt"] = label(each["dt"])
-    return checked(UsageBucket, values)
+    return validate_models(UsageBucket, values)

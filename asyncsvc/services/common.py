@@ -44,7 +44,7 @@ class ConversationServiceBase(CommonService):
         self._messages = MessageRepository(executor)
 
 
-def found(row: T | None, what: str) -> T:
+def row_or_not_found(row: T | None, what: str) -> T:
     """Return the row, or raise NotFound where there is none."""
     if row is None:
         raise NotFound(f"no such {what}")
@@ -61,7 +61,7 @@ def wanted(value: T | AnyType | None) -> T | UnsetType:
     return UNSET if value is ANY or value is None else value
 
 
-def columns(values: Input | Mapping[str, object]) -> dict[str, object]:
+def columns_to_set(values: Input | Mapping[str, object]) -> dict[str, object]:
     """Return the columns that an input sets, as JSON has them."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value

@@ -25,7 +25,7 @@ from asyncsvc.models import (
     microseconds,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.services.common import columns
+from asyncsvc.services.common import columns_to_set
 from asyncsvc.validation.inputs import Input, invalid_input
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _row(record: ConversationRecord) -> dict[str, object]:
         "thumb_up": thumbs.count(1),
         "thumb_down": thumbs.count(-1),
     }
-    return columns(record.model_copy(update={"messages": [], **known})) | counted
+    return columns_to_set(record.model_copy(update={"messages": [], **known})) | counted
 
 
 def _dated(

@@ -19,7 +19,7 @@ from asyncsvc.repositories import (
     ConversationRepository,
     MessageRepository,
 )
-from asyncsvc.services.common import columns, found, new_id
+from asyncsvc.services.common import columns_to_set, new_id, row_or_not_found
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
     Id,
@@ -27,10 +27,10 @@ from asyncsvc.validation.types import (
     Instant,
     Json,
     JsonObject,
-    Label,
     Name,
     Source,
     UserId,
+    VersionTitle,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class API4ConversationService(
         name: Name | None = None,
         source: Source | None = None,
         dsl: Json = None,
-        version_title: Label | None = None,
+        version_title: VersionTitle | None = None,
         metadata: JsonObject | None = None,
         created_at: Instant | None = None,
     ) -> Conversation:
@@ -131,7 +131,7 @@ class API4ConversationService(
             include_dsl=include_dsl,
             include_messages=include_messages,
         )
-        return found(rows[0] if rows else None, "conversation")
+        return row_or_not_found(rows[0] if rows else None, "conversation")
 
     @validated
     async def get_by_ids(
@@ -162,8 +162,8 @@ class API4ConversationService(
         Raises NotFound. One round trip, four where `dialog_id` is set, since messages go along to
         another dialog; locks the row to the end of the transaction.
         """
-        updated = await self._update(tenant_id, {id: columns(patch)})
-        return found(updated[0] if updated else None, "conversation")
+        updated = await self._update(tenant_id, {id: columns_to_set(patch)})
+        return row_or_not_found(updated[0] if updated else None, "conversation")
 
     @validated
     async def update_many_by_id(self, patches: ConversationPatches, *, tenant_id: Id) -> int:
@@ -173,7 +173,7 @@ class API4ConversationService(
         locks the rows in the order of their ids, to the end of the transaction.
         """
         updated = await self._update(
-            tenant_id, {id: columns(patch) for id, patch in patches.items()}
+            tenant_id, {id: columns_to_set(patch) for id, patch in patches.items()}
         )
         return len(updated)
 
@@ -209,5 +209,5 @@ class API4ConversationService(
 
 
 def _record(conversation: NewConversation | Mapping[str, object]) -> dict[str, object]:
-    record = columns(conversation)
+    record = columns_to_set(conversation)
     return record | {"id": record["id"] or new_id()}

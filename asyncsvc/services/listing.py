@@ -26,7 +26,7 @@ from asyncsvc.services.common import (
 from asyncsvc.services.search import Search, behind
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
-from asyncsvc.validation.cursors import Item, Place
+from asyncsvc.validation.cursors import Item, Position
 from asyncsvc.validation.dates import instants
 from asyncsvc.validation.types import (
     ANY,
@@ -39,7 +39,7 @@ from asyncsvc.validation.types import (
     OrderBy,
     PageNumber,
     PageSize,
-    Sought,
+    SearchText,
     Total,
     UserId,
     Zone,
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
 
-MOST_COUNTED: Final = 10_000
+TOTAL_CAP: Final = 10_000
 _COUNT_LIMITS: Final[Mapping[str, int | None]] = {
     "exact": None,
-    "capped": MOST_COUNTED + 1,
+    "capped": TOTAL_CAP + 1,
     "none": 0,
 }
 _CURSOR_COLUMNS: Final = frozenset({"created_at", "updated_at"})
@@ -145,7 +145,7 @@ class ConversationListing(ConversationServiceBase):
                 items = await self._conversations.get_by_ids(
                     tenant_id=tenant_id, ids=ids, **included
                 )
-            following = cursors.following(found, items_per_page, _place_of, belongs_to)
+            following = cursors.next_cursor(found, items_per_page, _place_of, belongs_to)
         else:
             flags = [order, *(["recent"] if column == "updated_at" else [])]
             if total != "none" and all(value is UNSET for value in filters.values()):
@@ -154,25 +154,24 @@ class ConversationListing(ConversationServiceBase):
                 flags=flags, **asked, **behind(place), **included
             )
             place_of = partial(_place, column=column)
-            following = cursors.following(items, items_per_page, place_of, belongs_to)
+            following = cursors.next_cursor(items, items_per_page, place_of, belongs_to)
         if column not in _CURSOR_COLUMNS:
             following = None
         return _page(items[:items_per_page], counted, total, following)
 
-    def _after(self, cursor: str | None, column: str, belongs_to: str) -> Place | None:
+    def _after(self, cursor: str | None, column: str, belongs_to: str) -> Position | None:
         """Return where the page begins."""
         if cursor is None:
             return None
         if column not in _CURSOR_COLUMNS:
             raise InvalidInput("after", "does not go with this order: use page numbers")
-        position = cursors.decode(cursor, belongs_to, self._settings)
-        return position.at, position.id
+        return cursors.decode_cursor(cursor, belongs_to, self._settings)
 
     @validated
     async def search(
         self,
         tenant_id: Id,
-        keywords: Sought,
+        keywords: SearchText,
         *,
         dialog_id: OrAny[Id] = ANY,
         user_id: OrAny[UserId] = ANY,
@@ -208,7 +207,7 @@ class ConversationListing(ConversationServiceBase):
         counted = 0
         if total != "none":
             counted = await self._search.count(count_limit=_COUNT_LIMITS[total], **filters)
-        following = cursors.following(found, limit, _place_of, belongs_to)
+        following = cursors.next_cursor(found, limit, _place_of, belongs_to)
         return _page(hits, counted, total, following)
 
     @validated
@@ -231,21 +230,21 @@ def _time_filters(column: str, since: datetime | None, until: datetime | None) -
     return {f"{time}_from": given(since), f"{time}_before": given(until)}
 
 
-def _place_of(found: Found) -> Place:
+def _place_of(found: Found) -> Position:
     """Return where what a search found stands in the order of its page."""
-    return found.at, found.id
+    return Position(found.at, found.id)
 
 
-def _place(item: Conversation, column: str) -> Place:
+def _place(item: Conversation, column: str) -> Position:
     """Return where a conversation stands in the order of a list."""
-    return item.updated_at if column == "updated_at" else item.created_at, item.id
+    return Position(item.updated_at if column == "updated_at" else item.created_at, item.id)
 
 
 def _page(items: list[Item], counted: int, total: Total, following: str | None) -> Page[Item]:
     """Make the page of items, with as much of a total as was asked for."""
     return Page(
-        None if total == "none" else min(counted, MOST_COUNTED) if total == "capped" else counted,
+        None if total == "none" else min(counted, TOTAL_CAP) if total == "capped" else counted,
         items,
         next=following,
-        total_capped=total == "capped" and counted > MOST_COUNTED,
+        total_capped=total == "capped" and counted > TOTAL_CAP,
     )

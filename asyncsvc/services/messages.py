@@ -22,9 +22,9 @@ from asyncsvc.models import (
 )
 from asyncsvc.services.common import (
     ConversationServiceBase,
-    columns,
-    found,
+    columns_to_set,
     given,
+    row_or_not_found,
 )
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
@@ -75,7 +75,7 @@ class ConversationMessages(ConversationServiceBase):
             limit=limit if last is None else last,
             order="first" if last is None else "last",
         )
-        return found(messages, "conversation")
+        return row_or_not_found(messages, "conversation")
 
     @validated
     async def append_message(
@@ -157,7 +157,7 @@ class ConversationMessages(ConversationServiceBase):
         Raises NotFound. One round trip; locks the conversation's row, then the message's.
         """
         message = await self._messages.set_thumb(tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
-        return found(message, "message")
+        return row_or_not_found(message, "message")
 
     @validated
     async def update_message(
@@ -168,9 +168,9 @@ class ConversationMessages(ConversationServiceBase):
         Raises NotFound. One round trip; locks the conversation's row, then the message's.
         """
         message = await self._messages.update(
-            tenant_id=tenant_id, id=id, seq=seq, patch=columns(patch)
+            tenant_id=tenant_id, id=id, seq=seq, patch=columns_to_set(patch)
         )
-        return found(message, "message")
+        return row_or_not_found(message, "message")
 
     @validated
     async def delete_message(self, id: Id, seq: Seq, *, tenant_id: Id) -> int:
@@ -188,7 +188,9 @@ class ConversationMessages(ConversationServiceBase):
         Raises NotFound without such a conversation. One round trip; locks the conversation's row,
         then the message's. Two that pop at once get two messages.
         """
-        popped = found(await self._messages.pop(tenant_id=tenant_id, id=id), "conversation")
+        popped = row_or_not_found(
+            await self._messages.pop(tenant_id=tenant_id, id=id), "conversation"
+        )
         return popped[0] if popped else None
 
     @validated

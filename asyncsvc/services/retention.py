@@ -22,7 +22,7 @@ from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
 from asyncsvc.validation.types import (
     ANY,
-    EARLIEST,
+    MIN_INSTANT,
     Age,
     AgeBy,
     Id,
@@ -166,5 +166,5 @@ class ConversationRetention(ConversationServiceBase):
         zone(tz)  # checked, whether it is needed or not
         if isinstance(older_than, timedelta):
             now = await self._server.clock()
-            return now - min(older_than, now - EARLIEST)
+            return now - min(older_than, now - MIN_INSTANT)
         return first_instant("older_than", older_than, tz)

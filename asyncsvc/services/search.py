@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncsvc.models import Hit
 from asyncsvc.repositories import SearchRepository
 from asyncsvc.repositories.search import Found
-from asyncsvc.validation.cursors import Place
+from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class _Walk:
     """What was found so far, and how far the walk came."""
 
     wanted: int
-    after: Place | None
+    after: Position | None
     found: list[Found]
     walked: int = 0
     is_done: bool = False
@@ -68,7 +68,7 @@ class Search:
         self.has_index = not executor.settings.row_level_security
         """Whether an index answers here."""
 
-    async def newest(self, *, limit: int, after: Place | None, **filters: object) -> list[Found]:
+    async def newest(self, *, limit: int, after: Position | None, **filters: object) -> list[Found]:
         """Return the newest conversations with a message that holds the keywords."""
         walk = await self._walk(NEWEST_FIRST, limit, after, filters)
         if walk.is_done:
@@ -86,7 +86,7 @@ class Search:
         order: str,
         limit: int,
         offset: int,
-        after: Place | None,
+        after: Position | None,
         count_limit: int | None,
         **filters: object,
     ) -> tuple[int, list[Found]]:
@@ -129,7 +129,7 @@ class Search:
         )
 
     async def _walk(
-        self, order: str, wanted: int, after: Place | None, filters: dict[str, object]
+        self, order: str, wanted: int, after: Position | None, filters: dict[str, object]
     ) -> _Walk:
         """Walk as far as it pays; `is_done` says that nothing is left to be found."""
         walk = _Walk(wanted, after, [])
@@ -160,7 +160,7 @@ class Search:
         return max(needed, _FIRST_WALK + 1) if needed <= _LONGEST_WALK else 0
 
 
-def behind(place: Place | None) -> dict[str, Any]:
+def behind(position: Position | None) -> dict[str, Any]:
     """Return where a page begins, as the repository takes it."""
-    at, id = place or (UNSET, UNSET)
+    at, id = position or (UNSET, UNSET)
     return {"after_at": at, "after_id": id}

@@ -30,11 +30,19 @@ from asyncsvc.models import (
 )
 from asyncsvc.repositories import APITokenRepository, TokenAuditRepository
 from asyncsvc.repositories.api_token import Ended
-from asyncsvc.services.common import CommonService, columns, found, given, new_id, wanted
+from asyncsvc.services.common import (
+    CommonService,
+    columns_to_set,
+    given,
+    new_id,
+    row_or_not_found,
+    wanted,
+)
 from asyncsvc.services.credentials import Keyring, hint, is_foreign, is_ours, new_secret
 from asyncsvc.services.token_import import TokenLoad
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import (
     ANY,
     UNSET,
@@ -209,7 +217,9 @@ class APITokenService(CommonService):
         belongs_to = cursors.fingerprint(
             {"tenant_id": tenant_id, "kind": kind, "dialog_id": dialog_id}
         )
-        position = None if after is None else cursors.decode(after, belongs_to, self._settings)
+        position = (
+            None if after is None else cursors.decode_cursor(after, belongs_to, self._settings)
+        )
         tokens = await self._tokens.get_list(
             flags=("dialog_id_is_null",) if dialog_id is None else (),
             tenant_id=tenant_id,
@@ -219,8 +229,8 @@ class APITokenService(CommonService):
             after_id=UNSET if position is None else position.id,
             limit=limit + 1,
         )
-        following = cursors.following(
-            tokens, limit, lambda token: (token.created_at, token.id), belongs_to
+        following = cursors.next_cursor(
+            tokens, limit, lambda token: Position(token.created_at, token.id), belongs_to
         )
         return Page(None, tokens[:limit], next=following)
 
@@ -230,7 +240,7 @@ class APITokenService(CommonService):
 
         Raises NotFound. One round trip on the primary key, no locks.
         """
-        return found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
+        return row_or_not_found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
 
     @validated
     async def update_by_id(
@@ -241,9 +251,9 @@ class APITokenService(CommonService):
         Raises NotFound. One round trip; locks the row.
         """
         token = await self._tokens.update_by_id(
-            tenant_id=tenant_id, id=id, patch=columns(patch), actor=actor
+            tenant_id=tenant_id, id=id, patch=columns_to_set(patch), actor=actor
         )
-        return found(token, "token")
+        return row_or_not_found(token, "token")
 
     @validated
     async def rotate(
@@ -279,7 +289,9 @@ class APITokenService(CommonService):
             actor=actor,
         )
         if token is None:
-            old = found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
+            old = row_or_not_found(
+                await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token"
+            )
             raise Conflict(f"the token cannot be rotated: it is {old.status}")
         return IssuedToken(token=token, secret=secret)
 
@@ -298,7 +310,7 @@ class APITokenService(CommonService):
         token = await self._tokens.revoke(
             tenant_id=tenant_id, id=id, reason=reason, actor=actor
         ) or await self._tokens.get_by_id(tenant_id=tenant_id, id=id)
-        return found(token, "token")
+        return row_or_not_found(token, "token")
 
     @validated
     async def revoke_family(
@@ -393,16 +405,18 @@ class APITokenService(CommonService):
         index by token; no locks.
         """
         belongs_to = cursors.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
-        position = None if after is None else cursors.decode(after, belongs_to, self._settings)
+        position = (
+            None if after is None else cursors.decode_cursor(after, belongs_to, self._settings)
+        )
         events = await self._audit.get_list(
             tenant_id=tenant_id,
             token_id=wanted(token_id),
             after_at=UNSET if position is None else position.at,
-            after_id=UNSET if position is None else cursors.number(position),
+            after_id=UNSET if position is None else position.number,
             limit=limit + 1,
         )
-        following = cursors.following(
-            events, limit, lambda event: (event.at, str(event.id)), belongs_to
+        following = cursors.next_cursor(
+            events, limit, lambda event: Position(event.at, str(event.id)), belongs_to
         )
         return Page(None, events[:limit], next=following)
 

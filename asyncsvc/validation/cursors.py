@@ -1,8 +1,8 @@
-"""Cursors: where a page ended, as opaque text.
+"""Cursors of paginated lists: opaque text that holds the end of a page.
 
-A cursor holds the sort key and the id of the last item, and a fingerprint of the filters that it
-belongs to. It grants nothing: the tenant always comes from the call, and each part is bound as a
-parameter. So it is not signed.
+A cursor holds the sort key and the id of the last item, and a fingerprint of the filters. It grants
+no access: the tenant comes from the call, and each part is bound as a parameter. So it needs no
+signature.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,16 +20,28 @@ from asyncsvc.errors import InvalidInput
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.types import UNSET, Id, Instant
 
-Place: TypeAlias = tuple[datetime, str]
-"""Where an item is in an order by time: its time and its id."""
-
 Item = TypeVar("Item")
 
-_NO_CURSOR: Final = "is not a cursor: pass `next` of a page unchanged"
+_MALFORMED: Final = "is not a cursor: pass `next` of a page unchanged"
 
 
-class Position(BaseModel):
-    """The place in an ordered list behind which the next page begins."""
+class Position(NamedTuple):
+    """The position of an item in a list ordered by time: its time and its id."""
+
+    at: datetime
+    id: str
+
+    @property
+    def number(self) -> int:
+        """The id as a 64-bit number. Raises InvalidInput if it is not one."""
+        number = int(self.id) if self.id.isascii() and self.id.isdigit() else -1
+        if not 0 <= number < 2**63:
+            raise InvalidInput("after", _MALFORMED)
+        return number
+
+
+class _Payload(BaseModel):
+    """The content of a cursor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -39,41 +51,30 @@ class Position(BaseModel):
 
 
 def fingerprint(filters: Mapping[str, object]) -> str:
-    """Return what a cursor remembers of its filters: the same for equal ones, in any order."""
+    """Return 16 hex characters that are equal for equal filters, in any order of their names."""
     present = {name: value for name, value in filters.items() if value is not UNSET}
     canonical = json.dumps(present, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def following(
-    items: Sequence[Item], size: int, place: Callable[[Item], Place], filters: str
+def next_cursor(
+    items: Sequence[Item], size: int, position_of: Callable[[Item], Position], filters: str
 ) -> str | None:
-    """Return the cursor behind a page of this size, or None where no other item is behind it."""
+    """Return the cursor after the first `size` items, or None if there are no further items."""
     if len(items) <= size:
         return None
-    at, id = place(items[size - 1])
-    position = Position(at=at, id=id, filters=filters)
-    return urlsafe_b64encode(position.model_dump_json().encode()).decode().rstrip("=")
+    position = position_of(items[size - 1])
+    payload = _Payload(at=position.at, id=position.id, filters=filters)
+    return urlsafe_b64encode(payload.model_dump_json().encode()).decode().rstrip("=")
 
 
-def number(position: Position) -> int:
-    """Return the id of a place in a list whose ids are 64-bit numbers. Raises InvalidInput."""
-    try:
-        found = int(position.id)
-    except ValueError:
-        found = -1
-    if not 0 <= found < 2**63:
-        raise InvalidInput("after", _NO_CURSOR)
-    return found
-
-
-def decode(cursor: str, filters: str, limits: Limits) -> Position:
-    """Read a cursor. Raises InvalidInput when it is none of ours, or belongs to other filters."""
+def decode_cursor(cursor: str, filters: str, limits: Limits) -> Position:
+    """Decode a cursor. Raises InvalidInput if it is malformed or belongs to other filters."""
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        position = Position.model_validate_json(text, context=limits)
+        payload = _Payload.model_validate_json(text, context=limits)
     except (ValueError, ValidationError):
-        raise InvalidInput("after", _NO_CURSOR) from None
-    if position.filters != filters:
+        raise InvalidInput("after", _MALFORMED) from None
+    if payload.filters != filters:
         raise InvalidInput("after", "belongs to another query: keep filters and order unchanged")
-    return position
+    return Position(payload.at, payload.id)

@@ -20,7 +20,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.validation.types import EARLIEST, LATEST
+from asyncsvc.validation.types import MAX_INSTANT, MIN_INSTANT
 
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
@@ -78,8 +78,10 @@ def _bounds(
         since, until = _named(field, value, local)
     except OverflowError:
         since = until = datetime.max.replace(tzinfo=UTC)
-    if not EARLIEST <= since <= until <= LATEST:
-        raise InvalidInput(field, f"must be within the years {EARLIEST.year} to {LATEST.year}")
+    if not MIN_INSTANT <= since <= until <= MAX_INSTANT:
+        raise InvalidInput(
+            field, f"must be within the years {MIN_INSTANT.year} to {MAX_INSTANT.year}"
+        )
     return since, until
 
 

@@ -31,7 +31,7 @@ class Limits(Input):
     max_batch_size: Positive = 1_000
     """The most messages of a turn, or ids, scopes, conversations or patches of one call."""
     max_batch_bytes: Positive = 2**24
-    """The most bytes of one turn or bulk call."""
+    """The most bytes of one turn or check_batch_size call."""
     max_buckets: Positive = 10_000
     """The most buckets of one usage statistic."""
     max_rotation_overlap: Annotated[Seconds, Field(le=MAX_SECONDS)] = 30 * 86_400.0

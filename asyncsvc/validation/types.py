@@ -35,9 +35,9 @@ from asyncsvc.validation.limits import Limits
 
 T = TypeVar("T")
 
-MOST_INT = 2**31 - 1
-EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
-LATEST = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+MAX_INT = 2**31 - 1
+MIN_INSTANT = datetime(2, 1, 1, tzinfo=UTC)
+MAX_INSTANT = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 """A year short of what Python can hold, so that any zone's local time and any bucket fits too."""
 
 _JSON: Final = TypeAdapter[JsonValue](JsonValue, config=ConfigDict(defer_build=True))
@@ -88,12 +88,12 @@ OrAny = Annotated[T | AnyType, _Or(ANY)]
 OrUnset = Annotated[T | UnsetType, _Or(UNSET)]
 
 
-def refused(reason: str) -> PydanticCustomError:
+def rejected(reason: str) -> PydanticCustomError:
     """Build the error by which a check refuses a value; the reason never quotes the value."""
     return PydanticCustomError("refused", "{reason}", {"reason": reason})
 
 
-def checked(check: Callable[[T, Limits], T]) -> AfterValidator:
+def check_limits(check: Callable[[T, Limits], T]) -> AfterValidator:
     """Make a validator of a check that needs the settings; without them it lets all pass."""
 
     def run(value: T, info: ValidationInfo) -> T:
@@ -104,37 +104,37 @@ def checked(check: Callable[[T, Limits], T]) -> AfterValidator:
 
 def _storable(text: str) -> str:
     if "\x00" in text:
-        raise refused("must not hold a NUL character")
+        raise rejected("must not hold a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise refused("must not hold a lone surrogate") from None
+        raise rejected("must not hold a lone surrogate") from None
     return text
 
 
 def _text(least: int, most: int, *, normal: bool = False) -> AfterValidator:
     def check(text: str, _: Limits) -> str:
         if not least <= len(text) <= most:
-            raise refused(f"must be {least} to {most} characters")
+            raise rejected(f"must be {least} to {most} characters")
         stored = unicodedata.normalize("NFC", _storable(text)) if normal else _storable(text)
         if len(stored) > most:  # some characters have no composed form, and are taken apart
-            raise refused(f"must be {least} to {most} characters in Unicode's form NFC")
+            raise rejected(f"must be {least} to {most} characters in Unicode's form NFC")
         return stored
 
-    return checked(check)
+    return check_limits(check)
 
 
 def _long_text(*, normal: bool) -> AfterValidator:
     def check(text: str, limits: Limits) -> str:
         # Characters first: they are counted already, and normalising 100 MB is not free.
         if len(text) > limits.max_message_bytes:
-            raise refused(f"must be at most {limits.max_message_bytes} bytes")
+            raise rejected(f"must be at most {limits.max_message_bytes} bytes")
         text = unicodedata.normalize("NFC", _storable(text)) if normal else _storable(text)
         if len(text.encode()) > limits.max_message_bytes:
-            raise refused(f"must be at most {limits.max_message_bytes} bytes")
+            raise rejected(f"must be at most {limits.max_message_bytes} bytes")
         return text
 
-    return checked(check)
+    return check_limits(check)
 
 
 def json_text(value: object) -> str:
@@ -150,22 +150,22 @@ def json_size(value: object, limits: Limits) -> int:
         size = len(text.encode())
     except ValidationError as error:
         if any(part["type"] == "recursion_loop" for part in error.errors(include_input=False)):
-            raise refused(f"must be at most {limits.max_json_depth} levels deep") from None
-        raise refused("must be JSON: text, numbers, booleans, null, lists and objects") from None
+            raise rejected(f"must be at most {limits.max_json_depth} levels deep") from None
+        raise rejected("must be JSON: text, numbers, booleans, null, lists and objects") from None
     except RecursionError:
-        raise refused(f"must be at most {limits.max_json_depth} levels deep") from None
+        raise rejected(f"must be at most {limits.max_json_depth} levels deep") from None
     except UnicodeEncodeError:
-        raise refused("must not hold a lone surrogate") from None
+        raise rejected("must not hold a lone surrogate") from None
     except ValueError:
-        raise refused("must not hold NaN, infinity or integers of over 4,300 digits") from None
+        raise rejected("must not hold NaN, infinity or integers of over 4,300 digits") from None
     if size > limits.max_json_bytes:
-        raise refused(f"must be at most {limits.max_json_bytes} bytes of JSON")
+        raise rejected(f"must be at most {limits.max_json_bytes} bytes of JSON")
     # The plain searches are hundreds of times faster than the exact ones, and nearly always enough.
     if "\\u0000" in text and _NUL.search(text):
-        raise refused("must not hold a NUL character")
+        raise rejected("must not hold a NUL character")
     brackets = text.count("[") + text.count("{")
     if brackets > limits.max_json_depth and _depth(text) > limits.max_json_depth:
-        raise refused(f"must be at most {limits.max_json_depth} levels deep")
+        raise rejected(f"must be at most {limits.max_json_depth} levels deep")
     return size
 
 
@@ -189,7 +189,7 @@ def _json(value: object, info: ValidationInfo) -> object:
 
 def _json_object(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, dict):
-        raise refused("must be a JSON object")
+        raise rejected("must be a JSON object")
     _json(value, info)
     return value
 
@@ -197,19 +197,19 @@ def _json_object(value: object, info: ValidationInfo) -> object:
 Sized = TypeVar("Sized", bound=Collection[object])
 
 
-def bulk(values: Sized, limits: Limits) -> Sized:
+def check_batch_size(values: Sized, limits: Limits) -> Sized:
     """Check how many items one call carries."""
     if len(values) > limits.max_batch_size:
-        raise refused(f"must be at most {limits.max_batch_size}")
+        raise rejected(f"must be at most {limits.max_batch_size}")
     return values
 
 
-def within_batch(values: Collection[object], limits: Limits) -> None:
+def check_batch_bytes(values: Collection[object], limits: Limits) -> None:
     """Check how many bytes the text and the JSON of one call are, each of which was checked."""
     # What each can be at most is known without writing it out, and nearly always enough.
     most = sum(_most_bytes(value, limits) for value in values)
     if most > limits.max_batch_bytes and sum(map(_bytes, values)) > limits.max_batch_bytes:
-        raise refused(f"must be at most {limits.max_batch_bytes} bytes in all")
+        raise rejected(f"must be at most {limits.max_batch_bytes} bytes in all")
 
 
 def _most_bytes(value: object, limits: Limits) -> int:
@@ -226,21 +226,21 @@ def _bytes(value: object) -> int:
 
 def _page_size(count: int, limits: Limits) -> int:
     if not 1 <= count <= limits.max_page_size:
-        raise refused(f"must be 1 to {limits.max_page_size}")
+        raise rejected(f"must be 1 to {limits.max_page_size}")
     return count
 
 
 def _date(value: date | datetime | str) -> date | datetime | str:
     if not isinstance(value, date | str):
-        raise refused("must be a date, an aware datetime or ISO 8601 text")
+        raise rejected("must be a date, an aware datetime or ISO 8601 text")
     if isinstance(value, datetime) and value.utcoffset() is None:
-        raise refused("must have a time zone: naive datetimes are ambiguous")
+        raise rejected("must have a time zone: naive datetimes are ambiguous")
     return value
 
 
 def _thumb(value: int) -> int:
     if value not in {-1, 1}:  # a Literal would take True and 1.0 for 1
-        raise refused("must be 1 or -1")
+        raise rejected("must be 1 or -1")
     return value
 
 
@@ -250,14 +250,14 @@ def _instant(value: datetime) -> datetime:
         instant = value.astimezone(UTC)
     except OverflowError:
         instant = datetime.max.replace(tzinfo=UTC)
-    if not EARLIEST <= instant <= LATEST:
-        raise refused(f"must be within the years {EARLIEST.year} to {LATEST.year}")
+    if not MIN_INSTANT <= instant <= MAX_INSTANT:
+        raise rejected(f"must be within the years {MIN_INSTANT.year} to {MAX_INSTANT.year}")
     return instant
 
 
 def _overlap(value: timedelta, limits: Limits) -> timedelta:
     if not 0 <= value.total_seconds() <= limits.max_rotation_overlap:
-        raise refused(f"must be 0 to {limits.max_rotation_overlap:,g} seconds")
+        raise rejected(f"must be 0 to {limits.max_rotation_overlap:,g} seconds")
     return value
 
 
@@ -265,21 +265,21 @@ def _age(value: timedelta | date | datetime | str) -> timedelta | date | datetim
     if not isinstance(value, timedelta):
         return _date(value)
     if value <= timedelta(0):
-        raise refused("must be longer than nothing")
+        raise rejected("must be longer than nothing")
     return value
 
 
-def an_iterable(value: T) -> T:
+def check_iterable(value: T) -> T:
     """Check that it can be iterated over; what it holds is checked as it comes."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | AsyncIterable):
-        raise refused("must be an iterable, or an asynchronous one")
+        raise rejected("must be an iterable, or an asynchronous one")
     return value
 
 
 def _secret(value: SecretStr | str) -> SecretStr:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
-        raise refused("must be text")
+        raise rejected("must be text")
     return value if isinstance(value, SecretStr) else SecretStr(value)
 
 
@@ -295,9 +295,9 @@ Name = Annotated[str, _text(0, 512, normal=True)]
 Actor = Annotated[str, _text(1, 256)]
 """Who does something, as the audit is to name them."""
 Reason = Annotated[str, _text(1, 512)]
-Label = Annotated[str, _text(0, 512)]
+VersionTitle = Annotated[str, _text(0, 512)]
 Keywords = Annotated[str, _text(0, 512)]
-Sought = Annotated[str, _text(1, 512, normal=True)]
+SearchText = Annotated[str, _text(1, 512, normal=True)]
 """What a search looks for: 1 to 512 characters, as NFC, like what it looks through."""
 IdempotencyKey = Annotated[str, _text(1, 255)]
 Cursor = Annotated[str, _text(1, 2_048)]
@@ -312,29 +312,29 @@ Json = Annotated[object, PlainValidator(_json)]
 JsonObject = Annotated[Mapping[str, object], PlainValidator(_json_object)]
 """As `Json`, and a `dict`."""
 
-Ids = Annotated[Sequence[Id], checked(bulk)]
-Scopes = Annotated[Sequence[Scope], checked(bulk)]
-Seq = Annotated[int, Field(ge=0, le=MOST_INT)]
+Ids = Annotated[Sequence[Id], check_limits(check_batch_size)]
+Scopes = Annotated[Sequence[Scope], check_limits(check_batch_size)]
+Seq = Annotated[int, Field(ge=0, le=MAX_INT)]
 """The place of a message in its conversation: the first is 1."""
 Tokens = Annotated[int, Field(ge=0, le=10**12)]
 Rounds = Annotated[int, Field(ge=0, le=1_000)]
 Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 """Seconds, kept to the microsecond."""
-Count = Annotated[int, Field(ge=0, le=MOST_INT)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 BigCount = Annotated[int, Field(ge=0, le=2**63 - 1)]
 TotalDuration = Annotated[float, Field(ge=0, le=9 * 10**12, allow_inf_nan=False)]
 """Seconds, summed up; what the microseconds of 64 bits can hold."""
 Thumb = Annotated[int, AfterValidator(_thumb)]
 """1 for good, -1 for bad."""
 PageNumber = Annotated[int, Field(ge=1)]
-PageSize = Annotated[int, checked(_page_size)]
+PageSize = Annotated[int, check_limits(_page_size)]
 DateLike = Annotated[date | datetime | str, PlainValidator(_date)]
 """A date, an aware datetime, or ISO 8601 text; see `asyncsvc.validation.dates`."""
 Age = Annotated[timedelta | date | datetime | str, PlainValidator(_age)]
 """How old, by the server's clock, or before which date; see `DateLike`."""
 Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
 """An aware datetime within the years 2 to 9998, kept in UTC."""
-Overlap = Annotated[timedelta, checked(_overlap)]
+Overlap = Annotated[timedelta, check_limits(_overlap)]
 """How long a rotated token stays good; see `Settings.max_rotation_overlap`."""
 Secret = Annotated[SecretStr | str, PlainValidator(_secret)]
 

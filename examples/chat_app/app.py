@@ -29,7 +29,7 @@ Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\x00]*$")]
 Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Line = Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"^[^\x00]*$")]
-Sought = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+SearchText = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
 Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(description="`next` of the page before", max_length=2048)]
@@ -219,7 +219,7 @@ async def set_feedback(me: Me, id: Id, seq: Seq, given: Feedback) -> StoredMessa
 
 
 @app.get("/search", tags=["chat"], responses=problems())
-async def search(me: Me, keywords: Sought, after: After = None, limit: Limit = 20) -> Page[Hit]:
+async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit = 20) -> Page[Hit]:
     """Find the newest conversations in which the keywords were said."""
     hits = await me.chats.search(me.tenant, keywords, after=after, limit=limit)
     return Page(items=hits.items, next=hits.next)

@@ -23,7 +23,7 @@ from asyncsvc.cli.running import CommandError, Exit, confirmed, connected, run
 from asyncsvc.errors import InsufficientScope, InvalidToken
 from asyncsvc.models import IssuedToken
 from asyncsvc.validation.dates import instants, zone
-from asyncsvc.validation.types import ANY, LATEST, UNSET
+from asyncsvc.validation.types import ANY, MAX_INSTANT, UNSET
 
 _MOST: Final = 1_000
 _LONGEST_INPUT: Final = 4_096
@@ -86,7 +86,7 @@ def _end(expires: str | None, tz: str) -> datetime | None:
     try:
         end = instants(None, expires, tz)[1] if term is None else now + term
     except OverflowError:
-        end = LATEST
+        end = MAX_INSTANT
     if end is None or end <= now:
         raise CommandError("--expires must not be over already", Exit.MISUSED)
     return end
