@@ -1,0 +1,101 @@
+"""Typed arguments that several repository methods share.
+
+In a filter UNSET means no condition, and None means that the column is NULL. Services build these
+values; only repositories turn them into the parameters and flags of SQL files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from asyncsvc.validation.cursors import Position
+from asyncsvc.validation.types import UNSET, OrderBy, UnsetType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeRange:
+    """A half-open range of instants. UNSET: the range is open on that side."""
+
+    from_: datetime | UnsetType = UNSET
+    """The first instant of the range."""
+    before: datetime | UnsetType = UNSET
+    """The first instant after the range."""
+
+
+_ALWAYS: Final = TimeRange()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListFilter:
+    """Conditions of a list or search of conversations."""
+
+    tenant_id: str
+    dialog_id: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    exp_user_id: str | UnsetType = UNSET
+    keywords: str | UnsetType = UNSET
+    """A substring of a message or of the name, normalized to NFC."""
+    id_keywords: str | UnsetType = UNSET
+    """The same substring as the caller wrote it, to search ids and names too.
+
+    Ids are not normalized.
+    """
+    created: TimeRange = _ALWAYS
+    updated: TimeRange = _ALWAYS
+
+    def conditions(self) -> dict[str, object]:
+        """Return the conditions that apply, by parameter name."""
+        values: dict[str, object] = {
+            "tenant_id": self.tenant_id,
+            "dialog_id": self.dialog_id,
+            "id": self.id,
+            "user_id": self.user_id,
+            "exp_user_id": self.exp_user_id,
+            "keywords": self.keywords,
+            "id_keywords": self.id_keywords,
+            "created_from": self.created.from_,
+            "created_before": self.created.before,
+            "updated_from": self.updated.from_,
+            "updated_before": self.updated.before,
+        }
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The order of a list. Ties are broken by id, in the same direction."""
+
+    column: OrderBy = "created_at"
+    descending: bool = True
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether the pages of this order have cursors."""
+        return self.column in {"created_at", "updated_at"}
+
+
+NEWEST_FIRST: Final = Order()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSlice:
+    """The part of a list that one call returns, and how much of the list it counts."""
+
+    limit: int
+    """The maximum number of rows. One more than the page size shows whether a next page exists."""
+    offset: int = 0
+    after: Position | None = None
+    """The page starts after this position. It does not reduce the total."""
+    count_limit: int | None = 0
+    """Counting stops here. 0: no total. None: every match is counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Include:
+    """The parts of a conversation that are returned only on request."""
+
+    dsl: bool = False
+    messages: bool = False
