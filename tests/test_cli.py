@@ -388,7 +388,7 @@ def test_all_tokens_are_revoked_only_when_that_is_confirmed(run):
 
 
 ROW = {
-    "created_at": 1_700_000_000_000, "create_date": "2023-11-14 22:13:20", "updated_at": 1,
+    "create_time": 1_700_000_000_000, "create_date": "2023-11-14 22:13:20", "update_time": 1,
     "update_date": None, "tenant_id": "a", "token": "ragflow-" + "IzNDAxNTI2YTYwZDEx" * 2,
     "dialog_id": "d", "source": "agent", "beta": "abcdefghijklmnopqrstuvwxyz012345",
 }  # fmt: skip

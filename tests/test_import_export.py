@@ -142,7 +142,7 @@ def chat(id: str, **more: object) -> dict[str, object]:
 
     def node(id: str, parent: str | None, role: str = "", *parts: object, **of: object):
         message = {
-            "id": f"m-{id}", "author": {"role": role}, "created_at": 1_700_000_000.5 + len(id),
+            "id": f"m-{id}", "author": {"role": role}, "create_time": 1_700_000_000.5 + len(id),
             "content": {"content_type": "text", "parts": list(parts)}, "metadata": {},
         }  # fmt: skip
         return {"id": id, "parent": parent, "message": (message | of) if role else None}
@@ -157,7 +157,7 @@ def chat(id: str, **more: object) -> dict[str, object]:
         node("a2", "q2", "assistant", "a cat", metadata={"model_slug": "gpt-x"}),
     ]
     return {
-        "conversation_id": id, "title": "Cat", "created_at": 1_700_000_000.25, "updated_at": None,
+        "conversation_id": id, "title": "Cat", "create_time": 1_700_000_000.25, "update_time": None,
         "current_node": "a2", "mapping": {each["id"]: each for each in nodes},
         "gizmo_id": "g", "is_archived": None,
     } | more  # fmt: skip

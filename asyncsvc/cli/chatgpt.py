@@ -19,7 +19,7 @@ from asyncsvc.cli.running import CommandError
 
 SOURCE: Final = "chatgpt"
 _KNOWN: Final = {
-    "conversation_id", "created_at", "current_node", "id", "mapping", "title", "updated_at"
+    "conversation_id", "create_time", "current_node", "id", "mapping", "title", "update_time"
 }  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def _record(given: dict[str, Any]) -> dict[str, Any]:
         "name": given.get("title"),
         "source": SOURCE,
         "metadata": metadata or None,
-        "created_at": _time(given.get("created_at")),
-        "updated_at": _time(given.get("updated_at")),
+        "created_at": _time(given.get("create_time")),
+        "updated_at": _time(given.get("update_time")),
         "messages": [message for node in _branch(given) if (message := _message(node)) is not None],
     }
 
@@ -92,7 +92,7 @@ def _message(node: dict[str, Any]) -> dict[str, Any] | None:
         "role": author.get("role") if isinstance(author, dict) else None,
         "content": text,
         "payload": {name: value for name, value in payload.items() if value is not None},
-        "created_at": _time(message.get("created_at")),
+        "created_at": _time(message.get("create_time")),
     }
 
 

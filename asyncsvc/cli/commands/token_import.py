@@ -25,7 +25,7 @@ from asyncsvc.validation.inputs import told_name
 
 _AT_ONCE: Final = 1_000
 _FIELDS: Final = frozenset(TokenRecord.model_fields)
-_OF_RAGFLOW: Final = {"create_date", "updated_at", "update_date"}  # what create_time says too
+_OF_RAGFLOW: Final = {"create_date", "update_time", "update_date"}  # what create_time says too
 
 
 def import_(
@@ -67,7 +67,7 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
     """Return what the tokens of a line have in common, and the two secrets."""
     for name in _OF_RAGFLOW:
         line.pop(name, None)
-    if isinstance(milliseconds := line.pop("created_at", None), int):
+    if isinstance(milliseconds := line.pop("create_time", None), int):
         try:
             line["created_at"] = datetime.fromtimestamp(milliseconds / 1_000, UTC)
         except (ValueError, OverflowError, OSError):
