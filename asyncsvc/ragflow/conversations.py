@@ -19,6 +19,7 @@ from asyncsvc.ragflow.conditions import Column, Filters, by_column
 from asyncsvc.ragflow.shapes import KEPT, Record, shortened
 from asyncsvc.ragflow.turns import append
 from asyncsvc.services.common import new_id
+from asyncsvc.validation.types import OrderBy
 
 _SETTABLE: Final = frozenset(
     {"name", "source", "version_title", "dsl", "errors", "user_id", "exp_user_id", "dialog_id"}
@@ -27,6 +28,21 @@ _COUNTED: Final = frozenset({"tokens", "duration", "round", "thumb_up"})
 _REPLACED: Final = frozenset({"dsl", "errors"})
 """What an append sets beside the messages."""
 _TIMES: Final = frozenset({"create_time", "create_date", "update_time", "update_date"})
+_TIME_ORDERS: Final[Mapping[str, OrderBy]] = {
+    "create_time": "created_at",
+    "create_date": "created_at",
+    "update_time": "updated_at",
+    "update_date": "updated_at",
+}
+_ORDERS: Final[Mapping[str, OrderBy]] = {
+    **_TIME_ORDERS,
+    "name": "name",
+    "round": "round",
+    "tokens": "tokens",
+    "duration": "duration",
+    "thumb_up": "thumb_up",
+}
+"""RAGFlow's column of an order, and the order of the service."""
 _LISTS: Final = frozenset({"message", "reference"})
 _COLUMNS: Final = frozenset({"id"}) | _SETTABLE | _COUNTED | _TIMES | _LISTS
 _USERS: Final = frozenset({"user_id", "exp_user_id"})
@@ -78,7 +94,7 @@ class API4ConversationService(BoundService):
             self._tenant_id,
             page_number or 1,
             items_per_page,
-            orderby,  # type: ignore[arg-type]  # what is no order of the service, it refuses
+            _order(orderby),
             desc,
             id or None,
             _user(user_id),
@@ -147,7 +163,7 @@ class API4ConversationService(BoundService):
 
     async def _walk(
         self,
-        orderby: Any = "create_time",  # noqa: ANN401 - what is no order of the service, it refuses
+        orderby: str = "create_time",
         *,
         desc: bool = False,
         whole: bool,
@@ -161,7 +177,7 @@ class API4ConversationService(BoundService):
                 tenant_id=self._tenant_id,
                 page_number=number,
                 items_per_page=size,
-                orderby=orderby,
+                orderby=_order(orderby),
                 desc=desc,
                 after=after,
                 total="none",
@@ -171,7 +187,7 @@ class API4ConversationService(BoundService):
             )
             for item in page.items:
                 yield item
-            is_last = page.next is None if orderby in _TIMES else len(page.items) < size
+            is_last = page.next is None if orderby in _TIME_ORDERS else len(page.items) < size
             if is_last:
                 return
             after = page.next
@@ -460,6 +476,13 @@ class API4ConversationService(BoundService):
 
     def _record(self, stored: Conversation, cols: Sequence[str | Column] | None) -> Record:
         return _only(Record(**shapes.conversation(stored, self._local)), cols)
+
+
+def _order(column: str) -> OrderBy:
+    """Return the service's order for a column of RAGFlow."""
+    if not isinstance(column, str) or column not in _ORDERS:
+        raise InvalidInput("orderby", f"must be one of {', '.join(_ORDERS)}")
+    return _ORDERS[column]
 
 
 def _user(user_id: str | None) -> str | None:
