@@ -12,7 +12,7 @@ from asyncsvc.database import (
     Executor,
     PoolExecutor,
     ReplicatedExecutor,
-    opened,
+    open_pools,
 )
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
@@ -214,7 +214,7 @@ async def connect(
     if not 0 <= min_size <= max_size or max_size == 0:
         raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
     settings = settings or Settings()
-    async with opened(dsn, replicas, settings, min_size=min_size, max_size=max_size) as (
+    async with open_pools(dsn, replicas, settings, min_size=min_size, max_size=max_size) as (
         primary,
         others,
     ):

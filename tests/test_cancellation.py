@@ -23,7 +23,7 @@ from conftest import contradictions
 
 import asyncsvc
 from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services, Settings
-from asyncsvc.services import conversation, loading, token_loading
+from asyncsvc.services import conversation_import, retention, token_import
 from asyncsvc.services.credentials import new_secret
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -215,7 +215,7 @@ STATE = """
               FROM (SELECT u.dialog_id, u.source, u.token_id, u.pv, u.tokens, u.duration,
                            u.rounds, u.thumb_up, u.thumb_down
                       FROM asyncsvc.usage_ledger AS u
-                     WHERE u.tenant_id = $1 AND u.quarter IS NOT NULL
+                     WHERE u.tenant_id = $1 AND u.quarter_hour IS NOT NULL
                      UNION ALL
                     SELECT q.dialog_id, q.source, q.token_id, q.pv, q.tokens, q.duration,
                            q.rounds, q.thumb_up, q.thumb_down
@@ -223,7 +223,7 @@ STATE = """
                      WHERE q.tenant_id = $1) AS u
              GROUP BY 1, 2, 3) AS u
      UNION ALL
-    SELECT 'bucket ' || b.zone || ' ' || b.book || ' ' || b.grain || ' ' || b.dialog_key || ' '
+    SELECT 'bucket ' || b.zone || ' ' || b.basis || ' ' || b.grain || ' ' || b.dialog_key || ' '
            || b.source_key || ' ' || b.bucket,
            (to_jsonb(b) - 'tenant_id')::text
       FROM asyncsvc.usage_bucket AS b
@@ -328,10 +328,10 @@ async def trials(dsn: str) -> AsyncIterator[Trials]:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a handful of rows be several batches."""
-    monkeypatch.setattr(conversation, "_CONVERSATIONS_AT_ONCE", 2)
-    monkeypatch.setattr(conversation, "_DELETED_AT_ONCE", 2)
-    monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 5)
-    monkeypatch.setattr(token_loading, "_TOKENS_AT_ONCE", 2)
+    monkeypatch.setattr(retention, "_CONVERSATIONS_AT_ONCE", 2)
+    monkeypatch.setattr(retention, "_DELETED_AT_ONCE", 2)
+    monkeypatch.setattr(conversation_import, "MESSAGES_AT_ONCE", 5)
+    monkeypatch.setattr(token_import, "_TOKENS_AT_ONCE", 2)
 
 
 def assert_all_or_none(write: Write, before: dict, after: dict, left: dict) -> None:
@@ -507,7 +507,7 @@ async def forget_turn(trials: Trials, world: World, id: str) -> None:
     )
     await trials.observer.execute(
         "INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at,"
-        " quarter, tokens, duration, rounds)"
+        " quarter_hour, tokens, duration, rounds)"
         " SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, '2020-01-01Z',"
         " -3, -500000, -1 FROM asyncsvc.conversation AS c WHERE tenant_id = $1 AND id = $2",
         world.tenant_id,

@@ -25,8 +25,8 @@ from asyncsvc import (
     StatementTimeout,
     Unavailable,
 )
-from asyncsvc.database import sql_files, translated
-from asyncsvc.database.driver_errors import is_passing
+from asyncsvc.database import sql_files, translate_errors
+from asyncsvc.database.driver_errors import is_transient
 from asyncsvc.database.sql_files import Query
 
 HOLD = "SELECT 1 FROM asyncsvc.conversation WHERE tenant_id = 'acme' FOR UPDATE"
@@ -540,9 +540,9 @@ async def test_what_the_server_refuses_otherwise_has_its_sqlstate(dsn, pool):
     ],
 )
 def test_what_passes_is_told_from_what_does_not(error, passes):
-    with pytest.raises(Unavailable) as caught, translated():
+    with pytest.raises(Unavailable) as caught, translate_errors():
         raise error("as the server says it")
-    assert is_passing(caught.value) is passes
+    assert is_transient(caught.value) is passes
 
 
 async def test_a_keyed_append_that_lost_a_race_is_made_again(dsn):
@@ -636,7 +636,7 @@ async def test_a_connection_that_is_lost_on_its_way_back_changes_no_answer(dsn, 
 
 async def test_a_connection_whose_end_the_driver_has_not_read_yet_is_lost(pool):
     async with pool.acquire() as connection:
-        with pytest.raises(Unavailable) as caught, translated(connection):
+        with pytest.raises(Unavailable) as caught, translate_errors(connection):
             raise asyncpg.InternalClientError("cannot switch to state 21; another operation")
         assert type(caught.value) is Unavailable
 

@@ -145,7 +145,7 @@ async def test_the_library_itself_repeats_a_keyed_append_whose_connection_broke(
         assert [(name, attempt) for name, attempt, _, _ in world.retries] == [
             ("conversation/append_message_once", 1)
         ]
-        assert "conversation/append_message_once is run again in" in caplog.text
+        assert "conversation/append_message_once is retried in" in caplog.text
         assert await world.append("second") == appended.model_copy(update={"replayed": True})
         await world.holds_once(["first", "second"])
         await world.is_whole()
@@ -336,7 +336,7 @@ async def transaction(svc, whose):
 
 @pytest.mark.parametrize("attempt", [1, 3, 64, 5_000])
 def test_a_pause_is_bounded_however_many_there_were(attempt):
-    pauses = [full_jitter(attempt, first=0.05, longest=1.0) for _ in range(100)]
+    pauses = [full_jitter(attempt, base=0.05, cap=1.0) for _ in range(100)]
     assert 0 <= min(pauses) < max(pauses) <= min(1.0, 0.05 * 2 ** min(attempt, 10))
 
 

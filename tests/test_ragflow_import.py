@@ -42,7 +42,7 @@ from asyncsvc.ragflow import drivers, source
 from asyncsvc.ragflow.moving import Mended, Moved, Moving, MovingReport, Skip
 from asyncsvc.ragflow.repair import Mending, UnusableError, read_json
 from asyncsvc.ragflow.shapes import shortened
-from asyncsvc.validation.types import json_size
+from asyncsvc.validation.checks import check_json
 
 PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
 SECONDS = 60
@@ -604,7 +604,7 @@ def test_any_json_becomes_storable(value, layers, depth):
     for _ in range(layers):
         text = json.dumps(text)
     read, mended = read_json(text, depth)
-    json_size(read, Settings(max_json_depth=depth))
+    check_json(read, Settings(max_json_depth=depth))
     if not mended and not layers:
         assert read == value
 
@@ -613,7 +613,7 @@ def test_any_json_becomes_storable(value, layers, depth):
 @given(st.text(st.characters(codec=None)))
 def test_any_text_is_read_or_refused(text):
     with contextlib.suppress(UnusableError):
-        json_size(read_json(text, 8)[0], Settings())
+        check_json(read_json(text, 8)[0], Settings())
 
 
 def test_two_long_users_stay_two():

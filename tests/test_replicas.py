@@ -12,7 +12,7 @@ from calls import METHODS, arguments, call, furnish
 
 import asyncsvc
 from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable
-from asyncsvc.database import _replicas, sql_files
+from asyncsvc.database import replicas, sql_files
 from benchmarks import standby
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -289,7 +289,7 @@ async def test_what_conflicts_with_the_replay_is_asked_of_the_primary(pair, monk
     primary, replica = pair
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
         await warmed(svc)
-        attempt, cancelled = _replicas._Replica._attempt, []
+        attempt, cancelled = replicas._Replica._attempt, []
 
         async def conflicting(self, query):
             async with self._pool.acquire() as connection:
@@ -299,11 +299,11 @@ async def test_what_conflicts_with_the_replay_is_asked_of_the_primary(pair, monk
                     )
                 except asyncpg.PostgresError as error:
                     cancelled.append(error.sqlstate)
-                    with asyncsvc.database.translated(connection):
+                    with asyncsvc.database.translate_errors(connection):
                         raise
             return await attempt(self, query)
 
-        monkeypatch.setattr(_replicas._Replica, "_attempt", conflicting)
+        monkeypatch.setattr(replicas._Replica, "_attempt", conflicting)
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         await replica.replay(await svc.position())
         reading = asyncio.create_task(svc.conversations.get_list("d", "t"))

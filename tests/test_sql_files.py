@@ -100,7 +100,7 @@ COLUMNS = {
     "migration/unrestricted_tables": ["name"],
     "replica/position": ["position", "flushed"],
     "replica/replayed": ["position", "is_standby", "is_streaming"],
-    "row_security/narrow": ["tenant_id", "token_hashes"],
+    "row_security/set_tenant": ["tenant_id", "token_hashes"],
     "search/fold_messages": ["found", "folded", "at", "id", "seq"],
     "search/fold_titles": ["found", "folded", "at", "id", "seq"],
     "search/matching": ["total", "id", "at"],

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from asyncsvc.cli.drawing import plain
 from asyncsvc.client import AsyncSvc, connect
-from asyncsvc.database import is_lost
+from asyncsvc.database import is_connection_lost
 from asyncsvc.errors import AsyncSvcError, InvalidInput
 from asyncsvc.settings import Settings
 from asyncsvc.validation.inputs import invalid_input
@@ -176,7 +176,7 @@ async def _cancelled_by_signals(
     def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # asyncpg leaves a future behind for a connection whose opening was cancelled, and for a
         # COPY that it could not begin.
-        if not is_lost(context.get("exception")):
+        if not is_connection_lost(context.get("exception")):
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(report)

@@ -1,29 +1,29 @@
-"""Runs statements on a pool or on a connection, and turns asyncpg's errors into ours.
+"""Runs statements on pools and connections, and translates asyncpg's errors to `asyncsvc.errors`.
 
-This is the only place that catches asyncpg. A pool's executor takes a connection for each
-statement, never waits for one without an end, and repeats what may be repeated, or has a replica
-answer what it may; a connection's executor runs where its owner put it, inside whatever transaction
-is open, and never ends that.
+Only this package imports asyncpg, with one exception: `asyncsvc.ragflow` opens a connection to the
+PostgreSQL of RAGFlow.
+
+- `PoolExecutor` leases a connection of a pool for each statement. It retries idempotent statements.
+- `ReplicatedExecutor` also sends reads that may be slightly stale to a replica.
+- `ConnectionExecutor` runs statements on one connection, inside the transaction that is open there.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsvc.database.driver_errors import is_lost, translated
-from asyncsvc.database.executors import (
-    ConnectionExecutor,
-    Executor,
-    PoolExecutor,
-    Row,
-    full_jitter,
-)
-from asyncsvc.database.pools import opened
+from asyncsvc.database.cancellation import finish_despite_cancellation
+from asyncsvc.database.connection_executor import ConnectionExecutor
+from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
+from asyncsvc.database.executor import Executor, Row
+from asyncsvc.database.pool_executor import PoolExecutor
+from asyncsvc.database.pools import open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor
+from asyncsvc.database.retry import backoff, full_jitter
 
 if TYPE_CHECKING:
     from asyncsvc.database.driver_errors import Connection as Connection
-    from asyncsvc.database.executors import Pool as Pool
+    from asyncsvc.database.pool_executor import Pool as Pool
 
 __all__ = [
     "ConnectionExecutor",
@@ -31,8 +31,10 @@ __all__ = [
     "PoolExecutor",
     "ReplicatedExecutor",
     "Row",
+    "backoff",
+    "finish_despite_cancellation",
     "full_jitter",
-    "is_lost",
-    "opened",
-    "translated",
+    "is_connection_lost",
+    "open_pools",
+    "translate_errors",
 ]

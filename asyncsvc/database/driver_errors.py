@@ -39,7 +39,7 @@ _UNAVAILABLE = ("08", "53", "57P", "40")
 _PASSING = ("08", "53300", "57P", "40")
 
 
-class translated:  # noqa: N801 - it reads as what it does
+class translate_errors:  # noqa: N801 - it reads as what it does
     """Raises asyncpg's errors and the network's as ours, with the original as their cause."""
 
     __slots__ = ("_connection",)
@@ -90,7 +90,7 @@ class translated:  # noqa: N801 - it reads as what it does
         return Unavailable("the connection is closed")
 
 
-def is_passing(error: Unavailable) -> bool:
+def is_transient(error: Unavailable) -> bool:
     """Whether what failed may succeed a moment later, on another connection.
 
     A time-out is none of these: whoever waited that long is not to wait again.
@@ -103,7 +103,7 @@ def is_passing(error: Unavailable) -> bool:
     )
 
 
-def is_lost(error: BaseException | None) -> bool:
+def is_connection_lost(error: BaseException | None) -> bool:
     """Whether this is what the driver or the network says of a lost connection."""
     return isinstance(error, (ConnectionError, asyncpg.PostgresConnectionError))
 

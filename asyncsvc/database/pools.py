@@ -11,11 +11,11 @@ import asyncpg
 from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
-from asyncsvc.database.driver_errors import translated
+from asyncsvc.database.driver_errors import translate_errors
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 
 if TYPE_CHECKING:
-    from asyncsvc.database.executors import Pool
+    from asyncsvc.database.pool_executor import Pool
     from asyncsvc.settings import Settings
 
 _PREPARED: Final = 32
@@ -28,7 +28,7 @@ again.
 
 
 @asynccontextmanager
-async def opened(
+async def open_pools(
     dsn: str,
     replicas: Sequence[str] | None,
     settings: Settings,
@@ -89,7 +89,7 @@ async def _opened(
     max_size: int,
     ways: _Hosts | None = None,
 ) -> Pool:
-    with _connecting(), translated():
+    with _connecting(), translate_errors():
         try:
             return await asyncpg.create_pool(
                 dsn,

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 
 from asyncsvc.database import sql_files
-from asyncsvc.database.driver_errors import translated
-from asyncsvc.database.executors import Acquired, PoolExecutor
+from asyncsvc.database.driver_errors import translate_errors
+from asyncsvc.database.executor import QueryTimer
+from asyncsvc.database.pool_executor import PoolExecutor, PoolLease
 from asyncsvc.errors import (
     AsyncSvcError,
     DatabaseError,
@@ -35,7 +36,8 @@ from asyncsvc.errors import (
 
 if TYPE_CHECKING:
     from asyncsvc.database.driver_errors import Connection
-    from asyncsvc.database.executors import Pool, Row
+    from asyncsvc.database.executor import Row
+    from asyncsvc.database.pool_executor import Pool
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import Settings
 
@@ -88,7 +90,7 @@ class _Primary:
         return max((note.at for note in self._notes if note.position <= position), default=0.0)
 
 
-class _Checked(Acquired):
+class _Checked(PoolLease):
     """A connection of a replica that holds what it must."""
 
     __slots__ = ("_replica",)
@@ -132,7 +134,7 @@ class _Replica(PoolExecutor):
         floor = max(self._floor, _number(position))
         return _Replica(self._pool, self._settings, self._primary, self._state, floor)
 
-    def _connection(self) -> _Checked:
+    def _lease(self) -> _Checked:
         return _Checked(self, self._pool, self._settings.replica_timeout)
 
     @property
@@ -195,7 +197,7 @@ class _Replica(PoolExecutor):
 
     async def _replayed(self, connection: Connection) -> int:
         query = sql_files.load("replica/replayed").bind((), {})
-        with self._watched(query.name), translated(connection):
+        with QueryTimer(self._settings.on_query, query.name), translate_errors(connection):
             try:
                 async with asyncio.timeout(self._settings.replica_timeout):
                     row = await connection.fetchrow(query.text)

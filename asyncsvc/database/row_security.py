@@ -1,4 +1,4 @@
-"""Row-level security: whose rows a statement may see, told to the server before it runs."""
+"""Row-level security: the tenant whose rows a statement may see and write."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from asyncsvc.database.sql_files import Query
 _HASHES: Final = ("token_hash", "second_hash", "third_hash", "fourth_hash")
 
 
-def narrowing(query: Query) -> Query | None:
-    """Return what shows this statement the rows of its tenant, and the tokens of its hashes.
+def set_tenant(query: Query) -> Query | None:
+    """Return the statement that makes the rows visible that this statement needs.
 
-    None for a statement that is bound to neither: it asks for nobody's rows.
+    These are the rows of its tenant and the tokens whose hashes it looks up. None if the statement
+    has neither: then it needs no row of a tenant.
     """
     tenant_id, hashes = query.values.get("tenant_id"), _hashes(query.values)
     if tenant_id is None and not hashes:
         return None
-    return _narrow(cast("str", tenant_id or ""), hashes)
+    return _set_tenant(cast("str", tenant_id or ""), hashes)
 
 
-def nobody() -> Query:
-    """Return what lets the statements that follow see nothing."""
-    return _narrow("", [])
+def clear_tenant() -> Query:
+    """Return the statement that makes all rows of all tenants invisible."""
+    return _set_tenant("", [])
 
 
 def _hashes(values: Mapping[str, object]) -> list[bytes]:
@@ -37,8 +38,8 @@ def _hashes(values: Mapping[str, object]) -> list[bytes]:
     return cast("list[bytes]", [*one_by_one, *cast("list[bytes]", known)])
 
 
-def _narrow(tenant_id: str, hashes: list[bytes]) -> Query:
+def _set_tenant(tenant_id: str, hashes: list[bytes]) -> Query:
     written = ",".join(f"\\x{each.hex()}" for each in hashes)
-    return sql_files.load("row_security/narrow").bind(
+    return sql_files.load("row_security/set_tenant").bind(
         (), {"tenant_id": tenant_id, "token_hashes": written}
     )

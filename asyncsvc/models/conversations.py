@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic import Json as JsonText
 
 from asyncsvc.models.base import ModelOrMapping, Row
+from asyncsvc.validation.checks import check_batch_bytes, check_batch_size, with_limits
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.types import (
@@ -34,9 +35,6 @@ from asyncsvc.validation.types import (
     Tokens,
     UserId,
     VersionTitle,
-    check_batch_bytes,
-    check_batch_size,
-    check_limits,
 )
 
 
@@ -70,7 +68,7 @@ class Turn(Input):
     conversation's, unless UNSET. `token_id` is the API token that the usage is booked on.
     """
 
-    messages: Annotated[Sequence[Message], Field(min_length=1), check_limits(check_batch_size)]
+    messages: Annotated[Sequence[Message], Field(min_length=1), with_limits(check_batch_size)]
     tokens: Tokens = 0
     duration: Duration = 0.0
     round: Rounds = 1
@@ -125,16 +123,16 @@ def _bulk_size(values: Bulk, limits: Limits) -> Bulk:
 NewConversations = Annotated[
     Sequence[NewConversation | Mapping[str, object]],
     ModelOrMapping(Sequence[NewConversation]),
-    check_limits(check_batch_size),
-    check_limits(_bulk_size),
+    with_limits(check_batch_size),
+    with_limits(_bulk_size),
 ]
 
 
 ConversationPatches = Annotated[
     Mapping[Id, ConversationPatch | Mapping[str, object]],
     ModelOrMapping(Mapping[Id, ConversationPatch]),
-    check_limits(check_batch_size),
-    check_limits(_bulk_size),
+    with_limits(check_batch_size),
+    with_limits(_bulk_size),
 ]
 
 

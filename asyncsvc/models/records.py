@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from asyncsvc.models.conversations import Conversation
+from asyncsvc.validation.checks import check_iterable, invalid_value
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import (
     MAX_INT,
@@ -37,8 +38,6 @@ from asyncsvc.validation.types import (
     TotalDuration,
     UserId,
     VersionTitle,
-    check_iterable,
-    rejected,
 )
 
 
@@ -104,14 +103,14 @@ class ConversationRecord(Input):
             any(after <= before for before, after in pairwise(seqs))
             or max(seqs, default=0) > MAX_INT
         ):
-            raise rejected("the seq of each must be greater than that of the one before")
+            raise invalid_value("the seq of each must be greater than that of the one before")
         return messages
 
     @field_validator("last_seq")
     @classmethod
     def _is_last(cls, last_seq: int | None, info: ValidationInfo) -> int | None:
         if last_seq is not None and last_seq < max(_seqs(info.data.get("messages", ())), default=0):
-            raise rejected("must not be less than the last message's seq")
+            raise invalid_value("must not be less than the last message's seq")
         return last_seq
 
 

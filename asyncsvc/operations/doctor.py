@@ -71,7 +71,7 @@ def _ok(check: str, found: str) -> Finding:
 async def _check_server(executor: Executor) -> list[Finding]:
     """Its version, durability, and whether a pooler is in between, all from one connection."""
     async with executor.transaction() as transaction:
-        settings, told = await ServerRepository(transaction).settings(), transaction.told_pid
+        settings, told = await ServerRepository(transaction).settings(), transaction.reported_pid
     pooled = pooler(settings, told, expected=executor.settings.pgbouncer)
     return [version(settings), replica(settings), durability(settings), pooled]
 
@@ -116,9 +116,9 @@ def durability(settings: ServerSettings) -> Finding:
     return _ok("durability", found)
 
 
-def pooler(settings: ServerSettings, told_pid: int, *, expected: bool) -> Finding:
+def pooler(settings: ServerSettings, reported_pid: int, *, expected: bool) -> Finding:
     """Judge whether a pooler answers for the server: it makes up the process id that it tells."""
-    if told_pid == settings.backend_pid:
+    if reported_pid == settings.backend_pid:
         return _ok("pooler", "none is in between")
     if expected:
         return _ok("pooler", "one is in between, and the settings say so")

@@ -14,8 +14,9 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from asyncsvc.database import sql_files
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import Argument, Plan
+from asyncsvc.validation.checks import invalid_value
 from asyncsvc.validation.inputs import invalid_input
-from asyncsvc.validation.types import MAX_INT, ErrorText, Instant, rejected
+from asyncsvc.validation.types import MAX_INT, ErrorText, Instant
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -32,7 +33,7 @@ def _bytes(value: object) -> object:
     try:
         return bytes.fromhex(value.removeprefix("\\x"))
     except ValueError:
-        raise rejected("must be hexadecimal, as \\x0a") from None
+        raise invalid_value("must be hexadecimal, as \\x0a") from None
 
 
 _TYPES: Final[Mapping[str, tuple[Any, object]]] = {

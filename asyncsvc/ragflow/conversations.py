@@ -290,7 +290,7 @@ class API4ConversationService(BoundService):
                 return await self._catch_up(id, conversation)
             except StaleSequence:
                 # At random, so that those who met do not meet again.
-                pause = full_jitter(attempt, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+                pause = full_jitter(attempt, base=_FIRST_PAUSE, cap=_LONGEST_PAUSE)
             if time.monotonic() + pause > end:
                 break
             await asyncio.sleep(pause)

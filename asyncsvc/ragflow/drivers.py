@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import asyncpg
 
-from asyncsvc.database import sql_files, translated
+from asyncsvc.database import sql_files, translate_errors
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput, Unavailable
 
@@ -91,7 +91,7 @@ class _PostgreSQL:
 
     @classmethod
     async def connect(cls, dsn: str) -> _PostgreSQL:
-        with _named(), translated():
+        with _named(), translate_errors():
             try:
                 # Nothing is kept prepared and no setting sent, so that poolers do not mind.
                 connection = await asyncpg.connect(
@@ -105,7 +105,7 @@ class _PostgreSQL:
         return cls(connection)
 
     async def fetch(self, query: Query) -> list[Cells]:
-        with _named(), translated(self.connection):
+        with _named(), translate_errors(self.connection):
             async with self.connection.transaction(readonly=True):
                 rows = await self.connection.fetch(query.text, *query.arguments)
         return [dict(row) for row in rows]

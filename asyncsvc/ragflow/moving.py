@@ -31,8 +31,9 @@ from asyncsvc.ragflow.turns import IN_TURN, append
 from asyncsvc.services.credentials import hint, is_strong
 from asyncsvc.settings import Settings
 from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.checks import json_text
 from asyncsvc.validation.dates import zone
-from asyncsvc.validation.types import Actor, Id, Zone, json_text
+from asyncsvc.validation.types import Actor, Id, Zone
 
 _MOST: Final = {"round": 1_000, "tokens": 10**12, "duration": 10.0**9}
 """What one append counts at most."""

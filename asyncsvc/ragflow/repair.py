@@ -22,7 +22,8 @@ from pydantic_core import PydanticCustomError
 from asyncsvc.ragflow import shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.settings import Settings
-from asyncsvc.validation.types import MAX_INT, json_size
+from asyncsvc.validation.checks import check_json
+from asyncsvc.validation.types import MAX_INT
 
 _ANSWER: Final = "assistant"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
@@ -180,7 +181,7 @@ class _Repair:
 
     def _fits(self, value: object) -> bool:
         try:
-            json_size(value, self._settings)
+            check_json(value, self._settings)
         except PydanticCustomError:
             return False
         return True

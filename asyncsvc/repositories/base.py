@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from asyncsvc.database import sql_files
-from asyncsvc.validation.types import json_text
+from asyncsvc.validation.checks import json_text
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor, Row

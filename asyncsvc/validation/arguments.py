@@ -1,8 +1,8 @@
-"""The one mechanism by which public methods check what they are given.
+"""Validation of the arguments of public methods.
 
-`@validated` reads a method's signature, whose types are those of `asyncsvc.validation.types` and
-the inputs of `asyncsvc.models`, and checks and normalises each argument before the method
-runs. A wrong value raises `InvalidInput` before any SQL, by the name of its parameter.
+`@validated` reads the signature of a method. Its types come from `asyncsvc.validation.types` and
+`asyncsvc.models`. Before the method runs, pydantic checks and normalizes each argument. A wrong
+value raises InvalidInput with the name of its parameter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asyncsvc.validation.limits import Limits
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# A wrong call, as opposed to a wrong value: Python's own error says it best.
+# The call does not match the signature. Python's own TypeError describes that best.
 _WRONG_CALL = {
     "missing_argument",
     "missing_keyword_only_argument",
@@ -33,11 +33,11 @@ _WRONG_CALL = {
 
 
 class HasSettings(Protocol):
-    """What a validated method belongs to."""
+    """The class of a validated method."""
 
     @property
     def settings(self) -> Limits:
-        """The limits to check against."""
+        """The limits that arguments are checked against."""
 
 
 S = TypeVar("S", bound=HasSettings)
@@ -46,37 +46,39 @@ S = TypeVar("S", bound=HasSettings)
 def validated(
     method: Callable[Concatenate[S, P], Awaitable[R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Check the arguments of an async method by the types in its signature.
+    """Validate the arguments of an async method by the types of its signature.
 
-    The method gets them normalised: text as NFC where its type says so, mappings as models.
-    Raises InvalidInput for a wrong value and TypeError for a wrong call.
+    The method receives normalized arguments: text as NFC where its type requires it, models in
+    place of mappings. The wrapper raises InvalidInput for a wrong value and TypeError for a call
+    that does not match the signature.
     """
     names = tuple(inspect.signature(method).parameters)
 
     @cache
-    def adapter() -> TypeAdapter[Awaitable[R]]:  # built at first use: importing stays quick
+    def adapter() -> TypeAdapter[Awaitable[R]]:  # built at the first call, to keep imports fast
         config = ConfigDict(strict=True, hide_input_in_errors=True)
         return TypeAdapter(method, config=config)  # type: ignore[arg-type]
 
     @wraps(method)
-    async def checked(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        refused = None
+    async def call_validated(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        validation_error = None
         try:
             call = adapter().validate_python(
                 ArgsKwargs((self, *args), kwargs), context=self.settings
             )
         except ValidationError as error:
-            refused = error
-        # Outside of the handler: no error is to have pydantic's, which holds the values, behind it.
-        if refused is not None and _is_wrong_call(refused):
+            validation_error = error
+        # Raise outside of the handler: pydantic's error holds the values, so it must not become the
+        # context of another error.
+        if validation_error is not None and _is_wrong_call(validation_error):
             inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
-        # A careless log prints the variables of a traceback's frames, and one may be a secret.
+        # Some loggers print the local variables of a traceback, and an argument can be a secret.
         del args, kwargs
-        if refused is None:
+        if validation_error is None:
             return await call
-        raise invalid_input(refused, names)
+        raise invalid_input(validation_error, names)
 
-    return checked
+    return call_validated
 
 
 def _is_wrong_call(error: ValidationError) -> bool:

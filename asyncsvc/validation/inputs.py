@@ -1,4 +1,4 @@
-"""The base of what a caller hands in: a frozen model that refuses what is wrong."""
+"""The base of input models, and the conversion of pydantic's errors to InvalidInput."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler, ValidationInfo
 
 
-_LONGEST_NAME: Final = 64
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
+_MAX_NAME_LENGTH: Final = 64
+_FIELD_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
 
 
 def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
-    """Turn pydantic's error into ours, by its first complaint and without the refused value.
+    """Return InvalidInput for the first error that pydantic found, without the rejected value.
 
-    `names` are the parameters of the call that was checked: pydantic knows a positional argument
-    by its place only.
+    `names` are the parameter names of a validated call: pydantic identifies a positional argument
+    by its index.
     """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place, *inner = first["loc"] or ("value",)
-    head = names[place] if names and isinstance(place, int) else place
-    # The keys of a mapping are the caller's own, and may be anything.
-    path = [str(part).encode(errors="replace").decode()[:_LONGEST_NAME] for part in (head, *inner)]
+    head, *tail = first["loc"] or ("value",)
+    if names and isinstance(head, int):
+        head = names[head]
+    # The keys of a mapping come from the caller and can be any text.
+    path = [
+        str(part).encode(errors="replace").decode()[:_MAX_NAME_LENGTH] for part in (head, *tail)
+    ]
     if first["type"] == "extra_forbidden":
-        path[-1] = told_name(path[-1])
+        path[-1] = safe_field_name(path[-1])
     return InvalidInput(".".join(path), first["msg"])
 
 
-def told_name(name: str) -> str:
-    """Return the name of a field that is none, or `?` for what may be a secret that came there."""
-    return name if _NAME.fullmatch(name) else "?"
+def safe_field_name(name: str) -> str:
+    """Return the name of an unknown field, or `?` for text that could be a secret."""
+    return name if _FIELD_NAME.fullmatch(name) else "?"
 
 
 class Input(BaseModel):
-    """The base of all inputs: frozen, strict, no unknown fields.
+    """The base of all input models: frozen, strict, without unknown fields.
 
-    Built by hand, a wrong type or a number out of range raises `InvalidInput`. The length and the
-    content of text and JSON are checked by the method that it is given to, with that service's
-    settings: hence `revalidate_instances`.
+    The constructor raises InvalidInput for a wrong type or a number out of range. The method that
+    receives the model checks the size and content of text and JSON against its settings, hence
+    `revalidate_instances`.
     """
 
     model_config = ConfigDict(
@@ -53,7 +56,7 @@ class Input(BaseModel):
         extra="forbid",
         revalidate_instances="always",
         hide_input_in_errors=True,
-        defer_build=True,  # at first use: importing stays quick
+        defer_build=True,  # build at the first use, to keep imports fast
     )
 
     @model_validator(mode="wrap")
@@ -64,8 +67,9 @@ class Input(BaseModel):
         try:
             return handler(dict(value) if isinstance(value, Mapping) else value)
         except ValidationError as error:
-            if info.context is not None:  # the method's own check names the whole path
+            if info.context is not None:  # `validated` reports the complete path
                 raise
-            refused = invalid_input(error)
-        # Outside of the handler: pydantic's error, which holds the values, is not to be behind it.
-        raise refused
+            rejected = invalid_input(error)
+        # Raise outside of the handler: pydantic's error holds the values, so it must not become the
+        # context of this error.
+        raise rejected

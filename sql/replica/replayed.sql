@@ -1,8 +1,11 @@
--- How far a replica has replayed the primary's write-ahead log: a snapshot that is taken after this
--- has everything up to there. It says nothing of a primary; nor of a standby to which
--- nobody streams: its primary may be gone, and the next one promoted without what this one has.
+-- Read how far a replica has replayed the primary's write-ahead log.
 --
--- Locks: none. Index: none.
+-- Returns: position, the end of the replayed log: a later snapshot holds all that was committed
+--   before it; NULL on a primary. is_standby. is_streaming: a server streams its log to this one.
+-- Locks: none.
+-- Index: none.
+-- Notes: A standby without streaming may follow a primary that failed, and so hold rows that the new
+--   primary does not have.
 SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END AS position,
        pg_is_in_recovery() AS is_standby,
        EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS is_streaming

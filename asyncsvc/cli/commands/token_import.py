@@ -21,7 +21,7 @@ from asyncsvc.errors import AsyncSvcError
 from asyncsvc.models import TokenImportReport, TokenRecord
 from asyncsvc.ragflow.rows import TokenRows
 from asyncsvc.ragflow.shapes import SECRETS
-from asyncsvc.validation.inputs import told_name
+from asyncsvc.validation.inputs import safe_field_name
 
 _AT_ONCE: Final = 1_000
 _FIELDS: Final = frozenset(TokenRecord.model_fields)
@@ -80,7 +80,7 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
     if not any(line.get(name) for name in SECRETS):
         raise UnreadableError("token: is not there")
     if unknown := line.keys() - _FIELDS - SECRETS.keys():  # it might be one more secret
-        raise UnreadableError(f"{told_name(min(unknown))}: is no field of a token")
+        raise UnreadableError(f"{safe_field_name(min(unknown))}: is no field of a token")
     return line
 
 

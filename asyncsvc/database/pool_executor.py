@@ -1,0 +1,147 @@
+"""Statements and transactions on the connections of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import asyncpg
+
+from asyncsvc.database import sql_files
+from asyncsvc.database.connection_executor import ConnectionExecutor, open_transaction
+from asyncsvc.database.driver_errors import is_transient, translate_errors
+from asyncsvc.database.executor import Executor, Row
+from asyncsvc.database.retry import backoff
+from asyncsvc.errors import LockTimeout, PoolExhausted, StatementTimeout, Unavailable
+
+if TYPE_CHECKING:
+    from asyncsvc.database.driver_errors import Connection
+    from asyncsvc.database.sql_files import Query
+    from asyncsvc.settings import Settings
+
+    Pool: TypeAlias = asyncpg.Pool[Any]
+
+_log = logging.getLogger("asyncsvc")
+
+_RETRY_BASE: Final = 0.05
+_RETRY_CAP: Final = 1.0
+
+
+class PoolLease:
+    """A connection of a pool. The pool gets it back at the end of the block."""
+
+    __slots__ = ("_connection", "_pool", "_timeout")
+
+    def __init__(self, pool: Pool, timeout: float) -> None:  # noqa: D107
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Connection:  # noqa: D105
+        # The timeout of asyncpg's pool.fetch() does not cover the wait for a connection.
+        try:
+            with translate_errors():
+                self._connection = await self._pool.acquire(timeout=self._timeout)
+        except StatementTimeout as error:
+            raise PoolExhausted(f"no connection came free within {self._timeout:g} s") from error
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:  # noqa: D105
+        # A connection that cannot be reset changes neither the result nor the error of the
+        # statement. The pool drops the connection.
+        try:
+            await self._pool.release(self._connection)
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ) as error:
+            _log.warning("a connection was dropped: %s", type(error).__name__)
+
+
+class PoolExecutor(Executor):
+    """Runs each statement on a connection of a pool, and returns the connection at once."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        """Borrow the pool. This class neither configures nor closes it."""
+        super().__init__(settings)
+        self._pool = pool
+
+    def _lease(self) -> PoolLease:
+        return PoolLease(self._pool, self._settings.acquire_timeout)
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: Literal["read_committed"] | None = None
+    ) -> AsyncGenerator[ConnectionExecutor]:
+        """Open a transaction on a connection of its own. See `Executor.transaction`."""
+        async with (
+            self._lease() as connection,
+            open_transaction(
+                connection,
+                self._settings,
+                owns_connection=True,
+                owns_transaction=True,
+                isolation=isolation,
+            ) as executor,
+        ):
+            yield executor
+
+    async def fetch(self, query: Query) -> list[Row]:
+        """Run one statement and return its rows. Retry an idempotent one after transient errors.
+
+        1 round trip if the statement is prepared; a pool of the caller's adds 1 for its reset, and
+        row-level security adds 3.
+        """
+        try:
+            return await self._attempt(query)
+        except Unavailable as error:
+            if not query.is_idempotent:
+                raise
+            return await self._retry(query, error)
+
+    async def _attempt(self, query: Query) -> list[Row]:
+        if self._settings.row_level_security:
+            async with self.transaction() as executor:
+                return await executor.fetch(query)
+        async with self._lease() as connection:
+            return await self._fetch(connection, query)
+
+    async def _retry(self, query: Query, error: Unavailable) -> list[Row]:
+        """Retry until success, until an error that is not transient or for `retry_timeout`."""
+        pauses = backoff(self._settings.retry_timeout, base=_RETRY_BASE, cap=_RETRY_CAP)
+        for attempt, pause in enumerate(pauses, 1):
+            if not is_transient(error):
+                break
+            self._report_retry(query, attempt, pause, error)
+            await asyncio.sleep(pause)
+            try:
+                return await self._attempt(query)
+            except (PoolExhausted, LockTimeout) as latest:
+                # These say that the statement did nothing. That is true of this attempt only: the
+                # outcome of the first one is unknown.
+                raise error from latest
+            except Unavailable as latest:
+                error = latest
+        raise error
+
+    def _report_retry(self, query: Query, attempt: int, pause: float, error: Unavailable) -> None:
+        _log.warning("%s is retried in %.2f s: %s", query.name, pause, error)
+        if self._settings.on_retry is not None:
+            self._settings.on_retry(query.name, attempt, pause, error)
+
+    async def position(self) -> str:
+        """Return the end of the primary's write-ahead log, such as `16/B374D848`."""
+        return str((await self.positions())["position"])
+
+    async def positions(self) -> Row:
+        """Return the end of the primary's write-ahead log, and the end of its part on the disk."""
+        (row,) = await self.fetch(sql_files.load("replica/position").bind((), {}))
+        return row
+
+    def at_least(self, position: str) -> PoolExecutor:  # noqa: ARG002 - a primary has all positions
+        """Return an executor whose reads see all that was committed at this position."""
+        return self
