@@ -8,7 +8,7 @@ from citus_shapes import faults, parsed
 from test_sql_files import NAMES
 
 from asyncsvc.database import sql_files
-from asyncsvc.operations.migrations import migration_files
+from asyncsvc.database.migration_files import migration_files
 
 OF_ALL_TENANTS = {
     "append_key/find_old",

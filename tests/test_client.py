@@ -318,7 +318,7 @@ async def test_a_transaction_that_does_nothing_is_ended_with_its_locks(dsn, pool
 async def test_a_migration_waits_for_another_however_long_that_takes(empty_dsn):
     settings = Settings(lock_timeout=0.1, statement_timeout=0.2)
     async with asyncsvc.connect(empty_dsn, settings=settings) as svc:
-        lock = sql_files.load("migration/lock").bind((), {})
+        lock = sql_files.load("migration/try_lock").bind((), {})
         async with svc.transaction() as tx:
             await tx._executor.fetch(lock)
             waiting = asyncio.create_task(svc.migrate())

@@ -9,8 +9,9 @@ import pytest
 
 import asyncsvc
 from asyncsvc import LockTimeout, MigrationError
+from asyncsvc.database import sql_files
+from asyncsvc.database.migration_files import MigrationFile, migration_files
 from asyncsvc.operations import migrations
-from asyncsvc.operations.migrations import MigrationFile
 
 PROCESS = """
 import asyncio, sys, asyncsvc
@@ -62,12 +63,12 @@ async def test_16_processes_migrate_at_once(empty_dsn):
     outputs = await asyncio.gather(*(process.communicate() for process in processes))
     assert [err for _, err in outputs if err] == []
     counts = sorted(int(out) for out, _ in outputs)
-    assert sum(counts) == len(migrations.migration_files())
-    assert len(await applied(empty_dsn)) == len(migrations.migration_files())
+    assert sum(counts) == len(migration_files())
+    assert len(await applied(empty_dsn)) == len(migration_files())
 
 
 def with_files(monkeypatch, *more):
-    files = (*migrations.migration_files(), *more)
+    files = (*migration_files(), *more)
     monkeypatch.setattr(migrations, "migration_files", lambda: files)
 
 
@@ -90,19 +91,24 @@ async def test_a_migration_that_fails_leaves_nothing_and_can_be_repeated(dsn, sv
     assert [migration.version for migration in await svc.migrate()] == [9999]
 
 
+async def terminate(pool, statement):
+    """Wait until a session of this database runs the statement, and end the session."""
+    query = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
+        " AND state = 'active' AND pid <> pg_backend_pid()"
+    )
+    async with asyncio.timeout(60):
+        while not (pid := await pool.fetchval(query, statement)):
+            await asyncio.sleep(0.02)
+    await pool.execute("SELECT pg_terminate_backend($1::int)", pid)
+
+
 async def test_a_killed_migration_leaves_nothing(dsn, svc, pool, monkeypatch):
     with_files(
         monkeypatch, MigrationFile(9999, "slow", "CREATE TABLE half (); SELECT pg_sleep(60);")
     )
     migrating = asyncio.create_task(svc.migrate())
-    query = (
-        "SELECT pid FROM pg_stat_activity"
-        " WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep(60)%'"
-    )
-    async with asyncio.timeout(10):
-        while not (pid := await pool.fetchval(query)):
-            await asyncio.sleep(0.02)
-    await pool.execute("SELECT pg_terminate_backend($1::int)", pid)
+    await terminate(pool, "SELECT pg_sleep(60)%")
     with pytest.raises(asyncsvc.Unavailable):
         await migrating
     assert await pool.fetchval("SELECT to_regclass('half')") is None
@@ -112,7 +118,7 @@ async def test_a_killed_migration_leaves_nothing(dsn, svc, pool, monkeypatch):
 async def test_a_migration_that_was_changed_is_named(svc, pool):
     await pool.execute("UPDATE asyncsvc.migration SET checksum = 'other'")
     for call in (svc.migrate(), svc.pending(), svc.check()):
-        with pytest.raises(MigrationError, match="0001_initial was applied with another text"):
+        with pytest.raises(MigrationError, match="0001_initial was applied with other commands"):
             await call
 
 
@@ -122,9 +128,80 @@ async def test_a_newer_schema_is_no_error(svc, pool):
     assert await svc.migrate() == []
 
 
-async def test_the_ends_of_lines_do_not_change_a_checksum():
-    unix, dos = MigrationFile(1, "a", "a\nb\n"), MigrationFile(1, "a", "a\r\nb\r\n")
-    assert unix.checksum == dos.checksum != MigrationFile(1, "a", "a\nc\n").checksum
+@pytest.mark.parametrize(
+    "same",
+    [
+        "CREATE TABLE a (\r\n    b int\r\n);\r\nSELECT 'x  y';\r\n",
+        "-- Another comment.\nCREATE TABLE a (\n    -- of b\n    b int\n);\n\n\nSELECT 'x  y';",
+        "CREATE TABLE a ( /* b */\n\tb int ); SELECT 'x  y'",
+    ],
+)
+def test_comments_and_white_space_do_not_change_a_checksum(same):
+    source = "-- A comment.\nCREATE TABLE a (\n    b int\n);\nSELECT 'x  y';\n"
+    assert MigrationFile(1, "a", same).checksum == MigrationFile(1, "a", source).checksum
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "CREATE TABLE a (b int); SELECT 'x y'",
+        "CREATE TABLE a (b bigint); SELECT 'x  y'",
+        "CREATE TABLE a (b int)",
+        "CREATE TABLE a (b int); SELECT 'x  y -- z'",
+        "CREATE TABLE a (b int); SELECT $$x  y$$",
+    ],
+)
+def test_other_commands_change_a_checksum(other):
+    source = "CREATE TABLE a (b int); SELECT 'x  y'"
+    assert MigrationFile(1, "a", other).checksum != MigrationFile(1, "a", source).checksum
+
+
+CONCURRENTLY = """\
+-- Build an index beside writers.
+-- Transaction: none. The index is built concurrently.
+DROP INDEX CONCURRENTLY IF EXISTS asyncsvc.later_idx;
+CREATE INDEX CONCURRENTLY later_idx ON asyncsvc.message (created_at);
+"""
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('asyncsvc.later_idx')"
+
+
+async def test_a_migration_outside_a_transaction_waits_for_no_idle_migrator(
+    dsn, svc, pool, monkeypatch
+):
+    with_files(monkeypatch, MigrationFile(9999, "later", CONCURRENTLY))
+    async with asyncio.timeout(60), asyncsvc.connect(dsn) as other:
+        done = await asyncio.gather(svc.migrate(), other.migrate(), other.migrate())
+    assert sorted(map(len, done)) == [0, 0, 1]
+    assert await pool.fetchval(IS_VALID)
+
+
+async def test_a_migration_outside_a_transaction_is_repeated_after_it_was_killed(
+    dsn, svc, pool, monkeypatch
+):
+    with_files(monkeypatch, MigrationFile(9999, "later", CONCURRENTLY))
+    async with pool.acquire() as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("LOCK TABLE asyncsvc.message IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(svc.migrate())
+        await terminate(pool, "CREATE INDEX CONCURRENTLY%")
+        with pytest.raises(asyncsvc.Unavailable):
+            await migrating
+        await transaction.rollback()
+    assert await pool.fetchval(IS_VALID) is False
+    assert len(await applied(dsn)) == len(migration_files())
+    assert [migration.version for migration in await svc.migrate()] == [9999]
+    assert await pool.fetchval(IS_VALID)
+
+
+async def test_a_migration_outside_a_transaction_needs_two_connections(dsn, monkeypatch):
+    with_files(monkeypatch, MigrationFile(9999, "later", CONCURRENTLY))
+    settings = asyncsvc.Settings(acquire_timeout=0.3)
+    async with asyncsvc.connect(dsn, max_size=1, settings=settings) as svc:
+        with pytest.raises(MigrationError, match="at least 2 connections"):
+            await svc.migrate()
+    async with asyncsvc.connect(dsn, max_size=2, settings=settings) as svc:
+        assert len(await svc.migrate()) == 1
 
 
 @pytest.fixture
@@ -199,9 +276,9 @@ async def test_a_migration_does_not_wait_for_a_table_for_ever(dsn, pool):
 
 
 def test_migrations_are_numbered_without_gaps_and_say_what_they_are_for():
-    files = migrations.migration_files()
+    files = migration_files()
     assert [file.version for file in files] == list(range(1, len(files) + 1))
     assert all(file.source.startswith("-- ") for file in files)
     names = [f"{file.version:04}_{file.name}.sql" for file in files]
-    folder = Path(str(migrations.sql_files.root())) / "migrations"
+    folder = Path(str(sql_files.root())) / "migrations"
     assert sorted(path.name for path in folder.iterdir()) == names

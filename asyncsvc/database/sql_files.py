@@ -57,6 +57,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _NAME = re.compile(r"!?[A-Za-z_]\w*")
+_SPACES = re.compile(r"\s+")
 _WRITES = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|VACUUM|DO|SHARE|nextval"
     r"|set_config|pg_advisory_\w+)\b"
@@ -298,14 +299,22 @@ def _tokens(source: str) -> Iterator[tuple[str, str]]:
 
 
 def commands(source: str) -> list[str]:
-    """Split a migration into its commands, without comments: the server takes one at a time."""
+    """Split a migration into its commands, without comments and with single spaces between words.
+
+    Strings and the bodies of functions stay as they are.
+    """
     split, current = list[str](), ""
     for kind, token in _tokens(source):
         if kind == "end":
             split.append(current.strip())
             current = ""
-        elif kind not in {"comment", "mark"}:
-            current += f":{token}" if kind == "parameter" else token
+        elif kind == "opaque":
+            current += token
+        elif kind == "parameter":
+            current += f":{token}"
+        else:
+            space = " " if kind != "text" else _SPACES.sub(" ", token)
+            current += space.lstrip() if current.endswith(" ") else space
     return [command for command in (*split, current.strip()) if command]
 
 

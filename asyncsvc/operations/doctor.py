@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
 
-from asyncsvc.database import sql_files
+from asyncsvc.database.migration_files import migration_files
 from asyncsvc.errors import AsyncSvcError, MigrationError
 from asyncsvc.models import Finding, Level
 from asyncsvc.operations import migrations
@@ -219,7 +219,7 @@ def rights(tables: list[Table]) -> Finding:
 
 async def _check_row_security(executor: Executor) -> list[Finding]:
     tables = await ServerRepository(executor).tables()
-    unrestricted = await MigrationRepository(executor).unrestricted_tables()
+    unrestricted = await MigrationRepository(executor).get_unrestricted_tables()
     wanted = executor.settings.row_level_security
     return [row_security(tables, unrestricted, wanted=wanted)] if tables else []
 
@@ -318,8 +318,7 @@ def indexes(found: dict[str, Index]) -> list[Finding]:
 
 def expected_indexes() -> dict[str, str]:
     """Return the indexes that the migrations create: the command for each, by its name."""
-    files = migrations.migration_files()
-    commands = (command for file in files for command in sql_files.commands(file.source))
+    commands = (command for file in migration_files() for command in file.commands)
     return {
         match[1]: " ".join(command.split())
         for command in commands

@@ -42,7 +42,7 @@ async def maintain(
     executor: Executor, on_batch: Callable[[MaintenanceReport], None] | None
 ) -> MaintenanceReport:
     """Forget what is old, and fold what is new; see `AsyncSvc.maintain`."""
-    if _TABLE not in await MigrationRepository(executor).unrestricted_tables():
+    if _TABLE not in await MigrationRepository(executor).get_unrestricted_tables():
         raise DatabaseError(
             "maintenance is of all tenants, and this role sees one at a time: run it as the owner"
             " of the tables",

@@ -1,145 +1,148 @@
-"""Brings the schema up to date: numbered SQL files, forward only, each applied once.
+"""Bring the schema up to date: numbered files, forward only, each applied once.
 
-Each migration runs in a transaction of its own, which takes a lock that all migrating processes
-share, applies the next file, and writes it down with the checksum of its text. So any number of
-processes may start at once, and one that is killed leaves nothing half-done.
+A migration takes a lock that all migrating processes share, runs the next file, and records it with
+the checksum of its commands. So any number of processes may start at once. A file runs in one
+transaction, so a process that is killed leaves nothing of it behind. A file that declares
+`Transaction: none` runs command by command, and is safe to repeat.
+
+A process polls for the lock. A statement that waits for it would hold a snapshot, for which CREATE
+INDEX CONCURRENTLY in another process waits in turn, without an end that the server could detect.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncGenerator
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
-from asyncsvc.database import sql_files
-from asyncsvc.errors import InvalidInput, MigrationError
+from asyncsvc.database import full_jitter
+from asyncsvc.database.migration_files import MigrationFile, migration_files
+from asyncsvc.errors import InvalidInput, MigrationError, PoolExhausted
 from asyncsvc.models import Migration
 from asyncsvc.repositories import MigrationRepository
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
 
-
-@dataclass(frozen=True)
-class MigrationFile:
-    """One file of `sql/migrations`."""
-
-    version: int
-    name: str
-    source: str
-
-    @property
-    def checksum(self) -> str:
-        """The SHA-256 of the text, in hex, whatever the ends of its lines."""
-        return hashlib.sha256("\n".join(self.source.splitlines()).encode()).hexdigest()
-
-    @property
-    def record(self) -> Migration:
-        """What is known of it outside of a database."""
-        return Migration(version=self.version, name=self.name, checksum=self.checksum)
-
-
-@cache
-def migration_files() -> tuple[MigrationFile, ...]:
-    """Return the numbered files, oldest first."""
-    found = []
-    for file in (sql_files.root() / "migrations").iterdir():
-        number, _, name = file.name.removesuffix(".sql").partition("_")
-        found.append(MigrationFile(int(number), name, file.read_text(encoding="utf-8")))
-    return tuple(sorted(found, key=lambda migration: migration.version))
+_LOCK_PAUSE, _MAX_LOCK_PAUSE = 0.02, 0.5
 
 
 async def migrate(executor: Executor, *, citus: bool = False) -> list[Migration]:
-    """Apply what is pending, in order, and distribute it; return what this call applied.
+    """Apply the pending migrations in order, and return them.
 
-    Raises MigrationError when an applied migration is not the one that this version has, and where
-    there is no Citus to distribute by.
+    With `citus` it also distributes the tables, and with `Settings.row_level_security` it turns
+    that on.
+
+    Raises MigrationError if an applied migration has other commands than its file, and if the
+    database has no Citus to distribute with.
     """
     if citus:
         await _check_citus(executor)
-    done = list[Migration]()
+    applied_now = list[Migration]()
     while migration := await _apply_next(executor):
-        done.append(migration)
+        applied_now.append(migration)
     if citus:
         async with _locked(executor) as transaction:
             await MigrationRepository(transaction).distribute()
     if executor.settings.row_level_security:
         async with _locked(executor) as transaction:
             await MigrationRepository(transaction).enable_row_security()
-    return done
+    return applied_now
+
+
+async def applied(executor: Executor) -> list[Migration]:
+    """Return the applied migrations, oldest first, also those of a newer version. Read-only."""
+    repository = MigrationRepository(executor)
+    return await repository.get_applied() if await repository.has_table() else []
+
+
+async def pending(executor: Executor) -> list[Migration]:
+    """Return the migrations that `migrate` would apply. Read-only.
+
+    Raises MigrationError if an applied migration has other commands than its file.
+    """
+    return [_record(file) for file in _pending_files(await applied(executor))]
+
+
+async def check(executor: Executor) -> None:
+    """Raise MigrationError unless the schema is as the settings need it. Read-only."""
+    if missing := await pending(executor):
+        titles = ", ".join(f"{migration.version:04}_{migration.name}" for migration in missing)
+        raise MigrationError(f"the schema lacks {titles}: run `await svc.migrate()`")
+    if not executor.settings.row_level_security:
+        return
+    if tables := await MigrationRepository(executor).get_unrestricted_tables():
+        raise MigrationError(
+            f"row-level security does not restrict this role on {', '.join(tables)}: migrate with"
+            " Settings.row_level_security, and connect as a role that neither owns the tables nor"
+            " bypasses it"
+        )
 
 
 async def _check_citus(executor: Executor) -> None:
     if executor.settings.row_level_security:
-        # The nodes of Citus are not told whose rows a statement may see.
+        # A worker node does not receive the setting that names the tenant.
         raise InvalidInput("citus", "is not possible with Settings.row_level_security")
     if not await MigrationRepository(executor).has_citus():
         raise MigrationError("the database has no extension citus")
 
 
 async def _apply_next(executor: Executor) -> Migration | None:
+    """Apply the next pending migration and return it, or None if there is none."""
     async with _locked(executor) as transaction:
         repository = MigrationRepository(transaction)
         await repository.create_schema()
         await repository.create_table()
-        left = _pending(await repository.get_applied())
-        if not left:
+        files = _pending_files(await repository.get_applied())
+        if not files:
             return None
-        for command in sql_files.commands(left[0].source):
-            await transaction.execute(command)
+        migration = _record(files[0])
+        if files[0].is_transactional:
+            await _run(files[0], transaction)
+        else:
+            # The last statement keeps its snapshot until the next one of the simple protocol ends.
+            await transaction.execute("SELECT")
+            await _run(files[0], executor)
         await repository.record(
-            version=left[0].version, name=left[0].name, checksum=left[0].checksum
+            version=migration.version, name=migration.name, checksum=migration.checksum
         )
-        return left[0].record
+        return migration
+
+
+async def _run(file: MigrationFile, executor: Executor) -> None:
+    """Run the commands in a transaction, or on a pool each in a transaction of its own."""
+    try:
+        for command in file.commands:
+            await executor.execute(command)
+    except PoolExhausted as error:
+        raise MigrationError(
+            f"{file.title} runs outside a transaction, beside the connection that holds the lock:"
+            " migrate with a pool of at least 2 connections"
+        ) from error
 
 
 @asynccontextmanager
 async def _locked(executor: Executor) -> AsyncGenerator[Executor]:
-    """Open a transaction that no other migrating process shares its time with."""
-    # Another isolation would look at what was there before the lock was waited for.
-    async with executor.transaction(isolation="read_committed") as transaction:
-        await MigrationRepository(transaction).lock()
-        yield transaction
+    """Open a transaction that holds the lock of all migrating processes."""
+    for attempt in itertools.count():
+        # At a stricter isolation the snapshot would be older than the lock.
+        async with executor.transaction(isolation="read_committed") as transaction:
+            if await MigrationRepository(transaction).try_lock():
+                yield transaction
+                return
+        await asyncio.sleep(full_jitter(attempt, first=_LOCK_PAUSE, longest=_MAX_LOCK_PAUSE))
 
 
-async def applied(executor: Executor) -> list[Migration]:
-    """Return what is applied, oldest first, also what a newer version applied. It only reads."""
-    repository = MigrationRepository(executor)
-    return await repository.get_applied() if await repository.is_recorded() else []
+def _record(file: MigrationFile) -> Migration:
+    return Migration(version=file.version, name=file.name, checksum=file.checksum)
 
 
-async def pending(executor: Executor) -> list[Migration]:
-    """Return what `migrate` would apply. It only reads.
-
-    Raises MigrationError when an applied migration is not the one that this version has.
-    """
-    return [file.record for file in _pending(await applied(executor))]
-
-
-async def check(executor: Executor) -> None:
-    """Raise MigrationError unless the schema is as the settings need it. It only reads."""
-    if left := await pending(executor):
-        listed = ", ".join(f"{migration.version:04}_{migration.name}" for migration in left)
-        raise MigrationError(f"the schema lacks {listed}: run `await svc.migrate()`")
-    if not executor.settings.row_level_security:
-        return
-    if tables := await MigrationRepository(executor).unrestricted_tables():
-        raise MigrationError(
-            f"row-level security does not hold for this role on {', '.join(tables)}: migrate with"
-            " Settings.row_level_security, and connect as a role that neither owns the tables nor"
-            " bypasses it"
-        )
-
-
-def _pending(done: list[Migration]) -> list[MigrationFile]:
-    """Return the files that are not applied; a newer schema than this version's is no error."""
-    checksums = {migration.version: migration.checksum for migration in done}
+def _pending_files(applied: Sequence[Migration]) -> list[MigrationFile]:
+    """Return the files that are not applied. A schema newer than this version is no error."""
+    checksums = {migration.version: migration.checksum for migration in applied}
     for file in migration_files():
         if checksums.get(file.version, file.checksum) != file.checksum:
-            raise MigrationError(
-                f"migration {file.version:04}_{file.name} was applied with another text"
-            )
+            raise MigrationError(f"migration {file.title} was applied with other commands")
     return [file for file in migration_files() if file.version not in checksums]

@@ -1,4 +1,4 @@
-"""`sql/migration`."""
+"""The statements of `sql/migration`."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from asyncsvc.repositories.base import Repository, build_models
 
 
 class MigrationRepository(Repository):
-    """The statements about the schema itself and the record of its migrations."""
+    """The schema, and the table of applied migrations."""
 
     folder = "migration"
 
-    async def lock(self) -> None:
-        """Wait until no other transaction migrates; the lock ends with this one."""
-        await self._rows("lock")
+    async def try_lock(self) -> bool:
+        """Take the lock of all migrating processes until the transaction ends, if it is free."""
+        (row,) = await self._rows("try_lock")
+        return bool(row["is_locked"])
 
     async def create_schema(self) -> None:
-        """Make the schema where it is not there."""
+        """Create the schema if it does not exist."""
         await self._rows("create_schema")
 
     async def create_table(self) -> None:
-        """Make the record of migrations where it is not there."""
+        """Create the table of applied migrations if it does not exist."""
         await self._rows("create_table")
 
-    async def is_recorded(self) -> bool:
-        """Say whether the record of migrations exists."""
-        (row,) = await self._rows("is_recorded")
-        return bool(row["is_recorded"])
+    async def has_table(self) -> bool:
+        """Return whether the table of applied migrations exists."""
+        (row,) = await self._rows("has_table")
+        return bool(row["exists"])
 
     async def get_applied(self) -> list[Migration]:
         """Return the applied migrations, oldest first."""
         return build_models(Migration, await self._rows("get_applied"))
 
     async def record(self, *, version: int, name: str, checksum: str) -> None:
-        """Write down that a migration was applied."""
+        """Record a migration as applied."""
         await self._rows("record", version=version, name=name, checksum=checksum)
 
     async def enable_row_security(self) -> None:
-        """Turn row-level security on where it is not."""
+        """Turn row-level security on where it is off."""
         await self._rows("enable_row_security")
 
     async def has_citus(self) -> bool:
-        """Say whether the database has Citus."""
+        """Return whether the database has Citus."""
         (row,) = await self._rows("has_citus")
-        return bool(row["is_there"])
+        return bool(row["exists"])
 
     async def distribute(self) -> None:
-        """Distribute what is not distributed yet."""
+        """Distribute tables and functions over the nodes of Citus."""
         await self._rows("distribute")
 
-    async def unrestricted_tables(self) -> list[str]:
-        """Return the tables whose rows of all tenants this role can see."""
-        return [row["name"] for row in await self._rows("unrestricted_tables")]
+    async def get_unrestricted_tables(self) -> list[str]:
+        """Return the tables on which row-level security does not restrict the current role."""
+        return [row["name"] for row in await self._rows("get_unrestricted_tables")]

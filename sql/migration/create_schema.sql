@@ -1,8 +1,10 @@
--- Makes the schema that holds everything, where it is not there yet. Run under the lock of
--- migration/lock, since two sessions that create it at once would both find it absent.
+-- Create the schema if it does not exist.
 --
--- The schema is looked for first, because CREATE SCHEMA IF NOT EXISTS asks for the right to create
--- schemas in this database even then, and who owns the schema need not have it.
+-- Returns: no row.
+-- Locks: the caller holds the lock of migration/try_lock.
+-- Index: the catalog.
+-- Notes: CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even if the schema exists. The
+--   owner of the schema may lack it, so the catalog is read first.
 DO $body$
 BEGIN
     IF NOT EXISTS (

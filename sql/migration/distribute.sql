@@ -1,12 +1,13 @@
--- Distributes what is not distributed yet, where Citus is: each table that has tenants by tenant_id, all
--- beside asyncsvc.conversation, so that a tenant is on one node and its statements go there; the tokens
--- as a reference table, which each node has whole, for a token is found before its tenant is known; and
--- the functions, which the nodes run. The record of migrations stays on the coordinator.
+-- Distribute the tables and functions that Citus does not distribute yet.
 --
--- Rows that are there move along, table by table, under a lock that keeps everybody else out of the
--- table until the end of the transaction. The conversations come first: others refer to them.
---
--- Timeout: none. rows that are there are copied to the nodes.
+-- Returns: no row. Tables with a tenant_id are distributed by it, colocated with
+--   asyncsvc.conversation, so the statements of a tenant run on one node. asyncsvc.api_token becomes a
+--   reference table, since a token is found before its tenant is known. Functions are created on all
+--   nodes. asyncsvc.migration stays on the coordinator.
+-- Locks: each table exclusively until the end of the transaction, while its rows are copied.
+-- Index: the catalog.
+-- Timeout: none. Existing rows are copied to the nodes.
+-- Notes: asyncsvc.conversation comes first, since foreign keys refer to it.
 DO $body$
 DECLARE
     name text;

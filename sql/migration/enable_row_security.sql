@@ -1,15 +1,12 @@
--- Turns row-level security on for each table that has tenants, where it is not on yet: from then on
--- a role sees and writes the rows of asyncsvc.tenant_id alone, a setting that row_security/narrow
--- makes for one transaction, and none without it. The tables' owner, superusers and roles with
--- BYPASSRLS see all, as ever.
+-- Turn row-level security on for each table with a tenant_id on which it is off.
 --
--- A token is looked up before its tenant is known: so a role also sees the token of a hash that it has,
--- and can neither make, change nor delete one by it.
---
--- Timeout: none. it may wait for whoever uses a table.
---
--- Locks: each table in full for a moment, when this turns it on, once all who use it have let go;
--- none otherwise.
+-- Returns: no row. A role then sees and writes only rows whose tenant_id equals the setting
+--   asyncsvc.tenant_id, which row_security/narrow sets for one transaction. Owners of the tables,
+--   superusers and roles with BYPASSRLS are not restricted. A token is found before its tenant is
+--   known, so a role also sees the tokens whose hashes are in asyncsvc.token_hashes.
+-- Locks: each changed table exclusively until the end of the transaction.
+-- Index: the catalog.
+-- Timeout: none. The statement waits for the users of each table.
 DO $do$
 DECLARE
     tenants_table regclass;

@@ -1,4 +1,8 @@
--- The applied migrations, oldest first, for whoever compares them with the files. Reads only.
+-- List the applied migrations.
+--
+-- Returns: version, name, checksum, applied_at, in the order of the versions.
+-- Locks: none.
+-- Index: the primary key.
 SELECT m.version, m.name, m.checksum, m.applied_at
   FROM asyncsvc.migration AS m
  ORDER BY m.version

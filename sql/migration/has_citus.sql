@@ -1,5 +1,7 @@
--- Whether this database has the extension Citus.
+-- Return whether the database has the extension Citus.
 --
--- Locks: none. Index: none.
+-- Returns: exists.
+-- Locks: none.
+-- Index: the catalog.
 SELECT EXISTS (SELECT FROM pg_catalog.pg_extension AS e
-                WHERE e.extname = 'citus') AS is_there
+                WHERE e.extname = 'citus') AS exists

@@ -1,7 +1,9 @@
--- The tables with tenants, by name, on which row-level security does not hold for the present role:
--- it is off there, or the role owns the table or bypasses it.
+-- List the tables on which row-level security does not restrict the current role.
 --
--- Locks: none. Index: none.
+-- Returns: name, in order. Tables with a tenant_id whose policy is off, or whose owner the role is,
+--   or all of them if the role bypasses row-level security.
+-- Locks: none.
+-- Index: the catalog.
 SELECT c.relname::text AS name
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
