@@ -132,7 +132,7 @@ async def _locked(executor: Executor) -> AsyncGenerator[Executor]:
             if await MigrationRepository(transaction).try_lock():
                 yield transaction
                 return
-        await asyncio.sleep(full_jitter(attempt, first=_LOCK_PAUSE, longest=_MAX_LOCK_PAUSE))
+        await asyncio.sleep(full_jitter(attempt, base=_LOCK_PAUSE, cap=_MAX_LOCK_PAUSE))
 
 
 def _record(file: MigrationFile) -> Migration:
