@@ -142,7 +142,7 @@ GOOD = {
             "on_batch": None,
         },
         "export": {"dialog_id": "d", "user_id": "u"},
-        "import_": {"records": [RECORD], "on_refused": None},
+        "import_": {"records": [RECORD], "on_rejected": None},
         "stats": {
             "from_date": "2026-01-01",
             "to_date": "2026-12-31",
@@ -168,7 +168,7 @@ GOOD = {
             "expires_at": None,
             "actor": "me",
         },
-        "import_": {"records": [TOKEN_RECORD], "actor": None, "on_refused": None},
+        "import_": {"records": [TOKEN_RECORD], "actor": None, "on_rejected": None},
         "verify": {"secret": new_secret("asv"), "kind": "api", "scopes": ["read"], "touch": True},
         "used": {"secret": new_secret("asv")},
         "get_list": {"kind": "api", "dialog_id": "d", "after": None, "limit": 5},

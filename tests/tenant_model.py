@@ -518,7 +518,7 @@ class Copy(Change):
     async def call(self, svc, tenant):
         exported = [each async for each in svc.conversations.export(tenant_id=self.origin.id)]
         return await svc.conversations.import_(
-            exported, tenant_id=tenant.id, on_refused=lambda *_: None
+            exported, tenant_id=tenant.id, on_rejected=lambda *_: None
         )
 
     def apply(self, tenant):
@@ -529,9 +529,9 @@ class Copy(Change):
                 self._store(tenant, talk)
                 outcomes["messages"] += len(talk.said)
             elif said(tenant.talks[talk.id], max(talk.said, default=0)) != said(talk):
-                outcome = "refused"
+                outcome = "rejected"
             outcomes[outcome] += 1
-        return tuple(outcomes[name] for name in ("new", "messages", "present", "refused"))
+        return tuple(outcomes[name] for name in ("new", "messages", "present", "rejected"))
 
     def _store(self, tenant: Tenant, talk: Talk) -> None:
         copied = tenant.talks[talk.id] = copy.deepcopy(talk)
@@ -547,7 +547,7 @@ class Copy(Change):
         )
 
     def told(self, result):
-        return result.conversations, result.messages, result.present, result.refused
+        return result.conversations, result.messages, result.present, result.rejected
 
 
 def said(talk: Talk, last: int | None = None) -> list[tuple]:
@@ -768,23 +768,23 @@ class Import(Change):
         records = [
             {"secret": secret, "kind": self.kind, "name": secret[:8]} for secret in self.secrets
         ]
-        return svc.tokens.import_(records, tenant_id=tenant.id, on_refused=lambda *_: None)
+        return svc.tokens.import_(records, tenant_id=tenant.id, on_rejected=lambda *_: None)
 
     def apply(self, tenant):
         outcomes: Counter[str] = Counter()
         for secret in self.secrets:
             owner = tenant.foreign.setdefault(secret, (tenant.id, self.kind))
-            outcome = "refused" if owner != (tenant.id, self.kind) else "present"
+            outcome = "rejected" if owner != (tenant.id, self.kind) else "present"
             if outcome == "present" and not any(t.secret == secret for t in tenant.tokens):
                 outcome = "new"
                 token = Token(secret[:8], kind=self.kind, scopes=("*",), secret=secret)
                 tenant.tokens.append(token)
                 tenant.audit.append(("import", token, None))
             outcomes[outcome] += 1
-        return tuple(outcomes[name] for name in ("new", "present", "refused"))
+        return tuple(outcomes[name] for name in ("new", "present", "rejected"))
 
     def told(self, result):
-        return result.tokens, result.present, result.refused
+        return result.tokens, result.present, result.rejected
 
 
 @dataclass(frozen=True)

@@ -404,7 +404,7 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     file.write_bytes(gzip.compress(text.encode()))
     done = run("tokens", "import", file, "--actor=move")
     assert done.returncode == 3
-    assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "refused", "7"]
+    assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "rejected", "7"]
     told = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
     assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 9)]
     assert told[0] == "line 2: token: the secret is that of another token already"
@@ -417,7 +417,7 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
 
     again = run("tokens", "import", file, "--json")
     assert again.returncode == 3
-    assert json.loads(again.stdout) == {"tokens": 0, "present": 2, "refused": 7}
+    assert json.loads(again.stdout) == {"tokens": 0, "present": 2, "rejected": 7}
     token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
     assert (token["tenant_id"], token["dialog_id"], token["source"]) == ("a", "d", "agent")
     assert (token["created_at"], token["created_by"]) == ("2023-11-14T22:13:20Z", "move")
@@ -497,7 +497,7 @@ async def test_the_life_of_a_token_on_a_screen(dsn, svc, tmp_path, columns):
     assert "The old secret stays good for 24h at most." in rotated
     imported = await screen("import", str(file), code=3)
     assert "line 2: token: is not there" in imported
-    assert "tokens 1 there already 0 refused 1" in imported
+    assert "tokens 1 there already 0 rejected 1" in imported
     assert "is revoked since" in await screen("revoke", old.token.id, "--reason", HOSTILE)
     asked = await screen("revoke", "--all", answer="n\n")
     assert "Revoke all tokens of t? [y/N]: n" in asked

@@ -133,7 +133,7 @@ async def test_each_bad_line_is_named_and_the_rest_goes_in(run: Run, svc, tmp_pa
     assert said.keys() == {str(number) for number in bad}
     for number, (_, reason) in bad.items():
         assert said[str(number)].startswith(reason)
-    assert json.loads(finished.stdout)["refused"] == len(bad)
+    assert json.loads(finished.stdout)["rejected"] == len(bad)
     assert [item.id for item in await exported(svc)] == ["good1", "good2"]
 
 

@@ -336,7 +336,7 @@ async def also(svc):
     secret = (await svc.tokens.create(text, name=text)).secret
     await svc.tokens.verify(secret, touch=False)
     async with svc.transaction() as tx:
-        await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_refused=print)
+        await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_rejected=print)
         with contextlib.suppress(ZeroDivisionError):
             async with tx.transaction():
                 raise ZeroDivisionError

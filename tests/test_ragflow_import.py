@@ -450,10 +450,10 @@ def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], o
 
 REFUSED = {
     "orphan": (session("orphan", dialog_id="gone"), Skip.NO_TENANT, "its dialog or agent is gone"),
-    "": (session(""), Skip.REFUSED, "id: must be 1 to 128 characters"),
+    "": (session(""), Skip.REJECTED, "id: must be 1 to 128 characters"),
     "long": (
         session("long", talk("x" * 2**21)),
-        Skip.REFUSED,
+        Skip.REJECTED,
         "messages.0.content: must be at m",
     ),
     "rawhuge": (session("rawhuge", "x" * 2**21), Skip.TOO_LONG, "message: is no list of messages"),
@@ -483,7 +483,7 @@ async def test_dirty_rows_are_carried_over_mended_or_named(rag, svc):
     assert report.conversations == Moved(
         read=len(cases) + len(REFUSED),
         written=len(cases),
-        skipped={Skip.NO_TENANT: 1, Skip.REFUSED: 2, Skip.TOO_LONG: 1},
+        skipped={Skip.NO_TENANT: 1, Skip.REJECTED: 2, Skip.TOO_LONG: 1},
     )
     assert not report.is_complete
     assert kinds(report) == set(Mending)
@@ -747,7 +747,7 @@ async def test_no_growth_of_a_counter_is_lost(rag, svc):
             rag, id, talk("p", "q", *(["a", "q", "a"] if id == "a" else "a")), **more
         )
     report, notes = await move(svc, rag)
-    assert report.conversations == Moved(read=2, grown=1, skipped={Skip.REFUSED: 1})
+    assert report.conversations == Moved(read=2, grown=1, skipped={Skip.REJECTED: 1})
     grown = await got(svc, "a")
     assert (grown.round, grown.tokens, grown.duration) == (2_500, 1_500_000_000, 7.5)
     assert [message.content for message in grown.messages] == ["p", "q", "a", "q", "a"]
@@ -1038,7 +1038,7 @@ async def test_a_tenant_that_cannot_be_is_named(rag, svc):
     await fill(rag, session("a"), session("b", dialog_id="d2"), session("c", dialog_id="a1"))
     report, notes = await move(svc, rag)
     assert report.conversations == Moved(
-        read=3, written=1, skipped={Skip.REFUSED: 1, Skip.NO_TENANT: 1}
+        read=3, written=1, skipped={Skip.REJECTED: 1, Skip.NO_TENANT: 1}
     )
     assert next(note.reason for note in notes if note.row == "a").startswith("tenant_id: must be")
 
@@ -1155,7 +1155,7 @@ async def test_tokens_go_on_working(rag, dsn, pool):
     assert report.tokens == Moved(
         read=8,
         written=3,
-        skipped={Skip.TAKEN: 1, Skip.WEAK: 1, Skip.REVOKED: 2, Skip.REFUSED: 1},
+        skipped={Skip.TAKEN: 1, Skip.WEAK: 1, Skip.REVOKED: 2, Skip.REJECTED: 1},
     )
     named = {note.kind: note.row for note in notes if note.table == "api_token"}
     assert named[Skip.TAKEN].endswith(", token ragflow-Zk9_…")
@@ -1171,7 +1171,7 @@ async def test_tokens_go_on_working(rag, dsn, pool):
 async def test_without_the_setting_no_token_goes_in(rag, svc):
     await rag.insert("api_token", [token("t1", SECRET)])
     report, notes = await move(svc, rag)
-    assert report.tokens == Moved(read=1, skipped={Skip.REFUSED: 1})
+    assert report.tokens == Moved(read=1, skipped={Skip.REJECTED: 1})
     assert "accept_foreign_tokens" in notes[0].reason
 
 

@@ -160,13 +160,13 @@ async def test_a_token_moves_on_to_a_new_pepper(dsn, role, restricted):
 
 async def test_a_loaded_secret_of_another_tenant_is_taken(svc, restricted):
     issued = await svc.tokens.create("other", name="t")
-    refused = []
+    rejected = []
     report = await restricted.tokens.import_(
         [{"secret": issued.secret.get_secret_value()}],
         tenant_id="acme",
-        on_refused=lambda _, error: refused.append(type(error)),
+        on_rejected=lambda _, error: rejected.append(type(error)),
     )
-    assert (report.tokens, refused) == (0, [asyncsvc.AlreadyExists])
+    assert (report.tokens, rejected) == (0, [asyncsvc.AlreadyExists])
 
 
 LEFT = """

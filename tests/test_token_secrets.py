@@ -293,7 +293,7 @@ async def test_two_loads_at_once_store_each_once(dsn, pool):
         ended = [r for r in reports if isinstance(r, TokenImportReport)]
         assert all(isinstance(r, asyncsvc.Unavailable) for r in reports if r not in ended)
         again = await load(svc, *records)
-    assert again.refused == 0
+    assert again.rejected == 0
     assert sum(report.tokens for report in (*ended, again)) <= 3_000
     assert await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 3_000
 
@@ -307,9 +307,9 @@ async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
         {"secret": LEGACY},
         {"secret": BETA},
         {"secret": BETA, "kind": "beta"},
-        on_refused=lambda place, error: told.append((place, error)),
+        on_rejected=lambda place, error: told.append((place, error)),
     )
-    assert report == TokenImportReport(tokens=1, refused=2)
+    assert report == TokenImportReport(tokens=1, rejected=2)
     assert sorted(place for place, _ in told) == [0, 2]
     for _, error in told:
         assert type(error) is AlreadyExists
@@ -333,16 +333,16 @@ async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
         ("ragflow-" + "A" * 21, "so short"),
     ],
 )
-async def test_what_cannot_be_a_token_is_refused(opened, secret, reason):
+async def test_what_cannot_be_a_token_is_rejected(opened, secret, reason):
     svc = await opened(accept_foreign_tokens=True)
     with pytest.raises(InvalidInput, match=rf"^records\.1\.secret: .*{reason}"):
         await load(svc, {"secret": LEGACY}, {"secret": secret})
     told = []
     report = await load(
         svc, {"secret": LEGACY}, {"secret": secret}, {"secret": LEGACY, "name": 5},
-        on_refused=lambda place, error: told.append((place, error.field)),
+        on_rejected=lambda place, error: told.append((place, error.field)),
     )  # fmt: skip
-    assert (report.tokens + report.present, report.refused) == (1, 2)
+    assert (report.tokens + report.present, report.rejected) == (1, 2)
     assert told == [(1, "secret"), (2, "name")]
 
 
@@ -357,7 +357,7 @@ async def test_what_cannot_be_a_token_is_refused(opened, secret, reason):
         {"metadata": {LEGACY: None}},
     ],
 )
-async def test_a_record_that_says_its_secret_twice_is_refused(opened, pool, field):
+async def test_a_record_that_says_its_secret_twice_is_rejected(opened, pool, field):
     svc = await opened(accept_foreign_tokens=True)
     with pytest.raises(InvalidInput, match=r"^records\.0\.secret: must not stand in another field"):
         await load(svc, {"secret": LEGACY, **field})

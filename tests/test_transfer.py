@@ -20,8 +20,8 @@ from asyncsvc import (
     Settings,
     Turn,
 )
-from asyncsvc.services import conversation as service
-from asyncsvc.services import loading
+from asyncsvc.services import conversation_import as importing
+from asyncsvc.services import transfer as service
 
 NOW = datetime(2026, 11, 22, 10, 30, 0, 123456, tzinfo=UTC)
 NASTY = "a\\b\tc\nd\re\x08\x0b\x0c \\N \\. 'q' \"d\" $1 %s {}   你好 🦄 é"
@@ -184,21 +184,21 @@ async def test_a_load_again_adds_nothing(svc):
     assert [item for item in await exported(svc) if item in first] == first
 
 
-async def test_a_conversation_that_went_on_is_present_one_that_differs_is_refused(svc):
+async def test_a_conversation_that_went_on_is_present_one_that_differs_is_rejected(svc):
     await svc.conversations.import_([record("a", "one"), record("b", "one")], tenant_id="acme")
     turn = {"messages": [{"role": "user", "content": "two"}]}
     await svc.conversations.append_message("a", turn, tenant_id="acme")
     again = [record("a", "one"), record("b", "one", "two"), record("a", "other"), record("a")]
-    refused: list[tuple[int, str]] = []
+    rejected: list[tuple[int, str]] = []
 
     report = await svc.conversations.import_(
         again,
         tenant_id="acme",
-        on_refused=lambda place, error: refused.append((place, type(error).__name__)),
+        on_rejected=lambda place, error: rejected.append((place, type(error).__name__)),
     )
 
-    assert report == ImportReport(present=2, refused=2)
-    assert refused == [(1, "AlreadyExists"), (2, "AlreadyExists")]
+    assert report == ImportReport(present=2, rejected=2)
+    assert rejected == [(1, "AlreadyExists"), (2, "AlreadyExists")]
     with pytest.raises(AlreadyExists, match="other messages"):
         await svc.conversations.import_(again, tenant_id="acme")
     assert [item.last_seq for item in await exported(svc)] == [2, 1]
@@ -230,14 +230,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "field"), WRONG)
-async def test_a_wrong_record_is_refused_and_the_rest_goes_in(svc, wrong, field):
-    refused: list[tuple[int, InvalidInput]] = []
+async def test_a_wrong_record_is_rejected_and_the_rest_goes_in(svc, wrong, field):
+    rejected: list[tuple[int, InvalidInput]] = []
     records = [record("a", "one"), record("b", "x") | wrong, record("c", "three")]
     report = await svc.conversations.import_(
-        records, tenant_id="acme", on_refused=lambda *refusal: refused.append(refusal)
+        records, tenant_id="acme", on_rejected=lambda *rejection: rejected.append(rejection)
     )
-    assert report == ImportReport(conversations=2, messages=2, refused=1)
-    ((place, error),) = refused
+    assert report == ImportReport(conversations=2, messages=2, rejected=1)
+    ((place, error),) = rejected
     assert (place, error.field) == (1, field)
     with pytest.raises(InvalidInput) as caught:
         await svc.conversations.import_(records, tenant_id="acme")
@@ -262,7 +262,7 @@ async def test_records_come_from_any_iterable(svc):
 @pytest.mark.parametrize("limits", [{"MESSAGES_AT_ONCE": 4}, {"_CHARACTERS_AT_ONCE": 10}])
 async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limits):
     for name, value in limits.items():
-        monkeypatch.setattr(loading, name, value)
+        monkeypatch.setattr(importing, name, value)
     records = [record(f"{n:03}", "one", "two") for n in range(60)]
     reports = await asyncio.gather(
         *(svc.conversations.import_(records[::step], tenant_id="acme") for step in (1, -1, 1, -1))
@@ -273,7 +273,7 @@ async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limi
 
 
 async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatch):
-    monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 10)
+    monkeypatch.setattr(importing, "MESSAGES_AT_ONCE", 10)
     records = [record(f"{n:03}", "one", "two") for n in range(50)]
 
     def breaking():
@@ -290,7 +290,7 @@ async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatc
 
 
 async def test_a_load_that_is_cancelled_anywhere_can_be_made_again(svc, monkeypatch):
-    monkeypatch.setattr(loading, "MESSAGES_AT_ONCE", 6)
+    monkeypatch.setattr(importing, "MESSAGES_AT_ONCE", 6)
     records = [record(f"{n:03}", "one", "two") for n in range(24)]
     for delay in itertools.count(0):
         task = asyncio.create_task(svc.conversations.import_(records, tenant_id=f"t{delay}"))
@@ -351,7 +351,7 @@ async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkey
     assert stay <= set(seen)
 
 
-async def test_an_export_of_wrong_ids_is_refused(svc):
+async def test_an_export_of_wrong_ids_is_rejected(svc):
     for of in ({"tenant_id": ""}, {"tenant_id": "t", "dialog_id": "x" * 129}):
         with pytest.raises(InvalidInput):
             await anext(svc.conversations.export(**of))

@@ -137,7 +137,7 @@ BAD = {
     "limit": SIZE,
     "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
     "on_batch": CALLBACK,
-    "on_refused": CALLBACK,
+    "on_rejected": CALLBACK,
     "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
     "dry_run": BOOL,
     "metadata": OBJECT,

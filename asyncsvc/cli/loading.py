@@ -21,7 +21,7 @@ _CHARACTERS_AT_ONCE: Final = 2**22
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """A line, or what stands for one, that did not go in, and why."""
 
     number: int
@@ -35,12 +35,12 @@ class Loader:
     svc: AsyncSvc
     tenant_id: str | None
     fill: Callable[[Item], Mapping[str, Any]]
-    refuse: Callable[[Refusal], None]
+    reject: Callable[[Rejection], None]
     advance: Callable[[int], None]
     report: ImportReport = field(default_factory=ImportReport)
 
     async def load(self, items: Iterable[Item], source: IO[bytes]) -> ImportReport:
-        """Load all items; one that is wrong is refused and does not keep the others out.
+        """Load all items; one that is wrong is rejected and does not keep the others out.
 
         `source` is where they are read from, in a thread: what is being loaded goes on meanwhile.
         """
@@ -66,33 +66,33 @@ class Loader:
             slots.release()
 
     def _sort(self, item: Item, of_tenants: dict[str, list[Item]]) -> None:
-        """Put an item to those of its tenant, or refuse it."""
+        """Put an item to those of its tenant, or reject it."""
         tenant_id = item.tenant_id or self.tenant_id
         if item.reason is not None:
-            self._refuse(item, item.reason)
+            self._reject(item, item.reason)
         elif tenant_id is None:
-            self._refuse(item, "tenant_id: is not there, and --tenant was not given")
+            self._reject(item, "tenant_id: is not there, and --tenant was not given")
         elif self.tenant_id not in {None, tenant_id}:
-            self._refuse(item, "tenant_id: is another than --tenant says")
+            self._reject(item, "tenant_id: is another than --tenant says")
         else:
             of_tenants.setdefault(tenant_id, []).append(item)
 
     async def _load_into(self, tenant_id: str, items: list[Item]) -> None:
-        def refuse(place: int, error: AsyncSvcError) -> None:
-            self.refuse(Refusal(items[place].number, _reason(error, items[place])))
+        def reject(place: int, error: AsyncSvcError) -> None:
+            self.reject(Rejection(items[place].number, _reason(error, items[place])))
 
         loaded = await self.svc.conversations.import_(
-            (self.fill(item) for item in items), tenant_id=tenant_id, on_refused=refuse
+            (self.fill(item) for item in items), tenant_id=tenant_id, on_rejected=reject
         )
         self.report += loaded
 
-    def _refuse(self, item: Item, reason: str) -> None:
-        self.report += ImportReport(refused=1)
-        self.refuse(Refusal(item.number, reason))
+    def _reject(self, item: Item, reason: str) -> None:
+        self.report += ImportReport(rejected=1)
+        self.reject(Rejection(item.number, reason))
 
 
 def _reason(error: AsyncSvcError, item: Item) -> str:
-    """Return why an item was refused, in the words of the command's options where they matter."""
+    """Return why an item was rejected, in the words of the command's options where they matter."""
     if getattr(error, "field", None) == "dialog_id" and item.fields.get("dialog_id") is None:
         return "dialog_id: is not there, and --dialog was not given"
     return str(error)

@@ -28,7 +28,7 @@ TenantOfLines: TypeAlias = Annotated[
         "--tenant",
         metavar="ID",
         envvar="ASYNCSVC_TENANT",
-        help="The tenant, where a line names none; lines of another are refused.",
+        help="The tenant, where a line names none; lines of another are rejected.",
     ),
 ]
 Tz: TypeAlias = Annotated[

@@ -10,14 +10,14 @@ from asyncsvc.models.base import Row
 class ImportReport(Row):
     """What a load did.
 
-    `present` conversations were there already, and are as they were. `refused` ones went to
-    `on_refused`. Reports of several loads can be added.
+    `present` conversations were there already, and are as they were. `rejected` ones went to
+    `on_rejected`. Reports of several loads can be added.
     """
 
     conversations: int = 0
     messages: int = 0
     present: int = 0
-    refused: int = 0
+    rejected: int = 0
 
     def __add__(self, other: ImportReport) -> ImportReport:
         """Return the report of both loads together."""
@@ -25,16 +25,16 @@ class ImportReport(Row):
             conversations=self.conversations + other.conversations,
             messages=self.messages + other.messages,
             present=self.present + other.present,
-            refused=self.refused + other.refused,
+            rejected=self.rejected + other.rejected,
         )
 
 
 class TokenImportReport(Row):
-    """What a load of tokens did; `present` ones were there already, `refused` ones reported."""
+    """What a load of tokens did; `present` ones were there already, `rejected` ones reported."""
 
     tokens: int = 0
     present: int = 0
-    refused: int = 0
+    rejected: int = 0
 
 
 class PurgeReport(Row):

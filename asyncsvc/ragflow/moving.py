@@ -51,7 +51,7 @@ class Skip(enum.StrEnum):
     """Its dialog or agent is gone, by which RAGFlow knows the tenant."""
     TOO_LONG = "too_long"
     """It is so long that it is not read, or not understood and too long to be kept."""
-    REFUSED = "refused"
+    REJECTED = "rejected"
     """It breaks a rule that nothing here mends; the reason says which."""
     DIVERGED = "diverged"
     """A conversation of this id is here, and is not the beginning of the source's."""
@@ -362,20 +362,20 @@ class _Move:
                 await self._revoke_tokens(here, row)
 
     async def _load_tokens(self, here: TokenRows, rows: Sequence[_TokenRow]) -> None:
-        refused = dict[tuple[int, str], AsyncSvcError]()
+        rejected = dict[tuple[int, str], AsyncSvcError]()
 
-        def refuse(place: int, column: str, error: AsyncSvcError) -> None:
-            refused[place, column] = error
+        def reject(place: int, column: str, error: AsyncSvcError) -> None:
+            rejected[place, column] = error
 
         try:
-            report = await here.load([row.fields for row in rows], refuse)
+            report = await here.load([row.fields for row in rows], reject)
         except InvalidInput as error:
             places = [(place, column) for place, row in enumerate(rows) for column in row.columns]
-            _refuse_tenant(error, refused, places)
+            _reject_tenant(error, rejected, places)
         else:
             self.tally.tokens.written += report.tokens
             self.tally.tokens.present += report.present
-        for (place, column), reason in refused.items():
+        for (place, column), reason in rejected.items():
             row = rows[place]
             self.tally.skip(TOKENS, row.told(column), row.why(column, reason), str(reason))
 
@@ -388,13 +388,13 @@ class _Move:
                 self.tally.skip(TOKENS, row.told(column), Skip.REVOKED, "is revoked there")
 
 
-def _refuse_tenant(
-    error: InvalidInput, refused: dict[T, AsyncSvcError], places: Iterable[T]
+def _reject_tenant(
+    error: InvalidInput, rejected: dict[T, AsyncSvcError], places: Iterable[T]
 ) -> None:
     """Refuse all of a tenant whose id cannot be; any other error is none of theirs."""
     if error.field != "tenant_id":
         raise error
-    refused |= dict.fromkeys(places, error)
+    rejected |= dict.fromkeys(places, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,13 +422,13 @@ class _TokenRow:
         return f"{self.name}, {column} {hint(self.fields[column])}…"
 
     def why(self, column: str, error: AsyncSvcError) -> Skip:
-        """Return why a secret was refused."""
+        """Return why a secret was rejected."""
         if isinstance(error, AlreadyExists):
             return Skip.TAKEN
         if isinstance(error, Conflict):
             return Skip.REVOKED
         is_of_secret = isinstance(error, InvalidInput) and error.field == "secret"
-        return Skip.WEAK if is_of_secret and not is_strong(self.fields[column]) else Skip.REFUSED
+        return Skip.WEAK if is_of_secret and not is_strong(self.fields[column]) else Skip.REJECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,34 +442,34 @@ class _Conversations:
 
     async def store(self) -> None:
         """Store what is new, and append to what has grown."""
-        refused = dict[int, AsyncSvcError]()
+        rejected = dict[int, AsyncSvcError]()
         count = self.tally.conversations
         try:
             report = await self.svc.conversations.import_(
                 (row.fields for row in self.rows),
                 tenant_id=self.tenant_id,
-                on_refused=refused.__setitem__,
+                on_rejected=rejected.__setitem__,
             )
         except InvalidInput as error:
-            _refuse_tenant(error, refused, range(len(self.rows)))
+            _reject_tenant(error, rejected, range(len(self.rows)))
         else:
             count.written += report.conversations
             count.present += report.present
             self.tally.messages += report.messages
         for place, row in enumerate(self.rows):
-            if place not in refused or await self._settle(row.fields, refused[place]):
+            if place not in rejected or await self._settle(row.fields, rejected[place]):
                 self.tally.mend(row.fields["id"], row.mendings)
 
     async def _settle(self, fields: Mapping[str, Any], error: AsyncSvcError) -> bool:
-        """Append to what was refused since it has grown, or skip it; say whether it is here."""
+        """Append to what was rejected since it has grown, or skip it; say whether it is here."""
         id = fields["id"]
         if not isinstance(error, AlreadyExists):
-            self.tally.skip(CONVERSATIONS, id, Skip.REFUSED, str(error))
+            self.tally.skip(CONVERSATIONS, id, Skip.REJECTED, str(error))
             return False
         try:
             grown_by = await self._catch_up(fields)
         except InvalidInput as wrong:
-            self.tally.skip(CONVERSATIONS, id, Skip.REFUSED, str(wrong))
+            self.tally.skip(CONVERSATIONS, id, Skip.REJECTED, str(wrong))
             return False
         if grown_by is None:
             reason = "a conversation of this id is here, with other messages"

@@ -21,8 +21,8 @@ _REPLACED: Final = "replaced"
 
 Row: TypeAlias = Mapping[str, Any]
 """The columns `token` and `beta`, and what both have in common, as a record of a token has it."""
-OnRefused: TypeAlias = Callable[[int, str, AsyncSvcError], None]
-"""Hears of a secret that is refused: the place of its row, its column, and why."""
+OnRejected: TypeAlias = Callable[[int, str, AsyncSvcError], None]
+"""Hears of a secret that is rejected: the place of its row, its column, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +34,32 @@ class TokenRows:
     actor: str | None = None
 
     async def load(
-        self, rows: Sequence[Row], on_refused: OnRefused | None = None
+        self, rows: Sequence[Row], on_rejected: OnRejected | None = None
     ) -> TokenImportReport:
-        """Store the secrets of rows as hashes; return how many are new, were here, are refused.
+        """Store the secrets of rows as hashes; return how many are new, were here, are rejected.
 
         A secret that is here already is left as it is. A beta that is new takes the place of the
         one that its row has here, which is revoked. One whose token is not good here any more is
-        refused with Conflict; one whose token is refused belongs to no row.
+        rejected with Conflict; one whose token is rejected belongs to no row.
 
-        What is wrong raises the errors of `tokens.load`, and nothing is stored; with `on_refused`
+        What is wrong raises the errors of `tokens.load`, and nothing is stored; with `on_rejected`
         it is handed to that, and the rest goes in. One transaction, with a round trip for the
         tokens and two for each beta; where some were here, one for each 100 betas of the tenant.
         """
         async with self.svc.transaction() as tx:
-            return await _Load(replace(self, svc=tx), on_refused).run(rows)
+            return await _Load(replace(self, svc=tx), on_rejected).run(rows)
 
     async def put_beta(
         self,
         row: Row,
         token: APIToken | None,
         old: Sequence[APIToken],
-        on_refused: Callable[[int, AsyncSvcError], None] | None = None,
+        on_rejected: Callable[[int, AsyncSvcError], None] | None = None,
     ) -> TokenImportReport:
         """Store the beta of a token's row, or of none; where it is new, revoke the old ones."""
         record = token_record(row, "beta", token_id=None if token is None else token.id)
         report = await self.svc.tokens.import_(
-            [record], tenant_id=self.tenant_id, actor=self.actor, on_refused=on_refused
+            [record], tenant_id=self.tenant_id, actor=self.actor, on_rejected=on_rejected
         )
         if report.tokens:
             await self.revoke(*old, reason=_REPLACED)
@@ -146,10 +146,10 @@ class _Load:
     """One load of rows: first their tokens, whose ids the betas then have."""
 
     rows: TokenRows
-    on_refused: OnRefused | None
+    on_rejected: OnRejected | None
     loaded: int = 0
     present: int = 0
-    refused: set[tuple[int, str]] = field(default_factory=set)
+    rejected: set[tuple[int, str]] = field(default_factory=set)
 
     async def run(self, rows: Sequence[Row]) -> TokenImportReport:
         places = [place for place, row in enumerate(rows) if row.get("token")]
@@ -157,7 +157,7 @@ class _Load:
             [token_record(rows[place], "token") for place in places],
             tenant_id=self.rows.tenant_id,
             actor=self.rows.actor,
-            on_refused=self._refuser(places, "token"),
+            on_rejected=self._rejecter(places, "token"),
         )
         self._count(report)
         old = await self.rows.betas() if report.present else {}
@@ -165,34 +165,34 @@ class _Load:
             if row.get("beta"):
                 await self._beta(place, row, old)
         return TokenImportReport(
-            tokens=self.loaded, present=self.present, refused=len(self.refused)
+            tokens=self.loaded, present=self.present, rejected=len(self.rejected)
         )
 
     async def _beta(self, place: int, row: Row, old: dict[str, list[APIToken]]) -> None:
         token, replaced = None, list[APIToken]()
-        if row.get("token") and (place, "token") not in self.refused:
+        if row.get("token") and (place, "token") not in self.rejected:
             token = await self.rows.verified(row["token"], "api")
             if token is None:
-                self._refuse(place, "beta", Conflict("its token is not good here any more"))
+                self._reject(place, "beta", Conflict("its token is not good here any more"))
                 return
             replaced = await self.rows.take(token, old)
-        refuse = self._refuser([place], "beta")
-        self._count(await self.rows.put_beta(row, token, replaced, refuse))
+        reject = self._rejecter([place], "beta")
+        self._count(await self.rows.put_beta(row, token, replaced, reject))
 
     def _count(self, report: TokenImportReport) -> None:
         self.loaded += report.tokens
         self.present += report.present
 
-    def _refuser(
+    def _rejecter(
         self, places: Sequence[int], column: str
     ) -> Callable[[int, AsyncSvcError], None] | None:
-        """Return what a load hands its refusals to: it knows them by their places in the load."""
-        if self.on_refused is None:
+        """Return what a load hands its rejections to: it knows them by their places in the load."""
+        if self.on_rejected is None:
             return None
-        return lambda at, error: self._refuse(places[at], column, error)
+        return lambda at, error: self._reject(places[at], column, error)
 
-    def _refuse(self, place: int, column: str, error: AsyncSvcError) -> None:
-        if self.on_refused is None:
+    def _reject(self, place: int, column: str, error: AsyncSvcError) -> None:
+        if self.on_rejected is None:
             raise error
-        self.refused.add((place, column))
-        self.on_refused(place, column, error)
+        self.rejected.add((place, column))
+        self.on_rejected(place, column, error)

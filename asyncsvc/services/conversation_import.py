@@ -7,26 +7,23 @@ made again, it finds these there and goes on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from pydantic import ValidationError
-
-from asyncsvc.errors import AlreadyExists, AsyncSvcError, InvalidInput
+from asyncsvc.errors import AlreadyExists
 from asyncsvc.models import (
     Conversation,
     ConversationRecord,
     ImportReport,
     MessageRecord,
     Records,
-    TokenRecords,
     microseconds,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.services.common import columns_to_set
-from asyncsvc.validation.inputs import Input, invalid_input
+from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -36,9 +33,6 @@ MESSAGES_AT_ONCE: Final = 5_000
 _CHARACTERS_AT_ONCE: Final = 2**23
 _USER: Final = "user"
 _COUNTED: Final = frozenset({"tenant_id", "thumb_up", "thumb_down"})
-
-Record = TypeVar("Record", bound=Input)
-OnRefused: TypeAlias = Callable[[int, AsyncSvcError], None]
 
 
 @dataclass(slots=True)
@@ -64,45 +58,6 @@ class _Batch:
         self.characters += sum(len(message.content) for message in record.messages)
 
 
-class Intake(Generic[Record]):
-    """Checks the records of a load one by one, and hands on or raises what is refused."""
-
-    def __init__(
-        self, model: type[Record], settings: Settings, on_refused: OnRefused | None
-    ) -> None:
-        """Make each a record of this model."""
-        self._model = model
-        self._settings = settings
-        self._on_refused = on_refused
-        self.refused = 0
-        """How many were refused so far."""
-
-    async def checked(
-        self, records: Records | TokenRecords, fields: Callable[[object], object]
-    ) -> AsyncIterator[tuple[int, Record]]:
-        """Yield what is right of what `fields` makes of each, with its place from 0 on."""
-        place = -1
-        async for given in _iterated(records):
-            place += 1
-            try:
-                record = self._model.model_validate(fields(given), context=self._settings)
-            except ValidationError as error:
-                wrong = invalid_input(error)
-            else:
-                yield place, record
-                continue
-            self.refuse(place, wrong)
-
-    def refuse(self, place: int, error: AsyncSvcError) -> None:
-        """Hand the error of a record to whoever asked for it, or raise it."""
-        if self._on_refused is None:
-            if isinstance(error, InvalidInput):
-                raise InvalidInput(f"records.{place}.{error.field}", error.reason)
-            raise error
-        self.refused += 1
-        self._on_refused(place, error)
-
-
 class Load:
     """One load into one tenant."""
 
@@ -111,23 +66,23 @@ class Load:
         executor: Executor,
         settings: Settings,
         tenant_id: str,
-        on_refused: OnRefused | None,
+        on_rejected: OnRejected | None,
     ) -> None:
-        """Store where this executor runs, and hand what is refused to `on_refused`, or raise it."""
+        """Import where this executor runs; rejected records go to `on_rejected`, or are raised."""
         self._executor = executor
         self._tenant_id = tenant_id
-        self._intake = Intake(ConversationRecord, settings, on_refused)
+        self._reader = RecordReader(ConversationRecord, settings, on_rejected)
 
     async def run(self, records: Records) -> ImportReport:
         """Store all records, batch by batch."""
         report = ImportReport()
         async for batch in self._batches(records):
             report += await self._store(batch)
-        return report + ImportReport(refused=self._intake.refused)
+        return report + ImportReport(rejected=self._reader.rejected)
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         batch = _Batch()
-        async for place, record in self._intake.checked(records, _fields):
+        async for place, record in self._reader.read(_without_counters(records)):
             if batch.records and not batch.has_room(record):
                 yield batch
                 batch = _Batch()
@@ -145,7 +100,7 @@ class Load:
         there = [record for id, record in batch.records.items() if id not in created]
         differing = await self._differing(there)
         for id in differing:
-            self._intake.refuse(
+            self._reader.reject(
                 batch.places[id],
                 AlreadyExists("the tenant has a conversation of this id, with other messages"),
             )
@@ -177,22 +132,17 @@ class Load:
         return [record.id for record in there if stored[record.id] != _digest(record)]
 
 
-async def _iterated(records: Records | TokenRecords) -> AsyncIterator[object]:
-    if isinstance(records, AsyncIterable):
-        async for record in records:
-            yield record
-    else:
-        for record in records:
-            yield record
+async def _without_counters(records: Records) -> AsyncIterator[object]:
+    """Turn exported conversations into the fields of records; counters are computed anew."""
+    async for record in iterate(records):
+        yield _fields(record) if isinstance(record, Conversation) else record
 
 
-def _fields(given: object) -> object:
-    """Return an exported conversation as a record has it; what is counted is counted anew."""
-    if not isinstance(given, Conversation):
-        return given
-    fields = {name: value for name, value in given if name not in _COUNTED}
-    if given.messages is not None:
-        fields["messages"] = [dict(message) for message in given.messages]
+def _fields(conversation: Conversation) -> dict[str, object]:
+    """Return the fields of a `ConversationRecord`."""
+    fields = {name: value for name, value in conversation if name not in _COUNTED}
+    if conversation.messages is not None:
+        fields["messages"] = [dict(message) for message in conversation.messages]
     return fields
 
 

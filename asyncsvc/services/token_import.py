@@ -12,8 +12,8 @@ from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput
 from asyncsvc.models import TokenImportReport, TokenRecord, TokenRecords
 from asyncsvc.repositories import APITokenRepository
 from asyncsvc.services.common import new_id
-from asyncsvc.services.conversation_import import Intake, OnRefused
 from asyncsvc.services.credentials import UNPEPPERED, Keyring, hint, is_foreign, is_ours, is_strong
+from asyncsvc.services.record_reader import OnRejected, RecordReader
 
 if TYPE_CHECKING:
     from asyncsvc.settings import Settings
@@ -32,24 +32,24 @@ class TokenLoad:
         settings: Settings,
         tenant_id: str,
         actor: str | None,
-        on_refused: OnRefused | None,
+        on_rejected: OnRejected | None,
     ) -> None:
-        """Store by this repository, and hand what is refused to `on_refused`, or raise it."""
+        """Store by this repository, and hand what is rejected to `on_rejected`, or raise it."""
         self._tokens = tokens
         self._keyring = Keyring(settings)
         self._settings = settings
         self._tenant_id = tenant_id
         self._actor = actor
-        self._intake = Intake(TokenRecord, settings, on_refused)
+        self._reader = RecordReader(TokenRecord, settings, on_rejected)
         self._loaded = self._present = 0
 
     async def run(self, records: TokenRecords) -> TokenImportReport:
         """Store all records, batch by batch."""
         batch: list[tuple[int, TokenRecord]] = []
-        async for place, record in self._intake.checked(records, lambda given: given):
+        async for place, record in self._reader.read(records):
             wrong = self._unusable(_text(record)) or _repeated(record)
             if wrong is not None:
-                self._intake.refuse(place, wrong)
+                self._reader.reject(place, wrong)
                 continue
             batch.append((place, record))
             if len(batch) == _TOKENS_AT_ONCE:
@@ -57,7 +57,7 @@ class TokenLoad:
                 batch = []
         await self._store(batch)
         return TokenImportReport(
-            tokens=self._loaded, present=self._present, refused=self._intake.refused
+            tokens=self._loaded, present=self._present, rejected=self._reader.rejected
         )
 
     def _unusable(self, secret: str) -> AsyncSvcError | None:
@@ -93,7 +93,7 @@ class TokenLoad:
             told = list(zip(batch, outcomes, strict=True))
             for (place, _), outcome in told:
                 if outcome == "taken":
-                    self._intake.refuse(
+                    self._reader.reject(
                         place, AlreadyExists("the secret is that of another token already")
                     )
             batch = [each for each, outcome in told if outcome is None]

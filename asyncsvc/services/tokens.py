@@ -140,7 +140,7 @@ class APITokenService(CommonService):
         *,
         tenant_id: Id,
         actor: Actor | None = None,
-        on_refused: Callable[[int, AsyncSvcError], None] | None = None,
+        on_rejected: Callable[[int, AsyncSvcError], None] | None = None,
     ) -> TokenImportReport:
         """Store tokens that another system issued, given in clear text, as hashes.
 
@@ -151,13 +151,13 @@ class APITokenService(CommonService):
         A record that is wrong raises InvalidInput: one whose secret has under 22 characters too,
         unless there are peppers, for its hash would give it away, and one that has its secret in
         another field as well, where it would be stored in clear text. A secret that another tenant
-        has, or a token of another kind, raises AlreadyExists. With `on_refused` either is handed to
-        that, with the record's place from 0 on, and the rest goes in.
+        has, or a token of another kind, raises AlreadyExists. With `on_rejected` either is handed
+        to that, with the record's place from 0 on, and the rest goes in.
 
         One round trip for every 1,000 records, each a transaction of its own unless the caller has
         a transaction. It locks the new rows.
         """
-        return await TokenLoad(self._tokens, self._settings, tenant_id, actor, on_refused).run(
+        return await TokenLoad(self._tokens, self._settings, tenant_id, actor, on_rejected).run(
             records
         )
 

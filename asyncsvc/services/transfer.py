@@ -86,14 +86,14 @@ class ConversationTransfer(ConversationServiceBase):
         records: Records,
         *,
         tenant_id: Id,
-        on_refused: Callable[[int, AsyncSvcError], None] | None = None,
+        on_rejected: Callable[[int, AsyncSvcError], None] | None = None,
     ) -> ImportReport:
         """Store whole conversations: what `export` yields, records, or equal mappings.
 
         A conversation that is there already is left as it is, so a load can be made again: it adds
         nothing twice, and goes on where it was broken off. A record that is wrong raises
         InvalidInput; one whose id is there, but not with these messages, raises AlreadyExists.
-        With `on_refused` either is handed to that, with the record's place from 0 on, and the rest
+        With `on_rejected` either is handed to that, with the record's place from 0 on, and the rest
         goes in. Nobody's clock but the server's fills in what a record does not say.
 
         In batches of some 5,000 messages, each a transaction of its own of four round trips (within
@@ -102,4 +102,4 @@ class ConversationTransfer(ConversationServiceBase):
         conversation where that is larger. Raises DatabaseError for a role that row-level security
         restricts, since there is no COPY then: load as the owner of the tables.
         """
-        return await Load(self._executor, self._settings, tenant_id, on_refused).run(records)
+        return await Load(self._executor, self._settings, tenant_id, on_rejected).run(records)

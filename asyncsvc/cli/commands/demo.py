@@ -22,7 +22,7 @@ from asyncsvc import embedded
 from asyncsvc.cli.drawing import Column, around, bars, beside, console, in_blocks, plain, table
 from asyncsvc.cli.inventing import Inventor
 from asyncsvc.cli.lines import conversations, count, twice
-from asyncsvc.cli.loading import Loader, Refusal
+from asyncsvc.cli.loading import Loader, Rejection
 from asyncsvc.cli.printing import many
 from asyncsvc.cli.running import CommandError, run, this_command
 from asyncsvc.cli.steps import note, step
@@ -257,15 +257,15 @@ async def _load(
     def invent_time(number: int) -> datetime:
         return since + (now - since) * min(number / lines, 1.0)
 
-    inventor, bad = Inventor(DIALOG, invent_time), list[Refusal]()
+    inventor, bad = Inventor(DIALOG, invent_time), list[Rejection]()
 
-    def refuse(refusal: Refusal) -> None:
-        bad.append(refusal)
-        bad.sort(key=lambda refusal: refusal.number)
+    def reject(rejection: Rejection) -> None:
+        bad.append(rejection)
+        bad.sort(key=lambda rejection: rejection.number)
         del bad[_BAD_SHOWN:]
 
     with step("load", "loading", total=lines) as done:
-        loader = Loader(svc, TENANT, inventor.fill, refuse, done.advance)
+        loader = Loader(svc, TENANT, inventor.fill, reject, done.advance)
         report = await loader.load(conversations(file, local), file)
         done.did = _loaded(report)
     _print_load(report, inventor.invented, bad)
@@ -280,13 +280,13 @@ def _loaded(report: ImportReport) -> str:
     return f"{new}; {present}" if report.conversations else f"nothing new: {present}"
 
 
-def _print_load(report: ImportReport, invented: set[str], bad: Sequence[Refusal]) -> None:
+def _print_load(report: ImportReport, invented: set[str], bad: Sequence[Rejection]) -> None:
     if invented and report.conversations:
         note(f"invented, as the lines do not say: {', '.join(sorted(invented))}")
     for line in bad:
         note(f"bad line {line.number}: {plain(line.reason)}", style="yellow")
-    if report.refused > len(bad):
-        note(f"and {many(report.refused - len(bad), 'more bad line')}", style="yellow")
+    if report.rejected > len(bad):
+        note(f"and {many(report.rejected - len(bad), 'more bad line')}", style="yellow")
 
 
 async def _list(svc: AsyncSvc, local: tzinfo) -> list[Conversation]:

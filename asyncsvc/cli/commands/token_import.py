@@ -60,7 +60,7 @@ async def _import(
                     await importing.load(chunk)
                     shown.show(many(importing.tokens, "token"), source.place)
     importing.print(as_json=as_json)
-    return Exit.ATTENTION if importing.refused else Exit.DONE
+    return Exit.ATTENTION if importing.rejected else Exit.DONE
 
 
 def _fields(line: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class _Import:
         self._tenant = tenant
         self._actor = actor
         self._shown = shown
-        self.tokens = self.present = self.refused = 0
+        self.tokens = self.present = self.rejected = 0
 
     async def load(self, items: list[Item]) -> None:
         """Store the tokens of these lines, tenant by tenant."""
@@ -105,32 +105,32 @@ class _Import:
         for item in items:
             tenant = item.tenant_id or self._tenant
             if item.reason is not None:
-                self._refuse(item.number, item.reason)
+                self._reject(item.number, item.reason)
             elif tenant is None:
-                self._refuse(item.number, "tenant_id: is not there, and --tenant was not given")
+                self._reject(item.number, "tenant_id: is not there, and --tenant was not given")
             elif self._tenant not in {None, tenant}:
-                self._refuse(item.number, "tenant_id: is another than --tenant says")
+                self._reject(item.number, "tenant_id: is another than --tenant says")
             else:
                 of_tenants.setdefault(tenant, []).append(item)
         for tenant, rows in of_tenants.items():
             self._add(await self._load_into(tenant, rows))
 
     async def _load_into(self, tenant: str, items: list[Item]) -> TokenImportReport:
-        def refuse(place: int, name: str, error: AsyncSvcError) -> None:
+        def reject(place: int, name: str, error: AsyncSvcError) -> None:
             reason = str(error).replace("secret:", f"{name}:", 1)
             told = reason if reason.startswith(name) else f"{name}: {reason}"
             self._tell(items[place].number, told)
 
         rows = TokenRows(self._svc, tenant, self._actor)
-        return await rows.load([item.fields for item in items], refuse)
+        return await rows.load([item.fields for item in items], reject)
 
     def _add(self, report: TokenImportReport) -> None:
         self.tokens += report.tokens
         self.present += report.present
-        self.refused += report.refused
+        self.rejected += report.rejected
 
-    def _refuse(self, number: int, reason: str) -> None:
-        self.refused += 1
+    def _reject(self, number: int, reason: str) -> None:
+        self.rejected += 1
         self._tell(number, reason)
 
     def _tell(self, number: int, reason: str) -> None:
@@ -138,7 +138,7 @@ class _Import:
 
     def print(self, *, as_json: bool) -> None:
         """Print the report."""
-        report = {"tokens": self.tokens, "present": self.present, "refused": self.refused}
+        report = {"tokens": self.tokens, "present": self.present, "rejected": self.rejected}
         if as_json:
             print_json(report)
             return
@@ -146,7 +146,7 @@ class _Import:
             {
                 "tokens": f"{self.tokens:,}",
                 "there already": f"{self.present:,}",
-                "refused": f"{self.refused:,}",
+                "rejected": f"{self.rejected:,}",
             }
         )
         messages().print("They are good where Settings.accept_foreign_tokens is on.")

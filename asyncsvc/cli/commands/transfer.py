@@ -20,7 +20,7 @@ import typer
 from asyncsvc.cli import chatgpt, lines
 from asyncsvc.cli.files import replacing
 from asyncsvc.cli.lines import STDIO, Item, UnreadableError
-from asyncsvc.cli.loading import AT_ONCE, Loader, Refusal
+from asyncsvc.cli.loading import AT_ONCE, Loader, Rejection
 from asyncsvc.cli.options import AsJson, Dsn, Tenant, TenantOfLines, Tz
 from asyncsvc.cli.pipes import aside
 from asyncsvc.cli.printing import many, print_json, print_pairs
@@ -144,21 +144,21 @@ async def _import(
         with bar(f"importing {source.name}", file.size) as shown:
             items, noun = await aside(file.raw, lambda: source.items(file.stream))
 
-            def refuse(refusal: Refusal) -> None:
-                shown.say(f"{noun} {refusal.number}: {refusal.reason}")
+            def reject(rejection: Rejection) -> None:
+                shown.say(f"{noun} {rejection.number}: {rejection.reason}")
 
             def advance(_: int) -> None:
                 shown.show(many(loader.report.messages, "message"), file.place)
 
             async with connected(dsn, max_size=AT_ONCE) as svc:
-                loader = Loader(svc, tenant, defaults.fill, refuse, advance)
+                loader = Loader(svc, tenant, defaults.fill, reject, advance)
                 try:
                     report = await loader.load(items, file.raw)
                 except BaseException:
                     messages().print("stopped: what went in is whole; the same command goes on")
                     raise
     _print_import(report, time.perf_counter() - began, as_json=as_json)
-    return Exit.ATTENTION if report.refused else Exit.DONE
+    return Exit.ATTENTION if report.rejected else Exit.DONE
 
 
 def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> None:
@@ -171,7 +171,7 @@ def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> Non
             "conversations": f"{report.conversations:,}",
             "messages": f"{report.messages:,}, {rate}",
             "there already": f"{report.present:,}",
-            "refused": f"{report.refused:,}",
+            "rejected": f"{report.rejected:,}",
         }
     )
 

@@ -1,0 +1,68 @@
+"""Validation of the records of an import, one by one, with a report of the rejected ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from asyncsvc.errors import AsyncSvcError, InvalidInput
+from asyncsvc.validation.inputs import Input, invalid_input
+
+if TYPE_CHECKING:
+    from asyncsvc.settings import Settings
+
+Record = TypeVar("Record", bound=Input)
+OnRejected: TypeAlias = Callable[[int, AsyncSvcError], None]
+"""Called with the index of a rejected record, from 0, and the reason."""
+
+
+class RecordReader(Generic[Record]):
+    """Reads the records of one import. Rejected records go to `on_rejected`, or are raised."""
+
+    def __init__(
+        self, model: type[Record], settings: Settings, on_rejected: OnRejected | None
+    ) -> None:
+        """Validate each record as a `model`, within the limits of the settings."""
+        self._model = model
+        self._settings = settings
+        self._on_rejected = on_rejected
+        self.rejected = 0
+        """The number of records rejected so far."""
+
+    async def read(
+        self, records: Iterable[object] | AsyncIterable[object]
+    ) -> AsyncIterator[tuple[int, Record]]:
+        """Yield each valid record with its index."""
+        index = -1
+        async for fields in iterate(records):
+            index += 1
+            try:
+                record = self._model.model_validate(fields, context=self._settings)
+            except ValidationError as error:
+                reason = invalid_input(error)
+            else:
+                yield index, record
+                continue
+            # Outside the handler: the error must not carry pydantic's, which holds the values.
+            self.reject(index, reason)
+
+    def reject(self, index: int, error: AsyncSvcError) -> None:
+        """Report the error of a record to `on_rejected`, or raise it if there is none."""
+        if self._on_rejected is None:
+            if isinstance(error, InvalidInput):
+                raise InvalidInput(f"records.{index}.{error.field}", error.reason)
+            raise error
+        self.rejected += 1
+        self._on_rejected(index, error)
+
+
+async def iterate(records: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+    """Iterate over records of either kind."""
+    if isinstance(records, AsyncIterable):
+        async for record in records:
+            yield record
+    else:
+        for record in records:
+            yield record
