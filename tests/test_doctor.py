@@ -37,13 +37,13 @@ async def test_a_healthy_database_is_well(svc):
     well = ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights", "usage")
     for check in well:
         assert (found[check].level, found[check].advice) == ("ok", None), found[check]
-    assert "message 0" in found["size"].found
-    assert "PostgreSQL" in found["server"].found
+    assert "message 0" in found["size"].observed
+    assert "PostgreSQL" in found["server"].observed
 
 
 async def test_before_the_first_migration_it_says_so(empty_dsn):
     found = await examined(empty_dsn)
-    assert (found["migrations"].level, found["migrations"].found) == (
+    assert (found["migrations"].level, found["migrations"].observed) == (
         "problem", "pending: 0001_initial",
     )  # fmt: skip
     assert "asyncsvc migrate" in found["migrations"].advice
@@ -55,7 +55,9 @@ async def test_missing_indexes_are_named(dsn):
     await execute(dsn, "DROP INDEX asyncsvc.message_search_idx")
     found = await examined(dsn)
     assert found["indexes"].level == "problem"
-    assert found["indexes"].found == "missing: conversation_recency_updated_idx, message_search_idx"
+    assert (
+        found["indexes"].observed == "missing: conversation_recency_updated_idx, message_search_idx"
+    )
     create = found["indexes"].advice.partition(": ")[2]
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate()
@@ -68,8 +70,8 @@ async def test_a_changed_migration_is_a_finding_and_the_others_are_heard(dsn):
     await execute(dsn, "UPDATE asyncsvc.migration SET checksum = 'another'")
     found = await examined(dsn)
     assert found["migrations"].level == "problem"
-    assert "other commands" in found["migrations"].found
-    assert "install the asyncsvc that migrated" in found["migrations"].advice
+    assert "other commands" in found["migrations"].observed
+    assert "install the version of asyncsvc that migrated" in found["migrations"].advice
     assert found["indexes"].level == "ok"
 
 
@@ -79,12 +81,12 @@ async def test_settings_that_lose_commits_are_warned_of(dsn):
     found = await examined(dsn)
     fsync = await fetch(dsn, "SHOW fsync")  # off on the servers that the tests start
     assert found["durability"].level == ("warning" if fsync == "on" else "problem")
-    assert f"fsync {fsync}" in found["durability"].found
-    assert "synchronous_commit off" in found["durability"].found
+    assert f"fsync {fsync}" in found["durability"].observed
+    assert "synchronous_commit off" in found["durability"].observed
 
 
 @pytest.mark.damages
-async def test_dead_rows_are_told_of(dsn):
+async def test_a_table_with_many_dead_rows_is_a_warning(dsn):
     await execute(dsn, "ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     await execute(
         dsn,
@@ -103,7 +105,7 @@ async def test_dead_rows_are_told_of(dsn):
         if "dead rows" in found:
             break
         await asyncio.sleep(0.1)
-    assert "80% of message are dead: 12,000 rows" in found["dead rows"].found
+    assert "80% of message are dead: 12,000 rows" in found["dead rows"].observed
     assert "VACUUM asyncsvc.message" in found["dead rows"].advice
 
 
@@ -115,19 +117,19 @@ async def test_a_role_with_few_rights_hears_which_it_lacks(dsn, server_dsn, svc)
     try:
         found = await examined(theirs)
         assert (found["rights"].level, found["migrations"].level) == ("problem", "problem")
-        assert "cannot be looked at: permission denied" in found["migrations"].found
+        assert "check failed: permission denied" in found["migrations"].observed
         assert "granting this role what it lacks" in found["migrations"].advice
         await execute(dsn, f"GRANT USAGE ON SCHEMA asyncsvc TO {role}")
         await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO {role}")
         found = await examined(theirs)
         assert (found["rights"].level, found["migrations"].level) == ("note", "ok")
-        assert "may not change" in found["rights"].found
+        assert "may not change" in found["rights"].observed
     finally:
         await execute(dsn, f"DROP OWNED BY {role}")
         await execute(server_dsn, f"DROP ROLE {role}")
 
 
-def test_versions_and_encodings_are_judged():
+def test_version_encoding_durability_and_pooler_have_levels():
     assert doctor.version(GOOD).level == "ok"
     assert doctor.version(GOOD._replace(version_number=140010)).level == "problem"
     assert doctor.version(GOOD._replace(version_number=190000)).level == "note"
@@ -135,9 +137,9 @@ def test_versions_and_encodings_are_judged():
     assert doctor.replica(GOOD._replace(is_replica=True)).level == "warning"
     assert doctor.durability(GOOD._replace(fsync=False)).level == "problem"
     assert doctor.durability(GOOD._replace(full_page_writes=False)).level == "problem"
-    assert doctor.pooler(GOOD, 7, expected=False).level == "ok"
-    assert doctor.pooler(GOOD, 8, expected=False).level == "note"
-    assert doctor.pooler(GOOD, 8, expected=True).level == "ok"
+    assert doctor.pooler(GOOD, 7, is_expected=False).level == "ok"
+    assert doctor.pooler(GOOD, 8, is_expected=False).level == "note"
+    assert doctor.pooler(GOOD, 8, is_expected=True).level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -152,9 +154,9 @@ def test_clocks_are_compared_within_the_round_trip(seconds, level):
 
 def test_zones_that_differ_are_named():
     assert doctor.zones([]).level == "ok"
-    finding = doctor.zones(f"Area/{n}" for n in range(7))
+    finding = doctor.zones([f"Area/{n}" for n in range(7)])
     assert finding.level == "warning"
-    assert "7 time zones: Area/0, Area/1, Area/2, Area/3, Area/4, …" in finding.found
+    assert "7 time zones: Area/0, Area/1, Area/2, Area/3, Area/4, …" in finding.observed
 
 
 def test_indexes_that_are_broken_or_unused_are_named():
@@ -162,7 +164,7 @@ def test_indexes_that_are_broken_or_unused_are_named():
     assert [finding.level for finding in doctor.indexes(good)] == ["ok"]
     name = next(iter(good))
     broken = good | {name: good[name]._replace(is_valid=False)}
-    assert doctor.indexes(broken)[0].found == f"invalid: {name}"
+    assert doctor.indexes(broken)[0].observed == f"invalid: {name}"
     unused = good | {name: good[name]._replace(scans=0)}
     assert doctor.indexes(unused)[0].level == "note"
     tables = [Table("message", 1, 1, 1, True, True)]
@@ -190,7 +192,7 @@ async def test_the_command_says_what_to_do(dsn, empty_dsn):
     assert "→ run `asyncsvc migrate`" in ill.stdout
     assert max(map(len, ill.stdout.splitlines())) <= 60
     findings = json.loads(program(empty_dsn, "--json").stdout)
-    assert {"check", "level", "found", "advice"} == findings[0].keys()
+    assert {"check", "level", "observed", "advice"} == findings[0].keys()
 
 
 # --- through PgBouncer
@@ -211,7 +213,7 @@ async def test_a_pooler_that_the_settings_know_of_is_well(pgbouncer, mode):
     async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
         found = by_check(await svc.doctor())
     assert found["pooler"].level == "ok", found
-    assert "one is in between" in found["pooler"].found
+    assert "one is in between" in found["pooler"].observed
 
 
 async def test_statements_that_get_lost_in_a_pooler_are_a_problem(pgbouncer):

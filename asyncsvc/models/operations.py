@@ -42,9 +42,13 @@ Level = Literal["ok", "note", "warning", "problem"]
 
 
 class Finding(Row):
-    """One thing that `doctor` looked at: what it found, and what to do where that is not well."""
+    """One result of `AsyncSvc.doctor`."""
 
     check: str
+    """What was examined, for example "clock" or "indexes"."""
     level: Level
-    found: str
+    """ "ok", or how urgent the advice is."""
+    observed: str
+    """What the check observed."""
     advice: str | None = None
+    """What to do. None if the level is "ok"."""

@@ -1,136 +1,135 @@
-"""Looks at the server and the schema as an operator would, and says what to do.
+"""Examine the server and the schema as an operator would, and say what to do.
 
-Each check is a function that returns one finding or more. One that cannot be made is a finding
-too, so that the others are heard.
+A check observes one thing, and gives rules of a condition, a level and an advice. The first rule
+whose condition holds decides; if none does, the level is "ok". A check that fails, for example for
+lack of a right, is a finding too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
 from asyncsvc.database.migration_files import migration_files
-from asyncsvc.errors import AsyncSvcError, MigrationError
+from asyncsvc.errors import AsyncSvcError, DatabaseError, MigrationError
 from asyncsvc.models import Finding, Level
 from asyncsvc.operations import migrations
 from asyncsvc.repositories import MigrationRepository, ServerRepository, UsageRepository
-from asyncsvc.repositories.server import Index, ServerSettings, Table
+from asyncsvc.repositories.server import Index, ServerSettings, Table, ZoneOffset
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
 
-OLDEST: Final = 15
-"""The oldest PostgreSQL that is supported."""
-NEWEST: Final = 18
-"""The newest PostgreSQL that it was tested on."""
-_INDEX: Final = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+)")
-_CLOCK_APART: Final = timedelta(seconds=1)
+MIN_VERSION: Final = 15
+"""The oldest supported major version of PostgreSQL."""
+MAX_VERSION: Final = 18
+"""The newest major version that the library was tested with."""
+_CREATE_INDEX: Final = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+)")
+_MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=1)
 _MANY_ROWS: Final = 10_000
-_DEAD_SHARE: Final = 0.2
-_ZONES_NAMED: Final = 5
+_MAX_DEAD_SHARE: Final = 0.2
+_MAX_NAMED_ZONES: Final = 5
 _MIB: Final = 2**20
-_UNSEEN: Final = (
-    "mend what the server says, as by granting this role what it lacks, then look again"
-)
-_ANOTHER_TEXT: Final = (
-    "install the asyncsvc that migrated this database, or one with its files as they were released"
-)
-_STATEMENT_LOST: Final = {"26000", "42P05"}
-_POOLED: Final = (
-    "where it pools transactions set Settings.pgbouncer, or open a pool that you lend to AsyncSvc"
+_LOST_STATEMENT: Final = {"26000", "42P05"}
+"""A prepared statement does not exist, or exists already: a pooler switched the connection."""
+_POOLER_ADVICE: Final = (
+    "if it pools transactions, set Settings.pgbouncer, or open the pool that you pass to AsyncSvc"
     " with statement_cache_size=0"
 )
 
-Check = Callable[["Executor"], Awaitable[list[Finding]]]
+Rule: TypeAlias = tuple[bool, Level, str]
+Check: TypeAlias = Callable[["Executor"], Awaitable[list[Finding]]]
 
 
 async def examine(executor: Executor) -> list[Finding]:
-    """Make all checks, one after the other; none changes anything."""
-    return [finding for check in _CHECKS for finding in await _made(check, executor)]
+    """Run all checks one after the other. Read-only."""
+    return [finding for check in _CHECKS for finding in await _run(check, executor)]
 
 
-async def _made(check: Check, executor: Executor) -> list[Finding]:
+async def _run(check: Check, executor: Executor) -> list[Finding]:
     try:
         return await check(executor)
     except AsyncSvcError as error:
-        name = check.__name__.removeprefix("_check_")
-        if getattr(error, "sqlstate", None) in _STATEMENT_LOST:
-            return [_pooler_problem(f"prepared statements get lost or mixed up: {error}")]
-        advice = _ANOTHER_TEXT if isinstance(error, MigrationError) else _UNSEEN
-        found = f"cannot be looked at: {error}"
-        return [Finding(check=name, level="problem", found=found, advice=advice)]
+        return [_failure(check.__name__.removeprefix("_check_"), error)]
 
 
-def _ok(check: str, found: str) -> Finding:
-    return Finding(check=check, level="ok", found=found)
+def _failure(check: str, error: AsyncSvcError) -> Finding:
+    """Return the finding for a check that failed."""
+    if isinstance(error, DatabaseError) and error.sqlstate in _LOST_STATEMENT:
+        observed = f"prepared statements get lost or mixed up: {error}"
+        return Finding(check="pooler", level="problem", observed=observed, advice=_POOLER_ADVICE)
+    advice = (
+        "install the version of asyncsvc that migrated this database"
+        if isinstance(error, MigrationError)
+        else "resolve the error of the server, for example by granting this role what it lacks"
+    )
+    return Finding(check=check, level="problem", observed=f"check failed: {error}", advice=advice)
+
+
+def _finding(check: str, observed: str, *rules: Rule) -> Finding:
+    """Return the finding of the first rule that holds, or "ok"."""
+    for holds, level, advice in rules:
+        if holds:
+            return Finding(check=check, level=level, observed=observed, advice=advice)
+    return Finding(check=check, level="ok", observed=observed)
 
 
 async def _check_server(executor: Executor) -> list[Finding]:
-    """Its version, durability, and whether a pooler is in between, all from one connection."""
+    """Check version, durability and pooler, all on one connection."""
     async with executor.transaction() as transaction:
-        settings, told = await ServerRepository(transaction).settings(), transaction.reported_pid
-    pooled = pooler(settings, told, expected=executor.settings.pgbouncer)
-    return [version(settings), replica(settings), durability(settings), pooled]
+        server, pid = await ServerRepository(transaction).settings(), transaction.reported_pid
+    is_expected = executor.settings.pgbouncer
+    return [
+        version(server),
+        replica(server),
+        durability(server),
+        pooler(server, pid, is_expected=is_expected),
+    ]
 
 
-def version(settings: ServerSettings) -> Finding:
-    """Judge the version and the encoding."""
-    found = f"PostgreSQL {settings.version}, {settings.encoding}"
-    major = settings.version_number // 10_000
-    if major < OLDEST:
-        advice = f"upgrade to PostgreSQL {OLDEST} or newer: older ones were never tested"
-        return Finding(check="server", level="problem", found=found, advice=advice)
-    if settings.encoding != "UTF8":
-        advice = "move to a database that was created with the encoding UTF8: others lose text"
-        return Finding(check="server", level="problem", found=found, advice=advice)
-    if major > NEWEST:
-        advice = f"look for a newer asyncsvc: this one was tested up to PostgreSQL {NEWEST}"
-        return Finding(check="server", level="note", found=found, advice=advice)
-    return _ok("server", found)
-
-
-def replica(settings: ServerSettings) -> Finding:
-    """Judge whether it can be written to."""
-    if not settings.is_replica:
-        return _ok("replica", "it is a primary, which can be written to")
-    advice = "connect to the primary to write; on this one pass touch=False to verify"
-    return Finding(check="replica", level="warning", found="it is a replica", advice=advice)
-
-
-def durability(settings: ServerSettings) -> Finding:
-    """Judge whether what was acknowledged survives a crash."""
-    on = {True: "on", False: "off"}
-    found = (
-        f"fsync {on[settings.fsync]}, full_page_writes {on[settings.full_page_writes]},"
-        f" synchronous_commit {settings.synchronous_commit}"
+def version(server: ServerSettings) -> Finding:
+    """Check the version and the encoding."""
+    major = server.version_number // 10_000
+    return _finding(
+        "server",
+        f"PostgreSQL {server.version}, {server.encoding}",
+        (major < MIN_VERSION, "problem", f"upgrade to PostgreSQL {MIN_VERSION} or newer"),
+        (server.encoding != "UTF8", "problem", "move to a database with the encoding UTF8"),
+        (major > MAX_VERSION, "note", f"this version is tested up to PostgreSQL {MAX_VERSION}"),
     )
-    if not (settings.fsync and settings.full_page_writes):
-        advice = "turn both on: a crash of the machine can destroy the database"
-        return Finding(check="durability", level="problem", found=found, advice=advice)
-    if settings.synchronous_commit == "off":
-        advice = "turn synchronous_commit on: a crash loses the last half second of answers"
-        return Finding(check="durability", level="warning", found=found, advice=advice)
-    return _ok("durability", found)
 
 
-def pooler(settings: ServerSettings, reported_pid: int, *, expected: bool) -> Finding:
-    """Judge whether a pooler answers for the server: it makes up the process id that it tells."""
-    if reported_pid == settings.backend_pid:
-        return _ok("pooler", "none is in between")
-    if expected:
-        return _ok("pooler", "one is in between, and the settings say so")
-    return Finding(check="pooler", level="note", found="one is in between", advice=_POOLED)
+def replica(server: ServerSettings) -> Finding:
+    """Check whether the server accepts writes."""
+    return _finding(
+        "replica",
+        "a read replica" if server.is_replica else "a primary, which accepts writes",
+        (server.is_replica, "warning", "connect to the primary to write, and verify tokens there"),
+    )
 
 
-def _pooler_problem(found: str) -> Finding:
-    return Finding(
-        check="pooler",
-        level="problem",
-        found=found,
-        advice=_POOLED,
+def durability(server: ServerSettings) -> Finding:
+    """Check whether acknowledged writes survive a crash."""
+    fsync, pages = ("on" if on else "off" for on in (server.fsync, server.full_page_writes))
+    commit = server.synchronous_commit
+    return _finding(
+        "durability",
+        f"fsync {fsync}, full_page_writes {pages}, synchronous_commit {commit}",
+        ("off" in {fsync, pages}, "problem", "turn both on: a crash can destroy the database"),
+        (commit == "off", "warning", "turn it on: a crash loses the last 0.6 s of writes"),
+    )
+
+
+def pooler(server: ServerSettings, reported_pid: int, *, is_expected: bool) -> Finding:
+    """Check whether a pooler is in between: it reports a process id of its own."""
+    is_present = reported_pid != server.backend_pid
+    return _finding(
+        "pooler",
+        "a pooler is in between" if is_present else "no pooler is in between",
+        (is_present and not is_expected, "note", _POOLER_ADVICE),
     )
 
 
@@ -141,189 +140,178 @@ async def _check_clock(executor: Executor) -> list[Finding]:
 
 
 def clock(server: datetime, before: datetime, after: datetime) -> Finding:
-    """Judge the server's clock by this machine's, before and after it was asked."""
-    apart = max(before - server, server - after, timedelta(0))
-    if apart < _CLOCK_APART:
-        return _ok("clock", "the server's and this machine's agree to the second")
-    return Finding(
-        check="clock",
-        level="warning",
-        found=f"the server's and this machine's are {apart.total_seconds():,.1f} s apart",
-        advice="let both follow NTP; the server's decides about expiry, ages and times",
+    """Check the server's clock against this machine's, before and after the question."""
+    difference = max(before - server, server - after, timedelta(0))
+    return _finding(
+        "clock",
+        f"the server's clock and this machine's differ by {difference.total_seconds():,.1f} s",
+        (
+            difference >= _MAX_CLOCK_DIFFERENCE,
+            "warning",
+            "synchronise both by NTP; expiry, ages and times follow the server's clock",
+        ),
     )
 
 
 async def _check_zones(executor: Executor) -> list[Finding]:
-    known = available_timezones()
     offsets = await ServerRepository(executor).zones()
-    return [
-        zones(
-            zone.name
-            for zone in offsets
-            if zone.name in known and "/" in zone.name and not zone.name.startswith("posix/")
-            if zone.at.astimezone(ZoneInfo(zone.name)).utcoffset()
-            != timedelta(seconds=zone.seconds)
-        )
-    ]
+    known = {name for name in available_timezones() if "/" in name}
+    return [zones(sorted(zone.name for zone in offsets if _differs(zone, known)))]
 
 
-def zones(differing: Iterable[str]) -> Finding:
-    """Judge whether the server and Python mean the same by the names of zones."""
-    names = sorted(differing)
-    if not names:
-        return _ok("zones", "the server and Python agree on each time zone that both know")
-    named = ", ".join(names[:_ZONES_NAMED]) + (", …" if len(names) > _ZONES_NAMED else "")
-    return Finding(
-        check="zones",
-        level="warning",
-        found=f"the server and Python differ on {len(names)} time zones: {named}",
-        advice="update the older one's time zone database (tzdata): days there are cut wrongly",
+def _differs(zone: ZoneOffset, known: set[str]) -> bool:
+    """Return whether Python knows the zone with another offset. `posix/` is a folder of copies."""
+    if zone.name not in known or zone.name.startswith("posix/"):
+        return False
+    return zone.at.astimezone(ZoneInfo(zone.name)).utcoffset() != timedelta(seconds=zone.seconds)
+
+
+def zones(differing: Sequence[str]) -> Finding:
+    """Check whether the server and Python have the same rules for time zones."""
+    names = ", ".join(differing[:_MAX_NAMED_ZONES])
+    more = ", …" if len(differing) > _MAX_NAMED_ZONES else ""
+    return _finding(
+        "zones",
+        f"the server and Python differ on {len(differing)} time zones: {names}{more}"
+        if differing
+        else "the server and Python agree on each time zone that both know",
+        (bool(differing), "warning", "update the older time zone database (tzdata)"),
     )
 
 
 async def _check_migrations(executor: Executor) -> list[Finding]:
-    pending = await migrations.pending(executor)
-    if not pending:
-        applied = await migrations.applied(executor)
-        return [_ok("migrations", f"{len(applied)} applied, none pending")]
-    names = ", ".join(f"{migration.version:04}_{migration.name}" for migration in pending)
+    pending = [f"{each.version:04}_{each.name}" for each in await migrations.pending(executor)]
     return [
-        Finding(
-            check="migrations",
-            level="problem",
-            found=f"pending: {names}",
-            advice="run `asyncsvc migrate` as a role that may create",
+        _finding(
+            "migrations",
+            f"pending: {', '.join(pending)}" if pending else "all are applied",
+            (bool(pending), "problem", "run `asyncsvc migrate` as a role that may create"),
         )
     ]
 
 
+async def _check_indexes(executor: Executor) -> list[Finding]:
+    present = {index.name: index for index in await ServerRepository(executor).indexes()}
+    return indexes(present) if present else []
+
+
+def indexes(present: dict[str, Index]) -> list[Finding]:
+    """Return a finding for missing, for invalid and for unused indexes, or one "ok"."""
+    expected = expected_indexes()
+    missing = sorted(expected.keys() - present.keys())
+    invalid = [index.name for index in present.values() if not index.is_valid]
+    unused = [
+        f"{index.name} ({_size(index.bytes)})"
+        for index in present.values()
+        if not index.scans and not index.is_unique and index.rows >= _MANY_ROWS
+    ]
+    create = "; ".join(expected[name] for name in missing)
+    groups: list[tuple[list[str], Level, str, str]] = [
+        (missing, "problem", "missing", f"as the owner of the tables: {create}"),
+        (invalid, "problem", "invalid", "REINDEX INDEX CONCURRENTLY each: its build failed"),
+        (unused, "note", "unused so far", "look again after a month of real use"),
+    ]
+    return [
+        _finding("indexes", f"{state}: {', '.join(names)}", (True, level, advice))
+        for names, level, state, advice in groups
+        if names
+    ] or [_finding("indexes", f"all {len(present)} exist and are valid")]
+
+
+def expected_indexes() -> dict[str, str]:
+    """Return the indexes that the migrations create: each command by the name of its index."""
+    commands = (command for file in migration_files() for command in file.commands)
+    return {match[1]: command for command in commands if (match := _CREATE_INDEX.match(command))}
+
+
 async def _check_tables(executor: Executor) -> list[Finding]:
+    """Check rights, sizes and dead rows. Before the first migration there are no tables."""
     tables = await ServerRepository(executor).tables()
-    return [rights(tables), sizes(tables), *map(dead_rows, _bloated(tables))] if tables else []
+    if not tables:
+        return []
+    sizes = ", ".join(
+        f"{table.name} {_size(table.bytes)} ({table.live:,} rows)" for table in tables
+    )
+    total = _size(sum(table.bytes for table in tables))
+    return [rights(tables), _finding("size", f"{total}: {sizes}"), *dead_rows(tables)]
 
 
-def rights(tables: list[Table]) -> Finding:
-    """Judge whether this role may read and change every table but the migrations' own."""
-    ours = [table for table in tables if table.name != "migration"]
-    unreadable = [table.name for table in ours if not table.is_readable]
-    unwritable = [table.name for table in ours if not table.is_writable]
+def rights(tables: Sequence[Table]) -> Finding:
+    """Check whether this role may read and change every table but the migrations' own."""
+    own = [table for table in tables if table.name != "migration"]
+    unreadable = ", ".join(table.name for table in own if not table.is_readable)
+    unwritable = ", ".join(table.name for table in own if not table.is_writable)
+    observed = f"may not read {unreadable}" if unreadable else f"may not change {unwritable}"
     advice = "grant USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables"
-    if unreadable:
-        found = f"this role may not read {', '.join(unreadable)}"
-        return Finding(check="rights", level="problem", found=found, advice=advice)
-    if unwritable:
-        found = f"this role may not change {', '.join(unwritable)}"
-        return Finding(check="rights", level="note", found=found, advice=advice)
-    return _ok("rights", "this role may read and change every table")
+    return _finding(
+        "rights",
+        f"this role {observed if unwritable or unreadable else 'may read and change every table'}",
+        (bool(unreadable), "problem", advice),
+        (bool(unwritable), "note", advice),
+    )
+
+
+def dead_rows(tables: Sequence[Table]) -> list[Finding]:
+    """Return a finding for each table that waits for VACUUM."""
+    return [
+        _finding(
+            "dead rows",
+            f"{share:.0%} of {table.name} are dead: {table.dead:,} rows",
+            (True, "warning", f"check that autovacuum runs, and VACUUM asyncsvc.{table.name} now"),
+        )
+        for table in tables
+        if table.dead > _MANY_ROWS
+        and (share := table.dead / (table.live + table.dead)) > _MAX_DEAD_SHARE
+    ]
 
 
 async def _check_row_security(executor: Executor) -> list[Finding]:
-    tables = await ServerRepository(executor).tables()
-    unrestricted = await MigrationRepository(executor).get_unrestricted_tables()
-    wanted = executor.settings.row_level_security
-    return [row_security(tables, unrestricted, wanted=wanted)] if tables else []
-
-
-def row_security(tables: list[Table], unrestricted: list[str], *, wanted: bool) -> Finding:
-    """Judge whether row-level security is what the settings say."""
-    restricted = {table.name for table in tables} - {"migration"} - set(unrestricted)
-    if wanted and unrestricted:
-        found = f"this role sees the rows of all tenants in {', '.join(unrestricted)}"
+    tables = {table.name for table in await ServerRepository(executor).tables()} - {"migration"}
+    if not tables:
+        return []
+    visible = await MigrationRepository(executor).get_unrestricted_tables()
+    hidden = sorted(tables - set(visible))
+    if executor.settings.row_level_security:
         advice = (
             "migrate with Settings.row_level_security, and connect as a role that does not own"
             " the tables"
         )
-        return Finding(check="row security", level="problem", found=found, advice=advice)
-    if restricted and not wanted:
-        found = f"this role sees no rows of {', '.join(sorted(restricted))}"
+        observed = f"this role sees the rows of all tenants in {', '.join(visible)}"
+        finding = _finding(
+            "row security",
+            observed if visible else "on, and it restricts this role",
+            (bool(visible), "problem", advice),
+        )
+    else:
         advice = "set Settings.row_level_security, or connect as the owner of the tables"
-        return Finding(check="row security", level="problem", found=found, advice=advice)
-    return _ok("row security", "on, and this role is bound to it" if wanted else "not asked for")
-
-
-def sizes(tables: list[Table]) -> Finding:
-    """Tell how large the tables are."""
-    each = ", ".join(f"{table.name} {_size(table.bytes)} ({table.live:,} rows)" for table in tables)
-    return _ok("size", f"{_size(sum(table.bytes for table in tables))}: {each}")
-
-
-def _bloated(tables: list[Table]) -> list[Table]:
-    return [
-        table
-        for table in tables
-        if table.dead > _MANY_ROWS and table.dead > _DEAD_SHARE * (table.live + table.dead)
-    ]
-
-
-def dead_rows(table: Table) -> Finding:
-    """Tell of a table that waits for VACUUM."""
-    share = table.dead / (table.live + table.dead)
-    return Finding(
-        check="dead rows",
-        level="warning",
-        found=f"{share:.0%} of {table.name} are dead: {table.dead:,} rows",
-        advice=f"see that autovacuum runs, and VACUUM asyncsvc.{table.name} now",
-    )
+        finding = _finding(
+            "row security",
+            f"this role sees no rows of {', '.join(hidden)}" if hidden else "not requested",
+            (bool(hidden), "problem", advice),
+        )
+    return [finding]
 
 
 async def _check_usage(executor: Executor) -> list[Finding]:
     try:
-        unfolded = await UsageRepository(executor).backlog(most=_MANY_ROWS + 1)
+        rows = await UsageRepository(executor).backlog(most=_MANY_ROWS + 1)
     except MigrationError:
-        return []  # nothing is migrated, which another check says
-    return [usage(unfolded)]
+        return []  # the check of the migrations reports it
+    return [usage(rows)]
 
 
-def usage(unfolded: int) -> Finding:
-    """Judge whether maintenance keeps up with what happens."""
-    if unfolded <= _MANY_ROWS:
-        return _ok("usage", f"{unfolded:,} bookings are not folded yet")
-    return Finding(
-        check="usage",
-        level="warning",
-        found=f"more than {_MANY_ROWS:,} bookings are not folded, and statistics read them all",
-        advice="run `asyncsvc maintain` more often, as with --every 60",
+def usage(rows: int) -> Finding:
+    """Check whether maintenance keeps up with new usage."""
+    count = f"{rows:,}" if rows <= _MANY_ROWS else f"more than {_MANY_ROWS:,}"
+    return _finding(
+        "usage",
+        f"{count} rows of the usage ledger are not rolled up",
+        (
+            rows > _MANY_ROWS,
+            "warning",
+            "run `asyncsvc maintain` more often, for example with --every 60",
+        ),
     )
-
-
-async def _check_indexes(executor: Executor) -> list[Finding]:
-    found = {index.name: index for index in await ServerRepository(executor).indexes()}
-    if not found:
-        return []  # nothing is migrated, which another check says
-    return indexes(found)
-
-
-def indexes(found: dict[str, Index]) -> list[Finding]:
-    """Judge which indexes are missing, broken or unused."""
-    expected = expected_indexes()
-    missing = sorted(expected.keys() - found.keys())
-    create = "; ".join(expected[name] for name in missing)
-    broken = [index.name for index in found.values() if not index.is_valid]
-    unused = [
-        f"{index.name} ({_size(index.bytes)})"
-        for index in found.values()
-        if not index.scans and not index.is_unique and index.rows >= _MANY_ROWS
-    ]
-    told: list[tuple[Level, str, list[str], str]] = [
-        ("problem", "missing", missing, f"as the owner of the tables: {create}"),
-        ("problem", "invalid", broken, "REINDEX INDEX CONCURRENTLY each: its build was broken off"),
-        ("note", "unused so far", unused, "look again after a month of real use"),
-    ]
-    return [
-        Finding(check="indexes", level=level, found=f"{what}: {', '.join(names)}", advice=advice)
-        for level, what, names, advice in told
-        if names
-    ] or [_ok("indexes", f"all {len(found)} are there and whole")]
-
-
-def expected_indexes() -> dict[str, str]:
-    """Return the indexes that the migrations create: the command for each, by its name."""
-    commands = (command for file in migration_files() for command in file.commands)
-    return {
-        match[1]: " ".join(command.split())
-        for command in commands
-        if (match := _INDEX.match(command))
-    }
 
 
 def _size(count: int) -> str:

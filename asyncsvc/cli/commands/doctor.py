@@ -51,7 +51,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     grid.add_column(overflow="fold")
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        grid.add_row(Text(mark, style=style), finding.check, Text(plain(finding.found)))
+        grid.add_row(Text(mark, style=style), finding.check, Text(plain(finding.observed)))
         if finding.advice is not None:
             grid.add_row("", "", Text(f"→ {plain(finding.advice)}", style=style))
     console().print(grid)
