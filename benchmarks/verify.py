@@ -79,7 +79,7 @@ async def _same_answers(
 
 
 def _hash(token: str) -> bytes:
-    return credentials.Keyring(asyncsvc.Settings()).hash(token)
+    return credentials.Keyring(asyncsvc.Settings()).hash(token).token_hash
 
 
 def _in_turn(tokens: Sequence[str]) -> Callable[[], str]:

@@ -407,7 +407,7 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "rejected", "7"]
     told = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
     assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 9)]
-    assert told[0] == "line 2: token: the secret is that of another token already"
+    assert told[0] == "line 2: token: another token has this secret"
     assert told[1].startswith("line 3: token: is so short")
     assert told[4] == "line 6: refresh_token: is no field of a token"
     assert told[5] == "line 7: ?: is no field of a token"

@@ -388,7 +388,7 @@ async def test_reads_and_keyed_appends_are_repeated_and_no_other_write(service, 
     [
         ("/append_message ", API4ConversationService, "append_message", {"idempotency_key": None}),
         ("/delete_old ", API4ConversationService, "purge", {}),
-        ("/revoke_family ", APITokenService, "revoke_family", {}),
+        ("/revoke_many ", APITokenService, "revoke_family", {}),
         ("COPY ", API4ConversationService, "import_", {}),
         ("COMMIT", API4ConversationService, "import_", {}),
     ],

@@ -566,7 +566,7 @@ async def test_a_token_is_found_by_its_hash(explain, ring):
 
 async def test_a_token_is_stamped_by_its_key(explain):
     plan = await explain(
-        "api_token/touch",
+        "api_token/record_use",
         tenant_id="tenant7",
         id="token7",
         token_hash=b"n" * 32,
@@ -597,7 +597,7 @@ async def test_a_family_is_walked_by_its_links(explain, id):
 
 async def test_a_family_is_revoked_by_its_keys(explain):
     ids = [f"token{number}" for number in range(7, 2007, 100)]
-    plan = await explain("api_token/revoke_family", id="token7", ids=ids, **TOKEN)
+    plan = await explain("api_token/revoke_many", family_of="token7", ids=ids, **TOKEN)
     assert indexes(plan) <= {"api_token_pkey", "api_token_tenant_idx"}
     assert None not in {index for _, index in scans(plan)}
     assert rows_read(plan) <= 3 * 20 + 100
@@ -621,8 +621,6 @@ async def test_a_token_is_rotated_by_its_key(explain):
         pepper_version=0,
         hint="",
         overlap=timedelta(0),
-        keep_expiry=True,
-        expires_at=None,
         actor=None,
     )
     assert indexes(plan) == {"api_token_pkey"}
@@ -630,7 +628,7 @@ async def test_a_token_is_rotated_by_its_key(explain):
 
 
 async def test_the_tokens_of_a_tenant_are_revoked_from_the_index(explain):
-    plan = await explain("api_token/revoke_all", keep=[], **TOKEN)
+    plan = await explain("api_token/revoke_many", **TOKEN)
     assert indexes(plan) == {"api_token_tenant_idx"}
     # Found, and revoked: each from the index and the table, and one is written. Of a row that
     # another test wrote, either may pass by a dead version.

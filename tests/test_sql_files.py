@@ -13,6 +13,7 @@ from calls import METHODS, arguments, call, furnish, method_name
 from asyncsvc import AsyncSvcError, models, repositories
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
+from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import OldKey
 from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
 from asyncsvc.repositories.usage import Unfolded
@@ -33,7 +34,7 @@ TENANT_STATEMENTS = [
     and name
     not in {
         "append_key/find_old",
-        "api_token/load",
+        "api_token/import_many",
         "search/next_tenant",
         "search/sort_in",
         "usage/backlog",
@@ -53,13 +54,12 @@ COLUMNS = {
     "api_token/get_by_id": TOKEN,
     "api_token/get_family": ["id", "is_live"],
     "api_token/get_list": TOKEN,
-    "api_token/load": ["position", "outcome"],
+    "api_token/import_many": ["position", "outcome"],
+    "api_token/record_use": ["id"],
     "api_token/revoke": TOKEN,
-    "api_token/revoke_all": ["found", "revoked"],
-    "api_token/revoke_family": ["revoked"],
+    "api_token/revoke_many": list(RevokedBatch._fields),
     "api_token/rotate": TOKEN,
     "api_token/update_by_id": TOKEN,
-    "api_token/touch": ["id"],
     "api_token/verify": [*TOKEN, "is_due"],
     "conversation/append_message": APPENDED,
     "conversation/append_message_once": APPENDED,
@@ -236,7 +236,7 @@ def test_columns_are_listed_and_tables_named_in_full(name):
 def test_what_may_be_run_again_only_reads_or_says_why():
     repeatable = {name for name in NAMES if sql_files.load(name).is_idempotent}
     writing = {
-        "api_token/touch",
+        "api_token/record_use",
         "conversation/append_message_once",
         "search/fold_messages",
         "search/fold_titles",

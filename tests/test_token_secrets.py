@@ -73,7 +73,7 @@ def test_a_secret_is_made_as_its_format_says():
         for digit in secret[-6:]:
             number = number * 62 + digits.index(digit)
         assert number == zlib.crc32(secret[:-6].encode())
-        assert credentials.is_ours(secret)
+        assert credentials.has_own_format(secret)
         assert credentials.hint(secret) == secret[:10]
 
 
@@ -82,15 +82,15 @@ def test_a_typo_anywhere_is_seen(data):
     secret = credentials.new_secret("asv")
     place = data.draw(st.integers(0, len(secret) - 1))
     typo = data.draw(st.characters().filter(lambda character: character != secret[place]))
-    assert not credentials.is_ours(secret[:place] + typo + secret[place + 1 :])
-    assert not credentials.is_ours(secret[:place] + secret[place + 1 :])
+    assert not credentials.has_own_format(secret[:place] + typo + secret[place + 1 :])
+    assert not credentials.has_own_format(secret[:place] + secret[place + 1 :])
 
 
 @given(st.text())
 def test_any_text_is_taken_for_what_it_is(text):
-    assert not credentials.is_ours(text)
-    assert not credentials.is_foreign(f"asv_{text}", "asv")
-    if credentials.is_foreign(text, "asv"):
+    assert not credentials.has_own_format(text)
+    assert not credentials.has_foreign_format(f"asv_{text}", "asv")
+    if credentials.has_foreign_format(text, "asv"):
         assert text.isascii()
         assert text.isprintable()
         assert " " not in text
@@ -264,7 +264,7 @@ async def test_imported_tokens_keep_working_and_are_hashes(opened, pool, peppers
             await svc.tokens.verify(secret, kind=kind)
     assert [event.action for event in (await svc.tokens.audit("acme")).items] == ["import"] * 2
     new = await svc.tokens.rotate(token.id, tenant_id="acme")
-    assert credentials.is_ours(new.secret.get_secret_value())
+    assert credentials.has_own_format(new.secret.get_secret_value())
     with pytest.raises(InvalidToken):
         await svc.tokens.verify(LEGACY)
 
@@ -313,7 +313,7 @@ async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
     assert sorted(place for place, _ in told) == [0, 2]
     for _, error in told:
         assert type(error) is AlreadyExists
-        assert str(error) == "the secret is that of another token already"
+        assert str(error) == "another token has this secret"
     assert (await svc.tokens.verify(LEGACY)).tenant_id == "first"
     with pytest.raises(AlreadyExists):
         await load(svc, {"secret": LEGACY})
@@ -359,11 +359,13 @@ async def test_what_cannot_be_a_token_is_rejected(opened, secret, reason):
 )
 async def test_a_record_that_says_its_secret_twice_is_rejected(opened, pool, field):
     svc = await opened(accept_foreign_tokens=True)
-    with pytest.raises(InvalidInput, match=r"^records\.0\.secret: must not stand in another field"):
+    with pytest.raises(
+        InvalidInput, match=r"^records\.0\.secret: must not be part of another field"
+    ):
         await load(svc, {"secret": LEGACY, **field})
     assert not await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token")
     for quoted in ('"' * 22, "\\" * 22):
-        with pytest.raises(InvalidInput, match="must not stand in another field"):
+        with pytest.raises(InvalidInput, match="must not be part of another field"):
             await load(svc, {"secret": quoted, "name": f"it is {quoted}"})
 
 
@@ -384,7 +386,7 @@ async def test_foreign_tokens_are_looked_up_only_where_that_is_said(dsn, opened)
     strict = await opened()
     with pytest.raises(InvalidToken):
         await strict.tokens.verify(LEGACY)
-    with pytest.raises(InvalidInput, match="without Settings"):
+    with pytest.raises(InvalidInput, match=r"set Settings\.accept_foreign_tokens"):
         await load(strict, {"secret": LEGACY})
     assert await load(strict, {"secret": credentials.new_secret("other")}) == (
         TokenImportReport(tokens=1)
@@ -473,7 +475,7 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
     with pytest.raises(InsufficientScope) as scope:
         await svc.tokens.verify((await issue(svc)).secret, scopes=["admin"])
     seen += [*traceback.format_exception(scope.value), caplog.text]
-    assert "refused a token" in caplog.text
+    assert "rejected a token" in caplog.text
 
     # The hint is shown on purpose; what follows it must not be, nor may a hash or a pepper.
     kept = [issued.secret.get_secret_value(), secret, LEGACY, BETA]

@@ -297,11 +297,11 @@ async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, sta
     hashes = {"token_hash": digest}
     stamp = {"last_used_resolution": "interval '1 minute'", "pepper_version": "0::smallint"}
     successor = {"successor_id": "'new'", "hint": "''", "token_hash": "sha256('new')"}
-    end = {"overlap": "interval '0'", "keep_expiry": "true", "expires_at": "NULL", "actor": "NULL"}
+    end = {"overlap": "interval '0'", "actor": "NULL"}
     is_good = status in {"active", "retiring"}
     for name, literals, told in (
         ("verify", hashes | stamp, status),
-        ("touch", hashes | stamp, None),
+        ("record_use", hashes | stamp, None),
         ("get_by_id", {}, status),
         ("rotate", stamp | successor | end, "active" if status == "active" else None),
     ):
@@ -313,7 +313,7 @@ async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, sta
             f" {column} = statement_timestamp() + interval '{later}' WHERE id = {whose['id']}",
             name, {k: v for k, v in (literals | whose).items() if k in wanted_by(name)},
         ) == told, name  # fmt: skip
-        if name == "touch":
+        if name == "record_use":
             assert (await last_used(svc, issued) is not None) == is_good
         await svc.tokens.delete_by_tenant_id("acme")
 
@@ -561,8 +561,8 @@ async def test_a_rotated_secret_that_comes_back_is_a_warning(svc, caplog):
         await refused(svc, old.secret)
         await refused(svc, "asv_nonsense")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", f"refused token {old.token.id}: it was rotated, and its secret came back"),
-        ("INFO", "refused a token: it is malformed"),
+        ("WARNING", f"rejected token {old.token.id}: it was rotated, but its old secret is used"),
+        ("INFO", "rejected a token: it is malformed"),
     ]
 
 

@@ -37,8 +37,6 @@ from asyncsvc.models.records import (
     ConversationRecord,
     MessageRecord,
     Records,
-    TokenRecord,
-    TokenRecords,
 )
 from asyncsvc.models.reports import (
     ErasureReceipt,
@@ -53,6 +51,8 @@ from asyncsvc.models.tokens import (
     TokenEvent,
     TokenPatch,
     TokenPatchLike,
+    TokenRecord,
+    TokenRecords,
 )
 from asyncsvc.models.usage import (
     UsageBucket,

@@ -1,4 +1,4 @@
-"""Records of an import: conversations and tokens from another system."""
+"""Records of an import of conversations from another system."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ from asyncsvc.validation.types import (
     JsonObject,
     Name,
     Role,
-    Scopes,
-    Secret,
     Source,
     Thumb,
-    TokenKind,
     TotalDuration,
     UserId,
     VersionTitle,
@@ -119,31 +116,9 @@ def _seqs(messages: Sequence[MessageRecord]) -> list[int]:
     return [last := last + 1 if message.seq is None else message.seq for message in messages]
 
 
-class TokenRecord(Input):
-    """A token that another system issued, in clear text, for `load`."""
-
-    secret: Secret
-    kind: TokenKind = "api"
-    name: Name = ""
-    scopes: Scopes = ("*",)
-    dialog_id: Id | None = None
-    source: Source | None = None
-    metadata: JsonObject = Field(default_factory=dict)
-    created_at: Instant | None = None
-    expires_at: Instant | None = None
-
-
 Records = Annotated[
     Iterable[Conversation | ConversationRecord | Mapping[str, object]]
     | AsyncIterable[Conversation | ConversationRecord | Mapping[str, object]],
     PlainValidator(check_iterable),
 ]
 """What `load` takes: what `export` yields, records, or equal mappings."""
-
-
-TokenRecords = Annotated[
-    Iterable[TokenRecord | Mapping[str, object]]
-    | AsyncIterable[TokenRecord | Mapping[str, object]],
-    PlainValidator(check_iterable),
-]
-"""What `load` takes: records, or equal mappings."""

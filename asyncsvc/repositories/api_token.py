@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from asyncsvc.models import APIToken
 from asyncsvc.repositories.base import Repository, build_model, build_models, to_json
-from asyncsvc.validation.types import UnsetType
+from asyncsvc.validation.cursors import Position
+from asyncsvc.validation.types import UNSET, TokenKind, UnsetType
 
 if TYPE_CHECKING:
     from asyncsvc.database import Row
 
 _OLDER_HASHES: Final = 3
 
-
-class Ended(NamedTuple):
-    """How many tokens a statement found, and how many it ended: it may have waited for one."""
-
-    found: int
-    ended: int
+ImportOutcome: TypeAlias = Literal["imported", "present", "taken"] | None
+"""The outcome of one token; None if a concurrent transaction stored its secret first."""
 
 
-class Verified(NamedTuple):
-    """A token that was looked up, and whether its use is to be noted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashedSecret:
+    """The columns that are stored in place of a secret."""
+
+    token_hash: bytes
+    """32 bytes."""
+    pepper_version: int
+    """The version of the pepper of the hash; 0 without one."""
+    hint: str
+    """The first characters of the secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewToken:
+    """The columns of a token to store."""
+
+    id: str
+    secret: HashedSecret
+    name: str
+    kind: TokenKind
+    scopes: Sequence[str]
+    dialog_id: str | None
+    source: str | None
+    expires_at: datetime | None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    created_at: datetime | None = None
+    """Only for an import; None: the server's clock."""
+
+
+class RevokedBatch(NamedTuple):
+    """The result of `revoke_many`. A concurrent transaction may have ended a matched token."""
+
+    matched: int
+    revoked: int
+
+
+class TokenLookup(NamedTuple):
+    """A token that has the secret, and whether `record_use` has a write to make."""
 
     token: APIToken
     is_due: bool
@@ -35,95 +69,88 @@ class APITokenRepository(Repository):
 
     folder = "api_token"
 
-    async def create(
-        self,
-        *,
-        id: str,
-        tenant_id: str,
-        name: str,
-        token_hash: bytes,
-        pepper_version: int,
-        hint: str,
-        kind: str,
-        scopes: Sequence[str],
-        dialog_id: str | None,
-        source: str | None,
-        metadata: Mapping[str, object],
-        expires_at: datetime | None,
-        actor: str | None,
-    ) -> APIToken:
+    async def create(self, token: NewToken, *, tenant_id: str, actor: str | None) -> APIToken:
         """Store a new token."""
         (row,) = await self._rows(
             "create",
-            id=id,
             tenant_id=tenant_id,
-            name=name,
-            token_hash=token_hash,
-            pepper_version=pepper_version,
-            hint=hint,
-            kind=kind,
-            scopes=scopes,
-            dialog_id=dialog_id,
-            source=source,
-            metadata=to_json(metadata),
-            expires_at=expires_at,
+            id=token.id,
+            name=token.name,
+            token_hash=token.secret.token_hash,
+            pepper_version=token.secret.pepper_version,
+            hint=token.secret.hint,
+            kind=token.kind,
+            scopes=token.scopes,
+            dialog_id=token.dialog_id,
+            source=token.source,
+            metadata=to_json(token.metadata),
+            expires_at=token.expires_at,
             actor=actor,
         )
         return build_model(APIToken, row)
 
-    async def load(
+    async def import_many(
         self,
+        tokens: Sequence[NewToken],
         *,
+        accepted_hashes: Sequence[Sequence[bytes]],
         tenant_id: str,
-        pepper_version: int,
         actor: str | None,
-        tokens: Sequence[Mapping[str, Any]],
-        hashes: Sequence[Sequence[bytes]],
-    ) -> list[str | None]:
-        """Store tokens with all that may stand for each; return what became of each, in order."""
-        known = [(place, hash) for place, each in enumerate(hashes, 1) for hash in each]
+    ) -> list[ImportOutcome]:
+        """Store tokens whose secret is not stored under one of its accepted hashes."""
+        positions_and_hashes = [
+            (position, hash)
+            for position, hashes in enumerate(accepted_hashes, 1)
+            for hash in hashes
+        ]
         rows = await self._rows(
-            "load",
+            "import_many",
             tenant_id=tenant_id,
-            pepper_version=pepper_version,
+            ids=[token.id for token in tokens],
+            names=[token.name for token in tokens],
+            token_hashes=[token.secret.token_hash for token in tokens],
+            pepper_versions=[token.secret.pepper_version for token in tokens],
+            hints=[token.secret.hint for token in tokens],
+            kinds=[token.kind for token in tokens],
+            scopes=[to_json(token.scopes) for token in tokens],
+            dialog_ids=[token.dialog_id for token in tokens],
+            sources=[token.source for token in tokens],
+            metadatas=[to_json(token.metadata) for token in tokens],
+            created_ats=[token.created_at for token in tokens],
+            expires_ats=[token.expires_at for token in tokens],
+            positions=[position for position, _ in positions_and_hashes],
+            hashes=[hash for _, hash in positions_and_hashes],
             actor=actor,
-            ids=[token["id"] for token in tokens],
-            names=[token["name"] for token in tokens],
-            token_hashes=[token["token_hash"] for token in tokens],
-            hints=[token["hint"] for token in tokens],
-            kinds=[token["kind"] for token in tokens],
-            scopes=[to_json(token["scopes"]) for token in tokens],
-            dialog_ids=[token["dialog_id"] for token in tokens],
-            sources=[token["source"] for token in tokens],
-            metadatas=[to_json(token["metadata"]) for token in tokens],
-            created_ats=[token["created_at"] for token in tokens],
-            expires_ats=[token["expires_at"] for token in tokens],
-            positions=[place for place, _ in known],
-            hashes=[hash for _, hash in known],
         )
-        outcomes = {row["position"]: row["outcome"] for row in rows}
-        return [outcomes[place] for place in range(1, len(tokens) + 1)]
+        outcomes: dict[int, ImportOutcome] = {row["position"]: row["outcome"] for row in rows}
+        return [outcomes[position] for position in range(1, len(tokens) + 1)]
 
     async def verify(
         self,
         *,
         hashes: Sequence[bytes],
-        kind: str | UnsetType,
-        last_used_resolution: timedelta | None,
+        kind: TokenKind | UnsetType,
+        last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
-    ) -> Verified | None:
-        """Look a token up."""
+    ) -> TokenLookup | None:
+        """Look a token up by the hashes of its secret, the current one first."""
+        token_hash, *older = hashes
+        second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES] or (UNSET,) * _OLDER_HASHES
         rows = await self._rows(
             "verify",
+            token_hash=token_hash,
+            second_hash=second,
+            third_hash=third,
+            fourth_hash=fourth,
             kind=kind,
             last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
-            **_hashes(hashes),
         )
-        token = _only(rows)
-        return None if token is None else Verified(token, rows[0]["is_due"])
+        if len(rows) != 1:  # a secret that is stored twice, which no method does, is ambiguous
+            return None
+        return TokenLookup(build_model(APIToken, rows[0]), rows[0]["is_due"])
 
-    async def touch(
+    async def record_use(
         self,
         *,
         tenant_id: str,
@@ -132,9 +159,9 @@ class APITokenRepository(Repository):
         last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
     ) -> None:
-        """Note the use of a token, and renew its hash, where that is due."""
+        """Stamp a token as used and update its hash, if that is due."""
         await self._rows(
-            "touch",
+            "record_use",
             tenant_id=tenant_id,
             id=id,
             token_hash=token_hash,
@@ -145,36 +172,33 @@ class APITokenRepository(Repository):
     async def get_list(
         self,
         *,
-        flags: Iterable[str],
         tenant_id: str,
-        kind: str | UnsetType,
-        dialog_id: str | UnsetType,
-        after_at: datetime | UnsetType,
-        after_id: str | UnsetType,
+        kind: TokenKind | UnsetType,
+        dialog_id: str | UnsetType | None,
+        after: Position | None,
         limit: int,
     ) -> list[APIToken]:
         """Return tokens, newest first."""
         rows = await self._rows(
             "get_list",
-            *flags,
             tenant_id=tenant_id,
             kind=kind,
             dialog_id=dialog_id,
-            after_at=after_at,
-            after_id=after_id,
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
             limit=limit,
         )
         return build_models(APIToken, rows)
 
     async def get_by_id(self, *, tenant_id: str, id: str) -> APIToken | None:
         """Return one token."""
-        return _only(await self._rows("get_by_id", tenant_id=tenant_id, id=id))
+        return _token(await self._rows("get_by_id", tenant_id=tenant_id, id=id))
 
     async def update_by_id(
         self, *, tenant_id: str, id: str, patch: Mapping[str, object], actor: str | None
     ) -> APIToken | None:
-        """Set columns."""
-        return _only(
+        """Set the columns of the patch."""
+        return _token(
             await self._rows(
                 "update_by_id", tenant_id=tenant_id, id=id, patch=to_json(patch), actor=actor
             )
@@ -186,26 +210,22 @@ class APITokenRepository(Repository):
         tenant_id: str,
         id: str,
         successor_id: str,
-        token_hash: bytes,
-        pepper_version: int,
-        hint: str,
+        secret: HashedSecret,
         overlap: timedelta,
-        keep_expiry: bool,
-        expires_at: datetime | None,
+        expires_at: datetime | UnsetType | None,
         actor: str | None,
     ) -> APIToken | None:
-        """Retire a token and store its successor, which is returned."""
-        return _only(
+        """Retire a token and return its successor, which keeps `expires_at` if that is UNSET."""
+        return _token(
             await self._rows(
                 "rotate",
                 tenant_id=tenant_id,
                 id=id,
                 successor_id=successor_id,
-                token_hash=token_hash,
-                pepper_version=pepper_version,
-                hint=hint,
+                token_hash=secret.token_hash,
+                pepper_version=secret.pepper_version,
+                hint=secret.hint,
                 overlap=overlap,
-                keep_expiry=keep_expiry,
                 expires_at=expires_at,
                 actor=actor,
             )
@@ -214,71 +234,48 @@ class APITokenRepository(Repository):
     async def revoke(
         self, *, tenant_id: str, id: str, reason: str | None, actor: str | None
     ) -> APIToken | None:
-        """End a token now, unless it is over."""
-        return _only(
+        """Revoke one live token and return it."""
+        return _token(
             await self._rows("revoke", tenant_id=tenant_id, id=id, reason=reason, actor=actor)
         )
 
-    async def get_family(self, *, tenant_id: str, id: str) -> dict[str, bool]:
-        """Return the ids of a token and its kin, each with whether it is not over."""
-        rows = await self._rows("get_family", tenant_id=tenant_id, id=id)
-        return {row["id"]: row["is_live"] for row in rows}
-
-    async def revoke_family(
-        self, *, tenant_id: str, id: str, ids: Sequence[str], reason: str | None, actor: str | None
-    ) -> int:
-        """End these tokens of a family; return how many that were."""
-        (row,) = await self._rows(
-            "revoke_family", tenant_id=tenant_id, id=id, ids=ids, reason=reason, actor=actor
-        )
-        return int(row["revoked"])
-
-    async def revoke_all(
+    async def revoke_many(
         self,
         *,
-        flags: Iterable[str],
         tenant_id: str,
-        kind: str | UnsetType,
-        dialog_id: str | UnsetType,
-        unused_since: datetime | UnsetType,
-        keep: Sequence[str],
+        ids: Sequence[str] | UnsetType = UNSET,
+        keep: Sequence[str] = (),
+        kind: TokenKind | UnsetType = UNSET,
+        dialog_id: str | UnsetType | None = UNSET,
+        unused_since: datetime | UnsetType = UNSET,
+        family_of: str | UnsetType = UNSET,
         reason: str | None,
         actor: str | None,
-    ) -> Ended:
-        """End tokens of a tenant."""
+    ) -> RevokedBatch:
+        """Revoke the live tokens that match; `family_of` is noted in the audit."""
         (row,) = await self._rows(
-            "revoke_all",
-            *flags,
+            "revoke_many",
             tenant_id=tenant_id,
+            ids=ids,
+            keep=keep or UNSET,
             kind=kind,
             dialog_id=dialog_id,
             unused_since=unused_since,
-            keep=keep,
+            family_of=family_of,
             reason=reason,
             actor=actor,
         )
-        return Ended(row["found"], row["revoked"])
+        return RevokedBatch(row["matched"], row["revoked"])
 
-    async def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None) -> Ended:
-        """Delete a tenant's tokens."""
-        deleted = await self._count("delete_by_tenant_id", tenant_id=tenant_id, actor=actor)
-        return Ended(deleted, deleted)
+    async def get_family(self, *, tenant_id: str, id: str) -> dict[str, bool]:
+        """Return the ids of a token and its relatives by rotation, each with whether it is live."""
+        rows = await self._rows("get_family", tenant_id=tenant_id, id=id)
+        return {row["id"]: row["is_live"] for row in rows}
 
-
-def _hashes(hashes: Sequence[bytes]) -> dict[str, bytes]:
-    """Return the present hash, and the older ones, if there are any, as often as there is room."""
-    present, *older = hashes
-    if not older:
-        return {"token_hash": present}
-    second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES]
-    return {
-        "token_hash": present,
-        "second_hash": second,
-        "third_hash": third,
-        "fourth_hash": fourth,
-    }
+    async def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None) -> int:
+        """Delete all tokens of a tenant and return their number."""
+        return await self._count("delete_by_tenant_id", tenant_id=tenant_id, actor=actor)
 
 
-def _only(rows: Sequence[Row]) -> APIToken | None:
-    # Of two, which nothing here ever stores, neither is the one that was meant.
-    return build_model(APIToken, rows[0]) if len(rows) == 1 else None
+def _token(rows: Sequence[Row]) -> APIToken | None:
+    return build_model(APIToken, rows[0]) if rows else None

@@ -1,12 +1,13 @@
-"""The secrets of API tokens: their format, and the hashes that stand for them at rest.
+"""Secrets of API tokens: their format, their check and their hashes.
 
-A secret is `prefix_` + 43 characters of 256 random bits + 6 of a checksum, in base 62. The
-checksum is CRC-32 over what stands before it: a typo, or a scanner's guess, is refused without
-asking the database. It is no protection; the 256 bits are.
+A secret is a prefix, an underscore, 43 digits in base 62 that hold 256 random bits, and 6 digits
+that hold the CRC-32 of the text before them. Secrets with a wrong checksum are rejected without a
+query: typing errors and the guesses of scanners. The 256 random bits protect the token; the
+checksum does not.
 
-At rest there is the SHA-256 of the whole secret, which suffices for a secret that nobody can guess
-(OWASP ASVS 5.0, 6.5.2). With peppers it is HMAC-SHA-256 (RFC 2104) under one of them: then whoever
-can write to the database, and does not have the pepper, cannot make a token either.
+The database stores the SHA-256 of the whole secret, which suffices for a secret that cannot be
+guessed (OWASP ASVS 5.0, 6.5.2). With a pepper it stores the HMAC-SHA-256 (RFC 2104) under that
+pepper. A person who can write to the database but lacks the pepper cannot add a working token.
 """
 
 from __future__ import annotations
@@ -18,79 +19,90 @@ import secrets
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from asyncsvc.repositories.api_token import HashedSecret
+
 if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
 UNPEPPERED: Final = 0
-"""The version of a hash that no pepper went into."""
+"""The pepper version of a hash without a pepper."""
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_OURS: Final = re.compile(r"[a-z][a-z0-9]{1,9}_[0-9A-Za-z]{49}", re.ASCII)
-_FOREIGN: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
+_OWN_FORMAT: Final = re.compile(r"[a-z][a-z0-9]{1,9}_[0-9A-Za-z]{49}", re.ASCII)
+_FOREIGN_FORMAT: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
 _PREFIX: Final = re.compile(r"[a-z][a-z0-9]{1,9}[-_]", re.ASCII)
 _RANDOM_DIGITS, _CHECKSUM_DIGITS, _HINT_DIGITS = 43, 6, 4
-_STRONG_LENGTH: Final = 22  # characters of base 62 that hold 128 bits
-_PURPOSE: Final = b"asyncsvc-token-v1\0"
-"""So that a pepper that is used for something else too gives other hashes there."""
+_MIN_STRONG_LENGTH: Final = 22
+"""The number of base 62 digits that hold 128 bits."""
+_CONTEXT: Final = b"asyncsvc-token-v1\0"
+"""Keeps the hashes apart from those of another use of the same pepper."""
 
 
 class Keyring:
-    """Hashes secrets, by the peppers of the settings or by none."""
+    """Hashes secrets with the peppers of the settings, or without a pepper."""
 
     __slots__ = ("_accepted", "version")
 
     def __init__(self, settings: Settings) -> None:
-        """Read the peppers and which of them is in use."""
+        """Read the peppers and the current version."""
         peppers = {
             version: pepper.get_secret_value() for version, pepper in settings.token_peppers.items()
         }
         self.version = settings.token_pepper_version or max(peppers, default=UNPEPPERED)
-        """The version of what is hashed now."""
+        """The version of the current pepper."""
         accepted = {self.version: peppers.get(self.version), **peppers}
         if settings.accept_unpeppered_tokens:
             accepted[UNPEPPERED] = None
         self._accepted = tuple(accepted.values())
 
-    def hash(self, secret: str) -> bytes:
-        """Return the 32 bytes that stand for a secret from now on."""
-        return _hash(secret, self._accepted[0])
+    def hash(self, secret: str) -> HashedSecret:
+        """Hash a secret with the current pepper."""
+        return HashedSecret(
+            token_hash=_hash(secret, self._accepted[0]),
+            pepper_version=self.version,
+            hint=hint(secret),
+        )
 
-    def hashes(self, secret: str) -> list[bytes]:
-        """Return all that may stand for a secret, the present one first."""
+    def accepted_hashes(self, secret: str) -> list[bytes]:
+        """Return the hashes of a secret under all accepted peppers, the current one first."""
         return [_hash(secret, pepper) for pepper in self._accepted]
 
 
 def new_secret(prefix: str) -> str:
-    """Make a secret of 256 random bits."""
+    """Generate a secret of 256 random bits."""
     body = f"{prefix}_{_base62(secrets.randbits(256), _RANDOM_DIGITS)}"
     return body + _checksum(body)
 
 
-def is_ours(secret: str) -> bool:
-    """Whether a text has the format and the checksum of a secret of ours, of any prefix."""
+def has_own_format(secret: str) -> bool:
+    """Return whether a text has the format and the checksum of `new_secret`, with any prefix."""
     return (
-        _OURS.fullmatch(secret) is not None
+        _OWN_FORMAT.fullmatch(secret) is not None
         and _checksum(secret[:-_CHECKSUM_DIGITS]) == secret[-_CHECKSUM_DIGITS:]
     )
 
 
-def is_foreign(secret: str, prefix: str) -> bool:
-    """Whether a text may be a secret that another system issued: visible ASCII, not as ours are."""
+def has_foreign_format(secret: str, prefix: str) -> bool:
+    """Return whether a text can be a secret of another system.
+
+    Such a secret is 1 to 255 visible ASCII characters. It neither has this library's format nor
+    begins with `prefix` and an underscore, so that a mistyped secret of this library is no match.
+    """
     return (
-        _FOREIGN.fullmatch(secret) is not None
-        and _OURS.fullmatch(secret) is None
+        _FOREIGN_FORMAT.fullmatch(secret) is not None
+        and _OWN_FORMAT.fullmatch(secret) is None
         and not secret.startswith(f"{prefix}_")
     )
 
 
 def is_strong(secret: str) -> bool:
-    """Whether a foreign secret is long enough to be random by 128 bits, its prefix not counted."""
-    return len(secret) - _prefix_length(secret) >= _STRONG_LENGTH
+    """Return whether a secret is long enough after its prefix to hold 128 random bits."""
+    return len(secret) - _prefix_length(secret) >= _MIN_STRONG_LENGTH
 
 
 def hint(secret: str) -> str:
-    """Return the beginning of a secret by which people know it: its prefix and 4 characters more.
+    """Return the prefix and the next 4 characters of a secret, by which people recognize it.
 
-    A short secret, which could be guessed from them, shows its prefix alone.
+    A short secret could be guessed from these 4 characters, so its hint is the prefix alone.
     """
     shown = _HINT_DIGITS if is_strong(secret) else 0
     return secret[: _prefix_length(secret) + shown]
@@ -104,7 +116,7 @@ def _prefix_length(secret: str) -> int:
 def _hash(secret: str, pepper: bytes | None) -> bytes:
     if pepper is None:
         return hashlib.sha256(secret.encode()).digest()
-    return hmac.digest(pepper, _PURPOSE + secret.encode(), "sha256")
+    return hmac.digest(pepper, _CONTEXT + secret.encode(), "sha256")
 
 
 def _checksum(body: str) -> str:
@@ -112,7 +124,7 @@ def _checksum(body: str) -> str:
 
 
 def _base62(number: int, digits: int) -> str:
-    """Write a number with this many digits of 0-9, A-Z, a-z, the highest first."""
+    """Write a number with this many digits of 0-9, A-Z, a-z, the most significant first."""
     text = ""
     for _ in range(digits):
         number, digit = divmod(number, len(_ALPHABET))

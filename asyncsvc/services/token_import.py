@@ -1,4 +1,4 @@
-"""Loads tokens that another system issued: hashed at once, stored in batches, none twice."""
+"""Import of tokens that another system issued: hash their secrets and store them in batches."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, InvalidInput
+from asyncsvc.errors import AlreadyExists, Conflict, InvalidInput
 from asyncsvc.models import TokenImportReport, TokenRecord, TokenRecords
 from asyncsvc.repositories import APITokenRepository
+from asyncsvc.repositories.api_token import NewToken
 from asyncsvc.services.common import new_id
-from asyncsvc.services.credentials import UNPEPPERED, Keyring, hint, is_foreign, is_ours, is_strong
+from asyncsvc.services.credentials import (
+    UNPEPPERED,
+    Keyring,
+    has_foreign_format,
+    has_own_format,
+    is_strong,
+)
 from asyncsvc.services.record_reader import OnRejected, RecordReader
 
 if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
-_TOKENS_AT_ONCE: Final = 1_000
-_ROUNDS: Final = 5
-_BESIDE: Final = ("name", "scopes", "dialog_id", "source", "metadata")
+_BATCH_SIZE: Final = 1_000
+_MAX_ATTEMPTS: Final = 5
+_CLEAR_TEXT_FIELDS: Final = ("name", "scopes", "dialog_id", "source", "metadata")
 
 
-class TokenLoad:
-    """One load of tokens into one tenant."""
+class TokenImport:
+    """One import of tokens into one tenant."""
 
     def __init__(
         self,
@@ -34,90 +41,105 @@ class TokenLoad:
         actor: str | None,
         on_rejected: OnRejected | None,
     ) -> None:
-        """Store by this repository, and hand what is rejected to `on_rejected`, or raise it."""
+        """Import through this repository; rejected records go to `on_rejected`, or are raised."""
         self._tokens = tokens
-        self._keyring = Keyring(settings)
         self._settings = settings
         self._tenant_id = tenant_id
         self._actor = actor
         self._reader = RecordReader(TokenRecord, settings, on_rejected)
-        self._loaded = self._present = 0
+        self._keyring = Keyring(settings)
+        self._imported = self._present = 0
 
     async def run(self, records: TokenRecords) -> TokenImportReport:
-        """Store all records, batch by batch."""
+        """Import all records, batch by batch."""
         batch: list[tuple[int, TokenRecord]] = []
-        async for place, record in self._reader.read(records):
-            wrong = self._unusable(_text(record)) or _repeated(record)
-            if wrong is not None:
-                self._reader.reject(place, wrong)
+        async for index, record in self._reader.read(records):
+            error = self._error_of_secret(_clear_text(record)) or _error_of_copies(record)
+            if error is not None:
+                self._reader.reject(index, error)
                 continue
-            batch.append((place, record))
-            if len(batch) == _TOKENS_AT_ONCE:
+            batch.append((index, record))
+            if len(batch) == _BATCH_SIZE:
                 await self._store(batch)
                 batch = []
         await self._store(batch)
         return TokenImportReport(
-            tokens=self._loaded, present=self._present, rejected=self._reader.rejected
+            tokens=self._imported, present=self._present, rejected=self._reader.rejected
         )
 
-    def _unusable(self, secret: str) -> AsyncSvcError | None:
-        if is_ours(secret):
+    def _error_of_secret(self, secret: str) -> InvalidInput | None:
+        """Return the reason why a secret cannot be imported."""
+        if has_own_format(secret):
             return None
-        if not is_foreign(secret, self._settings.token_prefix):
+        if not has_foreign_format(secret, self._settings.token_prefix):
             return InvalidInput(
-                "secret", "must be 1 to 255 visible characters of ASCII, and not look like ours"
+                "secret",
+                "must be 1 to 255 visible ASCII characters, and not a mistyped secret of our own",
             )
         if not self._settings.accept_foreign_tokens:
             return InvalidInput(
-                "secret", "is not of our format: without Settings.accept_foreign_tokens it is void"
+                "secret", "has the format of another system: set Settings.accept_foreign_tokens"
             )
         if not is_strong(secret) and self._keyring.version == UNPEPPERED:
             return InvalidInput(
-                "secret", "is so short that its hash gives it away: set Settings.token_peppers"
+                "secret", "is so short that its hash reveals it: set Settings.token_peppers"
             )
         return None
 
     async def _store(self, batch: Sequence[tuple[int, TokenRecord]]) -> None:
-        for _ in range(_ROUNDS):  # a secret that somebody else is storing now is asked for again
+        """Store a batch; retry the tokens that a concurrent transaction stored first."""
+        for _ in range(_MAX_ATTEMPTS):
             if not batch:
                 return
-            outcomes = await self._tokens.load(
+            outcomes = await self._tokens.import_many(
+                [self._new_token(record) for _, record in batch],
+                accepted_hashes=[
+                    self._keyring.accepted_hashes(_clear_text(record)) for _, record in batch
+                ],
                 tenant_id=self._tenant_id,
-                pepper_version=self._keyring.version,
                 actor=self._actor,
-                tokens=[self._row(record) for _, record in batch],
-                hashes=[self._keyring.hashes(_text(record)) for _, record in batch],
             )
-            self._loaded += outcomes.count("loaded")
+            self._imported += outcomes.count("imported")
             self._present += outcomes.count("present")
-            told = list(zip(batch, outcomes, strict=True))
-            for (place, _), outcome in told:
+            undecided = []
+            for (index, record), outcome in zip(batch, outcomes, strict=True):
                 if outcome == "taken":
-                    self._reader.reject(
-                        place, AlreadyExists("the secret is that of another token already")
-                    )
-            batch = [each for each, outcome in told if outcome is None]
+                    self._reader.reject(index, AlreadyExists("another token has this secret"))
+                elif outcome is None:
+                    undecided.append((index, record))
+            batch = undecided
         if batch:
-            raise Conflict("the same tokens come and go meanwhile; try again")
+            raise Conflict("concurrent calls store and delete the same tokens; try again")
 
-    def _row(self, record: TokenRecord) -> dict[str, object]:
-        secret = _text(record)
-        kept = {"token_hash": self._keyring.hash(secret), "hint": hint(secret)}
-        return {"id": new_id(), **dict(record), **kept}
+    def _new_token(self, record: TokenRecord) -> NewToken:
+        return NewToken(
+            id=new_id(),
+            secret=self._keyring.hash(_clear_text(record)),
+            name=record.name,
+            kind=record.kind,
+            scopes=record.scopes,
+            dialog_id=record.dialog_id,
+            source=record.source,
+            metadata=record.metadata,
+            created_at=record.created_at,
+            expires_at=record.expires_at,
+        )
 
 
-def _repeated(record: TokenRecord) -> AsyncSvcError | None:
-    """Refuse what would leave the secret in clear text beside its hash.
+def _error_of_copies(record: TokenRecord) -> InvalidInput | None:
+    """Return an error if another field would store the secret in clear text.
 
-    A short secret may be a part of a word, and is told from one by nobody.
+    Short secrets are not searched for: they may be part of a word.
     """
-    secret = _text(record)
-    beside = json.dumps([getattr(record, name) for name in _BESIDE])
-    if is_strong(secret) and json.dumps(secret)[1:-1] in beside:
-        return InvalidInput("secret", "must not stand in another field too")
+    secret = _clear_text(record)
+    if not is_strong(secret):
+        return None
+    fields = json.dumps([getattr(record, name) for name in _CLEAR_TEXT_FIELDS])
+    if json.dumps(secret)[1:-1] in fields:
+        return InvalidInput("secret", "must not be part of another field")
     return None
 
 
-def _text(record: TokenRecord) -> str:
+def _clear_text(record: TokenRecord) -> str:
     secret = record.secret
     return secret.get_secret_value() if isinstance(secret, SecretStr) else secret

@@ -1,24 +1,18 @@
-"""API tokens: issued once, kept as a hash, checked in one round trip.
+"""API tokens: issue, import, list, update, rotate, revoke and delete them.
 
-`asyncsvc.services.credentials` has the format of their secrets, and how they are hashed.
+`asyncsvc.services.credentials` defines the format and the hashes of their secrets,
+`asyncsvc.services.token_verification` verifies them.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from asyncsvc.errors import (
-    AsyncSvcError,
-    Conflict,
-    InsufficientScope,
-    InvalidToken,
-    NotFound,
-)
+from asyncsvc.errors import AsyncSvcError, Conflict, NotFound
 from asyncsvc.models import (
     APIToken,
     IssuedToken,
@@ -28,18 +22,12 @@ from asyncsvc.models import (
     TokenPatchLike,
     TokenRecords,
 )
-from asyncsvc.repositories import APITokenRepository, TokenAuditRepository
-from asyncsvc.repositories.api_token import Ended
-from asyncsvc.services.common import (
-    CommonService,
-    columns_to_set,
-    given,
-    new_id,
-    row_or_not_found,
-    wanted,
-)
-from asyncsvc.services.credentials import Keyring, hint, is_foreign, is_ours, new_secret
-from asyncsvc.services.token_import import TokenLoad
+from asyncsvc.repositories import TokenAuditRepository
+from asyncsvc.repositories.api_token import NewToken
+from asyncsvc.services.common import columns_to_set, new_id, row_or_not_found
+from asyncsvc.services.credentials import new_secret
+from asyncsvc.services.token_import import TokenImport
+from asyncsvc.services.token_verification import TokenVerification
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.cursors import Position
@@ -59,40 +47,30 @@ from asyncsvc.validation.types import (
     PageSize,
     Reason,
     Scopes,
-    Secret,
     Source,
     TokenKind,
-    UnsetType,
 )
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
-_log: Final = logging.getLogger(__name__)
-_GOOD: Final = {"active", "retiring"}
-ROTATED: Final = "rotated"
-"""The reason that sql/api_token/rotate.sql gives the end of a token."""
-ALL_SCOPES: Final = "*"
-"""The scope that has every other; a token has it only when it was asked for."""
 
+class APITokenService(TokenVerification):
+    """Issue, verify and manage API tokens.
 
-class APITokenService(CommonService):
-    """The life of API tokens: create, verify, list, change, rotate, revoke.
+    A secret is returned once, by `create` or `rotate`. It is in no column, log or error. A token is
+    of the kind "api", or "beta" for embedded chats, and passes as that kind only. The audit records
+    each change, with the `actor` that the caller passes.
 
-    A token's secret is in the answer to `create` or `rotate`, and nowhere else: in no column, log
-    or error. A token is of the kind "api", or "beta" for embedded chats; one never passes as the
-    other. Whatever changes a token is noted in the audit, with the `actor` that the caller names.
-    Round trips are those of the statements; a pool of yours adds one, after the answer, to reset
-    the connection.
+    The round trips under `Cost` are those of statements. A borrowed pool adds 1 at the end of each
+    call, to reset the connection.
     """
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
         """Run on this executor; see `asyncsvc.connect` and `asyncsvc.AsyncSvc` for callers."""
         super().__init__(executor, settings)
-        self._tokens = APITokenRepository(executor)
         self._audit = TokenAuditRepository(executor)
-        self._keyring = Keyring(settings)
 
     @validated
     async def create(
@@ -108,29 +86,36 @@ class APITokenService(CommonService):
         expires_at: Instant | None = None,
         actor: Actor | None = None,
     ) -> IssuedToken:
-        """Issue a token; its `.secret` is shown this once.
+        """Issue a token.
 
-        The token is accepted from now until `expires_at`, by the server's clock, or until it is
-        revoked. Without scopes it passes where none is asked for; `*` has all of them.
+        Args:
+            name: A name for people; it need not be unique.
+            scopes: The scopes that the token grants. "*" grants all, none grants none.
+            expires_at: The instant from which the token is invalid, by the server's clock.
+                None: it does not expire.
 
-        One round trip; locks the new row.
+        Returns:
+            The token and its `secret`, which cannot be read again.
+
+        Raises:
+            InvalidInput: A parameter is out of range.
+
+        Cost:
+            1 round trip; locks the new row.
         """
         secret = SecretStr(new_secret(self._settings.token_prefix))
-        token = await self._tokens.create(
+        new = NewToken(
             id=new_id(),
-            tenant_id=tenant_id,
+            secret=self._keyring.hash(secret.get_secret_value()),
             name=name,
-            token_hash=self._keyring.hash(secret.get_secret_value()),
-            pepper_version=self._keyring.version,
-            hint=hint(secret.get_secret_value()),
             kind=kind,
             scopes=scopes,
             dialog_id=dialog_id,
             source=source,
             metadata=metadata or {},
             expires_at=expires_at,
-            actor=actor,
         )
+        token = await self._tokens.create(new, tenant_id=tenant_id, actor=actor)
         return IssuedToken(token=token, secret=secret)
 
     @validated
@@ -142,60 +127,34 @@ class APITokenService(CommonService):
         actor: Actor | None = None,
         on_rejected: Callable[[int, AsyncSvcError], None] | None = None,
     ) -> TokenImportReport:
-        """Store tokens that another system issued, given in clear text, as hashes.
+        """Import tokens that another system issued, and store the hashes of their secrets.
 
-        `Settings.accept_foreign_tokens` must be on, here and where they are verified. Without
-        scopes of its own a record gets all of them, as in a system that knows none. A token that is
-        there already is left as it is, so a load can be made again.
+        An import can be repeated: a token that the tenant has already stays unchanged.
+        `Settings.accept_foreign_tokens` must be on, here and where the tokens are verified.
 
-        A record that is wrong raises InvalidInput: one whose secret has under 22 characters too,
-        unless there are peppers, for its hash would give it away, and one that has its secret in
-        another field as well, where it would be stored in clear text. A secret that another tenant
-        has, or a token of another kind, raises AlreadyExists. With `on_rejected` either is handed
-        to that, with the record's place from 0 on, and the rest goes in.
+        Args:
+            records: The tokens, with their secrets in clear text. A record without `scopes` gets
+                all scopes.
+            on_rejected: Receives the index of a rejected record, from 0, and the error. The other
+                records are imported. Without it the first rejected record raises its error.
 
-        One round trip for every 1,000 records, each a transaction of its own unless the caller has
-        a transaction. It locks the new rows.
+        Returns:
+            The numbers of imported, present and rejected tokens.
+
+        Raises:
+            InvalidInput: A record is invalid. Also: its secret has less than 22 characters after
+                its prefix and there are no peppers, so that its hash would reveal it; or another
+                field contains the secret, and would store it in clear text.
+            AlreadyExists: Another tenant has the secret, or this tenant has it under another kind.
+            Conflict: Concurrent calls repeatedly stored and deleted the same tokens.
+
+        Cost:
+            1 round trip per 1,000 records, each in a transaction of its own unless the caller has
+            one; locks the new rows.
         """
-        return await TokenLoad(self._tokens, self._settings, tenant_id, actor, on_rejected).run(
+        return await TokenImport(self._tokens, self._settings, tenant_id, actor, on_rejected).run(
             records
         )
-
-    @validated
-    async def verify(
-        self, secret: Secret, *, kind: TokenKind = "api", scopes: Scopes = (), touch: bool = True
-    ) -> APIToken:
-        """Return the token of this secret, if it is good now and of this kind.
-
-        It stamps `last_used_at`, at most once in `Settings.last_used_resolution`, and hashes the
-        secret anew where that was done by an older pepper, without ever waiting for a lock. With
-        `touch=False` it only reads, which a standby's own pool can do, too.
-
-        Raises InvalidToken, one and the same for unknown, malformed, expired, revoked or of
-        another kind, which only the log tells apart; InsufficientScope when the token lacks one of
-        `scopes`. One round trip on the unique index of hashes, one more where it stamps, none for
-        what is not shaped like a secret of ours. It fails closed: Unavailable when the database
-        does not answer. Inside a long transaction of yours pass `touch=False`: its stamp keeps the
-        row's lock to the end, and a revocation waits for that; and under a stricter isolation than
-        READ COMMITTED the stamp of another session is a conflict.
-        """
-        token = await self._look_up(secret, kind=kind, touch=touch)
-        if token is None or token.status not in _GOOD:
-            raise InvalidToken
-        missing = set(scopes) - set(token.scopes)
-        if missing and ALL_SCOPES not in token.scopes:
-            _log.info("token %s lacks a scope that was asked for", token.id)
-            raise InsufficientScope(f"the token lacks {', '.join(sorted(missing))}")
-        return token
-
-    @validated
-    async def used(self, secret: Secret) -> bool:
-        """Mark a token of any kind as used, as `verify` does, and say whether it is good now.
-
-        One round trip, one more where it stamps, none for what is not shaped like a secret of ours.
-        """
-        token = await self._look_up(secret, kind=UNSET, touch=True)
-        return token is not None and token.status in _GOOD
 
     @validated
     async def get_list(
@@ -207,30 +166,35 @@ class APITokenService(CommonService):
         after: Cursor | None = None,
         limit: PageSize = 100,
     ) -> Page[APIToken]:
-        """Return one page of a tenant's tokens, newest first, expired and revoked ones included.
+        """Return one page of a tenant's tokens, newest first, including expired and revoked ones.
 
-        `next` of a page is the cursor of the one after it. The total is not counted.
+        Args:
+            dialog_id: Only tokens of this dialog; None for tokens without a dialog.
+            after: The `next` of the previous page.
+            limit: At most `Settings.max_page_size`.
 
-        Raises InvalidInput for a cursor of other filters. One round trip on the index by tenant
-        and creation, no locks.
+        Returns:
+            The page, with the cursor `next`. Its `total` is None.
+
+        Raises:
+            InvalidInput: A parameter is out of range, or the cursor belongs to other filters.
+
+        Cost:
+            1 round trip, no locks. Reads the rows of the page from the index on tenant and
+            creation; filters also read the rows between them.
         """
-        belongs_to = cursors.fingerprint(
+        filters = cursors.fingerprint(
             {"tenant_id": tenant_id, "kind": kind, "dialog_id": dialog_id}
         )
-        position = (
-            None if after is None else cursors.decode_cursor(after, belongs_to, self._settings)
-        )
         tokens = await self._tokens.get_list(
-            flags=("dialog_id_is_null",) if dialog_id is None else (),
             tenant_id=tenant_id,
-            kind=wanted(kind),
-            dialog_id=wanted(dialog_id),
-            after_at=UNSET if position is None else position.at,
-            after_id=UNSET if position is None else position.id,
+            kind=UNSET if kind is ANY else kind,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            after=self._position(after, filters),
             limit=limit + 1,
         )
         following = cursors.next_cursor(
-            tokens, limit, lambda token: Position(token.created_at, token.id), belongs_to
+            tokens, limit, lambda token: Position(token.created_at, token.id), filters
         )
         return Page(None, tokens[:limit], next=following)
 
@@ -238,7 +202,11 @@ class APITokenService(CommonService):
     async def get_by_id(self, id: Id, *, tenant_id: Id) -> APIToken:
         """Return one token.
 
-        Raises NotFound. One round trip on the primary key, no locks.
+        Raises:
+            NotFound: The tenant has no token with this id.
+
+        Cost:
+            1 round trip on the primary key, no locks.
         """
         return row_or_not_found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
 
@@ -246,9 +214,17 @@ class APITokenService(CommonService):
     async def update_by_id(
         self, id: Id, patch: TokenPatchLike, *, tenant_id: Id, actor: Actor | None = None
     ) -> APIToken:
-        """Set columns of a token and return it as it is now; the next verify sees them.
+        """Set columns of a token. The next verification applies them.
 
-        Raises NotFound. One round trip; locks the row.
+        Returns:
+            The token after the update.
+
+        Raises:
+            InvalidInput: A parameter is out of range.
+            NotFound: The tenant has no token with this id.
+
+        Cost:
+            1 round trip on the primary key; locks the token row.
         """
         token = await self._tokens.update_by_id(
             tenant_id=tenant_id, id=id, patch=columns_to_set(patch), actor=actor
@@ -265,33 +241,37 @@ class APITokenService(CommonService):
         expires_at: OrUnset[Instant | None] = UNSET,
         actor: Actor | None = None,
     ) -> IssuedToken:
-        """Issue the successor of a token: a new secret, and all else alike.
+        """Issue the successor of a token: a new secret, all else equal. Retire the token.
 
-        The old secret stays good for the `overlap`, at most `Settings.max_rotation_overlap`, but
-        never beyond the token's own end. The successor ends when the token would have, unless
-        `expires_at` says otherwise. A token has one successor at most, also when two rotate it at
-        once.
+        Concurrent rotations of one token create at most one successor.
 
-        Raises NotFound; Conflict for a token that is not active: expired, revoked, or rotated
-        before. One round trip, two when it raises; locks the row.
+        Args:
+            overlap: The time for which the old secret stays valid, at most
+                `Settings.max_rotation_overlap`. The token's `expires_at` also ends it.
+            expires_at: When the successor expires. UNSET: when the token does. None: never.
+
+        Returns:
+            The successor and its `secret`, which cannot be read again.
+
+        Raises:
+            NotFound: The tenant has no token with this id.
+            Conflict: The token is expired, revoked or already rotated.
+
+        Cost:
+            1 round trip on the primary key, 2 if it raises; locks the token row.
         """
         secret = SecretStr(new_secret(self._settings.token_prefix))
         token = await self._tokens.rotate(
             tenant_id=tenant_id,
             id=id,
             successor_id=new_id(),
-            token_hash=self._keyring.hash(secret.get_secret_value()),
-            pepper_version=self._keyring.version,
-            hint=hint(secret.get_secret_value()),
+            secret=self._keyring.hash(secret.get_secret_value()),
             overlap=overlap,
-            keep_expiry=expires_at is UNSET,
-            expires_at=None if expires_at is UNSET else expires_at,
+            expires_at=expires_at,
             actor=actor,
         )
         if token is None:
-            old = row_or_not_found(
-                await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token"
-            )
+            old = await self.get_by_id(id, tenant_id=tenant_id)
             raise Conflict(f"the token cannot be rotated: it is {old.status}")
         return IssuedToken(token=token, secret=secret)
 
@@ -299,48 +279,53 @@ class APITokenService(CommonService):
     async def revoke(
         self, id: Id, *, tenant_id: Id, reason: Reason | None = None, actor: Actor | None = None
     ) -> APIToken:
-        """End a token now, for good, and return it; the next verify refuses it.
+        """Revoke a token with immediate effect. The next verification rejects it.
 
-        A token that is revoked already keeps the instant and the reason of the first time. Its row
-        stays, and so does its successor.
+        The row is kept, and so is the token's successor. A revoked token keeps the time and the
+        reason of its first revocation.
 
-        Raises NotFound. One round trip, two when it raises or the token is revoked already; locks
-        the row.
+        Returns:
+            The revoked token.
+
+        Raises:
+            NotFound: The tenant has no token with this id.
+
+        Cost:
+            1 round trip on the primary key, 2 if it raises or the token is revoked already; locks
+            the token row.
         """
-        token = await self._tokens.revoke(
-            tenant_id=tenant_id, id=id, reason=reason, actor=actor
-        ) or await self._tokens.get_by_id(tenant_id=tenant_id, id=id)
-        return row_or_not_found(token, "token")
+        token = await self._tokens.revoke(tenant_id=tenant_id, id=id, reason=reason, actor=actor)
+        return token or await self.get_by_id(id, tenant_id=tenant_id)
 
     @validated
     async def revoke_family(
         self, id: Id, *, tenant_id: Id, reason: Reason | None = None, actor: Actor | None = None
     ) -> int:
-        """End a token, what it was rotated from and what was rotated from it; return how many.
+        """Revoke a token and all its predecessors and successors by rotation.
 
-        It leaves none, also when one of them is being rotated at this moment.
+        None of them stays valid, even if one is rotated concurrently.
 
-        Raises NotFound. Three round trips, one when there is nothing to end, two more for each such
-        rotation; locks the rows.
+        Returns:
+            The number of tokens that this call revoked.
+
+        Raises:
+            NotFound: The tenant has no token with this id.
+
+        Cost:
+            3 round trips on the primary key and the index of rotations, 1 if no token is live, 2
+            more for each concurrent rotation; locks the token rows.
         """
-        is_there = False
-
-        async def revoke() -> Ended:
-            nonlocal is_there
-            family = await self._tokens.get_family(tenant_id=tenant_id, id=id)
-            is_there = is_there or bool(family)
-            live = [member for member, is_live in family.items() if is_live]
-            if not live:
-                return Ended(0, 0)
-            ended = await self._tokens.revoke_family(
-                tenant_id=tenant_id, id=id, ids=live, reason=reason, actor=actor
-            )
-            return Ended(len(live), ended)
-
-        total = await _until_none(revoke)
-        if not is_there:
+        family = await self._tokens.get_family(tenant_id=tenant_id, id=id)
+        if not family:
             raise NotFound("no such token")
-        return total
+        revoked = 0
+        while live := [member for member, is_live in family.items() if is_live]:
+            batch = await self._tokens.revoke_many(
+                tenant_id=tenant_id, ids=live, family_of=id, reason=reason, actor=actor
+            )
+            revoked += batch.revoked
+            family = await self._tokens.get_family(tenant_id=tenant_id, id=id)
+        return revoked
 
     @validated
     async def revoke_all(
@@ -354,37 +339,58 @@ class APITokenService(CommonService):
         reason: Reason | None = None,
         actor: Actor | None = None,
     ) -> int:
-        """End all tokens of a tenant that the filters leave, but for the ids to `keep`.
+        """Revoke all tokens of a tenant that match.
 
-        `unused_since` takes those that were neither used nor issued since then. It returns how many
-        it ended, and leaves none, also when one of them is being rotated at this moment.
+        None of them stays valid, even if one is rotated concurrently.
 
-        Two round trips, one when there is nothing to end, one more where tokens came meanwhile;
-        locks the rows.
+        Args:
+            dialog_id: Only tokens of this dialog; None for tokens without a dialog.
+            unused_since: Only tokens that were neither issued nor used since this instant.
+            keep: Ids of tokens to leave unchanged.
+
+        Returns:
+            The number of tokens that this call revoked.
+
+        Raises:
+            InvalidInput: A parameter is out of range.
+
+        Cost:
+            2 round trips on the index on tenant, 1 if no token matches, 1 more for tokens that were
+            created meanwhile; locks the token rows.
         """
-        return await _until_none(
-            lambda: self._tokens.revoke_all(
-                flags=("dialog_id_is_null",) if dialog_id is None else (),
+        revoked, matched = 0, True
+        while matched:
+            batch = await self._tokens.revoke_many(
                 tenant_id=tenant_id,
-                kind=wanted(kind),
-                dialog_id=wanted(dialog_id),
-                unused_since=given(unused_since),
                 keep=keep,
+                kind=UNSET if kind is ANY else kind,
+                dialog_id=UNSET if dialog_id is ANY else dialog_id,
+                unused_since=UNSET if unused_since is None else unused_since,
                 reason=reason,
                 actor=actor,
             )
-        )
+            revoked += batch.revoked
+            matched = batch.matched > 0
+        return revoked
 
     @validated
     async def delete_by_tenant_id(self, tenant_id: Id, *, actor: Actor | None = None) -> int:
-        """Delete all tokens of a tenant, as when it leaves; return how many there were.
+        """Delete all tokens of a tenant. The audit is kept.
 
-        The audit stays. Two round trips, one when nothing is there, one more where tokens came
-        meanwhile; locks the rows.
+        Returns:
+            The number of deleted tokens.
+
+        Raises:
+            InvalidInput: A parameter is out of range.
+
+        Cost:
+            2 round trips on the index on tenant, 1 if there are no tokens, 1 more for tokens that
+            were created meanwhile; locks the token rows.
         """
-        return await _until_none(
-            lambda: self._tokens.delete_by_tenant_id(tenant_id=tenant_id, actor=actor)
-        )
+        total = 0
+        while deleted := await self._tokens.delete_by_tenant_id(tenant_id=tenant_id, actor=actor):
+            total += deleted
+        return total
 
     @validated
     async def audit(
@@ -395,90 +401,37 @@ class APITokenService(CommonService):
         after: Cursor | None = None,
         limit: PageSize = 100,
     ) -> Page[TokenEvent]:
-        """Return one page of what was done to a tenant's tokens, newest first.
+        """Return one page of the audit of a tenant's tokens, newest first.
 
-        Each is written by the statement that does it: create, import, update, rotate, revoke,
-        delete; a verification is none. `next` of a page is the cursor of the one after it. The
-        total is not counted.
+        Each statement that creates, imports, updates, rotates, revokes or deletes a token also
+        writes its event. Verifications are not recorded.
 
-        Raises InvalidInput for a cursor of other filters. One round trip on the primary key, or the
-        index by token; no locks.
+        Args:
+            token_id: Only events of this token.
+            after: The `next` of the previous page.
+            limit: At most `Settings.max_page_size`.
+
+        Returns:
+            The page, with the cursor `next`. Its `total` is None.
+
+        Raises:
+            InvalidInput: A parameter is out of range, or the cursor belongs to other filters.
+
+        Cost:
+            1 round trip on the primary key, or on the index by token; no locks.
         """
-        belongs_to = cursors.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
-        position = (
-            None if after is None else cursors.decode_cursor(after, belongs_to, self._settings)
-        )
+        filters = cursors.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
         events = await self._audit.get_list(
             tenant_id=tenant_id,
-            token_id=wanted(token_id),
-            after_at=UNSET if position is None else position.at,
-            after_id=UNSET if position is None else position.number,
+            token_id=UNSET if token_id is ANY else token_id,
+            after=self._position(after, filters),
             limit=limit + 1,
         )
         following = cursors.next_cursor(
-            events, limit, lambda event: Position(event.at, str(event.id)), belongs_to
+            events, limit, lambda event: Position(event.at, str(event.id)), filters
         )
         return Page(None, events[:limit], next=following)
 
-    async def _look_up(
-        self, secret: SecretStr | str, *, kind: str | UnsetType, touch: bool
-    ) -> APIToken | None:
-        hashes = self._hashes(secret)
-        if not hashes:
-            _log.info("refused a token: it is malformed")
-            return None
-        found = await self._tokens.verify(
-            hashes=hashes,
-            kind=kind,
-            last_used_resolution=self._touch_interval,
-            pepper_version=self._keyring.version,
-        )
-        if found is None:
-            _log.info("refused a token: it is unknown, or of another kind")
-            return None
-        token = found.token
-        if token.status in _GOOD:
-            if touch and found.is_due:
-                await self._touch(token, hashes[0])
-        elif token.revoked_reason == ROTATED:  # somebody may have kept it who should not have
-            _log.warning("refused token %s: it was rotated, and its secret came back", token.id)
-        else:
-            _log.info("refused token %s: it is %s", token.id, token.status)
-        return token
-
-    def _hashes(self, secret: SecretStr | str) -> list[bytes]:
-        """Return what may stand for a secret; nothing when it has not the form of one.
-
-        The clear text stays in here: what waits for the database has none in its variables, which
-        a careless log prints with the traceback of an error.
-        """
-        text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-        foreign = self._settings.accept_foreign_tokens
-        if is_ours(text) or (foreign and is_foreign(text, self._settings.token_prefix)):
-            return self._keyring.hashes(text)
-        return []
-
-    @property
-    def _touch_interval(self) -> timedelta | None:
-        seconds = self._settings.last_used_resolution
-        return None if seconds is None else timedelta(seconds=seconds)
-
-    async def _touch(self, token: APIToken, token_hash: bytes) -> None:
-        interval = self._touch_interval
-        await self._tokens.touch(
-            tenant_id=token.tenant_id,
-            id=token.id,
-            token_hash=token_hash,
-            last_used_resolution=UNSET if interval is None else interval,
-            pepper_version=self._keyring.version,
-        )
-
-
-async def _until_none(work: Callable[[], Awaitable[Ended]]) -> int:
-    """Do it until it finds nothing that came after its statement had begun; return the sum."""
-    total, found_any = 0, True
-    while found_any:
-        found, ended = await work()
-        total += ended
-        found_any = found > 0
-    return total
+    def _position(self, after: str | None, filters: str) -> Position | None:
+        """Return the position after which a page starts, None for the first page."""
+        return None if after is None else cursors.decode_cursor(after, filters, self._settings)

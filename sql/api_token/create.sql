@@ -1,6 +1,8 @@
--- Stores a new token by the hash of its secret, notes that in the audit, and returns the token.
+-- Store a new token under the hash of its secret and record the creation in the audit.
 --
--- Locks: the new rows. Index: the unique index on token_hash refuses a secret that exists.
+-- Returns: the token.
+-- Locks: the new rows, until the end of the transaction.
+-- Index: the unique index on token_hash rejects a secret that is stored already.
 WITH created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
@@ -8,17 +10,14 @@ WITH created AS (
     VALUES (:id, :tenant_id, :name, :token_hash, :pepper_version, :hint, :kind, :scopes, :dialog_id,
            :source, :metadata::text::jsonb, statement_timestamp(), :actor, :expires_at)
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
-              t.metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version
-), audited AS (
+              t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+              CASE WHEN t.expires_at <= t.created_at THEN 'expired' ELSE 'active' END AS status
+), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT t.tenant_id, t.id, 'create', t.created_by, t.created_at,
            jsonb_build_object('name', t.name, 'kind', t.kind, 'scopes', t.scopes,
                               'expires_at', t.expires_at)
       FROM created AS t
 )
-SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
-       t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-       t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
-       CASE WHEN t.expires_at <= statement_timestamp() THEN 'expired' ELSE 'active' END AS status
-  FROM created AS t
+TABLE created

@@ -1,6 +1,8 @@
--- One token of the tenant; nothing when the tenant has none of this id.
+-- Read one token of a tenant.
 --
--- Locks: none. Index: the primary key.
+-- Returns: the token. No row if the tenant has no token with this id.
+-- Locks: none.
+-- Index: the primary key.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
        t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,

@@ -1,7 +1,9 @@
--- Revokes a token from this instant on, notes that in the audit, and returns the token. Nothing
--- when the tenant has none of this id, or it is revoked already; one that is retiring ends now.
+-- Revoke one token with immediate effect and record the revocation in the audit.
 --
--- Locks: the token's row. Index: the primary key.
+-- Returns: the token. No row if the tenant has no token with this id, or the token is revoked
+--   already, so that the first revocation keeps its time and reason. A retiring token is revoked.
+-- Locks: the token row, until the end of the transaction.
+-- Index: the primary key.
 WITH revoked AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
@@ -10,16 +12,12 @@ WITH revoked AS (
        AND t.id = :id
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
-              t.metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version
-), audited AS (
+              t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version, 'revoked' AS status
+), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT t.tenant_id, t.id, 'revoke', :actor, t.revoked_at,
            jsonb_build_object('reason', t.revoked_reason)
       FROM revoked AS t
 )
-SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
-       t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-       t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
-       'revoked' AS status
-  FROM revoked AS t
+TABLE revoked

@@ -399,10 +399,10 @@ CREATE TABLE asyncsvc.api_token (
     rotated_from   text COLLATE "C"
 ) WITH (fillfactor = 85);
 
--- api_token/get_list, api_token/revoke_all, api_token/delete_by_tenant_id
+-- api_token/get_list, api_token/revoke_many, api_token/delete_by_tenant_id
 CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, id);
 
--- api_token/revoke_family; and the last word when two rotate a token at once
+-- api_token/get_family; allows at most one successor under concurrent rotation
 CREATE UNIQUE INDEX api_token_rotated_from_idx
     ON asyncsvc.api_token (rotated_from) WHERE rotated_from IS NOT NULL;
 

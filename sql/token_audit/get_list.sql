@@ -1,8 +1,9 @@
--- What was done to a tenant's tokens, newest first, :limit at most from the cursor on.
+-- Read one page of the audit of a tenant's tokens, newest first.
 --
--- Read replica: as conversation/get_list.
---
--- Locks: none. Index: the primary key, or token_audit_token_idx for one token, walked backwards.
+-- Returns: at most :limit events, those after the position (:after_at, :after_id).
+-- Locks: none.
+-- Index: the primary key, or token_audit_token_idx with :token_id; backwards from the position.
+-- Read replica: a list may be slightly stale.
 SELECT a.id, a.tenant_id, a.token_id, a.action, a.actor, a.at, a.detail::text AS detail
   FROM asyncsvc.token_audit AS a
  WHERE a.tenant_id = :tenant_id

@@ -1,0 +1,144 @@
+"""Verification of API tokens: 1 query by the hash of the secret, no cache."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from asyncsvc.errors import InsufficientScope, InvalidToken
+from asyncsvc.models import APIToken
+from asyncsvc.repositories import APITokenRepository
+from asyncsvc.services.common import CommonService
+from asyncsvc.services.credentials import Keyring, has_foreign_format, has_own_format
+from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.types import UNSET, Scopes, Secret, TokenKind, UnsetType
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Executor
+    from asyncsvc.settings import Settings
+
+_log: Final = logging.getLogger(__name__)
+_VALID: Final = frozenset({"active", "retiring"})
+_ROTATED: Final = "rotated"
+"""The reason that sql/api_token/rotate.sql stores."""
+_ALL_SCOPES: Final = "*"
+
+
+class TokenVerification(CommonService):
+    """The methods that take the secret of a token."""
+
+    def __init__(self, executor: Executor, settings: Settings) -> None:
+        """Run on this executor, with the peppers of these settings."""
+        super().__init__(executor, settings)
+        self._tokens = APITokenRepository(executor)
+        self._keyring = Keyring(settings)
+        seconds = settings.last_used_resolution
+        self._last_used_resolution = UNSET if seconds is None else timedelta(seconds=seconds)
+
+    @validated
+    async def verify(
+        self, secret: Secret, *, kind: TokenKind = "api", scopes: Scopes = (), touch: bool = True
+    ) -> APIToken:
+        """Return the token of a secret if it is valid and of this kind.
+
+        Stamps `last_used_at`, at most once per `Settings.last_used_resolution`. Also replaces a
+        hash under an older pepper. This write never waits for a lock.
+
+        Args:
+            secret: The secret that a client presented.
+            scopes: Scopes that the token must have. A token with the scope "*" has all.
+            touch: False reads only, as a standby requires. Pass False inside a long transaction:
+                the write locks the token row until the transaction ends, and delays a revocation.
+                Above READ COMMITTED a concurrent stamp is a serialization failure.
+
+        Returns:
+            The token as it was before the stamp.
+
+        Raises:
+            InvalidToken: The secret is malformed, or its token is unknown, expired, revoked or of
+                another kind. The error is the same in all cases; only the log names the case.
+            InsufficientScope: The token lacks one of `scopes`.
+            Unavailable: The database does not answer. Verification fails closed.
+
+        Cost:
+            1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
+            malformed secret.
+        """
+        token = await self._find_valid(secret, kind=kind, touch=touch)
+        if token is None:
+            raise InvalidToken
+        missing = set(scopes) - set(token.scopes)
+        if missing and _ALL_SCOPES not in token.scopes:
+            _log.info("token %s lacks a requested scope", token.id)
+            raise InsufficientScope(f"the token lacks {', '.join(sorted(missing))}")
+        return token
+
+    @validated
+    async def used(self, secret: Secret) -> bool:
+        """Stamp the token of a secret, of any kind, and return whether it is valid.
+
+        The stamp is that of `verify`.
+
+        Raises:
+            Unavailable: The database does not answer.
+
+        Cost:
+            1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
+            malformed secret.
+        """
+        return await self._find_valid(secret, kind=UNSET, touch=True) is not None
+
+    async def _find_valid(
+        self, secret: SecretStr | str, *, kind: TokenKind | UnsetType, touch: bool
+    ) -> APIToken | None:
+        """Return the token of a secret if it is valid, record its use, and log a rejection."""
+        hashes = self._hashes(secret)
+        if not hashes:
+            _log.info("rejected a token: it is malformed")
+            return None
+        found = await self._tokens.verify(
+            hashes=hashes,
+            kind=kind,
+            last_used_resolution=self._last_used_resolution,
+            pepper_version=self._keyring.version,
+        )
+        if found is None:
+            _log.info("rejected a token: it is unknown or of another kind")
+            return None
+        token, is_due = found
+        if token.status not in _VALID:
+            _log_rejection(token)
+            return None
+        if touch and is_due:
+            await self._tokens.record_use(
+                tenant_id=token.tenant_id,
+                id=token.id,
+                token_hash=hashes[0],
+                last_used_resolution=self._last_used_resolution,
+                pepper_version=self._keyring.version,
+            )
+        return token
+
+    def _hashes(self, secret: SecretStr | str) -> list[bytes]:
+        """Return the hashes under which a secret may be stored; none if it is malformed.
+
+        The clear text stays in this function: a frame that waits for the database would show it in
+        logs that print the variables of a traceback.
+        """
+        text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+        if has_own_format(text) or (
+            self._settings.accept_foreign_tokens
+            and has_foreign_format(text, self._settings.token_prefix)
+        ):
+            return self._keyring.accepted_hashes(text)
+        return []
+
+
+def _log_rejection(token: APIToken) -> None:
+    if token.revoked_reason == _ROTATED:  # a copy of the old secret may be in wrong hands
+        _log.warning("rejected token %s: it was rotated, but its old secret is used", token.id)
+    else:
+        _log.info("rejected token %s: it is %s", token.id, token.status)
