@@ -869,10 +869,10 @@ async def test_the_right_to_select_is_enough(rag, svc):
 
 
 async def test_the_session_may_not_write(rag):
-    async with source.opened(rag.dsn) as opened:
+    async with source.open_source(rag.dsn) as opened:
         for text in ("DELETE FROM dialog", "INSERT INTO dialog (id, tenant_id) VALUES ('x', 'y')"):
             with pytest.raises(DatabaseError, match=r"(?i)the source: .*read.only"):
-                await opened._server.fetch(sql_files.Query("x", text, ()))
+                await opened._connection.fetch(sql_files.Query("x", text, ()))
     assert len(await rag.execute("SELECT id FROM dialog")) == 2
 
 
@@ -880,7 +880,7 @@ async def test_the_session_may_not_write(rag):
 
 
 async def test_memory_does_not_grow_with_the_source(rag, svc, monkeypatch):
-    monkeypatch.setattr(source, "_BYTES_AT_ONCE", 2**17)
+    monkeypatch.setattr(source, "_PAGE_BYTES", 2**17)
     peaks = []
     for first, last in ((0, 120), (120, 1_320)):
         rows = [session(f"{at:06}", talk("p", "q" * 4_000)) for at in range(first, last)]
@@ -895,11 +895,11 @@ async def test_memory_does_not_grow_with_the_source(rag, svc, monkeypatch):
 
 
 async def test_pages_are_cut_by_bytes_and_one_row_may_be_larger(rag, monkeypatch):
-    monkeypatch.setattr(source, "_BYTES_AT_ONCE", 1_000)
-    monkeypatch.setattr(source, "LONGEST", 5_000)
+    monkeypatch.setattr(source, "_PAGE_BYTES", 1_000)
+    monkeypatch.setattr(source, "MAX_ROW_BYTES", 5_000)
     sizes = [10, 400, 400, 400, 2_000, 10, 9_000, 10]
     await fill(rag, *(session(f"{at}", "x" * size) for at, size in enumerate(sizes)))
-    async with source.opened(rag.dsn) as opened:
+    async with source.open_source(rag.dsn) as opened:
         pages = [page async for page in opened.pages(after=None, tenant_id=None, orphans=False)]
         assert await opened.count(after="3", tenant_id=None, orphans=False) == 4
     assert [([row["id"] for row in page.rows], page.too_long) for page in pages] == [
@@ -1176,7 +1176,7 @@ async def test_without_the_setting_no_token_goes_in(rag, svc):
 
 
 async def test_pages_of_tokens_follow_each_other(rag, dsn, monkeypatch):
-    monkeypatch.setattr(source, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(source, "_PAGE_ROWS", 3)
     secrets = [(f"t{at % 3}", f"{at:02}" * 20) for at in range(20)]
     await rag.insert("api_token", [token(*each) for each in secrets])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
@@ -1332,9 +1332,9 @@ async def test_mysql_is_encrypted_as_the_url_says(databases, mariadb):
         ("", True), ("?ssl-mode=required", True), ("?ssl-mode=disabled", False),
         (f"?{own}", True), (f"?ssl-mode=VERIFY_IDENTITY&{own}", True),
     ):  # fmt: skip
-        async with source.opened(rag.dsn + options) as opened:
+        async with source.open_source(rag.dsn + options) as opened:
             query = sql_files.Query("x", "SHOW STATUS LIKE 'Ssl_cipher'", ())
-            (row,) = await opened._server.fetch(query)
+            (row,) = await opened._connection.fetch(query)
             assert (options, row["Value"] != "") == (options, is_encrypted)
     elsewhere = rag.dsn.replace("127.0.0.1", "localhost")
     for dsn in (
@@ -1343,7 +1343,7 @@ async def test_mysql_is_encrypted_as_the_url_says(databases, mariadb):
         f"{elsewhere}?ssl-mode=verify_identity&{own}",
     ):
         with pytest.raises(Unavailable, match=r"the source: .*certificate verify failed"):
-            async with source.opened(dsn):
+            async with source.open_source(dsn):
                 pass
 
 
@@ -1388,9 +1388,9 @@ async def test_a_port_that_speaks_nothing_or_something_else(svc, monkeypatch, sc
 async def test_a_cancellation_ends_the_waiting(rag):
     sleep = "SELECT sleep(30)" if rag.dialect == "mysql" else "SELECT pg_sleep(30)"
     for options in ("", "?ssl-mode=disabled") if rag.dialect == "mysql" else ("",):
-        async with source.opened(rag.dsn + options) as opened:
+        async with source.open_source(rag.dsn + options) as opened:
             began = time.monotonic()
-            waiting = asyncio.create_task(opened._server.fetch(sql_files.Query("x", sleep, ())))
+            waiting = asyncio.create_task(opened._connection.fetch(sql_files.Query("x", sleep, ())))
             await asyncio.sleep(0.3)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -1399,7 +1399,7 @@ async def test_a_cancellation_ends_the_waiting(rag):
 
 
 async def test_a_source_that_is_lost_is_named_and_what_went_in_stays(rag, svc, monkeypatch):
-    monkeypatch.setattr(source, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(source, "_PAGE_ROWS", 2)
     await fill(rag, *(session(f"{at}", talk("p")) for at in range(6)))
     reports = []
 
@@ -1446,34 +1446,53 @@ def statements() -> list[str]:
     )
 
 
-def test_the_statements_of_sources_are_none_of_ours():
+def test_statements_for_the_source_are_not_statements_of_a_repository():
     assert not set(statements()) & set(sql_files.names())
-    for name in statements():
-        header = sql_files.load(name).header
-        assert re.search(r"\bLocks: .*Index: ", header, re.DOTALL)
-        assert "runs on the source" in header
+
+
+PARTS = {"count", "sizes", "rows"}
+
+
+def forms(name: str, dialect: str) -> Iterator[frozenset[str]]:
+    """Yield the variants of a statement that a dialect uses."""
+    others = {"mysql", "postgresql", "mixed", "owners", "after_token", *PARTS}
+    for present in {each - others for each in variants(sql_files.load(name))}:
+        if name == "ragflow/conversations":
+            needs_owners = {"owners"} if "tenant_id" in present else set()
+            yield present | {"count", dialect} | needs_owners
+            yield present | {"sizes", dialect} | needs_owners
+            yield present | {"rows", dialect, "owners"}
+            if dialect == "mysql":
+                yield present | {"rows", dialect, "owners", "mixed"}
+        elif "after_tenant" in present:
+            yield present | {"after_token", dialect}
+        else:
+            yield present | {dialect}
 
 
 async def test_every_statement_runs_in_every_variant(rag):
-    only_mysql = {"mysql", "mixed"} if rag.dialect == "mysql" else {"postgresql"}
-    others = {"mysql", "postgresql", "mixed"} - only_mysql
-    async with source.opened(rag.dsn) as opened:
-        columns = opened._columns
-        assert columns.keys() == set(TABLES)
+    async with source.open_source(rag.dsn) as opened:
+        assert opened._columns.keys() == set(TABLES)
         for name in statements():
             statement = sql_files.load(name)
             if name == "ragflow/read_only" and rag.dialect == "postgresql":
                 continue
-            for present in variants(statement):
-                if present & others or ("name" in present and name == "ragflow/tokens"):
-                    continue
-                if name == "ragflow/columns" and rag.dialect not in present:
+            for present in forms(name, rag.dialect):
+                if name == "ragflow/tokens" and "name" in present:  # not in these tables
                     continue
                 values = {
                     parameter: 5 if parameter == "limit" else "x"
                     for parameter in (statement.optional & present) | statement.required
                 }
-                await opened._server.fetch(statement.bind(present & statement.flags, values))
+                query = statement.bind(present & statement.flags, values)
+                await opened._connection.fetch(query)
+
+
+def test_statements_know_the_columns_that_the_source_looks_for():
+    for name, table in (("conversations", source.CONVERSATIONS), ("tokens", source.TOKENS)):
+        flags = sql_files.load(f"ragflow/{name}").flags - PARTS
+        others = {"owners", "agents", "mixed", "orphans", "mysql", "postgresql"}
+        assert flags - others == set(source._TABLES[table].optional)
 
 
 async def test_pages_are_found_by_the_primary_key(databases):
@@ -1485,8 +1504,9 @@ async def test_pages_are_found_by_the_primary_key(databases):
     tenant, after = {"tenant_id": "t1"}, {"after": "01000"}
     behind = {"after_tenant": "t1", "after_token": f"{1_000:040}"}
     for name, flags, values in (
-        ("sizes", {"reference", "dsl"}, after),
-        ("sizes", {"agents", "orphans", "mysql"}, after | tenant),
+        ("conversations", {"sizes", "reference", "dsl"}, after),
+        ("conversations", {"sizes", "owners", "agents", "orphans", "mysql"}, after | tenant),
+        ("conversations", {"rows", "owners", "agents", "mysql"}, after | {"last": "01500"}),
         ("tokens", {"mysql"}, behind),
         ("tokens", {"mysql"}, behind | tenant),
     ):
@@ -1504,4 +1524,4 @@ def test_the_driver_is_not_needed_for_the_rest():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert finished.stdout == "False\n"
-    assert drivers.Server
+    assert drivers.Connection

@@ -1,8 +1,8 @@
-"""Opens the database that RAGFlow runs on, MySQL or PostgreSQL, and runs statements that read.
+"""Connections to the database of RAGFlow, MySQL or PostgreSQL, which only read.
 
-PostgreSQL is asyncpg's. MySQL is PyMySQL's, of the extra `ragflow`: it waits in a thread of its
-own, which a cancellation ends by shutting the connection down. Neither session may write. No error
-holds the URL, whose password is nobody's business.
+PostgreSQL is read with asyncpg. MySQL is read with PyMySQL, of the extra `ragflow`, in a thread;
+cancelling a call shuts its socket down, which ends the thread. No error contains the URL, because
+the URL contains the password.
 """
 
 from __future__ import annotations
@@ -15,62 +15,72 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import asyncpg
 
-from asyncsvc.database import sql_files, translate_errors
+from asyncsvc.database import finish_despite_cancellation, sql_files, translate_errors
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput, Unavailable
 
 T = TypeVar("T")
 Cells: TypeAlias = Mapping[str, Any]
-"""A row: its cells by the names of the columns."""
+"""The cells of a row by the names of their columns."""
+Dialect = Literal["mysql", "postgresql"]
+"""The flag that selects the lines of a statement for this kind of server."""
 
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 300
-"""The longest that a server may take for a page: it may have to read it from a slow disk."""
-_MYSQL: Final = {"mysql", "mariadb"}
-_POSTGRESQL: Final = {"postgresql", "postgres"}
+"""The time-out of one statement: a page may come from a slow disk."""
+_SCHEMES: Final[Mapping[str, Dialect]] = {
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+}
 _MYSQL_PORT: Final = 3306
 _SSL_MODES: Final = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
-_LOST: Final = range(2_000, 3_000)
-"""The errors of MySQL's clients, as opposed to those of the server."""
-_NUMBERED: Final = re.compile(r"\$(\d+)")
+_CLIENT_ERRORS: Final = range(2_000, 3_000)
+"""The error numbers of MySQL's client library, as opposed to those of the server."""
+_PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
-class Server(Protocol):
-    """A connection to a source, on which one statement runs at a time."""
+class Connection(Protocol):
+    """A connection to a source. It runs one statement at a time."""
 
     @property
-    def dialect(self) -> str:
-        """The flag of the statements that are for this kind of server."""
+    def dialect(self) -> Dialect:
+        """The kind of server."""
 
     async def fetch(self, query: Query) -> list[Cells]:
-        """Return the rows. Raises Unavailable or DatabaseError, which name the source."""
+        """Return the rows. Raises Unavailable or DatabaseError, whose text names the source."""
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
 
 
-async def connect(dsn: str) -> Server:
-    """Open a session that reads and cannot write.
+async def connect(dsn: str) -> Connection:
+    """Open a session that cannot write.
 
-    Raises InvalidInput for what is no such URL, and for MySQL without its driver; Unavailable and
-    DatabaseError where the server does not answer or refuses.
+    Raises:
+        InvalidInput: `dsn` is not such a URL, or the driver for MySQL is not installed.
+        Unavailable: The server does not answer.
+        DatabaseError: The server rejects the login.
     """
-    scheme, plus, _ = dsn.partition(":")[0].lower().partition("+")
-    if scheme in _POSTGRESQL:
-        return await _PostgreSQL.connect(f"postgresql:{dsn.partition(':')[2]}" if plus else dsn)
-    if scheme in _MYSQL:
-        return await _MySQL.connect(_Address.of(dsn))
+    scheme, colon, rest = dsn.partition(":")
+    name, plus, _ = scheme.lower().partition("+")  # mysql+pymysql, as SQLAlchemy writes it
+    match _SCHEMES.get(name):
+        case "mysql":
+            return await _MySQLConnection.open(_MySQLAddress.parse(dsn))
+        case "postgresql":
+            return await _PostgreSQLConnection.open(f"postgresql{colon}{rest}" if plus else dsn)
     raise InvalidInput("source", "must be a URL that begins with mysql:// or postgresql://")
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """Say of an error that it is the source's, for there are two databases."""
+def _naming_the_source() -> Iterator[None]:
+    """Prefix errors of the source, because an import uses 2 databases."""
     try:
         yield
     except InvalidInput:
@@ -78,88 +88,82 @@ def _named() -> Iterator[None]:
     except Unavailable as error:
         raise Unavailable(f"the source: {error}") from error
     except AsyncSvcError as error:
-        state = getattr(error, "sqlstate", None)
-        raise DatabaseError(f"the source: {error}", state) from error
+        sqlstate = getattr(error, "sqlstate", None)
+        raise DatabaseError(f"the source: {error}", sqlstate) from error
 
 
 @dataclass(frozen=True, slots=True)
-class _PostgreSQL:
-    """A connection of asyncpg's. Each statement is a transaction that may only read."""
+class _PostgreSQLConnection:
+    """A connection of asyncpg. Each statement is a read-only transaction."""
 
     connection: asyncpg.Connection[Any] = field(repr=False)
-    dialect: str = "postgresql"
+    dialect: Dialect = "postgresql"
 
     @classmethod
-    async def connect(cls, dsn: str) -> _PostgreSQL:
-        with _named(), translate_errors():
+    async def open(cls, dsn: str) -> _PostgreSQLConnection:
+        with _naming_the_source(), translate_errors():
             try:
-                # Nothing is kept prepared and no setting sent, so that poolers do not mind.
+                # Without prepared statements and session settings it works behind any pooler.
                 connection = await asyncpg.connect(
                     dsn,
                     timeout=_CONNECT_SECONDS,
                     command_timeout=_READ_SECONDS,
                     statement_cache_size=0,
                 )
-            except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
+            except ValueError:  # asyncpg cannot parse the DSN; its message may quote the password
                 raise InvalidInput("source", "must be a PostgreSQL URL") from None
         return cls(connection)
 
     async def fetch(self, query: Query) -> list[Cells]:
-        with _named(), translate_errors(self.connection):
+        with _naming_the_source(), translate_errors(self.connection):
             async with self.connection.transaction(readonly=True):
                 rows = await self.connection.fetch(query.text, *query.arguments)
         return [dict(row) for row in rows]
 
     async def close(self) -> None:
-        self.connection.terminate()  # there is nothing that the server would have to be told
+        self.connection.terminate()
 
 
 @dataclass(frozen=True, slots=True)
-class _Address:
-    """What a URL of MySQL says."""
+class _MySQLAddress:
+    """The parts of a MySQL URL."""
 
     host: str
     port: int
     user: str
     password: str = field(repr=False)
     database: str
-    ssl: Mapping[str, Any]
-    """The arguments by which the driver is told what to encrypt."""
+    encryption: Mapping[str, Any]
+    """The arguments of the driver that control encryption."""
 
     @classmethod
-    def of(cls, dsn: str) -> _Address:
+    def parse(cls, dsn: str) -> _MySQLAddress:
+        invalid = InvalidInput(
+            "source",
+            "must be mysql://user:password@host:port/database; characters with a meaning in a URL"
+            " are written as %40 for @, %2F for /, %3A for :, %23 for #",
+        )
         try:
             parts = urlsplit(dsn)
             port = parts.port or _MYSQL_PORT
-        except ValueError:  # it quotes what it could not read, which may be the password
-            raise _unreadable() from None
+        except ValueError:  # its message quotes the unreadable part, which may be the password
+            raise invalid from None
         database = unquote(parts.path.removeprefix("/"))
-        if (
-            not parts.hostname
-            or not database
-            or "@" in f"{parts.path}{parts.query}{parts.fragment}"
-        ):
-            raise _unreadable()
+        has_unquoted_password = "@" in f"{parts.path}{parts.query}{parts.fragment}"
+        if not parts.hostname or not database or has_unquoted_password:
+            raise invalid
         return cls(
             host=parts.hostname,
             port=port,
             user=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
             database=database,
-            ssl=_encryption(parts),
+            encryption=_encryption(parts),
         )
 
 
-def _unreadable() -> InvalidInput:
-    return InvalidInput(
-        "source",
-        "must be mysql://user:password@host:port/database; what a URL has a meaning for is written"
-        " as %40 for @, %2F for /, %3A for :, %23 for #",
-    )
-
-
 def _encryption(parts: SplitResult) -> Mapping[str, Any]:
-    """Return what the URL's `ssl-mode` and `ssl-ca` mean, as they do for MySQL's own programs."""
+    """Translate the URL's `ssl-mode` and `ssl-ca`, which mean the same as in MySQL's programs."""
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     certificates = options.pop("ssl-ca", None)
     mode = options.pop("ssl-mode", "verify_ca" if certificates else "preferred").lower()
@@ -173,25 +177,26 @@ def _encryption(parts: SplitResult) -> Mapping[str, Any]:
     try:
         context = ssl.create_default_context(cafile=certificates)
     except OSError as error:
-        raise InvalidInput("source", f"ssl-ca: {error.strerror or 'is no certificate'}") from None
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # which MySQL's own certificates do not pass
+        reason = error.strerror or "is not a certificate"
+        raise InvalidInput("source", f"ssl-ca: {reason}") from None
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates made by MySQL do not pass it
     context.check_hostname = mode == "verify_identity"
     context.verify_mode = ssl.CERT_NONE if mode == "required" else ssl.CERT_REQUIRED
     return {"ssl": context}
 
 
-@dataclass(slots=True)
-class _MySQL:
-    """A connection of PyMySQL's."""
+@dataclass(frozen=True, slots=True)
+class _MySQLConnection:
+    """A connection of PyMySQL, whose calls block and run in a thread."""
 
     driver: ModuleType
     connection: Any = field(repr=False)
-    line: socket.socket = field(repr=False)
-    """The driver's socket once more: to shut it down from here, whatever TLS made of the other."""
-    dialect: str = "mysql"
+    duplicate: socket.socket = field(repr=False)
+    """A duplicate of the driver's socket, which can be shut down even while TLS wraps the other."""
+    dialect: Dialect = "mysql"
 
     @classmethod
-    async def connect(cls, address: _Address) -> _MySQL:
+    async def open(cls, address: _MySQLAddress) -> _MySQLConnection:
         try:
             import pymysql  # noqa: PLC0415 - the extra may be missing
             import pymysql.cursors  # noqa: PLC0415
@@ -199,7 +204,7 @@ class _MySQL:
             raise InvalidInput(
                 "source", "is MySQL, which needs an extra: pip install 'asyncsvc[ragflow]'"
             ) from None
-        with _named(), _errors_of(pymysql):
+        with _naming_the_source(), _translate_mysql_errors(pymysql):
             connection = pymysql.connect(
                 host=address.host,
                 port=address.port,
@@ -213,33 +218,31 @@ class _MySQL:
                 cursorclass=pymysql.cursors.DictCursor,
                 init_command=sql_files.load("ragflow/read_only").bind((), {}).text,
                 defer_connect=True,
-                **address.ssl,
+                **address.encryption,
             )
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    return await cls._greeted(pymysql, connection, address)
+                    opened = cls(pymysql, connection, await asyncio.to_thread(_dial, address))
+                    await opened._log_in()
             except TimeoutError:
                 raise Unavailable(
                     f"cannot be reached: no MySQL answered within {_CONNECT_SECONDS} seconds"
                 ) from None
-
-    @classmethod
-    async def _greeted(cls, driver: ModuleType, connection: Any, address: _Address) -> _MySQL:  # noqa: ANN401 - PyMySQL's has no types
-        line = await asyncio.to_thread(_dial, address)
-        opened = cls(driver, connection, line)
-        try:
-            await opened.aside(lambda: connection.connect(line.dup()))
-        except BaseException as error:
-            line.close()
-            if isinstance(error, Exception) and not isinstance(error, driver.MySQLError):
-                # Over what is no greeting the driver trips in any way there is.
-                raise Unavailable("cannot be reached: what answers is no MySQL") from error
-            raise
         return opened
 
+    async def _log_in(self) -> None:
+        try:
+            await self._in_thread(lambda: self.connection.connect(self.duplicate.dup()))
+        except BaseException as error:
+            self.duplicate.close()
+            if isinstance(error, Exception) and not isinstance(error, self.driver.MySQLError):
+                # The driver raises errors of any type if another kind of server answers.
+                raise Unavailable("cannot be reached: the server is not MySQL") from error
+            raise
+
     async def fetch(self, query: Query) -> list[Cells]:
-        places = [int(number) - 1 for number in _NUMBERED.findall(query.text)]
-        text = _NUMBERED.sub("%s", query.text.replace("%", "%%"))
+        places = [int(number) - 1 for number in _PARAMETER.findall(query.text)]
+        text = _PARAMETER.sub("%s", query.text.replace("%", "%%"))
         values = [query.arguments[place] for place in places]
 
         def run() -> list[Cells]:
@@ -247,43 +250,40 @@ class _MySQL:
                 cursor.execute(text, values)
                 return list(cursor.fetchall())
 
-        with _named(), _errors_of(self.driver):
-            return await self.aside(run)
+        with _naming_the_source(), _translate_mysql_errors(self.driver):
+            return await self._in_thread(run)
 
     async def close(self) -> None:
-        self.line.close()
+        self.duplicate.close()
         if self.connection.open:
             self.connection.close()
 
-    async def aside(self, work: Callable[[], T]) -> T:
-        """Call what waits for the server, in a thread; cancelled, leave when that has ended."""
-        running = asyncio.ensure_future(asyncio.to_thread(work))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            with suppress(OSError):  # it hung up already
-                self.line.shutdown(socket.SHUT_RDWR)
-            await asyncio.gather(running, return_exceptions=True)
-            raise
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run a blocking call. A cancellation ends the connection, and waits for the thread."""
+        return await finish_despite_cancellation(asyncio.to_thread(work), on_cancel=self._shut_down)
+
+    def _shut_down(self) -> None:
+        with suppress(OSError):  # the server closed the connection first
+            self.duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def _dial(address: _Address) -> socket.socket:
+def _dial(address: _MySQLAddress) -> socket.socket:
     try:
-        line = socket.create_connection((address.host, address.port), _CONNECT_SECONDS)
+        dialed = socket.create_connection((address.host, address.port), _CONNECT_SECONDS)
     except OSError as error:
         raise Unavailable(f"cannot be reached: {error.strerror or error}") from error
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return line
+    dialed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    dialed.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return dialed
 
 
 @contextmanager
-def _errors_of(driver: ModuleType) -> Iterator[None]:
-    """Raise the errors of MySQL's driver as ours."""
+def _translate_mysql_errors(driver: ModuleType) -> Iterator[None]:
+    """Raise the errors of PyMySQL as Unavailable or DatabaseError."""
     try:
         yield
     except driver.MySQLError as error:
         number, text = error.args if len(error.args) == 2 else (None, str(error))  # noqa: PLR2004
-        if isinstance(number, int) and (number in _LOST or number == 0):
+        if isinstance(number, int) and (number in _CLIENT_ERRORS or number == 0):
             raise Unavailable(text or "the connection was lost") from error
         raise DatabaseError(text, error.sqlstate) from error

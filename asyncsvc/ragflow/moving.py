@@ -26,7 +26,7 @@ from asyncsvc.ragflow import repair, shapes
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.ragflow.repair import Mending, UnusableError
 from asyncsvc.ragflow.rows import TokenRows
-from asyncsvc.ragflow.source import CONVERSATIONS, LONGEST, TOKENS, Source, opened
+from asyncsvc.ragflow.source import CONVERSATIONS, MAX_ROW_BYTES, TOKENS, Source, open_source
 from asyncsvc.ragflow.turns import IN_TURN, append
 from asyncsvc.services.credentials import hint, is_strong
 from asyncsvc.settings import Settings
@@ -187,8 +187,8 @@ class Moving:
             actor=actor,
             tally=_Tally(dry_run=dry_run, after=after, on_batch=on_batch, on_note=on_note),
         )
-        async with opened(source) as tables:
-            move.tally.lacking = tables.lacking
+        async with open_source(source) as tables:
+            move.tally.lacking = tables.missing
             if orphans is not None and only != "tokens" and not tables.has_agents:
                 raise InvalidInput("orphans", "are not told from agents' without user_canvas")
             for part, table, work in (
@@ -197,7 +197,7 @@ class Moving:
             ):
                 if only not in {None, part}:
                     continue
-                if tables.has(table):
+                if tables.can_read(table):
                     await work(tables)
                 else:
                     move.tally.left_out += (table,)
@@ -314,7 +314,7 @@ class _Move:
         async for page in source.pages(**wanted):
             tally.conversations.read += len(page.rows) + len(page.too_long)
             for id in page.too_long:
-                reason = f"is longer than {LONGEST // 2**20} MiB"
+                reason = f"is longer than {MAX_ROW_BYTES // 2**20} MiB"
                 tally.skip(CONVERSATIONS, id, Skip.TOO_LONG, reason)
             async with self._batch() as svc:
                 for tenant_id, rows in self._of_tenants(page.rows).items():

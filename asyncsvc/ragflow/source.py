@@ -1,176 +1,209 @@
-"""Reads RAGFlow's tables page by page, in the order of their keys, and holds one page in memory.
+"""Reads RAGFlow's tables in pages, in the order of their keys, and holds one page in memory.
 
-A page is a statement of its own, not a part of a cursor: MySQL cuts off whoever reads slowly, and a
-page can be begun behind any key. Columns that this version of RAGFlow does not have are left out.
+Each page is a statement of its own instead of a part of a cursor: MySQL disconnects clients that
+read slowly, and a page can start after any key. Columns that this version of RAGFlow does not have
+are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
 
 from asyncsvc.database import sql_files
 from asyncsvc.errors import InvalidInput
-from asyncsvc.ragflow.drivers import Cells, Server, connect
-from asyncsvc.validation.types import UNSET
+from asyncsvc.ragflow.drivers import Cells, Connection, connect
+from asyncsvc.validation.types import UNSET, UnsetType
 
 CONVERSATIONS: Final = "api_4_conversation"
 TOKENS: Final = "api_token"
-_DIALOGS, _AGENTS = "dialog", "user_canvas"
-_NEEDED: Final = {
-    CONVERSATIONS: ("id", "dialog_id", "user_id", "message"),
-    _DIALOGS: ("id", "tenant_id"),
-    _AGENTS: ("id", "user_id"),
-    TOKENS: ("tenant_id", "token"),
-}
-_STATEMENTS: Final = {CONVERSATIONS: "conversations", TOKENS: "tokens"}
-_NO_COLUMNS: Final = {"agents", "mixed", "orphans", "mysql", "postgresql"}
-_TABLES_OF: Final = {CONVERSATIONS: (CONVERSATIONS, _DIALOGS), TOKENS: (TOKENS,)}
-_ROWS_AT_ONCE: Final = 500
-_BYTES_AT_ONCE: Final = 2**22
-LONGEST: Final = 2**26
-"""The most bytes of a conversation: no row can make the reader take all memory."""
+_DIALOGS: Final = "dialog"
+_AGENTS: Final = "user_canvas"
+MAX_ROW_BYTES: Final = 2**26
+"""Longer conversations are not read, so that no row can fill the memory."""
+_PAGE_ROWS: Final = 500
+_PAGE_BYTES: Final = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns that the import reads of a table."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+_TABLES: Final = {
+    CONVERSATIONS: _Columns(
+        ("id", "dialog_id", "user_id", "message"),
+        (
+            "create_date", "create_time", "dsl", "duration", "errors", "exp_user_id", "name",
+            "reference", "round", "source", "thumb_up", "tokens", "update_date", "update_time",
+            "version_title",
+        ),
+    ),
+    _DIALOGS: _Columns(("id", "tenant_id")),
+    _AGENTS: _Columns(("id", "user_id")),
+    TOKENS: _Columns(
+        ("tenant_id", "token"),
+        ("beta", "create_date", "create_time", "dialog_id", "name", "source", "status"),
+    ),
+}  # fmt: skip
+_DEPENDS_ON: Final = {CONVERSATIONS: (CONVERSATIONS, _DIALOGS), TOKENS: (TOKENS,)}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Conversations in the order of their ids; `too_long` are those that are not to be read."""
+    """Conversations in the order of their ids."""
 
     last_id: str
     rows: list[Cells]
     too_long: tuple[str, ...] = ()
+    """The ids of conversations over `MAX_ROW_BYTES`."""
 
 
 @asynccontextmanager
-async def opened(dsn: str) -> AsyncGenerator[Source]:
-    """Lend the tables of RAGFlow's database. Raises InvalidInput where it is not RAGFlow's."""
-    server = await connect(dsn)
+async def open_source(dsn: str) -> AsyncGenerator[Source]:
+    """Open RAGFlow's database. Raises InvalidInput if neither of its tables is there."""
+    connection = await connect(dsn)
     try:
-        statement = sql_files.load("ragflow/columns")
-        source = Source(
-            server, await server.fetch(statement.bind(statement.flags & {server.dialect}, {}))
-        )
-        if not any(source.has(table) for table in _TABLES_OF):
-            raise InvalidInput(
-                "source", f"is not RAGFlow's: there is no {' and no '.join(_TABLES_OF)}"
-            )
+        query = sql_files.load("ragflow/columns").bind((connection.dialect,), {})
+        source = Source(connection, await connection.fetch(query))
+        if not any(source.can_read(table) for table in _DEPENDS_ON):
+            missing = " and no ".join(_DEPENDS_ON)
+            raise InvalidInput("source", f"is not RAGFlow's: there is no {missing}")
         yield source
     finally:
-        await server.close()
+        await connection.close()
 
 
 class Source:
-    """The tables of RAGFlow's database, as far as they are there."""
+    """The tables of a RAGFlow database."""
 
-    def __init__(self, server: Server, columns: list[Cells]) -> None:
-        """Read from this server, whose tables have these columns."""
-        self._server = server
+    def __init__(self, connection: Connection, columns: list[Cells]) -> None:
+        """Read on this connection. `columns` are the rows of ragflow/columns."""
+        self._connection = connection
         self._columns: dict[str, set[str]] = {}
         for each in columns:
             self._columns.setdefault(each["table_name"], set()).add(each["column_name"])
-        self.has_agents = self._is_whole(_AGENTS)
-        """Whether a conversation of an agent is told from one whose dialog is gone."""
         ids = {(CONVERSATIONS, "dialog_id"), (_DIALOGS, "id"), (_AGENTS, "id")}
         collations = {
             each["collation_name"]
             for each in columns
             if (each["table_name"], each["column_name"]) in ids
         }
-        self._is_mixed = server.dialect == "mysql" and len(collations) > 1
+        self._has_mixed_collations = connection.dialect == "mysql" and len(collations) > 1
 
     @property
-    def lacking(self) -> tuple[str, ...]:
+    def has_agents(self) -> bool:
+        """Whether conversations of agents can be told from those whose dialog was deleted."""
+        return self._has_required(_AGENTS)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
         """The tables and columns that this version of RAGFlow does not have."""
-        return tuple(
-            f"{table}.{column}" if table in self._columns else table
-            for table, needed in _NEEDED.items()
-            for column in (*needed, *sorted(_optional(table)))
-            if (table in self._columns or column == needed[0])
-            and column not in self._columns.get(table, ())
-        )
+        missing = list[str]()
+        for table, columns in _TABLES.items():
+            if table not in self._columns:
+                missing.append(table)
+                continue
+            names = (*columns.required, *columns.optional)
+            missing += [f"{table}.{name}" for name in names if name not in self._columns[table]]
+        return tuple(missing)
 
-    def has(self, table: str) -> bool:
-        """Say whether a table can be read: with what it needs, and what it leads to."""
-        return all(self._is_whole(each) for each in _TABLES_OF[table])
+    def can_read(self, table: str) -> bool:
+        """Return whether the table has its required columns, and the table of its tenants too."""
+        return all(self._has_required(each) for each in _DEPENDS_ON[table])
 
-    def _is_whole(self, table: str) -> bool:
-        return self._columns.get(table, set()).issuperset(_NEEDED[table])
+    def _has_required(self, table: str) -> bool:
+        return self._columns.get(table, set()).issuperset(_TABLES[table].required)
 
     async def count(self, *, after: str | None, tenant_id: str | None, orphans: bool) -> int:
-        """Return how many conversations there are to read."""
-        filters = {"after": UNSET if after is None else after}
-        (row,) = await self._conversations("count", tenant_id, orphans=orphans, **filters)
+        """Return the number of conversations that `pages` reads."""
+        (row,) = await self._conversations(
+            "count", after=after, tenant_id=tenant_id, orphans=orphans
+        )
         return int(row["total"])
 
     async def pages(
         self, *, after: str | None, tenant_id: str | None, orphans: bool
     ) -> AsyncGenerator[Page]:
-        """Iterate over the conversations behind an id, of one tenant or of all.
+        """Iterate over the conversations after an id, of one tenant or of all.
 
-        `orphans` are those whose dialog or agent is gone; of all tenants they are there anyway.
+        `orphans` adds conversations whose dialog and agent are gone to those of the tenant.
         """
         while sizes := await self._conversations(
-            "sizes",
-            tenant_id,
-            orphans=orphans,
-            after=UNSET if after is None else after,
-            limit=_ROWS_AT_ONCE,
+            "sizes", after=after, tenant_id=tenant_id, orphans=orphans, limit=_PAGE_ROWS
         ):
-            ids = _of_one_page(sizes)
-            after = ids[-1]
-            if sizes[0]["bytes"] > LONGEST:
-                yield Page(after, [], (after,))
-                continue
-            rows = await self._conversations(
-                "conversations", tenant_id, orphans=orphans, first=ids[0], last=after
-            )
-            yield Page(after, rows)
+            last = _last_of_page(sizes)
+            if sizes[0]["bytes"] > MAX_ROW_BYTES:
+                yield Page(last, [], (last,))
+            else:
+                rows = await self._conversations(
+                    "rows", after=after, last=last, tenant_id=tenant_id, orphans=orphans
+                )
+                yield Page(last, rows)
+            after = last
 
     async def tokens(self, *, tenant_id: str | None) -> AsyncGenerator[list[Cells]]:
-        """Iterate over the API tokens, page by page."""
-        behind: Mapping[str, Any] = {}
+        """Iterate over the API tokens in pages, of one tenant or of all."""
+        after_tenant, after_token = None, None
         while rows := await self._fetch(
             "tokens",
-            self._columns[TOKENS],
-            tenant_id=UNSET if tenant_id is None else tenant_id,
-            limit=_ROWS_AT_ONCE,
-            **behind,
+            self._columns[TOKENS].intersection(_TABLES[TOKENS].optional),
+            tenant_id=tenant_id,
+            after_tenant=after_tenant,
+            after_token=after_token,
+            limit=_PAGE_ROWS,
         ):
             yield rows
-            behind = {"after_tenant": rows[-1]["tenant_id"], "after_token": rows[-1]["token"]}
+            after_tenant, after_token = rows[-1]["tenant_id"], rows[-1]["token"]
 
     async def _conversations(
-        self, name: str, tenant_id: str | None, *, orphans: bool, **values: object
+        self,
+        part: Literal["count", "sizes", "rows"],
+        *,
+        after: str | None,
+        tenant_id: str | None,
+        orphans: bool,
+        last: str | None = None,
+        limit: int | None = None,
     ) -> list[Cells]:
-        present = {
-            *self._columns[CONVERSATIONS],
-            *(["agents"] if self.has_agents else []),
-            *(["mixed"] if self._is_mixed else []),
-            *(["orphans"] if orphans else []),
-        }
-        tenant = UNSET if tenant_id is None else tenant_id
-        return await self._fetch(name, present, tenant_id=tenant, **values)
+        flags = self._columns[CONVERSATIONS].intersection(_TABLES[CONVERSATIONS].optional)
+        flags |= {part}
+        if part == "rows" or tenant_id is not None:
+            flags.add("owners")
+        if self.has_agents:
+            flags.add("agents")
+        if self._has_mixed_collations:
+            flags.add("mixed")
+        if orphans:
+            flags.add("orphans")
+        return await self._fetch(
+            "conversations", flags, after=after, last=last, tenant_id=tenant_id, limit=limit
+        )
 
-    async def _fetch(self, name: str, present: set[str], **values: object) -> list[Cells]:
+    async def _fetch(
+        self, name: str, flags: set[str], **parameters: str | int | None
+    ) -> list[Cells]:
+        """Run a statement. A parameter of None is absent."""
         statement = sql_files.load(f"ragflow/{name}")
-        flags = statement.flags & {*present, self._server.dialect}
-        return await self._server.fetch(statement.bind(flags, values))
+        present: dict[str, str | int | UnsetType] = {
+            name: UNSET if value is None else value for name, value in parameters.items()
+        }
+        query = statement.bind(flags | ({self._connection.dialect} & statement.flags), present)
+        return await self._connection.fetch(query)
 
 
-def _optional(table: str) -> frozenset[str]:
-    """Return the columns of a table that its statement can do without."""
-    name = _STATEMENTS.get(table)
-    return sql_files.load(f"ragflow/{name}").flags - _NO_COLUMNS if name else frozenset()
-
-
-def _of_one_page(sizes: list[Cells]) -> list[str]:
-    """Return the ids of as many as fit into a page, or of one that is alone larger than that."""
-    ids, total = list[str](), 0
-    for each in sizes:
+def _last_of_page(sizes: list[Cells]) -> str:
+    """Return the id that ends the page: `_PAGE_BYTES`, or one row that alone is larger."""
+    last: str = sizes[0]["id"]
+    total: int = sizes[0]["bytes"]
+    for each in sizes[1:]:
         total += each["bytes"]
-        if ids and total > _BYTES_AT_ONCE:
+        if total > _PAGE_BYTES:
             break
-        ids.append(each["id"])
-    return ids
+        last = each["id"]
+    return last

@@ -1,8 +1,9 @@
--- The columns that a source has of RAGFlow's tables, by which the other statements of this folder
--- choose theirs: versions differ. Collations are told since two that differ cannot be compared.
+-- Read the columns of RAGFlow's tables in the source, because its versions differ.
 --
--- It runs on the source, MySQL or PostgreSQL, in the schema that a table's bare name leads to.
--- Locks: none. Index: the server's catalogue.
+-- Returns: table_name, column_name and collation_name. No row for a missing table.
+-- Locks: none.
+-- Index: the server's catalogue.
+-- Notes: Runs on the source, MySQL or PostgreSQL, in the schema that the bare name of a table means.
 SELECT c.table_name AS table_name, c.column_name AS column_name, c.collation_name AS collation_name
   FROM information_schema.columns AS c
  WHERE c.table_name IN ('api_4_conversation', 'api_token', 'dialog', 'user_canvas')

@@ -1,50 +1,75 @@
--- The conversations from :first to :last, in the order of their ids, each with the tenants that its
--- dialog and its agent belong to; both are NULL where neither is there any more. MySQL would round
--- a float to six digits; a sum it does not. Dates are text, ISO 8601 whatever the session says: a
--- server holds years that no driver can read.
+-- Read conversations of the source in the order of their ids: their number, their sizes or their rows.
 --
--- It runs on the source, MySQL or PostgreSQL; see ragflow/count for the tenant and the collations.
--- Locks: none. Index: the primary keys.
-SELECT c.id, c.dialog_id, c.user_id, c.message,
+-- Returns: total, with the flag `count`. id and bytes, with `sizes`: the length of the long texts, by
+--   which a page is cut before it is read. The cells with dialog_tenant_id and agent_tenant_id, with
+--   `rows`: both are NULL if neither the dialog nor the agent exists.
+-- Locks: none.
+-- Index: the primary keys; with `count` the smallest index that the server finds. With `mixed` the
+--   joins use no index.
+-- Notes: Runs on the source, MySQL or PostgreSQL. `owners` joins the tables that know the tenant.
+--   A conversation belongs to the tenant of its dialog, else to that of its agent, else, with
+--   `orphans`, to :tenant_id. MySQL compares tenants by bytes, because `T1` equals `t1` in most
+--   collations. `mixed` compares ids of columns that have different collations.
+--   MySQL rounds a selected float to 6 digits, but not a sum. Dates are ISO 8601 text regardless of
+--   the session, because drivers cannot read every year that a server stores.
+SELECT
+--? count {
+       count(*) AS total
+--? }
+--? sizes {
+       c.id,
+       coalesce(octet_length(c.message), 0)
+       + coalesce(octet_length(c.reference), 0)                       --? reference
+       + coalesce(octet_length(c.dsl), 0)                             --? dsl
+       + coalesce(octet_length(c.errors), 0)                          --? errors
+       AS bytes
+--? }
+--? rows {
+       c.id, c.dialog_id, c.user_id, c.message,
        d.tenant_id AS dialog_tenant_id
-     , a.user_id AS agent_tenant_id                                  --? agents
-     , c.name                                                        --? name
-     , c.exp_user_id                                                 --? exp_user_id
-     , c.reference                                                   --? reference
-     , c.tokens                                                      --? tokens
-     , c.source                                                      --? source
-     , c.dsl                                                         --? dsl
-     , c.duration + 0e0 AS duration                                  --? duration
-     , c.round                                                       --? round
-     , c.thumb_up                                                    --? thumb_up
-     , c.errors                                                      --? errors
-     , c.version_title                                               --? version_title
-     , c.create_time                                                 --? create_time
-     , CAST(c.create_date AS CHAR) AS create_date                    --? create_date, mysql
-     , to_json(c.create_date) #>> '{}' AS create_date                --? create_date, postgresql
-     , c.update_time                                                 --? update_time
-     , CAST(c.update_date AS CHAR) AS update_date                    --? update_date, mysql
-     , to_json(c.update_date) #>> '{}' AS update_date                --? update_date, postgresql
+     , a.user_id AS agent_tenant_id                                   --? agents
+     , c.name                                                         --? name
+     , c.exp_user_id                                                  --? exp_user_id
+     , c.reference                                                    --? reference
+     , c.tokens                                                       --? tokens
+     , c.source                                                       --? source
+     , c.dsl                                                          --? dsl
+     , c.duration + 0e0 AS duration                                   --? duration
+     , c.round                                                        --? round
+     , c.thumb_up                                                     --? thumb_up
+     , c.errors                                                       --? errors
+     , c.version_title                                                --? version_title
+     , c.create_time                                                  --? create_time
+     , CAST(c.create_date AS CHAR) AS create_date                     --? create_date, mysql
+     , to_json(c.create_date) #>> '{}' AS create_date                 --? create_date, postgresql
+     , c.update_time                                                  --? update_time
+     , CAST(c.update_date AS CHAR) AS update_date                     --? update_date, mysql
+     , to_json(c.update_date) #>> '{}' AS update_date                 --? update_date, postgresql
+--? }
   FROM api_4_conversation AS c
+--? owners {
   LEFT JOIN dialog AS d
-         ON d.id = c.dialog_id                                       --? !mixed
-         ON CONVERT(d.id USING utf8mb4) COLLATE utf8mb4_bin          --? mixed
-            = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin --? mixed
-  LEFT JOIN user_canvas AS a                                         --? agents
-         ON a.id = c.dialog_id                                       --? agents, !mixed
-         ON CONVERT(a.id USING utf8mb4) COLLATE utf8mb4_bin          --? agents, mixed
-            = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin --? agents, mixed
- WHERE c.id >= :first
-   AND c.id <= :last
-   AND CASE WHEN d.tenant_id <> ''                                   --? tenant_id
-            THEN d.tenant_id = :tenant_id                            --? tenant_id, !mysql
-            THEN CAST(CONVERT(d.tenant_id USING utf8mb4) AS BINARY)  --? tenant_id, mysql
-                 = :tenant_id                                        --? tenant_id, mysql
-            WHEN a.user_id <> ''                                     --? tenant_id, agents
-            THEN a.user_id = :tenant_id                              --? tenant_id, agents, !mysql
-            THEN CAST(CONVERT(a.user_id USING utf8mb4) AS BINARY)    --? tenant_id, agents, mysql
-                 = :tenant_id                                        --? tenant_id, agents, mysql
-            ELSE TRUE                                                --? tenant_id, orphans
-            ELSE FALSE                                               --? tenant_id, !orphans
-        END                                                          --? tenant_id
- ORDER BY c.id
+         ON d.id = c.dialog_id                                        --? !mixed
+         ON CONVERT(d.id USING utf8mb4) COLLATE utf8mb4_bin           --? mixed
+            = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin  --? mixed
+--? }
+--? owners, agents {
+  LEFT JOIN user_canvas AS a
+         ON a.id = c.dialog_id                                        --? !mixed
+         ON CONVERT(a.id USING utf8mb4) COLLATE utf8mb4_bin           --? mixed
+            = CONVERT(c.dialog_id USING utf8mb4) COLLATE utf8mb4_bin  --? mixed
+--? }
+ WHERE 1 = 1
+   AND c.id > :after                                                  --? after
+   AND c.id <= :last                                                  --? last
+--? tenant_id {
+   AND coalesce(
+         nullif(d.tenant_id, '')                                      --? !mysql
+         nullif(CAST(CONVERT(d.tenant_id USING utf8mb4) AS BINARY), '') --? mysql
+       , nullif(a.user_id, '')                                        --? agents, !mysql
+       , nullif(CAST(CONVERT(a.user_id USING utf8mb4) AS BINARY), '') --? agents, mysql
+       , :tenant_id                                                   --? orphans
+       ) = :tenant_id
+--? }
+ ORDER BY c.id                                                        --? !count
+ LIMIT :limit                                                         --? limit

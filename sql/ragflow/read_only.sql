@@ -1,5 +1,7 @@
--- Has MySQL refuse whatever would write, for as long as the session lasts: a source is only read.
--- On PostgreSQL each transaction says so by itself.
+-- Make MySQL reject writes for the rest of the session.
 --
--- It runs on the source. Locks: none. Index: none.
+-- Returns: nothing.
+-- Locks: none.
+-- Index: none.
+-- Notes: Runs on the source. On PostgreSQL each transaction is opened as read-only instead.
 SET SESSION TRANSACTION READ ONLY

@@ -1,9 +1,11 @@
--- The next API tokens behind one, in the order of tenant and secret. The date is text, as in
--- ragflow/conversations.
+-- Read the next API tokens of the source, in the order of tenant and secret.
 --
--- It runs on the source, MySQL or PostgreSQL. Locks: none. Index: the primary key. The condition is
--- spelt out since MySQL finds no place in an index by a pair; there a tenant is compared twice, once
--- by the index and once by its bytes, since to a collation `T1` may be `t1`.
+-- Returns: the cells of each row. The date is text, as in ragflow/conversations.
+-- Locks: none.
+-- Index: the primary key. The keyset condition is spelled out because MySQL does not use an index to
+--   compare pairs.
+-- Notes: Runs on the source, MySQL or PostgreSQL. MySQL compares a tenant by the index and then by
+--   bytes, because `T1` equals `t1` in most collations.
 SELECT t.tenant_id, t.token
      , t.dialog_id                                                 --? dialog_id
      , t.source                                                    --? source
