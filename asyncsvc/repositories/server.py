@@ -1,4 +1,4 @@
-"""`sql/server`."""
+"""The statements of `sql/server`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asyncsvc.repositories.base import Repository
 
 
 class ServerSettings(NamedTuple):
-    """What the server is, and how it keeps what it promised."""
+    """The version of the server and the settings that a durable commit depends on."""
 
     version: str
     version_number: int
@@ -22,7 +22,7 @@ class ServerSettings(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the schema, as the server's statistics see it."""
+    """A table of the schema; row counts are those of the statistics."""
 
     name: str
     bytes: int
@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 
 class Index(NamedTuple):
-    """An index of the schema, as the server's statistics see it."""
+    """An index of the schema; counts are those of the statistics."""
 
     name: str
     is_valid: bool
@@ -44,7 +44,7 @@ class Index(NamedTuple):
 
 
 class ZoneOffset(NamedTuple):
-    """The offset of a time zone at a moment."""
+    """The offset of a time zone from UTC at one instant."""
 
     name: str
     seconds: int
@@ -52,18 +52,18 @@ class ZoneOffset(NamedTuple):
 
 
 class ServerRepository(Repository):
-    """The statements about the server, and what it knows of the schema."""
+    """The server and its catalog."""
 
     folder = "server"
 
     async def clock(self) -> datetime:
-        """Return what time it is there."""
+        """Return the server's time."""
         (row,) = await self._rows("clock")
         now: datetime = row["now"]
         return now
 
     async def settings(self) -> ServerSettings:
-        """Return what the server is."""
+        """Return the version and the settings for durability."""
         (row,) = await self._rows("settings")
         return ServerSettings(**row)
 
@@ -76,5 +76,5 @@ class ServerRepository(Repository):
         return [Index(**row) for row in await self._rows("indexes")]
 
     async def zones(self) -> list[ZoneOffset]:
-        """Return the zones that the server knows."""
+        """Return the time zones of the server."""
         return [ZoneOffset(**row) for row in await self._rows("zones")]

@@ -1,14 +1,13 @@
--- Conversations with their messages and append keys, how these are searched, and API tokens.
+-- Create the tables of conversations, messages, usage and API tokens, and the search index.
 --
--- Every table of a tenant has tenant_id first in its primary key, so that it can be distributed
--- by tenant. The tokens are the exception: a token is looked up before its tenant is known.
--- Ids are the caller's own text, compared byte by byte (COLLATE "C"); nothing is ordered by them
--- but ties.
+-- The primary key of each table of a tenant starts with tenant_id, so that it can be distributed by
+-- tenant. api_token is the exception: a token is looked up before its tenant is known. Ids are text of
+-- the caller, compared byte by byte (COLLATE "C").
 
--- One row a conversation, which every append updates. No index has a column that an append changes,
--- so that the new row version goes beside the old one and into no index (HOT); its pages keep room
--- for it. Rounds, tokens, duration and last_seq only grow: deleting messages takes nothing from
--- them. Duration is in whole microseconds, since sums of fractions never agree twice.
+-- One row a conversation. Each append updates it, and changes no indexed column: the new row version is
+-- a HOT update on the same page, for which the fillfactor leaves room. round, tokens, duration and
+-- last_seq never decrease; the deletion of messages does not change them. duration is in microseconds,
+-- since sums of integers are exact.
 CREATE TABLE asyncsvc.conversation (
     tenant_id     text COLLATE "C" NOT NULL,
     id            text COLLATE "C" NOT NULL,
@@ -32,27 +31,27 @@ CREATE TABLE asyncsvc.conversation (
     PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 85);
 
--- conversation/get_list by creation, and its total
+-- conversation/get_list ordered by creation, and its total.
 CREATE INDEX conversation_created_idx
     ON asyncsvc.conversation (tenant_id, dialog_id, created_at, id);
 
--- conversation/get_list of one user, conversation/erase_user, usage/stats_by_created
+-- conversation/get_list of one user, erasure of a user, usage statistics by creation.
 CREATE INDEX conversation_user_idx
     ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
 
--- usage/stats_by_created of all dialogs; search/walk of a tenant, and where search/newest finds the weeks
--- that have conversations
+-- Usage statistics by creation of all dialogs, searches of a tenant in the order of creation, and the
+-- weeks that have conversations.
 CREATE INDEX conversation_tenant_created_idx
     ON asyncsvc.conversation (tenant_id, created_at, id);
 
--- conversation/get_names, conversation/erase_user. Only rows that name somebody are in it.
+-- conversation/get_names, erasure of a user.
 CREATE INDEX conversation_exp_user_idx
     ON asyncsvc.conversation (tenant_id, exp_user_id, created_at, id)
     WHERE exp_user_id IS NOT NULL;
 
--- When each conversation was last updated, once more: the same instant as in its own row, for the
--- lists by recent activity. An index on it there would make each append write into all indexes of
--- the conversation; here it writes into two. dialog_id is a copy, too.
+-- The update time of each conversation, for lists ordered by it. An index on conversation.updated_at
+-- would make each append write to all indexes of the conversation; here it writes to two. dialog_id and
+-- updated_at are copies.
 CREATE TABLE asyncsvc.conversation_recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
@@ -63,14 +62,14 @@ CREATE TABLE asyncsvc.conversation_recency (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 ) WITH (fillfactor = 85);
 
--- conversation/get_list and conversation/find_old by update time
+-- conversation/get_list and purges ordered by update time.
 CREATE INDEX conversation_recency_updated_idx
     ON asyncsvc.conversation_recency (tenant_id, dialog_id, updated_at, id);
 
--- One row a message, so that an append costs the same however long the conversation is.
--- seq is handed out under the conversation's row lock: ordered, and never used twice.
--- dialog_id and conversation_created_at are those of the conversation, for the search index, which
--- has only what is_indexed: maintenance says so of what was written or changed since (search/fold_messages).
+-- One row a message, so the cost of an append does not depend on the length of the conversation. seq is
+-- assigned under the lock of the conversation row: ordered, and never used twice. dialog_id and
+-- conversation_created_at are copies for the search index. It contains the rows with is_indexed;
+-- maintenance sets that flag on new and changed messages.
 CREATE TABLE asyncsvc.message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -89,8 +88,8 @@ CREATE TABLE asyncsvc.message (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- What keywords find of a conversation beside its messages: its id and its name. It is no part of
--- the conversation's row, because each append writes that anew, with an entry into each index of it.
+-- The searched text of a conversation beside its messages: its id and its name. In the conversation row
+-- each append would write to the search index.
 CREATE TABLE asyncsvc.conversation_title (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -103,14 +102,14 @@ CREATE TABLE asyncsvc.conversation_title (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- The functions of the search index; docs/search.md says how a search uses them. What an index holds
--- was made by them, so they are never changed: another body gets another name, and a new index.
+-- The functions of the search index; docs/search.md explains the searches. The index stores their
+-- results, so a function is never changed: its successor has a new name and a new index.
 
--- The grams of a text, folded to lower case: each single character, each pair, and each three in a
--- row of those below U+2E80, which are of alphabets, whose letters are few; above are the characters
--- of Chinese, Japanese and Korean, and emoji. A text that holds another one has all of its grams.
--- (.) made \1 \1, with U+0001 between, leaves the pairs between two of those. Where the text itself has
--- a U+0001, that cuts a gram into smaller ones, which are grams of the text as well.
+-- Return the grams of a text in lower case: each character, each pair of characters, and each 3
+-- characters in a row below U+2E80. Alphabets are below, with few letters; Chinese, Japanese, Korean and
+-- emoji are above. A text contains all grams of each of its substrings.
+-- Replacing (.) by \1 U+0001 \1 leaves each pair between two U+0001. A U+0001 in the text splits a gram
+-- into smaller ones, which are grams of the text too.
 CREATE FUNCTION asyncsvc.search_grams_v1(content text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
 DECLARE
@@ -126,10 +125,10 @@ BEGIN
 END
 $body$;
 
--- Those of the grams of a keyword that are worth asking for: three letters, and pairs with another
--- character; only where there is none of these pairs of letters, and only where there is none single
--- characters. The index would read the long list of each common pair, to find what a longer gram finds
--- anyway. There are none of nothing but U+0001; then the index has nothing to say, and all is read.
+-- Return the most selective grams of a keyword: 3 letters, and pairs with a character that is not a
+-- letter; without these, pairs of letters; without these, single characters. The index would otherwise
+-- read the long list of each common pair, although a longer gram finds the same rows. A keyword of only
+-- U+0001 has no grams, so the search reads all messages.
 CREATE FUNCTION asyncsvc.search_needed_v1(keywords text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT coalesce(array_agg(g.gram), '{}')
@@ -142,7 +141,7 @@ CREATE FUNCTION asyncsvc.search_needed_v1(keywords text) RETURNS text[]
      WHERE g.place = 1
 $body$;
 
--- The number of the week that an instant is in, since 1970; and the instant that a week begins with.
+-- Return the number of the week of an instant, from 1970-01-01 on; and the first instant of a week.
 CREATE FUNCTION asyncsvc.search_week_v1(at timestamptz) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT floor(extract(epoch FROM at AT TIME ZONE 'UTC') / 604800)::integer
@@ -153,8 +152,8 @@ CREATE FUNCTION asyncsvc.search_week_begin_v1(week integer) RETURNS timestamptz
     SELECT (timestamp '1970-01-01' + week * interval '168 hours') AT TIME ZONE 'UTC'
 $body$;
 
--- What stands in the index for a tenant's dialog, and for a tenant's :weeks weeks up to one. No gram
--- begins with U+0001.
+-- Return the index term of a dialog, and the index terms of the last `weeks` weeks up to `week`, of a
+-- tenant. No gram begins with U+0001.
 CREATE FUNCTION asyncsvc.search_dialog_v1(tenant_id text, dialog_id text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT E'\x01d' || dialog_id || E'\x01' || tenant_id
@@ -166,9 +165,9 @@ CREATE FUNCTION asyncsvc.search_weeks_v1(tenant_id text, week integer, weeks int
                    FROM generate_series(week - weeks + 1, week) AS w)
 $body$;
 
--- What the index has of one text: its grams, its dialog and its week. The cost is not what it costs:
--- it keeps the server, whatever its statistics say, from computing this row by row instead of asking
--- the index; for the same reason it is no SQL function, whose cost is lost when it is inlined.
+-- Return the index terms of a text: its grams, its dialog and its week. The declared cost is higher than
+-- the real one, so that the planner always prefers the index to computing this for each row. An SQL
+-- function would lose its cost when it is inlined, so it is PL/pgSQL.
 CREATE FUNCTION asyncsvc.search_terms_v1(
     tenant_id text, dialog_id text, conversation_created_at timestamptz, content text)
     RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000 AS $body$
@@ -180,8 +179,8 @@ BEGIN
 END
 $body$;
 
--- search/newest, search/matching. Only maintenance writes to these two, and many entries at once: the
--- server gathers them, as much as 64 MB, before it sorts them in.
+-- The search index. Only maintenance writes to it, many entries at a time: the server collects up to
+-- 64 MB in the pending list before it merges them.
 CREATE INDEX message_search_idx ON asyncsvc.message USING gin ((asyncsvc.search_terms_v1(
     tenant_id, dialog_id, conversation_created_at, content)) COLLATE "C")
     WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
@@ -190,7 +189,7 @@ CREATE INDEX conversation_title_search_idx ON asyncsvc.conversation_title USING 
     conversation_id || E'\x01' || coalesce(name, ''))) COLLATE "C")
     WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
 
--- What is not in them yet: search/newest, search/matching, search/fold_messages, search/fold_titles.
+-- The rows that are not in the search index yet, for searches and for indexing.
 CREATE INDEX message_unindexed_idx
     ON asyncsvc.message (tenant_id, conversation_created_at, conversation_id, seq)
     WHERE NOT is_indexed;
@@ -198,9 +197,9 @@ CREATE INDEX conversation_title_unindexed_idx
     ON asyncsvc.conversation_title (tenant_id, conversation_created_at, conversation_id)
     WHERE NOT is_indexed;
 
--- What an append with an idempotency key answered, so that a replay gets the same answer.
--- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key goes with
--- its conversation, or when it is old and maintenance comes by.
+-- The answer of each append with an idempotency key, so that a replay returns the same answer.
+-- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key is deleted
+-- with its conversation, or by maintenance after Settings.key_lifetime.
 CREATE TABLE asyncsvc.append_key (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -215,7 +214,7 @@ CREATE TABLE asyncsvc.append_key (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- append_key/find_old. Keys come in the order of time, so a new entry goes to the end of it.
+-- Expiry of keys. New keys are the youngest, so an insert goes to the last page.
 CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 
 -- Usage is kept in two books. "created" has each conversation on the instant of its creation, as it
@@ -373,11 +372,10 @@ BEGIN
 END
 $$;
 
--- API tokens: a hash of the secret, never the secret. pepper_version tells how it was hashed: 0 is
--- SHA-256, n is HMAC-SHA-256 by the pepper of this version. hint is the secret's beginning, for
--- people. A token is retiring while revoked_at lies ahead. last_used_at is stamped by verify and
--- must stay without an index, so that the stamp touches the row alone. Nothing refers to a token by
--- a foreign key, so that no lock of another table's ever makes a stamp wait.
+-- API tokens: the hash of the secret, never the secret. pepper_version 0 is SHA-256, n is HMAC-SHA-256
+-- with pepper n. hint is the beginning of the secret, for people. A token is retiring while revoked_at is
+-- in the future. last_used_at has no index, so that its update is a HOT update. No foreign key refers to
+-- a token, so that no lock on another table delays it.
 CREATE TABLE asyncsvc.api_token (
     id             text COLLATE "C" NOT NULL PRIMARY KEY,
     tenant_id      text COLLATE "C" NOT NULL,
@@ -399,15 +397,15 @@ CREATE TABLE asyncsvc.api_token (
     rotated_from   text COLLATE "C"
 ) WITH (fillfactor = 85);
 
--- api_token/get_list, api_token/revoke_many, api_token/delete_by_tenant_id
+-- Lists, revocation and deletion of a tenant's tokens.
 CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, id);
 
--- api_token/get_family; allows at most one successor under concurrent rotation
+-- Families of rotated tokens. It allows at most one successor under concurrent rotation.
 CREATE UNIQUE INDEX api_token_rotated_from_idx
     ON asyncsvc.api_token (rotated_from) WHERE rotated_from IS NOT NULL;
 
--- What was done to the tokens of a tenant, by whom: written by the statement that does it, kept when
--- the tokens are gone, and never changed. It holds no secret and no hash.
+-- The actions on the tokens of a tenant, with their actors. The statement that acts inserts the row.
+-- Rows outlive their tokens, and contain no secret and no hash.
 CREATE TABLE asyncsvc.token_audit (
     tenant_id text COLLATE "C" NOT NULL,
     id        bigint GENERATED ALWAYS AS IDENTITY,
@@ -419,5 +417,5 @@ CREATE TABLE asyncsvc.token_audit (
     PRIMARY KEY (tenant_id, at, id)
 );
 
--- token_audit/get_list of one token
+-- token_audit/get_list of one token.
 CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit (tenant_id, token_id, at, id);

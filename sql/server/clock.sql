@@ -1,5 +1,6 @@
--- What time it is by the server's clock, as this statement begins: ages are counted back from it,
--- and no client's clock has a say.
+-- Return the server's time at the start of this statement. Ages are counted back from it.
 --
--- Locks: none. Index: none.
+-- Returns: now.
+-- Locks: none.
+-- Index: none.
 SELECT statement_timestamp() AS now

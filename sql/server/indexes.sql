@@ -1,7 +1,9 @@
--- The indexes of the schema, by name: whether each is whole, how often it was used since the
--- statistics began, how many rows its table has, and whether a constraint needs it.
+-- List the indexes of the schema with their state and use.
 --
--- Locks: none. Index: none.
+-- Returns: name, is_valid, is_unique, scans (since the statistics were reset), bytes, rows (of the
+--   table), in the order of the names.
+-- Locks: none.
+-- Index: the catalog.
 SELECT s.indexrelname::text AS name,
        i.indisvalid AS is_valid,
        i.indisunique AS is_unique,

@@ -1,8 +1,9 @@
--- What the server is and how it keeps what it promised: its version, the database's encoding,
--- whether it is a replica, and the settings that a durable commit depends on. backend_pid is the
--- process that answers, which a pooler in between would choose anew.
+-- Return the version of the server and the settings that a durable commit depends on.
 --
--- Locks: none. Index: none.
+-- Returns: version, version_number, encoding, is_replica, fsync, full_page_writes, synchronous_commit,
+--   backend_pid. A pooler reports another process id to the driver than backend_pid.
+-- Locks: none.
+-- Index: none.
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS version_number,
        current_setting('server_encoding') AS encoding,

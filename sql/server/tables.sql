@@ -1,8 +1,9 @@
--- The tables of the schema, by name: how large each is with its indexes, how many rows the
--- statistics count as live and as dead, and whether this role may read and change it. It returns
--- nothing where the schema is not there.
+-- List the tables of the schema with their sizes and the rights of this role.
 --
--- Locks: none. Index: none.
+-- Returns: name, bytes (with indexes), live and dead rows by the statistics, is_readable, is_writable, in
+--   the order of the names. No row if the schema does not exist.
+-- Locks: none.
+-- Index: the catalog.
 SELECT s.relname::text AS name,
        pg_total_relation_size(s.relid) AS bytes,
        s.n_live_tup AS live,

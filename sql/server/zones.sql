@@ -1,6 +1,7 @@
--- Each time zone that the server knows, with its offset from UTC in seconds at this moment: by it
--- the server's rules are compared with those of the client, which computes the bounds of ranges.
+-- List the time zones of the server, to compare its rules with those of the client.
 --
--- Locks: none. Index: none.
+-- Returns: name, seconds (offset from UTC), at (the time of this statement).
+-- Locks: none.
+-- Index: none.
 SELECT z.name, extract(epoch FROM z.utc_offset)::int AS seconds, statement_timestamp() AS at
   FROM pg_catalog.pg_timezone_names AS z
