@@ -368,7 +368,7 @@ async def test_a_server_that_is_not_there_is_one_clear_line():
 
 
 async def test_no_server_that_is_what_was_asked_for(dsn):
-    with pytest.raises(Unavailable, match="no server is what was asked for"):
+    with pytest.raises(Unavailable, match="no server has the requested role"):
         async with asyncsvc.connect(f"{dsn}?target_session_attrs=standby"):
             pass
 

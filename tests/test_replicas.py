@@ -189,7 +189,7 @@ async def test_row_level_security_holds_there_too(pair, monkeypatch):
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         await replica.replay(await svc.position())
         answered = []
-        monkeypatch.setattr(svc._executor._replicas[0], "_pass_over", answered.append)
+        monkeypatch.setattr(svc._executor._replicas[0], "_handle_failure", answered.append)
         assert (await svc.conversations.get_list("d", "t")).total == 1
         assert (await svc.conversations.get_list("d", "u")).total == 0
         assert answered == []  # or the primary would have been asked

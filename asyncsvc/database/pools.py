@@ -1,4 +1,4 @@
-"""The pools of `connect`: bounded, without a reset, and one for each server that it leads to."""
+"""The pools that `connect` opens: one on the primary and one on each replica."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from asyncsvc.database.pool_executor import Pool
     from asyncsvc.settings import Settings
 
-_PREPARED: Final = 32
-"""How many statements a connection keeps prepared, the latest used ones.
+_PREPARED_STATEMENTS: Final = 32
+"""How many statements a connection keeps prepared: the most recently used ones.
 
-A service has some twenty. Each takes 0.1 to 0.2 MiB of the server's process, and the filters of
-lists alone make hundreds of variants. One that was dropped costs a round trip more when it comes
-again.
+A service uses about 20. Each takes 0.1 to 0.2 MiB in the server's process, and the filters of lists
+alone make hundreds of variants. A statement that was dropped costs 1 more round trip when it is
+used again.
 """
 
 
@@ -36,60 +36,66 @@ async def open_pools(
     min_size: int,
     max_size: int,
 ) -> AsyncGenerator[tuple[Pool, list[Pool]]]:
-    """Open a pool on the primary and one on each replica, lend them, close them.
+    """Open a pool on the primary and a pool on each replica, yield them, and close them.
 
-    Of several hosts in the DSN the primary is the one that takes writes, whenever a connection is
-    opened; and each of them is a replica, unless these are given. Nothing is asked of these yet.
+    If the DSN has several hosts, each new connection to the primary goes to the host that accepts
+    writes. Each host is then also a replica, unless `replicas` names others. The pools of replicas
+    open their connections later.
 
-    Raises Unavailable when the primary cannot be reached, InvalidInput for a DSN that is none.
+    Raises:
+        Unavailable: The primary cannot be reached.
+        InvalidInput: The DSN is not a PostgreSQL URL.
     """
-    hosts = _hosts("dsn", dsn)
-    # One that a proxy stands for decides itself; and a standby alone may be what is wanted.
-    ways = None if len(hosts) == 1 else _Hosts(hosts, settings.acquire_timeout / len(hosts))
+    hosts = _split_hosts("dsn", dsn)
+    # Of a single host no role is required: a proxy may choose the server, or a standby be intended.
+    primary_finder = _PrimaryFinder(hosts, settings.acquire_timeout) if len(hosts) > 1 else None
     if replicas is None:
         replicas = hosts if len(hosts) > 1 else ()
-    each = [host for replica in replicas for host in _hosts("replicas", replica)]
+    replica_dsns = [host for replica in replicas for host in _split_hosts("replicas", replica)]
     async with AsyncExitStack() as stack:
-        primary = await _opened(dsn, settings, min_size=min_size, max_size=max_size, ways=ways)
+        primary = await _open_pool(
+            dsn, settings, min_size=min_size, max_size=max_size, primary_finder=primary_finder
+        )
         stack.push_async_callback(primary.close)
-        others = []
-        for replica in each:
-            others.append(await _opened(replica, settings, min_size=0, max_size=max_size))
-            stack.push_async_callback(others[-1].close)
-        yield primary, others
+        replica_pools = []
+        for replica in replica_dsns:
+            pool = await _open_pool(replica, settings, min_size=0, max_size=max_size)
+            replica_pools.append(pool)
+            stack.push_async_callback(pool.close)
+        yield primary, replica_pools
 
 
-def _hosts(field: str, dsn: str) -> list[str]:
-    """Return a DSN for each host of a DSN. The error does not quote it: it may hold a password."""
+def _split_hosts(field: str, dsn: str) -> list[str]:
+    """Return a DSN for each host of a DSN. The error does not quote the DSN and its password."""
     try:
         parts = urlsplit(dsn)
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         if any(name == "host" and "," in value for name, value in options):
             raise InvalidInput(field, "names its hosts before the path: //one:5432,two:5432/")
         user, at, hosts = parts.netloc.rpartition("@")
-        if "," in hosts:  # which of them is wanted for what is this module's to say
+        if "," in hosts:  # `_PrimaryFinder` decides which host is the primary
             options = [option for option in options if option[0] != "target_session_attrs"]
             parts = parts._replace(query=urlencode(options))
-        each = [parts._replace(netloc=f"{user}{at}{host}") for host in hosts.split(",")]
-        is_ours = parts.scheme in {"postgresql", "postgres"} and all(
-            one.port is None or one.port > 0 for one in each
+        urls = [parts._replace(netloc=f"{user}{at}{host}") for host in hosts.split(",")]
+        is_valid = parts.scheme in {"postgresql", "postgres"} and all(
+            url.port is None or url.port > 0 for url in urls
         )
     except ValueError:
-        is_ours = False
-    if not is_ours:
+        is_valid = False
+    if not is_valid:
         raise InvalidInput(field, "must be a PostgreSQL URL") from None
-    return [one.geturl() for one in each]
+    return [url.geturl() for url in urls]
 
 
-async def _opened(
+async def _open_pool(
     dsn: str,
     settings: Settings,
     *,
     min_size: int,
     max_size: int,
-    ways: _Hosts | None = None,
+    primary_finder: _PrimaryFinder | None = None,
 ) -> Pool:
-    with _connecting(), translate_errors():
+    with _translate_connect_errors(), translate_errors():
         try:
             return await asyncpg.create_pool(
                 dsn,
@@ -97,17 +103,17 @@ async def _opened(
                 max_size=max_size,
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
-                reset=_reset,
-                connect=asyncpg.connect if ways is None else ways.connect,
+                reset=_skip_reset,
+                connect=asyncpg.connect if primary_finder is None else primary_finder.connect,
                 **_session_options(settings),
             )
-        except ValueError:  # asyncpg's for a DSN that it cannot read; it may quote the password
+        except ValueError:  # asyncpg cannot parse the DSN, and its error may quote the password
             raise InvalidInput("dsn", "must be a PostgreSQL URL") from None
 
 
 @contextmanager
-def _connecting() -> Generator[None]:
-    """Say of an error what it means where a connection is opened."""
+def _translate_connect_errors() -> Generator[None]:
+    """Translate errors whose meaning differs while a connection is opened."""
     try:
         yield
     except StatementTimeout as error:
@@ -121,33 +127,36 @@ def _connecting() -> Generator[None]:
 
 
 def _session_options(settings: Settings) -> dict[str, Any]:
-    """Return what bounds a session and its statements; behind a pooler no session is ours."""
+    """Return the session parameters. A pooler shares sessions, so it gets none."""
     if settings.pgbouncer:
         return {"statement_cache_size": 0}
-    bounds = {
+    timeouts = {
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
     }
     return {
-        "server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in bounds.items()},
-        "statement_cache_size": _PREPARED,
+        "server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in timeouts.items()},
+        "statement_cache_size": _PREPARED_STATEMENTS,
     }
 
 
-class _Hosts:
-    """Several hosts, of which one is the primary: the last that was is asked first.
+class _PrimaryFinder:
+    """Opens connections to the primary among several hosts. The last known primary comes first.
 
-    The driver asks them in order, too, but gives all of them together the time that one is given
-    here: one that swallows everything would use it up, and no other would be asked.
+    asyncpg can try several hosts in order, too, but shares one timeout among them: a host that
+    drops all packets uses up the time of the others. Here each host has an equal part of it.
     """
 
-    def __init__(self, hosts: Sequence[str], seconds: float) -> None:
+    def __init__(self, hosts: Sequence[str], timeout: float) -> None:
         self._hosts = list(hosts)
-        self._seconds = seconds
+        self._timeout_per_host = timeout / len(hosts)
 
-    async def connect(self, _dsn: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - the driver's
-        """Open a connection to the primary, whichever host that is now."""
-        options |= {"timeout": self._seconds, "target_session_attrs": SessionAttribute.primary}
+    async def connect(self, _dsn: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's
+        """Open a connection to the host that accepts writes."""
+        options |= {
+            "timeout": self._timeout_per_host,
+            "target_session_attrs": SessionAttribute.primary,
+        }
         errors = list[Exception]()
         for host in tuple(self._hosts):
             try:
@@ -160,9 +169,9 @@ class _Hosts:
         raise max(errors, key=lambda error: isinstance(error, asyncpg.PostgresError))
 
 
-async def _reset(_connection: object) -> None:
-    """Send nothing when a connection comes back, which halves the round trips of a call.
+async def _skip_reset(_connection: object) -> None:
+    """Send nothing when a connection is returned to its pool, which halves the round trips.
 
-    asyncpg has rolled back by then what was open; no statement here leaves any other state in a
-    session, which the tests hold them to.
+    asyncpg has rolled back an open transaction by then, and no statement of this library leaves
+    other state in a session.
     """

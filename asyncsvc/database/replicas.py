@@ -1,11 +1,14 @@
-"""Reads that a replica may answer, and what it has to hold for that.
+"""Reads on replicas, with a bound on how stale they may be.
 
-Two bounds hold, either by positions in the primary's write-ahead log, never by clocks. For
-whoever names a position, a replica answers that has replayed it, which it is asked for on the
-connection that then answers. For anybody else it may be behind by `Settings.replica_lag`: now and
-then the primary's position is noted with the time, and a replica that has replayed one of these
-holds all that was there at that time. What is behind, or does not answer, is passed over; the
-primary always can.
+Both bounds compare positions in the primary's write-ahead log, and never clocks of 2 machines:
+
+- A read with a position (`at_least`) runs on a replica that has replayed the log up to it. The
+  replica is asked on the connection that then runs the read.
+- Any other read runs on a replica that is at most `Settings.replica_lag` behind. The primary's
+  position is recorded from time to time, with the time of the record. A replica that has replayed
+  the log up to a recorded position holds all that was committed at that time.
+
+A replica that is too far behind or does not answer is skipped. The primary can run every read.
 """
 
 from __future__ import annotations
@@ -43,237 +46,254 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asyncsvc")
 
-_NOTES_IN_LAG: Final = 4
-"""How often the primary's position is noted while a replica may be behind."""
-_OF_THE_SERVER: Final = ("08", "28", "3D", "53", "57")
-"""Errors of connections, roles, databases and resources, and of a server that stops or starts."""
-_REST: Final = 1.0
-"""For how many seconds a replica is left alone that did not answer."""
+_RECORDS_PER_LAG: Final = 4
+"""How often the primary's position is recorded within `Settings.replica_lag`."""
+_SERVER_ERROR_CLASSES: Final = ("08", "28", "3D", "53", "57")
+"""SQLSTATE classes of connections, roles, databases, resources, and of a server that stops."""
+_REST_SECONDS: Final = 1.0
+"""How long a replica is skipped after a failure."""
 
 
-class _Note(NamedTuple):
-    """Where the primary was, and the time at which it was known to be there."""
+class _KnownPosition(NamedTuple):
+    """A position of the primary, and a time at which the primary had reached no more than that."""
 
     position: int
-    at: float
+    time: float
 
 
-class _Primary:
-    """Where the primary was lately."""
+class _PrimaryPositions:
+    """The recent positions of the primary."""
 
     def __init__(self, executor: PoolExecutor, lag: float) -> None:
         self._executor = executor
         self._lag = lag
-        self._pause = lag / _NOTES_IN_LAG
-        # At least one is kept that is older than the lag.
-        self._notes = deque[_Note](maxlen=_NOTES_IN_LAG + 2)
-        self._due = 0.0
-        self._noting: asyncio.Task[None] | None = None
+        self._interval = lag / _RECORDS_PER_LAG
+        # Large enough to keep at least one position that is older than the lag.
+        self._known = deque[_KnownPosition](maxlen=_RECORDS_PER_LAG + 2)
+        self._next_record = 0.0
+        self._recording: asyncio.Task[None] | None = None
 
-    async def note(self, seconds: float) -> None:
-        """Have noted where it is, if that is due; wait for it where what is known is of no use."""
+    async def refresh(self, timeout: float) -> None:  # noqa: ASYNC109 - not an error if it ends
+        """Start to record the position if that is due. Wait for it if all known ones are too old.
+
+        The wait ends after `timeout` seconds without an error.
+        """
         now = time.monotonic()
-        if now >= self._due:
-            self._due = now + self._pause
-            self._noting = asyncio.create_task(self._note(now))
-        is_useless = not self._notes or self._notes[-1].at < now - self._lag
-        if is_useless and self._noting is not None:
-            await asyncio.wait({self._noting}, timeout=seconds)
+        if now >= self._next_record:
+            self._next_record = now + self._interval
+            self._recording = asyncio.create_task(self._record(now))
+        is_too_old = not self._known or self._known[-1].time < now - self._lag
+        if is_too_old and self._recording is not None:
+            await asyncio.wait({self._recording}, timeout=timeout)
 
-    async def _note(self, now: float) -> None:
-        with suppress(AsyncSvcError):  # then what is known already has to do
+    async def _record(self, now: float) -> None:
+        with suppress(AsyncSvcError):  # the known positions remain valid
             row = await self._executor.positions()
-            self._notes.append(_Note(_number(row["flushed"]), now))
+            self._known.append(_KnownPosition(_lsn_to_int(row["flushed"]), now))
 
-    def held_by(self, position: int) -> float:
-        """Return the last time whose every row a server holds that has replayed this position."""
-        return max((note.at for note in self._notes if note.position <= position), default=0.0)
+    def time_covered_by(self, position: int) -> float:
+        """Return the latest time whose committed rows a server holds at this position."""
+        return max((known.time for known in self._known if known.position <= position), default=0.0)
 
 
-class _Checked(PoolLease):
-    """A connection of a replica that holds what it must."""
+class _ReplicaLease(PoolLease):
+    """A connection of a replica that is fresh enough."""
 
     __slots__ = ("_replica",)
 
-    def __init__(self, replica: _Replica, pool: Pool, seconds: float) -> None:
-        super().__init__(pool, seconds)
+    def __init__(self, replica: _Replica, pool: Pool, timeout: float) -> None:
+        super().__init__(pool, timeout)
         self._replica = replica
 
     async def __aenter__(self) -> Connection:
         connection = await super().__aenter__()
         try:
-            await self._replica.check(connection)
+            await self._replica.check_freshness(connection)
         except BaseException:
             await self.__aexit__()
             raise
         return connection
 
 
-class _State:
-    """What is known of one replica, whoever asks."""
+class _Health:
+    """What all tasks know of one replica."""
 
     def __init__(self) -> None:
-        self.held_at = 0.0
-        """It holds whatever was there at this time."""
+        self.fresh_as_of = 0.0
+        """The replica holds all that was committed at this time."""
         self.rests_until = 0.0
+        """The replica is skipped until this time. 0 after it answered."""
 
 
 class _Replica(PoolExecutor):
-    """Runs reads on one replica, if it holds what it must and is not far behind."""
+    """Runs reads on one replica if it is fresh enough."""
 
     def __init__(
-        self, pool: Pool, settings: Settings, primary: _Primary, state: _State, floor: int
+        self,
+        pool: Pool,
+        settings: Settings,
+        primary_positions: _PrimaryPositions,
+        health: _Health,
+        min_position: int,
     ) -> None:
         super().__init__(pool, settings)
-        self._primary = primary
-        self._state = state
-        self._floor = floor
+        self._primary_positions = primary_positions
+        self._health = health
+        self._min_position = min_position
 
     def at_least(self, position: str) -> _Replica:
-        """Return it for reads that are to see what was there at this position, too."""
-        floor = max(self._floor, _number(position))
-        return _Replica(self._pool, self._settings, self._primary, self._state, floor)
+        """Return an executor for reads that must also see what was committed at this position."""
+        min_position = max(self._min_position, _lsn_to_int(position))
+        return _Replica(
+            self._pool, self._settings, self._primary_positions, self._health, min_position
+        )
 
-    def _lease(self) -> _Checked:
-        return _Checked(self, self._pool, self._settings.replica_timeout)
+    def _lease(self) -> _ReplicaLease:
+        return _ReplicaLease(self, self._pool, self._settings.replica_timeout)
 
     @property
     def is_resting(self) -> bool:
-        """Whether it did not answer lately."""
-        return time.monotonic() < self._state.rests_until
+        """Whether it is skipped because of a recent failure."""
+        return time.monotonic() < self._health.rests_until
 
-    async def answer(self, query: Query) -> list[Row] | None:
-        """Run one statement and return its rows, None where the primary has to.
+    async def try_fetch(self, query: Query) -> list[Row] | None:
+        """Run one statement and return its rows, or None if the primary has to run it.
 
-        A statement that takes too long here would there, too: StatementTimeout is the caller's.
+        Raises StatementTimeout: the statement would take too long on the primary, too.
         """
-        # Whoever finds out that it answers again does so alone: others are not to wait for that.
-        is_tried = self._state.rests_until > 0
-        if is_tried:
+        # The first read after a rest tests the replica. Others must not wait for the result.
+        is_test = self._health.rests_until > 0
+        if is_test:
             self._rest()
         try:
             rows = await self._attempt(query)
         except StatementTimeout:
-            self._state.held_at = 0.0  # it has to say that it still answers
+            self._health.fresh_as_of = 0.0  # the next read asks whether the replica still answers
             raise
         except (Unavailable, DatabaseError, MigrationError) as error:
-            self._pass_over(error, is_known=is_tried)
+            self._handle_failure(error, is_test=is_test)
             return None
         except ValueError as error:
-            # asyncpg's, which reads a URL when it connects, and may quote what it cannot read.
-            self._pass_over(Unavailable(f"its URL: {type(error).__name__}"), is_known=is_tried)
+            # asyncpg parses the URL when it connects, and its error may quote the password.
+            self._handle_failure(Unavailable(f"its URL: {type(error).__name__}"), is_test=is_test)
             return None
-        if is_tried:
-            self._state.rests_until = 0.0
+        if is_test:
+            self._health.rests_until = 0.0
         return rows
 
-    def _pass_over(self, error: Exception, *, is_known: bool) -> None:
-        if isinstance(error, _BehindPositionError) or _is_of_statement(error.__cause__):
-            _log.info("the primary is asked instead of a replica: %s", error)
+    def _handle_failure(self, error: Exception, *, is_test: bool) -> None:
+        if isinstance(error, _BehindPositionError) or _concerns_statement(error.__cause__):
+            _log.info("the primary runs a read instead of a replica: %s", error)
             return
-        # With several hosts one of them is the primary: nobody has to see to that.
-        is_news = not is_known and not isinstance(error, _PrimaryError)
-        level = logging.WARNING if is_news else logging.DEBUG
-        _log.log(level, "a replica is left alone until it answers again: %s", error)
+        # If the DSN has several hosts, one of the replicas is the primary, which is no problem.
+        is_new_problem = not is_test and not isinstance(error, _IsPrimaryError)
+        level = logging.WARNING if is_new_problem else logging.DEBUG
+        _log.log(level, "a replica is skipped until it answers again: %s", error)
         self._rest()
 
     def _rest(self) -> None:
-        self._state.rests_until = time.monotonic() + _REST
+        self._health.rests_until = time.monotonic() + _REST_SECONDS
 
-    async def check(self, connection: Connection) -> None:
-        """Raise Unavailable unless what is read on this connection is as it must be."""
-        lag, state = self._settings.replica_lag, self._state
-        is_fresh = time.monotonic() - state.held_at < lag / 2
-        if is_fresh and not self._floor:
+    async def check_freshness(self, connection: Connection) -> None:
+        """Raise Unavailable unless a read on this connection is fresh enough."""
+        lag, health = self._settings.replica_lag, self._health
+        is_known_fresh = time.monotonic() - health.fresh_as_of < lag / 2
+        if is_known_fresh and not self._min_position:
             return
-        if not is_fresh:  # first, so that a replica which is hardly behind has what is noted
-            await self._primary.note(self._settings.replica_timeout)
-        position = await self._replayed(connection)
-        state.held_at = max(state.held_at, self._primary.held_by(position))
-        if position < self._floor:
-            raise _BehindPositionError("it has not replayed what the caller has seen")
-        if time.monotonic() - state.held_at > lag:
+        if not is_known_fresh:
+            # Before the replica is asked, so that a replica that is hardly behind has the position.
+            await self._primary_positions.refresh(self._settings.replica_timeout)
+        position = await self._replayed_position(connection)
+        health.fresh_as_of = max(
+            health.fresh_as_of, self._primary_positions.time_covered_by(position)
+        )
+        if position < self._min_position:
+            raise _BehindPositionError("it has not replayed the position of the caller")
+        if time.monotonic() - health.fresh_as_of > lag:
             raise Unavailable(f"it may be more than {lag:g} s behind")
 
-    async def _replayed(self, connection: Connection) -> int:
+    async def _replayed_position(self, connection: Connection) -> int:
         query = sql_files.load("replica/replayed").bind((), {})
         with QueryTimer(self._settings.on_query, query.name), translate_errors(connection):
             try:
                 async with asyncio.timeout(self._settings.replica_timeout):
                     row = await connection.fetchrow(query.text)
             except BaseException as error:
-                connection.terminate()  # nothing of it is waited for
+                connection.terminate()  # without waiting for the server
                 if isinstance(error, TimeoutError):
                     raise Unavailable("it does not answer") from error
                 raise
         if row is None or not row["is_standby"]:
-            raise _PrimaryError("it is a primary")
+            raise _IsPrimaryError("it is a primary")
         if not row["is_streaming"]:
-            raise Unavailable("nobody streams to it")
-        return _number(row["position"])
+            raise Unavailable("no server streams to it")
+        return _lsn_to_int(row["position"])
 
 
 class _BehindPositionError(Unavailable):
-    """A replica has not replayed what a caller has seen; for others it may do."""
+    """The replica has not replayed the position of one caller. Other reads may use it."""
 
 
-class _PrimaryError(Unavailable):
-    """What should be a replica is a primary."""
+class _IsPrimaryError(Unavailable):
+    """The server of a replica's pool is a primary."""
 
 
-def _is_of_statement(cause: BaseException | None) -> bool:
-    """Whether a server refused one statement, and would answer the next.
+def _concerns_statement(cause: BaseException | None) -> bool:
+    """Return whether the server rejected one statement and would run the next one.
 
-    It conflicts with what is being replayed, or is about a table that is not there yet.
+    The statement conflicts with the replay, or needs a table that is not replicated yet.
     """
     return isinstance(cause, asyncpg.PostgresError) and not (cause.sqlstate or "").startswith(
-        _OF_THE_SERVER
+        _SERVER_ERROR_CLASSES
     )
 
 
 class ReplicatedExecutor(PoolExecutor):
-    """Runs each statement on the primary, and reads that may be a little old on a replica."""
+    """Runs statements on the primary, and reads that may be slightly stale on a replica."""
 
     def __init__(self, pool: Pool, settings: Settings, replicas: Sequence[Pool]) -> None:
-        """Borrow the pools: each of the replicas' leads to one server."""
+        """Borrow the pools. Each pool of `replicas` leads to one server."""
         super().__init__(pool, settings)
-        primary = _Primary(PoolExecutor(pool, settings), settings.replica_lag)
-        self._replicas = [_Replica(each, settings, primary, _State(), 0) for each in replicas]
-        self._seats = weakref.WeakKeyDictionary[asyncio.Task[object], int]()
-        self._next_seat = itertools.count()
+        positions = _PrimaryPositions(PoolExecutor(pool, settings), settings.replica_lag)
+        self._replicas = [_Replica(each, settings, positions, _Health(), 0) for each in replicas]
+        self._task_numbers = weakref.WeakKeyDictionary[asyncio.Task[object], int]()
+        self._next_task_number = itertools.count()
 
     def at_least(self, position: str) -> ReplicatedExecutor:
-        """Return an executor whose reads see what was there at this position."""
-        bound = ReplicatedExecutor(self._pool, self._settings, ())
-        bound._replicas = [replica.at_least(position) for replica in self._replicas]
-        bound._seats, bound._next_seat = self._seats, self._next_seat
-        return bound
+        """Return an executor whose reads see all that was committed at this position."""
+        executor = ReplicatedExecutor(self._pool, self._settings, ())
+        executor._replicas = [replica.at_least(position) for replica in self._replicas]
+        executor._task_numbers = self._task_numbers
+        executor._next_task_number = self._next_task_number
+        return executor
 
     async def fetch(self, query: Query) -> list[Row]:
-        """Run one statement and return its rows; of reads that may be old, on a replica first.
+        """Run one statement and return its rows. A read that may be stale tries the replicas first.
 
-        A task stays with one replica while that answers: what it has read does not vanish again.
+        A task keeps its replica while that answers, so rows that it has read do not disappear.
         """
         if query.allows_replica:
-            for replica in self._in_turn():
-                rows = await replica.answer(query)
+            for replica in self._replicas_for_task():
+                rows = await replica.try_fetch(query)
                 if rows is not None:
                     return rows
         return await super().fetch(query)
 
-    def _in_turn(self) -> Sequence[_Replica]:
-        awake = [replica for replica in self._replicas if not replica.is_resting]
+    def _replicas_for_task(self) -> Sequence[_Replica]:
+        """Return the replicas that do not rest, in the order of the current task."""
+        available = [replica for replica in self._replicas if not replica.is_resting]
         task = asyncio.current_task()
-        if task is None or not awake:
-            return awake
-        if (seat := self._seats.get(task)) is None:
-            seat = self._seats[task] = next(self._next_seat)
-        first = seat % len(awake)
-        return awake[first:] + awake[:first]
+        if task is None or not available:
+            return available
+        number = self._task_numbers.get(task)
+        if number is None:
+            number = self._task_numbers[task] = next(self._next_task_number)
+        first = number % len(available)
+        return available[first:] + available[:first]
 
 
-def _number(position: str) -> int:
-    """Return a position, as the server writes it, as the number of a byte.
+def _lsn_to_int(position: str) -> int:
+    """Convert a position in PostgreSQL's format to the offset of a byte.
 
     https://www.postgresql.org/docs/current/datatype-pg-lsn.html
     """
