@@ -331,7 +331,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_CONVERSATIONS_AT_ONCE", 2)
     monkeypatch.setattr(retention, "_DELETED_AT_ONCE", 2)
     monkeypatch.setattr(conversation_import, "MESSAGES_AT_ONCE", 5)
-    monkeypatch.setattr(token_import, "_TOKENS_AT_ONCE", 2)
+    monkeypatch.setattr(token_import, "_BATCH_SIZE", 2)
 
 
 def assert_all_or_none(write: Write, before: dict, after: dict, left: dict) -> None:
