@@ -571,8 +571,3 @@ async def test_a_position_from_far_ahead_is_the_primarys_to_answer(pair):
         ahead = svc.at_least("FFFFFFFF/FFFFFFFF")
         assert (await ahead.conversations.get_list("d", "t")).total == 0
         assert not svc._executor._replicas[0].is_resting
-
-
-def test_a_statement_that_writes_is_for_no_replica():
-    with pytest.raises(sql_files.SQLFileError, match="a replica cannot"):
-        sql_files.Statement("x/y", "-- Does it.\n--\n-- Read replica: no.\nDELETE FROM asyncsvc.x")

@@ -8,18 +8,19 @@ A file holds one statement below a header in prose. Three constructs are the lib
 - A block between the lines `--? a, !b {` and `--? }` is kept or dropped as a whole. Blocks nest.
 
 A name is a parameter or a flag. A parameter is present if a value is passed: UNSET is no value,
-None is NULL. Passing None for `x` raises the flag `x_is_null` instead if the file has it, since no
-row is `= NULL`. A flag appears in no text. Of the marked ORDER BY lines exactly one is kept.
+None is NULL. If the file has the flag `x_is_null`, None for `x` raises this flag instead, because
+`= NULL` matches no row. A flag is only a name in marks. Exactly one of the ORDER BY lines that are
+marked with a single present name is kept.
 
 So each combination in use is a plain statement with a plan of its own. A generic plan of
 `(:x IS NULL OR column = :x)` cannot use the index on `column`.
 
 Labels in the header that this module reads:
 
-- `Idempotent:` the statement writes, and may be run again after its connection was lost. Statements
-  that only read may always be.
-- `Timeout: none` the statement may exceed `Settings.statement_timeout`.
-- `Read replica:` a replica may run the statement, so its rows may be slightly stale.
+- `Idempotent:` the statement writes and may be retried after its connection was lost. A statement
+  that only reads may always be retried.
+- `Timeout: none` lets the statement exceed `Settings.statement_timeout`.
+- `Read replica:` lets a replica run the statement, so its rows may be slightly stale.
 """
 
 from __future__ import annotations
@@ -62,19 +63,19 @@ _WRITES = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|ALTER|DROP|VACUUM|DO|SHARE|nextval"
     r"|set_config|pg_advisory_\w+)\b"
 )
-_ELSEWHERE = {"migrations", "ragflow"}
+_OTHER_FOLDERS = {"migrations", "ragflow"}
 _IDEMPOTENT = re.compile(r"^Idempotent: ", re.MULTILINE)
 _NO_TIMEOUT = re.compile(r"^Timeout: none\b", re.MULTILINE)
 _READ_REPLICA = re.compile(r"^Read replica: ", re.MULTILINE)
 
 
 class SQLFileError(Exception):
-    """A file breaks the rules. It is a mistake in this library, so no part of the error tree."""
+    """An SQL file breaks the rules: a bug in this library, so it is no `AsyncSvcError`."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The names that must be present, and those that must be absent."""
+    """The names that must be present and the names that must be absent."""
 
     present: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
@@ -94,11 +95,11 @@ class Condition:
         return self.present | self.absent
 
     def __and__(self, other: Condition) -> Condition:
-        """Return the condition that holds if both hold."""
+        """Return the condition that holds if both conditions hold."""
         return Condition(self.present | other.present, self.absent | other.absent)
 
     def holds(self, present: frozenset[str]) -> bool:
-        """Return whether the condition holds if exactly these names are present."""
+        """Return whether the condition holds if these names are present and all others absent."""
         return self.present <= present and not self.absent & present
 
 
@@ -107,38 +108,38 @@ _ALWAYS: Final = Condition()
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a statement: its text with a `%s` for each parameter, and its condition."""
+    """One line of a statement. Its text has a `%s` for each parameter."""
 
     text: str
     parameters: tuple[str, ...]
     condition: Condition = _ALWAYS
     """The condition of the line, including those of the blocks around it."""
     order: str | None = None
-    """The name that selects this ORDER BY line, if it is one of several."""
+    """The flag that selects this ORDER BY line among others."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What the server is sent: a statement and its arguments, in order."""
+    """A compiled statement with its arguments, in the order of their numbers."""
 
     name: str
     text: str
     arguments: tuple[object, ...]
     values: Mapping[str, object] = field(default_factory=dict, repr=False)
-    """The arguments by the names of their parameters, and those whose lines all went."""
+    """All present values by parameter name, also those whose lines were dropped."""
     is_idempotent: bool = False
-    """Whether it may be run again when its outcome is unknown."""
+    """Whether it may be retried if its outcome is unknown."""
     has_no_timeout: bool = False
-    """Whether it may take as long as it takes."""
+    """Whether it may exceed `Settings.statement_timeout`."""
     allows_replica: bool = False
-    """Whether a replica may answer it, which may be a little behind."""
+    """Whether a replica may run it, so that its rows may be slightly stale."""
 
 
 class Statement:
-    """One SQL file, read and checked."""
+    """One SQL file, parsed and checked."""
 
     def __init__(self, name: str, source: str) -> None:
-        """Read the file `name`, as `conversation/get_list`, from its text."""
+        """Parse the source of the file `name`, such as `conversation/get_list`."""
         self.name = name
         self.header = _header(source)
         self._lines = tuple(_lines(name, source))
@@ -159,73 +160,74 @@ class Statement:
         self.has_no_timeout = _NO_TIMEOUT.search(self.header) is not None
         self.allows_replica = _READ_REPLICA.search(self.header) is not None
         self._check()
-        # Bounded: a caller's filters choose the variant, so their number is not ours to trust.
+        # Bounded, because the filters that callers pass determine the number of variants.
         self._compile = lru_cache(maxsize=256)(self._compile_variant)
 
     def bind(self, flags: Iterable[str], parameters: Mapping[str, object]) -> Query:
-        """Compile the variant in which these are present, with the arguments in their order.
+        """Compile the variant with these flags and parameters present.
 
-        Raises TypeError for a name that the file does not have, a required one that is missing,
-        and for any number of orders but one: mistakes in the calling repository.
+        Raises TypeError for an unknown name, a missing required parameter, and for less or more
+        than one order. Each is a bug in the calling repository.
         """
-        raised, given = tuple(flags), dict[str, object]()
+        raised, values = tuple(flags), dict[str, object]()
         for name, value in parameters.items():
             if value is None and name in self._null_flags:
                 raised += (self._null_flags[name],)
             elif value is not UNSET:
-                given[name] = value
-        text, order = self._compile(raised, tuple(parameters), tuple(given))
-        arguments = tuple([given[name] for name in order])
+                values[name] = value
+        text, order = self._compile(raised, tuple(parameters), tuple(values))
+        arguments = tuple([values[name] for name in order])
         return Query(
             self.name,
             text,
             arguments,
-            given,
+            values,
             is_idempotent=self.is_idempotent,
             has_no_timeout=self.has_no_timeout,
             allows_replica=self.allows_replica,
         )
 
     def _compile_variant(
-        self, raised: tuple[str, ...], passed: tuple[str, ...], given: tuple[str, ...]
+        self, raised: tuple[str, ...], passed: tuple[str, ...], with_value: tuple[str, ...]
     ) -> tuple[str, tuple[str, ...]]:
+        """Return the text of a variant, and the parameters in the order of their numbers."""
         flags = frozenset(raised)
         if unknown := (flags - self.flags) | (set(passed) - self.required - self.optional):
             raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
-        if missing := self.required.difference(given):
+        if missing := self.required.difference(with_value):
             raise TypeError(f"{self.name} needs {', '.join(sorted(missing))}")
         if self.orders and len(flags & self.orders) != 1:
             raise TypeError(f"{self.name} needs one of {', '.join(sorted(self.orders))}")
-        present, numbers = flags.union(given), dict[str, int]()
+        present, numbers = flags.union(with_value), dict[str, int]()
         kept = [f"/* asyncsvc {self.name} */"]
         for line in self._lines:
             if line.condition.holds(present):
-                places = [f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters]
-                kept.append(line.text % tuple(places))
+                numbered = (f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters)
+                kept.append(line.text % tuple(numbered))
         return "\n".join(kept), tuple(numbers)
 
     def _only_reads(self) -> bool:
-        """Say whether it reads and no more; a locking read counts as more."""
+        """Return whether the statement neither writes nor locks rows."""
         return not any(_WRITES.search(line.text) for line in self._lines)
 
     def _check(self) -> None:
         if not self.header:
-            raise SQLFileError(f"{self.name}: no header says what it does")
+            raise SQLFileError(f"{self.name}: the header is missing")
         if not self._lines:
-            raise SQLFileError(f"{self.name}: no statement")
+            raise SQLFileError(f"{self.name}: the statement is missing")
         for line in self._lines:
-            loose = set(line.parameters) - self.required - line.condition.present
-            if loose:
+            unguarded = set(line.parameters) - self.required - line.condition.present
+            if unguarded:
                 raise SQLFileError(
-                    f"{self.name}: {', '.join(sorted(loose))} is used on a line that is kept "
-                    f"without it: {line.text.strip()}"
+                    f"{self.name}: a line uses {', '.join(sorted(unguarded))} and is kept without "
+                    f"it: {line.text.strip()}"
                 )
         if self.allows_replica and not self._only_reads():
-            raise SQLFileError(f"{self.name}: writes, and a replica cannot")
+            raise SQLFileError(f"{self.name}: it writes, which a replica cannot")
 
 
 def _header(source: str) -> str:
-    """Return the comment that the file begins with, without its dashes."""
+    """Return the comment at the beginning of the file, without its dashes."""
     lines = []
     for line in source.splitlines():
         if not line.startswith("--"):
@@ -235,7 +237,7 @@ def _header(source: str) -> str:
 
 
 def _lines(name: str, source: str) -> Iterator[Line]:
-    """Split a file into its lines, without comments and empty lines, each with its condition."""
+    """Yield the lines with their conditions, without comments and empty lines."""
     text, parameters, mark = "", list[str](), ""
     blocks = list[Condition]()
     for kind, token in (*_tokens(source), ("newline", "\n")):
@@ -245,12 +247,14 @@ def _lines(name: str, source: str) -> Iterator[Line]:
         elif kind == "mark":
             mark = token.removeprefix("--?").strip()
         elif kind == "end":
-            raise SQLFileError(f"{name}: one statement a file, without a semicolon")
+            raise SQLFileError(f"{name}: a file holds 1 statement, without a semicolon")
         elif kind == "newline":
-            if mark.endswith(("{", "}")):
-                _open_or_close(name, mark, text, blocks)
+            if not mark.endswith("{") and mark != "}":
+                yield from _line(name, text.rstrip(), tuple(parameters), mark, blocks)
             elif text.strip():
-                yield _line(name, text.rstrip(), tuple(parameters), mark, blocks)
+                raise SQLFileError(f"{name}: a block mark needs a line of its own: {text.strip()}")
+            else:
+                _open_or_close_block(name, mark, blocks)
             text, parameters, mark = "", [], ""
         elif kind != "comment":
             text += token.replace("%", "%%")
@@ -258,24 +262,28 @@ def _lines(name: str, source: str) -> Iterator[Line]:
         raise SQLFileError(f"{name}: a block is not closed")
 
 
-def _open_or_close(name: str, mark: str, text: str, blocks: list[Condition]) -> None:
-    if text.strip():
-        raise SQLFileError(f"{name}: a block mark needs a line of its own: {text.strip()}")
-    if mark.endswith("{"):
+def _open_or_close_block(name: str, mark: str, blocks: list[Condition]) -> None:
+    """Add the condition of a block to those of the open blocks, or remove the last one."""
+    if mark != "}":
         blocks.append(_condition(name, mark[:-1]))
-    elif not blocks:
-        raise SQLFileError(f"{name}: no block is open: {mark}")
-    else:
+    elif blocks:
         blocks.pop()
+    else:
+        raise SQLFileError(f"{name}: no block is open: {mark}")
 
 
 def _line(
     name: str, text: str, parameters: tuple[str, ...], mark: str, blocks: list[Condition]
-) -> Line:
+) -> Iterator[Line]:
+    """Yield the line, unless it is empty."""
+    if not text:
+        if mark:
+            raise SQLFileError(f"{name}: a mark needs a line: {mark}")
+        return
     own = _condition(name, mark) if mark else _ALWAYS
     is_order = len(own.present) == 1 and text.lstrip().upper().startswith("ORDER BY")
     order = next(iter(own.present)) if is_order else None
-    return Line(text, parameters, functools.reduce(Condition.__and__, blocks, own), order)
+    yield Line(text, parameters, functools.reduce(Condition.__and__, blocks, own), order)
 
 
 def _condition(name: str, text: str) -> Condition:
@@ -286,7 +294,7 @@ def _condition(name: str, text: str) -> Condition:
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str]]:
-    """Cut a source into tokens: (kind of `_TOKEN`, or "text"; the text, or a parameter's name)."""
+    """Yield each token: its kind in `_TOKEN` or "text", and its text or parameter name."""
     position = 0
     for match in _TOKEN.finditer(source):
         if match.start() > position:
@@ -320,26 +328,26 @@ def commands(source: str) -> list[str]:
 
 @cache
 def root() -> Traversable:
-    """Return the folder of the SQL files: within the package in a wheel, else beside it."""
+    """Return the folder of the SQL files: in the package of a wheel, otherwise next to it."""
     packaged = files("asyncsvc") / "sql"
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "sql"
 
 
 @cache
 def load(name: str) -> Statement:
-    """Read `sql/<name>.sql`, once. Raises SQLFileError when it breaks the rules."""
+    """Read `sql/<name>.sql` once. Raises SQLFileError if it breaks the rules."""
     return Statement(name, (root() / f"{name}.sql").read_text(encoding="utf-8"))
 
 
 def names() -> list[str]:
-    """Return the names of the statements that run on our tables, sorted, for `load`.
+    """Return the sorted names of the statements on the tables of asyncsvc.
 
-    Migrations make these tables, and what moves RAGFlow's data runs on that database.
+    Migrations are not statements on them, and `sql/ragflow` runs on RAGFlow's database.
     """
     return sorted(
         f"{folder.name}/{file.name.removesuffix('.sql')}"
         for folder in root().iterdir()
-        if folder.is_dir() and folder.name not in _ELSEWHERE
+        if folder.is_dir() and folder.name not in _OTHER_FOLDERS
         for file in folder.iterdir()
         if file.name.endswith(".sql")
     )

@@ -158,7 +158,7 @@ Keywords = Annotated[str, text_length(0, 512)]
 SearchText = Annotated[str, text_length(1, 512, nfc=True)]
 """The text of a search: 1 to 512 characters, compared as NFC."""
 IdempotencyKey = Annotated[str, text_length(1, 255)]
-"""The key that makes an append repeatable: 1 to 255 characters."""
+"""The key of an append that is applied exactly once: 1 to 255 characters."""
 Cursor = Annotated[str, text_length(1, 2_048)]
 """The position after a page: 1 to 2,048 characters, as `Page.next` has it."""
 Zone = Annotated[str, text_length(1, 64)]
