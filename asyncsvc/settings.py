@@ -11,15 +11,15 @@ from pydantic_core import PydanticCustomError
 from asyncsvc.errors import Unavailable
 from asyncsvc.validation.limits import MAX_SECONDS, Limits, Seconds
 
-_LEAST_PEPPER: Final = 32
+_MIN_PEPPER_BYTES: Final = 32
 _LONGEST_BOUND: Final = (2**31 - 1) // 1_000  # the server counts milliseconds in 32 bits
 
 ServerSeconds = Annotated[float, Field(ge=0.001, le=_LONGEST_BOUND)]  # to the server 0 is no bound
 
 
-def _long_enough(pepper: SecretBytes) -> SecretBytes:
-    if len(pepper) < _LEAST_PEPPER:
-        raise PydanticCustomError("refused", f"must be {_LEAST_PEPPER} random bytes or more")
+def _check_pepper(pepper: SecretBytes) -> SecretBytes:
+    if len(pepper) < _MIN_PEPPER_BYTES:
+        raise PydanticCustomError("refused", f"must be at least {_MIN_PEPPER_BYTES} random bytes")
     return pepper
 
 
@@ -27,7 +27,7 @@ PepperVersion = Annotated[int, Field(ge=1, le=2**15 - 1)]
 # Not strict, so that the settings can be read from JSON.
 Peppers = dict[
     Annotated[PepperVersion, Field(strict=False)],
-    Annotated[SecretBytes, Field(strict=False), AfterValidator(_long_enough)],
+    Annotated[SecretBytes, Field(strict=False), AfterValidator(_check_pepper)],
 ]
 
 QueryHook = Callable[[str, float, int, BaseException | None], None]
@@ -71,24 +71,26 @@ class Settings(Limits):
     """Whether each call tells the server its tenant, for a role that row-level security restricts;
     `migrate` then turns that on. See docs/guarantees.md, also for what it costs."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
-    """What new API tokens begin with, before an underscore."""
+    """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (
         Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] | None
     ) = 60.0
-    """Seconds between two stamps of a token's `last_used_at`: 0 stamps each use, None none."""
+    """Seconds between two stamps of a token's `last_used_at`. 0: each use is stamped. None: no use
+    is stamped."""
     token_peppers: Annotated[Peppers, Field(max_length=3)] = Field({})
-    """Up to 3 secrets of 32 bytes or more, by version, that hash tokens beside their own. Kept
-    outside of the database, one makes tokens that were written into it by somebody else worthless;
-    lost, it takes all its tokens with it. Each that still hashes a token must be here."""
+    """Keys of the HMAC that hashes the secrets of tokens, by version: up to 3, each at least 32
+    random bytes. Keep them outside the database, so that write access to it does not suffice to add
+    a working token. All peppers of stored hashes must be here: without its pepper a token is
+    invalid."""
     token_pepper_version: PepperVersion | None = None
-    """The pepper that hashes from now on, the highest by default. A token moves on to it when it
-    is used. Give a new pepper to all processes before one of them uses it."""
+    """The version that hashes secrets from now on. None: the highest. A token is rehashed with it
+    at its next use. Add a new pepper to all processes before one of them hashes with it."""
     accept_unpeppered_tokens: bool = False
-    """Whether tokens pass, beside peppers, that were made when there were none: only while these
-    move on, for whoever can write to the database can make such a token."""
+    """Whether tokens that were hashed without a pepper stay valid although there are peppers. Turn
+    it off once they are rehashed: write access to the database suffices to add such a token."""
     accept_foreign_tokens: bool = False
-    """Whether to ask the database about secrets that are not of our format, as imported ones
-    are: whatever visible ASCII of up to 255 characters a caller presents."""
+    """Whether secrets of another system's format, such as imported ones, are valid. Then each
+    presented secret of 1 to 255 visible ASCII characters costs a query."""
     on_query: QueryHook | None = None
     """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""
     on_retry: RetryHook | None = None
@@ -96,7 +98,7 @@ class Settings(Limits):
 
     @field_validator("token_pepper_version")
     @classmethod
-    def _is_a_pepper(cls, version: int | None, info: ValidationInfo) -> int | None:
+    def _check_pepper_version(cls, version: int | None, info: ValidationInfo) -> int | None:
         if version is not None and version not in info.data.get("token_peppers", ()):
-            raise PydanticCustomError("refused", "is none of token_peppers")
+            raise PydanticCustomError("refused", "is not a version of token_peppers")
         return version
