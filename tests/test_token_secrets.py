@@ -1,4 +1,4 @@
-"""Secrets of tokens: their format, peppers, imported ones, and that none is seen anywhere."""
+"""Secrets of tokens: format, peppers, import, and absence from tables, logs and errors."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ FOREIGN = Settings(accept_foreign_tokens=True)
 
 @pytest.fixture
 async def opened(dsn):
-    """Opens services on this test's database, each with settings of its own."""
+    """A function that opens a service with these settings on the database of the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def call(**settings):
@@ -63,7 +63,7 @@ def peppered(pepper: bytes, secret: str) -> bytes:
 # --- the format
 
 
-def test_a_secret_is_made_as_its_format_says():
+def test_a_new_secret_has_the_documented_format():
     secrets = [credentials.new_secret("corp2") for _ in range(200)]
     assert len(set(secrets)) == 200
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -78,7 +78,7 @@ def test_a_secret_is_made_as_its_format_says():
 
 
 @given(st.data())
-def test_a_typo_anywhere_is_seen(data):
+def test_a_typo_at_any_position_is_detected(data):
     secret = credentials.new_secret("asv")
     place = data.draw(st.integers(0, len(secret) - 1))
     typo = data.draw(st.characters().filter(lambda character: character != secret[place]))
@@ -87,7 +87,7 @@ def test_a_typo_anywhere_is_seen(data):
 
 
 @given(st.text())
-def test_any_text_is_taken_for_what_it_is(text):
+def test_an_arbitrary_text_has_at_most_the_foreign_format(text):
     assert not credentials.has_own_format(text)
     assert not credentials.has_foreign_format(f"asv_{text}", "asv")
     if credentials.has_foreign_format(text, "asv"):
@@ -104,14 +104,14 @@ def test_any_text_is_taken_for_what_it_is(text):
     ("secret", "hint"),
     [(LEGACY, "ragflow-Zk9_"), (BETA, "q8-_q8-"), (SHORT, "admin-"), ("A" * 22, "AAAA"), ("x", "")],
 )
-def test_a_hint_shows_little_of_a_foreign_secret(secret, hint):
+def test_a_hint_shows_few_characters_of_a_foreign_secret(secret, hint):
     assert credentials.hint(secret) == hint
 
 
 # --- peppers
 
 
-async def test_a_pepper_goes_into_the_hash(opened, pool):
+async def test_the_stored_hash_depends_on_the_pepper(opened, pool):
     svc = await opened(token_peppers={7: FIRST})
     issued = await issue(svc)
     secret = issued.secret.get_secret_value()
@@ -125,7 +125,7 @@ async def test_a_pepper_goes_into_the_hash(opened, pool):
             await (await opened(**wrong)).tokens.verify(secret)
 
 
-async def test_who_writes_to_the_database_cannot_make_a_token(opened, pool):
+async def test_write_access_to_the_database_does_not_suffice_to_add_a_token(opened, pool):
     svc = await opened(token_peppers={1: FIRST})
     await issue(svc)
     mine = credentials.new_secret("asv")
@@ -140,7 +140,7 @@ async def test_who_writes_to_the_database_cannot_make_a_token(opened, pool):
 
 
 @pytest.mark.parametrize("interval", [60.0, 0, None])
-async def test_a_token_moves_on_with_the_ring_when_it_is_used(opened, pool, interval):
+async def test_a_token_is_rehashed_with_the_current_pepper_at_its_next_use(opened, pool, interval):
     old = await opened(token_peppers={1: FIRST})
     issued = await issue(old)
     secret = issued.secret.get_secret_value()
@@ -154,7 +154,7 @@ async def test_a_token_moves_on_with_the_ring_when_it_is_used(opened, pool, inte
     token = await new.tokens.verify(secret)
     assert token.pepper_version == 2
     assert (token.last_used_at is None) == (interval is None)
-    # One that has both, and still hashes by the first, neither refuses the token nor moves it back.
+    # A process that still hashes with pepper 1 accepts the token and does not rehash it.
     behind = await opened(token_peppers=both, token_pepper_version=1, last_used_resolution=0)
     assert await behind.tokens.verify(secret)
     assert (await stored(pool))["pepper_version"] == 2
@@ -163,7 +163,7 @@ async def test_a_token_moves_on_with_the_ring_when_it_is_used(opened, pool, inte
         await old.tokens.verify(secret)
 
 
-async def test_a_ring_of_three_and_none_finds_a_token_of_each(opened, pool):
+async def test_tokens_of_three_peppers_and_of_none_are_valid_together(opened, pool):
     ring = {1: FIRST, 2: SECOND, 3: THIRD}
     full = await opened(token_peppers=ring, accept_unpeppered_tokens=True)
     for peppers in ({}, {1: FIRST}, {2: SECOND}, {3: THIRD}):
@@ -175,7 +175,7 @@ async def test_a_ring_of_three_and_none_finds_a_token_of_each(opened, pool):
         await full.tokens.verify(credentials.new_secret("asv"))
 
 
-async def test_a_token_without_a_pepper_passes_only_where_that_is_said(opened, pool):
+async def test_an_unpeppered_token_is_valid_only_if_the_setting_accepts_it(opened, pool):
     issued = await issue(await opened())
     strict = await opened(token_peppers={1: FIRST})
     with pytest.raises(InvalidToken):
@@ -186,7 +186,7 @@ async def test_a_token_without_a_pepper_passes_only_where_that_is_said(opened, p
     assert await strict.tokens.verify(issued.secret)
 
 
-async def test_many_at_once_move_a_token_on(dsn, opened, pool):
+async def test_concurrent_verifications_rehash_a_token(dsn, opened, pool):
     issued = await issue(await opened(token_peppers={1: FIRST}))
     settings = Settings(token_peppers={1: FIRST, 2: SECOND})
     async with asyncsvc.connect(dsn, max_size=16, settings=settings) as svc:
@@ -195,7 +195,7 @@ async def test_many_at_once_move_a_token_on(dsn, opened, pool):
 
 
 @pytest.mark.damages
-async def test_a_secret_that_stands_twice_is_nobodys(opened, pool):
+async def test_a_secret_that_is_stored_twice_is_invalid(opened, pool):
     svc = await opened(token_peppers={1: FIRST, 2: SECOND})
     issued = await issue(svc)
     secret = issued.secret.get_secret_value()
@@ -224,31 +224,31 @@ async def test_a_secret_that_stands_twice_is_nobodys(opened, pool):
         ({"token_peppers": {1: FIRST}, "token_pepper_version": 2}, "token_pepper_version"),
     ],
 )
-def test_peppers_are_checked_and_never_shown(settings, field):
+def test_invalid_peppers_are_rejected_and_not_shown(settings, field):
     with pytest.raises(InvalidInput) as caught:
         Settings(**settings)
     assert caught.value.field.startswith(field)
-    told = "".join(traceback.format_exception(caught.value))
-    assert repr(FIRST)[2:-1] not in told
+    text = "".join(traceback.format_exception(caught.value))
+    assert repr(FIRST)[2:-1] not in text
 
 
 def test_settings_do_not_show_their_peppers():
     settings = Settings(token_peppers={1: SecretBytes(b"pepper" * 8)})
-    told = repr(settings) + str(settings) + settings.model_dump_json() + repr(copy.copy(settings))
-    assert "pepperpepper" not in told
+    text = repr(settings) + str(settings) + settings.model_dump_json() + repr(copy.copy(settings))
+    assert "pepperpepper" not in text
 
 
 # --- tokens of another system
 
 
-async def load(svc, *records, tenant_id="acme", **options):
+async def import_(svc, *records, tenant_id="acme", **options):
     return await svc.tokens.import_(records, tenant_id=tenant_id, **options)
 
 
 @pytest.mark.parametrize("peppers", [{}, {1: FIRST}])
-async def test_imported_tokens_keep_working_and_are_hashes(opened, pool, peppers):
+async def test_imported_tokens_stay_valid_and_are_stored_as_hashes(opened, pool, peppers):
     svc = await opened(accept_foreign_tokens=True, token_peppers=peppers)
-    report = await load(
+    report = await import_(
         svc,
         {"secret": LEGACY, "dialog_id": "d", "source": "agent", "name": "old"},
         TokenRecord(secret=SecretStr(BETA), kind="beta", metadata={"from": "ragflow"}),
@@ -269,54 +269,54 @@ async def test_imported_tokens_keep_working_and_are_hashes(opened, pool, peppers
         await svc.tokens.verify(LEGACY)
 
 
-async def test_a_load_of_tokens_made_again_adds_nothing(opened):
+async def test_a_repeated_import_adds_nothing(opened):
     records = [{"secret": f"{LEGACY}{number}"} for number in range(2_500)]
     svc = await opened(accept_foreign_tokens=True)
-    assert await load(svc, *records) == TokenImportReport(tokens=2_500)
-    assert await load(svc, *records) == TokenImportReport(present=2_500)
+    assert await import_(svc, *records) == TokenImportReport(tokens=2_500)
+    assert await import_(svc, *records) == TokenImportReport(present=2_500)
     moved = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST},
                          accept_unpeppered_tokens=True)  # fmt: skip
-    assert await load(moved, *records) == TokenImportReport(present=2_500)
-    assert await load(svc, records[0], {"secret": f"{LEGACY}x"}, {"secret": f"{LEGACY}x"}) == (
+    assert await import_(moved, *records) == TokenImportReport(present=2_500)
+    assert await import_(svc, records[0], {"secret": f"{LEGACY}x"}, {"secret": f"{LEGACY}x"}) == (
         TokenImportReport(tokens=1, present=2)
     )
 
 
-async def test_two_loads_at_once_store_each_once(dsn, pool):
+async def test_concurrent_imports_store_each_token_once(dsn, pool):
     records = [{"secret": f"{LEGACY}{number}"} for number in range(3_000)]
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
         reports = await asyncio.gather(
-            load(svc, *records), load(svc, *records[::-1]), load(svc, *records),
+            import_(svc, *records), import_(svc, *records[::-1]), import_(svc, *records),
             return_exceptions=True,
         )  # fmt: skip
-        # Two that meet in opposite orders may deadlock; the one that is broken off is made again.
+        # Two imports in opposite orders may deadlock; the interrupted one is repeated.
         ended = [r for r in reports if isinstance(r, TokenImportReport)]
         assert all(isinstance(r, asyncsvc.Unavailable) for r in reports if r not in ended)
-        again = await load(svc, *records)
+        again = await import_(svc, *records)
     assert again.rejected == 0
     assert sum(report.tokens for report in (*ended, again)) <= 3_000
     assert await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 3_000
 
 
-async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
+async def test_a_secret_of_another_tenant_or_kind_is_rejected(opened):
     svc = await opened(accept_foreign_tokens=True)
-    await load(svc, {"secret": LEGACY}, tenant_id="first")
-    told = []
-    report = await load(
+    await import_(svc, {"secret": LEGACY}, tenant_id="first")
+    rejected = []
+    report = await import_(
         svc,
         {"secret": LEGACY},
         {"secret": BETA},
         {"secret": BETA, "kind": "beta"},
-        on_rejected=lambda place, error: told.append((place, error)),
+        on_rejected=lambda index, error: rejected.append((index, error)),
     )
     assert report == TokenImportReport(tokens=1, rejected=2)
-    assert sorted(place for place, _ in told) == [0, 2]
-    for _, error in told:
+    assert sorted(index for index, _ in rejected) == [0, 2]
+    for _, error in rejected:
         assert type(error) is AlreadyExists
         assert str(error) == "another token has this secret"
     assert (await svc.tokens.verify(LEGACY)).tenant_id == "first"
     with pytest.raises(AlreadyExists):
-        await load(svc, {"secret": LEGACY})
+        await import_(svc, {"secret": LEGACY})
 
 
 @pytest.mark.parametrize(
@@ -333,17 +333,17 @@ async def test_a_secret_of_two_tenants_or_kinds_is_told(opened):
         ("ragflow-" + "A" * 21, "so short"),
     ],
 )
-async def test_what_cannot_be_a_token_is_rejected(opened, secret, reason):
+async def test_an_invalid_secret_is_rejected(opened, secret, reason):
     svc = await opened(accept_foreign_tokens=True)
     with pytest.raises(InvalidInput, match=rf"^records\.1\.secret: .*{reason}"):
-        await load(svc, {"secret": LEGACY}, {"secret": secret})
-    told = []
-    report = await load(
+        await import_(svc, {"secret": LEGACY}, {"secret": secret})
+    rejected = []
+    report = await import_(
         svc, {"secret": LEGACY}, {"secret": secret}, {"secret": LEGACY, "name": 5},
-        on_rejected=lambda place, error: told.append((place, error.field)),
+        on_rejected=lambda index, error: rejected.append((index, error.field)),
     )  # fmt: skip
     assert (report.tokens + report.present, report.rejected) == (1, 2)
-    assert told == [(1, "secret"), (2, "name")]
+    assert rejected == [(1, "secret"), (2, "name")]
 
 
 @pytest.mark.parametrize(
@@ -357,38 +357,38 @@ async def test_what_cannot_be_a_token_is_rejected(opened, secret, reason):
         {"metadata": {LEGACY: None}},
     ],
 )
-async def test_a_record_that_says_its_secret_twice_is_rejected(opened, pool, field):
+async def test_a_record_with_its_secret_in_another_field_is_rejected(opened, pool, field):
     svc = await opened(accept_foreign_tokens=True)
     with pytest.raises(
         InvalidInput, match=r"^records\.0\.secret: must not be part of another field"
     ):
-        await load(svc, {"secret": LEGACY, **field})
+        await import_(svc, {"secret": LEGACY, **field})
     assert not await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token")
     for quoted in ('"' * 22, "\\" * 22):
         with pytest.raises(InvalidInput, match="must not be part of another field"):
-            await load(svc, {"secret": quoted, "name": f"it is {quoted}"})
+            await import_(svc, {"secret": quoted, "name": f"it is {quoted}"})
 
 
-async def test_a_short_secret_may_be_a_part_of_a_word(opened):
+async def test_a_short_secret_may_be_part_of_another_field(opened):
     svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
-    assert await load(svc, {"secret": "a", "name": "a name"}) == TokenImportReport(tokens=1)
+    assert await import_(svc, {"secret": "a", "name": "a name"}) == TokenImportReport(tokens=1)
 
 
-async def test_a_weak_secret_is_taken_under_a_pepper(opened):
+async def test_a_short_secret_is_imported_under_a_pepper(opened):
     svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
-    assert await load(svc, {"secret": SHORT}) == TokenImportReport(tokens=1)
+    assert await import_(svc, {"secret": SHORT}) == TokenImportReport(tokens=1)
     token = await svc.tokens.verify(SHORT)
     assert token.hint == "admin-"
 
 
-async def test_foreign_tokens_are_looked_up_only_where_that_is_said(dsn, opened):
-    await load(await opened(accept_foreign_tokens=True), {"secret": LEGACY})
+async def test_foreign_tokens_are_looked_up_only_if_the_setting_accepts_them(dsn, opened):
+    await import_(await opened(accept_foreign_tokens=True), {"secret": LEGACY})
     strict = await opened()
     with pytest.raises(InvalidToken):
         await strict.tokens.verify(LEGACY)
     with pytest.raises(InvalidInput, match=r"set Settings\.accept_foreign_tokens"):
-        await load(strict, {"secret": LEGACY})
-    assert await load(strict, {"secret": credentials.new_secret("other")}) == (
+        await import_(strict, {"secret": LEGACY})
+    assert await import_(strict, {"secret": credentials.new_secret("other")}) == (
         TokenImportReport(tokens=1)
     )
     names = []
@@ -413,10 +413,10 @@ async def test_foreign_tokens_are_looked_up_only_where_that_is_said(dsn, opened)
                 await svc.tokens.verify(hash)
 
 
-# --- nowhere
+# --- absence of secrets
 
 
-async def test_no_secret_is_anywhere(opened, pool, caplog):
+async def test_no_secret_is_in_a_table_a_log_or_an_error(opened, pool, caplog):
     caplog.set_level(logging.DEBUG)
     svc = await opened(
         token_peppers={1: FIRST, 2: SECOND}, token_pepper_version=1, accept_foreign_tokens=True
@@ -468,16 +468,16 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
         with pytest.raises((asyncsvc.AsyncSvcError, TypeError)) as caught:
             await call
         seen += [*traceback.format_exception(caught.value), repr(pickle.dumps(caught.value))]
-    await load(svc, {"secret": secret}, tenant_id="other")
+    await import_(svc, {"secret": secret}, tenant_id="other")
     with pytest.raises(AlreadyExists) as caught:
-        await load(svc, {"secret": secret})
+        await import_(svc, {"secret": secret})
     seen += [*traceback.format_exception(caught.value), repr(pickle.dumps(caught.value))]
     with pytest.raises(InsufficientScope) as scope:
         await svc.tokens.verify((await issue(svc)).secret, scopes=["admin"])
     seen += [*traceback.format_exception(scope.value), caplog.text]
     assert "rejected a token" in caplog.text
 
-    # The hint is shown on purpose; what follows it must not be, nor may a hash or a pepper.
+    # The hint is public. The rest of the secret, the hashes and the peppers are not.
     kept = [issued.secret.get_secret_value(), secret, LEGACY, BETA]
     needles = [text[len(credentials.hint(text)) :][:12] for text in kept]
     logged = "".join(seen[:5]) + caplog.text
@@ -487,18 +487,18 @@ async def test_no_secret_is_anywhere(opened, pool, caplog):
 
 
 @pytest.mark.parametrize("field", ["secret", "name"])
-def test_a_record_made_by_hand_does_not_show_its_secret(field):
+def test_an_invalid_record_does_not_show_its_secret(field):
     secret = credentials.new_secret("asv")
     wrong = {"secret": secret, field: [secret]}
     with pytest.raises(InvalidInput, match=f"^{field}: ") as caught:
         TokenRecord(**wrong)
-    assert caught.value.__context__ is None  # pydantic's error has what it was given
+    assert caught.value.__context__ is None  # pydantic's error holds the arguments
     with pytest.raises(ValidationError) as raw:
         TokenRecord.model_validate(wrong, context=Settings())
     assert secret[8:16] not in str(raw.value) + repr(raw.value)
 
 
-async def test_a_wrong_call_does_not_keep_what_it_was_given(svc):
+async def test_an_invalid_call_does_not_keep_its_arguments(svc):
     secret = credentials.new_secret("asv")
     for call in (
         svc.tokens.verify([secret]),
@@ -511,7 +511,7 @@ async def test_a_wrong_call_does_not_keep_what_it_was_given(svc):
 
 
 def variables(error):
-    """All that a log can tell of an error which prints the variables of the library's frames."""
+    """The variables of the library's frames in the traceback of an error."""
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
             if "asyncsvc" in frame.f_globals["__name__"].split("."):
@@ -519,12 +519,12 @@ def variables(error):
         error = error.__cause__ or error.__context__
 
 
-@pytest.mark.parametrize("given", [str, SecretStr])
-async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool, given):
+@pytest.mark.parametrize("form", [str, SecretStr])
+async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool, form):
     quick = await opened(statement_timeout=0.2, accept_foreign_tokens=True)
     issued = await issue(quick)
-    secret = given(issued.secret.get_secret_value())
-    told = []
+    secret = form(issued.secret.get_secret_value())
+    shown = []
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE asyncsvc.api_token")
         for call in (
@@ -537,7 +537,7 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool
         ):
             with pytest.raises(asyncsvc.Unavailable) as caught:
                 await call
-            told += variables(caught.value)
+            shown += variables(caught.value)
     for error, call in (
         (InvalidInput, quick.tokens.verify(secret, kind="nonsense")),
         (InvalidInput, quick.tokens.verify([secret])),
@@ -546,18 +546,18 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool
     ):
         with pytest.raises(error) as caught:
             await call
-        told += variables(caught.value)
-    assert any("token_hash" in text for text in told)
-    assert not [text for text in told if re.search("asv_[0-9A-Za-z]{9}", text)]
+        shown += variables(caught.value)
+    assert any("token_hash" in text for text in shown)
+    assert not [text for text in shown if re.search("asv_[0-9A-Za-z]{9}", text)]
 
 
-async def test_a_hash_that_is_taken_is_not_told(svc, pool, monkeypatch):
+async def test_the_error_of_a_duplicate_secret_shows_no_secret_and_no_hash(svc, pool, monkeypatch):
     secret = credentials.new_secret("asv")
     monkeypatch.setattr("asyncsvc.services.tokens.new_secret", lambda _prefix: secret)
     await issue(svc)
     with pytest.raises(AlreadyExists) as caught:
         await issue(svc)
-    told = "".join(traceback.format_exception(caught.value))
+    text = "".join(traceback.format_exception(caught.value))
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    assert digest[:16] not in told
-    assert secret[8:20] not in told
+    assert digest[:16] not in text
+    assert secret[8:20] not in text

@@ -1,4 +1,4 @@
-"""API tokens: secrets, verification, stamps, life, tenancy, and that no secret leaks."""
+"""API tokens: verification, stamps, lists, rotation, revocation and the audit."""
 
 import asyncio
 import base64
@@ -41,7 +41,7 @@ async def issue(svc, **options):
     return await svc.tokens.create("acme", name="test", **options)
 
 
-async def refused(svc, secret, **options):
+async def rejected(svc, secret, **options):
     with pytest.raises(InvalidToken) as caught:
         await svc.tokens.verify(secret, **options)
     return caught.value
@@ -81,7 +81,7 @@ async def test_the_prefix_is_a_setting(dsn):
 
 @pytest.fixture
 async def queries(dsn):
-    """A service that notes the statements it runs."""
+    """A service, and the names of the statements that it ran."""
     names = []
     settings = Settings(on_query=lambda name, *_: names.append(name))
     async with asyncsvc.connect(dsn, settings=settings) as svc:
@@ -89,7 +89,7 @@ async def queries(dsn):
         yield svc
 
 
-async def test_what_is_no_secret_of_ours_is_refused_without_asking_the_database(queries):
+async def test_a_malformed_secret_is_rejected_without_a_query(queries):
     secret = text_of(await issue(queries))
     queries.names.clear()
     typo = secret[:20] + ("A" if secret[20] != "A" else "B") + secret[21:]
@@ -111,33 +111,33 @@ async def test_what_is_no_secret_of_ours_is_refused_without_asking_the_database(
         "x" * 10_000_000,
         hashlib.sha256(secret.encode()).hexdigest(),
     ):
-        await refused(queries, wrong)
+        await rejected(queries, wrong)
         assert not await queries.tokens.used(wrong)
     assert queries.names == []
 
 
-async def test_every_refusal_is_the_same(svc):
+async def test_every_rejection_raises_the_same_error(svc):
     expired = await issue(svc, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     revoked = await issue(svc)
     await svc.tokens.revoke(revoked.token.id, tenant_id="acme")
     deleted = await issue(svc)
     beta = await issue(svc, kind="beta")
     errors = [
-        await refused(svc, "nonsense"),
-        await refused(svc, text_of(expired)),
-        await refused(svc, text_of(expired), touch=False),
-        await refused(svc, text_of(revoked)),
-        await refused(svc, beta.secret),
+        await rejected(svc, "nonsense"),
+        await rejected(svc, text_of(expired)),
+        await rejected(svc, text_of(expired), touch=False),
+        await rejected(svc, text_of(revoked)),
+        await rejected(svc, beta.secret),
     ]
     await svc.tokens.delete_by_tenant_id("acme")
-    errors.append(await refused(svc, deleted.secret))
+    errors.append(await rejected(svc, deleted.secret))
     assert {(type(error), str(error), error.args) for error in errors} == {
         (InvalidToken, "the token is not valid", ("the token is not valid",))
     }
     assert all(error.__cause__ is None for error in errors)
 
 
-async def test_a_stored_hash_is_no_secret(svc, dsn, pool):
+async def test_a_stored_hash_is_not_accepted_as_a_secret(svc, dsn, pool):
     issued = await issue(svc)
     digest = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
     assert digest == hashlib.sha256(text_of(issued).encode()).digest()
@@ -152,23 +152,23 @@ async def test_a_stored_hash_is_no_secret(svc, dsn, pool):
     )
     async with asyncsvc.connect(dsn, settings=Settings(accept_foreign_tokens=True)) as lenient:
         for form in forms:
-            await refused(svc, form)
-            await refused(lenient, form)
+            await rejected(svc, form)
+            await rejected(lenient, form)
     with pytest.raises(InvalidInput, match=r"^secret: must be text$"):
         await svc.tokens.verify(digest)
 
 
-async def test_a_kind_never_passes_as_another(svc):
+async def test_a_token_passes_only_as_its_own_kind(svc):
     api, beta = await issue(svc), await issue(svc, kind="beta")
     assert (await svc.tokens.verify(beta.secret, kind="beta")).kind == "beta"
     for touch in (True, False):
-        await refused(svc, api.secret, kind="beta", touch=touch)
-        await refused(svc, beta.secret, touch=touch)
+        await rejected(svc, api.secret, kind="beta", touch=touch)
+        await rejected(svc, beta.secret, touch=touch)
     assert await last_used(svc, api) is None
     assert await svc.tokens.used(beta.secret)
 
 
-async def test_scopes(svc):
+async def test_a_token_passes_only_with_the_requested_scopes(svc):
     issued = await issue(svc, scopes=["read", "chat"])
     assert await svc.tokens.verify(issued.secret, scopes=["chat"])
     assert await svc.tokens.verify(issued.secret, scopes=("chat", "read"))
@@ -183,7 +183,7 @@ async def last_used(svc, issued):
     return (await svc.tokens.get_by_id(issued.token.id, tenant_id="acme")).last_used_at
 
 
-async def test_a_use_is_stamped_at_most_once_an_interval(svc):
+async def test_a_use_is_stamped_at_most_once_per_resolution(svc):
     issued = await issue(svc)
     await svc.tokens.verify(issued.secret, touch=False)
     assert await last_used(svc, issued) is None
@@ -196,7 +196,7 @@ async def test_a_use_is_stamped_at_most_once_an_interval(svc):
 
 
 @pytest.mark.parametrize("mark", ["verify", "used"])
-async def test_the_interval_is_a_setting(dsn, mark):
+async def test_the_resolution_of_stamps_is_a_setting(dsn, mark):
     async with asyncsvc.connect(dsn, settings=Settings(last_used_resolution=0)) as svc:
         issued = await issue(svc)
         stamps = set()
@@ -211,7 +211,7 @@ async def test_the_interval_is_a_setting(dsn, mark):
 
 
 @pytest.mark.parametrize("field", ["last_used_resolution", "max_rotation_overlap"])
-async def test_the_longest_times_are_those_that_the_server_can_reckon_with(dsn, field):
+async def test_the_server_can_compute_with_the_longest_accepted_times(dsn, field):
     with pytest.raises(InvalidInput, match=f"^{field}: "):
         Settings(**{field: 1e9 + 1})
     async with asyncsvc.connect(dsn, settings=Settings(**{field: 1e9})) as svc:
@@ -222,7 +222,7 @@ async def test_the_longest_times_are_those_that_the_server_can_reckon_with(dsn, 
         await svc.tokens.verify(issued.secret)
 
 
-async def test_a_stamp_is_due_again_after_the_interval(dsn, pool):
+async def test_a_stamp_is_due_again_after_the_resolution(dsn, pool):
     async with asyncsvc.connect(dsn) as svc:
         issued = await issue(svc)
         await pool.execute(
@@ -233,17 +233,17 @@ async def test_a_stamp_is_due_again_after_the_interval(dsn, pool):
         assert await last_used(svc, issued) > before
 
 
-async def test_a_dead_token_is_not_stamped(svc):
+async def test_an_invalid_token_is_not_stamped(svc):
     expired = await issue(svc, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     revoked = await issue(svc)
     await svc.tokens.revoke(revoked.token.id, tenant_id="acme")
     for issued in (expired, revoked):
-        await refused(svc, issued.secret)
+        await rejected(svc, issued.secret)
         assert not await svc.tokens.used(issued.secret)
         assert await last_used(svc, issued) is None
 
 
-@pytest.mark.parametrize("ring", [{}, {1: PEPPER}])  # with the ring its hash is due as well
+@pytest.mark.parametrize("ring", [{}, {1: PEPPER}])  # with a pepper the hash is due as well
 @pytest.mark.parametrize("lock", ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"])
 async def test_a_locked_row_does_not_delay_verification(svc, dsn, pool, lock, ring):
     issued = await issue(svc)
@@ -263,18 +263,18 @@ async def test_a_locked_row_does_not_delay_verification(svc, dsn, pool, lock, ri
     assert await last_used(svc, issued) is not None
 
 
-async def test_a_hot_token_is_written_once(dsn, pool):
+async def test_concurrent_verifications_of_one_token_write_once(dsn, pool):
     async with asyncsvc.connect(dsn, max_size=16) as svc:
         issued = await issue(svc)
         await asyncio.gather(*(svc.tokens.verify(issued.secret) for _ in range(200)))
     query = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'api_token'"
-    async with asyncio.timeout(10):  # the server's counters come late
+    async with asyncio.timeout(10):  # the server publishes its counters with a delay
         while not await pool.fetchval(query):
             await asyncio.sleep(0.05)
     assert await pool.fetchval(query) == 1
 
 
-async def test_a_replica_can_answer_without_the_stamp(svc, dsn):
+async def test_a_read_only_session_verifies_without_the_stamp(svc, dsn):
     issued = await issue(svc)
     connection = await asyncpg.connect(dsn, server_settings={"default_transaction_read_only": "on"})
     assert await svc.on(connection).tokens.verify(issued.secret, touch=False) == issued.token
@@ -292,14 +292,14 @@ async def test_a_replica_can_answer_without_the_stamp(svc, dsn):
         ("revoked_at", "1 microsecond", "retiring"),
     ],
 )
-async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, status):
+async def test_a_token_is_invalid_at_the_instant_of_its_end(svc, pool, column, later, status):
     digest = f"'\\x{hashlib.sha256(b'').hexdigest()}'::bytea"
     hashes = {"token_hash": digest}
     stamp = {"last_used_resolution": "interval '1 minute'", "pepper_version": "0::smallint"}
     successor = {"successor_id": "'new'", "hint": "''", "token_hash": "sha256('new')"}
     end = {"overlap": "interval '0'", "actor": "NULL"}
     is_good = status in {"active", "retiring"}
-    for name, literals, told in (
+    for name, literals, expected in (
         ("verify", hashes | stamp, status),
         ("record_use", hashes | stamp, None),
         ("get_by_id", {}, status),
@@ -311,36 +311,36 @@ async def test_the_very_instant_of_the_end_is_over(svc, pool, column, later, sta
             pool,
             f"UPDATE asyncsvc.api_token SET token_hash = {digest},"
             f" {column} = statement_timestamp() + interval '{later}' WHERE id = {whose['id']}",
-            name, {k: v for k, v in (literals | whose).items() if k in wanted_by(name)},
-        ) == told, name  # fmt: skip
+            name, {k: v for k, v in (literals | whose).items() if k in parameters_of(name)},
+        ) == expected, name  # fmt: skip
         if name == "record_use":
             assert (await last_used(svc, issued) is not None) == is_good
         await svc.tokens.delete_by_tenant_id("acme")
 
 
-def wanted_by(name):
+def parameters_of(name):
     statement = sql_files.load(f"api_token/{name}")
     return statement.required | (statement.optional & {"last_used_resolution"})
 
 
 async def at_one_instant(pool, change, name, literals):
-    """The status that a statement tells right after a change, while the server's clock stands."""
+    """Return the status in the answer of a statement that runs at the instant of a change."""
     query = sql_files.load(f"api_token/{name}").bind((), literals)
     text = re.sub(r"\$(\d+)", lambda match: str(query.arguments[int(match[1]) - 1]), query.text)
-    # The clock of a statement is that of the message it came in, for all that a block does.
+    # statement_timestamp() is the same for all statements of one DO block.
     async with pool.acquire() as connection:
         await connection.execute(
-            f"CREATE TEMPORARY TABLE answer (status text); DO $do$ DECLARE told record; BEGIN"
-            f" {change}; EXECUTE $sql${text}$sql$ INTO told;"
-            f" INSERT INTO answer VALUES (to_jsonb(told) ->> 'status'); END $do$"
+            f"CREATE TEMPORARY TABLE answer (status text); DO $do$ DECLARE answered record; BEGIN"
+            f" {change}; EXECUTE $sql${text}$sql$ INTO answered;"
+            f" INSERT INTO answer VALUES (to_jsonb(answered) ->> 'status'); END $do$"
         )
-        told = await connection.fetchval("SELECT status FROM answer")
+        status = await connection.fetchval("SELECT status FROM answer")
         await connection.execute("DROP TABLE answer")
-    return told
+    return status
 
 
 @pytest.mark.parametrize("touch", [True, False])
-async def test_a_token_ends_inside_a_long_transaction(svc, touch):
+async def test_a_token_expires_inside_a_long_transaction(svc, touch):
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
     expiring, retiring = await issue(svc, expires_at=soon), await issue(svc)
     await rotated(svc, retiring, overlap=timedelta(seconds=0.5))
@@ -349,18 +349,18 @@ async def test_a_token_ends_inside_a_long_transaction(svc, touch):
             assert await tx.tokens.verify(issued.secret, touch=touch)
         await asyncio.sleep(0.7)
         for issued in (expiring, retiring):
-            await refused(tx, issued.secret, touch=touch)
+            await rejected(tx, issued.secret, touch=touch)
 
 
-async def test_a_revocation_is_seen_by_another_pool_at_once(svc, dsn):
+async def test_a_revocation_takes_effect_in_another_pool_at_once(svc, dsn):
     issued = await issue(svc)
     async with asyncsvc.connect(dsn) as other:
         await other.tokens.verify(issued.secret)
         await svc.tokens.revoke(issued.token.id, tenant_id="acme")
-        await refused(other, issued.secret)
+        await rejected(other, issued.secret)
 
 
-async def test_revoking_again_keeps_the_first_instant(svc):
+async def test_a_second_revocation_keeps_the_first_time_and_reason(svc):
     issued = await issue(svc)
     first = await svc.tokens.revoke(issued.token.id, tenant_id="acme", reason="leaked")
     assert (first.status, first.revoked_reason) == ("revoked", "leaked")
@@ -372,7 +372,7 @@ async def test_revoking_again_keeps_the_first_instant(svc):
     ]
 
 
-async def test_a_patch_is_effective_at_the_next_verify(svc):
+async def test_a_patch_takes_effect_at_the_next_verification(svc):
     issued = await issue(svc, scopes=["read"], dialog_id="d", source="s")
     patched = await svc.tokens.update_by_id(
         issued.token.id, TokenPatch(name="new", scopes=["b", "a"], dialog_id=None), tenant_id="acme"
@@ -383,7 +383,7 @@ async def test_a_patch_is_effective_at_the_next_verify(svc):
     past = datetime(2020, 1, 1, tzinfo=UTC)
     expired = await svc.tokens.update_by_id(issued.token.id, {"expires_at": past}, tenant_id="acme")
     assert (expired.status, expired.expires_at) == ("expired", past)
-    await refused(svc, issued.secret)
+    await rejected(svc, issued.secret)
     await svc.tokens.update_by_id(issued.token.id, {"expires_at": None}, tenant_id="acme")
     assert await svc.tokens.verify(issued.secret)
 
@@ -402,7 +402,7 @@ async def test_tokens_are_listed_by_page_newest_first(svc):
     assert seen == ids[::-1]
 
 
-async def test_what_is_created_meanwhile_does_not_disturb_a_list(svc, dsn):
+async def test_concurrently_created_tokens_do_not_disturb_a_list(svc, dsn):
     before = {(await issue(svc)).token.id for _ in range(20)}
     ended = asyncio.Event()
 
@@ -436,7 +436,7 @@ async def test_tokens_are_listed_by_kind_and_dialog(svc):
     assert await listed(kind="api", dialog_id="d") == []
 
 
-async def test_a_cursor_of_another_list_is_refused(svc):
+async def test_a_cursor_of_another_list_is_rejected(svc):
     for _ in range(3):
         await issue(svc)
     after = (await svc.tokens.get_list("acme", limit=1)).next
@@ -449,7 +449,7 @@ async def test_a_cursor_of_another_list_is_refused(svc):
             await svc.tokens.get_list(tenant, after=after, **filters)
 
 
-async def test_a_foreign_token_is_as_absent(svc):
+async def test_a_token_of_another_tenant_behaves_as_absent(svc):
     issued = await issue(svc)
     for id, tenant in ((issued.token.id, "other"), ("absent", "acme")):
         for call in (
@@ -468,10 +468,10 @@ async def test_a_foreign_token_is_as_absent(svc):
     assert await svc.tokens.verify(issued.secret, touch=False) == issued.token
 
 
-async def test_delete_by_tenant_id(svc):
+async def test_the_tokens_of_one_tenant_are_deleted(svc):
     mine, theirs = await issue(svc), await svc.tokens.create("other", name="theirs")
     assert await svc.tokens.delete_by_tenant_id("acme") == 1
-    await refused(svc, mine.secret)
+    await rejected(svc, mine.secret)
     assert await svc.tokens.verify(theirs.secret)
 
 
@@ -482,7 +482,7 @@ async def rotated(svc, issued, **options):
     return await svc.tokens.rotate(issued.token.id, tenant_id="acme", **options)
 
 
-async def test_a_successor_is_alike_but_for_its_secret(svc):
+async def test_a_successor_differs_only_in_its_secret(svc):
     ends = datetime.now(UTC) + timedelta(days=1)
     old = await svc.tokens.create(
         "acme", name="n", scopes=["a"], dialog_id="d", source="s", kind="beta",
@@ -495,10 +495,10 @@ async def test_a_successor_is_alike_but_for_its_secret(svc):
     assert new.token.last_used_at is None
     assert text_of(new) != text_of(old)
     assert await svc.tokens.verify(new.secret, kind="beta", touch=False) == new.token
-    await refused(svc, old.secret, kind="beta")
+    await rejected(svc, old.secret, kind="beta")
 
 
-async def test_an_overlap_keeps_both_good_and_ends(svc):
+async def test_both_secrets_are_valid_during_the_overlap(svc):
     old = await issue(svc)
     new = await rotated(svc, old, overlap=timedelta(seconds=1))
     retiring = await svc.tokens.verify(old.secret)
@@ -507,25 +507,25 @@ async def test_an_overlap_keeps_both_good_and_ends(svc):
     assert await svc.tokens.used(old.secret)
     assert await last_used(svc, old) is not None
     await asyncio.sleep(1.1)
-    await refused(svc, old.secret)
+    await rejected(svc, old.secret)
     assert not await svc.tokens.used(old.secret)
     assert await svc.tokens.verify(new.secret)
 
 
-async def test_a_rotation_makes_no_token_last_longer(svc):
+async def test_a_rotation_does_not_extend_the_expiry(svc):
     soon = datetime.now(UTC) + timedelta(seconds=1)
     old = await issue(svc, expires_at=soon)
     new = await rotated(svc, old, overlap=timedelta(days=30))
     assert new.token.expires_at == soon
     await asyncio.sleep(1.1)
-    await refused(svc, old.secret)
-    await refused(svc, new.secret)
+    await rejected(svc, old.secret)
+    await rejected(svc, new.secret)
 
 
-@pytest.mark.parametrize("wanted", [None, datetime(2999, 1, 1, tzinfo=UTC)])
-async def test_a_successor_may_be_given_another_end(svc, wanted):
+@pytest.mark.parametrize("expires_at", [None, datetime(2999, 1, 1, tzinfo=UTC)])
+async def test_a_successor_can_have_another_expiry(svc, expires_at):
     old = await issue(svc, expires_at=datetime.now(UTC) + timedelta(days=1))
-    assert (await rotated(svc, old, expires_at=wanted)).token.expires_at == wanted
+    assert (await rotated(svc, old, expires_at=expires_at)).token.expires_at == expires_at
 
 
 async def test_only_an_active_token_is_rotated(svc):
@@ -538,7 +538,7 @@ async def test_only_an_active_token_is_rotated(svc):
             await rotated(svc, issued)
 
 
-async def test_of_two_that_rotate_at_once_one_gets_a_successor(svc, pool):
+async def test_concurrent_rotations_create_one_successor(svc, pool):
     for _ in range(20):
         old = await issue(svc)
         outcomes = await asyncio.gather(
@@ -554,24 +554,24 @@ async def test_of_two_that_rotate_at_once_one_gets_a_successor(svc, pool):
     ) == 1  # fmt: skip
 
 
-async def test_a_rotated_secret_that_comes_back_is_a_warning(svc, caplog):
+async def test_use_of_a_rotated_secret_is_logged_as_a_warning(svc, caplog):
     old = await issue(svc)
     await rotated(svc, old)
     with caplog.at_level(logging.INFO, "asyncsvc"):
-        await refused(svc, old.secret)
-        await refused(svc, "asv_nonsense")
+        await rejected(svc, old.secret)
+        await rejected(svc, "asv_nonsense")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"rejected token {old.token.id}: it was rotated, but its old secret is used"),
         ("INFO", "rejected a token: it is malformed"),
     ]
 
 
-async def test_revoking_a_retiring_token_ends_it_now_and_leaves_its_successor(svc):
+async def test_revoking_a_retiring_token_keeps_its_successor_valid(svc):
     old = await issue(svc)
     new = await rotated(svc, old, overlap=timedelta(days=1))
     ended = await svc.tokens.revoke(old.token.id, tenant_id="acme", reason="leaked")
     assert (ended.status, ended.revoked_reason) == ("revoked", "leaked")
-    await refused(svc, old.secret)
+    await rejected(svc, old.secret)
     assert await svc.tokens.verify(new.secret)
 
 
@@ -586,21 +586,22 @@ async def test_a_whole_family_is_revoked_from_any_member(svc, which):
     )
     assert ended == 4
     for issued in family:
-        await refused(svc, issued.secret)
+        await rejected(svc, issued.secret)
     assert await svc.tokens.verify(stranger.secret)
     assert await svc.tokens.revoke_family(family[0].token.id, tenant_id="acme") == 0
     events = (await svc.tokens.audit("acme", token_id=family[3].token.id)).items
     assert [(event.action, event.actor) for event in events] == [
         ("revoke", "ann"), ("create", None),
     ]  # fmt: skip
+    assert events[0].detail == {"reason": "leaked", "family_of": family[which].token.id}
 
 
 @pytest.mark.parametrize("overlap", [timedelta(0), timedelta(days=1)])
 @pytest.mark.parametrize("call", ["revoke_family", "revoke_all", "delete_by_tenant_id"])
-async def test_a_rotation_at_this_moment_leaves_no_successor(svc, dsn, call, overlap):
+async def test_no_token_survives_that_is_rotated_concurrently(svc, dsn, call, overlap):
     async with asyncsvc.connect(dsn) as other:
         old = await issue(svc)
-        async with svc.transaction() as tx:  # the successor is there, and nobody sees it yet
+        async with svc.transaction() as tx:  # no other transaction sees the successor yet
             new = await rotated(tx, old, overlap=overlap)
             arguments = (
                 {"id": old.token.id, "tenant_id": "acme"}
@@ -609,11 +610,11 @@ async def test_a_rotation_at_this_moment_leaves_no_successor(svc, dsn, call, ove
             )
             ending = asyncio.create_task(getattr(other.tokens, call)(**arguments))
             await asyncio.sleep(0.3)
-            assert not ending.done()  # it waits for the token's row
-        # Without an overlap the rotation itself has ended the old one.
+            assert not ending.done()  # it waits for the token row
+        # Without an overlap the rotation itself revokes the old token.
         assert await ending == (2 if overlap or call == "delete_by_tenant_id" else 1)
-    await refused(svc, old.secret)
-    await refused(svc, new.secret)
+    await rejected(svc, old.secret)
+    await rejected(svc, new.secret)
 
 
 async def test_all_tokens_of_a_tenant_are_revoked_by_filter(svc, pool):
@@ -628,13 +629,13 @@ async def test_all_tokens_of_a_tenant_are_revoked_by_filter(svc, pool):
     await svc.tokens.verify(fresh.secret)
     since = datetime.now(UTC) - timedelta(days=90)
     assert await svc.tokens.revoke_all("acme", unused_since=since, reason="unused") == 1
-    await refused(svc, stale.secret)
+    await rejected(svc, stale.secret)
     assert await svc.tokens.revoke_all("acme", kind="beta") == 1
-    await refused(svc, beta.secret, kind="beta")
+    await rejected(svc, beta.secret, kind="beta")
     assert await svc.tokens.revoke_all("acme", dialog_id="d") == 1
-    await refused(svc, of_dialog.secret)
+    await rejected(svc, of_dialog.secret)
     assert await svc.tokens.revoke_all("acme", dialog_id=None, keep=[kept.token.id]) == 1
-    await refused(svc, fresh.secret)
+    await rejected(svc, fresh.secret)
     assert await svc.tokens.verify(kept.secret)
     assert await svc.tokens.revoke_all("acme") == 1
     assert await svc.tokens.revoke_all("acme") == 0
@@ -644,7 +645,7 @@ async def test_all_tokens_of_a_tenant_are_revoked_by_filter(svc, pool):
 # --- the audit
 
 
-async def test_whatever_is_done_to_a_token_is_noted_with_whom(svc):
+async def test_every_change_is_recorded_with_its_actor(svc):
     issued = await issue(svc, scopes=["a"], actor="ann")
     id = issued.token.id
     await svc.tokens.update_by_id(id, {"scopes": ["a", "b"]}, tenant_id="acme", actor="bob")
@@ -653,15 +654,15 @@ async def test_whatever_is_done_to_a_token_is_noted_with_whom(svc):
     await svc.tokens.verify(new.secret)
     await svc.tokens.delete_by_tenant_id("acme", actor="eve")
     events = (await svc.tokens.audit("acme")).items
-    told = [(event.token_id == id, event.action, event.actor) for event in events[::-1]]
-    assert told[:5] == [
+    recorded = [(event.token_id == id, event.action, event.actor) for event in events[::-1]]
+    assert recorded[:5] == [
         (True, "create", "ann"),
         (True, "update", "bob"),
         (True, "rotate", "cyd"),
         (False, "create", "cyd"),
         (True, "revoke", "dan"),
     ]
-    assert sorted(told[5:]) == [(False, "delete", "eve"), (True, "delete", "eve")]
+    assert sorted(recorded[5:]) == [(False, "delete", "eve"), (True, "delete", "eve")]
     of_one = (await svc.tokens.audit("acme", token_id=id)).items[::-1]
     assert [event.detail for event in of_one] == [
         {"name": "test", "kind": "api", "scopes": ["a"], "expires_at": None},
@@ -687,7 +688,7 @@ async def test_whatever_is_done_to_a_token_is_noted_with_whom(svc):
         ("delete", lambda tokens, _: tokens.delete_by_tenant_id("acme")),
     ],
 )
-async def test_what_is_rolled_back_is_not_noted(svc, action, work):
+async def test_a_change_that_is_rolled_back_is_not_recorded(svc, action, work):
     issued = await issue(svc)
     before = (await svc.tokens.audit("acme")).items
     with pytest.raises(ZeroDivisionError):
@@ -699,7 +700,7 @@ async def test_what_is_rolled_back_is_not_noted(svc, action, work):
     assert (await svc.tokens.get_list("acme")).items == [issued.token]
 
 
-async def test_the_audit_is_read_page_by_page(svc):
+async def test_the_audit_is_paginated(svc):
     issued = [await issue(svc) for _ in range(5)]
     await svc.tokens.revoke_all("acme")  # five at one instant
     await svc.tokens.create("other", name="theirs")
@@ -723,7 +724,7 @@ async def test_the_audit_is_read_page_by_page(svc):
             await svc.tokens.audit("acme", after=cursor)
 
 
-async def test_it_fails_closed_when_its_session_is_killed(svc, pool):
+async def test_verification_fails_closed_when_its_session_is_killed(svc, pool):
     issued = await issue(svc)
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE asyncsvc.api_token")  # no statement passes this
@@ -749,7 +750,7 @@ async def test_it_fails_closed_when_its_session_is_killed(svc, pool):
     assert await svc.tokens.verify(issued.secret)
 
 
-async def test_it_fails_closed_without_the_database(dsn):
+async def test_verification_fails_closed_without_the_database(dsn):
     async with asyncsvc.connect(dsn, settings=Settings(acquire_timeout=0.5)) as svc:
         secret = (await issue(svc)).secret
         await svc._executor._pool.close()
