@@ -523,7 +523,7 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
             "0 idempotency keys forgotten; 0 bookings, 0 messages and 0 titles folded.",
         ),
         ("sql", 0, "conversation/get_list"),
-        ("sql message/pop --explain", 0, "message_pkey"),
+        ("sql message/delete --explain", 0, "message_pkey"),
     ):
         whole = [*PROGRAM, *command.split()]
         shown = await asyncio.to_thread(in_terminal, whole, env, columns)
@@ -622,7 +622,7 @@ def test_every_statement_is_listed_and_can_be_read(run):
     assert {each["name"] for each in document(run("sql", "--json"))} == set(sql_files.names())
     shown = run("sql", "message/get_list", "--with", "after_seq", "--with", "last", COLUMNS="50")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "Messages of one conversation in the order of" in shown.stdout
+    assert "Read the first or the last :limit messages" in shown.stdout
     assert "AND m.seq > $3\n         ORDER BY m.seq DESC\n         LIMIT $4" in shown.stdout
     assert "--?" not in shown.stdout
     assert "$3 is after_seq" in shown.stdout
@@ -643,7 +643,9 @@ async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
     listed = run("sql", "conversation/get_list", "--explain", "--with", "user_id")
     assert "cost=" in listed.stdout
     assert re.search(r"user_id +text +1 +made up", listed.stdout)
-    explained = document(run("sql", "message/pop", "--explain", "--set", "tenant_id=t", "--json"))
+    explained = document(
+        run("sql", "message/delete", "--explain", "--set", "tenant_id=t", "--json")
+    )
     given = {each["name"]: each["is_given"] for each in explained["arguments"]}
     assert given == {"tenant_id": True, "id": False}
     assert (await filled.conversations.get_list("d", "t")).total == 7
@@ -689,16 +691,16 @@ async def test_every_variant_that_can_be_planned_is(svc):
 
 async def test_explaining_is_for_a_program_as_well(svc, empty_dsn):
     values = {"tenant_id": "t", "id": "i", "seq": 3, "thumb": None}
-    plan = await svc.explain("message/set_thumb", values=values)
+    plan = await svc.explain("message/set_feedback", values=values)
     assert {each.name: each.value for each in plan.arguments} == values
     with pytest.raises(InvalidInput) as caught:
-        await svc.explain("message/set_thumb", values=values | {"thumb": 70_000})
+        await svc.explain("message/set_feedback", values=values | {"thumb": 70_000})
     assert caught.value.field == "thumb"
     with pytest.raises(InvalidInput, match="tenant_id: must not hold a NUL"):
-        await svc.explain("message/set_thumb", values={"tenant_id": "\x00"})
+        await svc.explain("message/set_feedback", values={"tenant_id": "\x00"})
     async with asyncsvc.connect(empty_dsn) as bare:
         with pytest.raises(MigrationError):
-            await bare.explain("message/pop")
+            await bare.explain("message/delete")
 
 
 def test_the_shell_completes_names():
@@ -742,7 +744,7 @@ def test_every_command_has_help_that_fits(command: str, columns: int):
         ["stats", "--tenant=t"],
         ["tokens", "list", "--tenant=t"],
         ["tokens", "verify"],
-        ["sql", "message/pop", "--explain"],
+        ["sql", "message/delete", "--explain"],
     ],
 )
 def test_a_database_is_needed_and_must_answer(run, arguments):
@@ -786,7 +788,7 @@ def test_what_is_wrong_is_one_line(run, arguments, reason):
         ["list", "--tenant=t", "--dialog=d", "--order=secret"],
         ["stats", "--tenant=t", "--source=x", "--no-source"],
         ["sql", "--explain"],
-        ["sql", "message/pop", "--set", "tenant_id"],
+        ["sql", "message/delete", "--set", "tenant_id"],
         ["tokens", "create", "--tenant=t"],
     ],
 )

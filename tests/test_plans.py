@@ -353,20 +353,20 @@ TURN = {
 
 
 ON_ONE_CONVERSATION = [
-    ("conversation/append_message", TURN),
-    ("conversation/append_message_once", TURN | {"key": "k", "body_hash": b"h"}),
-    ("conversation/explain_append", {"key": "k"}),
-    ("message/set_thumb", {"seq": 1, "thumb": 1}),
-    ("message/update", {"seq": 1, "patch": "{}"}),
-    ("message/delete", {"seq": 1}),
-    ("message/pop", {}),
-    ("message/clear", {}),
+    ("conversation/append_message", (), TURN),
+    ("conversation/append_message_once", (), TURN | {"key": "k", "body_hash": b"h"}),
+    ("conversation/explain_append", (), {"key": "k"}),
+    ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
+    ("message/update", (), {"seq": 1, "patch": "{}"}),
+    ("message/delete", (), {"seq": 1}),
+    ("message/delete", ("newest",), {}),
+    ("message/delete", (), {}),
 ]
 
 
-@pytest.mark.parametrize(("name", "more"), ON_ONE_CONVERSATION)
-async def test_what_changes_one_conversation_reads_its_rows_by_key(explain, name, more):
-    plan = await explain(name, tenant_id="big", id="big7", **more)
+@pytest.mark.parametrize(("name", "flags", "more"), ON_ONE_CONVERSATION)
+async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name, flags, more):
+    plan = await explain(name, *flags, tenant_id="big", id="big7", **more)
     tables = ("conversation", "conversation_recency", "message", "append_key")
     keys = {f"{table}_pkey" for table in tables}
     assert indexes(plan) <= keys
@@ -386,7 +386,7 @@ ON_A_HUNDRED = [
     ("conversation/delete_old", (), {"ids": IDS, "before": NOW, "by_updated_at": True}),
     ("conversation/export", ("by_id",), WALK | {"most_bytes": 2**23}),
     ("conversation/find_old", ("by_updated_at",), WALK | {"before": NOW, "count_messages": True}),
-    ("message/move", (), {"ids": IDS}),
+    ("message/change_dialog", (), {"ids": IDS}),
     ("search/fold_messages", (), FOLD | {"limit": 100}),
     ("search/fold_titles", (), {"limit": 100}),
     ("message/digests", (), {"ids": IDS, "last_seqs": [3] * 100}),
@@ -423,9 +423,11 @@ async def misled_connection(request, misled):
     await connection.close()
 
 
-@pytest.mark.parametrize(("name", "more"), ON_ONE_CONVERSATION)
-async def test_it_does_so_whatever_the_servers_statistics_say(misled_connection, name, more):
-    plan = await executed(misled_connection, name, tenant_id="big", id="big7", **more)
+@pytest.mark.parametrize(("name", "flags", "more"), ON_ONE_CONVERSATION)
+async def test_a_change_of_one_conversation_reads_as_little_with_misleading_statistics(
+    misled_connection, name, flags, more
+):
+    plan = await executed(misled_connection, name, *flags, tenant_id="big", id="big7", **more)
     assert rows_read(plan) <= 14
 
 

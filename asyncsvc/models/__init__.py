@@ -3,6 +3,7 @@
 from asyncsvc.models.base import (
     ModelOrMapping,
     Row,
+    as_model,
 )
 from asyncsvc.models.conversations import (
     Appended,
@@ -99,5 +100,6 @@ __all__ = [
     "Turn",
     "TurnLike",
     "UsageBucket",
+    "as_model",
     "microseconds",
 ]

@@ -1,8 +1,10 @@
-"""The base of stored rows, and the marker of arguments that a mapping may stand for."""
+"""The base of stored rows, and arguments that are a model or an equal mapping."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import (
     BaseModel,
@@ -11,28 +13,41 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+M = TypeVar("M", bound=BaseModel)
+
 
 @dataclass(frozen=True)
 class ModelOrMapping:
-    """Says what `validated` makes of an argument for which an equal mapping does as well."""
+    """Annotate a parameter that takes models or equal mappings; `form` is what the method gets.
+
+    The annotated union is for type checkers, `form` for `validated`: it replaces each mapping by
+    its model. The method reads the parameter with `as_model`.
+    """
 
     form: object
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Check by the form alone; the union is for the type checker's sake."""
+        """Validate by the form alone."""
         return handler.generate_schema(self.form)
 
 
+def as_model(model: type[M], value: M | Mapping[str, object]) -> M:
+    """Return the model that `validated` has put in place of a `ModelOrMapping`."""
+    if not isinstance(value, model):
+        raise TypeError(f"not validated: {type(value).__name__} is not {model.__name__}")
+    return value
+
+
 class Row(BaseModel):
-    """The base of all rows and results: frozen, made of what the database returned.
+    """The base of all rows and results: frozen, built from the columns of a statement.
 
-    What is no field is left out: looking for such costs a fifth of the time, and the tests hold
-    the columns of each statement against the model's fields.
+    Unknown columns are ignored: a check for them costs a fifth of the time, and the tests compare
+    the columns of each statement with the fields of its model.
 
-    Of JSON pydantic caches short texts, up to 16,384 in a process, for ever. Keys repeat, and it is
-    right for them; what people wrote does not, and is not to stay when the caller lets it go.
+    pydantic caches short strings of JSON, up to 16,384 per process, and never removes them. The
+    cache is limited to keys: they repeat, and texts of users must not outlive their objects.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", cache_strings="keys", defer_build=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from asyncsvc.database import sql_files
 from asyncsvc.validation.checks import json_text
+from asyncsvc.validation.inputs import Input
+from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor, Row
@@ -52,6 +55,15 @@ def to_json(value: object) -> str | None:
         return None
     text = json_text(value)
     return _EXPONENT.sub(_written_out, text) if "e+" in text else text
+
+
+def columns_to_set(values: Input) -> dict[str, object]:
+    """Return the fields of an input that are not UNSET, by column, for `to_json`."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values
+        if value is not UNSET
+    }
 
 
 def _written_out(match: re.Match[str]) -> str:

@@ -6,8 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from asyncsvc.models import Appended, Conversation, ConversationName, Turn, microseconds
-from asyncsvc.repositories.base import Repository, build_model, build_models, to_json
+from asyncsvc.models import (
+    Appended,
+    Conversation,
+    ConversationName,
+    ConversationPatch,
+    Turn,
+    microseconds,
+)
+from asyncsvc.repositories.base import (
+    Repository,
+    build_model,
+    build_models,
+    columns_to_set,
+    to_json,
+)
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
@@ -171,10 +184,11 @@ class ConversationRepository(Repository):
         return Refusal(row["present_seq"], row["body_hash"], first)
 
     async def update_many_by_id(
-        self, *, tenant_id: str, patches: Mapping[str, Mapping[str, object]]
+        self, *, tenant_id: str, patches: Mapping[str, ConversationPatch]
     ) -> list[Conversation]:
-        """Set columns; return the changed conversations."""
-        rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(patches))
+        """Set columns of conversations, by id; return the changed conversations."""
+        columns = {id: columns_to_set(patch) for id, patch in patches.items()}
+        rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(columns))
         return build_models(Conversation, rows)
 
     async def delete_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> int:

@@ -1,19 +1,22 @@
-"""`sql/message`."""
+"""The statements of `sql/message`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
-from asyncsvc.models import MessageRecord, StoredMessage
+from asyncsvc.models import MessagePatch, MessageRecord, StoredMessage
 from asyncsvc.repositories.base import (
     Repository,
     build_model,
     build_models,
+    columns_to_set,
     escape_copy_text,
     to_json,
 )
-from asyncsvc.validation.types import UnsetType
+from asyncsvc.validation.types import UNSET, UnsetType
 
 _NULL = "\\N"
 _COLUMNS = (
@@ -31,8 +34,18 @@ _COLUMNS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class DeletedMessages:
+    """The result of a deletion of messages."""
+
+    count: int
+    """The number of deleted messages."""
+    newest: StoredMessage | None
+    """The deleted message, if only the newest was to be deleted and the conversation has one."""
+
+
 class MessageRepository(Repository):
-    """The statements about the messages of a conversation, but for the append."""
+    """The statements on the messages of a conversation, except the append."""
 
     folder = "message"
 
@@ -44,12 +57,12 @@ class MessageRepository(Repository):
         after_seq: int | UnsetType,
         before_seq: int | UnsetType,
         limit: int,
-        order: str,
+        part: Literal["first", "last"],
     ) -> list[StoredMessage] | None:
-        """Return messages in the order of seq; None when there is no conversation."""
+        """Return messages in the order of seq; None if the conversation does not exist."""
         rows = await self._rows(
             "get_list",
-            order,
+            part,
             tenant_id=tenant_id,
             id=id,
             after_seq=after_seq,
@@ -91,39 +104,38 @@ class MessageRepository(Repository):
         rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
         return {row["id"]: row["digest"] for row in rows}
 
-    async def set_thumb(
+    async def set_feedback(
         self, *, tenant_id: str, id: str, seq: int, thumb: int | None
     ) -> StoredMessage | None:
-        """Set the thumb; None when there is no such message."""
-        rows = await self._rows("set_thumb", tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
+        """Set or remove the thumb of a message; None if the message does not exist."""
+        rows = await self._rows("set_feedback", tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
         return build_model(StoredMessage, rows[0]) if rows else None
 
     async def update(
-        self, *, tenant_id: str, id: str, seq: int, patch: Mapping[str, object]
+        self, *, tenant_id: str, id: str, seq: int, patch: MessagePatch
     ) -> StoredMessage | None:
-        """Set columns; None when there is no such message."""
-        rows = await self._rows("update", tenant_id=tenant_id, id=id, seq=seq, patch=to_json(patch))
+        """Set columns of a message; None if the message does not exist."""
+        rows = await self._rows(
+            "update", tenant_id=tenant_id, id=id, seq=seq, patch=to_json(columns_to_set(patch))
+        )
         return build_model(StoredMessage, rows[0]) if rows else None
 
-    async def move(self, *, tenant_id: str, ids: Sequence[str]) -> int:
-        """Take the messages of conversations along to another dialog; return how many."""
-        (row,) = await self._rows("move", tenant_id=tenant_id, ids=ids)
-        return int(row["moved"])
+    async def change_dialog(self, *, tenant_id: str, ids: Sequence[str]) -> int:
+        """Set the dialog of the messages of moved conversations; return their number."""
+        (row,) = await self._rows("change_dialog", tenant_id=tenant_id, ids=ids)
+        return int(row["updated"])
 
-    async def delete(self, *, tenant_id: str, id: str, seq: int) -> int:
-        """Delete one message; return how many there were."""
-        return await self._count("delete", tenant_id=tenant_id, id=id, seq=seq)
-
-    async def clear(self, *, tenant_id: str, id: str) -> int:
-        """Delete all messages; return how many there were."""
-        return await self._count("clear", tenant_id=tenant_id, id=id)
-
-    async def pop(self, *, tenant_id: str, id: str) -> list[StoredMessage] | None:
-        """Take the last message off: a list of it, or of none; None without a conversation."""
-        rows = await self._rows("pop", tenant_id=tenant_id, id=id)
+    async def delete(
+        self, *, tenant_id: str, id: str, seq: int | UnsetType = UNSET, newest: bool = False
+    ) -> DeletedMessages | None:
+        """Delete one message, the newest or (by default) all; None without the conversation."""
+        flags = ["newest"] if newest else []
+        rows = await self._rows("delete", *flags, tenant_id=tenant_id, id=id, seq=seq)
         if not rows:
             return None
-        return build_models(StoredMessage, (row for row in rows if row["seq"] is not None))
+        count = rows[0]["deleted"]
+        is_shown = newest and count > 0
+        return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
 
 
 def _line(prefix: str, suffix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:

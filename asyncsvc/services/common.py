@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from asyncsvc.errors import NotFound
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
 if TYPE_CHECKING:
@@ -59,15 +56,6 @@ def given(value: T | None) -> T | UnsetType:
 def wanted(value: T | AnyType | None) -> T | UnsetType:
     """Return a filter as a repository takes it: ANY as UNSET, and None too, which has a flag."""
     return UNSET if value is ANY or value is None else value
-
-
-def columns_to_set(values: Input | Mapping[str, object]) -> dict[str, object]:
-    """Return the columns that an input sets, as JSON has them."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in cast("Input", values)  # what `validated` made of a mapping
-        if value is not UNSET
-    }
 
 
 def new_id() -> str:

@@ -22,7 +22,7 @@ from asyncsvc.models import (
     microseconds,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.services.common import columns_to_set
+from asyncsvc.repositories.base import columns_to_set
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 
 if TYPE_CHECKING:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from asyncsvc.errors import (
     AlreadyExists,
 )
 from asyncsvc.models import (
     Conversation,
+    ConversationPatch,
     ConversationPatches,
     ConversationPatchLike,
     NewConversation,
     NewConversations,
+    as_model,
 )
 from asyncsvc.repositories import (
     ConversationRepository,
     MessageRepository,
 )
-from asyncsvc.services.common import columns_to_set, new_id, row_or_not_found
+from asyncsvc.repositories.base import columns_to_set
+from asyncsvc.services.common import new_id, row_or_not_found
+from asyncsvc.services.listing import ConversationListing
+from asyncsvc.services.messages import ConversationMessages
+from asyncsvc.services.retention import ConversationRetention
+from asyncsvc.services.transfer import ConversationTransfer
+from asyncsvc.services.usage import ConversationUsage
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
+    UNSET,
     Id,
     Ids,
     Instant,
@@ -32,16 +40,6 @@ from asyncsvc.validation.types import (
     UserId,
     VersionTitle,
 )
-
-if TYPE_CHECKING:
-    pass
-
-
-from asyncsvc.services.listing import ConversationListing
-from asyncsvc.services.messages import ConversationMessages
-from asyncsvc.services.retention import ConversationRetention
-from asyncsvc.services.transfer import ConversationTransfer
-from asyncsvc.services.usage import ConversationUsage
 
 
 class API4ConversationService(
@@ -108,7 +106,8 @@ class API4ConversationService(
         So it can be repeated, when each has an id. One round trip; locks the new rows.
         """
         created = await self._conversations.create_many(
-            tenant_id=tenant_id, records=[_record(conversation) for conversation in conversations]
+            tenant_id=tenant_id,
+            records=[_record(as_model(NewConversation, each)) for each in conversations],
         )
         return len(created)
 
@@ -162,7 +161,7 @@ class API4ConversationService(
         Raises NotFound. One round trip, four where `dialog_id` is set, since messages go along to
         another dialog; locks the row to the end of the transaction.
         """
-        updated = await self._update(tenant_id, {id: columns_to_set(patch)})
+        updated = await self._update(tenant_id, {id: as_model(ConversationPatch, patch)})
         return row_or_not_found(updated[0] if updated else None, "conversation")
 
     @validated
@@ -173,22 +172,22 @@ class API4ConversationService(
         locks the rows in the order of their ids, to the end of the transaction.
         """
         updated = await self._update(
-            tenant_id, {id: columns_to_set(patch) for id, patch in patches.items()}
+            tenant_id, {id: as_model(ConversationPatch, patch) for id, patch in patches.items()}
         )
         return len(updated)
 
     async def _update(
-        self, tenant_id: str, patches: Mapping[str, Mapping[str, object]]
+        self, tenant_id: str, patches: Mapping[str, ConversationPatch]
     ) -> list[Conversation]:
-        """Set columns; what moves to another dialog takes its messages along."""
-        moving = [id for id, patch in patches.items() if "dialog_id" in patch]
+        """Set columns, and the dialog of the messages of conversations that change theirs."""
+        moving = [id for id, patch in patches.items() if patch.dialog_id is not UNSET]
         if not moving:
             return await self._conversations.update_many_by_id(tenant_id=tenant_id, patches=patches)
         async with self._executor.transaction() as executor:
             updated = await ConversationRepository(executor).update_many_by_id(
                 tenant_id=tenant_id, patches=patches
             )
-            await MessageRepository(executor).move(tenant_id=tenant_id, ids=moving)
+            await MessageRepository(executor).change_dialog(tenant_id=tenant_id, ids=moving)
         return updated
 
     @validated
@@ -208,6 +207,6 @@ class API4ConversationService(
         return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=ids)
 
 
-def _record(conversation: NewConversation | Mapping[str, object]) -> dict[str, object]:
-    record = columns_to_set(conversation)
-    return record | {"id": record["id"] or new_id()}
+def _record(conversation: NewConversation) -> dict[str, object]:
+    """Return the columns of a new conversation, with a new id if it has none."""
+    return columns_to_set(conversation) | {"id": conversation.id or new_id()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 from asyncsvc.errors import (
     Conflict,
@@ -14,15 +14,16 @@ from asyncsvc.errors import (
 )
 from asyncsvc.models import (
     Appended,
+    MessagePatch,
     MessagePatchLike,
     StoredMessage,
     Turn,
     TurnLike,
+    as_model,
     microseconds,
 )
 from asyncsvc.services.common import (
     ConversationServiceBase,
-    columns_to_set,
     given,
     row_or_not_found,
 )
@@ -35,10 +36,6 @@ from asyncsvc.validation.types import (
     Seq,
     Thumb,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True)
 _APPEND_ATTEMPTS = 3
@@ -70,10 +67,10 @@ class ConversationMessages(ConversationServiceBase):
         messages = await self._messages.get_list(
             tenant_id=tenant_id,
             id=id,
-            after_seq=given(after_seq),
-            before_seq=given(before_seq),
+            after_seq=UNSET if after_seq is None else after_seq,
+            before_seq=UNSET if before_seq is None else before_seq,
             limit=limit if last is None else last,
-            order="first" if last is None else "last",
+            part="first" if last is None else "last",
         )
         return row_or_not_found(messages, "conversation")
 
@@ -101,7 +98,7 @@ class ConversationMessages(ConversationServiceBase):
         conversation's row to the end of the transaction; the cost does not depend on the
         conversation's length.
         """
-        turn = cast("Turn", turn)
+        turn = as_model(Turn, turn)
         key = None if idempotency_key is None else (idempotency_key, _body_hash(turn))
         for _ in range(_APPEND_ATTEMPTS):
             appended = await self._append(tenant_id, id, turn, key, expected_seq)
@@ -156,7 +153,9 @@ class ConversationMessages(ConversationServiceBase):
 
         Raises NotFound. One round trip; locks the conversation's row, then the message's.
         """
-        message = await self._messages.set_thumb(tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
+        message = await self._messages.set_feedback(
+            tenant_id=tenant_id, id=id, seq=seq, thumb=thumb
+        )
         return row_or_not_found(message, "message")
 
     @validated
@@ -168,7 +167,7 @@ class ConversationMessages(ConversationServiceBase):
         Raises NotFound. One round trip; locks the conversation's row, then the message's.
         """
         message = await self._messages.update(
-            tenant_id=tenant_id, id=id, seq=seq, patch=columns_to_set(patch)
+            tenant_id=tenant_id, id=id, seq=seq, patch=as_model(MessagePatch, patch)
         )
         return row_or_not_found(message, "message")
 
@@ -179,7 +178,8 @@ class ConversationMessages(ConversationServiceBase):
         Its seq is not used again. One round trip; locks the conversation's row, then the
         message's.
         """
-        return await self._messages.delete(tenant_id=tenant_id, id=id, seq=seq)
+        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq=seq)
+        return 0 if deleted is None else deleted.count
 
     @validated
     async def pop_message(self, id: Id, *, tenant_id: Id) -> StoredMessage | None:
@@ -188,10 +188,8 @@ class ConversationMessages(ConversationServiceBase):
         Raises NotFound without such a conversation. One round trip; locks the conversation's row,
         then the message's. Two that pop at once get two messages.
         """
-        popped = row_or_not_found(
-            await self._messages.pop(tenant_id=tenant_id, id=id), "conversation"
-        )
-        return popped[0] if popped else None
+        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, newest=True)
+        return row_or_not_found(deleted, "conversation").newest
 
     @validated
     async def clear_messages(self, id: Id, *, tenant_id: Id) -> int:
@@ -201,7 +199,8 @@ class ConversationMessages(ConversationServiceBase):
 
         One round trip; locks the conversation's row, then the messages'.
         """
-        return await self._messages.clear(tenant_id=tenant_id, id=id)
+        deleted = await self._messages.delete(tenant_id=tenant_id, id=id)
+        return 0 if deleted is None else deleted.count
 
 
 def _body_hash(turn: Turn) -> bytes:

@@ -19,12 +19,15 @@ from asyncsvc.models import (
     Page,
     TokenEvent,
     TokenImportReport,
+    TokenPatch,
     TokenPatchLike,
     TokenRecords,
+    as_model,
 )
 from asyncsvc.repositories import TokenAuditRepository
 from asyncsvc.repositories.api_token import NewToken
-from asyncsvc.services.common import columns_to_set, new_id, row_or_not_found
+from asyncsvc.repositories.base import columns_to_set
+from asyncsvc.services.common import new_id, row_or_not_found
 from asyncsvc.services.credentials import new_secret
 from asyncsvc.services.token_import import TokenImport
 from asyncsvc.services.token_verification import TokenVerification
@@ -227,7 +230,10 @@ class APITokenService(TokenVerification):
             1 round trip on the primary key; locks the token row.
         """
         token = await self._tokens.update_by_id(
-            tenant_id=tenant_id, id=id, patch=columns_to_set(patch), actor=actor
+            tenant_id=tenant_id,
+            id=id,
+            patch=columns_to_set(as_model(TokenPatch, patch)),
+            actor=actor,
         )
         return row_or_not_found(token, "token")
 

@@ -1,42 +1,73 @@
--- Deletes one message and returns how many that were, 1 or 0. Its thumb is withdrawn from the
--- conversation's counters; rounds, tokens, duration and last_seq stay, so its seq is never used
--- again.
+-- Delete one message (:seq), the newest message (newest) or all messages of a conversation.
 --
--- Locks: the conversation's row first, then the message's. Index: the primary keys.
+-- Returns: deleted (the number of messages) and, with newest, the deleted message, of NULLs if the
+--   conversation has no messages. No row if the conversation does not exist.
+-- Locks: the conversation row, then the deleted messages, until the end of the transaction.
+-- Index: primary keys.
+-- Notes: The feedback of the deleted messages is subtracted from the counters of the conversation and
+--   recorded in the ledger. round, tokens, duration and last_seq stay, so no seq is used twice.
+--   newest_message is a locking read: if a concurrent call deletes the newest message first, the read
+--   continues with the message before it, so 2 concurrent calls delete 2 messages.
+--   A message that is appended while this statement waits for the lock is not deleted. The result
+--   equals that of a deletion before the append.
 WITH locked AS MATERIALIZED (
     SELECT c.id
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        FOR NO KEY UPDATE
-), deleted AS (
-    DELETE FROM asyncsvc.message AS m
-     USING locked AS l
+--? newest {
+), newest_message AS MATERIALIZED (
+    SELECT m.seq
+      FROM asyncsvc.message AS m
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
-       AND m.seq = :seq
-    RETURNING m.thumb
-), withdrawn AS (
+       AND EXISTS (SELECT FROM locked)
+     ORDER BY m.seq DESC
+     LIMIT 1
+       FOR UPDATE
+--? }
+), deleted AS (
+    DELETE FROM asyncsvc.message AS m
+     USING locked AS l                          --? !newest
+     USING newest_message AS n                  --? newest
+     WHERE m.tenant_id = :tenant_id
+       AND m.conversation_id = :id
+       AND m.seq = :seq                         --? seq
+       AND m.seq = n.seq                        --? newest
+    RETURNING m.thumb                           --? !newest
+    RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at  --? newest
+), counters_updated AS (
     UPDATE asyncsvc.conversation AS c
-       SET thumb_up = c.thumb_up - (m.thumb IS NOT DISTINCT FROM 1)::int,
-           thumb_down = c.thumb_down - (m.thumb IS NOT DISTINCT FROM -1)::int,
+       SET thumb_up = c.thumb_up - total.thumb_up,
+           thumb_down = c.thumb_down - total.thumb_down,
            updated_at = greatest(c.updated_at, statement_timestamp())
-      FROM deleted AS m
+      FROM (SELECT count(*) AS messages,
+                   count(*) FILTER (WHERE old.thumb = 1) AS thumb_up,
+                   count(*) FILTER (WHERE old.thumb = -1) AS thumb_down
+              FROM deleted AS old) AS total
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
-    RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.updated_at, m.thumb
-), noted AS (
+       AND total.messages > 0
+    RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.updated_at,
+              total.thumb_up, total.thumb_down
+), recency_updated AS (
     UPDATE asyncsvc.conversation_recency AS r
-       SET updated_at = w.updated_at
-      FROM withdrawn AS w
+       SET updated_at = u.updated_at
+      FROM counters_updated AS u
      WHERE r.tenant_id = :tenant_id
        AND r.id = :id
-), booked AS (
+), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, thumb_up, thumb_down)
-    SELECT w.tenant_id, w.dialog_id, w.source, w.user_id, w.created_at, -(w.thumb = 1)::int, -(w.thumb = -1)::int
-      FROM withdrawn AS w
-     WHERE w.thumb IS NOT NULL
+    SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, -u.thumb_up, -u.thumb_down
+      FROM counters_updated AS u
+     WHERE u.thumb_up > 0 OR u.thumb_down > 0
 )
-SELECT count(*) AS deleted
-  FROM deleted
+SELECT (SELECT count(*) FROM deleted) AS deleted
+--? newest {
+     , m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+       m.thumb, m.created_at
+--? }
+  FROM locked AS l
+  LEFT JOIN deleted AS m ON true                --? newest

@@ -1,8 +1,9 @@
--- Messages of one conversation in the order of seq: the first :limit after the bounds, or the
--- last :limit before them. A conversation without such messages is one row of NULL; no row at
--- all means that there is no conversation.
+-- Read the first or the last :limit messages of a conversation, within bounds on seq.
 --
--- Locks: none. Index: the primary keys; the walk starts at the bound and stops after :limit rows.
+-- Returns: messages in the order of seq. One row of NULLs if the conversation has no such message; no
+--   row if the conversation does not exist.
+-- Locks: none.
+-- Index: primary keys. The scan starts at the bound and stops after :limit rows.
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at
   FROM asyncsvc.conversation AS c

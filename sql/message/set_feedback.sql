@@ -1,51 +1,52 @@
--- Sets or withdraws the thumb of a message, moves the conversation's counters by the difference,
--- books that, and returns the message as it is now. Saying the same thing twice changes nothing.
--- updated_at stays: it is that of the messages. Since the message is written anew, it leaves the search
--- index until maintenance comes by, which is cheaper by far than to index it here.
+-- Set or remove the feedback (thumb) of a message and update the counters of its conversation.
 --
--- Locks: the conversation's row first, as everything that changes its messages does, then the
--- message's; the old thumb is read under both, so two that judge at once are counted right.
--- Index: the primary keys.
+-- Returns: the message. No row if the message does not exist.
+-- Locks: the conversation row, then the message, until the end of the transaction.
+-- Index: primary keys.
+-- Notes: The old thumb is read under both locks, so concurrent calls are counted correctly. A repeated
+--   call with the same thumb changes no counter. updated_at of the conversation stays.
+--   The message leaves the search index until the next maintenance run, since it costs less to index
+--   many messages at once.
 WITH locked AS MATERIALIZED (
     SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        FOR NO KEY UPDATE
-), before AS MATERIALIZED (
+), locked_message AS MATERIALIZED (
     SELECT m.thumb,
            (:thumb::smallint IS NOT DISTINCT FROM 1)::int
-           - (m.thumb IS NOT DISTINCT FROM 1)::int AS thumb_up,
+           - (m.thumb IS NOT DISTINCT FROM 1)::int AS up_delta,
            (:thumb::smallint IS NOT DISTINCT FROM -1)::int
-           - (m.thumb IS NOT DISTINCT FROM -1)::int AS thumb_down
+           - (m.thumb IS NOT DISTINCT FROM -1)::int AS down_delta
       FROM asyncsvc.message AS m
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq
        AND EXISTS (SELECT FROM locked)
        FOR NO KEY UPDATE
-), counted AS (
+), counters_updated AS (
     UPDATE asyncsvc.conversation AS c
-       SET thumb_up = c.thumb_up + b.thumb_up,
-           thumb_down = c.thumb_down + b.thumb_down
-      FROM before AS b
+       SET thumb_up = c.thumb_up + old.up_delta,
+           thumb_down = c.thumb_down + old.down_delta
+      FROM locked_message AS old
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
-       AND b.thumb IS DISTINCT FROM :thumb::smallint
-), booked AS (
+       AND old.thumb IS DISTINCT FROM :thumb::smallint
+), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, quarter_hour, thumb_up, thumb_down)
     SELECT l.tenant_id, l.dialog_id, l.source, l.user_id, l.created_at,
            date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
-           b.thumb_up, b.thumb_down
+           old.up_delta, old.down_delta
       FROM locked AS l
-     CROSS JOIN before AS b
-     WHERE b.thumb IS DISTINCT FROM :thumb::smallint
-), judged AS (
+     CROSS JOIN locked_message AS old
+     WHERE old.thumb IS DISTINCT FROM :thumb::smallint
+), updated AS (
     UPDATE asyncsvc.message AS m
        SET thumb = :thumb::smallint,
            is_indexed = false
-      FROM before AS b
+      FROM locked_message AS old
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq
@@ -53,4 +54,4 @@ WITH locked AS MATERIALIZED (
 )
 SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at
-  FROM judged AS m
+  FROM updated AS m

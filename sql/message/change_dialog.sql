@@ -1,0 +1,28 @@
+-- Set the dialog of the messages of conversations that moved to another dialog.
+--
+-- Returns: updated (the number of messages).
+-- Locks: the updated messages, until the end of the transaction. The caller holds the rows of their
+--   conversations, since it runs conversation/update_many_by_id before, in the same transaction.
+-- Index: primary keys, once per conversation. LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Notes: A separate statement also sees the messages that were appended while the update waited for
+--   the rows; no append can follow before the commit. The search index filters by the dialog of
+--   messages, so moved messages leave it until the next maintenance run.
+WITH updated AS (
+    UPDATE asyncsvc.message AS m
+       SET dialog_id = c.dialog_id,
+           is_indexed = false
+      FROM unnest(:ids::text[]) AS requested (id)
+     CROSS JOIN LATERAL (
+            SELECT c.tenant_id, c.id, c.dialog_id
+              FROM asyncsvc.conversation AS c
+             WHERE c.tenant_id = :tenant_id
+               AND c.id = requested.id
+             LIMIT 1
+           ) AS c
+     WHERE m.tenant_id = :tenant_id
+       AND m.conversation_id = c.id
+       AND m.dialog_id <> c.dialog_id
+    RETURNING m.seq
+)
+SELECT count(*) AS updated
+  FROM updated
