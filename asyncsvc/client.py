@@ -141,8 +141,8 @@ class AsyncSvc(Services):
     ) -> MaintenanceReport:
         """Forget old idempotency keys, and fold usage and what was written.
 
-        It returns how many keys, older than `Settings.key_lifetime`, are gone, how many bookings
-        went into the sums of usage, and how many messages and titles into the search index.
+        It returns how many keys, older than `Settings.key_lifetime`, are gone, how many rows of the
+        usage ledger were rolled up, and how many messages and titles into the search index.
         Statistics, totals and searches are right before, too, but slower: call it once a minute or
         so. It can run anywhere, at any time, many at once, and be broken off; it works for all
         tenants.

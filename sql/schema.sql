@@ -139,7 +139,7 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
     rounds bigint NOT NULL,
     thumb_up bigint NOT NULL,
     thumb_down bigint NOT NULL,
-    CONSTRAINT usage_quarter_hour_tenant_id_quarter_hour_dialog_id_source__key UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
+    CONSTRAINT usage_quarter_hour_key UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
 ) WITH (fillfactor=85);
 
 CREATE TABLE asyncsvc.api_token (

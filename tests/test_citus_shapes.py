@@ -11,10 +11,10 @@ from asyncsvc.database import sql_files
 from asyncsvc.database.migration_files import migration_files
 
 OF_ALL_TENANTS = {
-    "append_key/find_old",
+    "append_key/find_expired",
     "search/next_tenant",
     "usage/backlog",
-    "usage/find_unfolded",
+    "usage/find_tenants_to_roll_up",
 }
 """What maintenance looks for at all tenants: reads that Citus takes to all nodes."""
 NOT_DISTRIBUTED = ("migration/", "replica/", "row_security/", "server/")

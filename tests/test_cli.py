@@ -520,7 +520,7 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
         (
             "maintain",
             0,
-            "0 idempotency keys forgotten; 0 bookings, 0 messages and 0 titles folded.",
+            "0 idempotency keys deleted, 0 ledger rows rolled up, 0 messages and 0 titles indexed.",
         ),
         ("sql", 0, "conversation/get_list"),
         ("sql message/delete --explain", 0, "message_pkey"),
@@ -538,12 +538,12 @@ async def test_old_keys_are_forgotten(filled, run, tmp_path):
     for key in ("one", "two"):
         await filled.conversations.append_message("c0", turn, tenant_id="t", idempotency_key=key)
     first = run("maintain").stdout
-    assert first.startswith("0 idempotency keys forgotten; ")
+    assert first.startswith("0 idempotency keys deleted, ")
     assert " 0 messages" not in first
-    assert " 0 bookings" not in first
+    assert " 0 ledger rows" not in first
     (tmp_path / "settings.json").write_text('{"key_lifetime": 0.000001}')
     finished = run("--settings", tmp_path / "settings.json", "maintain", "--json")
-    done = {"append_keys": 2, "bookings": 0, "messages": 0, "titles": 0}
+    done = {"append_keys": 2, "ledger_rows": 0, "messages": 0, "titles": 0}
     assert json.loads(finished.stdout) == done
 
 
@@ -554,7 +554,7 @@ async def test_a_zone_is_declared_and_says_the_same(filled, run):
         finished = run("zone", "Asia/Kathmandu", "--tenant=t", *options)
         assert "are kept in Asia/Kathmandu" in finished.stdout
         assert document(run(*asked)) == before
-    assert json.loads(run("maintain", "--json").stdout)["bookings"] == 0
+    assert json.loads(run("maintain", "--json").stdout)["ledger_rows"] == 0
     refused = run("zone", "Berlin", "--tenant=t")
     assert (refused.returncode, "tz" in refused.stderr) == (1, True)
 

@@ -135,21 +135,21 @@ async def test_a_purge_counts_ages_back_from_the_servers_now(server, svc):
     assert {each.id for each in left} == {"young", "new"}
 
 
-async def test_usage_is_booked_on_the_servers_now(server, svc):
+async def test_usage_is_recorded_at_the_time_of_the_server(server, svc):
     since = await server.now()
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     await svc.conversations.append_message("a", TURN, tenant_id="t")
     await svc.conversations.set_feedback("a", 1, 1, tenant_id="t")
     until = await server.now()
-    for by in ("created", "activity"):
+    for basis in ("creation", "activity"):
         for start, end, expected in (
             (since, until, (1, 7, 1)),
             (since - DAY, since - HOUR, (0, 0, 0)),
             (until + HOUR, until + DAY, (0, 0, 0)),
         ):
-            buckets = await svc.conversations.stats("t", start, end, by=by, interval="hour")
+            buckets = await svc.conversations.stats("t", start, end, basis=basis, interval="hour")
             counted = [(bucket.pv, bucket.tokens, bucket.thumb_up) for bucket in buckets]
-            assert tuple(map(sum, zip(*counted, strict=True))) == expected, (by, start)
+            assert tuple(map(sum, zip(*counted, strict=True))) == expected, (basis, start)
 
 
 async def test_lists_are_bounded_by_the_servers_instants(server, svc):

@@ -114,7 +114,7 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
     if method == "erase_user":
         yield given | {"user_id": "e"}  # who is named as exp_user_id
     if method == "stats":
-        yield given | {"by": "created", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
+        yield given | {"basis": "creation", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
         yield given | {"token_id": "t", "source": asyncsvc.ANY}
     if method == "purge":
         yield given | {"older_than": timedelta(microseconds=1), "dialog_id": asyncsvc.ANY}
@@ -227,8 +227,8 @@ OF_THE_DRIVER = {
 NOT_OF_SERVICES = (
     *("append_key/", "migration/", "replica/", "row_security/", "server/"),
     # Of maintenance.
-    *("search/fold", "search/next_tenant", "search/sort_in"),
-    *("usage/backlog", "usage/find_unfolded", "usage/fold", "usage/vacuum"),
+    *("search/index", "search/next_tenant", "search/flush_pending_list"),
+    *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
 )
 
 

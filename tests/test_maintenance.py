@@ -37,12 +37,12 @@ async def keys(pool):
 
 @pytest.mark.parametrize("batch", [1, 2, 1_000])
 async def test_keys_are_forgotten_after_a_week(svc, pool, monkeypatch, batch):
-    monkeypatch.setattr(maintenance, "_KEYS_AT_ONCE", batch)
+    monkeypatch.setattr(maintenance, "_KEY_BATCH_SIZE", batch)
     await remember(svc, pool, [8, 0, 7.1, 6.9])
     await remember(svc, pool, [100, 1], tenant_id="other")
     seen = []
     report = await svc.maintain(on_batch=seen.append)
-    assert report == MaintenanceReport(append_keys=3, bookings=8, messages=6, titles=2)
+    assert report == MaintenanceReport(append_keys=3, ledger_rows=8, messages=6, titles=2)
     assert seen[-1] == report
     assert await keys(pool) == [("acme", "k1"), ("acme", "k3"), ("other", "k1")]
     assert (await svc.maintain()).append_keys == 0
@@ -75,7 +75,7 @@ async def test_it_waits_for_nobody_and_nobody_dies_of_it(svc, pool):
 
 
 async def test_many_at_once_forget_each_key_once(svc, pool, monkeypatch):
-    monkeypatch.setattr(maintenance, "_KEYS_AT_ONCE", 7)
+    monkeypatch.setattr(maintenance, "_KEY_BATCH_SIZE", 7)
     for tenant_id in ("acme", "other", "third"):
         await remember(svc, pool, [8] * 20, tenant_id=tenant_id)
     reports = await asyncio.gather(*(svc.maintain() for _ in range(4)))
@@ -85,7 +85,7 @@ async def test_many_at_once_forget_each_key_once(svc, pool, monkeypatch):
 
 
 async def test_broken_off_it_goes_on_when_it_is_run_again(svc, pool, monkeypatch):
-    monkeypatch.setattr(maintenance, "_KEYS_AT_ONCE", 5)
+    monkeypatch.setattr(maintenance, "_KEY_BATCH_SIZE", 5)
     await remember(svc, pool, [8] * 20)
 
     def break_off(report):
@@ -123,7 +123,7 @@ async def test_it_reads_the_old_keys_by_their_index(svc, pool):
         "   FROM asyncsvc.append_key, generate_series(1, 20000) AS n"
     )
     await pool.execute("ANALYZE asyncsvc.append_key")
-    plan = await svc.explain("append_key/find_old", values={"lifetime": "P7D", "limit": "100"})
+    plan = await svc.explain("append_key/find_expired", values={"lifetime": "P7D", "limit": "100"})
     assert "append_key_created_idx" in "\n".join(plan.lines)
     assert "Seq Scan" not in "\n".join(plan.lines)
 

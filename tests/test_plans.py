@@ -15,7 +15,7 @@ from asyncsvc.database import sql_files
 
 CONVERSATIONS = 20_000  # of the big tenant; a small one has a hundredth of them beside it
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-LATELY = NOW - timedelta(hours=1)  # since then maintenance did not come by
+LATELY = NOW - timedelta(hours=1)  # the last maintenance
 
 
 SEED = (
@@ -80,7 +80,7 @@ SEED = (
       FROM asyncsvc.conversation AS c
     """,
     "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
-    # As AsyncSvc.maintain does where a tenant has many conversations.
+    # As AsyncSvc.maintain does for a tenant with many creations.
     *(
         sql_files.load("usage/recount")
         .bind((), {"tenant_id": tenant})
@@ -278,8 +278,8 @@ SOUGHT = {"tenant_id": "big", "keywords": "no such words"}
 NEWEST = SOUGHT | {"limit": 21, "weeks": 8}
 MATCHING = SOUGHT | {"limit": 21, "offset": 0, "count_limit": None, "by_updated_at": False}
 WALKED = SOUGHT | {"limit": 21, "most_conversations": 100, "most_messages": 2_000}
-FOLD = {"tenant_id": "big", "limit": 40, "most_bytes": 10_000}
-UNFOLDED = 60  # messages of a tenant, and titles
+INDEXED = {"tenant_id": "big", "limit": 40, "max_bytes": 10_000}
+UNINDEXED = 60  # messages of a tenant, and titles
 
 
 @pytest.mark.parametrize("of", [{}, {"dialog_id": "d0"}, {"user_id": "u7"}, MIDDLE])
@@ -287,7 +287,7 @@ async def test_an_absent_word_asks_the_index(explain, of):
     plan = await explain("search/newest", **NEWEST, **of)
     assert {"message_search_idx", "message_unindexed_idx"} <= indexes(plan)
     assert ("message", None) not in scans(plan)
-    assert rows_read(plan) <= UNFOLDED + 4  # weeks that there are
+    assert rows_read(plan) <= UNINDEXED + 4  # weeks that there are
     assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 150
 
 
@@ -296,14 +296,14 @@ async def test_words_that_are_nowhere_in_a_list_ask_both_indexes(explain):
     plan = await explain("search/matching", "by_created_at_desc", **MATCHING, **of)
     assert {"message_search_idx", "conversation_title_search_idx"} <= indexes(plan)
     assert {"message_unindexed_idx", "conversation_title_unindexed_idx"} <= indexes(plan)
-    assert rows_read(plan) <= 2 * UNFOLDED + 4
+    assert rows_read(plan) <= 2 * UNINDEXED + 4
     assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 300
 
 
 async def test_a_rare_word_reads_what_holds_it(explain):
     word = hashlib.md5(b"big100002").hexdigest()[:12]  # of the second message of one conversation
     plan = await explain("search/newest", **NEWEST | {"keywords": word})
-    assert rows_read(plan) <= UNFOLDED + 10
+    assert rows_read(plan) <= UNINDEXED + 10
 
 
 async def test_counting_stops_where_it_is_told_to(explain):
@@ -326,8 +326,8 @@ async def test_a_walk_reads_as_far_as_it_is_told_to(explain, flags, keywords):
 
 
 @pytest.mark.parametrize("after", [{}, {"after_at": NOW, "after_id": "", "after_seq": 0}])
-async def test_a_fold_reads_its_batch(explain, after):
-    plan = await explain("search/fold_messages", **FOLD, **after)
+async def test_indexing_messages_reads_its_batch(explain, after):
+    plan = await explain("search/index_messages", **INDEXED, **after)
     assert indexes(plan) <= {"message_unindexed_idx", "message_pkey"}
     assert None not in {index for _, index in scans(plan)}
     assert rows_read(plan) <= 4 * 40
@@ -387,8 +387,8 @@ ON_A_HUNDRED = [
     ("conversation/export", ("by_id",), WALK | {"most_bytes": 2**23}),
     ("conversation/find_old", ("by_updated_at",), WALK | {"before": NOW, "count_messages": True}),
     ("message/change_dialog", (), {"ids": IDS}),
-    ("search/fold_messages", (), FOLD | {"limit": 100}),
-    ("search/fold_titles", (), {"limit": 100}),
+    ("search/index_messages", (), INDEXED | {"limit": 100}),
+    ("search/index_titles", (), {"limit": 100}),
     ("message/digests", (), {"ids": IDS, "last_seqs": [3] * 100}),
     ("conversation/delete_by_dialog_ids", (), {"dialog_ids": ["rare"], "batch": 100}),
 ]
@@ -605,8 +605,8 @@ async def test_a_family_is_revoked_by_its_keys(explain):
     assert rows_read(plan) <= 3 * 20 + 100
 
 
-async def test_what_is_to_be_folded_is_found_without_the_rest_of_the_ledger(explain):
-    plan = await explain("usage/find_unfolded", limit=1)
+async def test_tenants_to_roll_up_are_read_without_the_rest_of_the_ledger(explain):
+    plan = await explain("usage/find_tenants_to_roll_up", limit=1)
     ledger = {index for table, index in scans(plan) if table == "usage_ledger"}
     assert ledger == {"usage_ledger_tenant_idx"}
     (scan,) = [node for node in plan if node.get("Index Name") == "usage_ledger_tenant_idx"]
@@ -649,9 +649,8 @@ async def test_the_audit_is_read_from_its_index(explain, of, index):
 
 async def test_the_activity_of_a_range_is_read_from_the_index(explain):
     activity = RANGE | {"range_from": NOW - timedelta(days=1)}
-    plan = await explain("usage/stats_by_activity", tenant_id="big", token_id="token1", **activity)
-    quarter_hours = "usage_quarter_hour_tenant_id_quarter_hour_dialog_id_source__key"
-    assert {quarter_hours, "usage_ledger_tenant_idx"} <= indexes(plan)
+    plan = await explain("usage/stats", "activity", tenant_id="big", token_id="token1", **activity)
+    assert {"usage_quarter_hour_key", "usage_ledger_tenant_idx"} <= indexes(plan)
     assert rows_read(plan) <= 2 * 4 * 24
 
 
@@ -665,11 +664,12 @@ RANGE = {
 
 
 async def test_statistics_of_a_dialog_read_their_range(explain):
-    plan = await explain("usage/stats_by_created", tenant_id="big", dialog_id="d0", **RANGE)
+    plan = await explain("usage/stats", tenant_id="big", dialog_id="d0", **RANGE)
     assert "conversation_created_idx" in indexes(plan)
     assert rows_read(plan) <= 2 * 24 * 60
 
 
+BASES = {"creation": (), "activity": ("activity",)}
 WHOLE = {
     "range_from": NOW - timedelta(days=12),
     "range_before": NOW - timedelta(days=2),
@@ -679,11 +679,11 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("book", ["created", "activity"])
-async def test_whole_days_are_a_row_each(explain, book):
-    plan = await explain(f"usage/stats_by_{book}", tenant_id="big", **WHOLE)
+@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
+async def test_whole_days_are_a_row_each(explain, basis):
+    plan = await explain("usage/stats", *basis, tenant_id="big", **WHOLE)
     assert "usage_bucket_pkey" in indexes(plan)
-    # The ten days and the zone; nothing of this tenant is not folded.
+    # 10 days and the zone; the ledger has no row of this tenant.
     assert rows_read(but_for_dead_entries(plan)) <= 12
 
 
@@ -698,15 +698,15 @@ OF = {
 
 @pytest.mark.parametrize("range_of", [WHOLE, RANGE, RANGE | {"interval": "day", "tz": "UTC"}])
 @pytest.mark.parametrize("of", OF.values(), ids=OF)
-@pytest.mark.parametrize("book", ["created", "activity"])
-async def test_no_statistic_needs_a_plan_for_its_values(seeded, book, of, range_of):
+@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
+async def test_no_statistic_needs_a_plan_for_its_values(seeded, basis, of, range_of):
     (flags, filters), read = of, {}
     # As if the table were larger than memory: there a walk along an index costs the most.
     connection = await asyncpg.connect(seeded, server_settings={"effective_cache_size": "8kB"})
     for mode in ("force_custom_plan", "force_generic_plan"):
         await connection.execute(f"SET plan_cache_mode = {mode}")
         plan = await executed(
-            connection, f"usage/stats_by_{book}", *flags, tenant_id="big", **range_of, **filters
+            connection, "usage/stats", *basis, *flags, tenant_id="big", **range_of, **filters
         )
         read[mode] = rows_read(but_for_dead_entries(plan))
     await connection.close()
@@ -728,5 +728,5 @@ def but_for_dead_entries(plan):
 
 
 async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):
-    plan = await explain("usage/stats_by_created", tenant_id="small", **RANGE)
+    plan = await explain("usage/stats", tenant_id="small", **RANGE)
     assert rows_read(plan) <= 2 * CONVERSATIONS // 100

@@ -25,8 +25,7 @@ READ_BY_REPLICAS = {
     "search/show",
     "search/walk",
     "token_audit/get_list",
-    "usage/stats_by_activity",
-    "usage/stats_by_created",
+    "usage/stats",
 }
 ASKED = {"replica/position", "replica/replayed"}
 

@@ -215,7 +215,7 @@ async def change(svc, pool, chance: random.Random) -> None:
 
 
 async def world(svc, pool, seed: int) -> random.Random:
-    """Tenant "t": a part folded, a part not; some folded, changed, folded again, changed again."""
+    """Fill tenant "t": some texts indexed, some not, some changed before or after indexing."""
     chance = random.Random(seed)
     await fill(svc, chance, "t", 60)
     await fill(svc, chance, "another", 20)
@@ -370,12 +370,12 @@ async def test_a_total_is_counted_as_far_as_asked(svc, pool):
         await svc.maintain()
 
 
-@pytest.mark.parametrize("is_folded", [True, False])
+@pytest.mark.parametrize("is_indexed", [True, False])
 async def test_it_finds_without_its_index_and_behind_row_level_security(
-    dsn, svc, pool, walks, is_folded
+    dsn, svc, pool, walks, is_indexed
 ):
     chance = await world(svc, pool, 2)
-    if is_folded:
+    if is_indexed:
         await svc.maintain()
     said = await texts(pool)
     async with asyncsvc.connect(dsn, settings=Settings(row_level_security=True)) as narrow:
@@ -478,7 +478,7 @@ async def test_an_id_is_kept_as_given_and_found_as_given(svc, walks):
         await svc.maintain()
 
 
-# ---------------------------------------------------------------- folding
+# ---------------------------------------------------------------- maintenance of the index
 
 
 async def unindexed(pool) -> int:
@@ -488,8 +488,8 @@ async def unindexed(pool) -> int:
     )
 
 
-async def unsorted(pool) -> int:
-    """How many pages the indexes had not sorted in."""
+async def pending_pages(pool) -> int:
+    """Flush the pending lists of both indexes; return the number of their pages."""
     return await pool.fetchval(
         "SELECT gin_clean_pending_list('asyncsvc.message_search_idx')"
         "     + gin_clean_pending_list('asyncsvc.conversation_title_search_idx')"
@@ -497,9 +497,11 @@ async def unsorted(pool) -> int:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 2_000])
-async def test_a_fold_leaves_nothing_and_sorts_all_in(svc, pool, monkeypatch, batch):
-    monkeypatch.setattr(maintenance, "_TEXTS_AT_ONCE", batch)
-    monkeypatch.setattr(maintenance, "_UNSORTED", 3 * batch)
+async def test_maintenance_indexes_all_texts_and_flushes_the_pending_lists(
+    svc, pool, monkeypatch, batch
+):
+    monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", batch)
+    monkeypatch.setattr(maintenance, "_FLUSH_THRESHOLD", 3 * batch)
     await world(svc, pool, 0)
     await pool.execute("ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     left = await unindexed(pool)
@@ -508,31 +510,31 @@ async def test_a_fold_leaves_nothing_and_sorts_all_in(svc, pool, monkeypatch, ba
     report = await svc.maintain(on_batch=seen.append)
     assert report.messages + report.titles == left
     assert seen[-1] == report
-    assert (await unindexed(pool), await unsorted(pool)) == (0, 0)
+    assert (await unindexed(pool), await pending_pages(pool)) == (0, 0)
     again = await svc.maintain()
     assert (again.messages, again.titles) == (0, 0)
 
 
-async def test_long_messages_are_folded_few_at_a_time(svc, pool, monkeypatch):
-    monkeypatch.setattr(maintenance, "_BYTES_AT_ONCE", 10_000)
+async def test_a_batch_of_long_messages_is_small(svc, pool, monkeypatch):
+    monkeypatch.setattr(maintenance, "_TEXT_BATCH_BYTES", 10_000)
     said = [{"role": "user", "content": f"{number} " + "x" * 4_000} for number in range(7)]
     record = {"id": "a", "dialog_id": "d", "messages": said}
     await svc.conversations.import_([record], tenant_id="t")
     seen = []
     await svc.maintain(on_batch=lambda report: seen.append(report.messages))
-    assert [folded for folded in seen if folded][:3] == [3, 6, 7]
+    assert [indexed for indexed in seen if indexed][:3] == [3, 6, 7]
 
 
-async def test_nothing_but_a_fold_writes_to_the_index(svc, pool):
+async def test_only_maintenance_writes_to_the_index(svc, pool):
     chance = await world(svc, pool, 0)
     await svc.maintain()
     await change(svc, pool, chance)
     await fill(svc, chance, "t", 10, begin=200)
     assert await unindexed(pool) > 10
-    assert await unsorted(pool) == 0
+    assert await pending_pages(pool) == 0
 
 
-async def test_a_fold_waits_for_nobody(svc, pool):
+async def test_indexing_waits_for_no_lock(svc, pool):
     await world(svc, pool, 0)
     async with pool.acquire() as connection, connection.transaction():
         held = await connection.fetch(
@@ -546,8 +548,8 @@ async def test_a_fold_waits_for_nobody(svc, pool):
     assert await unindexed(pool) == 0
 
 
-async def test_broken_off_a_fold_goes_on_when_it_is_run_again(svc, pool, monkeypatch):
-    monkeypatch.setattr(maintenance, "_TEXTS_AT_ONCE", 5)
+async def test_interrupted_indexing_continues_in_the_next_run(svc, pool, monkeypatch):
+    monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 5)
     await pool.execute("ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     await world(svc, pool, 0)
     left = await unindexed(pool)
@@ -560,10 +562,10 @@ async def test_broken_off_a_fold_goes_on_when_it_is_run_again(svc, pool, monkeyp
         await svc.maintain(on_batch=break_off)
     assert await unindexed(pool) == left - 20
     assert (await svc.maintain()).messages > 20
-    assert (await unindexed(pool), await unsorted(pool)) == (0, 0)
+    assert (await unindexed(pool), await pending_pages(pool)) == (0, 0)
 
 
-async def test_only_the_owner_folds(dsn, svc, pool):
+async def test_only_the_owner_runs_maintenance(dsn, svc, pool):
     name = dsn.rpartition("/")[2] + "_reader"
     await world(svc, pool, 0)
     await pool.execute(f'CREATE ROLE "{name}" BYPASSRLS')
@@ -581,8 +583,8 @@ async def test_only_the_owner_folds(dsn, svc, pool):
 
 
 async def test_all_of_it_at_once(svc, pool, walks, monkeypatch):
-    """Appends, edits and moves, folds, and searches for what each task just wrote."""
-    monkeypatch.setattr(maintenance, "_TEXTS_AT_ONCE", 3)
+    """Append, edit, move and run maintenance at the same time; each task finds its own writes."""
+    monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 3)
     chance = await world(svc, pool, 0)
     stop = asyncio.Event()
 
@@ -604,16 +606,16 @@ async def test_all_of_it_at_once(svc, pool, walks, monkeypatch):
             assert [(hit.id, hit.seq) for hit in page.items] == [(id, seq)]
             await asyncio.sleep(0)
 
-    async def fold() -> None:
+    async def maintain() -> None:
         while not stop.is_set():
             await svc.maintain()
 
-    folding = [asyncio.create_task(fold()) for _ in range(2)]
+    maintaining = [asyncio.create_task(maintain()) for _ in range(2)]
     try:
         await asyncio.gather(*(write(number) for number in range(6)))
     finally:
         stop.set()
-        await asyncio.gather(*folding)
+        await asyncio.gather(*maintaining)
     await svc.maintain()
     assert await unindexed(pool) == 0
     for keywords in ("w", "é", *(part_of(chance, text) for text in (await texts(pool))[:30])):

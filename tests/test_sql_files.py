@@ -14,9 +14,9 @@ from asyncsvc import AsyncSvcError, models, repositories
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
-from asyncsvc.repositories.append_key import OldKey
+from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
-from asyncsvc.repositories.usage import Unfolded
+from asyncsvc.repositories.usage import LedgerTenant
 
 NAMES = sql_files.names()
 REPOSITORIES = {
@@ -29,16 +29,16 @@ TENANT_STATEMENTS = [
     name
     for name in NAMES
     # The migrations' own; a token is looked up before its tenant is known, or at all tenants;
-    # maintenance looks for what is old or to be folded at all tenants.
+    # maintenance reads all tenants.
     if not name.startswith(("migration/", "server/", "api_token/verify", *EXECUTORS))
     and name
     not in {
-        "append_key/find_old",
+        "append_key/find_expired",
         "api_token/import_many",
         "search/next_tenant",
-        "search/sort_in",
+        "search/flush_pending_list",
         "usage/backlog",
-        "usage/find_unfolded",
+        "usage/find_tenants_to_roll_up",
         "usage/vacuum",
     }
 ]
@@ -47,8 +47,8 @@ MESSAGE = list(models.StoredMessage.model_fields)
 TOKEN = list(models.APIToken.model_fields)
 APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
-    "append_key/delete_old": ["deleted"],
-    "append_key/find_old": list(OldKey._fields),
+    "append_key/delete_expired": ["deleted"],
+    "append_key/find_expired": list(ExpiredKey._fields),
     "api_token/create": TOKEN,
     "api_token/delete_by_tenant_id": ["deleted"],
     "api_token/get_by_id": TOKEN,
@@ -99,13 +99,13 @@ COLUMNS = {
     "replica/position": ["position", "flushed"],
     "replica/replayed": ["position", "is_standby", "is_streaming"],
     "row_security/set_tenant": ["tenant_id", "token_hashes"],
-    "search/fold_messages": ["found", "folded", "at", "id", "seq"],
-    "search/fold_titles": ["found", "folded", "at", "id", "seq"],
+    "search/index_messages": ["indexed", "at", "id", "seq"],
+    "search/index_titles": ["indexed", "at", "id", "seq"],
     "search/matching": ["total", "id", "at"],
     "search/newest": list(search.Found._fields),
     "search/next_tenant": ["tenant_id"],
     "search/show": list(models.Hit.model_fields),
-    "search/sort_in": ["pages"],
+    "search/flush_pending_list": ["pages"],
     "search/walk": ["is_end", "walked", "walked_at", "walked_id", *search.Found._fields],
     "server/clock": ["now"],
     "server/indexes": list(server.Index._fields),
@@ -113,14 +113,13 @@ COLUMNS = {
     "server/tables": list(server.Table._fields),
     "server/zones": list(server.ZoneOffset._fields),
     "token_audit/get_list": list(models.TokenEvent.model_fields),
-    "usage/backlog": ["rows"],
+    "usage/backlog": ["ledger_rows"],
     "usage/declare_zone": ["zone"],
-    "usage/find_unfolded": list(Unfolded._fields),
-    "usage/fold": ["folded"],
+    "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
     "usage/lock": ["tenant_id"],
-    "usage/recount": ["folded"],
-    "usage/stats_by_activity": list(models.UsageBucket.model_fields),
-    "usage/stats_by_created": list(models.UsageBucket.model_fields),
+    "usage/recount": ["ledger_rows"],
+    "usage/roll_up": ["ledger_rows"],
+    "usage/stats": list(models.UsageBucket.model_fields),
     "usage/vacuum": [],
 }
 
@@ -245,8 +244,8 @@ def test_what_may_be_run_again_only_reads_or_says_why():
     writing = {
         "api_token/record_use",
         "conversation/append_message_once",
-        "search/fold_messages",
-        "search/fold_titles",
+        "search/index_messages",
+        "search/index_titles",
     }
     assert writing <= repeatable
     for name in repeatable - writing:
@@ -257,8 +256,8 @@ def test_what_may_be_run_again_only_reads_or_says_why():
         "conversation/get_list",
         "message/get_list",
         "search/newest",
-        "search/sort_in",
-        "usage/stats_by_created",
+        "search/flush_pending_list",
+        "usage/stats",
     }
 
 

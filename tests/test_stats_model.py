@@ -458,7 +458,7 @@ async def test_a_month_that_begins_before_year_one_is_refused(svc):
         ({"tz": "+01:00"}, "tz"),
         ({"source": ""}, "source"),
         ({"dialog_id": None}, "dialog_id"),
-        ({"by": "magic"}, "by"),
+        ({"basis": "magic"}, "basis"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_before_any_sql(wrong, field):

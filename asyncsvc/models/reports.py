@@ -52,22 +52,22 @@ class PurgeReport(Row):
 
 
 class MaintenanceReport(Row):
-    """What maintenance found to do. Reports can be added."""
+    """The work done by maintenance. Reports can be added."""
 
     append_keys: int = 0
-    """How many idempotency keys it forgot."""
-    bookings: int = 0
-    """How many rows of the usage ledger it folded into the sums."""
+    """The number of expired idempotency keys deleted."""
+    ledger_rows: int = 0
+    """The number of usage ledger rows rolled up."""
     messages: int = 0
-    """How many messages it put into the search index."""
+    """The number of messages added to the search index."""
     titles: int = 0
-    """How many ids and names of conversations it put into it."""
+    """The number of conversation titles (id and name) added to the search index."""
 
     def __add__(self, other: MaintenanceReport) -> MaintenanceReport:
-        """Return the report of both together."""
+        """Return the sum of both reports."""
         return MaintenanceReport(
             append_keys=self.append_keys + other.append_keys,
-            bookings=self.bookings + other.bookings,
+            ledger_rows=self.ledger_rows + other.ledger_rows,
             messages=self.messages + other.messages,
             titles=self.titles + other.titles,
         )

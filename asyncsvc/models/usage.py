@@ -8,21 +8,24 @@ from asyncsvc.models.base import Row
 
 
 class UsageBucket(Row):
-    """The usage of one hour, day, week or month.
-
-    `dt` is the bucket's first instant, with the offset that its zone has then. (An hour in which
-    a clock shifts by half an hour is two buckets; the second is named by the hour that its own
-    offset makes of it, which began before.) `pv` counts conversations and `uv` their distinct
-    users that are not empty; `duration` is in seconds; `rounds` is a sum and `round` the mean a
-    conversation.
-    """
+    """The usage of one hour, day, week or month."""
 
     dt: datetime
+    """The first instant of the bucket, with the offset that its zone has then.
+
+    An hour in which a clock shifts by half an hour is two buckets. The label of the second is the
+    start of the hour in the new offset, which is before the shift.
+    """
     pv: int
+    """The number of conversations."""
     uv: int
+    """The number of distinct users of these conversations, without the empty user id."""
     tokens: int
     duration: float
+    """Seconds."""
     rounds: int
+    """The sum of rounds."""
     round: float
+    """The mean number of rounds a conversation; 0 if there are none."""
     thumb_up: int
     thumb_down: int

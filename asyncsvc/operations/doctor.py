@@ -294,7 +294,7 @@ async def _check_row_security(executor: Executor) -> list[Finding]:
 
 async def _check_usage(executor: Executor) -> list[Finding]:
     try:
-        rows = await UsageRepository(executor).backlog(most=_MANY_ROWS + 1)
+        rows = await UsageRepository(executor).backlog(limit=_MANY_ROWS + 1)
     except MigrationError:
         return []  # the check of the migrations reports it
     return [usage(rows)]

@@ -1,4 +1,4 @@
-"""`sql/append_key`."""
+"""The statements of `sql/append_key`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from asyncsvc.repositories.base import Repository
 from asyncsvc.validation.types import UNSET
 
 
-class OldKey(NamedTuple):
-    """An idempotency key that has been remembered for long enough."""
+class ExpiredKey(NamedTuple):
+    """An idempotency key that is older than `Settings.key_lifetime`."""
 
     tenant_id: str
     conversation_id: str
@@ -20,29 +20,33 @@ class OldKey(NamedTuple):
 
 
 class AppendKeyRepository(Repository):
-    """The statements about idempotency keys, but for the append that claims one."""
+    """The idempotency keys of appends. The append itself writes them."""
 
     folder = "append_key"
 
-    async def find_old(self, *, lifetime: float, after: OldKey | None, limit: int) -> list[OldKey]:
-        """Return the oldest keys of all tenants, behind this one."""
+    async def find_expired(
+        self, *, lifetime: timedelta, after: ExpiredKey | None, limit: int
+    ) -> list[ExpiredKey]:
+        """Return the next keys of all tenants that are older than `lifetime`, oldest first."""
         rows = await self._rows(
-            "find_old",
-            lifetime=timedelta(seconds=lifetime),
+            "find_expired",
+            lifetime=lifetime,
             after_at=UNSET if after is None else after.created_at,
             after_tenant_id=UNSET if after is None else after.tenant_id,
             after_conversation_id=UNSET if after is None else after.conversation_id,
             after_key=UNSET if after is None else after.key,
             limit=limit,
         )
-        return [OldKey(**row) for row in rows]
+        return [ExpiredKey(**row) for row in rows]
 
-    async def delete_old(self, *, tenant_id: str, keys: Sequence[OldKey], lifetime: float) -> int:
-        """Delete those of a tenant's keys that are still old; return how many."""
+    async def delete_expired(
+        self, *, tenant_id: str, keys: Sequence[ExpiredKey], lifetime: timedelta
+    ) -> int:
+        """Delete those of a tenant's keys that are still older than `lifetime`; return how many."""
         return await self._count(
-            "delete_old",
+            "delete_expired",
             tenant_id=tenant_id,
             conversation_ids=[key.conversation_id for key in keys],
             keys=[key.key for key in keys],
-            lifetime=timedelta(seconds=lifetime),
+            lifetime=lifetime,
         )

@@ -38,16 +38,28 @@ class Walked(NamedTuple):
     is_end: bool
 
 
-class Folded(NamedTuple):
-    """What one batch of a fold looked at and put into the index, and where the next one begins."""
+class IndexPosition(NamedTuple):
+    """The position of a message or title in the order in which maintenance indexes them."""
 
-    found: int
-    folded: int
-    last: tuple[datetime, str, int] | None
+    at: datetime
+    """The creation of the conversation."""
+    id: str
+    """The id of the conversation."""
+    seq: int
+    """The seq of the message; 0 for a title."""
+
+
+class IndexedBatch(NamedTuple):
+    """The result of indexing one batch of messages or titles."""
+
+    indexed: int
+    """The number of texts added. Texts that another session holds are skipped."""
+    last: IndexPosition | None
+    """The position of the last text of the batch; None if no text was left."""
 
 
 class SearchRepository(Repository):
-    """The statements that find keywords, and those that fold what was written into their index."""
+    """The search for keywords, and the maintenance of its index."""
 
     folder = "search"
 
@@ -104,51 +116,48 @@ class SearchRepository(Repository):
         return build_models(Hit, rows)
 
     async def next_tenant(self, *, after: str | None) -> str | None:
-        """Return the next tenant that has something to fold."""
+        """Return the next tenant with messages or titles outside the index, ordered by id."""
         (row,) = await self._rows("next_tenant", after_tenant_id=UNSET if after is None else after)
         tenant_id: str | None = row["tenant_id"]
         return tenant_id
 
-    async def fold_messages(
-        self,
-        *,
-        tenant_id: str,
-        after: tuple[datetime, str, int] | None,
-        limit: int,
-        most_bytes: int,
-    ) -> Folded:
-        """Put one batch of messages into the index."""
-        at, id, seq = after or (UNSET, UNSET, UNSET)
+    async def index_messages(
+        self, *, tenant_id: str, after: IndexPosition | None, limit: int, max_bytes: int
+    ) -> IndexedBatch:
+        """Add the next batch of a tenant's messages to the index."""
         (row,) = await self._rows(
-            "fold_messages",
+            "index_messages",
             tenant_id=tenant_id,
-            after_at=at,
-            after_id=id,
-            after_seq=seq,
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
+            after_seq=UNSET if after is None else after.seq,
             limit=limit,
-            most_bytes=most_bytes,
+            max_bytes=max_bytes,
         )
-        return _folded(row)
+        return _indexed_batch(row)
 
-    async def fold_titles(
-        self, *, tenant_id: str, after: tuple[datetime, str, int] | None, limit: int
-    ) -> Folded:
-        """Put one batch of titles into the index."""
-        at, id, _ = after or (UNSET, UNSET, UNSET)
+    async def index_titles(
+        self, *, tenant_id: str, after: IndexPosition | None, limit: int
+    ) -> IndexedBatch:
+        """Add the next batch of a tenant's titles to the index."""
         (row,) = await self._rows(
-            "fold_titles", tenant_id=tenant_id, after_at=at, after_id=id, limit=limit
+            "index_titles",
+            tenant_id=tenant_id,
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
+            limit=limit,
         )
-        return _folded(row)
+        return _indexed_batch(row)
 
-    async def sort_in(self) -> None:
-        """Have the server sort in what was folded."""
-        await self._rows("sort_in")
+    async def flush_pending_list(self) -> None:
+        """Move the entries on the pending lists of both indexes into their trees."""
+        await self._rows("flush_pending_list")
 
 
 def _is_by_updated_at(order: str) -> bool:
     return order.startswith("by_updated_at")
 
 
-def _folded(row: Row) -> Folded:
-    last = None if row["id"] is None else (row["at"], row["id"], row["seq"])
-    return Folded(row["found"], row["folded"], last)
+def _indexed_batch(row: Row) -> IndexedBatch:
+    last = None if row["id"] is None else IndexPosition(row["at"], row["id"], row["seq"])
+    return IndexedBatch(row["indexed"], last)

@@ -1,125 +1,90 @@
-"""`sql/usage`."""
+"""The statements of `sql/usage`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from asyncsvc.models import UsageBucket
 from asyncsvc.repositories.base import Repository, validate_models
-from asyncsvc.validation.types import UNSET, UnsetType
-
-if TYPE_CHECKING:
-    from asyncsvc.database import Row
-
-Label: TypeAlias = Callable[[datetime], datetime]
-"""Makes a bucket's `dt` of the label that date_trunc gives it."""
+from asyncsvc.repositories.query import TimeRange
+from asyncsvc.validation.dates import bucket_start, zone
+from asyncsvc.validation.types import UNSET, Interval, UnsetType, UsageBasis
 
 
-class Unfolded(NamedTuple):
-    """A tenant that has something in the usage ledger."""
+class LedgerTenant(NamedTuple):
+    """A tenant that has rows in the usage ledger."""
 
     tenant_id: str
-    is_declared: bool
-    """Whether buckets in UTC are kept for it."""
+    has_utc_zone: bool
+    """Whether buckets in UTC are stored for the tenant."""
     creations: int
-    """How many creations and deletions are in the ledger."""
+    """The number of its ledger rows that create or delete conversations."""
 
 
 class UsageRepository(Repository):
-    """The statements that count usage."""
+    """The usage ledger, its sums and the statistics."""
 
     folder = "usage"
 
-    async def find_unfolded(self, *, after: Unfolded | None, limit: int) -> list[Unfolded]:
-        """Return the next tenants that have something in the ledger."""
+    async def find_tenants_to_roll_up(
+        self, *, after: LedgerTenant | None, limit: int
+    ) -> list[LedgerTenant]:
+        """Return the next tenants that have rows in the ledger, ordered by id."""
         rows = await self._rows(
-            "find_unfolded",
+            "find_tenants_to_roll_up",
             after_tenant_id=UNSET if after is None else after.tenant_id,
             limit=limit,
         )
-        return [Unfolded(**row) for row in rows]
+        return [LedgerTenant(**row) for row in rows]
 
-    async def fold(self, *, tenant_id: str) -> int:
-        """Fold a tenant's ledger into its sums; return how many rows it had."""
-        (row,) = await self._rows("fold", tenant_id=tenant_id)
-        return int(row["folded"])
+    async def roll_up(self, *, tenant_id: str) -> int:
+        """Move a tenant's ledger into its sums; return the number of ledger rows."""
+        (row,) = await self._rows("roll_up", tenant_id=tenant_id)
+        return int(row["ledger_rows"])
 
     async def recount(self, *, tenant_id: str) -> int:
-        """Count a tenant's buckets anew; return how many rows the ledger had."""
+        """Count a tenant's buckets again; return the number of ledger rows they now include."""
         (row,) = await self._rows("recount", tenant_id=tenant_id)
-        return int(row["folded"])
+        return int(row["ledger_rows"])
 
     async def lock(self, *, tenant_id: str) -> None:
-        """Keep others from folding this tenant's usage to the end of the transaction."""
+        """Lock a tenant's usage against roll-ups and recounts until the transaction ends."""
         await self._rows("lock", tenant_id=tenant_id)
 
     async def declare_zone(self, *, tenant_id: str, tz: str) -> list[str]:
-        """Have buckets kept in a zone, and in UTC; return which of them are new."""
+        """Store buckets in this zone and in UTC from now on; return the zones that are new."""
         rows = await self._rows("declare_zone", tenant_id=tenant_id, tz=tz)
         return [row["zone"] for row in rows]
 
-    async def backlog(self, *, most: int) -> int:
-        """Return how many rows the ledger has, of all tenants."""
-        (row,) = await self._rows("backlog", most=most)
-        return int(row["rows"])
+    async def backlog(self, *, limit: int) -> int:
+        """Return the number of ledger rows of all tenants, counted up to `limit`."""
+        (row,) = await self._rows("backlog", limit=limit)
+        return int(row["ledger_rows"])
 
     async def vacuum(self) -> None:
-        """Take what was folded off the ledger's file."""
+        """Remove the dead rows of the ledger."""
         await self._rows("vacuum")
 
-    async def stats_by_created(
+    async def stats(
         self,
         *,
-        flags: Iterable[str],
-        label: Label,
         tenant_id: str,
-        range_from: datetime,
-        range_before: datetime,
-        interval: str,
+        range: TimeRange,
+        interval: Interval,
         tz: str,
         fill: bool,
         dialog_id: str | UnsetType,
-        source: str | UnsetType,
+        source: str | UnsetType | None,
+        token_id: str | UnsetType | None,
+        basis: UsageBasis,
     ) -> list[UsageBucket]:
-        """Return the buckets in order."""
+        """Return the buckets of the range, oldest first."""
         rows = await self._rows(
-            "stats_by_created",
-            *flags,
+            "stats",
+            *(["activity"] if basis == "activity" else []),
             tenant_id=tenant_id,
-            range_from=range_from,
-            range_before=range_before,
-            interval=interval,
-            tz=tz,
-            fill=fill,
-            dialog_id=dialog_id,
-            source=source,
-        )
-        return _buckets(rows, label)
-
-    async def stats_by_activity(
-        self,
-        *,
-        flags: Iterable[str],
-        label: Label,
-        tenant_id: str,
-        range_from: datetime,
-        range_before: datetime,
-        interval: str,
-        tz: str,
-        fill: bool,
-        dialog_id: str | UnsetType,
-        source: str | UnsetType,
-        token_id: str | UnsetType,
-    ) -> list[UsageBucket]:
-        """Return the buckets in order."""
-        rows = await self._rows(
-            "stats_by_activity",
-            *flags,
-            tenant_id=tenant_id,
-            range_from=range_from,
-            range_before=range_before,
+            range_from=range.from_,
+            range_before=range.before,
             interval=interval,
             tz=tz,
             fill=fill,
@@ -127,12 +92,9 @@ class UsageRepository(Repository):
             source=source,
             token_id=token_id,
         )
-        return _buckets(rows, label)
-
-
-def _buckets(rows: Iterable[Row], label: Label) -> list[UsageBucket]:
-    """Make buckets with their labels: a year has hundreds, and copies would cost as much again."""
-    values = [dict(row.items()) for row in rows]
-    for each in values:
-        each["dt"] = label(each["dt"])
-    return validate_models(UsageBucket, values)
+        # A year has hundreds of buckets. To copy each model with its `dt` doubles the time.
+        local, hourly = zone(tz), interval == "hour"
+        buckets = [dict(row.items()) for row in rows]
+        for bucket in buckets:
+            bucket["dt"] = bucket_start(bucket["dt"], local, hourly=hourly)
+        return validate_models(UsageBucket, buckets)

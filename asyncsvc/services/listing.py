@@ -41,6 +41,7 @@ from asyncsvc.validation.types import (
     PageSize,
     SearchText,
     Total,
+    UnsetType,
     UserId,
     Zone,
 )
@@ -224,10 +225,12 @@ class ConversationListing(ConversationServiceBase):
         )
 
 
-def _time_filters(column: str, since: datetime | None, until: datetime | None) -> dict[str, object]:
+def _time_filters(
+    column: str, since: datetime | UnsetType, until: datetime | UnsetType
+) -> dict[str, object]:
     """Return the bounds on the time that a list is ordered by, or else on the creation."""
     time = "updated" if column == "updated_at" else "created"
-    return {f"{time}_from": given(since), f"{time}_before": given(until)}
+    return {f"{time}_from": since, f"{time}_before": until}
 
 
 def _place_of(found: Found) -> Position:

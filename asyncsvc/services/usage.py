@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from asyncsvc.errors import (
-    DatabaseError,
-    InvalidInput,
-)
-from asyncsvc.models import (
-    UsageBucket,
-)
-from asyncsvc.repositories import (
-    UsageRepository,
-)
-from asyncsvc.services.common import (
-    ConversationServiceBase,
-    wanted,
-)
+from asyncsvc.errors import DatabaseError, InvalidInput
+from asyncsvc.models import UsageBucket
+from asyncsvc.repositories import UsageRepository
+from asyncsvc.repositories.query import TimeRange
+from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.validation.arguments import validated
-from asyncsvc.validation.dates import bucket_start, instants, zone
+from asyncsvc.validation.dates import instants, zone
 from asyncsvc.validation.types import (
     ANY,
+    UNSET,
     DateLike,
     Id,
     Interval,
@@ -39,21 +30,21 @@ if TYPE_CHECKING:
     from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
-
-_UNKNOWN_ZONE = "22023"
-_SECONDS: Final[Mapping[str, int]] = {
-    "hour": 3_600,
-    "day": 86_400,
-    "week": 7 * 86_400,
-    "month": 31 * 86_400,
+_UNKNOWN_ZONE: Final = "22023"
+_HOUR_SECONDS: Final = 3_600
+_BUCKET_SECONDS: Final[Mapping[Interval, int]] = {
+    "hour": _HOUR_SECONDS,
+    "day": 24 * _HOUR_SECONDS,
+    "week": 7 * 24 * _HOUR_SECONDS,
+    "month": 31 * 24 * _HOUR_SECONDS,
 }
 
 
 class ConversationUsage(ConversationServiceBase):
-    """Usage statistics of a tenant."""
+    """Usage statistics, and the time zones that they are stored in."""
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
-        """Run on this executor."""
+        """Run on this executor, within the limits of these settings."""
         super().__init__(executor, settings)
         self._usage = UsageRepository(executor)
 
@@ -72,112 +63,131 @@ class ConversationUsage(ConversationServiceBase):
         tz: Zone = "UTC",
         fill: bool = True,
     ) -> list[UsageBucket]:
-        """Return the usage of a tenant as buckets of an hour, day, week (from Monday) or month.
+        """Return the usage of a tenant in buckets of one hour, day, week or month.
 
-        `basis="creation"` books a conversation on the instant it was created: a recount of what
-        exists, exact at any moment, right in any zone across its clock changes.
+        The numbers are exact at any moment, in any zone, and include each committed change. Weeks
+        start on Monday. The first and the last bucket are cut at the bounds of the range.
 
-        `basis="activity"` counts at the time of each activity, and deletions take nothing back: a
-        creation, what a turn cost, a thumb (withdrawn, it counts one less on that day). What
-        `import_` stores counts at its creation. Users are not kept, so uv is 0. The range is
-        widened to quarters of an hour. `token_id` is that of the turns, None for those without one.
+        Args:
+            from_date: The lower bound; see `asyncsvc.validation.dates`.
+            to_date: The upper bound, inclusive at its precision: a date is the whole day in `tz`.
+            source: Only conversations from this source; None for those without a source.
+            basis: "creation" counts each conversation that exists, as it is now, at its creation.
+                "activity" counts each change at its own time, and a deletion subtracts nothing:
+                creations, the costs of turns, and feedback, which subtracts 1 when withdrawn.
+                Imported conversations count at their creation. `uv` is 0. The range is widened to
+                quarter hours.
+            interval: The length of a bucket.
+            dialog_id: Only this dialog; ANY for the whole tenant.
+            token_id: Only turns with this token id; None for turns without one. It requires
+                basis="activity".
+            tz: The time zone of the buckets, and of bounds without an offset.
+            fill: Whether to return empty buckets too.
 
-        `source=None` means conversations without a source, ANY all of them. With `fill` empty
-        buckets are there too. The first and the last bucket hold what of them is in range;
-        `asyncsvc.validation.dates` says what the dates mean.
+        Returns:
+            The buckets, oldest first.
 
-        Raises InvalidInput for a range longer than `Settings.max_buckets` buckets, a month taken
-        as 31 days, and for a `token_id` by creation. One round trip, no locks. In UTC and the zones
-        that `declare_zone` named, days, weeks and months cost a row each, and what happened since
-        the last `maintain`; a part of one at either end of the range, hours, and other zones cost
-        the conversations in them, or the quarters of an hour and tokens by activity.
+        Raises:
+            InvalidInput: A parameter is wrong, the zone is unknown, or the range is longer than
+                `Settings.max_buckets` buckets, with 31 days for a month.
+
+        Cost:
+            1 round trip, no locks. In UTC and declared zones (see `declare_zone`): 1 row for each
+            day, week or month that is whole in the range, and the tenant's changes since the last
+            `maintain`. The cut buckets at the ends of the range, hours, and other zones cost each
+            of their conversations, or by activity each row of `usage_quarter_hour`, as `token_id`
+            does.
         """
-        # Both are given: the parameters take no None.
-        since, until = cast("tuple[datetime, datetime]", instants(from_date, to_date, tz))
-        longest = (
-            _SECONDS[interval] * self._settings.max_buckets + _SECONDS["hour"]
-        )  # a clock goes back
-        if (until - since).total_seconds() > longest:
-            raise InvalidInput("to_date", f"must be within {self._settings.max_buckets} buckets")
+        start, end = instants(from_date, to_date, tz)
+        self._check_length(start, end, interval)
         if basis == "creation" and token_id is not ANY:
             raise InvalidInput("token_id", 'needs basis="activity"')
-        asked: dict[str, Any] = {
-            "label": partial(bucket_start, local=zone(tz), hourly=interval == "hour"),
-            "tenant_id": tenant_id,
-            "range_from": since,
-            "range_before": until,
-            "interval": interval,
-            "tz": tz,
-            "fill": fill,
-            "dialog_id": wanted(dialog_id),
-            "source": wanted(source),
-            "flags": [
-                f"{name}_is_null"
-                for name, value in (("source", source), ("token_id", token_id))
-                if value is None
-            ],
-        }
-        if token_id is not ANY:
-            asked["flags"].append("by_quarter")
-        with known_zone():
-            if basis == "creation":
-                return await self._usage.stats_by_created(**asked)
-            return await self._usage.stats_by_activity(**asked, token_id=wanted(token_id))
+        with _translate_unknown_zone():
+            return await self._usage.stats(
+                tenant_id=tenant_id,
+                range=TimeRange(from_=start, before=end),
+                interval=interval,
+                tz=tz,
+                fill=fill,
+                dialog_id=UNSET if dialog_id is ANY else dialog_id,
+                source=UNSET if source is ANY else source,
+                token_id=UNSET if token_id is ANY else token_id,
+                basis=basis,
+            )
+
+    def _check_length(self, start: datetime, end: datetime, interval: Interval) -> None:
+        """Raise InvalidInput if the range has more than `max_buckets` buckets."""
+        max_buckets = self._settings.max_buckets
+        # The extra hour is for a clock that goes back within the range.
+        max_seconds = _BUCKET_SECONDS[interval] * max_buckets + _HOUR_SECONDS
+        if (end - start).total_seconds() > max_seconds:
+            raise InvalidInput("to_date", f"must be within {max_buckets} buckets")
 
     @validated
     async def declare_zone(self, tenant_id: Id, tz: Zone) -> bool:
-        """Make the statistics of a tenant fast in a zone; return False where they were already.
+        """Store the statistics of a tenant in a zone, which makes them fast there.
 
-        What they say does not change. UTC needs no declaration. Each zone costs `maintain` as much
-        as the first.
+        The numbers do not change. UTC needs no declaration. Each declared zone costs `maintain` as
+        much as UTC.
 
-        Raises InvalidInput for a zone that is not known, LockTimeout where somebody else folds for
-        longer than `Settings.lock_timeout`. Five round trips, three where it was declared already;
-        in a transaction, where it keeps others from folding this tenant's usage, and no append
-        waits. It counts all conversations of the tenant, in all zones.
+        Args:
+            tz: The zone, such as `Europe/Berlin`.
+
+        Returns:
+            Whether the zone is new; False if it was declared already.
+
+        Raises:
+            InvalidInput: The zone is unknown here or to the server.
+            LockTimeout: A roll-up or recount of the tenant takes longer than
+                `Settings.lock_timeout`.
+
+        Cost:
+            5 round trips in 1 transaction, 3 if the zone was declared already. It counts all
+            conversations of the tenant, in each declared zone. It locks the tenant against
+            roll-ups until it ends; no append waits.
         """
         zone(tz)
-        return await declare_zone(self._executor, tenant_id, tz)
+        async with self._executor.transaction() as transaction:
+            usage = UsageRepository(transaction)
+            if tz not in await usage.declare_zone(tenant_id=tenant_id, tz=tz):
+                return False
+            with _translate_unknown_zone():
+                await _lock_and_recount(usage, tenant_id)
+            return True
 
     @validated
     async def recount_usage(self, tenant_id: Id) -> int:
-        """Count the sums behind a tenant's statistics anew; return how many bookings were folded.
+        """Count the stored statistics of a tenant again.
 
-        Needed when the server got new rules for a zone, whose days then begin elsewhere.
+        Call it after an update of the server's time zone database that moves the days of a
+        declared zone. `maintain` calls it after many creations.
 
-        Five round trips; locks and cost are those of `declare_zone`.
+        Returns:
+            The number of usage ledger rows that were rolled up.
+
+        Raises:
+            LockTimeout: A roll-up or recount of the tenant takes longer than
+                `Settings.lock_timeout`.
+
+        Cost:
+            5 round trips in 1 transaction. It counts and locks as `declare_zone` does.
         """
-        return await recount(self._executor, tenant_id)
+        async with self._executor.transaction() as transaction:
+            usage = UsageRepository(transaction)
+            await usage.declare_zone(tenant_id=tenant_id, tz="UTC")
+            return await _lock_and_recount(usage, tenant_id)
 
 
-async def declare_zone(executor: Executor, tenant_id: str, tz: str) -> bool:
-    """Have buckets kept in a zone; return whether there were none before."""
-    async with executor.transaction() as transaction:
-        usage = UsageRepository(transaction)
-        if tz not in await usage.declare_zone(tenant_id=tenant_id, tz=tz):
-            return False
-        with known_zone():
-            await _recount(usage, tenant_id)
-        return True
-
-
-async def recount(executor: Executor, tenant_id: str) -> int:
-    """Count a tenant's buckets anew; return how many rows the ledger had."""
-    async with executor.transaction() as transaction:
-        usage = UsageRepository(transaction)
-        await usage.declare_zone(tenant_id=tenant_id, tz="UTC")
-        return await _recount(usage, tenant_id)
-
-
-async def _recount(usage: UsageRepository, tenant_id: str) -> int:
-    # Two statements, so that the second one sees what a fold did that the first one waited for.
+async def _lock_and_recount(usage: UsageRepository, tenant_id: str) -> int:
+    """Lock a tenant's usage and count it again; return the number of ledger rows."""
+    # Two statements: the snapshot of the second includes the roll-up that the first waited for.
     await usage.lock(tenant_id=tenant_id)
     return await usage.recount(tenant_id=tenant_id)
 
 
 @contextmanager
-def known_zone() -> Generator[None]:
-    """Say that a zone is wrong that is known here, and not to an older server."""
+def _translate_unknown_zone() -> Generator[None]:
+    """Raise InvalidInput for a zone that Python knows and the server does not."""
     try:
         yield
     except DatabaseError as error:

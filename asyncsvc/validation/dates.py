@@ -1,42 +1,45 @@
-"""Dates as callers write them, as half-open ranges of instants.
+"""Dates and times of callers, converted to half-open ranges of instants in UTC.
 
-A range is given as dates, aware datetimes or ISO 8601 text. A date, and text without an offset,
-mean the zone that the caller names. The upper bound is inclusive at the precision it is given in:
-`2026-11-22` is the whole day, `2026-11-22T10:00` that minute, `...T10:00:00` that second, a
-datetime exactly itself.
+A bound is a date, an aware datetime, or ISO 8601 text. A date, and text without an offset, are
+local times of the zone `tz`. The upper bound is inclusive at its own precision: `2026-11-22`
+includes the whole day, `2026-11-22T10:00` the minute, `2026-11-22T10:00:00` the second, and a
+datetime its microsecond.
 
-A zone is named by area and city, as `Europe/Berlin`, or `UTC`: an abbreviation such as `CET` is one
-offset to PostgreSQL and a zone with summer time to Python. The bounds are computed here, with this
-machine's time zone database, and the buckets of a statistic by the server, with its own.
+A zone is `UTC` or the name of an area and a city, such as `Europe/Berlin`. Abbreviations are
+rejected: `CET` is a fixed offset to PostgreSQL and a zone with summer time to Python. The bounds
+are converted with the time zone database of this machine. The server computes the buckets of
+statistics with its own.
 
-Where a clock goes back, a local time means two instants: a lower bound takes the first, an upper
-bound the second. Where it goes forward, a local time that was skipped counts on from before.
+If a clock goes back, a local time occurs twice: a lower bound means the first time, an upper bound
+the second. If a clock goes forward, a skipped local time is converted with the offset before the
+change.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from typing import Final, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.validation.types import MAX_INSTANT, MIN_INSTANT
+from asyncsvc.validation.types import MAX_INSTANT, MIN_INSTANT, UNSET, UnsetType
 
-_ISO = re.compile(
+_ISO: Final = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
     r"(?:[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d(?:\.(?P<fraction>\d{1,6}))?)?"
     r"(?:Z|[+-]\d\d:?\d\d)?)?",
     re.ASCII,
 )
-_MICROSECOND = timedelta(microseconds=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def zone(name: str) -> tzinfo:
-    """Return the zone of this name. Raises InvalidInput for one that is not known here."""
+    """Return the time zone of this name. Raises InvalidInput for an unknown name."""
     if name == "UTC":  # needs no time zone database
         return UTC
     area, slash, _ = name.partition("/")
-    if not slash or area in {"posix", "right"}:  # folders of the database that are no areas
+    if not slash or area in {"posix", "right"}:  # directories of the database that are no areas
         raise InvalidInput("tz", "must be UTC or an area and a city, as Europe/Berlin")
     try:
         return ZoneInfo(name)
@@ -44,74 +47,87 @@ def zone(name: str) -> tzinfo:
         raise InvalidInput("tz", "is not a time zone known here (is `tzdata` current?)") from None
 
 
+@overload
+def instants(
+    from_date: date | datetime | str, to_date: date | datetime | str, tz: str
+) -> tuple[datetime, datetime]: ...
+
+
+@overload
 def instants(
     from_date: date | datetime | str | None, to_date: date | datetime | str | None, tz: str
-) -> tuple[datetime | None, datetime | None]:
-    """Return the first instant of the range and the first one after it, in UTC.
+) -> tuple[datetime | UnsetType, datetime | UnsetType]: ...
 
-    Raises InvalidInput for text that is no date, for an instant outside the years 2 to 9998, and
-    when the range ends before it starts.
+
+def instants(
+    from_date: date | datetime | str | None, to_date: date | datetime | str | None, tz: str
+) -> tuple[datetime | UnsetType, datetime | UnsetType]:
+    """Return the first instant of the range and the first instant after it, in UTC.
+
+    A bound that is None is UNSET in the result. Raises InvalidInput for text that is not a date,
+    for an instant outside the years 2 to 9998, and if the range ends before it starts.
     """
     local = zone(tz)
-    since, _ = _bounds("from_date", from_date, local)
-    to_since, until = _bounds("to_date", to_date, local)
-    # A day that a zone left out begins and ends at once; what names it is no mistake.
-    if since and to_since and until and since >= until and since != to_since:
+    lower = None if from_date is None else _covered_instants("from_date", from_date, local)
+    upper = None if to_date is None else _covered_instants("to_date", to_date, local)
+    # A day that a zone skipped starts and ends at the same instant. That range is empty, not wrong.
+    if lower and upper and lower[0] >= upper[1] and lower[0] != upper[0]:
         raise InvalidInput("from_date", "must not be after to_date")
-    return since, until
+    return UNSET if lower is None else lower[0], UNSET if upper is None else upper[1]
 
 
 def first_instant(field: str, value: date | datetime | str, tz: str) -> datetime:
-    """Return the first instant that a date names, in UTC. Raises InvalidInput as `instants`."""
-    local = zone(tz)
-    _bounds(field, value, local)
-    return _named(field, value, local)[0]
+    """Return the first instant that a date covers, in UTC. Raises InvalidInput as `instants`."""
+    return _covered_instants(field, value, zone(tz))[0]
 
 
-def _bounds(
-    field: str, value: date | datetime | str | None, local: tzinfo
-) -> tuple[datetime | None, datetime | None]:
-    """Return the first instant that a bound names, and the first one after it."""
-    if value is None:
-        return None, None
+def instant_after(field: str, value: date | datetime | str, tz: str) -> datetime:
+    """Return the first instant after a date, in UTC. Raises InvalidInput as `instants`."""
+    return _covered_instants(field, value, zone(tz))[1]
+
+
+def _covered_instants(
+    field: str, value: date | datetime | str, local: tzinfo
+) -> tuple[datetime, datetime]:
+    """Return the first instant that a value covers and the first instant after it, in UTC."""
     try:
-        since, until = _named(field, value, local)
+        start, end = _convert(field, value, local)
     except OverflowError:
-        since = until = datetime.max.replace(tzinfo=UTC)
-    if not MIN_INSTANT <= since <= until <= MAX_INSTANT:
+        start = end = datetime.max.replace(tzinfo=UTC)
+    if not MIN_INSTANT <= start <= end <= MAX_INSTANT:
         raise InvalidInput(
             field, f"must be within the years {MIN_INSTANT.year} to {MAX_INSTANT.year}"
         )
-    return since, until
+    return start, end
 
 
-def _named(field: str, value: date | datetime | str, local: tzinfo) -> tuple[datetime, datetime]:
+def _convert(field: str, value: date | datetime | str, local: tzinfo) -> tuple[datetime, datetime]:
     if isinstance(value, str):
-        return _text_bounds(field, value, local)
+        return _convert_text(field, value, local)
     if isinstance(value, datetime):
         instant = value.astimezone(UTC)
         return instant, instant + _MICROSECOND
-    return _day_bounds(value, local)
+    return _convert_day(value, local)
 
 
-def _text_bounds(field: str, text: str, local: tzinfo) -> tuple[datetime, datetime]:
+def _convert_text(field: str, text: str, local: tzinfo) -> tuple[datetime, datetime]:
     match = _ISO.fullmatch(text)
     try:
-        moment = datetime.fromisoformat(_padded(match)) if match else None
+        moment = datetime.fromisoformat(_pad_fraction(match)) if match else None
     except ValueError:
         moment = None
     if match is None or moment is None:
         raise InvalidInput(field, "must be ISO 8601, as 2026-11-22 or 2026-11-22T10:00Z")
     if match["minute"] is None:
-        return _day_bounds(moment.date(), local)
+        return _convert_day(moment.date(), local)
     if moment.tzinfo is not None:
         instant = moment.astimezone(UTC)
         return instant, instant + _precision(match)
-    return _first(moment, local), _last(moment, local) + _precision(match)
+    return _first_occurrence(moment, local), _last_occurrence(moment, local) + _precision(match)
 
 
-def _padded(match: re.Match[str]) -> str:
-    """Write the fraction with six digits: Python 3.11 reads only three or six."""
+def _pad_fraction(match: re.Match[str]) -> str:
+    """Return the text with a fraction of 6 digits: Python 3.11 reads only 3 or 6."""
     fraction = match["fraction"]
     if not fraction:
         return match[0]
@@ -119,31 +135,34 @@ def _padded(match: re.Match[str]) -> str:
 
 
 def _precision(match: re.Match[str]) -> timedelta:
-    """Return the length of what the text names."""
+    """Return the length of the time that the text covers."""
     if match["fraction"]:
         return timedelta(microseconds=10 ** (6 - len(match["fraction"])))
     return timedelta(seconds=1) if match["second"] else timedelta(minutes=1)
 
 
-def _day_bounds(day: date, local: tzinfo) -> tuple[datetime, datetime]:
+def _convert_day(day: date, local: tzinfo) -> tuple[datetime, datetime]:
     midnight = datetime.combine(day, time())
-    return _first(midnight, local), _first(midnight + timedelta(days=1), local)
+    next_midnight = midnight + timedelta(days=1)
+    return _first_occurrence(midnight, local), _first_occurrence(next_midnight, local)
 
 
-def _first(moment: datetime, local: tzinfo) -> datetime:
+def _first_occurrence(moment: datetime, local: tzinfo) -> datetime:
     return moment.replace(tzinfo=local, fold=0).astimezone(UTC)
 
 
-def _last(moment: datetime, local: tzinfo) -> datetime:
-    return max(_first(moment, local), moment.replace(tzinfo=local, fold=1).astimezone(UTC))
+def _last_occurrence(moment: datetime, local: tzinfo) -> datetime:
+    second = moment.replace(tzinfo=local, fold=1).astimezone(UTC)
+    return max(_first_occurrence(moment, local), second)
 
 
 def bucket_start(label: datetime, local: tzinfo, *, hourly: bool) -> datetime:
-    """Return the first instant of the bucket that PostgreSQL's date_trunc gave this label.
+    """Return the first instant of the bucket to which PostgreSQL's date_trunc gave this label.
 
-    A day whose midnight comes twice is labelled with the second one; it begins with the first.
-    An hour that comes twice is two buckets, whose labels are right as they are. The answer has a
-    fixed offset, since Python takes no two instants of different zones for equal in such an hour.
+    If the midnight of a day occurs twice, date_trunc labels the day with the second, and the day
+    starts with the first. If an hour occurs twice, it is two buckets with a right label each. The
+    result has a fixed offset, because Python never considers such an ambiguous time equal to a
+    time in another zone.
     """
     if local is UTC:
         return label

@@ -296,7 +296,8 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
     rounds     bigint NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
+    CONSTRAINT usage_quarter_hour_key
+        UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
 ) WITH (fillfactor = 85);
 
 -- Whether a clock goes back within 25 hours of an instant: a date may come twice there, up to a day

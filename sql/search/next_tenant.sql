@@ -1,7 +1,9 @@
--- The next tenant, in the order of their ids, that has messages or titles outside of the search
--- index, behind the one that is named; NULL when there is none.
+-- Return the next tenant, in the order of ids, with messages or titles outside the search index.
 --
--- Locks: none. Index: message_unindexed_idx and conversation_title_unindexed_idx, one entry of each.
+-- Returns: one row with tenant_id, NULL if no such tenant follows :after_tenant_id.
+-- Locks: none.
+-- Index: message_unindexed_idx and conversation_title_unindexed_idx, one entry of each.
+-- Notes: it reads all tenants.
 SELECT least((
        SELECT m.tenant_id
          FROM asyncsvc.message AS m

@@ -1,8 +1,9 @@
--- How many rows the usage ledger has of all tenants, counted to :most: what reads step over, and
--- usage/fold is there for.
+-- Count the rows of the usage ledger, of all tenants, up to :limit.
 --
--- Locks: none. Index: none; it stops at :most.
-SELECT count(*) AS rows
+-- Returns: ledger_rows, the number of rows that are not rolled up; at most :limit.
+-- Locks: none.
+-- Index: none; it reads at most :limit rows.
+SELECT count(*) AS ledger_rows
   FROM (SELECT u.tenant_id
           FROM asyncsvc.usage_ledger AS u
-         LIMIT :most) AS u
+         LIMIT :limit) AS u

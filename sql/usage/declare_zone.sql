@@ -1,8 +1,10 @@
--- Has buckets kept for a tenant in a zone, and in UTC, and returns which of the two are new. Buckets of
--- a new zone are to be counted in the same transaction (usage/recount); the first of UTC are not,
--- since whatever happened before it lies in the ledger still.
+-- Store buckets for a tenant in the zone :tz, and in UTC, from now on.
 --
--- Locks: the new rows; it waits for another session that declares the same. Index: the primary key.
+-- Returns: zone, the zones that are new; no row if both were declared.
+-- Locks: the new rows; it waits for another session that declares the same zone.
+-- Index: the primary key.
+-- Notes: the caller must count the buckets of a new zone in the same transaction (usage/recount).
+--   UTC as the first zone needs no recount: all earlier changes are still in the ledger.
 INSERT INTO asyncsvc.usage_zone AS z (tenant_id, zone)
 SELECT DISTINCT :tenant_id, n.zone
   FROM unnest(ARRAY['UTC', :tz]) AS n (zone)

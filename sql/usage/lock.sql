@@ -1,9 +1,10 @@
--- Waits until nobody folds this tenant's usage, and keeps it so to the end of the transaction. It
--- returns the tenant, or nothing where no buckets are kept.
+-- Lock a tenant's usage against roll-ups and recounts until the end of the transaction.
 --
--- Timeout: none. a recount may take long.
---
--- Locks: the tenant's row of UTC in usage_zone. Index: the primary key.
+-- Returns: tenant_id; no row if no buckets are stored for the tenant.
+-- Locks: the tenant's UTC row of usage_zone, until the end of the transaction; it waits for a
+--   roll-up or recount that holds it.
+-- Index: the primary key.
+-- Timeout: none. The recount that holds the row may read all conversations of the tenant.
 SELECT z.tenant_id
   FROM asyncsvc.usage_zone AS z
  WHERE z.tenant_id = :tenant_id

@@ -1,30 +1,29 @@
--- Counts all buckets of a tenant anew, in each zone in which they are kept: the creations from the
--- conversations, the activity from its quarter_hours; and empties the ledger, whose rows they then have. It
--- returns how many rows that were. For a new zone, after many creations at once, which one by one
--- would cost more than all of them together, and where the server's zones have changed.
+-- Count all buckets of a tenant again, in each declared zone, and empty its usage ledger.
 --
--- The caller has locked the tenant's usage in a statement before (usage/lock), so that no fold is
--- younger than this snapshot.
+-- Creations are counted from the conversations, activity from the sums by quarter hour. It runs for a
+-- new zone, after new rules for a zone, and after so many creations that one roll-up costs more.
 --
--- Timeout: none. it reads all that a tenant has.
---
+-- Returns: ledger_rows, the number of ledger rows deleted, which the sums now include.
 -- Locks: the rows of the ledger and of the sums; no append waits for it.
--- Index: usage_ledger_tenant_idx and the keys of the sums. It reads all conversations of the tenant,
--- and sorts them for each zone and size of bucket.
-WITH gone AS (
+-- Index: usage_ledger_tenant_idx and the keys of the sums. It reads all conversations of the tenant
+--   and sorts them for each zone and grain.
+-- Timeout: none. It reads everything of the tenant.
+-- Notes: the caller locks the tenant's usage in an earlier statement (usage/lock), so this snapshot
+--   includes each roll-up that committed before.
+WITH drained AS (
     DELETE FROM asyncsvc.usage_ledger AS u
      WHERE u.tenant_id = :tenant_id
     RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter_hour, u.token_id, u.pv, u.tokens,
               u.duration, u.rounds, u.thumb_up, u.thumb_down
-), quarter_hours AS (
+), quarter_hour_rows AS (
     INSERT INTO asyncsvc.usage_quarter_hour AS q (
            tenant_id, quarter_hour, dialog_id, source, token_id, pv, tokens, duration, rounds, thumb_up,
            thumb_down)
-    SELECT :tenant_id, g.quarter_hour, g.dialog_id, g.source, g.token_id, sum(g.pv), sum(g.tokens),
-           sum(g.duration), sum(g.rounds), sum(g.thumb_up), sum(g.thumb_down)
-      FROM gone AS g
-     WHERE g.quarter_hour IS NOT NULL
-     GROUP BY g.quarter_hour, g.dialog_id, g.source, g.token_id
+    SELECT :tenant_id, d.quarter_hour, d.dialog_id, d.source, d.token_id, sum(d.pv), sum(d.tokens),
+           sum(d.duration), sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
+      FROM drained AS d
+     WHERE d.quarter_hour IS NOT NULL
+     GROUP BY d.quarter_hour, d.dialog_id, d.source, d.token_id
     ON CONFLICT (tenant_id, quarter_hour, dialog_id, source, token_id) DO UPDATE
        SET pv = q.pv + excluded.pv,
            tokens = q.tokens + excluded.tokens,
@@ -32,19 +31,19 @@ WITH gone AS (
            rounds = q.rounds + excluded.rounds,
            thumb_up = q.thumb_up + excluded.thumb_up,
            thumb_down = q.thumb_down + excluded.thumb_down
-), kept AS (
+), zones AS (
     SELECT z.zone
       FROM asyncsvc.usage_zone AS z
      WHERE z.tenant_id = :tenant_id
-), created AS (
-    SELECT k.zone, g.grain, c.dialog_id, c.source,
-           date_trunc(g.grain, c.created_at AT TIME ZONE k.zone)::date AS bucket,
+), creations AS (
+    SELECT z.zone, g.grain, c.dialog_id, c.source,
+           date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date AS bucket,
            nullif(c.user_id, '') AS user_id, c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down
       FROM asyncsvc.conversation AS c
-     CROSS JOIN kept AS k
+     CROSS JOIN zones AS z
      CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
      WHERE c.tenant_id = :tenant_id
-), happened AS (
+), activity AS (
     SELECT a.quarter_hour, a.dialog_id, a.source,
            sum(a.pv)::bigint AS pv,
            sum(a.tokens)::bigint AS tokens,
@@ -58,10 +57,10 @@ WITH gone AS (
           FROM asyncsvc.usage_quarter_hour AS q
          WHERE q.tenant_id = :tenant_id
          UNION ALL
-        SELECT g.quarter_hour, g.dialog_id, g.source, g.pv, g.tokens, g.duration, g.rounds, g.thumb_up,
-               g.thumb_down
-          FROM gone AS g
-         WHERE g.quarter_hour IS NOT NULL
+        SELECT d.quarter_hour, d.dialog_id, d.source, d.pv, d.tokens, d.duration, d.rounds, d.thumb_up,
+               d.thumb_down
+          FROM drained AS d
+         WHERE d.quarter_hour IS NOT NULL
       ) AS a
      GROUP BY a.quarter_hour, a.dialog_id, a.source
 ), counted AS MATERIALIZED (
@@ -71,19 +70,19 @@ WITH gone AS (
            c.bucket, count(*) AS pv, count(DISTINCT c.user_id) AS uv, sum(c.tokens) AS tokens,
            sum(c.duration) AS duration, sum(c.round) AS rounds, sum(c.thumb_up) AS thumb_up,
            sum(c.thumb_down) AS thumb_down
-      FROM created AS c
+      FROM creations AS c
      GROUP BY c.zone, c.grain, c.bucket, CUBE (c.dialog_id, c.source)
      UNION ALL
-    SELECT k.zone, 'activity', g.grain, d.key, s.key,
-           date_trunc(g.grain, a.quarter_hour AT TIME ZONE k.zone)::date, sum(a.pv), 0, sum(a.tokens),
+    SELECT z.zone, 'activity', g.grain, d.key, s.key,
+           date_trunc(g.grain, a.quarter_hour AT TIME ZONE z.zone)::date, sum(a.pv), 0, sum(a.tokens),
            sum(a.duration), sum(a.rounds), sum(a.thumb_up), sum(a.thumb_down)
-      FROM happened AS a
-     CROSS JOIN kept AS k
+      FROM activity AS a
+     CROSS JOIN zones AS z
      CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
      CROSS JOIN LATERAL (VALUES ('*'), ('=' || a.dialog_id)) AS d (key)
      CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || a.source, '-'))) AS s (key)
      GROUP BY 1, 2, 3, 4, 5, 6
-), emptied AS (
+), deleted AS (
     DELETE FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = :tenant_id
        AND NOT EXISTS (
@@ -91,7 +90,7 @@ WITH gone AS (
             WHERE n.zone = b.zone AND n.basis = b.basis AND n.grain = b.grain
               AND n.dialog_key = b.dialog_key AND n.source_key = b.source_key
               AND n.bucket = b.bucket)
-), buckets AS (
+), bucket_rows AS (
     INSERT INTO asyncsvc.usage_bucket AS b (
            tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
            rounds, thumb_up, thumb_down)
@@ -107,5 +106,5 @@ WITH gone AS (
            thumb_up = excluded.thumb_up,
            thumb_down = excluded.thumb_down
 )
-SELECT count(*) AS folded
-  FROM gone AS g
+SELECT count(*) AS ledger_rows
+  FROM drained AS d

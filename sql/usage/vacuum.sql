@@ -1,8 +1,9 @@
--- Takes what was folded off the ledger's file and its index, where a reader would step over it one by
--- one. It needs the right to, and does nothing but warn without it.
+-- Remove the dead rows of the usage ledger, which each statistic would otherwise step over.
 --
--- Timeout: none. the file may have grown large.
---
--- Locks: the table against other maintenance, for as long as it takes; where another session has that
--- lock it does nothing. Index: usage_ledger_tenant_idx.
+-- Returns: no row.
+-- Locks: the table against other maintenance commands, for the duration. If another session holds
+--   this lock, the statement does nothing.
+-- Index: usage_ledger_tenant_idx, which it cleans too.
+-- Timeout: none. The duration grows with the size of the table.
+-- Notes: without the right to vacuum the table PostgreSQL warns and does nothing.
 VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON) asyncsvc.usage_ledger

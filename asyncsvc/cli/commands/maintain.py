@@ -73,9 +73,9 @@ async def _maintained(svc: AsyncSvc, shown: Bar) -> MaintenanceReport:
 
 def _told(report: MaintenanceReport) -> str:
     return (
-        f"{many(report.append_keys, 'idempotency key')} forgotten;"
-        f" {many(report.bookings, 'booking')}, {many(report.messages, 'message')}"
-        f" and {many(report.titles, 'title')} folded"
+        f"{many(report.append_keys, 'idempotency key')} deleted,"
+        f" {many(report.ledger_rows, 'ledger row')} rolled up,"
+        f" {many(report.messages, 'message')} and {many(report.titles, 'title')} indexed"
     )
 
 

@@ -22,7 +22,7 @@ from asyncsvc.cli.progress import messages
 from asyncsvc.cli.running import CommandError, Exit, confirmed, connected, run
 from asyncsvc.errors import InsufficientScope, InvalidToken
 from asyncsvc.models import IssuedToken
-from asyncsvc.validation.dates import instants, zone
+from asyncsvc.validation.dates import instant_after, zone
 from asyncsvc.validation.types import ANY, MAX_INSTANT, UNSET
 
 _MOST: Final = 1_000
@@ -84,7 +84,7 @@ def _end(expires: str | None, tz: str) -> datetime | None:
         return None
     term, now = age(expires), datetime.now(UTC)
     try:
-        end = instants(None, expires, tz)[1] if term is None else now + term
+        end = instant_after("expires", expires, tz) if term is None else now + term
     except OverflowError:
         end = MAX_INSTANT
     if end is None or end <= now:

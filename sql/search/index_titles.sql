@@ -1,13 +1,12 @@
--- Puts titles of a tenant into the search index, as search/fold_messages does messages: those behind
--- the one that is named by its conversation's creation and id, :limit at most. It returns how many it
--- looked at, the place of the last, and how many it put in.
+-- Add the next batch of a tenant's titles (conversation id and name) to the search index.
 --
--- Idempotent: what a first run put in, a second one passes over.
---
--- Locks: the rows that it puts in; it waits for none. Index: conversation_title_unindexed_idx, from the last one
--- on, then the primary key, once a title: LIMIT 1, and the tenant that comes with the locked row,
--- make sure of it, whatever the server's statistics say.
-WITH batch AS MATERIALIZED (
+-- Returns: indexed, the number of titles added; at and id, the position of the last title of the
+--   batch (creation and id of its conversation), NULL if no title is left; seq, always 0.
+-- Locks: the titles of the batch; it skips titles that others hold, as search/index_messages does.
+-- Index: conversation_title_unindexed_idx from :after_at, :after_id on; then the primary key, once a
+--   title. LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Idempotent: a second run skips the titles that the first one added.
+WITH candidates AS MATERIALIZED (
     SELECT t.conversation_created_at AS at, t.conversation_id AS id
       FROM asyncsvc.conversation_title AS t
      WHERE t.tenant_id = :tenant_id
@@ -17,17 +16,17 @@ WITH batch AS MATERIALIZED (
      LIMIT :limit
 ), locked AS MATERIALIZED (
     SELECT t.tenant_id, t.conversation_id
-      FROM batch AS b
+      FROM candidates AS c
      CROSS JOIN LATERAL (
             SELECT t.tenant_id, t.conversation_id
               FROM asyncsvc.conversation_title AS t
              WHERE t.tenant_id = :tenant_id
-               AND t.conversation_id = b.id
+               AND t.conversation_id = c.id
                AND NOT t.is_indexed
              LIMIT 1
                FOR NO KEY UPDATE SKIP LOCKED
            ) AS t
-), folded AS (
+), updated AS (
     UPDATE asyncsvc.conversation_title AS t
        SET is_indexed = true
       FROM locked AS l
@@ -35,9 +34,8 @@ WITH batch AS MATERIALIZED (
        AND t.conversation_id = l.conversation_id
     RETURNING t.conversation_id
 )
-SELECT (SELECT count(*) FROM batch) AS found, (SELECT count(*) FROM folded) AS folded,
-       l.at, l.id, 0 AS seq
-  FROM (VALUES (true)) AS one
+SELECT n.indexed, l.at, l.id, 0 AS seq
+  FROM (SELECT count(*) AS indexed FROM updated) AS n
   LEFT JOIN (
-        SELECT b.at, b.id FROM batch AS b ORDER BY b.at DESC, b.id DESC LIMIT 1
+        SELECT c.at, c.id FROM candidates AS c ORDER BY c.at DESC, c.id DESC LIMIT 1
        ) AS l ON true

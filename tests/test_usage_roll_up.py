@@ -1,9 +1,9 @@
-"""Statistics while everything changes and is folded: what they say is a recount, at any moment.
+"""Statistics equal a recount at any moment, during changes and roll-ups.
 
-Writers change conversations of two tenants in every way there is, folders fold and are killed at
-it, zones are declared, and checkers ask questions all the time. Each question and what it is held
-against are of one snapshot: the conversations themselves, counted by `model.usage`, which shares
-nothing with the library; and for the activity what the writers know to be committed, in the end.
+Writers change the conversations of two tenants in every way. At the same time maintenance rolls up
+and is killed, zones are declared, and checkers ask for statistics. A checker reads its statistics
+and the conversations in one snapshot, and counts the conversations with `model.usage`, which shares
+no code with the library. The activity is compared at the end with what the writers committed.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ LATER = ("Australia/Lord_Howe", "America/New_York")  # by half an hour
 ZONES = ("UTC", *DECLARED, *LATER)
 DIALOGS, SOURCES, TOKENS = ("d1", "d2", "d3"), (None, "web", "api"), (None, "key")
 USERS = ("", "ann", "bob", "eve", "joe")
-FOLDER = "asyncsvc-folder"
+MAINTENANCE = "asyncsvc-maintenance"
 TRIES = 5
-"""How often a mutant is let loose: which tasks meet is chance, so once may pass by."""
+"""The number of runs with a mutated statement. Which tasks meet is random, so one run may pass."""
 COUNTED = ("pv", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
 
 MOMENTS = [
@@ -83,8 +83,8 @@ class World:
     """The dialog and the source of each conversation."""
     wrong: list[str] = field(default_factory=list)
     checks: int = 0
-    folds: int = 0
-    """How many tenants were folded."""
+    roll_ups: int = 0
+    """The number of tenants rolled up."""
     kills: int = 0
 
     def found_wrong(self, what: str) -> None:
@@ -108,9 +108,9 @@ class World:
         id, place = str(record["id"]), (record["dialog_id"], record["source"])
         self.ids[tenant_id].append(id)
         self.where[tenant_id, id] = place
-        self.book(tenant_id, place, None, pv=1, **counters)
+        self.record(tenant_id, place, None, pv=1, **counters)
 
-    def book(self, tenant_id: str, place: tuple, token_id: str | None, **counters: int) -> None:
+    def record(self, tenant_id: str, place: tuple, token_id: str | None, **counters: int) -> None:
         for name, number in counters.items():
             self.happened[(tenant_id, *place, token_id, name)] += number
 
@@ -160,7 +160,7 @@ class Writer:
             token_id=token_id,
         )
         place = await self.locked(id, lambda tx: tx.append_message(id, turn, **self.of))
-        self.world.book(self.tenant_id, place, token_id, **cost)
+        self.world.record(self.tenant_id, place, token_id, **cost)
 
     async def judge(self) -> None:
         id, thumb = self.world.id(self.tenant_id), self.chance.choice((1, -1, None))
@@ -176,7 +176,7 @@ class Writer:
         place = await self.locked(id, change)
         if seq is not None:
             up, down = (thumb == 1) - (before == 1), (thumb == -1) - (before == -1)
-            self.world.book(self.tenant_id, place, None, thumb_up=up, thumb_down=down)
+            self.world.record(self.tenant_id, place, None, thumb_up=up, thumb_down=down)
 
     async def locked(self, id: str, change: Callable) -> tuple[str, str | None]:
         """Change a conversation; return where it was meanwhile, as nobody moves it then."""
@@ -212,7 +212,7 @@ class Writer:
         record = self.world.new()
         given = record | {"tokens": 5, "duration": 1.5, "round": 2, "messages": [
             {"role": "user", "content": "x", "thumb": 1}]}  # fmt: skip
-        report = await self.talks.load([given], **self.of)
+        report = await self.talks.import_([given], **self.of)
         assert report.conversations == 1
         self.world.made(self.tenant_id, record, thumb_up=1, **cost)
 
@@ -231,16 +231,16 @@ class Writer:
         await self.talks.purge(self.world.instant() - 300 * DAY, by="created_at", **self.of)
 
 
-# ---------------------------------------------------------------- folders
+# ---------------------------------------------------------------- maintenance
 
 
 async def maintain(world: World) -> None:
-    """Fold, again and again, on connections that are killed now and then."""
+    """Run maintenance in a loop, on connections that `kill` terminates."""
 
     def count(report: MaintenanceReport) -> None:
-        world.folds += report.bookings > 0
+        world.roll_ups += report.ledger_rows > 0
 
-    async with asyncsvc.connect(f"{world.dsn}?application_name={FOLDER}", max_size=2) as svc:
+    async with asyncsvc.connect(f"{world.dsn}?application_name={MAINTENANCE}", max_size=2) as svc:
         while world.left > 0:
             with contextlib.suppress(Unavailable, DatabaseError):
                 await svc.maintain(on_batch=count)
@@ -248,13 +248,13 @@ async def maintain(world: World) -> None:
 
 
 async def die_before_the_commit(world: World) -> None:
-    """Fold in a transaction that never ends well."""
+    """Roll up in transactions that never commit."""
     while world.left > 0:
         connection = await asyncpg.connect(world.dsn)
         try:
             await connection.transaction().start()
             usage = UsageRepository(world.svc.on(connection)._executor)
-            await usage.fold(tenant_id=world.chance.choice(TENANTS))
+            await usage.roll_up(tenant_id=world.chance.choice(TENANTS))
             await asyncio.sleep(0.05)
         finally:
             connection.terminate()
@@ -263,23 +263,23 @@ async def die_before_the_commit(world: World) -> None:
 
 
 async def kill(world: World) -> None:
-    """Kill who maintains, but let something be folded in between, however slow the machine is."""
-    folds = -1
+    """Terminate connections of maintenance, each time after it rolled up at least one tenant."""
+    roll_ups = -1
     while world.left > 0:
         await asyncio.sleep(world.chance.random())
-        if world.folds == folds:
+        if world.roll_ups == roll_ups:
             continue
-        folds = world.folds
+        roll_ups = world.roll_ups
         async with world.svc._executor._pool.acquire() as killer:
             world.kills += await killer.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity"
-                " WHERE application_name = $1 ORDER BY random() LIMIT 1) AS folder",
-                FOLDER,
+                " WHERE application_name = $1 ORDER BY random() LIMIT 1) AS chosen",
+                MAINTENANCE,
             )
 
 
 async def declare(world: World) -> None:
-    """Declare zones while all goes on."""
+    """Declare zones during the changes."""
     begun = world.left
     for number, tz in enumerate(LATER, 1):
         while world.left > begun * (1 - number / 4):
@@ -317,7 +317,7 @@ async def snapshot(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def check(world: World, tenant_id: str, asked: list[Question]) -> None:
-    """Ask, and count, in one snapshot."""
+    """Read statistics and count the conversations in one snapshot."""
     async with snapshot(world.dsn) as connection:
         rows = await connection.fetch(
             "SELECT dialog_id, source, user_id, created_at, round, tokens,"
@@ -344,7 +344,7 @@ async def ask(world: World) -> None:
 
 
 async def check_activity(world: World, tenant_id: str) -> None:
-    """What happened is what was committed, whatever was deleted since, in any zone."""
+    """The activity equals what was committed, in any zone, despite later deletions."""
     for tz in ("UTC", "Asia/Kathmandu", "Africa/Lagos"):  # the last one is not declared
         for interval in ("day", "month"):
             for dialog_id in (ANY, *DIALOGS):
@@ -391,7 +391,7 @@ async def run(dsn: str, operations: int, seed: int) -> World:
                  for interval in ("day", "week", "month") for tz in ZONES]  # fmt: skip
         for _ in range(
             0 if world.wrong else 2
-        ):  # with what is not folded yet, and with nothing left to fold
+        ):  # first with ledger rows that are not rolled up, then without
             for tenant_id in TENANTS:
                 await check(world, tenant_id, every)
                 await check_activity(world, tenant_id)
@@ -399,33 +399,33 @@ async def run(dsn: str, operations: int, seed: int) -> World:
     return world
 
 
-async def test_statistics_are_a_recount_whatever_goes_on(dsn):
+async def test_statistics_equal_a_recount_during_changes_and_roll_ups(dsn):
     world = await run(dsn, 20_000, seed=1)
     assert not world.wrong, world.wrong[:5]
     assert world.checks > 500
-    assert world.folds > 10
+    assert world.roll_ups > 10
     assert world.kills > 10
 
 
 MUTATIONS = {
-    "two folds share the rows of a tenant": (
-        "usage/fold",
+    "two roll-ups share the rows of a tenant": (
+        "usage/roll_up",
         (
             ("       FOR UPDATE SKIP LOCKED\n", ""),
-            ("     USING folding AS f\n     WHERE u.tenant_id = f.tenant_id\n",
+            ("     USING locked AS l\n     WHERE u.tenant_id = l.tenant_id\n",
              ("     WHERE u.ctid IN (SELECT l.ctid FROM asyncsvc.usage_ledger AS l"
              " WHERE l.tenant_id = :tenant_id ORDER BY random() LIMIT 50 FOR UPDATE"
              " SKIP LOCKED)\n")),
         ),
     ),
-    "a fold asks for users as if the change were not there": (
-        "usage/fold", (("           OFFSET greatest(u.pv, 0))", "           )"),)
+    "a roll-up looks for users as if the change did not exist": (
+        "usage/roll_up", (("           OFFSET greatest(u.pv, 0))", "           )"),)
     ),
-    "a reader asks for users as if the change were not there": (
-        "usage/stats_by_created", (("           OFFSET greatest(n.pv, 0))", "           )"),)
+    "a statistic looks for users as if the change did not exist": (
+        "usage/stats", (("           OFFSET greatest(u.pv, 0))", "           )"),)
     ),
-    "a reader does not read the ledger": (
-        "usage/stats_by_created",
+    "a statistic does not read the ledger": (
+        "usage/stats",
         (("     WHERE u.tenant_id = :tenant_id\n       AND u.dialog_id",
           "     WHERE u.tenant_id = :tenant_id AND false\n       AND u.dialog_id"),),
     ),
@@ -433,7 +433,7 @@ MUTATIONS = {
         "conversation/get_list", (("AND u.dialog_id = :dialog_id ",
                                    "AND u.dialog_id = :dialog_id AND false "),)
     ),
-    "a deletion books what it saw before it waited": (
+    "a deletion records what it saw before it waited": (
         "conversation/delete_by_ids",
         (("     ORDER BY c.id\n       FOR UPDATE\n", "     ORDER BY c.id\n"),
          ("    SELECT c.tenant_id, c.id\n",
@@ -441,7 +441,7 @@ MUTATIONS = {
           " c.tokens, c.duration, c.thumb_up, c.thumb_down\n")),
          ("      FROM deleted AS d\n)", "      FROM doomed AS d\n)")),
     ),
-    "a move books what it saw before it waited": (
+    "a move records what it saw before it waited": (
         "conversation/update_many_by_id", (("               FOR NO KEY UPDATE\n", ""),)
     ),
 }  # fmt: skip
@@ -449,8 +449,8 @@ MUTATIONS = {
 
 @pytest.mark.damages
 @pytest.mark.parametrize("name", MUTATIONS)
-async def test_a_lock_left_out_is_noticed(database_factory, monkeypatch, name):
-    """The test above would fail: with a statement that lacks what makes it right, it does."""
+async def test_a_missing_lock_makes_the_test_fail(database_factory, monkeypatch, name):
+    """The test above detects a statement from which the part that makes it correct is removed."""
     file, changes = MUTATIONS[name]
     source = (sql_files.root() / f"{file}.sql").read_text(encoding="utf-8")
     for before, after in changes:
@@ -459,13 +459,13 @@ async def test_a_lock_left_out_is_noticed(database_factory, monkeypatch, name):
     mutant, load = sql_files.Statement(file, source), sql_files.load
     monkeypatch.setattr(sql_files, "load", lambda it: mutant if it == file else load(it))
     for seed in range(2, 2 + TRIES):
-        if await is_noticed(await database_factory(), seed):
+        if await is_detected(await database_factory(), seed):
             return
-    pytest.fail(f"it went unnoticed {TRIES} times")
+    pytest.fail(f"not detected in {TRIES} runs")
 
 
-async def is_noticed(dsn: str, seed: int) -> bool:
-    wrong = ["it did not get to the end"]
-    with contextlib.suppress(ExceptionGroup):  # as a deadlock, or numbers that cannot be
+async def is_detected(dsn: str, seed: int) -> bool:
+    wrong = ["the run did not finish"]
+    with contextlib.suppress(ExceptionGroup):  # for example a deadlock
         wrong = (await run(dsn, 4_000, seed)).wrong
     return bool(wrong)

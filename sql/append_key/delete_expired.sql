@@ -1,0 +1,29 @@
+-- Delete those of a tenant's given idempotency keys that are still older than :lifetime.
+--
+-- Returns: deleted, the number of deleted keys.
+-- Locks: the deleted rows. It skips a key that another session holds; the next run deletes it.
+-- Index: the primary key, once a key. LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Notes: a key that was deleted and used again since append_key/find_expired is young, and stays.
+WITH locked AS MATERIALIZED (
+    SELECT k.tenant_id, k.conversation_id, k.key
+      FROM unnest(:conversation_ids::text[], :keys::text[]) AS c (conversation_id, key)
+     CROSS JOIN LATERAL (
+            SELECT k.tenant_id, k.conversation_id, k.key
+              FROM asyncsvc.append_key AS k
+             WHERE k.tenant_id = :tenant_id
+               AND k.conversation_id = c.conversation_id
+               AND k.key = c.key
+               AND k.created_at <= statement_timestamp() - :lifetime::interval
+             LIMIT 1
+               FOR UPDATE SKIP LOCKED
+           ) AS k
+), deleted AS (
+    DELETE FROM asyncsvc.append_key AS k
+     USING locked AS l
+     WHERE k.tenant_id = l.tenant_id
+       AND k.conversation_id = l.conversation_id
+       AND k.key = l.key
+    RETURNING k.key
+)
+SELECT count(*) AS deleted
+  FROM deleted

@@ -1,0 +1,15 @@
+-- Return the oldest idempotency keys of all tenants that are older than :lifetime.
+--
+-- Returns: tenant_id, conversation_id, key, created_at, oldest first, at most :limit rows.
+-- Locks: none.
+-- Index: append_key_created_idx, from its start or from the row after the previous batch on.
+-- Notes: it reads all tenants; append_key/delete_expired deletes the keys, one tenant a call.
+SELECT k.tenant_id, k.conversation_id, k.key, k.created_at
+  FROM asyncsvc.append_key AS k
+ WHERE k.created_at <= statement_timestamp() - :lifetime::interval
+   --? after_at, after_tenant_id, after_conversation_id, after_key {
+   AND (k.created_at, k.tenant_id, k.conversation_id, k.key)
+       > (:after_at, :after_tenant_id, :after_conversation_id, :after_key)
+   --? }
+ ORDER BY k.created_at, k.tenant_id, k.conversation_id, k.key
+ LIMIT :limit

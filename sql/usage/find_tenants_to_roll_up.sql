@@ -1,0 +1,18 @@
+-- Return the next tenants, in the order of ids, that have rows in the usage ledger.
+--
+-- Returns: tenant_id; has_utc_zone, whether buckets in UTC are stored for the tenant; creations, the
+--   number of its ledger rows that create or delete conversations; at most :limit rows.
+-- Locks: none.
+-- Index: usage_ledger_tenant_idx, the rows of these tenants; the primary key of usage_zone.
+-- Notes: it reads all tenants; usage/roll_up rolls up one.
+SELECT u.tenant_id,
+       EXISTS (SELECT FROM asyncsvc.usage_zone AS z
+                WHERE z.tenant_id = u.tenant_id
+                  AND z.zone = 'UTC') AS has_utc_zone,
+       count(*) FILTER (WHERE u.pv <> 0) AS creations
+  FROM asyncsvc.usage_ledger AS u
+ WHERE true
+   AND u.tenant_id > :after_tenant_id           --? after_tenant_id
+ GROUP BY u.tenant_id
+ ORDER BY u.tenant_id
+ LIMIT :limit

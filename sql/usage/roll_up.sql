@@ -1,0 +1,130 @@
+-- Move a tenant's usage ledger into the sums by quarter hour and the buckets of each declared zone.
+--
+-- Returns: ledger_rows, the number of rows moved; 0 also if another session works on this tenant.
+-- Locks: the tenant's UTC row of usage_zone (skipped if another session holds it), the rows of the
+--   ledger, which no other statement changes, and the rows of the sums. It waits for no lock, and no
+--   append waits for it.
+-- Index: usage_ledger_tenant_idx, the keys of the sums; conversation_user_idx for distinct users.
+-- Timeout: none. The number of ledger rows has no bound.
+-- Notes: one statement, so an interruption leaves everything as it was.
+--   It takes all ledger rows of its snapshot or none. The distinct users of a bucket grow by the users
+--   without a conversation before these rows and shrink by the users without one after them. The
+--   conversations tell both (see usage/stats), but only if no other roll-up takes a part of the rows.
+--   Creations from 1973 on are grouped by quarter hour first, which makes them few. Before 1973 the
+--   days of some zones did not begin at a quarter hour.
+WITH locked AS MATERIALIZED (
+    SELECT z.tenant_id
+      FROM asyncsvc.usage_zone AS z
+     WHERE z.tenant_id = :tenant_id
+       AND z.zone = 'UTC'
+       FOR UPDATE SKIP LOCKED
+), drained AS (
+    DELETE FROM asyncsvc.usage_ledger AS u
+     USING locked AS l
+     WHERE u.tenant_id = l.tenant_id
+    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter_hour, u.token_id, u.pv, u.tokens,
+              u.duration, u.rounds, u.thumb_up, u.thumb_down
+), quarter_hour_rows AS (
+    INSERT INTO asyncsvc.usage_quarter_hour AS q (
+           tenant_id, quarter_hour, dialog_id, source, token_id, pv, tokens, duration, rounds, thumb_up,
+           thumb_down)
+    SELECT :tenant_id, d.quarter_hour, d.dialog_id, d.source, d.token_id, sum(d.pv), sum(d.tokens),
+           sum(d.duration), sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
+      FROM drained AS d
+     WHERE d.quarter_hour IS NOT NULL
+     GROUP BY d.quarter_hour, d.dialog_id, d.source, d.token_id
+    ON CONFLICT (tenant_id, quarter_hour, dialog_id, source, token_id) DO UPDATE
+       SET pv = q.pv + excluded.pv,
+           tokens = q.tokens + excluded.tokens,
+           duration = q.duration + excluded.duration,
+           rounds = q.rounds + excluded.rounds,
+           thumb_up = q.thumb_up + excluded.thumb_up,
+           thumb_down = q.thumb_down + excluded.thumb_down
+), ledger_changes AS MATERIALIZED (
+    SELECT u.basis, u.at, u.dialog_id, u.source, u.user_id,
+           sum(u.pv)::bigint AS pv,
+           sum(u.tokens)::bigint AS tokens,
+           sum(u.duration)::bigint AS duration,
+           sum(u.rounds)::bigint AS rounds,
+           sum(u.thumb_up)::bigint AS thumb_up,
+           sum(u.thumb_down)::bigint AS thumb_down
+      FROM (
+        SELECT 'creation' AS basis,
+               CASE WHEN d.created_at < '1973-01-01 00:00+00' THEN d.created_at
+                    ELSE date_bin('15 minutes', d.created_at, '0001-01-01 00:00+00') END AS at,
+               d.dialog_id, d.source, d.user_id, d.pv, d.tokens, d.duration, d.rounds, d.thumb_up,
+               d.thumb_down
+          FROM drained AS d
+         UNION ALL
+        SELECT 'activity', d.quarter_hour, d.dialog_id, d.source, '', d.pv, d.tokens, d.duration,
+               d.rounds, d.thumb_up, d.thumb_down
+          FROM drained AS d
+         WHERE d.quarter_hour IS NOT NULL
+      ) AS u
+     GROUP BY u.basis, u.at, u.dialog_id, u.source, u.user_id
+), zones AS (
+    SELECT z.zone
+      FROM asyncsvc.usage_zone AS z
+     WHERE z.tenant_id = :tenant_id
+), user_changes AS (
+    SELECT u.zone, u.grain, u.dialog_key, u.source_key, u.bucket, sum(CASE WHEN EXISTS (
+           SELECT FROM asyncsvc.conversation AS c
+            WHERE c.tenant_id = :tenant_id
+              AND c.user_id = u.user_id
+              AND c.created_at >= u.bucket AT TIME ZONE u.zone - interval '25 hours'
+              AND c.created_at < (u.bucket + ('1 ' || u.grain)::interval) AT TIME ZONE u.zone
+                                 + interval '25 hours'
+              AND date_trunc(u.grain, c.created_at AT TIME ZONE u.zone) = u.bucket
+              AND (u.dialog_key = '*' OR u.dialog_key = '=' || c.dialog_id)
+              AND (u.source_key = '*' OR u.source_key = coalesce('=' || c.source, '-'))
+           OFFSET greatest(u.pv, 0)) THEN 0 ELSE sign(u.pv) END)::bigint AS uv
+      FROM (
+        SELECT z.zone, g.grain, d.key AS dialog_key, s.key AS source_key,
+               date_trunc(g.grain, h.at AT TIME ZONE z.zone) AS bucket, h.user_id, sum(h.pv) AS pv
+          FROM ledger_changes AS h
+         CROSS JOIN zones AS z
+         CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
+         CROSS JOIN LATERAL (VALUES ('*'), ('=' || h.dialog_id)) AS d (key)
+         CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || h.source, '-'))) AS s (key)
+         WHERE h.pv <> 0
+           AND h.user_id <> ''
+         GROUP BY z.zone, g.grain, d.key, s.key, bucket, h.user_id
+        HAVING sum(h.pv) <> 0
+      ) AS u
+     GROUP BY u.zone, u.grain, u.dialog_key, u.source_key, u.bucket
+), bucket_changes AS (
+    SELECT z.zone, h.basis, g.grain, d.key AS dialog_key, s.key AS source_key,
+           date_trunc(g.grain, h.at AT TIME ZONE z.zone)::date AS bucket,
+           sum(h.pv)::bigint AS pv,
+           sum(h.tokens)::bigint AS tokens,
+           sum(h.duration)::bigint AS duration,
+           sum(h.rounds)::bigint AS rounds,
+           sum(h.thumb_up)::bigint AS thumb_up,
+           sum(h.thumb_down)::bigint AS thumb_down
+      FROM ledger_changes AS h
+     CROSS JOIN zones AS z
+     CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
+     CROSS JOIN LATERAL (VALUES ('*'), ('=' || h.dialog_id)) AS d (key)
+     CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || h.source, '-'))) AS s (key)
+     GROUP BY z.zone, h.basis, g.grain, d.key, s.key, bucket
+), bucket_rows AS (
+    INSERT INTO asyncsvc.usage_bucket AS b (
+           tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
+           rounds, thumb_up, thumb_down)
+    SELECT :tenant_id, c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket, c.pv,
+           coalesce(u.uv, 0), c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
+      FROM bucket_changes AS c
+      LEFT JOIN user_changes AS u
+        ON c.basis = 'creation' AND u.zone = c.zone AND u.grain = c.grain
+       AND u.dialog_key = c.dialog_key AND u.source_key = c.source_key AND u.bucket = c.bucket
+    ON CONFLICT (tenant_id, zone, basis, grain, dialog_key, source_key, bucket) DO UPDATE
+       SET pv = b.pv + excluded.pv,
+           uv = b.uv + excluded.uv,
+           tokens = b.tokens + excluded.tokens,
+           duration = b.duration + excluded.duration,
+           rounds = b.rounds + excluded.rounds,
+           thumb_up = b.thumb_up + excluded.thumb_up,
+           thumb_down = b.thumb_down + excluded.thumb_down
+)
+SELECT count(*) AS ledger_rows
+  FROM drained AS d

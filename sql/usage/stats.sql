@@ -1,0 +1,201 @@
+-- Return a tenant's usage as buckets of one hour, day, week (from Monday) or month in the zone :tz.
+--
+-- By creation, the default, a conversation counts at the instant of its creation, as it is now. With
+-- the flag `activity` each change counts when it happened, and the range is widened to quarter hours.
+--
+-- Returns: dt, the label that date_trunc gives the bucket (if a clock goes back over midnight, the
+--   second midnight); pv, the number of creations; uv, of their distinct users except '' (by activity
+--   0); sums; round, the mean of rounds a creation. Oldest first. With :fill also empty buckets.
+-- Locks: none.
+-- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
+--   conversation_user_idx for distinct users. Creations outside stored buckets read their range of
+--   conversation_created_idx (one dialog) or conversation_tenant_created_idx, and fetch the rows.
+-- Read replica: the numbers are exact for a slightly earlier moment.
+-- Notes: if the zone has stored buckets, whole buckets are read as 1 row each, and the ledger adds the
+--   changes since the last roll-up. The rest is counted: the cut bucket at either end of the range, or
+--   the whole range for hours, for a token and in other zones; first_whole is NULL then.
+--   user_changes: a user adds 1 to a bucket if he had no conversation in it before the ledger's
+--   changes, and takes 1 from it if he has none after them. If his conversations grew by n, he had one
+--   before if he has more than n now; the OFFSET asks that.
+--   OFFSET 0 makes the server look up each range by itself. A plan for all ranges at once would read
+--   the whole tenant and then pick the rows of each.
+WITH requested AS MATERIALIZED (
+    SELECT :range_from::timestamptz AS since, :range_before::timestamptz AS until --? !activity
+    --? activity {
+    SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
+           date_bin('15 minutes', :range_before::timestamptz - interval '1 microsecond',
+                    '0001-01-01 00:00+00') + interval '15 minutes' AS until
+    --? }
+), whole AS MATERIALIZED (
+    SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since
+      FROM requested AS r
+      LEFT JOIN LATERAL asyncsvc.whole_buckets(r.since, r.until, :interval, :tz) AS w
+        ON w.first_whole <= w.last_whole
+       AND :interval <> 'hour'
+       AND EXISTS (SELECT FROM asyncsvc.usage_zone AS z
+                    WHERE z.tenant_id = :tenant_id
+                      AND z.zone = :tz)
+       AND false                                --? token_id
+       AND false                                --? token_id_is_null
+), counted_ranges AS MATERIALIZED (
+    SELECT r.since, r.until, '-infinity'::timestamp AS first_bucket, 'infinity'::timestamp AS last_bucket
+      FROM requested AS r
+     CROSS JOIN whole AS w
+     WHERE w.first_whole IS NULL
+     UNION ALL
+    SELECT r.since, least(r.until, w.head_until), '-infinity', w.first_whole - interval '1 microsecond'
+      FROM requested AS r
+     CROSS JOIN whole AS w
+     WHERE w.head_until IS NOT NULL
+     UNION ALL
+    SELECT greatest(r.since, w.tail_since), r.until, w.last_whole + interval '1 microsecond', 'infinity'
+      FROM requested AS r
+     CROSS JOIN whole AS w
+     WHERE w.tail_since IS NOT NULL
+), counted AS (
+    --? !activity {
+    SELECT c.dt,
+           count(*) AS pv,
+           count(DISTINCT nullif(c.user_id, '')) AS uv,
+           sum(c.tokens)::bigint AS tokens,
+           sum(c.duration)::bigint AS duration,
+           sum(c.round) AS rounds,
+           sum(c.thumb_up) AS thumb_up,
+           sum(c.thumb_down) AS thumb_down
+      FROM counted_ranges AS r
+     CROSS JOIN LATERAL (
+            SELECT date_trunc(:interval, c.created_at, :tz) AS dt, c.user_id, c.tokens, c.duration,
+                   c.round, c.thumb_up, c.thumb_down
+              FROM asyncsvc.conversation AS c
+             WHERE c.tenant_id = :tenant_id
+               AND c.created_at >= r.since
+               AND c.created_at < r.until
+               AND date_trunc(:interval, c.created_at AT TIME ZONE :tz)
+                   BETWEEN r.first_bucket AND r.last_bucket
+               AND c.dialog_id = :dialog_id     --? dialog_id
+               AND c.source = :source           --? source
+               AND c.source IS NULL             --? source_is_null
+            OFFSET 0
+           ) AS c
+     GROUP BY c.dt
+    --? }
+    --? activity {
+    SELECT q.dt, q.pv, 0 AS uv, q.tokens, q.duration, q.rounds, q.thumb_up, q.thumb_down
+      FROM counted_ranges AS r
+     CROSS JOIN LATERAL (
+            SELECT date_trunc(:interval, q.quarter_hour, :tz) AS dt, q.pv, q.tokens, q.duration,
+                   q.rounds, q.thumb_up, q.thumb_down
+              FROM asyncsvc.usage_quarter_hour AS q
+             WHERE q.tenant_id = :tenant_id
+               AND q.quarter_hour >= r.since
+               AND q.quarter_hour < r.until
+               AND date_trunc(:interval, q.quarter_hour AT TIME ZONE :tz)
+                   BETWEEN r.first_bucket AND r.last_bucket
+               AND q.dialog_id = :dialog_id     --? dialog_id
+               AND q.source = :source           --? source
+               AND q.source IS NULL             --? source_is_null
+               AND q.token_id = :token_id       --? token_id
+               AND q.token_id IS NULL           --? token_id_is_null
+            OFFSET 0
+           ) AS q
+    --? }
+), stored_buckets AS (
+    SELECT b.bucket::timestamp AT TIME ZONE :tz AS dt, b.pv, b.uv, b.tokens, b.duration, b.rounds,
+           b.thumb_up, b.thumb_down
+      FROM asyncsvc.usage_bucket AS b
+     WHERE b.tenant_id = :tenant_id
+       AND b.zone = :tz
+       AND b.basis = 'creation'                 --? !activity
+       AND b.basis = 'activity'                 --? activity
+       AND b.grain = :interval
+       AND b.dialog_key = '*'                   --? !dialog_id
+       AND b.dialog_key = '=' || :dialog_id     --? dialog_id
+       AND b.source_key = '*'                   --? !source, !source_is_null
+       AND b.source_key = '=' || :source        --? source
+       AND b.source_key = '-'                   --? source_is_null
+       AND b.bucket >= (SELECT w.first_whole::date FROM whole AS w)
+       AND b.bucket <= (SELECT w.last_whole::date FROM whole AS w)
+), ledger_changes AS MATERIALIZED (
+    SELECT u.pv, u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down,
+           --? !activity {
+           u.user_id, date_trunc(:interval, u.created_at, :tz) AS dt,
+           date_trunc(:interval, u.created_at AT TIME ZONE :tz) AS bucket
+           --? }
+           date_trunc(:interval, u.quarter_hour, :tz) AS dt --? activity
+      FROM asyncsvc.usage_ledger AS u
+      --? !activity {
+      JOIN whole AS w
+        ON date_trunc(:interval, u.created_at AT TIME ZONE :tz) BETWEEN w.first_whole AND w.last_whole
+      --? }
+      --? activity {
+      JOIN requested AS r
+        ON u.quarter_hour >= r.since AND u.quarter_hour < r.until
+      --? }
+     WHERE u.tenant_id = :tenant_id
+       AND u.dialog_id = :dialog_id             --? dialog_id
+       AND u.source = :source                   --? source
+       AND u.source IS NULL                     --? source_is_null
+       AND u.token_id = :token_id               --? token_id
+       AND u.token_id IS NULL                   --? token_id_is_null
+--? !activity {
+), user_changes AS (
+    SELECT u.bucket AT TIME ZONE :tz AS dt, CASE WHEN EXISTS (
+           SELECT FROM asyncsvc.conversation AS c
+            WHERE c.tenant_id = :tenant_id
+              AND c.user_id = u.user_id
+              AND c.created_at >= u.bucket AT TIME ZONE :tz - interval '25 hours'
+              AND c.created_at < (u.bucket + ('1 ' || :interval)::interval) AT TIME ZONE :tz
+                                 + interval '25 hours'
+              AND date_trunc(:interval, c.created_at AT TIME ZONE :tz) = u.bucket
+              AND c.dialog_id = :dialog_id      --? dialog_id
+              AND c.source = :source            --? source
+              AND c.source IS NULL              --? source_is_null
+           OFFSET greatest(u.pv, 0)) THEN 0 ELSE sign(u.pv) END AS uv
+      FROM (SELECT l.bucket, l.user_id, sum(l.pv) AS pv
+              FROM ledger_changes AS l
+             WHERE l.pv <> 0
+               AND l.user_id <> ''
+             GROUP BY l.bucket, l.user_id
+            HAVING sum(l.pv) <> 0) AS u
+--? }
+), changes AS (
+    SELECT b.dt, sum(b.pv)::bigint AS pv, sum(b.uv)::bigint AS uv, sum(b.tokens)::bigint AS tokens,
+           sum(b.duration)::bigint AS duration, sum(b.rounds)::bigint AS rounds,
+           sum(b.thumb_up)::bigint AS thumb_up, sum(b.thumb_down)::bigint AS thumb_down
+      FROM (
+        SELECT c.dt, c.pv, c.uv, c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
+          FROM counted AS c
+         UNION ALL
+        SELECT l.dt, l.pv, 0, l.tokens, l.duration, l.rounds, l.thumb_up, l.thumb_down
+          FROM ledger_changes AS l
+        --? !activity {
+         UNION ALL
+        SELECT u.dt, 0, u.uv, 0, 0, 0, 0, 0
+          FROM user_changes AS u
+        --? }
+      ) AS b
+     GROUP BY b.dt
+), labels AS (
+    SELECT s.dt FROM stored_buckets AS s
+     UNION
+    SELECT c.dt FROM changes AS c
+     UNION
+    SELECT e.dt
+      FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS e (dt)
+     WHERE :fill::bool
+)
+SELECT b.dt, b.pv, b.uv, b.tokens, b.duration / 1e6::float8 AS duration, b.rounds,
+       coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down
+  FROM (SELECT l.dt,
+               coalesce(s.pv, 0) + coalesce(c.pv, 0) AS pv,
+               coalesce(s.uv, 0) + coalesce(c.uv, 0) AS uv,
+               coalesce(s.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
+               coalesce(s.duration, 0) + coalesce(c.duration, 0) AS duration,
+               coalesce(s.rounds, 0) + coalesce(c.rounds, 0) AS rounds,
+               coalesce(s.thumb_up, 0) + coalesce(c.thumb_up, 0) AS thumb_up,
+               coalesce(s.thumb_down, 0) + coalesce(c.thumb_down, 0) AS thumb_down
+          FROM labels AS l
+          LEFT JOIN stored_buckets AS s ON s.dt = l.dt
+          LEFT JOIN changes AS c ON c.dt = l.dt) AS b
+ WHERE :fill::bool OR b.pv > 0                  --? !activity
+ ORDER BY b.dt
