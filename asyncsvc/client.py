@@ -1,4 +1,4 @@
-"""The facade: both services on a pool, on a connection, or inside one transaction."""
+"""The facade: both services on a pool, on a connection or inside one transaction."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _POSITION: Final = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
 class Services:
-    """Both services, where their statements run, and transactions over both."""
+    """Both services on one executor, and transactions over both."""
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
-        """Use `asyncsvc.connect`, `AsyncSvc`, `AsyncSvc.on` or `transaction` instead."""
+        """Internal. Use `asyncsvc.connect`, `AsyncSvc`, `AsyncSvc.on` or `transaction`."""
         self._executor = executor
         self._settings = settings
         self._tokens = APITokenService(executor, settings)
@@ -38,38 +38,53 @@ class Services:
 
     @property
     def tokens(self) -> APITokenService:
-        """The API tokens."""
+        """The service of API tokens."""
         return self._tokens
 
     @property
     def conversations(self) -> API4ConversationService:
-        """The conversations, their messages and usage."""
+        """The service of conversations, messages and usage."""
         return self._conversations
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Services]:
-        """Open one transaction over both services, or a savepoint where one is open already.
+        """Open one transaction over both services, or a savepoint inside an open transaction.
 
-        Leaving the block commits, an error in it rolls back. One task at a time may use what it
-        yields. It holds a connection, and each row lock, until the block is left.
+        The end of the block commits; an error in the block rolls back. One task at a time may use
+        the services of the block.
+
+        Returns:
+            A context manager that yields the services of the transaction.
+
+        Raises:
+            PoolExhausted: No connection became free within `Settings.acquire_timeout`.
+            DatabaseError: A statement in the block failed and the block caught its error. The
+                transaction is rolled back.
+
+        Cost:
+            2 round trips besides those of the block; 3 on a connection of the caller. The
+            transaction holds its connection and its row locks until the end of the block.
         """
         async with self._executor.transaction() as executor:
             yield Services(executor, self._settings)
 
 
 class AsyncSvc(Services):
-    """The services on a pool of the caller's, which is never closed or configured."""
+    """The services on a pool of the caller. They neither close nor configure the pool."""
 
     _executor: PoolExecutor
 
     def __init__(
         self, pool: Pool, *, replicas: Sequence[Pool] = (), settings: Settings | None = None
     ) -> None:
-        """Borrow the pool. It costs nothing: no connection is taken before the first call.
+        """Borrow the pool. No connection is used before the first call.
 
-        `replicas` are pools that each lead to one hot standby of the server. Lists, searches and
-        statistics then come from one that is at most `Settings.replica_lag` behind, or from the
-        primary where there is none; all else from the primary.
+        Args:
+            pool: A pool on the primary.
+            replicas: Pools on hot standbys, one server for each pool. Lists, searches and
+                statistics then run on a replica that is at most `Settings.replica_lag` behind. All
+                other statements run on the primary, and so do these if there is no such replica.
+            settings: Limits, timeouts and hooks.
         """
         settings = settings or Settings()
         executor = (
@@ -80,93 +95,146 @@ class AsyncSvc(Services):
         super().__init__(executor, settings)
 
     async def position(self) -> str:
-        """Return how far the primary has come, for `at_least`: all that was committed is before it.
+        """Return the present position of the primary, for `at_least`.
 
-        It is a short text, as `16/B374D848`, which may travel with a caller: in a cookie, or a
-        message. One round trip.
+        Everything that is committed before this call is before the position. A position is a short
+        text such as `16/B374D848` and may travel in a cookie or a message.
+
+        Cost:
+            1 round trip.
         """
         return await self._executor.position()
 
     def at_least(self, position: str) -> Services:
-        """Return the services for a caller who is to see what was there at this position.
+        """Return the services for reads that see everything committed before `position`.
 
-        A caller who has written may take the `position` after that along: a replica then answers
-        only if it has it, which costs one round trip more, else the primary does. It costs nothing
-        to make. Raises InvalidInput for what is no position.
+        A caller that has written passes the `position` of that moment on. Each of its reads then
+        runs on a replica that has replayed the position, or on the primary.
+
+        Args:
+            position: The result of `position()`.
+
+        Raises:
+            InvalidInput: `position` is not a position.
+
+        Cost:
+            No round trip. Each read on a replica costs 1 more.
         """
         if not isinstance(position, str) or not _POSITION.fullmatch(position):
             raise InvalidInput("position", "must be one that position() returned")
         return Services(self._executor.at_least(position), self._settings)
 
     def on(self, connection: Connection) -> Services:
-        """Return the services on one connection of the caller's, in the caller's transaction.
+        """Return the services on one connection of the caller, inside the caller's transaction.
 
-        They never end a transaction of the caller's and leave no state. Their own `transaction` is
-        a savepoint inside it, and commits where none is open; where a statement of the caller's own
-        failed meanwhile, leaving it raises DatabaseError and rolls back. One task at a time may use
-        them.
+        The services never end the caller's transaction and leave no state in the session. Their
+        `transaction` is a savepoint, or commits if the caller has no open transaction. One task at
+        a time may use the services.
+
+        Args:
+            connection: A connection of asyncpg, also one of a pool.
+
+        Cost:
+            No round trip.
         """
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
 
     async def migrate(self, *, citus: bool = False) -> list[Migration]:
-        """Bring the schema up to date; return what this call applied, nothing when it was.
+        """Bring the schema up to date.
 
-        `citus` distributes the tables by tenant over the nodes of Citus, with the rows that are
-        there; give it each time, for tables that are new. See docs/scale.md.
+        Any number of processes may call this at the same time. With `Settings.row_level_security`
+        it also enables row-level security, permanently. The role needs the right to create; a
+        deployment without it calls `check`.
 
-        Any number of processes may call it at once. It needs the right to create; a deployment
-        that may not write calls `check`. With `Settings.row_level_security` it turns that
-        on, for good. Raises MigrationError when an applied migration was changed since, and
-        where there is no Citus; InvalidInput for Citus and row-level security together.
+        Args:
+            citus: Distribute the tables and their rows over the nodes of Citus, by tenant. Pass it
+                at each call, for tables that a migration adds. See docs/scale.md.
+
+        Returns:
+            The migrations that this call applied.
+
+        Raises:
+            MigrationError: The commands of an applied migration have changed, or the database has
+                no Citus.
+            InvalidInput: Citus and row-level security together.
+
+        Cost:
+            6 round trips if the schema is up to date; each migration adds 7 and its commands.
+            Concurrent calls wait for one lock.
         """
         return await migrations.migrate(self._executor, citus=citus)
 
     async def applied(self) -> list[Migration]:
-        """Return the applied migrations, oldest first. At most two round trips that only read."""
+        """Return the applied migrations, oldest first.
+
+        Cost:
+            At most 2 round trips, read-only.
+        """
         return await migrations.applied(self._executor)
 
     async def pending(self) -> list[Migration]:
-        """Return the migrations that are not applied. At most two round trips that only read."""
+        """Return the migrations that `migrate` would apply.
+
+        Raises:
+            MigrationError: The commands of an applied migration have changed.
+
+        Cost:
+            At most 2 round trips, read-only.
+        """
         return await migrations.pending(self._executor)
 
     async def check(self) -> None:
-        """Raise MigrationError unless the schema is up to date. As `pending`, it only reads.
+        """Check that the schema is up to date.
 
-        With `Settings.row_level_security` it raises too unless that holds for this role.
+        With `Settings.row_level_security`, check also that it restricts this role.
+
+        Raises:
+            MigrationError: A migration is pending or has changed, or row-level security does not
+                restrict this role.
+
+        Cost:
+            At most 2 round trips, read-only; 1 more with row-level security.
         """
         await migrations.check(self._executor)
 
     async def maintain(
         self, *, on_batch: Callable[[MaintenanceReport], None] | None = None
     ) -> MaintenanceReport:
-        """Forget old idempotency keys, and fold usage and what was written.
+        """Delete expired idempotency keys, roll up usage and index new texts, of all tenants.
 
-        It returns how many keys, older than `Settings.key_lifetime`, are gone, how many rows of the
-        usage ledger were rolled up, and how many messages and titles into the search index.
-        Statistics, totals and searches are right before, too, but slower: call it once a minute or
-        so. It can run anywhere, at any time, many at once, and be broken off; it works for all
-        tenants.
+        Statistics, totals and searches are correct without maintenance, but slower. Call it about
+        once a minute, from any process. Calls may overlap and may be cancelled at any time: each
+        batch is committed.
 
-        One round trip looks at the role's rights. Then it works for all tenants in batches, each a
-        commit; `on_batch` gets the report so far. For 1,000 keys that is one round trip, one more
-        for each tenant of a batch, and one to find no more. For 2,000 texts, or 2 MiB of them, it
-        is one; for each tenant two more to find no other, and one for the next tenant; for 20,000
-        texts, at the beginning and in the end one has the server sort them in. The usage of a
-        tenant is one or two, five where so many conversations are new that all are counted anew;
-        for 100 tenants, and to find no other, it is one, and one in the end. It waits for no row
-        lock but where two count anew, and appends wait for none of its own.
+        Args:
+            on_batch: Called after each batch with the report so far.
 
-        Raises DatabaseError for a role that row-level security restricts or that does not own the
-        tables, since it is of all tenants: run it as their owner. MigrationError before the schema
-        is there.
+        Returns:
+            The numbers of deleted keys (older than `Settings.key_lifetime`), of ledger rows that
+            were rolled up, and of indexed messages and titles.
+
+        Raises:
+            DatabaseError: The role does not own the tables or row-level security restricts it.
+            MigrationError: The schema does not exist.
+
+        Cost:
+            1 round trip to check the role. Keys: for each 1,000 keys 1 round trip, and 1 for each
+            of their tenants; 1 to find no more. Usage: for each 100 tenants 1 round trip, and 1 or
+            2 for each of them, 5 if a tenant has 10,000 or more new conversations and is
+            recounted; 1 to find no more, and 1 at the end. Texts: for each tenant 3 round trips,
+            and 1 for each 2,000 texts or 2 MiB; for each 20,000 texts, at the start and at the end,
+            1 to merge the index. Only concurrent recounts of one tenant wait for each other's row
+            lock, and no append waits.
         """
         return await maintenance.maintain(self._executor, on_batch)
 
     async def doctor(self) -> list[Finding]:
-        """Look at the server and the schema, and return what was found, and what to do about it.
+        """Examine the server and the schema, and return findings with advice.
 
-        It only reads, also where nothing was migrated; a check that cannot be made is a finding.
-        Some fifteen round trips, one after the other.
+        A check that cannot run is a finding. The checks also run before the first `migrate`.
+
+        Cost:
+            About 15 round trips in sequence, read-only.
         """
         return await doctor.examine(self._executor)
 
@@ -177,15 +245,22 @@ class AsyncSvc(Services):
         present: Collection[str] = (),
         values: Mapping[str, object] | None = None,
     ) -> Plan:
-        r"""Return PostgreSQL's plan for a statement of `sql/`, as "conversation/get_list".
+        r"""Return PostgreSQL's plan for a statement of `sql/`. The statement is not executed.
 
-        `present` names the flags and optional parameters of the variant, and one order; without an
-        order it is the first in the file. `values` are for parameters, which are then present; text
-        is converted to the parameter's type: times as ISO 8601, lists as JSON, bytes as `\x0a`.
-        A parameter without a value gets one of its type.
+        Args:
+            name: The file, such as "conversation/get_list".
+            present: The flags and optional parameters of the variant, and at most one order. The
+                default order is the first one of the file.
+            values: Values of parameters, which are then present. Text is converted to the type of
+                the parameter: a time from ISO 8601, a list from JSON, bytes from `\x0a`. A
+                parameter without a value gets a value of its type.
 
-        Nothing is executed. Raises InvalidInput for what the statement does not have, for a wrong
-        value, and for commands that have no plan, such as DDL. At most four round trips.
+        Raises:
+            InvalidInput: The statement does not have a name, a value has the wrong type, or the
+                command has no plan (for example DDL).
+
+        Cost:
+            At most 4 round trips.
         """
         return await query_plans.explain(
             self._executor, self._settings, name, present, {} if values is None else values
@@ -201,21 +276,28 @@ async def connect(
     min_size: int = 1,
     max_size: int = 10,
 ) -> AsyncGenerator[AsyncSvc]:
-    """Open a pool of `min_size` to `max_size` connections, lend the services on it, close it.
+    """Open a pool, yield the services on it, and close the pool.
 
-    `dsn` is a PostgreSQL URL, as `postgresql://user:password@host:5432/database`. It may have
-    several hosts, as `postgresql://user@one:5432,two:5432/database`: the one that takes writes is
-    the primary, also after another was promoted, and the others may answer what a replica may (see
-    `AsyncSvc`). `replicas` are the URLs of these where they are not among its hosts; `()` is none.
-    Each has a pool of up to `max_size` connections, opened when they are needed.
+    Args:
+        dsn: A PostgreSQL URL, such as `postgresql://user:password@host:5432/database`. With several
+            hosts (`postgresql://user@one:5432,two:5432/database`) the primary is the one that
+            accepts writes, also after a failover, and all of them are replicas.
+        replicas: The URLs of the replicas, instead of the hosts of `dsn`. `()` means no replicas.
+            See `AsyncSvc`.
+        settings: Limits, timeouts and hooks.
+        min_size: Connections that stay open on the primary.
+        max_size: Most connections of each pool. Every replica has a pool, which opens its
+            connections when they are needed.
 
-    Raises Unavailable when the primary cannot be reached, InvalidInput for a DSN that is none.
+    Raises:
+        Unavailable: The primary cannot be reached.
+        InvalidInput: `dsn` is not a PostgreSQL URL, or a size is out of range.
     """
     if not 0 <= min_size <= max_size or max_size == 0:
         raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
     settings = settings or Settings()
     async with open_pools(dsn, replicas, settings, min_size=min_size, max_size=max_size) as (
         primary,
-        others,
+        replica_pools,
     ):
-        yield AsyncSvc(primary, replicas=others, settings=settings)
+        yield AsyncSvc(primary, replicas=replica_pools, settings=settings)

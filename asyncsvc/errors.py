@@ -1,62 +1,64 @@
-"""Every error that asyncsvc raises, as one tree.
+"""The errors of asyncsvc.
 
 ::
 
     AsyncSvcError
-    ├── InvalidInput            a parameter is refused before any SQL; `.field` names it
-    ├── NotFound                no such row for this tenant
-    ├── AlreadyExists           the id is taken in this tenant
-    ├── Conflict                the present state of the row does not allow it
+    ├── InvalidInput            a parameter was rejected before any SQL; `.field` names it
+    ├── NotFound                the tenant has no such row
+    ├── AlreadyExists           the tenant already has a row with this id
+    ├── Conflict                the state of the row does not allow the write
     │   ├── IdempotencyConflict     the key was used for another turn
-    │   └── StaleSequence           `expected_seq` is not the last one any more
-    ├── InvalidToken            unknown, malformed, expired or revoked: never says which
-    ├── InsufficientScope       the token is good and lacks a scope
-    ├── ConcurrentUse           two tasks used one connection or transaction at once
-    ├── Unavailable             the database did not answer; the same call may succeed later
-    │   ├── PoolExhausted           no connection came free in time
-    │   ├── PoolClosed              the pool is closed, or was never opened
+    │   └── StaleSequence           `expected_seq` is not the present `last_seq`
+    ├── InvalidToken            the token is unknown, malformed, expired or revoked
+    ├── InsufficientScope       the token is valid and lacks a scope
+    ├── ConcurrentUse           2 tasks used one connection or transaction at the same time
+    ├── Unavailable             the database did not answer; a later call may succeed
+    │   ├── PoolExhausted           no connection became free in time
+    │   ├── PoolClosed              the pool is closed or was never opened
     │   ├── StatementTimeout        the statement took too long and was cancelled
-    │   ├── LockTimeout             somebody else held a row for too long
+    │   ├── LockTimeout             another transaction held a row for too long
     │   └── EmbeddedServerError     the embedded server did not start or stop
-    ├── DatabaseError           the server refused the statement; `.sqlstate` says why
-    └── MigrationError          the schema is behind, or a migration was changed
+    ├── DatabaseError           the server rejected the statement; `.sqlstate` says why
+    └── MigrationError          the schema is not up to date, or a migration was changed
 """
 
 from __future__ import annotations
 
 
 class AsyncSvcError(Exception):
-    """The root: `except AsyncSvcError` catches whatever this library raises."""
+    """The base of all errors of this library."""
 
 
 class InvalidInput(AsyncSvcError):
-    """A parameter is refused before any SQL runs.
+    """A parameter was rejected before any SQL ran.
 
-    `field` is the parameter's name, or the path into it (`turn.messages.0.content`). The refused
-    value itself is never part of the error.
+    Attributes:
+        field: The name of the parameter, or the path to a part of it, such as
+            `turn.messages.0.content`.
+        reason: The rule that the value breaks. It never quotes the value.
     """
 
     def __init__(self, field: str, reason: str) -> None:
-        """Name the field and say what it must be."""
+        """Take the name of the field and the rule that its value breaks."""
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[InvalidInput], tuple[str, str]]:
-        """Pickle by the two arguments, not by the joined text."""
+        """Pickle both arguments instead of the joined text."""
         return type(self), (self.field, self.reason)
 
 
 class NotFound(AsyncSvcError):
-    """The tenant has no such row; another tenant's row looks the same."""
+    """The tenant has no such row. The error is the same if another tenant has one."""
 
 
 class AlreadyExists(AsyncSvcError):
-    """The tenant has a row of this id already."""
+    """The tenant already has a row with this id."""
 
 
 class Conflict(AsyncSvcError):
-    """The write does not fit the present state of the conversation or token."""
+    """The state of the conversation or token does not allow the write."""
 
 
 class IdempotencyConflict(Conflict):
@@ -64,65 +66,79 @@ class IdempotencyConflict(Conflict):
 
 
 class StaleSequence(Conflict):
-    """`expected_seq` is not the conversation's `last_seq`: somebody else appended."""
+    """`expected_seq` is not the conversation's `last_seq`: another append came first."""
 
 
 class InvalidToken(AsyncSvcError):
-    """The token is not accepted: unknown, malformed, expired, revoked or of another kind."""
+    """The token is unknown, malformed, expired, revoked or of another kind.
+
+    The error is the same in all cases, so it reveals nothing about the token.
+    """
 
     def __init__(self) -> None:
-        """Take no argument, so that nothing about the token can leak."""
+        """Take no argument."""
         super().__init__("the token is not valid")
 
     def __reduce__(self) -> tuple[type[InvalidToken], tuple[()]]:
-        """Pickle without the text, which is always the same."""
+        """Pickle without the text, which is constant."""
         return type(self), ()
 
 
 class InsufficientScope(AsyncSvcError):
-    """The token is valid and lacks a scope that was asked for."""
+    """The token is valid and lacks a required scope."""
 
 
 class ConcurrentUse(AsyncSvcError):
-    """A connection or transaction was used by two tasks at once; give each task its own."""
+    """2 tasks used one connection or transaction at the same time. Give each task its own."""
 
 
 class Unavailable(AsyncSvcError):
-    """The database cannot be reached or gave up; the call may succeed when it is made again.
+    """The database could not be reached or did not finish the call. A later call may succeed.
 
-    Reads, `verify` and keyed appends were tried again for `Settings.retry_timeout` by then. Another
-    write that ended so may have happened all the same: an append is repeated with its key.
+    Reads, `verify` and appends with an idempotency key were retried for `Settings.retry_timeout`.
+    The outcome of any other write is unknown. An append with an idempotency key can be repeated
+    safely.
     """
 
 
 class PoolExhausted(Unavailable):
-    """No connection of the pool came free, or could be opened, in `Settings.acquire_timeout`."""
+    """No connection became free or could be opened within `Settings.acquire_timeout`.
+
+    The statement did not run.
+    """
 
 
 class PoolClosed(Unavailable):
-    """The pool is closed, as after the block of `connect`, or was never opened."""
+    """The pool is closed, for example after the block of `connect`, or was never opened."""
 
 
 class StatementTimeout(Unavailable):
-    """The statement took longer than `Settings.statement_timeout`, or the server cancelled it."""
+    """The statement exceeded `Settings.statement_timeout`, or the server cancelled it."""
 
 
 class LockTimeout(Unavailable):
-    """Somebody else held a row for longer than `Settings.lock_timeout`; nothing was done."""
+    """Another transaction held a row for longer than `Settings.lock_timeout`.
+
+    The statement did nothing.
+    """
 
 
 class EmbeddedServerError(Unavailable):
-    """The embedded PostgreSQL could not be found, started or stopped."""
+    """The embedded PostgreSQL was not found, or did not start or stop."""
 
 
 class DatabaseError(AsyncSvcError):
-    """The server refused a statement for a reason that no other error here names."""
+    """The server rejected a statement for a reason that no other error describes.
+
+    Attributes:
+        sqlstate: The SQLSTATE of PostgreSQL, such as "42501", or None.
+    """
 
     def __init__(self, message: str, sqlstate: str | None = None) -> None:
-        """Keep the SQLSTATE, so that a caller can ask for it."""
+        """Take the message and the SQLSTATE."""
         super().__init__(message)
         self.sqlstate = sqlstate
 
 
 class MigrationError(AsyncSvcError):
-    """The schema is behind this version of the library, or an applied migration was changed."""
+    """The schema is not up to date with this version, or an applied migration was changed."""

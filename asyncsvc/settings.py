@@ -1,4 +1,4 @@
-"""The limits and time-outs that a caller may change, in one frozen place."""
+"""The settings of the services: one frozen model."""
 
 from __future__ import annotations
 
@@ -6,70 +6,74 @@ from collections.abc import Callable
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 from asyncsvc.errors import Unavailable
+from asyncsvc.validation.checks import invalid_value
 from asyncsvc.validation.limits import MAX_SECONDS, Limits, Seconds
 
 _MIN_PEPPER_BYTES: Final = 32
-_LONGEST_BOUND: Final = (2**31 - 1) // 1_000  # the server counts milliseconds in 32 bits
+_MAX_SERVER_SECONDS: Final = (2**31 - 1) // 1_000  # PostgreSQL counts milliseconds in 32 bits
 
-ServerSeconds = Annotated[float, Field(ge=0.001, le=_LONGEST_BOUND)]  # to the server 0 is no bound
+ServerSeconds = Annotated[float, Field(ge=0.001, le=_MAX_SERVER_SECONDS)]  # 0 disables the timeout
 
 
 def _check_pepper(pepper: SecretBytes) -> SecretBytes:
     if len(pepper) < _MIN_PEPPER_BYTES:
-        raise PydanticCustomError("refused", f"must be at least {_MIN_PEPPER_BYTES} random bytes")
+        raise invalid_value(f"must be at least {_MIN_PEPPER_BYTES} random bytes")
     return pepper
 
 
 PepperVersion = Annotated[int, Field(ge=1, le=2**15 - 1)]
-# Not strict, so that the settings can be read from JSON.
+# Not strict, so that the settings can be parsed from JSON.
 Peppers = dict[
     Annotated[PepperVersion, Field(strict=False)],
     Annotated[SecretBytes, Field(strict=False), AfterValidator(_check_pepper)],
 ]
 
 QueryHook = Callable[[str, float, int, BaseException | None], None]
-"""`on_query(name, seconds, rows, error)`, called after each statement, `name` as its file's."""
+"""`on_query(name, seconds, rows, error)`, called after each statement. `name` is its SQL file."""
 RetryHook = Callable[[str, int, float, Unavailable], None]
-"""`on_retry(name, attempt, pause, error)`, called before each pause, in seconds; attempt counts."""
+"""`on_retry(name, attempt, pause, error)`, called before each pause of `pause` seconds. The first
+`attempt` is 1."""
 
 
 class Settings(Limits):
-    """Limits, time-outs and formats. The defaults suit a web application.
+    """Limits, timeouts, token formats and hooks. The defaults suit a web application.
 
-    A hook must be quick and must not raise: it runs within the call that it watches.
+    A hook must be fast and must not raise: it runs inside the call that it observes.
     """
 
     acquire_timeout: Seconds = 5.0
-    """Seconds to wait for a connection of the pool."""
+    """Seconds to wait for a connection of the pool, then PoolExhausted."""
     statement_timeout: Seconds = 30.0
-    """Seconds to wait for a statement; twice as long where the network swallows everything, since
-    the cancellation is waited for too."""
+    """Seconds to wait for one statement, then StatementTimeout. The call ends after at most twice
+    this time if the network drops all packets, since it also waits for the cancellation."""
     lock_timeout: ServerSeconds = 10.0
-    """Seconds to wait for a row that another transaction holds, in a pool of `connect`'s own. The
-    pool of an application, and one behind a pooler, has what the server's role or database says."""
+    """Seconds to wait for a row that another transaction has locked, then LockTimeout. Applies to
+    the pool that `connect` opens. For a pool of the caller or behind a pooler, set `lock_timeout`
+    of the role or the database on the server."""
     idle_transaction_timeout: ServerSeconds = 60.0
-    """Seconds until the server ends a transaction that does nothing, with its locks: its client may
-    be gone. It holds where `lock_timeout` does."""
+    """Seconds after which the server ends an idle transaction and releases its locks, in case its
+    client has failed. Applies where `lock_timeout` does."""
     retry_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
-    """Seconds in which a read, a `verify` or a keyed append whose connection was lost, or that lost
-    a race, is begun again, after growing pauses; 0 never. Nothing within a transaction is."""
+    """Seconds from the first failure in which reads, `verify` and appends with an idempotency key
+    are retried, if the connection was lost or the transaction lost a race. The pauses grow. 0: no
+    retries. A statement inside a transaction is never retried."""
     replica_lag: Seconds = 5.0
-    """Seconds by which a replica may be behind that answers lists, searches and statistics."""
+    """Maximum age in seconds of the data of a replica that runs lists, searches and statistics."""
     replica_timeout: Seconds = 1.0
-    """Seconds to wait for a connection to a replica, and for what it says of how far it is; then
-    the primary is asked."""
+    """Seconds to wait for a connection to a replica, and for its position. Then the primary runs
+    the read."""
     key_lifetime: Annotated[Seconds, Field(le=MAX_SECONDS)] = 7 * 86_400.0
-    """Seconds for which an idempotency key is remembered at least, until `maintain` forgets it."""
+    """Minimum seconds for which an idempotency key is kept. `maintain` deletes older keys."""
     pgbouncer: bool = False
-    """Whether `connect` speaks to PgBouncer, or its like, that pools transactions: the pool then
-    keeps no prepared statements and gives the server no parameters at its start. An application
-    that lends a pool opens it with `statement_cache_size=0` itself."""
+    """Whether `connect` connects to PgBouncer or another pooler of transactions. The pool then
+    prepares no statements and sends no session parameters. Open a pool of your own with
+    `statement_cache_size=0`."""
     row_level_security: bool = False
-    """Whether each call tells the server its tenant, for a role that row-level security restricts;
-    `migrate` then turns that on. See docs/guarantees.md, also for what it costs."""
+    """Whether each call sends its tenant to the server, for a role that row-level security
+    restricts. `migrate` then enables row-level security. Adds up to 3 round trips to each call, see
+    docs/guarantees.md."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (
@@ -92,13 +96,14 @@ class Settings(Limits):
     """Whether secrets of another system's format, such as imported ones, are valid. Then each
     presented secret of 1 to 255 visible ASCII characters costs a query."""
     on_query: QueryHook | None = None
-    """Watches every statement of a SQL file; not BEGIN, COMMIT or a migration's commands."""
+    """Called after every statement of an SQL file, not after BEGIN, COMMIT or the commands of a
+    migration."""
     on_retry: RetryHook | None = None
-    """Watches what is tried again. The logger `asyncsvc` says it too, as a warning."""
+    """Called before every retry. The logger `asyncsvc` also logs it as a warning."""
 
     @field_validator("token_pepper_version")
     @classmethod
     def _check_pepper_version(cls, version: int | None, info: ValidationInfo) -> int | None:
         if version is not None and version not in info.data.get("token_peppers", ()):
-            raise PydanticCustomError("refused", "is not a version of token_peppers")
+            raise invalid_value("is not a version of token_peppers")
         return version

@@ -1,4 +1,4 @@
-"""Limits on the size of inputs."""
+"""Limits on the size of inputs and results."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pydantic import Field
 from asyncsvc.validation.inputs import Input
 
 MAX_SECONDS: Final = 10**9
-"""About 30 years: the largest time span that is added to or taken from the server's clock."""
+"""About 30 years: the largest time span that is added to or subtracted from the server's clock."""
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Limits(Input):
-    """Limits on the size of inputs and results. `Settings` adds time-outs, tokens and hooks."""
+    """Limits on the size of inputs and results. A call beyond a limit raises InvalidInput."""
 
     max_page_size: Positive = 1_000
-    """The most items that a caller may ask for in one page or read; defaults are not bound."""
+    """Maximum items of one page or read. It does not apply to the default page sizes."""
     max_page_window: Positive = 10**9
-    """The highest page number times items per page; beyond it, use a cursor."""
+    """Maximum of page number times page size. Pages that a cursor addresses have no such limit."""
     max_message_bytes: Positive = 2**20
-    """The most UTF-8 bytes of a message's content, and of `errors`."""
+    """Maximum bytes of the UTF-8 content of one message, and of the `errors` of a conversation."""
     max_json_bytes: Positive = 2**20
-    """The most bytes of one JSON value."""
+    """Maximum bytes of one JSON value, written as UTF-8 text."""
     max_json_depth: Annotated[int, Field(gt=0, le=200)] = 64
-    """The most levels of one JSON value."""
+    """Maximum nested lists and objects of one JSON value."""
     max_batch_size: Positive = 1_000
-    """The most messages of a turn, or ids, scopes, conversations or patches of one call."""
+    """Maximum messages of one turn, or ids, scopes, conversations or patches of one call."""
     max_batch_bytes: Positive = 2**24
-    """The most bytes of one turn or check_batch_size call."""
+    """Maximum bytes of the text and JSON in one turn, `create_many` or `update_many_by_id`."""
     max_buckets: Positive = 10_000
-    """The most buckets of one usage statistic."""
+    """Maximum buckets of one usage statistic."""
     max_rotation_overlap: Annotated[Seconds, Field(le=MAX_SECONDS)] = 30 * 86_400.0
-    """The most seconds that a rotated token may stay good beside its successor."""
+    """Maximum seconds for which a rotated token stays valid besides its successor."""
