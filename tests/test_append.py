@@ -422,8 +422,8 @@ async def test_an_append_is_one_round_trip(dsn, svc, id):
         )
     assert statements == [
         "conversation/append_message",
-        "conversation/append_message_once",
-        "conversation/append_message_once",
+        "conversation/append_message",
+        "conversation/append_message",
         "conversation/explain_append",
     ]
 

@@ -26,7 +26,7 @@ from asyncsvc import (
 )
 from asyncsvc.database import full_jitter
 
-APPEND = "/append_message_once "
+APPEND = "/append_message "
 STALLS = [fault for fault in Fault if fault not in RESETS]
 # The server had done it when the fault came: the repetition is a replay.
 DONE = {Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.STALL_REPLY}
@@ -143,9 +143,9 @@ async def test_the_library_itself_repeats_a_keyed_append_whose_connection_broke(
         assert (appended.first_seq, appended.last_seq, appended.round) == (3, 4, 2)
         assert appended.replayed is (fault in DONE)
         assert [(name, attempt) for name, attempt, _, _ in world.retries] == [
-            ("conversation/append_message_once", 1)
+            ("conversation/append_message", 1)
         ]
-        assert "conversation/append_message_once is retried in" in caplog.text
+        assert "conversation/append_message is retried in" in caplog.text
         assert await world.append("second") == appended.model_copy(update={"replayed": True})
         await world.holds_once(["first", "second"])
         await world.is_whole()

@@ -354,8 +354,8 @@ TURN = {
 
 ON_ONE_CONVERSATION = [
     ("conversation/append_message", (), TURN),
-    ("conversation/append_message_once", (), TURN | {"key": "k", "body_hash": b"h"}),
-    ("conversation/explain_append", (), {"key": "k"}),
+    ("conversation/append_message", (), TURN | {"idempotency_key": "k", "body_hash": b"h"}),
+    ("conversation/explain_append", (), {"idempotency_key": "k"}),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
     ("message/update", (), {"seq": 1, "patch": "{}"}),
     ("message/delete", (), {"seq": 1}),

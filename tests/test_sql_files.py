@@ -62,14 +62,13 @@ COLUMNS = {
     "api_token/update_by_id": TOKEN,
     "api_token/verify": [*TOKEN, "is_due"],
     "conversation/append_message": APPENDED,
-    "conversation/append_message_once": APPENDED,
     "conversation/create_many": CONVERSATION,
     "conversation/delete_by_dialog_ids": list(Batch._fields),
     "conversation/delete_by_ids": ["deleted"],
     "conversation/erase_user": list(Erased._fields),
     "conversation/delete_old": list(Purged._fields),
     "conversation/explain_append": [
-        "present_seq",
+        "current_seq",
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
     ],
@@ -239,11 +238,11 @@ def test_columns_are_listed_and_tables_named_in_full(name):
         assert not re.search(rf"(?:FROM|INTO|UPDATE|JOIN|TABLE) {table}\b", text)
 
 
-def test_what_may_be_run_again_only_reads_or_says_why():
-    repeatable = {name for name in NAMES if sql_files.load(name).is_idempotent}
+def test_a_statement_that_may_be_retried_only_reads_or_has_the_label_idempotent():
+    repeatable = {name for name in NAMES if sql_files.load(name).idempotent_if is not None}
     writing = {
         "api_token/record_use",
-        "conversation/append_message_once",
+        "conversation/append_message",
         "search/index_messages",
         "search/index_titles",
     }
@@ -259,6 +258,15 @@ def test_what_may_be_run_again_only_reads_or_says_why():
         "search/flush_pending_list",
         "usage/stats",
     }
+
+
+def test_an_append_may_be_retried_only_with_a_key_and_a_hash():
+    statement = sql_files.load("conversation/append_message")
+    values = dict.fromkeys(statement.required, 0)
+    key, body_hash = {"idempotency_key": "k"}, {"body_hash": b"h"}
+    for more in ({}, key, body_hash, {"expected_seq": 0}):
+        assert not statement.bind((), values | more).is_idempotent
+    assert statement.bind((), values | key | body_hash).is_idempotent
 
 
 async def test_a_column_that_is_added_does_not_disturb_an_open_connection(svc, pool):

@@ -217,6 +217,46 @@ def test_a_file_that_breaks_the_rules_is_rejected(source, message):
         Statement("test/statement", source)
 
 
+KEYED = """\
+-- Write a row.
+--
+{label}
+INSERT INTO asyncsvc.x VALUES (:a)
+ON CONFLICT (:key) DO NOTHING --? key
+   FOR x                      --? !key, flag
+"""
+
+
+@pytest.mark.parametrize(
+    ("label", "flags", "values", "is_idempotent"),
+    [
+        ("-- Locks: none.", (), {"key": 1}, False),
+        ("-- Idempotent: a retry changes nothing.", (), {}, True),
+        ("-- Idempotent: if key: a retry finds the key.", (), {}, False),
+        ("-- Idempotent: if key: a retry finds the key.", (), {"key": UNSET}, False),
+        ("-- Idempotent: if key: a retry finds the key.", (), {"key": 1}, True),
+        ("-- Idempotent: if key, !flag: a retry finds it.", (), {"key": 1}, True),
+        ("-- Idempotent: if key, !flag: a retry finds it.", ("flag",), {"key": 1}, False),
+    ],
+)
+def test_a_write_is_idempotent_if_the_header_says_so(label, flags, values, is_idempotent):
+    statement = Statement("test/statement", KEYED.format(label=label))
+    assert statement.bind(flags, {"a": 1} | values).is_idempotent is is_idempotent
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("-- Idempotent: if kee: a retry finds the key.", "no kee"),
+        ("-- Idempotent: if a: a is always present.", "no a"),
+        ("-- Idempotent: if there is a key: a retry finds it.", "not a list of names"),
+    ],
+)
+def test_a_condition_of_idempotence_needs_optional_names_of_the_file(label, message):
+    with pytest.raises(SQLFileError, match=message):
+        Statement("test/statement", KEYED.format(label=label))
+
+
 def test_a_statement_that_writes_cannot_run_on_a_replica():
     with pytest.raises(SQLFileError, match="a replica cannot"):
         Statement("test/statement", "-- Do it.\n--\n-- Read replica: no.\nDELETE FROM asyncsvc.x")

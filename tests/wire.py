@@ -6,7 +6,7 @@ knows where a message ends, which statement it is about, and when the server has
 fault happens at one point of the conversation, and not after some time:
 
     async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn) as svc:
-        strike = wire.strike(Fault.LOSE_REPLY, "append_message_once")
+        strike = wire.strike(Fault.LOSE_REPLY, "append_message")
         ...                                  # the append is done, and nobody is told
         assert strike.hits == 1
 """

@@ -17,8 +17,9 @@ So each combination in use is a plain statement with a plan of its own. A generi
 
 Labels in the header that this module reads:
 
-- `Idempotent:` the statement writes and may be retried after its connection was lost. A statement
-  that only reads may always be retried.
+- `Idempotent:` the statement writes and may be retried after its connection was lost. With
+  `Idempotent: if a, !b:` this holds for the variants in which `a` is present and `b` is absent. A
+  statement that only reads may always be retried.
 - `Timeout: none` lets the statement exceed `Settings.statement_timeout`.
 - `Read replica:` lets a replica run the statement, so its rows may be slightly stale.
 """
@@ -64,7 +65,7 @@ _WRITES = re.compile(
     r"|set_config|pg_advisory_\w+)\b"
 )
 _OTHER_FOLDERS = {"migrations", "ragflow"}
-_IDEMPOTENT = re.compile(r"^Idempotent: ", re.MULTILINE)
+_IDEMPOTENT = re.compile(r"^Idempotent: (?:if (?P<names>[^:\n]*):)?", re.MULTILINE)
 _NO_TIMEOUT = re.compile(r"^Timeout: none\b", re.MULTILINE)
 _READ_REPLICA = re.compile(r"^Read replica: ", re.MULTILINE)
 
@@ -156,7 +157,7 @@ class Statement:
         orders = [line.order for line in self._lines if line.order is not None]
         self.orders = frozenset(orders)
         self.first_order = orders[0] if orders else None
-        self.is_idempotent = self._only_reads() or _IDEMPOTENT.search(self.header) is not None
+        self.idempotent_if = self._idempotent_if()
         self.has_no_timeout = _NO_TIMEOUT.search(self.header) is not None
         self.allows_replica = _READ_REPLICA.search(self.header) is not None
         self._check()
@@ -175,22 +176,22 @@ class Statement:
                 raised += (self._null_flags[name],)
             elif value is not UNSET:
                 values[name] = value
-        text, order = self._compile(raised, tuple(parameters), tuple(values))
+        text, order, is_idempotent = self._compile(raised, tuple(parameters), tuple(values))
         arguments = tuple([values[name] for name in order])
         return Query(
             self.name,
             text,
             arguments,
             values,
-            is_idempotent=self.is_idempotent,
+            is_idempotent=is_idempotent,
             has_no_timeout=self.has_no_timeout,
             allows_replica=self.allows_replica,
         )
 
     def _compile_variant(
         self, raised: tuple[str, ...], passed: tuple[str, ...], with_value: tuple[str, ...]
-    ) -> tuple[str, tuple[str, ...]]:
-        """Return the text of a variant, and the parameters in the order of their numbers."""
+    ) -> tuple[str, tuple[str, ...], bool]:
+        """Return the text of a variant, its parameters by number, and whether it is idempotent."""
         flags = frozenset(raised)
         if unknown := (flags - self.flags) | (set(passed) - self.required - self.optional):
             raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
@@ -204,7 +205,20 @@ class Statement:
             if line.condition.holds(present):
                 numbered = (f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters)
                 kept.append(line.text % tuple(numbered))
-        return "\n".join(kept), tuple(numbers)
+        is_idempotent = self.idempotent_if is not None and self.idempotent_if.holds(present)
+        return "\n".join(kept), tuple(numbers), is_idempotent
+
+    def _idempotent_if(self) -> Condition | None:
+        """Return the condition under which the statement may be retried; None: never."""
+        if self._only_reads():
+            return _ALWAYS
+        label = _IDEMPOTENT.search(self.header)
+        if label is None:
+            return None
+        condition = _ALWAYS if label["names"] is None else _condition(self.name, label["names"])
+        if unknown := condition.names - self.flags - self.optional:
+            raise SQLFileError(f"{self.name}: Idempotent: no {', '.join(sorted(unknown))}")
+        return condition
 
     def _only_reads(self) -> bool:
         """Return whether the statement neither writes nor locks rows."""

@@ -24,12 +24,15 @@ from asyncsvc.repositories.base import (
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
-class Refusal(NamedTuple):
-    """Why an append changed nothing: what the conversation and its key look like now."""
+class AppendRejection(NamedTuple):
+    """The state of a conversation and an idempotency key after an append that changed no row."""
 
-    present_seq: int
+    current_seq: int
+    """The `last_seq` of the conversation."""
     body_hash: bytes | None
-    first: Appended | None
+    """The hash of the turn that was appended under the key."""
+    replay: Appended | None
+    """The result of the append under the key."""
 
 
 class Batch(NamedTuple):
@@ -133,55 +136,56 @@ class ConversationRepository(Repository):
         return build_models(ConversationName, rows)
 
     async def append_message(
-        self, *, tenant_id: str, id: str, turn: Turn, expected_seq: int | UnsetType
-    ) -> Appended | None:
-        """Append without a key; None when nothing was changed."""
-        rows = await self._rows(
-            "append_message",
-            tenant_id=tenant_id,
-            id=id,
-            expected_seq=expected_seq,
-            **_turn_parameters(turn),
-        )
-        return build_model(Appended, rows[0]) if rows else None
-
-    async def append_message_once(
         self,
         *,
         tenant_id: str,
         id: str,
         turn: Turn,
         expected_seq: int | UnsetType,
-        key: str,
-        body_hash: bytes,
+        idempotency_key: str | UnsetType,
+        body_hash: bytes | UnsetType,
     ) -> Appended | None:
-        """Append under a key; None when nothing was changed."""
+        """Append a turn; None if no row changed. The key and the hash are passed together."""
+        messages = turn.messages
         rows = await self._rows(
-            "append_message_once",
+            "append_message",
             tenant_id=tenant_id,
             id=id,
             expected_seq=expected_seq,
-            key=key,
+            idempotency_key=idempotency_key,
             body_hash=body_hash,
-            **_turn_parameters(turn),
+            roles=[message.role for message in messages],
+            contents=[message.content for message in messages],
+            payloads=[to_json(message.payload) for message in messages],
+            references=[to_json(message.reference) for message in messages],
+            round=turn.round,
+            tokens=turn.tokens,
+            duration=microseconds(turn.duration),
+            errors=turn.errors,
+            dsl=UNSET if turn.dsl is UNSET else to_json(turn.dsl),
+            token_id=turn.token_id,
         )
         return build_model(Appended, rows[0]) if rows else None
 
-    async def explain_append(self, *, tenant_id: str, id: str, key: str | None) -> Refusal | None:
-        """Return why an append changed nothing; None when there is no conversation."""
-        rows = await self._rows("explain_append", tenant_id=tenant_id, id=id, key=key)
+    async def explain_append(
+        self, *, tenant_id: str, id: str, idempotency_key: str | None
+    ) -> AppendRejection | None:
+        """Return why an append changed no row; None if the conversation does not exist."""
+        rows = await self._rows(
+            "explain_append", tenant_id=tenant_id, id=id, idempotency_key=idempotency_key
+        )
         if not rows:
             return None
         row = rows[0]
         if row["body_hash"] is None:
-            return Refusal(row["present_seq"], None, None)
-        first = Appended(
+            return AppendRejection(row["current_seq"], None, None)
+        replay = Appended(
             first_seq=row["first_seq"],
             last_seq=row["last_seq"],
             round=row["round"],
             replayed=True,
         )
-        return Refusal(row["present_seq"], row["body_hash"], first)
+        return AppendRejection(row["current_seq"], row["body_hash"], replay)
 
     async def update_many_by_id(
         self, *, tenant_id: str, patches: Mapping[str, ConversationPatch]
@@ -291,19 +295,3 @@ class ConversationRepository(Repository):
             most_bytes=most_bytes,
         )
         return build_models(Conversation, rows)
-
-
-def _turn_parameters(turn: Turn) -> dict[str, object]:
-    """Return a turn as parameters: its messages column by column, so that one statement has all."""
-    return {
-        "roles": [message.role for message in turn.messages],
-        "contents": [message.content for message in turn.messages],
-        "payloads": [to_json(message.payload) for message in turn.messages],
-        "references": [to_json(message.reference) for message in turn.messages],
-        "round": turn.round,
-        "tokens": turn.tokens,
-        "duration": microseconds(turn.duration),
-        "errors": turn.errors,
-        "dsl": UNSET if turn.dsl is UNSET else to_json(turn.dsl),
-        "token_id": turn.token_id,
-    }

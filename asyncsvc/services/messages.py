@@ -9,7 +9,6 @@ from typing import Final
 from asyncsvc.errors import (
     Conflict,
     IdempotencyConflict,
-    NotFound,
     StaleSequence,
 )
 from asyncsvc.models import (
@@ -24,7 +23,6 @@ from asyncsvc.models import (
 )
 from asyncsvc.services.common import (
     ConversationServiceBase,
-    given,
     row_or_not_found,
 )
 from asyncsvc.validation.arguments import validated
@@ -99,49 +97,56 @@ class ConversationMessages(ConversationServiceBase):
         conversation's length.
         """
         turn = as_model(Turn, turn)
-        key = None if idempotency_key is None else (idempotency_key, _body_hash(turn))
+        body_hash = None if idempotency_key is None else _body_hash(turn)
         for _ in range(_APPEND_ATTEMPTS):
-            appended = await self._append(tenant_id, id, turn, key, expected_seq)
+            appended = await self._conversations.append_message(
+                tenant_id=tenant_id,
+                id=id,
+                turn=turn,
+                expected_seq=UNSET if expected_seq is None else expected_seq,
+                idempotency_key=UNSET if idempotency_key is None else idempotency_key,
+                body_hash=UNSET if body_hash is None else body_hash,
+            )
+            if appended is None:
+                appended = await self._replay_or_raise(
+                    tenant_id=tenant_id,
+                    id=id,
+                    expected_seq=expected_seq,
+                    idempotency_key=idempotency_key,
+                    body_hash=body_hash,
+                )
             if appended is not None:
                 return appended
-            refusal = await self._conversations.explain_append(
-                tenant_id=tenant_id, id=id, key=idempotency_key
-            )
-            if refusal is None:
-                raise NotFound("no such conversation")
-            if refusal.first is not None:
-                if key is None or refusal.body_hash != key[1]:
-                    raise IdempotencyConflict("the idempotency key was used for another turn")
-                return refusal.first
-            if expected_seq not in {None, refusal.present_seq}:
-                raise StaleSequence(
-                    f"expected_seq is {expected_seq}, the last one is {refusal.present_seq}"
-                )
-            # What refused it is gone: the conversation was made meanwhile, or its last_seq came to
-            # be the expected one.
         raise Conflict("the conversation kept changing; try again")
 
-    async def _append(
+    async def _replay_or_raise(
         self,
+        *,
         tenant_id: str,
         id: str,
-        turn: Turn,
-        key: tuple[str, bytes] | None,
         expected_seq: int | None,
+        idempotency_key: str | None,
+        body_hash: bytes | None,
     ) -> Appended | None:
-        expected = given(expected_seq)
-        if key is None:
-            return await self._conversations.append_message(
-                tenant_id=tenant_id, id=id, turn=turn, expected_seq=expected
-            )
-        return await self._conversations.append_message_once(
-            tenant_id=tenant_id,
-            id=id,
-            turn=turn,
-            expected_seq=expected,
-            key=key[0],
-            body_hash=key[1],
+        """Return the replay of a keyed append, or raise why an append changed no row.
+
+        None: the reason no longer holds, since the conversation was created or changed meanwhile.
+        """
+        rejection = row_or_not_found(
+            await self._conversations.explain_append(
+                tenant_id=tenant_id, id=id, idempotency_key=idempotency_key
+            ),
+            "conversation",
         )
+        if rejection.replay is not None:
+            if rejection.body_hash != body_hash:
+                raise IdempotencyConflict("the idempotency key was used for another turn")
+            return rejection.replay
+        if expected_seq not in {None, rejection.current_seq}:
+            raise StaleSequence(
+                f"expected_seq is {expected_seq}, but last_seq is {rejection.current_seq}"
+            )
+        return None
 
     @validated
     async def set_feedback(

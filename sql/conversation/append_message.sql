@@ -1,13 +1,39 @@
--- Adds the messages of one turn, bumps the counters, notes that the conversation is the most recent
--- one, and books the usage. It returns where the messages went, or nothing when the conversation is
--- not there, or not where :expected_seq says; what of the two, conversation/explain_append tells.
+-- Append the messages of one turn, update the conversation's counters and record the usage.
 --
--- Locks: the conversation's row, from the UPDATE to the end of the transaction. All appends to it
--- queue there, and the one that gets it reads the counters as the one before left them: seq is
--- handed out without gaps and in the order of commits, and no update is lost. updated_at never runs backwards,
--- although a transaction may have begun before the one that it waited for.
--- Index: the primary key. What it costs does not depend on the length of the conversation.
-WITH appended AS (
+-- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
+--   differs from :expected_seq, or :idempotency_key was used before; conversation/explain_append tells
+--   which.
+-- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
+--   queue on it, so seq has no gaps and follows the order of commits.
+-- Index: primary keys. The cost does not depend on the length of the conversation.
+-- Idempotent: if idempotency_key, body_hash: a retry finds the key and changes no row.
+-- Notes: updated_at never decreases, even if this transaction began before the one it waited for.
+--   With a key, the row lock comes first, so a concurrent call with the same key waits for the first
+--   append. ON CONFLICT reads the index itself and not the snapshot of the statement, so it finds a key
+--   that was committed during the wait. The counters change only if the key is new.
+--   The UPDATE repeats :tenant_id and :id although key_rows has them: see docs/sql-files.md, Lookups by
+--   key. It does not repeat :expected_seq, because it first reads the snapshot of the statement, which
+--   may be older than the locked row.
+WITH
+--? idempotency_key, body_hash {
+locked AS MATERIALIZED (
+    SELECT c.tenant_id, c.id, c.last_seq, c.round
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = :id
+       AND c.last_seq = :expected_seq           --? expected_seq
+       FOR NO KEY UPDATE
+), key_rows AS (
+    INSERT INTO asyncsvc.append_key AS k (
+           tenant_id, conversation_id, key, body_hash, first_seq, last_seq, round, created_at)
+    SELECT l.tenant_id, l.id, :idempotency_key, :body_hash, l.last_seq + 1,
+           l.last_seq + cardinality(:roles::text[]), l.round + :round, statement_timestamp()
+      FROM locked AS l
+    ON CONFLICT (tenant_id, conversation_id, key) DO NOTHING
+    RETURNING k.conversation_id
+),
+--? }
+appended AS (
     UPDATE asyncsvc.conversation AS c
        SET last_seq = c.last_seq + cardinality(:roles::text[]),
            round = c.round + :round,
@@ -16,12 +42,13 @@ WITH appended AS (
            updated_at = greatest(c.updated_at, statement_timestamp())
          , errors = :errors                     --? errors
          , dsl = :dsl::text::jsonb              --? dsl
+      FROM key_rows AS k                        --? idempotency_key, body_hash
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
-       AND c.last_seq = :expected_seq           --? expected_seq
+       AND c.last_seq = :expected_seq           --? expected_seq, !idempotency_key
     RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.last_seq,
               c.round, c.updated_at
-), stored AS (
+), message_rows AS (
     INSERT INTO asyncsvc.message (
            tenant_id, conversation_id, seq, role, content, payload, reference, created_at,
            dialog_id, conversation_created_at)
@@ -31,13 +58,13 @@ WITH appended AS (
       FROM appended AS a
      CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
            WITH ORDINALITY AS m (role, content, payload, reference, position)
-), noted AS (
+), recency_updated AS (
     UPDATE asyncsvc.conversation_recency AS r
        SET updated_at = a.updated_at
       FROM appended AS a
      WHERE r.tenant_id = :tenant_id
        AND r.id = :id
-), booked AS (
+), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, quarter_hour, token_id, tokens, duration,
            rounds)
