@@ -54,7 +54,7 @@ async def _conversations(
     size: int,
     report: Report,
 ) -> None:
-    """Load a tenant and fold it; tell the bytes by what they are there for."""
+    """Import a tenant, run maintenance, and report the bytes by purpose."""
     before = await _bytes(connection)
     tenant = f"{_TENANT}{size}"
     with report.working(f"{size:,} conversations of {EACH} messages"):
@@ -100,7 +100,7 @@ async def _turns(
     count: int,
     report: Report,
 ) -> None:
-    """Append turns of a question and an answer, and fold them; tell the WAL of either."""
+    """Append turns of a question and an answer, run maintenance, and report the WAL of both."""
     await svc.conversations.create(tenant_id=_TENANT, dialog_id="d", id="turns")
     turns = [
         {"messages": [{"role": role, "content": language.message()} for role in ("user", "bot")]}
@@ -113,11 +113,11 @@ async def _turns(
             await svc.conversations.append_message("turns", turn, tenant_id=_TENANT)
         appended = (await activity(connection)).wal
         await svc.maintain()
-        folded = (await activity(connection)).wal
+        maintained = (await activity(connection)).wal
     text = sum(len(each["content"].encode()) for turn in turns for each in turn["messages"])
     counted = {
         "by its append": round((appended - began) / count),
-        "by its fold": round((folded - appended) / count),
+        "by its maintenance": round((maintained - appended) / count),
         "of it text": round(text / count),
     }
     report.note("bytes of WAL a turn of two messages", counted)

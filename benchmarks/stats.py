@@ -1,8 +1,8 @@
-"""Usage: a year of it at any size of the tenant, folded or not, in any zone and interval.
+"""Usage statistics: a year, by size of the tenant, zone, interval and size of the ledger.
 
-Before each contest the library's buckets are held against a recount of its rows, and RAGFlow's
-against the library's. Of RAGFlow's, tokens and rounds are left out: other suites append to the
-library's conversations meanwhile.
+Before each contest the suite compares the library's buckets with a recount of its rows, and
+RAGFlow's buckets with the library's. It does not compare RAGFlow's tokens and rounds, because other
+suites append to the library's conversations at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UsageBasis: TypeAlias = Literal["creation", "activity"]
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
 Change: TypeAlias = Literal["append", "creation"]
 LONGEST: dict[Interval, int] = {"hour": 30, "day": 365, "week": 365, "month": 365}
-"""The days of the range that each interval is asked for."""
+"""The number of days in the range, by interval."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Scale:
 
     sizes: tuple[int, ...]
     days: tuple[int, ...]
-    changes: int  # that are not folded
+    changes: int  # ledger rows that are not rolled up
     effort: Effort
 
 
@@ -58,14 +58,14 @@ async def run(dsn: str, scale: str, report: Report) -> None:
             await lent.fill(tenant, report)
         suite = Suite(Stage(dsn, report, how.effort), lent, how)
         for tenant in tenants:
-            await suite.fold(tenant)
+            await suite.roll_up(tenant)
         years = [await suite.ranges(tenant) for tenant in tenants]
         suite.judge(years)
         await suite.many(tenants[-1])
         await suite.intervals(tenants[-1])
         await suite.zones(tenants[-1])
         for change in ("append", "creation"):
-            await suite.unfolded(tenants[-1], change)
+            await suite.ledger(tenants[-1], change)
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ class Suite:
     stores: Stores
     how: Scale
 
-    async def fold(self, tenant: Tenant) -> None:
-        """Have the tenant's usage be summed up. `maintain` would index all messages, too."""
+    async def roll_up(self, tenant: Tenant) -> None:
+        """Recount the tenant's usage. `maintain` would also index all messages."""
         with self.stage.report.working(f"counting {tenant.name}"):
             await self.stores.svc.conversations.recount_usage(tenant.name)
 
     async def ranges(self, tenant: Tenant) -> dict[str, Measured]:
-        """Ranges of days, by both bookings; return what the last, the longest, took."""
+        """Measure ranges of days on both bases; return the measurements of the longest."""
         measured: Sequence[Measured] = ()
         for days in self.how.days:
             await self._agree(tenant, days)
@@ -98,7 +98,7 @@ class Suite:
         return {each.name: each for each in measured}
 
     def judge(self, years: Sequence[dict[str, Measured]]) -> None:
-        """Hold the largest tenant's year against the smallest's: medians, not of one contest."""
+        """Compare the medians of the largest tenant's year with those of the smallest tenant's."""
         for name in ("asyncsvc by creation", "asyncsvc by activity"):
             title = f"{self.how.days[-1]} days, {name}, {self.how.sizes[-1]:,} conversations"
             self.stage.report.target(f"{title}, p50 ms", years[-1][name].latency(50), most=2)
@@ -108,7 +108,7 @@ class Suite:
             self.stage.report.target(f"{title}, time", ratio, most=1.5)
 
     async def many(self, tenant: Tenant) -> None:
-        """A range that is not the longest, asked for by many tasks at once."""
+        """Measure the second longest range, with many tasks at once."""
         count, days = self.how.effort.tasks, self.how.days[-2]
         ways: dict[str, Work] = {
             "asyncsvc by creation": self._usage(tenant, "creation", days),
@@ -120,7 +120,7 @@ class Suite:
         await self.stage.contest(title, contenders)
 
     async def intervals(self, tenant: Tenant) -> None:
-        """Each interval, over the longest range that is asked for in it."""
+        """Measure each interval, over its longest range."""
         for interval, days in LONGEST.items():
             ways: dict[str, Work] = {
                 "asyncsvc by creation": self._usage(tenant, "creation", days, interval),
@@ -129,7 +129,7 @@ class Suite:
             await self._contest(f"usage by {interval}, {days} days, 1 task", ways)
 
     async def zones(self, tenant: Tenant) -> None:
-        """A year by day: in UTC, in a zone that was declared, and in one that was not."""
+        """Measure a year by day: in UTC, in a declared zone and in an undeclared zone."""
         with self.stage.report.working(f"declaring {DECLARED}"):
             await self.stores.svc.conversations.declare_zone(tenant.name, DECLARED)
         zones = {
@@ -138,12 +138,12 @@ class Suite:
             f"undeclared, {UNDECLARED}": UNDECLARED,
         }
         days = self.how.days[-1]
-        for by in ("creation", "activity"):
-            ways = {name: self._usage(tenant, by, days, tz=tz) for name, tz in zones.items()}
-            await self._contest(f"usage by zone, booked when {by}, {days} days, 1 task", ways)
+        for basis in ("creation", "activity"):
+            ways = {name: self._usage(tenant, basis, days, tz=tz) for name, tz in zones.items()}
+            await self._contest(f"usage by zone, by {basis}, {days} days, 1 task", ways)
 
-    async def unfolded(self, tenant: Tenant, change: Change) -> None:
-        """What changes cost that were made since all was folded, spread over a year."""
+    async def ledger(self, tenant: Tenant, change: Change) -> None:
+        """Measure a year while the ledger has changes, spread over the year."""
         work = self._change(tenant, change)
         with self.stage.report.working(f"{self.how.changes:,} of {change}"):
             for number in range(self.how.changes):
@@ -154,11 +154,11 @@ class Suite:
             "asyncsvc by activity": self._usage(tenant, "activity", days),
         }
         await self._agree_with_recount(tenant, days)
-        title = f"usage, {self.how.changes:,} of {change} since it was folded, {days} days, 1 task"
+        title = f"usage, {self.how.changes:,} of {change} in the ledger, {days} days, 1 task"
         for each in await self._contest(title, ways):
-            about = f"{days} days, {each.name}, {self.how.changes:,} of {change} not folded"
+            about = f"{days} days, {each.name}, {self.how.changes:,} of {change} in the ledger"
             self.stage.report.target(f"{about}, p50 ms", each.latency(50), most=10)
-        await self.fold(tenant)
+        await self.roll_up(tenant)
 
     def _change(self, tenant: Tenant, change: Change) -> Callable[[int], Awaitable[object]]:
         if change == "append":

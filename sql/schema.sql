@@ -296,7 +296,7 @@ AS $function$
            - (near - interval '25 hours') AT TIME ZONE zone < interval '50 hours'
 $function$;
 
-CREATE OR REPLACE FUNCTION asyncsvc.whole_buckets(since timestamp with time zone, until timestamp with time zone, size text, zone text)
+CREATE OR REPLACE FUNCTION asyncsvc.whole_buckets(since timestamp with time zone, until timestamp with time zone, grain text, zone text)
  RETURNS TABLE(first_whole timestamp without time zone, last_whole timestamp without time zone, head_until timestamp with time zone, tail_since timestamp with time zone)
  LANGUAGE plpgsql
  STABLE PARALLEL SAFE ROWS 1
@@ -312,11 +312,11 @@ BEGIN
                (w.last_whole + b.step) AT TIME ZONE zone - CASE
                    WHEN asyncsvc.clock_goes_back((w.last_whole + b.step) AT TIME ZONE zone, zone)
                    THEN interval '25 hours' ELSE '0' END END
-      FROM (SELECT ('1 ' || size)::interval AS step,
-                   date_trunc(size, since AT TIME ZONE zone) AS first,
-                   date_trunc(size, (since - interval '1 microsecond') AT TIME ZONE zone) AS before,
-                   date_trunc(size, (until - interval '1 microsecond') AT TIME ZONE zone) AS last,
-                   date_trunc(size, until AT TIME ZONE zone) AS after) AS b
+      FROM (SELECT ('1 ' || grain)::interval AS step,
+                   date_trunc(grain, since AT TIME ZONE zone) AS first,
+                   date_trunc(grain, (since - interval '1 microsecond') AT TIME ZONE zone) AS before,
+                   date_trunc(grain, (until - interval '1 microsecond') AT TIME ZONE zone) AS last,
+                   date_trunc(grain, until AT TIME ZONE zone) AS after) AS b
      CROSS JOIN LATERAL (
            SELECT b.first + b.step * CASE WHEN asyncsvc.clock_goes_back(since, zone) THEN 2
                                           WHEN b.before = b.first THEN 1 ELSE 0 END AS first_whole,
@@ -325,7 +325,7 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION asyncsvc.bucket_labels(since timestamp with time zone, until timestamp with time zone, size text, zone text)
+CREATE OR REPLACE FUNCTION asyncsvc.bucket_labels(since timestamp with time zone, until timestamp with time zone, grain text, zone text)
  RETURNS SETOF timestamp with time zone
  LANGUAGE plpgsql
  STABLE PARALLEL SAFE ROWS 100
@@ -335,7 +335,7 @@ DECLARE
 BEGIN
     IF since >= until THEN
         RETURN;
-    ELSIF size = 'hour' THEN
+    ELSIF grain = 'hour' THEN
         RETURN QUERY
         SELECT date_trunc('hour', s.at, zone)
           FROM (SELECT generate_series(since, last, interval '30 minutes')
@@ -344,8 +344,8 @@ BEGIN
     ELSE
         RETURN QUERY
         SELECT s.at AT TIME ZONE zone
-          FROM generate_series(date_trunc(size, since AT TIME ZONE zone), last AT TIME ZONE zone,
-                               ('1 ' || size)::interval) AS s (at);
+          FROM generate_series(date_trunc(grain, since AT TIME ZONE zone), last AT TIME ZONE zone,
+                               ('1 ' || grain)::interval) AS s (at);
     END IF;
 END
 $function$;

@@ -1,7 +1,6 @@
-"""The server's clock decides: a client whose own is a day off gets the same answers.
+"""The server's clock decides: a client whose clock is a day off gets the same results.
 
-That a day, in any zone, is right when clocks change is shown by `test_stats_model` and
-`test_get_list_model`.
+`test_stats_model` and `test_get_list_model` test days and zones across clock changes.
 """
 
 from collections.abc import AsyncIterator
@@ -20,31 +19,31 @@ TURN = {"messages": [{"role": "user", "content": "hello"}], "tokens": 7}
 
 
 class ServerClock:
-    """What time it is by the server's clock, whatever this process thinks."""
+    """The server's clock, independent of the clock of this process."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
-        self._asked: datetime | None = None
+        self._last: datetime | None = None
 
     async def now(self) -> datetime:
-        self._asked = await self._connection.fetchval("SELECT clock_timestamp()")
-        return self._asked
+        self._last = await self._connection.fetchval("SELECT clock_timestamp()")
+        return self._last
 
-    async def assert_since_asked(self, *instants: datetime) -> None:
-        """Each of these lies between the last time that somebody asked, and now."""
-        since, until = self._asked, await self.now()
+    async def assert_since_last(self, *instants: datetime) -> None:
+        """Each instant is between the previous reading of the clock and now."""
+        since, until = self._last, await self.now()
         for instant in instants:
             assert since <= instant <= until
 
 
 @pytest.fixture(params=[-DAY, 0 * DAY, DAY], ids=["a day behind", "right", "a day ahead"])
 async def server(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[ServerClock]:
-    """The server's clock, and this process's own as far off as the parameter says."""
+    """The server's clock, while the clock of this process is off by the parameter."""
     connection = await asyncpg.connect(dsn)
     with time_machine.travel(datetime.now(UTC) + request.param, tick=True):
         clock = ServerClock(connection)
         off = datetime.now(UTC) - await clock.now()
-        assert abs(off - request.param) < HOUR  # else nothing was shown
+        assert abs(off - request.param) < HOUR  # otherwise the test shows nothing
         yield clock
     await connection.close()
 
@@ -55,32 +54,32 @@ async def svc(server: ServerClock, dsn: str) -> AsyncIterator[AsyncSvc]:
         yield service
 
 
-async def test_what_happens_is_dated_by_the_server(server, svc):
+async def test_writes_are_dated_by_the_server(server, svc):
     made = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
-    await server.assert_since_asked(made.created_at, made.updated_at)
+    await server.assert_since_last(made.created_at, made.updated_at)
     await svc.conversations.import_([{"id": "b", "dialog_id": "d", **TURN}], tenant_id="t")
     loaded = await svc.conversations.get_by_id("b", tenant_id="t", include_messages=True)
-    await server.assert_since_asked(
+    await server.assert_since_last(
         loaded.created_at, loaded.updated_at, loaded.messages[0].created_at
     )
     for key in (None, "k"):
         await svc.conversations.append_message("a", TURN, tenant_id="t", idempotency_key=key)
         grown = await svc.conversations.get_by_id("a", tenant_id="t", include_messages=True)
-        await server.assert_since_asked(grown.updated_at, grown.messages[-1].created_at)
+        await server.assert_since_last(grown.updated_at, grown.messages[-1].created_at)
     for patch in ({"name": "n"}, {}):
         patched = await svc.conversations.update_by_id("a", patch, tenant_id="t")
-        await server.assert_since_asked(patched.updated_at)
+        await server.assert_since_last(patched.updated_at)
     await svc.conversations.pop_message("a", tenant_id="t")
     popped = await svc.conversations.get_by_id("a", tenant_id="t")
-    await server.assert_since_asked(popped.updated_at)
+    await server.assert_since_last(popped.updated_at)
     receipt = await svc.conversations.erase_user("nobody", tenant_id="t")
-    await server.assert_since_asked(receipt.erased_at)
+    await server.assert_since_last(receipt.erased_at)
 
 
-async def test_a_token_is_good_until_it_expires_by_the_server(server, svc):
+async def test_a_token_expires_by_the_clock_of_the_server(server, svc):
     now = await server.now()
     soon = await svc.tokens.create("t", name="soon", expires_at=now + HOUR)
-    await server.assert_since_asked(soon.token.created_at)
+    await server.assert_since_last(soon.token.created_at)
     assert (await svc.tokens.verify(soon.secret)).status == "active"
     late = await svc.tokens.create("t", name="late", expires_at=now - HOUR)
     assert late.token.status == "expired"
@@ -93,35 +92,35 @@ async def test_a_token_is_good_until_it_expires_by_the_server(server, svc):
     ]
 
 
-async def test_a_stamp_and_the_time_until_the_next_are_the_servers(server, svc, dsn):
+async def test_last_used_at_and_its_resolution_follow_the_server(server, svc, dsn):
     issued = await svc.tokens.create("t", name="n")
     await server.now()
     await svc.tokens.verify(issued.secret)
     stamp = (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at
-    await server.assert_since_asked(stamp)
+    await server.assert_since_last(stamp)
     await svc.tokens.verify(issued.secret)  # not a minute later
     assert (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at == stamp
     async with asyncsvc.connect(dsn, settings=Settings(last_used_resolution=0)) as eager:
         await eager.tokens.verify(issued.secret)
     again = (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at
-    await server.assert_since_asked(again)
+    await server.assert_since_last(again)
     assert again > stamp
 
 
-async def test_a_rotated_token_overlaps_by_the_server(server, svc):
+async def test_the_overlap_of_a_rotation_follows_the_server(server, svc):
     issued = await svc.tokens.create("t", name="n")
     await server.now()
     await svc.tokens.rotate(issued.token.id, tenant_id="t", overlap=HOUR)
     old = await svc.tokens.verify(issued.secret)
     assert old.status == "retiring"
-    await server.assert_since_asked(old.revoked_at - HOUR)
+    await server.assert_since_last(old.revoked_at - HOUR)
     ended = await svc.tokens.revoke(issued.token.id, tenant_id="t")
-    await server.assert_since_asked(ended.revoked_at)
+    await server.assert_since_last(ended.revoked_at)
     with pytest.raises(InvalidToken):
         await svc.tokens.verify(issued.secret)
 
 
-async def test_a_purge_counts_ages_back_from_the_servers_now(server, svc):
+async def test_a_purge_by_age_counts_from_the_time_of_the_server(server, svc):
     now = await server.now()
     records = [
         {"id": id, "dialog_id": "d", "messages": [], "created_at": at, "updated_at": at}
@@ -130,7 +129,7 @@ async def test_a_purge_counts_ages_back_from_the_servers_now(server, svc):
     await svc.conversations.import_(records, tenant_id="t")
     report = await svc.conversations.purge(timedelta(hours=12), tenant_id="t")
     assert report.conversations == 1
-    await server.assert_since_asked(report.before + timedelta(hours=12))
+    await server.assert_since_last(report.before + timedelta(hours=12))
     left = await svc.conversations.get_by_ids(["old", "young", "new"], tenant_id="t")
     assert {each.id for each in left} == {"young", "new"}
 
@@ -152,7 +151,7 @@ async def test_usage_is_recorded_at_the_time_of_the_server(server, svc):
             assert tuple(map(sum, zip(*counted, strict=True))) == expected, (basis, start)
 
 
-async def test_lists_are_bounded_by_the_servers_instants(server, svc):
+async def test_lists_compare_bounds_with_the_times_of_the_server(server, svc):
     since = await server.now()
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     until = await server.now()
@@ -168,11 +167,11 @@ async def test_lists_are_bounded_by_the_servers_instants(server, svc):
             assert [each.id for each in page.items] == expected
 
 
-async def test_unused_tokens_are_told_by_the_server(server, svc):
+async def test_unused_tokens_are_determined_by_the_server(server, svc):
     await svc.tokens.create("t", name="unused")
     since = await server.now()
     kept = await svc.tokens.create("t", name="new")
     assert await svc.tokens.revoke_all("t", unused_since=since) == 1
     assert (await svc.tokens.verify(kept.secret)).status == "active"
     audit = (await svc.tokens.audit("t")).items
-    await server.assert_since_asked(*(event.at for event in audit if event.action == "revoke"))
+    await server.assert_since_last(*(event.at for event in audit if event.action == "revoke"))

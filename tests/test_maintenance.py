@@ -1,4 +1,4 @@
-"""What maintenance forgets, what it leaves, and who may run it when."""
+"""Maintenance deletes expired idempotency keys, next to other work and after interruptions."""
 
 import asyncio
 
@@ -18,8 +18,8 @@ async def append(svc, key, *, tenant_id="acme", id="a"):
     )
 
 
-async def remember(svc, pool, ages, *, tenant_id="acme", id="a"):
-    """Append a turn under a key for each of these ages in days, in a new conversation."""
+async def append_keyed(svc, pool, ages, *, tenant_id="acme", id="a"):
+    """Create a conversation and append 1 turn for each age, with a key of that age in days."""
     await svc.conversations.create(tenant_id=tenant_id, dialog_id="d", id=id)
     for number, age in enumerate(ages):
         await append(svc, f"k{number}", tenant_id=tenant_id, id=id)
@@ -36,10 +36,10 @@ async def keys(pool):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 1_000])
-async def test_keys_are_forgotten_after_a_week(svc, pool, monkeypatch, batch):
+async def test_keys_expire_after_a_week(svc, pool, monkeypatch, batch):
     monkeypatch.setattr(maintenance, "_KEY_BATCH_SIZE", batch)
-    await remember(svc, pool, [8, 0, 7.1, 6.9])
-    await remember(svc, pool, [100, 1], tenant_id="other")
+    await append_keyed(svc, pool, [8, 0, 7.1, 6.9])
+    await append_keyed(svc, pool, [100, 1], tenant_id="other")
     seen = []
     report = await svc.maintain(on_batch=seen.append)
     assert report == MaintenanceReport(append_keys=3, ledger_rows=8, messages=6, titles=2)
@@ -48,23 +48,23 @@ async def test_keys_are_forgotten_after_a_week(svc, pool, monkeypatch, batch):
     assert (await svc.maintain()).append_keys == 0
 
 
-async def test_how_long_keys_are_remembered_is_a_setting(dsn, svc, pool):
-    await remember(svc, pool, [2, 0.5])
-    async with asyncsvc.connect(dsn, settings=Settings(key_lifetime=DAY)) as impatient:
-        assert (await impatient.maintain()).append_keys == 1
+async def test_the_lifetime_of_keys_is_a_setting(dsn, svc, pool):
+    await append_keyed(svc, pool, [2, 0.5])
+    async with asyncsvc.connect(dsn, settings=Settings(key_lifetime=DAY)) as short_lived:
+        assert (await short_lived.maintain()).append_keys == 1
     assert await keys(pool) == [("acme", "k1")]
 
 
-async def test_a_forgotten_key_is_as_good_as_new(svc, pool):
-    await remember(svc, pool, [8])
+async def test_an_expired_key_can_be_used_again(svc, pool):
+    await append_keyed(svc, pool, [8])
     assert (await append(svc, "k0")).replayed
     await svc.maintain()
     again = await append(svc, "k0")
     assert (again.first_seq, again.replayed) == (2, False)
 
 
-async def test_it_waits_for_nobody_and_nobody_dies_of_it(svc, pool):
-    await remember(svc, pool, [8, 8])
+async def test_it_skips_locked_keys(svc, pool):
+    await append_keyed(svc, pool, [8, 8])
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
             "SELECT 1 FROM asyncsvc.append_key WHERE tenant_id = 'acme' AND key = 'k0' FOR UPDATE"
@@ -74,48 +74,48 @@ async def test_it_waits_for_nobody_and_nobody_dies_of_it(svc, pool):
     assert (await svc.maintain()).append_keys == 1
 
 
-async def test_many_at_once_forget_each_key_once(svc, pool, monkeypatch):
+async def test_concurrent_runs_delete_each_key_once(svc, pool, monkeypatch):
     monkeypatch.setattr(maintenance, "_KEY_BATCH_SIZE", 7)
     for tenant_id in ("acme", "other", "third"):
-        await remember(svc, pool, [8] * 20, tenant_id=tenant_id)
+        await append_keyed(svc, pool, [8] * 20, tenant_id=tenant_id)
     reports = await asyncio.gather(*(svc.maintain() for _ in range(4)))
-    reports.append(await svc.maintain())  # what two of them held at once both left alone
+    reports.append(await svc.maintain())  # two runs may each skip a key that the other locked
     assert sum(report.append_keys for report in reports) == 60
     assert await keys(pool) == []
 
 
-async def test_broken_off_it_goes_on_when_it_is_run_again(svc, pool, monkeypatch):
+async def test_an_interrupted_run_is_continued_by_the_next(svc, pool, monkeypatch):
     monkeypatch.setattr(maintenance, "_KEY_BATCH_SIZE", 5)
-    await remember(svc, pool, [8] * 20)
+    await append_keyed(svc, pool, [8] * 20)
 
-    def break_off(report):
+    def interrupt(report):
         if report.append_keys >= 10:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await svc.maintain(on_batch=break_off)
+        await svc.maintain(on_batch=interrupt)
     assert len(await keys(pool)) == 10
     assert (await svc.maintain()).append_keys == 10
 
 
-async def test_appends_and_deletions_go_on_meanwhile(svc, pool):
-    await remember(svc, pool, [8] * 50)
+async def test_appends_and_deletions_run_at_the_same_time(svc, pool):
+    await append_keyed(svc, pool, [8] * 50)
 
-    await remember(svc, pool, [8] * 50, id="doomed")
+    await append_keyed(svc, pool, [8] * 50, id="doomed")
 
-    async def use():
+    async def append_and_delete():
         for number in range(20):
             await append(svc, f"new{number}")
         await svc.conversations.delete_by_id("doomed", tenant_id="acme")
 
-    await asyncio.gather(use(), *(svc.maintain() for _ in range(5)))
+    await asyncio.gather(append_and_delete(), *(svc.maintain() for _ in range(5)))
     await svc.maintain()
     assert await keys(pool) == sorted(("acme", f"new{number}") for number in range(20))
 
 
 @pytest.mark.damages
-async def test_it_reads_the_old_keys_by_their_index(svc, pool):
-    await remember(svc, pool, [0])
+async def test_it_reads_expired_keys_from_their_index(svc, pool):
+    await append_keyed(svc, pool, [0])
     await pool.execute(
         "INSERT INTO asyncsvc.append_key"
         " SELECT tenant_id, conversation_id, 'n' || n, body_hash, 1, 1, 1,"
@@ -129,8 +129,8 @@ async def test_it_reads_the_old_keys_by_their_index(svc, pool):
 
 
 @pytest.mark.parametrize("lifetime", [1e-6, 1e9])
-async def test_the_shortest_and_the_longest_memory(dsn, svc, pool, lifetime):
-    await remember(svc, pool, [8])
+async def test_the_shortest_and_the_longest_lifetime(dsn, svc, pool, lifetime):
+    await append_keyed(svc, pool, [8])
     async with asyncsvc.connect(dsn, settings=Settings(key_lifetime=lifetime)) as extreme:
         assert (await extreme.maintain()).append_keys == (lifetime < 1)
     with pytest.raises(InvalidInput, match="key_lifetime"):

@@ -1,4 +1,4 @@
-"""`stats` answers what `model.usage` says: every interval, zone, clock change and filter."""
+"""`stats` agrees with `model.usage` in each interval, zone and filter, across clock changes."""
 
 import contextlib
 import itertools
@@ -64,7 +64,7 @@ STEPS = sorted(
 
 @st.composite
 def moments(draw: st.DrawFn, tz: str) -> datetime:
-    """An instant at which something ends in this zone: a summer, a month, a week, a day."""
+    """An instant at which a summer time, a month, a week or a day ends in this zone."""
     midnights = [datetime.combine(day, time(), ZoneInfo(tz)) for day in DAYS]
     ends = st.sampled_from([midnight.astimezone(UTC) for midnight in midnights])
     changes = clock_changes(tz)
@@ -105,7 +105,7 @@ def histories(draw: st.DrawFn) -> tuple[str, list[datetime], list[Kept]]:
 
 @st.composite
 def questions(draw: st.DrawFn, tz: str, near: Sequence[datetime]) -> Question:
-    """Any question about the time around these moments, of some dozen buckets at most."""
+    """A question about the time around these moments, of at most some dozen buckets."""
     tz = draw(st.just(tz) | st.just(tz) | st.sampled_from(ZONES))
     interval = draw(st.sampled_from(list(INTERVALS)))
     since = draw(st.sampled_from(near)) + draw(st.sampled_from(STEPS))
@@ -124,18 +124,20 @@ def questions(draw: st.DrawFn, tz: str, near: Sequence[datetime]) -> Question:
     )
 
 
-# ---------------------------------------------------------------- what is folded of it
+# ---------------------------------------------------------------- stored buckets and ledger
 
-FOLDED = ("nothing", "all", "half")
+ROLLED_UP = ("nothing", "all", "half")
 
 
-async def fold(svc: AsyncSvc, tenant_id: str, kept: Sequence[Kept], tz: str, folded: str) -> None:
-    """Keep them, with so much of them folded into the buckets of this zone.
+async def store(
+    svc: AsyncSvc, tenant_id: str, kept: Sequence[Kept], tz: str, rolled_up: str
+) -> None:
+    """Store conversations, and roll up nothing, half or all of them in this zone.
 
-    Half of them: others come and go after the fold, some of them of the same users and at the same
-    times as those that stay.
+    "half" also deletes conversations after the roll-up. Some have the same users and times as
+    conversations that remain.
     """
-    if folded == "half":
+    if rolled_up == "half":
         middle = len(kept) // 2
         doomed = [replace(each, id=f"{each.id} doomed", turns=(), thumbs={}) for each in kept[::2]]
         await keep(svc, tenant_id, [*kept[:middle], *doomed])
@@ -144,12 +146,12 @@ async def fold(svc: AsyncSvc, tenant_id: str, kept: Sequence[Kept], tz: str, fol
         await svc.conversations.delete_by_ids([each.id for each in doomed], tenant_id=tenant_id)
         return
     await keep(svc, tenant_id, kept)
-    if folded == "all":
+    if rolled_up == "all":
         await svc.maintain()
         await svc.conversations.declare_zone(tenant_id, tz)
 
 
-# ---------------------------------------------------------------- how an answer is compared
+# ---------------------------------------------------------------- comparison
 
 
 _numbers = itertools.count(1)
@@ -162,7 +164,7 @@ async def asked(svc: AsyncSvc, tenant_id: str, question: Question) -> list[Usage
 async def assert_agrees(
     svc: AsyncSvc, tenant_id: str, kept: Sequence[Kept], question: Question
 ) -> None:
-    """The buckets are those of the model, each labelled with the offset that its zone has then."""
+    """The buckets equal those of the model, and each `dt` has the offset of its zone then."""
     buckets = await asked(svc, tenant_id, question)
     assert [bucket.model_dump() for bucket in buckets] == usage(kept, question), question
     zone = ZoneInfo(question.tz)
@@ -176,10 +178,10 @@ async def assert_agrees(
 
 @settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories(), data=st.data())
-async def test_any_usage_at_any_time_agrees_with_the_model(svc, history, data):
+async def test_generated_statistics_agree_with_the_model(svc, history, data):
     tz, near, kept = history
     tenant_id = f"t{next(_numbers)}"
-    await fold(svc, tenant_id, kept, tz, data.draw(st.sampled_from(FOLDED)))
+    await store(svc, tenant_id, kept, tz, data.draw(st.sampled_from(ROLLED_UP)))
     await keep(svc, f"{tenant_id} other", [Kept(id="other", created_at=near[0], user_id="other")])
     for _ in range(8):
         question = data.draw(questions(tz, near))
@@ -193,7 +195,7 @@ async def test_any_usage_at_any_time_agrees_with_the_model(svc, history, data):
 
 
 async def server_knows(svc: AsyncSvc, tz: str, change: datetime) -> bool:
-    """Whether the server's time zone database has this change too: editions differ in some."""
+    """Return whether the server's time zone database has this change too: editions differ."""
     return [
         await svc._executor._pool.fetchval("SELECT $1::timestamptz AT TIME ZONE $2", moment, tz)
         == moment.astimezone(ZoneInfo(tz)).replace(tzinfo=None)
@@ -201,9 +203,9 @@ async def server_knows(svc: AsyncSvc, tz: str, change: datetime) -> bool:
     ] == [True] * 4
 
 
-@pytest.mark.parametrize("folded", FOLDED)
+@pytest.mark.parametrize("rolled_up", ROLLED_UP)
 @pytest.mark.parametrize("tz", CHANGING_ZONES)
-async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, folded):
+async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, rolled_up):
     users = itertools.cycle(["", "ann", "ann", "bob", "eve"])
     changes = [each for each in clock_changes(tz) if await server_knows(svc, tz, each)]
     assert changes
@@ -213,7 +215,7 @@ async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, folded
         for step in STEPS
         if abs(step) <= 2 * HOUR
     ]
-    await fold(svc, "t", kept, tz, folded)
+    await store(svc, "t", kept, tz, rolled_up)
     for change in changes:
         nearby = [each for each in kept if abs(each.created_at - change) < DAY]
         for interval, (since, until) in itertools.product(
@@ -227,19 +229,19 @@ async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, folded
             await assert_agrees(svc, "t", nearby, Question(since, until, interval=interval, tz=tz))
 
 
-@pytest.mark.parametrize("folded", FOLDED)
+@pytest.mark.parametrize("rolled_up", ROLLED_UP)
 @pytest.mark.parametrize("tz", ZONES)
-async def test_usage_of_two_years(svc, tz, folded):
-    """A conversation every 22 hours or so; the ends of the range are not those of buckets."""
+async def test_usage_of_two_years(svc, tz, rolled_up):
+    """1 conversation every 21.9 hours; both ends of the range cut a bucket."""
     first = datetime(2011, 12, 1, tzinfo=UTC)
     kept = [Kept(id=str(n), created_at=first + n * 21.9 * HOUR) for n in range(800)]
-    await fold(svc, "t", kept, tz, folded)
+    await store(svc, "t", kept, tz, rolled_up)
     for interval, fill in itertools.product(("day", "week", "month"), (True, False)):
         question = Question("2011-12-10", "2013-10-31T12:00", interval=interval, tz=tz, fill=fill)
         await assert_agrees(svc, "t", kept, question)
 
 
-# ---------------------------------------------------------------- the notorious cases
+# ---------------------------------------------------------------- known clock changes
 
 
 async def starts(svc: AsyncSvc, *range_: object, tz: str, interval: str = "hour", **more: object):
@@ -249,7 +251,7 @@ async def starts(svc: AsyncSvc, *range_: object, tz: str, interval: str = "hour"
 
 
 async def counts(svc: AsyncSvc, *range_: object, tz: str, interval: str) -> dict[str, int]:
-    """How many conversations each bucket has that has any."""
+    """The number of conversations in each bucket that is not empty."""
     buckets = await svc.conversations.stats("t", *range_, tz=tz, interval=interval, fill=False)
     return {bucket.dt.isoformat(timespec="minutes"): bucket.pv for bucket in buckets}
 
@@ -277,7 +279,7 @@ async def test_berlins_first_day_of_summer_has_23_hours(svc):
     assert labels[1:3] == ["2026-03-29T01:00+01:00", "2026-03-29T03:00+02:00"]
 
 
-async def test_the_hour_that_comes_twice_in_berlin_is_two_buckets(svc):
+async def test_the_hour_that_occurs_twice_in_berlin_is_two_buckets(svc):
     await created(svc, "2026-10-25T00:30Z", "2026-10-25T01:30Z", "2026-10-25T01:45Z")
     assert await counts(svc, "2026-10-25", "2026-10-25", tz=BERLIN, interval="hour") == {
         "2026-10-25T02:00+02:00": 1,
@@ -286,7 +288,7 @@ async def test_the_hour_that_comes_twice_in_berlin_is_two_buckets(svc):
 
 
 @pytest.mark.parametrize("interval", ["day", "month"])
-async def test_havanas_day_of_two_midnights_begins_with_the_first(svc, interval):
+async def test_havanas_day_of_two_midnights_starts_with_the_first(svc, interval):
     await created(svc, "2026-11-01T03:59:59Z", "2026-11-01T04:30Z", "2026-11-01T05:30Z")
     assert await counts(svc, "2026-11-01", "2026-11-01", tz=HAVANA, interval=interval) == {
         "2026-11-01T00:00-04:00": 2
@@ -295,7 +297,7 @@ async def test_havanas_day_of_two_midnights_begins_with_the_first(svc, interval)
     assert labels == ["2026-11-01T00:00-04:00", "2026-11-02T00:00-05:00"]
 
 
-async def test_havanas_day_without_a_midnight_begins_at_one(svc):
+async def test_havanas_day_without_a_midnight_starts_at_one(svc):
     await created(svc, "2026-03-08T04:59:59Z", "2026-03-08T05:00Z")
     assert await counts(svc, "2026-03-07", "2026-03-08", tz=HAVANA, interval="day") == {
         "2026-03-07T00:00-05:00": 1,
@@ -349,18 +351,18 @@ async def test_lord_howes_half_hour_in_spring_is_missing(svc):
 
 
 @pytest.mark.parametrize("change", ["2026-04-04T15:00Z", "2026-10-03T15:30Z"])
-async def test_no_bucket_lies_before_a_range_that_begins_at_lord_howes_change(svc, change):
+async def test_a_range_from_lord_howes_change_on_has_no_earlier_bucket(svc, change):
     since = datetime.fromisoformat(change)
     labels = await starts(svc, since, since + HOUR / 2 - MICROSECOND, tz=LORD_HOWE)
     assert len(labels) == 1
 
 
-async def test_kathmandus_hours_begin_at_a_quarter(svc):
+async def test_kathmandus_hours_start_at_a_quarter_hour(svc):
     labels = await starts(svc, "2026-11-22T00:00", "2026-11-22T01:00", tz="Asia/Kathmandu")
     assert labels == ["2026-11-22T00:00+05:45", "2026-11-22T01:00+05:45"]
 
 
-async def test_weeks_begin_on_monday_and_the_first_holds_only_what_is_in_range(svc):
+async def test_weeks_start_on_monday_and_the_first_is_cut_by_the_range(svc):
     await created(svc, "2026-11-17T23:59:59Z", "2026-11-18T00:00Z", "2026-11-22T23:59:59Z")
     assert await counts(svc, "2026-11-18", "2026-11-23", tz="UTC", interval="week") == {
         "2026-11-16T00:00+00:00": 2
@@ -399,7 +401,7 @@ async def test_a_bucket_sums_and_counts(svc):
     )
 
 
-async def test_a_source_of_none_is_not_any_source(svc):
+async def test_source_none_means_conversations_without_a_source(svc):
     when = datetime(2026, 11, 22, tzinfo=UTC)
     sources = enumerate([None, "web", "web"])
     await keep(svc, "t", [Kept(str(n), when, source=source) for n, source in sources])
@@ -408,14 +410,14 @@ async def test_a_source_of_none_is_not_any_source(svc):
         assert bucket.pv == found, source
 
 
-async def test_a_lower_bound_may_lie_within_the_day_of_the_upper_bound(svc):
+async def test_a_lower_bound_may_be_within_the_day_of_the_upper_bound(svc):
     await created(svc, "2026-11-22T09:59Z", "2026-11-22T10:00Z", "2026-11-22T23:59Z")
     assert await counts(svc, "2026-11-22T10:00", "2026-11-22", tz="UTC", interval="day") == {
         "2026-11-22T00:00+00:00": 2
     }
 
 
-# ---------------------------------------------------------------- the ends of time, and beyond
+# ---------------------------------------------------------------- first and last years, wrong input
 
 
 @pytest.mark.parametrize(
@@ -426,8 +428,8 @@ async def test_a_lower_bound_may_lie_within_the_day_of_the_upper_bound(svc):
         ("9999-12-31T20:00Z", "9999-12-31T23:59:59.999998Z"),
     ],
 )
-async def test_a_range_at_the_ends_of_time_is_answered_or_refused(dsn, range_, subtests):
-    """Neither of them is an infinity, up to which there would be no end of buckets."""
+async def test_a_range_in_the_first_or_last_year_is_answered_or_rejected(dsn, range_, subtests):
+    """No bound becomes an infinity, which would have an infinite number of buckets."""
     async with connect(dsn, settings=Settings(statement_timeout=2)) as svc:
         for interval in INTERVALS:
             with subtests.test(interval), contextlib.suppress(InvalidInput):
@@ -435,7 +437,7 @@ async def test_a_range_at_the_ends_of_time_is_answered_or_refused(dsn, range_, s
                 assert 1 <= len(buckets) <= 25
 
 
-async def test_a_month_that_begins_before_year_one_is_refused(svc):
+async def test_a_month_that_starts_before_year_one_is_rejected(svc):
     with pytest.raises(InvalidInput):
         await asked(svc, "t", Question("0001-01-02", "0001-01-02", interval="month", tz=BERLIN))
 
@@ -461,9 +463,9 @@ async def test_a_month_that_begins_before_year_one_is_refused(svc):
         ({"basis": "magic"}, "basis"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_before_any_sql(wrong, field):
-    svc = AsyncSvc(asyncpg.create_pool())  # which is never opened
+async def test_wrong_input_is_rejected_before_any_sql(wrong, field):
+    svc = AsyncSvc(asyncpg.create_pool())  # a pool that is never opened
     question = {"from_date": "2026-11-22", "to_date": "2026-11-22", **wrong}
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as error:
         await svc.conversations.stats("t", **question)
-    assert refused.value.field == field
+    assert error.value.field == field

@@ -1,4 +1,4 @@
-"""Usage by activity: booked when it happened, by token too, and kept whatever is deleted later."""
+"""Usage by activity counts when a change happens, by token too, and deletions do not reduce it."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ import pytest
 from asyncsvc import ANY, InvalidInput, NotFound
 
 TODAY = ("2020-01-01", "2035-01-01")
-QUARTER = timedelta(minutes=15)
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Havana", "Australia/Lord_Howe"]
 COUNTED = ("pv", "uv", "tokens", "rounds", "thumb_up", "thumb_down")
 
@@ -29,7 +28,7 @@ def turn(token_id=None, **cost):
     return {"messages": [{"role": "user", "content": "x"}], "token_id": token_id} | cost
 
 
-async def test_what_a_token_consumed_is_told(svc):
+async def test_statistics_of_one_token(svc):
     chat = await svc.conversations.create(tenant_id="t", dialog_id="d", source="api")
     other = await svc.conversations.create(tenant_id="t", dialog_id="e")
 
@@ -41,7 +40,7 @@ async def test_what_a_token_consumed_is_told(svc):
     await append(chat.id, "other", tokens=100)
     await append(other.id, "key", tokens=1)
     await append(other.id, tokens=30)
-    await append(other.id, "key", round=0)  # cost nothing
+    await append(other.id, "key", round=0)  # no cost
     none = dict.fromkeys(COUNTED, 0)
     assert await total(svc, token_id="key") == none | {"tokens": 13, "rounds": 2, "duration": 0.75}
     assert await total(svc, token_id="key", dialog_id="d", source="api") == (
@@ -57,7 +56,7 @@ async def test_what_a_token_consumed_is_told(svc):
     assert await total(svc, tenant_id="other", token_id="key") == none | {"duration": 0}
 
 
-async def test_what_is_deleted_changes_no_bill(svc):
+async def test_deletions_and_moves_keep_the_activity(svc):
     chat = await svc.conversations.create(tenant_id="t", dialog_id="d", user_id="u")
     await svc.conversations.append_message(chat.id, turn("key", tokens=7), tenant_id="t")
     await svc.conversations.set_feedback(chat.id, 1, 1, tenant_id="t")
@@ -75,16 +74,16 @@ async def test_what_is_deleted_changes_no_bill(svc):
     assert await svc.conversations.stats("t", *TODAY, interval="month", fill=False) == []
 
 
-async def test_thumbs_count_less_when_they_are_withdrawn(svc):
+async def test_a_withdrawn_thumb_subtracts_one(svc):
     chat = await svc.conversations.create(tenant_id="t", dialog_id="d")
     await svc.conversations.append_message(chat.id, turn(), tenant_id="t")
     for thumb, counted in ((1, (1, 0)), (1, (1, 0)), (-1, (0, 1)), (None, (0, 0)), (None, (0, 0))):
         await svc.conversations.set_feedback(chat.id, 1, thumb, tenant_id="t")
-        told = await total(svc)
-        assert (told["thumb_up"], told["thumb_down"]) == counted
+        totals = await total(svc)
+        assert (totals["thumb_up"], totals["thumb_down"]) == counted
 
 
-async def test_a_replay_and_what_fails_book_nothing(svc):
+async def test_replays_and_rolled_back_appends_record_no_usage(svc):
     chat = await svc.conversations.create(tenant_id="t", dialog_id="d")
     for token_id in ("key", "its successor"):
         await svc.conversations.append_message(
@@ -97,7 +96,7 @@ async def test_a_replay_and_what_fails_book_nothing(svc):
     assert (await total(svc))["tokens"] == (await total(svc, token_id="key"))["tokens"] == 7
 
 
-async def test_what_is_loaded_is_booked_on_its_creation_once(svc):
+async def test_an_imported_conversation_counts_once_at_its_creation(svc):
     created = datetime(2024, 5, 1, 10, 7, tzinfo=UTC)
     record = {
         "id": "a", "dialog_id": "d", "source": "s", "tokens": 9, "duration": 1.5, "round": 4,
@@ -118,7 +117,7 @@ async def test_what_is_loaded_is_booked_on_its_creation_once(svc):
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "found"),
+    ("since", "until", "count"),
     [
         ("10:15:00Z", "10:29:59Z", 1),
         ("10:29:59Z", "10:29:59Z", 1),
@@ -127,17 +126,17 @@ async def test_what_is_loaded_is_booked_on_its_creation_once(svc):
         ("10:30:00Z", "11:00:00Z", 0),
     ],
 )
-async def test_a_range_is_taken_in_whole_quarters(svc, since, until, found):
+async def test_a_range_is_widened_to_quarter_hours(svc, since, until, count):
     created = datetime(2024, 5, 1, 10, 22, tzinfo=UTC)
     await svc.conversations.create(tenant_id="t", dialog_id="d", created_at=created)
     buckets = await svc.conversations.stats(
         "t", f"2024-05-01T{since}", f"2024-05-01T{until}", basis="activity", fill=False
     )
-    assert sum(bucket.pv for bucket in buckets) == found
+    assert sum(bucket.pv for bucket in buckets) == count
 
 
 @pytest.mark.parametrize("year", [2, 1969, 1999, 2000, 9998])
-async def test_a_quarter_begins_on_its_instant_in_any_year(svc, year):
+async def test_a_quarter_hour_starts_at_its_instant_in_any_year(svc, year):
     start = datetime(year, 12, 30, 23, 45, tzinfo=UTC)
     created = [start, start - timedelta(microseconds=1), start + timedelta(microseconds=1)]
     await svc.conversations.create_many(
@@ -154,7 +153,7 @@ async def test_a_quarter_begins_on_its_instant_in_any_year(svc, year):
 async def test_days_are_exact_in_any_zone(svc, tz, interval):
     range_of = ("2024-03-01", "2025-01-31")
     local, moments = ZoneInfo(tz), random.Random(tz + interval)
-    # Two days around each change of a clock, where there is one, and a month's end.
+    # 2 days around each clock change of these zones, and the end of a year.
     days = [date(2024, 3, 10), date(2024, 3, 31), date(2024, 4, 7), date(2024, 10, 6),
             date(2024, 10, 27), date(2024, 11, 3), date(2024, 12, 31)]  # fmt: skip
     created = [
@@ -180,7 +179,7 @@ async def test_days_are_exact_in_any_zone(svc, tz, interval):
         assert found == expected
 
 
-async def test_writers_at_once_book_all(svc):
+async def test_concurrent_writers_lose_no_usage(svc):
     chats = [
         await svc.conversations.create(tenant_id="t", dialog_id=f"d{number % 3}")
         for number in range(6)
@@ -196,7 +195,7 @@ async def test_writers_at_once_book_all(svc):
                 chat.id, turn(token, tokens=tokens, duration=0.000_001), tenant_id="t"
             )
             expected[chat.dialog_id, token] += tokens
-            with contextlib.suppress(NotFound):  # another task popped it
+            with contextlib.suppress(NotFound):  # another task deleted the message
                 await svc.conversations.set_feedback(
                     chat.id, appended.last_seq, drawn.choice([1, -1, None]), tenant_id="t"
                 )
@@ -206,17 +205,17 @@ async def test_writers_at_once_book_all(svc):
     await asyncio.gather(*(work(number) for number in range(8)))
     for dialog_id in ("d0", "d1", "d2", ANY):
         for token_id in ("a", "b", None, ANY):
-            booked = sum(
+            appended = sum(
                 tokens for (dialog, token), tokens in expected.items()
                 if dialog_id in {ANY, dialog} and token_id in {ANY, token}
             )  # fmt: skip
-            told = await total(svc, dialog_id=dialog_id, token_id=token_id)
-            assert told["tokens"] == booked
+            totals = await total(svc, dialog_id=dialog_id, token_id=token_id)
+            assert totals["tokens"] == appended
     assert (await total(svc))["rounds"] == 8 * 15
     assert (await total(svc))["duration"] == pytest.approx(8 * 15e-6)
 
 
-async def test_a_conversation_has_no_token(svc):
+async def test_statistics_by_creation_reject_a_token(svc):
     with pytest.raises(InvalidInput, match="token_id: needs basis"):
         await svc.conversations.stats("t", *TODAY, token_id="key")
     with pytest.raises(InvalidInput, match=r"^turn\.token_id"):

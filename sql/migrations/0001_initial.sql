@@ -217,25 +217,25 @@ CREATE TABLE asyncsvc.append_key (
 -- Expiry of keys. New keys are the youngest, so an insert goes to the last page.
 CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 
--- Usage is kept in two books. "created" has each conversation on the instant of its creation, as it
--- is now: deleting it takes it out, moving it carries it along. "activity" has what happened on the
--- quarter of an hour in which it did, and nothing is ever taken from it: deleting a conversation
--- changes no bill. Every zone's offset has been a multiple of a quarter of an hour since 1972, so
--- that days are exact in each. Durations are in microseconds.
+-- Usage is counted on two bases. "creation" counts each existing conversation at its creation, as it
+-- is now: a deletion removes it, and a move to another dialog moves its usage. "activity" counts each
+-- change in the quarter hour in which it happened, and a deletion removes nothing, so bills stay as
+-- they were. Since 1972 the offset of every zone has been a multiple of a quarter hour, so the days of
+-- every zone are exact. Durations are in microseconds.
 --
--- The ledger has what the sums below do not have yet. Each statement that changes a conversation or
--- its counters adds a row by which they change, with the conversation's dialog, source, user and
--- creation as they are under its lock; what does not count as activity has no quarter_hour. It only ever
--- grows, at its end, so no two appends meet in it: a counter that they all update would make them
--- queue. usage/fold takes the rows out and adds them to the sums, in one transaction. So
--- at any moment and in any snapshot sums and ledger together are exact.
+-- The ledger holds the changes that the sums below do not include yet. Each statement that changes a
+-- conversation or its counters inserts a row with the differences, and with the dialog, source, user
+-- and creation that the conversation has under its row lock. A row that is not activity has no
+-- quarter_hour. Rows are only inserted, so concurrent appends do not wait for each other, as they would
+-- for a shared counter. usage/roll_up moves the rows into the sums in one statement, so the sums plus
+-- the ledger are exact in every snapshot.
 CREATE TABLE asyncsvc.usage_ledger (
     tenant_id  text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     user_id    text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL,
-    quarter_hour    timestamptz,
+    quarter_hour timestamptz,
     token_id   text COLLATE "C",
     pv         integer NOT NULL DEFAULT 0,
     tokens     bigint NOT NULL DEFAULT 0,
@@ -245,29 +245,30 @@ CREATE TABLE asyncsvc.usage_ledger (
     thumb_down integer NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
--- Whatever reads the ledger reads a tenant's part of it, which is small or about to be. Without
--- statistics on the tenant the planner takes this index always; with those of an empty moment it
--- would read the file from end to end, over the rows that are gone and not yet vacuumed.
+-- Each statement on the ledger reads the rows of one tenant. Without statistics on tenant_id the planner
+-- always uses this index. With statistics from a moment when the table was almost empty it would scan
+-- the table, including dead rows that are not vacuumed yet.
 CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger (tenant_id);
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
--- The zones in which a tenant's buckets are kept; UTC is one, from the first fold on. Its row is
--- what a fold locks, so that one folds at a time and others pass by.
+-- The zones with stored buckets of a tenant. UTC is one from the first roll-up on. A roll-up locks the
+-- UTC row, so 1 session at a time works on a tenant and others skip it.
 CREATE TABLE asyncsvc.usage_zone (
     tenant_id text COLLATE "C" NOT NULL,
     zone      text COLLATE "C" NOT NULL,
     PRIMARY KEY (tenant_id, zone)
 );
 
--- The sums of both books by local day, week (from Monday) and month in each of those zones: for all
--- dialogs and sources together and for each alone, with the distinct users counted, so that a year is
--- a few hundred rows however much happened in it. `bucket` is the local date on which it begins,
--- since a local midnight may come twice. dialog_key is '*' for all or '=' and the dialog;
--- source_key is so too, and '-' for no source.
+-- The sums of both bases by local day, week (from Monday) and month in each of these zones, so a year is
+-- a few hundred rows at any volume. There is a bucket for all dialogs and sources together, for each
+-- dialog, for each source, and for each pair of them, each with its number of distinct users. `bucket`
+-- is the local date of its start, because a local midnight may occur twice. dialog_key is '*' for all
+-- dialogs, or '=' and the dialog. source_key is '*' for all sources, '=' and the source, or '-' for no
+-- source.
 CREATE TABLE asyncsvc.usage_bucket (
     tenant_id  text COLLATE "C" NOT NULL,
     zone       text COLLATE "C" NOT NULL,
-    basis       text COLLATE "C" NOT NULL CHECK (basis IN ('creation', 'activity')),
+    basis      text COLLATE "C" NOT NULL CHECK (basis IN ('creation', 'activity')),
     grain      text COLLATE "C" NOT NULL CHECK (grain IN ('day', 'week', 'month')),
     dialog_key text COLLATE "C" NOT NULL,
     source_key text COLLATE "C" NOT NULL,
@@ -282,11 +283,11 @@ CREATE TABLE asyncsvc.usage_bucket (
     PRIMARY KEY (tenant_id, zone, basis, grain, dialog_key, source_key, bucket)
 ) WITH (fillfactor = 70);
 
--- The sums of the activity by quarter of an hour, dialog, source and token: kept for ever, for hours,
--- for tokens, and for zones that are declared later.
+-- The sums of the activity by quarter hour, dialog, source and token. They are never deleted. They serve
+-- statistics by hour, by token and in undeclared zones, and the buckets of zones declared later.
 CREATE TABLE asyncsvc.usage_quarter_hour (
     tenant_id  text COLLATE "C" NOT NULL,
-    quarter_hour    timestamptz NOT NULL,
+    quarter_hour timestamptz NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     token_id   text COLLATE "C",
@@ -300,21 +301,22 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
         UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
 ) WITH (fillfactor = 85);
 
--- Whether a clock goes back within 25 hours of an instant: a date may come twice there, up to a day
--- apart.
+-- Return whether the clock of a zone goes back within 25 hours of an instant. Near such a change a local
+-- date may occur twice, up to 1 day apart.
 CREATE FUNCTION asyncsvc.clock_goes_back(near timestamptz, zone text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT (near + interval '25 hours') AT TIME ZONE zone
            - (near - interval '25 hours') AT TIME ZONE zone < interval '50 hours'
 $$;
 
--- Which buckets of `size` (day, week, month) in a zone lie whole within a range of instants: those
--- that begin from first_whole to last_whole, local times both; none where first_whole is later. A
--- bucket at an end of the range is whole when the instant beyond that end is in another one. Where a
--- clock goes back near an end, two buckets there are not taken for whole. What of the range is in
--- buckets before first_whole lies before head_until, what is in buckets after last_whole not before
--- tail_since; either is NULL where there is nothing of the kind.
-CREATE FUNCTION asyncsvc.whole_buckets(since timestamptz, until timestamptz, size text, zone text)
+-- Return which buckets of a grain (day, week, month) in a zone are whole within a range of instants: those
+-- that start from first_whole to last_whole, both in local time. If first_whole is later, there are none.
+--
+-- The first bucket is whole if the instant before the range is in another bucket, the last bucket if the
+-- instant after the range is. Near a clock that goes back, 2 buckets at that end do not count as whole.
+-- The part of the range in buckets before first_whole is earlier than head_until. The part in buckets
+-- after last_whole starts at tail_since or later. Each is NULL if there is no such part.
+CREATE FUNCTION asyncsvc.whole_buckets(since timestamptz, until timestamptz, grain text, zone text)
 RETURNS TABLE (
     first_whole timestamp, last_whole timestamp, head_until timestamptz, tail_since timestamptz)
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 AS $$
@@ -329,11 +331,11 @@ BEGIN
                (w.last_whole + b.step) AT TIME ZONE zone - CASE
                    WHEN asyncsvc.clock_goes_back((w.last_whole + b.step) AT TIME ZONE zone, zone)
                    THEN interval '25 hours' ELSE '0' END END
-      FROM (SELECT ('1 ' || size)::interval AS step,
-                   date_trunc(size, since AT TIME ZONE zone) AS first,
-                   date_trunc(size, (since - interval '1 microsecond') AT TIME ZONE zone) AS before,
-                   date_trunc(size, (until - interval '1 microsecond') AT TIME ZONE zone) AS last,
-                   date_trunc(size, until AT TIME ZONE zone) AS after) AS b
+      FROM (SELECT ('1 ' || grain)::interval AS step,
+                   date_trunc(grain, since AT TIME ZONE zone) AS first,
+                   date_trunc(grain, (since - interval '1 microsecond') AT TIME ZONE zone) AS before,
+                   date_trunc(grain, (until - interval '1 microsecond') AT TIME ZONE zone) AS last,
+                   date_trunc(grain, until AT TIME ZONE zone) AS after) AS b
      CROSS JOIN LATERAL (
            SELECT b.first + b.step * CASE WHEN asyncsvc.clock_goes_back(since, zone) THEN 2
                                           WHEN b.before = b.first THEN 1 ELSE 0 END AS first_whole,
@@ -342,15 +344,16 @@ BEGIN
 END
 $$;
 
--- The labels that date_trunc gives to the buckets of `size` (hour, day, week, month) in a zone that have
--- an instant in a range. Days, weeks and months advance on the local calendar, so that a day of 23 or
--- 25 hours is one step; hours advance from the very start of the range to its very end by the half
--- hour, because some zones shift by half an hour, and some come twice. A range that is a day which its
--- zone left out has none.
+-- Return the labels that date_trunc gives to the buckets of a grain (hour, day, week, month) in a zone,
+-- for each bucket with an instant in the range.
 --
--- It is no SQL function, as the one above, so that the planner takes it as it is: with their texts
--- written out a statement takes longer to plan than to run, and has a plan for each range.
-CREATE FUNCTION asyncsvc.bucket_labels(since timestamptz, until timestamptz, size text, zone text)
+-- Days, weeks and months advance on the local calendar, so a day of 23 or 25 hours is one step. Hours
+-- advance by half an hour of real time, up to the end of the range, because some clocks shift by half an
+-- hour and some hours occur twice. If the range is a day that the zone skipped, there is no label.
+--
+-- This and whole_buckets are in PL/pgSQL, which the planner does not inline. Inlined, they would make the
+-- planning of a statistic take longer than its execution, and give each range a plan of its own.
+CREATE FUNCTION asyncsvc.bucket_labels(since timestamptz, until timestamptz, grain text, zone text)
 RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100 AS $$
 DECLARE
@@ -358,7 +361,7 @@ DECLARE
 BEGIN
     IF since >= until THEN
         RETURN;
-    ELSIF size = 'hour' THEN
+    ELSIF grain = 'hour' THEN
         RETURN QUERY
         SELECT date_trunc('hour', s.at, zone)
           FROM (SELECT generate_series(since, last, interval '30 minutes')
@@ -367,8 +370,8 @@ BEGIN
     ELSE
         RETURN QUERY
         SELECT s.at AT TIME ZONE zone
-          FROM generate_series(date_trunc(size, since AT TIME ZONE zone), last AT TIME ZONE zone,
-                               ('1 ' || size)::interval) AS s (at);
+          FROM generate_series(date_trunc(grain, since AT TIME ZONE zone), last AT TIME ZONE zone,
+                               ('1 ' || grain)::interval) AS s (at);
     END IF;
 END
 $$;

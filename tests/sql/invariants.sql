@@ -158,7 +158,7 @@ SELECT n.tenant_id,
  WHERE n.made <> 1
     OR n.deleted > 1
  UNION ALL
--- What happened adds up to no less than what is there now: it is booked when it does, and stays.
+-- The activity is at least the sum of the existing conversations: deletions do not reduce it.
 SELECT u.tenant_id,
        'activity',
        rule.broken
@@ -183,49 +183,49 @@ SELECT u.tenant_id,
                  ON c.tenant_id = u.tenant_id) AS u
  CROSS JOIN LATERAL (
            VALUES (u.pv >= u.there,
-                   format('%s creations are booked, and %s are there', u.pv, u.there)),
+                   format('activity has %s creations, and %s conversations exist', u.pv, u.there)),
                   (u.tokens >= u.tokens_there,
-                   format('%s tokens are booked, and %s are there', u.tokens, u.tokens_there)),
+                   format('activity has %s tokens, conversations have %s', u.tokens, u.tokens_there)),
                   (u.duration >= u.duration_there,
-                   format('%s us are booked, and %s are there', u.duration, u.duration_there)),
+                   format('activity has %s us, conversations have %s', u.duration, u.duration_there)),
                   (u.rounds >= u.rounds_there,
-                   format('%s rounds are booked, and %s are there', u.rounds, u.rounds_there))
+                   format('activity has %s rounds, conversations have %s', u.rounds, u.rounds_there))
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
  UNION ALL
--- The buckets of creations and the ledger beside them are a recount of what is there, in each zone.
--- Where the ledger is empty, so are the distinct users.
+-- The buckets by creation plus the ledger equal a recount of the conversations, in each zone. If the
+-- ledger is empty, the distinct users are equal too.
 SELECT b.tenant_id,
        format('bucket %s of a %s in %s, dialog %s, source %s',
               b.bucket, b.grain, b.zone, b.dialog_key, b.source_key),
-       format('kept and unfolded are %s, and what is there is %s', b.kept, b.there)
+       format('buckets and ledger have %s, conversations have %s', b.stored, b.existing)
   FROM (SELECT s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket,
-               array[coalesce(sum(s.pv) FILTER (WHERE s.is_kept), 0),
-                     coalesce(sum(s.tokens) FILTER (WHERE s.is_kept), 0),
-                     coalesce(sum(s.duration) FILTER (WHERE s.is_kept), 0),
-                     coalesce(sum(s.rounds) FILTER (WHERE s.is_kept), 0),
-                     coalesce(sum(s.thumb_up) FILTER (WHERE s.is_kept), 0),
-                     coalesce(sum(s.thumb_down) FILTER (WHERE s.is_kept), 0),
-                     coalesce(sum(s.uv), 0)] AS kept,
-               array[coalesce(sum(s.pv) FILTER (WHERE NOT s.is_kept), 0),
-                     coalesce(sum(s.tokens) FILTER (WHERE NOT s.is_kept), 0),
-                     coalesce(sum(s.duration) FILTER (WHERE NOT s.is_kept), 0),
-                     coalesce(sum(s.rounds) FILTER (WHERE NOT s.is_kept), 0),
-                     coalesce(sum(s.thumb_up) FILTER (WHERE NOT s.is_kept), 0),
-                     coalesce(sum(s.thumb_down) FILTER (WHERE NOT s.is_kept), 0),
+               array[coalesce(sum(s.pv) FILTER (WHERE s.is_stored), 0),
+                     coalesce(sum(s.tokens) FILTER (WHERE s.is_stored), 0),
+                     coalesce(sum(s.duration) FILTER (WHERE s.is_stored), 0),
+                     coalesce(sum(s.rounds) FILTER (WHERE s.is_stored), 0),
+                     coalesce(sum(s.thumb_up) FILTER (WHERE s.is_stored), 0),
+                     coalesce(sum(s.thumb_down) FILTER (WHERE s.is_stored), 0),
+                     coalesce(sum(s.uv), 0)] AS stored,
+               array[coalesce(sum(s.pv) FILTER (WHERE NOT s.is_stored), 0),
+                     coalesce(sum(s.tokens) FILTER (WHERE NOT s.is_stored), 0),
+                     coalesce(sum(s.duration) FILTER (WHERE NOT s.is_stored), 0),
+                     coalesce(sum(s.rounds) FILTER (WHERE NOT s.is_stored), 0),
+                     coalesce(sum(s.thumb_up) FILTER (WHERE NOT s.is_stored), 0),
+                     coalesce(sum(s.thumb_down) FILTER (WHERE NOT s.is_stored), 0),
                      CASE WHEN EXISTS (SELECT FROM asyncsvc.usage_ledger AS u
                                         WHERE u.tenant_id = s.tenant_id)
                           THEN coalesce(sum(s.uv), 0)
-                          ELSE count(DISTINCT nullif(s.user_id, '')) END] AS there
+                          ELSE count(DISTINCT nullif(s.user_id, '')) END] AS existing
           FROM (SELECT b.tenant_id, b.zone, b.grain, b.dialog_key, b.source_key, b.bucket, b.pv,
                        b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down,
-                       NULL AS user_id, true AS is_kept
+                       NULL AS user_id, true AS is_stored
                   FROM asyncsvc.usage_bucket AS b
                  WHERE b.basis = 'creation'
                  UNION ALL
                 SELECT z.tenant_id, z.zone, g.grain, d.key, s.key,
                        date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date, c.pv, 0,
-                       c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down, c.user_id, c.is_kept
+                       c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down, c.user_id, c.is_stored
                   FROM asyncsvc.usage_zone AS z
                   JOIN (SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.pv,
                                u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down, true
@@ -235,19 +235,19 @@ SELECT b.tenant_id,
                                c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down, false
                           FROM asyncsvc.conversation AS c
                        ) AS c (tenant_id, dialog_id, source, user_id, created_at, pv, tokens,
-                               duration, rounds, thumb_up, thumb_down, is_kept)
+                               duration, rounds, thumb_up, thumb_down, is_stored)
                     ON c.tenant_id = z.tenant_id
                  CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
                  CROSS JOIN LATERAL (VALUES ('*'), ('=' || c.dialog_id)) AS d (key)
                  CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || c.source, '-'))) AS s (key)
                ) AS s
          GROUP BY s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket) AS b
- WHERE b.kept <> b.there
+ WHERE b.stored <> b.existing
  UNION ALL
--- Where nothing was folded yet, the ledger alone is.
+-- Without stored buckets the ledger alone equals the conversations.
 SELECT coalesce(u.tenant_id, c.tenant_id),
        'ledger',
-       format('%s creations, %s tokens and %s thumbs are in it, and %s, %s and %s are there',
+       format('it has %s creations, %s tokens and %s thumbs, conversations have %s, %s and %s',
               u.pv, u.tokens, u.thumbs, c.pv, c.tokens, c.thumbs)
   FROM (SELECT u.tenant_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
                sum(u.thumb_up + u.thumb_down) AS thumbs
