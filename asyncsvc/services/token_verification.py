@@ -49,6 +49,7 @@ class TokenVerification(CommonService):
 
         Args:
             secret: The secret that a client presented.
+            kind: The kind of token that is accepted here.
             scopes: Scopes that the token must have. A token with the scope "*" has all.
             touch: False reads only, as a standby requires. Pass False inside a long transaction:
                 the write locks the token row until the transaction ends, and delays a revocation.
@@ -81,6 +82,9 @@ class TokenVerification(CommonService):
         """Stamp the token of a secret, of any kind, and return whether it is valid.
 
         The stamp is that of `verify`.
+
+        Returns:
+            False if the secret is malformed, or its token is unknown, expired or revoked.
 
         Raises:
             Unavailable: The database does not answer.

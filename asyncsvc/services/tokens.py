@@ -205,6 +205,9 @@ class APITokenService(TokenVerification):
     async def get_by_id(self, id: Id, *, tenant_id: Id) -> APIToken:
         """Return one token.
 
+        Returns:
+            The token, whatever its status.
+
         Raises:
             NotFound: The tenant has no token with this id.
 
