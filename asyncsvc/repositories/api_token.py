@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
-from asyncsvc.models import APIToken
-from asyncsvc.repositories.base import Repository, build_model, build_models, to_json
+from asyncsvc.models import APIToken, TokenPatch
+from asyncsvc.repositories.base import (
+    Repository,
+    build_model,
+    build_models,
+    columns_to_set,
+    to_json,
+)
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, TokenKind, UnsetType
 
@@ -195,12 +201,16 @@ class APITokenRepository(Repository):
         return _token(await self._rows("get_by_id", tenant_id=tenant_id, id=id))
 
     async def update_by_id(
-        self, *, tenant_id: str, id: str, patch: Mapping[str, object], actor: str | None
+        self, *, tenant_id: str, id: str, patch: TokenPatch, actor: str | None
     ) -> APIToken | None:
         """Set the columns of the patch."""
         return _token(
             await self._rows(
-                "update_by_id", tenant_id=tenant_id, id=id, patch=to_json(patch), actor=actor
+                "update_by_id",
+                tenant_id=tenant_id,
+                id=id,
+                patch=to_json(columns_to_set(patch)),
+                actor=actor,
             )
         )
 

@@ -26,7 +26,6 @@ from asyncsvc.models import (
 )
 from asyncsvc.repositories import TokenAuditRepository
 from asyncsvc.repositories.api_token import NewToken
-from asyncsvc.repositories.base import columns_to_set
 from asyncsvc.services.common import new_id, row_or_not_found
 from asyncsvc.services.credentials import new_secret
 from asyncsvc.services.token_import import TokenImport
@@ -235,7 +234,7 @@ class APITokenService(TokenVerification):
         token = await self._tokens.update_by_id(
             tenant_id=tenant_id,
             id=id,
-            patch=columns_to_set(as_model(TokenPatch, patch)),
+            patch=as_model(TokenPatch, patch),
             actor=actor,
         )
         return row_or_not_found(token, "token")
