@@ -1,4 +1,8 @@
-"""Conversations and messages: inputs of the methods, and stored rows."""
+"""Conversations and messages: inputs of the methods, and stored rows.
+
+`docs/concepts.md` explains the words of RAGFlow: dialog, dsl, exp_user_id, version_title, round and
+source.
+"""
 
 from __future__ import annotations
 
@@ -39,42 +43,48 @@ from asyncsvc.validation.types import (
 
 
 class Message(Input):
-    """One message of a turn.
-
-    `content` is the text, and what `keywords` finds. Everything else that a message carries (its
-    id, parts, tool calls, files) lives in `payload`; `reference` is what the answer quotes.
-    """
+    """One message of a turn."""
 
     role: Role
+    """The author: "user", "assistant", "system", "tool" or another role of the application."""
     content: Content
+    """The text of the message, which `keywords` and `search` look in. It is stored as NFC."""
     reference: Json = None
+    """The sources that an answer cites, as any JSON value."""
     payload: JsonObject = Field(default_factory=dict)
+    """All other data of the message: its id, parts, tool calls, files."""
 
 
 def microseconds(seconds: float) -> int:
-    """Return a duration as it is stored: whole microseconds, whose sums are exact."""
+    """Convert a duration to whole microseconds, as it is stored: sums of integers are exact."""
     return round(seconds * 1_000_000)
 
 
 def _values(items: Iterable[Input]) -> list[object]:
+    """Return the values of all fields of all items."""
     return [value for item in items for value in vars(item).values()]
 
 
 class Turn(Input):
-    """What one append adds: at least one message, and what it cost.
-
-    `duration` is in seconds. `round` is what the conversation's rounds grow by: 0 for half a turn,
-    when the question is stored first so that a crash keeps it. `errors` and `dsl` replace the
-    conversation's, unless UNSET. `token_id` is the API token that the usage is booked on.
-    """
+    """The messages that one append adds, and their usage."""
 
     messages: Annotated[Sequence[Message], Field(min_length=1), with_limits(check_batch_size)]
+    """1 to `Settings.max_batch_size` messages, in the order in which they were said."""
     tokens: Tokens = 0
+    """The language model tokens that the turn consumed."""
     duration: Duration = 0.0
+    """The time that the turn took, in seconds."""
     round: Rounds = 1
+    """The rounds that the turn adds to the conversation.
+
+    0 for a question that is stored before its answer, so that a crash does not lose it.
+    """
     errors: OrUnset[ErrorText | None] = UNSET
+    """The new `errors` of the conversation. UNSET: they stay."""
     dsl: OrUnset[Json] = UNSET
+    """The new `dsl` of the conversation. UNSET: it stays."""
     token_id: Id | None = None
+    """The id of the API token to which statistics by activity attribute the usage."""
 
     @model_validator(mode="after")
     def _is_within_batch(self, info: ValidationInfo) -> Self:
@@ -84,38 +94,58 @@ class Turn(Input):
 
 
 class NewConversation(Input):
-    """One conversation of `create_many`; the fields are those of `create`."""
+    """A conversation to create."""
 
     dialog_id: Id
+    """The assistant or agent that the conversation belongs to."""
     id: Id | None = None
+    """An id of the application, unique within the tenant. None: a new id."""
     user_id: UserId = ""
+    """The end user. Empty for an anonymous visitor."""
     exp_user_id: Id | None = None
+    """The account that explores an agent, if the conversation belongs to one."""
     name: Name | None = None
+    """The title for people. It is stored as NFC."""
     source: Source | None = None
+    """The application's label for where the conversation came from."""
     dsl: Json = None
+    """The state of the agent, as any JSON value."""
     version_title: VersionTitle | None = None
+    """The title of the agent's version."""
     metadata: JsonObject | None = None
+    """A JSON object of the application."""
     created_at: Instant | None = None
+    """The time of creation, for data from elsewhere. None: the server's clock."""
 
 
 class ConversationPatch(Input):
-    """The columns of a conversation to set; UNSET leaves one as it is, None sets NULL."""
+    """The columns of a conversation to set. UNSET leaves a column unchanged, None sets NULL."""
 
     name: OrUnset[Name | None] = UNSET
+    """The title for people. It is stored as NFC."""
     source: OrUnset[Source | None] = UNSET
+    """The application's label for where the conversation came from."""
     version_title: OrUnset[VersionTitle | None] = UNSET
+    """The title of the agent's version."""
     metadata: OrUnset[JsonObject | None] = UNSET
+    """The whole JSON object; the previous one is replaced."""
     dsl: OrUnset[Json] = UNSET
+    """The whole state of the agent; the previous one is replaced."""
     errors: OrUnset[ErrorText | None] = UNSET
+    """The errors of the latest turn."""
     user_id: OrUnset[UserId] = UNSET
+    """The end user. Empty for an anonymous visitor."""
     exp_user_id: OrUnset[Id | None] = UNSET
+    """The account that explores an agent."""
     dialog_id: OrUnset[Id] = UNSET
+    """The dialog to move the conversation to, with its messages."""
 
 
 Bulk = TypeVar("Bulk", Sequence[NewConversation], Mapping[str, ConversationPatch])
 
 
-def _bulk_size(values: Bulk, limits: Limits) -> Bulk:
+def _check_bulk_bytes(values: Bulk, limits: Limits) -> Bulk:
+    """Check how many bytes all values of one call have together."""
     check_batch_bytes(_values(values.values() if isinstance(values, Mapping) else values), limits)
     return values
 
@@ -124,7 +154,7 @@ NewConversations = Annotated[
     Sequence[NewConversation | Mapping[str, object]],
     ModelOrMapping(Sequence[NewConversation]),
     with_limits(check_batch_size),
-    with_limits(_bulk_size),
+    with_limits(_check_bulk_bytes),
 ]
 
 
@@ -132,16 +162,19 @@ ConversationPatches = Annotated[
     Mapping[Id, ConversationPatch | Mapping[str, object]],
     ModelOrMapping(Mapping[Id, ConversationPatch]),
     with_limits(check_batch_size),
-    with_limits(_bulk_size),
+    with_limits(_check_bulk_bytes),
 ]
 
 
 class MessagePatch(Input):
-    """The columns of a message to set; UNSET leaves one as it is."""
+    """The columns of a message to set. UNSET leaves a column unchanged."""
 
     content: OrUnset[Content] = UNSET
+    """The text of the message. It is stored as NFC."""
     payload: OrUnset[JsonObject] = UNSET
+    """The whole JSON object; the previous one is replaced."""
     reference: OrUnset[Json] = UNSET
+    """The sources that an answer cites. None sets NULL."""
 
 
 TurnLike = Annotated[Turn | Mapping[str, object], ModelOrMapping(Turn)]
@@ -156,75 +189,107 @@ MessagePatchLike = Annotated[MessagePatch | Mapping[str, object], ModelOrMapping
 
 
 class StoredMessage(Row):
-    """A message as stored. `seq` is its place in the conversation, from 1, never used twice."""
+    """A message as stored."""
 
     seq: int
+    """The sequence number within the conversation, from 1. A number is never used twice."""
     role: str
+    """The author of the message."""
     content: str
+    """The text of the message."""
     payload: JsonText[dict[str, JsonValue]]
+    """All other data of the message."""
     reference: JsonText[JsonValue] | None
+    """The sources that an answer cites."""
     thumb: int | None
+    """The feedback: 1 is positive, -1 is negative. None: no feedback."""
     created_at: datetime
+    """The time of the append, by the server's clock."""
 
 
 class Conversation(Row):
     """A conversation as stored.
 
-    `duration` is in seconds. `dsl` is None unless it was asked for, `messages` likewise. The
-    counters but thumbs only grow; deleting messages withdraws their thumbs and nothing else.
+    round, tokens, duration and last_seq never decrease. The deletion of messages withdraws their
+    thumbs from the counters and changes no other counter.
     """
 
     tenant_id: str
+    """The tenant that owns the conversation."""
     id: str
+    """The id, unique within the tenant."""
     dialog_id: str
+    """The assistant or agent that the conversation belongs to."""
     user_id: str
+    """The end user. Empty for an anonymous visitor."""
     exp_user_id: str | None
+    """The account that explores an agent."""
     name: str | None
+    """The title for people."""
     source: str | None
+    """The application's label for where the conversation came from."""
     version_title: str | None
+    """The title of the agent's version."""
     metadata: JsonText[dict[str, JsonValue]] | None
+    """A JSON object of the application."""
     dsl: JsonText[JsonValue] | None
+    """The state of the agent. None also if the call did not request it."""
     errors: str | None
+    """The errors of the latest turn."""
     round: int
+    """The sum of `Turn.round`: by default the number of appended turns."""
     tokens: int
+    """The language model tokens of all turns."""
     duration: float
+    """The duration of all turns in seconds, exact to the microsecond."""
     thumb_up: int
+    """The number of messages with positive feedback."""
     thumb_down: int
+    """The number of messages with negative feedback."""
     last_seq: int
+    """The `seq` of the message that was appended last, 0 before the first."""
     created_at: datetime
+    """The time of creation."""
     updated_at: datetime
+    """The time of the last change other than feedback. It never decreases."""
     messages: JsonText[tuple[StoredMessage, ...]] | None
+    """All messages in the order of `seq`. None if the call did not request them."""
 
 
 class Hit(Row):
-    """A conversation in which a message holds the keywords of a search.
-
-    `seq` is the place of its first message that does; `snippet` is the part of that message around
-    the keywords, up to 40 characters before and behind them. `created_at` is the conversation's.
-    """
+    """A conversation that a search found."""
 
     id: str
+    """The id of the conversation."""
     dialog_id: str
+    """The dialog of the conversation."""
     name: str | None
+    """The title of the conversation."""
     created_at: datetime
+    """The time at which the conversation was created."""
     seq: int
+    """The `seq` of its first message with the keywords."""
     snippet: str
+    """The keywords in this message, with up to 40 characters before and after them."""
 
 
 class ConversationName(Row):
-    """What a sidebar shows of a conversation."""
+    """The id and title of a conversation, for a sidebar."""
 
     id: str
+    """The id of the conversation."""
     name: str | None
+    """The title of the conversation."""
 
 
 class Appended(Row):
-    """Where an append put its messages, and the conversation's rounds after it.
-
-    `replayed` says that the idempotency key was known: the answer is that of the first append.
-    """
+    """The result of an append."""
 
     first_seq: int
+    """The `seq` of the first message of the turn."""
     last_seq: int
+    """The `seq` of the last message of the turn."""
     round: int
+    """The rounds of the conversation after the append."""
     replayed: bool
+    """Whether the idempotency key was known. The other fields are those of the first append."""

@@ -1,4 +1,4 @@
-"""`sql/conversation`."""
+"""The statements of `sql/conversation`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Erased(NamedTuple):
 
 
 class ConversationRepository(Repository):
-    """The statements about conversations, and the append to one."""
+    """The statements on conversations, and the append to a conversation."""
 
     folder = "conversation"
 

@@ -1,4 +1,4 @@
-"""What both services share: where they run, their settings, and ids for what is new."""
+"""The base classes of the services, and helpers that both services use."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ T = TypeVar("T")
 
 
 class CommonService:
-    """A service on an executor. It keeps no state, so that one serves any number of tasks."""
+    """A service on an executor. It has no state, so any number of tasks can share it."""
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
-        """Run on this executor, within the limits of these settings."""
+        """Run statements on this executor, within the limits of these settings."""
         self._executor = executor
         self._settings = settings
 
     @property
     def settings(self) -> Settings:
-        """The limits that this service checks against."""
+        """The settings, with the limits that arguments are validated against."""
         return self._settings
 
 
 class ConversationServiceBase(CommonService):
-    """The repositories that several concerns of the conversation service use."""
+    """The base of each concern of the conversation service: the repositories that they share."""
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
-        """Run on this executor, within the limits of these settings."""
+        """Run statements on this executor, within the limits of these settings."""
         super().__init__(executor, settings)
         self._conversations = ConversationRepository(executor)
         self._messages = MessageRepository(executor)
 
 
 def row_or_not_found(row: T | None, what: str) -> T:
-    """Return the row, or raise NotFound where there is none."""
+    """Return the row. Raises NotFound if it is None."""
     if row is None:
         raise NotFound(f"no such {what}")
     return row
@@ -59,10 +59,10 @@ def wanted(value: T | AnyType | None) -> T | UnsetType:
 
 
 def new_id() -> str:
-    """Return the 32 hex characters of a new UUID of version 7 (RFC 9562, section 5.7).
+    """Return a new UUID of version 7 (RFC 9562, section 5.7) as 32 hex characters.
 
-    They begin with the time in milliseconds, so that rows which are made together lie together in
-    an index; nothing is ordered by them.
+    It starts with the time in milliseconds, so that rows of about the same time are neighbours in
+    an index. No order depends on it.
     """
     random = int.from_bytes(os.urandom(10), "big")
     milliseconds = time.time_ns() // 1_000_000

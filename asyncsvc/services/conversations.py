@@ -1,12 +1,10 @@
-"""Conversations, their messages and usage: the public service."""
+"""The public service of conversations: it combines one class for each concern."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from asyncsvc.errors import (
-    AlreadyExists,
-)
+from asyncsvc.errors import AlreadyExists
 from asyncsvc.models import (
     Conversation,
     ConversationPatch,
@@ -49,13 +47,25 @@ class API4ConversationService(
     ConversationRetention,
     ConversationTransfer,
 ):
-    """Conversations of many tenants: create, append, list, count, change, delete.
+    """Conversations of tenants: their messages, lists, usage and retention.
 
-    Each method is bound to one tenant; another tenant's id behaves as one that does not exist.
-    Wrong values raise InvalidInput before any SQL. The database's failures raise Unavailable when a
-    repeat may succeed (for reads and keyed appends the library made it), else DatabaseError; a
-    missing schema raises MigrationError. Round trips are
-    those of the statements; a pool of yours adds one, after the answer, to reset the connection.
+    - Conversations: `create`, `create_many`, `get_by_id`, `get_by_ids`, `update_by_id`,
+      `update_many_by_id`, `delete_by_id`, `delete_by_ids`
+    - Messages: `append_message`, `messages`, `set_feedback`, `update_message`, `delete_message`,
+      `pop_message`, `clear_messages`
+    - Lists and searches: `get_list`, `get_names`, `search`
+    - Usage: `stats`, `declare_zone`
+    - Retention: `delete_by_dialog_ids`, `erase_user`, `purge`
+    - Import and export: `import_`, `export`
+
+    Each method is bound to 1 tenant. An id of another tenant behaves as one that does not exist.
+
+    Each method raises InvalidInput for a value out of range, before any SQL; MigrationError if the
+    schema is missing; Unavailable if the database failed and a later call can succeed (the library
+    has already retried reads and keyed appends); and DatabaseError for other failures.
+
+    The round trips under `Cost` are those of statements. A borrowed pool adds 1 at the end of each
+    call, to reset the connection.
     """
 
     @validated
@@ -74,11 +84,28 @@ class API4ConversationService(
         metadata: JsonObject | None = None,
         created_at: Instant | None = None,
     ) -> Conversation:
-        """Create a conversation and return it; without an `id` it gets a new one.
+        """Create a conversation.
 
-        `created_at` is for what happened elsewhere before; without it the server's clock decides.
+        Args:
+            dialog_id: The assistant or agent that the conversation belongs to.
+            id: An id of the application, unique within the tenant. None: a new id.
+            user_id: The end user. Empty for an anonymous visitor.
+            exp_user_id: The account that explores an agent.
+            name: The title for people.
+            source: The application's label for where the conversation came from.
+            dsl: The state of the agent, as any JSON value.
+            version_title: The title of the agent's version.
+            metadata: A JSON object of the application.
+            created_at: The time of creation, for data from elsewhere. None: the server's clock.
 
-        Raises AlreadyExists when the tenant has this id. One round trip; locks the new row.
+        Returns:
+            The conversation as stored.
+
+        Raises:
+            AlreadyExists: The tenant has a conversation with this id.
+
+        Cost:
+            1 round trip; locks the new row.
         """
         conversation = NewConversation(
             dialog_id=dialog_id,
@@ -96,14 +123,23 @@ class API4ConversationService(
             tenant_id=tenant_id, records=[_record(conversation)]
         )
         if not created:
-            raise AlreadyExists("the tenant has a conversation of this id")
+            raise AlreadyExists("the tenant has a conversation with this id")
         return created[0]
 
     @validated
     async def create_many(self, conversations: NewConversations, *, tenant_id: Id) -> int:
-        """Create conversations and return how many were new; ids that exist are left as they are.
+        """Create conversations. Conversations whose ids exist already stay unchanged.
 
-        So it can be repeated, when each has an id. One round trip; locks the new rows.
+        A call in which each conversation has an id can be repeated.
+
+        Args:
+            conversations: At most `Settings.max_batch_size` models or equal mappings.
+
+        Returns:
+            The number of created conversations.
+
+        Cost:
+            1 round trip; locks the new rows.
         """
         created = await self._conversations.create_many(
             tenant_id=tenant_id,
@@ -120,9 +156,17 @@ class API4ConversationService(
         include_dsl: bool = True,
         include_messages: bool = False,
     ) -> Conversation:
-        """Return one conversation, with all its messages where they are asked for.
+        """Return one conversation.
 
-        Raises NotFound. One round trip on the primary key, no locks.
+        Args:
+            include_dsl: Return `dsl`; otherwise it is None.
+            include_messages: Return all messages; otherwise `messages` is None.
+
+        Raises:
+            NotFound: The tenant has no conversation with this id.
+
+        Cost:
+            1 round trip on the primary key, no locks.
         """
         rows = await self._conversations.get_by_ids(
             tenant_id=tenant_id,
@@ -141,9 +185,15 @@ class API4ConversationService(
         include_dsl: bool = True,
         include_messages: bool = False,
     ) -> list[Conversation]:
-        """Return conversations in the order of their ids; one that does not exist is left out.
+        """Return conversations in the order of their ids, without those that do not exist.
 
-        One round trip on the primary key, no locks.
+        Args:
+            ids: At most `Settings.max_batch_size` ids. A repeated id is returned again.
+            include_dsl: Return `dsl`; otherwise it is None.
+            include_messages: Return all messages; otherwise `messages` is None.
+
+        Cost:
+            1 round trip on the primary key, no locks.
         """
         return await self._conversations.get_by_ids(
             tenant_id=tenant_id,
@@ -156,20 +206,38 @@ class API4ConversationService(
     async def update_by_id(
         self, id: Id, patch: ConversationPatchLike, *, tenant_id: Id
     ) -> Conversation:
-        """Set columns of a conversation and return it as it is now; it counts as updated.
+        """Set columns of a conversation.
 
-        Raises NotFound. One round trip, four where `dialog_id` is set, since messages go along to
-        another dialog; locks the row to the end of the transaction.
+        Args:
+            patch: The columns to set, as a model or an equal mapping.
+
+        Returns:
+            The conversation after the update, without its messages.
+
+        Raises:
+            NotFound: The tenant has no conversation with this id.
+
+        Cost:
+            1 round trip, or 4 if the patch has a `dialog_id`, since the messages move too. Locks
+            the row until the end of the transaction.
         """
         updated = await self._update(tenant_id, {id: as_model(ConversationPatch, patch)})
         return row_or_not_found(updated[0] if updated else None, "conversation")
 
     @validated
     async def update_many_by_id(self, patches: ConversationPatches, *, tenant_id: Id) -> int:
-        """Set columns of conversations, each by its own patch; return how many there were.
+        """Set columns of conversations, each by its own patch.
 
-        One round trip, four where a `dialog_id` is set, since messages go along to another dialog;
-        locks the rows in the order of their ids, to the end of the transaction.
+        Args:
+            patches: At most `Settings.max_batch_size` patches by id. Ids that do not exist are
+                ignored.
+
+        Returns:
+            The number of updated conversations.
+
+        Cost:
+            1 round trip, or 4 if a patch has a `dialog_id`, since the messages move too. Locks the
+            rows in the order of their ids, until the end of the transaction.
         """
         updated = await self._update(
             tenant_id, {id: as_model(ConversationPatch, patch) for id, patch in patches.items()}
@@ -179,7 +247,7 @@ class API4ConversationService(
     async def _update(
         self, tenant_id: str, patches: Mapping[str, ConversationPatch]
     ) -> list[Conversation]:
-        """Set columns, and the dialog of the messages of conversations that change theirs."""
+        """Set columns; if a dialog changes, set that of the messages in the same transaction."""
         moving = [id for id, patch in patches.items() if patch.dialog_id is not UNSET]
         if not moving:
             return await self._conversations.update_many_by_id(tenant_id=tenant_id, patches=patches)
@@ -192,17 +260,29 @@ class API4ConversationService(
 
     @validated
     async def delete_by_id(self, id: Id, *, tenant_id: Id) -> int:
-        """Delete a conversation with its messages; return 1, or 0 where there was none.
+        """Delete a conversation with its messages.
 
-        One round trip; locks the row. It costs the messages deleted.
+        Returns:
+            1, or 0 if the conversation does not exist.
+
+        Cost:
+            1 round trip; locks the row. The cost grows with the number of messages.
         """
         return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=[id])
 
     @validated
     async def delete_by_ids(self, ids: Ids, *, tenant_id: Id) -> int:
-        """Delete conversations with their messages; return how many there were.
+        """Delete conversations with their messages, in one transaction.
 
-        One round trip, one transaction; locks the rows in the order of their ids.
+        Args:
+            ids: At most `Settings.max_batch_size` ids.
+
+        Returns:
+            The number of deleted conversations.
+
+        Cost:
+            1 round trip; locks the rows in the order of their ids. The cost grows with the number
+            of messages.
         """
         return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=ids)
 

@@ -1,4 +1,4 @@
-"""Messages of a conversation: append, read, edit, delete."""
+"""The messages of a conversation: append, read, edit, rate, delete."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _APPEND_ATTEMPTS = 3
 
 
 class ConversationMessages(ConversationServiceBase):
-    """Messages of a conversation: append, read, edit, delete."""
+    """The messages of a conversation: append, read, edit, rate, delete."""
 
     @validated
     async def messages(
@@ -53,14 +53,27 @@ class ConversationMessages(ConversationServiceBase):
         last: PageSize | None = None,
         limit: PageSize = 100,
     ) -> list[StoredMessage]:
-        """Return messages in the order of `seq`: the first `limit`, or the `last` so many.
+        """Return the first `limit` or the `last` messages of a conversation, in order of `seq`.
 
-        `after_seq` and `before_seq` bound them and are not included. The page after this one is
-        `after_seq=` its last seq; the page before it is `before_seq=` its first seq together with
-        `last`, which takes the place of `limit`.
+        The next page is `after_seq=` the last `seq` of this one. The previous page is
+        `before_seq=` the first `seq` of this one, with `last=`.
 
-        Raises NotFound without such a conversation. One round trip on the primary key, no locks;
-        it costs the messages returned, wherever in the conversation they are.
+        Args:
+            after_seq: Exclusive lower bound of `seq`.
+            before_seq: Exclusive upper bound of `seq`.
+            last: Return the last messages within the bounds, at most this number; None for the
+                first `limit`. At most `Settings.max_page_size`.
+            limit: Maximum number of messages without `last`. At most `Settings.max_page_size`.
+
+        Returns:
+            The messages, the lowest `seq` first.
+
+        Raises:
+            NotFound: The tenant has no conversation with this id.
+
+        Cost:
+            1 round trip on the primary key, no locks. The cost grows with the number of returned
+            messages, not with the length of the conversation.
         """
         messages = await self._messages.get_list(
             tenant_id=tenant_id,
@@ -82,19 +95,31 @@ class ConversationMessages(ConversationServiceBase):
         idempotency_key: IdempotencyKey | None = None,
         expected_seq: Seq | None = None,
     ) -> Appended:
-        """Append the messages of a turn and bump the conversation's counters, all or nothing.
+        """Append the messages of a turn and update the conversation's counters, atomically.
 
-        With an `idempotency_key` a replay of the same turn returns the first answer and adds
-        nothing. Pass one: when the connection is lost the append is made again for you, and a call
-        whose outcome is unknown all the same (a cancelled task) can be made again. With
-        `expected_seq`, the `last_seq` that the caller saw, it only appends when nobody else has
-        since; a replay does not mind.
+        Args:
+            turn: The messages and their usage, as a model or an equal mapping.
+            idempotency_key: A key for this turn. A second call with the same key and turn returns
+                the result of the first and appends nothing. With a key the library retries the
+                append after a lost connection, and a caller can repeat a call whose outcome is
+                unknown, for example a cancelled one. The key is stored for
+                `Settings.key_lifetime`. Without a key the library never retries.
+            expected_seq: Append only if this is the `last_seq` of the conversation. A replay
+                ignores it.
 
-        Raises NotFound; IdempotencyConflict when the key was used for another turn; StaleSequence;
-        Conflict when the conversation kept changing. One round trip, two when it raises or replays,
-        at most six in a race. A key is remembered for `Settings.key_lifetime`. It locks the
-        conversation's row to the end of the transaction; the cost does not depend on the
-        conversation's length.
+        Returns:
+            The position of the messages and the rounds of the conversation.
+
+        Raises:
+            NotFound: The tenant has no conversation with this id.
+            IdempotencyConflict: The key was used for another turn.
+            StaleSequence: `last_seq` is not `expected_seq`.
+            Conflict: The conversation kept changing during 3 attempts.
+
+        Cost:
+            1 round trip; 2 if it replays or raises; at most 6 in a race. Locks the conversation row
+            until the end of the transaction. The cost does not depend on the length of the
+            conversation.
         """
         turn = as_model(Turn, turn)
         body_hash = None if idempotency_key is None else _body_hash(turn)
@@ -152,11 +177,22 @@ class ConversationMessages(ConversationServiceBase):
     async def set_feedback(
         self, id: Id, seq: Seq, thumb: Thumb | None, *, tenant_id: Id
     ) -> StoredMessage:
-        """Judge a message with thumb 1 or -1, or withdraw it with None; return the message.
+        """Set or remove the feedback of a message.
 
-        The conversation's counters follow, also when many judge at once. Its update time stays.
+        The counters of the conversation follow, also under concurrent calls. Its `updated_at`
+        stays.
 
-        Raises NotFound. One round trip; locks the conversation's row, then the message's.
+        Args:
+            thumb: 1 is positive, -1 is negative, None removes the feedback.
+
+        Returns:
+            The message after the update.
+
+        Raises:
+            NotFound: The conversation has no message with this `seq`.
+
+        Cost:
+            1 round trip on the primary keys; locks the conversation row, then the message.
         """
         message = await self._messages.set_feedback(
             tenant_id=tenant_id, id=id, seq=seq, thumb=thumb
@@ -167,9 +203,19 @@ class ConversationMessages(ConversationServiceBase):
     async def update_message(
         self, id: Id, seq: Seq, patch: MessagePatchLike, *, tenant_id: Id
     ) -> StoredMessage:
-        """Edit a message and return it as it is now; its conversation counts as updated.
+        """Set columns of a message, and `updated_at` of its conversation.
 
-        Raises NotFound. One round trip; locks the conversation's row, then the message's.
+        Args:
+            patch: The columns to set, as a model or an equal mapping.
+
+        Returns:
+            The message after the update.
+
+        Raises:
+            NotFound: The conversation has no message with this `seq`.
+
+        Cost:
+            1 round trip on the primary keys; locks the conversation row, then the message.
         """
         message = await self._messages.update(
             tenant_id=tenant_id, id=id, seq=seq, patch=as_model(MessagePatch, patch)
@@ -178,39 +224,56 @@ class ConversationMessages(ConversationServiceBase):
 
     @validated
     async def delete_message(self, id: Id, seq: Seq, *, tenant_id: Id) -> int:
-        """Delete a message and withdraw its thumb; return 1, or 0 where there was none.
+        """Delete a message and withdraw its feedback from the counters.
 
-        Its seq is not used again. One round trip; locks the conversation's row, then the
-        message's.
+        Its `seq` is not used again.
+
+        Returns:
+            1, or 0 if the message does not exist.
+
+        Cost:
+            1 round trip on the primary keys; locks the conversation row, then the message.
         """
         deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq=seq)
         return 0 if deleted is None else deleted.count
 
     @validated
     async def pop_message(self, id: Id, *, tenant_id: Id) -> StoredMessage | None:
-        """Take the last message off and return it, or None where there is none left.
+        """Delete the newest message and withdraw its feedback from the counters.
 
-        Raises NotFound without such a conversation. One round trip; locks the conversation's row,
-        then the message's. Two that pop at once get two messages.
+        2 concurrent calls delete 2 messages.
+
+        Returns:
+            The deleted message, or None if the conversation has no messages.
+
+        Raises:
+            NotFound: The tenant has no conversation with this id.
+
+        Cost:
+            1 round trip on the primary keys; locks the conversation row, then the message.
         """
         deleted = await self._messages.delete(tenant_id=tenant_id, id=id, newest=True)
         return row_or_not_found(deleted, "conversation").newest
 
     @validated
     async def clear_messages(self, id: Id, *, tenant_id: Id) -> int:
-        """Delete all messages of a conversation, withdraw their thumbs, return how many.
+        """Delete all messages of a conversation and withdraw their feedback from the counters.
 
-        It is 0 also where there is no such conversation.
+        Returns:
+            The number of deleted messages; 0 also if the conversation does not exist.
 
-        One round trip; locks the conversation's row, then the messages'.
+        Cost:
+            1 round trip on the primary keys; locks the conversation row, then the messages.
         """
         deleted = await self._messages.delete(tenant_id=tenant_id, id=id)
         return 0 if deleted is None else deleted.count
 
 
 def _body_hash(turn: Turn) -> bytes:
-    """Return the SHA-256 by which a replay is told from another turn under the same key."""
-    # Made again with the successor of a rotated token, it is still the same turn.
+    """Return the SHA-256 that identifies the turn of an idempotency key.
+
+    `token_id` is no part of it: a call that is repeated with a rotated token is a replay.
+    """
     messages = [[each.role, each.content, each.reference, each.payload] for each in turn.messages]
     replaced = {
         name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) is not UNSET

@@ -1,25 +1,26 @@
--- Changes columns of conversations, and their titles with them, and returns the changed rows, in no
--- order; an id that is not there is missing from the answer. Where the dialog is changed, message/move
--- takes the messages along. One that got another dialog, source or user is booked out and in, as it
--- was and as it is; what happened in it stays booked where it did. The title follows whatever it
--- was before: this statement may not see what the one wrote that it waited for.
+-- Set columns of conversations, each by its own patch.
 --
--- :patches is a JSON object from id to the columns to set. A column that is not named keeps its
--- value; JSON null sets NULL. The rows are locked in the order of their ids first, so that two
--- such calls cannot wait for each other in a circle.
---
--- Locks: the rows, to the end of the transaction. Index: the primary key, once an id: LIMIT 1, and
--- the tenant that comes with the locked row, make sure of it, whatever the server's statistics say.
+-- Returns: the updated conversations, in no order. An id that does not exist has no row.
+-- Locks: the conversation rows in the order of their ids, until the end of the transaction. The order
+--   prevents deadlocks between 2 such calls.
+-- Index: primary key, once per id. LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Notes: :patches is a JSON object from id to the columns to set. JSON null sets a column to NULL; a
+--   column without a key keeps its value.
+--   A new dialog, source or user moves the counters of a conversation in the statistics by creation: 2
+--   ledger rows, one negative and one positive. Activity stays where it happened.
+--   A title with a new name or dialog leaves the search index until the next maintenance run. Each such
+--   patch updates it, even if the value is the same, because the snapshot of the statement may be older
+--   than the title that it replaces. If the dialog changes, message/change_dialog updates the messages.
 WITH locked AS MATERIALIZED (
-    SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, p.patch
+    SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, requested.patch
       FROM (SELECT p.id, p.patch
               FROM jsonb_each(:patches::text::jsonb) AS p (id, patch)
-             ORDER BY p.id COLLATE "C") AS p
+             ORDER BY p.id COLLATE "C") AS requested
      CROSS JOIN LATERAL (
             SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = p.id
+               AND c.id = requested.id
              LIMIT 1
                FOR NO KEY UPDATE
            ) AS c
@@ -27,11 +28,14 @@ WITH locked AS MATERIALIZED (
     UPDATE asyncsvc.conversation AS c
        SET dialog_id = CASE WHEN l.patch ? 'dialog_id' THEN l.patch ->> 'dialog_id' ELSE c.dialog_id END,
            user_id = CASE WHEN l.patch ? 'user_id' THEN l.patch ->> 'user_id' ELSE c.user_id END,
-           exp_user_id = CASE WHEN l.patch ? 'exp_user_id' THEN l.patch ->> 'exp_user_id' ELSE c.exp_user_id END,
+           exp_user_id = CASE WHEN l.patch ? 'exp_user_id' THEN l.patch ->> 'exp_user_id'
+                              ELSE c.exp_user_id END,
            name = CASE WHEN l.patch ? 'name' THEN l.patch ->> 'name' ELSE c.name END,
            source = CASE WHEN l.patch ? 'source' THEN l.patch ->> 'source' ELSE c.source END,
-           version_title = CASE WHEN l.patch ? 'version_title' THEN l.patch ->> 'version_title' ELSE c.version_title END,
-           metadata = CASE WHEN l.patch ? 'metadata' THEN nullif(l.patch -> 'metadata', 'null') ELSE c.metadata END,
+           version_title = CASE WHEN l.patch ? 'version_title' THEN l.patch ->> 'version_title'
+                                ELSE c.version_title END,
+           metadata = CASE WHEN l.patch ? 'metadata' THEN nullif(l.patch -> 'metadata', 'null')
+                           ELSE c.metadata END,
            dsl = CASE WHEN l.patch ? 'dsl' THEN nullif(l.patch -> 'dsl', 'null') ELSE c.dsl END,
            errors = CASE WHEN l.patch ? 'errors' THEN l.patch ->> 'errors' ELSE c.errors END,
            updated_at = greatest(c.updated_at, statement_timestamp())
@@ -41,39 +45,39 @@ WITH locked AS MATERIALIZED (
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
-), noted AS (
+), recency_updated AS (
     UPDATE asyncsvc.conversation_recency AS r
-       SET dialog_id = c.dialog_id,
-           updated_at = c.updated_at
-      FROM updated AS c
-     WHERE r.tenant_id = c.tenant_id
-       AND r.id = c.id
-), booked AS (
+       SET dialog_id = u.dialog_id,
+           updated_at = u.updated_at
+      FROM updated AS u
+     WHERE r.tenant_id = u.tenant_id
+       AND r.id = u.id
+), titles_updated AS (
+    UPDATE asyncsvc.conversation_title AS t
+       SET name = u.name,
+           dialog_id = u.dialog_id,
+           is_indexed = false
+      FROM updated AS u
+      JOIN locked AS l ON l.tenant_id = u.tenant_id AND l.id = u.id
+     WHERE t.tenant_id = u.tenant_id
+       AND t.conversation_id = u.id
+       AND l.patch ?| ARRAY['name', 'dialog_id']
+), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, pv, tokens, duration, rounds,
            thumb_up, thumb_down)
-    SELECT c.tenant_id, b.dialog_id, b.source, b.user_id, c.created_at, b.sign, b.sign * c.tokens,
-           b.sign * c.duration, b.sign * c.round, b.sign * c.thumb_up, b.sign * c.thumb_down
-      FROM updated AS c
-      JOIN locked AS l ON l.tenant_id = c.tenant_id AND l.id = c.id
+    SELECT u.tenant_id, v.dialog_id, v.source, v.user_id, u.created_at, v.sign, v.sign * u.tokens,
+           v.sign * u.duration, v.sign * u.round, v.sign * u.thumb_up, v.sign * u.thumb_down
+      FROM updated AS u
+      JOIN locked AS l ON l.tenant_id = u.tenant_id AND l.id = u.id
      CROSS JOIN LATERAL (
             VALUES (-1, l.dialog_id, l.source, l.user_id),
-                   (1, c.dialog_id, c.source, c.user_id)
-           ) AS b (sign, dialog_id, source, user_id)
-     WHERE (l.dialog_id, l.source, l.user_id) IS DISTINCT FROM (c.dialog_id, c.source, c.user_id)
-), retitled AS (
-    UPDATE asyncsvc.conversation_title AS t
-       SET name = c.name,
-           dialog_id = c.dialog_id,
-           is_indexed = false
-      FROM updated AS c
-      JOIN locked AS l ON l.tenant_id = c.tenant_id AND l.id = c.id
-     WHERE t.tenant_id = c.tenant_id
-       AND t.conversation_id = c.id
-       AND l.patch ?| ARRAY['name', 'dialog_id']
+                   (1, u.dialog_id, u.source, u.user_id)
+           ) AS v (sign, dialog_id, source, user_id)
+     WHERE (l.dialog_id, l.source, l.user_id) IS DISTINCT FROM (u.dialog_id, u.source, u.user_id)
 )
-SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
-       c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,
-       c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
-       c.created_at, c.updated_at, NULL::text AS messages
-  FROM updated AS c
+SELECT u.tenant_id, u.id, u.dialog_id, u.user_id, u.exp_user_id, u.name, u.source,
+       u.version_title, u.metadata::text AS metadata, u.dsl::text AS dsl, u.errors, u.round,
+       u.tokens, (u.duration / 1e6)::float8 AS duration, u.thumb_up, u.thumb_down, u.last_seq,
+       u.created_at, u.updated_at, NULL::text AS messages
+  FROM updated AS u

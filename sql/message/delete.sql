@@ -4,12 +4,11 @@
 --   conversation has no messages. No row if the conversation does not exist.
 -- Locks: the conversation row, then the deleted messages, until the end of the transaction.
 -- Index: primary keys.
--- Notes: The feedback of the deleted messages is subtracted from the counters of the conversation and
---   recorded in the ledger. round, tokens, duration and last_seq stay, so no seq is used twice.
---   newest_message is a locking read: if a concurrent call deletes the newest message first, the read
---   continues with the message before it, so 2 concurrent calls delete 2 messages.
---   A message that is appended while this statement waits for the lock is not deleted. The result
---   equals that of a deletion before the append.
+-- Notes: The counters lose the feedback of the deleted messages. round, tokens, duration and last_seq
+--   stay, so no seq is used twice.
+--   newest_message is a locking read. If a concurrent call has deleted the newest message, it continues
+--   with the message before, so 2 concurrent calls delete 2 messages.
+--   A message that is appended while this statement waits for the lock stays.
 WITH locked AS MATERIALIZED (
     SELECT c.id
       FROM asyncsvc.conversation AS c

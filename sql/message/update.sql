@@ -1,11 +1,11 @@
 -- Set columns of a message.
 --
--- Parameters: :patch is a JSON object of the columns to set. JSON null sets a column to NULL; a column
---   without a key keeps its value.
 -- Returns: the message. No row if the message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
 -- Index: primary keys.
--- Notes: Sets updated_at of the conversation. The message leaves the search index until the next
+-- Notes: :patch is a JSON object of the columns to set. JSON null sets a column to NULL; a column without
+--   a key keeps its value.
+--   updated_at of the conversation is set too. The message leaves the search index until the next
 --   maintenance run.
 WITH locked AS MATERIALIZED (
     SELECT requested.patch
@@ -24,7 +24,8 @@ WITH locked AS MATERIALIZED (
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq
-    RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
+    RETURNING m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+              m.thumb, m.created_at
 ), conversation_updated AS (
     UPDATE asyncsvc.conversation AS c
        SET updated_at = greatest(c.updated_at, statement_timestamp())
@@ -39,6 +40,4 @@ WITH locked AS MATERIALIZED (
      WHERE r.tenant_id = :tenant_id
        AND r.id = :id
 )
-SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
-       m.thumb, m.created_at
-  FROM updated AS m
+TABLE updated
