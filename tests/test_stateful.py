@@ -312,7 +312,7 @@ class TenantMachine(RuleBasedStateMachine):
         executor = self.svc._executor
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(executor._pool.get_max_size()):
-                lent = await stack.enter_async_context(executor._connection())
+                lent = await stack.enter_async_context(executor._lease())
                 assert not lent.is_in_transaction()
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
