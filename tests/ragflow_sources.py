@@ -1,7 +1,7 @@
-"""Databases as RAGFlow has them: on a private MariaDB, and on the PostgreSQL of the tests.
+"""Databases with RAGFlow's tables, on a private MariaDB and on the PostgreSQL of the tests.
 
-The MariaDB is Debian's `mariadb-server-core`. It listens on the loopback interface, keeps nothing,
-and belongs to one process of the tests.
+The MariaDB is Debian's `mariadb-server-core`. It listens on the loopback interface, is deleted at
+the end, and belongs to one test process.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ PASSWORD = secrets.token_hex(8)
 
 
 def program(name: str) -> str | None:
-    """Where a program of MariaDB's is, which Debian keeps out of an ordinary PATH."""
+    """Return the path of a program of MariaDB, also if it is not on PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
 
 
 class MariaDB:
-    """A server in a directory of its own."""
+    """A server with its own directory."""
 
     def __init__(self) -> None:
         self._directory = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-mariadb-"))
@@ -84,7 +84,9 @@ class MariaDB:
         import pymysql
 
         path = str(self._directory / "socket")
-        with socket.socket(socket.AF_UNIX) as probe:  # the driver forgets the one that fails
+        with socket.socket(
+            socket.AF_UNIX
+        ) as probe:  # the driver does not close a socket that fails
             if probe.connect_ex(path):
                 return False
         connection = pymysql.connect(unix_socket=path, user="root", autocommit=True)
@@ -106,7 +108,7 @@ class MariaDB:
 
 @dataclass
 class Database:
-    """A database of RAGFlow's, and how a test writes to it."""
+    """A database of RAGFlow that tests write to."""
 
     dialect: str
     dsn: str
@@ -117,11 +119,11 @@ class Database:
             await self.execute(command)
 
     async def execute(self, command: str, *values: object) -> list[tuple[object, ...]]:
-        """Run a statement, with %s for each value, and return its rows."""
+        """Run a statement with %s for each value, and return its rows."""
         return (await self._run(command, [values]))[0]
 
     async def insert(self, table: str, rows: Iterable[Mapping[str, object]]) -> None:
-        """Insert rows, all of the same columns."""
+        """Insert rows that have the same columns."""
         rows = list(rows)
         columns = list(rows[0])
         places = ", ".join(["%s"] * len(columns))
@@ -159,7 +161,7 @@ class Database:
         return results
 
     def as_reader(self) -> str:
-        """The same database for the role `reader`, which may only select."""
+        """Return the DSN for the role `reader`, which can only select."""
         return (
             urlsplit(self.dsn)
             ._replace(netloc=f"reader:reader@127.0.0.1:{urlsplit(self.dsn).port}")
@@ -168,7 +170,7 @@ class Database:
 
 
 def mysql(dsn: str):
-    """A connection to the MariaDB of these tests."""
+    """Return a connection to the MariaDB of these tests."""
     import pymysql
 
     parts = urlsplit(dsn)

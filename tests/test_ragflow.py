@@ -1,4 +1,4 @@
-"""RAGFlow's names and shapes: what its callers do, and the same answers as it gives."""
+"""Tests of RAGFlow's names and shapes, by the calls of RAGFlow and against its ORM."""
 
 import asyncio
 import functools
@@ -67,14 +67,14 @@ def quoted(number: int) -> dict[str, Any]:
 
 
 def asked(id: str, text: str) -> list[dict[str, Any]]:
-    """A question and its answer, which have one id in RAGFlow."""
+    """Return a question and its answer, which share one id in RAGFlow."""
     return [
         {"role": "user", "content": text, "id": id},
         {"role": "assistant", "content": f"re: {text}", "created_at": 1.0, "id": id},
     ]
 
 
-# ---------------------------------------------------------------- what callers do
+# ---------------------------------------------------------------- calls of RAGFlow
 
 
 async def test_a_session_of_an_agent(sessions):
@@ -105,7 +105,7 @@ async def test_a_session_of_an_agent(sessions):
     assert row["update_date"].tzinfo is None
 
 
-async def test_positions_are_those_of_ragflow(sessions):
+async def test_get_list_has_ragflows_positional_arguments(sessions):
     await sessions.save(**prologue())
     await sessions.save(**prologue(id="s2", user_id="u2", exp_user_id="e2"))
     total, rows = await sessions.get_list(
@@ -128,14 +128,14 @@ async def test_positions_are_those_of_ragflow(sessions):
     del rows[0]["reference"]  # as callers do
 
 
-async def test_what_was_never_set_reads_as_ragflow_reads_it(sessions):
+async def test_unset_columns_have_ragflows_empty_values(sessions):
     await sessions.save(id="empty", dialog_id=AGENT, user_id="")
     _, session = await sessions.get_by_id("empty")
     assert (session.message, session.reference, session.dsl) == ([], [], {})
     assert (session.name, session.errors, session.tokens, session.round) == (None, None, 0, 0)
 
 
-async def test_messages_and_references_come_back_as_they_went_in(sessions):
+async def test_saved_messages_and_references_are_returned_unchanged(sessions):
     message = [
         {"role": "assistant", "content": "prologue"},
         {"role": "user", "content": None, "files": [{"name": "a.pdf"}]},
@@ -163,7 +163,7 @@ async def test_a_prologue_may_have_a_reference(sessions):
     assert session.reference == [{}, quoted(1)]
 
 
-async def test_an_answer_without_a_reference_keeps_the_place_of_those_behind_it(svc, sessions):
+async def test_an_answer_without_a_reference_does_not_shift_later_references(svc, sessions):
     await sessions.save(**prologue())
     for number, reference in ((1, None), (2, quoted(2))):
         await svc.conversations.append_message(
@@ -183,7 +183,7 @@ async def test_an_answer_without_a_reference_keeps_the_place_of_those_behind_it(
 # ---------------------------------------------------------------- appends
 
 
-async def test_turns_of_many_at_once_are_all_kept(sessions):
+async def test_concurrent_appends_keep_all_turns(sessions):
     await sessions.save(**prologue())
 
     async def turn(number: int) -> int:
@@ -204,7 +204,7 @@ async def test_turns_of_many_at_once_are_all_kept(sessions):
         assert reference == quoted(int(answer.split()[-1]))
 
 
-async def test_an_append_that_is_made_again_adds_nothing(sessions):
+async def test_a_repeated_append_adds_nothing(sessions):
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
     session.message += asked("m1", "once")
@@ -214,7 +214,7 @@ async def test_an_append_that_is_made_again_adds_nothing(sessions):
     assert (len(session.message), session.round) == (3, 1)
 
 
-async def test_who_does_not_know_of_anothers_turn_stores_no_message_twice(sessions):
+async def test_an_append_with_a_stale_row_stores_no_message_twice(sessions):
     await sessions.save(**prologue())
     mine, yours = [(await sessions.get_by_id("s1"))[1] for _ in range(2)]
     yours.message += asked("y", "yours")
@@ -229,7 +229,7 @@ async def test_who_does_not_know_of_anothers_turn_stores_no_message_twice(sessio
     assert session.round == 3
 
 
-async def test_an_append_touches_nothing_that_others_set_meanwhile(sessions):
+async def test_an_append_keeps_columns_that_another_caller_set(sessions):
     await sessions.save(**prologue())
     _, stale = await sessions.get_by_id("s1")
     await sessions.update_by_id("s1", {"name": "renamed", "source": "workflow"})
@@ -239,7 +239,7 @@ async def test_an_append_touches_nothing_that_others_set_meanwhile(sessions):
     assert (session.name, session.source) == ("renamed", "workflow")
 
 
-async def test_an_append_counts_what_a_turn_cost_and_says_when(sessions):
+async def test_an_append_counts_tokens_and_duration_and_sets_the_update_time(sessions):
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
     row = session.to_dict() | {"tokens": 70, "duration": 1.5, "update_time": 0}
@@ -251,7 +251,7 @@ async def test_an_append_counts_what_a_turn_cost_and_says_when(sessions):
     assert (session.tokens, session.duration) == (70, 1.5)
 
 
-async def test_an_append_to_nothing_answers_0(sessions):
+async def test_an_append_to_a_missing_conversation_returns_0(sessions):
     assert await sessions.append_message("none", prologue()) == 0
 
 
@@ -263,7 +263,7 @@ async def test_an_append_without_a_message_sets_the_dsl_and_the_error(sessions):
     assert (session.errors, session.round) == ("no model", 0)
 
 
-async def test_an_append_reads_the_end_of_a_long_conversation_and_no_more(dsn):
+async def test_an_append_reads_only_the_last_messages_of_a_long_conversation(dsn):
     read: list[tuple[str, int]] = []
     settings = Settings(on_query=lambda name, _, rows, __: read.append((name, rows)))
     async with asyncsvc.connect(dsn, settings=settings) as svc:
@@ -296,7 +296,7 @@ async def test_an_append_reads_the_end_of_a_long_conversation_and_no_more(dsn):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2])
-async def test_others_keep_appending_until_it_gives_up(dsn, svc, monkeypatch, seconds):
+async def test_an_append_raises_conflict_if_others_keep_appending(dsn, svc, monkeypatch, seconds):
     sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
     await sessions.save(**prologue())
     messages = type(svc.conversations).messages
@@ -315,6 +315,23 @@ async def test_others_keep_appending_until_it_gives_up(dsn, svc, monkeypatch, se
             await sessions.append_message("s1", prologue(message=asked("m", "late")))
 
 
+@pytest.mark.parametrize("is_tail_equal", [True, False])
+async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
+    svc, sessions, monkeypatch, is_tail_equal
+):
+    await sessions.save(**prologue(message=asked("m1", "1")))
+    name = "messages" if is_tail_equal else "get_by_id"
+    read = getattr(asyncsvc.API4ConversationService, name)
+
+    async def delete_and_read(self, id: str, **options: Any):
+        await svc.conversations.delete_by_id(id, tenant_id=TENANT)
+        return await read(self, id, **options)
+
+    monkeypatch.setattr(asyncsvc.API4ConversationService, name, delete_and_read)
+    message = asked("m1" if is_tail_equal else "other", "1") + asked("m2", "2")
+    assert await sessions.append_message("s1", prologue(message=message)) == 0
+
+
 # ---------------------------------------------------------------- changes, deletions, queries
 
 
@@ -327,7 +344,7 @@ async def test_update_by_id_sets_columns(sessions):
     assert session.update_time > 0
 
 
-async def test_update_by_id_takes_a_whole_row_back(sessions):
+async def test_update_by_id_accepts_a_whole_row(sessions):
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
     session.message += asked("m1", "one") + asked("m2", "two")
@@ -355,7 +372,7 @@ async def test_update_by_id_takes_a_whole_row_back(sessions):
         ({"message": [1]}, "message"),
     ],
 )
-async def test_update_by_id_refuses_what_cannot_be_set(sessions, data, field):
+async def test_update_by_id_rejects_columns_that_cannot_be_set(sessions, data, field):
     await sessions.save(**prologue())
     with pytest.raises(InvalidInput) as caught:
         await sessions.update_by_id("s1", data)
@@ -364,7 +381,7 @@ async def test_update_by_id_refuses_what_cannot_be_set(sessions, data, field):
     assert session.to_dict()["message"] == prologue()["message"]
 
 
-async def test_save_refuses_an_id_that_is_taken_and_leaves_nothing_behind(sessions):
+async def test_a_failed_save_stores_nothing(sessions):
     await sessions.save(**prologue())
     with pytest.raises(AlreadyExists):
         await sessions.save(**prologue(message=[]))
@@ -377,7 +394,7 @@ async def test_save_refuses_an_id_that_is_taken_and_leaves_nothing_behind(sessio
         await sessions.save(**prologue(id="s2", message=[], round=3))
 
 
-async def test_save_keeps_the_time_and_what_was_counted(sessions):
+async def test_save_keeps_the_creation_time_and_the_counters(sessions):
     await sessions.save(
         **prologue(create_time=1_600_000_000_123, tokens=5, duration=0.5, round=2, errors="e")
     )
@@ -387,14 +404,14 @@ async def test_save_keeps_the_time_and_what_was_counted(sessions):
     assert str(session.create_date) == "2020-09-13 20:26:40"
 
 
-async def test_insert_makes_the_id_and_the_time(sessions):
+async def test_insert_sets_the_id_and_the_current_time(sessions):
     await sessions.insert(dialog_id=AGENT, user_id="u", create_time=1)
     (session,) = await sessions.query(dialog_id=AGENT)
     assert len(session.id) == 32
     assert session.create_time > 1_600_000_000_000
 
 
-async def test_query_and_the_filters_of_callers(sessions):
+async def test_queries_and_filters_match_the_right_conversations(sessions):
     for number in range(3):
         await sessions.save(**prologue(id=f"s{number}", user_id=f"u{number % 2}"))
     await sessions.save(**prologue(id="elsewhere", dialog_id="agent-2"))
@@ -425,7 +442,7 @@ async def test_query_and_the_filters_of_callers(sessions):
             await sessions.filter_delete(filters)
 
 
-async def test_a_query_walks_over_pages_in_every_order(svc, sessions):
+async def test_a_query_returns_all_pages_in_every_order(svc, sessions):
     await svc.conversations.import_(
         (
             {"id": f"{n:03}", "dialog_id": AGENT, "name": f"n{-n % 7}", "messages": []}
@@ -439,7 +456,7 @@ async def test_a_query_walks_over_pages_in_every_order(svc, sessions):
 
 
 @pytest.mark.parametrize("count", [100, 200, 300])
-async def test_dialogs_of_whole_pages_are_walked_to_their_end(svc, sessions, count):
+async def test_queries_and_filters_read_dialogs_of_whole_pages_to_the_end(svc, sessions, count):
     ids = [f"{n:03}" for n in range(count)]
     rows = ({"id": id, "dialog_id": AGENT, "messages": []} for id in ids)
     await svc.conversations.import_(rows, tenant_id=TENANT)
@@ -452,7 +469,7 @@ async def test_dialogs_of_whole_pages_are_walked_to_their_end(svc, sessions, cou
     assert await sessions.filter_delete(filters) == count
 
 
-async def test_deletions_return_how_many_there_were(sessions):
+async def test_deletions_return_the_number_of_deleted_conversations(sessions):
     for number in range(4):
         await sessions.save(**prologue(id=f"s{number}", dialog_id=f"agent-{number // 2}"))
     assert await sessions.delete_by_id("s0") == 1
@@ -461,7 +478,7 @@ async def test_deletions_return_how_many_there_were(sessions):
     assert await sessions.delete_by_dialog_ids(["agent-0", "agent-1"]) == 2
 
 
-async def test_many_are_updated_in_one_transaction(sessions):
+async def test_update_many_by_id_is_one_transaction(sessions):
     for number in range(2):
         await sessions.save(**prologue(id=f"s{number}"))
     await sessions.update_many_by_id([{"id": f"s{n}", "name": f"n{n}"} for n in range(2)])
@@ -471,7 +488,7 @@ async def test_many_are_updated_in_one_transaction(sessions):
     assert (await sessions.get_by_id("s0"))[1].name == "n0"
 
 
-# ---------------------------------------------------------------- what is wrong
+# ---------------------------------------------------------------- invalid arguments
 
 
 def deep(levels: int) -> list[Any]:
@@ -523,7 +540,7 @@ BAD_CALLS = {
 
 
 @pytest.mark.parametrize("name", BAD_CALLS)
-async def test_what_is_wrong_is_invalid_input(sessions, name):
+async def test_invalid_arguments_raise_invalid_input_and_change_nothing(sessions, name):
     await sessions.save(**prologue())
     before = (await sessions.get_by_id("s1"))[1].to_dict()
     with pytest.raises(InvalidInput):
@@ -532,7 +549,7 @@ async def test_what_is_wrong_is_invalid_input(sessions, name):
     assert await sessions.get_by_id("s2") == (False, None)
 
 
-def test_values_and_zones_that_are_no_text_are_invalid_input():
+def test_values_and_zones_that_are_not_text_raise_invalid_input():
     for values in (None, 5, [5], "text"):
         with pytest.raises(InvalidInput):
             ragflow.API4Conversation.user_id.in_(values)
@@ -540,7 +557,7 @@ def test_values_and_zones_that_are_no_text_are_invalid_input():
         ragflow.API4ConversationService(None, tenant_id=TENANT, tz=5)
 
 
-async def test_a_whole_row_with_the_reference_of_old_goes_back(svc, sessions):
+async def test_a_whole_row_with_an_old_reference_object_is_accepted(svc, sessions):
     old = {"chunks": [1]}
     row = {"id": "s1", "dialog_id": AGENT, "messages": []}
     kept = {"metadata": {"ragflow": {"reference": old}}}
@@ -553,7 +570,7 @@ async def test_a_whole_row_with_the_reference_of_old_goes_back(svc, sessions):
     assert (await sessions.get_by_id("s1"))[1].reference == old
 
 
-async def test_save_takes_the_local_date_where_there_are_no_milliseconds(sessions):
+async def test_save_uses_the_local_date_without_milliseconds(sessions):
     text = "2020-09-13 20:26:40"
     for id, date in (("s1", datetime.fromisoformat(text)), ("s2", text)):
         await sessions.save(**prologue(id=id, create_date=date))
@@ -582,7 +599,7 @@ async def test_another_tenant_sees_and_changes_nothing(svc, sessions):
     assert (await sessions.get_by_id("s1"))[1].name == ""
 
 
-async def test_a_lost_database_is_no_missing_session(dsn):
+async def test_a_lost_database_raises_unavailable(dsn):
     pool = await asyncpg.create_pool(dsn, min_size=1)
     sessions = ragflow.API4ConversationService(AsyncSvc(pool), tenant_id=TENANT)
     await pool.close()
@@ -590,14 +607,14 @@ async def test_a_lost_database_is_no_missing_session(dsn):
         await sessions.get_by_id("s1")
 
 
-async def test_an_unknown_order_or_zone_is_refused(svc, sessions):
+async def test_an_unknown_order_or_zone_is_rejected(svc, sessions):
     with pytest.raises(InvalidInput, match="orderby"):
         await sessions.get_list(AGENT, TENANT, 1, 30, "message", True)
     with pytest.raises(InvalidInput, match="tz"):
         ragflow.API4ConversationService(svc, tenant_id=TENANT, tz="Mars/Base")
 
 
-async def test_it_works_inside_a_transaction_of_the_callers(svc, dsn):
+async def test_calls_run_in_the_transaction_of_the_caller(svc, dsn):
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
@@ -614,11 +631,11 @@ async def test_it_works_inside_a_transaction_of_the_callers(svc, dsn):
     assert len((await free.get_by_id("s1"))[1].message) == 3
 
 
-# ---------------------------------------------------------------- the same answers
+# ---------------------------------------------------------------- comparison with RAGFlow's ORM
 
 
 class Peewee:
-    """What RAGFlow's `get_list`, `get_names` and `stats` ask for, by the ORM that it asks with."""
+    """The queries of RAGFlow's `get_list`, `get_names` and `stats`, with its ORM."""
 
     def __init__(self, dsn: str) -> None:
         parts = urllib.parse.urlsplit(dsn)
@@ -692,7 +709,7 @@ WORDS = ["parcel", "Straße", "REFUND", "50%", "a_b", "c:\\d", "退款", "it's"]
 
 
 def rows_of_ragflow(seed: int) -> Iterator[dict[str, Any]]:
-    """Rows as RAGFlow writes them: each created and updated in another second, by its clock."""
+    """Yield rows as RAGFlow writes them; each is created and updated in another second."""
     chance = random.Random(seed)
     begin = datetime(2026, 3, 1, tzinfo=UTC)
     seconds = chance.sample(range(6 * 86_400), 60)
@@ -728,8 +745,8 @@ def rows_of_ragflow(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def record(row: dict[str, Any]) -> dict[str, Any]:
-    messages = [ragflow.shapes.split(message) for message in row["message"]]
-    ragflow.shapes.attach(messages, row["reference"])
+    messages = [ragflow.messages.split(message) for message in row["message"]]
+    ragflow.messages.attach_references(messages, row["reference"])
     kept = ("id", "name", "dialog_id", "user_id", "exp_user_id", "source", "tokens", "duration",
             "round", "errors", "version_title")  # fmt: skip
     return {name: row[name] for name in kept} | {
@@ -789,7 +806,7 @@ async def test_lists_names_and_stats_answer_as_ragflow_does(svc, dsn, sessions, 
         oracle.database.close()
 
 
-async def test_a_row_is_what_ragflow_sends_as_json(sessions):
+async def test_a_row_can_be_sent_as_json(sessions):
     await sessions.save(**prologue())
     _, (row,) = await sessions.get_list(AGENT, TENANT, 1, 1, "create_date", False)
     assert json.loads(json.dumps(row, default=str))["create_date"] == str(row["create_date"])
@@ -798,7 +815,7 @@ async def test_a_row_is_what_ragflow_sends_as_json(sessions):
 # ---------------------------------------------------------------- tokens
 
 
-async def test_a_token_of_ragflow_is_stored_found_and_removed(tokens):
+async def test_a_token_is_stored_found_and_removed(tokens):
     row = {
         "tenant_id": TENANT,
         "token": SECRET,
@@ -829,8 +846,8 @@ async def test_a_token_of_ragflow_is_stored_found_and_removed(tokens):
     assert await tokens.delete_by_tenant_id(TENANT) == 2
 
 
-async def test_a_listing_gives_a_missing_beta_once(tokens):
-    """As RAGFlow's route does: it makes one where there is none, and writes the row back."""
+async def test_a_missing_beta_is_created_only_once(tokens):
+    """RAGFlow's route creates a missing beta and writes the whole row back."""
     await tokens.save(token=SECRET)
     column = ragflow.APIToken
     for _ in range(2):
@@ -844,7 +861,7 @@ async def test_a_listing_gives_a_missing_beta_once(tokens):
     assert await tokens.delete_by_tenant_id(TENANT) == 2
 
 
-async def test_a_beta_lives_and_goes_with_its_row(tokens):
+async def test_a_beta_is_replaced_and_revoked_with_its_row(tokens):
     other = SECRET[:-1] + "2"
     await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
     await tokens.save(token=other, beta=BETA[:-1] + "3")
@@ -876,8 +893,8 @@ async def test_tokens_of_a_dialog(tokens):
     assert await tokens.filter_delete([column.dialog_id == "d2"]) == 2
 
 
-async def test_rows_that_look_alike_do_not_share_their_betas(tokens):
-    """With the same beginning and the same time, or none, as two rows of one second may have."""
+async def test_similar_rows_do_not_share_their_betas(tokens):
+    """Two rows of one second may have equal times and hints."""
     secrets = [SECRET[:-1] + n for n in "123"]
     betas = [n + BETA[1:] for n in "123"]
     for secret, beta in zip(secrets, betas, strict=True):
@@ -893,7 +910,7 @@ async def test_rows_that_look_alike_do_not_share_their_betas(tokens):
     assert await tokens.filter_delete([column.token == token.token]) == 0
 
 
-async def test_an_update_of_a_token_refuses_what_it_would_not_set(tokens):
+async def test_an_update_of_a_token_rejects_columns_that_cannot_be_set(tokens):
     await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
     (row,) = await tokens.query()
     filters = [ragflow.APIToken.token == SECRET]
@@ -932,7 +949,7 @@ async def test_a_beta_moves_with_its_row_to_another_dialog(tokens):
     assert (beta.dialog_id, beta.source) == ("d3", "agent")
 
 
-async def test_a_dialog_goes_with_its_rows_and_no_others(tokens):
+async def test_filter_delete_by_dialog_revokes_only_its_rows(tokens):
     alike = [SECRET[:-1] + n for n in "123"]
     betas = [n * 32 for n in "12345"]
     await tokens.save(token=alike[0], beta=betas[0], dialog_id="d1")
@@ -952,7 +969,7 @@ async def test_a_dialog_goes_with_its_rows_and_no_others(tokens):
     assert [len(await tokens.query(beta=each)) for each in betas] == [0] * 5
 
 
-async def test_a_beta_goes_with_a_token_that_was_rotated(tokens):
+async def test_a_beta_is_revoked_with_its_rotated_token(tokens):
     await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
     (row,) = await tokens.query()
     for _ in range(2):
@@ -963,7 +980,7 @@ async def test_a_beta_goes_with_a_token_that_was_rotated(tokens):
     assert await tokens.query(beta=BETA) == []
 
 
-async def test_tokens_of_another_tenant_are_not_there(tokens):
+async def test_tokens_of_another_tenant_do_not_exist(tokens):
     await tokens.save(token=SECRET)
     others = ragflow.APITokenService(tokens._svc, tenant_id=OTHER)
     assert await others.query(token=SECRET) == []
@@ -989,7 +1006,7 @@ async def test_tokens_of_another_tenant_are_not_there(tokens):
         await tokens.save(tenant_id=TENANT)
 
 
-async def test_secrets_of_ragflow_need_to_be_accepted(svc):
+async def test_secrets_of_ragflow_need_accept_foreign_tokens(svc):
     tokens = ragflow.APITokenService(svc, tenant_id=TENANT)
     with pytest.raises(InvalidInput, match="accept_foreign_tokens"):
         await tokens.save(token=SECRET)
@@ -997,7 +1014,7 @@ async def test_secrets_of_ragflow_need_to_be_accepted(svc):
         await svc.tokens.verify(SECRET)
 
 
-# ---------------------------------------------------------------- what a reader found
+# ---------------------------------------------------------------- single cases
 
 
 async def test_a_thumb_is_stored_with_its_message_or_neither(sessions, monkeypatch):
@@ -1019,7 +1036,7 @@ async def test_a_thumb_is_stored_with_its_message_or_neither(sessions, monkeypat
     assert (again.message, again.thumb_up) == (session.message, 1)
 
 
-async def test_users_of_long_ids_are_found_and_read_by_them(sessions):
+async def test_users_with_long_ids_are_found_and_returned_by_them(sessions):
     one, two = "x" * 200 + "1", "x" * 200 + "2"
     await sessions.save(**prologue(user_id=one, exp_user_id=two))
     await sessions.save(**prologue(id="s2", user_id=two))
@@ -1042,7 +1059,7 @@ async def test_users_of_long_ids_are_found_and_read_by_them(sessions):
     assert (await sessions.get_by_id("s1"))[1].user_id == "short"
 
 
-async def test_feedback_by_a_whole_row_is_kept(sessions):
+async def test_feedback_in_a_whole_row_is_stored(sessions):
     await sessions.save(**prologue(message=asked("m", "?")))
     _, session = await sessions.get_by_id("s1")
     session.message[1] |= {"thumbup": False, "feedback": "wrong"}
@@ -1076,7 +1093,7 @@ async def test_an_odd_message_does_not_double_the_conversation(sessions, odd):
     assert len(session.message) == 7
 
 
-async def test_a_turn_is_kept_where_messages_without_ids_were_deleted(svc, sessions):
+async def test_a_turn_is_kept_if_messages_without_ids_were_deleted(svc, sessions):
     pings = [{"role": role, "content": "ping"} for _ in range(20) for role in ("user", "assistant")]
     await sessions.save(**prologue(message=pings))
     for seq in (1, 2):
@@ -1087,7 +1104,7 @@ async def test_a_turn_is_kept_where_messages_without_ids_were_deleted(svc, sessi
     assert len((await sessions.get_by_id("s1"))[1].message) == 40
 
 
-async def test_a_reference_finds_its_answer_behind_one_without(svc, sessions):
+async def test_a_reference_belongs_to_its_answer_after_one_without(svc, sessions):
     await sessions.save(**prologue(message=asked("m1", "1"), reference=[quoted(1)]))
     turn = {"messages": [{"role": "user", "content": "2"}, {"role": "assistant", "content": "2!"}]}
     await svc.conversations.append_message("s1", turn, tenant_id=TENANT)
@@ -1099,7 +1116,7 @@ async def test_a_reference_finds_its_answer_behind_one_without(svc, sessions):
     assert answers == [quoted(1), None, quoted(3)]
 
 
-async def test_filters_on_tokens_all_count(tokens):
+async def test_all_filters_on_tokens_apply(tokens):
     await tokens.save(token=SECRET, dialog_id="d2")
     column = ragflow.APIToken
     for filters in (
@@ -1120,7 +1137,7 @@ async def test_a_token_of_another_tenant_is_not_marked_as_used(tokens):
     assert (await tokens.query())[0].update_time is None
 
 
-async def test_it_keeps_to_tight_settings(dsn):
+async def test_pages_and_batches_respect_small_limits(dsn):
     settings = Settings(max_page_size=2, max_batch_size=2)
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)

@@ -39,9 +39,10 @@ from asyncsvc.cli.commands import ragflow_import
 from asyncsvc.cli.drawing import console
 from asyncsvc.database import sql_files
 from asyncsvc.ragflow import drivers, source
-from asyncsvc.ragflow.moving import Mended, Moved, Moving, MovingReport, Skip
-from asyncsvc.ragflow.repair import Mending, UnusableError, read_json
-from asyncsvc.ragflow.shapes import shortened
+from asyncsvc.ragflow.data_import import DataImport
+from asyncsvc.ragflow.json_repair import InvalidJSONError, read_json
+from asyncsvc.ragflow.reports import DataImportReport, Repair, RepairCount, Skip, TableReport
+from asyncsvc.ragflow.shapes import short_user_id
 from asyncsvc.validation.checks import check_json
 
 PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
@@ -71,7 +72,7 @@ def mariadb() -> Iterator[MariaDB]:
 
 @pytest.fixture
 async def databases(request, database_factory) -> AsyncIterator[Callable[[str], Database]]:
-    """Makes empty databases, one of each kind."""
+    """Create empty databases."""
     made: list[str] = []
     numbers = itertools.count()
 
@@ -121,7 +122,7 @@ def run(dsn: str, tmp_path: pathlib.Path) -> Run:
 
 
 def session(id: str, message: object = (), **more: object) -> dict[str, object]:
-    """A row of api_4_conversation; what is no text is written as JSON, as RAGFlow does."""
+    """Return a row of api_4_conversation. As in RAGFlow, lists and objects become JSON."""
     row: dict[str, object] = {
         "id": id, "dialog_id": "d1", "user_id": "u", "message": message, "reference": [],
         "tokens": 0, "source": None, "dsl": {}, "duration": 0.0, "round": 0, "thumb_up": 0,
@@ -137,7 +138,7 @@ def session(id: str, message: object = (), **more: object) -> dict[str, object]:
 
 
 def talk(*contents: str) -> list[dict[str, object]]:
-    """Messages as RAGFlow has them, the prologue first."""
+    """Return messages of RAGFlow, the prologue first."""
     roles = itertools.cycle(("assistant", "user"))
     return [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
 
@@ -146,14 +147,14 @@ async def fill(rag: Database, *rows: dict[str, object]) -> None:
     await rag.insert("api_4_conversation", rows)
 
 
-async def move(svc, rag: Database | str, **options):
-    """Move everything; return the report and the notes."""
+async def run_import(svc, rag: Database | str, **options):
+    """Run an import; return the report and the notes."""
     notes = []
     dsn = rag if isinstance(rag, str) else rag.dsn
-    report = await Moving(svc).run(dsn, on_note=notes.append, **options)
-    for moved in (report.conversations, report.tokens):
-        skipped = sum(moved.skipped.values())
-        assert moved.read == moved.written + moved.grown + moved.present + skipped
+    report = await DataImport(svc).run(dsn, on_note=notes.append, **options)
+    for table in (report.conversations, report.tokens):
+        skipped = sum(table.skipped.values())
+        assert table.read == table.imported + table.updated + table.present + skipped
     return report, notes
 
 
@@ -162,13 +163,13 @@ async def got(svc, id: str, tenant_id: str = "t1"):
 
 
 def kinds(report) -> set[str]:
-    return {str(kind) for kind in report.mended}
+    return {str(kind) for kind in report.repaired}
 
 
-# --- what is in order
+# --- valid rows
 
 
-async def test_everything_keeps_its_meaning(rag, svc):
+async def test_valid_rows_are_imported_with_all_values(rag, svc):
     chat = talk("Hi! 你好", "Where is it? 🚚", "Here.", "And now?", "There.")
     chat[2] |= {"id": "m2", "created_at": CREATED / 1_000 + 20.5, "thumbup": True}
     chat[3] |= {"doc_ids": ["x"], "files": []}
@@ -186,12 +187,12 @@ async def test_everything_keeps_its_meaning(rag, svc):
         ),
     )  # fmt: skip
 
-    report, notes = await move(svc, rag)
+    report, notes = await run_import(svc, rag)
 
-    assert report.conversations == Moved(read=2, written=2)
+    assert report.conversations == TableReport(read=2, imported=2)
     assert (report.messages, report.total, notes) == (8, 2, [])
-    assert (report.is_complete, report.left_out) == (True, ())
-    assert set(report.lacking) == {"api_token.name"}
+    assert (report.is_complete, report.skipped_tables) == (True, ())
+    assert set(report.missing) == {"api_token.name"}
     chat = await got(svc, "chat")
     assert (chat.dialog_id, chat.user_id, chat.exp_user_id) == ("d1", "", "e")
     assert (chat.name, chat.source, chat.errors, chat.metadata) == ("分享 📦", None, "E", None)
@@ -217,7 +218,7 @@ async def test_everything_keeps_its_meaning(rag, svc):
     assert agent.messages[2].reference == {"chunks": {}}
 
 
-async def test_ragflows_own_names_give_back_what_was_there(rag, svc):
+async def test_ragflows_services_return_the_imported_rows(rag, svc):
     chat = talk("Hi", "q", "a", "q", "b")
     chat[2] |= {"id": "m", "created_at": CREATED / 1_000 + 9, "thumbup": True, "prompt": "p"}
     chat[4] |= {"content": {"parts": [1]}, "thumbup": False}
@@ -230,7 +231,7 @@ async def test_ragflows_own_names_give_back_what_was_there(rag, svc):
         session("d", None, dsl={"graph": {}}, user_id="v", source="agent", version_title="v1"),
     ]
     await fill(rag, *rows)
-    await move(svc, rag, tz="Asia/Shanghai")
+    await run_import(svc, rag, tz="Asia/Shanghai")
     sessions = ragflow.API4ConversationService(svc, tenant_id="t1", tz="UTC")
     total, found = await sessions.get_list("d1", "t1", 1, 10, "create_time", True)
     assert total == len(rows)
@@ -245,7 +246,7 @@ async def test_ragflows_own_names_give_back_what_was_there(rag, svc):
         assert row == expected
 
 
-async def test_text_is_found_as_it_was_written(rag, svc):
+async def test_imported_text_is_found_by_searches(rag, svc):
     texts = ["Straße 🚚 ünïcödé", "再见", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "cafe\u0301"]
     rows = [
         session(f"{at}{escaped}", json.dumps(talk("", text), ensure_ascii=escaped))
@@ -253,8 +254,8 @@ async def test_text_is_found_as_it_was_written(rag, svc):
         for escaped in (True, False)
     ]
     await fill(rag, *rows)
-    report, notes = await move(svc, rag)
-    assert (report.conversations.written, notes) == (8, [])
+    report, notes = await run_import(svc, rag)
+    assert (report.conversations.imported, notes) == (8, [])
     for at, text in enumerate(texts):
         found = await svc.conversations.search("t1", text, limit=10)
         assert {hit.id for hit in found.items} == {f"{at}True", f"{at}False"}
@@ -263,11 +264,11 @@ async def test_text_is_found_as_it_was_written(rag, svc):
 
 async def test_a_float_is_not_rounded(rag, svc):
     await fill(rag, session("a", duration=12345.678))
-    await move(svc, rag)
+    await run_import(svc, rag)
     assert (await got(svc, "a")).duration == pytest.approx(12345.678, abs=1e-3)
 
 
-# --- what is not
+# --- dirty rows
 
 UGLY = '[{"role": "assistant", "content": "a\\u0000b\\ud83d \\ud83d\\ude9a"}]'
 DEEP = "[" * 100 + "]" * 100
@@ -275,7 +276,7 @@ BIG = "9" * 5_000
 
 
 def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], object], object]]:
-    """Rows by id, each with how it is mended, and what of it has to be what afterwards."""
+    """Return rows by id, each with its repairs, a part of the stored one and its expected value."""
     answers = talk("p", "q", "a", "q", "b")
     hints = {"content": ["x", 1], "role": "user"}
     late = CREATED / 1_000 + 86_400 * 30
@@ -441,72 +442,80 @@ def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], o
         "user": (
             session("user", user_id="x" * 200, exp_user_id="y" * 200), {"users"},
             lambda c: (c.user_id, c.exp_user_id, c.metadata),
-            (shortened("x" * 200), shortened("y" * 200),
+            (short_user_id("x" * 200), short_user_id("y" * 200),
              {"ragflow": {"user_id": "x" * 200, "exp_user_id": "y" * 200}}),
         ),
         "canvas": (session("canvas", dialog_id="a1"), set(), lambda c: c.dialog_id, "a1"),
     }  # fmt: skip
 
 
-REFUSED = {
-    "orphan": (session("orphan", dialog_id="gone"), Skip.NO_TENANT, "its dialog or agent is gone"),
+REJECTED = {
+    "orphan": (
+        session("orphan", dialog_id="gone"),
+        Skip.NO_TENANT,
+        "its dialog or agent was deleted",
+    ),
     "": (session(""), Skip.REJECTED, "id: must be 1 to 128 characters"),
     "long": (
         session("long", talk("x" * 2**21)),
         Skip.REJECTED,
         "messages.0.content: must be at m",
     ),
-    "rawhuge": (session("rawhuge", "x" * 2**21), Skip.TOO_LONG, "message: is no list of messages"),
+    "rawhuge": (
+        session("rawhuge", "x" * 2**21),
+        Skip.TOO_LONG,
+        "message: is not a list of messages",
+    ),
 }
 
 
-async def test_dirty_rows_are_carried_over_mended_or_named(rag, svc):
+async def test_dirty_rows_are_repaired_or_reported(rag, svc):
     cases = dirty()
-    await fill(rag, *(row for row, *_ in (*cases.values(), *REFUSED.values())))
+    await fill(rag, *(row for row, *_ in (*cases.values(), *REJECTED.values())))
 
-    report, notes = await move(svc, rag, tz="Europe/Berlin")
+    report, notes = await run_import(svc, rag, tz="Europe/Berlin")
 
-    mended: dict[str, set[str]] = {id: set() for id in cases}
+    repaired: dict[str, set[str]] = {id: set() for id in cases}
     skipped = {}
     for note in notes:
         if isinstance(note.kind, Skip):
             skipped[note.row] = note
         else:
-            mended[note.row].add(str(note.kind))
+            repaired[note.row].add(str(note.kind))
     for id, (_, expected, part, value) in cases.items():
-        assert (id, mended[id]) == (id, expected)
+        assert (id, repaired[id]) == (id, expected)
         assert (id, part(await got(svc, id))) == (id, value)
-    assert skipped.keys() == REFUSED.keys()
-    for id, (_, kind, reason) in REFUSED.items():
+    assert skipped.keys() == REJECTED.keys()
+    for id, (_, kind, reason) in REJECTED.items():
         assert (skipped[id].kind, skipped[id].table) == (kind, "api_4_conversation")
         assert skipped[id].reason.startswith(reason)
-    assert report.conversations == Moved(
-        read=len(cases) + len(REFUSED),
-        written=len(cases),
+    assert report.conversations == TableReport(
+        read=len(cases) + len(REJECTED),
+        imported=len(cases),
         skipped={Skip.NO_TENANT: 1, Skip.REJECTED: 2, Skip.TOO_LONG: 1},
     )
     assert not report.is_complete
-    assert kinds(report) == set(Mending)
-    for kind, named in report.mended.items():
+    assert kinds(report) == set(Repair)
+    for kind, named in report.repaired.items():
         of_kind = [note.row for note in notes if note.kind is kind]
         assert (named.rows, list(named.ids)) == (len(of_kind), of_kind[:5])
 
 
-async def test_both_servers_give_the_same(databases, database_factory):
+async def test_both_servers_have_the_same_results(databases, database_factory):
     outcomes = []
     for dialect in DIALECTS:
         rag = await filled(databases, dialect)
-        await fill(rag, *(row for row, *_ in (*dirty().values(), *REFUSED.values())))
+        await fill(rag, *(row for row, *_ in (*dirty().values(), *REJECTED.values())))
         async with asyncsvc.connect(await database_factory()) as svc:
-            report, notes = await move(svc, rag)
+            report, notes = await run_import(svc, rag)
             stored = {each.id: each for each in await exported(svc, "t1")}
         del stored["byclock"]
-        outcomes.append((report.model_dump(exclude={"mended"}), kinds(report), stored,
+        outcomes.append((report.model_dump(exclude={"repaired"}), kinds(report), stored,
                          sorted(notes, key=lambda note: (note.row, note.kind))))  # fmt: skip
     assert outcomes[0] == outcomes[1]
 
 
-async def test_columns_of_other_types_are_read_as_well_as_they_can_be(databases, svc):
+async def test_columns_of_other_types_are_read(databases, svc):
     rag = await filled(databases, "postgresql")
     await fill(rag, session("a", talk("p"), tokens=7), session("b", duration=float("nan")))
     for column, kind in (
@@ -517,14 +526,14 @@ async def test_columns_of_other_types_are_read_as_well_as_they_can_be(databases,
             f"ALTER TABLE api_4_conversation ALTER {column} TYPE {kind} USING {column}::{kind}"
         )
     await rag.execute("UPDATE api_4_conversation SET tokens = 'many' WHERE id = 'b'")
-    report, _ = await move(svc, rag)
-    assert (report.conversations.written, kinds(report)) == (2, {"counters", "times"})
+    report, _ = await run_import(svc, rag)
+    assert (report.conversations.imported, kinds(report)) == (2, {"counters", "times"})
     a, b = await got(svc, "a"), await got(svc, "b")
     assert (a.tokens, a.created_at, len(a.messages)) == (7, CREATED_AT, 1)
     assert b.metadata == {"ragflow": {"counters": {"tokens": "many", "duration": "nan"}}}
 
 
-async def test_dates_that_python_cannot_hold_are_mended(databases, dsn):
+async def test_dates_outside_pythons_range_are_repaired(databases, dsn):
     rag = await filled(databases, "postgresql")
     told = talk("p")
     told[0]["created_at"] = CREATED + 5_000
@@ -545,18 +554,18 @@ async def test_dates_that_python_cannot_hold_are_mended(databases, dsn):
         f"UPDATE api_token SET create_date = '{dates[0]}', update_date = '{dates[1]}'"
     )
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        report, notes = await move(svc, rag)
+        report, notes = await run_import(svc, rag)
         assert (await svc.tokens.verify(SECRET)).created_at == CREATED_AT
         await svc.tokens.verify("S" * 40)
         for at, _ in enumerate(dates):
             assert (await got(svc, f"known{at}")).created_at == CREATED_AT
             assert (await got(svc, f"near{at}")).created_at == CREATED_AT + timedelta(seconds=5)
-    assert (report.conversations.written, report.tokens.written) == (6, 2)
-    assert {(note.row[:-1], note.kind) for note in notes} == {("near", Mending.TIMES)}
+    assert (report.conversations.imported, report.tokens.imported) == (6, 2)
+    assert {(note.row[:-1], note.kind) for note in notes} == {("near", Repair.TIMES)}
 
 
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date", "text"])
-async def test_dates_are_read_however_the_session_writes_them(databases, svc, kind):
+async def test_dates_are_read_regardless_of_the_session_settings(databases, svc, kind):
     rag = await filled(databases, "postgresql")
     await fill(rag, session("a", create_time=None), session("b"))
     await rag.execute(
@@ -564,14 +573,14 @@ async def test_dates_are_read_however_the_session_writes_them(databases, svc, ki
     )
     for name, value in (("DateStyle", "'German, DMY'"), ("TimeZone", "'Asia/Kolkata'")):
         await rag.execute(f"ALTER DATABASE {rag.dsn.rpartition('/')[2]} SET {name} = {value}")
-    report, _ = await move(svc, rag)
-    assert report.conversations.written == 2
+    report, _ = await run_import(svc, rag)
+    assert report.conversations.imported == 2
     midnight = CREATED_AT.replace(hour=0, minute=0, second=0)
     expected = midnight if kind == "date" else CREATED_AT
     assert (await got(svc, "a")).created_at == expected
 
 
-async def test_what_only_mysql_can_hold_is_mended(databases, svc):
+async def test_values_that_only_mysql_can_store_are_repaired(databases, svc):
     rag = await filled(databases, "mysql")
     await rag.execute("SET sql_mode = ''")
     await fill(rag, session("a", '[{"role": "user", "content": "x\0y"}]', name="n\0", user_id="\0"))
@@ -580,7 +589,7 @@ async def test_what_only_mysql_can_hold_is_mended(databases, svc):
         "UPDATE IGNORE api_4_conversation SET create_time = NULL,"
         " create_date = '2025-02-31 00:00:00'"
     )
-    report, _ = await move(svc, rag)
+    report, _ = await run_import(svc, rag)
     found = await got(svc, "a")
     assert (found.name, found.user_id, found.messages[0].content) == (
         "n\ufffd",
@@ -603,40 +612,40 @@ def test_any_json_becomes_storable(value, layers, depth):
     text = json.dumps(value)
     for _ in range(layers):
         text = json.dumps(text)
-    read, mended = read_json(text, depth)
+    read, repairs = read_json(text, depth)
     check_json(read, Settings(max_json_depth=depth))
-    if not mended and not layers:
+    if not repairs and not layers:
         assert read == value
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec=None)))
-def test_any_text_is_read_or_refused(text):
-    with contextlib.suppress(UnusableError):
+def test_any_text_is_parsed_or_raises_invalid_json(text):
+    with contextlib.suppress(InvalidJSONError):
         check_json(read_json(text, 8)[0], Settings())
 
 
-def test_two_long_users_stay_two():
+def test_two_long_user_ids_stay_different():
     one, two = ("x" * 200 + end for end in "ab")
-    assert len(shortened(one)) == 128
-    assert shortened(one) == shortened(one) != shortened(two)
+    assert len(short_user_id(one)) == 128
+    assert short_user_id(one) == short_user_id(one) != short_user_id(two)
 
 
-# --- again
+# --- later imports
 
 
-async def test_a_second_time_nothing_changes(rag, dsn):
+async def test_a_second_import_changes_nothing(rag, dsn):
     await fill(rag, *(row for row, *_ in dirty().values()))
     await rag.insert("api_token", [token("t1", SECRET)])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        first, _ = await move(svc, rag)
+        first, _ = await run_import(svc, rag)
         before = await exported(svc, "t1")
-        again, _ = await move(svc, rag)
+        again, _ = await run_import(svc, rag)
         assert await exported(svc, "t1") == before
     read = first.conversations.read
-    assert again.conversations == Moved(read=read, present=read)
-    assert again.tokens == Moved(read=1, present=1)
-    assert (again.messages, again.mended) == (0, first.mended)
+    assert again.conversations == TableReport(read=read, present=read)
+    assert again.tokens == TableReport(read=1, present=1)
+    assert (again.messages, again.repaired) == (0, first.repaired)
 
 
 async def set_messages(rag: Database, id: str, messages: object, **more: object) -> None:
@@ -647,7 +656,7 @@ async def set_messages(rag: Database, id: str, messages: object, **more: object)
     )
 
 
-async def test_what_has_grown_gets_what_it_lacks(rag, dsn):
+async def test_new_messages_of_the_source_are_appended(rag, dsn):
     begun = talk("p", "q1", "cafe\u0301")
     await fill(
         rag,
@@ -655,7 +664,7 @@ async def test_what_has_grown_gets_what_it_lacks(rag, dsn):
           for id in ("grows", "edited", "shorter", "ours", "same", "popped")),
     )  # fmt: skip
     async with asyncsvc.connect(dsn, settings=Settings(max_batch_size=2)) as svc:
-        await move(svc, rag)
+        await run_import(svc, rag)
         mine = {"messages": [{"role": "user", "content": "here"}]}
         await svc.conversations.append_message("ours", mine, tenant_id="t1")
         await svc.conversations.append_message("same", mine, tenant_id="t1")
@@ -672,9 +681,11 @@ async def test_what_has_grown_gets_what_it_lacks(rag, dsn):
         for id in ("ours", "popped"):
             await set_messages(rag, id, talk("p", "q1", "cafe\u0301", "q2"))
 
-        report, notes = await move(svc, rag)
+        report, notes = await run_import(svc, rag)
 
-        assert report.conversations == Moved(read=6, grown=1, present=2, skipped={Skip.DIVERGED: 3})
+        assert report.conversations == TableReport(
+            read=6, updated=1, present=2, skipped={Skip.DIVERGED: 3}
+        )
         assert report.messages == 5
         assert {note.row for note in notes if note.kind is Skip.DIVERGED} == {
             "edited", "ours", "popped",
@@ -687,17 +698,17 @@ async def test_what_has_grown_gets_what_it_lacks(rag, dsn):
         assert (grown.errors, grown.dsl, grown.thumb_up) == ("E", {"n": 2}, 1)
         assert [m.reference for m in grown.messages[2::2]] == references
         assert grown.created_at == CREATED_AT
-        again, _ = await move(svc, rag)
-        assert again.conversations == Moved(read=6, present=3, skipped={Skip.DIVERGED: 3})
+        again, _ = await run_import(svc, rag)
+        assert again.conversations == TableReport(read=6, present=3, skipped={Skip.DIVERGED: 3})
         (bucket,) = await svc.conversations.stats(
             "t1", CREATED_AT, CREATED_AT, source=None, fill=False
         )
         assert (bucket.pv, bucket.tokens) == (6, 75)
 
 
-async def test_who_appends_here_at_that_moment_is_not_written_over(rag, svc, monkeypatch):
+async def test_a_concurrent_append_is_not_overwritten(rag, svc, monkeypatch):
     await fill(rag, session("a", talk("p", "q")))
-    await move(svc, rag)
+    await run_import(svc, rag)
     await set_messages(rag, "a", talk("p", "q", "a"))
     original = asyncsvc.API4ConversationService.get_by_id
 
@@ -712,15 +723,15 @@ async def test_who_appends_here_at_that_moment_is_not_written_over(rag, svc, mon
 
     with monkeypatch.context() as patched:
         patched.setattr(asyncsvc.API4ConversationService, "get_by_id", looks_and_is_overtaken)
-        report, _ = await move(svc, rag)
-    assert report.conversations == Moved(read=1, skipped={Skip.DIVERGED: 1})
+        report, _ = await run_import(svc, rag)
+    assert report.conversations == TableReport(read=1, skipped={Skip.DIVERGED: 1})
     assert [message.content for message in (await got(svc, "a")).messages] == ["p", "q", "here"]
 
 
 @pytest.mark.parametrize("is_before", [True, False])
-async def test_what_another_move_was_faster_with_is_there(rag, svc, monkeypatch, is_before):
+async def test_messages_that_another_import_appended_are_present(rag, svc, monkeypatch, is_before):
     await fill(rag, session("a", talk("p", "q")))
-    await move(svc, rag)
+    await run_import(svc, rag)
     await set_messages(rag, "a", talk("p", "q", "a"))
     original = asyncsvc.API4ConversationService.get_by_id
     looks = itertools.count()
@@ -728,26 +739,26 @@ async def test_what_another_move_was_faster_with_is_there(rag, svc, monkeypatch,
     async def looks_and_is_overtaken(self, id, **options):
         seen = None if is_before else await original(self, id, **options)
         if next(looks) == 0:
-            report, _ = await move(svc, rag)
-            assert report.conversations == Moved(read=1, grown=1)
+            report, _ = await run_import(svc, rag)
+            assert report.conversations == TableReport(read=1, updated=1)
         return seen or await original(self, id, **options)
 
     monkeypatch.setattr(asyncsvc.API4ConversationService, "get_by_id", looks_and_is_overtaken)
-    report, notes = await move(svc, rag)
-    assert (report.conversations, report.messages) == (Moved(read=1, present=1), 0)
+    report, notes = await run_import(svc, rag)
+    assert (report.conversations, report.messages) == (TableReport(read=1, present=1), 0)
     assert (report.is_complete, notes) == (True, [])
 
 
-async def test_no_growth_of_a_counter_is_lost(rag, svc):
+async def test_the_growth_of_counters_is_kept(rag, svc):
     await fill(rag, session("a", talk("p", "q")), session("b", talk("p", "q")))
-    await move(svc, rag)
+    await run_import(svc, rag)
     more = {"round": 2_500, "tokens": 1_500_000_000, "duration": 7.5}
     for id in "ab":
         await set_messages(
             rag, id, talk("p", "q", *(["a", "q", "a"] if id == "a" else "a")), **more
         )
-    report, notes = await move(svc, rag)
-    assert report.conversations == Moved(read=2, grown=1, skipped={Skip.REJECTED: 1})
+    report, notes = await run_import(svc, rag)
+    assert report.conversations == TableReport(read=2, updated=1, skipped={Skip.REJECTED: 1})
     grown = await got(svc, "a")
     assert (grown.round, grown.tokens, grown.duration) == (2_500, 1_500_000_000, 7.5)
     assert [message.content for message in grown.messages] == ["p", "q", "a", "q", "a"]
@@ -755,10 +766,10 @@ async def test_no_growth_of_a_counter_is_lost(rag, svc):
     assert len((await got(svc, "b")).messages) == 2
 
 
-async def test_growth_is_whole_or_not_at_all(rag, dsn, monkeypatch):
+async def test_new_messages_are_appended_completely_or_not_at_all(rag, dsn, monkeypatch):
     await fill(rag, session("a", talk("p", "q")))
     async with asyncsvc.connect(dsn, settings=Settings(max_batch_size=1)) as svc:
-        await move(svc, rag)
+        await run_import(svc, rag)
         await set_messages(rag, "a", talk("p", "q", "a", "q", "a"))
         appends = itertools.count()
         original = asyncsvc.API4ConversationService.append_message
@@ -771,14 +782,14 @@ async def test_growth_is_whole_or_not_at_all(rag, dsn, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(asyncsvc.API4ConversationService, "append_message", fails_at_last)
             with pytest.raises(Unavailable):
-                await move(svc, rag)
+                await run_import(svc, rag)
         assert len((await got(svc, "a")).messages) == 2
-        report, _ = await move(svc, rag)
-        assert report.conversations.grown == 1
+        report, _ = await run_import(svc, rag)
+        assert report.conversations.updated == 1
         assert len((await got(svc, "a")).messages) == 5
 
 
-async def test_killed_in_the_middle_it_goes_on(rag, run, svc, dsn, tmp_path):
+async def test_an_import_continues_after_it_was_killed(rag, run, svc, dsn, tmp_path):
     rows = [session(f"{at:05}", talk("p", "q" * 3_000, f"a{at}")) for at in range(6_000)]
     await fill(rag, *rows)
     for number in (signal.SIGKILL, signal.SIGINT):
@@ -820,25 +831,25 @@ def token(tenant_id: str, secret: str, **more: object) -> dict[str, object]:
     return row | more
 
 
-async def test_a_dry_run_says_the_same_and_stores_nothing(rag, dsn):
-    await fill(rag, *(row for row, *_ in (*dirty().values(), *REFUSED.values())))
+async def test_a_dry_run_reports_the_same_and_stores_nothing(rag, dsn):
+    await fill(rag, *(row for row, *_ in (*dirty().values(), *REJECTED.values())))
     await rag.insert("api_token", [token("t1", SECRET), token("t2", SECRET), token("t2", "weak")])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
         for _ in range(2):
-            tried, notes = await move(svc, rag, dry_run=True)
+            tried, notes = await run_import(svc, rag, dry_run=True)
             assert await exported(svc, "t1") == []
             assert (await svc.tokens.get_list("t1")).items == []
-            real, others = await move(svc, rag)
+            real, others = await run_import(svc, rag)
             assert tried == real.model_copy(update={"dry_run": True})
             assert notes == others
             await set_messages(rag, "content", talk("p", "q"))
             await set_messages(rag, "nested", [*talk("p", "q", "a", "q", "b"), *talk("more")])
             await svc.conversations.delete_by_dialog_ids(["a1"], tenant_id="t1")
             break
-        tried, _ = await move(svc, rag, dry_run=True)
-        assert (tried.conversations.grown, tried.conversations.written) == (1, 1)
+        tried, _ = await run_import(svc, rag, dry_run=True)
+        assert (tried.conversations.updated, tried.conversations.imported) == (1, 1)
         assert len((await got(svc, "nested")).messages) == 5
-        real, _ = await move(svc, rag)
+        real, _ = await run_import(svc, rag)
         assert tried == real.model_copy(update={"dry_run": True})
 
 
@@ -846,7 +857,7 @@ async def test_a_dry_run_says_the_same_and_stores_nothing(rag, dsn):
 
 
 async def readable(rag: Database) -> str:
-    """Its DSN for a role that may select and nothing else."""
+    """Return the DSN for a role that can only select."""
     if rag.dialect == "mysql":
         name = rag.dsn.rpartition("/")[2]
         await rag.execute("CREATE OR REPLACE USER reader@'127.0.0.1' IDENTIFIED BY 'reader'")
@@ -861,8 +872,8 @@ async def readable(rag: Database) -> str:
 
 async def test_the_right_to_select_is_enough(rag, svc):
     await fill(rag, session("a", talk("p")))
-    report, _ = await move(svc, await readable(rag))
-    assert report.conversations == Moved(read=1, written=1)
+    report, _ = await run_import(svc, await readable(rag))
+    assert report.conversations == TableReport(read=1, imported=1)
     if rag.dialect == "postgresql":
         for table in TABLES:
             await rag.execute(f"REVOKE ALL ON {table} FROM reader")
@@ -887,10 +898,10 @@ async def test_memory_does_not_grow_with_the_source(rag, svc, monkeypatch):
         await fill(rag, *rows)
         del rows
         tracemalloc.start()
-        report = await Moving(svc).run(rag.dsn, after=f"{first - 1:06}" if first else None)
+        report = await DataImport(svc).run(rag.dsn, after=f"{first - 1:06}" if first else None)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert report.conversations.written == last - first
+        assert report.conversations.imported == last - first
     assert peaks[1] < peaks[0] * 1.25 + 2**17
 
 
@@ -910,52 +921,54 @@ async def test_pages_are_cut_by_bytes_and_one_row_may_be_larger(rag, monkeypatch
 # --- other sources
 
 
-async def test_what_is_not_ragflows_is_named(databases, svc):
+async def test_a_database_of_another_application_is_rejected(databases, svc):
     for dialect in DIALECTS:
         rag = await databases(dialect)
         with pytest.raises(InvalidInput, match="source: is not RAGFlow's: there is no api_4_conv"):
-            await move(svc, rag)
+            await run_import(svc, rag)
         await rag.execute("CREATE TABLE dialog (id INTEGER)")
         with pytest.raises(InvalidInput, match="is not RAGFlow's"):
-            await move(svc, rag)
+            await run_import(svc, rag)
 
 
-async def test_an_older_version_lacks_columns_and_tables(rag, svc):
+async def test_an_older_version_without_some_columns_and_tables_is_imported(rag, svc):
     await fill(rag, session("a", talk("p", "q")), session("b", dialog_id="a1"))
     for column in ("name", "exp_user_id", "errors", "version_title", "update_time", "reference"):
         await rag.execute(f"ALTER TABLE api_4_conversation DROP COLUMN {column}")
     await rag.execute("DROP TABLE user_canvas")
     await rag.execute("DROP TABLE api_token")
-    report, _ = await move(svc, rag)
-    assert report.conversations == Moved(read=2, written=1, skipped={Skip.NO_TENANT: 1})
-    assert set(report.lacking) == {
+    report, _ = await run_import(svc, rag)
+    assert report.conversations == TableReport(read=2, imported=1, skipped={Skip.NO_TENANT: 1})
+    assert set(report.missing) == {
         "user_canvas", "api_token", "api_4_conversation.name", "api_4_conversation.exp_user_id",
         "api_4_conversation.errors", "api_4_conversation.version_title",
         "api_4_conversation.update_time", "api_4_conversation.reference",
     }  # fmt: skip
-    assert report.left_out == ("api_token",)
+    assert report.skipped_tables == ("api_token",)
     found = await got(svc, "a")
     assert (found.updated_at, len(found.messages)) == (UPDATED_AT, 2)
-    with pytest.raises(InvalidInput, match="orphans: are not told from agents' without user_canv"):
-        await move(svc, rag, orphans="t9")
-    report, _ = await move(svc, rag, orphans="t9", only="tokens")
-    assert report.left_out == ("api_token",)
+    with pytest.raises(
+        InvalidInput, match="orphans: look like conversations of agents without user_canvas"
+    ):
+        await run_import(svc, rag, orphans="t9")
+    report, _ = await run_import(svc, rag, orphans="t9", only="tokens")
+    assert report.skipped_tables == ("api_token",)
 
 
-async def test_a_column_that_is_needed_leaves_its_table_out(rag, svc, run):
+async def test_a_table_without_a_required_column_is_skipped(rag, svc, run):
     await fill(rag, session("a"))
     await rag.insert("api_token", [token("t1", SECRET)])
     await rag.execute("ALTER TABLE api_4_conversation DROP COLUMN message")
     finished = run(rag.dsn)
     assert finished.returncode == 3
-    assert re.search(r"^left out +api_4_conversation *$", finished.stdout, re.MULTILINE)
-    assert re.search(r"^not there .*api_4_conversation\.message", finished.stdout, re.MULTILINE)
+    assert re.search(r"^skipped tables +api_4_conversation *$", finished.stdout, re.MULTILINE)
+    assert re.search(r"^missing .*api_4_conversation\.message", finished.stdout, re.MULTILINE)
     assert re.search(r"^ *tokens +1 +1 ", finished.stdout, re.MULTILINE)
 
 
-async def test_empty_tables_are_moved_too(rag, svc):
-    report, notes = await move(svc, rag)
-    assert (report.conversations, report.tokens, notes) == (Moved(), Moved(), [])
+async def test_empty_tables_are_complete(rag, svc):
+    report, notes = await run_import(svc, rag)
+    assert (report.conversations, report.tokens, notes) == (TableReport(), TableReport(), [])
     assert report.is_complete
 
 
@@ -972,15 +985,15 @@ async def test_columns_of_different_collations_are_compared(databases, svc):
     with pytest.raises(pymysql.err.OperationalError, match="Illegal mix"):
         await rag.execute("SELECT 1 FROM dialog AS d JOIN api_4_conversation AS c"
                           " ON c.dialog_id = d.id")  # fmt: skip
-    report, _ = await move(svc, rag, tenant_id="t1", orphans="t1")
-    assert report.conversations == Moved(read=3, written=3)
+    report, _ = await run_import(svc, rag, tenant_id="t1", orphans="t1")
+    assert report.conversations == TableReport(read=3, imported=3)
     assert report.total == 3
 
 
-# --- whose
+# --- tenants
 
 
-async def test_one_tenant_alone(rag, dsn):
+async def test_one_tenant_is_imported_alone(rag, dsn):
     await fill(
         rag,
         session("a"), session("b", dialog_id="d2"), session("c", dialog_id="a1"),
@@ -988,20 +1001,26 @@ async def test_one_tenant_alone(rag, dsn):
     )  # fmt: skip
     await rag.insert("api_token", [token("t1", SECRET), token("t2", BETA)])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        report, _ = await move(svc, rag, tenant_id="t1")
-        assert report.conversations == Moved(read=2, written=2)
-        assert (report.total, report.tokens) == (2, Moved(read=1, written=1))
+        report, _ = await run_import(svc, rag, tenant_id="t1")
+        assert report.conversations == TableReport(read=2, imported=2)
+        assert (report.total, report.tokens) == (2, TableReport(read=1, imported=1))
         assert [item.id for item in await exported(svc, "t1")] == ["a", "c"]
         assert await exported(svc, "t2") == []
-        report, _ = await move(svc, rag, tenant_id="t2", orphans="t2", only="conversations")
-        assert (report.conversations, report.tokens) == (Moved(read=2, written=2), Moved())
+        report, _ = await run_import(svc, rag, tenant_id="t2", orphans="t2", only="conversations")
+        assert (report.conversations, report.tokens) == (
+            TableReport(read=2, imported=2),
+            TableReport(),
+        )
         assert [item.id for item in await exported(svc, "t2")] == ["b", "d"]
-        report, _ = await move(svc, rag, tenant_id="t2", only="tokens")
-        assert (report.conversations, report.tokens) == (Moved(), Moved(read=1, written=1))
+        report, _ = await run_import(svc, rag, tenant_id="t2", only="tokens")
+        assert (report.conversations, report.tokens) == (
+            TableReport(),
+            TableReport(read=1, imported=1),
+        )
 
 
-async def test_one_tenant_is_exactly_that_one(rag, dsn):
-    """Whatever a collation takes for the same, and whoever has an agent of the dialog's id."""
+async def test_tenants_are_compared_exactly(rag, dsn):
+    """Regardless of the collation, and of agents with the id of a dialog."""
     await rag.insert(
         "dialog",
         [{"id": "upper", "tenant_id": "T1"}, {"id": "empty", "tenant_id": ""},
@@ -1018,27 +1037,27 @@ async def test_one_tenant_is_exactly_that_one(rag, dsn):
     await rag.insert("api_token", [token("t1", SECRET), token("T1", BETA)])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
         for orphans in (None, "t1"):
-            report, notes = await move(svc, rag, tenant_id="t1", orphans=orphans)
+            report, notes = await run_import(svc, rag, tenant_id="t1", orphans=orphans)
             assert report.total == report.conversations.read
             assert (report.tokens.read, notes) == (1, [])
         stored = {item.id for item in await exported(svc, "t1")}
         assert stored == {"d1", "empty", "mine", "gone"}
         for other in ("T1", "t2"):
             assert await exported(svc, other) == []
-        report, _ = await move(svc, rag, tenant_id="T1")
-        assert report.tokens == Moved(read=1, written=1)
+        report, _ = await run_import(svc, rag, tenant_id="T1")
+        assert report.tokens == TableReport(read=1, imported=1)
         assert {item.id for item in await exported(svc, "T1")} == {"upper", "a9"}
 
 
-async def test_a_tenant_that_cannot_be_is_named(rag, svc):
+async def test_rows_of_an_invalid_tenant_are_rejected(rag, svc):
     await rag.execute("ALTER TABLE dialog DROP COLUMN tenant_id")
     await rag.execute("ALTER TABLE dialog ADD COLUMN tenant_id VARCHAR(255)")
     await rag.execute("UPDATE dialog SET tenant_id = %s WHERE id = 'd1'", "x" * 200)
     await rag.execute("UPDATE dialog SET tenant_id = '' WHERE id = 'd2'")
     await fill(rag, session("a"), session("b", dialog_id="d2"), session("c", dialog_id="a1"))
-    report, notes = await move(svc, rag)
-    assert report.conversations == Moved(
-        read=3, written=1, skipped={Skip.REJECTED: 1, Skip.NO_TENANT: 1}
+    report, notes = await run_import(svc, rag)
+    assert report.conversations == TableReport(
+        read=3, imported=1, skipped={Skip.REJECTED: 1, Skip.NO_TENANT: 1}
     )
     assert next(note.reason for note in notes if note.row == "a").startswith("tenant_id: must be")
 
@@ -1046,13 +1065,13 @@ async def test_a_tenant_that_cannot_be_is_named(rag, svc):
 # --- tokens
 
 
-async def test_a_beta_that_comes_later_goes_with_its_token(rag, dsn):
+async def test_a_beta_that_is_added_later_belongs_to_its_token(rag, dsn):
     await rag.insert("api_token", [token("t1", SECRET), token("t1", "ragflow-" + "T" * 32)])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        await move(svc, rag)
+        await run_import(svc, rag)
         await rag.execute(f"UPDATE api_token SET beta = '{BETA}' WHERE token = '{SECRET}'")
-        report, _ = await move(svc, rag)
-        assert (report.tokens.written, report.tokens.present) == (1, 2)
+        report, _ = await run_import(svc, rag)
+        assert (report.tokens.imported, report.tokens.present) == (1, 2)
         tokens = ragflow.APITokenService(svc, tenant_id="t1")
         (row,) = [each for each in await tokens.query() if each.beta]
         assert row.beta == BETA[: len(row.beta)]
@@ -1071,8 +1090,8 @@ async def test_each_beta_knows_its_own_row(rag, dsn):
         + [token("t1", "", beta="e" * 32), token("t1", "weak", beta="f" * 32)],
     )  # fmt: skip
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        report, _ = await move(svc, rag)
-        assert report.tokens == Moved(read=11, written=10, skipped={Skip.WEAK: 1})
+        report, _ = await run_import(svc, rag)
+        assert report.tokens == TableReport(read=11, imported=10, skipped={Skip.WEAK: 1})
         for secret, beta in zip(secrets, betas, strict=True):
             owner = await svc.tokens.verify(secret)
             found = await svc.tokens.verify(beta, kind="beta")
@@ -1081,18 +1100,20 @@ async def test_each_beta_knows_its_own_row(rag, dsn):
             assert (await svc.tokens.verify(beta, kind="beta")).metadata == {}
 
 
-async def test_a_second_move_follows_betas(rag, dsn):
+async def test_a_second_import_replaces_betas(rag, dsn):
     other = "ragflow-" + "T" * 32
     await rag.insert("api_token", [token("t1", SECRET, beta=BETA), token("t1", other)])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        await move(svc, rag)
+        await run_import(svc, rag)
         await rag.execute(f"UPDATE api_token SET beta = '{'n' * 32}' WHERE token = '{SECRET}'")
         await rag.execute(f"UPDATE api_token SET beta = '{'o' * 32}' WHERE token = '{other}'")
         await svc.tokens.revoke((await svc.tokens.verify(other)).id, tenant_id="t1")
         for dry_run in (True, False):
-            report, notes = await move(svc, rag, dry_run=dry_run)
-            assert report.tokens == Moved(read=4, written=1, present=2, skipped={Skip.REVOKED: 1})
-            assert notes[0].reason == "its token is not good here any more"
+            report, notes = await run_import(svc, rag, dry_run=dry_run)
+            assert report.tokens == TableReport(
+                read=4, imported=1, present=2, skipped={Skip.REVOKED: 1}
+            )
+            assert notes[0].reason == "its token is not valid here any more"
         assert (await svc.tokens.verify("n" * 32, kind="beta")).status == "active"
         for secret in (BETA, "o" * 32):
             with pytest.raises(InvalidToken):
@@ -1100,36 +1121,36 @@ async def test_a_second_move_follows_betas(rag, dsn):
         # What was replaced here is not brought back by what the source still has.
         tokens = ragflow.APITokenService(svc, tenant_id="t1")
         await tokens.filter_update([ragflow.APIToken.token == SECRET], {"beta": "p" * 32})
-        report, _ = await move(svc, rag)
-        assert (report.tokens.written, report.tokens.present) == (0, 3)
+        report, _ = await run_import(svc, rag)
+        assert (report.tokens.imported, report.tokens.present) == (0, 3)
         assert (await svc.tokens.verify("p" * 32, kind="beta")).status == "active"
 
 
-async def test_a_second_move_revokes_what_was_revoked_there(rag, dsn):
+async def test_a_second_import_revokes_tokens_that_were_revoked_in_ragflow(rag, dsn):
     others = ["ragflow-" + n * 32 for n in "UV"]
     await rag.insert(
         "api_token",
         [token("t1", SECRET, beta=BETA), *(token("t1", other, beta=None) for other in others)],
     )
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        await move(svc, rag)
+        await run_import(svc, rag)
         tokens = ragflow.APITokenService(svc, tenant_id="t1")
         await tokens.filter_update([ragflow.APIToken.token == others[0]], {"beta": "u" * 32})
         await rag.execute(f"UPDATE api_token SET status = '0' WHERE token <> '{others[1]}'")
         for dry_run in (True, False):
-            report, notes = await move(svc, rag, dry_run=dry_run)
-            assert (report.tokens, notes) == (Moved(read=4, grown=3, present=1), [])
+            report, notes = await run_import(svc, rag, dry_run=dry_run)
+            assert (report.tokens, notes) == (TableReport(read=4, updated=3, present=1), [])
         for secret, kind in ((SECRET, "api"), (BETA, "beta"), ("u" * 32, "beta")):
             with pytest.raises(InvalidToken):
                 await svc.tokens.verify(secret, kind=kind)
         over = [each for each in (await svc.tokens.get_list("t1")).items if each.revoked_at]
         assert {each.revoked_reason for each in over} == {"revoked in RAGFlow"}
         assert (await svc.tokens.verify(others[1])).status == "active"
-        report, _ = await move(svc, rag)
-        assert report.tokens == Moved(read=4, present=1, skipped={Skip.REVOKED: 3})
+        report, _ = await run_import(svc, rag)
+        assert report.tokens == TableReport(read=4, present=1, skipped={Skip.REVOKED: 3})
 
 
-async def test_tokens_go_on_working(rag, dsn, pool):
+async def test_imported_tokens_are_valid(rag, dsn, pool):
     await rag.insert(
         "api_token",
         [
@@ -1142,7 +1163,7 @@ async def test_tokens_go_on_working(rag, dsn, pool):
         ],
     )
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        report, notes = await move(svc, rag, actor="ann")
+        report, notes = await run_import(svc, rag, actor="ann")
         verified = await svc.tokens.verify(SECRET)
         assert (verified.tenant_id, verified.dialog_id, verified.source) == ("t1", "d1", "agent")
         assert (verified.created_at, verified.created_by) == (CREATED_AT, "ann")
@@ -1152,9 +1173,9 @@ async def test_tokens_go_on_working(rag, dsn, pool):
             with pytest.raises(InvalidToken):
                 await svc.tokens.verify(secret)
         assert (await svc.tokens.verify("S" * 40)).tenant_id == "t3"
-    assert report.tokens == Moved(
+    assert report.tokens == TableReport(
         read=8,
-        written=3,
+        imported=3,
         skipped={Skip.TAKEN: 1, Skip.WEAK: 1, Skip.REVOKED: 2, Skip.REJECTED: 1},
     )
     named = {note.kind: note.row for note in notes if note.table == "api_token"}
@@ -1168,20 +1189,20 @@ async def test_tokens_go_on_working(rag, dsn, pool):
     assert not any(secret in row["t"] for row in stored for secret in (SECRET, BETA))
 
 
-async def test_without_the_setting_no_token_goes_in(rag, svc):
+async def test_without_the_setting_no_token_is_imported(rag, svc):
     await rag.insert("api_token", [token("t1", SECRET)])
-    report, notes = await move(svc, rag)
-    assert report.tokens == Moved(read=1, skipped={Skip.REJECTED: 1})
+    report, notes = await run_import(svc, rag)
+    assert report.tokens == TableReport(read=1, skipped={Skip.REJECTED: 1})
     assert "accept_foreign_tokens" in notes[0].reason
 
 
-async def test_pages_of_tokens_follow_each_other(rag, dsn, monkeypatch):
+async def test_all_pages_of_tokens_are_imported(rag, dsn, monkeypatch):
     monkeypatch.setattr(source, "_PAGE_ROWS", 3)
     secrets = [(f"t{at % 3}", f"{at:02}" * 20) for at in range(20)]
     await rag.insert("api_token", [token(*each) for each in secrets])
     async with asyncsvc.connect(dsn, settings=FOREIGN) as svc:
-        report, _ = await move(svc, rag)
-        assert report.tokens == Moved(read=20, written=20)
+        report, _ = await run_import(svc, rag)
+        assert report.tokens == TableReport(read=20, imported=20)
         for tenant_id, secret in secrets:
             assert (await svc.tokens.verify(secret)).tenant_id == tenant_id
 
@@ -1199,23 +1220,22 @@ async def test_the_command_reports(rag, run, svc):
     finished = run(rag.dsn, "--actor", "ann")
     assert finished.returncode == 3
     assert finished.stderr == (
-        "api_4_conversation c: no_tenant: its dialog or agent is gone: --orphans says whom to give"
-        " it to\n"
+        "api_4_conversation c: no_tenant: its dialog or agent was deleted; --orphans sets the"
+        " tenant of such rows\n"
         "api_4_conversation d: lost: dsl\n"
-        "api_token t2, row 2, token ragflow-Zk9_…: taken: the secret is that of another token"
-        " already\n"
+        "api_token t2, row 2, token ragflow-Zk9_…: taken: another token has this secret\n"
         "Tokens are good where Settings.accept_foreign_tokens is on.\n"
     )
     assert re.search(r"conversations +4 +3 +0 +0 +1 *$", finished.stdout, re.MULTILINE)
     assert re.search(r"tokens +2 +1 +0 +0 +1 *$", finished.stdout, re.MULTILINE)
     assert re.search(r"no_tenant +1 conversation skipped *$", finished.stdout, re.MULTILINE)
     assert re.search(r"taken +1 token skipped *$", finished.stdout, re.MULTILINE)
-    assert re.search(r"messages +2 written", finished.stdout)
-    assert re.search(r"json_in_json +1 conversation mended: b *$", finished.stdout, re.MULTILINE)
+    assert re.search(r"messages +2 imported", finished.stdout)
+    assert re.search(r"json_in_json +1 conversation repaired: b *$", finished.stdout, re.MULTILINE)
     assert SECRET not in finished.stdout + finished.stderr
     report = json.loads(run(rag.dsn, "--json", "--only", "tokens").stdout)
     assert report["tokens"] == {
-        "read": 2, "written": 0, "grown": 0, "present": 1, "skipped": {"taken": 1},
+        "read": 2, "imported": 0, "updated": 0, "present": 1, "skipped": {"taken": 1},
     }  # fmt: skip
     tried = run("--dry-run", "--orphans", "t9", "--verbose", ASYNCSVC_RAGFLOW_DSN=rag.dsn)
     assert tried.returncode == 3
@@ -1226,13 +1246,13 @@ async def test_the_command_reports(rag, run, svc):
 
 def test_the_report_fits_80_columns(capsys, monkeypatch):
     number = 1_234_567
-    moved = Moved(read=number, written=number, grown=number, present=number,
+    moved = TableReport(read=number, imported=number, updated=number, present=number,
                   skipped=dict.fromkeys(Skip, number))  # fmt: skip
-    mended = Mended(rows=number, ids=tuple(f"{at}" * 32 for at in range(5)))
-    report = MovingReport(
+    repaired = RepairCount(rows=number, ids=tuple(f"{at}" * 32 for at in range(5)))
+    report = DataImportReport(
         dry_run=False, total=number, conversations=moved, messages=number, tokens=moved,
-        mended=dict.fromkeys(Mending, mended), left_out=("api_token",), lacking=("x.y",) * 20,
-        after=None,
+        repaired=dict.fromkeys(Repair, repaired), skipped_tables=("api_token",),
+        missing=("x.y",) * 20, after=None,
     )  # fmt: skip
     monkeypatch.setenv("COLUMNS", "80")
     console.cache_clear()
@@ -1241,18 +1261,18 @@ def test_the_report_fits_80_columns(capsys, monkeypatch):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert max(map(len, lines)) <= 80
     titles = re.split(r"  +", lines[0].strip())
-    assert titles == ["read", "written", "grown", "there already", "skipped"]
+    assert titles == ["read", "imported", "updated", "present", "skipped"]
     assert re.split(r" +", lines[2].strip()) == [
         "conversations", *[f"{number:,}"] * 4, f"{number * len(Skip):,}",
     ]  # fmt: skip
     said = {line.split()[0]: line for line in lines[4:]}
     for kind in Skip:
         assert f"{number:,} conversations and {number:,} tokens skipped" in said[kind]
-    for id in mended.ids:
+    for id in repaired.ids:
         assert id in "".join("\n".join(lines).split())
 
 
-async def test_no_password_is_ever_said(rag, run):
+async def test_no_password_is_printed(rag, run):
     parts = rag.dsn.partition("://")
     user, _, rest = parts[2].partition(":")
     host = rest.rpartition("@")[2]
@@ -1287,13 +1307,13 @@ async def test_no_password_is_ever_said(rag, run):
         ("same", "must be a URL"),
     ],
 )
-async def test_a_url_that_is_none_is_refused_without_being_told(svc, url, reason):
+async def test_an_invalid_url_is_rejected_without_quoting_it(svc, url, reason):
     with pytest.raises(InvalidInput) as caught:
-        await move(svc, url)
+        await run_import(svc, url)
     assert str(caught.value).startswith(f"source: {reason}")
     assert "same" not in str(caught.value)
     trace = "".join(traceback.format_exception(caught.value))
-    assert "same" not in trace.replace(f'move(svc, "{url}")', "")
+    assert "same" not in trace.replace(f'run_import(svc, "{url}")', "")
 
 
 @pytest.mark.parametrize(
@@ -1307,25 +1327,25 @@ async def test_a_url_that_is_none_is_refused_without_being_told(svc, url, reason
         ({"actor": 5}, "actor"),
     ],
 )
-async def test_wrong_options_are_named(svc, options, field):
+async def test_invalid_options_are_named(svc, options, field):
     with pytest.raises(InvalidInput) as caught:
-        await move(svc, "mysql://u@127.0.0.1:1/x", **options)
+        await run_import(svc, "mysql://u@127.0.0.1:1/x", **options)
     assert caught.value.field == field
 
 
-async def test_other_spellings_of_a_url(databases, svc):
+async def test_schemes_with_a_driver_are_accepted(databases, svc):
     rag = await filled(databases, "mysql")
     await fill(rag, session("a"))
     for scheme in ("mysql+pymysql", "mariadb", "MySQL"):
-        report, _ = await move(svc, f"{scheme}{rag.dsn.removeprefix('mysql')}")
+        report, _ = await run_import(svc, f"{scheme}{rag.dsn.removeprefix('mysql')}")
         assert report.conversations.read == 1
     rag = await filled(databases, "postgresql")
     for scheme in ("postgresql+psycopg2", "postgres"):
-        report, _ = await move(svc, rag.dsn.replace("postgresql", scheme))
+        report, _ = await run_import(svc, rag.dsn.replace("postgresql", scheme))
         assert report.conversations.read == 0
 
 
-async def test_mysql_is_encrypted_as_the_url_says(databases, mariadb):
+async def test_the_url_controls_the_encryption_of_mysql(databases, mariadb):
     rag = await filled(databases, "mysql")
     own = f"ssl-ca={mariadb.certificate}"
     for options, is_encrypted in (
@@ -1347,10 +1367,10 @@ async def test_mysql_is_encrypted_as_the_url_says(databases, mariadb):
                 pass
 
 
-async def test_the_extra_is_named_where_it_is_missing(svc, monkeypatch):
+async def test_a_missing_driver_is_named(svc, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymysql", None)
     with pytest.raises(InvalidInput, match=r"pip install 'asyncsvc\[ragflow\]'"):
-        await move(svc, "mysql://u:p@127.0.0.1/x")
+        await run_import(svc, "mysql://u:p@127.0.0.1/x")
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
@@ -1365,7 +1385,7 @@ async def test_the_extra_is_named_where_it_is_missing(svc, monkeypatch):
         b"\x0a\0\0\0\n8\0",
     ],
 )
-async def test_a_port_that_speaks_nothing_or_something_else(svc, monkeypatch, scheme, greeting):
+async def test_a_port_of_another_protocol_is_unavailable(svc, monkeypatch, scheme, greeting):
     monkeypatch.setattr(drivers, "_CONNECT_SECONDS", 0.5)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -1378,14 +1398,14 @@ async def test_a_port_that_speaks_nothing_or_something_else(svc, monkeypatch, sc
         port = server.sockets[0].getsockname()[1]
         began = time.monotonic()
         with pytest.raises((Unavailable, DatabaseError), match="the source: "):
-            await asyncio.wait_for(move(svc, f"{scheme}://u:p@127.0.0.1:{port}/x"), 10)
+            await asyncio.wait_for(run_import(svc, f"{scheme}://u:p@127.0.0.1:{port}/x"), 10)
     assert time.monotonic() - began < 5
 
 
 # --- failures of the source
 
 
-async def test_a_cancellation_ends_the_waiting(rag):
+async def test_a_cancellation_ends_a_running_statement(rag):
     sleep = "SELECT sleep(30)" if rag.dialect == "mysql" else "SELECT pg_sleep(30)"
     for options in ("", "?ssl-mode=disabled") if rag.dialect == "mysql" else ("",):
         async with source.open_source(rag.dsn + options) as opened:
@@ -1398,7 +1418,7 @@ async def test_a_cancellation_ends_the_waiting(rag):
         assert time.monotonic() - began < 5
 
 
-async def test_a_source_that_is_lost_is_named_and_what_went_in_stays(rag, svc, monkeypatch):
+async def test_a_lost_source_is_named_and_stored_rows_remain(rag, svc, monkeypatch):
     monkeypatch.setattr(source, "_PAGE_ROWS", 2)
     await fill(rag, *(session(f"{at}", talk("p")) for at in range(6)))
     reports = []
@@ -1409,11 +1429,11 @@ async def test_a_source_that_is_lost_is_named_and_what_went_in_stays(rag, svc, m
             hang_up(rag)
 
     with pytest.raises(Unavailable, match="the source: "):
-        await Moving(svc).run(rag.dsn, on_batch=cut)
+        await DataImport(svc).run(rag.dsn, on_batch=cut)
     assert reports[-1].after == "1"
     assert [item.id for item in await exported(svc, "t1")] == ["0", "1"]
-    report, _ = await move(svc, rag, after=reports[-1].after)
-    assert report.conversations == Moved(read=4, written=4)
+    report, _ = await run_import(svc, rag, after=reports[-1].after)
+    assert report.conversations == TableReport(read=4, imported=4)
 
 
 def hang_up(rag: Database) -> None:
@@ -1488,14 +1508,7 @@ async def test_every_statement_runs_in_every_variant(rag):
                 await opened._connection.fetch(query)
 
 
-def test_statements_know_the_columns_that_the_source_looks_for():
-    for name, table in (("conversations", source.CONVERSATIONS), ("tokens", source.TOKENS)):
-        flags = sql_files.load(f"ragflow/{name}").flags - PARTS
-        others = {"owners", "agents", "mixed", "orphans", "mysql", "postgresql"}
-        assert flags - others == set(source._TABLES[table].optional)
-
-
-async def test_pages_are_found_by_the_primary_key(databases):
+async def test_pages_are_read_by_the_primary_key(databases):
     rag = await filled(databases, "mysql")
     await fill(rag, *(session(f"{at:05}") for at in range(2_000)))
     await rag.execute("ANALYZE TABLE api_4_conversation")
@@ -1518,8 +1531,11 @@ async def test_pages_are_found_by_the_primary_key(databases):
         assert plan[0][3:6:2] == ("range", "PRIMARY"), values
 
 
-def test_the_driver_is_not_needed_for_the_rest():
-    code = "import asyncsvc.cli.app, asyncsvc.ragflow.moving, sys; print('pymysql' in sys.modules)"
+def test_the_driver_is_imported_only_for_a_source():
+    code = (
+        "import asyncsvc.cli.app, asyncsvc.ragflow.data_import, sys;"
+        " print('pymysql' in sys.modules)"
+    )
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -7,14 +7,14 @@ sessions = ragflow.API4ConversationService(svc, tenant_id=tenant_id, tz="Asia/Sh
 total, rows = await sessions.get_list(agent_id, tenant_id, 1, 30, "update_time", True)
 ```
 
-Each method is a few calls of the real services, which new code had better use itself. What behaves
-differently than in RAGFlow, and why, is in `docs/ragflow.md`.
+Each method calls the services of the library, which new code should use directly. `docs/ragflow.md`
+lists the differences from RAGFlow, and explains the import of its data.
 """
 
 from asyncsvc.ragflow.conditions import API4Conversation, APIToken
 from asyncsvc.ragflow.conversations import API4ConversationService
 from asyncsvc.ragflow.shapes import Record
-from asyncsvc.ragflow.tokens import APITokenService
+from asyncsvc.ragflow.tokens import APITokenService, TokenRow, TokenRows
 
 __all__ = [
     "API4Conversation",
@@ -22,4 +22,6 @@ __all__ = [
     "APIToken",
     "APITokenService",
     "Record",
+    "TokenRow",
+    "TokenRows",
 ]

@@ -1,4 +1,4 @@
-"""The conditions that RAGFlow's callers write on its columns: `APIToken.token == token`."""
+"""Conditions on columns, as RAGFlow's callers write them: `APIToken.token == token`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Column:
     """A column, for conditions and for the order of a query."""
 
     def __init__(self, name: str) -> None:
-        """Name it."""
+        """Set the name."""
         self.name = name
 
     def __eq__(self, value: object) -> Condition:  # type: ignore[override]
-        """Ask for one value. Raises InvalidInput for None, which no column here is asked for."""
+        """Return the condition. Raises InvalidInput for None, which no column supports."""
         if value is None:
             raise InvalidInput(self.name, "must be a value")
         return Condition(self.name, (str(value),))
 
     def in_(self, values: Collection[str]) -> Condition:
-        """Ask for one of several. Raises InvalidInput for what is no collection of texts."""
-        is_some = isinstance(values, Collection) and not isinstance(values, str)
-        if not is_some or not all(isinstance(each, str) for each in values):
+        """Return the condition. Raises InvalidInput if the values are not a collection of text."""
+        is_collection = isinstance(values, Collection) and not isinstance(values, str)
+        if not is_collection or not all(isinstance(each, str) for each in values):
             raise InvalidInput(self.name, "must be texts")
         return Condition(self.name, tuple(values))
 
@@ -41,7 +41,7 @@ class Column:
 
 
 class API4Conversation:
-    """The columns of a conversation that filters take, and two for the order of a query."""
+    """The columns of a conversation for filters, and 2 for the order of a query."""
 
     id = Column("id")
     dialog_id = Column("dialog_id")
@@ -52,7 +52,7 @@ class API4Conversation:
 
 
 class APIToken:
-    """The columns of a token that `filter_update` and `filter_delete` take."""
+    """The columns of a token for filters."""
 
     tenant_id = Column("tenant_id")
     token = Column("token")
@@ -62,14 +62,17 @@ class APIToken:
 Filters: TypeAlias = Sequence[Condition]
 
 
-def by_column(filters: Filters, known: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Return the values that are asked for of each column. Raises InvalidInput for another one."""
+def values_by_column(filters: Filters, known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values that satisfy all conditions on each column.
+
+    Raises InvalidInput for a condition on another column.
+    """
     if not isinstance(filters, Sequence):
         raise InvalidInput("filters", "must be a list of conditions")
-    wanted: dict[str, tuple[str, ...]] = {}
+    values: dict[str, tuple[str, ...]] = {}
     for each in filters:
         if not isinstance(each, Condition) or each.column not in known:
             raise InvalidInput("filters", f"must be on {', '.join(sorted(known))}")
-        before = wanted.get(each.column, each.values)
-        wanted[each.column] = tuple(value for value in each.values if value in before)
-    return wanted
+        allowed = values.get(each.column, each.values)
+        values[each.column] = tuple(value for value in each.values if value in allowed)
+    return values

@@ -72,7 +72,7 @@ async def connect(dsn: str) -> Connection:
     name, plus, _ = scheme.lower().partition("+")  # mysql+pymysql, as SQLAlchemy writes it
     match _SCHEMES.get(name):
         case "mysql":
-            return await _MySQLConnection.open(_MySQLAddress.parse(dsn))
+            return await _MySQLConnection.open(_parse_mysql_url(dsn))
         case "postgresql":
             return await _PostgreSQLConnection.open(f"postgresql{colon}{rest}" if plus else dsn)
     raise InvalidInput("source", "must be a URL that begins with mysql:// or postgresql://")
@@ -124,47 +124,26 @@ class _PostgreSQLConnection:
         self.connection.terminate()
 
 
-@dataclass(frozen=True, slots=True)
-class _MySQLAddress:
-    """The parts of a MySQL URL."""
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    database: str
-    encryption: Mapping[str, Any]
-    """The arguments of the driver that control encryption."""
-
-    @classmethod
-    def parse(cls, dsn: str) -> _MySQLAddress:
-        invalid = InvalidInput(
-            "source",
-            "must be mysql://user:password@host:port/database; characters with a meaning in a URL"
-            " are written as %40 for @, %2F for /, %3A for :, %23 for #",
-        )
-        try:
-            parts = urlsplit(dsn)
-            port = parts.port or _MYSQL_PORT
-        except ValueError:  # its message quotes the unreadable part, which may be the password
-            raise invalid from None
-        database = unquote(parts.path.removeprefix("/"))
-        has_unquoted_password = "@" in f"{parts.path}{parts.query}{parts.fragment}"
-        if not parts.hostname or not database or has_unquoted_password:
-            raise invalid
-        return cls(
-            host=parts.hostname,
-            port=port,
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            database=database,
-            encryption=_encryption(parts),
-        )
+def _parse_mysql_url(dsn: str) -> SplitResult:
+    invalid = InvalidInput(
+        "source",
+        "must be mysql://user:password@host:port/database; characters with a meaning in a URL are"
+        " written as %40 for @, %2F for /, %3A for :, %23 for #",
+    )
+    try:
+        url = urlsplit(dsn)
+        _ = url.port
+    except ValueError:  # its message quotes the unreadable part, which may be the password
+        raise invalid from None
+    has_password_after_host = "@" in f"{url.path}{url.query}{url.fragment}"
+    if not url.hostname or not url.path.removeprefix("/") or has_password_after_host:
+        raise invalid
+    return url
 
 
-def _encryption(parts: SplitResult) -> Mapping[str, Any]:
-    """Translate the URL's `ssl-mode` and `ssl-ca`, which mean the same as in MySQL's programs."""
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+def _encryption(url: SplitResult) -> Mapping[str, Any]:
+    """Return the driver's arguments for `ssl-mode` and `ssl-ca`, named as in MySQL's programs."""
+    options = dict(parse_qsl(url.query, keep_blank_values=True))
     certificates = options.pop("ssl-ca", None)
     mode = options.pop("ssl-mode", "verify_ca" if certificates else "preferred").lower()
     if options or mode not in _SSL_MODES:
@@ -196,7 +175,7 @@ class _MySQLConnection:
     dialect: Dialect = "mysql"
 
     @classmethod
-    async def open(cls, address: _MySQLAddress) -> _MySQLConnection:
+    async def open(cls, url: SplitResult) -> _MySQLConnection:
         try:
             import pymysql  # noqa: PLC0415 - the extra may be missing
             import pymysql.cursors  # noqa: PLC0415
@@ -204,13 +183,14 @@ class _MySQLConnection:
             raise InvalidInput(
                 "source", "is MySQL, which needs an extra: pip install 'asyncsvc[ragflow]'"
             ) from None
+        host, port = url.hostname or "", url.port or _MYSQL_PORT
         with _naming_the_source(), _translate_mysql_errors(pymysql):
             connection = pymysql.connect(
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                password=address.password,
-                database=address.database,
+                host=host,
+                port=port,
+                user=unquote(url.username or ""),
+                password=unquote(url.password or ""),
+                database=unquote(url.path.removeprefix("/")),
                 charset="utf8mb4",
                 autocommit=True,
                 read_timeout=_READ_SECONDS,
@@ -218,11 +198,11 @@ class _MySQLConnection:
                 cursorclass=pymysql.cursors.DictCursor,
                 init_command=sql_files.load("ragflow/read_only").bind((), {}).text,
                 defer_connect=True,
-                **address.encryption,
+                **_encryption(url),
             )
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    opened = cls(pymysql, connection, await asyncio.to_thread(_dial, address))
+                    opened = cls(pymysql, connection, await asyncio.to_thread(_dial, host, port))
                     await opened._log_in()
             except TimeoutError:
                 raise Unavailable(
@@ -267,9 +247,9 @@ class _MySQLConnection:
             self.duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def _dial(address: _MySQLAddress) -> socket.socket:
+def _dial(host: str, port: int) -> socket.socket:
     try:
-        dialed = socket.create_connection((address.host, address.port), _CONNECT_SECONDS)
+        dialed = socket.create_connection((host, port), _CONNECT_SECONDS)
     except OSError as error:
         raise Unavailable(f"cannot be reached: {error.strerror or error}") from error
     dialed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -27,31 +27,19 @@ _PAGE_ROWS: Final = 500
 _PAGE_BYTES: Final = 2**22
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The columns that the import reads of a table."""
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-
-
-_TABLES: Final = {
-    CONVERSATIONS: _Columns(
-        ("id", "dialog_id", "user_id", "message"),
-        (
-            "create_date", "create_time", "dsl", "duration", "errors", "exp_user_id", "name",
-            "reference", "round", "source", "thumb_up", "tokens", "update_date", "update_time",
-            "version_title",
-        ),
-    ),
-    _DIALOGS: _Columns(("id", "tenant_id")),
-    _AGENTS: _Columns(("id", "user_id")),
-    TOKENS: _Columns(
-        ("tenant_id", "token"),
-        ("beta", "create_date", "create_time", "dialog_id", "name", "source", "status"),
-    ),
-}  # fmt: skip
+_REQUIRED: Final = {
+    CONVERSATIONS: ("id", "dialog_id", "user_id", "message"),
+    _DIALOGS: ("id", "tenant_id"),
+    _AGENTS: ("id", "user_id"),
+    TOKENS: ("tenant_id", "token"),
+}
+"""The columns without which a table cannot be read."""
 _DEPENDS_ON: Final = {CONVERSATIONS: (CONVERSATIONS, _DIALOGS), TOKENS: (TOKENS,)}
+_STATEMENTS: Final = {CONVERSATIONS: "conversations", TOKENS: "tokens"}
+_OTHER_FLAGS: Final = frozenset(
+    {"count", "sizes", "rows", "owners", "agents", "mixed", "orphans", "mysql", "postgresql"}
+)
+"""The flags of these statements that are not the name of an optional column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +86,20 @@ class Source:
 
     @property
     def has_agents(self) -> bool:
-        """Whether conversations of agents can be told from those whose dialog was deleted."""
+        """Whether conversations of agents differ from those whose dialog was deleted."""
         return self._has_required(_AGENTS)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The tables and columns that this version of RAGFlow does not have."""
         missing = list[str]()
-        for table, columns in _TABLES.items():
-            if table not in self._columns:
+        for table, required in _REQUIRED.items():
+            columns = self._columns.get(table)
+            if columns is None:
                 missing.append(table)
                 continue
-            names = (*columns.required, *columns.optional)
-            missing += [f"{table}.{name}" for name in names if name not in self._columns[table]]
+            names = (*required, *sorted(_optional_columns(table)))
+            missing += [f"{table}.{name}" for name in names if name not in columns]
         return tuple(missing)
 
     def can_read(self, table: str) -> bool:
@@ -118,7 +107,7 @@ class Source:
         return all(self._has_required(each) for each in _DEPENDS_ON[table])
 
     def _has_required(self, table: str) -> bool:
-        return self._columns.get(table, set()).issuperset(_TABLES[table].required)
+        return self._columns.get(table, set()).issuperset(_REQUIRED[table])
 
     async def count(self, *, after: str | None, tenant_id: str | None, orphans: bool) -> int:
         """Return the number of conversations that `pages` reads."""
@@ -152,7 +141,7 @@ class Source:
         after_tenant, after_token = None, None
         while rows := await self._fetch(
             "tokens",
-            self._columns[TOKENS].intersection(_TABLES[TOKENS].optional),
+            self._columns[TOKENS] & _optional_columns(TOKENS),
             tenant_id=tenant_id,
             after_tenant=after_tenant,
             after_token=after_token,
@@ -171,8 +160,7 @@ class Source:
         last: str | None = None,
         limit: int | None = None,
     ) -> list[Cells]:
-        flags = self._columns[CONVERSATIONS].intersection(_TABLES[CONVERSATIONS].optional)
-        flags |= {part}
+        flags = (self._columns[CONVERSATIONS] & _optional_columns(CONVERSATIONS)) | {part}
         if part == "rows" or tenant_id is not None:
             flags.add("owners")
         if self.has_agents:
@@ -195,6 +183,13 @@ class Source:
         }
         query = statement.bind(flags | ({self._connection.dialect} & statement.flags), present)
         return await self._connection.fetch(query)
+
+
+def _optional_columns(table: str) -> frozenset[str]:
+    """Return the columns that the statement of a table selects only if they exist."""
+    if table not in _STATEMENTS:
+        return frozenset()
+    return sql_files.load(f"ragflow/{_STATEMENTS[table]}").flags - _OTHER_FLAGS
 
 
 def _last_of_page(sizes: list[Cells]) -> str:

@@ -1,4 +1,5 @@
--- RAGFlow's tables, as far as they are moved, with the types that its ORM gives them on MySQL.
+-- RAGFlow's tables, with the columns that the import reads and the types that RAGFlow's ORM uses on
+-- MySQL.
 CREATE TABLE api_4_conversation (
     id VARCHAR(32) NOT NULL PRIMARY KEY,
     create_time BIGINT NULL,

@@ -15,8 +15,15 @@ from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import Exit, connected, run
 from asyncsvc.client import AsyncSvc
-from asyncsvc.ragflow.moving import Mended, Moved, Moving, MovingReport, Note, Part, Skip
-from asyncsvc.ragflow.repair import Mending
+from asyncsvc.ragflow.data_import import DataImport, Part
+from asyncsvc.ragflow.reports import (
+    DataImportReport,
+    Note,
+    Repair,
+    RepairCount,
+    Skip,
+    TableReport,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +40,22 @@ class _What:
     actor: str | None
     verbose: bool
 
-    async def move(self, svc: AsyncSvc, shown: Bar) -> MovingReport:
+    async def move(self, svc: AsyncSvc, shown: Bar) -> DataImportReport:
         """Move it, and show how it goes; broken off, say how to go on."""
         reached = None
 
-        def show(report: MovingReport) -> None:
+        def show(report: DataImportReport) -> None:
             nonlocal reached
             reached = report.after
             done = f"{many(report.messages, 'message')}, {many(report.tokens.read, 'token')}"
             shown.show(done, report.conversations.read, report.total or 1)
 
         def tell(note: Note) -> None:
-            if self.verbose or note.kind is Mending.LOST or isinstance(note.kind, Skip):
+            if self.verbose or note.kind is Repair.LOST or isinstance(note.kind, Skip):
                 shown.say(f"{note.table} {note.row}: {note.kind}: {note.reason}")
 
         try:
-            return await Moving(svc).run(
+            return await DataImport(svc).run(
                 self.source,
                 tz=self.tz,
                 tenant_id=self.tenant_id,
@@ -105,7 +112,7 @@ def import_ragflow(
         bool, typer.Option("--dry-run", help="Do everything, and roll it back.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Name each row that was mended, too.")
+        bool, typer.Option("--verbose", help="Name each row that was repaired, too.")
     ] = False,
     actor: Actor,
     as_json: AsJson = False,
@@ -133,41 +140,45 @@ async def _import(dsn: str | None, what: _What, *, as_json: bool) -> Exit:
     return Exit.DONE if report.is_complete else Exit.ATTENTION
 
 
-def _print(report: MovingReport) -> None:
-    titles = ("read", "written", "grown", "there already", "skipped")
+def _print(report: DataImportReport) -> None:
+    titles = ("read", "imported", "updated", "present", "skipped")
     columns = [Column(""), *(Column(title, right=True) for title in titles)]
     parts = {"conversation": report.conversations, "token": report.tokens}
     console().print(table(columns, [_row(f"{noun}s", moved) for noun, moved in parts.items()]))
     print_pairs(
         {
-            "messages": f"{report.messages:,} written",
+            "messages": f"{report.messages:,} imported",
             **{f"{kind}": _skipped(parts, kind) for kind in Skip if _skipped(parts, kind)},
             **{
-                f"{kind}": f"{many(mended.rows, 'conversation')} mended: {_some(mended)}"
-                for kind, mended in sorted(report.mended.items())
+                f"{kind}": f"{many(repaired.rows, 'conversation')} repaired: {_some(repaired)}"
+                for kind, repaired in sorted(report.repaired.items())
             },
-            **({"not there": ", ".join(report.lacking)} if report.lacking else {}),
-            **({"left out": ", ".join(report.left_out)} if report.left_out else {}),
+            **({"missing": ", ".join(report.missing)} if report.missing else {}),
+            **(
+                {"skipped tables": ", ".join(report.skipped_tables)}
+                if report.skipped_tables
+                else {}
+            ),
         }
     )
     if report.dry_run:
         messages().print("This was a dry run: nothing of it was stored.")
-    elif report.tokens.written or report.tokens.present:
+    elif report.tokens.imported or report.tokens.present:
         messages().print("Tokens are good where Settings.accept_foreign_tokens is on.")
 
 
-def _row(name: str, moved: Moved) -> list[str]:
+def _row(name: str, moved: TableReport) -> list[str]:
     skipped = sum(moved.skipped.values())
-    numbers = (moved.read, moved.written, moved.grown, moved.present, skipped)
+    numbers = (moved.read, moved.imported, moved.updated, moved.present, skipped)
     return [name, *(f"{number:,}" for number in numbers)]
 
 
-def _skipped(parts: Mapping[str, Moved], kind: Skip) -> str:
+def _skipped(parts: Mapping[str, TableReport], kind: Skip) -> str:
     """Return how many were skipped for a reason; nothing where none was."""
     counts = {noun: moved.skipped.get(kind, 0) for noun, moved in parts.items()}
     some = [many(count, noun) for noun, count in counts.items() if count]
     return " and ".join(some) + (" skipped" if some else "")
 
 
-def _some(mended: Mended) -> str:
-    return ", ".join(mended.ids) + (", …" if mended.rows > len(mended.ids) else "")
+def _some(repaired: RepairCount) -> str:
+    return ", ".join(repaired.ids) + (", …" if repaired.rows > len(repaired.ids) else "")

@@ -17,10 +17,9 @@ from asyncsvc.cli.printing import many, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, bar, messages
 from asyncsvc.cli.running import Exit, connected, run
 from asyncsvc.client import AsyncSvc
-from asyncsvc.errors import AsyncSvcError
-from asyncsvc.models import TokenImportReport, TokenRecord
-from asyncsvc.ragflow.rows import TokenRows
-from asyncsvc.ragflow.shapes import SECRETS
+from asyncsvc.models import TokenRecord
+from asyncsvc.ragflow import TokenRow, TokenRows
+from asyncsvc.ragflow.tokens import SECRET_COLUMNS
 from asyncsvc.validation.inputs import safe_field_name
 
 _AT_ONCE: Final = 1_000
@@ -77,9 +76,9 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
             line[name] = lines.instant(line[name], UTC, name)
     if "secret" in line or "kind" in line:
         raise UnreadableError("secret and kind: are named token, or beta")
-    if not any(line.get(name) for name in SECRETS):
+    if not any(line.get(name) for name in SECRET_COLUMNS):
         raise UnreadableError("token: is not there")
-    if unknown := line.keys() - _FIELDS - SECRETS.keys():  # it might be one more secret
+    if unknown := line.keys() - _FIELDS - set(SECRET_COLUMNS):  # it might be one more secret
         raise UnreadableError(f"{safe_field_name(min(unknown))}: is no field of a token")
     return line
 
@@ -113,27 +112,21 @@ class _Import:
             else:
                 of_tenants.setdefault(tenant, []).append(item)
         for tenant, rows in of_tenants.items():
-            self._add(await self._load_into(tenant, rows))
+            await self._load_into(tenant, rows)
 
-    async def _load_into(self, tenant: str, items: list[Item]) -> TokenImportReport:
-        def reject(place: int, name: str, error: AsyncSvcError) -> None:
-            reason = str(error).replace("secret:", f"{name}:", 1)
-            told = reason if reason.startswith(name) else f"{name}: {reason}"
-            self._tell(items[place].number, told)
-
+    async def _load_into(self, tenant: str, items: list[Item]) -> None:
         rows = TokenRows(self._svc, tenant, self._actor)
-        return await rows.load([item.fields for item in items], reject)
-
-    def _add(self, report: TokenImportReport) -> None:
+        report = await rows.import_([TokenRow.from_columns(item.fields) for item in items])
         self.tokens += report.tokens
         self.present += report.present
-        self.rejected += report.rejected
+        for rejected in report.rejected:
+            name = rejected.column
+            reason = str(rejected.error).replace("secret:", f"{name}:", 1)
+            text = reason if reason.startswith(name) else f"{name}: {reason}"
+            self._reject(items[rejected.index].number, text)
 
     def _reject(self, number: int, reason: str) -> None:
         self.rejected += 1
-        self._tell(number, reason)
-
-    def _tell(self, number: int, reason: str) -> None:
         self._shown.say(f"line {number}: {reason}")
 
     def print(self, *, as_json: bool) -> None:

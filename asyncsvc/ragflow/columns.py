@@ -1,0 +1,122 @@
+"""The columns of RAGFlow's conversations: which can be set, and the checks of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final
+
+from asyncsvc.errors import InvalidInput
+from asyncsvc.models import Conversation
+from asyncsvc.ragflow.conditions import Column
+from asyncsvc.ragflow.messages import MessageFields, attach_references, split
+from asyncsvc.ragflow.shapes import Record, kept_reference, short_user_id
+from asyncsvc.validation.types import OrderBy
+
+SETTABLE: Final = frozenset(
+    {"name", "source", "version_title", "dsl", "errors", "user_id", "exp_user_id", "dialog_id"}
+)
+COUNTERS: Final = frozenset({"tokens", "duration", "round", "thumb_up"})
+SET_BY_APPEND: Final = frozenset({"dsl", "errors"})
+LISTS: Final = frozenset({"message", "reference"})
+USERS: Final = frozenset({"user_id", "exp_user_id"})
+TIME_ORDERS: Final[Mapping[str, OrderBy]] = {
+    "create_time": "created_at",
+    "create_date": "created_at",
+    "update_time": "updated_at",
+    "update_date": "updated_at",
+}
+_ORDERS: Final[Mapping[str, OrderBy]] = {
+    **TIME_ORDERS,
+    "name": "name",
+    "round": "round",
+    "tokens": "tokens",
+    "duration": "duration",
+    "thumb_up": "thumb_up",
+}
+"""The order of the service for each column of RAGFlow."""
+COLUMNS: Final = frozenset({"id"}) | SETTABLE | COUNTERS | TIME_ORDERS.keys() | LISTS
+_MAX_COUNTER: Final = 10**18
+
+
+def check_columns(row: Any, known: Collection[str], name: str = "update_data") -> None:  # noqa: ANN401 - it is checked
+    """Raise InvalidInput if the argument is not a dict of known columns."""
+    if not isinstance(row, Mapping):
+        raise InvalidInput(name, "must be a dict of columns")
+    if unknown := row.keys() - set(known):
+        raise InvalidInput(str(min(unknown, key=str)), "is not a column that can be set")
+
+
+def order(column: str) -> OrderBy:
+    """Return the service's order for a column of RAGFlow."""
+    if not isinstance(column, str) or column not in _ORDERS:
+        raise InvalidInput("orderby", f"must be one of {', '.join(_ORDERS)}")
+    return _ORDERS[column]
+
+
+def short(user_id: Any) -> Any:  # noqa: ANN401 - the service rejects other types than text
+    """Return the user id as it is stored."""
+    return short_user_id(user_id) if isinstance(user_id, str) else user_id
+
+
+def with_short_users(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns with the user ids as they are stored."""
+    return {name: short(value) if name in USERS else value for name, value in columns.items()}
+
+
+def split_messages(
+    row: Mapping[str, Any], stored: Conversation | None = None
+) -> list[MessageFields]:
+    """Return the messages of a row, with the references of the answers.
+
+    References that are not a list are rejected, unless the stored conversation has the same.
+    """
+    items, references = row.get("message") or [], row.get("reference") or []
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InvalidInput("message", "must be a list of objects")
+    messages = [split(item) for item in items]
+    if isinstance(references, list):
+        attach_references(messages, references)
+    elif stored is None or references != kept_reference(stored):
+        raise InvalidInput("reference", "must be a list, with one for each answer")
+    return messages
+
+
+def counter(row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - int or float
+    """Return a counter of a row. Raises InvalidInput for NaN and for values too large to count."""
+    value = row.get(name) or 0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < _MAX_COUNTER:
+        raise InvalidInput(name, "must be a number that can be counted")
+    return value
+
+
+def creation_time(row: Mapping[str, Any], local: tzinfo) -> datetime | None:
+    """Return the creation time of a row: its milliseconds, else its local date."""
+    if (milliseconds := row.get("create_time")) is not None:
+        try:
+            return datetime.fromtimestamp(milliseconds / 1_000, UTC)
+        except (TypeError, ValueError, OverflowError, OSError):
+            raise InvalidInput("create_time", "must be milliseconds since 1970") from None
+    if row.get("create_date") is None:
+        return None
+    try:
+        date = datetime.fromisoformat(str(row["create_date"]))
+    except ValueError:
+        raise InvalidInput("create_date", "must be a date and a time") from None
+    return date if date.tzinfo else date.replace(tzinfo=local)
+
+
+def select(record: Record, cols: Sequence[str | Column] | None) -> Record:
+    """Return the record with these columns only, or whole without any."""
+    if not cols:
+        return record
+    names = [column_name(each) for each in cols]
+    if unknown := set(names) - vars(record).keys():
+        raise InvalidInput("cols", f"{min(unknown)} is no column")
+    return Record(**{name: vars(record)[name] for name in names})
+
+
+def column_name(column: str | Column) -> str:
+    """Return the name of a column."""
+    return column.name if isinstance(column, Column) else column
