@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import json
 import operator
 import random
@@ -315,21 +316,25 @@ async def test_an_append_raises_conflict_if_others_keep_appending(dsn, svc, monk
             await sessions.append_message("s1", prologue(message=asked("m", "late")))
 
 
-@pytest.mark.parametrize("is_tail_equal", [True, False])
+@pytest.mark.parametrize(
+    ("name", "call"), [("get_by_id", 0), ("messages", 0), ("get_by_id", 1), ("append_message", 0)]
+)
 async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
-    svc, sessions, monkeypatch, is_tail_equal
+    svc, sessions, monkeypatch, name, call
 ):
     await sessions.save(**prologue(message=asked("m1", "1")))
-    name = "messages" if is_tail_equal else "get_by_id"
-    read = getattr(asyncsvc.API4ConversationService, name)
+    calls = itertools.count()
+    method = getattr(asyncsvc.API4ConversationService, name)
 
-    async def delete_and_read(self, id: str, **options: Any):
-        await svc.conversations.delete_by_id(id, tenant_id=TENANT)
-        return await read(self, id, **options)
+    async def delete_and_call(self, id: str, *arguments: Any, **options: Any):
+        if next(calls) == call:
+            await svc.conversations.delete_by_id(id, tenant_id=TENANT)
+        return await method(self, id, *arguments, **options)
 
-    monkeypatch.setattr(asyncsvc.API4ConversationService, name, delete_and_read)
-    message = asked("m1" if is_tail_equal else "other", "1") + asked("m2", "2")
+    monkeypatch.setattr(asyncsvc.API4ConversationService, name, delete_and_call)
+    message = asked("other", "1") + asked("m2", "2")  # so that all stored messages are read
     assert await sessions.append_message("s1", prologue(message=message)) == 0
+    assert next(calls) > call
 
 
 # ---------------------------------------------------------------- changes, deletions, queries

@@ -158,7 +158,14 @@ class API4ConversationService(TenantService):
         if "dialog_id" not in filters:
             raise InvalidInput("dialog_id", "or id must be given")
         column = column_name(order_by or "create_time")
-        walk = self._walk(column, desc=reverse is True, whole=True, **with_short_users(filters))
+        walk = self._walk(
+            column,
+            dialog_id=filters["dialog_id"],
+            user_id=short(filters.get("user_id")),
+            exp_user_id=short(filters.get("exp_user_id")),
+            desc=reverse is True,
+            whole=True,
+        )
         return [self._record(each, cols) async for each in walk]
 
     async def stats(
@@ -200,21 +207,33 @@ class API4ConversationService(TenantService):
         check_columns(row, COLUMNS)
         if not row.get("dialog_id"):
             raise InvalidInput("dialog_id", "must be given")
-        columns = {name: row[name] for name in SETTABLE - {"errors"} if row.get(name) is not None}
-        created = with_short_users(columns)
-        if too_long := {name: it for name, it in columns.items() if it != created[name]}:
-            created["metadata"] = {METADATA_KEY: too_long}
+        users = {name: row[name] for name in USERS if row.get(name) is not None}
+        too_long = {name: user for name, user in users.items() if short(user) != user}
         async with self._svc.transaction() as tx:
             stored = await tx.conversations.create(
                 id=row.get("id"),
                 tenant_id=self._tenant_id,
+                dialog_id=row["dialog_id"],
+                user_id=short(users.get("user_id", "")),
+                exp_user_id=short(users.get("exp_user_id")),
+                name=row.get("name"),
+                source=row.get("source"),
+                dsl=row.get("dsl"),
+                version_title=row.get("version_title"),
+                metadata={METADATA_KEY: too_long} if too_long else None,
                 created_at=creation_time(row, self._local),
-                **created,
             )
             messages = split_messages(row)
             counted = {name: row[name] for name in COUNTERS - {"thumb_up"} if row.get(name)}
             if messages:
-                await self._append(tx, stored.id, {"round": 0, **counted}, messages, last_seq=0)
+                await append(
+                    tx,
+                    stored.id,
+                    {"round": 0, **counted},
+                    messages,
+                    tenant_id=self._tenant_id,
+                    expected_seq=0,
+                )
             elif counted:
                 raise InvalidInput(min(counted), "is counted by appends: there are no messages")
             if row.get("errors"):
@@ -266,13 +285,10 @@ class API4ConversationService(TenantService):
         raise Conflict("the conversation kept changing; try again")
 
     async def _append_new_messages(self, id: str, conversation: Mapping[str, Any]) -> int:
-        """Append once. Raises StaleSequence if another caller appended meanwhile."""
-        stored = await self._svc.conversations.get_by_ids(
-            [id], tenant_id=self._tenant_id, include_dsl=False
+        """Append once. Raises NotFound, and StaleSequence if another caller appended meanwhile."""
+        before = await self._svc.conversations.get_by_id(
+            id, tenant_id=self._tenant_id, include_dsl=False
         )
-        if not stored:
-            return 0
-        (before,) = stored
         new = await new_messages(
             self._svc,
             id,
@@ -287,21 +303,17 @@ class API4ConversationService(TenantService):
                 "duration": max(0.0, counter(conversation, "duration") - before.duration),
                 **columns,
             }
-            await self._append(self._svc, id, turn, new, last_seq=before.last_seq)
+            await append(
+                self._svc,
+                id,
+                turn,
+                new,
+                tenant_id=self._tenant_id,
+                expected_seq=before.last_seq,
+            )
         elif columns:
             await self.update_by_id(id, columns)
         return 1
-
-    async def _append(
-        self,
-        svc: Services,
-        id: str,
-        turn: Mapping[str, object],
-        messages: Sequence[MessageFields],
-        *,
-        last_seq: int,
-    ) -> None:
-        await append(svc, id, turn, messages, tenant_id=self._tenant_id, expected_seq=last_seq)
 
     async def update_by_id(self, pid: str, data: Mapping[str, Any]) -> int:
         """Set columns; return 1, or 0 if the conversation does not exist.
@@ -345,8 +357,14 @@ class API4ConversationService(TenantService):
         for message in old[common:]:
             await tx.conversations.delete_message(stored.id, message.seq, tenant_id=self._tenant_id)
         if new[common:]:
-            turn = {"round": 0}
-            await self._append(tx, stored.id, turn, new[common:], last_seq=stored.last_seq)
+            await append(
+                tx,
+                stored.id,
+                {"round": 0},
+                new[common:],
+                tenant_id=self._tenant_id,
+                expected_seq=stored.last_seq,
+            )
 
     async def _set_message(
         self, tx: Services, id: str, message: StoredMessage, fields: MessageFields
