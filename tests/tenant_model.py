@@ -1,11 +1,11 @@
-"""What a tenant should have after each call: the public API, in plain Python over plain dicts.
+"""A model of the public API: the expected state of a tenant after each call, in plain Python.
 
-A `Change` is one call of the API with its arguments. `apply` does to a `Tenant` what the call
-should do to the database, and returns what it should answer or raises what it should raise. It is
-written from the docstrings. Lists and statistics by creation are answered by `model`, to which a
-`Talk` looks as its own conversations do.
+A `Change` is one call of the API with its arguments. `apply` changes a `Tenant` as the call should
+change the database. It returns the expected result or raises the expected error. The model is
+written from the docstrings. `model` computes lists and statistics by creation; a
+`ModelConversation` has the attributes that it needs.
 
-What only the server knows (instants, ids of tokens, secrets) is None here until it is read.
+Values that only the server knows (times, ids of tokens, secrets) are None until they are read.
 """
 
 import copy
@@ -35,8 +35,8 @@ NOWHERE = "nowhere"
 
 
 @dataclass
-class Talk:
-    """A conversation."""
+class ModelConversation:
+    """The expected state of a conversation."""
 
     id: str
     dialog_id: str
@@ -54,19 +54,19 @@ class Talk:
     tokens: int = 0
     microseconds: int = 0
     last_seq: int = 0
-    said: dict[int, dict[str, Any]] = field(default_factory=dict)
+    messages_by_seq: dict[int, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, tuple[dict, Appended]] = field(default_factory=dict)
-    is_touched: bool = False  # since updated_at was read
+    is_updated: bool = False  # since updated_at was read last
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        return list(self.said.values())
+        return list(self.messages_by_seq.values())
 
     def thumb_count(self, thumb: int) -> int:
         return [message["thumb"] for message in self.messages].count(thumb)
 
     def row(self) -> dict[str, object]:
-        """What `export` says of it, but for instants."""
+        """The fields of `export`, without times."""
         return {
             "id": self.id,
             "dialog_id": self.dialog_id,
@@ -93,7 +93,7 @@ class Talk:
 
 @dataclass
 class Token:
-    """An API token, with its secret where it is known."""
+    """The expected state of an API token, with its secret if it is known."""
 
     name: str
     kind: str = "api"
@@ -141,43 +141,43 @@ class Token:
 
 @dataclass
 class Tenant:
-    """All that a tenant has."""
+    """The expected state of a tenant."""
 
     id: str
-    foreign: dict[str, tuple[str, str]]  # of both tenants: whose an imported secret is, its kind
-    talks: dict[str, Talk] = field(default_factory=dict)
+    foreign: dict[str, tuple[str, str]]  # imported secrets: tenant and kind. Both tenants share it.
+    conversations: dict[str, ModelConversation] = field(default_factory=dict)
     tokens: list[Token] = field(default_factory=list)
     ledger: dict[tuple, Counter] = field(default_factory=dict)
     audit: list[tuple[str, Token, str | None]] = field(default_factory=list)
 
-    def talk(self, id: str) -> Talk:
-        if id not in self.talks:
+    def conversation(self, id: str) -> ModelConversation:
+        if id not in self.conversations:
             raise NotFound("")
-        return self.talks[id]
+        return self.conversations[id]
 
     def message(self, id: str, seq: int) -> dict[str, Any]:
-        if seq not in self.talk(id).said:
+        if seq not in self.conversation(id).messages_by_seq:
             raise NotFound("")
-        return self.talks[id].said[seq]
+        return self.conversations[id].messages_by_seq[seq]
 
-    def book(self, talk: Talk, token_id: str | None = None, **counts: int) -> None:
-        place = (talk.dialog_id, talk.source, token_id)
-        booked = self.ledger.setdefault(place, Counter())
-        for name, count in counts.items():
-            booked[name] += count
+    def record_usage(
+        self, conversation: ModelConversation, token_id: str | None = None, **counts: int
+    ) -> None:
+        place = (conversation.dialog_id, conversation.source, token_id)
+        self.ledger.setdefault(place, Counter()).update(counts)
 
     def usage(self, dialog_id: object, source: object, token_id: object) -> dict[str, int]:
-        """What statistics by activity count in all."""
-        wanted = (dialog_id, source, token_id)
-        found = [
-            booked
-            for place, booked in self.ledger.items()
-            if all(want in {ANY, has} for want, has in zip(wanted, place, strict=True))
+        """Return the totals of statistics by activity."""
+        filters = (dialog_id, source, token_id)
+        matching = [
+            counts
+            for place, counts in self.ledger.items()
+            if all(each in {ANY, value} for each, value in zip(filters, place, strict=True))
         ]
-        return {name: sum(booked[name] for booked in found) for name in COUNTED}
+        return {name: sum(counts[name] for counts in matching) for name in COUNTED}
 
     def nth_token(self, nth: int) -> Token:
-        """Any token by a number, so that a call can be written down before there is one."""
+        """Return a token by number, so that a call can be generated before the token exists."""
         return self.tokens[nth % len(self.tokens)] if self.tokens else Token("", id=NOWHERE)
 
     def token(self, nth: int) -> Token:
@@ -192,13 +192,13 @@ class Tenant:
             self.audit.append(("revoke", token, actor))
         return len(ended)
 
-    def delete(self, ids: Iterable[str]) -> list[Talk]:
-        return [self.talks.pop(id) for id in list(ids) if id in self.talks]
+    def delete(self, ids: Iterable[str]) -> list[ModelConversation]:
+        return [self.conversations.pop(id) for id in list(ids) if id in self.conversations]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One call that writes."""
+    """One call that may write."""
 
     def call(self, svc: Services, tenant: Tenant) -> Any:
         raise NotImplementedError
@@ -206,12 +206,12 @@ class Change:
     def apply(self, tenant: Tenant) -> object:
         raise NotImplementedError
 
-    def told(self, result: Any) -> object:
-        """What of the answer is compared; the rest is read from the database anyway."""
+    def comparable(self, result: Any) -> object:
+        """Return the part of the result to compare. The rest is read from the database later."""
         return result
 
-    def learn(self, tenant: Tenant, result: Any) -> None:
-        """Take over what only the answer tells."""
+    def adopt(self, tenant: Tenant, result: Any) -> None:
+        """Store the values that only the result has."""
 
 
 # ---------------------------------------------------------------- conversations
@@ -225,21 +225,21 @@ class Create(Change):
         return svc.conversations.create(tenant_id=tenant.id, **self.fields)
 
     def apply(self, tenant):
-        if self.fields["id"] in tenant.talks:
+        if self.fields["id"] in tenant.conversations:
             raise AlreadyExists("")
         create(tenant, self.fields)
         return self.fields["id"]
 
-    def told(self, result):
+    def comparable(self, result):
         return result.id
 
 
 def create(tenant: Tenant, fields: dict[str, Any]) -> int:
-    if fields["id"] in tenant.talks:
+    if fields["id"] in tenant.conversations:
         return 0
-    talk = tenant.talks[fields["id"]] = Talk(**copy.deepcopy(fields))
-    talk.updated_at = talk.created_at
-    tenant.book(talk, pv=1)
+    conversation = tenant.conversations[fields["id"]] = ModelConversation(**copy.deepcopy(fields))
+    conversation.updated_at = conversation.created_at
+    tenant.record_usage(conversation, pv=1)
     return 1
 
 
@@ -272,22 +272,22 @@ class Append(Change):
         )
 
     def apply(self, tenant):
-        talk = tenant.talk(self.id)
-        if self.key in talk.keys:
-            turn, answer = talk.keys[self.key]
+        conversation = tenant.conversation(self.id)
+        if self.key in conversation.keys:
+            turn, answer = conversation.keys[self.key]
             if turn != self.turn:
                 raise IdempotencyConflict("")
             return answer.model_copy(update={"replayed": True})
-        if self.expected_seq not in {None, talk.last_seq}:
+        if self.expected_seq not in {None, conversation.last_seq}:
             raise StaleSequence("")
-        return self._append(tenant, talk)
+        return self._append(tenant, conversation)
 
-    def _append(self, tenant: Tenant, talk: Talk) -> Appended:
-        turn, first = self.turn, talk.last_seq + 1
+    def _append(self, tenant: Tenant, conversation: ModelConversation) -> Appended:
+        turn, first = self.turn, conversation.last_seq + 1
         for message in turn["messages"]:
-            talk.last_seq += 1
-            talk.said[talk.last_seq] = {
-                "seq": talk.last_seq,
+            conversation.last_seq += 1
+            conversation.messages_by_seq[conversation.last_seq] = {
+                "seq": conversation.last_seq,
                 **({"payload": {}, "reference": None, "thumb": None} | message),
                 "created_at": None,
             }
@@ -296,48 +296,53 @@ class Append(Change):
             "tokens": turn.get("tokens", 0),
             "duration": round(turn.get("duration", 0) * 1_000_000),
         }
-        talk.round += cost["rounds"]
-        talk.tokens += cost["tokens"]
-        talk.microseconds += cost["duration"]
-        talk.errors = turn.get("errors", talk.errors)
-        talk.dsl = turn.get("dsl", talk.dsl)
-        talk.is_touched = True
-        tenant.book(talk, self.token_id, **cost)
-        answer = Appended(first_seq=first, last_seq=talk.last_seq, round=talk.round, replayed=False)
+        conversation.round += cost["rounds"]
+        conversation.tokens += cost["tokens"]
+        conversation.microseconds += cost["duration"]
+        conversation.errors = turn.get("errors", conversation.errors)
+        conversation.dsl = turn.get("dsl", conversation.dsl)
+        conversation.is_updated = True
+        tenant.record_usage(conversation, self.token_id, **cost)
+        answer = Appended(
+            first_seq=first,
+            last_seq=conversation.last_seq,
+            round=conversation.round,
+            replayed=False,
+        )
         if self.key is not None:
-            talk.keys[self.key] = (turn, answer)
+            conversation.keys[self.key] = (turn, answer)
         return answer
 
 
 @dataclass(frozen=True)
-class Patch(Change):
-    """Change columns; so it also moves to another dialog or person."""
+class UpdateConversations(Change):
+    """Set columns of conversations, including the dialog and the user."""
 
     patches: dict[str, dict[str, Any]]
-    at_once: bool
+    is_bulk: bool
 
     def call(self, svc, tenant):
-        if self.at_once:
+        if self.is_bulk:
             return svc.conversations.update_many_by_id(self.patches, tenant_id=tenant.id)
         ((id, patch),) = self.patches.items()
         return svc.conversations.update_by_id(id, patch, tenant_id=tenant.id)
 
     def apply(self, tenant):
-        known = [id for id in self.patches if id in tenant.talks]
+        known = [id for id in self.patches if id in tenant.conversations]
         for id in known:
             for name, value in self.patches[id].items():
-                setattr(tenant.talks[id], name, value)
-            tenant.talks[id].is_touched = True
-        if not known and not self.at_once:
+                setattr(tenant.conversations[id], name, value)
+            tenant.conversations[id].is_updated = True
+        if not known and not self.is_bulk:
             raise NotFound("")
         return len(known)
 
-    def told(self, result):
-        return result if self.at_once else 1
+    def comparable(self, result):
+        return result if self.is_bulk else 1
 
 
 @dataclass(frozen=True)
-class Judge(Change):
+class SetFeedback(Change):
     id: str
     seq: int
     thumb: int | None
@@ -347,20 +352,20 @@ class Judge(Change):
 
     def apply(self, tenant):
         message = tenant.message(self.id, self.seq)
-        was, message["thumb"] = message["thumb"], self.thumb
-        tenant.book(
-            tenant.talks[self.id],
-            thumb_up=(self.thumb == 1) - (was == 1),
-            thumb_down=(self.thumb == -1) - (was == -1),
+        old, message["thumb"] = message["thumb"], self.thumb
+        tenant.record_usage(
+            tenant.conversations[self.id],
+            thumb_up=(self.thumb == 1) - (old == 1),
+            thumb_down=(self.thumb == -1) - (old == -1),
         )
         return self.seq, self.thumb
 
-    def told(self, result):
+    def comparable(self, result):
         return result.seq, result.thumb
 
 
 @dataclass(frozen=True)
-class Edit(Change):
+class UpdateMessage(Change):
     id: str
     seq: int
     patch: dict[str, Any]
@@ -371,10 +376,10 @@ class Edit(Change):
     def apply(self, tenant):
         message = tenant.message(self.id, self.seq)
         message.update(self.patch)
-        tenant.talks[self.id].is_touched = True
+        tenant.conversations[self.id].is_updated = True
         return message["content"]
 
-    def told(self, result):
+    def comparable(self, result):
         return result.content
 
 
@@ -387,44 +392,46 @@ class DeleteMessage(Change):
         return svc.conversations.delete_message(self.id, self.seq, tenant_id=tenant.id)
 
     def apply(self, tenant):
-        talk = tenant.talks.get(self.id)
-        if talk is None or talk.said.pop(self.seq, None) is None:
+        conversation = tenant.conversations.get(self.id)
+        if conversation is None or conversation.messages_by_seq.pop(self.seq, None) is None:
             return 0
-        talk.is_touched = True
+        conversation.is_updated = True
         return 1
 
 
 @dataclass(frozen=True)
-class Pop(Change):
+class PopMessage(Change):
     id: str
 
     def call(self, svc, tenant):
         return svc.conversations.pop_message(self.id, tenant_id=tenant.id)
 
     def apply(self, tenant):
-        talk = tenant.talk(self.id)
-        if not talk.said:
+        conversation = tenant.conversation(self.id)
+        if not conversation.messages_by_seq:
             return None
-        talk.is_touched = True
-        return talk.said.popitem()[0]
+        conversation.is_updated = True
+        return conversation.messages_by_seq.popitem()[0]
 
-    def told(self, result):
+    def comparable(self, result):
         return result and result.seq
 
 
 @dataclass(frozen=True)
-class Clear(Change):
+class ClearMessages(Change):
     id: str
 
     def call(self, svc, tenant):
         return svc.conversations.clear_messages(self.id, tenant_id=tenant.id)
 
     def apply(self, tenant):
-        talk = tenant.talks.get(self.id)
-        if talk is None or not talk.said:
+        conversation = tenant.conversations.get(self.id)
+        if conversation is None or not conversation.messages_by_seq:
             return 0
-        cleared, talk.said, talk.is_touched = len(talk.said), {}, True
-        return cleared
+        deleted = len(conversation.messages_by_seq)
+        conversation.messages_by_seq.clear()
+        conversation.is_updated = True
+        return deleted
 
 
 @dataclass(frozen=True)
@@ -448,28 +455,36 @@ class DeleteDialogs(Change):
         return svc.conversations.delete_by_dialog_ids(self.dialog_ids, tenant_id=tenant.id)
 
     def apply(self, tenant):
-        gone = [id for id, talk in tenant.talks.items() if talk.dialog_id in self.dialog_ids]
-        return len(tenant.delete(gone))
+        deleted = [
+            id
+            for id, conversation in tenant.conversations.items()
+            if conversation.dialog_id in self.dialog_ids
+        ]
+        return len(tenant.delete(deleted))
 
 
 @dataclass(frozen=True)
-class DeleteUser(Change):
+class EraseUser(Change):
     user_id: str
 
     def call(self, svc, tenant):
         return svc.conversations.erase_user(self.user_id, tenant_id=tenant.id)
 
     def apply(self, tenant):
-        gone = tenant.delete(
+        deleted = tenant.delete(
             [
                 id
-                for id, talk in tenant.talks.items()
-                if self.user_id in {talk.user_id, talk.exp_user_id}
+                for id, conversation in tenant.conversations.items()
+                if self.user_id in {conversation.user_id, conversation.exp_user_id}
             ]
         )
-        return len(gone), sum(len(talk.said) for talk in gone), sum(len(talk.keys) for talk in gone)
+        return (
+            len(deleted),
+            sum(len(conversation.messages_by_seq) for conversation in deleted),
+            sum(len(conversation.keys) for conversation in deleted),
+        )
 
-    def told(self, result):
+    def comparable(self, result):
         return result.conversations, result.messages, result.append_keys
 
 
@@ -491,27 +506,27 @@ class Purge(Change):
 
     def apply(self, tenant):
         old = [
-            talk
-            for talk in tenant.talks.values()
-            if self.dialog_id in {ANY, talk.dialog_id} and self._is_old(talk)
+            conversation
+            for conversation in tenant.conversations.values()
+            if self.dialog_id in {ANY, conversation.dialog_id} and self._is_old(conversation)
         ]
         if not self.dry_run:
-            tenant.delete([talk.id for talk in old])
-        return len(old), sum(len(talk.said) for talk in old), 0
+            tenant.delete([conversation.id for conversation in old])
+        return len(old), sum(len(conversation.messages_by_seq) for conversation in old), 0
 
-    def _is_old(self, talk: Talk) -> bool:
-        at = talk.created_at if self.by == "created_at" else talk.updated_at
-        # What was touched since it was read, or created by the server's clock, is of today.
-        is_today = at is None or (talk.is_touched and self.by == "updated_at")
+    def _is_old(self, conversation: ModelConversation) -> bool:
+        at = conversation.created_at if self.by == "created_at" else conversation.updated_at
+        # A time that was not read yet is that of the server's clock, which is today.
+        is_today = at is None or (conversation.is_updated and self.by == "updated_at")
         return not is_today and at < self.before
 
-    def told(self, result):
+    def comparable(self, result):
         return result.conversations, result.messages, result.skipped
 
 
 @dataclass(frozen=True)
-class Copy(Change):
-    """Export what a tenant has, and load it into another, or into itself."""
+class CopyConversations(Change):
+    """Export the conversations of a tenant and import them into another, or into itself."""
 
     origin: Tenant
 
@@ -523,20 +538,22 @@ class Copy(Change):
 
     def apply(self, tenant):
         outcomes: Counter[str] = Counter()
-        for talk in list(self.origin.talks.values()):
-            outcome = "present" if talk.id in tenant.talks else "new"
+        for conversation in list(self.origin.conversations.values()):
+            outcome = "present" if conversation.id in tenant.conversations else "new"
             if outcome == "new":
-                self._store(tenant, talk)
-                outcomes["messages"] += len(talk.said)
-            elif said(tenant.talks[talk.id], max(talk.said, default=0)) != said(talk):
+                self._store(tenant, conversation)
+                outcomes["messages"] += len(conversation.messages_by_seq)
+            elif message_texts(
+                tenant.conversations[conversation.id], max(conversation.messages_by_seq, default=0)
+            ) != message_texts(conversation):
                 outcome = "rejected"
             outcomes[outcome] += 1
         return tuple(outcomes[name] for name in ("new", "messages", "present", "rejected"))
 
-    def _store(self, tenant: Tenant, talk: Talk) -> None:
-        copied = tenant.talks[talk.id] = copy.deepcopy(talk)
+    def _store(self, tenant: Tenant, conversation: ModelConversation) -> None:
+        copied = tenant.conversations[conversation.id] = copy.deepcopy(conversation)
         copied.keys = {}
-        tenant.book(
+        tenant.record_usage(
             copied,
             pv=1,
             tokens=copied.tokens,
@@ -546,21 +563,21 @@ class Copy(Change):
             thumb_down=copied.thumb_count(-1),
         )
 
-    def told(self, result):
+    def comparable(self, result):
         return result.conversations, result.messages, result.present, result.rejected
 
 
-def said(talk: Talk, last: int | None = None) -> list[tuple]:
+def message_texts(conversation: ModelConversation, last: int | None = None) -> list[tuple]:
     return [
         (message["seq"], message["role"], message["content"])
-        for message in talk.messages
+        for message in conversation.messages
         if last is None or message["seq"] <= last
     ]
 
 
 @dataclass(frozen=True)
 class Transaction(Change):
-    """Several changes in one transaction, which ends well, or by an error after the last one."""
+    """Several changes in one transaction, which commits or fails after the last change."""
 
     changes: Sequence[Change]
     fails: bool
@@ -578,7 +595,7 @@ class Transaction(Change):
             change.apply(trial)
         if self.fails:
             raise Conflict("on purpose")
-        foreign = tenant.foreign  # which the other tenant has, too
+        foreign = tenant.foreign  # shared with the other tenant
         foreign.clear()
         foreign.update(trial.foreign)
         vars(tenant).update(vars(trial), foreign=foreign)
@@ -588,7 +605,7 @@ class Transaction(Change):
 
 
 @dataclass(frozen=True)
-class Issue(Change):
+class CreateToken(Change):
     fields: dict[str, Any]
     actor: str | None
 
@@ -601,10 +618,10 @@ class Issue(Change):
         tenant.audit.append(("create", token, self.actor))
         return token.status
 
-    def told(self, result):
+    def comparable(self, result):
         return result.token.status
 
-    def learn(self, tenant, result):
+    def adopt(self, tenant, result):
         tenant.tokens[-1].id = result.token.id
         tenant.tokens[-1].secret = result.secret.get_secret_value()
 
@@ -637,14 +654,14 @@ class Rotate(Change):
         tenant.audit += [("rotate", token, self.actor), ("create", successor, self.actor)]
         return "active"
 
-    def told(self, result):
+    def comparable(self, result):
         return result.token.status
 
-    learn = Issue.learn
+    adopt = CreateToken.adopt
 
 
 @dataclass(frozen=True)
-class PatchToken(Change):
+class UpdateToken(Change):
     nth: int
     patch: dict[str, Any]
     actor: str | None
@@ -661,7 +678,7 @@ class PatchToken(Change):
         tenant.audit.append(("update", token, self.actor))
         return token.status
 
-    def told(self, result):
+    def comparable(self, result):
         return result.status
 
 
@@ -684,7 +701,7 @@ class Revoke(Change):
         tenant.revoke([token], self.reason, self.actor)
         return token.status, token.reason
 
-    def told(self, result):
+    def comparable(self, result):
         return result.status, result.revoked_reason
 
 
@@ -702,7 +719,7 @@ class RevokeFamily(Revoke):
         token = tenant.token(self.nth)
         return tenant.revoke(family(tenant.tokens, token), self.reason, self.actor)
 
-    def told(self, result):
+    def comparable(self, result):
         return result
 
 
@@ -752,15 +769,15 @@ class DeleteTokens(Change):
         return svc.tokens.delete_by_tenant_id(tenant.id, actor="end")
 
     def apply(self, tenant):
-        gone, tenant.tokens = tenant.tokens, []
-        tenant.audit += [("delete", token, "end") for token in gone]
+        deleted, tenant.tokens = tenant.tokens, []
+        tenant.audit += [("delete", token, "end") for token in deleted]
         for secret in [each for each, (owner, _) in tenant.foreign.items() if owner == tenant.id]:
             del tenant.foreign[secret]
-        return len(gone)
+        return len(deleted)
 
 
 @dataclass(frozen=True)
-class Import(Change):
+class ImportTokens(Change):
     secrets: Sequence[str]
     kind: str
 
@@ -783,7 +800,7 @@ class Import(Change):
             outcomes[outcome] += 1
         return tuple(outcomes[name] for name in ("new", "present", "rejected"))
 
-    def told(self, result):
+    def comparable(self, result):
         return result.tokens, result.present, result.rejected
 
 
@@ -807,12 +824,12 @@ class Verify(Change):
             raise InsufficientScope("")
         return tenant.id, token.name
 
-    def told(self, result):
+    def comparable(self, result):
         return result.tenant_id, result.name
 
 
 @dataclass(frozen=True)
-class Use(Change):
+class Used(Change):
     nth: int
 
     def call(self, svc, tenant):
@@ -825,32 +842,32 @@ class Use(Change):
         return is_good
 
 
-# ---------------------------------------------------------------- what there is
+# ---------------------------------------------------------------- the stored state
 
 
 @dataclass
-class Found:
-    """What the public API shows of a tenant."""
+class StoredTenant:
+    """The state of a tenant, as read by the public API."""
 
     conversations: list[asyncsvc.Conversation]
     tokens: list[asyncsvc.APIToken]
     audit: list[asyncsvc.TokenEvent]
-    usage: dict[str, int]  # all that is booked: what came and went again shows nowhere else
+    usage: dict[str, int]  # totals by activity, which include deleted conversations
 
 
-def differences(tenant: Tenant, found: Found) -> list[str]:
-    """Say how the model and the database differ, and take over what only the server knew."""
-    _adopt_tokens(tenant.tokens, found.tokens)
+def differences(tenant: Tenant, stored: StoredTenant) -> list[str]:
+    """Return how the model and the database differ; adopt the values that only the server knows."""
+    _adopt_tokens(tenant.tokens, stored.tokens)
     wrong = [
-        *_differing_talks(tenant, found.conversations),
-        *_differing_tokens(tenant, found.tokens),
+        *_differing_conversations(tenant, stored.conversations),
+        *_differing_tokens(tenant, stored.tokens),
     ]
     ours = Counter((action, token.id, actor) for action, token, actor in tenant.audit)
-    theirs = Counter((event.action, event.token_id, event.actor) for event in found.audit)
+    theirs = Counter((event.action, event.token_id, event.actor) for event in stored.audit)
     if ours != theirs:
-        wrong.append(f"audit: model only {ours - theirs}, found only {theirs - ours}")
-    if found.usage != tenant.usage(ANY, ANY, ANY):
-        wrong.append(f"usage: {tenant.usage(ANY, ANY, ANY)}, but {found.usage}")
+        wrong.append(f"audit: model only {ours - theirs}, database only {theirs - ours}")
+    if stored.usage != tenant.usage(ANY, ANY, ANY):
+        wrong.append(f"usage: {tenant.usage(ANY, ANY, ANY)}, but {stored.usage}")
     return wrong
 
 
@@ -870,45 +887,51 @@ def _adopt_tokens(ours: Sequence[Token], theirs: Sequence[asyncsvc.APIToken]) ->
                 break
 
 
-def _differing_talks(tenant: Tenant, theirs: Sequence[asyncsvc.Conversation]) -> list[str]:
+def _differing_conversations(tenant: Tenant, theirs: Sequence[asyncsvc.Conversation]) -> list[str]:
     wrong = []
-    if [each.id for each in theirs] != sorted(tenant.talks):
-        wrong.append(f"ids: {sorted(tenant.talks)}, but {[each.id for each in theirs]}")
+    if [each.id for each in theirs] != sorted(tenant.conversations):
+        wrong.append(f"ids: {sorted(tenant.conversations)}, but {[each.id for each in theirs]}")
     for each in theirs:
-        if each.id in tenant.talks:
-            wrong += _differing_talk(tenant.talks[each.id], each)
+        if each.id in tenant.conversations:
+            wrong += _differing_conversation(tenant.conversations[each.id], each)
     return wrong
 
 
-def _differing_talk(talk: Talk, each: asyncsvc.Conversation) -> list[str]:
+def _differing_conversation(
+    conversation: ModelConversation, each: asyncsvc.Conversation
+) -> list[str]:
     there = each.model_dump(exclude={"tenant_id", "created_at", "updated_at"})
     there["messages"] = [
         {name: value for name, value in message.items() if name != "created_at"}
         for message in there["messages"]
     ]
     wrong = [
-        f"{talk.id}.{name}: {value!r}, but {there[name]!r}"
-        for name, value in talk.row().items()
+        f"{conversation.id}.{name}: {value!r}, but {there[name]!r}"
+        for name, value in conversation.row().items()
         if value != there[name]
     ]
-    return wrong + _differing_instants(talk, each)
+    return wrong + _differing_instants(conversation, each)
 
 
-def _differing_instants(talk: Talk, each: asyncsvc.Conversation) -> list[str]:
-    created, updated = talk.created_at or each.created_at, talk.updated_at or each.created_at
+def _differing_instants(conversation: ModelConversation, each: asyncsvc.Conversation) -> list[str]:
+    created = conversation.created_at or each.created_at
+    updated = conversation.updated_at or each.created_at
     wrong = []
     if each.created_at != created:
-        wrong.append(f"{talk.id}.created_at: {created}, but {each.created_at}")
-    if (each.updated_at > updated) != talk.is_touched or each.updated_at < updated:
+        wrong.append(f"{conversation.id}.created_at: {created}, but {each.created_at}")
+    if (each.updated_at > updated) != conversation.is_updated or each.updated_at < updated:
         wrong.append(
-            f"{talk.id}.updated_at: {updated}, touched {talk.is_touched}, {each.updated_at}"
+            f"{conversation.id}.updated_at: {updated}, {conversation.is_updated}, {each.updated_at}"
         )
-    for message, there in zip(talk.messages, each.messages or (), strict=False):
+    for message, there in zip(conversation.messages, each.messages or (), strict=False):
         at = message["created_at"] or there.created_at
         if at != there.created_at or at > each.updated_at:
-            wrong.append(f"{talk.id}.{message['seq']}.created_at: {at}, but {there.created_at}")
+            wrong.append(
+                f"{conversation.id}.{message['seq']}.created_at: {at}, but {there.created_at}"
+            )
         message["created_at"] = at
-    talk.created_at, talk.updated_at, talk.is_touched = created, each.updated_at, False
+    conversation.created_at, conversation.updated_at = created, each.updated_at
+    conversation.is_updated = False
     return wrong
 
 

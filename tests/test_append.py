@@ -65,7 +65,7 @@ async def test_a_turn_is_stored_whole(svc, id):
     assert first.created_at == second.created_at == stored.updated_at > stored.created_at
 
 
-async def test_a_mapping_does_as_well(svc, id):
+async def test_a_mapping_is_accepted_as_a_turn(svc, id):
     await svc.conversations.append_message(
         id, {"messages": [{"role": "user", "content": "hello"}]}, tenant_id="acme"
     )
@@ -77,7 +77,7 @@ async def test_text_is_stored_as_nfc(svc, id):
     assert await texts(svc, id) == ["\u00e9"]
 
 
-async def test_half_a_turn_counts_no_round(svc, id):
+async def test_a_turn_with_round_0_adds_no_round(svc, id):
     await svc.conversations.append_message(id, turn("question", round=0), tenant_id="acme")
     appended = await svc.conversations.append_message(id, turn("answer"), tenant_id="acme")
     assert (appended.round, appended.last_seq) == (1, 2)
@@ -101,7 +101,7 @@ async def test_durations_add_up_to_the_microsecond(svc, id):
     assert (await svc.conversations.get_by_id(id, tenant_id="acme")).duration == 1.0
 
 
-async def test_without_the_conversation_nothing_is_appended(svc, id):
+async def test_an_append_to_an_absent_conversation_is_not_found(svc, id):
     for key in (None, "key"):
         for expected in (None, 0):
             with pytest.raises(NotFound):
@@ -119,15 +119,15 @@ async def test_without_the_conversation_nothing_is_appended(svc, id):
     assert await texts(svc, id) == []
 
 
-async def test_a_replay_returns_the_first_answer_and_adds_nothing(svc, id):
-    once = await svc.conversations.append_message(
+async def test_a_replay_returns_the_first_result_and_adds_nothing(svc, id):
+    first = await svc.conversations.append_message(
         id, turn("a", "b"), tenant_id="acme", idempotency_key="k"
     )
     await svc.conversations.append_message(id, turn("c"), tenant_id="acme")
-    again = await svc.conversations.append_message(
+    replay = await svc.conversations.append_message(
         id, turn("a", "b"), tenant_id="acme", idempotency_key="k"
     )
-    assert again == once.model_copy(update={"replayed": True})
+    assert replay == first.model_copy(update={"replayed": True})
     assert await texts(svc, id) == ["a", "b", "c"]
 
 
@@ -169,7 +169,7 @@ async def test_a_key_belongs_to_its_conversation(svc, id):
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-async def test_expected_seq_appends_only_where_the_caller_left_off(svc, id, key):
+async def test_expected_seq_must_be_the_last_seq(svc, id, key):
     await svc.conversations.append_message(
         id, turn("a", "b"), tenant_id="acme", expected_seq=0, idempotency_key=key
     )
@@ -186,7 +186,7 @@ async def test_expected_seq_appends_only_where_the_caller_left_off(svc, id, key)
     assert await texts(svc, id) == ["a", "b", "c"]
 
 
-async def test_a_replay_does_not_mind_expected_seq(svc, id):
+async def test_a_replay_ignores_expected_seq(svc, id):
     for _ in range(2):
         appended = await svc.conversations.append_message(
             id, turn("a"), tenant_id="acme", expected_seq=0, idempotency_key="k"
@@ -194,7 +194,7 @@ async def test_a_replay_does_not_mind_expected_seq(svc, id):
     assert appended.replayed
 
 
-async def test_a_refused_append_leaves_its_key_free(svc, id):
+async def test_a_rejected_append_does_not_use_its_key(svc, id):
     with pytest.raises(StaleSequence):
         await svc.conversations.append_message(
             id, turn("a"), tenant_id="acme", expected_seq=5, idempotency_key="k"
@@ -232,7 +232,7 @@ async def test_32_writers_on_one_conversation_lose_nothing(dsn, keyed):
     assert [message.seq for message in stored.messages] == list(range(1, 641))
     pairs = [message.content.removesuffix(" question") for message in stored.messages[::2]]
     assert [m.content for m in stored.messages[1::2]] == [f"{pair} answer" for pair in pairs]
-    for writer in range(32):  # each writer's own turns are in its order
+    for writer in range(32):  # the turns of each writer are in its order
         mine = [pair for pair in pairs if pair.startswith(f"{writer}-")]
         assert mine == [f"{writer}-{number}" for number in range(10)]
     times = [message.created_at for message in stored.messages]
@@ -240,7 +240,7 @@ async def test_32_writers_on_one_conversation_lose_nothing(dsn, keyed):
 
 
 async def test_32_writers_on_several_pools_with_and_without_keys_leave_no_gap(dsn):
-    """As many processes do: half of the turns have a key, and of these each is sent twice."""
+    """As with many processes. Half of the turns have a key; each of these is sent twice."""
     async with contextlib.AsyncExitStack() as stack:
         pools = [
             await stack.enter_async_context(asyncsvc.connect(dsn, max_size=4)) for _ in range(4)
@@ -261,22 +261,22 @@ async def test_32_writers_on_several_pools_with_and_without_keys_leave_no_gap(ds
 
         written = await asyncio.gather(*(write(writer) for writer in range(32)))
         stored = await pools[0].conversations.get_by_id(id, tenant_id="acme", include_messages=True)
-    answers = [answer for each in written for answer in each]
+    results = [result for each in written for result in each]
     turns = 32 * 5 + 16 * 5
-    assert sum(answer.replayed for answer in answers) == 16 * 5
+    assert sum(result.replayed for result in results) == 16 * 5
     assert (stored.round, stored.tokens, stored.last_seq) == (turns, turns, 2 * turns)
     assert [message.seq for message in stored.messages] == list(range(1, 2 * turns + 1))
     said = [message.content for message in stored.messages]
     assert [text[:-1] for text in said[::2]] == [text[:-1] for text in said[1::2]]
-    first = [answer for answer in answers if not answer.replayed]
-    assert sorted(answer.round for answer in first) == list(range(1, turns + 1))
-    assert sorted(answer.first_seq for answer in first) == list(range(1, 2 * turns, 2))
+    first = [result for result in results if not result.replayed]
+    assert sorted(result.round for result in first) == list(range(1, turns + 1))
+    assert sorted(result.first_seq for result in first) == list(range(1, 2 * turns, 2))
 
 
 async def test_concurrent_replays_append_once(dsn):
     async with asyncsvc.connect(dsn, max_size=16) as svc:
         id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             *(
                 svc.conversations.append_message(
                     id, turn("a"), tenant_id="acme", idempotency_key="k", expected_seq=0
@@ -284,8 +284,8 @@ async def test_concurrent_replays_append_once(dsn):
                 for _ in range(50)
             )
         )
-        assert sorted(answer.replayed for answer in answers) == [False] + [True] * 49
-        assert {(answer.first_seq, answer.round) for answer in answers} == {(1, 1)}
+        assert sorted(result.replayed for result in results) == [False] + [True] * 49
+        assert {(result.first_seq, result.round) for result in results} == {(1, 1)}
         assert await texts(svc, id) == ["a"]
 
 
@@ -316,7 +316,7 @@ async def test_a_replay_waits_for_the_first_append_to_end(svc, id):
     assert (await replay).replayed
 
 
-async def test_a_replay_appends_where_the_first_was_rolled_back(svc, id):
+async def test_a_replay_appends_if_the_first_append_was_rolled_back(svc, id):
     with pytest.raises(ZeroDivisionError):
         async with svc.transaction() as tx:
             await tx.conversations.append_message(
@@ -333,7 +333,7 @@ async def test_a_replay_appends_where_the_first_was_rolled_back(svc, id):
     assert await texts(svc, id) == ["a"]
 
 
-async def test_an_append_to_what_is_being_deleted_finds_nothing(svc, id):
+async def test_an_append_that_waits_for_a_deletion_is_not_found(svc, id):
     async with svc.transaction() as tx:
         await tx.conversations.delete_by_id(id, tenant_id="acme")
         append = asyncio.create_task(
@@ -345,13 +345,13 @@ async def test_an_append_to_what_is_being_deleted_finds_nothing(svc, id):
 
 
 async def test_a_conversation_that_keeps_changing_is_a_conflict(svc, id, monkeypatch):
-    """What refuses the append is gone whenever one looks: it gives up after three attempts."""
+    """The reason of each rejection no longer holds when it is read: 3 attempts, then Conflict."""
     attempts = []
 
-    async def nothing(**_):
+    async def reject(**_):
         attempts.append(1)
 
-    monkeypatch.setattr(svc.conversations._conversations, "append_message", nothing)
+    monkeypatch.setattr(svc.conversations._conversations, "append_message", reject)
     with pytest.raises(Conflict, match="kept changing"):
         await svc.conversations.append_message(id, turn("a"), tenant_id="acme")
     assert len(attempts) == 3
@@ -397,7 +397,7 @@ async def test_the_pool_is_whole_after_cancellations(dsn, pool):
         await asyncio.sleep(milliseconds / 2_000)
         task.cancel()
         await asyncio.wait([task])
-    async with asyncio.timeout(5):  # the last connection may be on its way back
+    async with asyncio.timeout(5):  # the release of the last connection may still run
         while pool.get_idle_size() < pool.get_size():
             await asyncio.sleep(0.01)
     connection = await asyncpg.connect(dsn)
@@ -428,6 +428,6 @@ async def test_an_append_is_one_round_trip(dsn, svc, id):
     ]
 
 
-async def test_a_turn_has_a_message():
+async def test_a_turn_without_messages_is_invalid():
     with pytest.raises(InvalidInput, match="messages"):
         Turn(messages=[])

@@ -1,12 +1,13 @@
 """The whole public API against a model, in random order, with cancellations and lost connections.
 
-Two tenants have conversations and tokens of equal names. A change is made in the model
-(`tenant_model`) and in the database, and after each both tenants are read back whole. A change may
-be cancelled at one of its awaits, or lose its connection there; then it happened or it did not:
-what is read back must be one of the two, and an append with a key is made again until that is sure.
+2 tenants have conversations and tokens with equal names. Each change is applied to the model
+(`tenant_model`) and to the database; then both tenants are read completely and compared. A change
+may be cancelled or lose its connection at one of its awaits. It then happened or did not, so the
+stored state must equal one of the two states of the model. An append with a key is repeated until
+its outcome is known.
 
-By default the same examples are run each time, and one that fails is shown as it is. To look for
-others, for longer, and to have what fails made as short as can be:
+By default each run uses the same examples and shows a failing example without shrinking. To try
+other examples, for longer and with shrinking:
 
     ASYNCSVC_STATEFUL_EXAMPLES=2000 pytest tests/test_stateful.py
 """
@@ -36,31 +37,31 @@ from tenant_model import (
     COUNTED,
     Append,
     Change,
-    Clear,
-    Copy,
+    ClearMessages,
+    CopyConversations,
     Create,
     CreateMany,
+    CreateToken,
     DeleteDialogs,
     DeleteIds,
     DeleteMessage,
     DeleteTokens,
-    DeleteUser,
-    Edit,
-    Found,
-    Import,
-    Issue,
-    Judge,
-    Patch,
-    PatchToken,
-    Pop,
+    EraseUser,
+    ImportTokens,
+    PopMessage,
     Purge,
     Revoke,
     RevokeAll,
     RevokeFamily,
     Rotate,
+    SetFeedback,
+    StoredTenant,
     Tenant,
     Transaction,
-    Use,
+    UpdateConversations,
+    UpdateMessage,
+    UpdateToken,
+    Used,
     Verify,
     differences,
 )
@@ -71,18 +72,18 @@ from asyncsvc import ANY, AsyncSvcError, NotFound, Settings, Unavailable
 LONGER = os.environ.get("ASYNCSVC_STATEFUL_EXAMPLES")
 PROFILE = settings(
     max_examples=int(LONGER or "60"),
-    stateful_step_count=25,  # with many more, what is drawn comes near to Hypothesis' own limit
+    stateful_step_count=25,  # many more steps would exceed Hypothesis' limit of drawn data
     derandomize=LONGER is None,
     database=None,
     deadline=None,
     print_blob=True,
-    # To shrink what fails takes minutes: for whoever looks for it, not for whoever runs all tests.
+    # Shrinking takes minutes.
     phases=[Phase.generate, Phase.shrink] if LONGER else [Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-EVER = ("2000-01-01", "2099-12-31")
+ALL_TIME = ("2000-01-01", "2099-12-31")
 
-# ---------------------------------------------------------------- what is drawn
+# ---------------------------------------------------------------- generated values
 
 TENANTS = st.sampled_from("ab")
 IDS = st.sampled_from(["1", "2", "3%"])
@@ -139,7 +140,7 @@ TURNS = st.fixed_dictionaries(
         "dsl": JSONS,
     },
 )
-# Few, so that the same turn comes again under the same key, and another one too.
+# Only 2, so that a key is often repeated with the same turn and with another turn.
 KEYED_TURNS = st.sampled_from(
     [
         {"messages": [{"role": "user", "content": "keyed"}], "tokens": 1},
@@ -178,24 +179,28 @@ CHANGES = st.one_of(
     APPENDS,
     APPENDS,
     KEYED_APPENDS,
-    st.builds(Patch, st.dictionaries(IDS, PATCHES, min_size=1, max_size=1), st.just(False)),
-    st.builds(Patch, st.dictionaries(IDS, PATCHES, min_size=1, max_size=3), st.just(True)),
-    st.builds(Judge, IDS, SEQS, st.sampled_from([1, -1, None])),
-    st.builds(Edit, IDS, SEQS, st.fixed_dictionaries({}, optional={"content": TEXTS})),
     st.builds(
-        Edit,
+        UpdateConversations, st.dictionaries(IDS, PATCHES, min_size=1, max_size=1), st.just(False)
+    ),
+    st.builds(
+        UpdateConversations, st.dictionaries(IDS, PATCHES, min_size=1, max_size=3), st.just(True)
+    ),
+    st.builds(SetFeedback, IDS, SEQS, st.sampled_from([1, -1, None])),
+    st.builds(UpdateMessage, IDS, SEQS, st.fixed_dictionaries({}, optional={"content": TEXTS})),
+    st.builds(
+        UpdateMessage,
         IDS,
         SEQS,
         st.fixed_dictionaries({}, optional={"payload": OBJECTS, "reference": JSONS}),
     ),
     st.builds(DeleteMessage, IDS, SEQS),
-    st.builds(Pop, IDS),
-    st.builds(Clear, IDS),
+    st.builds(PopMessage, IDS),
+    st.builds(ClearMessages, IDS),
 )
 DELETIONS = st.one_of(
     st.builds(DeleteIds, some(IDS)),
     st.builds(DeleteDialogs, some(DIALOGS)),
-    st.builds(DeleteUser, st.sampled_from("uvw")),
+    st.builds(EraseUser, st.sampled_from("uvw")),
     st.builds(
         Purge,
         st.sampled_from([*PAST, PAST[2] + timedelta(1)]),
@@ -204,8 +209,8 @@ DELETIONS = st.one_of(
         st.booleans(),
     ),
 )
-ISSUES = st.builds(
-    Issue,
+TOKEN_CREATIONS = st.builds(
+    CreateToken,
     st.fixed_dictionaries(
         {
             "name": st.sampled_from(["one", "two"]),
@@ -220,13 +225,13 @@ ISSUES = st.builds(
     ACTORS,
 )
 TOKEN_CHANGES = st.one_of(
-    ISSUES,
-    st.builds(Import, some(st.sampled_from(FOREIGN)), KINDS),
+    TOKEN_CREATIONS,
+    st.builds(ImportTokens, some(st.sampled_from(FOREIGN)), KINDS),
     st.builds(
         Rotate, NTH, st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(days=9)]), ACTORS
     ),
     st.builds(
-        PatchToken,
+        UpdateToken,
         NTH,
         st.fixed_dictionaries(
             {}, optional={"scopes": SCOPES, "expires_at": EXPIRIES, "source": SOURCES}
@@ -237,9 +242,9 @@ TOKEN_CHANGES = st.one_of(
     st.builds(RevokeFamily, NTH, REASONS, ACTORS),
     st.builds(Verify, NTH, KINDS, SCOPES, st.booleans()),
     st.builds(Verify, NTH, KINDS, st.just(()), st.booleans()),
-    st.builds(Use, NTH),
+    st.builds(Used, NTH),
 )
-TOKEN_ENDS = st.one_of(
+TOKEN_REVOCATIONS = st.one_of(
     st.builds(
         RevokeAll,
         st.sampled_from([ANY, "api", "beta"]),
@@ -259,17 +264,17 @@ TOKEN_ENDS = st.one_of(
 
 
 @dataclass(frozen=True)
-class Accident:
-    """What befalls a call: at which of its awaits, and a cancellation or the connection's end."""
+class Fault:
+    """A cancellation or a lost connection at one of the awaits of a call."""
 
     at: int
     kind: Moment | str
 
 
-NO_ACCIDENT = st.none()
-ACCIDENTS = st.one_of(
-    NO_ACCIDENT,
-    st.builds(Accident, st.integers(1, 6), st.sampled_from([*MOMENTS, "killed"])),
+NO_FAULT = st.none()
+FAULTS = st.one_of(
+    NO_FAULT,
+    st.builds(Fault, st.integers(1, 6), st.sampled_from([*MOMENTS, "killed"])),
 )
 
 # ---------------------------------------------------------------- the machine
@@ -278,7 +283,7 @@ _numbers = itertools.count(1)
 
 
 class TenantMachine(RuleBasedStateMachine):
-    """Two tenants of a database, and a loop of its own in which their calls run."""
+    """2 tenants of a database, with an event loop for their calls."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__()
@@ -302,18 +307,18 @@ class TenantMachine(RuleBasedStateMachine):
         try:
             for name in self.tenants:
                 self.usage(name, ANY, ANY, ANY)
-            self.run(self._settled())
+            self.run(self._wait_until_idle())
         finally:
             self.run(self.stack.aclose())
             self.runner.close()
 
-    async def _is_whole(self) -> None:
-        """Every connection of the pool can be had, and none has a transaction open."""
+    async def _check_pool(self) -> None:
+        """Check that each connection of the pool can be acquired and has no open transaction."""
         executor = self.svc._executor
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(executor._pool.get_max_size()):
-                lent = await stack.enter_async_context(executor._lease())
-                assert not lent.is_in_transaction()
+                connection = await stack.enter_async_context(executor._lease())
+                assert not connection.is_in_transaction()
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(call)
@@ -325,19 +330,19 @@ class TenantMachine(RuleBasedStateMachine):
         turns=st.lists(TURNS, min_size=2, max_size=3),
         keyed=KEYED_APPENDS,
         thumbs=st.lists(st.sampled_from([1, -1]), min_size=2, max_size=2),
-        token=ISSUES,
+        token=TOKEN_CREATIONS,
     )
     def begin(self, each, turns, keyed, thumbs, token):
-        """Have something there for the rest to find: equal things at both tenants."""
-        said = [Append(fields["id"], turn) for fields in each for turn in turns]
-        judged = [
-            Judge(fields["id"], 2, thumb) for fields, thumb in zip(each, thumbs, strict=False)
+        """Create equal data in both tenants for the other rules."""
+        appends = [Append(fields["id"], turn) for fields in each for turn in turns]
+        feedback = [
+            SetFeedback(fields["id"], 2, thumb) for fields, thumb in zip(each, thumbs, strict=False)
         ]
         first = Append(keyed.id, keyed.turn, keyed.token_id, keyed.key)
         for name in self.tenants:
             self.change(name, CreateMany(each))
             self.change(name, first)
-            self.change(name, Transaction([*said, *judged], fails=False))
+            self.change(name, Transaction([*appends, *feedback], fails=False))
             self.change(name, token)
             self.change(name, Rotate(0, timedelta(0), "me"))
 
@@ -345,70 +350,70 @@ class TenantMachine(RuleBasedStateMachine):
     def create(self, name, fields):
         self.change(name, Create(fields))
 
-    @rule(name=TENANTS, change=CHANGES, accident=ACCIDENTS)
-    def write(self, name, change, accident):
-        self.change(name, change, accident)
+    @rule(name=TENANTS, change=CHANGES, fault=FAULTS)
+    def write(self, name, change, fault):
+        self.change(name, change, fault)
 
-    @rule(name=TENANTS, change=KEYED_APPENDS, accident=ACCIDENTS)
-    def append_with_a_key(self, name, change, accident):
-        self.change(name, change, accident)
+    @rule(name=TENANTS, change=KEYED_APPENDS, fault=FAULTS)
+    def append_with_a_key(self, name, change, fault):
+        self.change(name, change, fault)
 
-    @rule(name=TENANTS, change=DELETIONS, accident=ACCIDENTS)
-    def delete(self, name, change, accident):
-        self.change(name, change, accident)
+    @rule(name=TENANTS, change=DELETIONS, fault=FAULTS)
+    def delete(self, name, change, fault):
+        self.change(name, change, fault)
 
     @rule(
         name=TENANTS,
         changes=st.lists(CHANGES, min_size=1, max_size=3),
         fails=st.booleans(),
-        accident=ACCIDENTS,
+        fault=FAULTS,
     )
-    def transaction(self, name, changes, fails, accident):
-        self.change(name, Transaction(changes, fails), accident)
+    def transaction(self, name, changes, fails, fault):
+        self.change(name, Transaction(changes, fails), fault)
 
-    @rule(name=TENANTS, origin=TENANTS, accident=ACCIDENTS)
-    def export_and_load(self, name, origin, accident):
-        self.change(name, Copy(self.tenants[origin]), accident)
+    @rule(name=TENANTS, origin=TENANTS, fault=FAULTS)
+    def export_and_import(self, name, origin, fault):
+        self.change(name, CopyConversations(self.tenants[origin]), fault)
 
-    @rule(name=TENANTS, change=TOKEN_CHANGES, accident=ACCIDENTS)
-    def change_tokens(self, name, change, accident):
-        if isinstance(change, Import):  # secrets are unique among all tenants of the database
+    @rule(name=TENANTS, change=TOKEN_CHANGES, fault=FAULTS)
+    def change_tokens(self, name, change, fault):
+        if isinstance(change, ImportTokens):  # a secret is unique in the database
             secrets = [self.secrets[FOREIGN.index(secret)] for secret in change.secrets]
-            change = Import(secrets, change.kind)
-        self.change(name, change, accident)
+            change = ImportTokens(secrets, change.kind)
+        self.change(name, change, fault)
 
-    @rule(name=TENANTS, change=TOKEN_ENDS, accident=ACCIDENTS)
-    def end_tokens(self, name, change, accident):
-        self.change(name, change, accident)
+    @rule(name=TENANTS, change=TOKEN_REVOCATIONS, fault=FAULTS)
+    def revoke_tokens(self, name, change, fault):
+        self.change(name, change, fault)
 
     @rule()
     def lose_all_connections(self):
-        """Between two calls; the next ones find out, and may fail for it, but not all of them."""
+        """End all connections between 2 calls. Some of the next calls may fail."""
         self.run(self._kill())
 
-    def change(self, name: str, change: Change, accident: Accident | None = None) -> None:
-        """Make it in the model and in the database, and compare what there is then."""
+    def change(self, name: str, change: Change, fault: Fault | None = None) -> None:
+        """Apply a change to the model and to the database, and compare both."""
         before, after = self.tenants, copy.deepcopy(self.tenants)
         expected = outcome_of(change, after[name])
-        strike = self.run(self._made(change, before[name], accident))
-        if strike.was_struck and accident.kind in MOMENTS:
+        strike = self.run(self._run_change(change, before[name], fault))
+        if strike.was_struck and fault.kind in MOMENTS:
             assert isinstance(strike.error, asyncio.CancelledError), strike
-            self._find_out(name, change, before, after)
+            self._determine_outcome(name, change, before, after)
         elif isinstance(strike.error, Unavailable):
-            self._find_out(name, change, before, after)
+            self._determine_outcome(name, change, before, after)
         else:
             self._compare(change, expected, strike)
             if strike.error is None:
-                change.learn(after[name], strike.result)
-            self._settle_on(after)
+                change.adopt(after[name], strike.result)
+            self._continue_with_matching(after)
 
-    async def _made(self, change: Change, tenant: Tenant, accident: Accident | None) -> Strike:
+    async def _run_change(self, change: Change, tenant: Tenant, fault: Fault | None) -> Strike:
         call = change.call(self.svc, tenant)
-        if accident is None:
+        if fault is None:
             return await struck(call, 0, "waiting")
-        if accident.kind == "killed":
-            return await interrupted(call, accident.at, self._kill)
-        return await struck(call, accident.at, accident.kind)
+        if fault.kind == "killed":
+            return await interrupted(call, fault.at, self._kill)
+        return await struck(call, fault.at, fault.kind)
 
     async def _kill(self) -> None:
         killed = await self.observer.fetch(
@@ -416,8 +421,9 @@ class TenantMachine(RuleBasedStateMachine):
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
         )
-        pids = [row["pid"] for row in killed]  # and not whatever the pool opens in their place
-        async with asyncio.timeout(20):  # the server's own wait for them is in steps of 100 ms
+        # Only these: the pool opens new connections in their place.
+        pids = [row["pid"] for row in killed]
+        async with asyncio.timeout(20):  # pg_terminate_backend itself polls every 100 ms
             while await self.observer.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1::int[])", pids
             ):
@@ -428,16 +434,16 @@ class TenantMachine(RuleBasedStateMachine):
             assert type(strike.error) is type(expected), (change, expected, strike)
         else:
             assert strike.error is None, (change, expected, strike)
-            assert change.told(strike.result) == expected, change
+            assert change.comparable(strike.result) == expected, change
 
-    def _find_out(self, name: str, change: Change, before: dict, after: dict) -> None:
-        """Take what is there for what happened; make a keyed append again, and so be sure."""
-        self._settle_on(before, after)
+    def _determine_outcome(self, name: str, change: Change, before: dict, after: dict) -> None:
+        """Adopt the stored state; repeat an append with a key."""
+        self._continue_with_matching(before, after)
         if isinstance(change, Append) and change.key is not None:
             self.change(name, change)
 
-    def _settle_on(self, *candidates: dict[str, Tenant]) -> None:
-        """Go on with the first of these that the database agrees with."""
+    def _continue_with_matching(self, *candidates: dict[str, Tenant]) -> None:
+        """Continue with the first candidate that equals the stored state."""
         found = self.run(self._read())
         wrong = []
         for tenants in candidates:
@@ -451,12 +457,12 @@ class TenantMachine(RuleBasedStateMachine):
             wrong.append("\n".join(differing))
         raise AssertionError("\n--- nor ---\n".join(wrong))
 
-    async def _read(self) -> dict[str, Found]:
-        await self._settled()
-        return {name: await self._found(tenant.id) for name, tenant in self.tenants.items()}
+    async def _read(self) -> dict[str, StoredTenant]:
+        await self._wait_until_idle()
+        return {name: await self._stored_tenant(tenant.id) for name, tenant in self.tenants.items()}
 
-    async def _settled(self) -> None:
-        """Wait for what was cancelled, and use up what is left of connections that were lost."""
+    async def _wait_until_idle(self) -> None:
+        """Wait until the server is idle and the pool has replaced its lost connections."""
         async with asyncio.timeout(20):
             while await self.observer.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -465,27 +471,27 @@ class TenantMachine(RuleBasedStateMachine):
             ):
                 await asyncio.sleep(0.002)
             while True:
-                # One that is lost while it is held is no longer to be asked.
+                # A connection that is lost while it is acquired raises InterfaceError.
                 with contextlib.suppress(Unavailable, asyncpg.InterfaceError):
-                    await self._is_whole()
-                    await self.svc.tokens.get_list("nobody")
+                    await self._check_pool()
+                    await self.svc.tokens.get_list("absent")
                     return
 
-    async def _found(self, tenant_id: str) -> Found:
+    async def _stored_tenant(self, tenant_id: str) -> StoredTenant:
         svc = self.svc
-        return Found(
+        return StoredTenant(
             [each async for each in svc.conversations.export(tenant_id=tenant_id)],
             (await svc.tokens.get_list(tenant_id, limit=1_000)).items,
             (await svc.tokens.audit(tenant_id, limit=1_000)).items,
-            await self._booked(tenant_id, ANY, ANY, ANY),
+            await self._usage_counts(tenant_id, ANY, ANY, ANY),
         )
 
-    async def _booked(
+    async def _usage_counts(
         self, tenant_id: str, dialog_id: object, source: object, token_id: object
     ) -> dict[str, int]:
         buckets = await self.svc.conversations.stats(
             tenant_id,
-            *EVER,
+            *ALL_TIME,
             source,
             basis="activity",
             interval="month",
@@ -507,7 +513,7 @@ class TenantMachine(RuleBasedStateMachine):
                 ["created_at", "updated_at", "round", "tokens", "duration", "thumb_up"]
             ),
             desc=st.booleans(),
-            # One filter at most in most cases: with several, nothing is found.
+            # Mostly at most 1 filter: several filters rarely match a conversation.
             id=st.sampled_from([*[None] * 9, "1"]),
             user_id=st.sampled_from([*[None] * 5, "", "u"]),
             exp_user_id=st.sampled_from([*[None] * 5, "u"]),
@@ -519,7 +525,10 @@ class TenantMachine(RuleBasedStateMachine):
         by_cursor=st.booleans(),
     )
     def get_list(self, name, query, size, by_cursor):
-        expected = [talk.id for talk in listed(list(self.tenants[name].talks.values()), query)]
+        expected = [
+            conversation.id
+            for conversation in listed(list(self.tenants[name].conversations.values()), query)
+        ]
         by_cursor = by_cursor and query.has_cursors
         assert self.run(self._walked(self.tenants[name].id, query, size, by_cursor)) == expected
 
@@ -528,7 +537,7 @@ class TenantMachine(RuleBasedStateMachine):
         found: list[str] = []
         page, after = 1, None
         while True:
-            listed_page = await self.again(
+            listed_page = await self.retry(
                 lambda page=page, after=after: self.svc.conversations.get_list(
                     tenant_id=tenant_id,
                     page_number=page,
@@ -548,7 +557,7 @@ class TenantMachine(RuleBasedStateMachine):
 
     @rule(
         name=TENANTS,
-        keywords=st.sampled_from(["HELLO", "h", "l", "%", "a_b", "50", "\n", "nobody says"]),
+        keywords=st.sampled_from(["HELLO", "h", "l", "%", "a_b", "50", "\n", "no such words"]),
         dialog_id=st.just(ANY) | DIALOGS,
         user_id=st.sampled_from([*[ANY] * 3, "", "u"]),
         limit=st.integers(1, 3),
@@ -556,11 +565,13 @@ class TenantMachine(RuleBasedStateMachine):
     def search(self, name, keywords, dialog_id, user_id, limit):
         tenant = self.tenants[name]
         expected = [
-            (talk.id, seq)
-            for talk in tenant.talks.values()
-            if dialog_id in {ANY, talk.dialog_id} and user_id in {ANY, talk.user_id}
+            (conversation.id, seq)
+            for conversation in tenant.conversations.values()
+            if dialog_id in {ANY, conversation.dialog_id} and user_id in {ANY, conversation.user_id}
             for seq in [
-                said["seq"] for said in talk.messages if keywords.lower() in said["content"].lower()
+                message["seq"]
+                for message in conversation.messages
+                if keywords.lower() in message["content"].lower()
             ][:1]
         ]
         filters = {"dialog_id": dialog_id, "user_id": user_id, "limit": limit}
@@ -573,7 +584,7 @@ class TenantMachine(RuleBasedStateMachine):
         found: list[tuple[str, int]] = []
         after = None
         while True:
-            page = await self.again(
+            page = await self.retry(
                 lambda after=after: self.svc.conversations.search(
                     tenant_id, keywords, after=after, total="exact", **filters
                 )
@@ -584,8 +595,8 @@ class TenantMachine(RuleBasedStateMachine):
                 assert page.total == len(found)
                 return found
 
-    async def again(self, call: Any) -> Any:
-        """Make a read again whose connection was found to be lost: once for each there is."""
+    async def retry(self, call: Any) -> Any:
+        """Repeat a read after a lost connection, at most once for each connection of the pool."""
         for _ in range(self.svc._executor._pool.get_max_size()):
             with contextlib.suppress(Unavailable):
                 return await call()
@@ -601,7 +612,7 @@ class TenantMachine(RuleBasedStateMachine):
     )
     def messages(self, name, id, after_seq, before_seq, last, limit):
         tenant = self.tenants[name]
-        call = self.again(
+        call = self.retry(
             lambda: self.svc.conversations.messages(
                 id,
                 tenant_id=tenant.id,
@@ -611,13 +622,13 @@ class TenantMachine(RuleBasedStateMachine):
                 limit=limit,
             )
         )
-        if id not in tenant.talks:
+        if id not in tenant.conversations:
             strike = self.run(struck(call, 0, "waiting"))
             assert isinstance(strike.error, NotFound)
             return
         seqs = [
             seq
-            for seq in tenant.talks[id].said
+            for seq in tenant.conversations[id].messages_by_seq
             if seq > (after_seq or 0) and (before_seq is None or seq < before_seq)
         ]
         expected = seqs[:limit] if last is None else seqs[-last:]
@@ -627,27 +638,27 @@ class TenantMachine(RuleBasedStateMachine):
     def by_ids(self, name, ids):
         tenant = self.tenants[name]
         conversations = self.svc.conversations
-        call = self.again(lambda: conversations.get_by_ids(ids, tenant_id=tenant.id))
-        expected = [(id, tenant.talks[id].name) for id in ids if id in tenant.talks]
+        call = self.retry(lambda: conversations.get_by_ids(ids, tenant_id=tenant.id))
+        expected = [(id, tenant.conversations[id].name) for id in ids if id in tenant.conversations]
         assert [(each.id, each.name) for each in self.run(call)] == expected
 
     @rule(name=TENANTS, dialog_id=DIALOGS, exp_user_id=st.sampled_from("uw"))
     def names(self, name, dialog_id, exp_user_id):
         tenant = self.tenants[name]
         conversations = self.svc.conversations
-        call = self.again(
+        call = self.retry(
             lambda: conversations.get_names(dialog_id, exp_user_id, tenant_id=tenant.id)
         )
         assert sorted((each.id, str(each.name)) for each in self.run(call)) == sorted(
-            (talk.id, str(talk.name))
-            for talk in tenant.talks.values()
-            if (talk.dialog_id, talk.exp_user_id) == (dialog_id, exp_user_id)
+            (conversation.id, str(conversation.name))
+            for conversation in tenant.conversations.values()
+            if (conversation.dialog_id, conversation.exp_user_id) == (dialog_id, exp_user_id)
         )
 
     @rule()
     def maintain(self):
-        """It finds nothing that is old, and takes nothing else; what is searched moves."""
-        assert self.run(self.again(self.svc.maintain)).append_keys == 0
+        """Run maintenance. No idempotency key is old enough to be deleted."""
+        assert self.run(self.retry(self.svc.maintain)).append_keys == 0
 
     @rule(
         name=TENANTS,
@@ -658,7 +669,7 @@ class TenantMachine(RuleBasedStateMachine):
     def usage(self, name, dialog_id, source, token_id):
         tenant = self.tenants[name]
         of = (dialog_id, source, token_id)
-        found = self.run(self.again(lambda: self._booked(tenant.id, *of)))
+        found = self.run(self.retry(lambda: self._usage_counts(tenant.id, *of)))
         assert found == tenant.usage(*of)
 
     @rule(
@@ -677,13 +688,13 @@ class TenantMachine(RuleBasedStateMachine):
     def usage_by_creation(self, name, question):
         options = {name: getattr(question, name) for name in question.__dataclass_fields__}
         buckets = self.run(
-            self.again(
+            self.retry(
                 lambda: self.svc.conversations.stats(
                     self.tenants[name].id, basis="creation", **options
                 )
             )
         )
-        expected = usage(list(self.tenants[name].talks.values()), question)
+        expected = usage(list(self.tenants[name].conversations.values()), question)
         assert [bucket.model_dump() for bucket in buckets] == expected
 
     @rule(
@@ -717,7 +728,7 @@ class TenantMachine(RuleBasedStateMachine):
         found: list = []
         after = None
         while True:
-            page = await self.again(
+            page = await self.retry(
                 lambda after=after: method(tenant_id, limit=limit, after=after, **filters)
             )
             found += page.items
@@ -727,12 +738,12 @@ class TenantMachine(RuleBasedStateMachine):
 
 
 def outcome_of(change: Change, tenant: Tenant) -> object:
-    """What the call should answer, or the error that it should raise."""
+    """Return the expected result of a call, or the expected error."""
     try:
         return change.apply(tenant)
     except AsyncSvcError as error:
         return error
 
 
-def test_the_public_api_does_what_the_model_does_whatever_befalls_it(dsn):
+def test_the_public_api_equals_the_model_under_cancellations_and_lost_connections(dsn):
     run_state_machine_as_test(lambda: TenantMachine(dsn), settings=PROFILE)
