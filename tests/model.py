@@ -1,21 +1,20 @@
-"""What `get_list` and `stats` should answer, in plain Python over plain lists.
+"""A model of `get_list` and `stats`: the expected results, in plain Python over plain lists.
 
-It is written from the contract and shares nothing with the library but its inputs. A zone is a
-list of stretches, each with one offset; whatever a date, a day or an hour means is read off them
-by asking when the clock on the wall showed it.
+It is written from the docstrings and uses only the inputs of the library. A zone is a list of
+stretches, each with one offset. The instants of a date, a day or an hour are those at which a local
+clock shows it.
 
-What happens at a clock change:
+At a change of the clocks:
 
 - A clock that goes back shows some times twice. As a lower bound such a time is its first
   instant, as an upper bound its last. The two hours are two buckets, since their offsets differ.
   A day, week or month whose midnight comes twice begins with the first of the two.
-- A clock that goes forward skips some times. As a bound such a time counts on from before the
-  change: it is what a clock would show that had not been changed. A day, week or month whose
-  midnight is skipped begins at the change. A day that is skipped as a whole has no bucket, and as
-  a bound it is the empty range at the change.
-- An hour is named by what the clock shows, cut to the hour, with the offset of that moment. Where
-  clocks change by half an hour, as on Lord Howe, that makes two buckets of half an hour in autumn
-  and one in spring, and their names are half an hour before what they hold.
+- A clock that goes forward skips some times. As a bound such a time has the offset before the
+  change. A day, week or month whose midnight is skipped begins at the change. A day that is skipped
+  completely has no bucket, and as a bound it is the empty range at the change.
+- An hour is named by the local time, cut to the hour, with the offset of that instant. A change by
+  half an hour, as on Lord Howe, makes 2 buckets of half an hour in autumn and 1 in spring, whose
+  names are half an hour before their content.
 """
 
 import itertools
@@ -39,7 +38,7 @@ DAY = timedelta(days=1)
 
 DateLike = date | datetime | str
 
-# How many data sets each model-based test makes up.
+# The number of generated data sets of each test that uses the model.
 EXAMPLES = int(os.environ.get("ASYNCSVC_MODEL_EXAMPLES", "25"))
 
 
@@ -51,7 +50,7 @@ class WrongRangeError(Exception):
 
 
 class Stretch(NamedTuple):
-    """A time in which the clocks of a zone keep one offset."""
+    """A period in which a zone has one offset."""
 
     since: datetime
     until: datetime
@@ -65,7 +64,7 @@ class Stretch(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Instants from one on to before another."""
+    """A half-open range of instants."""
 
     since: datetime
     until: datetime
@@ -77,7 +76,7 @@ def offset_of(tz: str, instant: datetime) -> timedelta:
 
 @cache
 def stretches(tz: str) -> tuple[Stretch, ...]:
-    """The stretches of a zone from 2000 to 2100, found by looking at its clock every day."""
+    """Return the stretches of a zone from 2000 to 2100, by its offset on each day."""
     changes = [datetime(2000, 1, 1, tzinfo=UTC)]
     while (today := changes[-1]).year < 2100:
         changes.append(next_change(tz, today))
@@ -87,7 +86,7 @@ def stretches(tz: str) -> tuple[Stretch, ...]:
 
 
 def next_change(tz: str, since: datetime) -> datetime:
-    """The first second of another offset, or the end of the century."""
+    """Return the first second of another offset, or the end of the century."""
     offset = offset_of(tz, since)
     before = since
     while offset_of(tz, before + DAY) == offset:
@@ -102,14 +101,14 @@ def next_change(tz: str, since: datetime) -> datetime:
 
 
 def clock_changes(tz: str) -> list[datetime]:
-    """The instants from 2011 to 2027 at which the clocks of a zone change."""
+    """Return the instants from 2011 to 2027 at which the offset of a zone changes."""
     changes = [stretch.since for stretch in stretches(tz)[1:]]
     return [change for change in changes if 2011 <= change.year <= 2027]
 
 
 @cache
 def shown(tz: str, first: datetime, beyond: datetime) -> list[Span]:
-    """The spans in which the clock shows `first` or later and less than `beyond`."""
+    """Return the spans in which the clock shows `first` or later, but less than `beyond`."""
     spans = (
         Span(max(each.when(first), each.since), min(each.when(beyond), each.until))
         for each in stretches_around(tz, first, beyond)
@@ -118,7 +117,7 @@ def shown(tz: str, first: datetime, beyond: datetime) -> list[Span]:
 
 
 def stretches_around(tz: str, first: datetime, beyond: datetime) -> tuple[Stretch, ...]:
-    """Those in which a clock may show such a time, for no clock is a day away from UTC."""
+    """Return the stretches that can contain these local times: offsets are less than 1 day."""
     begin, end = (
         bisect(stretches(tz), clock.replace(tzinfo=UTC) + away, key=lambda each: each.since)
         for clock, away in ((first, -DAY), (beyond, DAY))
@@ -127,7 +126,7 @@ def stretches_around(tz: str, first: datetime, beyond: datetime) -> tuple[Stretc
 
 
 def before_the_gap(tz: str, clock: datetime) -> Stretch:
-    """The stretch whose clock would have shown this time, had it not been changed."""
+    """Return the stretch before the change that skips this local time."""
     return next(
         before
         for before, after in itertools.pairwise(stretches(tz))
@@ -139,7 +138,7 @@ def before_the_gap(tz: str, clock: datetime) -> Stretch:
 
 
 def named(value: DateLike, tz: str) -> Span:
-    """All that a bound names: from its first instant to before the first one after it."""
+    """Return all instants of a bound, for example of a day or a minute."""
     if isinstance(value, datetime):
         return Span(value.astimezone(UTC), value.astimezone(UTC) + MICROSECOND)
     if isinstance(value, date):
@@ -156,7 +155,7 @@ def named(value: DateLike, tz: str) -> Span:
 
 
 def parsed(text: str) -> tuple[datetime, timedelta]:
-    """A text with a time of day, and the length of the last unit that it writes."""
+    """Parse a text with a time of day; also return the length of its smallest unit."""
     second, fraction, offset = re.fullmatch(
         r"\d+-\d+-\d+[T ]\d+:\d+(:\d+)?(\.\d+)?(Z|[+-]\d+:?\d+)?", text
     ).groups()
@@ -176,10 +175,9 @@ def day_named(day: date, tz: str) -> Span:
 
 
 def named_range(from_date: DateLike | None, to_date: DateLike | None, tz: str) -> Span:
-    """The instants of a range; an open end is as far away as can be.
+    """Return the instants of a range. An open end is the first or last possible instant.
 
-    It ends with the last instant that its upper bound names. So an hour of a day to that very day
-    is a range; only one that ends before it starts is none.
+    It ends with the last instant of its upper bound, so "from an hour to its day" is a valid range.
     """
     since, _ = named(from_date, tz) if from_date else (datetime.min.replace(tzinfo=UTC), None)
     to_since, until = named(to_date, tz) if to_date else (None, datetime.max.replace(tzinfo=UTC))
@@ -188,7 +186,7 @@ def named_range(from_date: DateLike | None, to_date: DateLike | None, tz: str) -
     return Span(since, until)
 
 
-# The ways to write an instant, shown by the clock of a zone, as a bound.
+# The forms of a bound, from the local time of an instant.
 FORMS: Mapping[str, Callable[[datetime], DateLike]] = {
     "day": datetime.date,
     "datetime": lambda at: at,
@@ -212,7 +210,7 @@ def without_offset(at: datetime) -> datetime:
 
 
 def written(form: str, instant: datetime, tz: str) -> DateLike:
-    """An instant in one of the forms, by the clock of a zone."""
+    """Return an instant in one of the forms, in the local time of a zone."""
     return FORMS[form](instant.astimezone(ZoneInfo(tz)))
 
 
@@ -221,7 +219,7 @@ def written(form: str, instant: datetime, tz: str) -> DateLike:
 
 @dataclass
 class Kept:
-    """A conversation that was made, and all that was said in it."""
+    """A conversation to create, with its turns and feedback."""
 
     id: str
     created_at: datetime
@@ -237,7 +235,7 @@ class Kept:
 
     @property
     def messages(self) -> list[dict[str, object]]:
-        """The messages as they are stored, but for their times, which are the server's."""
+        """The messages as stored, without their times, which the server sets."""
         said = [message for turn in self.turns for message in turn.messages]
         return [
             {"seq": seq, **message.model_dump(), "thumb": self.thumbs.get(seq)}
@@ -272,7 +270,7 @@ class Kept:
         )
 
     def row(self, tenant_id: str, *, include_dsl: bool, include_messages: bool) -> dict:
-        """The conversation as a list shows it."""
+        """Return the conversation as an item of a list."""
         return {
             "tenant_id": tenant_id,
             "id": self.id,
@@ -298,7 +296,7 @@ class Kept:
 
 
 async def keep(svc: AsyncSvc, tenant_id: str, conversations: Sequence[Kept]) -> None:
-    """Make the conversations, say what is said in them, and note when the server says it was."""
+    """Store the conversations with their turns and feedback, and adopt the server's updated_at."""
     for some in thousands(conversations):
         await svc.conversations.create_many([each.new() for each in some], tenant_id=tenant_id)
     for each in conversations:
@@ -313,7 +311,7 @@ async def keep(svc: AsyncSvc, tenant_id: str, conversations: Sequence[Kept]) -> 
 
 
 def thousands(conversations: Sequence[Kept]) -> Iterator[Sequence[Kept]]:
-    """As many at once as a call takes."""
+    """Yield batches of the maximum size of a call."""
     for start in range(0, len(conversations), 1_000):
         yield conversations[start : start + 1_000]
 
@@ -323,7 +321,7 @@ def thousands(conversations: Sequence[Kept]) -> Iterator[Sequence[Kept]]:
 
 @dataclass(frozen=True)
 class Query:
-    """What `get_list` is asked, but for the page."""
+    """The parameters of `get_list`, without the page."""
 
     dialog_id: str = "d"
     orderby: str = "created_at"
@@ -357,7 +355,7 @@ SORT_KEYS: Mapping[str, Callable[[Kept], object]] = {
 
 
 def listed(conversations: Sequence[Kept], query: Query) -> list[Kept]:
-    """All that `get_list` finds among a tenant's conversations, in its order."""
+    """Return all conversations of a tenant that `get_list` returns, in its order."""
     span = named_range(query.from_date, query.to_date, query.tz)
     found = [each for each in conversations if finds(query, span, each)]
     key = SORT_KEYS[query.column]
@@ -391,7 +389,7 @@ def holds(each: Kept, keywords: str) -> bool:
 
 @dataclass(frozen=True)
 class Question:
-    """What `stats` is asked."""
+    """The parameters of `stats`."""
 
     from_date: DateLike
     to_date: DateLike
@@ -403,7 +401,7 @@ class Question:
 
 
 def usage(conversations: Sequence[Kept], question: Question) -> list[dict[str, object]]:
-    """The buckets that `stats` answers."""
+    """Return the expected buckets of `stats`."""
     tz, interval = question.tz, question.interval
     span = named_range(question.from_date, question.to_date, tz)
     counted: dict[datetime, list[Kept]] = {}
@@ -435,13 +433,13 @@ def bucket(start: datetime, held: Sequence[Kept]) -> dict[str, object]:
 
 
 def bucket_start(tz: str, interval: str, instant: datetime) -> datetime:
-    """The `dt` of the bucket that an instant is in."""
+    """Return the `dt` of the bucket of an instant."""
     stretch = stretches(tz)[bisect(stretches(tz), instant, key=lambda each: each.since) - 1]
     return start_on_the_clock(tz, interval, stretch, stretch.shows(instant))
 
 
 def bucket_starts(tz: str, interval: str, span: Span) -> set[datetime]:
-    """The `dt` of every bucket that has an instant in the span."""
+    """Return the `dt` of each bucket that has an instant in the span."""
     return {
         start_on_the_clock(tz, interval, stretch, clock)
         for stretch in stretches(tz)
@@ -455,7 +453,7 @@ def bucket_starts(tz: str, interval: str, span: Span) -> set[datetime]:
 
 
 def units(interval: str, first: datetime, beyond: datetime) -> Iterator[datetime]:
-    """The hours, days, weeks or months that a clock shows which runs without a change."""
+    """Yield the local starts of hours, days, weeks or months, without changes of the clock."""
     clock = floor(interval, first)
     while clock < beyond:
         yield clock
@@ -477,7 +475,7 @@ def following(interval: str, clock: datetime) -> datetime:
 
 
 def start_on_the_clock(tz: str, interval: str, stretch: Stretch, clock: datetime) -> datetime:
-    """The `dt` of the bucket that a clock is in which shows this in that stretch."""
+    """Return the `dt` of the bucket of a local time within a stretch."""
     start = floor(interval, clock)
     if interval == "hour":
         return stretch.when(start)

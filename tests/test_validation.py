@@ -1,4 +1,4 @@
-"""Every parameter of every public method refuses what is wrong, by its name, before any SQL."""
+"""Each parameter of each public method rejects invalid values by its name, before any SQL."""
 
 import contextlib
 import copy
@@ -177,7 +177,7 @@ BAD = {
     "version_title": TEXT,
 }
 
-# What is optional there takes None, which elsewhere is refused.
+# Here the parameter is optional and accepts None.
 TAKES_NONE = {
     ("create", "id"),
     ("create", "dialog_id"),
@@ -206,13 +206,13 @@ def test_the_table_has_every_method_with_every_parameter(service):
 
 
 @pytest.fixture
-async def nowhere():
-    """The services on a pool that has no server: any SQL at all raises Unavailable."""
+async def unconnected():
+    """The services on a pool without a server: any SQL raises Unavailable."""
     return asyncsvc.AsyncSvc(asyncpg.create_pool("postgresql://nobody@127.0.0.1:1/none"))
 
 
 @pytest.mark.parametrize("service", GOOD)
-async def test_every_call_of_the_table_is_good(service, svc):
+async def test_each_call_of_the_table_is_valid(service, svc):
     for method in GOOD[service]:
         with contextlib.suppress(asyncsvc.NotFound, asyncsvc.InvalidToken):
             await call(svc, service, method, **arguments(service, method))
@@ -231,7 +231,7 @@ STATE = """
 
 
 async def test_no_call_leaves_state_in_a_session(empty_dsn):
-    """So `connect` may send no reset when a connection goes back to its pool."""
+    """So `connect` need not reset a connection on its release."""
     async with asyncsvc.connect(empty_dsn, max_size=1) as svc:
 
         async def state():
@@ -255,21 +255,23 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
 
 
 @pytest.mark.parametrize("service", GOOD)
-async def test_a_good_call_does_ask_the_database(service, nowhere):
+async def test_a_valid_call_queries_the_database(service, unconnected):
     for method in GOOD[service]:
         with pytest.raises(asyncsvc.Unavailable):
-            await call(nowhere, service, method, **arguments(service, method))
+            await call(unconnected, service, method, **arguments(service, method))
 
 
 @pytest.mark.parametrize(("service", "method", "parameter"), CASES)
-async def test_each_parameter_refuses_what_is_wrong_before_any_sql(
-    service, method, parameter, nowhere
+async def test_each_parameter_rejects_invalid_values_before_any_sql(
+    service, method, parameter, unconnected
 ):
     for value in BAD[parameter]:
         if value is None and (method, parameter) in TAKES_NONE:
             continue
         with pytest.raises(InvalidInput) as caught:
-            await call(nowhere, service, method, **arguments(service, method) | {parameter: value})
+            await call(
+                unconnected, service, method, **arguments(service, method) | {parameter: value}
+            )
         assert caught.value.field.split(".")[0] == parameter, value
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
@@ -305,13 +307,13 @@ async def test_each_parameter_refuses_what_is_wrong_before_any_sql(
         ("turn.nonsense", TURN | {"nonsense": 1}),
     ],
 )
-async def test_a_wrong_turn_is_refused_by_the_path_of_what_is_wrong(field, bad, nowhere):
+async def test_an_invalid_turn_is_rejected_by_the_path_of_its_field(field, bad, unconnected):
     with pytest.raises(InvalidInput) as caught:
-        await nowhere.conversations.append_message("a", bad, tenant_id="acme")
+        await unconnected.conversations.append_message("a", bad, tenant_id="acme")
     assert caught.value.field == field
 
 
-async def test_what_was_there_before_a_refusal_stays(svc):
+async def test_a_rejected_append_changes_no_row(svc):
     await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
     await svc.conversations.append_message("a", TURN, tenant_id="acme")
     before = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
@@ -322,7 +324,7 @@ async def test_what_was_there_before_a_refusal_stays(svc):
     assert after == before
 
 
-async def test_inputs_are_checked_where_they_are_used_with_that_services_limits(dsn):
+async def test_an_input_is_validated_by_the_limits_of_the_service_that_uses_it(dsn):
     long = Turn(messages=[Message(role="user", content="x" * 100)])
     for limit, fits in ((99, False), (100, True)):
         async with asyncsvc.connect(dsn, settings=Settings(max_message_bytes=limit)) as svc:
@@ -336,8 +338,8 @@ async def test_inputs_are_checked_where_they_are_used_with_that_services_limits(
 
 async def test_json_of_64_levels_and_the_longest_ids_are_stored(svc):
     deep, id = nested(64), "界" * 128
-    made = await svc.conversations.create(tenant_id=id, dialog_id=id, id=id, dsl=deep)
-    assert made.dsl == deep
+    stored = await svc.conversations.create(tenant_id=id, dialog_id=id, id=id, dsl=deep)
+    assert stored.dsl == deep
     assert (await svc.conversations.get_by_id(id, tenant_id=id)).id == id
 
 
@@ -358,13 +360,13 @@ async def test_json_of_64_levels_and_the_longest_ids_are_stored(svc):
         lambda: Settings(nonsense=1),
     ],
 )
-def test_an_input_that_is_built_wrong_says_so_in_our_own_error(wrong):
+def test_an_invalid_input_raises_invalid_input_at_its_construction(wrong):
     with pytest.raises(InvalidInput):
         wrong()
 
 
-async def test_a_wrong_call_is_pythons_own_error(nowhere):
-    svc = nowhere
+async def test_a_call_with_wrong_parameters_raises_type_error(unconnected):
+    svc = unconnected
     for wrong in (
         lambda: svc.conversations.get_list("d"),
         lambda: svc.conversations.get_list("d", "acme", nonsense=1),
@@ -375,7 +377,7 @@ async def test_a_wrong_call_is_pythons_own_error(nowhere):
             await wrong()
 
 
-async def test_a_cursor_of_another_query_is_refused(svc):
+async def test_a_cursor_of_another_query_is_rejected(svc):
     for number in range(3):
         await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
     after = (await svc.conversations.get_list("d", "acme", items_per_page=1)).next
@@ -396,7 +398,7 @@ async def test_a_cursor_of_another_query_is_refused(svc):
 
 
 def forged(cursor: str, **parts: object) -> str:
-    """The cursor with other parts, and the fingerprint it had."""
+    """Return the cursor with other parts and the same fingerprint."""
     text = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     return urlsafe_b64encode(json.dumps(text | parts).encode()).decode().rstrip("=")
 
@@ -439,10 +441,10 @@ async def test_the_longest_and_oddest_ids_can_be_paged(svc):
         assert second.next is None
 
 
-async def test_instants_are_kept_whatever_their_offset(svc):
+async def test_instants_of_any_offset_are_stored(svc):
     odd = datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))  # 20 minutes and some seconds
-    made = await svc.conversations.create(tenant_id="acme", dialog_id="d", created_at=odd)
-    assert made.created_at == odd
+    stored = await svc.conversations.create(tenant_id="acme", dialog_id="d", created_at=odd)
+    assert stored.created_at == odd
     issued = await svc.tokens.create("acme", name="n", expires_at=odd)
     assert issued.token.expires_at == odd
     patched = await svc.tokens.update_by_id(issued.token.id, {"expires_at": odd}, tenant_id="acme")
@@ -456,25 +458,25 @@ async def test_instants_are_kept_whatever_their_offset(svc):
         *("1e+23", 'quo"te 1e+23', "\\u0000", "\\\\", "\u2028", {}, [], {"": [None]}),
     ],
 )
-async def test_json_comes_back_as_it_was(svc, value):
-    made = await svc.conversations.create(tenant_id="acme", dialog_id="d", dsl=[value])
-    assert made.dsl == [value]
-    assert type(made.dsl[0]) is type(value)
+async def test_json_is_returned_unchanged(svc, value):
+    stored = await svc.conversations.create(tenant_id="acme", dialog_id="d", dsl=[value])
+    assert stored.dsl == [value]
+    assert type(stored.dsl[0]) is type(value)
 
 
-async def test_any_mapping_does_for_an_input(svc):
+async def test_any_mapping_is_accepted_as_an_input(svc):
     frozen = MappingProxyType({"messages": [MappingProxyType({"role": "user", "content": "x"})]})
     id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
     await svc.conversations.append_message(id, frozen, tenant_id="acme")
 
 
-async def test_names_that_grow_when_normalised(nowhere):
+async def test_a_name_that_exceeds_its_limit_as_nfc_is_rejected(unconnected):
     with pytest.raises(InvalidInput, match="name: must be 0 to 512 characters in Unicode"):
-        await nowhere.conversations.create(tenant_id="a", dialog_id="d", name="\ufb2c" * 512)
+        await unconnected.conversations.create(tenant_id="a", dialog_id="d", name="\ufb2c" * 512)
 
 
-async def test_a_range_that_ends_before_it_starts(nowhere):
-    svc = nowhere
+async def test_a_range_that_ends_before_its_start_is_rejected(unconnected):
+    svc = unconnected
     for start, end in (
         ("2026-02-02", "2026-02-01"),
         ("2026-02-01T00:00:01", "2026-02-01T00:00:00"),
@@ -485,13 +487,13 @@ async def test_a_range_that_ends_before_it_starts(nowhere):
             await svc.conversations.get_list("d", "acme", from_date=start, to_date=end)
 
 
-async def test_buckets_have_a_limit(svc):
+async def test_the_number_of_buckets_is_limited(svc):
     with pytest.raises(InvalidInput, match="to_date: must be within 10000 buckets"):
         await svc.conversations.stats("acme", "2020-01-01", "2026-01-01", interval="hour")
     assert len(await svc.conversations.stats("acme", "2000-01-01", "2026-12-31")) == 9862
 
 
-def test_what_comes_back_can_be_copied_and_pickled():
+def test_results_can_be_copied_and_pickled():
     page = asyncsvc.Page(10_000, ["a"], next="cursor", total_capped=True)
     for twin in (copy.copy(page), copy.deepcopy(page), pickle.loads(pickle.dumps(page))):
         assert (twin, twin.next, twin.total_capped) == (page, "cursor", True)

@@ -1,10 +1,10 @@
--- What in the tables contradicts itself, one row for each rule that is broken.
+-- Return one row for each broken invariant of the tables.
 --
--- Runs after every test that has a database, in that database, before it is dropped; it must
--- return nothing. Each rule holds whatever was called, in whatever order, and whatever failed. So
--- none says that seq has no gaps, that the counters are those of the messages, or that activity is
--- that of the conversations: deleting takes messages and conversations, and no counter and no booking.
--- It takes no locks but those of a read, and reads all tables in full.
+-- It runs at the end of each test with a database and must return no row. Each rule holds after any
+-- calls in any order, also after failures. There is no rule that seq has no gaps, that counters equal
+-- the sums of the messages, or that activity equals that of the conversations, because deletions
+-- remove messages and conversations but change no counter and no activity.
+-- It takes no locks and reads all tables completely.
 WITH counted AS (
     SELECT m.tenant_id,
            m.conversation_id,
@@ -26,10 +26,10 @@ WITH counted AS (
            lag(k.round) OVER seqs AS round_before
       FROM asyncsvc.append_key AS k
     WINDOW seqs AS (PARTITION BY k.tenant_id, k.conversation_id ORDER BY k.first_seq)
-), noted AS (
+), audited AS (
     SELECT a.tenant_id,
            a.token_id,
-           count(*) FILTER (WHERE a.action IN ('create', 'import')) AS made,
+           count(*) FILTER (WHERE a.action IN ('create', 'import')) AS created,
            count(*) FILTER (WHERE a.action = 'rotate') AS rotated,
            count(*) FILTER (WHERE a.action = 'revoke') AS revoked,
            count(*) FILTER (WHERE a.action = 'delete') AS deleted
@@ -69,21 +69,21 @@ SELECT k.tenant_id,
    AND c.id = k.conversation_id
  CROSS JOIN LATERAL (
            VALUES (k.first_seq BETWEEN 1 AND k.last_seq,
-                   format('it is for %s to %s', k.first_seq, k.last_seq)),
+                   format('its messages are %s to %s', k.first_seq, k.last_seq)),
                   (k.last_seq <= c.last_seq,
-                   format('it is for %s to %s, but last_seq is %s',
+                   format('its messages are %s to %s, but last_seq is %s',
                           k.first_seq, k.last_seq, c.last_seq)),
                   (k.first_seq > coalesce(k.last_seq_before, 0),
-                   format('it is for %s on, but another key for what is up to %s',
+                   format('its messages start at %s, but those of another key end at %s',
                           k.first_seq, k.last_seq_before)),
                   (k.round BETWEEN coalesce(k.round_before, 0) AND c.round,
-                   format('round was %s, after %s, and is %s', k.round, k.round_before, c.round)),
+                   format('its round is %s, the round before is %s, the present round is %s', k.round, k.round_before, c.round)),
                   (k.created_at <= c.updated_at,
-                   format('it is of %s, but updated_at is %s', k.created_at, c.updated_at))
+                   format('its created_at is %s, but updated_at is %s', k.created_at, c.updated_at))
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
  UNION ALL
--- The foreign keys hold these two; a server may have been told not to look.
+-- Foreign keys enforce these 2 rules, unless they are disabled (session_replication_role).
 SELECT m.tenant_id,
        'messages of conversation ' || m.conversation_id,
        'there is no such conversation'
@@ -104,33 +104,33 @@ SELECT t.tenant_id,
        'token ' || t.id,
        rule.broken
   FROM asyncsvc.api_token AS t
-  LEFT JOIN noted AS n
+  LEFT JOIN audited AS n
          ON n.tenant_id = t.tenant_id
         AND n.token_id = t.id
  CROSS JOIN LATERAL (
-           VALUES (coalesce(n.made, 0) = 1,
-                   format('the audit has %s creations and imports of it', coalesce(n.made, 0))),
+           VALUES (coalesce(n.created, 0) = 1,
+                   format('the audit has %s creations and imports of it', coalesce(n.created, 0))),
                   ((t.revoked_at IS NULL) = (coalesce(n.revoked + n.rotated, 0) = 0),
-                   format('its end is %s, but the audit has %s revocations and %s rotations',
+                   format('revoked_at is %s, but the audit has %s revocations and %s rotations',
                           t.revoked_at, n.revoked, n.rotated)),
-                  (coalesce(n.deleted, 0) = 0, 'the audit has it deleted'),
+                  (coalesce(n.deleted, 0) = 0, 'the audit has a deletion of it'),
                   (coalesce(n.rotated, 0) <= 1 AND coalesce(n.revoked, 0) <= 1,
                    format('the audit has %s rotations and %s revocations of it',
                           n.rotated, n.revoked)),
                   (coalesce(n.rotated, 0) = (SELECT count(*)
                                                FROM asyncsvc.api_token AS s
                                               WHERE s.rotated_from = t.id),
-                   format('the audit has %s rotations of it, which is not what it led to',
+                   format('the audit has %s rotations of it, which differs from its successors',
                           n.rotated)),
                   (t.rotated_from IS NULL OR EXISTS (
                        SELECT FROM asyncsvc.api_token AS o
                         WHERE o.id = t.rotated_from AND o.tenant_id = t.tenant_id
                           AND o.revoked_at IS NOT NULL),
-                   'what it was rotated from has no end, or is not there')
+                   'its predecessor is not revoked or does not exist')
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
  UNION ALL
--- What the search index is made of goes along with the conversation.
+-- The copies for the search index equal the conversation.
 SELECT c.tenant_id,
        'search of conversation ' || c.id,
        rule.broken
@@ -141,21 +141,21 @@ SELECT c.tenant_id,
  CROSS JOIN LATERAL (
            VALUES ((t.name, t.dialog_id, t.conversation_created_at)
                        IS NOT DISTINCT FROM (c.name, c.dialog_id, c.created_at),
-                   'its title is another, or is not there'),
+                   'its title differs or does not exist'),
                   (NOT EXISTS (
                        SELECT FROM asyncsvc.message AS m
                         WHERE m.tenant_id = c.tenant_id AND m.conversation_id = c.id
                           AND (m.dialog_id, m.conversation_created_at)
                               <> (c.dialog_id, c.created_at)),
-                   'messages of it were left behind in another dialog, or have another creation')
+                   'some of its messages have another dialog or creation')
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
  UNION ALL
 SELECT n.tenant_id,
        'audit of token ' || n.token_id,
-       format('it was made %s times and deleted %s times', n.made, n.deleted)
-  FROM noted AS n
- WHERE n.made <> 1
+       format('it was created %s times and deleted %s times', n.created, n.deleted)
+  FROM audited AS n
+ WHERE n.created <> 1
     OR n.deleted > 1
  UNION ALL
 -- The activity is at least the sum of the existing conversations: deletions do not reduce it.
@@ -263,10 +263,10 @@ SELECT coalesce(u.tenant_id, c.tenant_id),
    AND (coalesce(u.pv, 0), coalesce(u.tokens, 0), coalesce(u.thumbs, 0))
        <> (coalesce(c.pv, 0), coalesce(c.tokens, 0), coalesce(c.thumbs, 0))
  UNION ALL
--- What is recent is what was updated.
+-- Recency equals the update times of the conversations.
 SELECT coalesce(r.tenant_id, c.tenant_id),
        'conversation ' || coalesce(r.id, c.id),
-       format('it was updated at %s in dialog %s, and is recent at %s in dialog %s',
+       format('updated_at is %s in dialog %s, but recency has %s in dialog %s',
               c.updated_at, c.dialog_id, r.updated_at, r.dialog_id)
   FROM asyncsvc.conversation AS c
   FULL JOIN asyncsvc.conversation_recency AS r
