@@ -1,4 +1,4 @@
-"""docs/guarantees.md names tests that exist, and every room of tests that proves a promise."""
+"""docs/guarantees.md names existing tests, and a test for each promise."""
 
 import re
 from pathlib import Path
@@ -11,12 +11,12 @@ NAMED = sorted(set(re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", GUARANTEES))
 
 
 @pytest.mark.parametrize(("module", "test"), NAMED)
-def test_each_proof_that_is_named_is_there(module, test):
+def test_each_named_test_exists(module, test):
     source = (TESTS / module).read_text(encoding="utf-8")
     assert re.search(rf"^(?:async )?def {test or 'test_'}", source, re.MULTILINE)
 
 
-def test_each_promise_names_its_proof():
+def test_each_promise_names_a_test():
     promises = re.search(r"\| promise .*?\n\n", GUARANTEES, re.DOTALL)[0].strip().splitlines()[2:]
     assert len(promises) >= 15
     for promise in promises:
