@@ -280,19 +280,37 @@ def test_the_table_fills_every_field_of_every_input():
 
 
 def is_of_a_file(text: str) -> str | None:
-    """The name of the file of which this text is a variant, letter by letter."""
+    """Return the name of the file if the text is exactly one of its variants."""
     match = re.match(r"/\* asyncsvc (\w+/\w+) \*/\n", text)
     if match is None or match[1] not in sql_files.names():
         return None
     statement = sql_files.load(match[1])
-    sent = set(re.sub(r"\$\d+", "%s", text).split("\n"))
-    kept = [line for line in statement._lines if line.text.replace("%%", "%") in sent]
-    present = frozenset[str]().union(*(line.condition.present for line in kept))
-    values = dict.fromkeys((statement.optional & present) | statement.required, 0)
-    with contextlib.suppress(TypeError):
-        if statement.bind(present & statement.flags, values).text == text:
-            return statement.name
+    sent = re.sub(r"\$\d+", "%s", text).split("\n")[1:]
+    for present in names_present(statement._lines, sent, frozenset(), frozenset()):
+        values = dict.fromkeys((statement.optional & present) | statement.required, 0)
+        with contextlib.suppress(TypeError):
+            if statement.bind(present & statement.flags, values).text == text:
+                return statement.name
     return None
+
+
+def names_present(lines, sent, present, absent):
+    """Yield each set of names with which these lines of a file may compile to those that were sent.
+
+    Blocks for different flags may have equal lines, so a line may be kept or dropped.
+    """
+    for number, line in enumerate(lines):
+        condition = line.condition
+        fits = sent and line.text.replace("%%", "%") == sent[0]
+        if condition.present <= present and condition.absent <= absent:  # it is certainly kept
+            if not fits:
+                return
+            sent = sent[1:]
+        elif fits and not (condition.present & absent or condition.absent & present):
+            with_line = present | condition.present, absent | condition.absent
+            yield from names_present(lines[number:], sent, *with_line)
+    if not sent:
+        yield present
 
 
 def is_listed(text: str) -> bool:
