@@ -1,14 +1,13 @@
-"""Cancels a call at one of its awaits: not at a random time, but exactly at the n-th.
+"""Cancels a call at its n-th await instead of at a random time.
 
-A coroutine runs from one suspension to the next, and can be cancelled nowhere else. At each there
-are two moments that differ:
+A coroutine can only be cancelled where it suspends. At each suspension there are 2 moments:
 
-- `waiting`: the call has just begun to wait, so what it waits for is cancelled too;
-- `answered`: what it waited for is there, say the answer to a commit, and the caller is cancelled
-  before it is told. So whatever was asked for did happen.
+- `waiting`: the call has begun to wait, so the thing that it awaits is cancelled too.
+- `answered`: the awaited thing is done, for example a commit, and the call is cancelled before it
+  receives the result.
 
-Cancelled at 1, 2, 3 and so on until it ends first, in both moments, a call has been cancelled
-wherever it can be.
+Cancelled at await 1, 2, 3 and so on, until it ends first, and in both moments, a call has been
+cancelled at every point where that is possible.
 """
 
 import asyncio
@@ -22,28 +21,29 @@ MOMENTS: tuple[Moment, ...] = ("waiting", "answered")
 
 
 @dataclass
-class Strike:
-    """What became of a call that was to be cancelled."""
+class Outcome:
+    """The end of a call."""
 
-    was_struck: bool
+    was_reached: bool
+    """Whether the call reached the await at which it was to be cancelled."""
     result: object = None
     error: BaseException | None = None
 
 
-class _Striking(Awaitable[object]):
-    """Runs a coroutine in this task, and has something happen at its n-th suspension."""
+class _Stepper(Awaitable[object]):
+    """Runs a coroutine in this task, and intervenes at its n-th suspension."""
 
     def __init__(self, call: Coroutine[Any, Any, object], at: int) -> None:
         self._call = call
         self._at = at
         self.awaits = 0
 
-    def happen(self, awaited: object) -> Generator[Any, Any, object]:
-        """Do it, as part of this task, before it waits for what it was about to wait for."""
+    def intervene(self, awaited: object) -> Generator[Any, Any, object]:
+        """Act as a part of this task, before the task begins to wait."""
         raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, object]:
-        step: Callable[[], object] = lambda: self._call.send(None)  # noqa: E731 - as the others
+        step: Callable[[], object] = lambda: self._call.send(None)  # noqa: E731 - as below
         while True:
             try:
                 awaited = step()
@@ -51,7 +51,7 @@ class _Striking(Awaitable[object]):
                 return end.value
             self.awaits += 1
             if self.awaits == self._at:
-                yield from self.happen(awaited)
+                yield from self.intervene(awaited)
             try:
                 yield awaited
             except BaseException as error:
@@ -60,67 +60,67 @@ class _Striking(Awaitable[object]):
                 step = lambda: self._call.send(None)  # noqa: E731
 
 
-class _Cancelling(_Striking):
+class _CancellingStepper(_Stepper):
     def __init__(self, call: Coroutine[Any, Any, object], at: int, moment: Moment) -> None:
         super().__init__(call, at)
         self._moment = moment
 
-    def happen(self, awaited: object) -> Generator[Any, Any, object]:
+    def intervene(self, awaited: object) -> Generator[Any, Any, object]:
         task = asyncio.current_task()
         assert task is not None
         if self._moment == "answered" and isinstance(awaited, asyncio.Future):
-            # Called before the task itself is, which only then begins to listen to it.
+            # This callback runs before the one by which the task continues.
             awaited.add_done_callback(lambda _: task.cancel())
         else:
             task.cancel()
         yield from ()
 
 
-class _Interrupting(_Striking):
+class _InterruptingStepper(_Stepper):
     def __init__(
         self, call: Coroutine[Any, Any, object], at: int, accident: Callable[[], Awaitable[None]]
     ) -> None:
         super().__init__(call, at)
         self._accident = accident
 
-    def happen(self, _awaited: object) -> Generator[Any, Any, object]:
+    def intervene(self, _awaited: object) -> Generator[Any, Any, object]:
         yield from self._accident().__await__()
 
 
-async def struck(call: Coroutine[Any, Any, object], at: int, moment: Moment) -> Strike:
-    """Run the call, cancel it at its n-th await, and say what came of it."""
-    return await _run(_Cancelling(call, at, moment), at)
+async def cancelled_at(call: Coroutine[Any, Any, object], at: int, moment: Moment) -> Outcome:
+    """Run the call, cancel it at its n-th await (0: never), and return its outcome."""
+    return await _run(_CancellingStepper(call, at, moment), at)
 
 
-async def interrupted(
+async def interrupted_at(
     call: Coroutine[Any, Any, object], at: int, accident: Callable[[], Awaitable[None]]
-) -> Strike:
-    """Run the call, have the accident happen at its n-th await, and say what came of it."""
-    return await _run(_Interrupting(call, at, accident), at)
+) -> Outcome:
+    """Run the call, await `accident` at its n-th await, and return its outcome."""
+    return await _run(_InterruptingStepper(call, at, accident), at)
 
 
-async def _run(striking: _Striking, at: int) -> Strike:
+async def _run(stepper: _Stepper, at: int) -> Outcome:
     async def run() -> object:
-        return await striking
+        return await stepper
 
     task = asyncio.create_task(run())
     await asyncio.wait([task])
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
-    return Strike(
-        was_struck=0 < at <= striking.awaits,
+    return Outcome(
+        was_reached=0 < at <= stepper.awaits,
         result=None if error else task.result(),
         error=error,
     )
 
 
-async def struck_everywhere(
-    trial: Callable[[int, Moment], Awaitable[Strike]],
+async def at_each_await(
+    trial: Callable[[int, Moment], Awaitable[Outcome]],
 ) -> dict[Moment, int]:
-    """Make trials until the call ends before it is cancelled; return how many awaits it has."""
+    """Run trials until the call ends before it is cancelled; return its number of awaits."""
     awaits: dict[Moment, int] = {}
     for moment in MOMENTS:
         for at in itertools.count(1):
-            if not (await trial(at, moment)).was_struck:
+            if not (await trial(at, moment)).was_reached:
                 awaits[moment] = at - 1
                 break
     return awaits

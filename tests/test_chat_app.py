@@ -518,7 +518,7 @@ async def test_a_database_that_is_gone_is_a_503_until_it_is_back(dsn):
         visiting(url, dsn, "t", ("chat",)) as ann,
     ):
         await ann.begin()
-        wire.refuse()
+        wire.refuse_connections()
         wire.reset()
         answers = await asyncio.gather(
             ann.get("/conversations"), ann.ask("x", key="k"), ann.delete("/tokens/current")
@@ -527,7 +527,7 @@ async def test_a_database_that_is_gone_is_a_503_until_it_is_back(dsn):
             assert not refused(answer, 503, "Unavailable")  # where it is, is nobody's business
             assert int(answer.headers["retry-after"]) > 0
         assert (await ann.get("/usage")).status_code == 200
-        await wire.accept()
+        await wire.accept_connections()
         assert done(await ann.ask("x", key="k"))["last_seq"] == 2
 
 

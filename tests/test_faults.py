@@ -1,7 +1,7 @@
-"""What is acknowledged is there, and is there once, whatever becomes of the wire.
+"""An acknowledged write is applied exactly once, for every fault of the network.
 
-Each fault happens at one statement, on the wire of `wire`. After each the pool is whole: the next
-call works, no connection is missing, and the server holds no transaction that nobody ends.
+Each fault happens at one statement, injected by `wire`. After each one the pool is usable: the next
+call works, no connection is missing, and the server has no open transaction.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from asyncsvc.database import full_jitter
 
 APPEND = "/append_message "
 STALLS = [fault for fault in Fault if fault not in RESETS]
-# The server had done it when the fault came: the repetition is a replay.
-DONE = {Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.STALL_REPLY}
+# The faults after which a retry is a replay: the server had already run the request.
+APPLIED = {Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.STALL_REPLY}
 SLACK = 20.0
 IDLE_TRANSACTIONS = """
     SELECT count(*)
@@ -40,50 +40,50 @@ IDLE_TRANSACTIONS = """
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    dsn: str, tenant: str, *, most: int = 4, **settings: object
+async def open_world(
+    dsn: str, tenant: str, *, max_size: int = 4, **settings: object
 ) -> AsyncIterator["World"]:
-    """The library at one end of a wire, and past it, for what is to be judged."""
+    """Connect the library through a wire, and directly for the checks."""
     retries: list[tuple[str, int, float, Unavailable]] = []
-    given = Settings(on_retry=lambda *each: retries.append(each), **settings)
+    observed = Settings(on_retry=lambda *each: retries.append(each), **settings)
     async with (
-        asyncsvc.connect(dsn) as past_it,
+        asyncsvc.connect(dsn) as direct,
         Wire(dsn) as wire,
-        asyncsvc.connect(wire.dsn, settings=given, max_size=most) as svc,
+        asyncsvc.connect(wire.dsn, settings=observed, max_size=max_size) as svc,
     ):
         try:
-            yield World(tenant, svc, past_it, wire, retries)
+            yield World(tenant, svc, direct, wire, retries)
         finally:
-            wire.calm()
-            wire.heal()
+            wire.stop_injecting()
+            wire.resume()
 
 
 @pytest.fixture
 def wired(shared_dsns, numbers):
-    """Opens a world with these settings, and a tenant of its own."""
-    return lambda **settings: opened(shared_dsns[0], f"tenant {next(numbers)}", **settings)
+    """Open a world with these settings and a tenant of its own."""
+    return lambda **settings: open_world(shared_dsns[0], f"tenant {next(numbers)}", **settings)
 
 
 class World:
-    """A conversation "a", and who appends to it."""
+    """A conversation "a" and the services that append to it."""
 
     def __init__(
         self,
         tenant: str,
         svc: AsyncSvc,
-        past_it: AsyncSvc,
+        direct: AsyncSvc,
         wire: Wire,
         retries: list[tuple[object, ...]],
     ) -> None:
         self.tenant = tenant
         self.svc = svc
-        self.past_it = past_it
+        self.direct = direct
         self.wire = wire
         self.retries = retries
 
-    async def begin(self) -> None:
-        """Make the conversation; prepare the append, that what a strike meets is its execution."""
-        await self.past_it.conversations.create(tenant_id=self.tenant, dialog_id="d", id="a")
+    async def create_conversation(self) -> None:
+        """Create the conversation and prepare the append, so that a fault hits its execution."""
+        await self.direct.conversations.create(tenant_id=self.tenant, dialog_id="d", id="a")
         await self.append("first")
 
     async def append(self, key: str, svc: object = None) -> asyncsvc.Appended:
@@ -93,12 +93,12 @@ class World:
         )
 
     def sent(self, text: str) -> int:
-        """How often a statement was run."""
+        """Return how often a statement was run."""
         return sum(text in each for each in self.wire.statements)
 
-    async def holds_once(self, keys: list[str]) -> None:
-        """No turn is lost, none is doubled, no seq is missing, and the counters say the same."""
-        got = await self.past_it.conversations.get_by_id(
+    async def assert_applied_once(self, keys: list[str]) -> None:
+        """Assert that each turn exists once, seq has no gaps, and the counters agree."""
+        got = await self.direct.conversations.get_by_id(
             "a", tenant_id=self.tenant, include_messages=True
         )
         found = [message.content for message in got.messages]
@@ -106,11 +106,11 @@ class World:
         assert [message.seq for message in got.messages] == list(range(1, 2 * len(keys) + 1))
         assert (got.round, got.last_seq) == (len(keys), 2 * len(keys))
 
-    async def is_whole(self) -> None:
-        """The next calls work, and nobody holds a connection or a transaction."""
+    async def assert_usable(self) -> None:
+        """Assert that calls work and that no connection or transaction is left open."""
         await asyncio.gather(*(self.svc.conversations.stats(*YEAR) for _ in range(4)))
-        async with asyncio.timeout(SLACK):  # until the server has noticed who hung up
-            while await self.past_it._executor._pool.fetchval(IDLE_TRANSACTIONS):
+        async with asyncio.timeout(SLACK):  # until the server has noticed the closed connections
+            while await self.direct._executor._pool.fetchval(IDLE_TRANSACTIONS):
                 await asyncio.sleep(0.01)
         assert self.svc._executor._pool.get_idle_size() == self.svc._executor._pool.get_size()
 
@@ -118,8 +118,8 @@ class World:
 YEAR = ("acme", "2026-01-01", "2026-12-31")
 
 
-async def until_it_answers(work: Callable[[], Awaitable[object]]) -> object:
-    """Make a call again while the database is unavailable, as a caller with a key does."""
+async def until_available(work: Callable[[], Awaitable[object]]) -> object:
+    """Repeat a call while the database is unavailable, as a caller with a key does."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -128,176 +128,180 @@ async def until_it_answers(work: Callable[[], Awaitable[object]]) -> object:
                 await asyncio.sleep(0.01)
 
 
-# -------------------------------------------------------------------- exactly once, by a key
+# ------------------------------------------------------------ exactly once, by a key
 
 
 @pytest.mark.parametrize("fault", RESETS)
-async def test_the_library_itself_repeats_a_keyed_append_whose_connection_broke(
-    fault, wired, caplog
-):
+async def test_a_keyed_append_is_retried_after_its_connection_was_lost(fault, wired, caplog):
     async with wired() as world:
-        await world.begin()
-        strike = world.wire.strike(fault, APPEND)
+        await world.create_conversation()
+        injection = world.wire.inject(fault, APPEND)
         appended = await world.append("second")
-        assert strike.hits == 1
+        assert injection.count == 1
         assert (appended.first_seq, appended.last_seq, appended.round) == (3, 4, 2)
-        assert appended.replayed is (fault in DONE)
+        assert appended.replayed is (fault in APPLIED)
         assert [(name, attempt) for name, attempt, _, _ in world.retries] == [
             ("conversation/append_message", 1)
         ]
         assert "conversation/append_message is retried in" in caplog.text
         assert await world.append("second") == appended.model_copy(update={"replayed": True})
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
-@pytest.mark.parametrize("meets", ["a row that is held", "a pool that is exhausted"])
-async def test_what_the_repetition_meets_does_not_say_that_nothing_was_done(meets, wired):
-    """The first append was done, and its reply lost: nobody may be told that it was not."""
-    async with wired(most=1, lock_timeout=0.2, acquire_timeout=0.2) as world:
-        await world.begin()
+@pytest.mark.parametrize("obstacle", ["a locked row", "an exhausted pool"])
+async def test_an_error_of_a_retry_does_not_claim_that_nothing_was_done(obstacle, wired):
+    """The first append was applied and its reply lost, so the outcome must remain unknown."""
+    async with wired(max_size=1, lock_timeout=0.2, acquire_timeout=0.2) as world:
+        await world.create_conversation()
         appends = itertools.count(1)
         async with contextlib.AsyncExitStack() as held:
 
             async def hold(text):
                 if APPEND in text and next(appends) == 2:
-                    tx = await held.enter_async_context(world.past_it.transaction())
+                    tx = await held.enter_async_context(world.direct.transaction())
                     await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id=world.tenant)
 
             async def take(*_):
                 await held.enter_async_context(world.svc._executor._pool.acquire())
 
-            if "row" in meets:
-                world.wire.before = hold
-            world.wire.strike(Fault.LOSE_REPLY, APPEND)
+            if obstacle == "a locked row":
+                world.wire.before_statement = hold
+            world.wire.inject(Fault.LOSE_REPLY, APPEND)
             appending = asyncio.create_task(world.append("second"))
-            if "pool" in meets:
+            if obstacle == "an exhausted pool":
                 while not world.retries:
                     await asyncio.sleep(0)
                 await take()
             with pytest.raises(Unavailable) as caught:
                 await appending
             assert type(caught.value) is Unavailable
-            world.wire.before = None
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+            world.wire.before_statement = None
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
-@pytest.mark.parametrize("heals", ["before it is repeated", "after it was repeated"])
+@pytest.mark.parametrize("resumes", ["before the repetition", "after the repetition"])
 @pytest.mark.parametrize("fault", STALLS)
-async def test_a_keyed_append_that_timed_out_is_the_callers_to_repeat(fault, heals, wired):
+async def test_a_keyed_append_that_timed_out_is_not_retried_and_can_be_repeated(
+    fault, resumes, wired
+):
     async with wired(statement_timeout=0.5) as world:
-        await world.begin()
-        strike = world.wire.strike(fault, APPEND)
+        await world.create_conversation()
+        injection = world.wire.inject(fault, APPEND)
         with pytest.raises(StatementTimeout):
             await world.append("second")
-        assert (strike.hits, world.retries) == (1, [])
-        if heals == "before it is repeated":
-            world.wire.heal()  # what was held back arrives late
-        appended = await until_it_answers(lambda: world.append("second"))
-        world.wire.heal()
-        await world.is_whole()
+        assert (injection.count, world.retries) == (1, [])
+        if resumes == "before the repetition":
+            world.wire.resume()  # the held messages arrive late
+        appended = await until_available(lambda: world.append("second"))
+        world.wire.resume()
+        await world.assert_usable()
         assert (appended.first_seq, appended.last_seq, appended.round) == (3, 4, 2)
-        await world.holds_once(["first", "second"])
+        await world.assert_applied_once(["first", "second"])
 
 
-@pytest.mark.parametrize("when", ["it is idle", "the append arrives", "it was repeated already"])
-async def test_a_keyed_append_survives_that_the_server_ends_all_connections(when, wired):
+@pytest.mark.parametrize(
+    "when", ["before the append", "at the append", "at the append and at its retry"]
+)
+async def test_a_keyed_append_succeeds_although_the_server_ends_all_connections(when, wired):
     async with wired() as world:
-        await world.begin()
+        await world.create_conversation()
         appends = itertools.count(1)
 
         async def end(text):
-            if APPEND in text and next(appends) <= (2 if "already" in when else 1):
+            if APPEND in text and next(appends) <= (2 if "retry" in when else 1):
                 await end_connections(world)
 
-        if when == "it is idle":
+        if when == "before the append":
             await end_connections(world)
         else:
-            world.wire.before = end
+            world.wire.before_statement = end
         await world.append("second")
-        world.wire.before = None
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+        world.wire.before_statement = None
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
 async def end_connections(world):
-    """End the connections of the library's pool, and wait until they are over."""
+    """End the connections of the library's pool, and wait for their end."""
     others = "datname = current_database() AND pid <> pg_backend_pid() AND application_name = ''"
-    await world.past_it._executor._pool.execute(
+    await world.direct._executor._pool.execute(
         f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}"
     )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_sixteen_that_replay_one_key_in_a_storm_get_one_answer(seed, wired):
+async def test_16_replays_of_one_key_under_random_faults_get_one_answer(seed, wired):
     keys = [f"key {number}" for number in range(6)]
-    async with wired(most=8) as world:
-        await world.begin()
-        world.wire.storm(seed, share=0.2)
+    async with wired(max_size=8) as world:
+        await world.create_conversation()
+        world.wire.inject_at_random(seed, share=0.2)
         answers = {
             key: await asyncio.gather(
-                *(until_it_answers(lambda key=key: world.append(key)) for _ in range(16))
+                *(until_available(lambda key=key: world.append(key)) for _ in range(16))
             )
             for key in keys
         }
-        world.wire.calm()
-        assert world.wire.faults > 10
+        world.wire.stop_injecting()
+        assert world.wire.fault_count > 10
         for same in answers.values():
             assert len({(each.first_seq, each.last_seq, each.round) for each in same}) == 1
             assert [each.replayed for each in same].count(False) <= 1
-        await world.holds_once(["first", *keys])
-        await world.is_whole()
+        await world.assert_applied_once(["first", *keys])
+        await world.assert_usable()
 
 
-async def test_sixteen_writers_in_a_storm_lose_and_double_nothing(wired):
-    async with wired(most=8) as world:
-        await world.begin()
-        world.wire.storm(4, share=0.2)
+async def test_16_writers_under_random_faults_lose_and_double_nothing(wired):
+    async with wired(max_size=8) as world:
+        await world.create_conversation()
+        world.wire.inject_at_random(4, share=0.2)
 
         async def write(writer):
             for number in range(6):
-                await until_it_answers(lambda key=f"{writer}-{number}": world.append(key))
+                await until_available(lambda key=f"{writer}-{number}": world.append(key))
 
         await asyncio.gather(*(write(writer) for writer in range(16)))
-        world.wire.calm()
-        assert world.wire.faults > 10
-        await world.holds_once(["first", *(f"{w}-{n}" for w in range(16) for n in range(6))])
-        await world.is_whole()
+        world.wire.stop_injecting()
+        assert world.wire.fault_count > 10
+        await world.assert_applied_once(
+            ["first", *(f"{w}-{n}" for w in range(16) for n in range(6))]
+        )
+        await world.assert_usable()
 
 
 # ---------------------------------------------------------------------- inside a transaction
 
 
 @pytest.mark.parametrize("fault", Fault)
-async def test_a_transaction_whose_commit_met_a_fault_is_repeated_whole(fault, wired):
+async def test_a_transaction_can_be_repeated_after_a_fault_at_its_commit(fault, wired):
     async with wired(statement_timeout=1.0) as world:
-        await world.begin()
+        await world.create_conversation()
 
         async def work():
             async with world.svc.transaction() as tx:
                 await tx.conversations.update_by_id("a", {"name": "n"}, tenant_id=world.tenant)
                 return await world.append("second", tx)
 
-        strike = world.wire.strike(fault, "COMMIT")
+        injection = world.wire.inject(fault, "COMMIT")
         with pytest.raises(Unavailable):
             await work()
-        assert (strike.hits, world.retries) == (1, [])
-        world.wire.heal()
-        appended = await until_it_answers(work)
+        assert (injection.count, world.retries) == (1, [])
+        world.wire.resume()
+        appended = await until_available(work)
         assert (appended.first_seq, appended.last_seq) == (3, 4)
-        if fault in DONE:
+        if fault in APPLIED:
             assert appended.replayed
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
 @pytest.mark.parametrize("whose", ["the library's", "the caller's"])
 @pytest.mark.parametrize("fault", RESETS)
-async def test_nothing_is_repeated_inside_a_transaction(fault, whose, wired):
-    """Neither a read nor a keyed append: what came before it is gone with the connection."""
+async def test_nothing_is_retried_inside_a_transaction(fault, whose, wired):
+    """Neither a read nor a keyed append: the earlier statements were lost with the connection."""
     async with wired() as world:
-        await world.begin()
+        await world.create_conversation()
 
         async def read(svc):
             return await svc.conversations.get_by_id("a", tenant_id=world.tenant)
@@ -306,16 +310,16 @@ async def test_nothing_is_repeated_inside_a_transaction(fault, whose, wired):
             ("/get_by_ids ", read),
             (APPEND, lambda svc: world.append("second", svc)),
         ):
-            await act(world.past_it)
+            await act(world.direct)
             sent = world.sent(statement)
-            world.wire.strike(fault, statement)
+            world.wire.inject(fault, statement)
             with pytest.raises(Unavailable):
                 async with transaction(world.svc, whose) as svc:
                     await act(svc)
             assert world.sent(statement) <= sent + 2  # prepared, and run once
         assert world.retries == []
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
 @contextlib.asynccontextmanager
@@ -331,19 +335,19 @@ async def transaction(svc, whose):
             await transaction.commit()
 
 
-# --------------------------------------------------------- what is repeated, and for how long
+# --------------------------------------------------------------- retries and their end
 
 
 @pytest.mark.parametrize("attempt", [1, 3, 64, 5_000])
-def test_a_pause_is_bounded_however_many_there_were(attempt):
+def test_a_pause_is_bounded_for_any_number_of_attempts(attempt):
     pauses = [full_jitter(attempt, base=0.05, cap=1.0) for _ in range(100)]
     assert 0 <= min(pauses) < max(pauses) <= min(1.0, 0.05 * 2 ** min(attempt, 10))
 
 
-REPEATED = {
+RETRIED = {
     (API4ConversationService, name)
     for name in (
-        "append_message",  # with a key, as the table has it
+        "append_message",  # `calls` passes a key
         "export",
         "get_by_id",
         "get_by_ids",
@@ -368,19 +372,19 @@ REPEATED = {
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
-async def test_reads_and_keyed_appends_are_repeated_and_no_other_write(service, method, wired):
+async def test_reads_and_keyed_appends_are_retried_and_other_writes_are_not(service, method, wired):
     async with wired() as world:
-        given = await good(service, method, world)
-        strike = world.wire.strike(Fault.LOSE_REPLY, "/* asyncsvc ")
-        if (service, method) in REPEATED:
-            await call(world.svc, service, method, **given)
+        parameters = await valid_arguments(service, method, world)
+        injection = world.wire.inject(Fault.LOSE_REPLY, "/* asyncsvc ")
+        if (service, method) in RETRIED:
+            await call(world.svc, service, method, **parameters)
             assert len(world.retries) == 1
         else:
             with pytest.raises(Unavailable):
-                await call(world.svc, service, method, **given)
+                await call(world.svc, service, method, **parameters)
             assert world.retries == []
-        assert strike.hits == 1
-        await world.is_whole()
+        assert injection.count == 1
+        await world.assert_usable()
 
 
 @pytest.mark.parametrize(
@@ -393,107 +397,107 @@ async def test_reads_and_keyed_appends_are_repeated_and_no_other_write(service, 
         ("COMMIT", API4ConversationService, "import_", {}),
     ],
 )
-async def test_a_write_without_a_key_is_never_repeated(statement, service, method, others, wired):
+async def test_a_write_without_a_key_is_never_retried(statement, service, method, others, wired):
     async with wired() as world:
-        given = await good(service, method, world) | others
-        strike = world.wire.strike(Fault.LOSE_REPLY, statement, times=2)
+        parameters = await valid_arguments(service, method, world) | others
+        injection = world.wire.inject(Fault.LOSE_REPLY, statement, times=2)
         with pytest.raises(Unavailable):
-            await call(world.svc, service, method, **given)
-        assert (strike.hits, world.retries) == (1, [])
-        await world.is_whole()
+            await call(world.svc, service, method, **parameters)
+        assert (injection.count, world.retries) == (1, [])
+        await world.assert_usable()
 
 
-async def good(service, method, world):
-    """Good arguments for a call, in a tenant that is furnished."""
-    made = await furnish(world.past_it, world.tenant)
+async def valid_arguments(service, method, world):
+    """Return valid arguments for a call, and create the rows that it needs."""
+    made = await furnish(world.direct, world.tenant)
     return arguments(service, method, world.tenant, made[service])
 
 
-async def test_repeating_ends_in_time(wired):
+async def test_retries_end_after_retry_timeout(wired):
     async with wired(retry_timeout=1.0) as world:
-        await world.begin()
-        strike = world.wire.strike(Fault.LOSE_REQUEST, APPEND, times=10**6)
+        await world.create_conversation()
+        injection = world.wire.inject(Fault.LOSE_REQUEST, APPEND, times=10**6)
         begun = time.monotonic()
         with pytest.raises(Unavailable):
             await world.append("second")
         assert time.monotonic() - begun < 1 + SLACK
-        assert strike.hits == len(world.retries) + 1 > 2
+        assert injection.count == len(world.retries) + 1 > 2
         assert [attempt for _, attempt, _, _ in world.retries] == [
             *range(1, len(world.retries) + 1)
         ]
         assert sum(pause for _, _, pause, _ in world.retries) <= 1
-        world.wire.heal()
-        await world.holds_once(["first"])
-        await world.is_whole()
+        world.wire.resume()
+        await world.assert_applied_once(["first"])
+        await world.assert_usable()
 
 
-async def test_without_a_retry_timeout_nothing_is_repeated(wired):
+async def test_a_retry_timeout_of_0_disables_retries(wired):
     async with wired(retry_timeout=0) as world:
-        await world.begin()
-        strike = world.wire.strike(Fault.LOSE_REPLY, APPEND, times=2)
+        await world.create_conversation()
+        injection = world.wire.inject(Fault.LOSE_REPLY, APPEND, times=2)
         with pytest.raises(Unavailable):
             await world.append("second")
-        assert (strike.hits, world.retries) == (1, [])
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+        assert (injection.count, world.retries) == (1, [])
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
-async def test_a_server_that_is_away_for_a_moment_is_not_noticed(wired):
+async def test_retries_outlast_a_short_outage_of_the_server(wired):
     async with wired() as world:
-        await world.begin()
-        world.wire.refuse()
+        await world.create_conversation()
+        world.wire.refuse_connections()
         world.wire.reset()
         appending = asyncio.create_task(world.append("second"))
         while not world.retries:
             await asyncio.sleep(0.01)
-        await world.wire.accept()
+        await world.wire.accept_connections()
         await appending
-        await world.holds_once(["first", "second"])
-        await world.is_whole()
+        await world.assert_applied_once(["first", "second"])
+        await world.assert_usable()
 
 
-# -------------------------------------------------------------------------- nothing hangs
+# ------------------------------------------------------------------- calls end in time
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
-async def test_a_call_into_a_black_hole_ends_in_time(service, method, wired):
+async def test_a_call_ends_in_time_if_the_network_drops_all_packets(service, method, wired):
     bounds = {"acquire_timeout": 0.2, "statement_timeout": 0.2, "retry_timeout": 0.2}
     async with wired(**bounds) as world:
-        given = await good(service, method, world)
-        await until_it_answers(lambda: world.svc.conversations.stats(*YEAR))
-        world.wire.silence()
+        parameters = await valid_arguments(service, method, world)
+        await until_available(lambda: world.svc.conversations.stats(*YEAR))
+        world.wire.stall()
         begun = time.monotonic()
         with pytest.raises(Unavailable):
             async with asyncio.timeout(60):
-                await call(world.svc, service, method, **given)
+                await call(world.svc, service, method, **parameters)
         assert time.monotonic() - begun < SLACK
-        world.wire.heal()
-        with contextlib.suppress(AsyncSvcError):  # it may have been done, late
-            await until_it_answers(lambda: call(world.svc, service, method, **given))
+        world.wire.resume()
+        with contextlib.suppress(AsyncSvcError):  # the first call may have been applied late
+            await until_available(lambda: call(world.svc, service, method, **parameters))
 
 
-async def test_a_connection_that_cannot_be_opened_is_given_up_in_time(dsn):
+async def test_the_attempt_to_open_a_connection_ends_in_time(dsn):
     async with Wire(dsn) as wire:
         settings = Settings(acquire_timeout=0.3)
         async with asyncsvc.connect(wire.dsn, settings=settings, min_size=0) as svc:
-            wire.silence()
+            wire.stall()
             begun = time.monotonic()
             with pytest.raises(Unavailable):
                 await svc.conversations.stats(*YEAR)
             assert time.monotonic() - begun < SLACK
-            wire.heal()
-            await until_it_answers(lambda: svc.conversations.stats(*YEAR))
+            wire.resume()
+            await until_available(lambda: svc.conversations.stats(*YEAR))
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
 async def test_a_call_on_an_exhausted_pool_ends_in_time(service, method, wired):
-    async with wired(most=1, acquire_timeout=0.2) as world:
-        given = await good(service, method, world)
+    async with wired(max_size=1, acquire_timeout=0.2) as world:
+        parameters = await valid_arguments(service, method, world)
         async with world.svc.transaction():
             begun = time.monotonic()
             with pytest.raises(asyncsvc.PoolExhausted):
                 async with asyncio.timeout(60):
-                    await call(world.svc, service, method, **given)
+                    await call(world.svc, service, method, **parameters)
             assert time.monotonic() - begun < SLACK
         with contextlib.suppress(asyncsvc.AlreadyExists):
-            await call(world.svc, service, method, **given)
+            await call(world.svc, service, method, **parameters)

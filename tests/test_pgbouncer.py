@@ -1,4 +1,4 @@
-"""Behind a pooler that pools transactions, with fewer connections than clients."""
+"""The library behind a pooler of transactions, with fewer connections than clients."""
 
 import asyncio
 import contextlib
@@ -18,22 +18,22 @@ REFUSALS = (AlreadyExists, Conflict, InvalidToken, NotFound)
 
 @pytest.fixture
 async def pooled(pgbouncer):
-    """The library on a PgBouncer that pools transactions."""
+    """The services on a PgBouncer that pools transactions."""
     async with asyncsvc.connect(
         pgbouncer["transaction"], settings=POOLED, max_size=4 * SERVER_CONNECTIONS
     ) as svc:
         yield svc
 
 
-async def test_the_schema_is_migrated_through_it(pooled, svc):
+async def test_concurrent_migrations_through_the_pooler_apply_once(pooled, svc):
     await svc._executor._pool.execute("DROP SCHEMA asyncsvc CASCADE")
     done = await asyncio.gather(*(pooled.migrate() for _ in range(4)))
     assert sorted(map(len, done)) == [0, 0, 0, 1]
     await pooled.check()
 
 
-async def test_every_method_works_while_clients_share_connections(pooled):
-    """Statements of one client meet those of others on each connection, several times over."""
+async def test_every_method_works_while_16_clients_share_4_connections(pooled):
+    """Each connection runs statements of all clients in turn."""
     made = {f"t{number}": await furnish(pooled, f"t{number}") for number in range(5)}
 
     async def use(tenant_id):
@@ -45,7 +45,7 @@ async def test_every_method_works_while_clients_share_connections(pooled):
     await asyncio.gather(*(use(f"t{client % 5}") for client in range(4 * SERVER_CONNECTIONS)))
 
 
-async def test_32_writers_lose_nothing(pooled):
+async def test_32_writers_through_the_pooler_lose_nothing(pooled):
     await pooled.conversations.create(tenant_id="acme", dialog_id="d", id="a")
 
     async def write(writer):
@@ -61,7 +61,7 @@ async def test_32_writers_lose_nothing(pooled):
     assert [message.seq for message in found.messages] == list(range(1, 161))
 
 
-async def test_transactions_and_savepoints(pooled):
+async def test_transactions_and_savepoints_work_through_the_pooler(pooled):
     async with pooled.transaction() as tx:
         await tx.conversations.create(tenant_id="acme", dialog_id="d", id="a")
         with contextlib.suppress(ZeroDivisionError):
@@ -71,7 +71,7 @@ async def test_transactions_and_savepoints(pooled):
     assert (await pooled.conversations.get_list("d", "acme")).total == 1
 
 
-async def test_whole_conversations_go_in_and_out(pooled):
+async def test_import_and_export_work_through_the_pooler(pooled):
     records = [
         {"id": str(number), "dialog_id": "d", "messages": TURN["messages"] * 3}
         for number in range(50)
@@ -82,12 +82,12 @@ async def test_whole_conversations_go_in_and_out(pooled):
     assert len(exported) == 50
 
 
-async def test_a_plan_is_explained_through_it(pooled):
+async def test_explain_works_through_the_pooler(pooled):
     plan = await pooled.explain("conversation/get_list", present=["user_id"])
     assert any("conversation" in line for line in plan.lines)
 
 
-async def test_a_statement_that_takes_too_long_is_cancelled_and_the_pool_stays_whole(pgbouncer):
+async def test_a_statement_timeout_leaves_the_pool_usable(pgbouncer):
     settings = Settings(pgbouncer=True, statement_timeout=0.3)
     async with asyncsvc.connect(pgbouncer["transaction"], settings=settings, max_size=2) as svc:
         await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
@@ -98,7 +98,7 @@ async def test_a_statement_that_takes_too_long_is_cancelled_and_the_pool_stays_w
         await svc.conversations.update_by_id("a", {"name": "z"}, tenant_id="acme")
 
 
-async def test_calls_that_are_cancelled_and_connections_that_are_lost_leave_it_whole(pooled, pool):
+async def test_cancellations_and_lost_connections_leave_the_pool_usable(pooled, pool):
     await pooled.conversations.create(tenant_id="acme", dialog_id="d", id="a")
     dice = random.Random(7)
 
@@ -117,7 +117,7 @@ async def test_calls_that_are_cancelled_and_connections_that_are_lost_leave_it_w
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     keys = [f"{round_number}.{each}" for round_number in range(10) for each in range(16)]
-    for key in keys:  # each once, whatever became of it before
+    for key in keys:  # the turn is applied once, for any outcome of the first call
         await pooled.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key=key)
     found = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
     assert found.round == len(keys)
@@ -125,13 +125,13 @@ async def test_calls_that_are_cancelled_and_connections_that_are_lost_leave_it_w
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_without_the_switch_it_says_what_to_do(pgbouncer, mode):
+async def test_without_the_setting_connect_is_rejected(pgbouncer, mode):
     with pytest.raises(InvalidInput, match=r"Settings\.pgbouncer"):
         async with asyncsvc.connect(pgbouncer[mode]):
             pass
 
 
-async def test_the_switch_does_no_harm_where_sessions_are_pooled_or_nothing_is(pgbouncer, dsn):
+async def test_the_setting_works_with_pooled_sessions_and_without_a_pooler(pgbouncer, dsn):
     for way in (pgbouncer["session"], dsn):
         async with asyncsvc.connect(way, settings=POOLED) as svc:
             await svc.conversations.get_list("d", "acme")

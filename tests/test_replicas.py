@@ -1,4 +1,4 @@
-"""Reads on a real hot standby: what it may answer, what it must hold, and when it cannot."""
+"""Reads on a real hot standby: which reads, how fresh they are, and how failures are handled."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ READ_BY_REPLICAS = {
     "token_audit/get_list",
     "usage/stats",
 }
-ASKED = {"replica/position", "replica/replayed"}
+POSITIONS = {"replica/position", "replica/replayed"}
 
 
 @contextlib.asynccontextmanager
@@ -40,52 +40,52 @@ async def running():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def servers():
-    """A primary and its standby for all tests that leave them as they were."""
+    """A primary and its standby for all tests that do not stop them."""
     async with running() as pair:
         yield pair
 
 
 @pytest_asyncio.fixture
 async def pair(servers, database_prefix, numbers):
-    """The two, with a database of this test's own."""
+    """The primary and its standby, with a database for this test."""
     primary, _ = servers
     name = f"{database_prefix}_{next(numbers)}"
     await primary.execute(f"CREATE DATABASE {name}")
     pair = [node.on(name) for node in servers]
-    await migrated(pair[0], watched=servers[1])
+    await migrate(pair[0], replica=servers[1])
     yield pair
     await primary.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest_asyncio.fixture
 async def own_pair():
-    """A primary and its standby for a test that ends one of them."""
+    """A primary and its standby for a test that stops one of them."""
     async with running() as pair:
-        await migrated(pair[0], watched=pair[1])
+        await migrate(pair[0], replica=pair[1])
         yield pair
 
 
-async def migrated(primary, *, watched):
-    """Migrate, and wait until the replica has that: its database may not be there before."""
+async def migrate(primary, *, replica):
+    """Migrate, and wait for the replay: before, the replica may lack the database."""
     async with asyncsvc.connect(primary.dsn) as svc:
         await svc.migrate()
-        await watched.replay(await svc.position())
+        await replica.replay(await svc.position())
 
 
-class Spied:
-    """Pools on the two servers that note what is run on each."""
+class Recorder:
+    """Pools on both servers that record the statements that run on each."""
 
     def __init__(self, primary, replica):
         self.ran = {"primary": [], "replica": []}
         self._dsns = {"primary": primary.dsn, "replica": replica.dsn}
 
     def pool(self, role, **options):
-        def noted(query):
+        def record(query):
             name = query.query.split("*/")[0].removeprefix("/* asyncsvc ").strip()
             self.ran[role].append(name)
 
         async def init(connection):
-            connection.add_query_logger(noted)
+            connection.add_query_logger(record)
 
         return asyncpg.create_pool(
             self._dsns[role], min_size=0, max_size=4, init=init, reset=nothing, **options
@@ -97,9 +97,9 @@ class Spied:
             yield AsyncSvc(primary, replicas=[replica], settings=Settings(**settings))
 
     def on(self, role):
-        """What ran there since the last time, without asking how far it is."""
+        """Return the statements since the last call, without those that read positions."""
         names, self.ran[role] = self.ran[role], []
-        return [name for name in names if "/" in name and name not in ASKED]
+        return [name for name in names if "/" in name and name not in POSITIONS]
 
 
 async def nothing(_connection):
@@ -107,73 +107,76 @@ async def nothing(_connection):
 
 
 @pytest.fixture
-def spied(pair):
-    return Spied(*pair)
+def recorder(pair):
+    return Recorder(*pair)
 
 
-async def warmed(svc):
-    """Have the replica known to be near: the first read may find that it is not yet."""
+async def wait_for_replica(svc):
+    """Wait until the replica is used: at the first read it may not be fresh enough."""
     async with asyncio.timeout(20):
         while True:
-            await svc.conversations.get_list("d", "warm")
+            await svc.conversations.get_list("d", "other")
             if not svc._executor._replicas[0].is_resting:
                 return
             await asyncio.sleep(0.05)
 
 
-# --- what goes where
+# --- which statements run on a replica
 
 
-def test_what_a_replica_may_answer_is_what_the_documentation_says():
+def test_replicas_may_run_lists_searches_and_statistics_only():
     assert {name for name in sql_files.names() if sql_files.load(name).allows_replica} == (
         READ_BY_REPLICAS
     )
 
 
-async def test_every_call_is_answered_and_only_lists_searches_and_statistics_leave_the_primary(
-    spied,
+async def test_only_lists_searches_and_statistics_run_on_the_replica(
+    recorder,
 ):
-    async with spied.connected() as svc:
-        await warmed(svc)
+    async with recorder.connected() as svc:
+        await wait_for_replica(svc)
         made = await furnish(svc, "t")
-        spied.on("primary"), spied.on("replica")
+        recorder.on("primary"), recorder.on("replica")
         for service, method in METHODS:
             given = arguments(service, method, "t", made[service])
             with contextlib.suppress(asyncsvc.AsyncSvcError):
                 await call(svc, service, method, **given)
         await svc.conversations.get_list("d", "t")
         await svc.conversations.stats("t", "2026-01-01", "2026-01-02")
-        on_replica = set(spied.on("replica"))
+        on_replica = set(recorder.on("replica"))
         assert on_replica <= READ_BY_REPLICAS
-        assert on_replica >= READ_BY_REPLICAS - {"search/newest", "search/show"}  # nothing is there
-        assert not READ_BY_REPLICAS & set(spied.on("primary"))
+        assert on_replica >= READ_BY_REPLICAS - {
+            "search/newest",
+            "search/show",
+        }  # the index is empty
+        assert not READ_BY_REPLICAS & set(recorder.on("primary"))
 
 
-async def test_a_hit_is_found_and_shown_by_a_replica(spied, pair):
+async def test_a_search_runs_on_the_replica_completely(recorder, pair):
     _, replica = pair
-    async with spied.connected() as svc:
-        await warmed(svc)
+    async with recorder.connected() as svc:
+        await wait_for_replica(svc)
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         await svc.conversations.append_message("a", TURN, tenant_id="t")
         mine = svc.at_least(position := await svc.position())
         await replica.replay(position)
-        spied.on("primary"), spied.on("replica")
+        recorder.on("primary"), recorder.on("replica")
         (hit,) = (await mine.conversations.search("t", "ell")).items
-        assert (hit.id, hit.seq, spied.on("primary")) == ("a", 1, [])
-        assert "search/show" in spied.on("replica")
+        assert (hit.id, hit.seq, recorder.on("primary")) == ("a", 1, [])
+        assert "search/show" in recorder.on("replica")
 
 
-async def test_a_transaction_reads_on_the_primary(spied):
-    async with spied.connected() as svc:
-        await warmed(svc)
-        spied.on("primary"), spied.on("replica")
+async def test_a_transaction_reads_from_the_primary(recorder):
+    async with recorder.connected() as svc:
+        await wait_for_replica(svc)
+        recorder.on("primary"), recorder.on("replica")
         async with svc.transaction() as tx:
             await tx.conversations.create(tenant_id="t", dialog_id="d", id="a")
             assert (await tx.conversations.get_list("d", "t")).total == 1
-        assert spied.on("replica") == []
+        assert recorder.on("replica") == []
 
 
-async def test_row_level_security_holds_there_too(pair, monkeypatch):
+async def test_row_level_security_applies_on_the_replica(pair, monkeypatch):
     primary, replica = pair
     async with asyncsvc.connect(primary.dsn, settings=Settings(row_level_security=True)) as owner:
         await owner.migrate()
@@ -184,47 +187,48 @@ async def test_row_level_security_holds_there_too(pair, monkeypatch):
     as_app = [node.dsn.replace("postgres@", "app@") for node in pair]
     settings = Settings(row_level_security=True)
     async with asyncsvc.connect(as_app[0], replicas=as_app[1:], settings=settings) as svc:
-        await warmed(svc)
+        await wait_for_replica(svc)
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         await replica.replay(await svc.position())
         answered = []
         monkeypatch.setattr(svc._executor._replicas[0], "_handle_failure", answered.append)
         assert (await svc.conversations.get_list("d", "t")).total == 1
         assert (await svc.conversations.get_list("d", "u")).total == 0
-        assert answered == []  # or the primary would have been asked
+        assert answered == []  # so the primary did not run the reads
 
 
-# --- how old an answer may be
+# --- how fresh a read is
 
 
-async def test_whoever_names_a_position_sees_what_was_there(spied, pair):
+async def test_a_read_at_a_position_sees_everything_committed_before_it(recorder, pair):
     _, replica = pair
-    async with spied.connected(replica_lag=60) as svc:
-        await warmed(svc)
+    async with recorder.connected(replica_lag=60) as svc:
+        await wait_for_replica(svc)
         await replica.execute("SELECT pg_wal_replay_pause()")
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         position = await svc.position()
-        spied.on("primary"), spied.on("replica")
+        recorder.on("primary"), recorder.on("replica")
 
-        assert (await svc.conversations.get_list("d", "t")).total == 0  # as it may be
-        assert spied.on("replica") == ["conversation/get_list"]
+        assert (await svc.conversations.get_list("d", "t")).total == 0  # within the permitted lag
+        assert recorder.on("replica") == ["conversation/get_list"]
         mine = svc.at_least(position)
         assert (await mine.conversations.get_list("d", "t")).total == 1
-        assert (spied.on("primary"), spied.on("replica")) == (["conversation/get_list"], [])
-        assert (await svc.conversations.get_list("d", "t")).total == 0  # others are not affected
+        assert (recorder.on("primary"), recorder.on("replica")) == (["conversation/get_list"], [])
+        assert (
+            await svc.conversations.get_list("d", "t")
+        ).total == 0  # other reads are not affected
 
         await replica.execute("SELECT pg_wal_replay_resume()")
         await replica.replay(position)
-        spied.on("primary"), spied.on("replica")
+        recorder.on("primary"), recorder.on("replica")
         assert (await mine.conversations.get_list("d", "t")).total == 1
-        assert (spied.on("primary"), spied.on("replica")) == ([], ["conversation/get_list"])
+        assert (recorder.on("primary"), recorder.on("replica")) == ([], ["conversation/get_list"])
 
 
-async def test_read_your_writes_while_others_write(pair):
-    """Sixteen tasks write, take the position along, and must find what they wrote."""
+async def test_16_writers_read_their_own_writes_by_position(pair):
     primary, replica = pair
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], max_size=8) as svc:
-        await warmed(svc)
+        await wait_for_replica(svc)
         stale = itertools.count()
 
         async def work(number):
@@ -249,45 +253,45 @@ async def test_read_your_writes_while_others_write(pair):
         pausing.cancel()
         await asyncio.wait({pausing})
         await replica.execute("SELECT pg_wal_replay_resume()")
-        assert next(stale) > 0  # or the test would show nothing
+        assert next(stale) > 0  # so reads without a position were stale
 
 
-async def test_a_replica_that_lags_is_passed_over_until_it_has_caught_up(spied, pair):
+async def test_a_lagging_replica_is_skipped_until_it_has_caught_up(recorder, pair):
     _, replica = pair
-    async with spied.connected(replica_lag=0.4) as svc:
-        await warmed(svc)
+    async with recorder.connected(replica_lag=0.4) as svc:
+        await wait_for_replica(svc)
         await replica.execute("SELECT pg_wal_replay_pause()")
         created = time.monotonic()
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         while (await svc.conversations.get_list("d", "t")).total == 0:
-            assert time.monotonic() - created < 0.4 + 0.2  # its own time
+            assert time.monotonic() - created < 0.4 + 0.2  # tolerance
             await asyncio.sleep(0.01)
-        spied.on("replica")
+        recorder.on("replica")
         for _ in range(20):
             assert (await svc.conversations.get_list("d", "t")).total == 1
             await asyncio.sleep(0.01)
-        assert spied.on("replica") == []
+        assert recorder.on("replica") == []
         await replica.execute("SELECT pg_wal_replay_resume()")
-        await warmed(svc)
+        await wait_for_replica(svc)
         assert (await svc.conversations.get_list("d", "t")).total == 1
-        assert spied.on("replica")
+        assert recorder.on("replica")
 
 
-async def test_an_idle_primary_makes_no_replica_old(spied):
-    async with spied.connected(replica_lag=0.2) as svc:
-        await warmed(svc)
+async def test_a_replica_of_an_idle_primary_stays_fresh(recorder):
+    async with recorder.connected(replica_lag=0.2) as svc:
+        await wait_for_replica(svc)
         for _ in range(3):
             await asyncio.sleep(0.3)
-            spied.on("replica")
+            recorder.on("replica")
             await svc.conversations.get_list("d", "t")
-            assert spied.on("replica") == ["conversation/get_list"]
+            assert recorder.on("replica") == ["conversation/get_list"]
 
 
-async def test_what_conflicts_with_the_replay_is_asked_of_the_primary(pair, monkeypatch):
-    """A VACUUM on the primary takes rows away that a long read on the standby still sees."""
+async def test_a_read_that_conflicts_with_the_replay_runs_on_the_primary(pair, monkeypatch):
+    """A VACUUM on the primary removes rows that a long read on the standby still sees."""
     primary, replica = pair
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
-        await warmed(svc)
+        await wait_for_replica(svc)
         attempt, cancelled = replicas._Replica._attempt, []
 
         async def conflicting(self, query):
@@ -314,15 +318,15 @@ async def test_what_conflicts_with_the_replay_is_asked_of_the_primary(pair, monk
         assert not svc._executor._replicas[0].is_resting
 
 
-# --- what is not there
+# --- failures
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
-async def test_a_replica_that_dies_is_left_alone_and_comes_back(own_pair, mode):
+async def test_a_stopped_replica_is_skipped_until_it_runs_again(own_pair, mode):
     primary, replica = own_pair
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
-        await warmed(svc)
+        await wait_for_replica(svc)
         stopped = asyncio.Event()
 
         async def read():
@@ -343,13 +347,13 @@ async def test_a_replica_that_dies_is_left_alone_and_comes_back(own_pair, mode):
             assert count > 10
             assert slowest < 2
         await asyncio.to_thread(replica.start)
-        await warmed(svc)
+        await wait_for_replica(svc)
 
 
-async def test_one_that_swallows_everything_costs_one_read_its_time(pair):
+async def test_a_replica_that_never_answers_delays_one_read_by_replica_timeout(pair):
     primary, _ = pair
     settings = Settings(replica_timeout=0.3)
-    async with swallowing() as silent:
+    async with silent_host() as silent:
         dsn = f"postgresql://postgres@{silent}/postgres"
         async with asyncsvc.connect(primary.dsn, replicas=[dsn], settings=settings) as svc:
             began = time.monotonic()
@@ -357,17 +361,17 @@ async def test_one_that_swallows_everything_costs_one_read_its_time(pair):
             assert svc._executor._replicas[0].is_resting
             for _ in range(20):
                 await svc.conversations.get_list("d", "t")
-            assert 0.3 < time.monotonic() - began < 0.3 + 0.6  # it was asked once
+            assert 0.3 < time.monotonic() - began < 0.3 + 0.6  # 1 read waited
 
 
-async def test_one_that_freezes_costs_no_more_than_its_time(own_pair):
+async def test_a_frozen_replica_delays_a_read_by_replica_timeout_at_most(own_pair):
     primary, replica = own_pair
     settings = Settings(replica_timeout=0.3, replica_lag=0.4)
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], settings=settings) as svc:
-        await warmed(svc)
+        await wait_for_replica(svc)
         replica.freeze()
         try:
-            await asyncio.sleep(0.3)  # so that it is asked how far it is
+            await asyncio.sleep(0.3)  # so that its position is read again
             began = time.monotonic()
             assert (await svc.conversations.get_list("d", "t")).total == 0
             assert time.monotonic() - began < 0.3 + 0.5
@@ -375,33 +379,33 @@ async def test_one_that_freezes_costs_no_more_than_its_time(own_pair):
             replica.thaw()
 
 
-async def test_a_primary_is_no_replica(pair):
+async def test_a_primary_is_not_used_as_a_replica(pair):
     primary, _ = pair
     async with asyncsvc.connect(primary.dsn, replicas=[primary.dsn]) as svc:
         await svc.conversations.get_list("d", "t")
         assert svc._executor._replicas[0].is_resting
 
 
-async def test_without_its_primary_what_is_written_is_unavailable_and_reads_go_on_for_a_while(
+async def test_without_the_primary_writes_fail_and_reads_continue_for_a_while(
     own_pair,
 ):
     primary, replica = own_pair
     settings = Settings(replica_lag=30, retry_timeout=0)
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], settings=settings) as svc:
-        await warmed(svc)
+        await wait_for_replica(svc)
         await asyncio.to_thread(primary.stop)
         assert (await svc.conversations.get_list("d", "t")).total == 0
         with pytest.raises(Unavailable):
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
 
 
-async def test_a_promotion_under_load_surfaces_shortly_and_loses_nothing(own_pair):
-    """The primary crashes, the standby is promoted: the same DSN leads on, without a new start."""
+async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair):
+    """The primary crashes and the standby is promoted, while the DSN stays the same."""
     primary, replica = own_pair
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
     dsn = f"postgresql://postgres@{hosts}/postgres"
     settings = Settings(retry_timeout=20)
-    # What is acknowledged is to be on the standby: that is the operator's setting.
+    # An acknowledged write must be on the standby.
     await primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     await primary.execute("SELECT pg_reload_conf()")
     async with asyncsvc.connect(dsn, settings=settings, max_size=8) as svc:
@@ -437,14 +441,14 @@ async def test_a_promotion_under_load_surfaces_shortly_and_loses_nothing(own_pai
         await asyncio.sleep(1.5)
         stopped.set()
         await asyncio.gather(*working)
-        assert errors == []  # keyed appends and reads were made again
+        assert errors == []  # keyed appends and reads were retried
         after = await svc.conversations.get_by_ids([f"{n}" for n in range(8)], tenant_id="t")
         for number, found in enumerate(after):
             assert found.last_seq == acknowledged[number] > before[number] > 0
 
 
-async def test_a_standby_of_before_a_failover_answers_for_nothing(own_pair):
-    """It has more of the old primary's log than the new primary ever had, and none of its own."""
+async def test_a_standby_of_the_failed_primary_is_not_used_after_a_failover(own_pair):
+    """It has replayed more of the failed primary's log than the new primary has."""
     primary, promoted = own_pair
     ahead = primary.beside("ahead")
     await asyncio.to_thread(ahead.copy, primary)
@@ -471,22 +475,22 @@ async def test_a_standby_of_before_a_failover_answers_for_nothing(own_pair):
 
 
 @contextlib.asynccontextmanager
-async def swallowing():
-    """A host that takes connections and never says anything, as the DSN of one."""
+async def silent_host():
+    """Yield the address of a host that accepts connections and never answers."""
 
-    async def swallow(reader, writer):
+    async def ignore(reader, writer):
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(ignore, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_first_host_that_swallows_everything_leaves_time_for_the_next(pair):
+async def test_a_first_host_that_never_answers_leaves_time_for_the_others(pair):
     primary, replica = pair
     database = primary.dsn.rpartition("/")[2]
-    async with swallowing() as silent:
+    async with silent_host() as silent:
         hosts = f"{silent},127.0.0.1:{replica.port},127.0.0.1:{primary.port}"
         dsn = f"postgresql://postgres@{hosts}/{database}?target_session_attrs=read-write"
         settings = Settings(acquire_timeout=1.5, replica_timeout=0.2)
@@ -494,14 +498,14 @@ async def test_a_first_host_that_swallows_everything_leaves_time_for_the_next(pa
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
             mine = svc.at_least(await svc.position())
             assert (await mine.conversations.get_list("d", "t")).total == 1
-            began = time.monotonic()  # the one that was the primary is asked first from now on
+            began = time.monotonic()  # the known primary comes first now
             async with svc.transaction(), svc.transaction(), svc.transaction():
                 pass
             assert time.monotonic() - began < 0.5
 
 
 @pytest.mark.parametrize("what", ["database", "role", "sslmode"])
-async def test_a_replica_that_takes_nobody_is_left_alone(pair, what):
+async def test_a_replica_that_rejects_connections_is_skipped(pair, what):
     primary, replica = pair
     wrong = {
         "database": f"postgresql://postgres@127.0.0.1:{replica.port}/absent",
@@ -513,26 +517,26 @@ async def test_a_replica_that_takes_nobody_is_left_alone(pair, what):
         assert svc._executor._replicas[0].is_resting
 
 
-async def test_many_first_reads_at_once_find_the_replica(spied):
-    async with spied.connected() as svc:
-        await svc.position()  # the primary's pool is open
+async def test_concurrent_first_reads_use_the_replica(recorder):
+    async with recorder.connected() as svc:
+        await svc.position()  # opens the pool of the primary
         reads = [svc.conversations.get_list("d", "t") for _ in range(8)]
         await asyncio.gather(*reads)
         assert not svc._executor._replicas[0].is_resting
 
 
-# --- bad input
+# --- invalid input
 
 
 @pytest.mark.parametrize(
     "position", ["", "0", "0/", "/0", "0/0/0", "x/0", "123456789/0", "0/0\n", " 0/0", None, 7]
 )
-async def test_what_is_no_position_is_refused(svc, position):
+async def test_an_invalid_position_is_rejected(svc, position):
     with pytest.raises(InvalidInput, match="position"):
         svc.at_least(position)
 
 
-async def test_without_replicas_any_position_is_there(svc):
+async def test_without_replicas_every_position_is_accepted(svc):
     position = await svc.position()
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     assert await svc.position() > position
@@ -551,22 +555,22 @@ async def test_without_replicas_any_position_is_there(svc):
         "postgresql://h/d?x",
     ],
 )
-async def test_what_is_no_dsn_of_a_replica_is_refused(dsn, replica):
+async def test_an_invalid_dsn_of_a_replica_is_rejected(dsn, replica):
     with pytest.raises(InvalidInput, match="replicas: must be a PostgreSQL URL"):
         async with asyncsvc.connect(dsn, replicas=[replica]):
             pass
 
 
-async def test_hosts_are_named_before_the_path():
+async def test_hosts_in_the_options_of_a_dsn_are_rejected():
     with pytest.raises(InvalidInput, match="dsn: names its hosts before the path"):
         async with asyncsvc.connect("postgresql://u@/d?host=one,two"):
             pass
 
 
-async def test_a_position_from_far_ahead_is_the_primarys_to_answer(pair):
+async def test_a_read_at_a_future_position_runs_on_the_primary(pair):
     primary, replica = pair
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
-        await warmed(svc)
+        await wait_for_replica(svc)
         ahead = svc.at_least("FFFFFFFF/FFFFFFFF")
         assert (await ahead.conversations.get_list("d", "t")).total == 0
         assert not svc._executor._replicas[0].is_resting

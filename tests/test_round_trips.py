@@ -46,7 +46,7 @@ class World:
                 if seen >= first:
                     await act()
 
-        self.wire.before = watch
+        self.wire.before_statement = watch
 
 
 Case = Callable[[World], Awaitable[Callable[[], Awaitable[object]]]]
@@ -84,7 +84,7 @@ async def append_in_a_race(world):
         elif "/explain_append " in text:
             await world.past_it.conversations.create(dialog_id="d", id="a", **at)
 
-    world.wire.before = watch
+    world.wire.before_statement = watch
     return lambda: world.svc.conversations.append_message("a", TURN, **at)
 
 
@@ -377,7 +377,7 @@ async def round_trips(world: World, case: Case) -> int:
     begun = world.wire.round_trips
     with contextlib.suppress(AsyncSvcError):
         await counted_call()
-    world.wire.before = None
+    world.wire.before_statement = None
     return (world.counted or world.wire.round_trips) - begun
 
 

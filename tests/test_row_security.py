@@ -1,4 +1,4 @@
-"""Row-level security: a second wall between tenants, for roles that it restricts."""
+"""Row-level security: PostgreSQL separates the tenants, too, for a restricted role."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import contextlib
 import asyncpg
 import pytest
 from calls import METHODS, arguments, call, furnish, method_name
-from cancelling import struck, struck_everywhere
+from cancelling import at_each_await, cancelled_at
 
 import asyncsvc
 from asyncsvc import (
@@ -18,8 +18,6 @@ from asyncsvc import (
     Settings,
 )
 from asyncsvc.database.sql_files import Query
-from asyncsvc.operations import doctor
-from asyncsvc.repositories.server import Table
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 RLS = Settings(row_level_security=True)
@@ -28,7 +26,7 @@ EVERY_ROW = "SELECT tenant_id, id FROM asyncsvc.conversation ORDER BY 1, 2"
 
 @pytest.fixture
 async def role(dsn, svc, pool):
-    """A role as an application has it: it may read and write every table, and owns none."""
+    """The role of an application: it may read and write every table, and owns none."""
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         await owner.migrate()
     name = f"{dsn.rpartition('/')[2]}_app"
@@ -44,25 +42,25 @@ async def role(dsn, svc, pool):
 
 @pytest.fixture
 async def restricted(dsn, role):
-    """The services as that role, on one connection, so that tenants follow each other on it."""
+    """The services as that role, on one connection that all tenants share."""
     async with asyncsvc.connect(f"{dsn}?role={role}", settings=RLS, max_size=1) as services:
         yield services
 
 
 @pytest.fixture
 async def raw(dsn, role):
-    """A connection as that role, for statements that nobody bound to a tenant."""
+    """A connection as that role, for statements without a tenant."""
     connection = await asyncpg.connect(dsn, server_settings={"role": role})
     yield connection
     await connection.close()
 
 
-async def make(svc, tenant_id, id="a"):
+async def create(svc, tenant_id, id="a"):
     await svc.conversations.create(tenant_id=tenant_id, dialog_id="d", id=id)
     await svc.conversations.append_message(id, TURN, tenant_id=tenant_id, idempotency_key="k")
 
 
-async def narrowed(connection, tenant_id):
+async def set_tenant(connection, tenant_id):
     await connection.execute("SELECT set_config('asyncsvc.tenant_id', $1, true)", tenant_id)
 
 
@@ -77,9 +75,9 @@ async def test_every_method_works_as_a_restricted_role(service, method, restrict
         await call(restricted, service, method, **given)
 
 
-async def test_what_it_answers_is_what_the_owner_hears(svc, restricted):
+async def test_a_restricted_role_and_the_owner_get_the_same_results(svc, restricted):
     for tenant_id in ("acme", "other"):
-        await make(restricted, tenant_id)
+        await create(restricted, tenant_id)
     for services in (svc, restricted):
         for tenant_id in ("acme", "other"):
             assert (await services.conversations.get_list("d", tenant_id)).total == 1
@@ -97,32 +95,32 @@ async def test_what_it_answers_is_what_the_owner_hears(svc, restricted):
 
 
 async def test_without_the_setting_a_restricted_role_sees_and_writes_nothing(dsn, role, svc, raw):
-    await make(svc, "acme")
+    await create(svc, "acme")
     for table in ("conversation", "message", "append_key", "usage_ledger"):
         assert await raw.fetchval(f"SELECT count(*) FROM asyncsvc.{table}") == 0
     async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
         assert (await forgetful.conversations.get_list("d", "acme")).total == 0
         with pytest.raises(DatabaseError) as caught:
-            await make(forgetful, "acme", "b")
+            await create(forgetful, "acme", "b")
         assert caught.value.sqlstate == "42501"
         issued = await svc.tokens.create("acme", name="t")
         with pytest.raises(InvalidToken):
             await forgetful.tokens.verify(issued.secret)
 
 
-async def test_a_statement_without_a_tenant_shows_one_tenant_all_the_same(svc, restricted):
-    await make(svc, "acme")
-    await make(svc, "other")
+async def test_a_statement_without_a_tenant_condition_sees_one_tenant_only(svc, restricted):
+    await create(svc, "acme")
+    await create(svc, "other")
     everything = Query("test/forgotten", EVERY_ROW, (), {"tenant_id": "acme"})
     rows = await restricted._executor.fetch(everything)
     assert [tuple(row) for row in rows] == [("acme", "a")]
     assert len(await svc._executor.fetch(everything)) == 2  # the owner is unaffected
 
 
-async def test_nobody_writes_into_another_tenant(svc, raw):
-    await make(svc, "other")
+async def test_a_restricted_role_cannot_write_rows_of_another_tenant(svc, raw):
+    await create(svc, "other")
     async with raw.transaction():
-        await narrowed(raw, "acme")
+        await set_tenant(raw, "acme")
         assert await raw.execute("UPDATE asyncsvc.conversation SET name = 'x'") == "UPDATE 0"
         assert await raw.execute("DELETE FROM asyncsvc.message") == "DELETE 0"
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -134,7 +132,7 @@ async def test_nobody_writes_into_another_tenant(svc, raw):
     assert (await svc.conversations.get_by_id("a", tenant_id="other")).name is None
 
 
-async def test_a_token_is_found_by_its_secret_alone(svc, restricted, raw):
+async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, raw):
     mine = await restricted.tokens.create("acme", name="mine")
     await restricted.tokens.create("other", name="theirs")
     assert (await restricted.tokens.verify(mine.secret)).tenant_id == "acme"
@@ -143,12 +141,12 @@ async def test_a_token_is_found_by_its_secret_alone(svc, restricted, raw):
     assert await restricted.tokens.used(mine.secret)
     assert await raw.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 0
     async with raw.transaction():
-        await narrowed(raw, "acme")
+        await set_tenant(raw, "acme")
         assert await raw.fetchval("SELECT array_agg(name) FROM asyncsvc.api_token") == ["mine"]
         assert await raw.fetchval("SELECT count(*) FROM asyncsvc.token_audit") == 1
 
 
-async def test_a_token_moves_on_to_a_new_pepper(dsn, role, restricted):
+async def test_a_restricted_role_rehashes_a_token_with_a_new_pepper(dsn, role, restricted):
     issued = await restricted.tokens.create("acme", name="t")
     settings = Settings(
         row_level_security=True, token_peppers={1: b"p" * 32}, accept_unpeppered_tokens=True
@@ -158,7 +156,7 @@ async def test_a_token_moves_on_to_a_new_pepper(dsn, role, restricted):
         assert (await peppered.tokens.verify(issued.secret)).pepper_version == 1
 
 
-async def test_a_loaded_secret_of_another_tenant_is_taken(svc, restricted):
+async def test_an_imported_secret_of_another_tenant_is_rejected(svc, restricted):
     issued = await svc.tokens.create("other", name="t")
     rejected = []
     report = await restricted.tokens.import_(
@@ -169,42 +167,40 @@ async def test_a_loaded_secret_of_another_tenant_is_taken(svc, restricted):
     assert (report.tokens, rejected) == (0, [asyncsvc.AlreadyExists])
 
 
-LEFT = """
+TENANT_SETTINGS = """
     SELECT array_remove(ARRAY[current_setting('asyncsvc.tenant_id', true),
                               current_setting('asyncsvc.token_hashes', true)], '') AS settings
 """
 
 
-async def left(connection):
-    """What of the settings a session, or a transaction, still has."""
-    return [value for value in await connection.fetchval(LEFT) if value is not None]
+async def tenant_settings(connection):
+    """Return the settings of the session or transaction that are not empty."""
+    return [value for value in await connection.fetchval(TENANT_SETTINGS) if value is not None]
 
 
-async def test_no_tenant_is_left_behind_in_a_session(restricted):
+async def test_calls_leave_no_tenant_in_a_session(restricted):
     issued = await restricted.tokens.create("acme", name="t")
     await restricted.tokens.verify(issued.secret)
-    await make(restricted, "acme")
-    assert await left(restricted._executor._pool) == []
+    await create(restricted, "acme")
+    assert await tenant_settings(restricted._executor._pool) == []
     with contextlib.suppress(ZeroDivisionError):
         async with restricted.transaction() as tx:
-            await make(tx, "acme", "b")
+            await create(tx, "acme", "b")
             await tx.tokens.verify(issued.secret)
             raise ZeroDivisionError
-    assert await left(restricted._executor._pool) == []
+    assert await tenant_settings(restricted._executor._pool) == []
 
     async def trial(at, moment):
-        strike = await struck(restricted.tokens.verify(issued.secret), at, moment)
-        assert await left(restricted._executor._pool) == []
-        return strike
+        outcome = await cancelled_at(restricted.tokens.verify(issued.secret), at, moment)
+        assert await tenant_settings(restricted._executor._pool) == []
+        return outcome
 
-    assert min((await struck_everywhere(trial)).values()) >= 5
+    assert min((await at_each_await(trial)).values()) >= 5
     assert (await restricted.conversations.get_list("d", "other")).total == 0
 
 
-async def test_a_call_that_is_cancelled_leaves_no_tenant_in_the_callers_transaction(
-    dsn, role, restricted
-):
-    await make(restricted, "acme")
+async def test_a_cancelled_call_leaves_no_tenant_in_the_callers_transaction(dsn, role, restricted):
+    await create(restricted, "acme")
     async with asyncpg.create_pool(dsn, min_size=0, server_settings={"role": role}) as pool:
 
         async def trial(at, moment):
@@ -212,30 +208,30 @@ async def test_a_call_that_is_cancelled_leaves_no_tenant_in_the_callers_transact
                 transaction = connection.transaction()
                 await transaction.start()
                 mine = restricted.on(connection)
-                strike = await struck(mine.conversations.get_list("d", "acme"), at, moment)
+                outcome = await cancelled_at(mine.conversations.get_list("d", "acme"), at, moment)
                 if not connection.is_closed():
                     with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
-                        assert await left(connection) == []
+                        assert await tenant_settings(connection) == []
                         assert await connection.fetch(EVERY_ROW) == []
                     await transaction.rollback()
-            return strike
+            return outcome
 
-        assert min((await struck_everywhere(trial)).values()) >= 3
+        assert min((await at_each_await(trial)).values()) >= 3
 
 
-async def test_a_value_that_cannot_be_sent_leaves_no_tenant_either(restricted, raw):
+async def test_a_value_that_cannot_be_encoded_leaves_no_tenant_in_the_transaction(restricted, raw):
     wrong = Query("test/wrong", "SELECT $1::int", ("x",), {"tenant_id": "acme"})
     async with raw.transaction():
         with pytest.raises(DatabaseError):
             await restricted.on(raw)._executor.fetch(wrong)
-        assert await left(raw) == []
+        assert await tenant_settings(raw) == []
 
 
-async def test_by_the_hash_of_a_token_it_can_be_found_and_stamped_and_no_more(svc, raw, pool):
+async def test_the_hash_of_a_token_permits_to_read_and_update_its_row_only(svc, raw, pool):
     theirs = await svc.tokens.create("other", name="theirs")
     hashed = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
     async with raw.transaction():
-        await narrowed(raw, "acme")
+        await set_tenant(raw, "acme")
         await raw.execute(
             "SELECT set_config('asyncsvc.token_hashes', $1, true)", f"\\x{hashed.hex()}"
         )
@@ -250,30 +246,30 @@ async def test_by_the_hash_of_a_token_it_can_be_found_and_stamped_and_no_more(sv
     assert (await svc.tokens.verify(theirs.secret)).tenant_id == "other"
 
 
-async def test_one_transaction_may_be_of_two_tenants(svc, restricted):
+async def test_one_transaction_may_serve_two_tenants(svc, restricted):
     async with restricted.transaction() as tx:
-        await make(tx, "acme")
+        await create(tx, "acme")
         async with tx.transaction() as inner:
-            await make(inner, "other")
+            await create(inner, "other")
         assert (await tx.conversations.get_list("d", "acme")).total == 1
         assert (await tx.conversations.get_list("d", "other")).total == 1
     assert (await svc.conversations.get_list("d", "other")).total == 1
 
 
-async def test_in_the_callers_transaction_nothing_is_left(restricted, raw):
+async def test_calls_leave_no_tenant_in_the_callers_transaction(restricted, raw):
     mine = restricted.on(raw)
-    await make(mine, "acme")  # no transaction is open: one is opened for each statement
+    await create(mine, "acme")  # opens a transaction for each statement
     async with raw.transaction():
         assert (await mine.conversations.get_list("d", "acme")).total == 1
         assert await raw.fetch(EVERY_ROW) == []
         async with mine.transaction() as inner:
-            await make(inner, "acme", "b")
+            await create(inner, "acme", "b")
         assert await raw.fetch(EVERY_ROW) == []
     assert await raw.fetch(EVERY_ROW) == []
     assert (await restricted.conversations.get_list("d", "acme")).total == 2
 
 
-async def test_every_table_with_tenants_is_behind_it(pool, role):
+async def test_every_table_with_a_tenant_has_a_policy(pool, role):
     unprotected = await pool.fetch(
         "SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
         " WHERE c.relnamespace = 'asyncsvc'::regnamespace AND c.relkind = 'r'"
@@ -283,7 +279,7 @@ async def test_every_table_with_tenants_is_behind_it(pool, role):
     assert unprotected == []
 
 
-async def test_it_is_turned_on_once_by_whoever_migrates_with_it(dsn, svc, pool):
+async def test_migrate_with_the_setting_enables_row_level_security_permanently(dsn, svc, pool):
     enabled = "SELECT count(*) FROM pg_class WHERE relrowsecurity"
     await svc.migrate()
     assert await pool.fetchval(enabled) == 0
@@ -295,7 +291,7 @@ async def test_it_is_turned_on_once_by_whoever_migrates_with_it(dsn, svc, pool):
     assert await pool.fetchval(enabled) == 11
 
 
-async def test_maintenance_is_no_work_for_a_restricted_role(dsn, role, restricted):
+async def test_maintenance_as_a_restricted_role_is_rejected(dsn, role, restricted):
     async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
         for services in (restricted, forgetful):
             with pytest.raises(DatabaseError, match="as the owner") as caught:
@@ -303,22 +299,24 @@ async def test_maintenance_is_no_work_for_a_restricted_role(dsn, role, restricte
             assert caught.value.sqlstate == "42501"
 
 
-async def test_the_owner_maintains_and_loads_whatever_the_settings(dsn, role):
+async def test_the_owner_can_maintain_and_import_with_the_setting(dsn, role):
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         assert (await owner.maintain()).append_keys == 0
         record = {"id": "r", "dialog_id": "d", "messages": TURN["messages"]}
         assert (await owner.conversations.import_([record], tenant_id="acme")).messages == 1
 
 
-async def test_check_says_when_it_does_not_hold(dsn, svc, restricted):
+async def test_check_raises_if_row_level_security_does_not_restrict_the_role(dsn, svc, restricted):
     await restricted.check()
     await svc.check()
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
-        with pytest.raises(MigrationError, match="row-level security does not hold"):
+        with pytest.raises(MigrationError, match="row-level security does not restrict this role"):
             await owner.check()
 
 
-async def test_the_doctor_says_when_it_does_not_hold(dsn, role, svc, restricted):
+async def test_the_doctor_reports_a_role_that_does_not_match_the_setting(
+    dsn, role, svc, restricted
+):
     async def examined(services):
         (found,) = [each for each in await services.doctor() if each.check == "row security"]
         return found
@@ -329,18 +327,16 @@ async def test_the_doctor_says_when_it_does_not_hold(dsn, role, svc, restricted)
         assert "all tenants" in (await examined(owner)).found
     async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
         assert "sees no rows" in (await examined(forgetful)).found
-    table = Table("message", 0, 0, 0, is_readable=True, is_writable=True)
-    assert doctor.row_security([table], ["message"], wanted=False).level == "ok"
 
 
-async def test_it_holds_behind_a_pooler(pgbouncer, pool, role):
+async def test_row_level_security_works_through_a_pooler(pgbouncer, pool, role):
     settings = Settings(row_level_security=True, pgbouncer=True)
     await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" SET role = "{role}"')
     try:
         async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:
             await svc.check()
             tenants = [f"t{number}" for number in range(20)]
-            await asyncio.gather(*(make(svc, tenant_id) for tenant_id in tenants))
+            await asyncio.gather(*(create(svc, tenant_id) for tenant_id in tenants))
             pages = [svc.conversations.get_list("d", tenant_id) for tenant_id in tenants]
             assert [page.total for page in await asyncio.gather(*pages)] == [1] * 20
     finally:
@@ -350,6 +346,6 @@ async def test_it_holds_behind_a_pooler(pgbouncer, pool, role):
 async def test_a_borrowed_pool_is_restricted_too(dsn, role):
     async with asyncpg.create_pool(dsn, min_size=0, server_settings={"role": role}) as pool:
         services = AsyncSvc(pool, settings=RLS)
-        await make(services, "acme")
+        await create(services, "acme")
         assert (await services.conversations.get_list("d", "acme")).total == 1
         assert await pool.fetch(EVERY_ROW) == []

@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-from cancelling import MOMENTS, Moment, Strike, interrupted, struck
+from cancelling import MOMENTS, Moment, Outcome, cancelled_at, interrupted_at
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -395,25 +395,25 @@ class TenantMachine(RuleBasedStateMachine):
         """Apply a change to the model and to the database, and compare both."""
         before, after = self.tenants, copy.deepcopy(self.tenants)
         expected = outcome_of(change, after[name])
-        strike = self.run(self._run_change(change, before[name], fault))
-        if strike.was_struck and fault.kind in MOMENTS:
-            assert isinstance(strike.error, asyncio.CancelledError), strike
+        outcome = self.run(self._run_change(change, before[name], fault))
+        if outcome.was_reached and fault.kind in MOMENTS:
+            assert isinstance(outcome.error, asyncio.CancelledError), outcome
             self._determine_outcome(name, change, before, after)
-        elif isinstance(strike.error, Unavailable):
+        elif isinstance(outcome.error, Unavailable):
             self._determine_outcome(name, change, before, after)
         else:
-            self._compare(change, expected, strike)
-            if strike.error is None:
-                change.adopt(after[name], strike.result)
+            self._compare(change, expected, outcome)
+            if outcome.error is None:
+                change.adopt(after[name], outcome.result)
             self._continue_with_matching(after)
 
-    async def _run_change(self, change: Change, tenant: Tenant, fault: Fault | None) -> Strike:
+    async def _run_change(self, change: Change, tenant: Tenant, fault: Fault | None) -> Outcome:
         call = change.call(self.svc, tenant)
         if fault is None:
-            return await struck(call, 0, "waiting")
+            return await cancelled_at(call, 0, "waiting")
         if fault.kind == "killed":
-            return await interrupted(call, fault.at, self._kill)
-        return await struck(call, fault.at, fault.kind)
+            return await interrupted_at(call, fault.at, self._kill)
+        return await cancelled_at(call, fault.at, fault.kind)
 
     async def _kill(self) -> None:
         killed = await self.observer.fetch(
@@ -429,12 +429,12 @@ class TenantMachine(RuleBasedStateMachine):
             ):
                 await asyncio.sleep(0.001)
 
-    def _compare(self, change: Change, expected: object, strike: Strike) -> None:
+    def _compare(self, change: Change, expected: object, outcome: Outcome) -> None:
         if isinstance(expected, AsyncSvcError):
-            assert type(strike.error) is type(expected), (change, expected, strike)
+            assert type(outcome.error) is type(expected), (change, expected, outcome)
         else:
-            assert strike.error is None, (change, expected, strike)
-            assert change.comparable(strike.result) == expected, change
+            assert outcome.error is None, (change, expected, outcome)
+            assert change.comparable(outcome.result) == expected, change
 
     def _determine_outcome(self, name: str, change: Change, before: dict, after: dict) -> None:
         """Adopt the stored state; repeat an append with a key."""
@@ -623,8 +623,8 @@ class TenantMachine(RuleBasedStateMachine):
             )
         )
         if id not in tenant.conversations:
-            strike = self.run(struck(call, 0, "waiting"))
-            assert isinstance(strike.error, NotFound)
+            outcome = self.run(cancelled_at(call, 0, "waiting"))
+            assert isinstance(outcome.error, NotFound)
             return
         seqs = [
             seq

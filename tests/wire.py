@@ -1,14 +1,14 @@
-"""A wire before PostgreSQL: it hears every statement, counts round trips, and breaks on demand.
+"""A proxy in front of PostgreSQL that records statements, counts round trips and injects faults.
 
-`Wire(dsn)` listens on a port of its own and passes on whatever comes, message by message. It reads
-the frontend protocol (https://www.postgresql.org/docs/current/protocol.html) as far as it must: it
-knows where a message ends, which statement it is about, and when the server has answered. So a
-fault happens at one point of the conversation, and not after some time:
+`Wire(dsn)` listens on a port of its own and forwards all messages. It parses the frontend protocol
+(https://www.postgresql.org/docs/current/protocol.html) as far as necessary: it knows the end of a
+message, the statement of a message, and whether the server has answered. So a fault happens at one
+point of the conversation instead of at some time:
 
     async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn) as svc:
-        strike = wire.strike(Fault.LOSE_REPLY, "append_message")
-        ...                                  # the append is done, and nobody is told
-        assert strike.hits == 1
+        injection = wire.inject(Fault.LOSE_REPLY, "append_message")
+        ...                                  # the append is applied, and its reply is lost
+        assert injection.count == 1
 """
 
 import asyncio
@@ -21,55 +21,56 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
 
-# What ends a request: Query, Sync and Flush, after which the client waits; CopyDone and CopyFail,
-# for asyncpg sends what is to be copied right behind its COPY; a password; Terminate.
-WAITS = b"QSH"
-ENDS_REQUEST = WAITS + b"cfpX"
+# The messages that end a request: Query, Sync and Flush, after which the client waits; CopyDone and
+# CopyFail, since asyncpg sends the data directly after its COPY; a password; Terminate.
+CLIENT_WAITS_AFTER = b"QSH"
+ENDS_REQUEST = CLIENT_WAITS_AFTER + b"cfpX"
 READY_FOR_QUERY = b"Z"
-CODES_WITHOUT_STARTUP = {80877103, 80877104}  # may we talk TLS, or GSSAPI? we may not
+ENCRYPTION_REQUESTS = {80877103, 80877104}  # TLS and GSSAPI, which are declined
 
 
 class Fault(enum.Enum):
-    """What goes wrong with one request, or with its answer."""
+    """A fault of one request or of its reply."""
 
-    LOSE_REQUEST = "reset before the server hears of it"
-    CUT_REQUEST = "the server hears half of it, then a reset"
-    STALL_REQUEST = "nobody hears anything any more, and nothing is closed, until it heals"
-    LOSE_REPLY = "the server does it and answers, the client gets a reset"
-    CUT_REPLY = "the server does it and answers, the client gets half of that, then a reset"
-    STALL_REPLY = "the server does it and answers, which the client hears when it heals"
+    LOSE_REQUEST = "the connection is reset before the server receives the request"
+    CUT_REQUEST = "the server receives half of the request, then the connection is reset"
+    STALL_REQUEST = "the connection forwards nothing until `resume`, and stays open"
+    LOSE_REPLY = "the server runs the request, and the connection is reset before the reply"
+    CUT_REPLY = "the server runs the request, and the connection is reset amid the reply"
+    STALL_REPLY = "the server runs the request, and the client receives the reply after `resume`"
 
 
 RESETS = [fault for fault in Fault if not fault.name.startswith("STALL")]
 
 
 @dataclass
-class Strike:
-    """A fault that waits for a statement."""
+class Injection:
+    """A fault for the next requests with a statement."""
 
     fault: Fault
     text: str
-    """A part of the statement's text, as the name of its file."""
-    times: int
-    hits: int = 0
+    """A part of the text of the statement, such as the name of its file."""
+    max_count: int
+    count: int = 0
+    """How often the fault has happened."""
 
-    def meets(self, request: "Request") -> bool:
-        return self.hits < self.times and any(self.text in text for text in request.run)
+    def matches(self, request: "Request") -> bool:
+        return self.count < self.max_count and any(self.text in text for text in request.run)
 
 
 @dataclass
 class Request:
-    """What a client sends before it waits: one message or more."""
+    """The messages that a client sends before it waits."""
 
     data: bytes = b""
     parsed: list[str] = field(default_factory=list)
     run: list[str] = field(default_factory=list)
-    """The texts that it has run: a prepared one's too, which does not cross the wire again."""
-    waits: bool = False
+    """The texts of its statements, also of prepared ones, whose text is not sent again."""
+    client_waits: bool = False
 
 
 class Wire:
-    """A TCP proxy before the server of `dsn`. Connect to its own `dsn`."""
+    """A TCP proxy in front of the server of `dsn`. Connect to its own `dsn`."""
 
     dsn: str
 
@@ -78,99 +79,100 @@ class Wire:
         self._port = 0
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strikes: list[Strike] = []
-        self._storm: tuple[random.Random, float] | None = None
+        self._injections: list[Injection] = []
+        self._random_faults: tuple[random.Random, float] | None = None
         self.flows = asyncio.Event()
         self.statements: list[str] = []
-        """The text of every statement that was sent to be parsed or run, in order."""
+        """The text of every statement that was parsed or run, in order."""
         self.round_trips = 0
-        """How often a client sent something and then waited for the server."""
-        self.faults = 0
-        """How many there were."""
-        self.before: Callable[[str], Awaitable[object]] | None = None
-        """Called with the text of each statement before it is passed on, so that a test can have
-        something else happen between two statements of one call."""
+        """How often a client sent a request and then waited for the server."""
+        self.fault_count = 0
+        """How many faults have happened."""
+        self.before_statement: Callable[[str], Awaitable[object]] | None = None
+        """Called with the text of each statement before it is forwarded, so that a test can act
+        between 2 statements of one call."""
 
     async def __aenter__(self) -> Self:
         self.flows.set()
-        await self.accept()
+        await self.accept_connections()
         login = self._target.netloc.rpartition("@")[0]
         netloc = f"{login}@127.0.0.1:{self._port}"
         self.dsn = self._target._replace(netloc=netloc).geturl()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.refuse()
+        self.refuse_connections()
         self.reset()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # closed sockets are let go of in the loop's next turn
+        await asyncio.sleep(0)  # the loop releases closed sockets in its next turn
 
-    # ------------------------------------------------------------- what a test does to it
+    # ------------------------------------------------------------- for tests
 
-    def strike(self, fault: Fault, text: str, *, times: int = 1) -> Strike:
-        """Have a fault happen to the next requests that run a statement with this text in it."""
-        strike = Strike(fault, text, times)
-        self._strikes.append(strike)
-        return strike
+    def inject(self, fault: Fault, text: str, *, times: int = 1) -> Injection:
+        """Inject a fault into the next requests with a statement that contains the text."""
+        injection = Injection(fault, text, times)
+        self._injections.append(injection)
+        return injection
 
-    def storm(self, seed: int, share: float) -> None:
-        """Reset about this share of all requests, before, amid or after them, until `calm`."""
-        self._storm = (random.Random(seed), share)
+    def inject_at_random(self, seed: int, share: float) -> None:
+        """Reset connections before, amid or after about this share of all requests."""
+        self._random_faults = (random.Random(seed), share)
 
-    def calm(self) -> None:
-        self._storm = None
+    def stop_injecting(self) -> None:
+        """End `inject_at_random`."""
+        self._random_faults = None
 
-    def silence(self) -> None:
-        """Pass nothing on and close nothing, as where a firewall drops what comes."""
+    def stall(self) -> None:
+        """Forward nothing and close nothing, as a firewall that drops packets."""
         self.flows.clear()
 
-    def heal(self) -> None:
-        """Pass on what was held back, and what comes."""
-        self._strikes.clear()
+    def resume(self) -> None:
+        """Forward the messages that were held back, and all later ones."""
+        self._injections.clear()
         self.flows.set()
         for link in self._links:
             link.flows.set()
 
     def reset(self) -> None:
-        """Reset all connections, on both sides."""
+        """Reset all connections on both sides."""
         for link in list(self._links):
             link.reset()
 
-    def refuse(self) -> None:
-        """Let nobody connect any more; those who are stay."""
+    def refuse_connections(self) -> None:
+        """Accept no further connections. Open ones stay open."""
         self._server.close()
 
-    async def accept(self) -> None:
-        """Let clients connect, again too."""
+    async def accept_connections(self) -> None:
+        """Accept connections, also again after `refuse_connections`."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
-    # -------------------------------------------------------------------- what links ask
+    # -------------------------------------------------------------------- for links
 
     def fault_for(self, request: Request) -> Fault | None:
         fault = self._fault_for(request)
-        self.faults += fault is not None
+        self.fault_count += fault is not None
         return fault
 
     def _fault_for(self, request: Request) -> Fault | None:
-        for strike in self._strikes:
-            if strike.meets(request):
-                strike.hits += 1
-                return strike.fault
-        if self._storm is not None and request.run:
-            dice, share = self._storm
-            if dice.random() < share:
-                return dice.choice(RESETS)
+        for injection in self._injections:
+            if injection.matches(request):
+                injection.count += 1
+                return injection.fault
+        if self._random_faults is not None and request.run:
+            chance, share = self._random_faults
+            if chance.random() < share:
+                return chance.choice(RESETS)
         return None
 
-    async def heard(self, request: Request) -> None:
+    async def record(self, request: Request) -> None:
         self.statements += [*request.parsed, *request.run]
-        if self.before is not None:
+        if self.before_statement is not None:
             for text in request.run:
-                await self.before(text)
+                await self.before_statement(text)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link(self, reader, writer)
@@ -180,7 +182,7 @@ class Wire:
         try:
             await link.run(self._target.hostname, self._target.port)
         except (OSError, EOFError, asyncio.CancelledError):
-            pass  # one of the two hung up, or the test is over
+            pass  # the client or the server closed the connection, or the test has ended
         finally:
             link.close()
             self._links.discard(link)
@@ -188,7 +190,7 @@ class Wire:
 
 
 class Link:
-    """One connection through the wire."""
+    """One connection through the proxy."""
 
     def __init__(
         self, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -200,25 +202,25 @@ class Link:
         self._to_server: asyncio.StreamWriter | None = None
         self._prepared: dict[bytes, str] = {}
         self._server_spoke_last = True
-        self._fate: Fault | None = None
+        self._reply_fault: Fault | None = None
 
     async def run(self, host: str, port: int) -> None:
         startup = await self._startup()
-        await self._pass()
+        await self._wait_while_stalled()
         self._server, self._to_server = await asyncio.open_connection(host, port)
         self._to_server.write(startup)
-        there = asyncio.create_task(self._requests())
-        back = asyncio.create_task(self._replies())
+        requests = asyncio.create_task(self._forward_requests())
+        replies = asyncio.create_task(self._forward_replies())
         try:
-            # When one side hangs up, so does the other.
-            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+            # If one side closes its connection, the other one is closed too.
+            await asyncio.wait({requests, replies}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            there.cancel()
-            back.cancel()
-            await asyncio.gather(there, back, return_exceptions=True)
+            requests.cancel()
+            replies.cancel()
+            await asyncio.gather(requests, replies, return_exceptions=True)
 
     def reset(self) -> None:
-        """Hang up on both sides by RST: what was not read is lost."""
+        """Close both sides by RST, which discards unread data."""
         for writer in (self._to_client, self._to_server):
             if writer is not None and not writer.transport.is_closing():
                 tcp = writer.get_extra_info("socket")
@@ -230,29 +232,28 @@ class Link:
             if writer is not None:
                 writer.close()
 
-    async def _pass(self) -> None:
-        """Wait while nothing passes."""
+    async def _wait_while_stalled(self) -> None:
         await self.wire.flows.wait()
         await self.flows.wait()
 
     # --------------------------------------------------------------- client to server
 
     async def _startup(self) -> bytes:
-        """Return the client's first message, which has no type; refuse to encrypt."""
+        """Return the client's first message, which has no type; decline encryption."""
         while True:
             length = await self._client.readexactly(4)
             body = await self._client.readexactly(int.from_bytes(length) - 4)
             code = int.from_bytes(body[:4])
-            if code not in CODES_WITHOUT_STARTUP:
+            if code not in ENCRYPTION_REQUESTS:
                 return length + body
-            await self._pass()
+            await self._wait_while_stalled()
             self._to_client.write(b"N")
 
-    async def _requests(self) -> None:
+    async def _forward_requests(self) -> None:
         while True:
-            request = await self._request()
-            await self.wire.heard(request)
-            await self._pass()
+            request = await self._read_request()
+            await self.wire.record(request)
+            await self._wait_while_stalled()
             await self._send(request)
 
     async def _send(self, request: Request) -> None:
@@ -267,31 +268,31 @@ class Link:
             return
         if fault is Fault.STALL_REQUEST:
             self.flows.clear()
-            await self._pass()
+            await self._wait_while_stalled()
         elif fault is not None:
-            self._fate = fault  # what becomes of the answer
+            self._reply_fault = fault
         self._count(request)
         self._to_server.write(request.data)
         await self._to_server.drain()
 
     def _count(self, request: Request) -> None:
-        """Count a change of direction: the client speaks after the server did."""
-        if request.waits and self._server_spoke_last:
+        """Count a change of direction: the client sends after the server did."""
+        if request.client_waits and self._server_spoke_last:
             self.wire.round_trips += 1
             self._server_spoke_last = False
 
-    async def _request(self) -> Request:
+    async def _read_request(self) -> Request:
         request = Request()
         while True:
             kind, message = await _message(self._client)
             request.data += message
-            self._read(kind, message[5:], request)
+            self._record_statement(kind, message[5:], request)
             if kind in ENDS_REQUEST:
-                request.waits = kind in WAITS
+                request.client_waits = kind in CLIENT_WAITS_AFTER
                 return request
 
-    def _read(self, kind: bytes, body: bytes, request: Request) -> None:
-        """Note the statement that a message is about: Query, Parse, or Bind of a prepared one."""
+    def _record_statement(self, kind: bytes, body: bytes, request: Request) -> None:
+        """Record the statement of a message: Query, Parse, or Bind of a prepared one."""
         if kind == b"Q":
             request.run.append(body[:-1].decode())
         elif kind == b"P":
@@ -304,24 +305,24 @@ class Link:
 
     # --------------------------------------------------------------- server to client
 
-    async def _replies(self) -> None:
+    async def _forward_replies(self) -> None:
         held = b""
         while True:
             kind, message = await _message(self._server)
             self._server_spoke_last = True
-            if self._fate is None:
-                await self._pass()
+            if self._reply_fault is None:
+                await self._wait_while_stalled()
                 self._to_client.write(message)
                 await self._to_client.drain()
                 continue
             held += message
             if kind == READY_FOR_QUERY:
-                await self._meet(self._fate, held)
-                self._fate, held = None, b""
+                await self._apply(self._reply_fault, held)
+                self._reply_fault, held = None, b""
 
-    async def _meet(self, fate: Fault, reply: bytes) -> None:
-        """Do to a whole answer what was to happen to it."""
-        match fate:
+    async def _apply(self, fault: Fault, reply: bytes) -> None:
+        """Apply the fault to a complete reply."""
+        match fault:
             case Fault.LOSE_REPLY:
                 self.reset()
             case Fault.CUT_REPLY:
@@ -330,11 +331,11 @@ class Link:
                 self.reset()
             case Fault.STALL_REPLY:
                 self.flows.clear()
-                await self._pass()
+                await self._wait_while_stalled()
                 self._to_client.write(reply)
 
 
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Read one message: its type, and the whole of it."""
+    """Read one message; return its type and the complete message."""
     head = await reader.readexactly(5)
     return head[:1], head + await reader.readexactly(int.from_bytes(head[1:]) - 4)
