@@ -437,7 +437,7 @@ async def test_a_transaction_cancelled_at_any_await_is_applied_completely_or_not
         async with trials.svc.transaction() as tx:
             await write.call(tx, world)
 
-    all_or_none = Write(write.call, again=write.is_repeatable)
+    all_or_none = Write(write.call, is_repeatable=write.is_repeatable)
     awaits = await cancel_everywhere(
         trials, all_or_none, lambda world, at, moment: cancelled_at(transaction(world), at, moment)
     )

@@ -318,15 +318,15 @@ async def test_the_doctor_reports_a_role_that_does_not_match_the_setting(
     dsn, role, svc, restricted
 ):
     async def examined(services):
-        (found,) = [each for each in await services.doctor() if each.check == "row security"]
-        return found
+        (finding,) = [each for each in await services.doctor() if each.check == "row security"]
+        return finding
 
     assert (await examined(svc)).level == "ok"
     assert (await examined(restricted)).level == "ok"
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
-        assert "all tenants" in (await examined(owner)).found
+        assert "all tenants" in (await examined(owner)).observed
     async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
-        assert "sees no rows" in (await examined(forgetful)).found
+        assert "sees no rows" in (await examined(forgetful)).observed
 
 
 async def test_row_level_security_works_through_a_pooler(pgbouncer, pool, role):
