@@ -6,12 +6,12 @@
 --   append waits for it.
 -- Index: usage_ledger_tenant_idx, the keys of the sums; conversation_user_idx for distinct users.
 -- Timeout: none. The number of ledger rows has no bound.
--- Notes: one statement, so an interruption leaves everything as it was.
---   It takes all ledger rows of its snapshot or none. The distinct users of a bucket grow by the users
---   without a conversation before these rows and shrink by the users without one after them. The
---   conversations tell both (see usage/stats), but only if no other roll-up takes a part of the rows.
---   Creations from 1973 on are grouped by quarter hour first, which makes them few. Before 1973 the
---   days of some zones did not begin at a quarter hour.
+-- Notes: it is one statement, so an interruption changes nothing.
+--   It takes all ledger rows of its snapshot or none, because user_changes compares the conversations
+--   before and after these rows, as usage/stats does. If two roll-ups shared the rows of a tenant,
+--   neither could count the users.
+--   Creations from 1973 on are grouped by quarter hour first, which reduces their number. Before 1973
+--   the days of some zones did not start at a quarter hour.
 WITH locked AS MATERIALIZED (
     SELECT z.tenant_id
       FROM asyncsvc.usage_zone AS z
