@@ -12,6 +12,7 @@ import pytest_asyncio
 from conftest import create_database, drop_database, dsn_of
 
 from asyncsvc.database import sql_files
+from asyncsvc.repositories.query import Order
 
 CONVERSATIONS = 20_000  # of the big tenant; a small one has a hundredth of them beside it
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -196,13 +197,13 @@ MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "b
     ],
 )
 async def test_a_page_by_time_reads_the_page(explain, order, index, direction, after):
-    table = index.removesuffix("_updated_idx").removesuffix("_created_idx")
-    is_recent = table == "conversation_recency"
-    flags = [f"by_{order}_{direction}", *(["recent"] if is_recent else [])]
+    by_update = order == "updated_at"
+    table = "conversation_recency" if by_update else "conversation"
+    flags = Order(column=order, descending=direction == "desc").flags
     plan = await explain("conversation/get_list", *flags, **PAGE, **after)
     assert scans(plan) == {(table, index), ("conversation", "conversation_pkey")}
-    # The walk, for recency with each conversation that it finds, and the page's full rows.
-    assert rows_read(plan) <= (3 if is_recent else 2) * 31
+    # The ids of the page and its rows; by update also the conversation of each recency row.
+    assert rows_read(plan) <= (3 if by_update else 2) * 31
 
 
 FILTERS = {
@@ -218,9 +219,9 @@ COMBINED = [
 
 
 @pytest.mark.parametrize("after", [{}, MIDDLE])
-@pytest.mark.parametrize(("order", "flags"), [("created", ()), ("updated", ("recent",))])
-async def test_no_filter_needs_a_plan_for_its_value(seeded, order, flags, after):
-    flags = [f"by_{order}_at_desc", *flags]
+@pytest.mark.parametrize("order", ["created", "updated"])
+async def test_no_filter_needs_a_plan_for_its_value(seeded, order, after):
+    flags = Order(column=f"{order}_at").flags
     connection = await asyncpg.connect(seeded)
     for names in COMBINED:
         filters = {FILTERS[name][0].format(order): FILTERS[name][1] for name in names}
@@ -235,7 +236,7 @@ async def test_no_filter_needs_a_plan_for_its_value(seeded, order, flags, after)
     await connection.close()
 
 
-async def test_a_range_of_dates_starts_where_it_begins(explain):
+async def test_a_page_of_a_range_of_dates_reads_that_range(explain):
     bounds = {
         "created_from": NOW - timedelta(minutes=9000),
         "created_before": NOW - timedelta(minutes=8990),
@@ -274,54 +275,54 @@ async def test_a_deep_offset_reads_ids_from_the_index_and_the_rows_of_the_page(e
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in wide) <= 31
 
 
-SOUGHT = {"tenant_id": "big", "keywords": "no such words"}
-NEWEST = SOUGHT | {"limit": 21, "weeks": 8}
-MATCHING = SOUGHT | {"limit": 21, "offset": 0, "count_limit": None, "by_updated_at": False}
-WALKED = SOUGHT | {"limit": 21, "most_conversations": 100, "most_messages": 2_000}
+ABSENT = {"tenant_id": "big", "keywords": "no such words"}
+NEWEST = ABSENT | {"limit": 21, "weeks": 8}
+MATCHING = ABSENT | {"limit": 21, "offset": 0, "count_limit": None}
+SCAN = ABSENT | {"limit": 21, "max_conversations": 100, "max_messages": 2_000}
 INDEXED = {"tenant_id": "big", "limit": 40, "max_bytes": 10_000}
 UNINDEXED = 60  # messages of a tenant, and titles
 
 
 @pytest.mark.parametrize("of", [{}, {"dialog_id": "d0"}, {"user_id": "u7"}, MIDDLE])
-async def test_an_absent_word_asks_the_index(explain, of):
-    plan = await explain("search/newest", **NEWEST, **of)
+async def test_a_search_for_an_absent_keyword_reads_only_the_indexes(explain, of):
+    plan = await explain("search/newest_matches", **NEWEST, **of)
     assert {"message_search_idx", "message_unindexed_idx"} <= indexes(plan)
     assert ("message", None) not in scans(plan)
     assert rows_read(plan) <= UNINDEXED + 4  # weeks that there are
     assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 150
 
 
-async def test_words_that_are_nowhere_in_a_list_ask_both_indexes(explain):
+async def test_a_list_by_an_absent_keyword_reads_only_the_indexes(explain):
     of = {"id_keywords": "no such words", "dialog_id": "d1"}
-    plan = await explain("search/matching", "by_created_at_desc", **MATCHING, **of)
+    plan = await explain("search/match_page", "by_created_at_desc", **MATCHING, **of)
     assert {"message_search_idx", "conversation_title_search_idx"} <= indexes(plan)
     assert {"message_unindexed_idx", "conversation_title_unindexed_idx"} <= indexes(plan)
     assert rows_read(plan) <= 2 * UNINDEXED + 4
     assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 300
 
 
-async def test_a_rare_word_reads_what_holds_it(explain):
+async def test_a_rare_keyword_reads_its_matches(explain):
     word = hashlib.md5(b"big100002").hexdigest()[:12]  # of the second message of one conversation
-    plan = await explain("search/newest", **NEWEST | {"keywords": word})
+    plan = await explain("search/newest_matches", **NEWEST | {"keywords": word})
     assert rows_read(plan) <= UNINDEXED + 10
 
 
-async def test_counting_stops_where_it_is_told_to(explain):
+async def test_a_count_of_matches_stops_at_its_limit(explain):
     few = MATCHING | {"keywords": "coffee", "limit": 0, "count_limit": 101}
-    plan = await explain("search/matching", "by_created_at_desc", **few)
+    plan = await explain("search/match_page", "by_created_at_desc", **few)
     conversations = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in conversations) <= 101
 
 
 @pytest.mark.parametrize(
-    "flags", [("newest_first",), ("oldest_first",), ("newest_first", "recent")], ids=" ".join
+    "flags", [("descending",), ("ascending",), ("descending", "by_updated_at")], ids=" ".join
 )
 @pytest.mark.parametrize("keywords", ["coffee", "no such words"])
-async def test_a_walk_reads_as_far_as_it_is_told_to(explain, flags, keywords):
-    of = {"dialog_id": "d0", "id_keywords": keywords} if "recent" in flags else {}
-    plan = await explain("search/walk", *flags, **WALKED | {"keywords": keywords}, **of)
-    most = 100 * len(flags) + (100 * 3 if keywords != "coffee" else 21)
-    assert rows_read(plan) <= most
+async def test_a_scan_reads_at_most_its_limits(explain, flags, keywords):
+    of = {"dialog_id": "d0", "id_keywords": keywords} if "by_updated_at" in flags else {}
+    plan = await explain("search/scan", *flags, **SCAN | {"keywords": keywords}, **of)
+    max_rows = 100 * len(flags) + (100 * 3 if keywords != "coffee" else 21)
+    assert rows_read(plan) <= max_rows
     assert None not in {index for _, index in scans(plan)}
 
 
@@ -441,16 +442,34 @@ async def test_so_does_what_reads_or_changes_many(misled_connection, name, flags
 @pytest.mark.parametrize(
     ("name", "flags", "more"),
     [
-        ("search/newest", (), NEWEST),
-        ("search/newest", (), NEWEST | {"dialog_id": "d1"}),
-        ("search/walk", ("newest_first",), WALKED),
-        ("search/matching", ("by_tokens_desc",), MATCHING | {"id_keywords": "no such words"}),
+        ("search/newest_matches", (), NEWEST),
+        ("search/newest_matches", (), NEWEST | {"dialog_id": "d1"}),
+        ("search/scan", ("descending",), SCAN),
+        ("search/match_page", ("by_tokens_desc",), MATCHING | {"id_keywords": "no such words"}),
     ],
 )
 async def test_so_does_a_search(misled_connection, name, flags, more):
     plan = await executed(misled_connection, name, *flags, **more)
     assert rows_read(node for node in plan if node.get("Relation Name") == "message") <= 500
     assert rows_read(plan) <= 4 * CONVERSATIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "more"),
+    [
+        ("search/newest_matches", (), NEWEST | {"limit": 1_000, "user_id": "u2"}),
+        ("search/match_page", ("by_created_at_desc",), MATCHING | {"user_id": "u2"}),
+        ("search/match_page", ("by_created_at_desc",), MATCHING | {"exp_user_id": "e7"}),
+        ("search/match_page", ("by_tokens_desc",), MATCHING | {"exp_user_id": "e7"}),
+    ],
+)
+async def test_a_search_of_one_user_looks_up_each_match_by_key(
+    misled_connection, name, flags, more
+):
+    some = {"keywords": "0a1"}  # 400 of the 60,000 messages contain it
+    plan = await executed(misled_connection, name, *flags, **more | some)
+    assert not indexes(plan) & {"conversation_user_idx", "conversation_exp_user_idx"}
+    assert rows_read(plan) <= 6 * CONVERSATIONS
 
 
 @pytest.mark.parametrize(("order", "bounds"), [("first", {"after_seq": 1}), ("last", {})])
@@ -714,9 +733,12 @@ async def test_no_statistic_needs_a_plan_for_its_values(seeded, basis, of, range
 
 
 async def test_the_total_of_a_dialog_is_a_row_a_month(explain):
-    for total in ("by_created_at_desc",), ("by_updated_at_desc", "recent"):
+    for column in ("created_at", "updated_at"):
         plan = await explain(
-            "conversation/get_list", *total, "unfiltered", **PAGE | {"count_limit": None}
+            "conversation/get_list",
+            *Order(column=column).flags,
+            "unfiltered",
+            **PAGE | {"count_limit": None},
         )
         assert {"usage_bucket_pkey", "usage_ledger_tenant_idx"} <= indexes(plan)
         assert rows_read(but_for_dead_entries(plan)) <= 3 * 31 + 2

@@ -20,10 +20,10 @@ READ_BY_REPLICAS = {
     "api_token/get_list",
     "conversation/get_list",
     "conversation/get_names",
-    "search/matching",
-    "search/newest",
-    "search/show",
-    "search/walk",
+    "search/match_page",
+    "search/newest_matches",
+    "search/scan",
+    "search/snippets",
     "token_audit/get_list",
     "usage/stats",
 }
@@ -146,8 +146,8 @@ async def test_only_lists_searches_and_statistics_run_on_the_replica(
         on_replica = set(recorder.on("replica"))
         assert on_replica <= READ_BY_REPLICAS
         assert on_replica >= READ_BY_REPLICAS - {
-            "search/newest",
-            "search/show",
+            "search/newest_matches",
+            "search/snippets",
         }  # the index is empty
         assert not READ_BY_REPLICAS & set(recorder.on("primary"))
 
@@ -163,7 +163,7 @@ async def test_a_search_runs_on_the_replica_completely(recorder, pair):
         recorder.on("primary"), recorder.on("replica")
         (hit,) = (await mine.conversations.search("t", "ell")).items
         assert (hit.id, hit.seq, recorder.on("primary")) == ("a", 1, [])
-        assert "search/show" in recorder.on("replica")
+        assert "search/snippets" in recorder.on("replica")
 
 
 async def test_a_transaction_reads_from_the_primary(recorder):

@@ -39,8 +39,8 @@ WALKS = [(1, 1), (3, 40), (100, 1_000)]
 
 @pytest.fixture(params=WALKS, ids=lambda walk: f"walk {walk[0]}")
 def walks(request, monkeypatch):
-    monkeypatch.setattr(searching, "_FIRST_WALK", request.param[0])
-    monkeypatch.setattr(searching, "_LONGEST_WALK", request.param[1])
+    monkeypatch.setattr(searching, "_FIRST_SCAN", request.param[0])
+    monkeypatch.setattr(searching, "_MAX_SCAN", request.param[1])
 
 
 def some_text(chance: random.Random) -> str:
@@ -463,6 +463,20 @@ async def assert_listed(svc, pool, keywords, dialog_id, filters) -> None:
         if after is None:
             assert by_cursor == ids, (keywords, filters)
             break
+
+
+@pytest.mark.parametrize("orderby", ["created_at", "updated_at"])
+async def test_a_list_by_a_frequent_keyword_is_scanned(dsn, svc, orderby):
+    for number in range(40):
+        await svc.conversations.create(tenant_id="t", dialog_id="d", id=f"{number}", name="word")
+    ran = []
+    watched = Settings(on_query=lambda name, *_: ran.append(name))
+    async with asyncsvc.connect(dsn, settings=watched) as watching:
+        page = await watching.conversations.get_list(
+            "d", "t", keywords="word", orderby=orderby, total="none"
+        )
+    assert len(page.items) == 30
+    assert ran == ["search/scan", "conversation/get_by_ids"]
 
 
 async def test_an_id_is_kept_as_given_and_found_as_given(svc, walks):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from asyncsvc.models import (
     Appended,
@@ -21,6 +21,7 @@ from asyncsvc.repositories.base import (
     columns_to_set,
     to_json,
 )
+from asyncsvc.repositories.query import Include, ListFilter, Order, PageSlice
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
@@ -68,6 +69,9 @@ class Erased(NamedTuple):
     at: datetime
 
 
+_WHOLE_DIALOG: Final = frozenset({"tenant_id", "dialog_id"})
+
+
 class ConversationRepository(Repository):
     """The statements on conversations, and the append to a conversation."""
 
@@ -81,43 +85,37 @@ class ConversationRepository(Repository):
         return build_models(Conversation, rows)
 
     async def get_by_ids(
-        self, *, tenant_id: str, ids: Sequence[str], include_dsl: bool, include_messages: bool
+        self, *, tenant_id: str, ids: Sequence[str], include: Include
     ) -> list[Conversation]:
         """Return the conversations that exist, in the order of the ids."""
         rows = await self._rows(
             "get_by_ids",
             tenant_id=tenant_id,
             ids=ids,
-            include_dsl=include_dsl,
-            include_messages=include_messages,
+            include_dsl=include.dsl,
+            include_messages=include.messages,
         )
         return build_models(Conversation, rows)
 
     async def get_list(
-        self,
-        *,
-        flags: Iterable[str],
-        tenant_id: str,
-        dialog_id: str,
-        limit: int,
-        offset: int,
-        count_limit: int | None,
-        include_dsl: bool,
-        include_messages: bool,
-        **filters: object,
+        self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
     ) -> tuple[int, list[Conversation]]:
-        """Return the total, and the page in the order of one of the flags."""
+        """Return the total and one page of a dialog's conversations."""
+        conditions = where.conditions()
+        # Usage has the total of a whole dialog, so no conversation is counted.
+        is_counted_by_usage = page.count_limit != 0 and conditions.keys() == _WHOLE_DIALOG
         rows = await self._rows(
             "get_list",
-            *flags,
-            tenant_id=tenant_id,
-            dialog_id=dialog_id,
-            limit=limit,
-            offset=offset,
-            count_limit=count_limit,
-            include_dsl=include_dsl,
-            include_messages=include_messages,
-            **filters,
+            *order.flags,
+            *(["unfiltered"] if is_counted_by_usage else []),
+            **conditions,
+            after_at=UNSET if page.after is None else page.after.at,
+            after_id=UNSET if page.after is None else page.after.id,
+            limit=page.limit,
+            offset=page.offset,
+            count_limit=page.count_limit,
+            include_dsl=include.dsl,
+            include_messages=include.messages,
         )
         items = build_models(Conversation, (row for row in rows if row["id"] is not None))
         return rows[0]["total"], items
@@ -125,7 +123,7 @@ class ConversationRepository(Repository):
     async def get_names(
         self, *, tenant_id: str, dialog_id: str, exp_user_id: str, limit: int
     ) -> list[ConversationName]:
-        """Return ids and names, newest first."""
+        """Return id and name of a person's conversations in a dialog, newest first."""
         rows = await self._rows(
             "get_names",
             tenant_id=tenant_id,

@@ -73,8 +73,14 @@ class Order:
 
     @property
     def is_by_time(self) -> bool:
-        """Whether the pages of this order have cursors."""
+        """Whether the list is ordered by a time, so that its pages have cursors."""
         return self.column in {"created_at", "updated_at"}
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of a statement that sorts by any column."""
+        flag = f"by_{self.column}_{'desc' if self.descending else 'asc'}"
+        return (flag, "by_updated_at") if self.column == "updated_at" else (flag,)
 
 
 NEWEST_FIRST: Final = Order()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsvc.models import Hit
 from asyncsvc.repositories.base import Repository, build_models
+from asyncsvc.repositories.query import ListFilter, Order, PageSlice
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET
 
@@ -15,27 +16,30 @@ if TYPE_CHECKING:
     from asyncsvc.database import Row
 
 
-class Found(NamedTuple):
-    """A conversation that holds the keywords: when it was created or updated, and in which message.
-
-    `seq` is 0 where its id or its name holds them, and where no message was asked for.
-    """
+class Match(NamedTuple):
+    """A conversation that contains the keywords."""
 
     id: str
     at: datetime
+    """Its time in the order of the page; if that is no order by time, its creation."""
     seq: int = 0
+    """The first message that contains the keywords; 0 if it is unknown, or id or name does."""
+
+    def position(self) -> Position:
+        """Return the position in a list ordered by time."""
+        return Position(self.at, self.id)
 
 
-class Walked(NamedTuple):
-    """What a walk found, how many conversations it looked at, and where it ended.
+class Scan(NamedTuple):
+    """The result of scanning conversations in page order."""
 
-    `last` is the time and the id of the last, None where it looked at none.
-    """
-
-    found: list[Found]
-    walked: int
+    matches: list[Match]
+    scanned: int
+    """The number of conversations that were scanned."""
     last: Position | None
+    """The position of the last of them; None if there was none."""
     is_end: bool
+    """Whether the list has no conversations after them."""
 
 
 class IndexPosition(NamedTuple):
@@ -63,56 +67,78 @@ class SearchRepository(Repository):
 
     folder = "search"
 
-    async def walk(
+    async def scan(
         self,
+        where: ListFilter,
         *,
-        order: str,
-        most_conversations: int,
-        most_messages: int,
+        order: Order,
+        after: Position | None,
         limit: int,
-        **filters: object,
-    ) -> Walked:
-        """Look for the keywords in the next conversations of a page's order."""
+        max_conversations: int,
+        max_messages: int,
+    ) -> Scan:
+        """Search the next conversations of an order by time, without the search index."""
         rows = await self._rows(
-            "walk",
-            *(["recent"] if _is_by_updated_at(order) else []),
-            "newest_first" if order.endswith("_desc") else "oldest_first",
-            most_conversations=most_conversations,
-            most_messages=most_messages,
+            "scan",
+            *(["by_updated_at"] if order.column == "updated_at" else []),
+            "descending" if order.descending else "ascending",
+            **where.conditions(),
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
             limit=limit,
-            **filters,
+            max_conversations=max_conversations,
+            max_messages=max_messages,
         )
-        end = rows[0]
-        last = None if end["walked_id"] is None else Position(end["walked_at"], end["walked_id"])
-        found = [Found(row["id"], row["at"], row["seq"]) for row in rows if row["id"] is not None]
-        return Walked(found, end["walked"], last, end["is_end"])
+        state = rows[0]
+        matches = [Match(row["id"], row["at"], row["seq"]) for row in rows if row["id"] is not None]
+        last = None if state["last_id"] is None else Position(state["last_at"], state["last_id"])
+        return Scan(matches, state["scanned"], last, state["is_end"])
 
-    async def newest(self, *, weeks: int, limit: int, **filters: object) -> list[Found]:
-        """Return the newest conversations with a message that holds the keywords."""
-        rows = await self._rows("newest", weeks=weeks, limit=limit, **filters)
-        return [Found(**row) for row in rows]
+    async def newest_matches(
+        self, where: ListFilter, *, after: Position | None, limit: int, weeks: int
+    ) -> list[Match]:
+        """Search messages by the index, newest conversation first; `weeks` are read first.
 
-    async def matching(
-        self, *, order: str, limit: int, offset: int, count_limit: int | None, **filters: object
-    ) -> tuple[int, list[Found]]:
-        """Return the total, and the page in the order of this flag."""
+        The filter has a tenant and keywords, and may have a dialog and a user.
+        """
         rows = await self._rows(
-            "matching",
-            order,
-            by_updated_at=_is_by_updated_at(order),
+            "newest_matches",
+            **where.conditions(),
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
             limit=limit,
-            offset=offset,
-            count_limit=count_limit,
-            **filters,
+            weeks=weeks,
         )
-        found = [Found(row["id"], row["at"]) for row in rows if row["id"] is not None]
-        return rows[0]["total"], found
+        return [Match(row["id"], row["at"], row["seq"]) for row in rows]
 
-    async def show(
-        self, *, tenant_id: str, keywords: str, ids: Sequence[str], seqs: Sequence[int]
+    async def match_page(
+        self, where: ListFilter, *, order: Order, page: PageSlice
+    ) -> tuple[int, list[Match]]:
+        """Return the total and one page of the matches in any order, by the index."""
+        rows = await self._rows(
+            "match_page",
+            *order.flags,
+            **where.conditions(),
+            after_at=UNSET if page.after is None else page.after.at,
+            after_id=UNSET if page.after is None else page.after.id,
+            limit=page.limit,
+            offset=page.offset,
+            count_limit=page.count_limit,
+        )
+        matches = [Match(row["id"], row["at"]) for row in rows if row["id"] is not None]
+        return rows[0]["total"], matches
+
+    async def snippets(
+        self, matches: Sequence[Match], *, tenant_id: str, keywords: str
     ) -> list[Hit]:
-        """Return what these hits look like, in their order."""
-        rows = await self._rows("show", tenant_id=tenant_id, keywords=keywords, ids=ids, seqs=seqs)
+        """Return the matches as hits, each with a snippet of its message, in the given order."""
+        rows = await self._rows(
+            "snippets",
+            tenant_id=tenant_id,
+            keywords=keywords,
+            ids=[match.id for match in matches],
+            seqs=[match.seq for match in matches],
+        )
         return build_models(Hit, rows)
 
     async def next_tenant(self, *, after: str | None) -> str | None:
@@ -152,10 +178,6 @@ class SearchRepository(Repository):
     async def flush_pending_list(self) -> None:
         """Move the entries on the pending lists of both indexes into their trees."""
         await self._rows("flush_pending_list")
-
-
-def _is_by_updated_at(order: str) -> bool:
-    return order.startswith("by_updated_at")
 
 
 def _indexed_batch(row: Row) -> IndexedBatch:

@@ -48,11 +48,6 @@ def row_or_not_found(row: T | None, what: str) -> T:
     return row
 
 
-def given(value: T | None) -> T | UnsetType:
-    """Return a filter or bound as a repository takes it: None, which is none, as UNSET."""
-    return UNSET if value is None else value
-
-
 def wanted(value: T | AnyType | None) -> T | UnsetType:
     """Return a filter as a repository takes it: ANY as UNSET, and None too, which has a flag."""
     return UNSET if value is ANY or value is None else value

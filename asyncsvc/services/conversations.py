@@ -19,6 +19,7 @@ from asyncsvc.repositories import (
     MessageRepository,
 )
 from asyncsvc.repositories.base import columns_to_set
+from asyncsvc.repositories.query import Include
 from asyncsvc.services.common import new_id, row_or_not_found
 from asyncsvc.services.listing import ConversationListing
 from asyncsvc.services.messages import ConversationMessages
@@ -171,8 +172,7 @@ class API4ConversationService(
         rows = await self._conversations.get_by_ids(
             tenant_id=tenant_id,
             ids=[id],
-            include_dsl=include_dsl,
-            include_messages=include_messages,
+            include=Include(dsl=include_dsl, messages=include_messages),
         )
         return row_or_not_found(rows[0] if rows else None, "conversation")
 
@@ -198,8 +198,7 @@ class API4ConversationService(
         return await self._conversations.get_by_ids(
             tenant_id=tenant_id,
             ids=ids,
-            include_dsl=include_dsl,
-            include_messages=include_messages,
+            include=Include(dsl=include_dsl, messages=include_messages),
         )
 
     @validated

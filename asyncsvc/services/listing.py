@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from asyncsvc.errors import (
-    InvalidInput,
+from asyncsvc.errors import InvalidInput
+from asyncsvc.models import Conversation, ConversationName, Hits, Page
+from asyncsvc.repositories.query import (
+    NEWEST_FIRST,
+    Include,
+    ListFilter,
+    Order,
+    PageSlice,
+    TimeRange,
 )
-from asyncsvc.models import (
-    Conversation,
-    ConversationName,
-    Hits,
-    Page,
-)
-from asyncsvc.repositories.search import Found
-from asyncsvc.services.common import (
-    ConversationServiceBase,
-    given,
-    wanted,
-)
-from asyncsvc.services.search import Search, behind
+from asyncsvc.repositories.search import Match
+from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.search import Search
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.cursors import Item, Position
@@ -41,7 +36,6 @@ from asyncsvc.validation.types import (
     PageSize,
     SearchText,
     Total,
-    UnsetType,
     UserId,
     Zone,
 )
@@ -57,7 +51,6 @@ _COUNT_LIMITS: Final[Mapping[str, int | None]] = {
     "capped": TOTAL_CAP + 1,
     "none": 0,
 }
-_CURSOR_COLUMNS: Final = frozenset({"created_at", "updated_at"})
 
 
 class ConversationListing(ConversationServiceBase):
@@ -90,83 +83,100 @@ class ConversationListing(ConversationServiceBase):
         include_messages: bool = False,
         tz: Zone = "UTC",
     ) -> Page[Conversation]:
-        r"""Return one page of a dialog's conversations, by number or behind the cursor `after`.
+        r"""Return one page of a dialog's conversations, newest first by default.
 
-        Ties are broken by id, so pages by creation neither overlap nor lose a row. By update time
-        a conversation that is written to meanwhile moves to the front. `next` of a page is the
-        cursor of the one after it, in the orders by time; it belongs to its filters and order.
+        Pages are addressed by number or by cursor. Ties are broken by id, so pages ordered by
+        `created_at` neither overlap nor skip a conversation. In a list ordered by `updated_at`, an
+        updated conversation moves to the front.
 
-        Filters that are None do not apply. `keywords` is a case-insensitive substring of id, name
-        or message text, where `%`, `_` and `\` are literal. The dates bound the update time when
-        ordered by it, else the creation; `asyncsvc.validation.dates` says what they mean. `total`
-        ignores the cursor: "exact" counts every match, "capped" stops at 10,000, "none" does not
-        count.
-        `include_messages` brings all messages of each conversation.
+        Args:
+            page_number: From 1. The page ends within the first `Settings.max_page_window` items.
+            items_per_page: At most `Settings.max_page_size`.
+            id: Only this conversation; None for all. Likewise `user_id` and `exp_user_id`.
+            include_dsl: Return `dsl`; otherwise it is None.
+            keywords: Case-insensitive substring of id, name or a message; `%`, `_` and `\` are
+                literal. Empty for all.
+            from_date: Lower bound of `updated_at` if ordered by it, otherwise of `created_at`. See
+                `asyncsvc.validation.dates`.
+            to_date: Upper bound, inclusive; a date is the whole day in `tz`.
+            after: `next` of the previous page, for the same filters and the same order by time.
+            total: "exact" counts every match, "capped" stops at 10,000, "none" does not count. The
+                cursor does not change the total.
+            include_messages: Return all messages of each conversation; otherwise None.
 
-        Raises InvalidInput for a cursor of other filters, or one together with a page number.
-        One round trip, one snapshot, no locks; with keywords as many as `search`. By cursor it
-        costs the page and what its filters pass over, by number what the pages before cost too,
-        each on the index of its order; "exact" costs every match, so a walk by cursor wants "none";
-        orders other than time sort the dialog.
+        Returns:
+            The page: `items`, `total` and the cursor `next`.
+
+        Raises:
+            InvalidInput: A value is out of range, or the cursor belongs to other filters, or a
+                cursor comes with a page number.
+
+        Cost:
+            1 round trip, no locks, one snapshot. With `keywords` 1 to 4 round trips, see
+            `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its order.
+            By number: also the rows of the pages before. Orders other than time sort the dialog.
+            "exact" with filters: every match.
         """
         if page_number * items_per_page > self._settings.max_page_window:
             raise InvalidInput("page_number", "is too far: go on by the cursor of a page")
         if after is not None and page_number != 1:
             raise InvalidInput("page_number", "cannot be combined with a cursor")
-        column = orderby
-        order = f"by_{column}_{'desc' if desc else 'asc'}"
-        filters = {
-            "id": given(id),
-            "user_id": given(user_id),
-            "exp_user_id": given(exp_user_id),
-            "keywords": unicodedata.normalize("NFC", keywords) if keywords else UNSET,
-            "id_keywords": keywords or UNSET,  # ids are kept as given
-            **_time_filters(column, *instants(from_date, to_date, tz)),
-        }
-        belongs_to = cursors.fingerprint(
-            {"tenant_id": tenant_id, "dialog_id": dialog_id, "order": order, **filters}
+        order = Order(column=orderby, descending=desc)
+        start, end = instants(from_date, to_date, tz)
+        period = TimeRange(from_=start, before=end)
+        where = ListFilter(
+            tenant_id=tenant_id,
+            dialog_id=dialog_id,
+            id=UNSET if id is None else id,
+            user_id=UNSET if user_id is None else user_id,
+            exp_user_id=UNSET if exp_user_id is None else exp_user_id,
+            keywords=unicodedata.normalize("NFC", keywords) if keywords else UNSET,
+            id_keywords=keywords or UNSET,
+            created=TimeRange() if orderby == "updated_at" else period,
+            updated=period if orderby == "updated_at" else TimeRange(),
         )
-        asked: dict[str, Any] = {
-            "tenant_id": tenant_id,
-            "dialog_id": dialog_id,
-            "limit": items_per_page + 1,
-            "offset": (page_number - 1) * items_per_page,
-            "count_limit": _COUNT_LIMITS[total],
-            **filters,
-        }
-        included: dict[str, Any] = {
-            "include_dsl": include_dsl,
-            "include_messages": include_messages,
-        }
-        place = self._after(after, column, belongs_to)
-        if keywords and self._search.has_index:
-            counted, found = await self._search.page(order=order, after=place, **asked)
-            items = []
-            if ids := [each.id for each in found[:items_per_page]]:
-                items = await self._conversations.get_by_ids(
-                    tenant_id=tenant_id, ids=ids, **included
-                )
-            following = cursors.next_cursor(found, items_per_page, _place_of, belongs_to)
-        else:
-            flags = [order, *(["recent"] if column == "updated_at" else [])]
-            if total != "none" and all(value is UNSET for value in filters.values()):
-                flags.append("unfiltered")
-            counted, items = await self._conversations.get_list(
-                flags=flags, **asked, **behind(place), **included
-            )
-            place_of = partial(_place, column=column)
-            following = cursors.next_cursor(items, items_per_page, place_of, belongs_to)
-        if column not in _CURSOR_COLUMNS:
-            following = None
-        return _page(items[:items_per_page], counted, total, following)
+        filters = cursors.fingerprint({"order": orderby, "desc": desc, **where.conditions()})
+        page = PageSlice(
+            limit=items_per_page + 1,
+            offset=(page_number - 1) * items_per_page,
+            after=self._position(after, order, filters),
+            count_limit=_COUNT_LIMITS[total],
+        )
+        count, items, cursor = await self._read_page(
+            where, order, page, Include(dsl=include_dsl, messages=include_messages), filters
+        )
+        return _build_page(items, count, total, cursor)
 
-    def _after(self, cursor: str | None, column: str, belongs_to: str) -> Position | None:
-        """Return where the page begins."""
+    async def _read_page(
+        self, where: ListFilter, order: Order, page: PageSlice, include: Include, filters: str
+    ) -> tuple[int, list[Conversation], str | None]:
+        """Return the total, the conversations of one page and the cursor of the next page."""
+        size = page.limit - 1
+        if where.keywords is UNSET or not self._search.has_index:
+            count, items = await self._conversations.get_list(
+                where, order=order, page=page, include=include
+            )
+            position_of = _update_position if order.column == "updated_at" else _creation_position
+            cursor = cursors.next_cursor(items, size, position_of, filters)
+            items = items[:size]
+        else:
+            count, matches = await self._search.page(where, order=order, page=page)
+            cursor = cursors.next_cursor(matches, size, Match.position, filters)
+            ids = [match.id for match in matches[:size]]
+            items = []
+            if ids:
+                items = await self._conversations.get_by_ids(
+                    tenant_id=where.tenant_id, ids=ids, include=include
+                )
+        return count, items, cursor if order.is_by_time else None
+
+    def _position(self, cursor: str | None, order: Order, filters: str) -> Position | None:
+        """Return the position after which the page starts; None for the first page."""
         if cursor is None:
             return None
-        if column not in _CURSOR_COLUMNS:
+        if not order.is_by_time:
             raise InvalidInput("after", "does not go with this order: use page numbers")
-        return cursors.decode_cursor(cursor, belongs_to, self._settings)
+        return cursors.decode_cursor(cursor, filters, self._settings)
 
     @validated
     async def search(
@@ -180,36 +190,47 @@ class ConversationListing(ConversationServiceBase):
         limit: PageSize = 20,
         total: Total = "none",
     ) -> Hits:
-        """Return the newest conversations in which a message holds the keywords, with that message.
+        """Return the newest conversations with a message that contains the keywords.
 
-        They are any substring of what was written, a single character included, in any script;
-        upper and lower case are the same, as the database has them. It finds everything there is,
-        the newest append included, at any time; `AsyncSvc.maintain` makes it fast. `next` is the
-        cursor of the page behind this one; it belongs to its filters. `total` counts conversations,
-        whatever the cursor: "exact" each, "capped" up to 10,000, "none" does not count.
+        The search is complete: it includes the latest append. `AsyncSvc.maintain` makes it fast.
 
-        Raises InvalidInput for a cursor of other filters. One round trip for a walk along the
-        newest conversations, one more where it goes on, one more where the index is asked, one more
-        to show what was found, one more for a total; each is a snapshot of its own, and there are
-        no locks. Words that are common cost that walk, others what the index finds of them; "exact"
-        costs every match. `asyncsvc.services.search` says more.
+        Args:
+            keywords: Substring of 1 to 512 characters, in any script. Upper and lower case are
+                equal by the rules of the database.
+            dialog_id: Only conversations of this dialog; ANY for the whole tenant.
+            user_id: Only conversations of this user; ANY for all users.
+            after: `next` of the previous page, with the same filters.
+            limit: At most `Settings.max_page_size`.
+            total: Count of conversations: "exact" counts every match, "capped" stops at 10,000,
+                "none" does not count. The cursor does not change the total.
+
+        Returns:
+            The page. Each hit has the first message that contains the keywords, with a snippet.
+
+        Raises:
+            InvalidInput: A value is out of range, or the cursor belongs to other filters.
+
+        Cost:
+            1 round trip to scan the newest conversations, and 1 more each to scan on, to read the
+            index, to read the snippets and to count. Each has a snapshot of its own; no locks.
+            Frequent keywords cost the scan, others the matches in the index; "exact" costs every
+            match. See `asyncsvc.services.search`.
         """
-        filters = {
-            "tenant_id": tenant_id,
-            "dialog_id": wanted(dialog_id),
-            "user_id": wanted(user_id),
-            "keywords": keywords,
-        }
-        belongs_to = cursors.fingerprint({"order": "search", **filters})
-        found = await self._search.newest(
-            limit=limit + 1, after=self._after(after, "created_at", belongs_to), **filters
+        where = ListFilter(
+            tenant_id=tenant_id,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            user_id=UNSET if user_id is ANY else user_id,
+            keywords=keywords,
         )
-        hits = await self._search.show(found[:limit], tenant_id=tenant_id, keywords=keywords)
-        counted = 0
+        filters = cursors.fingerprint({"order": "search", **where.conditions()})
+        position = self._position(after, NEWEST_FIRST, filters)
+        matches = await self._search.newest(where, limit=limit + 1, after=position)
+        hits = await self._search.snippets(matches[:limit], tenant_id=tenant_id, keywords=keywords)
+        count = 0
         if total != "none":
-            counted = await self._search.count(count_limit=_COUNT_LIMITS[total], **filters)
-        following = cursors.next_cursor(found, limit, _place_of, belongs_to)
-        return _page(hits, counted, total, following)
+            count = await self._search.count(where, count_limit=_COUNT_LIMITS[total])
+        cursor = cursors.next_cursor(matches, limit, Match.position, filters)
+        return _build_page(hits, count, total, cursor)
 
     @validated
     async def get_names(
@@ -217,37 +238,38 @@ class ConversationListing(ConversationServiceBase):
     ) -> list[ConversationName]:
         """Return id and name of a person's conversations in a dialog, newest first.
 
-        One round trip, no locks; it reads the dialog from its newest conversation on until
-        `limit` of this person are found.
+        Args:
+            limit: At most `Settings.max_page_size`.
+
+        Returns:
+            At most `limit` ids and names.
+
+        Raises:
+            InvalidInput: A value is out of range.
+
+        Cost:
+            1 round trip, no locks. Reads the person's conversations from the newest on, in all
+            dialogs, until `limit` of this dialog are found.
         """
         return await self._conversations.get_names(
             tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id, limit=limit
         )
 
 
-def _time_filters(
-    column: str, since: datetime | UnsetType, until: datetime | UnsetType
-) -> dict[str, object]:
-    """Return the bounds on the time that a list is ordered by, or else on the creation."""
-    time = "updated" if column == "updated_at" else "created"
-    return {f"{time}_from": since, f"{time}_before": until}
+def _creation_position(item: Conversation) -> Position:
+    return Position(item.created_at, item.id)
 
 
-def _place_of(found: Found) -> Position:
-    """Return where what a search found stands in the order of its page."""
-    return Position(found.at, found.id)
+def _update_position(item: Conversation) -> Position:
+    return Position(item.updated_at, item.id)
 
 
-def _place(item: Conversation, column: str) -> Position:
-    """Return where a conversation stands in the order of a list."""
-    return Position(item.updated_at if column == "updated_at" else item.created_at, item.id)
-
-
-def _page(items: list[Item], counted: int, total: Total, following: str | None) -> Page[Item]:
-    """Make the page of items, with as much of a total as was asked for."""
+def _build_page(items: list[Item], count: int, total: Total, next: str | None) -> Page[Item]:
+    """Build a page whose total is as exact as requested."""
+    is_capped = total == "capped" and count > TOTAL_CAP
     return Page(
-        None if total == "none" else min(counted, TOTAL_CAP) if total == "capped" else counted,
+        None if total == "none" else TOTAL_CAP if is_capped else count,
         items,
-        next=following,
-        total_capped=total == "capped" and counted > TOTAL_CAP,
+        next=next,
+        total_capped=is_capped,
     )

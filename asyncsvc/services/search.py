@@ -1,166 +1,147 @@
-"""Which way a search goes: along the conversations in their order, or through the index.
+"""Search conversations: scan them in page order first, then read the search index.
 
-A walk along the order of a page reads the messages of one conversation after the other, at some
-10 microseconds each, and ends with the page. It is the best there is for words that are common, and
-endless for those that are rare. The index finds what is rare at once, and of a common word more
-than anybody asked for. Which it is, nobody knows before. So each search begins with a short walk:
+A scan reads the conversations in the order of the page, about 10 microseconds a message, and stops
+when the page is full. It is the fastest way to a frequent keyword, and reads the whole list for a
+rare one. The index finds a rare keyword at once, but returns more matches of a frequent one than a
+page needs. The frequency is unknown in advance, so each search starts with a short scan:
 
-- It filled the page, or came to the end of the list: done, after one round trip.
-- It found some, and at that rate a walk that is not long fills the page: walk on.
-- Else ask the index for the rest, behind the place where the walk ended.
+- The page is full, or the list ended: done, after 1 round trip.
+- At the rate of matches so far, a scan of at most 400 conversations fills the page: scan on.
+- Otherwise the index searches the rest, after the last scanned conversation.
 
-Each of these is exact, so nothing but time depends on what is chosen. A conversation with very many
-messages is not walked, but left to the index.
+Each step is exact, so the choice affects only the time. A scan ends before a conversation with too
+many messages, and leaves it to the index.
 
-Row-level security lets no index answer what may tell of other tenants' rows. There each search is a
-walk, in longer and longer parts.
+Row-level security keeps PostgreSQL from reading the search index. Each search is then a series of
+scans, each 4 times as long as the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from asyncsvc.models import Hit
 from asyncsvc.repositories import SearchRepository
-from asyncsvc.repositories.search import Found
+from asyncsvc.repositories.query import NEWEST_FIRST, ListFilter, Order, PageSlice
+from asyncsvc.repositories.search import Match
 from asyncsvc.validation.cursors import Position
-from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
 
-NEWEST_FIRST: Final = "by_created_at_desc"
-_FIRST_WALK: Final = 100
-_LONGEST_WALK: Final = 400
-_MESSAGES_EACH: Final = 20
+_FIRST_SCAN: Final = 100
+"""How many conversations the first scan reads."""
+_MAX_SCAN: Final = 400
+"""How many conversations the second scan reads at most."""
+_MESSAGES_PER_CONVERSATION: Final = 20
+"""A scan of n conversations reads at most 20 n messages."""
 _GROWTH: Final = 4
-_WEEKS_OF_SOME: Final = 1
-_WEEKS_OF_NONE: Final = 8
-"""For how many weeks the index is asked first, after a walk that found some, or none."""
 _MARGIN: Final = 1.5
-"""By how much a walk goes beyond what it should need at the rate of the one before."""
+"""The second scan reads 1.5 times as many conversations as the rate of matches calls for."""
+_WEEKS_AFTER_MATCHES: Final = 1
+_WEEKS_WITHOUT_MATCHES: Final = 8
+"""How many weeks the index reads first, after scans with and without matches."""
 
 
-@dataclass(slots=True)
-class _Walk:
-    """What was found so far, and how far the walk came."""
+@dataclass(slots=True, kw_only=True)
+class _Progress:
+    """The state of a series of scans."""
 
-    wanted: int
+    limit: int
     after: Position | None
-    found: list[Found]
-    walked: int = 0
+    matches: list[Match] = field(default_factory=list)
+    scanned: int = 0
     is_done: bool = False
+    """Whether the page is full or the list ended."""
 
     @property
     def missing(self) -> int:
-        """How many are still wanted."""
-        return self.wanted - len(self.found)
+        """The number of matches that the page still needs."""
+        return self.limit - len(self.matches)
 
 
 class Search:
-    """Finds the conversations that hold keywords."""
+    """Finds the conversations that contain keywords."""
 
     def __init__(self, executor: Executor) -> None:
-        """Search where this executor runs."""
+        """Run the searches on this executor."""
         self._repository = SearchRepository(executor)
         self.has_index = not executor.settings.row_level_security
-        """Whether an index answers here."""
+        """Whether searches can read the search index."""
 
-    async def newest(self, *, limit: int, after: Position | None, **filters: object) -> list[Found]:
-        """Return the newest conversations with a message that holds the keywords."""
-        walk = await self._walk(NEWEST_FIRST, limit, after, filters)
-        if walk.is_done:
-            return walk.found
-        return walk.found + await self._repository.newest(
-            weeks=_WEEKS_OF_SOME if walk.found else _WEEKS_OF_NONE,
-            limit=walk.missing,
-            **behind(walk.after),
-            **filters,
+    async def newest(self, where: ListFilter, *, limit: int, after: Position | None) -> list[Match]:
+        """Return the newest conversations with a message that contains the keywords."""
+        scanned = await self._scan(where, order=NEWEST_FIRST, limit=limit, after=after)
+        if scanned.is_done:
+            return scanned.matches
+        return scanned.matches + await self._repository.newest_matches(
+            where,
+            after=scanned.after,
+            limit=scanned.missing,
+            weeks=_WEEKS_AFTER_MATCHES if scanned.matches else _WEEKS_WITHOUT_MATCHES,
         )
 
     async def page(
-        self,
-        *,
-        order: str,
-        limit: int,
-        offset: int,
-        after: Position | None,
-        count_limit: int | None,
-        **filters: object,
-    ) -> tuple[int, list[Found]]:
-        """Return the total, and one page of those that hold the keywords in any way, in any order.
+        self, where: ListFilter, *, order: Order, page: PageSlice
+    ) -> tuple[int, list[Match]]:
+        """Return the total and one page of the conversations that contain the keywords.
 
-        The order is one by time where there is a cursor. Whoever counts all finds all, so that
-        there is nothing to be saved by a walk.
+        An exact total needs every match, so a scan would save nothing.
         """
-        wanted = offset + limit
-        if count_limit is not None and "_time_" in order and wanted <= _LONGEST_WALK:
-            walk = await self._walk(order, wanted, after, filters)
-            if walk.is_done:
-                total = await self.count(count_limit=count_limit, **filters) if count_limit else 0
-                return total, walk.found[offset:]
-        return await self._repository.matching(
-            order=order,
-            limit=limit,
-            offset=offset,
-            count_limit=count_limit,
-            **behind(after),
-            **filters,
-        )
+        limit = page.offset + page.limit
+        if page.count_limit is not None and order.is_by_time and limit <= _MAX_SCAN:
+            scanned = await self._scan(where, order=order, limit=limit, after=page.after)
+            if scanned.is_done:
+                total = 0
+                if page.count_limit:
+                    total = await self.count(where, count_limit=page.count_limit)
+                return total, scanned.matches[page.offset :]
+        return await self._repository.match_page(where, order=order, page=page)
 
-    async def count(self, *, count_limit: int | None, **filters: object) -> int:
-        """Return how many conversations hold the keywords; it goes no further than the limit."""
-        total, _ = await self._repository.matching(
-            order=NEWEST_FIRST, limit=0, offset=0, count_limit=count_limit, **filters
+    async def count(self, where: ListFilter, *, count_limit: int | None) -> int:
+        """Count the conversations that contain the keywords, up to a limit; None for all."""
+        total, _ = await self._repository.match_page(
+            where, order=NEWEST_FIRST, page=PageSlice(limit=0, count_limit=count_limit)
         )
         return total
 
-    async def show(self, found: Sequence[Found], *, tenant_id: str, keywords: str) -> list[Hit]:
-        """Return what these hits look like; nothing is asked for none."""
-        if not found:
+    async def snippets(
+        self, matches: Sequence[Match], *, tenant_id: str, keywords: str
+    ) -> list[Hit]:
+        """Return the matches as hits with snippets; no query for no match."""
+        if not matches:
             return []
-        return await self._repository.show(
-            tenant_id=tenant_id,
-            keywords=keywords,
-            ids=[each.id for each in found],
-            seqs=[each.seq for each in found],
-        )
+        return await self._repository.snippets(matches, tenant_id=tenant_id, keywords=keywords)
 
-    async def _walk(
-        self, order: str, wanted: int, after: Position | None, filters: dict[str, object]
-    ) -> _Walk:
-        """Walk as far as it pays; `is_done` says that nothing is left to be found."""
-        walk = _Walk(wanted, after, [])
-        most = _FIRST_WALK
-        while most and not walk.is_done:
-            part = await self._repository.walk(
+    async def _scan(
+        self, where: ListFilter, *, order: Order, limit: int, after: Position | None
+    ) -> _Progress:
+        """Scan as long as that is faster than the index."""
+        progress = _Progress(limit=limit, after=after)
+        size = _FIRST_SCAN
+        while size and not progress.is_done:
+            scan = await self._repository.scan(
+                where,
                 order=order,
-                most_conversations=most,
-                most_messages=most * _MESSAGES_EACH,
-                limit=walk.missing,
-                **behind(walk.after),
-                **filters,
+                after=progress.after,
+                limit=progress.missing,
+                max_conversations=size,
+                max_messages=size * _MESSAGES_PER_CONVERSATION,
             )
-            walk.found += part.found
-            walk.walked += part.walked
-            walk.after = part.last or walk.after
-            walk.is_done = part.is_end or not walk.missing
-            most = self._next_part(walk, most)
-        return walk
+            progress.matches += scan.matches
+            progress.scanned += scan.scanned
+            progress.after = scan.last or progress.after
+            progress.is_done = scan.is_end or not progress.missing
+            size = self._next_size(progress, size)
+        return progress
 
-    def _next_part(self, walk: _Walk, last: int) -> int:
-        """Return how many conversations to walk on, or 0 where the index should be asked."""
+    def _next_size(self, progress: _Progress, size: int) -> int:
+        """Return the size of the next scan, or 0 if the index is faster."""
         if not self.has_index:
-            return last * _GROWTH
-        if not walk.found or last > _FIRST_WALK:
+            return size * _GROWTH
+        if not progress.matches or size > _FIRST_SCAN:
             return 0
-        needed = int(_MARGIN * walk.missing * walk.walked / len(walk.found))
-        return max(needed, _FIRST_WALK + 1) if needed <= _LONGEST_WALK else 0
-
-
-def behind(position: Position | None) -> dict[str, Any]:
-    """Return where a page begins, as the repository takes it."""
-    at, id = position or (UNSET, UNSET)
-    return {"after_at": at, "after_id": id}
+        needed = int(_MARGIN * progress.missing * progress.scanned / len(progress.matches))
+        return max(needed, _FIRST_SCAN + 1) if needed <= _MAX_SCAN else 0

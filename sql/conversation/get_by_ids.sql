@@ -1,8 +1,10 @@
--- The tenant's conversations of these ids, in the order asked for; an id that is not there is
--- left out, one that is asked for twice comes twice.
+-- Return a tenant's conversations by id.
 --
--- Locks: none. Index: the primary key, once an id: LIMIT 1 makes sure of it, whatever the server's
--- statistics say.
+-- Returns: the columns of a conversation, in the order of :ids. An id that does not exist has no
+--   row. A repeated id has one row each time.
+-- Locks: none.
+-- Index: the primary keys.
+-- Notes: LIMIT 1: see docs/sql-files.md, Lookups by key.
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata,
        CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
@@ -16,14 +18,14 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
              FROM asyncsvc.message AS m
             WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id)::text
        END AS messages
-  FROM unnest(:ids::text[]) WITH ORDINALITY AS wanted (id, position)
+  FROM unnest(:ids::text[]) WITH ORDINALITY AS requested (id, position)
  CROSS JOIN LATERAL (
-        SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
-               c.version_title, c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration,
-               c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
+        SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source, c.version_title,
+               c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration, c.thumb_up, c.thumb_down,
+               c.last_seq, c.created_at, c.updated_at
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
-           AND c.id = wanted.id
+           AND c.id = requested.id
          LIMIT 1
        ) AS c
- ORDER BY wanted.position
+ ORDER BY requested.position

@@ -1,10 +1,10 @@
--- Id and name of one person's conversations in a dialog, newest first, :limit at most: what a
--- sidebar shows.
+-- Return id and name of one person's newest conversations in a dialog.
 --
--- Read replica: as conversation/get_list.
---
--- Locks: none. Index: conversation_exp_user_idx, walked from this person's newest conversation on;
--- those in other dialogs are passed over.
+-- Returns: id, name. At most :limit rows, newest first.
+-- Locks: none.
+-- Index: conversation_exp_user_idx, from the person's newest conversation on; conversations in other
+--   dialogs are filtered out.
+-- Read replica: a list may be slightly stale.
 SELECT c.id, c.name
   FROM asyncsvc.conversation AS c
  WHERE c.tenant_id = :tenant_id
