@@ -335,12 +335,8 @@ class Query:
     tz: str = "UTC"
 
     @property
-    def column(self) -> str:
-        return self.orderby.replace("_date", "_time")
-
-    @property
     def has_cursors(self) -> bool:
-        return self.column in {"created_at", "updated_at"}
+        return self.orderby in {"created_at", "updated_at"}
 
 
 SORT_KEYS: Mapping[str, Callable[[Kept], object]] = {
@@ -358,7 +354,7 @@ def listed(conversations: Sequence[Kept], query: Query) -> list[Kept]:
     """Return all conversations of a tenant that `get_list` returns, in its order."""
     span = named_range(query.from_date, query.to_date, query.tz)
     found = [each for each in conversations if finds(query, span, each)]
-    key = SORT_KEYS[query.column]
+    key = SORT_KEYS[query.orderby]
     keyed = [each for each in found if key(each) is not None]
     keyed.sort(key=lambda each: (key(each), each.id), reverse=query.desc)
     without = [each for each in found if key(each) is None]
@@ -367,7 +363,7 @@ def listed(conversations: Sequence[Kept], query: Query) -> list[Kept]:
 
 
 def finds(query: Query, span: Span, each: Kept) -> bool:
-    time = each.updated_at if query.column == "updated_at" else each.created_at
+    time = each.updated_at if query.orderby == "updated_at" else each.created_at
     return (
         each.dialog_id == query.dialog_id
         and query.id in {None, each.id}

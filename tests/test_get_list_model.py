@@ -1,4 +1,4 @@
-"""`get_list` answers what `model.listed` says: every filter, order, page, cursor and zone."""
+"""`get_list` returns the same as `model.listed`: every filter, order, page, cursor and zone."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -32,12 +32,12 @@ T = TypeVar("T")
 RARELY = st.integers(0, 9).map(lambda number: number == 9)
 
 LORD_HOWE = "Australia/Lord_Howe"
-ORDERS = [*SORT_KEYS, "create_date", "update_date"]
+ORDERS = list(SORT_KEYS)
 TENANTS = ("acme", "globex")
 DIALOGS = ("d", "e")
 ZONES = ("UTC", "Europe/Berlin", "America/Havana", LORD_HOWE, "Asia/Kathmandu")
 
-# Each begins with a letter of its own, so that every collation orders them alike.
+# No two names start with the same letter, so every collation orders them alike.
 NAMES = ("", "alpha", "bravo", "c_1", "d%d", "e\\f", "foxtrot fox", "中文会话")
 TEXTS = (
     "Hello, World",
@@ -66,19 +66,19 @@ KEYWORDS = (
         "__",
         "a_",
     ),
-    *("数据库", "会", "line\nsecond", " ", "assistant", "hidden", "nobody wrote this"),
+    *("数据库", "会", "line\nsecond", " ", "assistant", "hidden", "absent from all texts"),
 )
 
-# Where a day, a month or a summer ends in one of the zones; each comes with its surroundings.
+# Starts and ends of days, months and daylight saving time in the zones. STEPS adds instants around.
 MOMENTS = [
     datetime(2024, 2, 29, 0, 0, tzinfo=UTC),
     datetime(2026, 3, 8, 5, 0, tzinfo=UTC),  # Havana skips midnight
     datetime(2026, 3, 29, 1, 0, tzinfo=UTC),  # Berlin skips 02:00
     datetime(2026, 4, 4, 15, 0, tzinfo=UTC),  # Lord Howe has 01:30 twice
-    datetime(2026, 10, 25, 0, 0, tzinfo=UTC),  # Berlin begins its first 02:00
-    datetime(2026, 10, 25, 1, 0, tzinfo=UTC),  # and its second
-    datetime(2026, 11, 1, 4, 0, tzinfo=UTC),  # Havana begins its first midnight
-    datetime(2026, 11, 1, 5, 0, tzinfo=UTC),  # and its second
+    datetime(2026, 10, 25, 0, 0, tzinfo=UTC),  # the first 02:00 in Berlin
+    datetime(2026, 10, 25, 1, 0, tzinfo=UTC),  # and the second
+    datetime(2026, 11, 1, 4, 0, tzinfo=UTC),  # the first midnight in Havana
+    datetime(2026, 11, 1, 5, 0, tzinfo=UTC),  # and the second
     datetime(2026, 11, 21, 18, 15, tzinfo=UTC),  # midnight in Kathmandu
     datetime(2026, 11, 22, 10, 0, tzinfo=UTC),
 ]
@@ -102,12 +102,12 @@ STEPS = sorted(
 
 @st.composite
 def turns(draw: st.DrawFn) -> Turn:
-    said = draw(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=2))
+    texts = draw(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=2))
     roles = itertools.cycle(("user", "assistant"))
     return Turn(
         messages=[
             Message(role=role, content=text, payload={"hidden": "hidden"}, reference=["hidden"])
-            for role, text in zip(roles, said, strict=False)
+            for role, text in zip(roles, texts, strict=False)
         ],
         tokens=draw(st.integers(0, 2)),
         duration=draw(st.sampled_from([0.0, 0.000001, 0.1, 0.2, 1.5])),
@@ -117,8 +117,8 @@ def turns(draw: st.DrawFn) -> Turn:
 
 @st.composite
 def conversations(draw: st.DrawFn, id: str) -> Kept:
-    said = draw(st.lists(turns(), max_size=2))
-    seqs = range(1, sum(len(turn.messages) for turn in said) + 1)
+    appended = draw(st.lists(turns(), max_size=2))
+    seqs = range(1, sum(len(turn.messages) for turn in appended) + 1)
     return Kept(
         id=id,
         created_at=draw(st.sampled_from(MOMENTS)) + draw(st.sampled_from(STEPS)),
@@ -128,14 +128,14 @@ def conversations(draw: st.DrawFn, id: str) -> Kept:
         name=draw(st.sampled_from([None, *NAMES])),
         source=draw(st.sampled_from([None, "web"])),
         dsl=draw(st.sampled_from([None, {"graph": [1, None, "%"]}])),
-        turns=said,
+        turns=appended,
         thumbs={seq: thumb for seq in seqs if (thumb := draw(st.sampled_from([None, 1, -1])))},
     )
 
 
 @st.composite
 def tenants(draw: st.DrawFn) -> dict[str, list[Kept]]:
-    """The conversations of each tenant; both use the same few ids."""
+    """The conversations of each tenant, with ids from the same small set."""
     ids = st.lists(
         st.text("aAbZ1%_\\会", min_size=1, max_size=2), min_size=12, max_size=40, unique=True
     )
@@ -144,7 +144,7 @@ def tenants(draw: st.DrawFn) -> dict[str, list[Kept]]:
 
 @st.composite
 def queries(draw: st.DrawFn, kept: Sequence[Kept]) -> Query:
-    """Any query, with bounds near the times of these conversations."""
+    """A query with bounds near the times of these conversations."""
     tz = draw(st.sampled_from(ZONES))
     orderby = draw(st.sampled_from(ORDERS))
     from_date, to_date = draw(bounds(times(kept, orderby), tz))
@@ -166,7 +166,7 @@ def queries(draw: st.DrawFn, kept: Sequence[Kept]) -> Query:
 def bounds(
     draw: st.DrawFn, near: Sequence[datetime], tz: str
 ) -> tuple[DateLike | None, DateLike | None]:
-    """Two bounds, each in any form, most often in their order."""
+    """Two bounds in any form, in most cases in their order."""
     instants = [draw(st.sampled_from(near)) + draw(st.sampled_from(STEPS)) for _ in range(2)]
     instants.sort(reverse=draw(RARELY))
     since, until = (draw(st.sampled_from(list(FORMS))) for _ in range(2))
@@ -181,20 +181,20 @@ def mostly_none(values: Sequence[T]) -> st.SearchStrategy[T | None]:
 
 
 def times(kept: Sequence[Kept], orderby: str) -> list[datetime]:
-    """The times that the dates of a list in this order bound."""
+    """The times that from_date and to_date bound in this order."""
     if orderby.startswith("update"):
         return sorted(each.updated_at for each in kept)
     return sorted(each.created_at for each in kept)
 
 
-# ---------------------------------------------------------------- how a list is compared
+# ---------------------------------------------------------------- comparison
 
 
 _numbers = itertools.count(1)
 
 
 async def kept_for(svc: AsyncSvc, world: dict[str, list[Kept]]) -> dict[str, list[Kept]]:
-    """Keep the conversations, under tenants that no other data set of this run has."""
+    """Store the conversations under tenants that are new in this run."""
     number = next(_numbers)
     own = {f"{tenant} {number}": conversations for tenant, conversations in world.items()}
     for tenant_id, conversations in own.items():
@@ -213,7 +213,7 @@ def rows(tenant_id: str, kept: Sequence[Kept], **included: bool) -> list[dict[st
 
 
 def as_rows(items: Sequence[Conversation]) -> list[dict[str, object]]:
-    """The items, without the times of their messages."""
+    """Return the items without the times of their messages."""
     without_times = {"messages": {"__all__": {"created_at"}}}
     return [
         {**row, "messages": None if row["messages"] is None else list(row["messages"])}
@@ -221,10 +221,10 @@ def as_rows(items: Sequence[Conversation]) -> list[dict[str, object]]:
     ]
 
 
-async def assert_walks_agree(
+async def assert_pages_agree(
     svc: AsyncSvc, tenant_id: str, kept: Sequence[Kept], query: Query, size: int
 ) -> None:
-    """Every page by number, to beyond the end, and every page by cursor hold what they should."""
+    """Compare each page by number, and one after the end, and each page by cursor."""
     expected = [each.id for each in listed(kept, query)]
     parts = [expected[at : at + size] for at in range(0, len(expected), size)] or [[]]
 
@@ -280,16 +280,16 @@ async def test_any_list_of_any_conversations_agrees_with_the_model(svc, world, d
             assert not page.total_capped
 
             size = data.draw(st.integers(1, len(expected) + 1))
-            await assert_walks_agree(svc, tenant_id, kept, query, size)
+            await assert_pages_agree(svc, tenant_id, kept, query, size)
 
 
-# ---------------------------------------------------------------- one made-up data set
+# ---------------------------------------------------------------- one fixed data set
 
 
 @pytest.fixture
 def some_conversations() -> list[Kept]:
-    """Two dozen with many ties; of each two neighbours one has what a filter asks for."""
-    said = [
+    """Return 24 conversations with many ties, of which a filter matches about every second one."""
+    appended = [
         Turn(
             messages=[Message(role="user", content=text)], tokens=n % 3, duration=n % 2, round=n % 4
         )
@@ -302,7 +302,7 @@ def some_conversations() -> list[Kept]:
             user_id=["", "ann"][n % 2],
             exp_user_id=[None, "eve"][n // 2 % 2],
             name=[None, *NAMES][n % 9],
-            turns=[said[n % len(said)]] if n % 3 else [],
+            turns=[appended[n % len(appended)]] if n % 3 else [],
             thumbs={1: [1, -1][n % 2]} if n % 3 else {},
         )
         for n in range(24)
@@ -312,19 +312,19 @@ def some_conversations() -> list[Kept]:
 @pytest.mark.parametrize("orderby", ORDERS)
 async def test_every_combination_of_filters_in_every_order(svc, some_conversations, orderby):
     await keep(svc, "t", some_conversations)
-    wanted = some_conversations[7]
+    target = some_conversations[7]
     first, *_, last = times(some_conversations, orderby)
     filters = {
-        "id": wanted.id,
-        "user_id": wanted.user_id,
-        "exp_user_id": wanted.exp_user_id,
-        "keywords": wanted.id[0].lower(),
+        "id": target.id,
+        "user_id": target.user_id,
+        "exp_user_id": target.exp_user_id,
+        "keywords": target.id[0].lower(),
         "from_date": first + MICROSECOND,
         "to_date": last,
     }
-    for taken in powerset(filters):
+    for chosen in powerset(filters):
         for desc in (True, False):
-            query = Query(orderby=orderby, desc=desc, **{name: filters[name] for name in taken})
+            query = Query(orderby=orderby, desc=desc, **{name: filters[name] for name in chosen})
             expected = [each.id for each in listed(some_conversations, query)]
             page = await page_of(svc, "t", query)
             assert [item.id for item in page.items] == expected, query
@@ -336,11 +336,11 @@ async def test_pages_of_every_size_in_every_order(svc, some_conversations, order
     await keep(svc, "t", some_conversations)
     for size, desc in itertools.product((1, 2, 5, 12, 23, 24, 25), (True, False)):
         query = Query(orderby=orderby, desc=desc)
-        await assert_walks_agree(svc, "t", some_conversations, query, size)
+        await assert_pages_agree(svc, "t", some_conversations, query, size)
 
 
 @pytest.mark.parametrize("desc", [True, False])
-async def test_ties_are_broken_by_id_also_where_no_index_orders_them(dsn, some_conversations, desc):
+async def test_ties_are_broken_by_id_even_without_an_index(dsn, some_conversations, desc):
     no_index = {
         "enable_indexscan": "off",
         "enable_indexonlyscan": "off",
@@ -351,12 +351,12 @@ async def test_ties_are_broken_by_id_also_where_no_index_orders_them(dsn, some_c
         await keep(svc, "t", some_conversations)
         for orderby in ORDERS:
             query = Query(orderby=orderby, desc=desc)
-            await assert_walks_agree(svc, "t", some_conversations, query, 7)
+            await assert_pages_agree(svc, "t", some_conversations, query, 7)
 
 
 @pytest.mark.parametrize("tz", ZONES)
 async def test_a_bound_in_every_form(svc, tz):
-    """Each form, of instants at and around each moment, alone as lower and as upper bound."""
+    """Each form of instants at and around each moment, as the only lower or upper bound."""
     instants = sorted({moment + step for moment in MOMENTS for step in STEPS})
     kept = [Kept(id=f"{n:04}", created_at=instant) for n, instant in enumerate(instants)]
     await keep(svc, "t", kept)
@@ -377,7 +377,7 @@ def powerset(names: Iterable[str]) -> Iterable[tuple[str, ...]]:
     )
 
 
-# ---------------------------------------------------------------- what a bound means
+# ---------------------------------------------------------------- bounds
 
 
 @pytest.mark.parametrize(
@@ -389,38 +389,41 @@ def powerset(names: Iterable[str]) -> Iterable[tuple[str, ...]]:
         ("2026-11-22T10:00:00", "UTC", "2026-11-22T10:00:00Z", "2026-11-22T10:00:00.999999Z"),
         ("2026-11-22 10:00:00.5", "UTC", "2026-11-22T10:00:00.5Z", "2026-11-22T10:00:00.599999Z"),
         ("2026-11-22T10:00+05:45", "UTC", "2026-11-22T04:15:00Z", "2026-11-22T04:15:59.999999Z"),
-        # an offset in the text wins over the zone
+        # an offset in the text takes precedence over the zone
         ("2026-11-22T10:00Z", "Asia/Kathmandu", "2026-11-22T10:00Z", "2026-11-22T10:00:59.999999Z"),
         ("2026-11-22T10:00", "Asia/Kathmandu", "2026-11-22T04:15Z", "2026-11-22T04:15:59.999999Z"),
-        # a day of 25 hours, of 23, one whose midnight comes twice, one whose midnight is skipped
+        # days of 25 and of 23 hours, with a repeated and with a skipped midnight
         ("2026-10-25", "Europe/Berlin", "2026-10-24T22:00Z", "2026-10-25T22:59:59.999999Z"),
         ("2026-03-29", "Europe/Berlin", "2026-03-28T23:00Z", "2026-03-29T21:59:59.999999Z"),
         ("2026-11-01", "America/Havana", "2026-11-01T04:00Z", "2026-11-02T04:59:59.999999Z"),
         ("2026-10-31", "America/Havana", "2026-10-31T04:00Z", "2026-11-01T03:59:59.999999Z"),
         ("2026-03-08", "America/Havana", "2026-03-08T05:00Z", "2026-03-09T03:59:59.999999Z"),
-        # a time that comes twice, and one that is skipped and counts on from before
+        # repeated and skipped local times
         ("2026-10-25T02:30", "Europe/Berlin", "2026-10-25T00:30Z", "2026-10-25T01:30:59.999999Z"),
         ("2026-03-29T02:30", "Europe/Berlin", "2026-03-29T01:30Z", "2026-03-29T01:30:59.999999Z"),
         ("2026-04-05T01:45", LORD_HOWE, "2026-04-04T14:45Z", "2026-04-04T15:15:59.999999Z"),
         ("2026-10-04T02:15", LORD_HOWE, "2026-10-03T15:45Z", "2026-10-03T15:45:59.999999Z"),
     ],
 )
-async def test_a_bound_names_from_its_first_instant_to_its_last(svc, bound, tz, first, last):
+async def test_a_bound_covers_its_first_to_its_last_instant(svc, bound, tz, first, last):
     first, last = datetime.fromisoformat(first), datetime.fromisoformat(last)
     instants = {"before": first - MICROSECOND, "first": first, "last": last}
     instants["after"] = last + MICROSECOND
     await keep(svc, "t", [Kept(id=name, created_at=at) for name, at in instants.items()])
 
-    async def found(**query: object) -> set[str]:
+    async def listed_ids(**query: object) -> set[str]:
         return {item.id for item in (await page_of(svc, "t", Query(tz=tz, **query))).items}
 
-    for orderby in ("created_at", "updated_at"):  # nothing was said, so both times are the same
-        assert await found(orderby=orderby, from_date=bound) == {"first", "last", "after"}
-        assert await found(orderby=orderby, to_date=bound) == {"before", "first", "last"}
-        assert await found(orderby=orderby, from_date=bound, to_date=bound) == {"first", "last"}
+    for orderby in ("created_at", "updated_at"):  # without messages both times are equal
+        assert await listed_ids(orderby=orderby, from_date=bound) == {"first", "last", "after"}
+        assert await listed_ids(orderby=orderby, to_date=bound) == {"before", "first", "last"}
+        assert await listed_ids(orderby=orderby, from_date=bound, to_date=bound) == {
+            "first",
+            "last",
+        }
 
 
-async def test_a_datetime_is_exact_and_knows_its_fold(svc):
+async def test_a_datetime_is_exact_and_respects_its_fold(svc):
     second = datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
     around = {"just before": -MICROSECOND, "then": timedelta(0), "just after": MICROSECOND}
     await keep(svc, "t", [Kept(id=name, created_at=second + step) for name, step in around.items()])
@@ -430,8 +433,8 @@ async def test_a_datetime_is_exact_and_knows_its_fold(svc):
     assert [item.id for item in page.items] == ["then"]
 
 
-async def test_a_lower_bound_may_lie_within_what_the_upper_bound_names(svc):
-    """From ten o'clock to this very day: the day counts to its end."""
+async def test_a_lower_bound_may_lie_within_the_day_of_the_upper_bound(svc):
+    """The upper bound is the whole day."""
     instants = {
         "before": "2026-11-22T09:59:59Z",
         "in range": "2026-11-22T10:00:00Z",
@@ -448,10 +451,10 @@ async def test_a_lower_bound_may_lie_within_what_the_upper_bound_names(svc):
     assert [item.id for item in page.items] == ["in range", "last"]
 
 
-# ---------------------------------------------------------------- what keywords find
+# ---------------------------------------------------------------- keywords
 
 
-FOUND_BY = {
+IDS_BY_KEYWORDS = {
     "NEEDLE": ["by id needle", "by name", "by text"],
     "%": ["percent"],
     "_": ["underscore"],
@@ -465,8 +468,8 @@ FOUND_BY = {
 }
 
 
-async def test_keywords_are_a_literal_substring_of_what_a_person_wrote(svc, subtests):
-    def saying(text: str) -> list[Turn]:
+async def test_keywords_are_a_literal_substring_of_id_name_or_message(svc, subtests):
+    def turns_with(text: str) -> list[Turn]:
         message = Message(role="user", content=text, payload={"secret": 1}, reference=["secret"])
         return [Turn(messages=[Message(role="user", content="first"), message])]
 
@@ -474,20 +477,20 @@ async def test_keywords_are_a_literal_substring_of_what_a_person_wrote(svc, subt
     kept = [
         Kept(id="by id needle", created_at=when),
         Kept(id="by name", created_at=when, name="a Needle in a haystack"),
-        Kept(id="by text", created_at=when, turns=saying("two nEEdLes")),
+        Kept(id="by text", created_at=when, turns=turns_with("two nEEdLes")),
         Kept(id="percent", created_at=when, name="100%"),
-        Kept(id="underscore", created_at=when, turns=saying("snake_case")),
-        Kept(id="backslash", created_at=when, turns=saying("C:\\")),
-        Kept(id="chinese", created_at=when, turns=saying("什么是数据库")),
+        Kept(id="underscore", created_at=when, turns=turns_with("snake_case")),
+        Kept(id="backslash", created_at=when, turns=turns_with("C:\\")),
+        Kept(id="chinese", created_at=when, turns=turns_with("什么是数据库")),
     ]
     await keep(svc, "t", kept)
-    everything = " ".join(FOUND_BY)
-    others = [Kept(id=each.id, created_at=when, turns=saying(everything)) for each in kept]
+    everything = " ".join(IDS_BY_KEYWORDS)
+    others = [Kept(id=each.id, created_at=when, turns=turns_with(everything)) for each in kept]
     await keep(svc, "another tenant with the same ids", others)
-    for keywords, found in FOUND_BY.items():
+    for keywords, ids in IDS_BY_KEYWORDS.items():
         with subtests.test(keywords):
             page = await page_of(svc, "t", Query(keywords=keywords, desc=False))
-            assert [item.id for item in page.items] == found
+            assert [item.id for item in page.items] == ids
 
 
 @pytest.mark.parametrize(("text", "keywords"), [("Ärger", "ärger"), ("Жук", "ЖУК")])
@@ -498,8 +501,8 @@ async def test_keywords_ignore_case_in_an_id_as_in_a_name(svc, text, keywords):
     assert {item.id for item in page.items} in ({"name", text}, set())  # none in the locale C
 
 
-async def test_keywords_find_an_id_that_is_not_normalised(svc):
-    """Ids stay as given, so what is given must find them."""
+async def test_keywords_find_an_id_that_is_not_normalized(svc):
+    """Ids are stored without normalization."""
     decomposed = "cafe\u0301"
     await keep(svc, "t", [Kept(id=decomposed, created_at=MOMENTS[0])])
     page = await page_of(svc, "t", Query(keywords=decomposed))
@@ -509,7 +512,7 @@ async def test_keywords_find_an_id_that_is_not_normalised(svc):
 # ---------------------------------------------------------------- totals and cursors
 
 
-async def test_a_capped_total_stops_at_ten_thousand_and_says_so(svc):
+async def test_a_capped_total_stops_at_ten_thousand(svc):
     kept = [Kept(id=f"{n:05}", created_at=MOMENTS[0]) for n in range(10_001)]
     await keep(svc, "t", kept[:10_000])
     page = await page_of(svc, "t", Query(), total="capped")
@@ -543,24 +546,24 @@ OTHER_QUERIES = [
 ]
 
 
-async def test_a_cursor_belongs_to_its_query(svc, subtests):
+async def test_a_cursor_is_rejected_with_other_filters_or_another_order(svc, subtests):
     await keep(svc, "t", [Kept(id=str(n), created_at=MOMENTS[0]) for n in range(3)])
     page = await page_of(svc, "t", Query(), items_per_page=1)
     for other in OTHER_QUERIES:
         query = {"tenant_id": "t", "dialog_id": "d", "after": page.next, **other}
         with subtests.test(other):
-            with pytest.raises(InvalidInput) as refused:
+            with pytest.raises(InvalidInput) as raised:
                 await svc.conversations.get_list(**query)
-            assert refused.value.field == "after"
+            assert raised.value.field == "after"
 
 
-async def test_a_cursor_goes_on_with_another_size_total_and_spelling_of_its_order(svc):
+async def test_a_cursor_allows_another_page_size_total_and_zone(svc):
     await keep(svc, "t", [Kept(id=str(n), created_at=MOMENTS[0]) for n in range(4)])
     page = await page_of(svc, "t", Query(), items_per_page=1)
     rest = await page_of(
         svc,
         "t",
-        Query(orderby="create_date", tz="Asia/Kathmandu"),
+        Query(tz="Asia/Kathmandu"),
         after=page.next,
         items_per_page=2,
         total="none",
@@ -570,8 +573,8 @@ async def test_a_cursor_goes_on_with_another_size_total_and_spelling_of_its_orde
     assert [item.id for item in rest.items] == ["2", "1"]
 
 
-async def test_what_was_created_at_the_ends_of_time_is_refused_or_paged(svc):
-    """Neither of them is an infinity, behind which a cursor would find the same page again."""
+async def test_conversations_at_the_ends_of_time_are_rejected_or_paged(svc):
+    """An infinite time would break the comparison with a cursor."""
     ends = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
     kept = [Kept(id=f"{n}", created_at=end) for n, end in enumerate(ends * 2)]
     try:
@@ -579,10 +582,10 @@ async def test_what_was_created_at_the_ends_of_time_is_refused_or_paged(svc):
     except InvalidInput:
         return
     for desc in (True, False):
-        await assert_walks_agree(svc, "t", kept, Query(desc=desc), 1)
+        await assert_pages_agree(svc, "t", kept, Query(desc=desc), 1)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- rejected arguments
 
 
 @pytest.mark.parametrize(
@@ -596,7 +599,7 @@ async def test_what_was_created_at_the_ends_of_time_is_refused_or_paged(svc):
         ({"items_per_page": 0}, "items_per_page"),
         ({"items_per_page": 1_001}, "items_per_page"),
         ({"orderby": "; drop table"}, "orderby"),
-        ({"orderby": "created_at"}, "orderby"),
+        ({"orderby": "create_time"}, "orderby"),
         ({"total": "about"}, "total"),
         ({"from_date": "2026-11-23", "to_date": "2026-11-22"}, "from_date"),
         ({"from_date": "2026-11-22T10:01", "to_date": "2026-11-22T10:00"}, "from_date"),
@@ -618,13 +621,13 @@ async def test_what_was_created_at_the_ends_of_time_is_refused_or_paged(svc):
         ({"dialog_id": "d\0"}, "dialog_id"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_before_any_sql(wrong, field):
-    svc = AsyncSvc(asyncpg.create_pool())  # which is never opened
-    with pytest.raises(InvalidInput) as refused:
+async def test_an_invalid_argument_is_rejected_before_any_query(wrong, field):
+    svc = AsyncSvc(asyncpg.create_pool())  # never opened
+    with pytest.raises(InvalidInput) as raised:
         await svc.conversations.get_list(**{"dialog_id": "d", "tenant_id": "t", **wrong})
-    assert refused.value.field == field
+    assert raised.value.field == field
 
 
-async def test_the_last_page_within_the_window_is_empty_and_no_error(svc):
+async def test_the_last_page_of_the_window_may_be_empty(svc):
     page = await page_of(svc, "t", Query(), page_number=10**6, items_per_page=1_000)
     assert (page.total, page.items, page.next) == (0, [], None)

@@ -9,16 +9,13 @@ from asyncsvc.models.conversations import Hit
 T = TypeVar("T")
 
 
-class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its slots
-    """One page: a tuple of `(total, items)`, and how to go on.
-
-    `total` is None when it was not counted; `total_capped` says that there are more than `total`.
-    `next` is the cursor of the next page, or None when this one is the last or its order has no
-    cursors.
-    """
+class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has attributes
+    """One page of a list: the tuple `(total, items)`, with the cursor of the next page."""
 
     next: str | None
+    """The cursor of the next page; None if this page is the last, or its order has no cursors."""
     total_capped: bool
+    """Whether counting stopped at `total`, so that there are more items."""
 
     def __new__(
         cls,
@@ -28,7 +25,7 @@ class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its 
         next: str | None = None,
         total_capped: bool = False,
     ) -> Page[T]:
-        """Make the pair, and hang the rest on it."""
+        """Build a page."""
         page = super().__new__(cls, (total, items))
         page.next = next
         page.total_capped = total_capped
@@ -36,7 +33,7 @@ class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its 
 
     @property
     def total(self) -> int | None:
-        """How many items all pages have together."""
+        """The number of items of all pages; None if they were not counted."""
         return self[0]
 
     @property
@@ -45,11 +42,11 @@ class Page(tuple[int | None, list[T]]):  # noqa: SLOT001 - it has more than its 
         return self[1]
 
     def __getnewargs_ex__(self) -> tuple[tuple[object, ...], dict[str, object]]:
-        """Copy and pickle the whole of it."""
+        """Include all attributes in copies and pickles."""
         return tuple(self), {"next": self.next, "total_capped": self.total_capped}
 
     def __repr__(self) -> str:
-        """Show every part, as the models do."""
+        """Show all attributes."""
         return (
             f"Page(total={self.total!r}, items={self.items!r}, next={self.next!r}, "
             f"total_capped={self.total_capped!r})"

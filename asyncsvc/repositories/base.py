@@ -1,4 +1,4 @@
-"""What all repositories do: load a file of their folder, bind it, run it."""
+"""The base of all repositories: bind a SQL file, run it, and build models from its rows."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 _EXPONENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)')
-_SPECIAL: Final = re.compile(r"[\\\n\r\t]")
-_BACKSLASHED: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_COPY_SPECIAL: Final = re.compile(r"[\\\n\r\t]")
+_COPY_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class Repository:
-    """The statements of one folder of `sql/`."""
+    """The statements of one folder of `sql/`. Each method runs the file of its name."""
 
     folder: ClassVar[str]
 
     def __init__(self, executor: Executor) -> None:
-        """Run on this executor."""
+        """Run the statements on this executor."""
         self._executor = executor
 
     async def _rows(self, name: str, /, *flags: str, **parameters: object) -> list[Row]:
+        """Run a file of the folder. A parameter that is UNSET is not passed."""
         statement = sql_files.load(f"{self.folder}/{name}")
         return await self._executor.fetch(statement.bind(flags, parameters))
 
     async def _count(self, name: str, /, **parameters: object) -> int:
-        """Run a statement that returns how many rows it deleted."""
+        """Run a file that returns one row with the column `deleted`."""
         (row,) = await self._rows(name, **parameters)
         return int(row["deleted"])
 
 
 def to_json(value: object) -> str | None:
-    """Write a value as JSON text, None as NULL. `:x::text::jsonb` reads it.
+    """Return a value as JSON text for `:x::text::jsonb`; None stays None.
 
-    Text, because the connection may be the caller's and have a codec for jsonb of its own.
+    A connection of the caller may have its own codec for jsonb, so JSON is sent as text.
     """
     if value is None:
         return None
     text = json_text(value)
-    return _EXPONENT.sub(_written_out, text) if "e+" in text else text
+    return _EXPONENT.sub(_without_exponent, text) if "e+" in text else text
 
 
 def columns_to_set(values: Input) -> dict[str, object]:
@@ -66,43 +67,41 @@ def columns_to_set(values: Input) -> dict[str, object]:
     }
 
 
-def _written_out(match: re.Match[str]) -> str:
-    """Write 1e+23 with all its digits and a fraction, for jsonb would keep it as an integer."""
+def _without_exponent(match: re.Match[str]) -> str:
+    """Return 1e+23 with all its digits and a fraction. jsonb would store it as an integer."""
     return match[0] if match["number"] is None else f"{Decimal(match[0]):f}.0"
 
 
 def escape_copy_text(text: str) -> str:
-    """Write a text as COPY reads it in its text format.
+    """Escape a value for COPY in text format.
 
     https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
     """
-    return _SPECIAL.sub(_backslashed, text) if _SPECIAL.search(text) else text
-
-
-def _backslashed(match: re.Match[str]) -> str:
-    return _BACKSLASHED[match[0]]
+    if not _COPY_SPECIAL.search(text):
+        return text
+    return _COPY_SPECIAL.sub(lambda match: _COPY_ESCAPES[match[0]], text)
 
 
 def build_model(model: type[M], row: Row) -> M:
-    """Make a model of a row; columns that are none of its fields are left out.
+    """Build a model from a row. Columns that are not fields are ignored.
 
-    A dict of the row's items, checked as it is: keyword arguments cost a quarter as much again.
+    Validating a dict takes 20 % less time than keyword arguments.
     """
     return model.model_validate(dict(row.items()))
 
 
 def build_models(model: type[M], rows: Iterable[Row]) -> list[M]:
-    """Make a model of each row, in one call of the validator: a call each takes a quarter more."""
+    """Build a model from each row, in one call of the validator, which saves 20 % of the time."""
     return validate_models(model, [dict(row.items()) for row in rows])
 
 
 def validate_models(model: type[M], values: list[dict[str, Any]]) -> list[M]:
-    """Make a model of the values of each row."""
+    """Build a model from each dict."""
     return _list_of(model).validate_python(values)
 
 
 @cache
 def _list_of(model: type[M]) -> TypeAdapter[list[M]]:
-    # What the validator caches is told to its outermost part, and not by the model inside.
+    # The outermost type decides about the string cache; the model's own setting has no effect here.
     config = ConfigDict(cache_strings=model.model_config.get("cache_strings", True))
     return TypeAdapter(list[model], config=config)  # type: ignore[valid-type]

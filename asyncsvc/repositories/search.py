@@ -1,4 +1,4 @@
-"""`sql/search`."""
+"""The statements of `sql/search`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Match(NamedTuple):
 
     id: str
     at: datetime
-    """Its time in the order of the page; if that is no order by time, its creation."""
+    """updated_at if the page is ordered by it, otherwise created_at."""
     seq: int = 0
-    """The first message that contains the keywords; 0 if it is unknown, or id or name does."""
+    """The first message that contains the keywords. 0: id or name does, or it is unknown."""
 
     def position(self) -> Position:
         """Return the position in a list ordered by time."""
@@ -35,11 +35,11 @@ class Scan(NamedTuple):
 
     matches: list[Match]
     scanned: int
-    """The number of conversations that were scanned."""
+    """The number of scanned conversations."""
     last: Position | None
-    """The position of the last of them; None if there was none."""
+    """The position of the last scanned conversation; None if there was none."""
     is_end: bool
-    """Whether the list has no conversations after them."""
+    """Whether the list ends there."""
 
 
 class IndexPosition(NamedTuple):
