@@ -1,14 +1,16 @@
-"""The figures that the project claims, measured by one command: `python -m benchmarks`.
+"""Performance measurements of the library: `python -m benchmarks`.
 
-- A module a suite: `start`, `pool`, `verify`, `append`, `models`, `listing` (with `plans`),
-  `stats`, `importing` and `memory` (their works are in `child`), `search` (its text is of
-  `language`, its right answers of `plainly`), `row_level_security`. Each says
-  how much it does at which scale.
-- `contenders/`: what the library is compared with, a module each. `appending` has all their ways
-  to append, `data` and `sql/generator.sql` the conversations that all of them store.
-- `measuring` lets contenders take turns, `stage` tells what the server did meanwhile.
-- `report` prints and keeps, `charts` draws, `results` writes RESULTS.md, with what a person has to
-  say from `texts/`.
+- One module per suite: `start`, `pool`, `verify`, `append`, `models`, `listing` (with `plans`),
+  `stats`, `importing`, `search`, `sizes`, `retention`, `pooler`, `replicas`, `memory` and
+  `row_level_security`. Each module defines its sizes per scale in `SCALES`.
+- `contenders/` contains one module per other implementation. `append_contenders` contains the
+  append of each of them. `data` and `sql/generator.sql` generate the conversations that all of
+  them store.
+- `measuring` runs contenders in turns. `contest` adds a checkpoint before the run and counts the
+  checkpoints during it. `child_process` measures a call in a process of its own.
+- `text_generator` generates the text of the search suite, `reference_search` its expected results.
+- `report` collects and prints results, `charts` draws them, `results` writes RESULTS.md with the
+  texts of `texts/`.
 
-`benchmarks.reliability` breaks things instead.
+`benchmarks.reliability` tests the library under crashes, cancellations and lost connections.
 """

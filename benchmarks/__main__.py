@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: measures what the project claims, on a server that it starts or is given.
+"""Run the benchmark suites on an embedded server or on the server of `--dsn`.
 
-It needs the extra `benchmarks`, and `plot` for plots. Contenders take turns in one run, so ratios
-hold on a noisy machine; seconds do not.
+The suites need the extra `benchmarks`; figures need the extra `plot`. Contenders take turns in one
+run, so ratios are comparable on a noisy machine, and absolute times are not.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ SUITES: dict[str, ModuleType] = {
     "retention": retention,
     "pooler": pooler,
     "replicas": replicas,
-    "memory": memory,  # deletes what the others have made
+    "memory": memory,  # deletes the tenants of the other suites
     "row_level_security": row_level_security,  # turns row-level security on
 }
 
 
 def main() -> None:
-    """Read the options and run the suites."""
+    """Parse the options, then run the suites or write RESULTS.md."""
     options = _options()
     if options.results is None:
         asyncio.run(_run(options))
@@ -65,16 +65,16 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=SUITES, action="append", help="these suites alone")
+    parser.add_argument("--only", choices=SUITES, action="append", help="run only these suites")
     parser.add_argument("--scale", choices=("small", "middle", "full"), default="full")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures there, as SVG")
-    parser.add_argument("--results", type=Path, metavar="FILE", nargs="+", help="measure nothing,"
-                        " and write RESULTS.md from what --json wrote, later files before earlier"
-                        " ones; --plot draws")  # fmt: skip
-    parser.add_argument("--dsn", help="a server, as a superuser, that lets 300"
-                        " connect; without it, one is started, with PostgreSQL's own settings, in"
-                        " the directory for temporary files")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures as SVG here")
+    parser.add_argument("--results", type=Path, metavar="FILE", nargs="+", help="do not measure:"
+                        " write RESULTS.md from files written by --json; a suite of a later file"
+                        " replaces the suite of an earlier file")  # fmt: skip
+    parser.add_argument("--dsn", help="a server for the suites, with a superuser and at least 300"
+                        " connections (default: start an embedded server with PostgreSQL's default"
+                        " settings in a temporary directory)")  # fmt: skip
     return parser.parse_args()
 
 
@@ -88,14 +88,14 @@ async def _run(options: argparse.Namespace) -> None:
                 console.rule(name)
                 report.suite = name
                 await suite.run(dsn, options.scale, report)
-                if options.json is not None:  # a run takes long, and may be broken off
+                if options.json is not None:  # a long run may be interrupted
                     report.write(options.json)
     if options.plot is not None:
         charts.write(report.results, options.plot)
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return how to measure the same: where it was written does not matter."""
+    """Return a command that repeats this run, without its output options."""
     only = [f"--only {name}" for name in options.only or ()]
     return " ".join(["python -m benchmarks", f"--scale {options.scale}", *only])
 

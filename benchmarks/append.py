@@ -1,8 +1,7 @@
-"""Appends: flat in the conversation's length, near a bare insert, and none lost.
+"""Appends: by length of the conversation, against a bare insert, and with concurrent writers.
 
-Each contender appends the same turn of two messages to conversations of the same lengths, in tables
-of its own. Before each contest all of them have appended once, and were found to have stored the
-same.
+Each contender appends the same turn of 2 messages to conversations of the same lengths, in its own
+tables. Before each contest each contender appends once, and the suite compares the stored messages.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from dataclasses import dataclass
 import asyncpg
 
 from benchmarks import data
-from benchmarks.appending import (
+from benchmarks.append_contenders import (
     MESSAGES,
     Append,
     Stores,
-    anywhere,
     by_library,
     by_orm,
     by_pgbench,
@@ -32,18 +30,19 @@ from benchmarks.appending import (
     in_turn,
     insertion,
     stores,
+    to_random_conversation,
 )
 from benchmarks.contenders import bare, pgbench, psycopg
+from benchmarks.contest import EFFORTS, ContestRunner, Effort, spelled
 from benchmarks.data import Tenant
 from benchmarks.measuring import Competitor, Contender, Measured, Turn
 from benchmarks.report import Place, Report
 from benchmarks.server import activity, connected, connections
-from benchmarks.stage import EFFORTS, Effort, Stage, spelled
 from benchmarks.statements import sql
 
 BURSTS = 3
 FASTER = {10: 7, 10_000: 50}
-"""How many times RAGFlow's rate is to be reached, at which length."""
+"""The target for the library's rate, as a multiple of RAGFlow's, by length."""
 _PARTS = 5
 
 
@@ -52,15 +51,15 @@ class Scale:
     """How much is measured."""
 
     lengths: tuple[int, ...]
-    conversations: int  # of a length, at most
-    stored: int  # messages of a length, about
+    conversations: int  # maximum per length
+    stored: int  # approximate number of messages per length
     counted: int  # appends whose WAL is counted
-    hot: int  # appends of each writer to the one conversation
+    hot: int  # appends of each writer to the shared conversation
     effort: Effort
 
     @property
     def tenants(self) -> list[Tenant]:
-        """A tenant for each length: of so many conversations that few appends go to each."""
+        """One tenant per length, with enough conversations that each gets few appends."""
         return [
             data.of_length(length, min(self.conversations, max(self.stored // length, 20)))
             for length in self.lengths
@@ -79,7 +78,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
     how = SCALES[scale]
     async with stores(dsn, how.effort.tasks) as lent:
         available = await _filled(lent, how, report)
-        suite = Suite(Stage(dsn, report, how.effort), lent, how, available)
+        suite = Suite(ContestRunner(dsn, report, how.effort), lent, how, available)
         await suite.lengths()
         for count in (1, how.effort.tasks):
             for tenant in how.tenants:
@@ -90,7 +89,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
 
 
 async def _filled(lent: Stores, how: Scale, report: Report) -> list[str]:
-    """Store all conversations; return the plain schema and the extras that this server has."""
+    """Store all conversations; return the plain schema and the extras that the server supports."""
     await lent.create()
     await bare.create_tables(lent.dsn, bare.PLAIN)
     for tenant in how.tenants:
@@ -101,7 +100,7 @@ async def _filled(lent: Stores, how: Scale, report: Report) -> list[str]:
         try:
             await bare.create_tables(lent.dsn, name)
         except asyncpg.PostgresError as error:
-            report.say(f"left out: {bare.NAMES[name]}: {error}")
+            report.add_remark(f"left out: {bare.NAMES[name]}: {error}")
             continue
         files = (*data.PLAIN, *bare.FILLS.get(name, ()))
         await data.fill(lent.dsn, how.tenants[0], files, report, schema=name)
@@ -113,41 +112,41 @@ async def _filled(lent: Stores, how: Scale, report: Report) -> list[str]:
 class Suite:
     """The contests."""
 
-    stage: Stage
+    runner: ContestRunner
     stores: Stores
     how: Scale
     available: Sequence[str]
 
     async def lengths(self) -> None:
-        """The library alone, at each length in turn."""
-        async with connected(self.stage.dsn) as connection:
+        """Measure the library's append at each length."""
+        async with connected(self.runner.dsn) as connection:
             svc = self.stores.svc.on(connection)
             contenders = [
                 Contender(
                     f"{tenant.messages:,} messages",
-                    [anywhere(by_library(svc, tenant.name), tenant)],
+                    [to_random_conversation(by_library(svc, tenant.name), tenant)],
                 )
                 for tenant in self.how.tenants
             ]
-            measured = await self.stage.contest("asyncsvc's append by length, 1 task", contenders)
+            measured = await self.runner.contest("asyncsvc's append by length, 1 task", contenders)
         shortest, longest = measured[0], measured[-1]
         title = f"append at {longest.name} against {shortest.name}, time"
-        self.stage.report.target(title, longest.cost(shortest), most=1.1)
+        self.runner.report.target(title, longest.cost(shortest), maximum=1.1)
 
     async def at_length(self, tenant: Tenant, count: int) -> None:
-        """All contenders at one length."""
+        """Measure all contenders at one length."""
         await self.stores.agree(tenant)
         title = f"append at {tenant.messages:,} messages, {spelled(count)}"
         place = Place("append" if count == 1 else "append by many", tenant.messages)
         async with contextlib.AsyncExitStack() as stack:
             contenders = await self._contenders(stack, tenant, count)
-            measured = await self.stage.contest(title, contenders, place=place)
-        self._judge(tenant, count, {each.name: each for each in measured})
+            measured = await self.runner.contest(title, contenders, place=place)
+        self._add_targets(tenant, count, {each.name: each for each in measured})
 
     async def _contenders(
         self, stack: contextlib.AsyncExitStack, tenant: Tenant, count: int
     ) -> list[Competitor]:
-        dsn, lent, name = self.stage.dsn, self.stores, tenant.name
+        dsn, lent, name = self.runner.dsn, self.stores, tenant.name
         held = await stack.enter_async_context(connections(dsn, count))
         plain = await stack.enter_async_context(connections(dsn, count, bare.PLAIN))
         others = [
@@ -165,55 +164,60 @@ class Suite:
         contenders: list[Competitor] = [
             Contender("bare insert", [insertion(each) for each in plain]),
             *(
-                Contender(title, [anywhere(append, tenant) for append in appends])
+                Contender(title, [to_random_conversation(append, tenant) for append in appends])
                 for title, appends in ways.items()
             ),
         ]
         if tenant != self.how.tenants[0]:
-            return contenders  # the server alone does not mind the length, either
+            return contenders  # the time of pgbench does not depend on the length
         if pgbench.program() is None:
-            self.stage.report.say("left out: pgbench, for there is no such program")
+            self.runner.report.add_remark("left out: pgbench, which is not installed")
             return contenders
         return [*contenders, by_pgbench(dsn, tenant, count)]
 
-    def _judge(self, tenant: Tenant, count: int, by: Mapping[str, Measured]) -> None:
-        target, mine, floor = self.stage.report.target, by["asyncsvc"], by["bare insert"]
+    def _add_targets(self, tenant: Tenant, count: int, by: Mapping[str, Measured]) -> None:
+        target, mine, floor = self.runner.report.target, by["asyncsvc"], by["bare insert"]
         where = f"at {tenant.messages:,} messages, {spelled(count)}"
         shortest = tenant == self.how.tenants[0]
         if count > 1:
-            if shortest:  # of the longest there are so few that tasks meet at their rows
+            if shortest:  # of the longest there are so few that tasks wait for each other's rows
                 title = f"append {where}, asyncsvc: p99 against p50"
-                target(title, mine.latency(99) / mine.latency(50), most=5)
+                target(title, mine.latency(99) / mine.latency(50), maximum=5)
             return
         if shortest:
             plain, held = by["plain statement"], by["asyncsvc, held"]
-            target(f"plain statement {where}, against a bare insert", plain.cost(floor), most=1.25)
-            target(f"asyncsvc, held, {where}, against it", held.cost(floor), most=1.7)
+            target(
+                f"plain statement {where}, against a bare insert", plain.cost(floor), maximum=1.25
+            )
+            target(f"asyncsvc, held, {where}, against it", held.cost(floor), maximum=1.7)
         if tenant.messages in FASTER:
             faster = mine.ratio(by["as RAGFlow"])
             title = f"append {where}, asyncsvc against RAGFlow, rate"
-            target(title, faster, least=FASTER[tenant.messages])
+            target(title, faster, minimum=FASTER[tenant.messages])
 
     async def extras(self, count: int) -> None:
-        """What each thing costs that the library has more than the plain statement."""
+        """Measure the cost of each extra that the library adds to the plain statement."""
         tenant = self.how.tenants[0]
         async with contextlib.AsyncExitStack() as stack:
             contenders = []
             for schema in self.available:
-                lent = await stack.enter_async_context(connections(self.stage.dsn, count, schema))
-                works = [anywhere(by_statement(each, schema, tenant.name), tenant) for each in lent]
+                lent = await stack.enter_async_context(connections(self.runner.dsn, count, schema))
+                works = [
+                    to_random_conversation(by_statement(each, schema, tenant.name), tenant)
+                    for each in lent
+                ]
                 contenders.append(Contender(bare.NAMES[schema], works))
-            lent = await stack.enter_async_context(connections(self.stage.dsn, count))
+            lent = await stack.enter_async_context(connections(self.runner.dsn, count))
             contenders += [
-                Contender(name, [anywhere(append, tenant) for append in appends])
+                Contender(name, [to_random_conversation(append, tenant) for append in appends])
                 for name, appends in (await self._whole(lent, tenant)).items()
             ]
-            await self.stage.contest(f"the price of each extra, {spelled(count)}", contenders)
+            await self.runner.contest(f"the price of each extra, {spelled(count)}", contenders)
 
     async def _whole(
         self, lent: Sequence[asyncpg.Connection], tenant: Tenant
     ) -> Mapping[str, Sequence[Append]]:
-        """The library with all of the extras on: its statement alone, and with its Python."""
+        """Return the library's statement on the bare driver, and the library itself."""
         svc, name = self.stores.svc, tenant.name
         return {
             "asyncsvc's statement, bare": [
@@ -226,23 +230,23 @@ class Suite:
         }
 
     async def written(self) -> None:
-        """What one append writes: bytes of WAL, and whether its update was HOT."""
+        """Count the bytes of WAL of one append, and the share of HOT updates."""
         tenant = self.how.tenants[0]
         for schema in self.available:
-            async with connected(self.stage.dsn, schema) as connection:
+            async with connected(self.runner.dsn, schema) as connection:
                 append = by_statement(connection, schema, tenant.name)
                 await self._count(bare.NAMES[schema], connection, append, schema)
         for name, keyed in (("asyncsvc", False), ("asyncsvc, with a key", True)):
-            async with connected(self.stage.dsn) as connection:
+            async with connected(self.runner.dsn) as connection:
                 append = by_library(self.stores.svc.on(connection), tenant.name, keyed=keyed)
                 await self._count(name, connection, append, "asyncsvc")
 
     async def _count(
         self, name: str, connection: asyncpg.Connection, append: Append, schema: str
     ) -> None:
-        """Count after as many appends as have written each page in full, once.
+        """Count after a warm-up in which each page is written in full once.
 
-        The median of several parts leaves out what the server wrote for itself meanwhile.
+        The median of several parts excludes the WAL that the server's own processes write.
         """
         work = in_turn(append, self.how.tenants[0].ids[: self.how.counted])
         for _ in range(self.how.counted):
@@ -255,7 +259,7 @@ class Suite:
                 await work()
             wal.append((await activity(connection)).wal - before.wal)
         updated, hot_then = await _updates(connection, schema)
-        self.stage.report.note(
+        self.runner.report.add_counts(
             f"one append writes, {name}",
             {
                 "bytes of WAL": round(statistics.median(wal) / (self.how.counted // _PARTS)),
@@ -264,7 +268,7 @@ class Suite:
         )
 
     async def burst(self) -> None:
-        """Many writers on one conversation: what is kept, and how fast it goes."""
+        """Measure concurrent appends to one conversation, and count the lost messages."""
         lent, tenant = self.stores, self.how.tenants[0]
         ways: Mapping[str, Append] = {
             "as RAGFlow": by_ragflow(lent.flow),
@@ -276,30 +280,30 @@ class Suite:
         for id in tenant.ids[-BURSTS:]:
             for name, append in ways.items():
                 before = await lent.stored(name, tenant.name, id)
-                measured[name].add(await _all_at_once(append, id, self.how))
+                measured[name].add(await _append_concurrently(append, id, self.how))
                 lost[name] -= len(await lent.stored(name, tenant.name, id)) - len(before)
-        self._judge_burst(measured, lost)
+        self._add_burst_targets(measured, lost)
 
-    def _judge_burst(self, measured: Mapping[str, Measured], lost: Mapping[str, int]) -> None:
-        title, report = f"{self.how.effort.tasks} writers on one conversation", self.stage.report
-        made = BURSTS * self.how.effort.tasks * self.how.hot * len(MESSAGES)
+    def _add_burst_targets(self, measured: Mapping[str, Measured], lost: Mapping[str, int]) -> None:
+        title, report = f"{self.how.effort.tasks} writers on one conversation", self.runner.report
+        appended = BURSTS * self.how.effort.tasks * self.how.hot * len(MESSAGES)
         report.add(title, list(measured.values()))
-        report.note(f"{title}, messages lost of {made:,}", lost)
-        report.target(f"{title}, asyncsvc: messages lost", lost["asyncsvc"], most=0)
+        report.add_counts(f"{title}, messages lost of {appended:,}", lost)
+        report.target(f"{title}, asyncsvc: messages lost", lost["asyncsvc"], maximum=0)
         faster = measured["asyncsvc"].ratio(measured["as RAGFlow"])
-        report.target(f"{title}, rate against RAGFlow's", faster, least=3)
+        report.target(f"{title}, rate against RAGFlow's", faster, minimum=3)
 
 
 async def _updates(connection: asyncpg.Connection, schema: str) -> tuple[int, int]:
-    """Return how many conversations were updated so far, and how many of them by HOT."""
+    """Return the number of updates of conversations so far, and the number of HOT updates."""
     await connection.execute(sql("force_flush"))
     row = await connection.fetchrow(sql("updates"), f"{schema}.conversation")
     assert row is not None  # noqa: S101
     return row["updates"], row["hot"]
 
 
-async def _all_at_once(append: Append, id: str, how: Scale) -> Turn:
-    """Have many tasks append to one conversation, so many times each."""
+async def _append_concurrently(append: Append, id: str, how: Scale) -> Turn:
+    """Append to one conversation from many tasks, `how.hot` times from each."""
     taken: list[float] = []
 
     async def writer() -> None:

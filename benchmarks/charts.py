@@ -1,4 +1,4 @@
-"""Draws what was measured: for each operation, what it costs against the size of what is there."""
+"""Draw the results: one figure per operation, its time or memory by the size of the data."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _COLORS: Final = {
 _OTHERS: Final = ("#2b6cb0", "#2c8a7d", "#7a5ab5", "#3f8f4f")
 _STYLES: Final = ("-", "--", ":", "-.")
 _GAP: Final = 0.052
-"""How far apart labels are at least, as a part of the height."""
+"""The minimum distance of labels, as a fraction of the height."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a figure is of."""
+    """The titles of a figure and its axes."""
 
     title: str
     sizes: str
@@ -59,18 +59,18 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 
 def write(results: Results, directory: Path) -> list[Path]:
-    """Draw each figure that the results have points of; return the files."""
+    """Draw each figure for which there are results; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     return [_write(name, results, directory) for name in figures(results)]
 
 
 def figures(results: Results) -> list[str]:
-    """Return the names of the figures that the results have points of, in their order."""
+    """Return the names of the figures for which there are results, in their order."""
     return list(dict.fromkeys(result["figure"] for result in results if "figure" in result))
 
 
 def title(name: str) -> str:
-    """Return what a figure is called."""
+    """Return the title of a figure."""
     return _kind(name).title
 
 
@@ -79,7 +79,7 @@ def _kind(name: str) -> Kind:
 
 
 def path(name: str, directory: Path) -> Path:
-    """Return where a figure is."""
+    """Return the file of a figure."""
     return directory / f"{name.replace(' ', '-')}.svg"
 
 
@@ -125,7 +125,7 @@ def _figure(kind: Kind, lines: Lines) -> Figure:
 
 
 def _looks(names: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Return a color for each, the same for the same system, and a style to tell its ways apart."""
+    """Return a color per system, and a line style per variant of the system."""
     others = itertools.cycle(_OTHERS)
     used: dict[str, int] = {}
     for name in names:
@@ -157,7 +157,7 @@ def _number(value: float) -> str:
 
 
 def _label(axes: Axes, lines: Lines) -> None:
-    """Name each line at its end; names that would overlap move apart."""
+    """Label each line at its end, without overlaps."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     last = max(points[-1][0] for points in lines.values())
     ends = {
@@ -173,7 +173,7 @@ def _label(axes: Axes, lines: Lines) -> None:
                 va="center",
                 color=color, fontsize=9, arrowprops=_leader(color),
             )  # fmt: skip
-        else:  # it ends before the others do, and is named there
+        else:  # a line that ends before the others has its label at its own end
             axes.annotate(
                 name, points[-1], xytext=(4, -10), textcoords="offset points", color=color,
                 fontsize=8,
@@ -188,9 +188,9 @@ def _leader(color: str) -> dict[str, Any]:
 
 
 def _spread(ends: Mapping[str, float]) -> dict[str, float]:
-    """Return the heights with gaps between them, each as near as may be to where it was.
+    """Return heights that are at least `_GAP` apart, each close to its original height.
 
-    Those that are too near make a block, which lies around the middle of where they were.
+    Labels that are too close form a block, which is centered on their mean height.
     """
     names = sorted(ends, key=lambda name: ends[name])
     blocks: list[list[float]] = []

@@ -1,7 +1,7 @@
-"""The data: tenants that are generated in the database, the same for every contender.
+"""Generate tenants in the database, with the same data for every contender.
 
-`sql/generator.sql` says what a conversation is; each store has files of its own that say where it
-goes. A tenant that is there is not made again, so the suites of a run share what is large.
+`sql/generator.sql` generates the conversations; each store has SQL files that insert them into its
+tables. A tenant is generated once per run, so the suites of a run share the large ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RAGFLOW = ("fill_ragflow_dialogs", "fill_ragflow_conversations")
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant of so many conversations, numbered from `base` + 1 on, each of so many messages."""
+    """A tenant whose conversations are numbered from `base` + 1; `messages` is their length."""
 
     name: str
     base: int
@@ -38,24 +38,24 @@ class Tenant:
 
     @property
     def dialog(self) -> str:
-        """The dialog that has half of its conversations: those of even places."""
+        """The dialog of every second conversation."""
         return f"{self.name}-d0"
 
 
 def of_size(conversations: int) -> Tenant:
-    """Return the tenant of so many conversations of two messages, which all suites share."""
+    """Return the tenant with this number of conversations of 2 messages; the suites share it."""
     return Tenant(f"n{conversations}", 1_000_000_000 + conversations, conversations, 2)
 
 
 def of_length(messages: int, conversations: int) -> Tenant:
-    """Return the tenant whose conversations are of so many messages, to append to."""
+    """Return the tenant whose conversations have this number of messages, for appends."""
     return Tenant(f"a{messages}", messages * 10_000, conversations, messages)
 
 
 async def fill(
     dsn: str, tenant: Tenant, files: tuple[str, ...], report: Report, *, schema: str = "asyncsvc"
 ) -> None:
-    """Store a tenant, unless it is there: by these files, in the tables of this schema."""
+    """Store a tenant in the tables of a schema with these SQL files, unless it is stored."""
     async with connected(dsn, schema) as connection:
         if not await connection.fetchval(sql("generator_exists")):
             await connection.execute(sql("generator"))
@@ -69,7 +69,7 @@ async def fill(
 
 
 async def forget(dsn: str, tenant: Tenant, *, schema: str = "asyncsvc") -> None:
-    """Note that a tenant was deleted."""
+    """Record that a tenant was deleted."""
     async with connected(dsn) as connection:
         await connection.execute(sql("forget_filled"), schema, tenant.name)
 

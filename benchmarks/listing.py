@@ -1,7 +1,7 @@
-"""Pages: as cheap far behind as in front, at rest and under writes; and what a total costs.
+"""Pages of one dialog, by position of the page, with and without writers, and the cost of a total.
 
-The same dialog is half of a tenant, in each contender's tables. Before each contest all contenders
-are found to give the same conversations.
+The dialog contains half of a tenant's conversations, in each contender's tables. Before each
+contest the suite checks that all contenders return the same conversations.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import asyncpg
 
 import asyncsvc
 from benchmarks import data, plans
-from benchmarks.appending import Stores, by_library, stores
+from benchmarks.append_contenders import Stores, by_library, stores
 from benchmarks.contenders import bare, pgbench, psycopg
+from benchmarks.contest import EFFORTS, ContestRunner, Effort, spelled
 from benchmarks.data import Tenant
 from benchmarks.measuring import Contender, Measured, Work, agree
 from benchmarks.report import Place, Report
 from benchmarks.server import connected
-from benchmarks.stage import EFFORTS, Effort, Stage, spelled
 
 ITEMS = 20
 FAR = 10_000
-"""The page at which RAGFlow's rate is to be left behind."""
+"""The page with a target for the rate against RAGFlow."""
 WRITERS = 4
 PAUSE = 0.005
-"""Seconds between two appends of a writer: some hundred a second of each."""
+"""Seconds between two appends of a writer: a few hundred appends per second."""
 
 Order: TypeAlias = Literal["created_at", "updated_at"]
 ORDERS: dict[Order, str] = {"created_at": "creation", "updated_at": "recent activity"}
@@ -69,7 +69,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
         tenants = [data.of_size(size) for size in how.sizes]
         for tenant in tenants:
             await lent.fill(tenant, report)
-        suite = Suite(Stage(dsn, report, how.effort), lent, tenants[-1], how)
+        suite = Suite(ContestRunner(dsn, report, how.effort), lent, tenants[-1], how)
         for order in ORDERS:
             await suite.walk(order)
             async with _writing(lent, tenants[-1]):
@@ -85,7 +85,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
 
 @contextlib.asynccontextmanager
 async def _writing(lent: Stores, tenant: Tenant) -> AsyncIterator[None]:
-    """Have some tasks append to conversations of a tenant while the block runs."""
+    """Append to conversations of a tenant from `WRITERS` tasks while the block runs."""
     append, ids = by_library(lent.svc, tenant.name), tenant.ids
 
     async def writer() -> None:
@@ -104,7 +104,7 @@ async def _writing(lent: Stores, tenant: Tenant) -> AsyncIterator[None]:
 class Suite:
     """The contests about pages of one dialog."""
 
-    stage: Stage
+    runner: ContestRunner
     stores: Stores
     tenant: Tenant
     how: Scale
@@ -116,20 +116,20 @@ class Suite:
             for number in self.how.pages
         ]
         title = f"pages by {ORDERS[order]}{circumstances}, asyncsvc by cursor, 1 task"
-        measured = await self.stage.contest(title, contenders)
-        self._judge_walk(f"by {ORDERS[order]}{circumstances}", measured)
+        measured = await self.runner.contest(title, contenders)
+        self._add_walk_target(f"by {ORDERS[order]}{circumstances}", measured)
 
-    def _judge_walk(self, how: str, measured: Sequence[Measured]) -> None:
+    def _add_walk_target(self, how: str, measured: Sequence[Measured]) -> None:
         title = f"{measured[-1].name} against {measured[0].name}, {how}, time"
-        self.stage.report.target(title, measured[-1].cost(measured[0]), most=2)
+        self.runner.report.target(title, measured[-1].cost(measured[0]), maximum=2)
 
     async def page(self, number: int) -> None:
         """All contenders at one page, newest first."""
         lent, name, dialog = self.stores, self.tenant.name, self.tenant.dialog
         cursor = await self._position("created_at", number)
         async with (
-            connected(self.stage.dsn) as connection,
-            psycopg.connected(self.stage.dsn) as other,
+            connected(self.runner.dsn) as connection,
+            psycopg.connected(self.runner.dsn) as other,
         ):
             held = lent.svc.on(connection)
             by_cursor = await self._by_cursor("created_at", number, held)
@@ -147,17 +147,17 @@ class Suite:
             title = f"page {number:,} by creation, 1 task"
             contenders = [
                 *(Contender(each, [work]) for each, work in ways.items()),
-                *pgbench.alone("bare statement, pgbench", self.stage.dsn, query, arguments, 1),
+                *pgbench.alone("bare statement, pgbench", self.runner.dsn, query, arguments, 1),
             ]
-            measured = await self.stage.contest(title, contenders, place=Place("page", number))
+            measured = await self.runner.contest(title, contenders, place=Place("page", number))
         if number == FAR:
             by = {each.name: each for each in measured}
             faster = by["asyncsvc"].ratio(by["as RAGFlow"])
-            self.stage.report.target(f"{title}, rate against RAGFlow's", faster, least=100)
+            self.runner.report.target(f"{title}, rate against RAGFlow's", faster, minimum=100)
 
     async def recent(self, number: int) -> None:
-        """One page by recent activity: by cursor, by number, and the bare statement."""
-        async with connected(self.stage.dsn) as connection:
+        """Measure one page by recent activity: by cursor, by number, and the bare statement."""
+        async with connected(self.runner.dsn) as connection:
             held = self.stores.svc.on(connection)
             by_cursor = await self._by_cursor("updated_at", number, held)
             query, arguments = await bare.captured(connection, by_cursor)
@@ -170,10 +170,10 @@ class Suite:
             contenders = [Contender(each, [work]) for each, work in ways.items()]
             place = Place("recent page", number)
             title = f"page {number:,} by recent activity, 1 task"
-            await self.stage.contest(title, contenders, place=place)
+            await self.runner.contest(title, contenders, place=place)
 
     async def many(self) -> None:
-        """The first page, asked for by many tasks at once."""
+        """Measure the first page with concurrent tasks."""
         count, dialog = self.how.effort.tasks, self.tenant.dialog
         ways: dict[str, Work] = {
             "asyncsvc": await self._by_cursor("created_at", 1),
@@ -181,10 +181,10 @@ class Suite:
             "as RAGFlow": lambda: self.stores.flow.get_list(dialog, 1, ITEMS),
         }
         contenders = [Contender(each, [work] * count) for each, work in ways.items()]
-        await self.stage.contest(f"page 1 by creation, {spelled(count)}", contenders)
+        await self.runner.contest(f"page 1 by creation, {spelled(count)}", contenders)
 
     async def total(self, tenant: Tenant) -> None:
-        """A page with its total, counted in each way."""
+        """Measure a page with each kind of total."""
         lent, size = self.stores, tenant.conversations // 2
         ways: dict[str, Work] = {
             "none": _counted(lent.svc, tenant, "none"),
@@ -198,7 +198,7 @@ class Suite:
         await agree(f"the total of {size:,}", exact)
         contenders = [Contender(each, [work]) for each, work in ways.items()]
         title = f"total of a dialog of {size:,}, 1 task"
-        await self.stage.contest(title, contenders, place=Place("total", size))
+        await self.runner.contest(title, contenders, place=Place("total", size))
 
     async def _by_cursor(
         self, order: Order, number: int, svc: asyncsvc.Services | None = None
@@ -227,7 +227,7 @@ class Suite:
         )
 
     async def _position(self, order: Order, number: int) -> Position:
-        """Go to where a page begins, in steps as large as they may be."""
+        """Return the start of a page, reached in steps of the maximum page size."""
         position, left = Position(None, None), (number - 1) * ITEMS
         while left > 0:
             page = await self.stores.svc.conversations.get_list(
@@ -247,7 +247,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a page begins: the library's cursor, and the row before it."""
+    """The start of a page: the library's cursor, and the sort key of the row before it."""
 
     cursor: str | None
     row: tuple[Any, str] | None
@@ -274,15 +274,15 @@ def _counted(
 
 
 def _ids(work: Work) -> Ids:
-    """Return a way to the ids of the page that a contender gives, in whatever form."""
+    """Return a call that returns the ids of a contender's page."""
 
     async def ids() -> list[str]:
-        found = await work()
-        if isinstance(found, asyncsvc.Page):
-            return [item.id for item in found.items]
-        if isinstance(found, tuple):  # RAGFlow's total and page
-            return [row["id"] for row in found[1]]
-        return [_id(row) for row in cast("list[Any]", found)][:ITEMS]
+        page = await work()
+        if isinstance(page, asyncsvc.Page):
+            return [item.id for item in page.items]
+        if isinstance(page, tuple):  # RAGFlow's total and page
+            return [row["id"] for row in page[1]]
+        return [_id(row) for row in cast("list[Any]", page)][:ITEMS]
 
     return ids
 

@@ -1,4 +1,4 @@
-"""Measures contenders side by side, so that what the machine does meanwhile hits all of them."""
+"""Measure contenders in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 Work = Callable[[], Awaitable[object]]
-"""One operation of one task."""
+"""The operation of a task."""
 
 _WARM = 6  # calls of each task: after the fifth the server decides about a generic plan
 
 
 class DifferentAnswers(Exception):
-    """Contenders did not do the same, so there is nothing to compare."""
+    """Contenders returned different results, so their times are not comparable."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a contender did when its turn came: the seconds of each operation, and of them all."""
+    """The seconds of each operation in a contender's turn, and of the whole turn."""
 
     seconds: list[float]
     elapsed: float
 
 
 class Competitor(Protocol):
-    """Whoever can take a turn."""
+    """The interface of a contender."""
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """The name in the tables."""
 
     async def warm_up(self, seconds: float) -> None:
-        """Do what is done once, as preparing a statement, for no longer than needed."""
+        """Do one-time work, for example prepare statements."""
 
     async def turn(self, seconds: float) -> Turn:
-        """Repeat the operation for so long."""
+        """Repeat the operation for this time."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the same thing; each task has an operation of its own to repeat."""
+    """One implementation of an operation; each task repeats an operation of its own."""
 
     name: str
     tasks: Sequence[Work]
 
     async def warm_up(self, seconds: float) -> None:
-        """Have each task call a few times, and once where a call takes long."""
+        """Run each task's operation up to `_WARM` times, but only once if it takes long."""
         until = time.perf_counter() + seconds
         for _ in range(_WARM):
             await asyncio.gather(*(work() for work in self.tasks))
@@ -57,7 +57,7 @@ class Contender:
                 break
 
     async def turn(self, seconds: float) -> Turn:
-        """Have all tasks repeat their operation, each at least once."""
+        """Repeat all tasks' operations concurrently, each at least once."""
         began, taken = time.perf_counter(), list[float]()
         await asyncio.gather(*(_repeat(work, began + seconds, taken) for work in self.tasks))
         return Turn(taken, time.perf_counter() - began)
@@ -65,7 +65,7 @@ class Contender:
 
 @dataclass
 class Measured:
-    """What a contender did: operations a second in each round, and how long each took."""
+    """The measurements of a contender: its rate in each round, the seconds of each operation."""
 
     name: str
     rates: list[float] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """The median of the rounds, in operations a second."""
+        """The median over the rounds, in operations per second."""
         return statistics.median(self.rates)
 
     def latency(self, percent: int) -> float:
@@ -87,38 +87,40 @@ class Measured:
         return 1_000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
     def ratio(self, floor: Measured) -> float:
-        """Return the median over the rounds of the rate, as a part of the floor's."""
+        """Return the median over the rounds of the rate, divided by the floor's rate."""
         return statistics.median(
             mine / its for mine, its in zip(self.rates, floor.rates, strict=True)
         )
 
     def cost(self, floor: Measured) -> float:
-        """Return how many times as long as the floor it takes: the median over the rounds."""
+        """Return the median over the rounds of the time, divided by the floor's time."""
         return floor.ratio(self)
 
 
 async def contest(
     contenders: Sequence[Competitor], *, rounds: int, seconds: float
 ) -> list[Measured]:
-    """Have each work for `seconds`, one after the other, `rounds` times, in changing order."""
+    """Run `rounds` rounds in which each contender works for `seconds`, in changing order."""
     measured = [Measured(contender.name) for contender in contenders]
     pairs = list(zip(contenders, measured, strict=True))
     for contender in contenders:
         await contender.warm_up(seconds)
     for number in range(rounds):
-        turned = number % len(pairs)
-        for contender, found in pairs[turned:] + pairs[:turned]:
-            found.add(await contender.turn(seconds))
+        first = number % len(pairs)
+        for contender, measurements in pairs[first:] + pairs[:first]:
+            measurements.add(await contender.turn(seconds))
     return measured
 
 
 async def agree(title: str, ways: Mapping[str, Work]) -> None:
-    """Call each way once, and raise DifferentAnswers unless all give what the first one gives."""
+    """Call each implementation once; raise DifferentAnswers if the results differ."""
     answers = {name: await work() for name, work in ways.items()}
     (first, expected), *others = answers.items()
     for name, answer in others:
         if answer != expected:
-            raise DifferentAnswers(f"{title}: {first} gives {expected!r}, {name} {answer!r}")
+            raise DifferentAnswers(
+                f"{title}: {first} returns {expected!r}, {name} returns {answer!r}"
+            )
 
 
 async def _repeat(work: Work, until: float, taken: list[float]) -> None:

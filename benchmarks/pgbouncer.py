@@ -1,4 +1,4 @@
-"""A PgBouncer before a server, where there is one: `apt-get install pgbouncer`."""
+"""Run PgBouncer in front of a server, if it is installed: `apt-get install pgbouncer`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from benchmarks.server import free_port
 
 
 def program() -> str | None:
-    """The path of PgBouncer, which Debian keeps out of an ordinary user's way."""
+    """Return the path of PgBouncer, which Debian installs outside of a user's PATH."""
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
 
 @contextlib.asynccontextmanager
 async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[str, str]]:
-    """Lend the DSN of this database through a PgBouncer, for each of two ways of pooling.
+    """Run PgBouncer; yield the DSN of this database for session and for transaction pooling.
 
-    `server_connections` is how many it opens for each. The server's other databases are pooled by
-    transactions under their own names.
+    Args:
+        dsn: The database.
+        server_connections: The maximum number of server connections per mode. The server's other
+            databases use transaction pooling under their own names.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
-        as_nobody = ["--user=nobody"] if os.geteuid() == 0 else []
+        unprivileged = ["--user=nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
         path = _configured(pathlib.Path(name), dsn, port, server_connections)
-        command = [str(program()), "--quiet", *as_nobody, path]
+        command = [str(program()), "--quiet", *unprivileged, path]
         keeping = asyncio.create_task(_kept_running(command))
         modes = ("session", "transaction")
         dsns = {mode: f"postgresql://any@127.0.0.1:{port}/{mode}" for mode in modes}
@@ -46,9 +48,9 @@ async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[st
 
 
 async def _kept_running(command: Sequence[str]) -> None:
-    """Run it until this is cancelled; start it again when it ends, as a service manager does.
+    """Run the command until this task is cancelled; restart it when it ends.
 
-    Seldom PgBouncer 1.18 ends by itself when its servers are terminated under load.
+    PgBouncer 1.18 sometimes exits when its server connections are terminated under load.
     """
     while True:
         process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
@@ -60,21 +62,21 @@ async def _kept_running(command: Sequence[str]) -> None:
             raise
 
 
-def _configured(room: pathlib.Path, dsn: str, port: int, server_connections: int) -> str:
-    """Write the configuration into this room and return its path."""
-    room.chmod(0o777)  # where root starts it, it runs as somebody else
+def _configured(directory: pathlib.Path, dsn: str, port: int, server_connections: int) -> str:
+    """Write the configuration into this directory and return its path."""
+    directory.chmod(0o777)  # if root starts PgBouncer, it runs as another user
     parts = urllib.parse.urlsplit(dsn)
     anywhere = f"host={parts.hostname} port={parts.port}"
     anywhere += f" user={parts.username} password={parts.password or 'none'}"
     server = f"{anywhere} dbname={parts.path[1:]}"
-    path = room / "bouncer.ini"
+    path = directory / "bouncer.ini"
     path.write_text(
         f"[databases]\nsession = {server} pool_mode=session\n"
         f"transaction = {server} pool_mode=transaction\n"
         f"* = {anywhere} pool_mode=transaction\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
         f"default_pool_size = {server_connections}\n"
-        f"unix_socket_dir =\nlogfile = {room}/log\npidfile = {room}/pid\n"
+        f"unix_socket_dir =\nlogfile = {directory}/log\npidfile = {directory}/pid\n"
     )
     return str(path)
 

@@ -1,7 +1,7 @@
-"""Whether any combination of filters ever flips to a plan that does not look at its values.
+"""Count the filter combinations of `get_list` for which the server changes to a generic plan.
 
-After five calls the server may plan a prepared statement without its values. One that was warmed up
-on an empty table and then meets a full one is where that would hurt.
+After 5 calls the server may use a generic plan for a prepared statement. This hurts most if the
+first calls ran on an empty table, so the suite calls on an empty table first.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Scale:
     """How much is measured."""
 
     conversations: int
-    empty: int  # calls while the table is empty
-    full: int  # and when it is full
+    empty: int  # calls on the empty table
+    full: int  # calls on the full table
     combinations: int
 
 
 @dataclass
 class Calls:
-    """What the calls of one combination took, in seconds, on the full table."""
+    """The calls of one combination of filters, with their seconds on the full table."""
 
     name: str
     work: Work
@@ -46,13 +46,13 @@ class Calls:
 
     @property
     def slower(self) -> float:
-        """How many times as long the last calls took as the first: their medians."""
+        """The median time of the last calls, divided by that of the first calls."""
         few = self.seconds[:_FEW], self.seconds[-2 * _FEW :]
         return statistics.median(few[1]) / statistics.median(few[0])
 
 
 async def measure(dsn: str, how: Scale, report: Report) -> None:
-    """Measure in a database of its own, and add what was found to the report."""
+    """Measure in a database of its own, and add the results to the report."""
     tenant = data.of_size(how.conversations)
     async with database(dsn) as fresh, asyncsvc.connect(fresh) as svc:
         await svc.migrate()
@@ -77,7 +77,7 @@ async def measure(dsn: str, how: Scale, report: Report) -> None:
 
 
 async def _generic(connection: asyncpg.Connection) -> dict[str, int]:
-    """Return how often each statement ran by a plan that did not look at its values."""
+    """Return the number of executions with a generic plan, by statement."""
     rows = await connection.fetch(sql("plans"))
     return {row["statement"]: row["generic_plans"] for row in rows}
 
@@ -93,15 +93,15 @@ async def _repeat(calls: list[Calls], times: int) -> None:
 def _report(calls: list[Calls], flipped: int, how: Scale, report: Report) -> None:
     worst = max(calls, key=lambda each: each.slower)
     title = f"{len(calls)} combinations of filters, {how.empty} calls empty, {how.full} full"
-    report.note(
+    report.add_counts(
         title,
         {
-            "by a generic plan when full": flipped,
-            f"times as long the last calls of the worst ({worst.name})": round(worst.slower, 2),
+            "with a generic plan on the full table": flipped,
+            f"the time ratio of the last calls of the worst ({worst.name})": round(worst.slower, 2),
         },
     )
-    report.target(f"{title}: by a generic plan", flipped, most=0)
-    report.target(f"{title}: the worst, last calls against first", worst.slower, most=2)
+    report.target(f"{title}: with a generic plan", flipped, maximum=0)
+    report.target(f"{title}: the worst, last calls against first", worst.slower, maximum=2)
 
 
 def _combinations(svc: asyncsvc.Services, tenant: Tenant) -> Iterator[tuple[str, Work]]:
@@ -110,7 +110,7 @@ def _combinations(svc: asyncsvc.Services, tenant: Tenant) -> Iterator[tuple[str,
     filters: dict[str, object] = {
         "id": tenant.ids[1],
         "user_id": "u1",
-        "exp_user_id": "nobody",
+        "exp_user_id": "absent",
         "keywords": "parcel 17",
         "from_date": now - timedelta(days=100),
     }

@@ -1,4 +1,4 @@
-"""Pools: one statement through the library's own, through asyncpg's, and through psycopg's."""
+"""One statement through the library's own pool, asyncpg's pool and psycopg's pool."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import asyncpg
 
 import asyncsvc
 from benchmarks.contenders import bare, pgbench, psycopg
+from benchmarks.contest import EFFORTS, ContestRunner, Effort, spelled
 from benchmarks.measuring import Competitor, Contender, Work, agree
 from benchmarks.report import Report
 from benchmarks.server import connected
-from benchmarks.stage import EFFORTS, Effort, Stage, spelled
 
-SIZE = 10  # the default of all three
+SIZE = 10  # the default of the 3 pools
 TENANT = "pool"
 
 
@@ -30,7 +30,7 @@ SCALES = {name: Scale(effort) for name, effort in EFFORTS.items()}
 
 async def run(dsn: str, scale: str, report: Report) -> None:
     """Measure, and add the tables to the report."""
-    stage = Stage(dsn, report, SCALES[scale].effort)
+    runner = ContestRunner(dsn, report, SCALES[scale].effort)
     async with asyncsvc.connect(dsn, max_size=SIZE) as own:
         await own.migrate()
         issued = await own.tokens.create(TENANT, name="benchmark")
@@ -54,16 +54,16 @@ async def run(dsn: str, scale: str, report: Report) -> None:
                 "bare statement, psycopg's pool": by_psycopg,
             }
             await agree("a token", {name: _id(work) for name, work in ways.items()})
-            for count in (1, stage.effort.tasks):
+            for count in (1, runner.effort.tasks):
                 alone = pgbench.alone("bare statement, pgbench", dsn, query, arguments, count)
                 contenders = [Contender(name, [work] * count) for name, work in ways.items()]
-                await _contest(stage, count, [*contenders, *alone])
+                await _contest(runner, count, [*contenders, *alone])
 
 
-async def _contest(stage: Stage, count: int, contenders: Sequence[Competitor]) -> None:
+async def _contest(runner: ContestRunner, count: int, contenders: Sequence[Competitor]) -> None:
     title = f"one statement through a pool of {SIZE}, {spelled(count)}"
-    borrowed, own, *_ = await stage.contest(title, contenders)
-    stage.report.target(f"{title}: own pool against asyncpg's", own.ratio(borrowed), least=1.4)
+    borrowed, own, *_ = await runner.contest(title, contenders)
+    runner.report.target(f"{title}: own pool against asyncpg's", own.ratio(borrowed), minimum=1.4)
 
 
 def _verify(svc: asyncsvc.Services, secret: str) -> Work:
@@ -72,9 +72,9 @@ def _verify(svc: asyncsvc.Services, secret: str) -> Work:
 
 def _id(work: Work) -> Work:
     async def id() -> object:
-        found = await work()
-        if isinstance(found, asyncsvc.APIToken):
-            return found.id
-        return found["id"] if isinstance(found, asyncpg.Record) else found[0]  # type: ignore[index]
+        row = await work()
+        if isinstance(row, asyncsvc.APIToken):
+            return row.id
+        return row["id"] if isinstance(row, asyncpg.Record) else row[0]  # type: ignore[index]
 
     return id

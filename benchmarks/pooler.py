@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: what it costs a call, where there is one to be measured."""
+"""The cost of PgBouncer in transaction mode per call, if PgBouncer is installed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import secrets
 
 import asyncsvc
 from benchmarks import pgbouncer
+from benchmarks.contest import EFFORTS, ContestRunner, spelled
 from benchmarks.measuring import Contender, Work
 from benchmarks.report import Report
-from benchmarks.stage import EFFORTS, Stage, spelled
 
 TENANT = "pooled"
 CONVERSATIONS = 64
@@ -18,10 +18,10 @@ TURN = asyncsvc.Turn(messages=[asyncsvc.Message(role="user", content="Where is m
 async def run(dsn: str, scale: str, report: Report) -> None:
     """Measure, and add the tables to the report."""
     if pgbouncer.program() is None:
-        report.say("PgBouncer is not on this machine, so nothing was measured through it")
+        report.add_remark("left out: PgBouncer, which is not installed")
         return
-    stage = Stage(dsn, report, EFFORTS[scale])
-    tasks = stage.effort.tasks
+    runner = ContestRunner(dsn, report, EFFORTS[scale])
+    tasks = runner.effort.tasks
     async with (
         pgbouncer.running(dsn, server_connections=tasks) as dsns,
         asyncsvc.connect(dsn, max_size=tasks) as direct,
@@ -44,7 +44,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
                     contenders = [
                         Contender(name, [work(svc)] * count) for name, svc in sides.items()
                     ]
-                    await stage.contest(f"{call}, {spelled(count)}", contenders)
+                    await runner.contest(f"{call}, {spelled(count)}", contenders)
 
 
 def _append(svc: asyncsvc.AsyncSvc) -> Work:

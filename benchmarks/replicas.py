@@ -1,6 +1,6 @@
-"""Replicas: what a list costs on one, how soon it has what was written, and what a promotion does.
+"""Replicas: the cost of a list, the lag after a write, and the effect of a promotion.
 
-It needs a primary and a standby of its own, so it starts both, of this machine's PostgreSQL.
+The suite starts a primary and a standby of its own.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from dataclasses import dataclass, field
 import asyncsvc
 from asyncsvc import Settings, Unavailable
 from benchmarks import standby
+from benchmarks.contest import EFFORTS, ContestRunner, spelled
 from benchmarks.measuring import Contender, Work
 from benchmarks.report import Report
-from benchmarks.stage import EFFORTS, Stage, spelled
 from benchmarks.standby import Node
 
 TENANT = "replicated"
 CONVERSATIONS = 64
 TURN = asyncsvc.Turn(messages=[asyncsvc.Message(role="user", content="Where is my parcel?")])
-LOOKS = {"small": 5, "middle": 100, "full": 500}
+READS = {"small": 5, "middle": 100, "full": 500}
 LOAD_SECONDS = 1.5
 
 
 async def run(dsn: str, scale: str, report: Report) -> None:  # noqa: ARG001 - it has its own
     """Measure, and add the tables to the report."""
     if standby.programs() is None:
-        report.say("there are no programs of PostgreSQL to start a standby with")
+        report.add_remark("left out: replicas, because PostgreSQL's programs are not installed")
         return
     async with standby.running(fsync=True) as (primary, replica):
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
@@ -41,17 +41,17 @@ async def run(dsn: str, scale: str, report: Report) -> None:  # noqa: ARG001 - i
             await alone.conversations.create_many(live, tenant_id=TENANT)
             await replica.replay(await alone.position())
             async with asyncsvc.connect(many, max_size=32) as svc:
-                await _lists(Stage(primary.dsn, report, EFFORTS[scale]), alone, svc)
-                await _lag(svc, LOOKS[scale], report)
+                await _lists(ContestRunner(primary.dsn, report, EFFORTS[scale]), alone, svc)
+                await _lag(svc, READS[scale], report)
         await _promotion(many, primary, replica, report)
 
 
-async def _lists(stage: Stage, alone: asyncsvc.AsyncSvc, svc: asyncsvc.AsyncSvc) -> None:
+async def _lists(runner: ContestRunner, alone: asyncsvc.AsyncSvc, svc: asyncsvc.AsyncSvc) -> None:
     fresh = svc.at_least(await svc.position())
     sides = {"the primary": alone, "a replica": svc, "a replica, of a position": fresh}
-    for count in (1, stage.effort.tasks):
+    for count in (1, runner.effort.tasks):
         contenders = [Contender(name, [_page(each)] * count) for name, each in sides.items()]
-        await stage.contest(f"a page of 20, {spelled(count)}", contenders)
+        await runner.contest(f"a page of 20, {spelled(count)}", contenders)
 
 
 def _page(svc: asyncsvc.client.Services) -> Work:
@@ -61,33 +61,33 @@ def _page(svc: asyncsvc.client.Services) -> Work:
     return work
 
 
-async def _lag(svc: asyncsvc.AsyncSvc, looks: int, report: Report) -> None:
-    """Append, and look at once whether a list on the replica has it."""
-    seconds, at_once = list[float](), 0
-    for number in range(looks):
+async def _lag(svc: asyncsvc.AsyncSvc, reads: int, report: Report) -> None:
+    """Measure the time from an append until a list on the replica contains it."""
+    seconds, immediately = list[float](), 0
+    for number in range(reads):
         id = str(number % CONVERSATIONS)
         await svc.conversations.append_message(id, TURN, tenant_id=TENANT)
         written = (await svc.conversations.get_by_id(id, tenant_id=TENANT)).updated_at
         began = time.perf_counter()
-        for look in itertools.count():
+        for attempt in itertools.count():
             page = await svc.conversations.get_list("d", TENANT, id=id, total="none")
             if page.items[0].updated_at == written:
-                at_once += look == 0
+                immediately += attempt == 0
                 break
         seconds.append(time.perf_counter() - began)
     ordered = sorted(seconds)
-    report.note(
-        "a list on a replica has what was appended",
+    report.add_counts(
+        "a list on a replica contains an append",
         {
-            "% at the first look": round(100 * at_once / looks),
-            "ms until it has it, p99": round(1_000 * ordered[len(ordered) * 99 // 100], 1),
+            "% at the first read": round(100 * immediately / reads),
+            "ms until then, p99": round(1_000 * ordered[len(ordered) * 99 // 100], 1),
         },
     )
 
 
 @dataclass
 class _Load:
-    """Calls that are made all the time, and what became of them."""
+    """Continuous calls, with the times of their results and their errors."""
 
     name: str
     call: Callable[[int], Awaitable[object]]
@@ -107,22 +107,22 @@ class _Load:
                 self.done.append(time.perf_counter())
 
     def gap(self) -> float:
-        """Return the longest time without an answer."""
+        """Return the longest time between two results, in seconds."""
         return max(after - before for before, after in itertools.pairwise(self.done))
 
 
 async def _promotion(dsn: str, primary: Node, replica: Node, report: Report) -> None:
-    """Have the primary crash under load and promote the standby."""
-    for name in ("asyncpg", "asyncsvc"):  # which say more of it than anybody will read
+    """Stop the primary as in a crash under load, and promote the standby."""
+    for name in ("asyncpg", "asyncsvc"):  # they log each lost connection
         logging.getLogger(name).setLevel(logging.CRITICAL)
     async with (
         asyncsvc.connect(dsn, max_size=8) as svc,
-        asyncsvc.connect(dsn, max_size=8, settings=Settings(retry_timeout=0)) as impatient,
+        asyncsvc.connect(dsn, max_size=8, settings=Settings(retry_timeout=0)) as without_retries,
     ):
         page = _page(svc)
         loads = [
-            _Load("keyed appends, made again", _append(svc)),
-            _Load("keyed appends, not made again", _append(impatient)),
+            _Load("keyed appends, retried", _append(svc)),
+            _Load("keyed appends, not retried", _append(without_retries)),
             _Load("lists", lambda _: page()),
         ]
         stopped = asyncio.Event()
@@ -135,10 +135,10 @@ async def _promotion(dsn: str, primary: Node, replica: Node, report: Report) -> 
         await asyncio.sleep(LOAD_SECONDS)
         stopped.set()
         await asyncio.gather(*running)
-    report.note("a crash and a promotion take", {"ms": round(1_000 * promoted)})
+    report.add_counts("duration of a crash and a promotion", {"ms": round(1_000 * promoted)})
     for load in loads:
-        counted = {"errors": len(load.errors), "ms without an answer": round(1_000 * load.gap())}
-        report.note(f"meanwhile of {load.name}", counted)
+        counted = {"errors": len(load.errors), "ms without a result": round(1_000 * load.gap())}
+        report.add_counts(f"during it, {load.name}", counted)
 
 
 def _append(svc: asyncsvc.AsyncSvc) -> Callable[[int], Awaitable[object]]:
@@ -150,6 +150,6 @@ def _append(svc: asyncsvc.AsyncSvc) -> Callable[[int], Awaitable[object]]:
 
 
 def id_of_task() -> str:
-    """Return a name that no other task has."""
+    """Return a name that is unique among tasks."""
     task = asyncio.current_task()
     return "" if task is None else task.get_name()

@@ -1,4 +1,4 @@
-"""What was measured, as tables for people and as JSON."""
+"""Collect results; print them as tables and write them as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.measuring import Measured
 
 @dataclass(frozen=True)
 class Place:
-    """Where a contest is in a figure: at this size on its axis."""
+    """The figure that shows a result, and the result's size on the x axis."""
 
     figure: str
     size: float
@@ -25,7 +25,7 @@ class Place:
 
 @dataclass
 class Report:
-    """Collects results and prints each as it comes."""
+    """Collects results and prints each one."""
 
     console: Console
     settings: dict[str, str]
@@ -35,7 +35,7 @@ class Report:
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Show on a terminal what is being done."""
+        """Show the current step on a terminal."""
         with self.console.status(f"{self.suite}: {what}"):
             yield
 
@@ -47,7 +47,7 @@ class Report:
         place: Place | None = None,
         checkpoints: int | None = None,
     ) -> None:
-        """Add a contest; the first contender is the floor that the ratios are of."""
+        """Add a contest; ratios refer to the first contender."""
         rows = [_row(each, measured[0]) for each in measured]
         result: dict[str, Any] = {"suite": self.suite, "title": title, "contenders": rows}
         result |= _placed(place)
@@ -58,31 +58,38 @@ class Report:
         if checkpoints:
             self.console.print(f"  checkpoints meanwhile: {checkpoints}")
 
-    def note(self, title: str, values: Mapping[str, float], *, place: Place | None = None) -> None:
-        """Add what was counted, not timed."""
+    def add_counts(
+        self, title: str, values: Mapping[str, float], *, place: Place | None = None
+    ) -> None:
+        """Add counts or sizes."""
         result: dict[str, Any] = {"suite": self.suite, "title": title, "counted": dict(values)}
         self.results.append(result | _placed(place))
         counted = ", ".join(f"{value:,} {name}" for name, value in values.items())
         self.console.print(f"{title}: {counted}", highlight=False)
 
-    def say(self, text: str) -> None:
-        """Add a remark: what was left out, and why."""
+    def add_remark(self, text: str) -> None:
+        """Add a remark, for example why a measurement was left out."""
         self.results.append({"suite": self.suite, "title": text})
         self.console.print(text, highlight=False)
 
     def target(
-        self, title: str, value: float, *, most: float | None = None, least: float | None = None
+        self,
+        title: str,
+        value: float,
+        *,
+        maximum: float | None = None,
+        minimum: float | None = None,
     ) -> None:
-        """Hold a figure against what it is to be; nothing fails by it."""
-        met = (most is None or value <= most) and (least is None or value >= least)
-        bound = f"at most {most:g}" if most is not None else f"at least {least:g}"
+        """Add a value and its target. A missed target is reported and is no error."""
+        met = (maximum is None or value <= maximum) and (minimum is None or value >= minimum)
+        bound = f"at most {maximum:g}" if maximum is not None else f"at least {minimum:g}"
         target = {"value": round(value, 3), "bound": bound, "met": met}
         self.results.append({"suite": self.suite, "title": title, "target": target})
         verdict = "[green]met[/]" if met else "[red]missed[/]"
         self.console.print(f"  {title}: {value:,.2f}, {bound}: {verdict}", highlight=False)
 
     def write(self, file: Path) -> None:
-        """Write all of it as JSON."""
+        """Write all results as JSON."""
         document = {
             "command": self.command,
             "settings": self.settings,
@@ -123,5 +130,5 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def significant(ratio: float) -> str:
-    """Return a ratio with two digits that mean something, however small it is."""
+    """Return a ratio with at least 2 significant digits."""
     return f"{ratio:.2f}" if ratio >= 0.095 else f"{ratio:.2g}"  # noqa: PLR2004

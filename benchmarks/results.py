@@ -1,7 +1,7 @@
-"""Writes RESULTS.md from what a run wrote as JSON, and from texts: no figure is typed by hand.
+"""Write RESULTS.md from the JSON of one or more runs and from `texts/`.
 
-`texts/<suite>.md` is what a person has to say of a suite. In it, `{TITLE: A / B}` becomes how many
-times as long A takes as B in the contest of that title, by their medians.
+`texts/<suite>.md` is the introduction of a suite. In it, `{TITLE: A / B}` is replaced with the
+median time of A divided by the median time of B in the contest of that title.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _QUOTED = re.compile(r"\{([^{}:]+): ([^{}/]+) / ([^{}]+)\}")
 
 
 def write(sources: Sequence[Path], plots: Path | None, file: Path = RESULTS) -> None:
-    """Write the results of runs, with their figures where there are.
+    """Write the results of runs, and draw the figures into `plots`.
 
-    What a later run measured replaces what an earlier one did, suite by suite.
+    A suite of a later run replaces the same suite of an earlier run.
     """
     document = _joined([json.loads(source.read_text(encoding="utf-8")) for source in sources])
     if plots is not None:
@@ -38,11 +38,11 @@ def write(sources: Sequence[Path], plots: Path | None, file: Path = RESULTS) -> 
 
 
 def _joined(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return all runs as one, the suites in the order of the first; the settings are alike."""
+    """Return the runs as one document. Raises SystemExit if their settings differ."""
     first, suites = documents[0], dict[str, list[Mapping[str, Any]]]()
     for document in documents:
         if document["settings"] != first["settings"]:
-            raise SystemExit("the runs were not on machines and servers that are alike")
+            raise SystemExit("the runs have different machines or server settings")
         newer = dict[str, list[Mapping[str, Any]]]()
         for result in document["results"]:
             newer.setdefault(result["suite"], []).append(result)
@@ -119,7 +119,7 @@ def _counted(values: Mapping[str, float]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table, all columns but the first to the right where there are figures."""
+    """Return a Markdown table; with 3 or more columns all but the first are right-aligned."""
     align = ["---", *["---:" if len(head) > 2 else "---"] * (len(head) - 1)]  # noqa: PLR2004
     lines = [head, align, *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -127,15 +127,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _text(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     text = (_TEXTS / f"{name}.md").read_text(encoding="utf-8").strip()
-    return _QUOTED.sub(lambda found: _times(results, *map(_unwrapped, found.groups())), text)
+    return _QUOTED.sub(lambda match: _ratio(results, *map(_unwrapped, match.groups())), text)
 
 
 def _unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
-def _times(results: Sequence[Mapping[str, Any]], title: str, first: str, second: str) -> str:
-    """Return how many times as long one contender takes as another, or that nobody looked."""
+def _ratio(results: Sequence[Mapping[str, Any]], title: str, first: str, second: str) -> str:
+    """Return the ratio of two contenders' median times, or `(not measured)`."""
     for result in results:
         if result["title"] == title and "contenders" in result:
             medians = {row["contender"]: row["p50_ms"] for row in result["contenders"]}

@@ -1,7 +1,7 @@
-"""Retention: what a purge does to the appends that run meanwhile.
+"""Retention: the latency of appends while a purge runs.
 
-The appends come at a steady rate, as callers do, whether the server is quick or not; a task that
-waits does not hold up the next one. Times with and without a purge take turns.
+Appends start at a constant rate, independent of the server's speed: a waiting append does not
+delay the next one. Periods with and without a purge alternate.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import asyncsvc
 from benchmarks.report import Report
 from benchmarks.server import connected
 
-TENANTS = ("one that is purged", "another")
+TENANTS = ("purged", "other")
 CONNECTIONS = 16
 LIVE = 200
-"""The conversations that are appended to, of each tenant."""
+"""The number of conversations per tenant that get appends."""
 MESSAGES = 20
 TURN = {
     "messages": [
@@ -39,9 +39,9 @@ class Scale:
 
     rounds: int
     old: int
-    """The conversations that are purged in each round."""
+    """The number of conversations that each round purges."""
     rate: int
-    """Appends a second."""
+    """Appends per second."""
 
 
 SCALES = {"small": Scale(2, 200, 50), "middle": Scale(3, 3_000, 100), "full": Scale(5, 20_000, 200)}
@@ -49,14 +49,14 @@ SCALES = {"small": Scale(2, 200, 50), "middle": Scale(3, 3_000, 100), "full": Sc
 
 @dataclass
 class _Load:
-    """Appends at a steady rate, of both tenants in turn, and how long each took."""
+    """Appends at a constant rate, to both tenants in turn, with the seconds of each."""
 
     svc: asyncsvc.AsyncSvc
     rate: int
     seconds: list[float] = field(default_factory=list)
 
     async def run_during(self, work: Awaitable[object]) -> None:
-        """Append until that is done."""
+        """Append until `work` is done."""
         working, running = asyncio.ensure_future(work), set[asyncio.Task[None]]()
         began = time.perf_counter()
         for number in itertools.count():
@@ -74,7 +74,7 @@ class _Load:
 
 
 async def run(dsn: str, scale: str, report: Report) -> None:
-    """Measure, and add what was found to the report."""
+    """Measure, and add the results to the report."""
     how = SCALES[scale]
     async with asyncsvc.connect(dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as svc:
         await svc.migrate()
@@ -90,10 +90,10 @@ async def run(dsn: str, scale: str, report: Report) -> None:
             purged.append(how.old / took)
             with report.working("appends alone"):
                 quiet.append(await _measured(svc, how.rate, asyncio.sleep(took)))
-    _tell(how, quiet, purging, purged, report)
+    _add_results(how, quiet, purging, purged, report)
 
 
-def _tell(
+def _add_results(
     how: Scale,
     quiet: list[list[float]],
     purging: list[list[float]],
@@ -109,13 +109,13 @@ def _tell(
             "ms p99": round(1_000 * highest[-1], 2),
             "appends": len(every),
         }
-        report.note(f"{how.rate} appends a second {what}", counted)
-    report.note(
-        f"a purge of conversations of {MESSAGES} messages meanwhile",
+        report.add_counts(f"{how.rate} appends a second {what}", counted)
+    report.add_counts(
+        f"the purge of conversations of {MESSAGES} messages during it",
         {"conversations a second": round(statistics.median(purged))},
     )
-    title = "p99 of appends while a purge runs, against that of before"
-    report.target(title, highest[1] / highest[0], most=2)
+    title = "p99 of appends while a purge runs, against appends alone"
+    report.target(title, highest[1] / highest[0], maximum=2)
 
 
 async def _measured(svc: asyncsvc.AsyncSvc, rate: int, work: Awaitable[object]) -> list[float]:
@@ -132,7 +132,7 @@ async def _begin(svc: asyncsvc.AsyncSvc) -> None:
     for tenant in TENANTS:
         live = [{"id": f"live{number}", "dialog_id": "d"} for number in range(LIVE)]
         await svc.conversations.create_many(live, tenant_id=tenant)
-    load = _Load(svc, rate=0)  # each connection has to be opened and to know the statement
+    load = _Load(svc, rate=0)  # open each connection and prepare the statement on it
     for _ in range(10):
         await asyncio.gather(*(load.append(number) for number in range(CONNECTIONS)))
 
@@ -140,14 +140,14 @@ async def _begin(svc: asyncsvc.AsyncSvc) -> None:
 async def _fill(svc: asyncsvc.AsyncSvc, count: int, number: int, report: Report) -> None:
     with report.working(f"{count:,} old conversations"):
         await svc.conversations.import_(_old(count, number), tenant_id=TENANTS[0])
-        gc.collect()  # of what was loaded, which would hold up the appends later
+        gc.collect()  # a later collection would delay the appends
 
 
 async def _settle(dsn: str) -> None:
-    """Leave the server as it is when it has run for a while.
+    """Bring the server into a steady state.
 
-    A checkpoint recycles segments of the write-ahead log; a new server makes each of them when it
-    is needed, 16 MiB of zeros, and whoever commits waits for that.
+    A checkpoint recycles segments of the write-ahead log. Without recycled segments the server
+    creates each segment of 16 MiB on demand, and commits wait for it.
     """
     async with connected(dsn) as connection:
         await connection.execute("VACUUM ANALYZE")

@@ -1,4 +1,4 @@
-"""What row-level security costs: the same calls as the tables' owner and as a restricted role."""
+"""The cost of row-level security: the same calls as the tables' owner and as a restricted role."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
 
 @contextlib.asynccontextmanager
 async def _restricted(dsn: str) -> AsyncIterator[asyncsvc.AsyncSvc]:
-    """Lend the services as a role that exists for this block."""
+    """Yield the services with a restricted role that exists for this block."""
     role = f"asyncsvc_benchmarks_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(dsn)
     try:
@@ -67,9 +67,9 @@ async def _restricted(dsn: str) -> AsyncIterator[asyncsvc.AsyncSvc]:
             await connection.execute(
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO {role}"
             )
-            theirs = urllib.parse.urlsplit(dsn)._replace(query=f"role={role}").geturl()
+            restricted_dsn = urllib.parse.urlsplit(dsn)._replace(query=f"role={role}").geturl()
             settings = asyncsvc.Settings(row_level_security=True)
-            async with asyncsvc.connect(theirs, max_size=TASKS, settings=settings) as svc:
+            async with asyncsvc.connect(restricted_dsn, max_size=TASKS, settings=settings) as svc:
                 await svc.check()
                 yield svc
         finally:

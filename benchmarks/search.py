@@ -1,6 +1,7 @@
-"""Search: any substring, beside ILIKE and a plain find, and what an append pays for it.
+"""Search: common, rare and absent words and random substrings, and the cost for an append.
 
-The text is `language`'s. Each page, hit and total of random substrings is held against `plainly`'s.
+`text_generator` generates the text. The suite compares each page, hit and total of random
+substrings with `reference_search`.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ import asyncpg
 
 import asyncsvc
 from asyncsvc import Message, Turn
-from benchmarks import language
-from benchmarks.appending import PATIENT
-from benchmarks.language import EACH, STALE, Language
+from benchmarks import text_generator
+from benchmarks.append_contenders import PATIENT
+from benchmarks.contest import EFFORTS, ContestRunner, Effort, spelled
 from benchmarks.measuring import Contender, Measured, Work, agree
-from benchmarks.plainly import Plain
+from benchmarks.reference_search import ReferenceSearch
 from benchmarks.report import Place, Report
 from benchmarks.server import connected, database
-from benchmarks.stage import EFFORTS, Effort, Stage, spelled
 from benchmarks.statements import sql
+from benchmarks.text_generator import MESSAGES_PER_CONVERSATION, OLD_WORD, TextGenerator
 
 PAGE = 20
 ABSENT = ("zqabsent", "龘龘", "etaonone")
-TOTAL_CAP = 10_000  # what a capped total counts to
-TENANT = "appending"
+TOTAL_CAP = 10_000  # the maximum of a capped total
+TENANT = "appends"
 
 Search: TypeAlias = Callable[[str], Awaitable[Any]]
-"""Finds the newest conversations that hold the keywords."""
+"""Find the newest conversations that contain the keywords."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class Scale:
     """How much is written and searched."""
 
     sizes: tuple[int, ...]
-    """The conversations of each tenant, of eight messages each."""
-    small: int
-    """How many small tenants there are beside them."""
-    theirs: int
-    """The conversations of each of those."""
+    """The number of conversations of each large tenant, of 8 messages each."""
+    small_tenants: int
+    """The number of small tenants."""
+    small_size: int
+    """The number of conversations of each small tenant."""
     substrings: int
     appends: int
     effort: Effort
@@ -62,9 +63,9 @@ async def run(dsn: str, scale: str, report: Report) -> None:
     how = SCALES[scale]
     async with asyncsvc.connect(dsn, settings=PATIENT) as svc:
         await svc.migrate()
-        suite = Suite(Stage(dsn, report, how.effort), svc, Language(1), how)
+        suite = Suite(ContestRunner(dsn, report, how.effort), svc, TextGenerator(1), how)
         await suite.write()
-        await suite.fold()
+        await suite.index()
         for size in how.sizes:
             await suite.words(size)
         await suite.small()
@@ -77,38 +78,39 @@ async def run(dsn: str, scale: str, report: Report) -> None:
 class Suite:
     """The contests."""
 
-    stage: Stage
+    runner: ContestRunner
     svc: asyncsvc.AsyncSvc
-    language: Language
+    generator: TextGenerator
     how: Scale
 
     @property
     def largest(self) -> str:
-        """The tenant with the most messages."""
+        """The largest tenant."""
         return _tenant(self.how.sizes[-1])
 
     async def write(self) -> None:
         """Store all tenants, the small ones first."""
-        tenants = {f"small{number}": self.how.theirs for number in range(self.how.small)}
-        tenants |= {_tenant(size): size for size in self.how.sizes}
+        how = self.how
+        tenants = {f"small{number}": how.small_size for number in range(how.small_tenants)}
+        tenants |= {_tenant(size): size for size in how.sizes}
         for name, count in tenants.items():
-            with self.stage.report.working(f"{count * EACH:,} messages of {name}"):
+            with self.runner.report.working(f"{_messages(count)} of {name}"):
                 await self.svc.conversations.import_(
-                    self.language.conversations(name, count), tenant_id=name
+                    self.generator.conversations(name, count), tenant_id=name
                 )
 
-    async def fold(self) -> None:
-        """Have maintenance put all of it into the index."""
+    async def index(self) -> None:
+        """Index all messages and titles with `maintain`."""
         began = time.perf_counter()
-        with self.stage.report.working("maintain"):
-            folded = await self.svc.maintain()
-        seconds, texts = time.perf_counter() - began, folded.messages + folded.titles
-        async with connected(self.stage.dsn) as connection:
+        with self.runner.report.working("maintain"):
+            maintained = await self.svc.maintain()
+        seconds, texts = time.perf_counter() - began, maintained.messages + maintained.titles
+        async with connected(self.runner.dsn) as connection:
             await connection.execute("VACUUM ANALYZE")
             sizes = await connection.fetchrow(sql("search_sizes"))
         assert sizes is not None  # noqa: S101
-        self.stage.report.note(
-            "put into the index",
+        self.runner.report.add_counts(
+            "indexed by maintenance",
             {
                 "texts": texts,
                 "microseconds each": round(1e6 * seconds / texts),
@@ -118,9 +120,9 @@ class Suite:
         )
 
     async def words(self, size: int) -> None:
-        """Words that are common, rare and nowhere, at a tenant of this size."""
-        tenant, target = _tenant(size), self.stage.report.target
-        async with connected(self.stage.dsn) as connection:
+        """Measure common, rare and absent words for a tenant of this size."""
+        tenant, target = _tenant(size), self.runner.report.target
+        async with connected(self.runner.dsn) as connection:
             await self._agree(tenant, connection)
             contenders = [
                 Contender("ILIKE, absent", [_in_turn(_by_ilike(connection, tenant), ABSENT)]),
@@ -129,23 +131,23 @@ class Suite:
                     for kind, words in self._kinds().items()
                 ),
             ]
-            title = f"search of {size * EACH:,} messages, {spelled(1)}"
-            place = Place("search", size * EACH)
-            measured = await self.stage.contest(title, contenders, place=place)
+            title = f"search of {_messages(size)}, {spelled(1)}"
+            place = Place("search", size * MESSAGES_PER_CONVERSATION)
+            measured = await self.runner.contest(title, contenders, place=place)
         by = {each.name: each for each in measured}
         if size == self.how.sizes[-1]:
-            where = f"among {size * EACH:,} messages, ms p50"
-            target(f"common words {where}", by["asyncsvc, common"].latency(50), most=6)
-            target(f"absent words {where}", by["asyncsvc, absent"].latency(50), most=20)
+            where = f"among {_messages(size)}, ms p50"
+            target(f"common words {where}", by["asyncsvc, common"].latency(50), maximum=6)
+            target(f"absent words {where}", by["asyncsvc, absent"].latency(50), maximum=20)
 
     def _kinds(self) -> dict[str, Sequence[str]]:
-        middle, rare, zh_middle, zh_rare = language.PLANTED
+        middle, rare, zh_middle, zh_rare = text_generator.PLANTED
         return {
-            "common": (*self.language.common, "。"),
+            "common": (*self.generator.common, "。"),
             "in one of 400": (middle, zh_middle),
             "in one of 20,000": (rare, zh_rare),
             "absent": ABSENT,
-            "only far back": (STALE,),
+            "only in old messages": (OLD_WORD,),
         }
 
     async def _agree(self, tenant: str, connection: asyncpg.Connection) -> None:
@@ -160,46 +162,47 @@ class Suite:
             await agree(f"a search for {word}", {"ILIKE": by_ilike, "asyncsvc": by_library})
 
     async def small(self) -> None:
-        """The same words at small tenants, beside the large ones."""
+        """Measure the same words for the small tenants."""
+        how = self.how
         words = itertools.cycle(itertools.chain.from_iterable(self._kinds().values()))
-        tenants = itertools.cycle(f"small{number}" for number in range(self.how.small))
+        tenants = itertools.cycle(f"small{number}" for number in range(how.small_tenants))
 
         async def search() -> None:
             await self._search(next(tenants))(next(words))
 
-        title = f"search at {self.how.small} tenants of {self.how.theirs * EACH:,} messages"
-        (measured,) = await self.stage.contest(
+        title = f"search at {how.small_tenants} tenants of {_messages(how.small_size)}"
+        (measured,) = await self.runner.contest(
             f"{title}, {spelled(1)}", [Contender("asyncsvc, all kinds", [search])]
         )
-        self.stage.report.target(f"{title}, ms p99", measured.latency(99), most=10)
+        self.runner.report.target(f"{title}, ms p99", measured.latency(99), maximum=10)
 
     async def substrings(self) -> None:
-        """Random substrings: each page, each hit and each total as a plain find has them."""
-        report, count = self.stage.report, self.how.substrings
+        """Measure random substrings, and compare each result with the reference search."""
+        report, count = self.runner.report, self.how.substrings
         with report.working("reading all messages"):
-            plain = await Plain.read(self.stage.dsn, self.largest)
+            reference = await ReferenceSearch.read(self.runner.dsn, self.largest)
         taken, differing = Measured("random substrings"), 0
         with report.working(f"{count} substrings"):
             for _ in range(count):
-                keywords = self._part(plain)
+                keywords = self._part(reference)
                 began = time.perf_counter()
                 page = await self._search(self.largest)(keywords)
                 taken.seconds.append(time.perf_counter() - began)
-                found = [(hit.id, hit.seq) for hit in page.items]
-                differing += found != list(itertools.islice(plain.hits(keywords), PAGE))
-                differing += await self._total(keywords) != _counted(plain, keywords)
-        title = f"{count} random substrings among {len(plain.places):,} messages"
-        report.note(title, {"differing from a plain find": differing} | _milliseconds(taken))
-        report.target(f"{title}: differing from a plain find", differing, most=0)
-        report.target(f"{title}, ms p50", taken.latency(50), most=10)
-        report.target(f"{title}, ms p99", taken.latency(99), most=250)
+                hits = [(hit.id, hit.seq) for hit in page.items]
+                differing += hits != list(itertools.islice(reference.hits(keywords), PAGE))
+                differing += await self._total(keywords) != _counted(reference, keywords)
+        title = f"{count} random substrings among {len(reference.places):,} messages"
+        report.add_counts(title, {"different from the reference": differing} | _milliseconds(taken))
+        report.target(f"{title}: different from the reference", differing, maximum=0)
+        report.target(f"{title}, ms p50", taken.latency(50), maximum=10)
+        report.target(f"{title}, ms p99", taken.latency(99), maximum=250)
 
-    def _part(self, plain: Plain) -> str:
-        """Take 1 to 12 characters from within a message."""
-        chance = self.language.chance
+    def _part(self, reference: ReferenceSearch) -> str:
+        """Return 1 to 12 consecutive characters of a message."""
+        chance = self.generator.chance
         while True:
-            begin = chance.randrange(len(plain.text))
-            part = plain.text[begin : begin + chance.randint(1, 12)]
+            begin = chance.randrange(len(reference.text))
+            part = reference.text[begin : begin + chance.randint(1, 12)]
             if part and "\0" not in part:
                 return part
 
@@ -208,33 +211,35 @@ class Suite:
         return page.total
 
     async def newest(self) -> None:
-        """What an append wrote, looked for as soon as it is done."""
+        """Search for the text of each append directly after the append."""
         chat = await self.svc.conversations.create(tenant_id=self.largest, dialog_id="d0")
-        found = 0
+        matched = 0
         for number in range(self.how.appends):
             word = f"zqnew{number}x"
             turn = Turn(messages=[Message(role="user", content=f"{word}?")])
             await self.svc.conversations.append_message(chat.id, turn, tenant_id=self.largest)
             page = await self._search(self.largest)(word)
-            found += [hit.id for hit in page.items] == [chat.id]
+            matched += [hit.id for hit in page.items] == [chat.id]
         title = f"of {self.how.appends} appends, found by the next search"
-        self.stage.report.target(title, found, least=self.how.appends)
+        self.runner.report.target(title, matched, minimum=self.how.appends)
 
     async def price(self) -> None:
-        """Append where there is a search, and where an append keeps nothing for it."""
+        """Measure an append with and without the search indexes."""
         async with self._without_search() as bare, contextlib.AsyncExitStack() as stack:
             contenders = []
-            for name, dsn in (("without search", bare), ("asyncsvc", self.stage.dsn)):
+            for name, dsn in (("without search", bare), ("asyncsvc", self.runner.dsn)):
                 svc = await stack.enter_async_context(asyncsvc.connect(dsn, max_size=1))
                 contenders.append(Contender(name, [await self._append(svc)]))
-            title = f"append a message of invented text, {spelled(1)}"
-            without, own = await self.stage.contest(title, contenders)
-        self.stage.report.target("append with search, against without", own.cost(without), most=1.1)
+            title = f"append a message of generated text, {spelled(1)}"
+            without, own = await self.runner.contest(title, contenders)
+        self.runner.report.target(
+            "append with search, against without", own.cost(without), maximum=1.1
+        )
 
     @contextlib.asynccontextmanager
     async def _without_search(self) -> AsyncIterator[str]:
-        """Lend a database without what searches need."""
-        async with database(self.stage.dsn) as dsn:
+        """Yield a database without the search indexes."""
+        async with database(self.runner.dsn) as dsn:
             async with asyncsvc.connect(dsn) as svc:
                 await svc.migrate()
             async with connected(dsn) as connection:
@@ -243,10 +248,9 @@ class Suite:
 
     async def _append(self, svc: asyncsvc.AsyncSvc) -> Work:
         chat = await svc.conversations.create(tenant_id=TENANT, dialog_id="d0")
-        said = self.language.message
 
         async def append() -> None:
-            turn = Turn(messages=[Message(role="user", content=said())])
+            turn = Turn(messages=[Message(role="user", content=self.generator.message())])
             await svc.conversations.append_message(chat.id, turn, tenant_id=TENANT)
 
         return append
@@ -259,6 +263,10 @@ def _tenant(size: int) -> str:
     return f"s{size}"
 
 
+def _messages(conversations: int) -> str:
+    return f"{conversations * MESSAGES_PER_CONVERSATION:,} messages"
+
+
 def _by_ilike(connection: asyncpg.Connection, tenant_id: str) -> Search:
     return lambda keywords: connection.fetch(sql("search_by_ilike"), tenant_id, keywords, PAGE)
 
@@ -268,8 +276,8 @@ def _in_turn(search: Search, words: Sequence[str]) -> Work:
     return lambda: search(next(turn))
 
 
-def _counted(plain: Plain, keywords: str) -> int:
-    return sum(1 for _ in itertools.islice(plain.hits(keywords), TOTAL_CAP))
+def _counted(reference: ReferenceSearch, keywords: str) -> int:
+    return sum(1 for _ in itertools.islice(reference.hits(keywords), TOTAL_CAP))
 
 
 def _milliseconds(taken: Measured) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The server that is measured: where it comes from, what it is set to, what it did meanwhile."""
+"""The measured server: its start, its settings and its activity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asyncsvc import embedded
 from benchmarks.statements import sql
 
 OPTIONS = {"max_connections": "400"}
-TOLD = (
+REPORTED_SETTINGS = (
     "server_version",
     "fsync",
     "synchronous_commit",
@@ -34,7 +34,7 @@ _NEWEST_WITH_BGWRITER = 16
 
 @contextlib.asynccontextmanager
 async def serving(dsn: str | None) -> AsyncIterator[str]:
-    """Lend a server's DSN: the given one, or that of one with PostgreSQL's own settings."""
+    """Yield `dsn`, or the DSN of a new embedded server with PostgreSQL's default settings."""
     if dsn is not None:
         yield dsn
         return
@@ -45,7 +45,7 @@ async def serving(dsn: str | None) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def database(dsn: str) -> AsyncIterator[str]:
-    """Lend a new, empty database on this server; it is dropped when the block is left."""
+    """Yield the DSN of a new, empty database, which is dropped at the end of the block."""
     name = f"asyncsvc_benchmarks_{secrets.token_hex(4)}"
     async with connected(dsn) as connection:
         await connection.execute(f"CREATE DATABASE {name}")
@@ -58,7 +58,7 @@ async def database(dsn: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str, search_path: str | None = None) -> AsyncIterator[asyncpg.Connection]:
-    """Lend a connection for this block."""
+    """Yield a connection, which is closed at the end of the block."""
     settings = {} if search_path is None else {"search_path": search_path}
     connection = await asyncpg.connect(dsn, server_settings=settings)
     try:
@@ -71,23 +71,25 @@ async def connected(dsn: str, search_path: str | None = None) -> AsyncIterator[a
 async def connections(
     dsn: str, count: int, search_path: str | None = None
 ) -> AsyncIterator[list[asyncpg.Connection]]:
-    """Lend several connections for this block."""
+    """Yield connections, which are closed at the end of the block."""
     async with contextlib.AsyncExitStack() as stack:
         yield [await stack.enter_async_context(connected(dsn, search_path)) for _ in range(count)]
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+    """Return an unused port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 async def settings(dsn: str) -> dict[str, str]:
-    """Return what the figures depend on: the server's settings and the machine."""
+    """Return the settings of the server and the properties of the machine."""
     async with connected(dsn) as connection:
-        told = {name: str(await connection.fetchval(f"SHOW {name}")) for name in TOLD}
-    return told | {
+        values = {
+            name: str(await connection.fetchval(f"SHOW {name}")) for name in REPORTED_SETTINGS
+        }
+    return values | {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "memory": _memory(),
@@ -111,14 +113,14 @@ def _memory() -> str:
 
 @dataclass(frozen=True)
 class Activity:
-    """What the server has done since it was made."""
+    """The server's counters since its creation."""
 
     checkpoints: int
     wal: int  # bytes
 
 
 async def activity(connection: asyncpg.Connection) -> Activity:
-    """Return what the server has done so far, of all databases."""
+    """Return the server's counters over all databases."""
     recent = connection.get_server_version().major > _NEWEST_WITH_BGWRITER
     row = await connection.fetchrow(sql("checkpoints" if recent else "checkpoints_16"))
     assert row is not None  # noqa: S101
@@ -126,6 +128,6 @@ async def activity(connection: asyncpg.Connection) -> Activity:
 
 
 async def alone(connection: asyncpg.Connection) -> None:
-    """Wait until the other sessions of this database have ended: then their counts are told."""
+    """Wait for the end of all other sessions of this database, which flushes their statistics."""
     while await connection.fetchval(sql("other_sessions")):
         await asyncio.sleep(0.05)

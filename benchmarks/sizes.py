@@ -1,4 +1,4 @@
-"""Sizes: what a conversation, a message, a token and a turn take, at several sizes of a tenant."""
+"""The bytes per conversation, message, token and turn, by size of a tenant."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import asyncpg
 
 import asyncsvc
 from asyncsvc.services.credentials import new_secret
-from benchmarks.language import EACH, Language
 from benchmarks.report import Report
 from benchmarks.server import activity, connected
 from benchmarks.statements import sql
+from benchmarks.text_generator import MESSAGES_PER_CONVERSATION, TextGenerator
 
 _OF_MESSAGES = ("message", "message_search_idx")
 _TENANT = "sizes"
@@ -35,30 +35,30 @@ SCALES = {
 
 
 async def run(dsn: str, scale: str, report: Report) -> None:
-    """Measure, and add what was counted to the report."""
+    """Measure, and add the results to the report."""
     how = SCALES[scale]
-    language = Language(seed=1)
+    generator = TextGenerator(seed=1)
     settings = asyncsvc.Settings(accept_foreign_tokens=True)
     async with asyncsvc.connect(dsn, settings=settings) as svc, connected(dsn) as connection:
         await svc.migrate()
         for size in how.sizes:
-            await _conversations(svc, connection, language, size, report)
+            await _conversations(svc, connection, generator, size, report)
         await _tokens(svc, connection, how.tokens, report)
-        await _turns(svc, connection, language, how.turns, report)
+        await _turns(svc, connection, generator, how.turns, report)
 
 
 async def _conversations(
     svc: asyncsvc.AsyncSvc,
     connection: asyncpg.Connection,
-    language: Language,
+    generator: TextGenerator,
     size: int,
     report: Report,
 ) -> None:
     """Import a tenant, run maintenance, and report the bytes by purpose."""
     before = await _bytes(connection)
     tenant = f"{_TENANT}{size}"
-    with report.working(f"{size:,} conversations of {EACH} messages"):
-        await svc.conversations.import_(language.conversations(tenant, size), tenant_id=tenant)
+    with report.working(f"{size:,} conversations of {MESSAGES_PER_CONVERSATION} messages"):
+        await svc.conversations.import_(generator.conversations(tenant, size), tenant_id=tenant)
         await svc.maintain()
         await connection.execute("VACUUM")
     after = await _bytes(connection)
@@ -67,12 +67,12 @@ async def _conversations(
     messages = grown.pop("message") - index
     text = await connection.fetchval(sql("text_bytes"), tenant)
     counted = {
-        "bytes a message": round(messages / size / EACH),
-        "of it text": round(text / size / EACH),
-        "of the search index": round(index / size / EACH),
+        "bytes a message": round(messages / size / MESSAGES_PER_CONVERSATION),
+        "of it text": round(text / size / MESSAGES_PER_CONVERSATION),
+        "of the search index": round(index / size / MESSAGES_PER_CONVERSATION),
         "bytes a conversation beside them": round(sum(grown.values()) / size),
     }
-    report.note(f"sizes at {size:,} conversations", counted)
+    report.add_counts(f"sizes at {size:,} conversations", counted)
 
 
 async def _tokens(
@@ -85,7 +85,7 @@ async def _tokens(
         await connection.execute("VACUUM")
     after = await _bytes(connection)
     grown = {name: round((after[name] - before[name]) / count) for name in _OF_TOKENS}
-    report.note(
+    report.add_counts(
         "bytes a token", {"of it": grown["api_token"], "of its audit": grown["token_audit"]}
     )
 
@@ -96,14 +96,14 @@ _OF_TOKENS = ("api_token", "token_audit")
 async def _turns(
     svc: asyncsvc.AsyncSvc,
     connection: asyncpg.Connection,
-    language: Language,
+    generator: TextGenerator,
     count: int,
     report: Report,
 ) -> None:
     """Append turns of a question and an answer, run maintenance, and report the WAL of both."""
     await svc.conversations.create(tenant_id=_TENANT, dialog_id="d", id="turns")
     turns = [
-        {"messages": [{"role": role, "content": language.message()} for role in ("user", "bot")]}
+        {"messages": [{"role": role, "content": generator.message()} for role in ("user", "bot")]}
         for _ in range(count)
     ]
     with report.working(f"{count:,} turns"):
@@ -120,7 +120,7 @@ async def _turns(
         "by its maintenance": round((maintained - appended) / count),
         "of it text": round(text / count),
     }
-    report.note("bytes of WAL a turn of two messages", counted)
+    report.add_counts("bytes of WAL a turn of two messages", counted)
 
 
 async def _bytes(connection: asyncpg.Connection) -> Mapping[str, int]:

@@ -1,6 +1,6 @@
-"""A primary with a hot standby, of this machine's PostgreSQL: Debian's, or that of the wheel.
+"""Run a primary with a hot standby from the installed PostgreSQL: Debian's or the wheel's.
 
-Both listen on the loopback interface, keep nothing, and belong to who started them.
+Both listen on the loopback interface and are deleted at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SETTINGS = {
 
 
 def programs() -> pathlib.Path | None:
-    """The folder of PostgreSQL's programs; as root, only what another account can reach."""
+    """Return the directory of PostgreSQL's programs; for root only one that others can read."""
     found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if found:
         return found[0].parent
@@ -44,70 +44,70 @@ def programs() -> pathlib.Path | None:
 
 
 class Node:
-    """One server, and what can befall it."""
+    """One server of the pair."""
 
-    def __init__(self, room: pathlib.Path, name: str, *, fsync: bool) -> None:
-        """Choose a port for a server whose data will be in this room."""
+    def __init__(self, directory: pathlib.Path, name: str, *, fsync: bool) -> None:
+        """Choose a port for a server with its data in this directory."""
         self._settings = {**_SETTINGS, "fsync": "on" if fsync else "off"}
-        self._data = room / name
-        self._log = room / f"{name}.log"
+        self._data = directory / name
+        self._log = directory / f"{name}.log"
         self.port = free_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def beside(self, name: str) -> Node:
-        """Return one more server in the same room."""
+        """Return another server in the same directory."""
         return Node(self._data.parent, name, fsync=self._settings["fsync"] == "on")
 
     def on(self, database: str) -> Node:
-        """Return the same server, to be asked in another database."""
+        """Return the same server with the DSN of another database."""
         same = copy.copy(self)
         same.dsn = f"{self.dsn.rpartition('/')[0]}/{database}"
         return same
 
     def create(self) -> None:
-        """Make an empty cluster."""
+        """Create an empty cluster."""
         self._run(
             "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--pgdata", self._data
         )
 
     def copy(self, primary: Node) -> None:
-        """Become a standby of it."""
+        """Copy the primary as its standby."""
         self._run(
             "pg_basebackup", "--no-sync", "--write-recovery-conf", "--checkpoint=fast",
             f"--dbname={primary.dsn}", "--pgdata", self._data,
         )  # fmt: skip
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
         self._pg_ctl("start", "--log", self._log, "--options", f"-p {self.port} {options}")
 
     def stop(self, mode: str = "immediate") -> None:
-        """Stop it; `immediate` is as if it crashed."""
+        """Stop the server; `immediate` simulates a crash."""
         self._pg_ctl("stop", "--mode", mode)
 
     def promote(self) -> None:
-        """Have it take writes, and wait until it does."""
+        """Promote the standby and wait until it accepts writes."""
         self._pg_ctl("promote")
 
     def freeze(self) -> None:
-        """Have it do nothing more, with all its connections open."""
+        """Suspend all processes of the server; its connections stay open."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Have it go on."""
+        """Resume all processes of the server."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
         parent = int((self._data / "postmaster.pid").read_text().partition("\n")[0])
-        found = subprocess.run(  # noqa: S603
+        children = subprocess.run(  # noqa: S603
             ["/usr/bin/pgrep", "--parent", str(parent)], capture_output=True, text=True, check=False
         )
-        for pid in (parent, *map(int, found.stdout.split())):
+        for pid in (parent, *map(int, children.stdout.split())):
             os.kill(pid, number)
 
     def is_running(self) -> bool:
-        """Say whether it was started and not stopped."""
+        """Return whether the server was started and not stopped."""
         return (self._data / "postmaster.pid").exists()
 
     def _pg_ctl(self, *arguments: str | pathlib.Path) -> None:
@@ -117,7 +117,7 @@ class Node:
         subprocess.run(  # noqa: S603 - PostgreSQL's own programs
             [f"{programs()}/{program}", *arguments],
             check=True,
-            stdout=subprocess.DEVNULL,  # a server keeps what it inherits open
+            stdout=subprocess.DEVNULL,  # a server keeps inherited pipes open
             stderr=subprocess.DEVNULL,
             cwd="/",
             timeout=_SECONDS,
@@ -125,12 +125,12 @@ class Node:
         )
 
     async def execute(self, command: str) -> None:
-        """Run a command, as a superuser."""
+        """Run a command as a superuser."""
         async with connected(self.dsn) as connection:
             await connection.execute(command)
 
     async def replay(self, position: str) -> None:
-        """Wait until it has replayed the primary's log up to there."""
+        """Wait until the standby has replayed the primary's log up to this position."""
         async with asyncio.timeout(_SECONDS), connected(self.dsn) as connection:
             while not await connection.fetchval(sql("has_replayed"), position):
                 await asyncio.sleep(0.01)
@@ -138,14 +138,14 @@ class Node:
 
 @contextlib.asynccontextmanager
 async def running(*, fsync: bool) -> AsyncIterator[tuple[Node, Node]]:
-    """Lend a primary and its standby."""
+    """Yield a primary and its standby."""
     with tempfile.TemporaryDirectory(
         prefix="asyncsvc-standby-", ignore_cleanup_errors=True
     ) as name:
-        room = pathlib.Path(name)
+        directory = pathlib.Path(name)
         if os.geteuid() == 0:
-            shutil.chown(room, "nobody")
-        primary, standby = (Node(room, each, fsync=fsync) for each in ("primary", "standby"))
+            shutil.chown(directory, "nobody")
+        primary, standby = (Node(directory, each, fsync=fsync) for each in ("primary", "standby"))
         try:
             await asyncio.to_thread(primary.create)
             await asyncio.to_thread(primary.start)

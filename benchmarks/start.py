@@ -1,4 +1,4 @@
-"""Starting: the import, the first verification, and what a connection comes to hold."""
+"""The start: the import, the first verification, and the memory of a connection."""
 
 from __future__ import annotations
 
@@ -55,20 +55,20 @@ _COMPILING = {name: it for name, it in os.environ.items() if name != "PYTHONDONT
 
 
 async def _imports(how: Scale, report: Report) -> None:
-    """Import in new processes, in turns."""
+    """Measure the imports in new processes, in turns."""
     measured = {name: Measured(name) for name in IMPORTED}
     for number in range(how.imports + 1):
         for name, statement in IMPORTED.items():
             seconds = await _imported(statement)
-            if number:  # the first one reads from the disk, and may compile
+            if number:  # the first import reads from the disk and may compile
                 measured[name].add(Turn([seconds], seconds))
     report.add("import, in new processes", list(measured.values()))
     ratio = measured["asyncsvc"].cost(measured["asyncpg and pydantic"])
-    report.target("import asyncsvc, against asyncpg and pydantic, time", ratio, most=1.25)
+    report.target("import asyncsvc, against asyncpg and pydantic, time", ratio, maximum=1.25)
 
 
 async def _imported(statement: str) -> float:
-    """Return the seconds of an import, of modules that are compiled, as they are once installed."""
+    """Return the seconds of an import of compiled modules, as in an installation."""
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env=_COMPILING
@@ -78,7 +78,7 @@ async def _imported(statement: str) -> float:
 
 
 async def _first_calls(dsn: str, secret: str, how: Scale, report: Report) -> None:
-    """From nothing to the first answer: a pool, a connection, a statement to prepare."""
+    """Measure opening a pool, connecting, preparing a statement and running it once."""
     bare, mine = Measured("asyncpg.connect"), Measured("connect and verify")
     for _ in range(how.connects):
         for each, work in ((bare, _connect(dsn)), (mine, _verify(dsn, secret))):
@@ -87,7 +87,7 @@ async def _first_calls(dsn: str, secret: str, how: Scale, report: Report) -> Non
             seconds = time.perf_counter() - began
             each.add(Turn([seconds], seconds))
     report.add("from connecting to the first answer", [bare, mine])
-    report.target("connect to first verify, p50 ms", mine.latency(50), most=50)
+    report.target("connect to first verify, p50 ms", mine.latency(50), maximum=50)
 
 
 async def _connect(dsn: str) -> None:
@@ -101,41 +101,41 @@ async def _verify(dsn: str, secret: str) -> None:
 
 
 async def _backend(dsn: str, how: Scale, report: Report) -> None:
-    """What the server's process of one connection holds for itself, after many statements."""
-    async with connected(dsn) as onlooker:
-        await alone(onlooker)
+    """Measure the private memory of a connection's server process after many statements."""
+    async with connected(dsn) as observer:
+        await alone(observer)
         async with asyncsvc.connect(dsn, max_size=1) as svc:
-            pid = await onlooker.fetchval(sql("other_pid"))
+            pid = await observer.fetchval(sql("other_pid"))
             before = _allocated(pid)
             get_list: Any = svc.conversations.get_list
             for filters in itertools.islice(itertools.cycle(_variants()), how.variants):
                 await get_list("d", TENANT, total="none", **filters)
             after = _allocated(pid)
     if before is None or after is None:
-        report.say("left out: the memory of a server process, which cannot be seen from here")
+        report.add_remark("left out: the memory of a server process, which is not readable here")
         return
     title = f"MiB of a connection's server process, {how.variants:,} statements"
-    report.note(title, {"at first": round(before, 1), "then": round(after, 1)})
-    report.target(title, after, most=8)
+    report.add_counts(title, {"at first": round(before, 1), "then": round(after, 1)})
+    report.target(title, after, maximum=8)
 
 
 def _variants() -> Iterator[Mapping[str, object]]:
-    """Return the filters of 896 statements that differ: each set of them, in each order."""
+    """Yield the parameters of 896 different statements: each set of filters in each order."""
     now = datetime.now(UTC)
     filters: dict[str, object] = {
         "id": "1", "user_id": "u", "exp_user_id": "e", "keywords": "parcel",
         "from_date": now - timedelta(days=1), "to_date": now,
     }  # fmt: skip
     for chosen in itertools.product((False, True), repeat=len(filters)):
-        wanted = dict(itertools.compress(filters.items(), chosen))
+        requested = dict(itertools.compress(filters.items(), chosen))
         for orderby, desc in itertools.product(ORDERS, (False, True)):
-            yield {**wanted, "orderby": orderby, "desc": desc}
+            yield {**requested, "orderby": orderby, "desc": desc}
 
 
 def _allocated(pid: int) -> float | None:
-    """Return the memory of a process, in MiB, where the system tells it.
+    """Return the allocated memory of a process in MiB, or None if it is not readable.
 
-    It is what the process allocated; the server's shared buffers, which it maps too, are not in it.
+    It excludes the server's shared buffers, which the process also maps.
     """
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()

@@ -14,12 +14,12 @@ from typing import Any, Literal, TypeAlias
 
 import asyncsvc
 from benchmarks import data
-from benchmarks.appending import Stores, by_library, in_turn, stores
+from benchmarks.append_contenders import Stores, by_library, in_turn, stores
+from benchmarks.contest import EFFORTS, ContestRunner, Effort, spelled
 from benchmarks.data import Tenant
 from benchmarks.measuring import Contender, Measured, Work, agree
 from benchmarks.report import Place, Report
 from benchmarks.server import connected
-from benchmarks.stage import EFFORTS, Effort, Stage, spelled
 from benchmarks.statements import sql
 
 SOURCE = "api"
@@ -27,7 +27,7 @@ DECLARED, UNDECLARED = "Asia/Kathmandu", "Europe/Berlin"
 UsageBasis: TypeAlias = Literal["creation", "activity"]
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
 Change: TypeAlias = Literal["append", "creation"]
-LONGEST: dict[Interval, int] = {"hour": 30, "day": 365, "week": 365, "month": 365}
+DAYS_BY_INTERVAL: dict[Interval, int] = {"hour": 30, "day": 365, "week": 365, "month": 365}
 """The number of days in the range, by interval."""
 
 
@@ -56,11 +56,11 @@ async def run(dsn: str, scale: str, report: Report) -> None:
         tenants = [data.of_size(size) for size in how.sizes]
         for tenant in tenants:
             await lent.fill(tenant, report)
-        suite = Suite(Stage(dsn, report, how.effort), lent, how)
+        suite = Suite(ContestRunner(dsn, report, how.effort), lent, how)
         for tenant in tenants:
             await suite.roll_up(tenant)
         years = [await suite.ranges(tenant) for tenant in tenants]
-        suite.judge(years)
+        suite.add_targets(years)
         await suite.many(tenants[-1])
         await suite.intervals(tenants[-1])
         await suite.zones(tenants[-1])
@@ -72,13 +72,13 @@ async def run(dsn: str, scale: str, report: Report) -> None:
 class Suite:
     """The contests."""
 
-    stage: Stage
+    runner: ContestRunner
     stores: Stores
     how: Scale
 
     async def roll_up(self, tenant: Tenant) -> None:
         """Recount the tenant's usage. `maintain` would also index all messages."""
-        with self.stage.report.working(f"counting {tenant.name}"):
+        with self.runner.report.working(f"counting {tenant.name}"):
             await self.stores.svc.conversations.recount_usage(tenant.name)
 
     async def ranges(self, tenant: Tenant) -> dict[str, Measured]:
@@ -97,15 +97,15 @@ class Suite:
             measured = await self._contest(title, ways, place)
         return {each.name: each for each in measured}
 
-    def judge(self, years: Sequence[dict[str, Measured]]) -> None:
+    def add_targets(self, years: Sequence[dict[str, Measured]]) -> None:
         """Compare the medians of the largest tenant's year with those of the smallest tenant's."""
         for name in ("asyncsvc by creation", "asyncsvc by activity"):
             title = f"{self.how.days[-1]} days, {name}, {self.how.sizes[-1]:,} conversations"
-            self.stage.report.target(f"{title}, p50 ms", years[-1][name].latency(50), most=2)
+            self.runner.report.target(f"{title}, p50 ms", years[-1][name].latency(50), maximum=2)
             ratio = years[-1][name].latency(50) / years[0][name].latency(50)
-            most, least = self.how.sizes[-1], self.how.sizes[0]
-            title = f"{self.how.days[-1]} days, {name}, {most:,} conversations against {least:,}"
-            self.stage.report.target(f"{title}, time", ratio, most=1.5)
+            smallest, largest = self.how.sizes[0], self.how.sizes[-1]
+            title = f"{self.how.days[-1]} days, {name}, {largest:,} against {smallest:,}"
+            self.runner.report.target(f"{title} conversations, time", ratio, maximum=1.5)
 
     async def many(self, tenant: Tenant) -> None:
         """Measure the second longest range, with many tasks at once."""
@@ -117,11 +117,11 @@ class Suite:
         }
         contenders = [Contender(name, [work] * count) for name, work in ways.items()]
         title = f"usage of {tenant.conversations:,} conversations, {days} days, {spelled(count)}"
-        await self.stage.contest(title, contenders)
+        await self.runner.contest(title, contenders)
 
     async def intervals(self, tenant: Tenant) -> None:
         """Measure each interval, over its longest range."""
-        for interval, days in LONGEST.items():
+        for interval, days in DAYS_BY_INTERVAL.items():
             ways: dict[str, Work] = {
                 "asyncsvc by creation": self._usage(tenant, "creation", days, interval),
                 "asyncsvc by activity": self._usage(tenant, "activity", days, interval),
@@ -130,7 +130,7 @@ class Suite:
 
     async def zones(self, tenant: Tenant) -> None:
         """Measure a year by day: in UTC, in a declared zone and in an undeclared zone."""
-        with self.stage.report.working(f"declaring {DECLARED}"):
+        with self.runner.report.working(f"declaring {DECLARED}"):
             await self.stores.svc.conversations.declare_zone(tenant.name, DECLARED)
         zones = {
             "UTC": "UTC",
@@ -145,7 +145,7 @@ class Suite:
     async def ledger(self, tenant: Tenant, change: Change) -> None:
         """Measure a year while the ledger has changes, spread over the year."""
         work = self._change(tenant, change)
-        with self.stage.report.working(f"{self.how.changes:,} of {change}"):
+        with self.runner.report.working(f"{self.how.changes:,} of {change}"):
             for number in range(self.how.changes):
                 await work(number)
         days = self.how.days[-1]
@@ -157,7 +157,7 @@ class Suite:
         title = f"usage, {self.how.changes:,} of {change} in the ledger, {days} days, 1 task"
         for each in await self._contest(title, ways):
             about = f"{days} days, {each.name}, {self.how.changes:,} of {change} in the ledger"
-            self.stage.report.target(f"{about}, p50 ms", each.latency(50), most=10)
+            self.runner.report.target(f"{about}, p50 ms", each.latency(50), maximum=10)
         await self.roll_up(tenant)
 
     def _change(self, tenant: Tenant, change: Change) -> Callable[[int], Awaitable[object]]:
@@ -177,7 +177,7 @@ class Suite:
         self, title: str, ways: dict[str, Work], place: Place | None = None
     ) -> list[Measured]:
         contenders = [Contender(name, [work]) for name, work in ways.items()]
-        return await self.stage.contest(title, contenders, place=place)
+        return await self.runner.contest(title, contenders, place=place)
 
     def _usage(
         self,
@@ -211,7 +211,7 @@ class Suite:
                     if bucket.pv]  # fmt: skip
 
         async def recounted() -> object:
-            async with connected(self.stage.dsn) as connection:
+            async with connected(self.runner.dsn) as connection:
                 rows = await connection.fetch(sql("recount"), tenant.name, *bounds)
             return [tuple(row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Verification of a token, against the floor (a bare fetchrow of the row) and RAGFlow's lookup."""
+"""The verification of a token, against a bare fetchrow of its row and RAGFlow's lookup."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import asyncpg
 import asyncsvc
 from asyncsvc.services import credentials
 from benchmarks.contenders.ragflow import RAGFlow
+from benchmarks.contest import TASKS, spelled
 from benchmarks.measuring import Contender, Measured, Work, contest
 from benchmarks.report import Report
 from benchmarks.server import alone, connected, connections
-from benchmarks.stage import TASKS, spelled
 from benchmarks.statements import sql
 
 TENANT = "acme"
@@ -73,7 +73,7 @@ async def _same_answers(
 ) -> None:
     row = await pool.fetchrow(sql("bare_token"), _hash(token))
     verified = await svc.tokens.verify(token, touch=False)
-    assert row is not None  # noqa: S101 - a benchmark of different answers is none
+    assert row is not None  # noqa: S101 - different results are not comparable
     assert (row["id"], row["tenant_id"]) == (verified.id, verified.tenant_id)  # noqa: S101
     assert await flow.verify(token) == verified.tenant_id  # noqa: S101
 
@@ -88,7 +88,7 @@ def _in_turn(tokens: Sequence[str]) -> Callable[[], str]:
 
 @dataclass(frozen=True)
 class Arena:
-    """Where the contenders meet: one server, the same tokens."""
+    """Runs the contests on one server with the same tokens."""
 
     dsn: str
     svc: asyncsvc.AsyncSvc
@@ -97,17 +97,17 @@ class Arena:
     tokens: Sequence[str]
 
     async def contest(self, contenders: Sequence[Contender], how: Scale) -> list[Measured]:
-        """Have them meet amid a day's work: each token was stamped within the last interval.
+        """Run a contest in a steady state: each token's `last_used_at` is up to 60 s old.
 
-        So stamps fall due one by one, as many a second as ever. If none had been used yet, the
-        first verification of each would write, and a slow disk would be all that is measured.
+        So the updates of `last_used_at` are spread over time. Without this the first verification
+        of each token would write, and the contest would measure the disk.
         """
         await self.pool.execute(sql("stamp_tokens"))
         await self.pool.execute("VACUUM ANALYZE asyncsvc.api_token")
         return await contest(contenders, rounds=how.rounds, seconds=how.seconds)
 
     async def held(self, tasks: int, how: Scale, report: Report) -> None:
-        """Each task on a connection that it holds."""
+        """Measure with one connection per task."""
         async with connections(self.dsn, tasks) as lent:
             for name, tokens in self._sets():
                 contenders = [
@@ -127,7 +127,7 @@ class Arena:
                 report.add(f"held connections, {spelled(tasks)}, {name}", measured)
 
     async def pooled(self, tasks: int, how: Scale, report: Report) -> None:
-        """Each operation on a connection of a pool, as a request of a web application."""
+        """Measure with a connection of a pool per operation, as in a web application."""
         for name, tokens in self._sets():
             turn = _in_turn(tokens)
             contenders = [
@@ -139,7 +139,7 @@ class Arena:
             report.add(f"through a pool, {spelled(tasks)}, {name}", measured)
 
     async def hot_against_many(self, how: Scale, report: Report) -> None:
-        """Whether all requests with one token queue for its row."""
+        """Compare one token with many tokens, under concurrent verifications."""
         async with connections(self.dsn, TASKS) as lent:
             contenders = [
                 Contender(name, [
@@ -177,7 +177,7 @@ def _ragflow(flow: RAGFlow, turn: Callable[[], str]) -> Work:
 
 
 async def _writes(dsn: str, tokens: Sequence[str], how: Scale, report: Report) -> None:
-    """Count the row writes and the WAL of many verifications, none of which is stamped yet."""
+    """Count the row writes and the WAL of many verifications of tokens that were never used."""
     for name, interval in (("interval 60 s", 60.0), ("each use", 0.0), ("never", None)):
         for which, used in (("one token", tokens[:1]), (f"{len(tokens):,} tokens", tokens)):
             async with connected(dsn) as connection:
@@ -190,7 +190,7 @@ async def _writes(dsn: str, tokens: Sequence[str], how: Scale, report: Report) -
                 work = _verify(svc, _in_turn(used))
                 await asyncio.gather(*(_times(how.counted // TASKS, work) for _ in range(TASKS)))
             after = await _counted(dsn)
-            report.note(
+            report.add_counts(
                 f"{how.counted // TASKS * TASKS:,} verifications, stamped {name}, {which}",
                 {"row writes": after[0] - before[0], "WAL bytes": after[1] - before[1]},
             )
@@ -203,7 +203,7 @@ async def _times(count: int, work: Work) -> None:
 
 async def _counted(dsn: str) -> tuple[int, int]:
     async with connected(dsn) as connection:
-        await alone(connection)  # a session hands its counts on as it ends
+        await alone(connection)  # the end of a session flushes its statistics
         row = await connection.fetchrow(sql("token_writes"))
     assert row is not None  # noqa: S101
     return int(row[0]), int(row[1])

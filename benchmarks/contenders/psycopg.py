@@ -1,4 +1,4 @@
-"""psycopg 3, asynchronous, with SQL written by hand: the same statements, another driver."""
+"""psycopg 3, asynchronous, with the same hand-written statements as asyncpg."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COPIED = ("tenant_id", "conversation_id", "seq", "role", "content", "payload", "
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str, search_path: str | None = None) -> AsyncIterator[Connection]:
-    """Lend a connection whose statements are prepared at their first use, and take $1."""
+    """Yield a connection that prepares statements at their first use and accepts $1."""
     options = "" if search_path is None else f"-c search_path={search_path}"
     connection = await psycopg.AsyncConnection.connect(
         dsn,
@@ -34,7 +34,7 @@ async def connected(dsn: str, search_path: str | None = None) -> AsyncIterator[C
 
 @contextlib.asynccontextmanager
 async def pooled(dsn: str, size: int) -> AsyncIterator[AsyncConnectionPool[Connection]]:
-    """Lend a pool of such connections."""
+    """Yield a pool of such connections."""
     options = {
         "autocommit": True,
         "prepare_threshold": 0,

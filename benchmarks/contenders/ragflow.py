@@ -1,8 +1,9 @@
-"""RAGFlow's `api_service.py`: peewee, blocking, in threads, a conversation as one document.
+"""RAGFlow's `api_service.py`: blocking peewee in threads, with one document per conversation.
 
-Re-created from what it does, not copied. Each call runs in a ThreadPoolExecutor of its own, as its
-`thread_pool_exec` does; an append reads the row, appends in Python, writes the whole row, and bumps
-`round` by a second statement; a page is a count and a select; every column has an index of its own.
+This is a new implementation of the same operations. Each call runs in a ThreadPoolExecutor of its
+own, as in RAGFlow's `thread_pool_exec`. An append reads the row, appends in Python, writes the
+whole row and increments `round` with a second statement. A page is a count and a select. Most
+columns have an index of their own.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Result = TypeVar("Result")
 
 
 class RAGFlow:
-    """Its tables, and its ways to look a token up, to append, to list and to count."""
+    """RAGFlow's tables, with its lookup of a token, append, list, count and statistics."""
 
     def __init__(self, dsn: str) -> None:
-        """Open a pool on this database, of as many connections as there may be threads."""
+        """Open a pool with one connection per possible thread."""
         parts = urllib.parse.urlsplit(dsn)
         self._database = PooledPostgresqlDatabase(
             parts.path[1:],
@@ -43,7 +44,7 @@ class RAGFlow:
         )
 
     def create_tables(self) -> None:
-        """Create its schema and tables, if they are not there."""
+        """Create the schema and the tables if they do not exist."""
         with self._database.connection_context():
             self._database.execute_sql("CREATE SCHEMA IF NOT EXISTS ragflow")
             self._database.create_tables(
@@ -51,7 +52,7 @@ class RAGFlow:
             )
 
     def add_tokens(self, tokens: Iterable[tuple[str, str]]) -> None:
-        """Store tokens and their tenants, each a user."""
+        """Store tokens with their tenants, and one user per tenant."""
         rows = list(tokens)
         with self._database.atomic():
             self._token.insert_many(
@@ -71,7 +72,7 @@ class RAGFlow:
         await self._in_thread(self._append, id, messages, tokens)
 
     async def conversation(self, id: str) -> dict[str, Any]:
-        """Return a conversation, its messages as a list."""
+        """Return a conversation with its messages as a list."""
         return await self._in_thread(self._get, id)
 
     async def get_list(self, dialog_id: str, page: int, items: int) -> tuple[int, list[Any]]:
@@ -79,13 +80,13 @@ class RAGFlow:
         return await self._in_thread(self._get_list, dialog_id, page, items)
 
     async def count(self, dialog_id: str) -> int:
-        """Return how many conversations a dialog has."""
+        """Return the number of conversations of a dialog."""
         return await self._in_thread(self._count, dialog_id)
 
     async def stats(
         self, tenant_id: str, since: datetime, until: datetime, source: str
     ) -> list[dict[str, Any]]:
-        """Return the usage by day of creation; the dates are of the server's zone and naive."""
+        """Return the usage by day of creation; the dates are naive, in the server's zone."""
         return await self._in_thread(self._stats, tenant_id, since, until, source)
 
     def close(self) -> None:
@@ -93,7 +94,7 @@ class RAGFlow:
         self._database.close_all()
 
     async def _in_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
-        with ThreadPoolExecutor() as threads:  # a new one for each call, as there
+        with ThreadPoolExecutor() as threads:  # a new one per call, as in RAGFlow
             return await asyncio.get_running_loop().run_in_executor(
                 threads, self._connected, work, *arguments
             )
@@ -103,9 +104,9 @@ class RAGFlow:
             return work(*arguments)
 
     def _verify(self, token: str) -> str:
-        (found,) = self._token.select().where(self._token.token == token)
+        (row,) = self._token.select().where(self._token.token == token)
         (user,) = self._user.select().where(
-            self._user.id == found.tenant_id, self._user.status == "1"
+            self._user.id == row.tenant_id, self._user.status == "1"
         )
         return str(user.id)
 
@@ -124,21 +125,21 @@ class RAGFlow:
     def _get_list(self, dialog_id: str, page: int, items: int) -> tuple[int, list[Any]]:
         table = self._conversation
         columns = [field for field in table._meta.fields.values() if field.name != "dsl"]  # noqa: SLF001
-        found = table.select(*columns).where(table.dialog_id == dialog_id)
-        total = found.count()
-        page_of_them = found.order_by(table.create_time.desc()).paginate(page, items)
-        return total, list(page_of_them.dicts())
+        query = table.select(*columns).where(table.dialog_id == dialog_id)
+        total = query.count()
+        rows = query.order_by(table.create_time.desc()).paginate(page, items)
+        return total, list(rows.dicts())
 
     def _count(self, dialog_id: str) -> int:
-        found = self._conversation.select().where(self._conversation.dialog_id == dialog_id)
-        return int(found.count())
+        query = self._conversation.select().where(self._conversation.dialog_id == dialog_id)
+        return int(query.count())
 
     def _stats(
         self, tenant_id: str, since: datetime, until: datetime, source: str
     ) -> list[dict[str, Any]]:
         table, dialog, fn = self._conversation, self._dialog, peewee.fn
         day = fn.DATE_TRUNC("day", table.create_date)
-        found = (
+        query = (
             table.select(
                 day.alias("dt"),
                 fn.COUNT(table.id).alias("pv"),
@@ -155,7 +156,7 @@ class RAGFlow:
             .where(table.create_date >= since, table.create_date <= until, table.source == source)
             .group_by(day)
         )
-        return list(found.dicts())
+        return list(query.dicts())
 
 
 def _now() -> dict[str, object]:

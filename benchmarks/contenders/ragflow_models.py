@@ -1,4 +1,4 @@
-"""RAGFlow's tables, as far as they are compared: the columns and indexes of its `db_models.py`."""
+"""peewee models of RAGFlow's tables, with the columns and indexes of its `db_models.py`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import peewee
 
 
 class JsonText(peewee.TextField):
-    """A document in a text column, as RAGFlow's JSONField."""
+    """A JSON document in a text column, like RAGFlow's JSONField."""
 
     def db_value(self, value: object) -> str:
-        """Return what is stored."""
+        """Return the stored text."""
         return json.dumps(value)
 
-    def python_value(self, value: str | None) -> Any:  # noqa: ANN401 - whatever was stored
-        """Return what is read; nothing is an empty object, as there."""
+    def python_value(self, value: str | None) -> Any:  # noqa: ANN401 - any JSON value
+        """Return the parsed document; a missing one is an empty object, as in RAGFlow."""
         return {} if not value else json.loads(value)
 
 
 def on(database: peewee.Database) -> tuple[Any, Any, Any, Any]:
-    """Return the models of users, tokens, dialogs and conversations, on this database."""
+    """Return the models of users, tokens, dialogs and conversations, bound to this database."""
 
     class Base(peewee.Model):
         create_time = peewee.BigIntegerField(null=True, index=True)

@@ -1,7 +1,7 @@
-"""SQLAlchemy's ORM, asynchronous, on asyncpg, as one would write it: a table a class.
+"""SQLAlchemy's asynchronous ORM on asyncpg, with one class per table.
 
-The tables have the shape and the indexes of the library's; `with_for_update` keeps appends to one
-conversation from losing each other's.
+The tables have the columns and indexes of the library's tables. `with_for_update` prevents lost
+updates between appends to one conversation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Base(DeclarativeBase):
 
 
 class Conversation(Base):
-    """One row a conversation."""
+    """A conversation, one row each."""
 
     __tablename__ = "conversation"
 
@@ -53,7 +53,7 @@ class Conversation(Base):
 
 
 class Message(Base):
-    """One row a message."""
+    """A message, one row each."""
 
     __tablename__ = "message"
 
@@ -76,16 +76,16 @@ class Message(Base):
 
 
 class Orm:
-    """The same store, by objects."""
+    """The store of conversations with the ORM."""
 
     def __init__(self, dsn: str, size: int) -> None:
-        """Open an engine of at most so many connections."""
+        """Open an engine with at most `size` connections."""
         url = "postgresql+asyncpg" + dsn[dsn.index("://") :]
         self._engine = create_async_engine(url, pool_size=size, max_overflow=0)
         self._session = async_sessionmaker(self._engine, expire_on_commit=False)
 
     async def create_tables(self) -> None:
-        """Create the schema and the tables, if they are not there."""
+        """Create the schema and the tables if they do not exist."""
         async with self._engine.begin() as connection:
             await connection.execute(CreateSchema("orm", if_not_exists=True))
             await connection.run_sync(Base.metadata.create_all)
@@ -112,43 +112,43 @@ class Orm:
 
     async def messages(self, tenant_id: str, id: str) -> list[Message]:
         """Return the messages of a conversation, in their order."""
-        found = (
+        query = (
             select(Message)
             .where(Message.tenant_id == tenant_id, Message.conversation_id == id)
             .order_by(Message.seq)
         )
         async with self._session() as session:
-            return list(await session.scalars(found))
+            return list(await session.scalars(query))
 
     async def page(
         self, tenant_id: str, dialog_id: str, items: int, after: tuple[datetime, str] | None = None
     ) -> list[Conversation]:
-        """Return a page by creation, newest first, behind this conversation."""
-        found = select(Conversation).where(
+        """Return the page after a conversation, by creation, newest first."""
+        query = select(Conversation).where(
             Conversation.tenant_id == tenant_id, Conversation.dialog_id == dialog_id
         )
         if after is not None:
-            found = found.where(tuple_(Conversation.created_at, Conversation.id) < after)
-        found = found.order_by(Conversation.created_at.desc(), Conversation.id.desc())
+            query = query.where(tuple_(Conversation.created_at, Conversation.id) < after)
+        query = query.order_by(Conversation.created_at.desc(), Conversation.id.desc())
         async with self._session() as session:
-            return list(await session.scalars(found.limit(items)))
+            return list(await session.scalars(query.limit(items)))
 
     async def count(self, tenant_id: str, dialog_id: str) -> int:
-        """Return how many conversations a dialog has."""
-        found = (
+        """Return the number of conversations of a dialog."""
+        query = (
             select(func.count())
             .select_from(Conversation)
             .where(Conversation.tenant_id == tenant_id, Conversation.dialog_id == dialog_id)
         )
         async with self._session() as session:
-            return (await session.scalars(found)).one()
+            return (await session.scalars(query)).one()
 
     async def store(
         self,
         conversations: Iterable[Mapping[str, object]],
         messages: Iterable[Mapping[str, object]],
     ) -> None:
-        """Store conversations and their messages in one transaction, by bulk inserts."""
+        """Store conversations and their messages in 1 transaction with bulk inserts."""
         async with self._session() as session, session.begin():
             await session.execute(insert(Conversation), list(conversations))
             await session.execute(insert(Message), list(messages))

@@ -1,4 +1,4 @@
--- All messages of a tenant in lower case, in the order in which a search finds them.
+-- All messages of a tenant in lower case, in the order of search results.
 SELECT m.conversation_id, m.seq, lower(m.content) AS content
   FROM asyncsvc.message AS m
  WHERE m.tenant_id = $1

@@ -1,4 +1,4 @@
--- An append, and nothing else: the conversation is updated, its messages are stored.
+-- The plain append: update the conversation and insert its messages.
 WITH appended AS (
     UPDATE conversation AS c
        SET last_seq = c.last_seq + cardinality($3::text[]),
@@ -8,7 +8,7 @@ WITH appended AS (
      WHERE c.tenant_id = $1
        AND c.id = $2
     RETURNING c.tenant_id, c.id, c.last_seq, c.round, c.updated_at
-), stored AS (
+), message_rows AS (
     INSERT INTO message (tenant_id, conversation_id, seq, role, content, payload, created_at)
     SELECT a.tenant_id, a.id, a.last_seq - cardinality($3::text[]) + m.position, m.role, m.content,
            '{}', a.updated_at

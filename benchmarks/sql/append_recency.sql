@@ -1,4 +1,4 @@
--- The plain append, which notes that the conversation is the most recent one, too.
+-- The plain append with an update of the conversation's recency row.
 WITH appended AS (
     UPDATE conversation AS c
        SET last_seq = c.last_seq + cardinality($3::text[]),
@@ -8,13 +8,13 @@ WITH appended AS (
      WHERE c.tenant_id = $1
        AND c.id = $2
     RETURNING c.tenant_id, c.id, c.last_seq, c.round, c.updated_at
-), stored AS (
+), message_rows AS (
     INSERT INTO message (tenant_id, conversation_id, seq, role, content, payload, created_at)
     SELECT a.tenant_id, a.id, a.last_seq - cardinality($3::text[]) + m.position, m.role, m.content,
            '{}', a.updated_at
       FROM appended AS a
      CROSS JOIN unnest($3::text[], $4::text[]) WITH ORDINALITY AS m (role, content, position)
-), noted AS (
+), recency_updated AS (
     UPDATE recency AS r
        SET updated_at = a.updated_at
       FROM appended AS a

@@ -1,4 +1,4 @@
--- The plain append, with what the search index will need of the messages.
+-- The plain append with the message columns that the search index needs.
 WITH appended AS (
     UPDATE conversation AS c
        SET last_seq = c.last_seq + cardinality($3::text[]),
@@ -8,7 +8,7 @@ WITH appended AS (
      WHERE c.tenant_id = $1
        AND c.id = $2
     RETURNING c.tenant_id, c.id, c.dialog_id, c.created_at, c.last_seq, c.round, c.updated_at
-), stored AS (
+), message_rows AS (
     INSERT INTO message (
            tenant_id, conversation_id, seq, role, content, payload, created_at, dialog_id,
            conversation_created_at)

@@ -1,4 +1,4 @@
--- What an append with an idempotency key answered.
+-- The idempotency keys of appends.
 CREATE TABLE append_key (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,

@@ -1,11 +1,11 @@
--- What changed since usage was summed, a row each time.
+-- The usage ledger: one row per change since the last roll-up.
 CREATE TABLE ledger (
     tenant_id  text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     user_id    text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL,
-    quarter_hour    timestamptz,
+    quarter_hour timestamptz,
     tokens     bigint NOT NULL,
     rounds     integer NOT NULL
 );

@@ -1,4 +1,4 @@
--- The list by recent activity, in a table beside the conversation, whose own updates stay HOT.
+-- The list by recent activity with a separate table, so that updates of conversations stay HOT.
 CREATE TABLE recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,

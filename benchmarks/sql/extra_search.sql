@@ -1,5 +1,5 @@
--- The search for substrings: an append leaves the message in a small index of what maintenance has not
--- put into the large one yet.
+-- The search for substrings: an append inserts the message into a small partial index of messages that
+-- maintenance has not indexed.
 ALTER TABLE message
     ADD COLUMN dialog_id text COLLATE "C",
     ADD COLUMN conversation_created_at timestamptz,

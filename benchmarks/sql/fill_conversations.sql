@@ -1,5 +1,4 @@
--- Stores generated conversations in the library's tables; this file and those beside it are all
--- that knows their columns.
+-- Insert generated conversations into the library's table. Only the files `fill_*.sql` name its columns.
 INSERT INTO asyncsvc.conversation (
        tenant_id, id, dialog_id, user_id, name, source, round, tokens, duration, thumb_up, last_seq,
        created_at, updated_at)

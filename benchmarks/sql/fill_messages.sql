@@ -1,4 +1,4 @@
--- Stores the messages of generated conversations in the library's table.
+-- Insert the messages of generated conversations into the library's table.
 INSERT INTO asyncsvc.message (
        tenant_id, conversation_id, seq, role, content, payload, created_at, dialog_id,
        conversation_created_at)

@@ -1,4 +1,4 @@
--- Stores generated conversations in RAGFlow's table: messages and references are one text each.
+-- Insert generated conversations into RAGFlow's table, with one JSON text of all messages each.
 INSERT INTO ragflow.api_4_conversation (
        id, name, dialog_id, user_id, message, reference, tokens, source, dsl, duration, round,
        thumb_up, create_time, create_date, update_time, update_date)

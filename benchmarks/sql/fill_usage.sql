@@ -1,4 +1,4 @@
--- Books generated conversations in the library's ledger, as their creation and their turns did.
+-- Insert the ledger rows of generated conversations, one row per conversation.
 INSERT INTO asyncsvc.usage_ledger (
        tenant_id, dialog_id, source, user_id, created_at, quarter_hour, pv, tokens, duration, rounds,
        thumb_up)

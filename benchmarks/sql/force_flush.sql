@@ -1,2 +1,2 @@
--- Has this session tell its counts when it is idle next, and not a second later.
+-- Flush the statistics of this session as soon as it is idle.
 SELECT pg_stat_force_next_flush()

@@ -1,9 +1,8 @@
--- The data of all contenders: what is written here is stored by each in its own tables.
+-- Create the functions that generate the data of all contenders.
 --
--- The conversations of a tenant are numbered from :base + 1 on, and evenly spread over the year that
--- ended a day before the run: one moment for all, whenever each is stored. Half of them are in its
--- dialog 0. No user is empty, since RAGFlow counts an empty one as a user; instants are whole
--- seconds, for it keeps no others.
+-- The conversations of a tenant are numbered from base + 1. They are spread evenly over the year that
+-- ended 1 day before the run. Half of them are in dialog 0 of the tenant. No user id is empty, because
+-- RAGFlow counts an empty one as a user. Instants are whole seconds, because RAGFlow stores no fractions.
 CREATE SCHEMA bench;
 
 CREATE TABLE bench.clock AS SELECT now() AS run_at;
@@ -39,5 +38,5 @@ SELECT n, CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END,
   FROM generate_series(1, messages) AS g (n)
 $$;
 
--- Which tenants are stored where.
+-- The tenants that are stored, by schema.
 CREATE TABLE bench.filled (place text NOT NULL, tenant text NOT NULL, PRIMARY KEY (place, tenant));

@@ -1,2 +1,2 @@
--- Whether the generator is there.
+-- Whether the generator exists.
 SELECT to_regnamespace('bench') IS NOT NULL

@@ -1,4 +1,4 @@
--- The floor of every write: one row, durable when it returns.
+-- The lower bound of a write: insert 1 row durably.
 INSERT INTO insertion (content, created_at)
 VALUES ($1, statement_timestamp())
 RETURNING id

@@ -1,4 +1,4 @@
--- The process of the one other session of this database.
+-- The process id of the only other session of this database.
 SELECT a.pid
   FROM pg_stat_activity AS a
  WHERE a.datname = current_database()

@@ -1,4 +1,4 @@
--- Stores generated conversations in the plain tables.
+-- Insert generated conversations into the plain table.
 INSERT INTO conversation (
        tenant_id, id, dialog_id, user_id, name, source, round, tokens, duration, thumb_up, last_seq,
        created_at, updated_at)

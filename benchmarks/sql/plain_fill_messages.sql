@@ -1,4 +1,4 @@
--- Stores the messages of generated conversations in the plain table.
+-- Insert the messages of generated conversations into the plain table.
 INSERT INTO message (tenant_id, conversation_id, seq, role, content, payload, created_at)
 SELECT $1, c.id, m.seq, m.role, m.content, '{}', c.created_at
   FROM bench.conversation($1, $2, $3, $4) AS c

@@ -1,4 +1,4 @@
--- Notes how recent the generated conversations are, where an extra of the plain tables needs it.
+-- Insert the recency rows of generated conversations into the table of the extra `recency`.
 INSERT INTO recency (tenant_id, id, dialog_id, updated_at)
 SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at
   FROM conversation AS c

@@ -1,5 +1,5 @@
--- What an append needs, and nothing else: the conversation, found by its key and listed by its
--- creation, and its messages. The schema is that of the connection's search path.
+-- Create the tables of the plain append: conversations, with their key and an index by creation, and
+-- messages. The schema is the first of the connection's search path.
 CREATE TABLE conversation (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE message (
         ON DELETE CASCADE
 );
 
--- Where the bare insert goes: one row, one key, one commit.
+-- The table of the bare insert.
 CREATE TABLE insertion (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     content    text NOT NULL,

@@ -1,4 +1,4 @@
--- The usage by creation, counted from the library's rows: what every statistic must equal.
+-- The usage by creation, counted from the conversations. The library's statistics must be equal.
 SELECT date_trunc('day', c.created_at, 'UTC') AS dt, count(*) AS pv,
        count(DISTINCT c.user_id) AS uv, sum(c.tokens)::bigint AS tokens,
        sum(c.round)::bigint AS rounds, sum(c.thumb_up)::bigint AS thumb_up

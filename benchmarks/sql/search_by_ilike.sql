@@ -1,5 +1,4 @@
--- The newest conversations with a message that holds a text, as one would ask without an index of
--- texts.
+-- The newest conversations with a message that contains a text, without a search index.
 SELECT c.id
   FROM asyncsvc.conversation AS c
  WHERE c.tenant_id = $1

@@ -1,3 +1,3 @@
--- Makes each token one that was never used.
+-- Clear last_used_at of each token.
 UPDATE asyncsvc.api_token
    SET last_used_at = NULL

@@ -1,2 +1,2 @@
--- Takes away what an append keeps for searches, and maintenance fills.
+-- Drop the search indexes of messages.
 DROP INDEX asyncsvc.message_search_idx, asyncsvc.message_unindexed_idx

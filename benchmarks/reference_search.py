@@ -1,4 +1,4 @@
-"""What a plain find over all messages says, in Python: what every search is held against."""
+"""The expected results of a search: `str.find` over all messages of a tenant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.statements import sql
 
 
 @dataclass
-class Plain:
+class ReferenceSearch:
     """All messages of a tenant in one text, in the order of a search."""
 
     text: str = ""
@@ -19,20 +19,20 @@ class Plain:
     places: list[tuple[str, int]] = field(default_factory=list)
 
     @classmethod
-    async def read(cls, dsn: str, tenant_id: str) -> Plain:
-        """Read them in the database's lower case."""
-        parts, plain, length = list[str](), cls(), 0
+    async def read(cls, dsn: str, tenant_id: str) -> ReferenceSearch:
+        """Read all messages, converted to lower case by the database."""
+        parts, reference, length = list[str](), cls(), 0
         async with connected(dsn) as connection, connection.transaction():
             async for row in connection.cursor(sql("all_messages"), tenant_id, prefetch=5_000):
-                plain.begins.append(length)
-                plain.places.append((row["conversation_id"], row["seq"]))
+                reference.begins.append(length)
+                reference.places.append((row["conversation_id"], row["seq"]))
                 parts.append(row["content"])
                 length += len(row["content"]) + 1
-        plain.text = "\0".join(parts)
-        return plain
+        reference.text = "\0".join(parts)
+        return reference
 
     def hits(self, keywords: str) -> Iterator[tuple[str, int]]:
-        """Yield each conversation that holds a text, with its first message that does."""
+        """Yield each conversation that contains the text, with the first such message."""
         at, last = self.text.find(keywords), None
         while at >= 0:
             number = bisect.bisect_right(self.begins, at) - 1

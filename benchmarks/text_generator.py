@@ -1,4 +1,4 @@
-"""Invented text, in which words are as frequent as in what people write."""
+"""Generate text with word frequencies as in natural language."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-EACH: Final = 8
-"""The messages of a conversation."""
+MESSAGES_PER_CONVERSATION: Final = 8
+"""The number of messages of each conversation."""
 DIALOGS: Final = 20
 USERS: Final = 5_000
 A_YEAR: Final = timedelta(days=365)
 PLANTED: Final[Mapping[str, int]] = {
     "zqmid": 400, "zqrare": 20_000, "璁璇": 400, "蜜焰龘": 20_000,
 }  # fmt: skip
-"""Words that one message of so many holds."""
-STALE: Final = "zqstale"
-"""A word that only the oldest third of the conversations hold, one message of theirs in 25."""
+"""Words, and the number of messages of which 1 contains the word."""
+OLD_WORD: Final = "zqstale"
+"""A word that occurs only in the oldest third of the conversations, in 1 of 25 messages."""
 _LETTERS: Final = "etaoinshrdlucmfwypvbgkjqxz"
 _STOPS: Final = {True: "。、", False: ",.?!"}
 
 
-class Language:
-    """Latin words and Chinese ones: the n-th most frequent is n times rarer than the first."""
+class TextGenerator:
+    """Generates Latin and Chinese words; the n-th word is n times as rare as the first."""
 
     def __init__(self, seed: int) -> None:
-        """Invent as many characters and words as people use."""
+        """Generate a vocabulary of realistic size."""
         self.chance = random.Random(seed)  # noqa: S311
         characters = [chr(0x4E00 + number) for number in self.chance.sample(range(8_000), 3_755)]
         self._words = {
@@ -39,14 +39,14 @@ class Language:
         """The most frequent word of each kind."""
         return self._words[False][0] + " ", self._words[True][0]
 
-    def _some(self, of: Sequence[str], least: int, most: int) -> list[str]:
-        return [self._one(of) for _ in range(self.chance.randint(least, most))]
+    def _some(self, of: Sequence[str], minimum: int, maximum: int) -> list[str]:
+        return [self._one(of) for _ in range(self.chance.randint(minimum, maximum))]
 
     def _one(self, of: Sequence[str]) -> str:
         return of[int(len(of) ** self.chance.random()) - 1]
 
     def message(self) -> str:
-        """Write a message: mostly short, one in fifty long."""
+        """Return a message: 1 of 50 is long, the others are short."""
         count = self.chance.choice((3, 5, 8, 12, 20))
         if self.chance.random() < 1 / 50:
             count = self.chance.randint(200, 600)
@@ -58,12 +58,12 @@ class Language:
         return text if is_chinese else text.capitalize()
 
     def conversations(self, name: str, count: int) -> Iterator[dict[str, object]]:
-        """Yield a year's conversations of one tenant, the oldest first."""
+        """Yield the conversations of one tenant over a year, the oldest first."""
         now = datetime.now(UTC)
         for number in range(count):
-            said = [self._planted() for _ in range(EACH)]
-            if number < count / 3 and self.chance.random() < EACH / 25:
-                said[0] += f" {STALE}"
+            said = [self._planted() for _ in range(MESSAGES_PER_CONVERSATION)]
+            if number < count / 3 and self.chance.random() < MESSAGES_PER_CONVERSATION / 25:
+                said[0] += f" {OLD_WORD}"
             yield {
                 "id": f"{name}-{number:032}",
                 "dialog_id": f"d{self.chance.randrange(DIALOGS)}",

@@ -1,4 +1,4 @@
-"""Where contenders meet: after a checkpoint, in turns, with what the server did told."""
+"""Run contenders in turns after a checkpoint, and report the server's checkpoints meanwhile."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ TASKS = 32
 
 @dataclass(frozen=True)
 class Effort:
-    """How long each contender works, and how often."""
+    """The number of rounds, and the seconds of each contender in a round."""
 
     rounds: int
     seconds: float
     tasks: int = TASKS
-    """How many tasks there are where there are many."""
+    """The number of tasks of a concurrent contest."""
 
 
 EFFORTS = {"small": Effort(2, 0.02, 8), "middle": Effort(5, 0.2), "full": Effort(7, 0.25)}
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One database, one report, one effort."""
+class ContestRunner:
+    """Runs contests in one database and adds them to one report."""
 
     dsn: str
     report: Report
@@ -36,10 +36,10 @@ class Stage:
     async def contest(
         self, title: str, contenders: Sequence[Competitor], *, place: Place | None = None
     ) -> list[Measured]:
-        """Measure and report; the first contender is the floor of the ratios.
+        """Measure and report; ratios refer to the first contender.
 
-        The checkpoint before it makes the first change of each page write the whole page, as after
-        any checkpoint; of those that come by themselves meanwhile the report tells.
+        After the checkpoint the first change of each page writes the whole page to the WAL. The
+        report contains the number of checkpoints during the contest.
         """
         with self.report.working(title):
             async with connected(self.dsn) as connection:
@@ -55,5 +55,5 @@ class Stage:
 
 
 def spelled(count: int) -> str:
-    """Return how many tasks there are, in words."""
+    """Return `1 task` or `n tasks`."""
     return "1 task" if count == 1 else f"{count} tasks"

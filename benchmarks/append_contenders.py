@@ -1,4 +1,4 @@
-"""The same turn, appended in each contender's way, to conversations that are equal everywhere."""
+"""The append of each contender: the same turn to the same conversations."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from benchmarks.server import connected
 from benchmarks.statements import sql
 
 PATIENT = asyncsvc.Settings(statement_timeout=600.0, acquire_timeout=600.0)
-"""What takes long is measured, and not given up."""
+"""Long calls are measured and do not time out."""
 
 Append: TypeAlias = Callable[[str], Awaitable[object]]
-"""Appends the turn to the conversation of this id."""
+"""Append the turn to the conversation with this id."""
 
 MESSAGES = [
     {"role": "user", "content": "Where is my parcel? It was to come on Tuesday."},
@@ -42,21 +42,21 @@ TURN = asyncsvc.Turn(
 
 
 def by_library(svc: asyncsvc.Services, tenant_id: str, *, keyed: bool = False) -> Append:
-    """Return the library's way, with a new idempotency key each time or without."""
+    """Return the library's append, with a new idempotency key per call or without a key."""
     return lambda chat: svc.conversations.append_message(
         chat, TURN, tenant_id=tenant_id, idempotency_key=secrets.token_hex(8) if keyed else None
     )
 
 
 def by_statement(connection: asyncpg.Connection, schema: str, tenant_id: str) -> Append:
-    """Return the bare statement of a schema."""
+    """Return the bare append statement of a schema."""
     return lambda chat: bare.append(connection, schema, tenant_id, chat, MESSAGES, TOKENS)
 
 
 async def by_same_statement(
     connection: asyncpg.Connection, svc: asyncsvc.AsyncSvc, tenant: Tenant
 ) -> Append:
-    """Return the library's own statement, by the bare driver: what is left out is its Python."""
+    """Return the library's own statement on the bare driver, without the library's Python code."""
     first = tenant.ids[0]
     append = by_library(svc.on(connection), tenant.name)
     query, arguments = await bare.captured(connection, lambda: append(first))
@@ -66,22 +66,22 @@ async def by_same_statement(
 
 
 def by_psycopg(connection: psycopg.Connection, tenant_id: str) -> Append:
-    """Return the plain statement, on the other driver."""
+    """Return the plain statement on psycopg."""
     return lambda chat: psycopg.append(connection, tenant_id, chat, MESSAGES, TOKENS)
 
 
 def by_orm(orm: Orm, tenant_id: str) -> Append:
-    """Return the ORM's way."""
+    """Return the append of SQLAlchemy's ORM."""
     return lambda chat: orm.append(tenant_id, chat, MESSAGES, TOKENS)
 
 
 def by_ragflow(flow: RAGFlow) -> Append:
-    """Return RAGFlow's way."""
+    """Return RAGFlow's append."""
     return lambda chat: flow.append(chat, MESSAGES, TOKENS)
 
 
 def by_pgbench(dsn: str, tenant: Tenant, clients: int) -> PgBench:
-    """Return the plain statement without Python: pgbench sends texts, so types are told."""
+    """Return the plain statement on pgbench, which sends all parameters as text."""
     contents = ",".join(f'"{message["content"]}"' for message in MESSAGES)
     return PgBench(
         "plain statement, pgbench",
@@ -101,25 +101,25 @@ def by_pgbench(dsn: str, tenant: Tenant, clients: int) -> PgBench:
 
 
 def insertion(connection: asyncpg.Connection) -> Work:
-    """Return the floor: one row, durable."""
+    """Return the lower bound of a write: insert 1 row durably."""
     return lambda: connection.fetchval(sql("insertion"), MESSAGES[0]["content"])
 
 
-def anywhere(append: Append, tenant: Tenant) -> Work:
-    """Return an append to any conversation of a tenant."""
+def to_random_conversation(append: Append, tenant: Tenant) -> Work:
+    """Return an append to a random conversation of a tenant."""
     ids = tenant.ids
     return lambda: append(random.choice(ids))  # noqa: S311
 
 
 def in_turn(append: Append, ids: Iterable[str]) -> Work:
-    """Return an append to these conversations, one after the other, again and again."""
+    """Return an append to these conversations in turn."""
     turn = itertools.cycle(ids)
     return lambda: append(next(turn))
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Where each contender keeps its conversations."""
+    """The stores of the contenders in one database."""
 
     dsn: str
     svc: asyncsvc.AsyncSvc
@@ -127,7 +127,7 @@ class Stores:
     flow: RAGFlow
 
     async def create(self) -> None:
-        """Create the tables of all but the bare statements."""
+        """Create the tables of all contenders except the bare statements."""
         await self.svc.migrate()
         await self.orm.create_tables()
         await asyncio.to_thread(self.flow.create_tables)
@@ -141,7 +141,7 @@ class Stores:
     async def stored(self, name: str, tenant_id: str, id: str) -> list[tuple[str, str]]:
         """Return the messages of a conversation, as a contender stored them.
 
-        Where they are numbered, they are so from 1 on and without a gap, else it raises.
+        Raises AssertionError if numbered messages have gaps.
         """
         match name:
             case "as RAGFlow":
@@ -163,7 +163,7 @@ class Stores:
         return [(row["role"], row["content"]) for row in rows_]
 
     async def agree(self, tenant: Tenant) -> None:
-        """Have each contender append once to what is equal, and compare what is stored then."""
+        """Append once with each contender to equal conversations, and compare the results."""
         first, second = tenant.ids[:2]
         async with (
             connected(self.dsn, bare.PLAIN) as connection,
@@ -196,7 +196,7 @@ class Stores:
 
 @contextlib.asynccontextmanager
 async def stores(dsn: str, size: int) -> AsyncIterator[Stores]:
-    """Lend the contenders' ways to a database, of at most so many connections each."""
+    """Open the contenders' stores, with at most `size` connections each."""
     flow, orm = RAGFlow(dsn), Orm(dsn, size)
     try:
         async with asyncsvc.connect(dsn, max_size=size, settings=PATIENT) as svc:
@@ -209,4 +209,4 @@ async def stores(dsn: str, size: int) -> AsyncIterator[Stores]:
 def _are_gapless(seqs: Iterable[int], last: int | None = None) -> None:
     numbers = list(seqs)
     if numbers != list(range(1, len(numbers) + 1)) or last not in {None, len(numbers)}:
-        raise AssertionError(f"{len(numbers)} messages have gaps, or the last is not {last}")
+        raise AssertionError(f"{len(numbers)} messages have gaps, or the last seq is not {last}")

@@ -1,6 +1,6 @@
-"""What is measured in a process of its own: how long it takes, and its peak of memory.
+"""Measure the time and the peak memory of a call in a process of its own.
 
-`python -m benchmarks.child NAME DSN ARGUMENT...` prints both as JSON.
+`python -m benchmarks.child_process NAME DSN ARGUMENT...` prints both as JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 import asyncsvc
 
 MESSAGES = 10
-"""Messages of a conversation that is loaded."""
-COPIED_INTO = "loading"
-_AT_ONCE = 500
+"""Messages per imported conversation."""
+COPY_SCHEMA = "copied"
+_BATCH_SIZE = 500
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _CONVERSATION = (
     "tenant_id", "id", "dialog_id", "user_id", "name", "source", "round", "tokens", "duration",
@@ -32,16 +32,16 @@ _CONVERSATION = (
 
 @dataclass(frozen=True)
 class Spent:
-    """What a process needed."""
+    """The time and the peak memory of a process."""
 
     seconds: float
     peak: float  # MiB
 
 
 async def measured(name: str, *arguments: object) -> Spent:
-    """Run one of the works below in a process of its own."""
+    """Run one of `WORKS` in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.child", name, *map(str, arguments),
+        sys.executable, "-m", "benchmarks.child_process", name, *map(str, arguments),
         cwd=Path(__file__).parents[1], stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     printed, _ = await process.communicate()
@@ -50,19 +50,19 @@ async def measured(name: str, *arguments: object) -> Spent:
     return Spent(**json.loads(printed))
 
 
-async def load(dsn: str, tenant: str, conversations: str) -> None:
-    """Store conversations by the library."""
+async def import_(dsn: str, tenant: str, conversations: str) -> None:
+    """Import conversations with the library."""
     async with asyncsvc.connect(dsn) as svc:
         await svc.conversations.import_(_records(int(conversations)), tenant_id=tenant)
 
 
 async def copy(dsn: str, tenant: str, conversations: str) -> None:
-    """Store them by psycopg's COPY, in two streams and one transaction."""
-    from benchmarks.contenders import psycopg  # noqa: PLC0415 - only this one has it in memory
+    """Import conversations with psycopg's COPY, in 2 streams and 1 transaction."""
+    from benchmarks.contenders import psycopg  # noqa: PLC0415 - not in the others' memory
 
     count = int(conversations)
     async with (
-        psycopg.connected(dsn, COPIED_INTO) as connection,
+        psycopg.connected(dsn, COPY_SCHEMA) as connection,
         connection.transaction(),
     ):
         rows = (tuple(_conversation(tenant, number).values()) for number in range(count))
@@ -76,7 +76,7 @@ async def copy(dsn: str, tenant: str, conversations: str) -> None:
 
 
 async def insert(dsn: str, tenant: str, conversations: str) -> None:
-    """Store them by SQLAlchemy's bulk inserts, some at once."""
+    """Import conversations with SQLAlchemy's bulk inserts, in batches."""
     from benchmarks.contenders.sqlalchemy import Orm  # noqa: PLC0415 - as above
 
     orm = Orm(dsn, 1)
@@ -91,20 +91,20 @@ async def insert(dsn: str, tenant: str, conversations: str) -> None:
 
 
 async def export(dsn: str, tenant: str) -> None:
-    """Go through all conversations of a tenant."""
+    """Export all conversations of a tenant."""
     async with asyncsvc.connect(dsn) as svc:
         async for _ in svc.conversations.export(tenant_id=tenant):
             pass
 
 
 async def purge(dsn: str, tenant: str) -> None:
-    """Delete all conversations of a tenant, by their creation."""
+    """Delete all conversations of a tenant by `created_at`."""
     async with asyncsvc.connect(dsn) as svc:
         await svc.conversations.purge(timedelta(hours=1), tenant_id=tenant, by="created_at")
 
 
 WORKS: Mapping[str, Callable[..., Awaitable[None]]] = {
-    work.__name__: work for work in (load, copy, insert, export, purge)
+    work.__name__: work for work in (import_, copy, insert, export, purge)
 }
 
 
@@ -134,14 +134,14 @@ def _conversation(tenant: str, number: int) -> dict[str, object]:
 
 def _batches(numbers: range) -> Iterator[list[int]]:
     rest = iter(numbers)
-    while batch := list(itertools.islice(rest, _AT_ONCE)):
+    while batch := list(itertools.islice(rest, _BATCH_SIZE)):
         yield batch
 
 
 def _peak() -> float:
-    """Return the most memory that this process had, in MiB.
+    """Return the peak memory of this process in MiB.
 
-    getrusage would tell that of the process which started this one, too, were it the larger.
+    VmHWM comes first, because ru_maxrss includes the peak of the parent before the fork.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -151,7 +151,7 @@ def _peak() -> float:
 
 
 def main() -> None:
-    """Do one work and print what it needed."""
+    """Run one of `WORKS` and print its time and peak memory."""
     name, *arguments = sys.argv[1:]
     began = time.perf_counter()
     asyncio.run(_do(name, arguments))
