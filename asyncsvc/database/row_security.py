@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from asyncsvc.database import sql_files
 from asyncsvc.database.sql_files import Query
 
-_HASHES: Final = ("token_hash", "second_hash", "third_hash", "fourth_hash")
+_VERIFIED_HASHES: Final = ("token_hash", "second_hash", "third_hash", "fourth_hash")
 
 
 def set_tenant(query: Query) -> Query | None:
     """Return the statement that makes the rows visible that this statement needs.
 
-    These are the rows of its tenant and the tokens whose hashes it looks up. None if the statement
+    These are the rows of its tenant and the tokens that it looks up by hash. None if the statement
     has neither: then it needs no row of a tenant.
     """
-    tenant_id, hashes = query.values.get("tenant_id"), _hashes(query.values)
+    tenant_id, hashes = query.values.get("tenant_id"), _looked_up_hashes(query.values)
     if tenant_id is None and not hashes:
         return None
-    return _set_tenant(cast("str", tenant_id or ""), hashes)
+    return _set_tenant("" if tenant_id is None else str(tenant_id), hashes)
 
 
 def clear_tenant() -> Query:
-    """Return the statement that makes all rows of all tenants invisible."""
-    return _set_tenant("", [])
+    """Return the statement that makes the rows of all tenants invisible."""
+    return _set_tenant("", ())
 
 
-def _hashes(values: Mapping[str, object]) -> list[bytes]:
-    """Return the hashes of tokens that a statement looks for, whosever they are.
+def _looked_up_hashes(values: Mapping[str, object]) -> list[bytes]:
+    """Return the hashes by which a statement looks up tokens of any tenant.
 
-    One that has a tenant writes the hash of a token of its own, and looks for none by it.
+    A statement with a tenant writes `token_hash`, and looks up the tokens of `hashes`.
     """
-    known = values.get("hashes", ())
-    one_by_one = () if "tenant_id" in values else [values[n] for n in _HASHES if n in values]
-    return cast("list[bytes]", [*one_by_one, *cast("list[bytes]", known)])
+    looked_up: object
+    if "tenant_id" in values:
+        looked_up = values.get("hashes")
+    else:
+        looked_up = [values.get(name) for name in _VERIFIED_HASHES]
+    if not isinstance(looked_up, Sequence):
+        return []
+    return [each for each in looked_up if isinstance(each, bytes)]
 
 
-def _set_tenant(tenant_id: str, hashes: list[bytes]) -> Query:
-    written = ",".join(f"\\x{each.hex()}" for each in hashes)
+def _set_tenant(tenant_id: str, hashes: Iterable[bytes]) -> Query:
+    token_hashes = ",".join(f"\\x{each.hex()}" for each in hashes)
     return sql_files.load("row_security/set_tenant").bind(
-        (), {"tenant_id": tenant_id, "token_hashes": written}
+        (), {"tenant_id": tenant_id, "token_hashes": token_hashes}
     )
