@@ -633,7 +633,7 @@ def test_every_statement_is_listed_and_can_be_read(run):
 
 async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
     plan = run(
-        "sql", "conversation/delete_by_ids", "--explain",
+        "sql", "conversation/delete", "--explain",
         "--set", "tenant_id=t", "--set", 'ids=["c0", "\\u001b[31m"]',
     )  # fmt: skip
     assert (plan.returncode, plan.stderr) == (0, "")

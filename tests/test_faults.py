@@ -391,7 +391,7 @@ async def test_reads_and_keyed_appends_are_retried_and_other_writes_are_not(serv
     ("statement", "service", "method", "others"),
     [
         ("/append_message ", API4ConversationService, "append_message", {"idempotency_key": None}),
-        ("/delete_old ", API4ConversationService, "purge", {}),
+        ("/delete ", API4ConversationService, "purge", {}),
         ("/revoke_many ", APITokenService, "revoke_family", {}),
         ("COPY ", API4ConversationService, "import_", {}),
         ("COMMIT", API4ConversationService, "import_", {}),

@@ -377,21 +377,27 @@ async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name,
 
 IDS = [f"big{number}" for number in range(1, 101)]
 PATCHES = json.dumps({id: {"name": "new"} for id in IDS})
-WALK = {"limit": 100, "most_messages": 9_999}
+BATCH = {"batch_size": 100, "max_messages": 9_999}
 ON_A_HUNDRED = [
     ("conversation/get_list", ("by_created_at_desc",), PAGE | {"limit": 100}),
     ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True, "include_messages": True}),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
-    ("conversation/delete_by_ids", (), {"ids": IDS}),
-    ("conversation/erase_user", (), {"user_id": "u1", "limit": 100, "most_messages": 9_999}),
-    ("conversation/delete_old", (), {"ids": IDS, "before": NOW, "by_updated_at": True}),
-    ("conversation/export", ("by_id",), WALK | {"most_bytes": 2**23}),
-    ("conversation/find_old", ("by_updated_at",), WALK | {"before": NOW, "count_messages": True}),
+    ("conversation/delete", (), {"ids": IDS}),
+    (
+        "conversation/delete",
+        ("count_messages", "count_append_keys"),
+        BATCH | {"user_id": "u1"},
+    ),
+    ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": IDS, "before": NOW}),
+    ("conversation/delete", ("by_created_at", "count_messages"), {"ids": IDS, "before": NOW}),
+    ("conversation/delete", (), BATCH | {"dialog_ids": ["rare"]}),
+    ("conversation/export", ("by_id",), BATCH | {"max_bytes": 2**23}),
+    ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
+    ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
     ("message/change_dialog", (), {"ids": IDS}),
     ("search/index_messages", (), INDEXED | {"limit": 100}),
     ("search/index_titles", (), {"limit": 100}),
     ("message/digests", (), {"ids": IDS, "last_seqs": [3] * 100}),
-    ("conversation/delete_by_dialog_ids", (), {"dialog_ids": ["rare"], "batch": 100}),
 ]
 
 
@@ -492,14 +498,15 @@ async def test_get_by_ids_reads_those(explain):
 
 
 @pytest.mark.parametrize(
-    ("name", "of"),
+    ("flags", "where"),
     [
-        ("conversation/erase_user", {"user_id": "u1", "limit": 10, "most_messages": 30}),
-        ("conversation/delete_by_dialog_ids", {"dialog_ids": ["rare", "x"], "batch": 10}),
+        (("count_messages", "count_append_keys"), {"user_id": "u1"}),
+        ((), {"dialog_ids": ["rare", "x"]}),
     ],
 )
-async def test_bulk_deletion_reads_a_batch(explain, name, of):
-    plan = await explain(name, tenant_id="big", **of)
+async def test_bulk_deletion_reads_a_batch(explain, flags, where):
+    limits = {"batch_size": 10, "max_messages": 30}
+    plan = await explain("conversation/delete", *flags, tenant_id="big", **limits, **where)
     assert ("conversation", None) not in scans(plan)
     assert rows_read(plan) <= 120
 
@@ -516,9 +523,9 @@ async def test_bulk_deletion_reads_a_batch(explain, name, of):
     ],
 )
 async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
-    more = {"limit": 10, "most_messages": 1_000, "count_messages": False}
+    more = {"batch_size": 10, "max_messages": 1_000}
     plan = await explain(
-        "conversation/find_old",
+        "conversation/find_expired",
         "by_updated_at",
         tenant_id="big",
         before=NOW - timedelta(days=10),
@@ -531,11 +538,12 @@ async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
 
 async def test_a_purge_deletes_by_primary_key(explain):
     plan = await explain(
-        "conversation/delete_old",
+        "conversation/delete",
+        "by_updated_at",
+        "count_messages",
         tenant_id="big",
         ids=["big1", "big2"],
         before=NOW,
-        by_updated_at=True,
     )
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
     assert rows_read(plan) <= 2 * (3 + 3)  # each is found, locked and deleted, with its messages
@@ -546,17 +554,17 @@ async def test_a_purge_deletes_by_primary_key(explain):
     [
         ("by_id", {}, "conversation_pkey"),
         ("by_id", {"after_id": "big5"}, "conversation_pkey"),
-        ("by_created", {"dialog_id": "d1"}, "conversation_created_idx"),
-        ("by_created", {"user_id": "u7"}, "conversation_user_idx"),
+        ("by_created_at", {"dialog_id": "d1"}, "conversation_created_idx"),
+        ("by_created_at", {"user_id": "u7"}, "conversation_user_idx"),
         (
-            "by_created",
+            "by_created_at",
             {"user_id": "u7", "after_at": NOW - timedelta(days=1), "after_id": "x"},
             "conversation_user_idx",
         ),
     ],
 )
 async def test_an_export_reads_its_page(explain, order, of, index):
-    more = {"limit": 10, "most_messages": 6, "most_bytes": 10_000}
+    more = {"batch_size": 10, "max_messages": 6, "max_bytes": 10_000}
     plan = await explain("conversation/export", order, tenant_id="big", **more, **of)
     assert index in indexes(plan)
     assert None not in {found for _, found in scans(plan)}

@@ -1,4 +1,4 @@
-"""Purging what is old, and erasing a person: what goes, what stays, and what others notice."""
+"""Purge, erasure of a person and deletion of dialogs: deleted rows, kept rows and concurrency."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from asyncsvc import InvalidInput, PurgeReport
+import asyncsvc
+from asyncsvc import InvalidInput, NotFound, PurgeReport, Settings
 from asyncsvc.services import retention as service
 
 NOW = datetime.now(UTC)
@@ -30,8 +31,8 @@ async def ids(svc, tenant_id: str = "acme") -> list[str]:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 500])
-async def test_purge_deletes_what_is_older(svc, monkeypatch, batch):
-    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", batch)
+async def test_purge_deletes_older_conversations(svc, monkeypatch, batch):
+    monkeypatch.setattr(service, "_BATCH_SIZE", batch)
     records = [record(f"{age:02}", age, dialog_id=f"d{age % 3}") for age in range(20)]
     await svc.conversations.import_(records, tenant_id="acme")
     await svc.conversations.import_(records, tenant_id="other")
@@ -49,7 +50,7 @@ async def test_purge_deletes_what_is_older(svc, monkeypatch, batch):
     assert again == PurgeReport(before=report.before, dry_run=False)
 
 
-async def test_purge_goes_by_the_update_or_the_creation_of_a_dialog_or_all(svc):
+async def test_purge_measures_age_by_update_or_creation_in_a_dialog_or_the_tenant(svc):
     used = record("used", 30) | {"updated_at": NOW}
     more = [record("old", 30), record("far", 30, dialog_id="e"), record("new", 1)]
     await svc.conversations.import_([used, *more], tenant_id="acme")
@@ -67,7 +68,7 @@ async def test_purge_goes_by_the_update_or_the_creation_of_a_dialog_or_all(svc):
     assert await ids(svc) == ["far", "new"]
 
 
-async def test_purge_before_a_date_means_before_it_begins_in_its_zone(svc):
+async def test_purge_before_a_date_ends_at_midnight_in_its_zone(svc):
     midnight = datetime(2026, 10, 31, 23, 0, tzinfo=UTC)  # in Berlin, of the first of November
     before = record("before", 0) | dict.fromkeys(
         ("created_at", "updated_at"), midnight - timedelta(microseconds=1)
@@ -79,14 +80,14 @@ async def test_purge_before_a_date_means_before_it_begins_in_its_zone(svc):
     assert await ids(svc) == ["on"]
 
 
-async def test_an_age_beyond_all_time_purges_nothing(svc):
+async def test_an_age_before_year_two_purges_nothing(svc):
     await svc.conversations.import_([record("a", 9_000)], tenant_id="acme")
     report = await svc.conversations.purge(timedelta.max, tenant_id="acme")
     assert (report.before.year, report.conversations) == (2, 0)
 
 
 async def test_a_batch_is_bounded_by_its_messages(svc, monkeypatch):
-    monkeypatch.setattr(service, "_MESSAGES_AT_ONCE", 5)
+    monkeypatch.setattr(service, "_MAX_MESSAGES", 5)
     records = [record(f"{n}", 9, messages=n) for n in range(6)]
     await svc.conversations.import_(records, tenant_id="acme")
     seen: list[int] = []
@@ -96,7 +97,7 @@ async def test_a_batch_is_bounded_by_its_messages(svc, monkeypatch):
     assert seen == [6, 15]  # it ends with the conversation that passes five messages
 
 
-async def test_purge_waits_for_nobody_and_says_what_it_skipped(svc, pool):
+async def test_purge_skips_locked_conversations_and_reports_them(svc, pool):
     await svc.conversations.import_([record("held", 9), record("free", 9)], tenant_id="acme")
     async with pool.acquire() as connection, connection.transaction():
         mine = svc.on(connection)
@@ -108,8 +109,8 @@ async def test_purge_waits_for_nobody_and_says_what_it_skipped(svc, pool):
     assert await ids(svc) == ["held"]  # and now it is young
 
 
-async def test_what_is_written_to_meanwhile_stays(svc, monkeypatch):
-    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 5)
+async def test_conversations_appended_to_during_a_purge_stay(svc, monkeypatch):
+    monkeypatch.setattr(service, "_BATCH_SIZE", 5)
     records = [record(f"{n:03}", 9, messages=2) for n in range(100)]
     await svc.conversations.import_(records, tenant_id="acme")
     written: set[str] = set()
@@ -131,7 +132,7 @@ async def test_what_is_written_to_meanwhile_stays(svc, monkeypatch):
     assert report.messages == 2 * report.conversations
 
 
-async def test_purges_at_once_delete_each_once(svc):
+async def test_concurrent_purges_delete_each_conversation_once(svc):
     await svc.conversations.import_([record(f"{n}", 9) for n in range(200)], tenant_id="acme")
     reports = await asyncio.gather(
         *(svc.conversations.purge(timedelta(days=1), tenant_id="acme") for _ in range(4))
@@ -141,8 +142,8 @@ async def test_purges_at_once_delete_each_once(svc):
     assert await ids(svc) == []
 
 
-async def test_a_purge_that_is_cancelled_goes_on(svc, monkeypatch):
-    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 2)
+async def test_a_cancelled_purge_can_be_repeated(svc, monkeypatch):
+    monkeypatch.setattr(service, "_BATCH_SIZE", 2)
     await svc.conversations.import_([record(f"{n:02}", 9) for n in range(40)], tenant_id="acme")
     task = asyncio.create_task(svc.conversations.purge(timedelta(days=1), tenant_id="acme"))
     while len(await ids(svc)) == 40:
@@ -171,8 +172,8 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 500])
-async def test_erase_takes_everything_of_a_person(svc, pool, monkeypatch, batch):
-    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", batch)
+async def test_erasure_deletes_all_rows_of_a_person(svc, pool, monkeypatch, batch):
+    monkeypatch.setattr(service, "_BATCH_SIZE", batch)
     records = [
         record("a", 1, messages=3, user_id="ann"),
         record("b", 1, user_id="ann", exp_user_id="ann", dialog_id="e"),
@@ -198,18 +199,18 @@ async def test_erase_takes_everything_of_a_person(svc, pool, monkeypatch, batch)
     assert (again.conversations, again.messages) == (0, 0)
 
 
-async def test_erase_names_a_person(svc):
+async def test_erasure_rejects_an_empty_user_id(svc):
     with pytest.raises(InvalidInput, match="user_id"):
         await svc.conversations.erase_user("", tenant_id="acme")
 
 
-async def test_erase_takes_what_is_created_meanwhile(svc, monkeypatch):
-    monkeypatch.setattr(service, "_CONVERSATIONS_AT_ONCE", 3)
+async def test_erasure_deletes_conversations_created_during_the_call(svc, monkeypatch):
+    monkeypatch.setattr(service, "_BATCH_SIZE", 3)
     await svc.conversations.import_(
         [record(f"{n}", 1, user_id="ann") for n in range(9)], tenant_id="acme"
     )
     repository = svc.conversations._conversations
-    delete, batches = repository.erase_user, []
+    delete, batches = repository.delete, []
 
     async def delete_and_create(**parameters: object):
         batches.append(await delete(**parameters))
@@ -217,13 +218,13 @@ async def test_erase_takes_what_is_created_meanwhile(svc, monkeypatch):
             await svc.conversations.create(tenant_id="acme", dialog_id="d", user_id="ann")
         return batches[-1]
 
-    monkeypatch.setattr(repository, "erase_user", delete_and_create)
+    monkeypatch.setattr(repository, "delete", delete_and_create)
     receipt = await svc.conversations.erase_user("ann", tenant_id="acme")
     assert receipt.conversations == 10
     assert await ids(svc) == []
 
 
-async def test_what_is_given_to_somebody_else_meanwhile_is_not_erased(svc):
+async def test_a_conversation_that_moves_to_another_user_is_not_erased(svc):
     await svc.conversations.import_([record("a", 1, user_id="ann")], tenant_id="acme")
     async with svc.transaction() as tx:
         await tx.conversations.update_by_id("a", {"user_id": "bob"}, tenant_id="acme")
@@ -231,6 +232,51 @@ async def test_what_is_given_to_somebody_else_meanwhile_is_not_erased(svc):
         await asyncio.sleep(0.1)
     assert (await erasure).conversations == 0
     assert await ids(svc) == ["a"]
+
+
+async def test_a_receipt_counts_rows_that_were_appended_while_the_lock_was_awaited(svc):
+    await svc.conversations.import_([record("a", 1, user_id="ann")], tenant_id="acme")
+    async with svc.transaction() as tx:
+        await tx.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key="k")
+        erasure = asyncio.create_task(svc.conversations.erase_user("ann", tenant_id="acme"))
+        await asyncio.sleep(0.1)
+    receipt = await erasure
+    assert (receipt.conversations, receipt.messages, receipt.append_keys) == (1, 2, 1)
+
+
+async def test_erasure_counts_each_message_although_appends_never_pause(svc):
+    await svc.conversations.import_([record("a", 1, user_id="ann")], tenant_id="acme")
+    messages = 1
+
+    async def append() -> None:
+        nonlocal messages
+        with pytest.raises(NotFound):
+            while True:
+                async with svc.transaction() as tx:
+                    await tx.conversations.append_message("a", TURN, tenant_id="acme")
+                    await asyncio.sleep(0.01)
+                messages += 1
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(append())
+        await asyncio.sleep(0.1)
+        receipt = await svc.conversations.erase_user("ann", tenant_id="acme")
+    assert (receipt.conversations, receipt.messages) == (1, messages)
+
+
+async def test_a_batch_of_dialogs_is_bounded_by_its_messages(dsn, monkeypatch):
+    monkeypatch.setattr(service, "_DIALOG_MAX_MESSAGES", 4)
+    statements: list[str] = []
+
+    def on_query(name: str, seconds: float, rows: int, error: object) -> None:
+        statements.append(name)
+
+    async with asyncsvc.connect(dsn, settings=Settings(on_query=on_query)) as svc:
+        records = [record(f"{n}", 1, messages=2) for n in range(5)]
+        await svc.conversations.import_(records, tenant_id="acme")
+        assert await svc.conversations.delete_by_dialog_ids(["d"], tenant_id="acme") == 5
+    assert statements.count("conversation/delete") == 3
 
 
 async def test_inside_a_transaction_nothing_is_committed(svc):

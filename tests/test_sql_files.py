@@ -1,6 +1,7 @@
 """Files, statements, methods and models hold together: each file is prepared, used, described."""
 
 import contextlib
+import dataclasses
 import inspect
 import itertools
 import re
@@ -15,7 +16,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
-from asyncsvc.repositories.conversation import Batch, Erased, Old, Purged
+from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
 from asyncsvc.repositories.usage import LedgerTenant
 
 NAMES = sql_files.names()
@@ -62,22 +63,18 @@ COLUMNS = {
     "api_token/update_by_id": TOKEN,
     "api_token/verify": [*TOKEN, "is_due"],
     "conversation/append_message": APPENDED,
-    "conversation/create_many": CONVERSATION,
-    "conversation/delete_by_dialog_ids": list(Batch._fields),
-    "conversation/delete_by_ids": ["deleted"],
-    "conversation/erase_user": list(Erased._fields),
-    "conversation/delete_old": list(Purged._fields),
+    "conversation/create_many": ["id", "created_at"],
+    "conversation/delete": [field.name for field in dataclasses.fields(DeletedBatch)],
     "conversation/explain_append": [
         "current_seq",
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
     ],
     "conversation/export": CONVERSATION,
-    "conversation/find_old": list(Old._fields),
+    "conversation/find_expired": [field.name for field in dataclasses.fields(ExpiredConversation)],
     "conversation/get_by_ids": CONVERSATION,
     "conversation/get_list": ["total", *CONVERSATION],
     "conversation/get_names": list(models.ConversationName.model_fields),
-    "conversation/load": ["id", "created_at"],
     "conversation/update_many_by_id": CONVERSATION,
     "message/change_dialog": ["updated"],
     "message/delete": ["deleted"],
@@ -123,7 +120,12 @@ COLUMNS = {
 }
 
 
-ADDED_COLUMNS = {("message/delete", "newest"): MESSAGE}
+ADDED_COLUMNS = {
+    ("conversation/create_many", "full_row"): [
+        name for name in CONVERSATION if name not in {"id", "created_at"}
+    ],
+    ("message/delete", "newest"): MESSAGE,
+}
 """Columns that a file returns only if a flag is present."""
 
 

@@ -137,10 +137,10 @@ async def test_an_export_is_of_a_tenant_a_dialog_or_a_user(svc):
 @pytest.mark.parametrize(
     "limits",
     [
-        {"_READ_AT_ONCE": 2},
-        {"_MESSAGES_READ_AT_ONCE": 3},
-        {"_BYTES_AT_ONCE": 200},
-        {"_BYTES_AT_ONCE": 1},
+        {"_BATCH_SIZE": 2},
+        {"_MAX_MESSAGES": 3},
+        {"_MAX_BYTES": 200},
+        {"_MAX_BYTES": 1},
     ],
 )
 @pytest.mark.parametrize("of", [{}, {"dialog_id": "d"}, {"user_id": "u"}])
@@ -259,7 +259,7 @@ async def test_records_come_from_any_iterable(svc):
         await svc.conversations.import_(without, tenant_id="copy")
 
 
-@pytest.mark.parametrize("limits", [{"MESSAGES_AT_ONCE": 4}, {"_CHARACTERS_AT_ONCE": 10}])
+@pytest.mark.parametrize("limits", [{"_MAX_MESSAGES": 4}, {"_MAX_CHARACTERS": 10}])
 async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limits):
     for name, value in limits.items():
         monkeypatch.setattr(importing, name, value)
@@ -273,7 +273,7 @@ async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limi
 
 
 async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatch):
-    monkeypatch.setattr(importing, "MESSAGES_AT_ONCE", 10)
+    monkeypatch.setattr(importing, "_MAX_MESSAGES", 10)
     records = [record(f"{n:03}", "one", "two") for n in range(50)]
 
     def breaking():
@@ -290,7 +290,7 @@ async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatc
 
 
 async def test_a_load_that_is_cancelled_anywhere_can_be_made_again(svc, monkeypatch):
-    monkeypatch.setattr(importing, "MESSAGES_AT_ONCE", 6)
+    monkeypatch.setattr(importing, "_MAX_MESSAGES", 6)
     records = [record(f"{n:03}", "one", "two") for n in range(24)]
     for delay in itertools.count(0):
         task = asyncio.create_task(svc.conversations.import_(records, tenant_id=f"t{delay}"))
@@ -335,7 +335,7 @@ async def test_a_load_minds_no_codec_of_the_connection(svc, pool):
 
 
 async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkeypatch):
-    monkeypatch.setattr(service, "_READ_AT_ONCE", 3)
+    monkeypatch.setattr(service, "_BATCH_SIZE", 3)
     stay = {f"{n:03}" for n in range(0, 40, 2)}
     await svc.conversations.import_([record(id, "x") for id in sorted(stay)], tenant_id="acme")
     seen: list[str] = []
@@ -367,9 +367,9 @@ async def test_the_round_trips_of_a_load(dsn):
         await svc.conversations.import_([record("a", "x")], tenant_id="acme")
         await svc.conversations.import_([record("a", "x")], tenant_id="acme")
     assert names == [
-        "conversation/load",
+        "conversation/create_many",
         "message/copy",
-        "conversation/load",
+        "conversation/create_many",
         "message/digests",
     ]
 

@@ -407,6 +407,7 @@ async def test_statistics_equal_a_recount_during_changes_and_roll_ups(dsn):
     assert world.kills > 10
 
 
+COUNTERS = "c.source, c.round, c.tokens, c.duration, c.thumb_up, c.thumb_down"
 MUTATIONS = {
     "two roll-ups share the rows of a tenant": (
         "usage/roll_up",
@@ -434,12 +435,13 @@ MUTATIONS = {
                                    "AND u.dialog_id = :dialog_id AND false "),)
     ),
     "a deletion records what it saw before it waited": (
-        "conversation/delete_by_ids",
-        (("     ORDER BY c.id\n       FOR UPDATE\n", "     ORDER BY c.id\n"),
-         ("    SELECT c.tenant_id, c.id\n",
-          ("    SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.round,"
-          " c.tokens, c.duration, c.thumb_up, c.thumb_down\n")),
-         ("      FROM deleted AS d\n)", "      FROM doomed AS d\n)")),
+        "conversation/delete",
+        (("               FOR UPDATE\n               SKIP LOCKED", "               -- SKIP LOCKED"),
+         ("c.source, c.user_id, c.created_at, c.round, c.tokens,\n",
+          "l.source, l.user_id, l.created_at, l.round, l.tokens,\n"),
+         ("c.duration, c.thumb_up, c.thumb_down, l.m", "l.duration, l.thumb_up, l.thumb_down, l.m"),
+         ("MATERIALIZED (\n    SELECT ", f"MATERIALIZED (\n    SELECT {COUNTERS}, "),
+         ("LATERAL (\n            SELECT ", f"LATERAL (\n            SELECT {COUNTERS}, ")),
     ),
     "a move records what it saw before it waited": (
         "conversation/update_many_by_id", (("               FOR NO KEY UPDATE\n", ""),)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from asyncsvc.models import (
     Appended,
     Conversation,
     ConversationName,
     ConversationPatch,
+    Row,
     Turn,
     microseconds,
 )
@@ -22,7 +24,7 @@ from asyncsvc.repositories.base import (
     to_json,
 )
 from asyncsvc.repositories.query import Include, ListFilter, Order, PageSlice
-from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
+from asyncsvc.validation.types import MIN_INSTANT, UNSET, AgeBy, UnsetType
 
 
 class AppendRejection(NamedTuple):
@@ -36,37 +38,62 @@ class AppendRejection(NamedTuple):
     """The result of the append under the key."""
 
 
-class Batch(NamedTuple):
-    """What one round of a deletion found, and how many of it it deleted."""
+@dataclass(frozen=True, kw_only=True)
+class ConversationRow:
+    """The columns of a conversation to create. Missing times default to the server's clock."""
 
-    found: int
-    deleted: int
+    id: str
+    dialog_id: str
+    user_id: str
+    exp_user_id: str | None
+    name: str | None
+    source: str | None
+    version_title: str | None
+    metadata: Mapping[str, object] | None
+    dsl: object
+    errors: str | None = None
+    round: int = 0
+    tokens: int = 0
+    duration: float = 0.0
+    """Seconds."""
+    thumb_up: int = 0
+    thumb_down: int = 0
+    last_seq: int = 0
+    created_at: datetime | None
+    updated_at: datetime | None = None
 
 
-class Old(NamedTuple):
-    """A conversation that a purge may delete, and where its walk goes on."""
+class CreatedConversation(Row):
+    """The id of a conversation that was created, and the time that it got."""
+
+    id: str
+    created_at: datetime
+
+
+Created = TypeVar("Created", Conversation, CreatedConversation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedBatch:
+    """The counts of one batch of a deletion."""
+
+    matched: int = 0
+    """The candidates, before the limit by messages."""
+    deleted: int = 0
+    messages: int = 0
+    append_keys: int = 0
+    deleted_at: datetime = MIN_INSTANT
+    """The server's clock at the start of the statement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredConversation:
+    """A candidate of a purge. The next batch starts after the last one."""
 
     id: str
     dialog_id: str
     at: datetime
     messages: int
-
-
-class Purged(NamedTuple):
-    """What one batch of a purge deleted."""
-
-    conversations: int
-    messages: int
-
-
-class Erased(NamedTuple):
-    """What one batch of an erasure found and deleted, and when."""
-
-    found: int
-    conversations: int
-    messages: int
-    append_keys: int
-    at: datetime
 
 
 _WHOLE_DIALOG: Final = frozenset({"tenant_id", "dialog_id"})
@@ -78,11 +105,20 @@ class ConversationRepository(Repository):
     folder = "conversation"
 
     async def create_many(
-        self, *, tenant_id: str, records: Sequence[Mapping[str, object]]
-    ) -> list[Conversation]:
-        """Store new conversations; return those whose ids were free."""
-        rows = await self._rows("create_many", tenant_id=tenant_id, records=to_json(records))
-        return build_models(Conversation, rows)
+        self,
+        *,
+        tenant_id: str,
+        conversations: Iterable[ConversationRow],
+        returning: type[Created],
+    ) -> list[Created]:
+        """Create conversations; return those whose ids were free."""
+        rows = await self._rows(
+            "create_many",
+            *(["full_row"] if returning is Conversation else []),
+            tenant_id=tenant_id,
+            conversations=to_json([_columns(conversation) for conversation in conversations]),
+        )
+        return build_models(returning, rows)
 
     async def get_by_ids(
         self, *, tenant_id: str, ids: Sequence[str], include: Include
@@ -193,79 +229,70 @@ class ConversationRepository(Repository):
         rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(columns))
         return build_models(Conversation, rows)
 
-    async def delete_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> int:
-        """Delete conversations; return how many there were."""
-        return await self._count("delete_by_ids", tenant_id=tenant_id, ids=ids)
-
-    async def delete_by_dialog_ids(
-        self, *, tenant_id: str, dialog_ids: Sequence[str], batch: int
-    ) -> Batch:
-        """Delete one batch of these dialogs' conversations."""
-        (row,) = await self._rows(
-            "delete_by_dialog_ids", tenant_id=tenant_id, dialog_ids=dialog_ids, batch=batch
-        )
-        return Batch(**row)
-
-    async def erase_user(
-        self, *, tenant_id: str, user_id: str, limit: int, most_messages: int
-    ) -> Erased:
-        """Delete one batch of a person's conversations."""
-        (row,) = await self._rows(
-            "erase_user",
-            tenant_id=tenant_id,
-            user_id=user_id,
-            limit=limit,
-            most_messages=most_messages,
-        )
-        return Erased(**row)
-
-    async def find_old(
+    async def find_expired(
         self,
         *,
-        by: AgeBy,
         tenant_id: str,
         dialog_id: str | UnsetType,
+        by: AgeBy,
         before: datetime,
-        after: Old | None,
-        limit: int,
-        most_messages: int,
+        after: ExpiredConversation | None,
+        batch_size: int,
+        max_messages: int,
         count_messages: bool,
-    ) -> list[Old]:
-        """Return the next batch of a purge."""
+    ) -> list[ExpiredConversation]:
+        """Return the next conversations that were created or last updated before an instant."""
         rows = await self._rows(
-            "find_old",
+            "find_expired",
             f"by_{by}",
+            *(["count_messages"] if count_messages else []),
             tenant_id=tenant_id,
             dialog_id=dialog_id,
             before=before,
             after_dialog_id=UNSET if after is None else after.dialog_id,
             after_at=UNSET if after is None else after.at,
             after_id=UNSET if after is None else after.id,
-            limit=limit,
-            most_messages=most_messages,
-            count_messages=count_messages,
+            batch_size=batch_size,
+            max_messages=max_messages,
         )
-        return [Old(**row) for row in rows]
+        return [ExpiredConversation(**row) for row in rows]
 
-    async def delete_old(
-        self, *, by: AgeBy, tenant_id: str, ids: Sequence[str], before: datetime
-    ) -> Purged:
-        """Delete one batch of a purge."""
+    async def delete(
+        self,
+        *,
+        tenant_id: str,
+        ids: Sequence[str] | UnsetType = UNSET,
+        dialog_ids: Sequence[str] | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
+        by: AgeBy = "updated_at",
+        before: datetime | UnsetType = UNSET,
+        batch_size: int | UnsetType = UNSET,
+        max_messages: int | UnsetType = UNSET,
+        count_messages: bool = False,
+        count_append_keys: bool = False,
+        include_changed: bool = False,
+    ) -> DeletedBatch:
+        """Delete conversations by id, or one batch of those of dialogs or of a user.
+
+        The conditions, also those beside `ids`, are checked under the lock. With `before`, locked
+        conversations are skipped. Conversations of a user that change while their lock is awaited
+        stay for the next batch, so that the counts are exact, unless `include_changed`.
+        """
         (row,) = await self._rows(
-            "delete_old",
+            "delete",
+            *([f"by_{by}"] if before is not UNSET else []),
+            *(["count_messages"] if count_messages else []),
+            *(["count_append_keys"] if count_append_keys else []),
+            *(["include_changed"] if include_changed else []),
             tenant_id=tenant_id,
             ids=ids,
+            dialog_ids=dialog_ids,
+            user_id=user_id,
             before=before,
-            by_updated_at=by == "updated_at",
+            batch_size=batch_size,
+            max_messages=max_messages,
         )
-        return Purged(**row)
-
-    async def load(
-        self, *, tenant_id: str, records: Sequence[Mapping[str, object]]
-    ) -> dict[str, datetime]:
-        """Store conversations with their counters; return the creation of those that are new."""
-        rows = await self._rows("load", tenant_id=tenant_id, records=to_json(records))
-        return {row["id"]: row["created_at"] for row in rows}
+        return DeletedBatch(**row)
 
     async def export(
         self,
@@ -274,22 +301,32 @@ class ConversationRepository(Repository):
         dialog_id: str | UnsetType,
         user_id: str | UnsetType,
         after: Conversation | None,
-        limit: int,
-        most_messages: int,
-        most_bytes: int,
+        batch_size: int,
+        max_messages: int,
+        max_bytes: int,
     ) -> list[Conversation]:
-        """Return the next conversations, whole."""
-        of_tenant = dialog_id is UNSET and user_id is UNSET
+        """Return the next conversations with their messages."""
+        is_by_id = dialog_id is UNSET and user_id is UNSET
         rows = await self._rows(
             "export",
-            "by_id" if of_tenant else "by_created",
+            "by_id" if is_by_id else "by_created_at",
             tenant_id=tenant_id,
             dialog_id=dialog_id,
             user_id=user_id,
             after_id=UNSET if after is None else after.id,
-            after_at=UNSET if after is None or of_tenant else after.created_at,
-            limit=limit,
-            most_messages=most_messages,
-            most_bytes=most_bytes,
+            after_at=UNSET if after is None or is_by_id else after.created_at,
+            batch_size=batch_size,
+            max_messages=max_messages,
+            max_bytes=max_bytes,
         )
         return build_models(Conversation, rows)
+
+
+def _columns(conversation: ConversationRow) -> dict[str, object]:
+    """Return a conversation as an object of JSON."""
+    created_at, updated_at = conversation.created_at, conversation.updated_at
+    return vars(conversation) | {
+        "duration": microseconds(conversation.duration),
+        "created_at": None if created_at is None else created_at.isoformat(),
+        "updated_at": None if updated_at is None else updated_at.isoformat(),
+    }

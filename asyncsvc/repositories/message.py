@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from asyncsvc.models import MessagePatch, MessageRecord, StoredMessage
 from asyncsvc.repositories.base import (
@@ -44,6 +44,24 @@ class DeletedMessages:
     """The deleted message, if only the newest was to be deleted and the conversation has one."""
 
 
+class MessageRow(NamedTuple):
+    """A message to store."""
+
+    seq: int
+    created_at: datetime
+    message: MessageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationMessages:
+    """The messages to store in a new conversation, and the columns that they take from it."""
+
+    id: str
+    dialog_id: str
+    created_at: datetime
+    messages: Iterable[MessageRow]
+
+
 class MessageRepository(Repository):
     """The statements on the messages of a conversation, except the append."""
 
@@ -73,25 +91,13 @@ class MessageRepository(Repository):
             return None
         return build_models(StoredMessage, (row for row in rows if row["seq"] is not None))
 
-    async def copy(
-        self,
-        *,
-        tenant_id: str,
-        conversations: Iterable[
-            tuple[str, str, datetime, Iterable[tuple[int, MessageRecord, datetime]]]
-        ],
-    ) -> int:
-        """Store the messages of conversations, each with its seq and time; return how many.
+    async def copy(self, *, tenant_id: str, conversations: Iterable[ConversationMessages]) -> int:
+        """Store the messages of new conversations by COPY; return their number.
 
-        A conversation is given as its id, its dialog and its creation. It is COPY, whose text the
-        driver writes: the one statement without a file.
+        The driver writes the text of COPY, so this statement has no file.
         """
         lines = "".join(
-            _line(prefix, suffix, *message)
-            for id, dialog_id, created_at, messages in conversations
-            for prefix in (f"{escape_copy_text(tenant_id)}\t{escape_copy_text(id)}",)
-            for suffix in (f"{escape_copy_text(dialog_id)}\t{created_at}",)
-            for message in messages
+            line for conversation in conversations for line in _lines(tenant_id, conversation)
         )
         return await self._executor.copy(
             "message/copy", table="message", columns=_COLUMNS, data=lines.encode()
@@ -100,7 +106,7 @@ class MessageRepository(Repository):
     async def digests(
         self, *, tenant_id: str, ids: Sequence[str], last_seqs: Sequence[int]
     ) -> dict[str, bytes]:
-        """Return the digest of each conversation's messages up to a seq."""
+        """Return, by id, the digest of each conversation's messages up to a seq."""
         rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
         return {row["id"]: row["digest"] for row in rows}
 
@@ -138,12 +144,16 @@ class MessageRepository(Repository):
         return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
 
 
-def _line(prefix: str, suffix: str, seq: int, message: MessageRecord, created_at: datetime) -> str:
-    """Write a message as a line of COPY's text format, tabs between its values."""
-    payload = escape_copy_text(to_json(message.payload) or "") if message.payload else "{}"
-    reference = to_json(message.reference)
-    return (
-        f"{prefix}\t{seq}\t{escape_copy_text(message.role)}\t{escape_copy_text(message.content)}\t{payload}\t"
-        f"{_NULL if reference is None else escape_copy_text(reference)}\t"
-        f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\t{suffix}\n"
-    )
+def _lines(tenant_id: str, conversation: ConversationMessages) -> Iterator[str]:
+    """Return the messages of a conversation as lines of COPY's text format."""
+    prefix = f"{escape_copy_text(tenant_id)}\t{escape_copy_text(conversation.id)}"
+    suffix = f"{escape_copy_text(conversation.dialog_id)}\t{conversation.created_at}"
+    for seq, created_at, message in conversation.messages:
+        payload = escape_copy_text(to_json(message.payload) or "") if message.payload else "{}"
+        reference = to_json(message.reference)
+        yield (
+            f"{prefix}\t{seq}\t{escape_copy_text(message.role)}\t"
+            f"{escape_copy_text(message.content)}\t{payload}\t"
+            f"{_NULL if reference is None else escape_copy_text(reference)}\t"
+            f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\t{suffix}\n"
+        )

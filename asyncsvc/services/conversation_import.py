@@ -1,7 +1,7 @@
-"""Loads whole conversations in batches: checked one by one, stored by COPY, each all or nothing.
+"""Import of whole conversations: validate the records and store them in batches.
 
-A batch is one transaction, so that a load which was broken off left whole conversations behind;
-made again, it finds these there and goes on.
+A batch is one transaction, so an interrupted import leaves whole conversations. If it is repeated,
+it finds these and continues with the others.
 """
 
 from __future__ import annotations
@@ -13,53 +13,48 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import AlreadyExists
-from asyncsvc.models import (
-    Conversation,
-    ConversationRecord,
-    ImportReport,
-    MessageRecord,
-    Records,
-    microseconds,
-)
+from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.repositories.base import columns_to_set
+from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
+from asyncsvc.repositories.message import ConversationMessages, MessageRow
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
-MESSAGES_AT_ONCE: Final = 5_000
-_CHARACTERS_AT_ONCE: Final = 2**23
+_MAX_MESSAGES: Final = 5_000
+_MAX_CHARACTERS: Final = 2**23
 _USER: Final = "user"
-_COUNTED: Final = frozenset({"tenant_id", "thumb_up", "thumb_down"})
+_COMPUTED: Final = frozenset({"tenant_id", "thumb_up", "thumb_down"})
+"""The fields of a `Conversation` that a `ConversationRecord` does not have."""
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Conversations to store in one transaction, by id, with the place of each in the load."""
+    """Records to store in one transaction, by id, with the index of each in the import."""
 
     records: dict[str, ConversationRecord] = field(default_factory=dict)
-    places: dict[str, int] = field(default_factory=dict)
+    indexes: dict[str, int] = field(default_factory=dict)
     messages: int = 0
     characters: int = 0
 
     def has_room(self, record: ConversationRecord) -> bool:
-        """Say whether it takes one more; of two with one id the first is stored before."""
+        """Return whether the batch takes one more record. Equal ids go into different batches."""
         return record.id not in self.records and (
-            self.messages < MESSAGES_AT_ONCE and self.characters < _CHARACTERS_AT_ONCE
+            self.messages < _MAX_MESSAGES and self.characters < _MAX_CHARACTERS
         )
 
-    def add(self, place: int, record: ConversationRecord) -> None:
-        """Take one more."""
+    def add(self, index: int, record: ConversationRecord) -> None:
+        """Add a record."""
         self.records[record.id] = record
-        self.places[record.id] = place
+        self.indexes[record.id] = index
         self.messages += len(record.messages) + 1
         self.characters += sum(len(message.content) for message in record.messages)
 
 
-class Load:
-    """One load into one tenant."""
+class ConversationImport:
+    """One import into one tenant."""
 
     def __init__(
         self,
@@ -74,110 +69,127 @@ class Load:
         self._reader = RecordReader(ConversationRecord, settings, on_rejected)
 
     async def run(self, records: Records) -> ImportReport:
-        """Store all records, batch by batch."""
+        """Import all records, batch by batch."""
         report = ImportReport()
         async for batch in self._batches(records):
             report += await self._store(batch)
         return report + ImportReport(rejected=self._reader.rejected)
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
+        """Group the valid records into batches."""
         batch = _Batch()
-        async for place, record in self._reader.read(_without_counters(records)):
+        async for index, record in self._reader.read(_with_fields(records)):
             if batch.records and not batch.has_room(record):
                 yield batch
                 batch = _Batch()
-            batch.add(place, record)
+            batch.add(index, record)
         if batch.records:
             yield batch
 
     async def _store(self, batch: _Batch) -> ImportReport:
+        """Store the records whose ids are free, and compare the others with what is stored."""
         async with self._executor.transaction() as executor:
-            created = await ConversationRepository(executor).load(
+            created = await ConversationRepository(executor).create_many(
                 tenant_id=self._tenant_id,
-                records=[_row(record) for record in batch.records.values()],
+                conversations=(_conversation_row(record) for record in batch.records.values()),
+                returning=CreatedConversation,
             )
-            messages = await self._copy(executor, batch, created) if created else 0
-        there = [record for id, record in batch.records.items() if id not in created]
-        differing = await self._differing(there)
+            messages = await self._copy(executor, batch.records, created) if created else 0
+        new = {conversation.id for conversation in created}
+        present = [record for id, record in batch.records.items() if id not in new]
+        differing = await self._differing(present)
         for id in differing:
             self._reader.reject(
-                batch.places[id],
+                batch.indexes[id],
                 AlreadyExists("the tenant has a conversation of this id, with other messages"),
             )
         return ImportReport(
-            conversations=len(created), messages=messages, present=len(there) - len(differing)
+            conversations=len(created), messages=messages, present=len(present) - len(differing)
         )
 
     async def _copy(
-        self, executor: Executor, batch: _Batch, created: Mapping[str, datetime]
+        self,
+        executor: Executor,
+        records: Mapping[str, ConversationRecord],
+        created: Sequence[CreatedConversation],
     ) -> int:
+        """Store the messages of the created conversations; return their number."""
         return await MessageRepository(executor).copy(
             tenant_id=self._tenant_id,
             conversations=(
-                (id, record.dialog_id, created_at, _dated(record, created_at))
-                for id, created_at in created.items()
-                for record in (batch.records[id],)
+                ConversationMessages(
+                    id=conversation.id,
+                    dialog_id=records[conversation.id].dialog_id,
+                    created_at=conversation.created_at,
+                    messages=_message_rows(records[conversation.id], conversation.created_at),
+                )
+                for conversation in created
             ),
         )
 
-    async def _differing(self, there: Sequence[ConversationRecord]) -> list[str]:
-        """Return the ids of those that do not begin with the messages that they were given."""
-        if not there:
+    async def _differing(self, present: Sequence[ConversationRecord]) -> list[str]:
+        """Return the ids of conversations that do not begin with the messages of their records."""
+        if not present:
             return []
         stored = await MessageRepository(self._executor).digests(
             tenant_id=self._tenant_id,
-            ids=[record.id for record in there],
-            last_seqs=[max(record.seqs, default=0) for record in there],
+            ids=[record.id for record in present],
+            last_seqs=[max(record.seqs, default=0) for record in present],
         )
-        return [record.id for record in there if stored[record.id] != _digest(record)]
+        return [record.id for record in present if stored[record.id] != _digest(record)]
 
 
-async def _without_counters(records: Records) -> AsyncIterator[object]:
-    """Turn exported conversations into the fields of records; counters are computed anew."""
+async def _with_fields(records: Records) -> AsyncIterator[object]:
+    """Iterate over the records, with exported conversations as the fields of records."""
     async for record in iterate(records):
         yield _fields(record) if isinstance(record, Conversation) else record
 
 
 def _fields(conversation: Conversation) -> dict[str, object]:
     """Return the fields of a `ConversationRecord`."""
-    fields = {name: value for name, value in conversation if name not in _COUNTED}
+    fields = {name: value for name, value in conversation if name not in _COMPUTED}
     if conversation.messages is not None:
         fields["messages"] = [dict(message) for message in conversation.messages]
     return fields
 
 
-def _row(record: ConversationRecord) -> dict[str, object]:
-    """Return the columns of a conversation, with what its messages say of it."""
+def _conversation_row(record: ConversationRecord) -> ConversationRow:
+    """Return the columns of a conversation; missing ones are computed from its messages."""
     times = [message.created_at for message in record.messages if message.created_at is not None]
     thumbs = [message.thumb for message in record.messages]
     rounds = sum(message.role == _USER for message in record.messages)
-    known = {
-        "round": rounds if record.round is None else record.round,
-        "last_seq": record.last_seq or max(record.seqs, default=0),
-        "created_at": record.created_at or min(times, default=None),
-        "updated_at": record.updated_at or max(times, default=None),
-    }
-    counted = {
-        "duration": microseconds(record.duration),
-        "thumb_up": thumbs.count(1),
-        "thumb_down": thumbs.count(-1),
-    }
-    return columns_to_set(record.model_copy(update={"messages": [], **known})) | counted
+    return ConversationRow(
+        id=record.id,
+        dialog_id=record.dialog_id,
+        user_id=record.user_id,
+        exp_user_id=record.exp_user_id,
+        name=record.name,
+        source=record.source,
+        version_title=record.version_title,
+        metadata=record.metadata,
+        dsl=record.dsl,
+        errors=record.errors,
+        round=rounds if record.round is None else record.round,
+        tokens=record.tokens,
+        duration=record.duration,
+        thumb_up=thumbs.count(1),
+        thumb_down=thumbs.count(-1),
+        last_seq=record.last_seq or max(record.seqs, default=0),
+        created_at=record.created_at or min(times, default=None),
+        updated_at=record.updated_at or max(times, default=None),
+    )
 
 
-def _dated(
-    record: ConversationRecord, created_at: datetime
-) -> Iterator[tuple[int, MessageRecord, datetime]]:
-    """Return each message with its seq, and with the time of the one before where it has none."""
-    at = created_at
+def _message_rows(record: ConversationRecord, created_at: datetime) -> Iterator[MessageRow]:
+    """Return each message with its seq and its time, by default that of the message before."""
     for seq, message in zip(record.seqs, record.messages, strict=True):
-        at = message.created_at or at
-        yield seq, message, at
+        created_at = message.created_at or created_at
+        yield MessageRow(seq, created_at, message)
 
 
 def _digest(record: ConversationRecord) -> bytes:
-    """Return what sql/message/digests.sql makes of the same messages."""
-    whole = hashlib.sha256()
+    """Return the digest that sql/message/digests.sql computes of the same messages."""
+    digest = hashlib.sha256()
     for seq, message in zip(record.seqs, record.messages, strict=True):
-        whole.update(hashlib.sha256(f"{seq} {message.role} {message.content}".encode()).digest())
-    return whole.digest()
+        digest.update(hashlib.sha256(f"{seq} {message.role} {message.content}".encode()).digest())
+    return digest.digest()

@@ -14,11 +14,8 @@ from asyncsvc.models import (
     NewConversations,
     as_model,
 )
-from asyncsvc.repositories import (
-    ConversationRepository,
-    MessageRepository,
-)
-from asyncsvc.repositories.base import columns_to_set
+from asyncsvc.repositories import ConversationRepository, MessageRepository
+from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
 from asyncsvc.repositories.query import Include
 from asyncsvc.services.common import new_id, row_or_not_found
 from asyncsvc.services.listing import ConversationListing
@@ -121,7 +118,9 @@ class API4ConversationService(
             created_at=created_at,
         )
         created = await self._conversations.create_many(
-            tenant_id=tenant_id, records=[_record(conversation)]
+            tenant_id=tenant_id,
+            conversations=[_conversation_row(conversation)],
+            returning=Conversation,
         )
         if not created:
             raise AlreadyExists("the tenant has a conversation with this id")
@@ -144,7 +143,11 @@ class API4ConversationService(
         """
         created = await self._conversations.create_many(
             tenant_id=tenant_id,
-            records=[_record(as_model(NewConversation, each)) for each in conversations],
+            conversations=[
+                _conversation_row(as_model(NewConversation, conversation))
+                for conversation in conversations
+            ],
+            returning=CreatedConversation,
         )
         return len(created)
 
@@ -267,7 +270,7 @@ class API4ConversationService(
         Cost:
             1 round trip; locks the row. The cost grows with the number of messages.
         """
-        return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=[id])
+        return (await self._conversations.delete(tenant_id=tenant_id, ids=[id])).deleted
 
     @validated
     async def delete_by_ids(self, ids: Ids, *, tenant_id: Id) -> int:
@@ -283,9 +286,20 @@ class API4ConversationService(
             1 round trip; locks the rows in the order of their ids. The cost grows with the number
             of messages.
         """
-        return await self._conversations.delete_by_ids(tenant_id=tenant_id, ids=ids)
+        return (await self._conversations.delete(tenant_id=tenant_id, ids=ids)).deleted
 
 
-def _record(conversation: NewConversation) -> dict[str, object]:
+def _conversation_row(conversation: NewConversation) -> ConversationRow:
     """Return the columns of a new conversation, with a new id if it has none."""
-    return columns_to_set(conversation) | {"id": conversation.id or new_id()}
+    return ConversationRow(
+        id=conversation.id or new_id(),
+        dialog_id=conversation.dialog_id,
+        user_id=conversation.user_id,
+        exp_user_id=conversation.exp_user_id,
+        name=conversation.name,
+        source=conversation.source,
+        version_title=conversation.version_title,
+        metadata=conversation.metadata,
+        dsl=conversation.dsl,
+        created_at=conversation.created_at,
+    )

@@ -1,69 +1,72 @@
-"""Retention: purge, erasure of a person, deletion of dialogs."""
+"""Retention of conversations: deletion by dialog, by person and by age."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from asyncsvc.models import (
-    ErasureReceipt,
-    PurgeReport,
-)
-from asyncsvc.repositories import (
-    ServerRepository,
-)
-from asyncsvc.repositories.conversation import Purged
-from asyncsvc.services.common import (
-    ConversationServiceBase,
-    wanted,
-)
+from asyncsvc.models import ErasureReceipt, PurgeReport
+from asyncsvc.repositories import ServerRepository
+from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
+from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
-from asyncsvc.validation.types import (
-    ANY,
-    MIN_INSTANT,
-    Age,
-    AgeBy,
-    Id,
-    Ids,
-    OrAny,
-    Zone,
-)
+from asyncsvc.validation.types import ANY, MIN_INSTANT, UNSET, Age, AgeBy, Id, Ids, OrAny, Zone
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
+_BATCH_SIZE: Final = 50
+_MAX_MESSAGES: Final = 500
+_DIALOG_BATCH_SIZE: Final = 1_000
+_DIALOG_MAX_MESSAGES: Final = 10_000
+_MAX_EXACT_ATTEMPTS: Final = 100
 
-_DELETED_AT_ONCE = 1_000
-_CONVERSATIONS_AT_ONCE = 50
-_MESSAGES_AT_ONCE = 500
+Report = TypeVar("Report")
 
 
 class ConversationRetention(ConversationServiceBase):
-    """Retention: purge, erasure of a person, deletion of dialogs."""
+    """Methods that delete many conversations in batches.
+
+    Each batch is one transaction, unless the caller has one open. If a call fails, the completed
+    batches stay deleted, and another call continues.
+    """
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
-        """Run on this executor."""
+        """Run on this executor, within the limits of these settings."""
         super().__init__(executor, settings)
         self._server = ServerRepository(executor)
 
     @validated
     async def delete_by_dialog_ids(self, dialog_ids: Ids, *, tenant_id: Id) -> int:
-        """Delete all conversations of these dialogs; return how many there were.
+        """Delete all conversations of dialogs with their messages.
 
-        In batches of 1,000, one round trip and (outside `transaction`) one commit each: when it
-        fails half-way, what was deleted stays deleted, and calling again goes on.
+        Returns:
+            The number of deleted conversations.
+
+        Raises:
+            InvalidInput: There are more than `Settings.max_batch_size` ids.
+
+        Cost:
+            1 round trip and 1 commit for each batch of up to 1,000 conversations or about 10,000
+            messages. Locks the rows of a batch in the order of their ids. Index by dialog.
         """
-        deleted, found_all = 0, True
-        while found_all:
-            batch = await self._conversations.delete_by_dialog_ids(
-                tenant_id=tenant_id, dialog_ids=dialog_ids, batch=_DELETED_AT_ONCE
+
+        async def delete() -> DeletedBatch:
+            return await self._conversations.delete(
+                tenant_id=tenant_id,
+                dialog_ids=dialog_ids,
+                batch_size=_DIALOG_BATCH_SIZE,
+                max_messages=_DIALOG_MAX_MESSAGES,
             )
-            deleted += batch.deleted
-            found_all = batch.found == _DELETED_AT_ONCE
-        return deleted
+
+        return await _delete_batches(
+            delete,
+            is_last=lambda batch: batch.deleted == batch.matched < _DIALOG_BATCH_SIZE,
+            build_report=lambda total: total.deleted,
+        )
 
     @validated
     async def erase_user(
@@ -73,36 +76,50 @@ class ConversationRetention(ConversationServiceBase):
         tenant_id: Id,
         on_batch: Callable[[ErasureReceipt], None] | None = None,
     ) -> ErasureReceipt:
-        """Delete everything of a person, as they have the right to ask; return a receipt.
+        """Delete all conversations that name a person as `user_id` or `exp_user_id`.
 
-        That is each conversation that names them as `user_id` or as `exp_user_id`, with its
-        messages and keys. Statistics by creation follow, since they count what exists.
+        Their messages and append keys are deleted too. Usage by creation decreases accordingly.
 
-        In batches of some 50 conversations or 500 messages, one round trip and (outside
-        `transaction`) one commit each, and one more to see that nothing of the person is left;
-        `on_batch` gets the receipt so far. When it fails half-way, what was deleted stays deleted,
-        and calling again goes on. Each batch locks its rows.
+        Args:
+            on_batch: Called after each batch with the receipt so far.
+
+        Returns:
+            The counts of this call. No conversation named the person at `erased_at`.
+
+        Cost:
+            1 round trip and 1 commit for each batch of about 50 conversations or 500 messages, and
+            1 round trip to find no other. Locks the rows of a batch in the order of their ids.
+            Indexes by user.
         """
-        receipt = None
-        while True:
-            erased = await self._conversations.erase_user(
+        fruitless_attempts = 0
+
+        async def delete() -> DeletedBatch:
+            nonlocal fruitless_attempts
+            batch = await self._conversations.delete(
                 tenant_id=tenant_id,
                 user_id=user_id,
-                limit=_CONVERSATIONS_AT_ONCE,
-                most_messages=_MESSAGES_AT_ONCE,
+                batch_size=_BATCH_SIZE,
+                max_messages=_MAX_MESSAGES,
+                count_messages=True,
+                count_append_keys=True,
+                # Conversations that are appended to without a pause must be deleted as well.
+                include_changed=fruitless_attempts >= _MAX_EXACT_ATTEMPTS,
             )
-            receipt = ErasureReceipt(
+            fruitless_attempts = 0 if batch.deleted else fruitless_attempts + 1
+            return batch
+
+        return await _delete_batches(
+            delete,
+            build_report=lambda total: ErasureReceipt(
                 tenant_id=tenant_id,
                 user_id=user_id,
-                conversations=erased.conversations + (receipt.conversations if receipt else 0),
-                messages=erased.messages + (receipt.messages if receipt else 0),
-                append_keys=erased.append_keys + (receipt.append_keys if receipt else 0),
-                erased_at=erased.at,
-            )
-            if not erased.found:
-                return receipt
-            if on_batch is not None:
-                on_batch(receipt)
+                conversations=total.deleted,
+                messages=total.messages,
+                append_keys=total.append_keys,
+                erased_at=total.deleted_at,
+            ),
+            on_batch=on_batch,
+        )
 
     @validated
     async def purge(
@@ -116,55 +133,97 @@ class ConversationRetention(ConversationServiceBase):
         tz: Zone = "UTC",
         on_batch: Callable[[PurgeReport], None] | None = None,
     ) -> PurgeReport:
-        """Delete a tenant's conversations, or a dialog's, that are older than an age or a date.
+        """Delete the conversations of a tenant or a dialog that are older than an age or a date.
 
-        `older_than` is a timedelta, counted back from now by the server's clock, or the date or
-        instant itself, before which; `by` says whether since the last update or the creation.
-        `dry_run` counts and deletes nothing.
+        Conversations that another session has locked, or changes during the call, stay.
 
-        In batches of at most 50 conversations and some 500 messages, two round trips (one in a
-        dry run) and (outside `transaction`) one commit each, one more to find no other, and one
-        before for the clock where an age is given; `on_batch` gets the report so far. When it fails
-        half-way, what was deleted stays deleted, and calling again goes on. It waits for no lock:
-        what somebody else holds is skipped, and a conversation that is written to meanwhile stays.
-        It reads the tenant's, or the dialog's, part of one index once.
+        Args:
+            older_than: A timedelta before the present time of the server, or the date or instant
+                before which a conversation is old.
+            by: The column that the age is measured by.
+            dry_run: Count the conversations and messages, and delete nothing.
+            tz: The zone of a date.
+            on_batch: Called after each batch with the report so far.
+
+        Returns:
+            The counts of deleted and skipped conversations.
+
+        Raises:
+            InvalidInput: The age, the date or the zone is invalid.
+
+        Cost:
+            2 round trips (1 with `dry_run`) and 1 commit for each batch of up to 50 conversations
+            or about 500 messages, 1 round trip to find no other, and 1 for the server's clock if
+            `older_than` is a timedelta. Waits for no lock. Reads the tenant's or the dialog's part
+            of one index once.
         """
         before = await self._instant_before(older_than, tz)
-        report = PurgeReport(before=before, dry_run=dry_run)
-        last = None
-        while old := await self._conversations.find_old(
-            by=by,
-            tenant_id=tenant_id,
-            dialog_id=wanted(dialog_id),
-            before=before,
-            after=last,
-            limit=_CONVERSATIONS_AT_ONCE,
-            most_messages=_MESSAGES_AT_ONCE,
-            count_messages=dry_run,
-        ):
-            last = old[-1]
-            purged = (
-                Purged(len(old), sum(each.messages for each in old))
-                if dry_run
-                else await self._conversations.delete_old(
-                    by=by, tenant_id=tenant_id, ids=[each.id for each in old], before=before
-                )
+        after: ExpiredConversation | None = None
+
+        async def delete() -> DeletedBatch:
+            nonlocal after
+            expired = await self._conversations.find_expired(
+                tenant_id=tenant_id,
+                dialog_id=UNSET if dialog_id is ANY else dialog_id,
+                by=by,
+                before=before,
+                after=after,
+                batch_size=_BATCH_SIZE,
+                max_messages=_MAX_MESSAGES,
+                count_messages=dry_run,
             )
-            report = report.model_copy(
-                update={
-                    "conversations": report.conversations + purged.conversations,
-                    "messages": report.messages + purged.messages,
-                    "skipped": report.skipped + len(old) - purged.conversations,
-                }
+            count, after = len(expired), expired[-1] if expired else None
+            if dry_run or not expired:
+                messages = sum(conversation.messages for conversation in expired)
+                return DeletedBatch(matched=count, deleted=count, messages=messages)
+            return await self._conversations.delete(
+                tenant_id=tenant_id,
+                ids=[conversation.id for conversation in expired],
+                by=by,
+                before=before,
+                count_messages=True,
             )
-            if on_batch is not None:
-                on_batch(report)
-        return report
+
+        return await _delete_batches(
+            delete,
+            build_report=lambda total: PurgeReport(
+                before=before,
+                dry_run=dry_run,
+                conversations=total.deleted,
+                messages=total.messages,
+                skipped=total.matched - total.deleted,
+            ),
+            on_batch=on_batch,
+        )
 
     async def _instant_before(self, older_than: Age, tz: str) -> datetime:
-        """Return the instant that what is old was before."""
-        zone(tz)  # checked, whether it is needed or not
+        """Return the instant before which a conversation is old."""
+        zone(tz)  # An invalid zone is an error even if the age needs none.
         if isinstance(older_than, timedelta):
             now = await self._server.clock()
             return now - min(older_than, now - MIN_INSTANT)
         return first_instant("older_than", older_than, tz)
+
+
+async def _delete_batches(
+    delete: Callable[[], Awaitable[DeletedBatch]],
+    *,
+    build_report: Callable[[DeletedBatch], Report],
+    is_last: Callable[[DeletedBatch], bool] = lambda batch: not batch.matched,
+    on_batch: Callable[[Report], None] | None = None,
+) -> Report:
+    """Delete batch after batch up to the last one, and return the report of all."""
+    total = DeletedBatch()
+    while True:
+        batch = await delete()
+        total = DeletedBatch(
+            matched=total.matched + batch.matched,
+            deleted=total.deleted + batch.deleted,
+            messages=total.messages + batch.messages,
+            append_keys=total.append_keys + batch.append_keys,
+            deleted_at=batch.deleted_at,
+        )
+        if is_last(batch):
+            return build_report(total)
+        if on_batch is not None:
+            on_batch(build_report(total))

@@ -2,64 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator
+from typing import Final
 
-from asyncsvc.errors import (
-    AsyncSvcError,
-)
-from asyncsvc.models import (
-    Conversation,
-    ImportReport,
-    Records,
-)
-from asyncsvc.services.common import (
-    ConversationServiceBase,
-    wanted,
-)
-from asyncsvc.services.conversation_import import Load
+from asyncsvc.models import Conversation, ImportReport, Records
+from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.conversation_import import ConversationImport
+from asyncsvc.services.record_reader import OnRejected
 from asyncsvc.validation.arguments import validated
-from asyncsvc.validation.types import (
-    ANY,
-    AnyType,
-    Id,
-    OrAny,
-    UserId,
-)
+from asyncsvc.validation.types import ANY, UNSET, AnyType, Id, OrAny, UserId
 
-if TYPE_CHECKING:
-    pass
-
-
-_READ_AT_ONCE = 500
-_MESSAGES_READ_AT_ONCE = 10_000
-_BYTES_AT_ONCE = 2**23
+_BATCH_SIZE: Final = 500
+_MAX_MESSAGES: Final = 10_000
+_MAX_BYTES: Final = 2**23
 
 
 class ConversationTransfer(ConversationServiceBase):
-    """Export and import of whole conversations."""
+    """Methods that move whole conversations out of and into the store."""
 
     async def export(
         self, *, tenant_id: str, dialog_id: str | AnyType = ANY, user_id: str | AnyType = ANY
     ) -> AsyncGenerator[Conversation]:
-        """Iterate over the whole conversations of a tenant, or of a dialog or user of it.
+        """Iterate over conversations with their `dsl` and all messages, as `import_` takes them.
 
-        Each has its `dsl` and all messages, as they were at one moment, and goes into `load` as it
-        is. A tenant's come in the order of their ids, others by creation. Whatever is there from
-        the beginning to the end comes exactly once.
+        Each conversation is consistent with its messages. A conversation that exists during the
+        whole iteration is returned exactly once.
 
-        Raises InvalidInput at the first step. One round trip a page, of at most 500 conversations,
-        some 10,000 messages and 8 MiB, or one conversation, and one more to find no other; no
-        locks, and no connection is held between pages. It costs what it returns: the primary key
-        serves a tenant, the index by creation a dialog, that by user a user.
+        Args:
+            dialog_id: Only conversations of this dialog.
+            user_id: Only conversations of this user.
+
+        Returns:
+            The conversations of a tenant in the order of their ids, those of a dialog or a user in
+            the order of their creation.
+
+        Raises:
+            InvalidInput: An id is invalid. Raised at the first step.
+
+        Cost:
+            1 round trip for each page of up to 500 conversations, about 10,000 messages or 8 MiB,
+            and 1 to find no other. No locks, and no connection between pages. Primary key for a
+            tenant, index by creation for a dialog, index by user for a user.
         """
-        last = None
+        after = None
         while page := await self._export_page(
-            tenant_id=tenant_id, dialog_id=dialog_id, user_id=user_id, after=last
+            tenant_id=tenant_id, dialog_id=dialog_id, user_id=user_id, after=after
         ):
             for conversation in page:
                 yield conversation
-            last = page[-1]
+            after = page[-1]
 
     @validated
     async def _export_page(
@@ -70,36 +61,47 @@ class ConversationTransfer(ConversationServiceBase):
         user_id: OrAny[UserId],
         after: Conversation | None,
     ) -> list[Conversation]:
+        """Return the next page of an export."""
         return await self._conversations.export(
             tenant_id=tenant_id,
-            dialog_id=wanted(dialog_id),
-            user_id=wanted(user_id),
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            user_id=UNSET if user_id is ANY else user_id,
             after=after,
-            limit=_READ_AT_ONCE,
-            most_messages=_MESSAGES_READ_AT_ONCE,
-            most_bytes=_BYTES_AT_ONCE,
+            batch_size=_BATCH_SIZE,
+            max_messages=_MAX_MESSAGES,
+            max_bytes=_MAX_BYTES,
         )
 
     @validated
     async def import_(
-        self,
-        records: Records,
-        *,
-        tenant_id: Id,
-        on_rejected: Callable[[int, AsyncSvcError], None] | None = None,
+        self, records: Records, *, tenant_id: Id, on_rejected: OnRejected | None = None
     ) -> ImportReport:
-        """Store whole conversations: what `export` yields, records, or equal mappings.
+        """Store whole conversations with their messages.
 
-        A conversation that is there already is left as it is, so a load can be made again: it adds
-        nothing twice, and goes on where it was broken off. A record that is wrong raises
-        InvalidInput; one whose id is there, but not with these messages, raises AlreadyExists.
-        With `on_rejected` either is handed to that, with the record's place from 0 on, and the rest
-        goes in. Nobody's clock but the server's fills in what a record does not say.
+        Conversations that exist already do not change, so an import can be repeated after a
+        failure: it stores the missing conversations and no duplicates. Missing timestamps default
+        to the server's clock.
 
-        In batches of some 5,000 messages, each a transaction of its own of four round trips (within
-        the caller's, a savepoint of five), messages by COPY; one more round trip for a batch of
-        which a part was there. It locks the new rows. It holds one batch in memory, or one
-        conversation where that is larger. Raises DatabaseError for a role that row-level security
-        restricts, since there is no COPY then: load as the owner of the tables.
+        Args:
+            records: `ConversationRecord`s, equal mappings, or what `export` yields.
+            on_rejected: Called with the index of each rejected record, from 0, and the error. The
+                other records are stored. Without it, the first error is raised.
+
+        Returns:
+            The counts of stored, present and rejected records.
+
+        Raises:
+            InvalidInput: A record is invalid.
+            AlreadyExists: The id of a record exists with other messages.
+            DatabaseError: Row-level security restricts the role: it excludes COPY. Import as the
+                owner of the tables.
+
+        Cost:
+            Batches of about 5,000 messages, each in a transaction of 4 round trips (a savepoint of
+            5 within the caller's transaction), and 1 more if a conversation of the batch exists.
+            Messages are stored by COPY. Locks the new rows. Memory for one batch, or for one
+            conversation if that is larger.
         """
-        return await Load(self._executor, self._settings, tenant_id, on_rejected).run(records)
+        return await ConversationImport(self._executor, self._settings, tenant_id, on_rejected).run(
+            records
+        )
