@@ -39,62 +39,79 @@ from asyncsvc.validation.types import (
 
 
 class MessageRecord(BaseModel):
-    """A message of a `ConversationRecord`, as it was stored elsewhere or will be.
+    """A message of a `ConversationRecord`."""
 
-    Without a `seq` it follows the one before it; without a `created_at` it is as old as that, and
-    the first as old as its conversation.
-    """
-
-    # No `Input`: a load has thousands, and what it checks it checks within their conversation.
+    # Not an `Input`: an import has thousands, and each is validated within its conversation.
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, defer_build=True
     )
 
     role: Role
+    """The author: "user", "assistant", "system", "tool" or another role of the application."""
     content: Content
+    """The text of the message. It is stored as NFC."""
     reference: Json = None
+    """The sources that an answer cites, as any JSON value."""
     payload: JsonObject = Field(default_factory=dict)
+    """All other data of the message."""
     seq: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    """The sequence number, greater than that of the message before. None: the next number."""
     thumb: Thumb | None = None
+    """The feedback: 1 is positive, -1 is negative. None: no feedback."""
     created_at: Instant | None = None
+    """The time of the message. None: that of the message before, or of the conversation."""
 
 
 class ConversationRecord(Input):
-    """A whole conversation for `load`: what `create` takes, its counters, and its messages.
+    """A conversation to import with its messages, as another system or `export` has it.
 
-    `round` is the number of messages of the role "user" unless given; `duration` is in seconds;
-    `last_seq` is that of the last message unless messages behind it were deleted. Without a
-    `created_at` it is as old as its first message that has one, else the server's clock decides;
-    without an `updated_at` it was last updated by its last message. Thumbs are counted from the
-    messages.
+    `thumb_up` and `thumb_down` are computed from the messages.
     """
 
     id: Id
+    """The id, unique within the tenant."""
     dialog_id: Id
+    """The assistant or agent that the conversation belongs to."""
     messages: Annotated[list[MessageRecord], Field(strict=False)]
+    """All messages in the order of their `seq`."""
     user_id: UserId = ""
+    """The end user. Empty for an anonymous visitor."""
     exp_user_id: Id | None = None
+    """The account that explores an agent."""
     name: Name | None = None
+    """The title for people. It is stored as NFC."""
     source: Source | None = None
+    """The application's label for where the conversation came from."""
     dsl: Json = None
+    """The state of the agent, as any JSON value."""
     version_title: VersionTitle | None = None
+    """The title of the agent's version."""
     metadata: JsonObject | None = None
+    """A JSON object of the application."""
     errors: ErrorText | None = None
+    """The errors of the latest turn."""
     round: Count | None = None
+    """The number of rounds. None: the number of messages with the role "user"."""
     tokens: BigCount = 0
+    """The language model tokens of all turns."""
     duration: TotalDuration = 0.0
+    """The duration of all turns in seconds."""
     last_seq: Count | None = None
+    """The `seq` of the message that was appended last; greater than those of the messages if later
+    ones were deleted. None: that of the last message."""
     created_at: Instant | None = None
+    """The time of creation. None: the earliest of the messages' times, or the server's clock."""
     updated_at: Instant | None = None
+    """The time of the last change. None: the latest of the messages' times, or `created_at`."""
 
     @property
     def seqs(self) -> list[int]:
-        """The place of each message."""
+        """The `seq` of each message."""
         return _seqs(self.messages)
 
     @field_validator("messages")
     @classmethod
-    def _rise(cls, messages: list[MessageRecord]) -> list[MessageRecord]:
+    def _check_order(cls, messages: list[MessageRecord]) -> list[MessageRecord]:
         seqs = _seqs(messages)
         if (
             any(after <= before for before, after in pairwise(seqs))
@@ -105,13 +122,14 @@ class ConversationRecord(Input):
 
     @field_validator("last_seq")
     @classmethod
-    def _is_last(cls, last_seq: int | None, info: ValidationInfo) -> int | None:
+    def _check_last_seq(cls, last_seq: int | None, info: ValidationInfo) -> int | None:
         if last_seq is not None and last_seq < max(_seqs(info.data.get("messages", ())), default=0):
             raise invalid_value("must not be less than the last message's seq")
         return last_seq
 
 
 def _seqs(messages: Sequence[MessageRecord]) -> list[int]:
+    """Return the `seq` of each message, numbered where it is None."""
     last = 0
     return [last := last + 1 if message.seq is None else message.seq for message in messages]
 
@@ -121,4 +139,4 @@ Records = Annotated[
     | AsyncIterable[Conversation | ConversationRecord | Mapping[str, object]],
     PlainValidator(check_iterable),
 ]
-"""What `load` takes: what `export` yields, records, or equal mappings."""
+"""Conversations to import: records, equal mappings, or what `export` yields."""

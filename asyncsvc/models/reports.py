@@ -8,19 +8,19 @@ from asyncsvc.models.base import Row
 
 
 class ImportReport(Row):
-    """What a load did.
-
-    `present` conversations were there already, and are as they were. `rejected` ones went to
-    `on_rejected`. Reports of several loads can be added.
-    """
+    """The counts of an import of conversations. Reports can be added."""
 
     conversations: int = 0
+    """The number of stored conversations."""
     messages: int = 0
+    """The number of stored messages."""
     present: int = 0
+    """The number of records whose conversations existed already and did not change."""
     rejected: int = 0
+    """The number of records passed to `on_rejected`."""
 
     def __add__(self, other: ImportReport) -> ImportReport:
-        """Return the report of both loads together."""
+        """Return the sum of both reports."""
         return ImportReport(
             conversations=self.conversations + other.conversations,
             messages=self.messages + other.messages,
@@ -30,25 +30,30 @@ class ImportReport(Row):
 
 
 class TokenImportReport(Row):
-    """What a load of tokens did; `present` ones were there already, `rejected` ones reported."""
+    """The counts of an import of tokens."""
 
     tokens: int = 0
+    """The number of stored tokens."""
     present: int = 0
+    """The number of records whose tokens existed already and did not change."""
     rejected: int = 0
+    """The number of records passed to `on_rejected`."""
 
 
 class PurgeReport(Row):
-    """What a purge deleted, or with `dry_run` would delete.
-
-    `before` is the instant that what went was older than. `skipped` conversations were old, but
-    changed, gone or held by somebody else when their turn came: the next purge looks again.
-    """
+    """The counts of a purge, or with `dry_run` of the rows that it would delete."""
 
     before: datetime
+    """The instant before which a conversation is old."""
     dry_run: bool
+    """Whether the call only counted."""
     conversations: int = 0
+    """The number of deleted conversations."""
     messages: int = 0
+    """The number of their messages."""
     skipped: int = 0
+    """The number of old conversations that were locked, changed or deleted by another session.
+    The next purge checks them again."""
 
 
 class MaintenanceReport(Row):
@@ -74,15 +79,17 @@ class MaintenanceReport(Row):
 
 
 class ErasureReceipt(Row):
-    """What was deleted of one person, for whoever has to prove it.
-
-    Nothing of the person was left at `erased_at`, by the server's clock, when a last look found
-    nothing more. It counts what this call deleted: after one that was broken off, the rest.
-    """
+    """The counts of an erasure of a person: the rows that this call deleted."""
 
     tenant_id: str
+    """The tenant of the person."""
     user_id: str
+    """The person."""
     conversations: int
+    """The number of deleted conversations."""
     messages: int
+    """The number of their messages."""
     append_keys: int
+    """The number of their idempotency keys."""
     erased_at: datetime
+    """The time, by the server's clock, at which no conversation named the person."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asyncsvc.errors import NotFound
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -46,11 +45,6 @@ def row_or_not_found(row: T | None, what: str) -> T:
     if row is None:
         raise NotFound(f"no such {what}")
     return row
-
-
-def wanted(value: T | AnyType | None) -> T | UnsetType:
-    """Return a filter as a repository takes it: ANY as UNSET, and None too, which has a flag."""
-    return UNSET if value is ANY or value is None else value
 
 
 def new_id() -> str:
