@@ -40,7 +40,7 @@ class MigrationFile:
     def is_transactional(self) -> bool:
         """Whether all commands run in one transaction.
 
-        A header with `Transaction: none` says no, for commands such as CREATE INDEX CONCURRENTLY.
+        A header with `Transaction: none` says no, for indexes that are built concurrently.
         Such a file is safe to repeat, since an interrupted run leaves a part of it applied.
         """
         return _NO_TRANSACTION.search(self.source) is None

@@ -181,10 +181,12 @@ $body$;
 
 -- The search index. Only maintenance writes to it, many entries at a time: the server collects up to
 -- 64 MB in the pending list before it merges them.
-CREATE INDEX message_search_idx ON asyncsvc.message USING gin ((asyncsvc.search_terms_v1(
+CREATE INDEX message_search_idx
+    ON asyncsvc.message USING gin ((asyncsvc.search_terms_v1(
     tenant_id, dialog_id, conversation_created_at, content)) COLLATE "C")
     WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
-CREATE INDEX conversation_title_search_idx ON asyncsvc.conversation_title USING gin ((asyncsvc.search_terms_v1(
+CREATE INDEX conversation_title_search_idx
+    ON asyncsvc.conversation_title USING gin ((asyncsvc.search_terms_v1(
     tenant_id, dialog_id, conversation_created_at,
     conversation_id || E'\x01' || coalesce(name, ''))) COLLATE "C")
     WITH (gin_pending_list_limit = 65536) WHERE is_indexed;
