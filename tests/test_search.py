@@ -1,6 +1,6 @@
-"""Whatever substring of what was written is looked for: found is what a plain find finds.
+"""Searches and lists by keywords return the same conversations as a plain search in Python.
 
-The plain find reads every message, in the database's lower case, and looks into it by `in`.
+The plain search reads all texts in the database's lower case, and compares them with `in`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import pytest
 import asyncsvc
 from asyncsvc import ANY, InvalidInput, Settings
 from asyncsvc.operations import maintenance
-from asyncsvc.services import search as searching
+from asyncsvc.services import search as search_module
 
 SCRIPTS = (
     "abcde  etaoin srh",
@@ -30,38 +30,38 @@ SCRIPTS = (
 DIALOGS = ("d", "e")
 USERS = ("", "ann", "bob")
 BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
-# The same instant twice, neighbours, other weeks and years, and as far away as may be.
+# Equal instants, neighbours, other weeks and years, and the first and last allowed year.
 MOMENTS = [BEGIN - timedelta(days=days) for days in (0, 0, 0, 1, 6, 7, 8, 20, 100, 400, 5_000)]
 MOMENTS += [datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)]
-WALKS = [(1, 1), (3, 40), (100, 1_000)]
-"""How far to walk at first, and how far at most: the least leaves it to the index."""
+SCAN_SIZES = [(1, 1), (3, 40), (100, 1_000)]
+"""The sizes of the first scan and of the largest; with the smallest, the index does the work."""
 
 
-@pytest.fixture(params=WALKS, ids=lambda walk: f"walk {walk[0]}")
-def walks(request, monkeypatch):
-    monkeypatch.setattr(searching, "_FIRST_SCAN", request.param[0])
-    monkeypatch.setattr(searching, "_MAX_SCAN", request.param[1])
+@pytest.fixture(params=SCAN_SIZES, ids=lambda sizes: f"scan {sizes[0]}")
+def scan_sizes(request, monkeypatch):
+    monkeypatch.setattr(search_module, "_FIRST_SCAN", request.param[0])
+    monkeypatch.setattr(search_module, "_MAX_SCAN", request.param[1])
 
 
-def some_text(chance: random.Random) -> str:
+def some_text(rng: random.Random) -> str:
     parts = []
-    for _ in range(chance.choice((0, 1, 1, 2, 3, 8))):
-        script = chance.choice(SCRIPTS)
-        parts.append("".join(chance.choice(script) for _ in range(chance.randint(1, 12))))
+    for _ in range(rng.choice((0, 1, 1, 2, 3, 8))):
+        script = rng.choice(SCRIPTS)
+        parts.append("".join(rng.choice(script) for _ in range(rng.randint(1, 12))))
     return "".join(parts)
 
 
-def messages(chance: random.Random, count: int) -> list[dict[str, str]]:
-    return [{"role": "user", "content": some_text(chance)} for _ in range(count)]
+def messages(rng: random.Random, count: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": some_text(rng)} for _ in range(count)]
 
 
 @dataclass(frozen=True)
-class Written:
-    """A conversation as it is in the database, its texts in the database's lower case."""
+class Stored:
+    """A conversation in the database, with its texts in the database's lower case."""
 
     id: str
-    low_id: str
-    low_name: str | None
+    lower_id: str
+    lower_name: str | None
     dialog_id: str
     user_id: str
     created_at: datetime
@@ -69,15 +69,15 @@ class Written:
     tokens: int
     texts: dict[int, str]
 
-    def first(self, low: str) -> int | None:
-        """The seq of the first message that holds this."""
-        return next((seq for seq, text in sorted(self.texts.items()) if low in text), None)
+    def first_seq(self, keywords: str) -> int | None:
+        """Return the seq of the first message that contains these lower-case keywords."""
+        return next((seq for seq, text in sorted(self.texts.items()) if keywords in text), None)
 
 
-async def everything(pool, tenant_id: str) -> list[Written]:
-    """All conversations, newest first."""
+async def all_stored(pool, tenant_id: str) -> list[Stored]:
+    """Return all conversations, newest first."""
     rows = await pool.fetch(
-        'SELECT id, lower(id COLLATE "default") AS low_id, lower(name) AS low_name, dialog_id,'
+        'SELECT id, lower(id COLLATE "default") AS lower_id, lower(name) AS lower_name, dialog_id,'
         " user_id, created_at, updated_at, tokens,"
         " ARRAY(SELECT seq FROM asyncsvc.message AS m WHERE m.tenant_id = c.tenant_id"
         "        AND m.conversation_id = c.id ORDER BY seq) AS seqs,"
@@ -86,74 +86,75 @@ async def everything(pool, tenant_id: str) -> list[Written]:
         "  FROM asyncsvc.conversation AS c WHERE tenant_id = $1",
         tenant_id,
     )
-    found = [
-        Written(**{k: v for k, v in row.items() if k != "seqs"} | {"texts": dict(both(row))})
+    stored = [
+        Stored(
+            **{name: value for name, value in row.items() if name != "seqs"}
+            | {"texts": dict(zip(row["seqs"], row["texts"], strict=True))}
+        )
         for row in rows
     ]
-    return sorted(found, key=lambda each: (each.created_at, each.id.encode()), reverse=True)
+    return sorted(stored, key=lambda each: (each.created_at, each.id.encode()), reverse=True)
 
 
-def both(row):
-    return zip(row["seqs"], row["texts"], strict=True)
-
-
-async def low(pool, text: str) -> str:
+async def lower(pool, text: str) -> str:
     return await pool.fetchval("SELECT lower($1::text)", text)
 
 
-async def walked(svc, tenant_id: str, keywords: str, size: int, **filters) -> list[tuple[str, int]]:
-    """What all pages hold, which must say the right total and fit together."""
-    found, after = [], None
+async def all_hits(
+    svc, tenant_id: str, keywords: str, size: int, **filters
+) -> list[tuple[str, int]]:
+    """Return the hits of all pages; check sizes, cursors and the total."""
+    hits, after = [], None
     while True:
         page = await svc.conversations.search(
             tenant_id, keywords, limit=size, after=after, total="exact", **filters
         )
         assert len(page.items) == size or page.next is None
-        found += [(hit.id, hit.seq) for hit in page.items]
+        hits += [(hit.id, hit.seq) for hit in page.items]
         after = page.next
         if after is None:
-            assert page.total == len(found)
-            return found
+            assert page.total == len(hits)
+            return hits
 
 
-async def assert_found(svc, pool, tenant_id: str, keywords: str, size: int, **filters) -> int:
-    """Compare a search with a plain find; return how many it found."""
-    sought = await low(pool, keywords)
+async def assert_same_hits(svc, pool, tenant_id: str, keywords: str, size: int, **filters) -> int:
+    """Compare a search with a plain search; return the number of hits."""
+    lower_keywords = await lower(pool, keywords)
     expected = [
         (each.id, seq)
-        for each in await everything(pool, tenant_id)
+        for each in await all_stored(pool, tenant_id)
         if filters.get("dialog_id", ANY) in {ANY, each.dialog_id}
         and filters.get("user_id", ANY) in {ANY, each.user_id}
-        and (seq := each.first(sought)) is not None
+        and (seq := each.first_seq(lower_keywords)) is not None
     ]
-    assert await walked(svc, tenant_id, keywords, size, **filters) == expected, keywords
+    assert await all_hits(svc, tenant_id, keywords, size, **filters) == expected, keywords
     return len(expected)
 
 
-def part_of(chance: random.Random, text: str) -> str:
-    """A substring, perhaps in another case, perhaps with something else in it."""
-    begin = chance.randrange(len(text))
-    part = text[begin : begin + chance.choice((1, 1, 2, 2, 3, 4, 7, 15))]
-    kind = chance.random()
+def part_of(rng: random.Random, text: str) -> str:
+    """Return a substring, sometimes in another case or with one character more."""
+    begin = rng.randrange(len(text))
+    part = text[begin : begin + rng.choice((1, 1, 2, 2, 3, 4, 7, 15))]
+    kind = rng.random()
     if kind < 0.3:
         return part.swapcase() or part
     if kind < 0.4:
-        return part + chance.choice("zé的\x01")
+        return part + rng.choice("zé的\x01")
     return part
 
 
-async def fill(svc, chance: random.Random, tenant_id: str, count: int, begin: int = 0) -> None:
-    """Conversations of which each has some messages, perhaps a name."""
+async def fill(svc, rng: random.Random, tenant_id: str, count: int, begin: int = 0) -> None:
+    """Import conversations with up to 3 messages, some with a name."""
     await svc.conversations.import_(
         [
             {
-                "id": f"{chance.choice('aB会é')}{number:03}",
-                "dialog_id": chance.choice(DIALOGS),
-                "user_id": chance.choice(USERS),
-                "name": chance.choice([None, some_text(chance)]),
-                "tokens": chance.randint(0, 3),
-                "created_at": chance.choice(MOMENTS),
-                "messages": messages(chance, chance.randint(0, 3)),
+                "id": f"{rng.choice('aB会é')}{number:03}",
+                "dialog_id": rng.choice(DIALOGS),
+                "user_id": rng.choice(USERS),
+                "name": rng.choice([None, some_text(rng)]),
+                "tokens": rng.randint(0, 3),
+                "created_at": rng.choice(MOMENTS),
+                "messages": messages(rng, rng.randint(0, 3)),
             }
             for number in range(begin, begin + count)
         ],
@@ -165,67 +166,65 @@ AT = {"tenant_id": "t"}
 OTHER = {"d": "e", "e": "d"}
 
 
-async def say(conversations, each, chance):
-    await conversations.append_message(each.id, {"messages": messages(chance, 2)}, **AT)
+async def append(conversations, each, rng):
+    await conversations.append_message(each.id, {"messages": messages(rng, 2)}, **AT)
 
 
-async def edit(conversations, each, chance):
-    await conversations.update_message(
-        each.id, min(each.texts), {"content": some_text(chance)}, **AT
-    )
+async def edit(conversations, each, rng):
+    await conversations.update_message(each.id, min(each.texts), {"content": some_text(rng)}, **AT)
 
 
-async def shorten(conversations, each, chance):
-    how = chance.randrange(3)
-    if how == 0:
+async def shorten(conversations, each, rng):
+    kind = rng.randrange(3)
+    if kind == 0:
         await conversations.delete_message(each.id, min(each.texts), **AT)
-    elif how == 1:
+    elif kind == 1:
         await conversations.pop_message(each.id, **AT)
     else:
         await conversations.clear_messages(each.id, **AT)
 
 
-async def judge(conversations, each, chance):
-    await conversations.set_feedback(each.id, min(each.texts), chance.choice((1, -1)), **AT)
+async def set_feedback(conversations, each, rng):
+    await conversations.set_feedback(each.id, min(each.texts), rng.choice((1, -1)), **AT)
 
 
-async def rename(conversations, each, chance):
-    await conversations.update_by_id(each.id, {"name": some_text(chance)}, **AT)
+async def rename(conversations, each, rng):
+    await conversations.update_by_id(each.id, {"name": some_text(rng)}, **AT)
 
 
-async def move(conversations, each, chance):
+async def move(conversations, each, rng):
     await conversations.update_by_id(each.id, {"dialog_id": OTHER[each.dialog_id]}, **AT)
 
 
-async def delete(conversations, each, chance):
+async def delete(conversations, each, rng):
     await conversations.delete_by_id(each.id, **AT)
 
 
-async def leave(conversations, each, chance):
+async def keep(conversations, each, rng):
     pass
 
 
-CHANGES = [say, edit, edit, shorten, judge, rename, move, move, delete, leave, leave, leave]
+CHANGES = [append, edit, edit, shorten, set_feedback, rename, move, move, delete, keep, keep, keep]
 
 
-async def change(svc, pool, chance: random.Random) -> None:
-    """Some of everything that can happen to what is in the index."""
-    for each in await everything(pool, "t"):
-        await chance.choice(CHANGES if each.texts else [say])(svc.conversations, each, chance)
+async def change(svc, pool, rng: random.Random) -> None:
+    """Change each conversation in a random way, or not at all."""
+    for each in await all_stored(pool, "t"):
+        await rng.choice(CHANGES if each.texts else [append])(svc.conversations, each, rng)
 
 
 async def world(svc, pool, seed: int) -> random.Random:
     """Fill tenant "t": some texts indexed, some not, some changed before or after indexing."""
-    chance = random.Random(seed)
-    await fill(svc, chance, "t", 60)
-    await fill(svc, chance, "another", 20)
+    rng = random.Random(seed)
+    await fill(svc, rng, "t", 60)
+    await fill(svc, rng, "another", 20)
     await svc.maintain()
-    await change(svc, pool, chance)
-    await fill(svc, chance, "t", 30, begin=100)
+    await change(svc, pool, rng)
+    await fill(svc, rng, "t", 30, begin=100)
     if seed % 2:
         await svc.maintain()
-        await change(svc, pool, chance)
-    return chance
+        await change(svc, pool, rng)
+    return rng
 
 
 async def texts(pool) -> list[str]:
@@ -239,25 +238,25 @@ async def texts(pool) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_substring_is_found(svc, pool, walks, seed):
-    chance = await world(svc, pool, seed)
-    said = await texts(pool)
+async def test_any_substring_returns_the_hits_of_a_plain_search(svc, pool, scan_sizes, seed):
+    rng = await world(svc, pool, seed)
+    contents = await texts(pool)
     hits = 0
     for _ in range(60):
-        keywords = part_of(chance, chance.choice(said))
+        keywords = part_of(rng, rng.choice(contents))
         filters = {
-            "dialog_id": chance.choice([ANY, ANY, *DIALOGS]),
-            "user_id": chance.choice([ANY, ANY, *USERS]),
+            "dialog_id": rng.choice([ANY, ANY, *DIALOGS]),
+            "user_id": rng.choice([ANY, ANY, *USERS]),
         }
-        size = chance.choice((1, 2, 5, 100))
-        hits += await assert_found(svc, pool, "t", keywords, size, **filters)
+        size = rng.choice((1, 2, 5, 100))
+        hits += await assert_same_hits(svc, pool, "t", keywords, size, **filters)
     assert hits > 100
 
 
-async def test_each_single_character_of_what_was_written(svc, pool, walks):
+async def test_each_single_character_returns_the_hits_of_a_plain_search(svc, pool, scan_sizes):
     await world(svc, pool, 7)
     for character in sorted(set("".join(await texts(pool)))):
-        await assert_found(svc, pool, "t", character, 1_000)
+        await assert_same_hits(svc, pool, "t", character, 1_000)
 
 
 @pytest.mark.parametrize(
@@ -275,19 +274,28 @@ async def test_each_single_character_of_what_was_written(svc, pool, walks):
         "x\x01的",
     ],
 )
-async def test_the_characters_that_the_index_sets_apart(svc, pool, walks, keywords):
-    said = ["a\x01b", "ab", "c\x02\x01d", "的\x01x\x01的x", "\x01\x01", "b\x02", "a b", "ba\x01"]
+async def test_the_control_characters_of_the_index_are_literal(svc, pool, scan_sizes, keywords):
+    contents = [
+        "a\x01b",
+        "ab",
+        "c\x02\x01d",
+        "的\x01x\x01的x",
+        "\x01\x01",
+        "b\x02",
+        "a b",
+        "ba\x01",
+    ]
     for times in range(2):
-        for number, content in enumerate(said):
+        for number, content in enumerate(contents):
             record = {"id": f"{times}{number}", "dialog_id": "d"}
             record["messages"] = [{"role": "user", "content": content}]
             await svc.conversations.import_([record], tenant_id="t")
         if not times:
             await svc.maintain()
-    await assert_found(svc, pool, "t", keywords, 3)
+    await assert_same_hits(svc, pool, "t", keywords, 3)
 
 
-async def test_a_keyword_is_normalised_as_what_was_written(svc):
+async def test_a_keyword_is_normalized_like_a_message(svc):
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     turn = {"messages": [{"role": "user", "content": "cafe\N{COMBINING ACUTE ACCENT} au lait"}]}
     await svc.conversations.append_message("a", turn, tenant_id="t")
@@ -296,20 +304,20 @@ async def test_a_keyword_is_normalised_as_what_was_written(svc):
         assert hit.snippet == "café au lait"
 
 
-async def test_a_hit_tells_where_it_is(svc):
-    made = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a", name="n")
-    said = ["nothing", f"{'x' * 100}Needle{'y' * 100}", "needle again"]
-    turn = {"messages": [{"role": "user", "content": content} for content in said]}
+async def test_a_hit_has_the_first_message_and_a_snippet(svc):
+    created = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a", name="n")
+    contents = ["nothing", f"{'x' * 100}Needle{'y' * 100}", "needle again"]
+    turn = {"messages": [{"role": "user", "content": content} for content in contents]}
     await svc.conversations.append_message("a", turn, tenant_id="t")
     for _ in range(2):
         (hit,) = (await svc.conversations.search("t", "NEEDLE")).items
         assert (hit.id, hit.dialog_id, hit.name, hit.seq) == ("a", "d", "n", 2)
-        assert hit.created_at == made.created_at
+        assert hit.created_at == created.created_at
         assert hit.snippet == f"{'x' * 40}Needle{'y' * 40}"
         await svc.maintain()
 
 
-async def test_what_was_written_last_is_found_at_once(svc, walks):
+async def test_the_latest_append_is_found(svc, scan_sizes):
     at = {"tenant_id": "t"}
     for number in range(5):
         await svc.conversations.create(dialog_id="d", id=str(number), **at)
@@ -321,7 +329,7 @@ async def test_what_was_written_last_is_found_at_once(svc, walks):
         await svc.maintain()
 
 
-async def test_a_cursor_belongs_to_what_was_searched(svc):
+async def test_a_cursor_is_rejected_with_other_filters(svc):
     await fill(svc, random.Random(1), "t", 30)
     for number in range(3):
         await svc.conversations.create(tenant_id="t", dialog_id="d", id=f"w{number}")
@@ -341,8 +349,8 @@ async def test_a_cursor_belongs_to_what_was_searched(svc):
         await svc.conversations.search("t", "")
 
 
-@pytest.mark.damages  # they are stored past the library, and so not booked
-async def test_a_total_is_counted_as_far_as_asked(svc, pool):
+@pytest.mark.damages  # the inserts bypass the library, so the usage lacks them
+async def test_a_total_is_exact_capped_or_none(svc, pool):
     await pool.execute(
         "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, last_seq, created_at,"
         " updated_at) SELECT 't', 'c' || n, 'd', 1, now() - n * interval '1 hour', now()"
@@ -371,27 +379,21 @@ async def test_a_total_is_counted_as_far_as_asked(svc, pool):
 
 
 @pytest.mark.parametrize("is_indexed", [True, False])
-async def test_it_finds_without_its_index_and_behind_row_level_security(
-    dsn, svc, pool, walks, is_indexed
+async def test_a_search_is_complete_with_row_level_security_and_without_the_index(
+    dsn, svc, pool, scan_sizes, is_indexed
 ):
-    chance = await world(svc, pool, 2)
+    rng = await world(svc, pool, 2)
     if is_indexed:
         await svc.maintain()
-    said = await texts(pool)
-    async with asyncsvc.connect(dsn, settings=Settings(row_level_security=True)) as narrow:
+    contents = await texts(pool)
+    async with asyncsvc.connect(dsn, settings=Settings(row_level_security=True)) as restricted:
         for _ in range(20):
-            keywords = part_of(chance, chance.choice(said))
-            await assert_found(narrow, pool, "t", keywords, 4) if False else None
-            assert [
-                hit.id
-                for hit in (await narrow.conversations.search("t", keywords, limit=1_000)).items
-            ] == [
-                hit.id for hit in (await svc.conversations.search("t", keywords, limit=1_000)).items
-            ]
+            keywords = part_of(rng, rng.choice(contents))
+            await assert_same_hits(restricted, pool, "t", keywords, 1_000)
     for index in ("message_search_idx", "conversation_title_search_idx"):
         await pool.execute(f"DROP INDEX asyncsvc.{index}")
     for _ in range(20):
-        await assert_found(svc, pool, "t", part_of(chance, chance.choice(said)), 4)
+        await assert_same_hits(svc, pool, "t", part_of(rng, rng.choice(contents)), 4)
     await svc.maintain()
 
 
@@ -406,38 +408,38 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_list_by_keywords_is_that_of_a_plain_find(svc, pool, walks, seed):
-    chance = await world(svc, pool, seed)
-    said = await texts(pool)
-    names = [name for each in await everything(pool, "t") if (name := each.low_name)]
-    ids = [each.id for each in await everything(pool, "t")]
+async def test_a_list_by_keywords_equals_that_of_a_plain_search(svc, pool, scan_sizes, seed):
+    rng = await world(svc, pool, seed)
+    contents = await texts(pool)
+    names = [name for each in await all_stored(pool, "t") if (name := each.lower_name)]
+    ids = [each.id for each in await all_stored(pool, "t")]
     for _ in range(40):
-        keywords = part_of(chance, chance.choice(chance.choice([said, said, names, ids])))
-        orderby, desc = chance.choice(list(ORDERS)), chance.random() < 1 / 2
-        dialog_id, user_id = chance.choice(DIALOGS), chance.choice([None, None, *USERS])
+        keywords = part_of(rng, rng.choice(rng.choice([contents, contents, names, ids])))
+        orderby, desc = rng.choice(list(ORDERS)), rng.random() < 1 / 2
+        dialog_id, user_id = rng.choice(DIALOGS), rng.choice([None, None, *USERS])
         filters = {
             "user_id": user_id,
             "orderby": orderby,
             "desc": desc,
-            "total": chance.choice(["exact", "capped", "none"]),
-            "items_per_page": chance.choice((1, 3, 100)),
+            "total": rng.choice(["exact", "capped", "none"]),
+            "items_per_page": rng.choice((1, 3, 100)),
         }
-        await assert_listed(svc, pool, keywords, dialog_id, filters)
+        await assert_same_list(svc, pool, keywords, dialog_id, filters)
 
 
-async def assert_listed(svc, pool, keywords, dialog_id, filters) -> None:
-    sought = await low(pool, keywords)
+async def assert_same_list(svc, pool, keywords, dialog_id, filters) -> None:
+    lower_keywords = await lower(pool, keywords)
     key = ORDERS[filters["orderby"]]
     expected = sorted(
         (
             each
-            for each in await everything(pool, "t")
+            for each in await all_stored(pool, "t")
             if each.dialog_id == dialog_id
             and filters["user_id"] in {None, each.user_id}
             and (
-                sought in each.low_id
-                or (each.low_name is not None and sought in each.low_name)
-                or each.first(sought) is not None
+                lower_keywords in each.lower_id
+                or (each.lower_name is not None and lower_keywords in each.lower_name)
+                or each.first_seq(lower_keywords) is not None
             )
         ),
         key=lambda each: (key(each), each.id.encode()),
@@ -479,7 +481,7 @@ async def test_a_list_by_a_frequent_keyword_is_scanned(dsn, svc, orderby):
     assert ran == ["search/scan", "conversation/get_by_ids"]
 
 
-async def test_an_id_is_kept_as_given_and_found_as_given(svc, walks):
+async def test_ids_are_searched_without_normalization(svc, scan_sizes):
     odd = "cafe\N{COMBINING ACUTE ACCENT}"
     for id in ("a", odd, "b"):
         await svc.conversations.create(
@@ -531,8 +533,8 @@ async def test_maintenance_indexes_all_texts_and_flushes_the_pending_lists(
 
 async def test_a_batch_of_long_messages_is_small(svc, pool, monkeypatch):
     monkeypatch.setattr(maintenance, "_TEXT_BATCH_BYTES", 10_000)
-    said = [{"role": "user", "content": f"{number} " + "x" * 4_000} for number in range(7)]
-    record = {"id": "a", "dialog_id": "d", "messages": said}
+    messages = [{"role": "user", "content": f"{number} " + "x" * 4_000} for number in range(7)]
+    record = {"id": "a", "dialog_id": "d", "messages": messages}
     await svc.conversations.import_([record], tenant_id="t")
     seen = []
     await svc.maintain(on_batch=lambda report: seen.append(report.messages))
@@ -540,10 +542,10 @@ async def test_a_batch_of_long_messages_is_small(svc, pool, monkeypatch):
 
 
 async def test_only_maintenance_writes_to_the_index(svc, pool):
-    chance = await world(svc, pool, 0)
+    rng = await world(svc, pool, 0)
     await svc.maintain()
-    await change(svc, pool, chance)
-    await fill(svc, chance, "t", 10, begin=200)
+    await change(svc, pool, rng)
+    await fill(svc, rng, "t", 10, begin=200)
     assert await unindexed(pool) > 10
     assert await pending_pages(pool) == 0
 
@@ -568,12 +570,12 @@ async def test_interrupted_indexing_continues_in_the_next_run(svc, pool, monkeyp
     await world(svc, pool, 0)
     left = await unindexed(pool)
 
-    def break_off(report):
+    def interrupt(report):
         if report.messages >= 20:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await svc.maintain(on_batch=break_off)
+        await svc.maintain(on_batch=interrupt)
     assert await unindexed(pool) == left - 20
     assert (await svc.maintain()).messages > 20
     assert (await unindexed(pool), await pending_pages(pool)) == (0, 0)
@@ -596,10 +598,10 @@ async def test_only_the_owner_runs_maintenance(dsn, svc, pool):
         await pool.execute(f'DROP ROLE "{name}"')
 
 
-async def test_all_of_it_at_once(svc, pool, walks, monkeypatch):
+async def test_writes_maintenance_and_searches_run_concurrently(svc, pool, scan_sizes, monkeypatch):
     """Append, edit, move and run maintenance at the same time; each task finds its own writes."""
     monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 3)
-    chance = await world(svc, pool, 0)
+    rng = await world(svc, pool, 0)
     stop = asyncio.Event()
 
     async def write(number: int) -> None:
@@ -632,13 +634,13 @@ async def test_all_of_it_at_once(svc, pool, walks, monkeypatch):
         await asyncio.gather(*maintaining)
     await svc.maintain()
     assert await unindexed(pool) == 0
-    for keywords in ("w", "é", *(part_of(chance, text) for text in (await texts(pool))[:30])):
+    for keywords in ("w", "é", *(part_of(rng, text) for text in (await texts(pool))[:30])):
         for dialog_id in (ANY, *DIALOGS):
-            await assert_found(svc, pool, "t", keywords, 50, dialog_id=dialog_id)
+            await assert_same_hits(svc, pool, "t", keywords, 50, dialog_id=dialog_id)
 
 
-async def test_a_message_that_comes_while_its_conversation_moves_moves_along(svc, pool):
-    """The move waits for the append, whose message its own snapshot does not have."""
+async def test_a_message_appended_during_a_move_moves_with_its_conversation(svc, pool):
+    """The move waits for the append and has no snapshot of its message."""
     at = {"tenant_id": "t"}
     await svc.conversations.create(dialog_id="d", id="a", **at)
     turn = {"messages": [{"role": "user", "content": "late"}]}
