@@ -441,7 +441,7 @@ async def test_an_import_follows_a_beta_that_was_replaced(run, svc):
     await svc.tokens.revoke(token["id"], tenant_id="a")
     late = run("tokens", "import", "-", given=json.dumps(ROW | {"beta": "L" * 32}))
     assert late.returncode == 3
-    assert late.stderr.startswith("line 1: beta: its token is not good here any more\n")
+    assert late.stderr.startswith("line 1: beta: its token is not valid here any more\n")
     assert run("tokens", "verify", "--kind=beta", given="L" * 32).returncode == 3
 
 

@@ -948,7 +948,7 @@ async def test_an_older_version_without_some_columns_and_tables_is_imported(rag,
     found = await got(svc, "a")
     assert (found.updated_at, len(found.messages)) == (UPDATED_AT, 2)
     with pytest.raises(
-        InvalidInput, match="orphans: look like conversations of agents without user_canvas"
+        InvalidInput, match="orphans: cannot be distinguished from agents without user_canvas"
     ):
         await run_import(svc, rag, orphans="t9")
     report, _ = await run_import(svc, rag, orphans="t9", only="tokens")

@@ -117,7 +117,7 @@ class DataImport:
             progress.missing = tables.missing
             if orphans is not None and only != "tokens" and not tables.has_agents:
                 raise InvalidInput(
-                    "orphans", "look like conversations of agents without user_canvas"
+                    "orphans", "cannot be distinguished from agents without user_canvas"
                 )
             if only != "tokens":
                 await run.import_conversations(tables)
@@ -216,7 +216,7 @@ class _Run:
                 self.progress.end_batch()
 
     async def _import_token_rows(self, stored: TokenRows, tokens: Sequence[_SourceToken]) -> None:
-        self.progress.tokens += TableReport(read=sum(len(token.columns) for token in tokens))
+        self.progress.tokens += TableReport(read=sum(len(token.row.secrets) for token in tokens))
         await self._store_tokens(stored, [token for token in tokens if not token.is_revoked])
         for token in tokens:
             if token.is_revoked:
@@ -229,7 +229,7 @@ class _Run:
             if error.field != "tenant_id":
                 raise
             for token in tokens:
-                self._skip_secrets(token, token.columns, Skip.REJECTED, str(error))
+                self._skip_secrets(token, list(token.row.secrets), Skip.REJECTED, str(error))
             return
         self.progress.tokens += TableReport(imported=report.tokens, present=report.present)
         for rejected in report.rejected:
@@ -241,7 +241,7 @@ class _Run:
         """Revoke the tokens of a row that was revoked in the source since."""
         revoked = await stored.revoke_secrets(token.row, "revoked in RAGFlow")
         self.progress.tokens += TableReport(updated=len(revoked))
-        others = [column for column in token.columns if column not in revoked]
+        others = [column for column in token.row.secrets if column not in revoked]
         self._skip_secrets(token, others, Skip.REVOKED, "is revoked in RAGFlow")
 
     def _skip_secrets(
@@ -262,21 +262,15 @@ class _SourceToken:
 
     @classmethod
     def from_cells(cls, number: int, cells: Cells, tz: tzinfo) -> _SourceToken:
-        row = TokenRow(
-            token=repair.cell_text(cells.get("token")),
-            beta=repair.cell_text(cells.get("beta")),
-            fields=repair.token_fields(cells, tz),
-        )
+        secrets: dict[str, object] = {
+            name: repair.cell_text(cells.get(name)) for name in SECRET_COLUMNS
+        }
+        row = TokenRow.from_columns({**secrets, **repair.token_fields(cells, tz)})
         return cls(f"{cells['tenant_id']}, row {number}", row, cells.get("status") == _REVOKED)
-
-    @property
-    def columns(self) -> list[SecretColumn]:
-        """The columns that contain a secret."""
-        return [column for column in SECRET_COLUMNS if self.row.secret(column)]
 
     def secret_name(self, column: SecretColumn) -> str:
         """Return a name for a secret, which contains no more of it than the hint."""
-        return f"{self.name}, {column} {hint(self.row.secret(column) or '')}…"
+        return f"{self.name}, {column} {hint(self.row.secrets[column])}…"
 
     def skip_kind(self, column: SecretColumn, error: AsyncSvcError) -> Skip:
         """Return the kind of a rejection."""
@@ -285,5 +279,5 @@ class _SourceToken:
         if isinstance(error, Conflict):
             return Skip.REVOKED
         is_about_secret = isinstance(error, InvalidInput) and error.field == "secret"
-        is_weak = is_about_secret and not is_strong(self.row.secret(column) or "")
+        is_weak = is_about_secret and not is_strong(self.row.secrets[column])
         return Skip.WEAK if is_weak else Skip.REJECTED

@@ -44,20 +44,17 @@ _ACTOR: Final = "ragflow"
 class TokenRow:
     """A row to store: its secrets in clear text, and the fields that both tokens share."""
 
-    token: str | None = field(repr=False)
-    beta: str | None = field(repr=False)
+    secrets: Mapping[SecretColumn, str] = field(repr=False)
     fields: Mapping[str, object]
     """Fields of `asyncsvc.models.TokenRecord`, without `secret` and `kind`."""
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> TokenRow:
         """Take the secrets `token` and `beta`, and the shared fields, from a mapping."""
-        fields = {name: value for name, value in columns.items() if name in _SHARED_FIELDS}
-        return cls(columns.get("token"), columns.get("beta"), fields)
-
-    def secret(self, column: SecretColumn) -> str | None:
-        """Return the secret of a column."""
-        return self.token if column == "token" else self.beta
+        return cls(
+            {name: columns[name] for name in SECRET_COLUMNS if columns.get(name)},
+            {name: value for name, value in columns.items() if name in _SHARED_FIELDS},
+        )
 
     def record(self, column: SecretColumn, *, row_id: str | None = None) -> dict[str, object]:
         """Return the record of one secret. A beta gets the id of its row."""
@@ -65,7 +62,7 @@ class TokenRow:
         metadata = record.get("metadata") or {}
         if row_id is not None and isinstance(metadata, Mapping):
             record["metadata"] = {**metadata, METADATA_KEY: {"row": row_id}}
-        return record | {"secret": self.secret(column), "kind": _KINDS[column]}
+        return record | {"secret": self.secrets[column], "kind": _KINDS[column]}
 
 
 class APITokenService(TenantService):
@@ -115,8 +112,9 @@ class APITokenService(TenantService):
         """
         if row.get("tenant_id") is not None:
             self._check_tenant(row["tenant_id"])
-        new = TokenRow(row.get("token"), row.get("beta"), _settable(row))
-        if not new.token and not new.beta:
+        names = {*SECRET_COLUMNS, *_SETTABLE}
+        new = TokenRow.from_columns({name: row[name] for name in names & row.keys()})
+        if not new.secrets:
             raise InvalidInput("token", "must be given")
         async with self._svc.transaction() as tx:
             _check_new(await self._rows(tx).import_([new]))
@@ -167,7 +165,7 @@ class APITokenService(TenantService):
             row = await rows.of(token)
             if beta and beta not in {each.hint for each in row[1:]}:
                 fields = {"dialog_id": token.dialog_id, "source": token.source, **columns}
-                new = TokenRow(None, beta, fields)
+                new = TokenRow({"beta": beta}, fields)
                 report = RowImportReport()
                 await rows.put_beta(new, token, row[1:], report)
                 _check_new(report)
@@ -295,17 +293,17 @@ class TokenRows:
         report = RowImportReport()
         async with self.svc.transaction() as tx:
             stored = replace(self, svc=tx)
-            indexes = [index for index, row in enumerate(rows) if row.token]
+            indexes = [index for index, row in enumerate(rows) if "token" in row.secrets]
             records = [rows[index].record("token") for index in indexes]
             await stored.import_secrets("token", indexes, records, report)
             rejected = {each.index for each in report.rejected}
             betas = await stored.betas() if report.present else {}
             for index, row in enumerate(rows):
-                if not row.beta:
+                if "beta" not in row.secrets:
                     continue
                 token, old = None, list[APIToken]()
-                if row.token and index not in rejected:
-                    token = await stored.find_valid(row.token, "api")
+                if "token" in row.secrets and index not in rejected:
+                    token = await stored.find_valid(row.secrets["token"], "api")
                     if token is None:
                         error = Conflict("its token is not valid here any more")
                         report.rejected.append(RejectedSecret(index, "beta", error))
@@ -383,9 +381,8 @@ class TokenRows:
         """
         valid = {
             column: token
-            for column in SECRET_COLUMNS
-            if (secret := row.secret(column))
-            and (token := await self.find_valid(secret, _KINDS[column]))
+            for column, secret in row.secrets.items()
+            if (token := await self.find_valid(secret, _KINDS[column]))
         }
         if valid:
             async with self.svc.transaction() as tx:
