@@ -191,7 +191,7 @@ async def _writes(dsn: str, tokens: Sequence[str], how: Scale, report: Report) -
                 await asyncio.gather(*(_times(how.counted // TASKS, work) for _ in range(TASKS)))
             after = await _counted(dsn)
             report.add_counts(
-                f"{how.counted // TASKS * TASKS:,} verifications, stamped {name}, {which}",
+                f"{how.counted // TASKS * TASKS:,} verifications, last_used_at {name}, {which}",
                 {"row writes": after[0] - before[0], "WAL bytes": after[1] - before[1]},
             )
 

@@ -1,6 +1,6 @@
-"""The soak runs in short, over the whole public API, and sees what grows.
+"""A short soak of the whole public API succeeds, and its measures detect growth.
 
-The long form is `python -m benchmarks.reliability soak`.
+A long run is `python -m benchmarks.reliability soak`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ COMMAND = [sys.executable, "-m", "benchmarks.reliability", "soak"]
 NAME = "soaked"
 
 
-def test_it_runs_to_its_end_and_everything_stays_flat(tmp_path):
+def test_a_short_soak_succeeds_without_growth(tmp_path):
     file, plot = tmp_path / "report.json", tmp_path / "plot.svg"
     finished = subprocess.run(
         [*COMMAND, "--minutes=0.1", "--json", str(file), "--plot", str(plot)],
@@ -39,13 +39,13 @@ def test_it_runs_to_its_end_and_everything_stays_flat(tmp_path):
     assert ET.parse(plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_every_public_method_is_part_of_the_load():
+def test_every_public_method_has_an_operation():
     called = {call for operation in OPERATIONS for call in operation.calls}
     assert called == public_calls()
 
 
 def flat(**growth: int) -> dict[str, bool]:
-    """Whether each measure is flat when something grows with every sample."""
+    """Return whether each measure is flat if these values grow with every sample."""
     start = {
         "operations": 0, "resident": 60 * 2**20, "blocks": 240_000, "tasks": 14,
         "descriptors": 18, "pool_size": 8, "backends": 8, "open_transactions": 0,
@@ -61,7 +61,7 @@ def flat(**growth: int) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(
-    ("growth", "grown"),
+    ("growth", "expected"),
     [
         ({}, set()),
         ({"operations": 2_000}, set()),
@@ -74,12 +74,12 @@ def flat(**growth: int) -> dict[str, bool]:
         ({"open_transactions": 1}, {"open transactions"}),
     ],
 )
-def test_what_grows_is_found(growth, grown):
-    assert {name for name, is_flat in flat(**growth).items() if not is_flat} == grown
+def test_a_growing_measure_is_detected(growth, expected):
+    assert {name for name, is_flat in flat(**growth).items() if not is_flat} == expected
 
 
-async def test_a_sample_shows_what_was_left_behind(dsn, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "_CALM_SECONDS", 0.2)
+async def test_a_sample_contains_leaked_resources(dsn, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "_IDLE_TIMEOUT", 0.2)
     named = {"server_settings": {"application_name": NAME}}
     own = await asyncpg.connect(dsn)
     async with asyncpg.create_pool(dsn, min_size=0, max_size=2, **named) as pool:
@@ -87,15 +87,13 @@ async def test_a_sample_shows_what_was_left_behind(dsn, tmp_path, monkeypatch):
         watch = Watch(pool, own, NAME)
         before = await watch.sample(0)
         sleeping = asyncio.create_task(asyncio.sleep(60))
-        kept, large = (
-            list(range(1_000, 50_000)),
-            b"x" * 2**28,
-        )  # too large for room that was freed before
-        stray = await asyncpg.connect(dsn, **named)
-        await stray.execute("BEGIN")
+        objects = list(range(1_000, 50_000))
+        large = b"x" * 2**28  # larger than any memory that the allocator may reuse
+        leaked = await asyncpg.connect(dsn, **named)
+        await leaked.execute("BEGIN")
         with (tmp_path / "open").open("w"):
-            after = await watch.sample(len(kept) + len(large))
-        await stray.close()
+            after = await watch.sample(len(objects) + len(large))
+        await leaked.close()
         sleeping.cancel()
     await own.close()
     grown = {
@@ -109,7 +107,7 @@ async def test_a_sample_shows_what_was_left_behind(dsn, tmp_path, monkeypatch):
     assert after.resident - before.resident > 2**27
 
 
-async def test_prepared_statements_are_not_taken_for_a_leak(dsn):
+async def test_prepared_statements_do_not_count_as_a_leak(dsn):
     own = await asyncpg.connect(dsn)
     named = {"server_settings": {"application_name": NAME}}
     async with asyncpg.create_pool(dsn, min_size=0, max_size=2, **named) as pool:
@@ -127,7 +125,7 @@ async def test_prepared_statements_are_not_taken_for_a_leak(dsn):
 
 
 @pytest.mark.parametrize("option", ["--minutes=0", "--plot=plot.gif"])
-def test_a_wrong_option_is_told(option):
+def test_an_invalid_option_is_rejected(option):
     finished = subprocess.run(
         [*COMMAND, option], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,1 +1,1 @@
-"""What must hold when things break: `python -m benchmarks.reliability crash` and `... soak`."""
+"""Reliability runs: `python -m benchmarks.reliability crash` and `... soak`."""

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.reliability`: breaks things, and counts what that did.
+"""Command line of the reliability runs.
 
-It needs the extra `benchmarks`, and `plot` for a plot; it starts a server of its own.
+It needs the extra `benchmarks`, and `plot` for a plot. It starts a server of its own.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from benchmarks.reliability.samples import Figure
 
 app = typer.Typer(
     name="python -m benchmarks.reliability",
-    help="What must hold when things break, shown on a server that is started for it.",
-    epilog="Exit codes: 0 all held; 1 something did not, or could not be done; 2 wrong use;"
+    help="Test the library under crashes, cancellations and lost connections.",
+    epilog="Exit codes: 0 no failure; 1 a failure, or the run was not possible; 2 wrong usage;"
     " 130 Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 Json: TypeAlias = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the report here, too.")
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the report here.")
 ]
-Seed: TypeAlias = Annotated[int, typer.Option(help="Of what is random in the load.")]
+Seed: TypeAlias = Annotated[int, typer.Option(help="The seed of the random load.")]
 
 
 @app.command()
 def crash(
     *,
-    kills: Annotated[int, typer.Option(min=0, help="How often to kill.")] = 20,
-    writers: Annotated[int, typer.Option(min=1, max=64, help="Processes that write.")] = 8,
+    kills: Annotated[int, typer.Option(min=0, help="The number of kills.")] = 20,
+    writers: Annotated[int, typer.Option(min=1, max=64, help="Writer processes.")] = 8,
     client: Annotated[
-        bool, typer.Option("--client", help="Kill writers, some each time, not the server.")
+        bool, typer.Option("--client", help="Kill some of the writers instead of the server.")
     ] = False,
     seed: Seed = 1,
     json: Json = None,
 ) -> None:
-    """Kill -9 the whole server, or its clients, again and again while writers append under keys.
+    """Kill the server or its clients repeatedly with SIGKILL while writers append with keys.
 
-    It counts what was acknowledged and is not there, what is there twice, and what does not add up.
+    The report counts lost and duplicated turns, and wrong counters.
     """
     settings = crashing.Settings(kills=kills, writers=writers, clients=client, seed=seed)
     run(_crash(settings, json))
@@ -57,7 +57,7 @@ def crash(
 @app.command()
 def soak(
     *,
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long the load lasts.")] = 10,
+    minutes: Annotated[float, typer.Option(min=0.01, help="The duration of the load.")] = 10,
     tasks: Annotated[int, typer.Option(min=1, max=256, help="Tasks that call the library.")] = 12,
     seed: Seed = 1,
     plot: Annotated[
@@ -66,9 +66,9 @@ def soak(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Work the whole public API for long, with cancelled calls and lost connections mixed in.
+    """Call the whole public API for a long time, with cancelled calls and lost connections.
 
-    It fails when memory, tasks, open files or connections grow, or an unexpected error comes up.
+    It fails if memory, tasks, open files or connections grow, or on an unexpected error.
     """
     run(_soak(soaking.Settings(minutes=minutes, tasks=tasks, seed=seed), plot, json))
 
@@ -88,7 +88,7 @@ async def _soak(settings: soaking.Settings, plot: Path | None, json: Path | None
             "calls": report.operations,
             "cancelled": report.cancelled,
             "connections lost": report.connections_lost,
-            "tried again by the library": report.retries,
+            "retried by the library": report.retries,
             "errors": ", ".join(f"{count:,} {name}" for name, count in report.errors.items()),
         }
     )
@@ -100,10 +100,10 @@ async def _soak(settings: soaking.Settings, plot: Path | None, json: Path | None
 
 
 def _print_figures(figures: Sequence[Figure]) -> None:
-    titles = ("first quarter", "last", "an hour", "allowed")
-    columns = [Column("at calm moments"), *(Column(title, right=True) for title in titles)]
+    titles = ("first quarter", "last quarter", "per hour", "maximum")
+    columns = [Column("when idle"), *(Column(title, right=True) for title in titles)]
     rows = [
-        (each.name, *(f"{n:,.1f}" for n in (each.first, each.last, each.an_hour, each.allowed)))
+        (each.name, *(f"{n:,.1f}" for n in (each.first, each.last, each.per_hour, each.maximum)))
         for each in figures
     ]
     console().print(table(columns, rows))
@@ -121,23 +121,23 @@ async def _crash(settings: crashing.Settings, json: Path | None) -> Exit:
 
 
 def _done(report: crashing.Report) -> dict[str, object]:
-    """Return what the run did, in the words of its table."""
+    """Return the rows of the summary table."""
     return {
         "PostgreSQL": report.server["server_version"],
         "on": ", ".join(name for name, value in report.server.items() if value == "on"),
         "seconds": report.seconds,
         "kills": report.settings.kills,
         "processes killed": report.processes_killed,
-        "most attempts of a start": report.most_start_attempts,
-        "longest outage, s": report.longest_outage,
-        "tried again by the library": report.retries,
-        "errors that reached writers": sum(report.repeats.values()),
-        "stored before they were told": report.replayed,
+        "maximum attempts of a start": report.max_start_attempts,
+        "maximum outage, s": report.max_outage,
+        "retried by the library": report.retries,
+        "errors raised to writers": sum(report.repeats.values()),
+        "stored but acknowledged by a replay": report.replayed,
     }
 
 
 def _print(values: dict[str, object]) -> None:
-    """Print names and values, one a line."""
+    """Print names and values, one per line."""
     rows = [
         (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in values.items()

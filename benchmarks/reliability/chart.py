@@ -1,4 +1,4 @@
-"""Draws the samples of a soak."""
+"""Draw the samples of a soak."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLORS: Final = (
 
 
 def write(report: Report, path: Path) -> None:
-    """Draw each measure over the time; what was not judged, the warm-up, is shaded."""
+    """Draw each measure over time; the warm-up, which is not evaluated, is shaded."""
     save(lambda: _figure(report), path)
 
 
@@ -36,7 +36,7 @@ def _figure(report: Report) -> Figure:
         x=0.01, ha="left", fontsize=12, fontweight="bold",
     )  # fmt: skip
     panels = figure.subplots(len(MEASURES), 1, sharex=True, squeeze=False)[:, 0]
-    warm = report.judged[0].seconds / 60
+    warm = report.evaluated[0].seconds / 60
     for axes, measure, color in zip(panels, MEASURES, _COLORS, strict=True):
         axes.axvspan(0, warm, color=_SHADE, linewidth=0)
         _draw(axes, measure, report.samples, color)

@@ -1,8 +1,8 @@
-"""Kill the server, or its clients, again and again under load, and count what that did.
+"""Kill the server or its clients repeatedly under load, and count the effects.
 
-SIGKILL ends processes, not the machine: what the kernel was given it still writes. Whether `fsync`
-and `synchronous_commit` are on, without which a power cut would take acknowledged turns along, the
-server is asked each time it starts.
+SIGKILL ends processes but not the machine, so the kernel still writes its buffers. The run checks
+`fsync` and `synchronous_commit` after each start of the server, because a power failure would lose
+acknowledged turns without them.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from benchmarks.reliability.verdict import Verdict
 from benchmarks.reliability.writers import Writers
 
 Show = Callable[[int, int], None]
-"""Is told the kills and the acknowledged turns so far."""
+"""Called with the number of kills and of acknowledged turns."""
 
-_LOADED_SECONDS: Final = (0.0, 1.5)
-"""How long after all writers are at work the next kill comes."""
+_LOAD_SECONDS: Final = (0.0, 1.5)
+"""The range of the random time between the first turn of all writers and the next kill."""
 
 
 class Settings(BaseModel):
-    """What a run does. The same seed kills after the same times, not in the same statements."""
+    """The options of a run. The same seed gives the same times between kills."""
 
     model_config = ConfigDict(frozen=True)
 
     kills: int
     writers: int
     clients: bool
-    """Whether writers are killed, some of them each time, and not the server."""
+    """Whether the run kills some of the writers instead of the server."""
     seed: int
 
 
 class Report(BaseModel):
-    """What a run did, and what came of it."""
+    """The results of a run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,20 +56,21 @@ class Report(BaseModel):
     server: dict[str, str]
     seconds: float
     processes_killed: int
-    most_start_attempts: int
+    max_start_attempts: int
     replayed: int
-    """Turns that were stored before anybody was told: without keys they would be doubled."""
+    """Turns that were stored without an acknowledgement; a repeat without a key would store them
+    twice."""
     retries: int
-    """How often the library began an append again by itself."""
+    """The number of retries by the library."""
     repeats: dict[str, int]
-    """The errors that reached a writer, which then repeated its key."""
-    longest_outage: float
-    """The most seconds from a kill until all writers had an acknowledgement again."""
+    """The number of errors raised to a writer, which then repeated the call with the same key."""
+    max_outage: float
+    """The maximum number of seconds from a kill until each writer had an acknowledgement."""
     verdict: Verdict
 
 
 async def crash(settings: Settings, show: Show) -> Report:
-    """Run it in a directory of its own, which is removed at the end, and report."""
+    """Run in a temporary directory and return the report."""
     refuse_other_systems()
     with temporary_directory() as directory:
         server = Server(directory)
@@ -93,7 +94,7 @@ class _Run:
     kills: int = 0
     processes_killed: int = 0
     killed_at: float | None = None
-    longest_outage: float = 0.0
+    max_outage: float = 0.0
     left_open: int = 0
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class _Run:
         began = time.monotonic()
         if not self.settings.clients:
             await self._kill_servers()
-        async with self.server.life() as dsn:
+        async with self.server.running() as dsn:
             await self._begin(dsn)
             if self.settings.clients:
                 await self._kill_writers(dsn)
@@ -111,11 +112,11 @@ class _Run:
             await self.writers.stop()
             seconds = time.monotonic() - began
             self.left_open += await verdict.open_transactions(dsn, self.writers.names)
-            return await self._judged(dsn, seconds)
+            return await self._report(dsn, seconds)
 
     async def _kill_servers(self) -> None:
         for _ in range(self.settings.kills):
-            async with self.server.life() as dsn:
+            async with self.server.running() as dsn:
                 await self._begin(dsn)
                 await self._load()
                 self.killed_at = time.monotonic()
@@ -126,20 +127,20 @@ class _Run:
         for _ in range(self.settings.kills):
             await self._load()
             self.killed_at = time.monotonic()
-            for writer in self._some():
+            for writer in self._random_writers():
                 killed = await self.writers.kill(writer)
-                # At once: the server may still be at work on what its predecessor asked for.
+                # Start it immediately, so that the predecessor's call may still run on the server.
                 await self.writers.start(writer)
                 self.left_open += await verdict.open_transactions(dsn, [killed])
                 self.processes_killed += 1
             self.kills += 1
 
-    def _some(self) -> list[int]:
+    def _random_writers(self) -> list[int]:
         count = self.settings.writers
         return self.chance.sample(range(count), self.chance.randint(1, count))
 
     async def _begin(self, dsn: str) -> None:
-        """Prepare the database and start the writers, where that is not done yet."""
+        """Create the conversations and start the writers, if this is the first start."""
         if self.writers.are_started:
             return
         async with asyncsvc.connect(dsn, max_size=1) as svc:
@@ -150,16 +151,16 @@ class _Run:
             await self.writers.start(writer)
 
     async def _load(self) -> None:
-        """Wait until every writer is at work, then for a moment that nobody can foresee."""
-        await self.writers.all_heard(self._show)
+        """Wait for an acknowledgement of each writer, then for a random time."""
+        await self.writers.wait_for_acks(self._show)
         if self.killed_at is not None:
-            self.longest_outage = max(self.longest_outage, time.monotonic() - self.killed_at)
-        await self.writers.wait(self.chance.uniform(*_LOADED_SECONDS), self._show)
+            self.max_outage = max(self.max_outage, time.monotonic() - self.killed_at)
+        await self.writers.wait(self.chance.uniform(*_LOAD_SECONDS), self._show)
 
     def _show(self) -> None:
         self.show(self.kills, len(self.writers.acks))
 
-    async def _judged(self, dsn: str, seconds: float) -> Report:
+    async def _report(self, dsn: str, seconds: float) -> Report:
         acks, repeats = self.writers.acks, collections.Counter[str]()
         for ack in acks:
             repeats.update(ack.repeats)
@@ -168,10 +169,10 @@ class _Run:
             server=await described(dsn),
             seconds=round(seconds, 1),
             processes_killed=self.processes_killed,
-            most_start_attempts=max(self.server.attempts),
+            max_start_attempts=max(self.server.attempts),
             replayed=sum(ack.replayed for ack in acks),
             retries=sum(ack.retries for ack in acks),
             repeats=dict(repeats.most_common()),
-            longest_outage=round(self.longest_outage, 2),
-            verdict=await verdict.judge(dsn, self.writers.plan, acks, self.left_open),
+            max_outage=round(self.max_outage, 2),
+            verdict=await verdict.evaluate(dsn, self.writers.plan, acks, self.left_open),
         )

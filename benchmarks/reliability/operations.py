@@ -1,7 +1,7 @@
-"""What an application may call, each call as an operation that can be repeated for ever.
+"""The operations of the soak: every public method, in operations that can be repeated.
 
-What they store stays bounded, since others of them delete: the load of a soak is the same at its
-end as at its beginning. A public method that no operation calls makes the soak fail.
+Some operations delete, so the stored data stays bounded, and the load is constant over the run. The
+soak fails if no operation calls a public method.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ USERS: Final = ("ann", "bob", "eve", "")
 ZONES: Final = ("Europe/Berlin", "Asia/Kathmandu")
 _KEPT: Final = 12
 OLD: Final = timedelta(seconds=20)
-"""What is older than this goes: conversations by a purge, idempotency keys by maintain."""
+"""The retention of conversations in a purge, and the lifetime of idempotency keys."""
 _DAY: Final = timedelta(days=1)
 
 
 class _RollBack(Exception):
-    """Ends a transaction that is not to be committed."""
+    """Rolls back a transaction."""
 
 
 @dataclass(slots=True)
 class Application:
-    """One task of an application: what it calls, and what it remembers of what it made."""
+    """One task of an application, with the ids and tokens that it created."""
 
     svc: asyncsvc.AsyncSvc
     pool: Pool
@@ -52,21 +52,21 @@ class Application:
     tokens: deque[asyncsvc.IssuedToken] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     async def id(self) -> str:
-        """Return a conversation, which may be gone by now."""
+        """Return the id of a conversation, which may be deleted."""
         return self.chance.choice(self.ids) if self.ids else await create(self)
 
     async def token(self) -> asyncsvc.IssuedToken:
-        """Return a token, which may be gone by now."""
+        """Return a token, which may be deleted."""
         return self.chance.choice(self.tokens) if self.tokens else await create_token(self)
 
     def turn(self) -> Turn:
-        """Return something to say."""
+        """Return a random turn."""
         chance = self.chance
-        said = [
+        messages = [
             Message(role=role, content="word " * chance.randint(1, 100), payload={"n": [1, 2]})
             for role in ("user", "assistant")
         ]
-        return Turn(messages=said, tokens=chance.randint(1, 100), duration=chance.random())
+        return Turn(messages=messages, tokens=chance.randint(1, 100), duration=chance.random())
 
     def new(self) -> dict[str, object]:
         """Return a conversation to create."""
@@ -83,7 +83,7 @@ Work = Callable[[Application], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Some calls, what they are, and how often they come up beside the others."""
+    """An operation, the public methods that it calls, and its weight in the random choice."""
 
     calls: tuple[str, ...]
     weight: float
@@ -103,7 +103,7 @@ def _operation(*calls: str, weight: float = 1) -> Callable[[Run], Run]:
 
 
 def public_calls() -> set[str]:
-    """Return the public methods of the facade and the services, as operations name them."""
+    """Return the names of the public methods of the facade and the services."""
     facade = (asyncsvc.AsyncSvc, "")
     tokens = (asyncsvc.APITokenService, "tokens.")
     conversations = (asyncsvc.API4ConversationService, "conversations.")
@@ -120,7 +120,7 @@ def public_calls() -> set[str]:
 
 @_operation("conversations.create", weight=4)
 async def create(app: Application) -> str:
-    """Create a conversation and remember it."""
+    """Create a conversation and keep its id."""
     conversation = await app.svc.conversations.create(
         tenant_id=app.tenant, dialog_id=app.chance.choice(DIALOGS), dsl={"nodes": [1, 2, 3]}
     )
@@ -136,7 +136,7 @@ async def _create_many(app: Application) -> None:
 
 
 @_operation("conversations.append_message", weight=10)
-async def _append_once(app: Application) -> None:
+async def _append_with_key(app: Application) -> None:
     key, turn, id = secrets.token_hex(8), app.turn(), await app.id()
     for _ in range(app.chance.choice((1, 1, 2))):
         await app.svc.conversations.append_message(
@@ -150,7 +150,7 @@ async def _append(app: Application) -> None:
 
 
 @_operation("conversations.append_message")
-async def _append_refused(app: Application) -> None:
+async def _append_after_wrong_seq(app: Application) -> None:
     await app.svc.conversations.append_message(
         await app.id(), app.turn(), tenant_id=app.tenant, expected_seq=10**6
     )
@@ -158,8 +158,8 @@ async def _append_refused(app: Application) -> None:
 
 @_operation("conversations.get_list", weight=6)
 async def _get_list(app: Application) -> None:
-    """Ask for a page by one of many combinations of filters, and perhaps for the one after it."""
-    ask = functools.partial(
+    """Get a page with random filters, and the next page."""
+    get_page = functools.partial(
         app.svc.conversations.get_list,
         app.chance.choice(DIALOGS),
         app.tenant,
@@ -170,20 +170,20 @@ async def _get_list(app: Application) -> None:
         total=app.chance.choice(("exact", "capped", "none")),
         include_messages=app.chance.random() < 1 / 4,
     )
-    page = await ask()
+    page = await get_page()
     if page.next is not None:
-        await ask(after=page.next)
+        await get_page(after=page.next)
 
 
 @_operation("conversations.search", weight=2)
 async def _search(app: Application) -> None:
-    """Look for a word that is everywhere, for one that is nowhere, and for the page after."""
-    keywords = app.chance.choice(("word", "edited", "never said", "d"))
-    found = await app.svc.conversations.search(
+    """Search for a common, rare, absent or short text, and get the next page."""
+    keywords = app.chance.choice(("word", "edited", "absent text", "d"))
+    page = await app.svc.conversations.search(
         app.tenant, keywords, limit=5, total=app.chance.choice(("exact", "capped", "none"))
     )
-    if found.next is not None:
-        await app.svc.conversations.search(app.tenant, keywords, limit=5, after=found.next)
+    if page.next is not None:
+        await app.svc.conversations.search(app.tenant, keywords, limit=5, after=page.next)
 
 
 @_operation("conversations.get_by_id", weight=4)
@@ -195,7 +195,7 @@ async def _get_by_id(app: Application) -> None:
 
 @_operation("conversations.get_by_ids", weight=2)
 async def _get_by_ids(app: Application) -> None:
-    ids = [await app.id(), "nobody's"]
+    ids = [await app.id(), "absent"]
     await app.svc.conversations.get_by_ids(ids, tenant_id=app.tenant)
 
 
@@ -218,12 +218,12 @@ async def _update_by_id(app: Application) -> None:
 @_operation("conversations.update_many_by_id")
 async def _update_many_by_id(app: Application) -> None:
     patch = asyncsvc.ConversationPatch(source="web")
-    patches = {await app.id(): patch, "nobody's": patch}
+    patches = {await app.id(): patch, "absent": patch}
     await app.svc.conversations.update_many_by_id(patches, tenant_id=app.tenant)
 
 
-async def _said(app: Application) -> str:
-    """Return a conversation that has a message."""
+async def _conversation_with_messages(app: Application) -> str:
+    """Append a turn to a conversation and return its id."""
     id = await app.id()
     await app.svc.conversations.append_message(id, app.turn(), tenant_id=app.tenant)
     return id
@@ -231,14 +231,14 @@ async def _said(app: Application) -> str:
 
 @_operation("conversations.set_feedback")
 async def _set_feedback(app: Application) -> None:
-    id, thumb = await _said(app), app.chance.choice((1, -1, None))
+    id, thumb = await _conversation_with_messages(app), app.chance.choice((1, -1, None))
     await app.svc.conversations.set_feedback(id, 1, thumb, tenant_id=app.tenant)
 
 
 @_operation("conversations.update_message")
 async def _update_message(app: Application) -> None:
-    patch = {"content": "edited"}
-    await app.svc.conversations.update_message(await _said(app), 1, patch, tenant_id=app.tenant)
+    id, patch = await _conversation_with_messages(app), {"content": "edited"}
+    await app.svc.conversations.update_message(id, 1, patch, tenant_id=app.tenant)
 
 
 @_operation("conversations.delete_message")
@@ -275,7 +275,7 @@ async def _delete_by_dialog_ids(app: Application) -> None:
 
 
 @_operation("conversations.erase_user", weight=0.3)
-async def _delete_by_user(app: Application) -> None:
+async def _erase_user(app: Application) -> None:
     await app.svc.conversations.erase_user("bob", tenant_id=app.tenant)
 
 
@@ -285,9 +285,9 @@ async def _purge(app: Application) -> None:
     await app.svc.conversations.purge(OLD, tenant_id=app.tenant, dry_run=dry_run)
 
 
-@_operation("conversations.export", "conversations.load", weight=0.5)
-async def _export_and_load(app: Application) -> None:
-    """Read one, or all, and store the last one read under another id."""
+@_operation("conversations.export", "conversations.import_", weight=0.5)
+async def _export_and_import(app: Application) -> None:
+    """Export 1 or all conversations, and import the last of them with another id."""
     last, all_of_them = None, app.chance.random() < 1 / 2
     async with aclosing(app.svc.conversations.export(tenant_id=app.tenant)) as exported:
         async for conversation in exported:
@@ -295,8 +295,8 @@ async def _export_and_load(app: Application) -> None:
             if not all_of_them:
                 break
     if last is not None:
-        moved = last.model_copy(update={"id": secrets.token_hex(8)})
-        await app.svc.conversations.import_([moved], tenant_id=app.tenant)
+        copy = last.model_copy(update={"id": secrets.token_hex(8)})
+        await app.svc.conversations.import_([copy], tenant_id=app.tenant)
 
 
 @_operation("conversations.stats", weight=2)
@@ -325,7 +325,7 @@ async def _recount_usage(app: Application) -> None:
 
 @_operation("tokens.create", weight=2)
 async def create_token(app: Application) -> asyncsvc.IssuedToken:
-    """Issue a token and remember it."""
+    """Issue a token and keep it."""
     issued = await app.svc.tokens.create(app.tenant, name="one more", scopes=["chat"])
     app.tokens.append(issued)
     return issued
@@ -398,8 +398,8 @@ async def _audit(app: Application) -> None:
     await app.svc.tokens.audit(app.tenant, limit=20)
 
 
-@_operation("tokens.load", weight=0.5)
-async def _load_token(app: Application) -> None:
+@_operation("tokens.import_", weight=0.5)
+async def _import_token(app: Application) -> None:
     await app.svc.tokens.import_(
         [{"secret": f"ragflow-{secrets.token_hex(16)}"}], tenant_id=app.tenant
     )
@@ -410,7 +410,7 @@ async def _load_token(app: Application) -> None:
 
 @_operation("transaction", weight=2)
 async def _transaction(app: Application) -> None:
-    """Work over both services, with a savepoint that is rolled back; commit it, or do not."""
+    """Use both services in a transaction with a rolled back savepoint; commit or roll back."""
     with suppress(_RollBack):
         async with app.svc.transaction() as tx:
             conversation = await tx.conversations.create(tenant_id=app.tenant, dialog_id="support")
@@ -427,17 +427,17 @@ async def _transaction(app: Application) -> None:
 
 @_operation("on", weight=2)
 async def _on(app: Application) -> None:
-    """Work in a transaction of the application's own, on a connection of its pool."""
+    """Use the library in a transaction on a connection of the application's own pool."""
     id = await app.id()
-    with _lost_of_its_own():
+    with _driver_errors_as_unavailable():
         async with app.pool.acquire(timeout=5) as connection, connection.transaction():
             services = app.svc.on(connection)
             await services.conversations.append_message(id, app.turn(), tenant_id=app.tenant)
 
 
 @contextmanager
-def _lost_of_its_own() -> Iterator[None]:
-    """Take what the driver says to the application, which began and committed, as the library."""
+def _driver_errors_as_unavailable() -> Iterator[None]:
+    """Raise the driver's errors of the application's own BEGIN and COMMIT as Unavailable."""
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -446,14 +446,14 @@ def _lost_of_its_own() -> Iterator[None]:
 
 @_operation("connect", weight=0.5)
 async def _connect(app: Application) -> None:
-    """Open a pool beside the other, and close it."""
+    """Open and close a second pool."""
     async with asyncsvc.connect(app.dsn, max_size=2) as svc:
         await svc.conversations.get_list("support", app.tenant, items_per_page=1)
 
 
 @_operation("position", "at_least", weight=0.5)
 async def _at_least(app: Application) -> None:
-    """Read what was there at a position; a call of this load has no replica to find that on."""
+    """Read at a position. The load has no replica, so the primary answers."""
     position = await app.svc.position()
     svc = app.svc.at_least(position)
     await svc.conversations.get_list("support", app.tenant, items_per_page=1)

@@ -1,7 +1,7 @@
-"""What the writers of a crash run write: each turn follows from the run's seed, writer and number.
+"""The turns of a crash run, computed from the run's seed, the writer and the turn's number.
 
-So whoever takes over from a writer that was killed repeats the very turn that was not acknowledged,
-and whoever counts at the end knows what should be there.
+The successor of a killed writer therefore repeats exactly the turn without an acknowledgement, and
+the evaluation computes the expected content of the database.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ TENANT: Final = "acme"
 DIALOG: Final = "support"
 HOT: Final = "hot"
 COLD: Final = 12
-"""Conversations beside the hot one, which gets every second turn of every writer."""
+"""The number of conversations other than the hot one, which gets about half of all turns."""
 
 
 class Plan(BaseModel):
-    """A run's plan, the same in all of its processes; `address` is the file that holds the DSN."""
+    """The plan of a run, equal in all its processes; the file `address` contains the DSN."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class Plan(BaseModel):
 
 
 class Order(BaseModel):
-    """What a writer is started for: to write its turns from the number `first` on."""
+    """The task of a writer process: to write its turns from the number `first`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,17 +42,17 @@ class Order(BaseModel):
 
     @property
     def retry_timeout(self) -> float:
-        """Every second writer leaves it to the library to try again; the others do that alone."""
+        """The library retries for every second writer; the other writers retry themselves."""
         return 10.0 if self.writer % 2 == 0 else 0.0
 
     @property
     def name(self) -> str:
-        """What the server knows the writer by."""
+        """The application name of the writer's sessions."""
         return f"writer/{self.writer}/{self.first}"
 
 
 class Ack(BaseModel):
-    """What a writer tells of a turn as soon as it is acknowledged."""
+    """The acknowledgement of a turn, as a writer reports it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,14 +63,14 @@ class Ack(BaseModel):
     round: int
     replayed: bool
     repeats: dict[str, int] = {}
-    """How often the call was made again, by the error that it had raised."""
+    """The number of repeated calls, by the error that the call before raised."""
     retries: int = 0
-    """How often the library made it again by itself."""
+    """The number of retries by the library."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One turn, and where it goes under which key."""
+    """One turn with its conversation and its idempotency key."""
 
     conversation: str
     key: str
@@ -78,12 +78,12 @@ class Planned:
 
 
 def conversations() -> list[str]:
-    """The ids of all conversations."""
+    """Return the ids of all conversations."""
     return [HOT, *(f"cold-{number}" for number in range(COLD))]
 
 
 def planned(plan: Plan, writer: int, number: int) -> Planned:
-    """Return a writer's turn of this number; each message says whose it is in its payload."""
+    """Return a writer's turn by number; the payload of each message contains its key and part."""
     chance = random.Random(f"{plan.seed}/{writer}/{number}")  # noqa: S311 - no secret
     conversation = HOT if chance.random() < 1 / 2 else f"cold-{chance.randrange(COLD)}"
     key = f"{writer}/{number}"

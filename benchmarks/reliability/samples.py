@@ -1,8 +1,7 @@
-"""What a process holds, looked at while nothing is going on, and whether that grows.
+"""Sample the resources of an idle process, and detect growth.
 
-Each sample is taken at a calm moment: the load stands still, every connection is back in its pool,
-the driver has no statement prepared and the garbage is collected. So what is counted is what stays,
-and the counts can be exact.
+Each sample is taken when the process is idle: the load is paused, every connection is in its pool,
+the driver has no prepared statements, and the garbage is collected. So the counts are exact.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_CALM_SECONDS: Final = 3.0
+_IDLE_TIMEOUT: Final = 3.0
 _PAUSE: Final = 0.02
 _MIB: Final = 2**20
-_OURS: Final = """
+_SESSIONS: Final = """
     SELECT count(*), count(*) FILTER (WHERE xact_start IS NOT NULL)
       FROM pg_stat_activity
      WHERE application_name = $1
@@ -37,77 +36,77 @@ _OURS: Final = """
 
 
 class Sample(BaseModel):
-    """What the process held at a calm moment."""
+    """The resources of the idle process."""
 
     model_config = ConfigDict(frozen=True)
 
     seconds: float
-    """Since the load began."""
+    """Seconds since the start of the load."""
     operations: int
-    """Done until then."""
+    """The number of operations until then."""
     resident: int
-    """Bytes of memory that the process has, by the kernel's count."""
+    """Resident memory in bytes, as reported by the kernel."""
     blocks: int
-    """Blocks that Python's allocator has given out: its objects, without the room between them."""
+    """Allocated blocks of Python's allocator, which excludes fragmentation."""
     tasks: int
     descriptors: int
     pool_size: int
     backends: int
-    """Processes of the server that serve us, by the server's count."""
+    """The application's sessions, as reported by the server."""
     open_transactions: int
 
 
 class Figure(BaseModel):
-    """How something went from the first quarter of the samples to the last."""
+    """The change of a measure from the first quarter of the samples to the last quarter."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     first: float
     last: float
-    an_hour: float
-    """The slope of the line through all samples, by least squares."""
-    allowed: float
-    """The most that `last` may be."""
+    per_hour: float
+    """The slope of the linear regression over all samples."""
+    maximum: float
+    """The maximum of `last`."""
 
     @property
     def is_flat(self) -> bool:
-        """Whether it stayed within what is allowed."""
-        return self.last <= self.allowed
+        """Whether `last` is within its maximum."""
+        return self.last <= self.maximum
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something of the samples that must not grow."""
+    """A measure of the samples that must not grow."""
 
     name: str
     value: Callable[[Sample], float]
-    middle: Callable[[Iterable[float]], float] = max
-    """What stands for a quarter of the samples."""
-    room: float = 0.0
-    """By how much it may grow all the same."""
+    summary: Callable[[Iterable[float]], float] = max
+    """The summary of a quarter of the samples."""
+    tolerance: float = 0.0
+    """The permitted growth."""
 
     def figure(self, samples: Sequence[Sample]) -> Figure:
         """Compare the first and the last quarter."""
         values = [self.value(sample) for sample in samples]
         quarter = max(1, len(values) // 4)
-        first, last = self.middle(values[:quarter]), self.middle(values[-quarter:])
+        first, last = self.summary(values[:quarter]), self.summary(values[-quarter:])
         hours = [sample.seconds / 3_600 for sample in samples]
         return Figure(
             name=self.name,
             first=first,
             last=last,
-            an_hour=statistics.linear_regression(hours, values).slope,
-            allowed=first + self.room,
+            per_hour=statistics.linear_regression(hours, values).slope,
+            maximum=first + self.tolerance,
         )
 
 
 MEASURES: Final = (
-    # Memory is noisy: caches of ours fill by and by, and an allocator keeps room that it had.
-    # A leak grows with the run and noise does not: the longer the run, the smaller a leak it finds.
-    Measure("resident MiB", lambda sample: sample.resident / _MIB, statistics.median, room=8),
-    Measure("Python's blocks", lambda sample: sample.blocks, statistics.median, room=12_000),
-    # What is counted one by one at calm moments is exact: nothing may be added to it.
+    # Memory is noisy: caches fill over time, and an allocator keeps freed memory. A leak grows with
+    # the duration of the run and noise does not, so a longer run detects a smaller leak.
+    Measure("resident MiB", lambda sample: sample.resident / _MIB, statistics.median, tolerance=8),
+    Measure("Python's blocks", lambda sample: sample.blocks, statistics.median, tolerance=12_000),
+    # The other counts are exact in an idle process and must not grow.
     Measure("tasks", lambda sample: sample.tasks),
     Measure("other descriptors", lambda sample: sample.descriptors - sample.pool_size),
     Measure("pool connections", lambda sample: sample.pool_size),
@@ -118,23 +117,23 @@ MEASURES: Final = (
 
 @dataclass(slots=True)
 class Watch:
-    """Takes the samples of an application that uses this pool."""
+    """Takes samples of an application that uses this pool."""
 
     pool: Pool
     own: asyncpg.Connection[asyncpg.Record]
-    """A connection of its own, under another name than the application's."""
+    """A connection with another application name."""
     name: str
-    """What the application calls itself at the server."""
+    """The application name of the pool's sessions."""
     began: float = field(default_factory=time.monotonic)
 
     async def sample(self, operations: int) -> Sample:
-        """Look, as soon as all is calm, or when it should long have been."""
-        give_up = time.monotonic() + _CALM_SECONDS
-        while not await self._is_calm() and time.monotonic() < give_up:
+        """Take a sample when the process is idle, or after a timeout."""
+        give_up = time.monotonic() + _IDLE_TIMEOUT
+        while not await self._is_idle() and time.monotonic() < give_up:
             await asyncio.sleep(_PAUSE)
         await self._forget_statements()
         gc.collect()
-        backends, open_transactions = await self._at_the_server()
+        backends, open_transactions = await self._sessions()
         return Sample(
             seconds=time.monotonic() - self.began,
             operations=operations,
@@ -147,27 +146,27 @@ class Watch:
             open_transactions=open_transactions,
         )
 
-    async def _is_calm(self) -> bool:
-        """Whether what was cancelled or lost is cleaned up, on both sides."""
-        backends, _ = await self._at_the_server()
+    async def _is_idle(self) -> bool:
+        """Return whether cancelled calls and lost connections are cleaned up on both sides."""
+        backends, _ = await self._sessions()
         size = self.pool.get_size()
         return self.pool.get_idle_size() == size == backends
 
     async def _forget_statements(self) -> None:
-        """Empty the driver's cache of prepared statements, on each connection of the pool.
+        """Empty the driver's cache of prepared statements on each connection of the pool.
 
-        It holds up to 100 a connection, of some 100 blocks each, and starts anew where a connection
-        was lost. So how full it is follows from how many calls a connection lived through, that is
-        from how fast the machine happens to be, and would hide a leak or look like one.
+        The cache contains up to 100 statements per connection, of about 100 blocks each, and is
+        empty on a new connection. Its size depends on the speed of the machine, so it could hide a
+        leak or look like one.
         """
         async with AsyncExitStack() as stack:
             for _ in range(self.pool.get_idle_size()):
                 connection = await stack.enter_async_context(self.pool.acquire())
                 await connection.reload_schema_state()
-                await connection.fetch("SELECT")  # a new statement ends those that were dropped
+                await connection.fetch("SELECT")  # the next statement closes the dropped ones
 
-    async def _at_the_server(self) -> tuple[int, int]:
-        (row,) = await self.own.fetch(_OURS, self.name)
+    async def _sessions(self) -> tuple[int, int]:
+        (row,) = await self.own.fetch(_SESSIONS, self.name)
         return int(row[0]), int(row[1])
 
 

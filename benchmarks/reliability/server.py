@@ -1,4 +1,4 @@
-"""An embedded server that is killed and started again; no other process is touched."""
+"""Start, kill and restart an embedded server, without effects on other processes."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ _PROCESSES: Final = Path("/proc")
 
 @dataclass(slots=True)
 class Server:
-    """The server of one directory; the file `address` in it holds its present DSN."""
+    """The server of a directory; the file `address` in it contains the current DSN."""
 
     directory: Path
     attempts: list[int] = field(default_factory=list)
-    """How many times each start was tried."""
+    """The number of attempts of each start."""
 
     @property
     def address(self) -> Path:
-        """Where those look who have to find the server again."""
+        """The file with the DSN, which clients read to reconnect."""
         return self.directory / "address"
 
     @asynccontextmanager
-    async def life(self) -> AsyncIterator[str]:
-        """Run it inside the block, where it may be killed, and lend its DSN."""
+    async def running(self) -> AsyncIterator[str]:
+        """Run the server inside the block, which may kill it; yield its DSN."""
         async with AsyncExitStack() as stack:
             dsn = await self._start(stack)
-            await _refuse_lazy(dsn)
+            await _require_durable(dsn)
             new = self.address.with_suffix(".new")
             new.write_text(dsn, encoding="ascii")
             new.replace(self.address)
             yield dsn
 
     async def _start(self, stack: AsyncExitStack) -> str:
-        """Start it, as often as that takes: what was killed can hold its memory for a while."""
+        """Start the server; retry, because a killed one may hold its shared memory for a while."""
         give_up = time.monotonic() + _START_SECONDS
         self.attempts.append(0)
         while True:
@@ -65,9 +65,9 @@ class Server:
                 await asyncio.sleep(_PAUSE)
 
     async def kill(self) -> int:
-        """Kill the postmaster and all its children with SIGKILL; return how many processes.
+        """Kill the postmaster and all its children with SIGKILL; return the number of processes.
 
-        The postmaster is stopped first, so that it neither forks nor tends to its children.
+        SIGSTOP comes first, so that the postmaster does not fork or handle the death of a child.
         """
         postmaster = self._postmaster()
         os.kill(postmaster, signal.SIGSTOP)
@@ -78,7 +78,7 @@ class Server:
         give_up = time.monotonic() + _END_SECONDS
         while any(map(_is_running, killed)):
             if time.monotonic() > give_up:
-                raise CommandError("a process of the server outlived SIGKILL")
+                raise CommandError("a process of the server survived SIGKILL")
             await asyncio.sleep(_PAUSE)
         return len(killed)
 
@@ -86,27 +86,27 @@ class Server:
         cluster = self.directory / "data/pgdata"
         pid = int((cluster / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
         if not (_PROCESSES / str(pid) / "cwd").samefile(cluster):
-            raise CommandError(f"process {pid} is not the server that was started here")
+            raise CommandError(f"process {pid} is not the server of this run")
         return pid
 
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """Lend a directory for a server, which is removed with all that is in it."""
+    """Yield a directory for a server, which is removed at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="asyncsvc-reliability-") as name:
         directory = Path(name)
-        directory.chmod(0o711)  # where root starts the server, it runs as somebody else
+        directory.chmod(0o711)  # if root starts the server, it runs as another user
         yield directory
 
 
 def refuse_other_systems() -> None:
-    """Raise CommandError where processes cannot be looked at as Linux lets one."""
+    """Raise CommandError without Linux's /proc."""
     if not (_PROCESSES / "self/stat").exists():
-        raise CommandError("this needs /proc, as Linux has it")
+        raise CommandError("this needs Linux's /proc")
 
 
 async def described(dsn: str) -> dict[str, str]:
-    """Return the server's version, and whether it keeps what it acknowledges."""
+    """Return the server's version and its settings of durability."""
     connection = await asyncpg.connect(dsn)
     try:
         names = ("server_version", *DURABLE)
@@ -115,12 +115,12 @@ async def described(dsn: str) -> dict[str, str]:
         await connection.close()
 
 
-async def _refuse_lazy(dsn: str) -> None:
-    """Raise CommandError unless the server keeps what it acknowledges."""
-    found = await described(dsn)
-    for name, wanted in DURABLE.items():
-        if found[name] != wanted:
-            raise CommandError(f"{name} is {found[name]}: the run would show nothing")
+async def _require_durable(dsn: str) -> None:
+    """Raise CommandError unless the server's commits are durable."""
+    settings = await described(dsn)
+    for name, required in DURABLE.items():
+        if settings[name] != required:
+            raise CommandError(f"{name} is {settings[name]}: the run would prove nothing")
 
 
 def _children(parent: int) -> list[int]:
@@ -129,11 +129,11 @@ def _children(parent: int) -> list[int]:
 
 
 def _is_running(pid: int) -> bool:
-    return _state(pid)[:1] not in ([], ["Z"])  # where nobody reaps orphans they stay as zombies
+    return _state(pid)[:1] not in ([], ["Z"])  # an orphan that is not reaped stays a zombie
 
 
 def _state(pid: int) -> list[str]:
-    """Return a process's state and parent, and more; nothing where there is no such process."""
+    """Return the fields of a process's stat from its state on, or [] if it does not exist."""
     try:
         stat = (_PROCESSES / str(pid) / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,8 +1,8 @@
-"""Work the whole public API for long, with cancelled calls and lost connections, and watch it.
+"""Call the whole public API for a long time and watch the process's resources.
 
-Tasks of one process call whatever an application may call, on three tenants. One call in ten is
-cancelled somewhere, and now and then the server ends a connection. Memory, tasks, descriptors and
-connections must stay what they were.
+Tasks of one process call every public method, for 3 tenants. 1 of 10 calls is cancelled, and the
+server terminates a connection every 0.5 s. Memory, tasks, descriptors and connections must not
+grow.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
 
 Show = Callable[[float, int], None]
-"""Is told the seconds and the operations so far."""
+"""Called with the seconds and the number of operations."""
 
 _NAME: Final = "asyncsvc-soak"
 _POOL: Final = 8
 _CANCELLED: Final = 0.1
-"""The share of operations that are cancelled, if they last long enough."""
-_LATEST_CANCEL: Final = 0.01
+"""The fraction of operations that are cancelled, if they last long enough."""
+_MAX_CANCEL_SECONDS: Final = 0.01
 _LOSS_SECONDS: Final = 0.5
 _RESET: Final = "Resetting connection with an active transaction"
-_PATIENCE: Final = 120.0
-_WARM: Final = 0.25
-"""The share of the run that is not judged: caches fill, and the allocator finds its size."""
+_CALL_TIMEOUT: Final = 120.0
+_WARM_UP: Final = 0.25
+"""The fraction of the run that is not evaluated, because caches and the allocator still grow."""
 _SAMPLES: Final = 120
-_LONGEST_PAUSE: Final = 5.0
+_MAX_PAUSE: Final = 5.0
 _EXPECTED: Final = (
     asyncsvc.NotFound,
     asyncsvc.Conflict,
     asyncsvc.InvalidToken,
     asyncsvc.Unavailable,
 )
-"""What an application must reckon with; any other error makes the soak fail."""
+"""The expected errors; any other error makes the soak fail."""
 _LOSE: Final = """
     SELECT pg_terminate_backend(pid)
       FROM pg_stat_activity
@@ -73,7 +73,7 @@ _LOSE: Final = """
 
 
 class Settings(BaseModel):
-    """What a soak does."""
+    """The options of a soak."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,7 +83,7 @@ class Settings(BaseModel):
 
 
 class Report(BaseModel):
-    """What a soak did, and how it went."""
+    """The results of a soak."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,23 +93,23 @@ class Report(BaseModel):
     cancelled: int
     connections_lost: int
     retries: int
-    """How often the library began a call again by itself."""
+    """The number of retries by the library."""
     errors: dict[str, int]
-    """The errors that calls raised, by their name; they are expected here."""
+    """The number of expected errors, by name."""
     calls: dict[str, int]
-    """How often each public method did what it should."""
+    """The number of successful calls, by public method."""
     figures: list[Figure]
     failures: list[str]
     samples: list[Sample]
 
     @property
-    def judged(self) -> Sequence[Sample]:
-        """The samples behind the warm-up."""
-        return _judged(self.samples)
+    def evaluated(self) -> Sequence[Sample]:
+        """The samples after the warm-up."""
+        return _evaluated(self.samples)
 
 
 class _Gate:
-    """Lets operations pass, and stops them all for a calm moment."""
+    """Lets operations pass, and pauses all of them for a sample."""
 
     def __init__(self) -> None:
         self._passing = 0
@@ -141,13 +141,13 @@ class _Gate:
 
 
 async def soak(settings: Settings, show: Show) -> Report:
-    """Run it on a server of its own, and report."""
+    """Run on a server of its own and return the report."""
     refuse_other_systems()
-    for library in ("asyncpg", "asyncsvc"):  # what they log of lost connections is expected
+    for library in ("asyncpg", "asyncsvc"):  # they log lost connections, which are expected
         logging.getLogger(library).addHandler(logging.NullHandler())
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(temporary_directory())
-        dsn = await stack.enter_async_context(Server(directory).life())
+        dsn = await stack.enter_async_context(Server(directory).running())
         own = await asyncpg.connect(dsn)
         stack.push_async_callback(own.close)
         named = f"{dsn}?application_name={_NAME}"
@@ -171,22 +171,22 @@ class _Run:
     retries: int = 0
     calls: collections.Counter[str] = field(default_factory=collections.Counter)
     errors: collections.Counter[str] = field(default_factory=collections.Counter)
-    surprises: collections.Counter[str] = field(default_factory=collections.Counter)
+    unexpected: collections.Counter[str] = field(default_factory=collections.Counter)
 
     async def report(self) -> Report:
-        asyncio.get_running_loop().set_exception_handler(self._note_unheard)
+        asyncio.get_running_loop().set_exception_handler(self._count_unretrieved)
         library = asyncsvc.Settings(
             accept_foreign_tokens=True,
             key_lifetime=OLD.total_seconds(),
-            on_retry=self._note_retry,
+            on_retry=self._count_retry,
         )
         svc = asyncsvc.AsyncSvc(self.pool, settings=library)
         await svc.migrate()
         apps = [self._application(svc, number) for number in range(self.settings.tasks)]
-        for operation in OPERATIONS:  # each once, so that rare ones are warm, too
+        for operation in OPERATIONS:  # each once, which also warms up the rare ones
             await self._run(apps[0], operation, None)
         samples = await self._load(apps)
-        figures = [measure.figure(_judged(samples)) for measure in MEASURES]
+        figures = [measure.figure(_evaluated(samples)) for measure in MEASURES]
         return Report(
             settings=self.settings,
             server=await described(self.dsn),
@@ -197,59 +197,60 @@ class _Run:
             errors=dict(self.errors.most_common()),
             calls=dict(self.calls.most_common()),
             figures=figures,
-            failures=[*_not_flat(figures), *self._not_called(), *self._surprising()],
+            failures=[*_growing(figures), *self._not_called(), *self._unexpected()],
             samples=samples,
         )
 
-    def _note_retry(self, *_: object) -> None:
+    def _count_retry(self, *_: object) -> None:
         self.retries += 1
 
-    def _note_unheard(self, _loop: object, context: dict[str, Any]) -> None:
-        """Note an error that nobody waited for; the driver's, of lost connections, are expected.
+    def _count_unretrieved(self, _loop: object, context: dict[str, Any]) -> None:
+        """Count an error of a task that no other task awaits.
 
-        Where a task is cancelled while its connection goes back to the pool, the driver goes on
-        with that in a task of its own. Where the server ended a transaction's connection and the
-        driver has not read the end of it, it says that it resets an active transaction; it cannot,
-        and drops the connection. What stays open at the server is counted in the samples.
+        The driver's errors about lost connections are expected. If a task is cancelled while it
+        releases its connection, the driver continues the release in a task of its own. If the
+        server terminated the connection of a transaction and the driver has not read this yet, the
+        driver logs that it resets an active transaction, fails, and drops the connection. The
+        samples count sessions that stay open on the server.
         """
         error = context.get("exception")
         if str(context["message"]).startswith(_RESET):
-            self.errors["unheard reset"] += 1
+            self.errors["unretrieved reset"] += 1
         elif isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
-            self.errors[f"unheard {type(error).__name__}"] += 1
+            self.errors[f"unretrieved {type(error).__name__}"] += 1
         else:
-            self.surprises[f"{context['message']}: {error!r}"] += 1
+            self.unexpected[f"{context['message']}: {error!r}"] += 1
 
     def _application(self, svc: asyncsvc.AsyncSvc, number: int) -> Application:
         chance = random.Random(f"{self.settings.seed}/{number}")  # noqa: S311 - no secret
         return Application(svc, self.pool, self.dsn, TENANTS[number % len(TENANTS)], chance)
 
     async def _load(self, apps: Sequence[Application]) -> list[Sample]:
-        """Have them work, with calm moments for the samples, and stop them at the last."""
+        """Run the operations with pauses for the samples, and stop after the last sample."""
         watch, samples = Watch(self.pool, self.own, _NAME), list[Sample]()
         seconds = self.settings.minutes * 60
-        pause = min(seconds / _SAMPLES, _LONGEST_PAUSE)
+        pause = min(seconds / _SAMPLES, _MAX_PAUSE)
         async with asyncio.TaskGroup() as group:
             working = [group.create_task(self._work(app)) for app in apps]
             working.append(group.create_task(self._lose_connections()))
             while not samples or samples[-1].seconds < seconds:
                 await asyncio.sleep(pause)
-                async with self._calm():
+                async with self._paused():
                     samples.append(await watch.sample(self.operations))
                     self.show(samples[-1].seconds, self.operations)
-            async with self._calm():
+            async with self._paused():
                 for task in working:
                     task.cancel()
         return samples
 
     @asynccontextmanager
-    async def _calm(self) -> AsyncIterator[None]:
+    async def _paused(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_CALL_TIMEOUT):
                     await stack.enter_async_context(self.gate.closed())
             except TimeoutError:
-                raise CommandError(f"a call did not end in {_PATIENCE:g} s") from None
+                raise CommandError(f"a call did not end within {_CALL_TIMEOUT:g} s") from None
             yield
 
     async def _work(self, app: Application) -> None:
@@ -257,7 +258,7 @@ class _Run:
         while True:
             (operation,) = app.chance.choices(OPERATIONS, cum_weights=weights)
             is_cancelled = app.chance.random() < _CANCELLED
-            after = app.chance.uniform(0, _LATEST_CANCEL) if is_cancelled else None
+            after = app.chance.uniform(0, _MAX_CANCEL_SECONDS) if is_cancelled else None
             async with self.gate.passed():
                 await self._run(app, operation, after)
 
@@ -268,7 +269,7 @@ class _Run:
                 self.lost += len(await self.own.fetch(_LOSE, _NAME))
 
     async def _run(self, app: Application, operation: Operation, after: float | None) -> None:
-        """Run it, cancel it after so many seconds unless that is None, and note what it did."""
+        """Run an operation, cancel it after this time unless it is None, and count the result."""
         call = asyncio.ensure_future(operation.run(app))
         try:
             if after is not None:
@@ -281,29 +282,29 @@ class _Run:
             self.cancelled += 1
         except _EXPECTED as error:
             self.errors[type(error).__name__] += 1
-        except Exception as error:  # noqa: BLE001 - it is told at the end
-            because = f", since {error.__cause__!r}" if error.__cause__ else ""
-            self.surprises[f"{operation.calls[0]}: {error!r}{because}"] += 1
+        except Exception as error:  # noqa: BLE001 - the report contains it
+            cause = f", caused by {error.__cause__!r}" if error.__cause__ else ""
+            self.unexpected[f"{operation.calls[0]}: {error!r}{cause}"] += 1
         else:
             self.calls.update(operation.calls)
         self.operations += 1
 
     def _not_called(self) -> list[str]:
         missing = sorted(public_calls() - self.calls.keys())
-        return [f"{call} was never called with success" for call in missing]
+        return [f"no call of {call} succeeded" for call in missing]
 
-    def _surprising(self) -> list[str]:
-        return [f"{count} times {surprise}" for surprise, count in self.surprises.items()]
-
-
-def _judged(samples: Sequence[Sample]) -> Sequence[Sample]:
-    return samples[int(len(samples) * _WARM) :]
+    def _unexpected(self) -> list[str]:
+        return [f"{count} times {error}" for error, count in self.unexpected.items()]
 
 
-def _not_flat(figures: Sequence[Figure]) -> list[str]:
+def _evaluated(samples: Sequence[Sample]) -> Sequence[Sample]:
+    return samples[int(len(samples) * _WARM_UP) :]
+
+
+def _growing(figures: Sequence[Figure]) -> list[str]:
     return [
         f"{figure.name}: from {figure.first:,.1f} to {figure.last:,.1f},"
-        f" more than {figure.allowed:,.1f}"
+        f" more than {figure.maximum:,.1f}"
         for figure in figures
         if not figure.is_flat
     ]

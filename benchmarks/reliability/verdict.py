@@ -1,7 +1,7 @@
-"""Holds what was acknowledged against what is stored, row by row.
+"""Compare the acknowledged turns with the stored rows.
 
-The database is asked in plain SQL, not through the library that is on trial, but for the usage,
-which only the library's own statement counts.
+It reads the rows with plain SQL instead of the library under test, except for the usage, which only
+the library's statement computes.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ _OPEN: Final = """
      WHERE application_name = ANY ($1) AND xact_start IS NOT NULL
 """
 _PAUSE: Final = 0.02
-_PATIENCE: Final = 5.0
-"""Seconds in which the server notices that a client is gone, and ends what it left open."""
+_ROLLBACK_TIMEOUT: Final = 5.0
+"""Seconds in which the server must detect a lost client and roll back its transaction."""
 
 
 class Verdict(BaseModel):
-    """What the run came to; all but the first must be 0."""
+    """The counts of a run; all except `acknowledged` must be 0."""
 
     model_config = ConfigDict(frozen=True)
 
     acknowledged: int
-    """Turns that the library said were stored."""
+    """Acknowledged turns."""
     lost: int
-    """Acknowledged, and a message of it is not there."""
-    doubled: int
-    """Keys of which a message is there twice."""
+    """Acknowledged turns of which a message is missing."""
+    duplicated: int
+    """Keys of which a message is stored twice."""
     unacknowledged: int
-    """Keys that are there though nobody was ever told so, not even when repeating them."""
-    wrong_answers: int
-    """Acknowledged with another seq or round than what is stored."""
+    """Stored keys without an acknowledgement, although the writer repeats each key."""
+    wrong_results: int
+    """Acknowledgements with another seq or round than the stored turn."""
     gaps: int
-    """Numbers missing between 1 and a conversation's last_seq, or beyond it."""
-    miscounted: int
-    """Conversations whose round is not their turns, or whose tokens are not their sum."""
-    misbooked: int
-    """Rounds that the usage has too many or too few."""
+    """Missing seqs between 1 and a conversation's last_seq, and seqs after last_seq."""
+    wrong_counters: int
+    """Conversations whose round or tokens are not the sums over their turns."""
+    wrong_usage: int
+    """The absolute difference between the rounds of the usage and the stored turns."""
     open_transactions: int
-    """Transactions that a writer left open behind it."""
+    """Transactions that are still open after the end of their writer."""
 
     @property
     def failures(self) -> dict[str, int]:
-        """What must be 0, and is not."""
+        """The counts that must be 0 and are not."""
         return {
             name: count
             for name, count in self.model_dump().items()
@@ -75,10 +75,10 @@ class Verdict(BaseModel):
 
 
 async def open_transactions(dsn: str, names: Sequence[str]) -> int:
-    """Return how many transactions of ended writers stay, when the server had time to notice."""
+    """Return the number of transactions of ended writers that the server did not roll back."""
     connection = await asyncpg.connect(dsn)
     try:
-        give_up = time.monotonic() + _PATIENCE
+        give_up = time.monotonic() + _ROLLBACK_TIMEOUT
         while (count := await connection.fetchval(_OPEN, names)) and time.monotonic() < give_up:
             await asyncio.sleep(_PAUSE)
     finally:
@@ -86,8 +86,8 @@ async def open_transactions(dsn: str, names: Sequence[str]) -> int:
     return int(count)
 
 
-async def judge(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) -> Verdict:
-    """Count what is wrong; no writer may be at work any more."""
+async def evaluate(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) -> Verdict:
+    """Return the counts of a run after the end of all writers."""
     connection = await asyncpg.connect(dsn)
     try:
         messages = [_Stored(*row) for row in await connection.fetch(_MESSAGES, TENANT)]
@@ -95,23 +95,23 @@ async def judge(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) -> Ve
     finally:
         await connection.close()
     by_key, by_conversation = _grouped(messages)
-    told = [(planned(plan, ack.writer, ack.number), ack) for ack in acks]
-    there = [planned(plan, *map(int, key.split("/"))) for key in by_key]
+    acknowledged = [(planned(plan, ack.writer, ack.number), ack) for ack in acks]
+    stored = [planned(plan, *map(int, key.split("/"))) for key in by_key]
     return Verdict(
-        acknowledged=len(told),
-        lost=sum(not _is_whole(what, by_key) for what, _ in told),
-        doubled=sum(len(rows) > len({row.part for row in rows}) for rows in by_key.values()),
-        unacknowledged=len(by_key.keys() - {what.key for what, _ in told}),
-        wrong_answers=_wrong_seqs(told, by_key) + _wrong_rounds(told),
+        acknowledged=len(acknowledged),
+        lost=sum(not _is_complete(expected, by_key) for expected, _ in acknowledged),
+        duplicated=sum(len(rows) > len({row.part for row in rows}) for rows in by_key.values()),
+        unacknowledged=len(by_key.keys() - {expected.key for expected, _ in acknowledged}),
+        wrong_results=_wrong_seqs(acknowledged, by_key) + _wrong_rounds(acknowledged),
         gaps=sum(_gaps(by_conversation[each.id], each.last_seq) for each in counters),
-        miscounted=sum(not _is_counted(each, there) for each in counters),
-        misbooked=abs(await _rounds_booked(dsn) - len(there)),
+        wrong_counters=sum(not _is_sum(each, stored) for each in counters),
+        wrong_usage=abs(await _rounds_of_usage(dsn) - len(stored)),
         open_transactions=left_open,
     )
 
 
 class _Stored(NamedTuple):
-    """A message: which part of the turn of which key it is."""
+    """A stored message with the key and the part of its turn."""
 
     conversation: str
     seq: int
@@ -120,7 +120,7 @@ class _Stored(NamedTuple):
 
 
 class _Counters(NamedTuple):
-    """What a conversation's own row says."""
+    """The counters of a conversation's row."""
 
     id: str
     round: int
@@ -128,7 +128,7 @@ class _Counters(NamedTuple):
     last_seq: int
 
 
-_Told = Sequence[tuple[Planned, Ack]]
+_Acknowledged = Sequence[tuple[Planned, Ack]]
 _ByKey = Mapping[str, Sequence[_Stored]]
 
 
@@ -141,27 +141,30 @@ def _grouped(messages: Iterable[_Stored]) -> tuple[_ByKey, Mapping[str, Sequence
     return by_key, by_conversation
 
 
-def _is_whole(what: Planned, by_key: _ByKey) -> bool:
-    stored = {(row.conversation, row.part) for row in by_key.get(what.key, ())}
-    return stored >= {(what.conversation, part) for part in range(len(what.turn.messages))}
+def _is_complete(expected: Planned, by_key: _ByKey) -> bool:
+    stored = {(row.conversation, row.part) for row in by_key.get(expected.key, ())}
+    parts = range(len(expected.turn.messages))
+    return stored >= {(expected.conversation, part) for part in parts}
 
 
-def _wrong_seqs(told: _Told, by_key: _ByKey) -> int:
-    """Count the answers that name other messages than those of the turn; of lost ones none do."""
+def _wrong_seqs(acknowledged: _Acknowledged, by_key: _ByKey) -> int:
+    """Count the acknowledgements whose seqs are not those of the turn, without lost turns."""
     return sum(
-        [row.seq for row in by_key[what.key]] != list(range(ack.first_seq, ack.last_seq + 1))
-        for what, ack in told
-        if _is_whole(what, by_key)
+        [row.seq for row in by_key[expected.key]] != list(range(ack.first_seq, ack.last_seq + 1))
+        for expected, ack in acknowledged
+        if _is_complete(expected, by_key)
     )
 
 
-def _wrong_rounds(told: _Told) -> int:
-    """Count the answers whose round is not the place of the turn among a conversation's turns."""
-    answers = defaultdict[str, list[Ack]](list)
-    for what, ack in sorted(told, key=lambda each: each[1].first_seq):
-        answers[what.conversation].append(ack)
+def _wrong_rounds(acknowledged: _Acknowledged) -> int:
+    """Count the acknowledgements whose round is not the turn's position in its conversation."""
+    by_conversation = defaultdict[str, list[Ack]](list)
+    for expected, ack in sorted(acknowledged, key=lambda each: each[1].first_seq):
+        by_conversation[expected.conversation].append(ack)
     return sum(
-        ack.round != place for each in answers.values() for place, ack in enumerate(each, start=1)
+        ack.round != position
+        for acks in by_conversation.values()
+        for position, ack in enumerate(acks, start=1)
     )
 
 
@@ -169,12 +172,12 @@ def _gaps(seqs: Sequence[int], last_seq: int) -> int:
     return len(set(seqs) ^ set(range(1, last_seq + 1)))
 
 
-def _is_counted(counters: _Counters, there: Iterable[Planned]) -> bool:
-    turns = [what.turn for what in there if what.conversation == counters.id]
+def _is_sum(counters: _Counters, stored: Iterable[Planned]) -> bool:
+    turns = [each.turn for each in stored if each.conversation == counters.id]
     return (counters.round, counters.tokens) == (len(turns), sum(turn.tokens for turn in turns))
 
 
-async def _rounds_booked(dsn: str) -> int:
+async def _rounds_of_usage(dsn: str) -> int:
     now, day = datetime.now(UTC), timedelta(days=1)
     async with asyncsvc.connect(dsn, max_size=1) as svc:
         buckets = await svc.conversations.stats(TENANT, now - day, now + day, basis="activity")

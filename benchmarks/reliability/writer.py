@@ -1,9 +1,9 @@
-"""A writer of a crash run: `python -m benchmarks.reliability.writer ORDER`.
+"""A writer process of a crash run: `python -m benchmarks.reliability.writer ORDER`.
 
-It appends turn after turn, each under a key of its own, and writes each acknowledgement to its
-output before it goes on. When the library gives up, which that of every second writer does at once,
-it repeats the call with the same key. It ends after the acknowledgement that follows the end of its
-input, and so with whoever started it.
+It appends turns, each with a key of its own, and writes each acknowledgement to its output before
+the next turn. When the library raises Unavailable, it repeats the call with the same key; for every
+second writer the library does not retry. At the end of its input, also when its parent ends, it
+exits after the next acknowledgement.
 """
 
 from __future__ import annotations
@@ -23,46 +23,49 @@ import asyncsvc
 from benchmarks.reliability.plan import TENANT, Ack, Order, planned
 
 PAUSE: Final = 0.02
-PATIENCE: Final = 120.0
-"""Seconds until a turn that is not acknowledged ends the writer, which the run then reports."""
+ACK_TIMEOUT: Final = 120.0
+"""Seconds until a turn without an acknowledgement ends the writer, which fails the run."""
 
 
 def main() -> None:
-    """Write what the order says until the input ends."""
-    for library in ("asyncpg", "asyncsvc"):  # what they log of lost connections is expected
+    """Write the turns of the order until the end of the input."""
+    for library in ("asyncpg", "asyncsvc"):  # they log lost connections, which are expected
         logging.getLogger(library).addHandler(logging.NullHandler())
-    told = threading.Event()
-    threading.Thread(target=_await_end, args=(told,), daemon=True).start()
-    asyncio.run(_write(Order.model_validate_json(sys.argv[1]), told))
+    stopped = threading.Event()
+    threading.Thread(target=_await_end, args=(stopped,), daemon=True).start()
+    asyncio.run(_write(Order.model_validate_json(sys.argv[1]), stopped))
 
 
-def _await_end(told: threading.Event) -> None:
+def _await_end(stopped: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    told.set()
+    stopped.set()
 
 
-async def _write(order: Order, told: threading.Event) -> None:
+async def _write(order: Order, stopped: threading.Event) -> None:
     number = order.first
     async with AsyncExitStack() as stack:
         database = _Database(order, stack)
-        while not told.is_set():
+        while not stopped.is_set():
             ack = await _acknowledged(database, order, number)
-            # One call of the system: a writer that is killed has told it in full or not at all.
+            # One system call, so that a killed writer has written the line completely or not.
             os.write(sys.stdout.fileno(), ack.model_dump_json().encode() + b"\n")
             number += 1
 
 
 async def _acknowledged(database: _Database, order: Order, number: int) -> Ack:
-    """Append the turn, again and again if need be, until it is acknowledged."""
-    what = planned(order.plan, order.writer, number)
+    """Append the turn; repeat the call until it is acknowledged."""
+    appending = planned(order.plan, order.writer, number)
     repeats, retries = collections.Counter[str](), database.retries
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + ACK_TIMEOUT
     while True:
         try:
-            svc = await database.opened()
+            svc = await database.services()
             appended = await svc.conversations.append_message(
-                what.conversation, what.turn, tenant_id=TENANT, idempotency_key=what.key
+                appending.conversation,
+                appending.turn,
+                tenant_id=TENANT,
+                idempotency_key=appending.key,
             )
         except asyncsvc.Unavailable as error:
             if time.monotonic() > give_up:
@@ -83,21 +86,21 @@ async def _acknowledged(database: _Database, order: Order, number: int) -> Ack:
 
 
 class _Database:
-    """The services, on a pool that is opened again where the server came back on another port."""
+    """The services, on a pool that is reopened when the server has another port."""
 
     def __init__(self, order: Order, stack: AsyncExitStack) -> None:
         self._order = order
         self._stack = stack
         self._dsn = ""
         self._settings = asyncsvc.Settings(
-            retry_timeout=order.retry_timeout, on_retry=self._note_retry
+            retry_timeout=order.retry_timeout, on_retry=self._count_retry
         )
         self.retries = 0
 
-    def _note_retry(self, *_: object) -> None:
+    def _count_retry(self, *_: object) -> None:
         self.retries += 1
 
-    async def opened(self) -> asyncsvc.AsyncSvc:
+    async def services(self) -> asyncsvc.AsyncSvc:
         dsn = self._order.plan.address.read_text(encoding="ascii")
         if dsn != self._dsn:
             await self._stack.aclose()

@@ -1,4 +1,4 @@
-"""The processes that write in a crash run, and what they were told."""
+"""The writer processes of a crash run, and their acknowledgements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAUSE: Final = 0.02
 _SHOWN_SECONDS: Final = 0.2
 
 Show = Callable[[], None]
-"""Is called now and then while one waits."""
+"""Called repeatedly during a wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +33,23 @@ class _Writer:
 
 @dataclass(slots=True)
 class Writers:
-    """Starts them, hears them, kills and stops them; `log` gets what they say beside their acks."""
+    """Starts, reads, kills and stops the writers; `log` is the file of their stderr."""
 
     plan: Plan
     log: Path
     acks: list[Ack] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    """What the server knew them by, all that ever were."""
+    """The application names of all writers of the run."""
     _next: dict[int, int] = field(default_factory=dict)
     _running: dict[int, _Writer] = field(default_factory=dict)
 
     @property
     def are_started(self) -> bool:
-        """Whether there are any yet."""
+        """Whether a writer was started."""
         return bool(self.names)
 
     async def start(self, writer: int) -> None:
-        """Start one, which begins with the first turn that was not acknowledged."""
+        """Start a writer with the first turn that was not acknowledged."""
         order = Order(plan=self.plan, writer=writer, first=self._next.setdefault(writer, 0))
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -58,7 +58,7 @@ class Writers:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the command, which then ends them
+                start_new_session=True,  # Ctrl-C interrupts only the command, which ends them
             )
         self.names.append(order.name)
         listener = asyncio.create_task(self._listen(process))
@@ -71,30 +71,30 @@ class Writers:
             self.acks.append(ack)
             self._next[ack.writer] = ack.number + 1
 
-    async def all_heard(self, show: Show) -> None:
-        """Wait until each has been told of one turn more, and so is in the midst of the next."""
+    async def wait_for_acks(self, show: Show) -> None:
+        """Wait for one more acknowledgement of each writer, which then sends its next turn."""
         before = dict(self._next)
         give_up = time.monotonic() + _START_SECONDS
         while any(self._next[writer] == before[writer] for writer in self._running):
             if time.monotonic() > give_up:
-                raise CommandError(f"a writer was told nothing for {_START_SECONDS:g} s")
+                raise CommandError(f"a writer had no acknowledgement for {_START_SECONDS:g} s")
             await self.wait(_PAUSE, show)
 
     async def wait(self, seconds: float, show: Show) -> None:
-        """Let them write. Raises CommandError when one of them ended by itself."""
+        """Wait while the writers run. Raises CommandError if a writer exited."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _SHOWN_SECONDS))
             show()
         if any(each.process.returncode is not None for each in self._running.values()):
-            raise CommandError(f"a writer failed: {self._last_words()}")
+            raise CommandError(f"a writer failed: {self._last_line()}")
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
     async def kill(self, writer: int) -> str:
-        """Kill one with SIGKILL, hear what it had been told until then, and return its name."""
+        """Kill a writer with SIGKILL, read its remaining output and return its name."""
         ended = self._running.pop(writer)
         with suppress(ProcessLookupError):
             ended.process.kill()
@@ -103,7 +103,7 @@ class Writers:
         return ended.name
 
     async def stop(self) -> None:
-        """Let each finish its turn. Raises CommandError when one cannot."""
+        """Stop each writer after its current turn. Raises CommandError if one fails."""
         for each in self._running.values():
             if each.process.stdin is not None:
                 each.process.stdin.close()
@@ -111,12 +111,12 @@ class Writers:
             async with asyncio.timeout(_STOP_SECONDS):
                 codes = [await each.process.wait() for each in self._running.values()]
         except TimeoutError:
-            raise CommandError(f"a writer did not finish in {_STOP_SECONDS:g} s") from None
+            raise CommandError(f"a writer did not end within {_STOP_SECONDS:g} s") from None
         if any(codes):
-            raise CommandError(f"a writer failed: {self._last_words()}")
+            raise CommandError(f"a writer failed: {self._last_line()}")
         await self.end()
 
     async def end(self) -> None:
-        """Kill all that are left."""
+        """Kill all remaining writers."""
         for writer in list(self._running):
             await self.kill(writer)
