@@ -53,7 +53,7 @@ class MessageRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationMessages:
+class NewConversationMessages:
     """The messages to store in a new conversation, and the columns that they take from it."""
 
     id: str
@@ -91,7 +91,9 @@ class MessageRepository(Repository):
             return None
         return build_models(StoredMessage, (row for row in rows if row["seq"] is not None))
 
-    async def copy(self, *, tenant_id: str, conversations: Iterable[ConversationMessages]) -> int:
+    async def copy(
+        self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]
+    ) -> int:
         """Store the messages of new conversations by COPY; return their number.
 
         The driver writes the text of COPY, so this statement has no file.
@@ -144,7 +146,7 @@ class MessageRepository(Repository):
         return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
 
 
-def _lines(tenant_id: str, conversation: ConversationMessages) -> Iterator[str]:
+def _lines(tenant_id: str, conversation: NewConversationMessages) -> Iterator[str]:
     """Return the messages of a conversation as lines of COPY's text format."""
     prefix = f"{escape_copy_text(tenant_id)}\t{escape_copy_text(conversation.id)}"
     suffix = f"{escape_copy_text(conversation.dialog_id)}\t{conversation.created_at}"

@@ -16,7 +16,7 @@ from asyncsvc.errors import AlreadyExists
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
-from asyncsvc.repositories.message import ConversationMessages, MessageRow
+from asyncsvc.repositories.message import MessageRow, NewConversationMessages
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class ConversationImport:
         return await MessageRepository(executor).copy(
             tenant_id=self._tenant_id,
             conversations=(
-                ConversationMessages(
+                NewConversationMessages(
                     id=conversation.id,
                     dialog_id=records[conversation.id].dialog_id,
                     created_at=conversation.created_at,
