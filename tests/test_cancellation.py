@@ -23,6 +23,7 @@ from conftest import contradictions
 
 import asyncsvc
 from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services, Settings
+from asyncsvc.database import finish_despite_cancellation
 from asyncsvc.services import conversation_import, retention, token_import
 from asyncsvc.services.credentials import new_secret
 
@@ -394,6 +395,58 @@ async def cancel_everywhere(
         return outcome
 
     return await at_each_await(trial)
+
+
+# ---------------------------------------------------------------- finish_despite_cancellation
+
+
+async def test_work_finishes_however_often_its_task_is_cancelled():
+    finish, finished, cancellations = asyncio.Event(), [], []
+
+    async def work() -> None:
+        await finish.wait()
+        finished.append(True)
+
+    task = asyncio.create_task(
+        finish_despite_cancellation(work(), on_cancel=lambda: cancellations.append(True))
+    )
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    finish.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (len(finished), len(cancellations)) == (1, 3)
+
+
+async def test_work_that_is_not_cancelled_returns_its_result_or_raises_its_error():
+    assert await finish_despite_cancellation(asyncio.sleep(0, "result")) == "result"
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await finish_despite_cancellation(fail())
+
+
+async def test_an_error_of_cancelled_work_is_the_cause_of_the_cancellation():
+    async def fail() -> None:
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    async def run() -> BaseException | None:
+        try:
+            await finish_despite_cancellation(fail())
+        except asyncio.CancelledError as error:
+            return error.__cause__
+        return None
+
+    task = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert isinstance(await task, ZeroDivisionError)
 
 
 # ---------------------------------------------------------------- tests

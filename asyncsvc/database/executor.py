@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COPY_BLOCK_SIZE: Final = 2**19
 _FEATURE_NOT_SUPPORTED: Final = "0A000"
 _NO_TIMEOUT_SECONDS: Final = 86_400.0
-"""The timeout of a statement with `Timeout: none`, of migrations and of EXPLAIN: 1 day."""
+"""1 day: the timeout of a statement with `Timeout: none`, and of a command of a migration."""
 
 
 class Row(Protocol):
