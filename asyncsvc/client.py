@@ -223,8 +223,8 @@ class AsyncSvc(Services):
             2 for each of them, 5 if a tenant has 10,000 or more new conversations and is
             recounted; 1 to find no more, and 1 at the end. Texts: for each tenant 3 round trips,
             and 1 for each 2,000 texts or 2 MiB; for each 20,000 texts, at the start and at the end,
-            1 to merge the index. Only concurrent recounts of one tenant wait for each other's row
-            lock, and no append waits.
+            1 to flush the new entries of the index. Only concurrent recounts of one tenant wait for
+            each other's row lock, and no append waits.
         """
         return await maintenance.maintain(self._executor, on_batch)
 
