@@ -1,4 +1,4 @@
-"""`examples/chat_app` over real HTTP, as its clients see it."""
+"""`examples/chat_app` over HTTP."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from wire import Wire
 
 import asyncsvc
 from asyncsvc import AsyncSvc
-from examples.chat_app.app import MOST_BYTES, app
+from examples.chat_app.app import MAX_BODY_BYTES, app
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples" / "chat_app"
 PROBLEM = "application/problem+json"
@@ -33,12 +33,12 @@ METHODS = {"get", "put", "post", "delete", "patch"}
 WRITERS = 16
 SECONDS = 120
 
-Visit = Callable[..., AbstractAsyncContextManager["Visitor"]]
+Visit = Callable[..., AbstractAsyncContextManager["ChatClient"]]
 
 
 @contextlib.asynccontextmanager
 async def serving(dsn: str) -> AsyncIterator[str]:
-    """The service on a database, on a port and in a thread of its own."""
+    """Run the service on a database, in a thread and on a port of its own; yield its URL."""
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on")
     )
@@ -56,37 +56,37 @@ async def serving(dsn: str) -> AsyncIterator[str]:
         await asyncio.to_thread(thread.join)
 
 
-class Visitor(httpx.AsyncClient):
-    """A client with a token of a tenant, and the library past the service."""
+class ChatClient(httpx.AsyncClient):
+    """A client with a tenant's token, and with the library on the same database."""
 
-    def __init__(self, url: str, secret: str, tenant: str, token_id: str, past_it: AsyncSvc):
+    def __init__(self, url: str, secret: str, tenant: str, token_id: str, svc: AsyncSvc):
         super().__init__(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=60)
         self.tenant = tenant
         self.token_id = token_id
         self.secret = secret
-        self.past_it = past_it
+        self.svc = svc
 
-    async def begin(self, id: str = "a", **more: object) -> dict[str, object]:
-        return done(await self.post("/conversations", json={"id": id, **more}), 201)
+    async def create(self, id: str = "a", **fields: object) -> dict[str, object]:
+        return succeeded(await self.post("/conversations", json={"id": id, **fields}), 201)
 
     async def ask(self, question: str, *, id: str = "a", key: str | None = None) -> httpx.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
         path = f"/conversations/{id}/turns"
         return await self.post(path, json={"question": question}, headers=headers)
 
-    async def said(self, id: str = "a", **asked: object) -> list[tuple[int, str, str]]:
-        got = done(await self.get(f"/conversations/{id}/messages", params=asked))
-        return [(each["seq"], each["role"], each["content"]) for each in got]
+    async def messages(self, id: str = "a", **params: object) -> list[tuple[int, str, str]]:
+        stored = succeeded(await self.get(f"/conversations/{id}/messages", params=params))
+        return [(each["seq"], each["role"], each["content"]) for each in stored]
 
 
 @contextlib.asynccontextmanager
 async def visiting(
     url: str, dsn: str, tenant: str, scopes: tuple[str, ...]
-) -> AsyncIterator[Visitor]:
-    async with asyncsvc.connect(dsn) as past_it:
-        issued = await past_it.tokens.create(tenant, name="test", scopes=scopes)
+) -> AsyncIterator[ChatClient]:
+    async with asyncsvc.connect(dsn) as svc:
+        issued = await svc.tokens.create(tenant, name="test", scopes=scopes)
         secret = issued.secret.get_secret_value()
-        async with Visitor(url, secret, tenant, issued.token.id, past_it) as visitor:
+        async with ChatClient(url, secret, tenant, issued.token.id, svc) as visitor:
             yield visitor
 
 
@@ -98,7 +98,7 @@ async def url(shared_dsns: tuple[str, str]) -> AsyncIterator[str]:
 
 @pytest.fixture
 def visit(url, shared_dsns, numbers) -> Visit:
-    """Comes with a token: of a tenant of its own, unless one is named."""
+    """Open a client with a token of the named tenant, or of a new tenant."""
 
     def visit(tenant: str | None = None, *scopes: str):
         tenant = tenant or f"tenant {next(numbers)}"
@@ -108,20 +108,20 @@ def visit(url, shared_dsns, numbers) -> Visit:
 
 
 @pytest_asyncio.fixture
-async def ann(visit) -> AsyncIterator[Visitor]:
+async def ann(visit) -> AsyncIterator[ChatClient]:
     async with visit() as ann:
         yield ann
 
 
-def done(answer: httpx.Response, status: int = 200):
-    """What an answer holds, which must be no problem."""
+def succeeded(answer: httpx.Response, status: int = 200):
+    """Return the body of a successful response."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     return answer.json()
 
 
-def refused(answer: httpx.Response, status: int, kind: str | None = None) -> str:
-    """What a problem tells people; of its own kind where it is the library's."""
+def rejected(answer: httpx.Response, status: int, kind: str | None = None) -> str:
+    """Return the detail of a problem; `kind` is the name of the library's error."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == PROBLEM
     body = answer.json()
@@ -132,140 +132,143 @@ def refused(answer: httpx.Response, status: int, kind: str | None = None) -> str
     return body.get("detail", "")
 
 
-# ------------------------------------------------------------------------------- the story
+# ------------------------------------------------------------------------------ operations
 
 
-async def test_the_story_of_a_user(ann):
-    begun = await ann.begin("parcel", user_id="ann", name="A parcel")
-    assert (begun["id"], begun["user_id"], begun["name"]) == ("parcel", "ann", "A parcel")
+async def test_a_user_creates_asks_searches_and_deletes(ann):
+    created = await ann.create("parcel", user_id="ann", name="A parcel")
+    assert (created["id"], created["user_id"], created["name"]) == ("parcel", "ann", "A parcel")
 
-    answer = done(await ann.ask("Where is my parcel?", id="parcel", key="1"))
+    answer = succeeded(await ann.ask("Where is my parcel?", id="parcel", key="1"))
     assert answer == {
         "answer": "You said: Where is my parcel?",
         "first_seq": 1, "last_seq": 2, "round": 1, "replayed": False,
     }  # fmt: skip
-    again = done(await ann.ask("Where is my parcel?", id="parcel", key="1"))
+    again = succeeded(await ann.ask("Where is my parcel?", id="parcel", key="1"))
     assert again == answer | {"replayed": True}
-    done(await ann.ask("No, the other one", id="parcel"))
+    succeeded(await ann.ask("No, the other one", id="parcel"))
 
-    assert await ann.said("parcel", limit=3) == [
+    assert await ann.messages("parcel", limit=3) == [
         (1, "user", "Where is my parcel?"),
         (2, "assistant", "You said: Where is my parcel?"),
         (3, "user", "No, the other one"),
     ]
-    assert await ann.said("parcel", after=3) == [(4, "assistant", "You said: No, the other one")]
-    assert await ann.said("parcel", after=4) == []
+    assert await ann.messages("parcel", after=3) == [
+        (4, "assistant", "You said: No, the other one")
+    ]
+    assert await ann.messages("parcel", after=4) == []
 
-    hits = done(await ann.get("/search", params={"keywords": "THE OTHER"}))
+    hits = succeeded(await ann.get("/search", params={"keywords": "THE OTHER"}))
     assert [(hit["id"], hit["seq"], hit["snippet"]) for hit in hits["items"]] == [
         ("parcel", 3, "No, the other one")
     ]
-    judged = done(await ann.put("/conversations/parcel/thumbs/2", json={"thumb": 1}))
-    assert (judged["seq"], judged["thumb"], judged["payload"]) == (2, 1, {})
+    message = succeeded(await ann.put("/conversations/parcel/thumbs/2", json={"thumb": 1}))
+    assert (message["seq"], message["thumb"], message["payload"]) == (2, 1, {})
 
     today = datetime.now(UTC).date()
     period = {"from_date": str(today - timedelta(days=1)), "to_date": str(today)}
-    _, day = done(await ann.get("/statistics", params=period))
+    _, day = succeeded(await ann.get("/statistics", params=period))
     assert (day["pv"], day["uv"], day["rounds"], day["thumb_up"]) == (1, 1, 2, 1)
     assert day["tokens"] == 4 + 6 + 4 + 6
-    (of_the_token,) = await ann.past_it.conversations.stats(
+    (of_the_token,) = await ann.svc.conversations.stats(
         ann.tenant, today, today, basis="activity", token_id=ann.token_id
     )
     assert of_the_token.tokens == day["tokens"]
 
-    (listed,) = done(await ann.get("/conversations"))["items"]
+    (listed,) = succeeded(await ann.get("/conversations"))["items"]
     assert (listed["id"], listed["last_seq"], listed["thumb_up"]) == ("parcel", 4, 1)
     assert (
-        done(await ann.put("/conversations/parcel/thumbs/2", json={"thumb": None}))["thumb"] is None
+        succeeded(await ann.put("/conversations/parcel/thumbs/2", json={"thumb": None}))["thumb"]
+        is None
     )
 
     deleted = await ann.delete("/conversations/parcel")
     assert (deleted.status_code, deleted.content) == (204, b"")
-    refused(await ann.delete("/conversations/parcel"), 404, "NotFound")
-    assert done(await ann.get("/conversations")) == {"items": [], "next": None}
+    rejected(await ann.delete("/conversations/parcel"), 404, "NotFound")
+    assert succeeded(await ann.get("/conversations")) == {"items": [], "next": None}
 
 
-async def test_lists_are_walked_by_cursor(ann):
+async def test_lists_return_all_items_by_cursor(ann):
     for number in range(7):
-        await ann.begin(f"c{number}")
-        done(await ann.ask("parcel", id=f"c{number}"))
+        await ann.create(f"c{number}")
+        succeeded(await ann.ask("parcel", id=f"c{number}"))
     expected = [f"c{number}" for number in reversed(range(7))]
-    for path, asked in (("/conversations", {}), ("/search", {"keywords": "parcel"})):
-        found, after = [], {}
+    for path, params in (("/conversations", {}), ("/search", {"keywords": "parcel"})):
+        ids, after = [], {}
         while True:
-            page = done(await ann.get(path, params={"limit": 3, **asked, **after}))
-            found += [item["id"] for item in page["items"]]
+            page = succeeded(await ann.get(path, params={"limit": 3, **params, **after}))
+            ids += [item["id"] for item in page["items"]]
             if page["next"] is None:
                 break
             after = {"after": page["next"]}
-        assert found == expected
+        assert ids == expected
 
 
-async def test_what_is_stored_as_json_text_comes_back_as_json(ann):
+async def test_json_values_are_returned_as_json(ann):
     metadata = {"channel": {"name": "web", "tags": ["a", 1, None]}}
-    await ann.past_it.conversations.create(
+    await ann.svc.conversations.create(
         tenant_id=ann.tenant, dialog_id="assistant", id="a", metadata=metadata
     )
     message = asyncsvc.Message(role="tool", content="x", payload=metadata, reference=[1, {"b": 2}])
-    await ann.past_it.conversations.append_message(
-        "a", {"messages": [message]}, tenant_id=ann.tenant
-    )
-    (listed,) = done(await ann.get("/conversations"))["items"]
+    await ann.svc.conversations.append_message("a", {"messages": [message]}, tenant_id=ann.tenant)
+    (listed,) = succeeded(await ann.get("/conversations"))["items"]
     assert listed["metadata"] == metadata
-    (said,) = done(await ann.get("/conversations/a/messages"))
+    (said,) = succeeded(await ann.get("/conversations/a/messages"))
     assert (said["payload"], said["reference"]) == (metadata, [1, {"b": 2}])
 
 
-# --------------------------------------------------------------------------- many at once
+# ---------------------------------------------------------------------------- concurrency
 
 
-async def test_16_clients_at_one_conversation_lose_nothing(ann, visit):
-    await ann.begin()
+async def test_16_clients_of_one_conversation_lose_no_turn(ann, visit):
+    await ann.create()
 
     async def ask(number: int) -> None:
         async with visit(ann.tenant) as client:
             for turn in range(5):
-                answer = done(await client.ask(f"question {number}.{turn}", key=f"{number}.{turn}"))
+                answer = succeeded(
+                    await client.ask(f"question {number}.{turn}", key=f"{number}.{turn}")
+                )
                 assert answer["replayed"] is False
 
     await asyncio.gather(*(ask(number) for number in range(WRITERS)))
     turns = WRITERS * 5
-    said = await ann.said(limit=100) + await ann.said(limit=100, after=100)
+    said = await ann.messages(limit=100) + await ann.messages(limit=100, after=100)
     assert [seq for seq, _, _ in said] == list(range(1, 2 * turns + 1))
     questions = [content for _, role, content in said if role == "user"]
     assert sorted(questions) == sorted(
         f"question {n}.{t}" for n in range(WRITERS) for t in range(5)
     )
     assert [content for _, _, content in said[1::2]] == [f"You said: {it}" for it in questions]
-    (listed,) = done(await ann.get("/conversations"))["items"]
+    (listed,) = succeeded(await ann.get("/conversations"))["items"]
     assert (listed["round"], listed["last_seq"]) == (turns, 2 * turns)
 
 
-async def test_one_key_that_is_sent_by_16_clients_at_once_is_one_turn(ann):
-    await ann.begin()
+async def test_16_concurrent_requests_with_one_key_append_one_turn(ann):
+    await ann.create()
     answers = [
-        done(answer)
+        succeeded(answer)
         for answer in await asyncio.gather(*(ann.ask("one", key="k") for _ in range(WRITERS)))
     ]
     assert sum(not answer.pop("replayed") for answer in answers) == 1
     assert all(answer == answers[0] for answer in answers)
-    assert [seq for seq, _, _ in await ann.said()] == [1, 2]
+    assert [seq for seq, _, _ in await ann.messages()] == [1, 2]
 
 
-async def test_the_conflicts_of_an_append(ann):
-    await ann.begin()
-    done(await ann.ask("one", key="k"))
-    refused(await ann.ask("two", key="k"), 409, "IdempotencyConflict")
-    refused(await ann.post("/conversations", json={"id": "a"}), 409, "AlreadyExists")
-    assert len(await ann.said()) == 2
+async def test_a_key_of_another_turn_and_a_used_id_are_conflicts(ann):
+    await ann.create()
+    succeeded(await ann.ask("one", key="k"))
+    rejected(await ann.ask("two", key="k"), 409, "IdempotencyConflict")
+    rejected(await ann.post("/conversations", json={"id": "a"}), 409, "AlreadyExists")
+    assert len(await ann.messages()) == 2
 
 
-# ------------------------------------------------------------------------- who may do what
+# --------------------------------------------------------------------------- authorization
 
 
-async def test_another_tenant_sees_nothing_and_cannot_tell_that_it_is_there(ann, visit):
-    await ann.begin("hers", user_id="ann")
-    done(await ann.ask("Where is my parcel?", id="hers"))
+async def test_ids_of_another_tenant_are_like_absent_ids(ann, visit):
+    await ann.create("hers", user_id="ann")
+    succeeded(await ann.ask("Where is my parcel?", id="hers"))
     async with visit(None, "chat", "admin") as bob:
         for method, path, body in (
             ("GET", "/conversations/{}/messages", None),
@@ -275,44 +278,44 @@ async def test_another_tenant_sees_nothing_and_cannot_tell_that_it_is_there(ann,
             ("DELETE", "/tokens/{}", None),
         ):
             hers = ann.token_id if "tokens" in path else "hers"
-            there = await bob.request(method, path.format(hers), json=body)
+            existing = await bob.request(method, path.format(hers), json=body)
             absent = await bob.request(method, path.format("absent"), json=body)
-            assert refused(there, 404, "NotFound") == refused(absent, 404, "NotFound")
-        assert done(await bob.get("/conversations"))["items"] == []
-        assert done(await bob.get("/search", params={"keywords": "parcel"}))["items"] == []
+            assert rejected(existing, 404, "NotFound") == rejected(absent, 404, "NotFound")
+        assert succeeded(await bob.get("/conversations"))["items"] == []
+        assert succeeded(await bob.get("/search", params={"keywords": "parcel"}))["items"] == []
         period = dict.fromkeys(["from_date", "to_date"], str(datetime.now(UTC).date()))
-        assert [day["pv"] for day in done(await bob.get("/statistics", params=period))] == [0]
-        await bob.begin("hers")  # the id is free in his tenant
-    assert len(await ann.said("hers")) == 2
-    assert done(await ann.get("/conversations"))["items"][0]["thumb_up"] == 0
+        assert [day["pv"] for day in succeeded(await bob.get("/statistics", params=period))] == [0]
+        await bob.create("hers")  # the id is free in his tenant
+    assert len(await ann.messages("hers")) == 2
+    assert succeeded(await ann.get("/conversations"))["items"][0]["thumb_up"] == 0
 
 
-async def test_a_revoked_token_is_refused_at_once(ann):
-    revoked = done(await ann.delete("/tokens/current"))
+async def test_a_revoked_token_is_rejected_immediately(ann):
+    revoked = succeeded(await ann.delete("/tokens/current"))
     assert (revoked["id"], revoked["status"]) == (ann.token_id, "revoked")
     assert "secret" not in revoked
     answer = await ann.get("/conversations")
-    refused(answer, 401, "InvalidToken")
+    rejected(answer, 401, "InvalidToken")
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    (event, _) = (await ann.past_it.tokens.audit(ann.tenant)).items
+    (event, _) = (await ann.svc.tokens.audit(ann.tenant)).items
     assert (event.action, event.actor) == ("revoke", ann.token_id)
 
 
-async def test_only_an_admin_revokes_the_tokens_of_others(ann, visit):
+async def test_only_the_scope_admin_allows_to_revoke_other_tokens(ann, visit):
     async with visit(ann.tenant) as other, visit(ann.tenant, "chat", "admin") as admin:
         answer = await other.delete(f"/tokens/{ann.token_id}")
-        refused(answer, 403, "InsufficientScope")
+        rejected(answer, 403, "InsufficientScope")
         assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
-        done(await ann.get("/conversations"))
-        assert done(await admin.delete(f"/tokens/{ann.token_id}"))["status"] == "revoked"
-        refused(await ann.get("/conversations"), 401, "InvalidToken")
-        done(await other.get("/conversations"))
-        refused(await admin.delete("/tokens/absent"), 404, "NotFound")
+        succeeded(await ann.get("/conversations"))
+        assert succeeded(await admin.delete(f"/tokens/{ann.token_id}"))["status"] == "revoked"
+        rejected(await ann.get("/conversations"), 401, "InvalidToken")
+        succeeded(await other.get("/conversations"))
+        rejected(await admin.delete("/tokens/absent"), 404, "NotFound")
 
 
-async def test_a_token_needs_the_scope(visit):
+async def test_a_token_without_the_scope_chat_is_rejected(visit):
     async with visit(None, "read") as reader:
-        assert refused(await reader.get("/conversations"), 403, "InsufficientScope") == (
+        assert rejected(await reader.get("/conversations"), 403, "InsufficientScope") == (
             "the token lacks chat"
         )
 
@@ -321,18 +324,18 @@ async def test_a_token_needs_the_scope(visit):
     "header",
     [None, "", "Bearer", "Bearer  x", "Bearer x", "Basic YTpi", "Bearer \xff", "x" * 9_000],
 )
-async def test_without_a_good_token_nothing_is_told(header, url):
+async def test_a_request_without_a_valid_token_is_rejected(header, url):
     headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
-    async with httpx.AsyncClient(base_url=url) as nobody:
+    async with httpx.AsyncClient(base_url=url) as anonymous:
         for method, path in operations():
             if path == "/usage":
                 continue
-            answer = await nobody.request(method, path.format(id="a", seq=1), headers=headers)
-            refused(answer, 401, "InvalidToken")
+            answer = await anonymous.request(method, path.format(id="a", seq=1), headers=headers)
+            rejected(answer, 401, "InvalidToken")
             assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-# ------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------- invalid input
 
 
 TURNS = "/conversations/a/turns"
@@ -352,37 +355,37 @@ BAD_BODIES = {
     "a number of too many digits": (b'{"question": 1%s}' % (b"0" * 5_000), 400),
     "text that is no UTF-8": (b'{"question": "\xff"}', 400),
     "deep JSON": (b'{"question": %s}' % (b"[" * 200_000), 400),
-    "a huge body": (b'{"question": "%s"}' % (b"x" * MOST_BYTES), 413),
+    "a huge body": (b'{"question": "%s"}' % (b"x" * MAX_BODY_BYTES), 413),
 }
 
 
 @pytest.mark.parametrize(("content", "status"), BAD_BODIES.values(), ids=BAD_BODIES)
-async def test_a_bad_body_is_refused_and_nothing_is_stored(content, status, ann):
-    await ann.begin()
+async def test_an_invalid_body_is_rejected_and_stores_nothing(content, status, ann):
+    await ann.create()
     json_type = {"Content-Type": "application/json"}
     answer = await ann.post(TURNS, content=content, headers=json_type)
-    detail = refused(answer, status)
+    detail = rejected(answer, status)
     assert len(answer.content) < 2_000
     if status == 422:
         assert detail.startswith("body")
-    assert await ann.said() == []
+    assert await ann.messages() == []
 
 
-async def test_a_body_that_hides_its_length_is_refused(ann):
-    async def without_end() -> AsyncIterator[bytes]:
+async def test_a_body_without_a_length_is_rejected(ann):
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(64):
             yield b"x" * 2**16
 
-    await ann.begin()
-    refused(await ann.post(TURNS, content=without_end()), 413)
-    done(await ann.ask("the connection serves the next"))
+    await ann.create()
+    rejected(await ann.post(TURNS, content=chunks()), 413)
+    succeeded(await ann.ask("the connection is still usable"))
 
 
-async def test_a_body_of_another_type_is_refused(ann):
-    await ann.begin()
+async def test_a_body_with_another_content_type_is_rejected(ann):
+    await ann.create()
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml", "x"):
         headers = {"Content-Type": kind}
-        refused(await ann.post(TURNS, content=b'{"question": "x"}', headers=headers), 422)
+        rejected(await ann.post(TURNS, content=b'{"question": "x"}', headers=headers), 422)
 
 
 @pytest.mark.parametrize(
@@ -413,21 +416,21 @@ async def test_a_body_of_another_type_is_refused(ann):
         ("/statistics", {"from_date": "2026-01-01", "to_date": "٢٠٢٦-01-01"}, "to_date"),
     ],
 )
-async def test_a_bad_parameter_is_refused_by_name(path, params, field, ann):
+async def test_the_rejection_of_a_parameter_names_it(path, params, field, ann):
     kind = None if "." in field else "InvalidInput"
-    assert refused(await ann.get(path, params=params), 422, kind).startswith(f"{field}: ")
+    assert rejected(await ann.get(path, params=params), 422, kind).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("tz", ["", "Nowhere/Land", "../../etc/passwd", "CET", "Europe/\x00"])
-async def test_a_zone_that_is_none_is_refused(tz, ann):
+async def test_an_unknown_zone_is_rejected(tz, ann):
     params = {"from_date": "2026-01-01", "to_date": "2026-01-01", "tz": tz}
-    assert refused(await ann.get("/statistics", params=params), 422, "InvalidInput").startswith(
+    assert rejected(await ann.get("/statistics", params=params), 422, "InvalidInput").startswith(
         "tz"
     )
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
-async def test_the_page_asks_for_a_zone_that_there_is(ann):
+async def test_the_usage_page_requests_a_zone_that_the_service_accepts(ann):
     lines = [
         line for line in (FOLDER / "usage.html").read_text("utf-8").splitlines()
         if line.startswith(("const local = ", "const zone = "))
@@ -444,53 +447,53 @@ async def test_the_page_asks_for_a_zone_that_there_is(ann):
     assert asked == ["Europe/Berlin", "Etc/GMT+5", "UTC", "UTC", "UTC", "UTC"]
     for zone in asked:
         params = {"from_date": "2026-01-01", "to_date": "2026-01-01", "tz": zone}
-        assert len(done(await ann.get("/statistics", params=params))) == 1
+        assert len(succeeded(await ann.get("/statistics", params=params))) == 1
 
 
-async def test_a_cursor_belongs_to_its_list_and_grants_nothing(ann, visit):
+async def test_a_cursor_of_another_list_or_tenant_is_rejected(ann, visit):
     for id in ("a", "b"):
-        await ann.begin(id)
-        done(await ann.ask("x", id=id))
-    cursor = done(await ann.get("/conversations", params={"limit": 1}))["next"]
+        await ann.create(id)
+        succeeded(await ann.ask("x", id=id))
+    cursor = succeeded(await ann.get("/conversations", params={"limit": 1}))["next"]
     search = {"keywords": "x", "after": cursor}
-    refused(await ann.get("/search", params=search), 422, "InvalidInput")
+    rejected(await ann.get("/search", params=search), 422, "InvalidInput")
     async with visit() as bob:
         answer = await bob.get("/conversations", params={"after": cursor})
-        refused(answer, 422, "InvalidInput")
+        rejected(answer, 422, "InvalidInput")
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"thumb": 0}, {"thumb": True}, {"thumb": "1"}, {"thumb": 1.5}]
 )
-async def test_a_bad_judgement_is_refused(body, ann):
-    await ann.begin()
-    done(await ann.ask("x"))
-    kind = "InvalidInput" if body == {"thumb": 0} else None  # the library says which there are
-    refused(await ann.put("/conversations/a/thumbs/2", json=body), 422, kind)
-    refused(await ann.put("/conversations/a/thumbs/3", json={"thumb": 1}), 404, "NotFound")
+async def test_invalid_feedback_is_rejected(body, ann):
+    await ann.create()
+    succeeded(await ann.ask("x"))
+    kind = "InvalidInput" if body == {"thumb": 0} else None  # only the library rejects 0
+    rejected(await ann.put("/conversations/a/thumbs/2", json=body), 422, kind)
+    rejected(await ann.put("/conversations/a/thumbs/3", json={"thumb": 1}), 404, "NotFound")
 
 
 @pytest.mark.parametrize(
     "body",
     [{"id": "a/b"}, {"id": ""}, {"id": "a" * 129}, {"name": "a\x00"}, {"user_id": 1}, {"x": 1}],
 )
-async def test_a_conversation_that_cannot_be_is_refused(body, ann):
-    refused(await ann.post("/conversations", json=body), 422)
-    assert done(await ann.get("/conversations"))["items"] == []
+async def test_an_invalid_conversation_is_rejected(body, ann):
+    rejected(await ann.post("/conversations", json=body), 422)
+    assert succeeded(await ann.get("/conversations"))["items"] == []
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
-async def test_a_bad_key_is_refused(key, ann):
-    await ann.begin()
+async def test_an_invalid_idempotency_key_is_rejected(key, ann):
+    await ann.create()
     headers = [(b"Idempotency-Key", key.encode())]
     answer = await ann.post(TURNS, json={"question": "x"}, headers=headers)
-    assert refused(answer, 422).startswith("header.Idempotency-Key")
+    assert rejected(answer, 422).startswith("header.Idempotency-Key")
 
 
-# ------------------------------------------------------------------------- what is not there
+# ----------------------------------------------------------------------------------- errors
 
 
-async def test_what_is_nowhere_and_what_is_not_allowed_there_are_problems(ann):
+async def test_unknown_paths_and_methods_are_problems(ann):
     for path in (
         "/",
         "/nowhere",
@@ -498,7 +501,7 @@ async def test_what_is_nowhere_and_what_is_not_allowed_there_are_problems(ann):
         "/conversations/a/b/c",
         "/conversations/a%2Fb",
     ):
-        refused(await ann.get(path), 404)
+        rejected(await ann.get(path), 404)
     for path, method, allowed in (
         ("/conversations", "DELETE", "GET, POST"),
         ("/conversations", "OPTIONS", "GET, POST"),
@@ -507,49 +510,49 @@ async def test_what_is_nowhere_and_what_is_not_allowed_there_are_problems(ann):
         ("/usage", "POST", "GET"),
     ):
         answer = await ann.request(method, path)
-        refused(answer, 405)
+        rejected(answer, 405)
         assert answer.headers["allow"] == allowed
 
 
-async def test_a_database_that_is_gone_is_a_503_until_it_is_back(dsn):
+async def test_an_unreachable_database_is_a_503_until_it_is_reachable(dsn):
     async with (
         Wire(dsn) as wire,
         serving(wire.dsn) as url,
         visiting(url, dsn, "t", ("chat",)) as ann,
     ):
-        await ann.begin()
+        await ann.create()
         wire.refuse_connections()
         wire.reset()
         answers = await asyncio.gather(
             ann.get("/conversations"), ann.ask("x", key="k"), ann.delete("/tokens/current")
         )
         for answer in answers:
-            assert not refused(answer, 503, "Unavailable")  # where it is, is nobody's business
+            assert not rejected(answer, 503, "Unavailable")  # the address is not for clients
             assert int(answer.headers["retry-after"]) > 0
         assert (await ann.get("/usage")).status_code == 200
         await wire.accept_connections()
-        assert done(await ann.ask("x", key="k"))["last_seq"] == 2
+        assert succeeded(await ann.ask("x", key="k"))["last_seq"] == 2
 
 
-async def test_a_mistake_of_the_services_own_tells_nothing(dsn, caplog):
+async def test_a_server_error_shows_no_details_to_clients(dsn, caplog):
     async with serving(dsn) as url, visiting(url, dsn, "t", ("chat",)) as ann:
         await execute(dsn, "ALTER TABLE asyncsvc.message RENAME TO gone")
-        await ann.begin()
+        await ann.create()
         answer = await ann.ask("x")
-        assert refused(answer, 500, "MigrationError") == ""
+        assert rejected(answer, 500, "MigrationError") == ""
         assert "gone" not in answer.text
         await execute(dsn, "ALTER TABLE asyncsvc.gone RENAME TO message")
     assert f"{TURNS}: " in caplog.text
 
 
-async def test_what_nobody_foresaw_is_a_problem_that_tells_nothing(ann, visit, monkeypatch):
+async def test_an_unexpected_error_is_a_problem_without_details(ann, visit, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the password is 1234")
 
     monkeypatch.setattr(asyncsvc.API4ConversationService, "search", fail)
-    assert refused(await ann.get("/search", params={"keywords": "x"}), 500) == ""
-    async with visit(ann.tenant) as another:  # uvicorn hangs up on whoever met it
-        done(await another.get("/conversations"))
+    assert rejected(await ann.get("/search", params={"keywords": "x"}), 500) == ""
+    async with visit(ann.tenant) as another:  # uvicorn closes the connection after such an error
+        succeeded(await another.get("/conversations"))
 
 
 # ---------------------------------------------------------------------------- the document
@@ -563,7 +566,7 @@ def operations() -> list[tuple[str, str]]:
     ]
 
 
-def test_the_document_names_everything():
+def test_the_openapi_document_describes_every_operation():
     document = app.openapi()
     described = [each for path in document["paths"].values() for each in path.values()]
     assert len(described) == 10
@@ -587,17 +590,17 @@ def test_the_document_names_everything():
     assert "HTTPValidationError" not in schemas
 
 
-async def test_the_document_is_served_to_everybody(url):
-    async with httpx.AsyncClient(base_url=url) as nobody:
-        assert done(await nobody.get("/openapi.json")) == app.openapi()
+async def test_the_openapi_document_needs_no_token(url):
+    async with httpx.AsyncClient(base_url=url) as anonymous:
+        assert succeeded(await anonymous.get("/openapi.json")) == app.openapi()
 
 
-# --------------------------------------------------------------------- the page, and the rest
+# ------------------------------------------------------------------- the usage page, the README
 
 
-async def test_the_page_is_whole_in_itself(url):
-    async with httpx.AsyncClient(base_url=url) as nobody:
-        answer = await nobody.get("/usage")
+async def test_the_usage_page_loads_nothing_from_other_hosts(url):
+    async with httpx.AsyncClient(base_url=url) as anonymous:
+        answer = await anonymous.get("/usage")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     page = answer.text
@@ -612,14 +615,14 @@ async def test_the_page_is_whole_in_itself(url):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_what_the_readme_says_works():
-    """On a port and in a directory of its own."""
+def test_the_commands_of_the_readme_work():
+    """Run the commands with a port and a directory of their own."""
     run, use = re.findall(r"```sh\n(.*?)```", (FOLDER / "README.md").read_text("utf-8"), re.DOTALL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as place:
-        pathlib.Path(place).chmod(0o755)  # where root starts a server, it runs as somebody else
+        pathlib.Path(place).chmod(0o755)  # if root starts a server, it runs as another user
         script = f"""
             cd {FOLDER.parents[1]}
             {run.rstrip()} --port {port} --log-level warning &
@@ -641,17 +644,17 @@ def test_what_the_readme_says_works():
         page = pathlib.Path(place, "page").read_text("utf-8")
     assert page == (FOLDER / "usage.html").read_text("utf-8")
     answers = [line for line in finished.stdout.splitlines() if line.startswith(("{", "["))]
-    begun, answer, listed, said, judged, hits, days, revoked = answers
-    assert json.loads(begun)["id"] == json.loads(listed)["items"][0]["id"] == "parcel"
+    created, answer, listed, messages, feedback, hits, days, revoked = answers
+    assert json.loads(created)["id"] == json.loads(listed)["items"][0]["id"] == "parcel"
     assert json.loads(answer)["answer"] == "You said: Where is it?"
-    assert [each["seq"] for each in json.loads(said)] == [1, 2]
-    assert json.loads(judged)["thumb"] == 1
+    assert [each["seq"] for each in json.loads(messages)] == [1, 2]
+    assert json.loads(feedback)["thumb"] == 1
     assert json.loads(hits)["items"][0]["snippet"] == "Where is it?"
     assert json.loads(days)[0]["thumb_up"] == 1
     assert json.loads(revoked)["status"] == "revoked"
 
 
-# That a cursor is one, or that a zone is known and the dates are in order, no schema says.
+# A schema cannot express a valid cursor, a known zone or the order of the dates.
 SCHEMATHESIS = """
 headers = {{ Authorization = "Bearer {secret}" }}
 cache.enabled = false
@@ -664,10 +667,10 @@ checks.positive_data_acceptance.expected-statuses = [200, 422]
 """
 
 
-async def test_schemathesis_finds_nothing(ann, tmp_path):
-    """Requests that the document allows are served, others refused, and each answer is in it.
+async def test_schemathesis_finds_no_failure(ann, tmp_path):
+    """Valid requests succeed, invalid requests are rejected, and each response is documented.
 
-    It thinks up some 500, of which most are wrong, and walks from what one answers to the next.
+    Schemathesis generates about 500 requests, most of them invalid, and follows links between them.
     """
     config = tmp_path / "schemathesis.toml"
     config.write_text(SCHEMATHESIS.format(secret=ann.secret), encoding="utf-8")
@@ -685,10 +688,10 @@ async def test_schemathesis_finds_nothing(ann, tmp_path):
     generated, passed = re.search(r"(\d+) generated, (\d+) passed", finished.stdout).groups()
     assert generated == passed
     assert int(generated) > 400
-    assert (await ann.get("/conversations")).status_code == 200  # its token was good to the end
+    assert (await ann.get("/conversations")).status_code == 200  # the token is still valid
 
 
-def test_it_is_small():
+def test_the_app_has_at_most_250_lines():
     lines = [len(path.read_text("utf-8").splitlines()) for path in FOLDER.rglob("*.py")]
     assert lines
     assert sum(lines) <= 250

@@ -1,4 +1,4 @@
-"""A chat service on asyncsvc, as an application writes it. The chat is with an echo."""
+"""A chat service on asyncsvc. An echo answers in place of a model."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ import asyncsvc
 from asyncsvc import APIToken, Appended, Conversation, Hit, Message, StoredMessage, UsageBucket
 
 DIALOG: Final = "assistant"
-MOST_BYTES: Final = 2**20
+MAX_BODY_BYTES: Final = 2**20
 PAGE: Final = Path(__file__).with_name("usage.html").read_text(encoding="utf-8")
-# Whoever waits for an answer would rather be told soon, and ask again.
+# A client should get an error soon and send its request again.
 SETTINGS: Final = asyncsvc.Settings(retry_timeout=2.0, statement_timeout=10.0)
-# The library checks what it is given; these say the same in the document.
+# The library validates its arguments; these types repeat its limits in the OpenAPI document.
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\x00]*$")]
 Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Line = Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")]
@@ -42,7 +42,7 @@ class _Body(BaseModel):
 
 
 class NewConversation(_Body):
-    """A conversation to begin; with an id of the caller's own it can be begun once."""
+    """A conversation to create; with an id of the client's own it can be created once."""
 
     id: Id | None = None
     user_id: Line = ""
@@ -50,32 +50,32 @@ class NewConversation(_Body):
 
 
 class Question(_Body):
-    """What a person says."""
+    """A question of the user."""
 
     question: Text
 
 
 class Feedback(_Body):
-    """A judgement, good or bad; null withdraws it."""
+    """Feedback on a message: 1 is good, -1 is bad, null removes the feedback."""
 
     thumb: Annotated[int, WithJsonSchema({"enum": [1, -1]})] | None
 
 
 class Answer(Appended):
-    """What the service says, and where question and answer are in the conversation."""
+    """The answer of the service, with the positions of question and answer."""
 
     answer: str
 
 
 class Page(BaseModel, Generic[T]):
-    """A part of a list, and the cursor of the next one."""
+    """A page of a list, and the cursor of the next page."""
 
     items: list[T]
     next: str | None
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457): programs go by `type` and `status`, people read `detail`."""
+    """An error (RFC 9457): `type` and `status` are for programs, `detail` is for people."""
 
     type: str = "about:blank"
     title: str
@@ -96,42 +96,42 @@ ANSWERS: Final[Mapping[type, tuple[int, Mapping[str, str]]]] = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what an operation documents: these errors, and those that all may have."""
+    """Return the documented errors of an operation: these and the common ones."""
     content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"content": content} for status in sorted({*statuses, 401, 403, 422, 503})}
 
 
-def problem(status: int, headers: Mapping[str, str], **told: str) -> Response:
-    """Return a problem. It may tell of a key of the caller's own, as long as it likes."""
-    told = {name: text[:500].encode(errors="replace").decode() for name, text in told.items()}
-    body = Problem(status=status, title=HTTPStatus(status).phrase, **told)
+def problem(status: int, headers: Mapping[str, str], **fields: str) -> Response:
+    """Return a problem; its fields are shortened, because they may quote the client's input."""
+    fields = {name: text[:500].encode(errors="replace").decode() for name, text in fields.items()}
+    body = Problem(status=status, title=HTTPStatus(status).phrase, **fields)
     return Response(body.model_dump_json(exclude_none=True), status, headers, media_type=PROBLEM)
 
 
 async def answer(request: Request, error: Exception) -> Response:
-    """Answer an error: the library's, FastAPI's own, or one that nobody foresaw."""
+    """Return the problem of an error of the library or of FastAPI, or of an unexpected error."""
     match error:
         case asyncsvc.AsyncSvcError():
             answers = (ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
             status, headers = next(answers, (500, {}))
-            told = {"type": f"urn:example:chat:{type(error).__name__}", "detail": str(error)}
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # for whoever runs the service
-                logging.getLogger(__name__).error("%s: %s", request.url.path, told.pop("detail"))
-            return problem(status, headers, **told)
+            fields = {"type": f"urn:example:chat:{type(error).__name__}", "detail": str(error)}
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # the details are for the operator
+                logging.getLogger(__name__).error("%s: %s", request.url.path, fields.pop("detail"))
+            return problem(status, headers, **fields)
         case RequestValidationError():
-            wrong = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
-            return problem(422, {}, detail="; ".join(wrong))
-        case HTTPException(status_code=405):  # FastAPI asks one of a path's routes for its methods
+            details = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
+            return problem(422, {}, detail="; ".join(details))
+        case HTTPException(status_code=405):  # FastAPI's header has the methods of 1 route only
             routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]
             allowed = sorted({method for route in routes for method in route.methods})
             return problem(405, {"Allow": ", ".join(allowed)})
         case HTTPException():
             return problem(error.status_code, error.headers or {}, detail=error.detail)
-    return problem(500, {})  # the server logs it
+    return problem(500, {})  # uvicorn logs the error
 
 
 class Caller(NamedTuple):
-    """Who asks: all that is asked is of the token's tenant."""
+    """The verified token of a request, its tenant and the services."""
 
     chats: asyncsvc.API4ConversationService
     tokens: asyncsvc.APITokenService
@@ -139,14 +139,14 @@ class Caller(NamedTuple):
     tenant: str
 
 
-bearer = HTTPBearer(auto_error=False, description="As `asyncsvc tokens create` issues it.")
-Given = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+bearer = HTTPBearer(auto_error=False, description="A token of `asyncsvc tokens create`.")
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def authenticated(request: Request, given: Given) -> Caller:
-    """Return who asks, or refuse."""
+async def authenticated(request: Request, header: Bearer) -> Caller:
+    """Verify the token of a request."""
     svc: asyncsvc.AsyncSvc = request.state.svc
-    token = await svc.tokens.verify(given.credentials if given else "", scopes=["chat"])
+    token = await svc.tokens.verify(header.credentials if header else "", scopes=["chat"])
     return Caller(svc.conversations, svc.tokens, token, token.tenant_id)
 
 
@@ -155,7 +155,7 @@ Me = Annotated[Caller, Depends(authenticated)]
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, asyncsvc.AsyncSvc]]:
-    """Hold the database for as long as the service runs, and bring its schema up to date."""
+    """Open the database for the lifetime of the service, and migrate its schema."""
     async with asyncsvc.connect(os.environ["ASYNCSVC_DSN"], settings=SETTINGS) as svc:
         await svc.migrate()
         yield {"svc": svc}
@@ -168,16 +168,17 @@ for kind in (asyncsvc.AsyncSvcError, RequestValidationError, HTTPException, Exce
 
 @app.middleware("http")
 async def limit_body(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse a body that could fill the memory."""
+    """Reject a body that is too large or has no length."""
     length = int(request.headers.get("content-length", 0))
-    if length > MOST_BYTES or "transfer-encoding" in request.headers:
-        return problem(413, {}, detail=f"a body says its length: at most {MOST_BYTES:,} bytes")
+    if length > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
+        detail = f"a body needs a Content-Length of at most {MAX_BODY_BYTES:,} bytes"
+        return problem(413, {}, detail=detail)
     return await serve(request)
 
 
 @app.post("/conversations", tags=["chat"], status_code=201, responses=problems(400, 409, 413))
 async def create_conversation(me: Me, new: NewConversation) -> Conversation:
-    """Begin a conversation."""
+    """Create a conversation."""
     return await me.chats.create(tenant_id=me.tenant, dialog_id=DIALOG, **new.model_dump())
 
 
@@ -196,12 +197,12 @@ async def delete_conversation(me: Me, id: Id) -> None:
 
 
 @app.post("/conversations/{id}/turns", tags=["chat"], responses=problems(400, 404, 409, 413))
-async def append_turn(me: Me, id: Id, asked: Question, key: Key = None) -> Answer:
-    """Ask a question. With a key it is asked once, however often it is sent."""
-    echo = f"You said: {asked.question}"
-    said = [Message(role="user", content=asked.question), Message(role="assistant", content=echo)]
-    tokens = sum(len(message.content.split()) for message in said)
-    turn = asyncsvc.Turn(messages=said, tokens=tokens, token_id=me.token.id)
+async def append_turn(me: Me, id: Id, body: Question, key: Key = None) -> Answer:
+    """Ask a question. A request with the same idempotency key is applied exactly once."""
+    text, echo = body.question, f"You said: {body.question}"
+    messages = [Message(role="user", content=text), Message(role="assistant", content=echo)]
+    tokens = sum(len(message.content.split()) for message in messages)
+    turn = asyncsvc.Turn(messages=messages, tokens=tokens, token_id=me.token.id)
     appended = await me.chats.append_message(id, turn, tenant_id=me.tenant, idempotency_key=key)
     return Answer(answer=echo, **dict(appended))
 
@@ -213,37 +214,37 @@ async def list_messages(me: Me, id: Id, after: Seq = 0, limit: Limit = 20) -> li
 
 
 @app.put("/conversations/{id}/thumbs/{seq}", tags=["chat"], responses=problems(400, 404, 413))
-async def set_feedback(me: Me, id: Id, seq: Seq, given: Feedback) -> StoredMessage:
-    """Judge an answer."""
-    return await me.chats.set_feedback(id, seq, given.thumb, tenant_id=me.tenant)
+async def set_feedback(me: Me, id: Id, seq: Seq, feedback: Feedback) -> StoredMessage:
+    """Set or remove the feedback on an answer."""
+    return await me.chats.set_feedback(id, seq, feedback.thumb, tenant_id=me.tenant)
 
 
 @app.get("/search", tags=["chat"], responses=problems())
 async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit = 20) -> Page[Hit]:
-    """Find the newest conversations in which the keywords were said."""
+    """Find the newest conversations with a message that contains the keywords."""
     hits = await me.chats.search(me.tenant, keywords, after=after, limit=limit)
     return Page(items=hits.items, next=hits.next)
 
 
 @app.get("/statistics", tags=["usage"], responses=problems())
 async def statistics(me: Me, from_date: Day, to_date: Day, tz: str = "UTC") -> list[UsageBucket]:
-    """Tell how much was used on each day, both ends included."""
+    """Return the usage of each day; both dates are included."""
     return await me.chats.stats(me.tenant, from_date, to_date, tz=tz)
 
 
 @app.get("/usage", tags=["usage"], response_class=HTMLResponse)
 async def usage_page() -> str:
-    """Show a page that asks for a token and plots the last 30 days."""
+    """Return a page that asks for a token and plots the usage of the last 30 days."""
     return PAGE
 
 
 @app.delete("/tokens/{id}", tags=["tokens"], responses=problems(404))
 async def revoke_token(me: Me, id: Id) -> APIToken:
-    """Revoke a token: `current` is that of the request, others take the scope `admin`."""
+    """Revoke a token: `current` is the token of the request; others need the scope `admin`."""
     if id != "current" and not {"admin", "*"} & set(me.token.scopes):
         raise asyncsvc.InsufficientScope("the token lacks admin")
-    own = me.token.id if id == "current" else id
-    return await me.tokens.revoke(own, tenant_id=me.tenant, actor=me.token.id)
+    token_id = me.token.id if id == "current" else id
+    return await me.tokens.revoke(token_id, tenant_id=me.tenant, actor=me.token.id)
 
 
 app.openapi()["components"]["schemas"]["Problem"] = Problem.model_json_schema()
