@@ -28,7 +28,6 @@ from asyncsvc.errors import (
 from asyncsvc.models import (
     APIToken,
     Appended,
-    Argument,
     Conversation,
     ConversationName,
     ConversationPatch,
@@ -48,6 +47,7 @@ from asyncsvc.models import (
     Page,
     Plan,
     PurgeReport,
+    SQLStatement,
     StoredMessage,
     TokenEvent,
     TokenImportReport,
@@ -56,6 +56,7 @@ from asyncsvc.models import (
     Turn,
     UsageBucket,
 )
+from asyncsvc.operations.query_plans import sql_statement, sql_statement_names
 from asyncsvc.services import API4ConversationService, APITokenService, CommonService
 from asyncsvc.settings import Settings
 from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
@@ -69,7 +70,6 @@ __all__ = [
     "AlreadyExists",
     "AnyType",
     "Appended",
-    "Argument",
     "AsyncSvc",
     "AsyncSvcError",
     "CommonService",
@@ -105,6 +105,7 @@ __all__ = [
     "PoolClosed",
     "PoolExhausted",
     "PurgeReport",
+    "SQLStatement",
     "Services",
     "Settings",
     "StaleSequence",
@@ -119,4 +120,6 @@ __all__ = [
     "UnsetType",
     "UsageBucket",
     "connect",
+    "sql_statement",
+    "sql_statement_names",
 ]

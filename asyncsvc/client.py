@@ -243,28 +243,26 @@ class AsyncSvc(Services):
         name: str,
         *,
         present: Collection[str] = (),
-        values: Mapping[str, object] | None = None,
+        values: Mapping[str, str | None] = {},
     ) -> Plan:
         r"""Return PostgreSQL's plan for a statement of `sql/`. The statement is not executed.
 
         Args:
-            name: The file, such as "conversation/get_list".
-            present: The flags and optional parameters of the variant, and at most one order. The
-                default order is the first one of the file.
-            values: Values of parameters, which are then present. Text is converted to the type of
-                the parameter: a time from ISO 8601, a list from JSON, bytes from `\x0a`. A
-                parameter without a value gets a value of its type.
+            name: The statement, for example "conversation/get_list".
+            present: The optional parameters and flags of the variant, and at most one order;
+                without an order, the first one of the file.
+            values: Values of parameters, which are then present, as literals of PostgreSQL: times
+                as ISO 8601, arrays as `{a,b}`, bytes as `\x0a`. Other parameters get a sample value
+                of their type.
 
         Raises:
-            InvalidInput: The statement does not have a name, a value has the wrong type, or the
-                command has no plan (for example DDL).
+            InvalidInput: The statement does not have a name, a value does not fit its type, or
+                PostgreSQL has no plan for the statement, as for DDL.
 
         Cost:
-            At most 4 round trips.
+            At most 5 round trips.
         """
-        return await query_plans.explain(
-            self._executor, self._settings, name, present, {} if values is None else values
-        )
+        return await query_plans.explain(self._executor, name, present, values)
 
 
 @asynccontextmanager

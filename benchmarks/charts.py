@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from asyncsvc.cli.charting import refuse_what_cannot_be_drawn, save
+from asyncsvc.cli.charts import check_plot_path, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,10 +85,10 @@ def path(name: str, directory: Path) -> Path:
 
 def _write(name: str, results: Results, directory: Path) -> Path:
     file = path(name, directory)
-    refuse_what_cannot_be_drawn(file)
+    check_plot_path(file)
     kind = _kind(name)
     lines = _lines([result for result in results if result.get("figure") == name])
-    save(lambda: _figure(kind, lines), file)
+    write_figure(lambda: _figure(kind, lines), file)
     return file
 
 

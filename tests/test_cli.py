@@ -23,7 +23,7 @@ from terminal import in_terminal
 
 import asyncsvc
 from asyncsvc import InvalidInput, MigrationError, embedded
-from asyncsvc.cli import running
+from asyncsvc.cli import runner
 from asyncsvc.database import sql_files
 
 if sys.platform == "win32":
@@ -121,8 +121,8 @@ async def test_a_list_fits_a_terminal(filled, dsn, columns):
     assert shown.code == 0
     assert max(map(cell_len, shown.lines)) <= columns
     assert "7 of 7 conversations" in shown.screen
-    assert "looking" in shown.written  # while it asks
-    assert "looking" not in shown.screen
+    assert "searching" in shown.written  # while it asks
+    assert "searching" not in shown.screen
     for id in ("c0", "c4", "evil", "long"):
         assert re.search(rf"^ ?{id}\b", shown.screen, re.MULTILINE)
     assert "]0;pwned" in shown.screen  # shown, and not obeyed
@@ -294,7 +294,7 @@ async def test_the_life_of_a_token(run, svc):
     assert (token["name"], token["last_used_at"]) == (HOSTILE, None)
 
     ended = run("tokens", "revoke", token["id"], "--tenant", "t")
-    assert "is revoked since" in ended.stdout
+    assert "was revoked at" in ended.stdout
     bad = run("tokens", "verify", given=secret)
     assert (bad.returncode, bad.stdout) == (3, "the token is not valid\n")
     reason = document(run("tokens", "verify", "--json", given="asv_x"), 3)
@@ -335,7 +335,7 @@ async def test_tokens_in_a_terminal(dsn, svc, columns):
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
 @pytest.mark.parametrize("form", [[], ["--json"]])
 @pytest.mark.parametrize("lost", ["full", "closed", "left"])
-def test_a_secret_that_nobody_got_is_told(run, dsn, lost, form):
+def test_a_secret_that_was_not_written_is_reported(run, dsn, lost, form):
     command = shlex.join([*PROGRAM, "tokens", "create", "--tenant=t", "--name=n", *form])
     redirected = {"full": ">/dev/full", "closed": ">&-", "left": "| true; exit ${PIPESTATUS[0]}"}
     finished = subprocess.run(
@@ -345,7 +345,7 @@ def test_a_secret_that_nobody_got_is_told(run, dsn, lost, form):
     )  # fmt: skip
     (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
     assert finished.returncode == (141 if lost == "left" else 1)
-    assert f"Nobody has the secret of token {token['id']}, which is good" in finished.stderr
+    assert f"The secret of token {token['id']} was not written" in finished.stderr
     assert not SECRET.search(finished.stdout + finished.stderr)
 
 
@@ -355,7 +355,7 @@ def test_a_token_is_rotated_and_its_family_ended(run):
     made = run("tokens", "rotate", token["id"], "--tenant=t", "--overlap=24h", "--actor=bob")
     assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
     assert not SECRET.search(made.stderr)
-    assert "The old secret stays good for 24h" in made.stderr
+    assert "The old secret stays valid for at most 24h" in made.stderr
     for secret in (old, made.stdout):
         assert run("tokens", "verify", given=secret).returncode == 0
     assert "it is retiring" in failed(run("tokens", "rotate", token["id"], "--tenant=t"))
@@ -379,12 +379,9 @@ def test_a_token_is_rotated_and_its_family_ended(run):
 def test_all_tokens_are_revoked_only_when_that_is_confirmed(run):
     for _ in range(3):
         run("tokens", "create", "--tenant=t", "--name=n")
-    assert "without --yes" in failed(run("tokens", "revoke", "--all", "--tenant=t"), 2)
+    assert "pass --yes" in failed(run("tokens", "revoke", "--all", "--tenant=t"), 2)
     done = document(run("tokens", "revoke", "--all", "--tenant=t", "--yes", "--json"))
     assert done == {"revoked": 3}
-    for wrong in (["revoke"], ["revoke", "x", "--all"], ["rotate", "x", "--overlap=soon"],
-                  ["rotate", "x", "--expires=1h", "--overlap=31d"]):  # fmt: skip
-        assert run("tokens", *wrong, "--tenant=t").returncode in {1, 2}
 
 
 ROW = {
@@ -404,13 +401,13 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     file.write_bytes(gzip.compress(text.encode()))
     done = run("tokens", "import", file, "--actor=move")
     assert done.returncode == 3
-    assert done.stdout.split() == ["tokens", "2", "there", "already", "0", "rejected", "7"]
+    assert done.stdout.split() == ["tokens", "2", "present", "0", "rejected", "7"]
     told = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
     assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 9)]
     assert told[0] == "line 2: token: another token has this secret"
     assert told[1].startswith("line 3: token: is so short")
-    assert told[4] == "line 6: refresh_token: is no field of a token"
-    assert told[5] == "line 7: ?: is no field of a token"
+    assert told[4] == "line 6: refresh_token: Extra inputs are not permitted"
+    assert told[5] == "line 7: ?: Extra inputs are not permitted"
     assert told[6] == "line 8: is not JSON: Expecting value, column 1"
     for secret in (ROW["token"], ROW["beta"]):
         assert secret[12:] not in done.stdout + done.stderr
@@ -425,7 +422,7 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     assert (token["metadata"], beta["metadata"]) == ({}, {"ragflow": {"row": token["id"]}})
     assert run("tokens", "verify", given=ROW["beta"]).returncode == 3
     from_pipe = run("tokens", "import", "-", "--tenant=c", given=json.dumps(ROW))
-    assert "line 1: tenant_id: is another than --tenant says" in from_pipe.stderr
+    assert "line 1: tenant_id: differs from --tenant" in from_pipe.stderr
     missing = failed(run("tokens", "import", tmp_path / "none"))
     assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory\n"
 
@@ -455,7 +452,7 @@ def test_the_applications_settings_are_those_of_the_command(run, tmp_path):
     assert run("tokens", "verify", given=made.stdout).returncode == 3
     assert run("tokens", "verify", given=made.stdout, ASYNCSVC_SETTINGS=str(file)).returncode == 0
     for text, reason in (
-        ('{"token_peppers": {"1": "tooshort"}}', "token_peppers.1: must be 32 random bytes"),
+        ('{"token_peppers": {"1": "tooshort"}}', "token_peppers.1: must be at least 32 random"),
         ('{"page": 1}', "page: Extra inputs"),
         ("[", "Invalid JSON"),
         (b"\xff", "Invalid JSON"),
@@ -491,14 +488,14 @@ async def test_the_life_of_a_token_on_a_screen(dsn, svc, tmp_path, columns):
 
     created = await screen("create", "--name", HOSTILE, "--expires", "90d")
     assert SECRET.search(created)
-    assert "Nobody can read its secret again." in created
+    assert "Its secret cannot be read again." in created
     rotated = await screen("rotate", old.token.id, "--overlap", "24h")
     assert SECRET.search(rotated)
-    assert "The old secret stays good for 24h at most." in rotated
+    assert "The old secret stays valid for at most 24h." in rotated
     imported = await screen("import", str(file), code=3)
-    assert "line 2: token: is not there" in imported
-    assert "tokens 1 there already 0 rejected 1" in imported
-    assert "is revoked since" in await screen("revoke", old.token.id, "--reason", HOSTILE)
+    assert "line 2: token: is missing" in imported
+    assert "tokens 1 present 0 rejected 1" in imported
+    assert "was revoked at" in await screen("revoke", old.token.id, "--reason", HOSTILE)
     asked = await screen("revoke", "--all", answer="n\n")
     assert "Revoke all tokens of t? [y/N]: n" in asked
     assert "revoked 3 tokens" in await screen("revoke", "--all", answer="y\n")
@@ -516,7 +513,7 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
         ("doctor", 3, "pending: 0001_initial"),
         ("migrate", 0, "0001 initial applied"),
         ("status", 0, "The schema is up to date."),
-        ("doctor", None, "migrations 1 applied, none pending"),
+        ("doctor", None, "migrations all are applied"),
         (
             "maintain",
             0,
@@ -533,7 +530,7 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
             assert max(map(cell_len, shown.lines)) <= columns
 
 
-async def test_old_keys_are_forgotten(filled, run, tmp_path):
+async def test_maintenance_reports_what_it_did(filled, run, tmp_path):
     turn = {"messages": [{"role": "user", "content": "more"}]}
     for key in ("one", "two"):
         await filled.conversations.append_message("c0", turn, tenant_id="t", idempotency_key=key)
@@ -552,11 +549,11 @@ async def test_a_zone_is_declared_and_says_the_same(filled, run):
     before = document(run(*asked))
     for options in ((), (), ("--recount",)):
         finished = run("zone", "Asia/Kathmandu", "--tenant=t", *options)
-        assert "are kept in Asia/Kathmandu" in finished.stdout
+        assert "are stored in Asia/Kathmandu" in finished.stdout
         assert document(run(*asked)) == before
     assert json.loads(run("maintain", "--json").stdout)["ledger_rows"] == 0
     refused = run("zone", "Berlin", "--tenant=t")
-    assert (refused.returncode, "tz" in refused.stderr) == (1, True)
+    assert (refused.returncode, "ZONE: must be UTC or an area" in refused.stderr) == (2, True)
 
 
 # --- postgres
@@ -634,20 +631,17 @@ def test_every_statement_is_listed_and_can_be_read(run):
 async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
     plan = run(
         "sql", "conversation/delete", "--explain",
-        "--set", "tenant_id=t", "--set", 'ids=["c0", "\\u001b[31m"]',
+        "--set", "tenant_id=t", "--set", 'ids={c0,"\u001b[31m"}',
     )  # fmt: skip
     assert (plan.returncode, plan.stderr) == (0, "")
     assert "Delete on conversation" in plan.stdout
-    assert "made up" not in plan.stdout
+    assert "sample" not in plan.stdout
     assert not ESCAPES.search(plan.stdout)
     listed = run("sql", "conversation/get_list", "--explain", "--with", "user_id")
     assert "cost=" in listed.stdout
-    assert re.search(r"user_id +text +1 +made up", listed.stdout)
-    explained = document(
-        run("sql", "message/delete", "--explain", "--set", "tenant_id=t", "--json")
-    )
-    given = {each["name"]: each["is_given"] for each in explained["arguments"]}
-    assert given == {"tenant_id": True, "id": False}
+    assert re.search(r"user_id +1 +sample", listed.stdout)
+    explained = document(run("sql", "message/delete", "--explain", "--set=tenant_id=t", "--json"))
+    assert explained["values"] == {"tenant_id": "t", "id": "1"}
     assert (await filled.conversations.get_list("d", "t")).total == 7
     assert len(await filled.conversations.messages("c0", tenant_id="t")) == 2
 
@@ -655,25 +649,28 @@ async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["message/getlist"], "no such statement: did you mean message/get_list"),
+        (["message/getlist"], "[NAME]: there is no such statement: did you mean message/get_list"),
         (["get_names"], "did you mean conversation/get_names?"),
-        (["nothing of the kind"], "there is no such statement"),
-        (["message/get_list", "--with", "afterseq"], "no such name: did you mean after_seq"),
+        (["nothing of the kind"], "there is no such statement\n"),
+        (["message/get_list", "--with", "afterseq"], "--with: the statement has no afterseq"),
+        (["message/get_list", "--with", "afterseq"], "did you mean after_seq"),
         (["message/get_list", "--with=first", "--with=last"], "one order at most"),
-        (["message/get_list", "--set=limit=x", "--explain"], "limit: Input should be a valid int"),
-        (["message/get_list", "--set=first=1", "--explain"], "no such parameter"),
-        (["conversation/get_by_ids", "--set=ids=a", "--explain"], "ids: "),
-        (["api_token/verify", "--set=token_hash=zz", "--explain"], "token_hash: must be hexadec"),
-        (["conversation/get_list", "--set=created_from=2026-01-01", "--explain"], "timezone"),
-        (["migration/create_schema", "--explain"], "DDL, for which PostgreSQL makes no plan"),
-        (["migration/enable_row_security", "--explain"], "DO or DDL"),
+        (["message/get_list", "--set=limit=x", "--explain"], "invalid input syntax for type big"),
+        (["message/get_list", "--set=first=1", "--explain"], "--set: the statement has no first"),
+        (["conversation/get_by_ids", "--set=ids=a", "--explain"], "malformed array literal"),
+        (["api_token/verify", "--set=token_hash=\\xzz", "--explain"], "invalid hexadecimal digit"),
+        (["conversation/get_list", "--set=created_from=noon", "--explain"], "type timestamp"),
+        (["migration/create_schema", "--explain"], "PostgreSQL has no plan for DO and DDL"),
+        (["migration/enable_row_security", "--explain"], "no plan for DO and DDL"),
+        (["--explain"], "[NAME]: is required"),
+        (["message/delete", "--set", "tenant_id"], "--set: must be NAME=VALUE"),
     ],
 )
-def test_what_cannot_be_shown_or_explained_is_one_line(run, arguments, reason):
-    assert reason in failed(run("sql", *arguments))
+def test_a_statement_that_cannot_be_explained_is_one_line(run, arguments, reason):
+    assert reason in failed(run("sql", *arguments), 2)
 
 
-async def test_every_variant_that_can_be_planned_is(svc):
+async def test_every_variant_has_a_plan(svc):
     for name in sql_files.names():
         statement = sql_files.load(name)
         everything = (statement.flags | statement.optional) - statement.orders
@@ -686,21 +683,26 @@ async def test_every_variant_that_can_be_planned_is(svc):
                     assert "no plan" in str(error)  # noqa: PT017
                 else:
                     assert "cost=" in plan.lines[0]
-                    assert not any(each.is_given for each in plan.arguments)
 
 
-async def test_explaining_is_for_a_program_as_well(svc, empty_dsn):
-    values = {"tenant_id": "t", "id": "i", "seq": 3, "thumb": None}
+async def test_a_program_can_explain_a_statement(svc, empty_dsn):
+    values = {"tenant_id": "t", "id": "i", "seq": "3", "thumb": None}
     plan = await svc.explain("message/set_feedback", values=values)
-    assert {each.name: each.value for each in plan.arguments} == values
-    with pytest.raises(InvalidInput) as caught:
-        await svc.explain("message/set_feedback", values=values | {"thumb": 70_000})
-    assert caught.value.field == "thumb"
-    with pytest.raises(InvalidInput, match="tenant_id: must not hold a NUL"):
-        await svc.explain("message/set_feedback", values={"tenant_id": "\x00"})
+    assert plan.values == values
+    for wrong in ({"thumb": "70000"}, {"tenant_id": "\x00"}):
+        with pytest.raises(InvalidInput) as caught:
+            await svc.explain("message/set_feedback", values=values | wrong)
+        assert caught.value.field == "values"
     async with asyncsvc.connect(empty_dsn) as bare:
         with pytest.raises(MigrationError):
             await bare.explain("message/delete")
+
+
+def test_a_statement_can_be_read_without_a_database():
+    assert asyncsvc.sql_statement_names() == sql_files.names()
+    statement = asyncsvc.sql_statement("message/get_list", {"after_seq", "last"})
+    assert statement.parameters[2] == "after_seq"
+    assert "m.seq > $3" in statement.text
 
 
 def test_the_shell_completes_names():
@@ -723,7 +725,7 @@ def test_the_shell_completes_names():
 # --- what all commands have in common
 
 
-def test_the_version_is_told(run):
+def test_the_version_is_printed(run):
     assert run("--version").stdout == f"asyncsvc {metadata.version('asyncsvc')}\n"
 
 
@@ -749,7 +751,7 @@ def test_every_command_has_help_that_fits(command: str, columns: int):
 )
 def test_a_database_is_needed_and_must_answer(run, arguments):
     missing = failed(run(*arguments, ASYNCSVC_DSN=""), 2)
-    assert missing == "asyncsvc: no database: pass --dsn, or set ASYNCSVC_DSN\n"
+    assert missing == "asyncsvc: no database: pass --dsn or set ASYNCSVC_DSN\n"
     dead = "postgresql://u:hidden@127.0.0.1:1/x"
     line = failed(run(*arguments, ASYNCSVC_DSN=dead))
     assert "cannot be reached" in line
@@ -759,25 +761,44 @@ def test_a_database_is_needed_and_must_answer(run, arguments):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["list", "--tenant=t", "--dialog=d", "--tz=Mars/Olympus"], "tz: is not a time zone"),
-        (["list", "--tenant=t", "--dialog=d", "--from=today"], "from_date: must be ISO 8601"),
-        (["list", "--tenant=t", "--dialog=d", "--after=x"], "after: is not a cursor"),
         (["show", "nobody", "--tenant=t"], "no such conversation"),
         (["show", "c0", "--tenant=other"], "no such conversation"),
-        (["stats", "--tenant=t", "--tz=CET"], "tz: must be UTC or an area"),
-        (["stats", "--tenant=t", "--to=x"], "to_date: must be ISO 8601"),
-        (["stats", "--tenant=t", "--from=0002-01-01", "--interval=hour"], "within 10000 buckets"),
-        (
-            ["purge", "30x", "--tenant=t"],
-            "'30x' is neither an age, as 90d, nor a date",
-        ),
-        (["purge", "30d", "--tenant=t", "--tz=Mars/Olympus"], "tz: is not a time zone"),
         (["tokens", "revoke", "x", "--tenant=t"], "no such token"),
-        (["tokens", "create", "--tenant=t", "--name=n", "--expires=soon"], "must be ISO 8601"),
     ],
 )
-def test_what_is_wrong_is_one_line(run, arguments, reason):
+def test_an_error_is_one_line(run, arguments, reason):
     assert reason in failed(run(*arguments))
+
+
+LIST = ["list", "--tenant=t", "--dialog=d"]
+CREATE = ["tokens", "create", "--tenant=t", "--name=n"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([*LIST, "--tz=Mars/Olympus"], "--tz: is not a time zone"),
+        ([*LIST, "--from=today"], "--from: must be ISO 8601"),
+        ([*LIST, "--after=x"], "--after: is not a cursor"),
+        ([*LIST, "--limit=1000", "--page=99999999"], "--page: "),
+        (["stats", "--tenant=t", "--tz=CET"], "--tz: must be UTC or an area"),
+        (["stats", "--tenant=t", "--to=x"], "--to: must be ISO 8601"),
+        (["stats", "--tenant=t", "--from=0002-01-01", "--interval=hour"], "within 10000 buckets"),
+        (["stats", "--tenant=t", "--source=x", "--no-source"], "--no-source: cannot be combined"),
+        (["purge", "30x", "--tenant=t"], "AGE|DATE: '30x' is not an age"),
+        (["purge", "30d", "--tenant=t", "--tz=Mars/Olympus"], "--tz: is not a time zone"),
+        ([*CREATE, "--expires=soon"], "--expires: must be ISO 8601"),
+        ([*CREATE, "--expires=2020-01-01"], "--expires: must be in the future"),
+        ([*CREATE, "--expires=999999w"], "--expires: is too far in the future"),
+        ([*CREATE, "--expires=1d", "--tz=Berlin"], "--tz: must be UTC or an area"),
+        (["tokens", "rotate", "x", "--overlap=soon", "--tenant=t"], "--overlap: must be an age"),
+        (["tokens", "rotate", "x", "--overlap=31d", "--tenant=t"], "--overlap: "),
+        (["tokens", "revoke", "--tenant=t"], "[ID]: pass an ID"),
+        (["tokens", "revoke", "x", "--all", "--tenant=t"], "[ID]: pass an ID"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_option(run, arguments, reason):
+    assert reason in failed(run(*arguments), 2)
 
 
 @pytest.mark.parametrize(
@@ -786,19 +807,17 @@ def test_what_is_wrong_is_one_line(run, arguments, reason):
         ["list", "--tenant=t"],
         ["list", "--tenant=t", "--dialog=d", "--limit=0"],
         ["list", "--tenant=t", "--dialog=d", "--order=secret"],
-        ["stats", "--tenant=t", "--source=x", "--no-source"],
-        ["sql", "--explain"],
-        ["sql", "message/delete", "--set", "tenant_id"],
         ["tokens", "create", "--tenant=t"],
+        ["purge", "30d", "--tenant=t", "--by=update"],
     ],
 )
-def test_a_wrong_use_is_told_from_an_error(run, arguments):
+def test_wrong_use_exits_with_2(run, arguments):
     finished = run(*arguments)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert "Error" in finished.stderr
 
 
-def test_what_the_driver_leaves_behind_of_a_lost_connection_is_not_told(caplog):
+def test_futures_of_lost_connections_are_not_logged(caplog):
     async def work():
         loop = asyncio.get_running_loop()
         for error in (asyncpg.ConnectionDoesNotExistError("lost"), ConnectionResetError()):
@@ -806,6 +825,6 @@ def test_what_the_driver_leaves_behind_of_a_lost_connection_is_not_told(caplog):
         loop.call_exception_handler({"message": "a mistake", "exception": ValueError()})
 
     with pytest.raises(typer.Exit) as ended:
-        running.run(work())
+        runner.run(work())
     assert ended.value.exit_code == 0
     assert [record.getMessage() for record in caplog.records] == ["a mistake"]

@@ -36,7 +36,7 @@ from asyncsvc import (
     ragflow,
 )
 from asyncsvc.cli.commands import ragflow_import
-from asyncsvc.cli.drawing import console
+from asyncsvc.cli.terminal import console
 from asyncsvc.database import sql_files
 from asyncsvc.ragflow import drivers, source
 from asyncsvc.ragflow.data_import import DataImport
@@ -1256,7 +1256,7 @@ def test_the_report_fits_80_columns(capsys, monkeypatch):
     )  # fmt: skip
     monkeypatch.setenv("COLUMNS", "80")
     console.cache_clear()
-    ragflow_import._print(report)
+    ragflow_import.print_report(report)
     console.cache_clear()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert max(map(len, lines)) <= 80

@@ -1,7 +1,7 @@
 """The command line: `asyncsvc`, or `python -m asyncsvc.cli`. It needs the extra `cli`.
 
-Each command is a module of its own that calls the library as any application does; `app` puts them
-together. Nothing in here is imported by the library.
+Each module of `commands` has the commands of one subject; `app` puts them together. The commands
+use the library as an application does, and the library does not import this package.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _EXTRA = {"typer", "rich", "plotext", "ijson"}
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code.
+    """Run the command line and exit with its code.
 
-    0 is success, 1 an error with one line about it on stderr, 2 a wrong use of the command, 130
-    Ctrl-C.
+    0: done. 1: failed, with one line on stderr. 2: wrong use. 3: done, and something needs
+    attention. 130: Ctrl-C.
     """
     try:
         from asyncsvc.cli.app import app  # noqa: PLC0415 - the extra may be missing
@@ -27,5 +27,5 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
         sys.exit("asyncsvc: the command line needs an extra: pip install 'asyncsvc[cli]'")
-    except KeyboardInterrupt:  # before a command began, or while it was ending
+    except KeyboardInterrupt:  # before a command started, or while it ended
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Lets `python -m asyncsvc.cli` do what `asyncsvc` does."""
+"""Run `python -m asyncsvc.cli`."""
 
 from asyncsvc.cli import main
 

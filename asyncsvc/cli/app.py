@@ -1,4 +1,4 @@
-"""The typer application that every command belongs to."""
+"""The typer application of all commands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from typer import Option
 
-from asyncsvc.cli.commands.conversations import list_, search, show
+from asyncsvc.cli.commands.conversations import list_conversations, search, show
 from asyncsvc.cli.commands.demo import demo
 from asyncsvc.cli.commands.doctor import doctor
 from asyncsvc.cli.commands.maintain import maintain, zone
@@ -21,26 +22,19 @@ from asyncsvc.cli.commands.sql import sql
 from asyncsvc.cli.commands.stats import stats
 from asyncsvc.cli.commands.tokens import tokens
 from asyncsvc.cli.commands.transfer import export, import_
-from asyncsvc.cli.running import CommandError, use_settings
-
-
-def _print_version(*, wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"asyncsvc {metadata.version('asyncsvc')}")
-        raise typer.Exit
-
+from asyncsvc.cli.runner import CommandError, use_settings
 
 app = typer.Typer(
     name="asyncsvc",
     help="Conversations and API tokens of many tenants, on PostgreSQL.",
-    epilog="Exit codes: 0 done; 1 could not be done, and one line says why; 2 wrong use;"
-    " 3 done, and something needs a look; 130 Ctrl-C.",
+    epilog="Exit codes: 0 done; 1 failed, one line on stderr gives the reason; 2 wrong use;"
+    " 3 done, and something needs attention; 130 Ctrl-C.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 _COMMANDS: Final[dict[str, Callable[..., None]]] = {
-    "list": list_,
+    "list": list_conversations,
     "search": search,
     "show": show,
     "stats": stats,
@@ -59,6 +53,12 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
+def _print_version(*, requested: bool) -> None:
+    if requested:
+        typer.echo(f"asyncsvc {metadata.version('asyncsvc')}")
+        raise typer.Exit
+
+
 def _use_settings(*, file: Path | None) -> None:
     try:
         if file is not None:
@@ -68,27 +68,27 @@ def _use_settings(*, file: Path | None) -> None:
 
 
 @app.callback()
-def _options(
+def _global_options(
     *,
     _settings: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--settings",
             readable=False,
             metavar="FILE",
             envvar="ASYNCSVC_SETTINGS",
             callback=_use_settings,
-            help="The application's asyncsvc.Settings, as JSON: peppers, limits, time-outs.",
+            help="The application's asyncsvc.Settings as JSON: peppers, limits, timeouts.",
         ),
     ] = None,
     _version: Annotated[
         bool,
-        typer.Option(
-            "--version", help="Print the version, and exit.", callback=_print_version, is_eager=True
+        Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
-    """Take what stands before a command."""
+    """Process the options before a command."""
 
 
 for name, command in _COMMANDS.items():

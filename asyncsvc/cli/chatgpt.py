@@ -1,9 +1,8 @@
-"""Reads `conversations.json` as ChatGPT exports it: one JSON array, however long.
+"""Read `conversations.json` as ChatGPT exports it: one JSON array of any length.
 
-Each conversation is a tree, for an edited question begins a new branch: `mapping` has its nodes by
-id, each with its `parent`, and `current_node` is the end of the branch that its owner saw last.
-That branch is what is read. The format has no specification; this follows files as they are
-exported.
+Each conversation is a tree, because an edited question starts a new branch. `mapping` has the nodes
+by id, each with its `parent`; `current_node` is the last node of the branch that the user saw last.
+This module reads that branch. The format has no specification; this module follows exported files.
 """
 
 from __future__ import annotations
@@ -14,78 +13,85 @@ from typing import IO, Any, Final
 
 import ijson
 
-from asyncsvc.cli.lines import Item, UnreadableError
-from asyncsvc.cli.running import CommandError
+from asyncsvc.cli.json_lines import InvalidRecordError, Item
+from asyncsvc.cli.runner import CommandError
 
 SOURCE: Final = "chatgpt"
-_KNOWN: Final = {
+_KNOWN_FIELDS: Final = {
     "conversation_id", "create_time", "current_node", "id", "mapping", "title", "update_time"
 }  # fmt: skip
 
 
-def conversations(file: IO[bytes], name: str) -> Iterator[Item]:
-    """Read all conversations, numbered from 1. Raises CommandError where the JSON ends badly."""
+def read_conversations(file: IO[bytes], name: str) -> Iterator[Item]:
+    """Read all conversations, numbered from 1.
+
+    Raises:
+        CommandError: The JSON is invalid. `name` is the name of the file.
+    """
     number = 0
     try:
-        for number, given in enumerate(ijson.items(file, "item", use_float=True), start=1):
-            yield _item(number, given)
+        for number, value in enumerate(ijson.items(file, "item", use_float=True), start=1):
+            yield _item(number, value)
     except (ijson.JSONError, UnicodeDecodeError, ValueError):
-        raise CommandError(f"{name}: is not JSON behind conversation {number}") from None
+        raise CommandError(f"{name}: is not JSON after conversation {number}") from None
 
 
-def _item(number: int, given: object) -> Item:
-    if not isinstance(given, dict) or not isinstance(given.get("mapping"), dict):
-        return Item(number, {}, reason="is no conversation: it has no mapping")
+def _item(number: int, conversation: object) -> Item:
+    if not isinstance(conversation, dict) or not isinstance(conversation.get("mapping"), dict):
+        return Item(number, {}, reason="is not a conversation: it has no mapping")
     try:
-        record = _record(given)
-    except UnreadableError as error:
+        fields = _fields(conversation)
+    except InvalidRecordError as error:
         return Item(number, {}, reason=str(error))
-    return Item(number, record, sum(len(message["content"]) for message in record["messages"]))
+    return Item(number, fields, sum(len(message["content"]) for message in fields["messages"]))
 
 
-def _record(given: dict[str, Any]) -> dict[str, Any]:
+def _fields(conversation: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `ConversationRecord`."""
     metadata = {
         name: value
-        for name, value in given.items()
-        if name not in _KNOWN and value not in (None, [], {})
+        for name, value in conversation.items()
+        if name not in _KNOWN_FIELDS and value not in (None, [], {})
     }
     return {
-        "id": given.get("conversation_id") or given.get("id"),
-        "name": given.get("title"),
+        "id": conversation.get("conversation_id") or conversation.get("id"),
+        "name": conversation.get("title"),
         "source": SOURCE,
         "metadata": metadata or None,
-        "created_at": _time(given.get("create_time")),
-        "updated_at": _time(given.get("update_time")),
-        "messages": [message for node in _branch(given) if (message := _message(node)) is not None],
+        "created_at": _time(conversation.get("create_time")),
+        "updated_at": _time(conversation.get("update_time")),
+        "messages": [
+            message for node in _branch(conversation) if (message := _message(node)) is not None
+        ],
     }
 
 
-def _branch(given: dict[str, Any]) -> list[dict[str, Any]]:
+def _branch(conversation: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the nodes from the root to the current one."""
-    nodes, id = [], given.get("current_node")
-    mapping = dict(given["mapping"])
+    nodes, id = [], conversation.get("current_node")
+    mapping = dict(conversation["mapping"])
     while id is not None:
-        node = mapping.pop(id, None)  # taken out, so that no circle is walked for ever
+        node = mapping.pop(id, None)  # removed, so that a cycle ends
         if not isinstance(node, dict):
-            raise UnreadableError("mapping: has no way from the current node to its root")
+            raise InvalidRecordError("mapping: has no path from the current node to the root")
         nodes.append(node)
         id = node.get("parent")
     return nodes[::-1]
 
 
 def _message(node: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a node says; None for one that says nothing, as roots and hidden ones do."""
+    """Return the fields of a `MessageRecord`; None for a root or a hidden node without content."""
     message = node.get("message")
     if not isinstance(message, dict) or not isinstance(content := message.get("content"), dict):
         return None
-    text, is_all = _text(content)
-    if not text and is_all:
+    text, is_complete = _text(content)
+    if not text and is_complete:
         return None
     metadata = message.get("metadata")
     payload = {
         "id": message.get("id"),
         "model": metadata.get("model_slug") if isinstance(metadata, dict) else None,
-        "content": None if is_all else content,
+        "content": None if is_complete else content,
     }
     author = message.get("author")
     return {
@@ -97,15 +103,15 @@ def _message(node: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _text(content: dict[str, Any]) -> tuple[str, bool]:
-    """Return the text of a content, and whether that is all of it: images and the like are not."""
+    """Return the text of a content, and whether it is the whole content: images are not text."""
     parts = content.get("parts")
     if isinstance(parts, list):
         texts = [part for part in parts if isinstance(part, str)]
         return "\n".join(filter(None, texts)), len(texts) == len(parts)
     text = content.get("text")
-    return (
-        (text, content.keys() <= {"content_type", "text"}) if isinstance(text, str) else ("", False)
-    )
+    if not isinstance(text, str):
+        return "", False
+    return text, content.keys() <= {"content_type", "text"}
 
 
 def _time(seconds: object) -> datetime | None:
@@ -114,4 +120,4 @@ def _time(seconds: object) -> datetime | None:
     try:
         return datetime.fromtimestamp(float(str(seconds)), UTC)
     except (ValueError, OverflowError, OSError):
-        raise UnreadableError("create_time: must be seconds since 1970") from None
+        raise InvalidRecordError("create_time: must be seconds since 1970") from None

@@ -1,4 +1,4 @@
-"""Files that are there when they are complete, and not before."""
+"""Files that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
 
-_BUFFER: Final = 2**20
+_BUFFER_SIZE: Final = 2**20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Lend a file that gets its name when the block is left, and is gone after an error in it."""
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that is renamed to `path` after the block, or removed on an error."""
     if path.is_dir():
         raise IsADirectoryError(21, "Is a directory", str(path))
     with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False, buffering=_BUFFER
+        dir=path.parent, prefix=f".{path.name}.", delete=False, buffering=_BUFFER_SIZE
     ) as file:
         try:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # as that of any other new file
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # the mode of any other new file
             yield cast("IO[bytes]", file)
             file.flush()
             os.fsync(file.fileno())

@@ -1,63 +1,73 @@
-"""The options that commands share: one meaning, one help text, one environment variable."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import getpass
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
-import typer
+from typer import Option
+
+from asyncsvc import ANY, AnyType
+
+T = TypeVar("T")
 
 
-def _whoever_runs_this() -> str | None:
+def or_any(value: T | None) -> T | AnyType:
+    """Return the value of an optional filter: ANY if the option is missing."""
+    return ANY if value is None else value
+
+
+def _user_name() -> str | None:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container may have no name for its user
+    except (OSError, KeyError):  # the user of a container may have no name
         return None
 
 
 Dsn: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--dsn", metavar="URL", envvar="ASYNCSVC_DSN", help="The database."),
+    str | None, Option("--dsn", metavar="URL", envvar="ASYNCSVC_DSN", help="The database.")
 ]
 Tenant: TypeAlias = Annotated[
-    str, typer.Option("--tenant", metavar="ID", envvar="ASYNCSVC_TENANT", help="The tenant.")
+    str, Option("--tenant", metavar="ID", envvar="ASYNCSVC_TENANT", help="The tenant.")
 ]
-TenantOfLines: TypeAlias = Annotated[
+DefaultTenant: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--tenant",
         metavar="ID",
         envvar="ASYNCSVC_TENANT",
-        help="The tenant, where a line names none; lines of another are rejected.",
+        help="The tenant of lines without tenant_id; lines of other tenants are rejected.",
     ),
 ]
-Tz: TypeAlias = Annotated[
-    str, typer.Option("--tz", metavar="ZONE", help="The time zone of dates, as Europe/Berlin.")
+Dialog: TypeAlias = Annotated[
+    str | None, Option("--dialog", metavar="ID", help="Only this dialog.")
 ]
-From: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--from", metavar="DATE", help="From this day or instant on, as 2026-01-31."),
+User: TypeAlias = Annotated[str | None, Option("--user", metavar="ID", help="Only this user.")]
+TimeZone: TypeAlias = Annotated[
+    str, Option("--tz", metavar="ZONE", help="The time zone of dates, for example Europe/Berlin.")
 ]
-To: TypeAlias = Annotated[
+FromDate: TypeAlias = Annotated[
     str | None,
-    typer.Option("--to", metavar="DATE", help="To this day or instant, which is included."),
+    Option("--from", metavar="DATE", help="The first day or instant, for example 2026-01-31."),
+]
+ToDate: TypeAlias = Annotated[
+    str | None, Option("--to", metavar="DATE", help="The last day or instant, inclusive.")
 ]
 After: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--after", metavar="CURSOR", help="The page behind this cursor of a page."),
+    str | None, Option("--after", metavar="CURSOR", help="The cursor that the page before printed.")
 ]
 AsJson: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document instead of tables, for a pipe.")
+    bool, Option("--json", help="Print one JSON document instead of tables.")
 ]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+Yes: TypeAlias = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 Actor: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--actor",
         metavar="NAME",
         envvar="ASYNCSVC_ACTOR",
-        help="Who does it, for the audit.",
-        default_factory=_whoever_runs_this,
+        help="The actor in the audit.",
+        default_factory=_user_name,
         show_default="your user name",
     ),
 ]

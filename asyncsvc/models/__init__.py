@@ -24,11 +24,11 @@ from asyncsvc.models.conversations import (
     microseconds,
 )
 from asyncsvc.models.operations import (
-    Argument,
     Finding,
     Level,
     Migration,
     Plan,
+    SQLStatement,
 )
 from asyncsvc.models.page import (
     Hits,
@@ -62,7 +62,6 @@ from asyncsvc.models.usage import (
 __all__ = [
     "APIToken",
     "Appended",
-    "Argument",
     "Conversation",
     "ConversationName",
     "ConversationPatch",
@@ -90,6 +89,7 @@ __all__ = [
     "PurgeReport",
     "Records",
     "Row",
+    "SQLStatement",
     "StoredMessage",
     "TokenEvent",
     "TokenImportReport",

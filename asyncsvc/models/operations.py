@@ -17,24 +17,26 @@ class Migration(Row):
     applied_at: datetime | None = None
 
 
-class Argument(Row):
-    """A parameter of a statement: its type in PostgreSQL, and the value it was explained with.
+class SQLStatement(Row):
+    """A statement of `sql/` in one variant, as the server receives it.
 
-    `is_given` tells what a caller chose from what was put in its place.
+    `parameters` are `$1`, `$2`, ... in order. `optional` are the names of all variants: optional
+    parameters, flags and orders.
     """
 
     name: str
-    type: str
-    value: object
-    is_given: bool
+    header: str
+    text: str
+    parameters: tuple[str, ...]
+    optional: tuple[str, ...]
 
 
 class Plan(Row):
-    """What PostgreSQL would do for a statement, and with which values it was asked."""
+    """PostgreSQL's plan for a statement, with the value of each parameter as a literal."""
 
     name: str
     text: str
-    arguments: tuple[Argument, ...]
+    values: dict[str, str | None]
     lines: tuple[str, ...]
 
 

@@ -1,156 +1,138 @@
-"""Shows a statement as the server gets it, and asks the server what it would do with it."""
+"""Statements of `sql/` as the server receives them, and their plans."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final
-
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Final
 
 from asyncsvc.database import sql_files
-from asyncsvc.errors import InvalidInput
-from asyncsvc.models import Argument, Plan
-from asyncsvc.validation.checks import invalid_value
-from asyncsvc.validation.inputs import invalid_input
-from asyncsvc.validation.types import MAX_INT, ErrorText, Instant
+from asyncsvc.database.sql_files import Query
+from asyncsvc.errors import DatabaseError, InvalidInput
+from asyncsvc.models import Plan, SQLStatement
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
-    from asyncsvc.database.sql_files import Query, Statement
-    from asyncsvc.settings import Settings
+    from asyncsvc.database.sql_files import Statement
 
-_PLANNED: Final = re.compile(r"/\*.*?\*/\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
-
-
-def _bytes(value: object) -> object:
-    """Read bytes as PostgreSQL writes them."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return bytes.fromhex(value.removeprefix("\\x"))
-    except ValueError:
-        raise invalid_value("must be hexadecimal, as \\x0a") from None
+_HAS_PLAN: Final = re.compile(r"/\*.*?\*/\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
+_DATA_EXCEPTION: Final = "22"
+"""The class of SQLSTATEs for values that do not fit their type."""
+_SAMPLES: Final = {"timestamptz": "2000-01-01"}
+"""Sample values by type; "1" is a value of every other type in use, and also JSON."""
+_SAMPLE_WORDS: Final = {"interval": "day", "tz": "UTC"}
+"""Sample values of text parameters that take only certain words."""
 
 
-_TYPES: Final[Mapping[str, tuple[Any, object]]] = {
-    # The text is JSON as well, since JSON crosses as text.
-    "text": (ErrorText, "1"),
-    "bool": (bool, True),
-    "int2": (Annotated[int, Field(ge=-(2**15), lt=2**15)], 1),
-    "int4": (Annotated[int, Field(ge=-MAX_INT - 1, le=MAX_INT)], 1),
-    "int8": (Annotated[int, Field(ge=-(2**63), lt=2**63)], 1),
-    "float8": (float, 1.0),
-    "numeric": (Decimal, Decimal(1)),
-    "timestamptz": (Instant, datetime(2000, 1, 1, tzinfo=UTC)),
-    "interval": (timedelta, timedelta(days=1)),
-    "bytea": (Annotated[bytes, BeforeValidator(_bytes)], b"\x00"),
-}
-"""What a value must be for each type of PostgreSQL, and one that does no harm."""
-_WORDS: Final = {"interval": "day", "tz": "UTC"}
-"""Parameters of the type text that the server takes certain words for."""
+def sql_statement_names() -> list[str]:
+    """Return the names of all statements, for example "conversation/get_list", sorted."""
+    return sql_files.names()
 
 
-def variant(name: str, present: Collection[str] = ()) -> Query:
-    """Compile the statement with these present; the arguments are the parameters' names.
+def sql_statement(name: str, present: Collection[str] = ()) -> SQLStatement:
+    """Return a statement in the variant in which these parameters and flags are present.
 
-    Raises InvalidInput for a name that does not exist, and for more than one order.
+    Args:
+        name: The statement, for example "conversation/get_list".
+        present: Optional parameters and flags, and at most one order; without an order, the first
+            one of the file.
+
+    Raises:
+        InvalidInput: A name does not exist, or there are several orders.
     """
-    statement = statement_of(name)
-    return statement.bind(*_chosen(statement, present))
-
-
-def statement_of(name: str) -> Statement:
-    """Return the statement of this name. Raises InvalidInput, with what resembles it."""
-    names = sql_files.names()
-    if name not in names:
-        raise InvalidInput("name", f"there is no such statement{_near(name, names)}")
-    return sql_files.load(name)
+    statement = _load(name)
+    flags, parameters = _variant(statement, present)
+    query = statement.bind(flags, parameters)
+    return SQLStatement(
+        name=name,
+        header=statement.header,
+        text=query.text,
+        parameters=tuple(map(str, query.arguments)),
+        optional=tuple(sorted(statement.optional | statement.flags)),
+    )
 
 
 async def explain(
-    executor: Executor,
-    settings: Settings,
-    name: str,
-    present: Collection[str],
-    values: Mapping[str, object],
+    executor: Executor, name: str, present: Collection[str], values: Mapping[str, str | None]
 ) -> Plan:
-    """Return the plan; see `AsyncSvc.explain`."""
-    statement = statement_of(name)
-    parameters = statement.required | statement.optional
-    if strange := sorted(values.keys() - parameters):
-        raise InvalidInput("values", f"has no such parameter{_near(strange[0], parameters)}")
-    flags, names = _chosen(statement, {*present, *values})
-    query = statement.bind(flags, names)
-    if not _PLANNED.match(query.text):
-        raise InvalidInput("name", "is DO or DDL, for which PostgreSQL makes no plan")
-    types = dict(zip(names_of(query), await executor.parameter_types(query), strict=True))
-    arguments = tuple(
-        _argument(parameter, kind, values, settings) for parameter, kind in types.items()
+    """Return the plan of a statement; see `AsyncSvc.explain`."""
+    statement = _load(name)
+    _check_names("values", values, statement.required | statement.optional)
+    flags, parameters = _variant(statement, {*present, *values})
+    query = statement.bind(flags, parameters)
+    if not _HAS_PLAN.match(query.text):
+        raise InvalidInput("name", "PostgreSQL has no plan for DO and DDL")
+    types = dict(zip(map(str, query.arguments), await executor.parameter_types(query), strict=True))
+    texts = {
+        parameter: values[parameter] if parameter in values else _sample(parameter, type_name)
+        for parameter, type_name in types.items()
+    }
+    arguments = await _converted(executor, name, types, texts)
+    lines = await executor.explain(statement.bind(flags, arguments))
+    return Plan(name=name, text=query.text, values=texts, lines=tuple(lines))
+
+
+async def _converted(
+    executor: Executor, name: str, types: Mapping[str, str], texts: Mapping[str, str | None]
+) -> dict[str, object]:
+    """Have the server convert literals to the types of their parameters."""
+    if not types:
+        return {}
+    casts = ", ".join(
+        f'${number}::text::{type_name} AS "{parameter}"'
+        for number, (parameter, type_name) in enumerate(types.items(), start=1)
     )
-    bound = statement.bind(flags, {each.name: each.value for each in arguments})
-    lines = await executor.explain(bound)
-    return Plan(name=name, text=query.text, arguments=arguments, lines=tuple(lines))
+    query = Query(f"{name} (values)", f"SELECT {casts}", tuple(texts.values()))
+    try:
+        (row,) = await executor.fetch(query)
+    except DatabaseError as error:
+        if not (error.sqlstate or "").startswith(_DATA_EXCEPTION):
+            raise
+        raise InvalidInput("values", str(error)) from None
+    return dict(row.items())
 
 
-def names_of(query: Query) -> list[str]:
-    """Return the names of a variant's parameters, in the order of their numbers."""
-    return [str(name) for name in query.arguments]
+def _sample(parameter: str, type_name: str) -> str:
+    if type_name == "text" and parameter in _SAMPLE_WORDS:
+        return _SAMPLE_WORDS[parameter]
+    element_type, _, is_array = type_name.partition("[")
+    value = _SAMPLES.get(element_type, "1")
+    return f"{{{value}}}" if is_array else value
 
 
-def _chosen(
+def _load(name: str) -> Statement:
+    names = sql_files.names()
+    if name not in names:
+        raise InvalidInput("name", f"there is no such statement{_suggestion(name, names)}")
+    return sql_files.load(name)
+
+
+def _variant(
     statement: Statement, present: Collection[str]
-) -> tuple[frozenset[str], dict[str, object]]:
-    """Return the flags that are raised and the parameters that are present, as their names."""
-    known = statement.required | statement.optional | statement.flags
-    if strange := sorted(set(present) - known):
-        raise InvalidInput("present", f"has no such name{_near(strange[0], known)}")
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the flags and the parameters of the variant in which these are present.
+
+    The value of each parameter is its name.
+    """
+    _check_names("present", present, statement.required | statement.optional | statement.flags)
     flags = statement.flags & frozenset(present)
     if len(flags & statement.orders) > 1:
         raise InvalidInput("present", "must name one order at most")
     if statement.first_order is not None and not flags & statement.orders:
         flags |= {statement.first_order}
-    names = statement.required | (statement.optional & frozenset(present))
-    return flags, {name: name for name in sorted(names)}
+    parameters = statement.required | (statement.optional & frozenset(present))
+    return flags, {name: name for name in sorted(parameters)}
 
 
-def _near(name: str, names: Iterable[str]) -> str:
-    """Return what names resemble this one, as the end of a sentence."""
-    everything = sorted(names)
-    within = [each for each in everything if name and name in each]
-    near = within[:3] or difflib.get_close_matches(name, everything, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else ""
+def _check_names(field: str, names: Collection[str], known: Collection[str]) -> None:
+    if unknown := sorted(set(names) - set(known)):
+        raise InvalidInput(
+            field, f"the statement has no {unknown[0]}{_suggestion(unknown[0], known)}"
+        )
 
 
-def _argument(name: str, kind: str, values: Mapping[str, object], settings: Settings) -> Argument:
-    """Return the value of a parameter, converted, or one in its place."""
-    if name not in values:
-        return Argument(name=name, type=kind, value=_default(name, kind), is_given=False)
-    value = _converted(name, kind, values[name], settings)
-    return Argument(name=name, type=kind, value=value, is_given=True)
-
-
-def _default(name: str, kind: str) -> object:
-    if kind == "text" and name in _WORDS:
-        return _WORDS[name]
-    element, _, is_list = kind.partition("[")
-    return [_TYPES[element][1]] if is_list else _TYPES[element][1]
-
-
-def _converted(name: str, kind: str, value: object, settings: Settings) -> object:
-    """Check a value by its type, and convert text. Raises InvalidInput naming the parameter."""
-    if value is None:
-        return None
-    element, _, is_list = kind.partition("[")
-    form = _TYPES[element][0]
-    adapter = TypeAdapter[object](list[form] if is_list else form)  # type: ignore[valid-type]
-    try:
-        if is_list and isinstance(value, str):
-            return adapter.validate_json(value, context=settings)
-        return adapter.validate_python(value, context=settings)
-    except ValidationError as error:
-        found = invalid_input(error)
-        raise InvalidInput(name, found.reason) from None
+def _suggestion(name: str, names: Collection[str]) -> str:
+    """Return names that resemble this one, as the end of a sentence."""
+    similar = difflib.get_close_matches(name, sorted(names), cutoff=0.5)
+    return f": did you mean {' or '.join(similar)}?" if similar else ""

@@ -12,10 +12,10 @@ from typing import Annotated, TypeAlias
 import typer
 from pydantic import BaseModel
 
-from asyncsvc.cli import charting
-from asyncsvc.cli.drawing import Column, console, plain, table
-from asyncsvc.cli.progress import bar
-from asyncsvc.cli.running import Exit, run
+from asyncsvc.cli.charts import check_plot_path
+from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.runner import Exit, run
+from asyncsvc.cli.terminal import Column, console, printable, table
 from benchmarks.reliability import chart
 from benchmarks.reliability import crash as crashing
 from benchmarks.reliability import soak as soaking
@@ -75,11 +75,11 @@ def soak(
 
 async def _soak(settings: soaking.Settings, plot: Path | None, json: Path | None) -> Exit:
     if plot is not None:
-        charting.refuse_what_cannot_be_drawn(plot)
+        check_plot_path(plot)
     seconds = settings.minutes * 60
-    with bar("soaking", seconds) as shown:
+    with progress_bar("soaking", seconds) as bar:
         report = await soaking.soak(
-            settings, lambda now, calls: shown.show(f"{now:,.0f} s, {calls:,} calls", now)
+            settings, lambda now, calls: bar.show(f"{now:,.0f} s, {calls:,} calls", now)
         )
     _print(
         {
@@ -111,9 +111,9 @@ def _print_figures(figures: Sequence[Figure]) -> None:
 
 async def _crash(settings: crashing.Settings, json: Path | None) -> Exit:
     what = "killing writers" if settings.clients else "killing the server"
-    with bar(what, settings.kills) as shown:
+    with progress_bar(what, settings.kills) as bar:
         report = await crashing.crash(
-            settings, lambda kills, turns: shown.show(f"{kills} kills, {turns:,} turns", kills)
+            settings, lambda kills, turns: bar.show(f"{kills} kills, {turns:,} turns", kills)
         )
     _print({**_done(report), **report.verdict.model_dump()})
     _write(report, json)
@@ -147,7 +147,7 @@ def _print(values: dict[str, object]) -> None:
 
 def _ended(failures: list[str]) -> Exit:
     for failure in failures:
-        typer.echo(f"benchmarks.reliability: {plain(failure)}", err=True)
+        typer.echo(f"benchmarks.reliability: {printable(failure)}", err=True)
     return Exit.FAILED if failures else Exit.DONE
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc.cli.charting import save
+from asyncsvc.cli.charts import write_figure
 from benchmarks.reliability.samples import MEASURES, Measure, Sample
 from benchmarks.reliability.soak import Report
 
@@ -23,7 +23,7 @@ _COLORS: Final = (
 
 def write(report: Report, path: Path) -> None:
     """Draw each measure over time; the warm-up, which is not evaluated, is shaded."""
-    save(lambda: _figure(report), path)
+    write_figure(lambda: _figure(report), path)
 
 
 def _figure(report: Report) -> Figure:

@@ -16,7 +16,7 @@ from typing import Final
 import asyncpg
 
 from asyncsvc import EmbeddedServerError, embedded
-from asyncsvc.cli.running import CommandError
+from asyncsvc.cli.runner import CommandError
 
 DURABLE: Final = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 _OPTIONS: Final = {"max_connections": "200", **DURABLE}

@@ -21,7 +21,7 @@ import asyncpg
 from pydantic import BaseModel, ConfigDict
 
 import asyncsvc
-from asyncsvc.cli.running import CommandError
+from asyncsvc.cli.runner import CommandError
 from benchmarks.reliability.operations import (
     OLD,
     OPERATIONS,

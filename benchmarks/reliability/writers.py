@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from asyncsvc.cli.running import CommandError
+from asyncsvc.cli.runner import CommandError
 from benchmarks.reliability.plan import Ack, Order, Plan
 
 _ROOT: Final = Path(__file__).parents[2]

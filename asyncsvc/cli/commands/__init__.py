@@ -1,1 +1,1 @@
-"""The commands, a module for each subject. Each is thin: it calls the library, and shows."""
+"""The commands, one module for each subject."""

@@ -1,437 +1,334 @@
-"""`asyncsvc demo`: what the library does, on a server of its own, in some seconds."""
+"""`asyncsvc demo`: the main functions of the library, on a server of its own, in some seconds."""
 
 from __future__ import annotations
 
 import atexit
+import re
 import shlex
 import shutil
 import tempfile
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import time as clock_time
 from pathlib import Path
 from typing import IO, Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
+from rich.table import Table
 from rich.text import Text
+from typer import Option
 
-from asyncsvc import embedded
-from asyncsvc.cli.drawing import Column, around, bars, beside, console, in_blocks, plain, table
-from asyncsvc.cli.inventing import Inventor
-from asyncsvc.cli.lines import conversations, count, twice
-from asyncsvc.cli.loading import Loader, Rejection
-from asyncsvc.cli.printing import many
-from asyncsvc.cli.running import CommandError, run, this_command
-from asyncsvc.cli.steps import note, step
-from asyncsvc.client import AsyncSvc, connect
-from asyncsvc.models import Conversation, ImportReport, StoredMessage, UsageBucket
+from asyncsvc import AsyncSvc, Conversation, ImportReport, InvalidInput, connect, embedded
+from asyncsvc.cli.commands.conversations import print_conversations, print_hits
+from asyncsvc.cli.commands.stats import print_usage
+from asyncsvc.cli.importer import ConversationImporter
+from asyncsvc.cli.json_lines import count_lines, open_seekable, read_conversations
+from asyncsvc.cli.output import counted
+from asyncsvc.cli.progress import Bar, progress_bar
+from asyncsvc.cli.runner import CommandError, Exit, asynchronous, this_program
+from asyncsvc.cli.sample_data import SampleData
+from asyncsvc.cli.terminal import console, printable
 from asyncsvc.validation.dates import zone
 
 TENANT: Final = "demo"
 DIALOG: Final = "assistant"
 SAMPLE: Final = Path(__file__).with_name("sample.jsonl")
-SAMPLE_WORD: Final = "train"
+SAMPLE_TEXT: Final = "train"
 _DAYS: Final = 30
 _LISTED: Final = 8
 _HITS: Final = 4
-_READ_AT_ONCE: Final = 1_000
-_LONGEST_CELL: Final = 400
-_LONGEST_ID: Final = 12
-_BAD_SHOWN: Final = 5
-_ROOMY: Final = 96
-_NARROW: Final = 64
-_LOADING_OPTIONS: Final = {"synchronous_commit": "off", "gin_pending_list_limit": "64MB"}
-_EMBEDDED_OPTIONS: Final = ("data", "keep")
+_STEP_WIDTH: Final = 14
+_WORD: Final = re.compile(r"[^\W\d_]{4,}")
+
+SourceFile = Annotated[
+    Path | None,
+    Option(
+        "--from",
+        readable=False,
+        metavar="FILE",
+        help="Import this file instead of the sample: one JSON object a line, plain or gzip, with"
+        ' "id" and "messages" of "role" and "content"; perhaps "user", "created_at", "name".',
+    ),
+]
+DataDirectory = Annotated[
+    Path | None,
+    Option(
+        "--data",
+        readable=False,
+        metavar="DIR",
+        help="Keep the server's data here. The default is a temporary directory.",
+    ),
+]
+Keep = Annotated[bool, Option("--keep", help="Leave the server running, and print how to use it.")]
+DemoDsn = Annotated[
+    str | None,
+    Option(
+        metavar="URL",
+        envvar="ASYNCSVC_DSN",
+        help="Use this database instead of a server of the demo. Nothing in it is deleted.",
+    ),
+]
+SearchText = Annotated[
+    str | None, Option(metavar="TEXT", help="Search for this text. The default is a frequent word.")
+]
+Zone = Annotated[str, Option(metavar="ZONE", help="The time zone of days.")]
 
 
-def demo(
+@asynchronous
+async def demo(
     context: typer.Context,
     *,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            readable=False,
-            metavar="FILE",
-            help="Load this file instead of the sample: a JSON object a line, plain or gzip, with"
-            ' "id" and "messages" of "role" and "content"; perhaps "user", "created_at", "name".',
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False,
-            metavar="DIR",
-            help="Keep the server's data here. Otherwise: in a temporary directory that is removed"
-            " at the end.",
-        ),
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the server running, and say how to use it.")
-    ] = False,
-    dsn: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="ASYNCSVC_DSN",
-            help="Use this database instead of a server of its own. Nothing in it is dropped.",
-        ),
-    ] = None,
-    find: Annotated[
-        str | None,
-        typer.Option(metavar="WORD", help="Look for this word; otherwise for a frequent one."),
-    ] = None,
-    tz: Annotated[str, typer.Option(metavar="ZONE", help="The time zone of days.")] = "UTC",
-) -> None:
-    """Start a PostgreSQL, load conversations, list and search them, and draw their statistics.
+    source: SourceFile = None,
+    data: DataDirectory = None,
+    keep: Keep = False,
+    dsn: DemoDsn = None,
+    search: SearchText = None,
+    tz: Zone = "UTC",
+) -> Exit:
+    """Start a PostgreSQL, import conversations, list and search them, and show their statistics.
 
-    It takes some seconds and leaves nothing behind, unless asked to with --keep or --data.
+    It takes some seconds and leaves nothing behind, except with --keep, --data or --dsn. If lines
+    of the file are rejected, they are reported on stderr, and the exit code is 3.
     """
-    run(_checked(context, _Options(source, data, keep, dsn, find, tz)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    source: Path | None
-    data: Path | None
-    keep: bool
-    dsn: str | None
-    find: str | None
-    tz: str
-
-
-async def _checked(context: typer.Context, options: _Options) -> None:
-    """Settle what excludes each other; a word on the command line beats the environment."""
-    given = {name for name in context.params if _was_typed(context, name)}
-    if options.dsn is not None and given.intersection(_EMBEDDED_OPTIONS):
-        if "dsn" in given:
-            raise CommandError("--data and --keep are for the server of the demo, not for --dsn")
-        options = _Options(
-            options.source, options.data, options.keep, None, options.find, options.tz
-        )
-    await _demo(options)
-
-
-def _was_typed(context: typer.Context, name: str) -> bool:
-    found = context.get_parameter_source(name)
-    return found is not None and found.name == "COMMANDLINE"
-
-
-async def _demo(options: _Options) -> None:
-    path = options.source or SAMPLE
-    local = zone(options.tz)
-    with twice(path) as file:
-        lines = count(file)
+    if data is not None or keep:
+        if dsn is not None and _is_typed(context, "dsn"):
+            raise InvalidInput("dsn", "--data and --keep start a server, so they are not for --dsn")
+        dsn = None
+    path, local = source or SAMPLE, zone(tz)
+    with open_seekable(path) as file:
+        lines = count_lines(file)
         if not lines:
             raise CommandError(f"{path}: is empty")
-        async with _database(options) as dsn, _connected(options, dsn) as svc:
+        async with _services(dsn, data, keep=keep) as svc:
             await _migrate(svc)
             await _try_token(svc)
-            report, words = await _load(svc, file, lines, local)
+            report = await _import(svc, file, lines, local)
             if not report.conversations + report.present:
-                raise CommandError(f"{path}: none of its lines is a conversation")
-            listed = await _list(svc, local)
-            await _find(svc, options.find or _default_word(options, words))
-            newest = min(listed[0].created_at, datetime.now(UTC))
-            await _draw_stats(svc, options.tz, newest.astimezone(local).date())
+                raise CommandError(f"{path}: no line is a conversation")
+            newest = await _list(svc, local)
+            text = search or (SAMPLE_TEXT if source is None else await _frequent_word(svc, newest))
+            await _search(svc, text, local)
+            await _show_stats(svc, tz, min(newest.created_at, datetime.now(UTC)).astimezone(local))
+    return Exit.ATTENTION if report.rejected else Exit.DONE
 
 
-# --- where it runs
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Return whether an option is on the command line, not in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+# --- the server
 
 
 @asynccontextmanager
-async def _database(options: _Options) -> AsyncIterator[str]:
-    """Lend a database for the demo, and say at the end what became of it."""
+async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncIterator[AsyncSvc]:
+    """Open the services on a database or on the demo's own server; print at the end what stays."""
     console().print(Text("asyncsvc demo", style="bold"), end="\n\n")
-    if options.dsn is not None:
-        yield options.dsn
-        _print_closing(f"The rows stay in {_named(options.dsn)}, as those of the tenant {TENANT}.")
-        return
-    place = _Place.named(options.data) if options.data else _Place.temporary()
-    async with _server(place, durable=options.keep or not place.is_temporary) as server:
-        yield server.dsn
-    if options.keep or not server.started:
-        # Started anew, on the same port, because nothing is left that Ctrl-C could break off.
-        _print_connecting(await embedded.start(place.path))
-        place.keep()
-        return
-    place.remove()
-    _print_stopped(place)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the server keeps its data; a temporary place is removed at exit, if not before."""
-
-    path: Path
-    is_temporary: bool
-
-    @classmethod
-    def named(cls, path: Path) -> _Place:
-        return cls(path, is_temporary=False)
-
-    @classmethod
-    def temporary(cls) -> _Place:
-        place = cls(Path(tempfile.mkdtemp(prefix="asyncsvc-demo-")), is_temporary=True)
-        # At exit, so that whatever happens it goes after the server.
-        atexit.register(place.remove)
-        return place
-
-    def keep(self) -> None:
-        atexit.unregister(self.remove)
-
-    def remove(self) -> None:
-        if self.is_temporary:
-            shutil.rmtree(self.path, ignore_errors=True)
-
-
-@asynccontextmanager
-async def _server(place: _Place, *, durable: bool) -> AsyncIterator[embedded.EmbeddedPostgres]:
-    """Have the server running, set up for loading much at once.
-
-    A load that a crash cuts short is made good by the next one, so no commit waits for the disk;
-    and data that will be removed need not get there at all.
-    """
-    options = _LOADING_OPTIONS if durable else {**_LOADING_OPTIONS, "fsync": "off"}
     async with AsyncExitStack() as stack:
-        with step("server", "starting PostgreSQL …") as done:
-            running = embedded.running(place.path, options=options)
-            server = await stack.enter_async_context(running)
-            how = "" if server.started else " was running already"
-            done.did = f"PostgreSQL {server.version}{how}, data in {place.path}"
-        yield server
+        if dsn is not None:
+            with _step("server", "connecting …") as step:
+                svc = await stack.enter_async_context(connect(dsn))
+                step.result = f"connected to {_without_secrets(dsn)}"
+            yield svc
+            _print_advice(f"The rows stay in {_without_secrets(dsn)}, in the tenant {TENANT}.")
+            return
+        directory = data or _temporary_directory()
+        with _step("server", "starting PostgreSQL …") as step:
+            server = await stack.enter_async_context(embedded.running(directory))
+            state = "" if server.started else " was running already"
+            step.result = f"PostgreSQL {server.version}{state}, data in {directory}"
+        async with connect(server.dsn) as svc:
+            yield svc
+    if keep or not server.started:
+        # Start it again, now that no Ctrl-C can interrupt the demo and leave a server behind.
+        server = await embedded.start(directory)
+        atexit.unregister(_remove_directory)
+        _print_usage(server)
+    else:
+        _print_stopped(directory, is_temporary=data is None)
 
 
-def _named(dsn: str) -> str:
-    """Name a database without what is secret in its DSN."""
+def _temporary_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="asyncsvc-demo-"))
+    # At exit, because `embedded` may have to stop an interrupted demo's server at exit too.
+    atexit.register(_remove_directory, directory)
+    return directory
+
+
+def _remove_directory(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _without_secrets(dsn: str) -> str:
+    """Return the host, port and database of a DSN."""
     try:
         parts = urlsplit(dsn)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "the given database"
-    return plain(f"{parts.hostname or ''}{port}{parts.path}") or "the given database"
-
-
-@asynccontextmanager
-async def _connected(options: _Options, dsn: str) -> AsyncIterator[AsyncSvc]:
-    async with AsyncExitStack() as stack:
-        if options.dsn is None:
-            yield await stack.enter_async_context(connect(dsn))
-            return
-        with step("server", "connecting …") as done:
-            svc = await stack.enter_async_context(connect(dsn))
-            done.did = f"connected to {_named(dsn)}"
-        yield svc
+    return printable(f"{parts.hostname or ''}{port}{parts.path}") or "the given database"
 
 
 # --- the steps
 
 
+@dataclass(slots=True)
+class _Step:
+    bar: Bar
+    result: str = ""
+
+
+@contextmanager
+def _step(name: str, task: str, total: int | None = None) -> Iterator[_Step]:
+    """Show a progress bar, then the result and the time of a step. A failed step prints nothing."""
+    started = time.perf_counter()
+    with progress_bar(task, total) as bar:
+        step = _Step(bar)
+        yield step
+    milliseconds = (time.perf_counter() - started) * 1_000
+    grid = Table.grid(expand=True)
+    grid.add_column(width=_STEP_WIDTH)
+    grid.add_column(ratio=1, overflow="fold")
+    grid.add_column(justify="right", min_width=10, no_wrap=True)
+    grid.add_row(
+        Text.assemble(("✓ ", "green"), (name, "bold")),
+        Text(step.result),
+        Text(f"{milliseconds:,.0f} ms", style="cyan"),
+    )
+    console().print(grid)
+
+
 async def _migrate(svc: AsyncSvc) -> None:
-    with step("schema", "migrating …") as done:
+    with _step("schema", "migrating …") as step:
         applied = await svc.migrate()
         names = ", ".join(f"{migration.version:04} {migration.name}" for migration in applied)
-        done.did = f"migrated: {names}" if applied else "up to date"
+        step.result = f"migrated: {names}" if applied else "up to date"
 
 
 async def _try_token(svc: AsyncSvc) -> None:
-    """Show a token's life. It is revoked at once, since nobody can have seen its secret."""
-    with step("token", "issuing a token …") as done:
+    """Issue and verify a token, and revoke it, because its secret is not printed."""
+    with _step("token", "issuing a token …") as step:
         issued = await svc.tokens.create(TENANT, name="demo", scopes=("read",))
         token = await svc.tokens.verify(issued.secret, scopes=("read",))
         await svc.tokens.revoke(token.id, tenant_id=token.tenant_id)
-        done.did = f"{token.hint}… issued, verified and revoked again"
+        step.result = f"{token.hint}… issued, verified and revoked"
 
 
-async def _load(
-    svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo
-) -> tuple[ImportReport, Counter[str]]:
-    """Load all lines; return what went in, and the words that are in it."""
+async def _import(svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo) -> ImportReport:
+    """Import all lines; conversations without a time are spread over the last 30 days."""
     now = datetime.now(UTC)
     first_day = now.astimezone(local).date() - timedelta(days=_DAYS - 1)
-    since = datetime.combine(first_day, time(), local).astimezone(UTC)
+    start = datetime.combine(first_day, clock_time(), local).astimezone(UTC)
+    sample = SampleData(DIALOG, lambda number: start + (now - start) * min(number / lines, 1.0))
 
-    def invent_time(number: int) -> datetime:
-        return since + (now - since) * min(number / lines, 1.0)
+    with _step("import", "importing", total=lines) as step:
 
-    inventor, bad = Inventor(DIALOG, invent_time), list[Rejection]()
+        def show() -> None:
+            report = importer.report
+            done = report.conversations + report.present + report.rejected
+            step.bar.show(counted(report.messages, "message"), done)
 
-    def reject(rejection: Rejection) -> None:
-        bad.append(rejection)
-        bad.sort(key=lambda rejection: rejection.number)
-        del bad[_BAD_SHOWN:]
-
-    with step("load", "loading", total=lines) as done:
-        loader = Loader(svc, TENANT, inventor.fill, reject, done.advance)
-        report = await loader.load(conversations(file, local), file)
-        done.did = _loaded(report)
-    _print_load(report, inventor.invented, bad)
-    return report, inventor.words
-
-
-def _loaded(report: ImportReport) -> str:
-    new = f"{many(report.conversations, 'conversation')}, {many(report.messages, 'message')}"
-    if not report.present:
-        return new
-    present = f"{many(report.present, 'conversation')} there already"
-    return f"{new}; {present}" if report.conversations else f"nothing new: {present}"
-
-
-def _print_load(report: ImportReport, invented: set[str], bad: Sequence[Rejection]) -> None:
-    if invented and report.conversations:
-        note(f"invented, as the lines do not say: {', '.join(sorted(invented))}")
-    for line in bad:
-        note(f"bad line {line.number}: {plain(line.reason)}", style="yellow")
-    if report.rejected > len(bad):
-        note(f"and {many(report.rejected - len(bad), 'more bad line')}", style="yellow")
-
-
-async def _list(svc: AsyncSvc, local: tzinfo) -> list[Conversation]:
-    with step("list", "listing …") as done:
-        page = await svc.conversations.get_list(
-            DIALOG, TENANT, items_per_page=_LISTED, include_dsl=False
+        importer = ConversationImporter(
+            svc,
+            TENANT,
+            sample.complete,
+            on_rejected=lambda number, reason: step.bar.log(f"line {number}: {reason}"),
+            on_batch=show,
         )
-        first = [await _first_message(svc, found.id) for found in page.items]
-        done.did = f"the newest {len(page.items)} of {many(page.total or 0, 'conversation')}"
-    rows = [
-        (
-            _short(found.id),
-            _titled(found) or message,
-            message,
-            str(found.last_seq),
-            found.user_id,
-            f"{found.created_at.astimezone(local):%m-%d %H:%M}",
-        )
-        for found, message in zip(page.items, first, strict=True)
-    ]
-    columns = (
-        Column("id"),
-        Column("name", share=2),
-        Column("begins", share=3, least_width=_ROOMY),
-        Column("messages", right=True),
-        Column("user", least_width=_NARROW),
-        Column("created"),
+        await importer.run(read_conversations(file, local), file)
+        step.result = _import_result(importer.report, sample.added)
+    return importer.report
+
+
+def _import_result(report: ImportReport, added: set[str]) -> str:
+    parts = (
+        f"{counted(report.conversations, 'conversation')}, {counted(report.messages, 'message')}",
+        f"{report.present:,} present" if report.present else "",
+        f"{report.rejected:,} rejected" if report.rejected else "",
+        f"sample values for {', '.join(sorted(added))}" if added and report.conversations else "",
     )
-    console().print(table(columns, rows))
-    return page.items
+    return "; ".join(filter(None, parts))
 
 
-async def _first_message(svc: AsyncSvc, id: str) -> str:
-    messages = await svc.conversations.messages(id, tenant_id=TENANT, limit=1)
-    return messages[0].content[:_LONGEST_CELL] if messages else ""
+async def _list(svc: AsyncSvc, local: tzinfo) -> Conversation:
+    """List the newest conversations and return the first."""
+    with _step("list", "listing …") as step:
+        page = await svc.conversations.get_list(
+            tenant_id=TENANT, dialog_id=DIALOG, items_per_page=_LISTED, include_dsl=False
+        )
+        step.result = "the newest conversations"
+    print_conversations(page, local)
+    return page.items[0]
 
 
-def _default_word(options: _Options, words: Counter[str]) -> str | None:
-    if options.source is None:
-        return SAMPLE_WORD
+async def _frequent_word(svc: AsyncSvc, conversation: Conversation) -> str | None:
+    """Return the most frequent word of a conversation with at least 4 letters."""
+    messages = await svc.conversations.messages(conversation.id, tenant_id=TENANT)
+    words = Counter(word for message in messages for word in _WORD.findall(message.content.lower()))
     return next((word for word, _ in words.most_common(1)), None)
 
 
-async def _find(svc: AsyncSvc, word: str | None) -> None:
-    if word is None:
-        return  # not one word in the file is long enough to look for
-    with step("find", "searching …") as done:
-        page = await svc.conversations.get_list(
-            DIALOG, TENANT, items_per_page=_HITS, keywords=word, include_dsl=False
-        )
-        hits = [(found, await _hit(svc, found.id, word)) for found in page.items]
-        done.did = f"“{plain(word)}” occurs in {many(page.total or 0, 'conversation')}"
-    rows = [
-        (_titled(found) or _short(found.id), message.role, around(message.content, word))
-        for found, message in hits
-        if message is not None
-    ]
-    if rows:
-        columns = (Column("name", share=2), Column("who"), Column("says", share=5))
-        console().print(table(columns, rows))
+async def _search(svc: AsyncSvc, text: str | None, local: tzinfo) -> None:
+    if text is None:
+        return
+    with _step("search", "searching …") as step:
+        page = await svc.conversations.search(TENANT, text, dialog_id=DIALOG, limit=_HITS)
+        at_least = "" if page.next is None else "at least "
+        conversations = counted(len(page.items), "conversation")
+        step.result = f"“{printable(text)}” occurs in {at_least}{conversations}"
+    print_hits(page.items, local)
 
 
-async def _hit(svc: AsyncSvc, id: str, word: str) -> StoredMessage | None:
-    """Return the first message with the word; none when it stands in the name or the id."""
-    seq: int | None = None
-    while messages := await svc.conversations.messages(
-        id, tenant_id=TENANT, after_seq=seq, limit=_READ_AT_ONCE
-    ):
-        for message in messages:
-            if word.lower() in message.content.lower():
-                return message
-        seq = messages[-1].seq
-    return None
-
-
-async def _draw_stats(svc: AsyncSvc, tz: str, last_day: date) -> None:
-    with step("statistics", "counting …") as done:
+async def _show_stats(svc: AsyncSvc, tz: str, newest: datetime) -> None:
+    last_day = newest.date()
+    with _step("statistics", "counting …") as step:
         buckets = await svc.conversations.stats(
             TENANT, last_day - timedelta(days=_DAYS - 1), last_day, dialog_id=DIALOG, tz=tz
         )
         total = sum(bucket.pv for bucket in buckets)
         tokens = sum(bucket.tokens for bucket in buckets)
-        done.did = f"{many(total, 'conversation')}, {many(tokens, 'token')} in {_DAYS} days"
-    columns = (
-        Column(f"{last_day:%Y}"),
-        *(Column(name, right=True) for name in ("pv", "uv", "rounds", "tokens")),
-    )
-    rows = [
-        (
-            f"{bucket.dt:%m-%d}",
-            *(f"{value:,}" for value in (bucket.pv, bucket.uv, bucket.rounds, bucket.tokens)),
-        )
-        for bucket in buckets
-    ]
-    console().print(in_blocks(columns, rows))
-    _plot(buckets)
-
-
-def _plot(buckets: Sequence[UsageBucket]) -> None:
-    days = [f"{bucket.dt:%m-%d}" for bucket in buckets]
-    views = bars("pv: conversations a day", days, [b.pv for b in buckets], style="cyan")
-    tokens = bars("tokens a day", days, [b.tokens for b in buckets], style="magenta")
-    console().print(beside([views, tokens]))
-
-
-def _titled(found: Conversation) -> str:
-    topic = (found.metadata or {}).get("topic")
-    return (found.name or (topic if isinstance(topic, str) else ""))[:_LONGEST_CELL]
-
-
-def _short(id: str) -> str:
-    return id if len(id) <= _LONGEST_ID else f"{id[: _LONGEST_ID - 1]}…"
+        usage = f"{counted(total, 'conversation')}, {counted(tokens, 'token')}"
+        step.result = f"{usage} in {_DAYS} days"
+    print_usage("day", buckets, with_average=False)
 
 
 # --- what to do next
 
 
-def _print_stopped(place: _Place) -> None:
-    again = f"{this_command()} demo --keep"
-    if place.is_temporary:
-        _print_closing("The server is stopped and its data are removed. To keep both:", again)
+def _print_stopped(directory: Path, *, is_temporary: bool) -> None:
+    command = f"{this_program()} demo --keep"
+    if is_temporary:
+        _print_advice("The server is stopped and its data are removed. To keep both:", command)
         return
-    where = shlex.quote(str(place.path))
-    _print_closing(
-        f"The server is stopped; its data stay in {where}. To leave it running:",
-        f"{again} --data {where}",
+    path = shlex.quote(str(directory))
+    _print_advice(
+        f"The server is stopped; its data stay in {path}. To leave it running:",
+        f"{command} --data {path}",
     )
 
 
-def _print_connecting(server: embedded.EmbeddedPostgres) -> None:
-    _print_closing(
+def _print_usage(server: embedded.EmbeddedPostgres) -> None:
+    _print_advice(
         f"The server keeps running on port {server.port}. Use it, here from python -m asyncio:",
         "import asyncsvc",
         f'async with asyncsvc.connect("{server.dsn}") as svc:',
-        f'    page = await svc.conversations.get_list("{DIALOG}", "{TENANT}")',
+        f'    page = await svc.conversations.get_list(dialog_id="{DIALOG}", tenant_id="{TENANT}")',
     )
-    where = shlex.quote(str(server.data_dir))
-    _print_closing("Stop it:", f"{this_command()} postgres stop --data {where}")
+    path = shlex.quote(str(server.data_dir))
+    _print_advice("Stop it:", f"{this_program()} postgres stop --data {path}")
 
 
-def _print_closing(text: str, *code: str) -> None:
-    """Print a sentence and lines to copy, which are never wrapped."""
+def _print_advice(text: str, *code: str) -> None:
+    """Print a sentence, and lines that can be copied and pasted."""
     console().print()
     console().print(Text(text), soft_wrap=True)
     if code:
         console().print()
     for line in code:
-        console().print(Text(f"    {line}", style="green"), soft_wrap=True)
+        console().print(Text(line, style="green"), soft_wrap=True)

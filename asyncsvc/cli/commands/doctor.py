@@ -8,12 +8,12 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from asyncsvc.cli.drawing import console, plain
+from asyncsvc import Finding
 from asyncsvc.cli.options import AsJson, Dsn
-from asyncsvc.cli.printing import print_json
-from asyncsvc.cli.progress import bar
-from asyncsvc.cli.running import Exit, connected, run
-from asyncsvc.models import Finding
+from asyncsvc.cli.output import print_json
+from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.runner import Exit, asynchronous, connected
+from asyncsvc.cli.terminal import console, printable
 
 _MARKS: Final = {
     "ok": ("✓", "green"),
@@ -21,27 +21,23 @@ _MARKS: Final = {
     "warning": ("!", "yellow"),
     "problem": ("✗", "red"),
 }
-_NEED_A_LOOK: Final = {"warning", "problem"}
 
 
-def doctor(*, dsn: Dsn = None, as_json: AsJson = False) -> None:
-    """Look at the server and the schema, and say what to do. It changes nothing.
+@asynchronous
+async def doctor(*, dsn: Dsn = None, as_json: AsJson = False) -> Exit:
+    """Check the server and the schema, and give advice. Nothing is changed.
 
-    The exit code is 3 when there is a warning or a problem.
+    The exit code is 3 if there is a warning or a problem.
     """
-    run(_doctor(dsn, as_json=as_json))
-
-
-async def _doctor(dsn: str | None, *, as_json: bool) -> Exit:
-    async with connected(dsn, max_size=1) as svc:
-        with bar("examining"):
+    async with connected(dsn) as svc:
+        with progress_bar("checking"):
             findings = await svc.doctor()
     if as_json:
         print_json(findings)
     else:
         _print_findings(findings)
-    needs_a_look = any(finding.level in _NEED_A_LOOK for finding in findings)
-    return Exit.ATTENTION if needs_a_look else Exit.DONE
+    is_ok = all(finding.level in {"ok", "note"} for finding in findings)
+    return Exit.DONE if is_ok else Exit.ATTENTION
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
@@ -51,7 +47,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     grid.add_column(overflow="fold")
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        grid.add_row(Text(mark, style=style), finding.check, Text(plain(finding.observed)))
+        grid.add_row(Text(mark, style=style), finding.check, Text(printable(finding.observed)))
         if finding.advice is not None:
-            grid.add_row("", "", Text(f"→ {plain(finding.advice)}", style=style))
+            grid.add_row("", "", Text(f"→ {printable(finding.advice)}", style=style))
     console().print(grid)

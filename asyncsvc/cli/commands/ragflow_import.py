@@ -2,155 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Annotated
 
-import typer
 from rich.text import Text
+from typer import Argument, Option
 
-from asyncsvc.cli.drawing import Column, console, plain, table
 from asyncsvc.cli.options import Actor, AsJson, Dsn
-from asyncsvc.cli.printing import many, print_json, print_pairs
-from asyncsvc.cli.progress import Bar, bar, messages
-from asyncsvc.cli.running import Exit, connected, run
-from asyncsvc.client import AsyncSvc
+from asyncsvc.cli.output import counted, print_json, print_pairs
+from asyncsvc.cli.progress import Bar, progress_bar
+from asyncsvc.cli.runner import Exit, asynchronous, connected
+from asyncsvc.cli.terminal import Column, console, messages, printable, table
 from asyncsvc.ragflow.data_import import DataImport, Part
-from asyncsvc.ragflow.reports import (
-    DataImportReport,
-    Note,
-    Repair,
-    RepairCount,
-    Skip,
-    TableReport,
-)
+from asyncsvc.ragflow.reports import DataImportReport, Note, Repair, RepairCount, Skip, TableReport
+
+SourceDsn = Annotated[
+    str,
+    Argument(
+        metavar="SOURCE_DSN",
+        envvar="ASYNCSVC_RAGFLOW_DSN",
+        show_envvar=True,
+        help="RAGFlow's database: mysql://user:password@host:3306/rag_flow, or postgresql://….",
+    ),
+]
+SourceZone = Annotated[
+    str,
+    Option(
+        "--tz",
+        metavar="ZONE",
+        help="The time zone of the dates in RAGFlow's database, for example Asia/Shanghai.",
+    ),
+]
+OneTenant = Annotated[str | None, Option("--tenant", metavar="ID", help="Import only this tenant.")]
+OrphanTenant = Annotated[
+    str | None,
+    Option(metavar="ID", help="The tenant for conversations whose dialog or agent was deleted."),
+]
+AfterId = Annotated[
+    str | None,
+    Option(metavar="ID", help="Start after this conversation, in the order of the source."),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class _What:
-    """What is moved, and how."""
-
-    source: str
-    tz: str
-    tenant_id: str | None
-    orphans: str | None
-    only: Part | None
-    after: str | None
-    dry_run: bool
-    actor: str | None
-    verbose: bool
-
-    async def move(self, svc: AsyncSvc, shown: Bar) -> DataImportReport:
-        """Move it, and show how it goes; broken off, say how to go on."""
-        reached = None
-
-        def show(report: DataImportReport) -> None:
-            nonlocal reached
-            reached = report.after
-            done = f"{many(report.messages, 'message')}, {many(report.tokens.read, 'token')}"
-            shown.show(done, report.conversations.read, report.total or 1)
-
-        def tell(note: Note) -> None:
-            if self.verbose or note.kind is Repair.LOST or isinstance(note.kind, Skip):
-                shown.say(f"{note.table} {note.row}: {note.kind}: {note.reason}")
-
-        try:
-            return await DataImport(svc).run(
-                self.source,
-                tz=self.tz,
-                tenant_id=self.tenant_id,
-                orphans=self.orphans,
-                only=self.only,
-                after=self.after,
-                dry_run=self.dry_run,
-                actor=self.actor,
-                on_batch=show,
-                on_note=tell,
-            )
-        except BaseException:
-            if reached is not None:
-                again = f"the same command goes on, and faster with --after {reached}"
-                messages().print(Text(plain(f"stopped: what went in is whole; {again}")))
-            raise
-
-
-def import_ragflow(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE_DSN",
-            envvar="ASYNCSVC_RAGFLOW_DSN",
-            show_envvar=True,
-            help="RAGFlow's database: mysql://user:password@host:3306/rag_flow, or postgresql://….",
-        ),
-    ],
+@asynchronous
+async def import_ragflow(
+    source: SourceDsn,
     *,
     dsn: Dsn = None,
-    tz: Annotated[
-        str,
-        typer.Option(
-            "--tz",
-            metavar="ZONE",
-            help="The zone that RAGFlow's server writes dates in, as Asia/Shanghai.",
-        ),
-    ] = "UTC",
-    tenant: Annotated[
-        str | None, typer.Option(metavar="ID", help="Move what belongs to this tenant alone.")
-    ] = None,
-    orphans: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID", help="The tenant of conversations whose dialog or agent is gone."
-        ),
-    ] = None,
-    only: Annotated[Part | None, typer.Option(help="Move these alone.")] = None,
-    after: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="Begin behind this conversation, in the source's order."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything, and roll it back.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Name each row that was repaired, too.")
-    ] = False,
+    tz: SourceZone = "UTC",
+    tenant_id: OneTenant = None,
+    orphans: OrphanTenant = None,
+    only: Annotated[Part | None, Option(help="Import only this part.")] = None,
+    after: AfterId = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Do everything, and roll it back.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Also report each repaired row.")] = False,
     actor: Actor,
     as_json: AsJson = False,
-) -> None:
-    """Import conversations and API tokens from the database of RAGFlow, which is only read.
+) -> Exit:
+    """Import conversations and API tokens from RAGFlow's database, which is only read.
 
-    It may go on running meanwhile: run this again, and it adds nothing twice, goes on where it was
-    broken off, and appends what conversations have got since. A row that does not go in is named on
-    stderr with the reason, and the exit code is 3.
+    RAGFlow may run meanwhile. Run the import again to continue an interrupted one, and to append
+    the messages that conversations got since. A rejected row is reported on stderr, and the exit
+    code is 3.
     """
-    what = _What(
-        source, tz, tenant, orphans, only, after, dry_run=dry_run, actor=actor, verbose=verbose
-    )
-    run(_import(dsn, what, as_json=as_json))
-
-
-async def _import(dsn: str | None, what: _What, *, as_json: bool) -> Exit:
-    async with connected(dsn, max_size=1, foreign_tokens=True) as svc:
-        with bar("importing", total=1) as shown:
-            report = await what.move(svc, shown)
+    async with connected(dsn, foreign_tokens=True) as svc:
+        move = partial(
+            DataImport(svc).run,
+            source,
+            tz=tz,
+            tenant_id=tenant_id,
+            orphans=orphans,
+            only=only,
+            after=after,
+            dry_run=dry_run,
+            actor=actor,
+        )
+        with progress_bar("importing", total=1) as bar:
+            report = await _run(move, bar, verbose=verbose)
     if as_json:
         print_json(report)
     else:
-        _print(report)
+        print_report(report)
     return Exit.DONE if report.is_complete else Exit.ATTENTION
 
 
-def _print(report: DataImportReport) -> None:
+async def _run(
+    move: Callable[..., Awaitable[DataImportReport]], bar: Bar, *, verbose: bool
+) -> DataImportReport:
+    """Run the import with progress; if it is interrupted, print how to continue."""
+    last_id = None
+
+    def show(report: DataImportReport) -> None:
+        nonlocal last_id
+        last_id = report.after
+        counts = (counted(report.messages, "message"), counted(report.tokens.read, "token"))
+        bar.show(", ".join(counts), report.conversations.read, report.total or 1)
+
+    def log(note: Note) -> None:
+        if verbose or note.kind is Repair.LOST or isinstance(note.kind, Skip):
+            bar.log(f"{note.table} {note.row}: {note.kind}: {note.reason}")
+
+    try:
+        return await move(on_batch=show, on_note=log)
+    except BaseException:
+        if last_id is not None:
+            advice = f"run the same command to continue, faster with --after {last_id}"
+            text = f"stopped: the imported conversations are complete; {advice}"
+            messages().print(Text(printable(text)))
+        raise
+
+
+def print_report(report: DataImportReport) -> None:
+    """Print what was imported, repaired and skipped."""
     titles = ("read", "imported", "updated", "present", "skipped")
     columns = [Column(""), *(Column(title, right=True) for title in titles)]
     parts = {"conversation": report.conversations, "token": report.tokens}
-    console().print(table(columns, [_row(f"{noun}s", moved) for noun, moved in parts.items()]))
+    console().print(table(columns, [_row(f"{noun}s", part) for noun, part in parts.items()]))
     print_pairs(
         {
             "messages": f"{report.messages:,} imported",
-            **{f"{kind}": _skipped(parts, kind) for kind in Skip if _skipped(parts, kind)},
+            **{f"{kind}": text for kind in Skip if (text := _skipped(parts, kind))},
             **{
-                f"{kind}": f"{many(repaired.rows, 'conversation')} repaired: {_some(repaired)}"
+                f"{kind}": f"{counted(repaired.rows, 'conversation')} repaired: {_ids(repaired)}"
                 for kind, repaired in sorted(report.repaired.items())
             },
             **({"missing": ", ".join(report.missing)} if report.missing else {}),
@@ -162,23 +136,23 @@ def _print(report: DataImportReport) -> None:
         }
     )
     if report.dry_run:
-        messages().print("This was a dry run: nothing of it was stored.")
+        messages().print("This was a dry run: nothing was stored.")
     elif report.tokens.imported or report.tokens.present:
-        messages().print("Tokens are good where Settings.accept_foreign_tokens is on.")
+        messages().print("Tokens are valid where Settings.accept_foreign_tokens is on.")
 
 
-def _row(name: str, moved: TableReport) -> list[str]:
-    skipped = sum(moved.skipped.values())
-    numbers = (moved.read, moved.imported, moved.updated, moved.present, skipped)
+def _row(name: str, part: TableReport) -> list[str]:
+    skipped = sum(part.skipped.values())
+    numbers = (part.read, part.imported, part.updated, part.present, skipped)
     return [name, *(f"{number:,}" for number in numbers)]
 
 
 def _skipped(parts: Mapping[str, TableReport], kind: Skip) -> str:
-    """Return how many were skipped for a reason; nothing where none was."""
-    counts = {noun: moved.skipped.get(kind, 0) for noun, moved in parts.items()}
-    some = [many(count, noun) for noun, count in counts.items() if count]
-    return " and ".join(some) + (" skipped" if some else "")
+    """Return how many rows were skipped for a reason; empty if none."""
+    counts = {noun: part.skipped.get(kind, 0) for noun, part in parts.items()}
+    texts = [counted(count, noun) for noun, count in counts.items() if count]
+    return " and ".join(texts) + (" skipped" if texts else "")
 
 
-def _some(repaired: RepairCount) -> str:
+def _ids(repaired: RepairCount) -> str:
     return ", ".join(repaired.ids) + (", …" if repaired.rows > len(repaired.ids) else "")

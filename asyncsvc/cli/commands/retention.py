@@ -1,179 +1,159 @@
-"""`asyncsvc purge` and `asyncsvc erase`: what deletes, and asks before."""
+"""`asyncsvc purge` and `asyncsvc erase`."""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
-from asyncsvc.cli.ages import age
-from asyncsvc.cli.options import AsJson, Dsn, Tenant, Tz, Yes
-from asyncsvc.cli.printing import many, print_json, print_pairs
-from asyncsvc.cli.progress import Bar, bar, messages
-from asyncsvc.cli.running import CommandError, confirmed, connected, run
-from asyncsvc.client import AsyncSvc
-from asyncsvc.errors import InvalidInput
-from asyncsvc.models import ErasureReceipt, PurgeReport
+from asyncsvc import ErasureReceipt, InvalidInput, PurgeReport
+from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_any
+from asyncsvc.cli.output import counted, print_json, print_pairs
+from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.runner import asynchronous, confirm, connected
+from asyncsvc.cli.terminal import messages
+from asyncsvc.cli.times import parse_duration
 from asyncsvc.validation.dates import first_instant
-from asyncsvc.validation.types import ANY
+
+OlderThan = Annotated[
+    str,
+    Argument(
+        metavar="AGE|DATE",
+        help="An age, for example 12h, 90d, 52w or P90D; or a date, for example 2026-01-31.",
+    ),
+]
 
 
-class By(enum.StrEnum):
-    """The age that a purge goes by."""
-
-    UPDATED = "update"
-    CREATED = "creation"
-
-
-def purge(
-    older_than: Annotated[
-        str,
-        typer.Argument(
-            metavar="AGE|DATE", help="An age, as 12h, 90d or 52w; or a date, as 2026-01-31."
-        ),
-    ],
+@asynchronous
+async def purge(
+    older_than: OlderThan,
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
-    dialog: Annotated[str | None, typer.Option(metavar="ID", help="This dialog alone.")] = None,
+    tenant_id: Tenant,
+    dialog_id: Dialog = None,
     by: Annotated[
-        By, typer.Option(help="Since the last update, or since the creation.")
-    ] = By.UPDATED,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
+        Literal["created_at", "updated_at"], Option(help="The time that the age or date refers to.")
+    ] = "updated_at",
+    dry_run: Annotated[bool, Option("--dry-run", help="Count, and delete nothing.")] = False,
     yes: Yes = False,
-    tz: Tz = "UTC",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """Delete conversations that are older than an age or a date, batch by batch.
+    """Delete conversations that are older than an age or a date, in batches.
 
-    It waits for no lock and holds none long. Broken off, it goes on when it is run again.
+    It waits for no lock and holds none for long. After an interruption, run it again.
     """
-    what = _What(tenant, dialog, by, tz)
-    run(_purge(dsn, what, older_than, dry_run=dry_run, yes=yes, as_json=as_json))
-
-
-def erase(
-    user: Annotated[str, typer.Argument(metavar="USER", help="The person's id.")],
-    *,
-    dsn: Dsn = None,
-    tenant: Tenant,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Delete everything of a person, as they have the right to ask, and print a receipt."""
-    run(_erase(dsn, tenant, user, yes=yes, as_json=as_json))
-
-
-@dataclass(frozen=True, slots=True)
-class _What:
-    """The conversations that a purge is about, but for their age."""
-
-    tenant_id: str
-    dialog_id: str | None
-    by: By
-    tz: str
-
-    async def purge(
-        self, svc: AsyncSvc, older_than: timedelta | datetime, shown: Bar, *, dry_run: bool
-    ) -> PurgeReport:
-        def show(report: PurgeReport) -> None:
-            shown.show(many(report.conversations, "conversation"), report.conversations)
-
-        return await svc.conversations.purge(
-            older_than,
-            tenant_id=self.tenant_id,
-            dialog_id=ANY if self.dialog_id is None else self.dialog_id,
-            by="updated_at" if self.by is By.UPDATED else "created_at",
-            dry_run=dry_run,
-            tz=self.tz,
-            on_batch=show,
+    age_or_instant, total, report = _age_or_instant(older_than, tz), None, None
+    async with connected(dsn) as svc:
+        purge_batches = partial(
+            svc.conversations.purge, tenant_id=tenant_id, dialog_id=or_any(dialog_id), by=by, tz=tz
         )
-
-
-async def _purge(
-    dsn: str | None, what: _What, text: str, *, dry_run: bool, yes: bool, as_json: bool
-) -> None:
-    older_than, total = _older_than(text, what.tz), None
-    async with connected(dsn, max_size=1) as svc:
         if dry_run or not yes:
-            with bar("counting") as shown:
-                report = await what.purge(svc, older_than, shown, dry_run=True)
-            # What is asked about is what goes, however long the answer takes.
-            older_than, total = report.before, report.conversations
-        if not dry_run:
-            if not yes and total and not confirmed(f"Delete {_told(report)}?"):
-                _say_that_nothing_was_deleted()
+            report = await _purge(purge_batches, age_or_instant, dry_run=True)
+            # Delete what the question names, however long the answer takes.
+            age_or_instant, total = report.before, report.conversations
+            if total and not dry_run and not _is_confirmed(_question(report)):
                 return
-            with bar("purging", total) as shown:
-                report = await what.purge(svc, older_than, shown, dry_run=False)
-    if as_json:
+        if not dry_run:
+            report = await _purge(purge_batches, age_or_instant, dry_run=False, total=total)
+    if as_json or report is None:
         print_json(report)
     else:
         _print_purge(report)
 
 
-def _older_than(text: str, tz: str) -> timedelta | datetime:
-    length = age(text)
-    if length is not None:
-        return length
+def _age_or_instant(text: str, tz: str) -> timedelta | datetime:
+    age = parse_duration(text)
+    if age is not None:
+        return age
     try:
         return first_instant("older_than", text, tz)
     except InvalidInput as error:
         if error.field != "older_than":
             raise
-        raise CommandError(
-            f"'{text}' is neither an age, as 90d, nor a date, as 2026-01-31"
-        ) from None
+        reason = f"'{text}' is not an age, for example 90d, or a date, for example 2026-01-31"
+        raise InvalidInput("older_than", reason) from None
 
 
-def _say_that_nothing_was_deleted() -> None:
-    messages().print("nothing was deleted")
+async def _purge(
+    purge_batches: Callable[..., Awaitable[PurgeReport]],
+    age_or_instant: timedelta | datetime,
+    *,
+    dry_run: bool,
+    total: int | None = None,
+) -> PurgeReport:
+    with progress_bar("counting" if dry_run else "purging", total) as bar:
+
+        def show(report: PurgeReport) -> None:
+            bar.show(counted(report.conversations, "conversation"), report.conversations)
+
+        return await purge_batches(age_or_instant, dry_run=dry_run, on_batch=show)
 
 
-def _told(report: PurgeReport) -> str:
+def _is_confirmed(question: str) -> bool:
+    is_confirmed = confirm(question)
+    if not is_confirmed:
+        messages().print("nothing was deleted")
+    return is_confirmed
+
+
+def _question(report: PurgeReport) -> str:
     return (
-        f"{many(report.conversations, 'conversation')} with {many(report.messages, 'message')},"
-        f" older than {report.before:%Y-%m-%d %H:%M} UTC"
+        f"Delete {counted(report.conversations, 'conversation')} with"
+        f" {counted(report.messages, 'message')}, older than {report.before:%Y-%m-%d %H:%M} UTC?"
     )
 
 
 def _print_purge(report: PurgeReport) -> None:
-    skipped = "in use, or changed: run it again" if report.skipped else ""
-    print_pairs(
-        {
-            "older than": f"{report.before:%Y-%m-%d %H:%M:%S} UTC",
-            "would delete" if report.dry_run else "deleted": (
-                f"{many(report.conversations, 'conversation')}, {many(report.messages, 'message')}"
-            ),
-        }
-        | ({"skipped": f"{report.skipped:,} {skipped}"} if report.skipped else {})
-    )
+    conversations = counted(report.conversations, "conversation")
+    pairs = {
+        "older than": f"{report.before:%Y-%m-%d %H:%M:%S} UTC",
+        "would delete" if report.dry_run else "deleted": (
+            f"{conversations}, {counted(report.messages, 'message')}"
+        ),
+    }
+    if report.skipped:
+        pairs["skipped"] = f"{report.skipped:,}, locked or changed: run it again"
+    print_pairs(pairs)
 
 
-async def _erase(dsn: str | None, tenant: str, user: str, *, yes: bool, as_json: bool) -> None:
-    async with connected(dsn, max_size=1) as svc:
-        if not yes and not confirmed(f"Delete everything of {user} in {tenant}?"):
-            _say_that_nothing_was_deleted()
+@asynchronous
+async def erase(
+    user_id: Annotated[str, Argument(metavar="USER", help="The id of the user.")],
+    *,
+    dsn: Dsn = None,
+    tenant_id: Tenant,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete all data of a user (right to erasure), and print a receipt."""
+    async with connected(dsn) as svc:
+        if not yes and not _is_confirmed(f"Delete all data of {user_id} in {tenant_id}?"):
             return
-        with bar(f"erasing {user}") as shown:
+        with progress_bar(f"erasing {user_id}") as bar:
 
             def show(receipt: ErasureReceipt) -> None:
-                shown.show(many(receipt.conversations, "conversation"))
+                bar.show(counted(receipt.conversations, "conversation"))
 
-            receipt = await svc.conversations.erase_user(user, tenant_id=tenant, on_batch=show)
+            receipt = await svc.conversations.erase_user(
+                user_id, tenant_id=tenant_id, on_batch=show
+            )
     if as_json:
         print_json(receipt)
-    else:
-        print_pairs(
-            {
-                "tenant": receipt.tenant_id,
-                "user": receipt.user_id,
-                "deleted": f"{many(receipt.conversations, 'conversation')},"
-                f" {many(receipt.messages, 'message')},"
-                f" {many(receipt.append_keys, 'append key')}",
-                "nothing left at": f"{receipt.erased_at:%Y-%m-%d %H:%M:%S} UTC",
-            }
-        )
+        return
+    deleted = (
+        counted(receipt.conversations, "conversation"),
+        counted(receipt.messages, "message"),
+        counted(receipt.append_keys, "idempotency key"),
+    )
+    print_pairs(
+        {
+            "tenant": receipt.tenant_id,
+            "user": receipt.user_id,
+            "deleted": ", ".join(deleted),
+            "nothing left at": f"{receipt.erased_at:%Y-%m-%d %H:%M:%S} UTC",
+        }
+    )

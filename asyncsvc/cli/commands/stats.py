@@ -1,32 +1,32 @@
-"""`asyncsvc stats`: how much a tenant's conversations were used, as a table and as charts."""
+"""`asyncsvc stats`."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
-import typer
 from rich.text import Text
+from typer import Option
 
-from asyncsvc.cli import charting
-from asyncsvc.cli.drawing import Column, bars, console, in_blocks, in_rows
-from asyncsvc.cli.options import AsJson, Dsn, From, Tenant, To, Tz
-from asyncsvc.cli.printing import many, print_json
-from asyncsvc.cli.progress import bar
-from asyncsvc.cli.running import CommandError, Exit, connected, run
-from asyncsvc.client import AsyncSvc
-from asyncsvc.models import UsageBucket
+from asyncsvc import InvalidInput, UsageBucket
+from asyncsvc.cli.charts import UsageChart, check_plot_path, write_usage_chart
+from asyncsvc.cli.options import AsJson, Dialog, Dsn, FromDate, Tenant, TimeZone, ToDate, or_any
+from asyncsvc.cli.output import counted, print_json
+from asyncsvc.cli.plots import bar_plot, in_rows
+from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected
+from asyncsvc.cli.terminal import Column, console, table_in_blocks
 from asyncsvc.validation.dates import first_instant, zone
-from asyncsvc.validation.types import ANY, AnyType
 
-_DAYS: Final = 30
+Interval: TypeAlias = Literal["hour", "day", "week", "month"]
+
+DAYS: Final = 30
+"""The days of the range if there is no --from."""
 _NARROW: Final = 64
-_LABELS: Final = {"hour": "%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m"}
-_SHORT: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
+_FORMATS: Final = {"hour": "%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m"}
+_PLOT_FORMATS: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
 _SERIES: Final[Sequence[tuple[str, Callable[[UsageBucket], int], str]]] = (
     ("pv: conversations", lambda bucket: bucket.pv, "cyan"),
     ("uv: users", lambda bucket: bucket.uv, "green"),
@@ -36,134 +36,92 @@ _SERIES: Final[Sequence[tuple[str, Callable[[UsageBucket], int], str]]] = (
     ("thumbs down", lambda bucket: bucket.thumb_down, "red"),
 )
 
-
-class Interval(enum.StrEnum):
-    """How long a bucket is."""
-
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-
-
-class Basis(enum.StrEnum):
-    """Whether usage counts at the creation or at the time of each activity."""
-
-    CREATION = "creation"
-    ACTIVITY = "activity"
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """Which usage is asked for."""
-
-    tenant: str
-    since: str | None
-    until: str | None
-    interval: Interval
-    dialog: str | None
-    source: str | AnyType | None
-    tz: str
-    basis: Basis
-    token: str | None
-
-    def range(self) -> tuple[str, str]:
-        """Return the first and the last day or instant: without them, the last 30 days."""
-        local = zone(self.tz)
-        until = self.until or f"{datetime.now(local):%Y-%m-%d}"
-        if self.since is not None:
-            return self.since, until
-        last = first_instant("to_date", until, self.tz).astimezone(local).date()
-        return f"{last - timedelta(days=_DAYS - 1)}", until
-
-    async def ask(self, svc: AsyncSvc) -> list[UsageBucket]:
-        return await svc.conversations.stats(
-            self.tenant,
-            *self.range(),
-            self.source,
-            interval=self.interval.value,
-            basis=self.basis.value,
-            dialog_id=ANY if self.dialog is None else self.dialog,
-            token_id=ANY if self.token is None else self.token,
-            tz=self.tz,
-        )
-
-    @property
-    def title(self) -> str:
-        since, until = self.range()
-        return f"Usage of {self.tenant} by {self.interval}, {since} to {until}"
+Source = Annotated[str | None, Option(metavar="TEXT", help="Only this source.")]
+NoSource = Annotated[bool, Option("--no-source", help="Only conversations without a source.")]
+BucketLength = Annotated[Interval, Option(help="The length of a bucket; a week begins on Monday.")]
+Basis = Annotated[
+    Literal["creation", "activity"],
+    Option(
+        help="creation: existing conversations, at the time of their creation. activity: usage at"
+        " the time it happened, deleted conversations included; without users."
+    ),
+]
+Token = Annotated[
+    str | None, Option("--token", metavar="ID", help="Only this API token; needs --basis activity.")
+]
+Plot = Annotated[
+    Path | None, Option(readable=False, metavar="FILE", help="Also write a chart, as .svg or .png.")
+]
 
 
-def stats(
+@asynchronous
+async def stats(
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
-    since: From = None,
-    until: To = None,
-    interval: Annotated[
-        Interval, typer.Option(help="How long a row is; a week begins on Monday.")
-    ] = Interval.DAY,
-    dialog: Annotated[str | None, typer.Option(metavar="ID", help="This dialog alone.")] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="TEXT", help="This source alone.")
-    ] = None,
-    no_source: Annotated[
-        bool, typer.Option("--no-source", help="Only conversations without a source.")
-    ] = False,
-    basis: Annotated[
-        Basis,
-        typer.Option(
-            help="creation: existing conversations, at their creation. activity: at the time of"
-            " each activity, deletions included; without users."
-        ),
-    ] = Basis.CREATION,
-    token: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="What this API token consumed; with --basis activity."),
-    ] = None,
-    tz: Tz = "UTC",
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False,
-            metavar="FILE",
-            help="Write a chart, too: as SVG or PNG, by the ending of the name.",
-        ),
-    ] = None,
+    tenant_id: Tenant,
+    from_date: FromDate = None,
+    to_date: ToDate = None,
+    interval: BucketLength = "day",
+    dialog_id: Dialog = None,
+    source: Source = None,
+    no_source: NoSource = False,
+    basis: Basis = "creation",
+    token_id: Token = None,
+    tz: TimeZone = "UTC",
+    plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how much conversations were used: by day, the last 30 days, unless told otherwise.
+    """Show the usage of a tenant, by day of the last 30 days by default.
 
-    pv counts the conversations that began, uv their distinct users.
+    pv is the number of conversations, uv the number of distinct users.
     """
     if source is not None and no_source:
-        raise typer.BadParameter("does not go with --source", param_hint="--no-source")
-    wanted = None if no_source else ANY if source is None else source
-    query = _Query(tenant, since, until, interval, dialog, wanted, tz, basis, token)
-    run(_stats(dsn, query, plot, as_json=as_json))
-
-
-async def _stats(dsn: str | None, query: _Query, plot: Path | None, *, as_json: bool) -> None:
-    local = zone(query.tz)
+        raise InvalidInput("no_source", "cannot be combined with --source")
     if plot is not None:
-        charting.refuse_what_cannot_be_drawn(plot)
-    async with connected(dsn, max_size=1) as svc:
-        with bar("counting"):
-            buckets = await query.ask(svc)
+        check_plot_path(plot)
+    first, last = _range(from_date, to_date, tz)
+    async with connected(dsn) as svc:
+        with progress_bar("counting"):
+            buckets = await svc.conversations.stats(
+                tenant_id,
+                first,
+                last,
+                None if no_source else or_any(source),
+                interval=interval,
+                basis=basis,
+                dialog_id=or_any(dialog_id),
+                token_id=or_any(token_id),
+                tz=tz,
+            )
     if plot is not None:
-        if not buckets:
-            raise CommandError("there is nothing to draw in this range", Exit.ATTENTION)
-        charting.write(charting.Chart(query.title, query.interval, local, buckets), plot)
+        title = f"Usage of {tenant_id} by {interval}, {first} to {last}"
+        _write_chart(UsageChart(title, interval, zone(tz), buckets), plot)
     if as_json:
         print_json({"buckets": buckets, "total": _totals(buckets)})
         return
-    _print_stats(query, buckets)
+    print_usage(interval, buckets, with_average=basis == "creation")
     if plot is not None:
         console().print(Text(f"The chart is in {plot}."), soft_wrap=True)
 
 
+def _range(from_date: str | None, to_date: str | None, tz: str) -> tuple[str, str]:
+    """Return the first and the last day or instant: the last 30 days by default."""
+    local = zone(tz)
+    last = to_date or f"{datetime.now(local):%Y-%m-%d}"
+    if from_date is not None:
+        return from_date, last
+    last_day = first_instant("to_date", last, tz).astimezone(local).date()
+    return f"{last_day - timedelta(days=DAYS - 1)}", last
+
+
+def _write_chart(chart: UsageChart, path: Path) -> None:
+    if not chart.buckets:
+        raise CommandError("there is nothing to draw in this range", Exit.ATTENTION)
+    write_usage_chart(chart, path)
+
+
 def _totals(buckets: Sequence[UsageBucket]) -> dict[str, float]:
-    """Add up what can be: a user of two days is one user, so uv cannot."""
+    """Return the sums over all buckets, without uv: one user may be in several buckets."""
     return {
         "pv": sum(bucket.pv for bucket in buckets),
         "tokens": sum(bucket.tokens for bucket in buckets),
@@ -174,29 +132,32 @@ def _totals(buckets: Sequence[UsageBucket]) -> dict[str, float]:
     }
 
 
-def _print_stats(query: _Query, buckets: Sequence[UsageBucket]) -> None:
-    labels = [f"{bucket.dt:{_LABELS[query.interval]}}" for bucket in buckets]
+def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_average: bool) -> None:
+    """Print usage as a table and as plots; `with_average` adds the mean duration."""
     totals = _totals(buckets)
     columns = (
-        Column(query.interval.value),
+        Column(interval),
         *(Column(name, right=True) for name in ("pv", "uv", "rounds", "tokens")),
-        *(Column(name, right=True, least_width=_NARROW) for name in ("up", "down")),
+        *(Column(name, right=True, min_width=_NARROW) for name in ("up", "down")),
     )
     rows = [
-        (label, *_cells(b.pv, b.uv, b.rounds, b.tokens, b.thumb_up, b.thumb_down))
-        for label, b in zip(labels, buckets, strict=True)
+        (
+            f"{bucket.dt:{_FORMATS[interval]}}",
+            *_cells(bucket.pv, bucket.uv, bucket.rounds, bucket.tokens),
+            *_cells(bucket.thumb_up, bucket.thumb_down),
+        )
+        for bucket in buckets
     ]
     total = _cells(*(totals[name] for name in ("rounds", "tokens", "thumb_up", "thumb_down")))
-    console().print(in_blocks(columns, [*rows, ("total", f"{totals['pv']:,}", "", *total)]))
+    console().print(table_in_blocks(columns, [*rows, ("total", f"{totals['pv']:,}", "", *total)]))
     if not any(totals.values()):
         console().print("no conversations in this range")
         return
-    plots = _plots(query.interval, buckets)
-    console().print(in_rows(plots))
-    if query.basis is Basis.CREATION:
+    console().print(in_rows(_plots(interval, buckets)))
+    if with_average:
         average = totals["duration"] / totals["pv"]
-        pv = many(int(totals["pv"]), "conversation")
-        console().print(f"{pv}, {average:,.1f} s each on average")
+        conversations = counted(int(totals["pv"]), "conversation")
+        console().print(f"{conversations}, {average:,.1f} s each on average")
 
 
 def _cells(*values: float) -> list[str]:
@@ -205,9 +166,13 @@ def _cells(*values: float) -> list[str]:
 
 def _plots(interval: Interval, buckets: Sequence[UsageBucket]) -> list[Text]:
     """Return a plot of each series that is not all zero."""
-    drawn, labels = list[Text](), [f"{bucket.dt:{_SHORT[interval]}}" for bucket in buckets]
-    for title, value_of, style in _SERIES:
-        values = [value_of(bucket) for bucket in buckets]
-        if any(values):
-            drawn.append(bars(f"{title} by {interval}", labels, values, style=style))
-    return drawn
+    labels = [f"{bucket.dt:{_PLOT_FORMATS[interval]}}" for bucket in buckets]
+    series = [
+        (title, [value_of(bucket) for bucket in buckets], style)
+        for title, value_of, style in _SERIES
+    ]
+    return [
+        bar_plot(f"{title} by {interval}", labels, values, style=style)
+        for title, values, style in series
+        if any(values)
+    ]

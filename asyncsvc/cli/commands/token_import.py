@@ -1,145 +1,118 @@
-"""`asyncsvc tokens import`: clear-text tokens of another system, stored as hashes."""
+"""`asyncsvc tokens import`: tokens of another system, in clear text, stored as hashes."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-import typer
+from typer import Argument
 
-from asyncsvc.cli import lines
-from asyncsvc.cli.lines import Item, UnreadableError
-from asyncsvc.cli.options import Actor, AsJson, Dsn, TenantOfLines
-from asyncsvc.cli.pipes import aside
-from asyncsvc.cli.printing import many, print_json, print_pairs
-from asyncsvc.cli.progress import Bar, bar, messages
-from asyncsvc.cli.running import Exit, connected, run
-from asyncsvc.client import AsyncSvc
-from asyncsvc.models import TokenRecord
+from asyncsvc import AsyncSvc, InvalidInput, TokenRecord
+from asyncsvc.cli.importer import Importer, OnRejected
+from asyncsvc.cli.json_lines import (
+    InvalidRecordError,
+    Item,
+    open_input,
+    parse_instant,
+    read_objects,
+)
+from asyncsvc.cli.options import Actor, AsJson, DefaultTenant, Dsn
+from asyncsvc.cli.output import counted, print_json, print_pairs
+from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.runner import Exit, asynchronous, connected
+from asyncsvc.cli.terminal import messages
 from asyncsvc.ragflow import TokenRow, TokenRows
-from asyncsvc.ragflow.tokens import SECRET_COLUMNS
-from asyncsvc.validation.inputs import safe_field_name
 
-_AT_ONCE: Final = 1_000
-_FIELDS: Final = frozenset(TokenRecord.model_fields)
-_OF_RAGFLOW: Final = {"create_date", "update_time", "update_date"}  # what create_time says too
+_SECRETS: Final = ("token", "beta")
+_REDUNDANT_TIMES: Final = {"create_date", "update_time", "update_date"}
 
 
-def import_(
+@asynchronous
+async def import_(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The tokens; - is standard input, gzip is fine.")
+        str, Argument(metavar="FILE", help="The file, plain or gzip; - is standard input.")
     ],
     *,
     dsn: Dsn = None,
-    tenant: TenantOfLines = None,
+    tenant_id: DefaultTenant = None,
     actor: Actor,
     as_json: AsJson = False,
-) -> None:
-    """Import tokens of another system, which keep working, and are stored as hashes.
+) -> Exit:
+    """Import tokens of another system as hashes; their secrets keep working.
 
     A line is a row of RAGFlow's api_token: `{"tenant_id": …, "token": …, "dialog_id": …,
-    "source": …, "beta": …}`; beta becomes a token of its own, which never passes as the first.
-    Run it again, and it adds nothing. A line that is wrong is named on stderr with the reason, and
-    a secret that two tenants have; the rest goes in, and the exit code is 3.
+    "source": …, "beta": …}`. Its beta becomes a second token, of the kind beta. Stored tokens are
+    skipped, so the import can be repeated. An invalid line, or a secret of another tenant, is
+    reported on stderr; the other lines are imported, and the exit code is 3.
     """
-    run(_import(file, dsn, tenant, actor, as_json=as_json))
+    async with open_input(file) as source, connected(dsn, foreign_tokens=True) as svc:
+        with progress_bar(f"importing {file}", source.size) as bar:
+            importer = TokenImporter(
+                svc,
+                tenant_id,
+                actor,
+                on_rejected=lambda number, reason: bar.log(f"line {number}: {reason}"),
+                on_batch=lambda: bar.show(counted(importer.tokens, "token"), source.position),
+            )
+            await importer.run(read_objects(source.stream, _token_row), source.raw)
+    counts = {"tokens": importer.tokens, "present": importer.present, "rejected": importer.rejected}
+    if as_json:
+        print_json(counts)
+    else:
+        print_pairs({name: f"{count:,}" for name, count in counts.items()})
+        messages().print("They are valid where Settings.accept_foreign_tokens is on.")
+    return Exit.ATTENTION if importer.rejected else Exit.DONE
 
 
-async def _import(
-    file: str, dsn: str | None, tenant: str | None, actor: str | None, *, as_json: bool
-) -> Exit:
-    async with lines.arriving(file) as source:
-        with bar(f"importing {file}", source.size) as shown:
-            async with connected(dsn, max_size=1, foreign_tokens=True) as svc:
-                importing = _Import(svc, tenant, actor, shown)
-                chunks = _chunks(lines.objects(source.stream, _fields))
-                while chunk := await aside(source.raw, lambda: next(chunks, None)):
-                    await importing.load(chunk)
-                    shown.show(many(importing.tokens, "token"), source.place)
-    importing.print(as_json=as_json)
-    return Exit.ATTENTION if importing.rejected else Exit.DONE
+class TokenImporter(Importer):
+    """Imports rows of tokens."""
+
+    def __init__(
+        self,
+        svc: AsyncSvc,
+        tenant_id: str | None,
+        actor: str | None,
+        *,
+        on_rejected: OnRejected,
+        on_batch: Callable[[], None],
+    ) -> None:
+        """Import with this actor in the audit."""
+        super().__init__(tenant_id, on_rejected, on_batch)
+        self._svc = svc
+        self._actor = actor
+        self.tokens = self.present = 0
+
+    async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
+        """Import rows into one tenant."""
+        rows = TokenRows(self._svc, tenant_id, self._actor)
+        report = await rows.import_([TokenRow.from_columns(item.fields) for item in items])
+        self.tokens += report.tokens
+        self.present += report.present
+        for secret in report.rejected:
+            reason = str(secret.error).removeprefix("secret: ").removeprefix(f"{secret.column}: ")
+            self.reject(items[secret.index], f"{secret.column}: {reason}")
 
 
-def _fields(line: dict[str, Any]) -> dict[str, Any]:
-    """Return what the tokens of a line have in common, and the two secrets."""
-    for name in _OF_RAGFLOW:
+def _token_row(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a token and the secrets of a line."""
+    for name in _REDUNDANT_TIMES:
         line.pop(name, None)
     if isinstance(milliseconds := line.pop("create_time", None), int):
         try:
             line["created_at"] = datetime.fromtimestamp(milliseconds / 1_000, UTC)
         except (ValueError, OverflowError, OSError):
-            raise UnreadableError("create_time: must be milliseconds since 1970") from None
+            raise InvalidRecordError("create_time: must be milliseconds since 1970") from None
     for name in ("created_at", "expires_at"):
         if isinstance(line.get(name), str):
-            line[name] = lines.instant(line[name], UTC, name)
+            line[name] = parse_instant(line[name], UTC, name)
     if "secret" in line or "kind" in line:
-        raise UnreadableError("secret and kind: are named token, or beta")
-    if not any(line.get(name) for name in SECRET_COLUMNS):
-        raise UnreadableError("token: is not there")
-    if unknown := line.keys() - _FIELDS - set(SECRET_COLUMNS):  # it might be one more secret
-        raise UnreadableError(f"{safe_field_name(min(unknown))}: is no field of a token")
+        raise InvalidRecordError("secret and kind: use token or beta instead")
+    if not any(line.get(name) for name in _SECRETS):
+        raise InvalidRecordError("token: is missing")
+    fields = {name: value for name, value in line.items() if name not in _SECRETS}
+    try:  # an unknown field may be a secret, so the error of the model hides its name
+        TokenRecord.model_validate(fields | {"secret": "-"})
+    except InvalidInput as error:
+        raise InvalidRecordError(str(error)) from None
     return line
-
-
-def _chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
-    while chunk := list(itertools.islice(items, _AT_ONCE)):
-        yield chunk
-
-
-class _Import:
-    """One import: what became of the tokens so far."""
-
-    def __init__(self, svc: AsyncSvc, tenant: str | None, actor: str | None, shown: Bar) -> None:
-        self._svc = svc
-        self._tenant = tenant
-        self._actor = actor
-        self._shown = shown
-        self.tokens = self.present = self.rejected = 0
-
-    async def load(self, items: list[Item]) -> None:
-        """Store the tokens of these lines, tenant by tenant."""
-        of_tenants: dict[str, list[Item]] = {}
-        for item in items:
-            tenant = item.tenant_id or self._tenant
-            if item.reason is not None:
-                self._reject(item.number, item.reason)
-            elif tenant is None:
-                self._reject(item.number, "tenant_id: is not there, and --tenant was not given")
-            elif self._tenant not in {None, tenant}:
-                self._reject(item.number, "tenant_id: is another than --tenant says")
-            else:
-                of_tenants.setdefault(tenant, []).append(item)
-        for tenant, rows in of_tenants.items():
-            await self._load_into(tenant, rows)
-
-    async def _load_into(self, tenant: str, items: list[Item]) -> None:
-        rows = TokenRows(self._svc, tenant, self._actor)
-        report = await rows.import_([TokenRow.from_columns(item.fields) for item in items])
-        self.tokens += report.tokens
-        self.present += report.present
-        for rejected in report.rejected:
-            name = rejected.column
-            reason = str(rejected.error).replace("secret:", f"{name}:", 1)
-            text = reason if reason.startswith(name) else f"{name}: {reason}"
-            self._reject(items[rejected.index].number, text)
-
-    def _reject(self, number: int, reason: str) -> None:
-        self.rejected += 1
-        self._shown.say(f"line {number}: {reason}")
-
-    def print(self, *, as_json: bool) -> None:
-        """Print the report."""
-        report = {"tokens": self.tokens, "present": self.present, "rejected": self.rejected}
-        if as_json:
-            print_json(report)
-            return
-        print_pairs(
-            {
-                "tokens": f"{self.tokens:,}",
-                "there already": f"{self.present:,}",
-                "rejected": f"{self.rejected:,}",
-            }
-        )
-        messages().print("They are good where Settings.accept_foreign_tokens is on.")

@@ -1,33 +1,28 @@
-"""`asyncsvc tokens`: API tokens, whose secret is seen once, on stdout, when one is issued."""
+"""`asyncsvc tokens`: API tokens. A secret is printed once, on stdout, when its token is issued."""
 
 from __future__ import annotations
 
-import enum
 import errno
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.text import Text
+from typer import Argument, Option
 
-from asyncsvc.cli.ages import age
+from asyncsvc import UNSET, APIToken, InsufficientScope, InvalidInput, InvalidToken, IssuedToken
 from asyncsvc.cli.commands.token_import import import_
-from asyncsvc.cli.drawing import Column, console, plain, table
-from asyncsvc.cli.options import Actor, After, AsJson, Dsn, Tenant, Tz, Yes
-from asyncsvc.cli.printing import many, print_json, when
-from asyncsvc.cli.progress import messages
-from asyncsvc.cli.running import CommandError, Exit, confirmed, connected, run
-from asyncsvc.errors import InsufficientScope, InvalidToken
-from asyncsvc.models import IssuedToken
+from asyncsvc.cli.options import Actor, After, AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_any
+from asyncsvc.cli.output import counted, print_json, print_page
+from asyncsvc.cli.runner import Exit, asynchronous, confirm, connected, interruptible
+from asyncsvc.cli.terminal import Column, console, messages, printable
+from asyncsvc.cli.times import format_time, parse_duration
 from asyncsvc.validation.dates import instant_after, zone
-from asyncsvc.validation.types import ANY, MAX_INSTANT, UNSET
 
-_MOST: Final = 1_000
-_LONGEST_INPUT: Final = 4_096
-_ROOMY: Final = 100
+_MAX_PAGE_SIZE: Final = 1_000
+_MAX_INPUT: Final = 4_096
+_WIDE: Final = 100
 _NARROW: Final = 64
 
 tokens = typer.Typer(
@@ -37,174 +32,131 @@ tokens = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-
-class Kind(enum.StrEnum):
-    """What a token is for; one kind never passes as the other."""
-
-    API = "api"
-    BETA = "beta"
-
-
-TokenId = Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `list` shows it.")]
-Scope = Annotated[
+Kind = Literal["api", "beta"]
+TokenId = Annotated[str, Argument(metavar="ID", help="The id of the token, as `list` prints it.")]
+Scopes = Annotated[
     list[str] | None,
-    typer.Option("--scope", metavar="TEXT", help="A scope; * is all. Give it once for each."),
+    Option("--scope", metavar="TEXT", help="A scope; * is all scopes. Repeat for several."),
 ]
-
-
-Expires = Annotated[
+ExpiresAt = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--expires",
         metavar="AGE|DATE",
-        help="When it ends: in 12h, 90d or 52w; or the last day, as 2026-12-31.",
+        help="The end: after an age, for example 12h, 90d or P90D; or the last day, for example"
+        " 2026-12-31.",
     ),
 ]
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What a new token is to be."""
-
-    tenant: str
-    name: str
-    scopes: tuple[str, ...]
-    dialog: str | None
-    source: str | None
-    kind: Kind
-    expires: str | None
-    tz: str
-    actor: str | None
-
-
-def _end(expires: str | None, tz: str) -> datetime | None:
-    """Return when a token ends: after so long, or behind the day that was named."""
-    if expires is None:
-        return None
-    term, now = age(expires), datetime.now(UTC)
-    try:
-        end = instant_after("expires", expires, tz) if term is None else now + term
-    except OverflowError:
-        end = MAX_INSTANT
-    if end is None or end <= now:
-        raise CommandError("--expires must not be over already", Exit.MISUSED)
-    return end
+Reason = Annotated[str | None, Option("--reason", metavar="TEXT", help="The reason in the audit.")]
 
 
 @tokens.command()
-def create(
+@asynchronous
+async def create(
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
-    name: Annotated[str, typer.Option(metavar="TEXT", help="What people call it.")],
-    scope: Scope = None,
-    dialog: Annotated[str | None, typer.Option(metavar="ID", help="For this dialog.")] = None,
-    source: Annotated[str | None, typer.Option(metavar="TEXT", help="Where it is used.")] = None,
-    kind: Annotated[Kind, typer.Option(help="beta is for embedded chats.")] = Kind.API,
-    expires: Expires = None,
+    tenant_id: Tenant,
+    name: Annotated[str, Option(metavar="TEXT", help="The name of the token.")],
+    scopes: Scopes = None,
+    dialog_id: Annotated[
+        str | None, Option("--dialog", metavar="ID", help="The dialog of the token.")
+    ] = None,
+    source: Annotated[str | None, Option(metavar="TEXT", help="The source of the token.")] = None,
+    kind: Annotated[Kind, Option(help="beta is for embedded chats.")] = "api",
+    expires_at: ExpiresAt = None,
     actor: Actor,
-    tz: Tz = "UTC",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """Create a token. Its secret is all that stdout gets, this once; the rest goes to stderr.
+    """Create a token. stdout gets only its secret, this once; the rest goes to stderr.
 
-    So it can go where it belongs without being seen: `asyncsvc tokens create … | your-vault put`.
+    So a secret can be stored unseen: `asyncsvc tokens create … | your-vault put`.
     """
-    wish = _Wish(tenant, name, tuple(scope or ()), dialog, source, kind, expires, tz, actor)
-    run(_create(dsn, wish, as_json=as_json))
-
-
-async def _create(dsn: str | None, wish: _Wish, *, as_json: bool) -> None:
-    expires_at, local = _end(wish.expires, wish.tz), zone(wish.tz)
-    async with connected(dsn, max_size=1) as svc:
+    local, end = zone(tz), _expiry(expires_at, tz)
+    async with connected(dsn) as svc:
         issued = await svc.tokens.create(
-            wish.tenant,
-            name=wish.name,
-            scopes=wish.scopes,
-            dialog_id=wish.dialog,
-            source=wish.source,
-            kind=wish.kind.value,
-            expires_at=expires_at,
-            actor=wish.actor,
+            tenant_id,
+            name=name,
+            scopes=tuple(scopes or ()),
+            dialog_id=dialog_id,
+            source=source,
+            kind=kind,
+            expires_at=end,
+            actor=actor,
         )
     _print_issued(issued, local, as_json=as_json)
 
 
+def _expiry(text: str | None, tz: str) -> datetime | None:
+    """Return the end of a token: after an age, or at the end of a day."""
+    if text is None:
+        return None
+    age, now = parse_duration(text), datetime.now(UTC)
+    try:
+        end = instant_after("expires_at", text, tz) if age is None else now + age
+    except OverflowError:
+        raise InvalidInput("expires_at", "is too far in the future") from None
+    if end <= now:
+        raise InvalidInput("expires_at", "must be in the future")
+    return end
+
+
 def _print_issued(issued: IssuedToken, local: tzinfo, *, as_json: bool) -> None:
-    """Print the secret alone to stdout, and what is to be said of it to stderr."""
+    """Print the secret to stdout, and everything else to stderr."""
     token, secret = issued.token, issued.secret.get_secret_value()
     try:
         if as_json:
             print_json({"token": token, "secret": secret})
         else:
-            print(secret)  # noqa: T201 - alone, and never wrapped
+            print(secret)  # noqa: T201 - the only line on stdout, never wrapped
         _flush_stdout()
     except OSError:
-        lost = f"Nobody has the secret of token {token.id}, which is good: revoke it."
+        lost = f"The secret of token {token.id} was not written, so nobody has it: revoke it."
         messages().print(Text(lost))
         raise
     if as_json:
         return
-    ends = when(token.expires_at, local) if token.expires_at else "it is revoked"
+    end = format_time(token.expires_at, local) if token.expires_at else "it is revoked"
     messages().print(
-        Text(f"Token {token.id} is good until {ends}. Nobody can read its secret again.")
+        Text(f"Token {token.id} is valid until {end}. Its secret cannot be read again.")
     )
 
 
 def _flush_stdout() -> None:
-    """Have it written now. Raises OSError where it cannot be: it is full, closed, or none."""
+    """Write the buffer now. Raises OSError if stdout is full or closed."""
     if sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
     sys.stdout.flush()
 
 
 @tokens.command("list")
-def list_(
+@asynchronous
+async def list_tokens(
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
-    dialog: Annotated[str | None, typer.Option(metavar="ID", help="This dialog alone.")] = None,
-    kind: Annotated[Kind | None, typer.Option(help="This kind alone.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Tokens a page.")] = 100,
+    tenant_id: Tenant,
+    dialog_id: Dialog = None,
+    kind: Annotated[Kind | None, Option(help="Only this kind.")] = None,
+    limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Tokens a page.")] = 100,
     after: After = None,
-    tz: Tz = "UTC",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """List a tenant's tokens, newest first, with the expired and the revoked ones."""
-    run(_list(dsn, _Page(tenant, dialog, kind, limit, after), tz, as_json=as_json))
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """What is asked for of a tenant: of a dialog, or of a token."""
-
-    tenant: str
-    of: str | None
-    kind: Kind | None
-    limit: int
-    after: str | None
-
-
-async def _list(dsn: str | None, asked: _Page, tz: str, *, as_json: bool) -> None:
+    """List a tenant's tokens, newest first, including expired and revoked ones."""
     local = zone(tz)
-    async with connected(dsn, max_size=1) as svc:
-        found = await svc.tokens.get_list(
-            asked.tenant,
-            kind=asked.kind.value if asked.kind else ANY,
-            dialog_id=ANY if asked.of is None else asked.of,
-            after=asked.after,
-            limit=asked.limit,
+    async with connected(dsn) as svc:
+        page = await svc.tokens.get_list(
+            tenant_id, kind=or_any(kind), dialog_id=or_any(dialog_id), after=after, limit=limit
         )
     if as_json:
-        print_json({"items": found.items, "next": found.next})
+        print_json({"items": page.items, "next": page.next})
         return
     columns = (
         Column("id"),
         Column("name", share=2),
-        Column("hint", least_width=_ROOMY),
-        Column("scopes", share=1, least_width=_ROOMY),
-        Column("expires", least_width=_NARROW),
+        Column("hint", min_width=_WIDE),
+        Column("scopes", share=1, min_width=_WIDE),
+        Column("expires", min_width=_NARROW),
         Column("status"),
     )
     rows = [
@@ -213,245 +165,180 @@ async def _list(dsn: str | None, asked: _Page, tz: str, *, as_json: bool) -> Non
             token.name,
             f"{token.hint}…",
             " ".join(token.scopes) or "-",
-            when(token.expires_at, local),
+            format_time(token.expires_at, local),
             token.status,
         )
-        for token in found.items
+        for token in page.items
     ]
-    _print_page(columns, rows, found.next, "tokens")
+    print_page("tokens", columns, rows, page.next)
 
 
 @tokens.command()
-def verify(
+@asynchronous
+async def verify(
     *,
     dsn: Dsn = None,
-    scope: Scope = None,
-    kind: Annotated[Kind, typer.Option(help="The kind that it must be.")] = Kind.API,
+    scopes: Scopes = None,
+    kind: Annotated[Kind, Option(help="The kind that the token must have.")] = "api",
     as_json: AsJson = False,
-) -> None:
-    """Say whether a token is good now: exit code 0 if it is, 3 if it is not.
-
-    The secret is read from standard input, or asked for without showing it; it is no argument,
-    since everybody on a machine can see those. It does not count as a use of the token.
-    """
-    run(_verify(dsn, _read_secret(), tuple(scope or ()), kind, as_json=as_json))
-
-
-def _read_secret() -> str:
-    """Read the secret from the pipe, or ask for it."""
-    if sys.stdin.isatty():
-        return str(typer.prompt("The token's secret", hide_input=True, err=True)).strip()
-    return sys.stdin.buffer.read(_LONGEST_INPUT).decode(errors="replace").strip()
-
-
-async def _verify(
-    dsn: str | None, secret: str, scopes: tuple[str, ...], kind: Kind, *, as_json: bool
 ) -> Exit:
-    token, reason = None, ""
-    async with connected(dsn, max_size=1, foreign_tokens=True) as svc:
+    """Print whether a token is valid now; the exit code is 0 if it is, 3 if not.
+
+    The secret is read from standard input, or from a hidden prompt. It is not an argument, because
+    other users of the machine can read those. This does not count as a use of the token.
+    """
+    token, reason = None, None
+    secret = _read_secret()
+    async with connected(dsn, foreign_tokens=True) as svc:
         try:
-            token = await svc.tokens.verify(secret, kind=kind.value, scopes=scopes, touch=False)
+            token = await svc.tokens.verify(
+                secret, kind=kind, scopes=tuple(scopes or ()), touch=False
+            )
         except (InvalidToken, InsufficientScope) as error:
-            reason = plain(str(error))
+            reason = printable(str(error))
     if as_json:
-        print_json({"valid": token is not None, "reason": reason or None, "token": token})
-    elif token is None:
-        console().print(Text(reason), soft_wrap=True)
+        print_json({"valid": token is not None, "reason": reason, "token": token})
     else:
-        said = f"valid: {token.id}, “{token.name}” of the tenant {token.tenant_id}"
-        console().print(Text(plain(said)), soft_wrap=True)
+        description = reason or "valid"
+        if token is not None:
+            description = f"valid: {token.id}, “{token.name}” of the tenant {token.tenant_id}"
+        console().print(Text(printable(description)), soft_wrap=True)
     return Exit.ATTENTION if token is None else Exit.DONE
 
 
+def _read_secret() -> str:
+    """Read a secret from a pipe or from a prompt."""
+    with interruptible():
+        if sys.stdin.isatty():
+            return str(typer.prompt("The token's secret", hide_input=True, err=True)).strip()
+        return sys.stdin.buffer.read(_MAX_INPUT).decode(errors="replace").strip()
+
+
 @tokens.command()
-def rotate(
+@asynchronous
+async def rotate(
     id: TokenId,
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
+    tenant_id: Tenant,
     overlap: Annotated[
-        str, typer.Option(metavar="AGE", help="How long the old secret stays good, as 24h.")
+        str, Option(metavar="AGE", help="How long the old secret stays valid, for example 24h.")
     ] = "0h",
-    expires: Expires = None,
+    expires_at: ExpiresAt = None,
     actor: Actor,
-    tz: Tz = "UTC",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """Issue a token's successor: a new secret, all else alike. stdout gets the secret, this once.
+    """Issue the successor of a token: a new secret, printed once, with the same properties.
 
-    The old one stays good for the overlap, then it ends. Without --expires the new one ends when
-    the old one would have.
+    The old secret stays valid for the overlap. Without --expires the successor expires when the
+    token would have expired.
     """
-    run(_rotate(dsn, tenant, id, _Rotation(overlap, expires, actor, tz), as_json=as_json))
-
-
-@dataclass(frozen=True, slots=True)
-class _Rotation:
-    """How a token is to be rotated."""
-
-    overlap: str
-    expires: str | None
-    actor: str | None
-    tz: str
-
-
-async def _rotate(dsn: str | None, tenant: str, id: str, how: _Rotation, *, as_json: bool) -> None:
-    overlap, local = age(how.overlap), zone(how.tz)
-    if overlap is None:
-        raise CommandError("--overlap must be a length of time, as 24h or 7d", Exit.MISUSED)
-    async with connected(dsn, max_size=1) as svc:
+    local, end, overlap_age = zone(tz), _expiry(expires_at, tz), parse_duration(overlap)
+    if overlap_age is None:
+        raise InvalidInput("overlap", "must be an age, for example 24h or 7d")
+    async with connected(dsn) as svc:
         issued = await svc.tokens.rotate(
-            id,
-            tenant_id=tenant,
-            overlap=overlap,
-            expires_at=_end(how.expires, how.tz) or UNSET,
-            actor=how.actor,
+            id, tenant_id=tenant_id, overlap=overlap_age, expires_at=end or UNSET, actor=actor
         )
     _print_issued(issued, local, as_json=as_json)
     if not as_json:
-        messages().print(Text(f"The old secret stays good for {how.overlap} at most."))
+        messages().print(Text(f"The old secret stays valid for at most {overlap}."))
 
 
 @tokens.command()
-def revoke(
+@asynchronous
+async def revoke(
     id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The token's id, as `list` shows it.")
+        str | None, Argument(metavar="[ID]", help="The id of the token, as `list` prints it.")
     ] = None,
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
+    tenant_id: Tenant,
     family: Annotated[
-        bool,
-        typer.Option("--family", help="And what it was rotated from, and what came of it."),
+        bool, Option("--family", help="Also its predecessors and successors by rotation.")
     ] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="All tokens of the tenant; no ID then.")
+        bool, Option("--all", help="All tokens of the tenant, instead of an ID.")
     ] = False,
     reason: Reason = None,
     actor: Actor,
     yes: Yes = False,
-    tz: Tz = "UTC",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """End a token now, and for good: the next use of it is refused. Its row stays."""
-    wish = _Revocation(tenant, id, reason, actor, tz)
-    if every and (id is not None or family):
-        raise typer.BadParameter("takes no ID, and is no family", param_hint="--all")
-    if every:
-        run(_revoke_all(dsn, wish, yes=yes, as_json=as_json))
-    elif id is None:
-        raise typer.BadParameter("which token? Give its ID, or --all", param_hint="ID")
-    else:
-        run((_revoke_family if family else _revoke)(dsn, id, wish, as_json=as_json))
-
-
-@dataclass(frozen=True, slots=True)
-class _Revocation:
-    """Whose tokens are to end, and what the audit is to say."""
-
-    tenant: str
-    id: str | None
-    reason: str | None
-    actor: str | None
-    tz: str
-
-
-async def _revoke(dsn: str | None, id: str, wish: _Revocation, *, as_json: bool) -> None:
-    local = zone(wish.tz)
-    async with connected(dsn, max_size=1) as svc:
-        token = await svc.tokens.revoke(
-            id, tenant_id=wish.tenant, reason=wish.reason, actor=wish.actor
-        )
-    if as_json:
-        print_json(token)
-    else:
-        said = f"“{token.name}” is revoked since {when(token.revoked_at, local)}"
-        console().print(Text(plain(said)), soft_wrap=True)
-
-
-async def _revoke_family(dsn: str | None, id: str, wish: _Revocation, *, as_json: bool) -> None:
-    async with connected(dsn, max_size=1) as svc:
-        count = await svc.tokens.revoke_family(
-            id, tenant_id=wish.tenant, reason=wish.reason, actor=wish.actor
-        )
-    _print_revoked(count, as_json=as_json)
-
-
-async def _revoke_all(dsn: str | None, wish: _Revocation, *, yes: bool, as_json: bool) -> None:
-    async with connected(dsn, max_size=1) as svc:
-        if not yes and not confirmed(f"Revoke all tokens of {wish.tenant}?"):
+    """Revoke a token at once and for good. Its row stays."""
+    if (id is None) is not every or (every and family):
+        raise InvalidInput("id", "pass an ID, with or without --family, or --all")
+    local = zone(tz)
+    async with connected(dsn) as svc:
+        if id is None:
+            if not yes and not confirm(f"Revoke all tokens of {tenant_id}?"):
+                return
+            count = await svc.tokens.revoke_all(tenant_id, reason=reason, actor=actor)
+        elif family:
+            count = await svc.tokens.revoke_family(
+                id, tenant_id=tenant_id, reason=reason, actor=actor
+            )
+        else:
+            token = await svc.tokens.revoke(id, tenant_id=tenant_id, reason=reason, actor=actor)
+            _print_revoked_token(token, local, as_json=as_json)
             return
-        count = await svc.tokens.revoke_all(wish.tenant, reason=wish.reason, actor=wish.actor)
-    _print_revoked(count, as_json=as_json)
-
-
-def _print_revoked(count: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"revoked": count})
     else:
-        console().print(f"revoked {many(count, 'token')}")
+        console().print(f"revoked {counted(count, 'token')}")
+
+
+def _print_revoked_token(token: APIToken, local: tzinfo, *, as_json: bool) -> None:
+    if as_json:
+        print_json(token)
+        return
+    time = format_time(token.revoked_at, local)
+    console().print(Text(printable(f"“{token.name}” was revoked at {time}")), soft_wrap=True)
 
 
 @tokens.command()
-def audit(
+@asynchronous
+async def audit(
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
-    token: Annotated[str | None, typer.Option(metavar="ID", help="This token alone.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Events a page.")] = 100,
+    tenant_id: Tenant,
+    token_id: Annotated[
+        str | None, Option("--token", metavar="ID", help="Only this token.")
+    ] = None,
+    limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Events a page.")] = 100,
     after: After = None,
-    tz: Tz = "UTC",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """Show what was done to a tenant's tokens, newest first, by whom."""
-    run(_audit(dsn, _Page(tenant, token, None, limit, after), tz, as_json=as_json))
-
-
-async def _audit(dsn: str | None, asked: _Page, tz: str, *, as_json: bool) -> None:
+    """Show the events of a tenant's tokens and their actors, newest first."""
     local = zone(tz)
-    async with connected(dsn, max_size=1) as svc:
-        found = await svc.tokens.audit(
-            asked.tenant,
-            token_id=ANY if asked.of is None else asked.of,
-            after=asked.after,
-            limit=asked.limit,
+    async with connected(dsn) as svc:
+        page = await svc.tokens.audit(
+            tenant_id, token_id=or_any(token_id), after=after, limit=limit
         )
     if as_json:
-        print_json({"items": found.items, "next": found.next})
+        print_json({"items": page.items, "next": page.next})
         return
     columns = (
         Column("at"),
         Column("action"),
         Column("token"),
-        Column("actor", share=1, least_width=_NARROW),
-        Column("detail", share=3, least_width=_ROOMY),
+        Column("actor", share=1, min_width=_NARROW),
+        Column("detail", share=3, min_width=_WIDE),
     )
     rows = [
         (
-            when(event.at, local),
+            format_time(event.at, local),
             event.action,
             event.token_id,
             event.actor or "-",
             " ".join(f"{name}={value}" for name, value in event.detail.items() if value),
         )
-        for event in found.items
+        for event in page.items
     ]
-    _print_page(columns, rows, found.next, "events")
-
-
-def _print_page(
-    columns: tuple[Column, ...],
-    rows: Sequence[Sequence[str]],
-    following: str | None,
-    what: str,
-) -> None:
-    if not rows:
-        console().print(f"no {what}")
-        return
-    console().print(table(columns, rows))
-    if following is not None:
-        more = f"The next page: the same command with --after {following}"
-        console().print(Text(more), soft_wrap=True)
+    print_page("events", columns, rows, page.next)
 
 
 tokens.command("import")(import_)

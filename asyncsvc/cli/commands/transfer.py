@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import gc
 import gzip
 import json
@@ -10,155 +9,145 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import tzinfo
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import IO, Annotated, Any, Final, Literal, TypeAlias
 
-import typer
+from typer import Argument, Option
 
-from asyncsvc.cli import chatgpt, lines
-from asyncsvc.cli.files import replacing
-from asyncsvc.cli.lines import STDIO, Item, UnreadableError
-from asyncsvc.cli.loading import AT_ONCE, Loader, Rejection
-from asyncsvc.cli.options import AsJson, Dsn, Tenant, TenantOfLines, Tz
-from asyncsvc.cli.pipes import aside
-from asyncsvc.cli.printing import many, print_json, print_pairs
-from asyncsvc.cli.progress import bar, messages
-from asyncsvc.cli.running import CommandError, Exit, connected, interruptible, run
-from asyncsvc.models import Conversation, ImportReport
+from asyncsvc import Conversation, ImportReport, InvalidInput
+from asyncsvc.cli import chatgpt, json_lines
+from asyncsvc.cli.files import atomic_file
+from asyncsvc.cli.importer import CONVERSATION_CONCURRENCY, ConversationImporter
+from asyncsvc.cli.json_lines import STDIO, InvalidRecordError, Item, parse_instant
+from asyncsvc.cli.options import AsJson, DefaultTenant, Dialog, Dsn, Tenant, TimeZone, User, or_any
+from asyncsvc.cli.output import counted, print_json, print_pairs
+from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected, interruptible
+from asyncsvc.cli.streams import read_in_thread
+from asyncsvc.cli.terminal import messages
 from asyncsvc.validation.dates import zone
-from asyncsvc.validation.types import ANY
 
-_LEFT_OUT: Final = {"tenant_id", "thumb_up", "thumb_down"}
-"""What an import is told, or counts."""
-_GARBAGE: Final = 200_000
-"""Objects until the collector looks for circles: records have none, and looking takes a third."""
+_NOT_EXPORTED: Final = {"tenant_id", "thumb_up", "thumb_down"}
+"""Fields that an import gets from its options or counts itself."""
+_GC_THRESHOLD: Final = 200_000
+"""Records have no reference cycles, and the default threshold costs a third of the time."""
 
-
-class Format(enum.StrEnum):
-    """The forms of file that can be imported."""
-
-    AUTO = "auto"
-    LINES = "lines"
-    CHATGPT = "chatgpt"
-
-
-@dataclass(frozen=True, slots=True)
-class _Defaults:
-    """What a record gets that does not say it itself."""
-
-    dialog_id: str | None
-    user_id: str | None
-    source: str | None
-    created_at: datetime | None
-
-    def fill(self, item: Item) -> Mapping[str, Any]:
-        given = {
-            "dialog_id": self.dialog_id,
-            "user_id": self.user_id,
-            "source": self.source,
-            "created_at": self.created_at,
-        }
-        missing = {
-            name: value
-            for name, value in given.items()
-            if value is not None and item.fields.get(name) is None
-        }
-        return item.fields | missing
+File = Annotated[str, Argument(metavar="FILE", help="The file; - is standard input.")]
+Format: TypeAlias = Literal["auto", "lines", "chatgpt"]
+InputFormat = Annotated[
+    Format,
+    Option(
+        "--format",
+        help="lines: one JSON object a line. chatgpt: the conversations.json of its export."
+        " auto: by the first character.",
+    ),
+]
+DefaultDialog = Annotated[
+    str | None, Option("--dialog", metavar="ID", help="The dialog of lines without dialog_id.")
+]
+DefaultUser = Annotated[
+    str | None, Option("--user", metavar="ID", help="The user of lines without user_id.")
+]
+DefaultSource = Annotated[
+    str | None, Option(metavar="TEXT", help="The source of lines without source.")
+]
+DefaultTime = Annotated[
+    str | None,
+    Option(
+        metavar="TIME", help="The creation of conversations that have no time, nor their messages."
+    ),
+]
 
 
-def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")],
+@asynchronous
+async def import_(
+    file: File,
     *,
     dsn: Dsn = None,
-    tenant: TenantOfLines = None,
-    dialog: Annotated[
-        str | None, typer.Option(metavar="ID", help="The dialog, where a line names none.")
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(metavar="ID", help="The user, where a line names none.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The source, where a line names none.")
-    ] = None,
-    created_at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="The creation, where neither a line nor its messages do."
-        ),
-    ] = None,
-    form: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="lines: a JSON object a line. chatgpt: the conversations.json of its export."
-            " auto: by the first character.",
-        ),
-    ] = Format.AUTO,
-    tz: Tz = "UTC",
+    tenant_id: DefaultTenant = None,
+    dialog_id: DefaultDialog = None,
+    user_id: DefaultUser = None,
+    source: DefaultSource = None,
+    created_at: DefaultTime = None,
+    input_format: InputFormat = "auto",
+    tz: TimeZone = "UTC",
     as_json: AsJson = False,
-) -> None:
-    """Import conversations from a file, plain or gzip, with all their messages.
+) -> Exit:
+    """Import conversations with their messages from a file, plain or gzip.
 
-    Run it again, and it adds nothing twice and goes on where it was broken off. A line that is
-    wrong is named on stderr with the reason, the rest goes in, and the exit code is 3.
+    Stored conversations are skipped, so an interrupted import continues when it is run again. An
+    invalid line is reported on stderr; the other lines are imported, and the exit code is 3.
     """
-    at = _instant(created_at, tz)
-    defaults = _Defaults(dialog, user, source, at)
-    run(_import(_Source(file, form, tz), dsn, tenant, defaults, as_json=as_json))
+    local, started = zone(tz), time.perf_counter()
+    defaults = {
+        "dialog_id": dialog_id,
+        "user_id": user_id,
+        "source": source,
+        "created_at": created_at and _instant(created_at, local),
+    }
+
+    def complete(item: Item) -> Mapping[str, Any]:
+        missing = {name for name in defaults if item.fields.get(name) is None}
+        return item.fields | {name: defaults[name] for name in missing if defaults[name]}
+
+    report = await _import(file, dsn, tenant_id, complete, input_format, local)
+    _print_import(report, time.perf_counter() - started, as_json=as_json)
+    return Exit.ATTENTION if report.rejected else Exit.DONE
 
 
-def _instant(text: str | None, tz: str) -> datetime | None:
+def _instant(text: str, local: tzinfo) -> object:
     try:
-        return None if text is None else lines.instant(text, zone(tz), "created_at")
-    except UnreadableError as error:
-        raise typer.BadParameter(str(error), param_hint="--created-at") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The file to import."""
-
-    name: str
-    form: Format
-    tz: str
-
-    def items(self, stream: IO[bytes]) -> tuple[Iterator[Item], str]:
-        """Return what the stream holds, and what one of it is called."""
-        form = self.form
-        if form is Format.AUTO:
-            begins = lines.beginning(stream).removeprefix(b"\xef\xbb\xbf").lstrip()
-            form = Format.CHATGPT if begins.startswith(b"[") else Format.LINES
-        if form is Format.CHATGPT:
-            return chatgpt.conversations(stream, self.name), "conversation"
-        return lines.conversations(stream, zone(self.tz)), "line"
+        return parse_instant(text, local, "created_at")
+    except InvalidRecordError as error:
+        raise InvalidInput("created_at", str(error).removeprefix("created_at: ")) from None
 
 
 async def _import(
-    source: _Source, dsn: str | None, tenant: str | None, defaults: _Defaults, *, as_json: bool
-) -> Exit:
-    began = time.perf_counter()
-    gc.set_threshold(_GARBAGE)
-    async with lines.arriving(source.name) as file:
-        with bar(f"importing {source.name}", file.size) as shown:
-            items, noun = await aside(file.raw, lambda: source.items(file.stream))
-
-            def reject(rejection: Rejection) -> None:
-                shown.say(f"{noun} {rejection.number}: {rejection.reason}")
-
-            def advance(_: int) -> None:
-                shown.show(many(loader.report.messages, "message"), file.place)
-
-            async with connected(dsn, max_size=AT_ONCE) as svc:
-                loader = Loader(svc, tenant, defaults.fill, reject, advance)
+    name: str,
+    dsn: str | None,
+    tenant_id: str | None,
+    complete: Callable[[Item], Mapping[str, Any]],
+    input_format: Format,
+    local: tzinfo,
+) -> ImportReport:
+    gc.set_threshold(_GC_THRESHOLD)
+    async with json_lines.open_input(name) as file:
+        with progress_bar(f"importing {name}", file.size) as bar:
+            items, noun = await read_in_thread(
+                file.raw, lambda: _read_items(file.stream, name, input_format, local)
+            )
+            async with connected(dsn, max_size=CONVERSATION_CONCURRENCY) as svc:
+                importer = ConversationImporter(
+                    svc,
+                    tenant_id,
+                    complete,
+                    on_rejected=lambda number, reason: bar.log(f"{noun} {number}: {reason}"),
+                    on_batch=lambda: bar.show(
+                        counted(importer.report.messages, "message"), file.position
+                    ),
+                )
                 try:
-                    report = await loader.load(items, file.raw)
+                    await importer.run(items, file.raw)
                 except BaseException:
-                    messages().print("stopped: what went in is whole; the same command goes on")
+                    messages().print(
+                        "stopped: the imported conversations are complete;"
+                        " run the same command to continue"
+                    )
                     raise
-    _print_import(report, time.perf_counter() - began, as_json=as_json)
-    return Exit.ATTENTION if report.rejected else Exit.DONE
+    return importer.report
+
+
+def _read_items(
+    stream: IO[bytes], name: str, input_format: Format, local: tzinfo
+) -> tuple[Iterator[Item], str]:
+    """Return the conversations of a stream, and the noun for one of its items."""
+    if input_format == "auto":
+        first = json_lines.first_bytes(stream).removeprefix(b"\xef\xbb\xbf").lstrip()
+        input_format = "chatgpt" if first.startswith(b"[") else "lines"
+    if input_format == "chatgpt":
+        return chatgpt.read_conversations(stream, name), "conversation"
+    return json_lines.read_conversations(stream, local), "line"
 
 
 def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> None:
@@ -170,91 +159,83 @@ def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> Non
         {
             "conversations": f"{report.conversations:,}",
             "messages": f"{report.messages:,}, {rate}",
-            "there already": f"{report.present:,}",
+            "present": f"{report.present:,}",
             "rejected": f"{report.rejected:,}",
         }
     )
 
 
-def export(
+@asynchronous
+async def export(
     *,
     dsn: Dsn = None,
-    tenant: Tenant,
-    dialog: Annotated[str | None, typer.Option(metavar="ID", help="This dialog alone.")] = None,
-    user: Annotated[str | None, typer.Option(metavar="ID", help="This user alone.")] = None,
+    tenant_id: Tenant,
+    dialog_id: Dialog = None,
+    user_id: User = None,
     output: Annotated[
         str,
-        typer.Option(
+        Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="The file; gzip when its name ends in .gz. - is standard output.",
+            help="The file, gzip if its name ends in .gz; - is standard output.",
         ),
     ] = STDIO,
 ) -> None:
-    """Export whole conversations, one JSON object a line, as `asyncsvc import` takes them.
+    """Export whole conversations, one JSON object a line, in the format of `asyncsvc import`.
 
-    A file appears when it is complete; broken off, nothing is left of it.
+    The file appears when it is complete; an interrupted export leaves nothing behind.
     """
-    run(_export(dsn, tenant, dialog, user, output))
-
-
-async def _export(
-    dsn: str | None, tenant: str, dialog: str | None, user: str | None, output: str
-) -> None:
-    async with connected(dsn, max_size=1) as svc:
-        exported = svc.conversations.export(
-            tenant_id=tenant,
-            dialog_id=ANY if dialog is None else dialog,
-            user_id=ANY if user is None else user,
+    async with connected(dsn) as svc:
+        conversations = svc.conversations.export(
+            tenant_id=tenant_id, dialog_id=or_any(dialog_id), user_id=or_any(user_id)
         )
         total = 0
-        with bar(f"exporting {tenant}") as shown, _written(output) as write:
-            async for conversation in exported:
+        with progress_bar(f"exporting {tenant_id}") as bar, _open_output(output) as write:
+            async for conversation in conversations:
                 write(_line(conversation))
                 total += 1
-                shown.show(many(total, "conversation"))
-    messages().print(f"exported {many(total, 'conversation')}")
+                bar.show(counted(total, "conversation"))
+    messages().print(f"exported {counted(total, 'conversation')}")
 
 
 def _line(conversation: Conversation) -> bytes:
-    """Write a conversation as a line; what is None or empty by default is not there."""
-    fields = conversation.model_dump(mode="json", exclude=_LEFT_OUT, exclude_none=False)
-    fields["messages"] = [_without_defaults(message) for message in fields["messages"]]
+    """Return a conversation as a line, without fields that are None or empty by default."""
+    fields = conversation.model_dump(mode="json", exclude=_NOT_EXPORTED)
+    fields["messages"] = [
+        {
+            name: value
+            for name, value in message.items()
+            if value is not None and (name, value) != ("payload", {})
+        }
+        for message in fields["messages"]
+    ]
     line = {name: value for name, value in fields.items() if value is not None}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-def _without_defaults(message: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in message.items()
-        if value is not None and (name, value) != ("payload", {})
-    }
-
-
-def _print_line(line: bytes) -> None:
-    with interruptible():  # who reads it may take hours
-        sys.stdout.buffer.write(line)
-
-
 @contextmanager
-def _written(output: str) -> Iterator[Callable[[bytes], object]]:
-    """Lend what writes to the file, which gets its name when all is on the disk."""
-    if output == STDIO:
+def _open_output(name: str) -> Iterator[Callable[[bytes], object]]:
+    """Return a function that writes to standard output, or to a file that appears at the end."""
+    if name == STDIO:
         if sys.stdout is None:
             raise CommandError("standard output is closed")
-        yield _print_line
+        yield _write_to_stdout
         with interruptible():
             sys.stdout.buffer.flush()
         return
-    path = Path(output)
+    path = Path(name)
     try:
-        with replacing(path) as raw:
+        with atomic_file(path) as file:
             if path.suffix != ".gz":
-                yield raw.write
+                yield file.write
                 return
-            with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as zipped:
+            with gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0) as zipped:
                 yield zipped.write
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from error
+
+
+def _write_to_stdout(line: bytes) -> None:
+    with interruptible():  # the reader of a pipe may be slow
+        sys.stdout.buffer.write(line)

@@ -1,7 +1,7 @@
-"""Charts of usage as SVG or PNG, by matplotlib, which the extra `plot` brings.
+"""Charts of usage as SVG or PNG, drawn by matplotlib (extra `plot`).
 
-A chart depends on nothing but what it shows: no window, no settings of the user's, no date, no
-fonts of the reader's. So the same numbers are the same file.
+A chart depends only on its data, not on the display, the user's matplotlib settings, the date or
+the fonts of the reader. So the same numbers give the same file.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncsvc.cli.drawing import plain
-from asyncsvc.cli.files import replacing
-from asyncsvc.cli.running import CommandError, Exit
-from asyncsvc.models import UsageBucket
+from asyncsvc import UsageBucket
+from asyncsvc.cli.files import atomic_file
+from asyncsvc.cli.runner import CommandError, Exit
+from asyncsvc.cli.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ENDINGS: Final = (".svg", ".png")
-_STEPS: Final = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
-_LONGEST_MONTH: Final = timedelta(days=31)
-_WIDTH, _PANEL, _HEAD = 10.0, 1.45, 1.0
-_INK, _QUIET, _GRID = "#1f2933", "#627282", "#e1e6eb"
-_BARS: Final = 120
-"""The most buckets whose bars are drawn apart; more would only shimmer."""
-_LOOK: Final = {
+_FORMATS: Final = (".svg", ".png")
+_BUCKET_LENGTHS: Final = {
+    "hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)
+}  # fmt: skip
+_MAX_MONTH: Final = timedelta(days=31)
+_WIDTH, _PANEL_HEIGHT, _TITLE_HEIGHT = 10.0, 1.45, 1.0
+_TEXT, _MUTED, _GRID = "#1f2933", "#627282", "#e1e6eb"
+_MAX_BARS: Final = 120
+"""Above this number of buckets, the bars have no gaps."""
+_STYLE: Final = {
     "axes.axisbelow": True,
-    "axes.edgecolor": _QUIET,
-    "axes.labelcolor": _QUIET,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _MUTED,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.h_pad": 0.09,
@@ -47,16 +49,16 @@ _LOOK: Final = {
     "grid.color": _GRID,
     "svg.fonttype": "path",
     "svg.hashsalt": "asyncsvc",
-    "text.color": _INK,
-    "text.parse_math": False,  # a tenant may be called $1$
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
+    "text.color": _TEXT,
+    "text.parse_math": False,  # the name of a tenant may contain $
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
-    """What a chart shows."""
+class UsageChart:
+    """The data of a chart."""
 
     title: str
     interval: str
@@ -73,58 +75,57 @@ class _Series:
     below: list[float] | None = None
 
 
-def refuse_what_cannot_be_drawn(path: Path) -> None:
-    """Raise CommandError for an ending that is none of ours, and without matplotlib."""
-    if path.suffix.lower() not in ENDINGS:
+def check_plot_path(path: Path) -> None:
+    """Raise CommandError if the file name has another suffix, or if matplotlib is missing."""
+    if path.suffix.lower() not in _FORMATS:
         raise CommandError(f"{path}: --plot writes .svg or .png", Exit.MISUSED)
     if importlib.util.find_spec("matplotlib") is None:
         raise CommandError("--plot needs an extra: pip install 'asyncsvc[plot]'")
 
 
-def write(chart: Chart, path: Path) -> None:
-    """Draw the chart into a file, which appears when it is complete."""
-    save(lambda: _figure(chart), path)
+def write_usage_chart(chart: UsageChart, path: Path) -> None:
+    """Draw a chart into a file."""
+    write_figure(lambda: _figure(chart), path)
 
 
-def save(make: Callable[[], Figure], path: Path) -> None:
-    """Draw the figure that is made, in the look of all charts, into a file."""
-    image = _drawn(make, path.suffix.lower().removeprefix("."))
+def write_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Write the figure that `draw` returns to a file, in the style of all charts."""
+    image = _image(draw, path.suffix.lower().removeprefix("."))
     try:
-        with replacing(path) as file:
+        with atomic_file(path) as file:
             file.write(image)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from error
 
 
-def _drawn(make: Callable[[], Figure], form: str) -> bytes:
-    """Return the image, drawn without a window."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache
-    import matplotlib as mpl  # noqa: PLC0415 - takes half a second, and is an extra
+def _image(draw: Callable[[], Figure], image_format: str) -> bytes:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs about its font cache
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, and the import takes 0.5 s
 
     with mpl.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a title in a script that no font here has
+        warnings.simplefilter("ignore")  # no font has all scripts
         mpl.rcdefaults()
-        mpl.rcParams.update(_LOOK)
-        figure, image = make(), io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        metadata = nothing if form == "svg" else {"Software": None}
-        figure.savefig(image, format=form, dpi=160, metadata=metadata)
-    if form == "svg":  # its document type would be looked up at the W3C
+        mpl.rcParams.update(_STYLE)
+        figure, image = draw(), io.BytesIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        metadata = no_metadata if image_format == "svg" else {"Software": None}
+        figure.savefig(image, format=image_format, dpi=160, metadata=metadata)
+    if image_format == "svg":  # viewers would fetch the DTD from w3.org
         return re.sub(rb"<!DOCTYPE[^>]*>\s*", b"", image.getvalue(), count=1)
     return image.getvalue()
 
 
-def _figure(chart: Chart) -> Figure:
+def _figure(chart: UsageChart) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     series = _series(chart.buckets)
-    height = _HEAD + _PANEL * len(series)
+    height = _TITLE_HEIGHT + _PANEL_HEIGHT * len(series)
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    figure.suptitle(plain(chart.title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(printable(chart.title), x=0.01, ha="left", fontsize=12, fontweight="bold")
     panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
-    edges = _edges(chart)
+    edges = _bucket_edges(chart)
     for axes, each in zip(panels, series, strict=True):
-        _draw(axes, each, edges)
+        _draw_panel(axes, each, edges)
     _label_time(panels[-1], chart.local, edges)
     figure.align_ylabels(list(panels))
     return figure
@@ -146,24 +147,24 @@ def _series(buckets: Sequence[UsageBucket]) -> list[_Series]:
     ]
 
 
-def _edges(chart: Chart) -> list[datetime]:
-    """Return where each bucket begins, and where the last one ends."""
+def _bucket_edges(chart: UsageChart) -> list[datetime]:
+    """Return the start of each bucket and the end of the last one."""
     last = chart.buckets[-1].dt
-    step = _STEPS.get(chart.interval)
-    end = last + step if step else (last + _LONGEST_MONTH).replace(day=1)
+    length = _BUCKET_LENGTHS.get(chart.interval)
+    end = last + length if length else (last + _MAX_MONTH).replace(day=1)
     return [*(bucket.dt for bucket in chart.buckets), end]
 
 
-def _draw(axes: Axes, series: _Series, edges: Sequence[datetime]) -> None:
+def _draw_panel(axes: Axes, series: _Series, edges: Sequence[datetime]) -> None:
     from matplotlib.dates import date2num  # noqa: PLC0415 - as above
     from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415 - as above
 
-    places = [float(date2num(edge)) for edge in edges]
-    _fill(axes, places, series.values, series.color)
+    positions = [float(date2num(edge)) for edge in edges]
+    _draw_bars(axes, positions, series.values, series.color)
     if series.below is not None:
-        _fill(axes, places, series.below, "#c05b5b")
-        axes.axhline(0, color=_QUIET, linewidth=0.6)
-    axes.set_title(series.title, loc="left", fontsize=9.5, color=_INK)
+        _draw_bars(axes, positions, series.below, "#c05b5b")
+        axes.axhline(0, color=_MUTED, linewidth=0.6)
+    axes.set_title(series.title, loc="left", fontsize=9.5, color=_TEXT)
     axes.set_ylabel(series.unit)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
@@ -173,13 +174,13 @@ def _draw(axes: Axes, series: _Series, edges: Sequence[datetime]) -> None:
         axes.set_ylim(0, 1)
 
 
-def _fill(axes: Axes, places: Sequence[float], values: Sequence[float], color: str) -> None:
-    if len(values) > _BARS:
-        axes.stairs(values, places, fill=True, color=color)
+def _draw_bars(axes: Axes, positions: Sequence[float], values: Sequence[float], color: str) -> None:
+    if len(values) > _MAX_BARS:
+        axes.stairs(values, positions, fill=True, color=color)
         return
-    middles = [(start + end) / 2 for start, end in pairwise(places)]
-    widths = [(end - start) * 0.86 for start, end in pairwise(places)]
-    axes.bar(middles, values, widths, color=color)
+    centers = [(start + end) / 2 for start, end in pairwise(positions)]
+    widths = [(end - start) * 0.86 for start, end in pairwise(positions)]
+    axes.bar(centers, values, widths, color=color)
 
 
 def _label_time(axes: Axes, local: tzinfo, edges: Sequence[datetime]) -> None:

@@ -1,0 +1,138 @@
+"""Import the records of a file in batches of one tenant, several batches at a time."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Any, Final, TypeAlias
+
+from asyncsvc import AsyncSvc, AsyncSvcError, ImportReport
+from asyncsvc.cli.json_lines import Item
+from asyncsvc.cli.streams import read_in_thread
+
+CONVERSATION_CONCURRENCY: Final = 3
+"""Batches of conversations that are imported at once, each on one connection."""
+_BATCH_MESSAGES: Final = 5_000
+_BATCH_BYTES: Final = 2**22
+
+OnRejected: TypeAlias = Callable[[int, str], None]
+"""Called with the number of a rejected item and the reason."""
+
+
+class Importer(abc.ABC):
+    """Imports items and counts the rejected ones; one invalid item does not stop the import."""
+
+    concurrency = 1
+    batch_size = 1_000
+
+    def __init__(
+        self, tenant_id: str | None, on_rejected: OnRejected, on_batch: Callable[[], None]
+    ) -> None:
+        """Import into this tenant, or into the tenant of each item if it is None."""
+        self._tenant_id = tenant_id
+        self._on_rejected = on_rejected
+        self._on_batch = on_batch
+        self.rejected = 0
+
+    @abc.abstractmethod
+    async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
+        """Import valid items into one tenant."""
+
+    async def run(self, items: Iterable[Item], source: IO[bytes]) -> None:
+        """Import all items, which are read from `source` in a thread while batches are imported."""
+        slots, batches = asyncio.Semaphore(self.concurrency), _batches(items, self.batch_size)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while batch := await read_in_thread(source, lambda: next(batches, None)):
+                    await slots.acquire()
+                    group.create_task(self._import(batch, slots))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _import(self, batch: list[Item], slots: asyncio.Semaphore) -> None:
+        try:
+            by_tenant = dict[str, list[Item]]()
+            for item in batch:
+                tenant_id = item.tenant_id or self._tenant_id
+                if reason := self._invalid_reason(item, tenant_id):
+                    self.reject(item, reason)
+                elif tenant_id is not None:
+                    by_tenant.setdefault(tenant_id, []).append(item)
+            for tenant_id, items in by_tenant.items():
+                await self.import_batch(tenant_id, items)
+            self._on_batch()
+        finally:
+            slots.release()
+
+    def reject(self, item: Item, reason: str) -> None:
+        """Count and report a rejected item."""
+        self.rejected += 1
+        self._on_rejected(item.number, reason)
+
+    def _invalid_reason(self, item: Item, tenant_id: str | None) -> str | None:
+        if item.reason is not None:
+            return item.reason
+        if tenant_id is None:
+            return "tenant_id: is missing, and there is no --tenant"
+        if self._tenant_id not in {None, tenant_id}:
+            return "tenant_id: differs from --tenant"
+        return None
+
+
+class ConversationImporter(Importer):
+    """Imports conversations."""
+
+    concurrency = CONVERSATION_CONCURRENCY
+    batch_size = 2_000
+
+    def __init__(
+        self,
+        svc: AsyncSvc,
+        tenant_id: str | None,
+        complete: Callable[[Item], Mapping[str, Any]],
+        *,
+        on_rejected: OnRejected,
+        on_batch: Callable[[], None],
+    ) -> None:
+        """Import the fields that `complete` returns for an item."""
+        super().__init__(tenant_id, on_rejected, on_batch)
+        self._svc = svc
+        self._complete = complete
+        self._report = ImportReport()
+
+    @property
+    def report(self) -> ImportReport:
+        """The report so far, including items that were invalid before the import."""
+        return self._report.model_copy(update={"rejected": self.rejected})
+
+    async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
+        """Import conversations into one tenant."""
+        self._report += await self._svc.conversations.import_(
+            (self._complete(item) for item in items),
+            tenant_id=tenant_id,
+            on_rejected=lambda at, error: self.reject(items[at], _reason(error, items[at])),
+        )
+
+
+def _reason(error: AsyncSvcError, item: Item) -> str:
+    """Return why an item was rejected; name the option that supplies a missing field."""
+    if getattr(error, "field", None) == "dialog_id" and item.fields.get("dialog_id") is None:
+        return "dialog_id: is missing, and there is no --dialog"
+    return str(error)
+
+
+def _batches(items: Iterable[Item], max_items: int) -> Iterator[list[Item]]:
+    """Group items into batches of a bounded number of items, messages and bytes."""
+    batch: list[Item] = []
+    messages = size = 0
+    for item in items:
+        batch.append(item)
+        of_item = item.fields.get("messages")
+        messages += len(of_item) if isinstance(of_item, list) else 0
+        size += item.size
+        if len(batch) >= max_items or messages >= _BATCH_MESSAGES or size >= _BATCH_BYTES:
+            yield batch
+            batch, messages, size = [], 0, 0
+    if batch:
+        yield batch
