@@ -1,7 +1,7 @@
-"""Every public method of both services, with arguments that are good.
+"""Every public method of both services, with valid arguments.
 
-Tests that hold for all methods take them from here. `test_validation` holds the table to the
-signatures, so a method or a parameter that is new is in it, or fails.
+Tests of all methods use this table. `test_validation` compares the table with the signatures, so it
+contains every method and every parameter.
 """
 
 import inspect
@@ -192,7 +192,7 @@ GOOD = {
 
 
 def public_methods(service: type) -> dict[str, inspect.Signature]:
-    """The methods of a service that are awaited or iterated over, with their signatures."""
+    """Return the asynchronous public methods of a service, with their signatures."""
     return {
         name: inspect.signature(method)
         for name, method in inspect.getmembers(service, is_asynchronous)
@@ -208,33 +208,36 @@ METHODS = [(service, method) for service in ATTRIBUTE for method in public_metho
 
 
 def method_name(value: object) -> str:
-    """For `ids` of pytest: `conversations-create`."""
+    """Return a part of a pytest id, for example of `conversations-create`."""
     return ATTRIBUTE[value] if isinstance(value, type) else str(value)
 
 
 def arguments(
-    service: type, method: str, tenant_id: str = "acme", made: Mapping[str, object] | None = None
+    service: type,
+    method: str,
+    tenant_id: str = "acme",
+    furnished: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Good arguments for a method, by name; with what `furnish` made instead of the table's."""
-    given = dict(GOOD[service][method])
-    given |= {name: value for name, value in (made or {}).items() if name in given}
+    """Return valid arguments of a method by name; values of `furnish` replace the table's."""
+    values = dict(GOOD[service][method])
+    values |= {name: value for name, value in (furnished or {}).items() if name in values}
     if "tenant_id" in public_methods(service)[method].parameters:
-        given["tenant_id"] = tenant_id
-    return given
+        values["tenant_id"] = tenant_id
+    return values
 
 
-async def call(svc: Services, service: type, method: str, **given: object) -> object:
-    """Call a method to its end: what is iterated over comes back as a list."""
-    outcome = getattr(getattr(svc, ATTRIBUTE[service]), method)(**given)
+async def call(svc: Services, service: type, method: str, **values: object) -> object:
+    """Call a method; return the items of an asynchronous generator as a list."""
+    outcome = getattr(getattr(svc, ATTRIBUTE[service]), method)(**values)
     if inspect.isasyncgen(outcome):
         return [item async for item in outcome]
     return await outcome
 
 
 async def furnish(svc: Services, tenant_id: str) -> dict[type, dict[str, object]]:
-    """Give a tenant what the calls of the table ask for.
+    """Store the conversation and the token that the calls of the table need.
 
-    It returns what cannot be chosen beforehand, by service: the id of the token and its secret.
+    Returns, by service, the arguments that the library chooses: the token's id and its secret.
     """
     await svc.conversations.create(tenant_id=tenant_id, **CONVERSATION | {"id": "a"})
     for key in ("first", "second"):

@@ -1,7 +1,7 @@
-"""The shapes of SQL that Citus refuses, looked for in a parsed tree.
+"""Detect SQL constructs that Citus rejects, in a parsed tree.
 
-Each was observed to fail on Citus 13.2. This is a check of shapes, and no more: what has none of
-them was not thereby run on Citus, which takes `ASYNCSVC_TEST_CITUS=1` and a server that has it.
+Each construct failed on Citus 13.2. A statement without them is not proven to run on Citus; for
+that, run the tests with `ASYNCSVC_TEST_CITUS=1` on a server with Citus.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import pglast
 from pglast import ast, enums
 
 REPLICATED = {"api_token"}
-"""Tables that each node has whole: these may be looked through without a tenant."""
+"""Tables that each node stores completely; a statement may read them without a tenant."""
 LOCAL = {"migration"}
 CHANGING = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofday", "uuidv7"}
 STABLE = {"now", "statement_timestamp", "to_char", "transaction_timestamp"}
@@ -26,7 +26,7 @@ def parsed(text: str) -> list[Node]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Yield a node and all that are below it."""
+    """Yield a node and all its descendants."""
     if isinstance(node, tuple | list):
         for each in node:
             yield from walk(each)
@@ -41,13 +41,13 @@ def of(kind: type | tuple[type, ...], node: Node) -> list[Node]:
 
 
 def functions(node: Node) -> set[str]:
-    """The names of the functions that are called below a node."""
+    """Return the names of the functions that a node calls."""
     called = {call.funcname[-1].sval for call in of(ast.FuncCall, node)}
     return called | ({"now"} if of(ast.SQLValueFunction, node) else set())
 
 
 def tables(node: Node) -> list[Node]:
-    """The tables of ours in a FROM, beside each other or joined; not those of subqueries."""
+    """Return the tables of the schema in a FROM, without those of subqueries."""
     found = []
     for each in node or ():
         if isinstance(each, ast.JoinExpr):
@@ -66,7 +66,7 @@ def is_distributed(table: Node) -> bool:
 
 
 def equalities(condition: Node) -> Iterator[tuple[Node, Node]]:
-    """The two sides of each `=` below a condition, either way round."""
+    """Yield the two sides of each `=` of a condition, in both orders."""
     for each in of(ast.A_Expr, condition):
         if each.name and each.name[-1].sval == "=":
             yield each.lexpr, each.rexpr
@@ -74,21 +74,21 @@ def equalities(condition: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def tenant_of(node: Node) -> str | None:
-    """The alias of `alias.tenant_id`."""
+    """Return the alias of `alias.tenant_id`, or None for another node."""
     if isinstance(node, ast.ColumnRef) and node.fields[-1].sval == "tenant_id":
         return str(node.fields[0].sval)
     return None
 
 
 def is_parameter(node: Node) -> bool:
-    """Whether this is a parameter, perhaps with another collation or type."""
+    """Return whether a node is a parameter, with or without a collation or cast."""
     while isinstance(node, ast.CollateClause | ast.TypeCast):
         node = node.arg
     return isinstance(node, ast.ParamRef)
 
 
 def unbound(found: Sequence[Node], condition: Node) -> set[str]:
-    """The aliases of those tables that neither a parameter nor a bound one gives the tenant."""
+    """Return the aliases of the tables whose tenant is no parameter and no bound table's tenant."""
     pairs = [(tenant_of(one), other) for one, other in equalities(condition)]
     bound = {one for one, other in pairs if one and is_parameter(other)}
     for _ in found:
@@ -102,7 +102,7 @@ def conditions(select: Node) -> list[Node]:
 
 
 def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
-    """What Citus would refuse of a statement; one `of_all_tenants` may look through all of them."""
+    """Return what Citus rejects in a statement; with `of_all_tenants` it may read all tenants."""
     found = itertools.chain(
         on_inserts(tree),
         on_updates(tree),
@@ -157,7 +157,7 @@ def on_locks(tree: Node) -> Iterator[str]:
             continue
         if unbound(tables(select.fromClause), conditions(select)):
             yield "a lock of rows of all tenants"
-        # Its result has columns that are not shown, which makes the server read it as text.
+        # Citus adds hidden columns to its result, which makes the server read it as text.
         many = len(select.fromClause) > 1 or isinstance(select.fromClause[0], ast.JoinExpr)
         if inserts and many and any(lock.lockedRels for lock in select.lockingClause):
             yield "a lock of one of several tables, in a statement that inserts"
@@ -172,7 +172,7 @@ def on_subqueries(tree: Node) -> Iterator[str]:
 
 
 def on_tenants(tree: Node) -> Iterator[str]:
-    """A read of rows whose tenant is no parameter, nor that of another table beside it."""
+    """Yield a read of rows whose tenant is neither a parameter nor that of a bound table."""
     for select in of(ast.SelectStmt, tree):
         for name in unbound(tables(select.fromClause), conditions(select)):
             yield f"a read of {name} whose tenant no parameter gives"
@@ -194,7 +194,7 @@ def on_recursion(tree: Node) -> Iterator[str]:
 
 
 def on_definitions(tree: Node) -> Iterator[str]:
-    """What a migration may not do once its tables are distributed."""
+    """Yield the commands that a migration must not contain if its tables are distributed."""
     if of(ast.CreateTrigStmt, tree):
         yield "a trigger"
     for command in of(ast.AlterTableCmd, tree):

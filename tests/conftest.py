@@ -1,8 +1,8 @@
 """One server for the run, one database for each test.
 
-`servers` chooses the server; the first line of the run says which. A template is migrated once,
-and each test that asks for `dsn` (or `svc`, or `pool`) gets a copy of its own, or one that an
-earlier test has left as it was, emptied. After the test it is held against `sql/invariants.sql`.
+`servers` chooses the server; the first line of the run names it. A template database is migrated
+once. Each test with the fixture `dsn`, `svc` or `pool` gets a copy of its own, or the emptied
+database of an earlier test. After the test `sql/invariants.sql` checks the database.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def pytest_configure_node(node: "WorkerController") -> None:
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this is a process of `pytest -n` that somebody else started the server for."""
+    """Return whether this process is a worker of `pytest -n`, which uses the main server."""
     return hasattr(config, "workerinput")
 
 
@@ -115,7 +115,7 @@ async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
         )
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate(citus=ON_CITUS)
-    if ON_CITUS:  # a process of its own looks after the database, which nobody may then copy
+    if ON_CITUS:  # its background worker keeps a session, which would prevent copies
         await execute(server_dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         await execute(
             server_dsn,
@@ -127,10 +127,10 @@ async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
 
 
 class Databases:
-    """The databases of this process: of those that tests leave as they found them, few are made.
+    """The databases of this process, which are reused if a test leaves their schema unchanged.
 
-    A copy of the template takes longer than most tests. One that is made of the same as before, and
-    that nobody is connected to, is emptied for the next test instead; any other is dropped.
+    A copy of the template takes longer than most tests. After a test a database with an unchanged
+    schema and without sessions is emptied for the next test; any other is dropped.
     """
 
     def __init__(
@@ -145,8 +145,7 @@ class Databases:
 
     @contextlib.asynccontextmanager
     async def lent(self, *, damaged: bool = False) -> AsyncIterator[DatabaseFactory]:
-        """Databases that are held against the invariants when the block is left, but where they
-        were damaged on purpose."""
+        """Yield a factory of databases, and check the invariants at the end unless `damaged`."""
         names: list[str] = []
         empty: list[str] = []
 
@@ -191,12 +190,12 @@ class Databases:
             await drop_database(self._server_dsn, name)
 
     async def _is_emptied(self, name: str) -> bool:
-        """Empty it, where it is as it was."""
+        """Empty the database if its schema is unchanged; return whether it is empty."""
         if self._fingerprint is None:
             return False
         try:
             connection = await asyncpg.connect(dsn_of(self._server_dsn, name), timeout=10)
-        except (asyncpg.PostgresError, OSError):  # it is gone, or takes nobody
+        except (asyncpg.PostgresError, OSError):  # it is dropped or accepts no connections
             return False
         try:
             if await connection.fetchval(OTHERS) or self._fingerprint != (
@@ -216,9 +215,9 @@ async def stock(
     server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
 ) -> AsyncIterator[Databases]:
     """The databases of this process."""
-    made = Databases(server_dsn, database_prefix, template, numbers)
-    yield made
-    await made.close()
+    databases = Databases(server_dsn, database_prefix, template, numbers)
+    yield databases
+    await databases.close()
 
 
 @pytest_asyncio.fixture
@@ -233,9 +232,9 @@ async def database_factory(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_dsns(stock: Databases) -> AsyncIterator[tuple[str, str]]:
-    """Two migrated databases for all tests of a module, each of which has tenants of its own.
+    """Two migrated databases for all tests of a module; each test has tenants of its own.
 
-    A database costs a hundred times what a call does: these are for tests of every call.
+    A database takes about 100 times as long as a call, so tests of every call share these.
     """
     async with stock.lent() as create:
         yield await create(), await create()
@@ -303,12 +302,12 @@ def dsn_of(server_dsn: str, database: str) -> str:
 
 
 async def create_database(server_dsn: str, name: str, *, template: str) -> None:
-    """Create a database as a copy; nobody may be connected to the one it is a copy of."""
+    """Create a database as a copy of a template without sessions."""
     await execute(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
 
 
 async def drop_database(server_dsn: str, name: str) -> None:
-    """Drop the database, whoever is still connected to it."""
+    """Drop a database and terminate its sessions."""
     await execute(server_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 

@@ -1,15 +1,15 @@
-"""The one PostgreSQL server that a run of the tests uses, and how it is chosen.
+"""Choose and start the PostgreSQL server of a test run.
 
-1. `ASYNCSVC_TEST_DSN`, when given: a server that somebody else runs. Its role must be allowed to
-   create databases; the database it names is used for nothing else.
+1. `ASYNCSVC_TEST_DSN`, if set: an external server. Its role must be allowed to create databases;
+   the tests use the database of the DSN only for that.
 2. A container, through testcontainers, of `ASYNCSVC_TEST_IMAGE` (default `postgres:17`), where a
    container engine answers and has the image or gets it. `none` asks for no container.
 3. The embedded server of `asyncsvc.embedded`.
 
-What was asked for by name has to work: then a failure ends the run. Only the default container
-gives way to the embedded server, and `Server.description` says why.
+If a server is named explicitly, its failure ends the run. Only the default container falls back to
+the embedded server; `Server.description` contains the reason.
 
-Every server listens on the loopback interface, keeps nothing and does without fsync.
+Each server that is started here listens on the loopback interface, without fsync, and is deleted.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from testcontainers.core.docker_client import DockerClient
 
 DEFAULT_IMAGE = "postgres:17"
-LABEL = "asyncsvc.tests"  # on every container, for whoever looks for those of a killed run
+LABEL = "asyncsvc.tests"  # on every container, to find those of a killed run
 OLDEST_VERSION = 15
 
 ENGINE_SECONDS = 20.0  # how long the engine may be silent, and so a download without progress
@@ -50,7 +50,7 @@ SETTINGS = {
 
 
 class ServerError(Exception):
-    """A server cannot be had; the text is one sentence that says why."""
+    """A server is not available; the text is the reason in one sentence."""
 
 
 class Server(Protocol):
@@ -89,10 +89,10 @@ def connected_version(dsn: str) -> str:
 
 
 def answering_version(dsn: str) -> str:
-    """As `connected_version`, of a server that is ready, where the way to it may not be yet.
+    """Return `connected_version`, and retry until the connection to a ready server works.
 
-    An engine's proxy accepts a connection before it has its own to the container, and closes it
-    again when it gets none.
+    A container engine's proxy accepts a connection before it can connect to the container, and
+    closes it if it cannot.
     """
     give_up = time.monotonic() + START_SECONDS
     while True:
@@ -255,7 +255,7 @@ class EmbeddedServer:
         from asyncsvc import embedded
 
         self._directory = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-tests-"))
-        self._directory.chmod(0o711)  # where root starts it, the server runs as somebody else
+        self._directory.chmod(0o711)  # if root starts the server, it runs as another user
         try:
             self.dsn = asyncio.run(embedded.start(self._data(), options=SETTINGS)).dsn
             self.description = f"{connected_version(self.dsn)}, {self.description}"
@@ -307,9 +307,9 @@ def started(server: Server) -> Server:
 
 
 def close_forgotten_sockets() -> None:
-    """Let go of the sockets that the engine's client leaves open when the engine fails.
+    """Close the sockets that the engine's client leaves open after a failure.
 
-    Otherwise their warnings would be taken for those of the first test.
+    Otherwise the first test would get their warnings.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

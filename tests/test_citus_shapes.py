@@ -1,7 +1,4 @@
-"""No statement and no migration has a shape that Citus was seen to refuse.
-
-A check of shapes on the parsed tree, since there is no Citus here: see `citus_shapes`.
-"""
+"""No statement and no migration contains a construct that Citus rejects: see `citus_shapes`."""
 
 import pytest
 from citus_shapes import faults, parsed
@@ -16,13 +13,13 @@ OF_ALL_TENANTS = {
     "usage/backlog",
     "usage/find_tenants_to_roll_up",
 }
-"""What maintenance looks for at all tenants: reads that Citus takes to all nodes."""
+"""The reads of maintenance over all tenants, which Citus sends to all nodes."""
 NOT_DISTRIBUTED = ("migration/", "replica/", "row_security/", "server/")
 STATEMENTS = [name for name in NAMES if not name.startswith(NOT_DISTRIBUTED)]
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_no_statement_has_a_shape_that_citus_refuses(name):
+def test_no_statement_has_a_construct_that_citus_rejects(name):
     statement = sql_files.load(name)
     for present in chosen(statement):
         values = dict.fromkeys((statement.optional & present) | statement.required, 0)
@@ -31,9 +28,9 @@ def test_no_statement_has_a_shape_that_citus_refuses(name):
 
 
 def chosen(statement):
-    """No line, each and all of those that are kept by choice, in one order, and each order alone.
+    """Yield sets of flags: none, each, all, and each order alone.
 
-    A shape is one of lines: more of them together make none that they have not by themselves.
+    A combination of optional lines contains no construct that none of the lines contains alone.
     """
     names = statement.optional | statement.flags - statement.orders
     orders = sorted(statement.orders)
@@ -45,7 +42,7 @@ def chosen(statement):
 
 
 @pytest.mark.parametrize("file", migration_files(), ids=lambda file: file.name)
-def test_no_migration_has_a_shape_that_citus_refuses(file):
+def test_no_migration_has_a_construct_that_citus_rejects(file):
     for command in sql_files.commands(file.source):
         for tree in parsed(command):
             assert faults(tree, of_all_tenants=True) == [], command
@@ -112,12 +109,12 @@ MORE_SHAPES = {
 @pytest.mark.parametrize(
     ("text", "fault"), [*((text, fault) for fault, text in SHAPES.items()), *MORE_SHAPES.items()]
 )
-def test_each_shape_is_seen(text, fault):
+def test_each_rejected_construct_is_detected(text, fault):
     (tree,) = parsed(text)
     assert fault in faults(tree)
 
 
-def test_one_command_a_string_is_what_the_files_are_cut_into():
-    """Several in one, of which one creates an index, are refused where the table is distributed."""
+def test_each_command_of_a_migration_file_is_sent_alone():
+    """Citus rejects several commands in one string if one of them creates an index."""
     for file in migration_files():
         assert all(len(parsed(command)) == 1 for command in sql_files.commands(file.source))

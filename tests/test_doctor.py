@@ -1,4 +1,4 @@
-"""What the doctor finds: on a healthy database, and on one that is not."""
+"""The findings of the doctor on a healthy database and on databases with problems."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ async def examined(dsn: str) -> dict[str, Finding]:
         return by_check(await svc.doctor())
 
 
-async def test_a_healthy_database_is_well(svc):
+async def test_a_healthy_database_has_no_problem(svc):
     found = by_check(await svc.doctor())
     checks = {"server", "replica", "durability", "pooler", "clock", "zones", "migrations"}
     checks |= {"indexes", "rights", "row security", "size", "usage"}
@@ -41,7 +41,7 @@ async def test_a_healthy_database_is_well(svc):
     assert "PostgreSQL" in found["server"].observed
 
 
-async def test_before_the_first_migration_it_says_so(empty_dsn):
+async def test_a_pending_migration_is_a_problem(empty_dsn):
     found = await examined(empty_dsn)
     assert (found["migrations"].level, found["migrations"].observed) == (
         "problem", "pending: 0001_initial",
@@ -66,7 +66,7 @@ async def test_missing_indexes_are_named(dsn):
     assert (await examined(dsn))["indexes"].level == "ok"
 
 
-async def test_a_changed_migration_is_a_finding_and_the_others_are_heard(dsn):
+async def test_a_changed_migration_is_a_problem_and_the_other_checks_run(dsn):
     await execute(dsn, "UPDATE asyncsvc.migration SET checksum = 'another'")
     found = await examined(dsn)
     assert found["migrations"].level == "problem"
@@ -75,7 +75,7 @@ async def test_a_changed_migration_is_a_finding_and_the_others_are_heard(dsn):
     assert found["indexes"].level == "ok"
 
 
-async def test_settings_that_lose_commits_are_warned_of(dsn):
+async def test_settings_without_durable_commits_are_a_warning(dsn):
     name = urllib.parse.urlsplit(dsn).path[1:]
     await execute(dsn, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     found = await examined(dsn)
@@ -109,7 +109,7 @@ async def test_a_table_with_many_dead_rows_is_a_warning(dsn):
     assert "VACUUM asyncsvc.message" in found["dead rows"].advice
 
 
-async def test_a_role_with_few_rights_hears_which_it_lacks(dsn, server_dsn, svc):
+async def test_the_finding_about_rights_names_the_missing_ones(dsn, server_dsn, svc):
     role = "doctor_" + urllib.parse.urlsplit(dsn).path[-12:].replace("-", "_")
     await execute(dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     parts = urllib.parse.urlsplit(dsn)
@@ -182,7 +182,7 @@ def program(dsn: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-async def test_the_command_says_what_to_do(dsn, empty_dsn):
+async def test_the_command_prints_the_advice(dsn, empty_dsn):
     well = program(dsn)
     assert (well.returncode, well.stderr) in {(0, ""), (3, "")}  # a test server has no fsync
     assert "✓  migrations" in well.stdout
@@ -199,7 +199,7 @@ async def test_the_command_says_what_to_do(dsn, empty_dsn):
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_a_pooler_in_between_is_seen(pgbouncer, mode):
+async def test_an_undeclared_pooler_is_detected(pgbouncer, mode):
     async with asyncpg.create_pool(pgbouncer[mode], min_size=0, statement_cache_size=0) as pool:
         found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
     assert found["pooler"].level == "note", found
@@ -208,7 +208,7 @@ async def test_a_pooler_in_between_is_seen(pgbouncer, mode):
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_a_pooler_that_the_settings_know_of_is_well(pgbouncer, mode):
+async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
     settings = asyncsvc.Settings(pgbouncer=True)
     async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
         found = by_check(await svc.doctor())
@@ -216,7 +216,7 @@ async def test_a_pooler_that_the_settings_know_of_is_well(pgbouncer, mode):
     assert "one is in between" in found["pooler"].observed
 
 
-async def test_statements_that_get_lost_in_a_pooler_are_a_problem(pgbouncer):
+async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):
     async with asyncpg.create_pool(pgbouncer["transaction"], min_size=0) as pool:
         for _ in range(3):  # by then prepared statements of before are there, or are not
             found = by_check(await asyncsvc.AsyncSvc(pool).doctor())

@@ -1,8 +1,8 @@
-"""No tenant sees or changes what is another's, and no text of a caller becomes SQL.
+"""No tenant reads or changes rows of another tenant, and no text of a caller becomes SQL.
 
-The first is asked of every public method with the ids of another tenant: nothing must tell that
-they exist. The second is asked of every piece of text that a public method takes, however deep it
-lies, by reading on the wire what the server was sent.
+The first test calls every public method with the ids of another tenant; the results must equal
+those for absent ids. The second test passes hostile text in each text argument of every public
+method, also in nested values, and reads the statements on the wire.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ from asyncsvc.models import (
 
 OF_NO_TENANT = {(APITokenService, "verify"), (APITokenService, "used")}
 OF_A_TENANT = [each for each in METHODS if each not in OF_NO_TENANT]
-# What no two calls have in common: instants, new ids, and the hints of secrets.
+# The parts of a result that differ per call: instants, new ids, and the hints of secrets.
 PASSING = re.compile(
     r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|TokenEvent\(id=\d+"
 )
@@ -63,7 +63,7 @@ TABLES = """
 """
 
 
-def test_only_a_secret_names_no_tenant():
+def test_only_methods_with_a_secret_take_no_tenant():
     without = {
         each for each in METHODS if "tenant_id" not in public_methods(each[0])[each[1]].parameters
     }
@@ -72,35 +72,35 @@ def test_only_a_secret_names_no_tenant():
 
 @pytest.mark.parametrize("own", ["nothing", "the same ids"])
 @pytest.mark.parametrize(("service", "method"), OF_A_TENANT, ids=method_name)
-async def test_anothers_ids_are_as_ids_that_do_not_exist(service, method, own, shared_dsns):
+async def test_ids_of_another_tenant_are_like_absent_ids(service, method, own, shared_dsns):
     with_theirs, without = shared_dsns
     mine, theirs = "mine", "theirs"
     async with asyncsvc.connect(with_theirs) as svc, asyncsvc.connect(without) as alone:
         await empty(svc)
         await empty(alone)
-        made = await furnish_another(svc, theirs)
+        furnished = await furnish_another(svc, theirs)
         if own == "the same ids":
             await furnish(svc, mine)
             await furnish(alone, mine)
         before = await rows_of(theirs, svc)
-        for given in variants(service, method, mine, made[service]):
-            there = await outcome(svc, service, method, given)
-            assert there == await outcome(alone, service, method, given)
-            assert await told_of(mine, svc) == await told_of(mine, alone)
+        for given in variants(service, method, mine, furnished[service]):
+            result = await outcome(svc, service, method, given)
+            assert result == await outcome(alone, service, method, given)
+            assert await stable_rows_of(mine, svc) == await stable_rows_of(mine, alone)
         assert await rows_of(theirs, svc) == before
         assert len(before) >= 4
 
 
-def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
-    """The call of the table with another's ids; and as much as it can be asked for."""
-    given = arguments(service, method, tenant, made)
+def variants(service, method, tenant, furnished) -> Iterator[dict[str, object]]:
+    """Yield the arguments of the table with another tenant's ids, and wider arguments."""
+    given = arguments(service, method, tenant, furnished)
     if method == "append_message":
         yield given | {"idempotency_key": "theirs", "expected_seq": 1}
     if method == "purge":
         yield given | {"dry_run": True}
     yield given
     if method == "import_":
-        yield given  # what is there now is compared with what is given
+        yield given  # the second import compares the record with the stored one
     if "keywords" in given:
         wide = {name: given[name] for name in ("tenant_id", "dialog_id")}
         more = {"get_list": {"include_messages": True}, "search": {"total": "exact"}}[method]
@@ -112,7 +112,7 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
     if method == "append_message":
         yield given | {"idempotency_key": None}
     if method == "erase_user":
-        yield given | {"user_id": "e"}  # who is named as exp_user_id
+        yield given | {"user_id": "e"}  # this user is the exp_user_id
     if method == "stats":
         yield given | {"basis": "creation", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
         yield given | {"token_id": "t", "source": asyncsvc.ANY}
@@ -121,13 +121,13 @@ def variants(service, method, tenant, made) -> Iterator[dict[str, object]]:
 
 
 async def empty(svc):
-    """Leave no tenant of the tests before: they have the same ids, and would be met instead."""
+    """Delete the tenants of earlier tests, which have the same ids."""
     tables = [f"asyncsvc.{row['table_name']}" for row in await svc._executor._pool.fetch(TABLES)]
     await svc._executor._pool.execute(f"TRUNCATE {', '.join(tables)}")
 
 
 async def furnish_another(svc, tenant):
-    """What any tenant has, under the same ids, and more of it than the others."""
+    """Store the rows of the table with the same ids, and more rows."""
     made = await furnish(svc, tenant)
     messages = [{"role": "user", "content": "theirs"}]
     await svc.conversations.append_message(
@@ -138,7 +138,7 @@ async def furnish_another(svc, tenant):
 
 
 async def outcome(svc, service, method, given) -> str:
-    """What a caller gets, without what passes."""
+    """Return the result or error of a call as text, without the parts that differ per call."""
     try:
         got = await call(svc, service, method, **given)
     except (AsyncSvcError, TypeError) as error:
@@ -147,7 +147,7 @@ async def outcome(svc, service, method, given) -> str:
 
 
 async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
-    """Every row of a tenant in every table of the schema that has any."""
+    """Return every row of a tenant, by table."""
     tables = [row["table_name"] for row in await svc._executor._pool.fetch(TABLES)]
     rows = {
         table: await svc._executor._pool.fetch(
@@ -159,8 +159,8 @@ async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
     return {table: [row["row"] for row in found] for table, found in rows.items() if found}
 
 
-async def told_of(tenant_id, svc) -> dict[str, list[str]]:
-    """The rows of a tenant's conversations, without what passes: counters, above all."""
+async def stable_rows_of(tenant_id, svc) -> dict[str, list[str]]:
+    """Return the rows of a tenant's conversations, without the parts that differ per call."""
     rows = await rows_of(tenant_id, svc)
     return {
         table: [INSTANT.sub("...", PASSING.sub("...", row)) for row in found]
@@ -169,7 +169,7 @@ async def told_of(tenant_id, svc) -> dict[str, list[str]]:
     }
 
 
-async def test_a_cursor_of_another_tenant_is_refused(svc):
+async def test_a_cursor_of_another_tenant_is_rejected(svc):
     for tenant in ("theirs", "acme"):
         for number in range(2):
             await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=str(number))
@@ -274,7 +274,7 @@ def with_text(value: object, path: tuple, text: str) -> object:
     return value | {head: with_text(value[head], tuple(rest), text)}
 
 
-def test_the_table_fills_every_field_of_every_input():
+def test_the_table_contains_every_field_of_every_input():
     for model, example in INPUTS.items():
         assert example.keys() == model.model_fields.keys(), model
 
@@ -319,7 +319,7 @@ def is_listed(text: str) -> bool:
     )
 
 
-async def test_what_is_sent_is_the_sql_files_whatever_a_caller_writes(dsn):
+async def test_hostile_text_never_changes_the_statements(dsn):
     settings = Settings(accept_foreign_tokens=True)
     names = set()
     async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as over_it:
@@ -341,7 +341,7 @@ async def test_what_is_sent_is_the_sql_files_whatever_a_caller_writes(dsn):
 
 
 async def also(svc):
-    """What the calls of the table do not send."""
+    """Send the statements that the calls of the table do not send."""
     text = HOSTILE[0]
     await svc.conversations.create(tenant_id=text, dialog_id=text, id=text, source=text)
     await svc.conversations.append_message(text, TURN, tenant_id=text)
@@ -373,14 +373,14 @@ def test_a_text_that_is_no_variant_is_noticed():
 
 
 @pytest.fixture
-async def everybody(shared_dsns):
+async def shared_svc(shared_dsns):
     async with asyncsvc.connect(shared_dsns[0]) as svc:
         yield svc
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-async def test_text_comes_back_as_it_was(text, everybody):
-    svc = everybody
+async def test_text_of_a_conversation_is_returned_unchanged(text, shared_svc):
+    svc = shared_svc
     key = text[:120]  # as long as an id may be
     json = {"k": text, text: [text]}
     label = {"source": key, "version_title": key, "metadata": json, "dsl": json}
@@ -407,8 +407,8 @@ async def test_text_comes_back_as_it_was(text, everybody):
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-async def test_text_of_a_token_comes_back_as_it_was(text, everybody):
-    svc = everybody
+async def test_text_of_a_token_is_returned_unchanged(text, shared_svc):
+    svc = shared_svc
     key, json = text[:60], {"k": text, text: [text]}
     issued = await svc.tokens.create(
         key, name=key, scopes=[key], dialog_id=key, source=key, metadata=json, actor=key

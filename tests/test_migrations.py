@@ -1,4 +1,4 @@
-"""Migrations: once each, by any number of processes, checked by those who may only read."""
+"""Migrations are applied once each by any number of processes; read-only roles can check them."""
 
 import asyncio
 import sys
@@ -216,7 +216,7 @@ async def reader(dsn, pool):
     await pool.execute(f'DROP ROLE "{name}"')
 
 
-async def test_who_may_only_read_can_check(dsn, empty_dsn, reader):
+async def test_a_read_only_role_can_check(dsn, empty_dsn, reader):
     for database, expected in ((dsn, 0), (empty_dsn, 1)):
         settings = {"default_transaction_read_only": "on", "role": reader}
         async with asyncpg.create_pool(database, min_size=0, server_settings=settings) as pool:
@@ -247,7 +247,7 @@ async def test_an_empty_search_path_does_not_matter(empty_dsn):
         assert (await svc.conversations.get_list("d", "t", keywords="e sK")).total == 1
 
 
-async def test_who_owns_the_schema_need_not_own_the_database(dsn, pool):
+async def test_the_owner_of_the_schema_need_not_own_the_database(dsn, pool):
     role = f"{dsn.rpartition('/')[2]}_owner"
     await pool.execute(f'CREATE ROLE "{role}"')
     try:
@@ -264,8 +264,8 @@ async def test_who_owns_the_schema_need_not_own_the_database(dsn, pool):
         await pool.execute(f'DROP ROLE "{role}"')
 
 
-async def test_a_migration_does_not_wait_for_a_table_for_ever(dsn, pool):
-    """While it waited, everybody who came after it would wait too."""
+async def test_a_migration_waits_for_a_table_at_most_the_lock_timeout(dsn, pool):
+    """While a migration waits for a lock, all later statements on the table wait as well."""
     settings = asyncsvc.Settings(row_level_security=True, lock_timeout=0.3)
     async with asyncsvc.connect(dsn, settings=settings) as svc:
         async with pool.acquire() as reader, reader.transaction():
@@ -275,7 +275,7 @@ async def test_a_migration_does_not_wait_for_a_table_for_ever(dsn, pool):
         assert await svc.migrate() == []
 
 
-def test_migrations_are_numbered_without_gaps_and_say_what_they_are_for():
+def test_migrations_are_numbered_without_gaps_and_have_headers():
     files = migration_files()
     assert [file.version for file in files] == list(range(1, len(files) + 1))
     assert all(file.source.startswith("-- ") for file in files)

@@ -1,4 +1,4 @@
-"""What an installation holds, what it needs, and what importing it brings along."""
+"""The contents of an installation, its dependencies, and the modules that an import loads."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def test_the_core_depends_on_asyncpg_and_pydantic_alone():
     assert needed == ["asyncpg", "pydantic"]
 
 
-def test_importing_it_brings_no_extra_along():
+def test_the_import_of_the_package_loads_no_extra():
     code = "import asyncsvc, sys; print(*sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
@@ -72,5 +72,5 @@ def test_the_sql_files_are_where_the_package_is():
     assert all(path.suffix == ".sql" for path in root.rglob("*") if path.is_file())
 
 
-def test_it_is_typed():
+def test_the_package_has_a_type_marker():
     assert (Path(asyncsvc.__file__).parent / "py.typed").exists()

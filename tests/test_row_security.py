@@ -67,7 +67,7 @@ async def set_tenant(connection, tenant_id):
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
 async def test_every_method_works_as_a_restricted_role(service, method, restricted):
     made = await furnish(restricted, "acme")
-    given = arguments(service, method, made=made[service])
+    given = arguments(service, method, furnished=made[service])
     if (service, method) == (API4ConversationService, "import_"):
         with pytest.raises(DatabaseError, match="as the owner"):
             await call(restricted, service, method, **given)

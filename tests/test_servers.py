@@ -1,4 +1,4 @@
-"""What the choice of a server does where the way to it fails."""
+"""The choice of the test server retries a failed connection, but no rejected one."""
 
 import asyncio
 import urllib.parse
@@ -37,13 +37,13 @@ async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     writer.close()
 
 
-async def test_a_container_may_be_ready_before_the_way_to_it_is(late: str) -> None:
+async def test_a_connection_that_the_proxy_closes_is_retried(late: str) -> None:
     with pytest.raises(ServerError, match="cannot connect"):
         await asyncio.to_thread(connected_version, late)
     assert "PostgreSQL" in await asyncio.to_thread(answering_version, late)
 
 
-async def test_a_server_that_answers_no_is_not_asked_again(server_dsn: str) -> None:
+async def test_a_connection_that_the_server_rejects_is_not_retried(server_dsn: str) -> None:
     nowhere = urllib.parse.urlsplit(server_dsn)._replace(path="/no_such_database").geturl()
     with pytest.raises(ServerError, match="no_such_database"):
         await asyncio.to_thread(answering_version, nowhere)
