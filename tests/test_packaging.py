@@ -64,6 +64,7 @@ def test_the_sql_files_are_where_the_package_is():
         "ragflow",
         "replica",
         "row_security",
+        "schema.sql",
         "search",
         "server",
         "token_audit",
