@@ -111,7 +111,7 @@ def _print_issued(issued: IssuedToken, local: tzinfo, *, as_json: bool) -> None:
             print(secret)  # noqa: T201 - the only line on stdout, never wrapped
         _flush_stdout()
     except OSError:
-        lost = f"The secret of token {token.id} was not written, so nobody has it: revoke it."
+        lost = f"The secret of token {token.id} was not written, so no one has it: revoke it."
         messages().print(Text(lost))
         raise
     if as_json:
