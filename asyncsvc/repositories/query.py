@@ -24,7 +24,7 @@ class TimeRange:
     """The first instant after the range."""
 
 
-_ALWAYS: Final = TimeRange()
+ANY_TIME: Final = TimeRange()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,8 @@ class ListFilter:
 
     Ids are not normalized.
     """
-    created: TimeRange = _ALWAYS
-    updated: TimeRange = _ALWAYS
+    created: TimeRange = ANY_TIME
+    updated: TimeRange = ANY_TIME
 
     def conditions(self) -> dict[str, object]:
         """Return the conditions that apply, by parameter name."""

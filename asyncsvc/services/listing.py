@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import Conversation, ConversationName, Hits, Page
 from asyncsvc.repositories.query import (
+    ANY_TIME,
     NEWEST_FIRST,
     Include,
     ListFilter,
@@ -118,7 +119,7 @@ class ConversationListing(ConversationServiceBase):
             "exact" with filters: every match.
         """
         if page_number * items_per_page > self._settings.max_page_window:
-            raise InvalidInput("page_number", "is too far: go on by the cursor of a page")
+            raise InvalidInput("page_number", "is too large: use the cursor `next` of a page")
         if after is not None and page_number != 1:
             raise InvalidInput("page_number", "cannot be combined with a cursor")
         order = Order(column=orderby, descending=desc)
@@ -132,8 +133,8 @@ class ConversationListing(ConversationServiceBase):
             exp_user_id=UNSET if exp_user_id is None else exp_user_id,
             keywords=unicodedata.normalize("NFC", keywords) if keywords else UNSET,
             id_keywords=keywords or UNSET,
-            created=TimeRange() if orderby == "updated_at" else period,
-            updated=period if orderby == "updated_at" else TimeRange(),
+            created=ANY_TIME if orderby == "updated_at" else period,
+            updated=period if orderby == "updated_at" else ANY_TIME,
         )
         filters = cursors.fingerprint({"order": orderby, "desc": desc, **where.conditions()})
         page = PageSlice(
@@ -175,7 +176,7 @@ class ConversationListing(ConversationServiceBase):
         if cursor is None:
             return None
         if not order.is_by_time:
-            raise InvalidInput("after", "does not go with this order: use page numbers")
+            raise InvalidInput("after", "requires an order by time: use page numbers")
         return cursors.decode_cursor(cursor, filters, self._settings)
 
     @validated
