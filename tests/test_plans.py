@@ -220,7 +220,7 @@ COMBINED = [
 
 @pytest.mark.parametrize("after", [{}, MIDDLE])
 @pytest.mark.parametrize("order", ["created", "updated"])
-async def test_no_filter_needs_a_plan_for_its_value(seeded, order, after):
+async def test_generic_plans_of_a_list_read_as_little_as_custom_plans(seeded, order, after):
     flags = Order(column=f"{order}_at").flags
     connection = await asyncpg.connect(seeded)
     for names in COMBINED:
@@ -454,7 +454,9 @@ async def test_so_does_what_reads_or_changes_many(misled_connection, name, flags
         ("search/match_page", ("by_tokens_desc",), MATCHING | {"id_keywords": "no such words"}),
     ],
 )
-async def test_so_does_a_search(misled_connection, name, flags, more):
+async def test_a_search_reads_a_bounded_number_of_rows_with_misleading_statistics(
+    misled_connection, name, flags, more
+):
     plan = await executed(misled_connection, name, *flags, **more)
     assert rows_read(node for node in plan if node.get("Relation Name") == "message") <= 500
     assert rows_read(plan) <= 4 * CONVERSATIONS
@@ -485,7 +487,7 @@ async def test_a_page_of_messages_reads_the_page(explain, order, bounds):
     assert rows_read(plan) <= 3
 
 
-async def test_get_by_ids_reads_those(explain):
+async def test_get_by_ids_reads_only_these_conversations_and_their_messages(explain):
     plan = await explain(
         "conversation/get_by_ids",
         tenant_id="big",
@@ -571,7 +573,7 @@ async def test_an_export_reads_its_page(explain, order, of, index):
     assert rows_read(plan) <= 10 + 2 * 3 + 2 * (1 + 3) + 40  # a user's are sorted
 
 
-async def test_the_names_of_a_person_are_walked(explain):
+async def test_get_names_reads_the_index_of_the_person(explain):
     plan = await explain(
         "conversation/get_names", tenant_id="big", dialog_id="d1", exp_user_id="e7", limit=5
     )
@@ -740,7 +742,7 @@ async def test_no_statistic_needs_a_plan_for_its_values(seeded, basis, of, range
     assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, read
 
 
-async def test_the_total_of_a_dialog_is_a_row_a_month(explain):
+async def test_the_total_of_a_whole_dialog_reads_1_row_a_month(explain):
     for column in ("created_at", "updated_at"):
         plan = await explain(
             "conversation/get_list",
