@@ -108,11 +108,12 @@ class ConversationImporter(Importer):
 
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import conversations into one tenant."""
-        self._report += await self._svc.conversations.import_(
+        report = await self._svc.conversations.import_(
             (self._complete(item) for item in items),
             tenant_id=tenant_id,
             on_rejected=lambda at, error: self.reject(items[at], _reason(error, items[at])),
         )
+        self._report += report  # after the await, because other batches are added meanwhile
 
 
 def _reason(error: AsyncSvcError, item: Item) -> str:
