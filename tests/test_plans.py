@@ -445,6 +445,72 @@ async def test_so_does_what_reads_or_changes_many(misled_connection, name, flags
     assert rows_read(plan) <= 4 * CONVERSATIONS
 
 
+TENANT_SIZE = 2_000
+NEW_IDS = [f"new{number}" for number in range(1, 101)]
+KEY_LOOKUPS = [
+    (
+        "conversation/get_by_ids",
+        (),
+        {"ids": NEW_IDS, "include_dsl": True, "include_messages": True},
+    ),
+    ("conversation/update_many_by_id", (), {"patches": json.dumps({id: {} for id in NEW_IDS})}),
+    ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": NEW_IDS, "before": NOW}),
+    ("conversation/delete", ("count_messages", "count_append_keys"), BATCH | {"user_id": "u1"}),
+    ("conversation/delete", (), BATCH | {"dialog_ids": ["d1"]}),
+    ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
+    ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
+    ("conversation/export", ("by_id",), BATCH | {"max_bytes": 2**23}),
+    ("message/change_dialog", (), {"ids": NEW_IDS}),
+    ("message/digests", (), {"ids": NEW_IDS, "last_seqs": [3] * 100}),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grown(server_dsn, template, database_prefix):
+    """The DSN of a database of two tenants, with a third imported after the last ANALYZE."""
+    name = f"{database_prefix}_grown"
+    await create_database(server_dsn, name, template=template)
+    connection = await asyncpg.connect(dsn_of(server_dsn, name))
+    for table in ("conversation", "conversation_recency", "message", "append_key"):
+        await connection.execute(f"ALTER TABLE asyncsvc.{table} SET (autovacuum_enabled = off)")
+    for tenant_id in ("one", "two", "new"):
+        if tenant_id == "new":
+            await connection.execute("ANALYZE")
+        await connection.execute(
+            f"""
+            INSERT INTO asyncsvc.conversation (
+                   tenant_id, id, dialog_id, user_id, last_seq, created_at, updated_at)
+            SELECT '{tenant_id}', '{tenant_id}' || n, 'd' || n % 3, 'u' || n % 10, 3,
+                   '{NOW}'::timestamptz - n * interval '1 second',
+                   '{NOW}'::timestamptz - n * interval '1 second'
+              FROM generate_series(1, {TENANT_SIZE}) AS n
+            """
+        )
+        of_tenant = f"(SELECT * FROM asyncsvc.conversation WHERE tenant_id = '{tenant_id}') AS c"
+        for command in SEED[1:5]:
+            await connection.execute(command.replace("asyncsvc.conversation AS c", of_tenant))
+    await connection.close()
+    yield dsn_of(server_dsn, name)
+    await drop_database(server_dsn, name)
+
+
+@pytest_asyncio.fixture(params=["force_custom_plan", "force_generic_plan"])
+async def grown_connection(request, grown):
+    settings = {"plan_cache_mode": request.param, "statement_timeout": "20s"}
+    connection = await asyncpg.connect(grown, server_settings=settings)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize(("name", "flags", "more"), KEY_LOOKUPS)
+async def test_rows_of_a_tenant_that_was_never_analyzed_are_read_by_primary_key(
+    grown_connection, name, flags, more
+):
+    plan = await executed(grown_connection, name, *flags, **{"tenant_id": "new"} | more)
+    repeated = [node for node in plan if node["Actual Loops"] >= 50 and "Relation Name" in node]
+    assert all(node.get("Index Name", "").endswith("_pkey") for node in repeated), repeated
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "more"),
     [

@@ -72,11 +72,12 @@ WITH candidates AS (
             SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.created_at, c.updated_at
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = n.id
+               AND c.id BETWEEN n.id AND n.id
                --? user_id, !include_changed {
                AND c.last_seq = n.last_seq
                AND c.updated_at = n.updated_at
                --? }
+             ORDER BY c.id
              LIMIT 1
                FOR UPDATE
                SKIP LOCKED                                              --? before

@@ -57,7 +57,8 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
                c.thumb_up, c.thumb_down, c.last_seq, c.created_at, c.updated_at
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
-           AND c.id = n.id
+           AND c.id BETWEEN n.id AND n.id
+         ORDER BY c.id
          LIMIT 1
        ) AS c
  WHERE n.bytes_before < :max_bytes

@@ -40,7 +40,8 @@ WITH expired AS (
             SELECT c.last_seq
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = e.id
+               AND c.id BETWEEN e.id AND e.id
+             ORDER BY c.id
              LIMIT 1
            ) AS c
 )

@@ -25,7 +25,8 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
                c.last_seq, c.created_at, c.updated_at
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
-           AND c.id = requested.id
+           AND c.id BETWEEN requested.id AND requested.id
+         ORDER BY c.id
          LIMIT 1
        ) AS c
  ORDER BY requested.position

@@ -34,7 +34,8 @@ WITH filtered AS NOT MATERIALIZED (
                    c.thumb_up, c.created_at
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = r.id
+               AND c.id BETWEEN r.id AND r.id
+             ORDER BY c.id
              LIMIT 1
            ) AS c
      WHERE r.tenant_id = :tenant_id
@@ -135,7 +136,8 @@ SELECT t.total, c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name
                c.last_seq, c.created_at, c.updated_at
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
-           AND c.id = p.id
+           AND c.id BETWEEN p.id AND p.id
+         ORDER BY c.id
          LIMIT 1
        ) AS c ON true
  ORDER BY p.position

@@ -20,7 +20,8 @@ WITH locked AS MATERIALIZED (
             SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = requested.id
+               AND c.id BETWEEN requested.id AND requested.id
+             ORDER BY c.id
              LIMIT 1
                FOR NO KEY UPDATE
            ) AS c

@@ -7,19 +7,23 @@
 -- Notes: A separate statement also sees the messages that were appended while the update waited for
 --   the rows; no append can follow before the commit. The search index filters by the dialog of
 --   messages, so moved messages leave it until the next maintenance run.
-WITH updated AS (
-    UPDATE asyncsvc.message AS m
-       SET dialog_id = c.dialog_id,
-           is_indexed = false
+WITH moved AS MATERIALIZED (
+    SELECT c.tenant_id, c.id, c.dialog_id
       FROM unnest(:ids::text[]) AS requested (id)
      CROSS JOIN LATERAL (
             SELECT c.tenant_id, c.id, c.dialog_id
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = requested.id
+               AND c.id BETWEEN requested.id AND requested.id
+             ORDER BY c.id
              LIMIT 1
            ) AS c
-     WHERE m.tenant_id = :tenant_id
+), updated AS (
+    UPDATE asyncsvc.message AS m
+       SET dialog_id = c.dialog_id,
+           is_indexed = false
+      FROM moved AS c
+     WHERE m.tenant_id = c.tenant_id
        AND m.conversation_id = c.id
        AND m.dialog_id <> c.dialog_id
     RETURNING m.seq

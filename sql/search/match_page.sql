@@ -118,7 +118,8 @@ WITH RECURSIVE requested AS MATERIALIZED (
                    c.created_at, c.updated_at
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
-               AND c.id = h.id
+               AND c.id BETWEEN h.id AND h.id
+             ORDER BY c.id
              LIMIT 1
            ) AS c
      WHERE true

@@ -34,7 +34,8 @@ WITH candidates AS MATERIALIZED (
                     SELECT c.id, c.user_id, c.exp_user_id, c.name, c.last_seq, c.created_at
                       FROM asyncsvc.conversation AS c
                      WHERE c.tenant_id = :tenant_id
-                       AND c.id = r.id
+                       AND c.id BETWEEN r.id AND r.id
+                     ORDER BY c.id
                      LIMIT 1
                    ) AS c
              WHERE r.tenant_id = :tenant_id

@@ -16,7 +16,8 @@ SELECT c.id, c.dialog_id, c.name, c.created_at, m.seq,
         SELECT c.id, c.dialog_id, c.name, c.created_at
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
-           AND c.id = requested.id
+           AND c.id BETWEEN requested.id AND requested.id
+         ORDER BY c.id
          LIMIT 1
        ) AS c
  CROSS JOIN LATERAL (
