@@ -213,7 +213,7 @@ async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
     async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
         found = by_check(await svc.doctor())
     assert found["pooler"].level == "ok", found
-    assert "one is in between" in found["pooler"].observed
+    assert "a pooler is in between" in found["pooler"].observed
 
 
 async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):

@@ -8,6 +8,7 @@ import pytest
 
 import asyncsvc
 from asyncsvc import InvalidInput, NotFound, PurgeReport, Settings
+from asyncsvc.repositories import ConversationRepository
 from asyncsvc.services import retention as service
 
 NOW = datetime.now(UTC)
@@ -289,3 +290,12 @@ async def test_inside_a_transaction_nothing_is_committed(svc):
                 assert await ids(tx) == []
                 raise asyncpg.DataError
     assert await ids(svc) == ["a"]
+
+
+async def test_a_deletion_without_a_selection_deletes_nothing(svc):
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    repository = ConversationRepository(svc._executor)
+    for selection in ({}, {"ids": ["a"], "user_id": "u"}, {"dialog_ids": ["d"], "user_id": "u"}):
+        with pytest.raises(TypeError, match="exactly one"):
+            await repository.delete(tenant_id="acme", **selection)
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).id == "a"

@@ -250,6 +250,8 @@ def test_a_write_is_idempotent_if_the_header_says_so(label, flags, values, is_id
         ("-- Idempotent: if kee: a retry finds the key.", "no kee"),
         ("-- Idempotent: if a: a is always present.", "no a"),
         ("-- Idempotent: if there is a key: a retry finds it.", "not a list of names"),
+        ("-- Idempotent: if key, a retry finds the key.", "needs a list of names"),
+        ("-- Idempotent: if key\n-- : a retry finds the key.", "needs a list of names"),
     ],
 )
 def test_a_condition_of_idempotence_needs_optional_names_of_the_file(label, message):

@@ -65,7 +65,9 @@ _WRITES = re.compile(
     r"|set_config|pg_advisory_\w+)\b"
 )
 _OTHER_FOLDERS = {"migrations", "ragflow"}
-_IDEMPOTENT = re.compile(r"^Idempotent: (?:if (?P<names>[^:\n]*):)?", re.MULTILINE)
+_IDEMPOTENT = re.compile(
+    r"^Idempotent: (?P<conditional>if )?(?:(?P<names>[^:\n]*):)?", re.MULTILINE
+)
 _NO_TIMEOUT = re.compile(r"^Timeout: none\b", re.MULTILINE)
 _READ_REPLICA = re.compile(r"^Read replica: ", re.MULTILINE)
 
@@ -215,7 +217,11 @@ class Statement:
         label = _IDEMPOTENT.search(self.header)
         if label is None:
             return None
-        condition = _ALWAYS if label["names"] is None else _condition(self.name, label["names"])
+        if not label["is_conditional"]:
+            return _ALWAYS
+        if label["names"] is None:
+            raise SQLFileError(f"{self.name}: Idempotent: if needs a list of names and a colon")
+        condition = _condition(self.name, label["names"])
         if unknown := condition.names - self.flags - self.optional:
             raise SQLFileError(f"{self.name}: Idempotent: no {', '.join(sorted(unknown))}")
         return condition

@@ -1,6 +1,6 @@
-"""One class a folder of `sql/`, one method a file: they know rows, and no rules.
+"""One class for each folder of `sql/`, one typed method for each file: flags and rows, no rules.
 
-A method passes its parameters on as they are: UNSET drops the lines that it marks, None is NULL.
+UNSET means no condition. None means that the column is NULL.
 """
 
 from asyncsvc.repositories.api_token import APITokenRepository

@@ -274,10 +274,13 @@ class ConversationRepository(Repository):
     ) -> DeletedBatch:
         """Delete conversations by id, or one batch of those of dialogs or of a user.
 
-        The conditions, also those beside `ids`, are checked under the lock. With `before`, locked
-        conversations are skipped. Conversations of a user that change while their lock is awaited
-        stay for the next batch, so that the counts are exact, unless `include_changed`.
+        Exactly one of `ids`, `dialog_ids` and `user_id` is passed; TypeError otherwise. The
+        conditions are checked under the lock. With `before`, locked conversations are skipped.
+        Conversations of a user that change while their lock is awaited stay for the next batch,
+        so that the counts are exact, unless `include_changed`.
         """
+        if sum(each is not UNSET for each in (ids, dialog_ids, user_id)) != 1:
+            raise TypeError("exactly one of ids, dialog_ids and user_id")
         (row,) = await self._rows(
             "delete",
             *([f"by_{by}"] if before is not UNSET else []),

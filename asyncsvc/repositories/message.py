@@ -134,11 +134,17 @@ class MessageRepository(Repository):
         return int(row["updated"])
 
     async def delete(
-        self, *, tenant_id: str, id: str, seq: int | UnsetType = UNSET, newest: bool = False
+        self, *, tenant_id: str, id: str, seq: int | Literal["newest", "all"]
     ) -> DeletedMessages | None:
-        """Delete one message, the newest or (by default) all; None without the conversation."""
-        flags = ["newest"] if newest else []
-        rows = await self._rows("delete", *flags, tenant_id=tenant_id, id=id, seq=seq)
+        """Delete one message, the newest or all; None without the conversation."""
+        newest = seq == "newest"
+        rows = await self._rows(
+            "delete",
+            *(["newest"] if newest else []),
+            tenant_id=tenant_id,
+            id=id,
+            seq=seq if isinstance(seq, int) else UNSET,
+        )
         if not rows:
             return None
         count = rows[0]["deleted"]

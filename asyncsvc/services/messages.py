@@ -252,7 +252,7 @@ class ConversationMessages(ConversationServiceBase):
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the message.
         """
-        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, newest=True)
+        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq="newest")
         return row_or_not_found(deleted, "conversation").newest
 
     @validated
@@ -265,7 +265,7 @@ class ConversationMessages(ConversationServiceBase):
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the messages.
         """
-        deleted = await self._messages.delete(tenant_id=tenant_id, id=id)
+        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq="all")
         return 0 if deleted is None else deleted.count
 
 

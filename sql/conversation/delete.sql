@@ -34,7 +34,6 @@ WITH candidates AS (
    (SELECT c.id, c.last_seq, c.updated_at
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
-       AND c.dialog_id = ANY (:dialog_ids::text[])                      --? dialog_ids
        AND c.exp_user_id = :user_id
      LIMIT :batch_size                                                  --? batch_size
    )

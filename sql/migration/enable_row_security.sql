@@ -1,7 +1,7 @@
 -- Turn row-level security on for each table with a tenant_id on which it is off.
 --
 -- Returns: no row. A role then sees and writes only rows whose tenant_id equals the setting
---   asyncsvc.tenant_id, which row_security/narrow sets for one transaction. Owners of the tables,
+--   asyncsvc.tenant_id, which row_security/set_tenant sets for one transaction. Owners of the tables,
 --   superusers and roles with BYPASSRLS are not restricted. A token is found before its tenant is
 --   known, so a role also sees the tokens whose hashes are in asyncsvc.token_hashes.
 -- Locks: each changed table exclusively until the end of the transaction.
