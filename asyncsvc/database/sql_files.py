@@ -66,7 +66,7 @@ _WRITES = re.compile(
 )
 _OTHER_FOLDERS = {"migrations", "ragflow"}
 _IDEMPOTENT = re.compile(
-    r"^Idempotent: (?P<conditional>if )?(?:(?P<names>[^:\n]*):)?", re.MULTILINE
+    r"^Idempotent: (?P<is_conditional>if )?(?:(?P<names>[^:\n]*):)?", re.MULTILINE
 )
 _NO_TIMEOUT = re.compile(r"^Timeout: none\b", re.MULTILINE)
 _READ_REPLICA = re.compile(r"^Read replica: ", re.MULTILINE)
