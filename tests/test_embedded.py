@@ -667,7 +667,9 @@ def libraries() -> list[str]:
 
 
 @only_root
-async def test_a_directory_that_nobody_can_reach(no_namespaces: None, room: pathlib.Path) -> None:
+async def test_a_directory_out_of_reach_is_an_error(
+    no_namespaces: None, room: pathlib.Path
+) -> None:
     closed = room / "closed"
     closed.mkdir(mode=0o700)
     before = surroundings(closed / "data")
@@ -698,7 +700,7 @@ async def test_a_cluster_that_changes_hands(
 
 
 @only_root
-async def test_a_wheel_that_nobody_can_reach_is_copied(
+async def test_a_wheel_out_of_reach_is_copied(
     no_namespaces: None, room: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = room / "closed"

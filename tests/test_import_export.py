@@ -369,7 +369,7 @@ async def count(connection: asyncpg.Connection) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_an_import_broken_off_and_made_again_has_all_once(
+async def test_an_interrupted_import_is_completed_by_another_one(
     run: Run, svc, dsn, connection, tmp_path, number
 ):
     (tmp_path / "talks").write_bytes(talks(30_000, 3))
@@ -407,7 +407,7 @@ async def broken(connection: asyncpg.Connection) -> int:
     )
 
 
-async def test_an_export_broken_off_leaves_nothing_and_made_again_has_all(
+async def test_an_interrupted_export_leaves_no_file_and_another_one_is_complete(
     run: Run, dsn, connection, tmp_path
 ):
     (tmp_path / "talks").write_bytes(talks(20_000))
@@ -430,7 +430,7 @@ async def test_an_export_broken_off_leaves_nothing_and_made_again_has_all(
     assert ids == [f"{at:06}" for at in range(20_000)]
 
 
-async def test_a_purge_broken_off_and_made_again_has_deleted_all(
+async def test_an_interrupted_purge_is_completed_by_another_one(
     run: Run, svc, dsn, connection, tmp_path
 ):
     old = datetime.now(UTC) - timedelta(days=90)
@@ -503,7 +503,7 @@ async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_an_export_that_nobody_reads(svc, dsn, tmp_path, number):
+async def test_a_signal_ends_an_export_into_an_unread_pipe(svc, dsn, tmp_path, number):
     await filled(svc, 2_000)
     with fed(dsn, tmp_path, "export", "--tenant", "acme") as process:
         held = 0

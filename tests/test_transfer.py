@@ -1,4 +1,4 @@
-"""Loading and exporting whole conversations: nothing lost, nothing twice, nothing changed."""
+"""Import and export of whole conversations: nothing lost, nothing twice, nothing changed."""
 
 import asyncio
 import gc
@@ -93,7 +93,7 @@ async def test_what_a_record_does_not_say_is_filled_in(svc):
     assert (c.messages, c.last_seq, c.round, c.user_id) == ((), 0, 0, "")
 
 
-async def test_an_export_goes_into_a_load_as_it_is(svc):
+async def test_an_export_can_be_imported_unchanged(svc):
     turn = Turn(messages=[Message(role="user", content=NASTY), Message(role="a", content="b")])
     for number in range(30):
         id = f"c{number}"
@@ -174,7 +174,7 @@ async def test_a_page_of_an_export_is_bounded_by_what_it_holds(dsn):
     assert pages == [1, 16, 4, 0]  # 20 MiB; then until 10,000 messages are passed
 
 
-async def test_a_load_again_adds_nothing(svc):
+async def test_a_repeated_import_adds_nothing(svc):
     records = [record(f"{n}", "one", "two") for n in range(20)]
     await svc.conversations.import_(records[:7], tenant_id="acme")
     first = await exported(svc)
@@ -272,7 +272,7 @@ async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limi
     assert [item.last_seq for item in await exported(svc)] == [2] * 60
 
 
-async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatch):
+async def test_an_interrupted_import_leaves_whole_conversations(svc, monkeypatch):
     monkeypatch.setattr(importing, "_MAX_MESSAGES", 10)
     records = [record(f"{n:03}", "one", "two") for n in range(50)]
 
@@ -289,7 +289,7 @@ async def test_a_load_that_breaks_off_leaves_whole_conversations(svc, monkeypatc
     assert (report.present, report.conversations) == (len(left), 50 - len(left))
 
 
-async def test_a_load_that_is_cancelled_anywhere_can_be_made_again(svc, monkeypatch):
+async def test_an_import_cancelled_at_any_await_can_be_repeated(svc, monkeypatch):
     monkeypatch.setattr(importing, "_MAX_MESSAGES", 6)
     records = [record(f"{n:03}", "one", "two") for n in range(24)]
     for delay in itertools.count(0):
@@ -320,7 +320,7 @@ async def test_inside_a_transaction_it_is_all_or_nothing_and_leaves_no_setting(s
     assert [item.id for item in await exported(svc)] == ["a"]
 
 
-async def test_a_load_minds_no_codec_of_the_connection(svc, pool):
+async def test_an_import_ignores_codecs_of_the_connection(svc, pool):
     async with pool.acquire() as connection:
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=lambda _: 1 / 0, decoder=lambda _: 1 / 0
@@ -357,7 +357,7 @@ async def test_an_export_of_wrong_ids_is_rejected(svc):
             await anext(svc.conversations.export(**of))
 
 
-async def test_the_round_trips_of_a_load(dsn):
+async def test_the_round_trips_of_an_import(dsn):
     names: list[str] = []
 
     def watch(name: str, seconds: float, rows: int, error: object) -> None:
@@ -374,7 +374,7 @@ async def test_the_round_trips_of_a_load(dsn):
     ]
 
 
-async def test_a_load_leaves_nothing_behind_in_memory(svc):
+async def test_an_import_keeps_no_memory(svc):
     def records(name: str, count: int):
         return (record(f"{name}{number}", "x" * 1_000_000) for number in range(count))
 
