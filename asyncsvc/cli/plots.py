@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Group
 from rich.text import Text
 
-from asyncsvc.cli.terminal import GAP, console, side_by_side
+from asyncsvc.cli.terminal import console
 
 _ROWS: Final = 9
 _MIN_WIDTH: Final = 30
-
-
-def in_rows(plots: Sequence[Text]) -> Group:
-    """Return plots side by side, in as many rows as the width of the console requires."""
-    rows, free = list[list[Text]](), 0
-    for plot in plots:
-        width = console().measure(plot).maximum + GAP
-        if not rows or width > free + GAP:
-            rows.append([])
-            free = console().width
-        rows[-1].append(plot)
-        free -= width
-    return Group(*(side_by_side(row) for row in rows))
 
 
 def bar_plot(title: str, labels: Sequence[str], values: Sequence[int], *, style: str) -> Text:

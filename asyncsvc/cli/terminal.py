@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich import box
+from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-GAP: Final = 3
-"""Cells between tables or plots that are printed side by side."""
 _MAX_WIDTH: Final = 112
+_GAP: Final = 3
 _INVISIBLE: Final = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode categories: controls, direction marks, line separators."""
 _JOINERS: Final = "\u200c\u200d"
@@ -92,18 +92,16 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Ta
     return grid
 
 
-def table_in_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
+def table_in_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Columns:
     """Return a long, narrow table as shorter tables side by side, as the width allows."""
-    width = console().measure(table(columns, rows)).maximum + GAP
-    blocks = max(1, (console().width + GAP) // width)
+    width = console().measure(table(columns, rows)).maximum + _GAP
+    blocks = max(1, (console().width + _GAP) // width)
     length = max(1, -(-len(rows) // blocks))
     return side_by_side(
         [table(columns, rows[at : at + length]) for at in range(0, len(rows), length)]
     )
 
 
-def side_by_side(parts: Sequence[Table | Text]) -> Table:
-    """Return tables or plots side by side."""
-    grid = Table.grid(padding=(0, GAP, 0, 0))
-    grid.add_row(*parts)
-    return grid
+def side_by_side(parts: Sequence[Table | Text]) -> Columns:
+    """Return tables or plots side by side, in as many rows as the width requires."""
+    return Columns(parts, padding=(0, _GAP))

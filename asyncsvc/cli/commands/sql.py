@@ -24,7 +24,7 @@ def _complete(incomplete: str) -> list[tuple[str, str]]:
 Name = Annotated[
     str | None,
     Argument(
-        metavar="[NAME]",
+        metavar="NAME",
         help="The statement, for example conversation/get_list; without it, all are listed.",
         autocompletion=_complete,
         show_default=False,

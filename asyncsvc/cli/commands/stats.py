@@ -14,10 +14,10 @@ from asyncsvc import InvalidInput, UsageBucket
 from asyncsvc.cli.charts import UsageChart, check_plot_path, write_usage_chart
 from asyncsvc.cli.options import AsJson, Dialog, Dsn, FromDate, Tenant, TimeZone, ToDate, or_any
 from asyncsvc.cli.output import counted, print_json
-from asyncsvc.cli.plots import bar_plot, in_rows
+from asyncsvc.cli.plots import bar_plot
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected
-from asyncsvc.cli.terminal import Column, console, table_in_blocks
+from asyncsvc.cli.terminal import Column, console, side_by_side, table_in_blocks
 from asyncsvc.validation.dates import first_instant, zone
 
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
@@ -153,7 +153,7 @@ def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_aver
     if not any(totals.values()):
         console().print("no conversations in this range")
         return
-    console().print(in_rows(_plots(interval, buckets)))
+    console().print(side_by_side(_plots(interval, buckets)))
     if with_average:
         average = totals["duration"] / totals["pv"]
         conversations = counted(int(totals["pv"]), "conversation")

@@ -250,7 +250,7 @@ async def rotate(
 @asynchronous
 async def revoke(
     id: Annotated[
-        str | None, Argument(metavar="[ID]", help="The id of the token, as `list` prints it.")
+        str | None, Argument(metavar="ID", help="The id of the token, as `list` prints it.")
     ] = None,
     *,
     dsn: Dsn = None,
