@@ -1,4 +1,4 @@
-"""Runs a program in a terminal of its own, and reads the screen as a person sees it."""
+"""Run a program in a terminal, and read its screen."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import pyte
 
 _ROWS = 50
-_SEEN = 2_000  # rows of the screen that is read: as if somebody had scrolled back
+_SCREEN_ROWS = 2_000  # rows of the emulated screen, more than the terminal has
 _SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a program wrote, what became of it on the screen, and its exit code."""
+    """The output of a program, the screen that it shows, and the exit code."""
 
     written: str
     screen: str
@@ -35,10 +35,10 @@ def in_terminal(
     answer: str = "",
     secret: str = "",
 ) -> Shown:
-    """Run a program in a terminal of this width, and wait for its end.
+    """Run a program in a terminal of this width to its end.
 
-    Type the answer once its question is whole, since the screen shows both in the order in which
-    they come; the secret as soon as it hides what is typed: what was typed before is thrown away.
+    Type the answer after the question, because the screen shows both in this order. Type the secret
+    when the terminal hides input, because that discards earlier input.
     """
     import fcntl
     import pty
@@ -61,7 +61,7 @@ def in_terminal(
         written = b""
         late = threading.Timer(_SECONDS, process.kill)
         late.start()
-        with contextlib.suppress(OSError):  # Linux: the other side is closed
+        with contextlib.suppress(OSError):  # Linux, if the other side is closed
             while block := os.read(ours, 65536):
                 written += block
                 if (answer and is_asked()) or (secret and is_hidden()):
@@ -74,8 +74,8 @@ def in_terminal(
 
 
 def rendered(written: bytes, columns: int) -> str:
-    """Return the screen after this was written, without the empty end of it."""
-    screen = pyte.Screen(columns, _SEEN)
+    """Return the screen after this output, without empty lines at the end."""
+    screen = pyte.Screen(columns, _SCREEN_ROWS)
     stream = pyte.ByteStream(screen)
     stream.feed(written)
     return "\n".join(line.rstrip() for line in screen.display).rstrip()

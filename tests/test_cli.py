@@ -1,4 +1,4 @@
-"""The commands as people and scripts run them: on a screen that is read, and in a pipe."""
+"""The commands in a terminal and in a pipe."""
 
 import asyncio
 import gzip
@@ -68,7 +68,7 @@ def run(dsn: str) -> Run:
 
 @pytest.fixture
 async def filled(svc: asyncsvc.AsyncSvc) -> asyncsvc.AsyncSvc:
-    """Some conversations of the tenant `t`, of which one is hostile and one long."""
+    """Conversations of the tenant `t`: one with terminal escapes, one with 30 messages."""
     await svc.conversations.import_(records(), tenant_id="t")
     return svc
 
@@ -97,7 +97,7 @@ def record(id: str, messages: list[tuple[str, str]], *, age: int, **more: object
 
 
 def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
-    """The one line that the program said about its error."""
+    """Return the one line that the program printed about its error."""
     assert finished.returncode == code, finished.stdout + finished.stderr
     assert finished.stderr.startswith("asyncsvc: ")
     assert finished.stderr.count("\n") == 1
@@ -113,7 +113,7 @@ def document(finished: "subprocess.CompletedProcess[str]", code: int = 0):
 # --- list and show
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120, 200])
+@pytest.mark.parametrize("columns", [50, 80, 140, 200])
 async def test_a_list_fits_a_terminal(filled, dsn, columns):
     command = [*PROGRAM, "list", "--tenant", "t", "--dialog", "d"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
@@ -121,21 +121,31 @@ async def test_a_list_fits_a_terminal(filled, dsn, columns):
     assert shown.code == 0
     assert max(map(cell_len, shown.lines)) <= columns
     assert "7 of 7 conversations" in shown.screen
-    assert "searching" in shown.written  # while it asks
+    assert "searching" in shown.written  # during the query
     assert "searching" not in shown.screen
     for id in ("c0", "c4", "evil", "long"):
         assert re.search(rf"^ ?{id}\b", shown.screen, re.MULTILINE)
-    assert "]0;pwned" in shown.screen  # shown, and not obeyed
+    assert "]0;pwned" in shown.screen  # printed, not executed
     assert "\x1b]0;" not in shown.written
     assert "\x1b[31m" not in shown.written
-    assert ("created" in shown.screen) == (columns >= 64)
+    assert ("created" in shown.screen) == (columns >= 72)
     rows = shown.screen.split("\n")
-    if columns >= 64:  # straight, wide text or not
+    if columns >= 72:  # aligned, also after wide characters
         dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"20\d\d-", row))}
         assert len(dates) == 1
 
 
-async def test_a_list_filters_and_goes_on(filled, run):
+@pytest.mark.parametrize("columns", [50, 80, 140])
+async def test_a_list_shows_whole_uuids(svc, dsn, columns):
+    id = "0199c1f2-7a53-7cc4-9b1e-5b3c2f8d1a77"
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id=id, name="n" * 200)
+    command = [*PROGRAM, "list", "--tenant", "t", "--dialog", "d"]
+    shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
+    assert id in shown.screen
+    assert max(map(cell_len, shown.lines)) <= columns
+
+
+async def test_a_list_has_filters_and_a_next_page(filled, run):
     first = run("list", "--tenant", "t", "--dialog", "d", "--limit", 4)
     assert (first.returncode, first.stderr) == (0, "")
     assert "4 of 7 conversations" in first.stdout
@@ -161,8 +171,8 @@ async def test_a_list_filters_and_goes_on(filled, run):
     assert (none.returncode, none.stdout) == (0, "no conversations\n")
 
 
-@pytest.mark.parametrize("columns", [50, 120])
-async def test_a_conversation_is_readable_and_harmless(filled, dsn, columns):
+@pytest.mark.parametrize("columns", [50, 80, 140])
+async def test_a_conversation_is_printed_without_terminal_escapes(filled, dsn, columns):
     command = [*PROGRAM, "show", "evil", "--tenant", "t"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
 
@@ -176,7 +186,7 @@ async def test_a_conversation_is_readable_and_harmless(filled, dsn, columns):
     assert "\x1b[31m" not in shown.written
 
 
-async def test_the_messages_of_a_long_conversation(filled, run):
+async def test_a_part_of_a_long_conversation_is_shown(filled, run):
     last = run("show", "long", "--tenant", "t")
     assert "#10 " not in last.stdout
     assert "number 11\n" in re.sub(r" +\n", "\n", last.stdout)
@@ -197,7 +207,7 @@ async def test_the_messages_of_a_long_conversation(filled, run):
 # --- stats
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120])
+@pytest.mark.parametrize("columns", [50, 80, 140])
 async def test_usage_fits_a_terminal(filled, dsn, columns):
     command = [*PROGRAM, "stats", "--tenant", "t"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
@@ -208,13 +218,13 @@ async def test_usage_fits_a_terminal(filled, dsn, columns):
     for series in ("pv: conversations", "uv: users", "tokens", "rounds"):
         assert f"{series} by day" in shown.screen
     titles = [line for line in shown.lines if " by day" in line]
-    assert len(titles) == {50: 4, 80: 2, 120: 2}[columns]
+    assert len(titles) == {50: 4, 80: 2, 140: 2}[columns]
     assert "7 conversations" in shown.screen
-    assert "counting" in shown.written  # while it asks
+    assert "counting" in shown.written  # during the query
     assert "counting" not in shown.screen
 
 
-async def test_many_buckets_are_drawn_all_the_same(filled, dsn, run):
+async def test_more_buckets_than_cells_are_drawn(filled, dsn, run):
     command = [*PROGRAM, "stats", "--tenant=t", "--interval=hour", "--tz=Asia/Shanghai"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), 60)
     assert max(map(cell_len, shown.lines)) <= 60
@@ -228,7 +238,7 @@ async def test_many_buckets_are_drawn_all_the_same(filled, dsn, run):
     assert "no conversations in this range" in none.stdout
 
 
-async def test_a_chart_is_written_whole_and_the_same_each_time(filled, run, tmp_path):
+async def test_a_chart_is_complete_and_reproducible(filled, run, tmp_path):
     svg, png = tmp_path / "a.svg", tmp_path / "a.PNG"
     assert f"The chart is in {svg}" in run("stats", "--tenant", "t", "--plot", svg).stdout
     first = svg.read_bytes()
@@ -316,7 +326,7 @@ async def test_a_token_as_json_is_one_document(run, svc):
     assert made["token"]["expires_at"] == "2999-12-31T23:00:00Z"  # the end of that day
 
 
-@pytest.mark.parametrize("columns", [50, 120])
+@pytest.mark.parametrize("columns", [50, 80, 140])
 async def test_tokens_in_a_terminal(dsn, svc, columns):
     issued = await svc.tokens.create("t", name=HOSTILE * 5, scopes=["a", "b"])
     env, secret = environment(ASYNCSVC_DSN=dsn), issued.secret.get_secret_value()
@@ -349,7 +359,7 @@ def test_a_secret_that_was_not_written_is_reported(run, dsn, lost, form):
     assert not SECRET.search(finished.stdout + finished.stderr)
 
 
-def test_a_token_is_rotated_and_its_family_ended(run):
+def test_a_token_is_rotated_and_its_family_revoked(run):
     old = run("tokens", "create", "--tenant=t", "--name=n", "--expires=90d", "--actor=ann").stdout
     (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
     made = run("tokens", "rotate", token["id"], "--tenant=t", "--overlap=24h", "--actor=bob")
@@ -376,7 +386,7 @@ def test_a_token_is_rotated_and_its_family_ended(run):
     assert (shown.stdout.count(token["id"]), SECRET.search(shown.stdout)) == (3, None)
 
 
-def test_all_tokens_are_revoked_only_when_that_is_confirmed(run):
+def test_all_tokens_are_revoked_only_after_confirmation(run):
     for _ in range(3):
         run("tokens", "create", "--tenant=t", "--name=n")
     assert "pass --yes" in failed(run("tokens", "revoke", "--all", "--tenant=t"), 2)
@@ -442,7 +452,7 @@ async def test_an_import_follows_a_beta_that_was_replaced(run, svc):
     assert run("tokens", "verify", "--kind=beta", given="L" * 32).returncode == 3
 
 
-def test_the_applications_settings_are_those_of_the_command(run, tmp_path):
+def test_a_command_uses_the_settings_of_the_application(run, tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"token_prefix": "corp", "token_peppers": {"3": "pepper" * 8}}))
     made = run("--settings", file, "tokens", "create", "--tenant=t", "--name=n")
@@ -467,14 +477,14 @@ def test_the_applications_settings_are_those_of_the_command(run, tmp_path):
         assert "tooshort" not in wrong.stderr
 
 
-def test_a_secret_is_no_argument(run):
+def test_a_secret_is_not_an_argument(run):
     finished = run("tokens", "verify", "asv_secret")
     assert finished.returncode == 2
     assert "unexpected extra argument" in finished.stderr
 
 
-@pytest.mark.parametrize("columns", [60, 130])
-async def test_the_life_of_a_token_on_a_screen(dsn, svc, tmp_path, columns):
+@pytest.mark.parametrize("columns", [80, 140])
+async def test_the_life_of_a_token_in_a_terminal(dsn, svc, tmp_path, columns):
     old = await svc.tokens.create("t", name="n", actor=HOSTILE)
     file = tmp_path / "tokens"
     file.write_text(json.dumps({"token": "x" * 40}) + "\n{}\n")
@@ -504,8 +514,8 @@ async def test_the_life_of_a_token_on_a_screen(dsn, svc, tmp_path, columns):
     assert not SECRET.search(told)
 
 
-@pytest.mark.parametrize("columns", [60, 130])
-async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
+@pytest.mark.parametrize("columns", [80, 140])
+async def test_schema_and_server_in_a_terminal(empty_dsn, columns):
     env = environment(ASYNCSVC_DSN=empty_dsn)
     for command, code, seen in (
         ("migrate --check", 3, "0001 initial pending"),
@@ -526,7 +536,7 @@ async def test_the_schema_and_the_server_on_a_screen(empty_dsn, columns):
         shown = await asyncio.to_thread(in_terminal, whole, env, columns)
         assert code in {None, shown.code}, shown.screen
         assert seen in " ".join(shown.screen.split())
-        if not command.startswith("sql "):  # a plan's line is as long as it is
+        if not command.startswith("sql "):  # the lines of a plan are not wrapped
             assert max(map(cell_len, shown.lines)) <= columns
 
 
@@ -544,7 +554,7 @@ async def test_maintenance_reports_what_it_did(filled, run, tmp_path):
     assert json.loads(finished.stdout) == done
 
 
-async def test_a_zone_is_declared_and_says_the_same(filled, run):
+async def test_a_declared_zone_does_not_change_statistics(filled, run):
     asked = ("stats", "--tenant=t", "--interval=month", "--tz=Asia/Kathmandu", "--json")
     before = document(run(*asked))
     for options in ((), (), ("--recount",)):
@@ -568,7 +578,7 @@ def data() -> Iterator[pathlib.Path]:
         assert not asyncio.run(embedded.stop(place / "data"))
 
 
-def test_a_server_of_ones_own(data):
+def test_an_embedded_server_in_a_pipe(data):
     def call(*arguments: object, program=PROGRAM, **more: str):
         return subprocess.run(
             [*program, *map(str, arguments)], env=environment() | more,
@@ -595,7 +605,7 @@ def test_a_server_of_ones_own(data):
     assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
 
 
-def test_a_server_of_ones_own_on_a_screen(data):
+def test_an_embedded_server_in_a_terminal(data):
     for command, code, seen in (
         ("start", 0, "runs on port"),
         ("start", 0, "was running already"),
@@ -722,7 +732,7 @@ def test_the_shell_completes_names():
     ]
 
 
-# --- what all commands have in common
+# --- all commands
 
 
 def test_the_version_is_printed(run):
@@ -730,7 +740,7 @@ def test_the_version_is_printed(run):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("columns", [50, 100])
+@pytest.mark.parametrize("columns", [50, 80])
 def test_every_command_has_help_that_fits(command: str, columns: int):
     shown = in_terminal([*PROGRAM, *command.split(), "--help"], environment(), columns)
     assert shown.code == 0

@@ -1,4 +1,4 @@
-"""`asyncsvc demo` as a user runs it: a program of its own, in a pipe and in a terminal."""
+"""`asyncsvc demo` in a pipe and in a terminal."""
 
 import asyncio
 import gzip
@@ -40,7 +40,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def room() -> Iterator[pathlib.Path]:
-    """A folder for data and temporary directories, which must be empty of servers at the end."""
+    """A folder for data and temporary files. At the end no server may run in it."""
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         place = pathlib.Path(name)
         place.chmod(0o755)
@@ -52,7 +52,7 @@ def room() -> Iterator[pathlib.Path]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[pathlib.Path]:
-    """A data directory that the demo has run in once: it spares the others the `initdb`."""
+    """A data directory in which the demo ran once, so that other tests need no `initdb`."""
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         place = pathlib.Path(name)
         place.chmod(0o755)
@@ -100,7 +100,7 @@ def conversation(id: object, *contents: object, **more: object) -> dict[str, obj
 
 
 def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
-    """The one line that the program printed about its error."""
+    """Return the one line that the program printed about its error."""
     assert finished.returncode == code, finished.stdout + finished.stderr
     assert finished.stderr.startswith("asyncsvc: ")
     assert finished.stderr.count("\n") == 1
@@ -111,7 +111,7 @@ def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
 def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path):
     began = time.monotonic()
     finished = run("demo", program=[str(SCRIPT)])
-    assert time.monotonic() - began < 30  # 10 s on a machine that does nothing else
+    assert time.monotonic() - began < 30  # 10 s on an idle machine
 
     assert (finished.returncode, finished.stderr) == (0, "")
     out = finished.stdout
@@ -129,7 +129,7 @@ def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path
     assert list(room.iterdir()) == []
 
 
-@pytest.mark.parametrize("columns", [50, 120])
+@pytest.mark.parametrize("columns", [50, 80, 140])
 def test_fits_a_terminal(shared: pathlib.Path, room: pathlib.Path, columns: int):
     from rich.cells import cell_len
 
@@ -140,7 +140,7 @@ def test_fits_a_terminal(shared: pathlib.Path, room: pathlib.Path, columns: int)
     assert not SECRET.search(shown.written)
     assert max(map(cell_len, shown.lines)) <= columns
     rows = shown.screen.partition("✓ list")[2].partition("✓ search")[0].split("\n")
-    assert any("学" in row for row in rows)  # wide text, in a table that is straight all the same
+    assert any("学" in row for row in rows)  # wide characters do not break the table
     dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"\d\d-\d\d \d", row))}
     assert len(dates) == (1 if columns >= 64 else 0)
 
@@ -213,7 +213,7 @@ async def test_imports_a_file(run: Run, dsn: str, room: pathlib.Path, name: str)
         (lines_of(conversation("x", "x", created_at="0001-01-01")), "created_at: must not be"),
     ],
 )
-def test_says_what_is_wrong_with_a_line(line: bytes, reason: str):
+def test_an_invalid_line_has_a_reason(line: bytes, reason: str):
     from asyncsvc.cli.json_lines import read_conversations
 
     good = lines_of(conversation("good", "fine"))
@@ -225,7 +225,9 @@ def test_says_what_is_wrong_with_a_line(line: bytes, reason: str):
     assert bad.reason.startswith(reason)
 
 
-async def test_reports_bad_lines_and_imports_the_rest(run: Run, dsn: str, room: pathlib.Path):
+async def test_invalid_lines_are_reported_and_the_others_imported(
+    run: Run, dsn: str, room: pathlib.Path
+):
     bad = [
         (lines_of({"id": "x"}), "messages: Field required"),
         (lines_of(conversation("x" * 129, "x")), "id: must be 1 to 128 characters"),
@@ -263,7 +265,7 @@ async def test_fails_if_no_line_is_a_conversation(run: Run, dsn: str, room: path
     assert error == f"asyncsvc: {room / 'lines'}: no line is a conversation"
 
 
-def test_refuses_what_it_cannot_read(run: Run, room: pathlib.Path):
+def test_an_unreadable_file_is_one_line(run: Run, room: pathlib.Path):
     (room / "empty").touch()
     (room / "plain.gz").write_text("{}\n")
     (room / "cut.gz").write_bytes(gzip.compress(os.urandom(10_000))[:-100])
@@ -281,7 +283,7 @@ def test_refuses_what_it_cannot_read(run: Run, room: pathlib.Path):
         assert finished.stdout == ""
 
 
-def test_refuses_a_file_that_is_not_readable(run: Run, room: pathlib.Path):
+def test_a_file_without_permission_is_one_line(run: Run, room: pathlib.Path):
     (room / "closed").touch(mode=0)
     refused = run("demo", "--from", room / "closed", program=[*AS_ORDINARY, *PROGRAM])
     assert "Permission denied" in failed(refused)
@@ -298,7 +300,7 @@ def test_refuses_a_file_that_is_not_readable(run: Run, room: pathlib.Path):
         (["--data", str(pathlib.Path(__file__).parent)], "not empty", 1),
     ],
 )
-def test_refuses_what_cannot_be_done(run: Run, arguments: list[str], reason: str, code: int):
+def test_a_wrong_option_is_one_line(run: Run, arguments: list[str], reason: str, code: int):
     finished = run("demo", *arguments)
     assert reason in failed(finished, code)
     assert "hidden" not in finished.stdout + finished.stderr
@@ -309,7 +311,7 @@ async def test_an_option_beats_the_environment(run: Run, dsn: str, shared: pathl
     assert "data in" in run("demo", "--data", shared, ASYNCSVC_DSN=dsn).stdout
 
 
-def test_keeps_the_server_and_says_how_to_use_and_to_stop_it(run: Run, room: pathlib.Path):
+def test_keeps_the_server_and_prints_how_to_use_and_stop_it(run: Run, room: pathlib.Path):
     finished = run("demo", "--keep")
 
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -329,7 +331,7 @@ def test_keeps_the_server_and_says_how_to_use_and_to_stop_it(run: Run, room: pat
     assert [place.name[:14] for place in room.iterdir()] == ["asyncsvc-demo-"]
 
 
-def test_leaves_a_server_that_was_running_alone(run: Run, shared: pathlib.Path):
+def test_a_server_that_ran_before_is_not_stopped(run: Run, shared: pathlib.Path):
     asyncio.run(embedded.start(shared))
     try:
         finished = run("demo", "--data", shared)
@@ -345,9 +347,9 @@ def test_ctrl_c_stops_the_server_and_removes_its_data(room: pathlib.Path):
     assert [place.name for place in room.iterdir()] == ["many"]
 
 
-def test_a_terminal_that_goes_away_stops_the_server_too(room: pathlib.Path, shared: pathlib.Path):
+def test_a_closed_terminal_stops_the_server(room: pathlib.Path, shared: pathlib.Path):
     shutil.copytree(shared, room / "data")
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has its programs ignore it
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     try:
         interrupted(room, signal.SIGHUP, "--data", str(room / "data"))
     finally:
@@ -355,7 +357,7 @@ def test_a_terminal_that_goes_away_stops_the_server_too(room: pathlib.Path, shar
 
 
 def interrupted(room: pathlib.Path, number: signal.Signals, *arguments: str) -> None:
-    """Run the demo, send it a signal during the import, and see that its server is gone."""
+    """Send the demo a signal during the import, and check that its server is stopped."""
     many = room / "many"
     many.write_bytes(lines_of(*(conversation(str(at), "hello", "hi") for at in range(50_000))))
     command = [*PROGRAM, "demo", "--from", str(many), *arguments]
@@ -380,7 +382,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_reader_that_goes_away_is_no_crash(room: pathlib.Path, shared: pathlib.Path):
+def test_a_closed_pipe_stops_the_server(room: pathlib.Path, shared: pathlib.Path):
     command = [*PROGRAM, "demo", "--data", str(shared)]
     with subprocess.Popen(
         command, env=environment(room), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

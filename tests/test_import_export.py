@@ -1,4 +1,4 @@
-"""`asyncsvc import`, `export`, `purge` and `erase`, to the end and broken off."""
+"""`asyncsvc import`, `export`, `purge` and `erase`, complete and interrupted."""
 
 import asyncio
 import gzip
@@ -44,7 +44,7 @@ def run(dsn: str, tmp_path: pathlib.Path) -> Run:
 
 
 def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
-    """The one line that the program said about its error."""
+    """Return the one line that the program printed about its error."""
     assert finished.returncode == code, finished.stdout + finished.stderr
     lines = [line for line in finished.stderr.splitlines() if not line.startswith("stopped: ")]
     assert len(lines) == 1, finished.stderr
@@ -65,7 +65,7 @@ ACME = ("--tenant", "acme", "--dialog", "d")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-async def test_imports_a_file_and_again_nothing(run: Run, svc, tmp_path, zipped):
+async def test_importing_a_file_twice_adds_nothing(run: Run, svc, tmp_path, zipped):
     file = tmp_path / "talks"
     given = {"user": "ann", "created_at": "2026-11-02T10:00:00", "tokens": 7, "topic": "t"}
     text = lines_of(conversation("a", "hi", "你好"), conversation("b", "x", dialog_id="e", **given))
@@ -113,7 +113,7 @@ async def test_a_line_without_a_dialog_needs_the_option(run: Run, svc):
     )
 
 
-async def test_each_bad_line_is_named_and_the_rest_goes_in(run: Run, svc, tmp_path):
+async def test_invalid_lines_are_reported_and_the_others_imported(run: Run, svc, tmp_path):
     bad = {
         2: (b"{nope", "is not JSON: "),
         4: (b"\xff\xfe", "is not UTF-8"),
@@ -188,12 +188,12 @@ async def test_imports_the_current_branch_of_chatgpts_export(run: Run, svc, tmp_
     assert answer.created_at == datetime.fromtimestamp(1_700_000_002.5, UTC)
 
 
-def test_a_broken_chatgpt_export_says_how_far_it_was_read(run: Run, tmp_path):
+def test_an_invalid_chatgpt_export_names_the_last_conversation(run: Run, tmp_path):
     (tmp_path / "cut.json").write_text(json.dumps([chat("c1"), chat("c2")])[:-500])
     assert "is not JSON after conversation 1" in failed(run("import", tmp_path / "cut.json", *ACME))
 
 
-def test_refuses_what_it_cannot_read(run: Run, tmp_path):
+def test_an_unreadable_file_is_one_line(run: Run, tmp_path):
     (tmp_path / "plain.gz").write_text("{}\n")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(os.urandom(10_000))[:-100])
     for name, reason in {
@@ -209,10 +209,10 @@ def test_refuses_what_it_cannot_read(run: Run, tmp_path):
     assert "--tz: is not a time zone" in failed(run("import", "-", *ACME, "--tz", "Mars/X"), 2)
     noon = failed(run("import", "-", *ACME, "--created-at", "noon"), 2)
     assert noon.startswith("asyncsvc: --created-at: must be ISO 8601")
-    assert run("import", "-", *ACME).returncode == 0  # nothing is no error
+    assert run("import", "-", *ACME).returncode == 0  # empty input is not an error
 
 
-def test_refuses_a_file_that_is_not_readable(run: Run, tmp_path):
+def test_a_file_without_permission_is_one_line(run: Run, tmp_path):
     program = [*AS_ORDINARY, *PROGRAM]
     (tmp_path / "closed").touch(mode=0)
     refused = run("import", tmp_path / "closed", *ACME, program=program)
@@ -222,7 +222,7 @@ def test_refuses_a_file_that_is_not_readable(run: Run, tmp_path):
     assert "Permission denied" in failed(refused)
 
 
-async def test_a_truncated_gzip_leaves_what_was_whole_and_goes_on(run: Run, svc, tmp_path):
+async def test_an_import_of_truncated_gzip_can_be_continued(run: Run, svc, tmp_path):
     whole = gzip.compress(talks(20_000))
     (tmp_path / "talks.gz").write_bytes(whole[: len(whole) * 2 // 3])
     finished = run("import", tmp_path / "talks.gz", *ACME)
@@ -324,7 +324,7 @@ async def test_an_export_to_a_full_disk_leaves_no_file(run: Run, svc, small_disk
     assert [path.read_text() for path in small_disk.iterdir()] == ["what was there"]
 
 
-async def test_a_reader_that_has_enough_ends_an_export(run: Run, svc, dsn, tmp_path):
+async def test_a_closed_pipe_ends_an_export(run: Run, svc, dsn, tmp_path):
     await filled(svc, 2_000)
     with subprocess.Popen(
         [*PROGRAM, "export", "--tenant", "acme"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -336,7 +336,7 @@ async def test_a_reader_that_has_enough_ends_an_export(run: Run, svc, dsn, tmp_p
     assert process.returncode == 128 + signal.SIGPIPE
 
 
-# ---------------------------------------------------------------- broken off
+# ---------------------------------------------------------------- interrupted
 
 
 @contextmanager
@@ -399,7 +399,7 @@ async def test_an_interrupted_import_is_completed_by_another_one(
 
 
 async def broken(connection: asyncpg.Connection) -> int:
-    """How many conversations have not exactly their three messages."""
+    """Return the number of conversations without exactly 3 messages."""
     return await connection.fetchval(
         "SELECT count(*) FROM asyncsvc.conversation AS c"
         " WHERE c.last_seq <> 3 OR 3 <> (SELECT count(*) FROM asyncsvc.message AS m"
@@ -461,7 +461,7 @@ async def test_an_interrupted_purge_is_completed_by_another_one(
 
 @contextmanager
 def fed(dsn: str, tmp_path: pathlib.Path, *arguments: object):
-    """Start a command that reads what is written to it."""
+    """Start a command with a pipe as its standard input."""
     with subprocess.Popen(
         [*PROGRAM, *map(str, arguments)], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -473,7 +473,7 @@ def fed(dsn: str, tmp_path: pathlib.Path, *arguments: object):
 
 
 def unread(pipe: IO[bytes]) -> int:
-    """How many bytes that were written to a pipe are still in it."""
+    """Return the number of bytes in a pipe."""
     import fcntl
     import termios
 
@@ -536,7 +536,7 @@ def test_a_closed_standard_stream_is_one_line(run: Run, closed: str):
     assert "is closed" in failed(run(*command, program=program))
 
 
-async def test_a_server_that_goes_away_is_one_line_and_nothing_is_lost(tmp_path):
+async def test_an_import_survives_a_stop_of_the_server(tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "talks").write_bytes(talks(60_000, 3))
     server = await embedded.start(tmp_path / "data")
@@ -618,7 +618,7 @@ def test_an_invalid_age_is_rejected(run: Run, age: str):
     assert line.startswith(f"asyncsvc: AGE|DATE: '{age}' is not an age, for example 90d, or a date")
 
 
-def test_the_library_does_not_time_anything_out_for_a_pipe_that_is_slow(run, dsn, tmp_path):
+def test_a_slow_pipe_does_not_time_out(run, dsn, tmp_path):
     with subprocess.Popen(
         [*PROGRAM, "import", "-", *ACME], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -635,7 +635,7 @@ def test_the_library_does_not_time_anything_out_for_a_pipe_that_is_slow(run, dsn
 # ---------------------------------------------------------------- in a terminal
 
 
-async def test_a_terminal_shows_a_bar_and_what_came_of_it(svc, dsn, tmp_path):
+async def test_a_terminal_shows_a_bar_and_a_report(svc, dsn, tmp_path):
     bad = lines_of(conversation("", "\x1b[31mx"))
     (tmp_path / "talks").write_bytes(talks(9_000) + bad)
     env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
@@ -645,7 +645,7 @@ async def test_a_terminal_shows_a_bar_and_what_came_of_it(svc, dsn, tmp_path):
     assert shown.code == 3
     assert "importing" in shown.written
     assert "%" in shown.written
-    assert "importing" not in shown.screen  # it went away
+    assert "importing" not in shown.screen  # the bar disappeared
     assert "line 9001: id: must be 1 to 128 characters" in shown.screen
     assert re.search(r"^messages +18,000, [\d,]+ a second$", shown.screen, re.MULTILINE)
 
@@ -655,7 +655,7 @@ async def test_a_terminal_shows_a_bar_and_what_came_of_it(svc, dsn, tmp_path):
     assert "exporting acme" in shown.written
 
 
-async def test_a_terminal_is_asked_before_anything_is_deleted(svc, dsn, tmp_path):
+async def test_a_deletion_is_confirmed_in_a_terminal(svc, dsn, tmp_path):
     await filled(svc)
     env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
 

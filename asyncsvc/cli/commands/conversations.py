@@ -123,10 +123,10 @@ def print_conversations(page: Page[Conversation], local: tzinfo) -> None:
     columns = (
         Column("id"),
         Column("name", share=2),
-        Column("user", share=1, min_width=80),
-        Column("messages", right=True, min_width=64),
-        Column("tokens", right=True, min_width=80),
-        Column("created", min_width=64),
+        Column("user", share=1, min_width=100),
+        Column("messages", right=True, min_width=72),
+        Column("tokens", right=True, min_width=100),
+        Column("created", min_width=72),
     )
     rows = [
         (
