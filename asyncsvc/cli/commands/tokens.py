@@ -117,9 +117,8 @@ def _print_issued(issued: IssuedToken, local: tzinfo, *, as_json: bool) -> None:
     if as_json:
         return
     end = format_time(token.expires_at, local) if token.expires_at else "it is revoked"
-    messages().print(
-        Text(f"Token {token.id} is valid until {end}. Its secret cannot be read again.")
-    )
+    messages().print(Text(f"Token {token.id} is valid until {end}."))
+    messages().print("Its secret cannot be read again.")
 
 
 def _flush_stdout() -> None:
