@@ -20,7 +20,7 @@ from asyncsvc import (
     Settings,
     Turn,
 )
-from asyncsvc.services import conversation_import as importing
+from asyncsvc.services import conversation_import
 from asyncsvc.services import transfer as service
 
 NOW = datetime(2026, 11, 22, 10, 30, 0, 123456, tzinfo=UTC)
@@ -40,7 +40,7 @@ def moved(conversations: list[Conversation], tenant_id: str) -> list[Conversatio
     return [item.model_copy(update={"tenant_id": tenant_id}) for item in conversations]
 
 
-async def test_a_record_carries_every_column(svc):
+async def test_import_stores_every_column_of_a_record(svc):
     full = ConversationRecord(
         id="a",
         dialog_id="d",
@@ -71,13 +71,13 @@ async def test_a_record_carries_every_column(svc):
         assert getattr(stored, name) == getattr(full, name), name
     assert (stored.thumb_up, stored.thumb_down) == (1, 1)
     assert [message.seq for message in stored.messages] == [1, 5, 8]
-    for given, message in zip(full.messages, stored.messages, strict=True):
+    for new, message in zip(full.messages, stored.messages, strict=True):
         for name in ("role", "content", "payload", "reference", "thumb"):
-            assert getattr(message, name) == getattr(given, name), name
+            assert getattr(message, name) == getattr(new, name), name
     assert {message.created_at for message in stored.messages} == {NOW}
 
 
-async def test_what_a_record_does_not_say_is_filled_in(svc):
+async def test_missing_columns_of_a_record_get_defaults(svc):
     later = NOW + timedelta(hours=1)
     dated = record("a", "one", "two", "three")
     dated["messages"][1]["created_at"] = NOW
@@ -116,7 +116,7 @@ async def test_an_export_can_be_imported_unchanged(svc):
     await svc.conversations.append_message("c4", turn, tenant_id="copy")  # and it goes on
 
 
-async def test_an_export_is_of_a_tenant_a_dialog_or_a_user(svc):
+async def test_an_export_is_limited_to_a_tenant_a_dialog_or_a_user(svc):
     for number in range(12):
         await svc.conversations.create(
             tenant_id="acme", dialog_id=f"d{number % 2}", user_id=f"u{number % 3}",
@@ -144,7 +144,7 @@ async def test_an_export_is_of_a_tenant_a_dialog_or_a_user(svc):
     ],
 )
 @pytest.mark.parametrize("of", [{}, {"dialog_id": "d"}, {"user_id": "u"}])
-async def test_pages_of_an_export_lose_nothing_and_repeat_nothing(svc, monkeypatch, limits, of):
+async def test_pages_of_an_export_contain_each_conversation_once(svc, monkeypatch, limits, of):
     records = [
         record(f"{n:02}", *("x" * (n * 7 % 90) for _ in range(n % 6)), user_id="u", created_at=NOW)
         for n in range(25)
@@ -152,13 +152,13 @@ async def test_pages_of_an_export_lose_nothing_and_repeat_nothing(svc, monkeypat
     await svc.conversations.import_(records, tenant_id="acme")
     for name, value in limits.items():
         monkeypatch.setattr(service, name, value)
-    found = await exported(svc, **of)
-    assert [(item.id, len(item.messages)) for item in found] == [
+    conversations = await exported(svc, **of)
+    assert [(item.id, len(item.messages)) for item in conversations] == [
         (f"{n:02}", n % 6) for n in range(25)
     ]
 
 
-async def test_a_page_of_an_export_is_bounded_by_what_it_holds(dsn):
+async def test_a_page_of_an_export_is_bounded_by_messages_and_bytes(dsn):
     pages: list[int] = []
 
     def watch(name: str, seconds: float, rows: int, error: object) -> None:
@@ -184,7 +184,7 @@ async def test_a_repeated_import_adds_nothing(svc):
     assert [item for item in await exported(svc) if item in first] == first
 
 
-async def test_a_conversation_that_went_on_is_present_one_that_differs_is_rejected(svc):
+async def test_a_longer_conversation_is_present_and_a_different_one_is_rejected(svc):
     await svc.conversations.import_([record("a", "one"), record("b", "one")], tenant_id="acme")
     turn = {"messages": [{"role": "user", "content": "two"}]}
     await svc.conversations.append_message("a", turn, tenant_id="acme")
@@ -230,7 +230,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "field"), WRONG)
-async def test_a_wrong_record_is_rejected_and_the_rest_goes_in(svc, wrong, field):
+async def test_an_invalid_record_is_rejected_and_the_others_are_stored(svc, wrong, field):
     rejected: list[tuple[int, InvalidInput]] = []
     records = [record("a", "one"), record("b", "x") | wrong, record("c", "three")]
     report = await svc.conversations.import_(
@@ -244,7 +244,7 @@ async def test_a_wrong_record_is_rejected_and_the_rest_goes_in(svc, wrong, field
     assert caught.value.field == f"records.1.{field}"
 
 
-async def test_records_come_from_any_iterable(svc):
+async def test_records_can_come_from_any_iterable(svc):
     async def trickle():
         for n in range(3):
             await asyncio.sleep(0)
@@ -260,9 +260,9 @@ async def test_records_come_from_any_iterable(svc):
 
 
 @pytest.mark.parametrize("limits", [{"_MAX_MESSAGES": 4}, {"_MAX_CHARACTERS": 10}])
-async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limits):
+async def test_concurrent_imports_store_each_conversation_once(svc, monkeypatch, limits):
     for name, value in limits.items():
-        monkeypatch.setattr(importing, name, value)
+        monkeypatch.setattr(conversation_import, name, value)
     records = [record(f"{n:03}", "one", "two") for n in range(60)]
     reports = await asyncio.gather(
         *(svc.conversations.import_(records[::step], tenant_id="acme") for step in (1, -1, 1, -1))
@@ -273,7 +273,7 @@ async def test_loads_at_once_store_each_conversation_once(svc, monkeypatch, limi
 
 
 async def test_an_interrupted_import_leaves_whole_conversations(svc, monkeypatch):
-    monkeypatch.setattr(importing, "_MAX_MESSAGES", 10)
+    monkeypatch.setattr(conversation_import, "_MAX_MESSAGES", 10)
     records = [record(f"{n:03}", "one", "two") for n in range(50)]
 
     def breaking():
@@ -290,7 +290,7 @@ async def test_an_interrupted_import_leaves_whole_conversations(svc, monkeypatch
 
 
 async def test_an_import_cancelled_at_any_await_can_be_repeated(svc, monkeypatch):
-    monkeypatch.setattr(importing, "_MAX_MESSAGES", 6)
+    monkeypatch.setattr(conversation_import, "_MAX_MESSAGES", 6)
     records = [record(f"{n:03}", "one", "two") for n in range(24)]
     for delay in itertools.count(0):
         task = asyncio.create_task(svc.conversations.import_(records, tenant_id=f"t{delay}"))
@@ -304,7 +304,7 @@ async def test_an_import_cancelled_at_any_await_can_be_repeated(svc, monkeypatch
             break
 
 
-async def test_inside_a_transaction_it_is_all_or_nothing_and_leaves_no_setting(svc, pool):
+async def test_an_import_follows_the_callers_transaction_and_leaves_no_setting(svc, pool):
     show = "SELECT current_setting('work_mem'), current_setting('gin_pending_list_limit')"
     async with pool.acquire() as connection, connection.transaction():
         before = await connection.fetchrow(show)
@@ -326,15 +326,15 @@ async def test_an_import_ignores_codecs_of_the_connection(svc, pool):
             "jsonb", schema="pg_catalog", encoder=lambda _: 1 / 0, decoder=lambda _: 1 / 0
         )
         mine = svc.on(connection)
-        given = record("a", "x", metadata={"a": 1})
-        given["messages"][0]["payload"] = {"b": [2]}
-        await mine.conversations.import_([given], tenant_id="acme")
+        new = record("a", "x", metadata={"a": 1})
+        new["messages"][0]["payload"] = {"b": [2]}
+        await mine.conversations.import_([new], tenant_id="acme")
         (stored,) = await exported(mine)
         await connection.reset_type_codec("jsonb", schema="pg_catalog")
     assert (stored.metadata, stored.messages[0].payload) == ({"a": 1}, {"b": [2]})
 
 
-async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkeypatch):
+async def test_an_export_during_writes_contains_each_permanent_conversation_once(svc, monkeypatch):
     monkeypatch.setattr(service, "_BATCH_SIZE", 3)
     stay = {f"{n:03}" for n in range(0, 40, 2)}
     await svc.conversations.import_([record(id, "x") for id in sorted(stay)], tenant_id="acme")
@@ -351,7 +351,7 @@ async def test_an_export_while_others_write_has_each_that_stays_once(svc, monkey
     assert stay <= set(seen)
 
 
-async def test_an_export_of_wrong_ids_is_rejected(svc):
+async def test_an_export_rejects_invalid_ids(svc):
     for of in ({"tenant_id": ""}, {"tenant_id": "t", "dialog_id": "x" * 129}):
         with pytest.raises(InvalidInput):
             await anext(svc.conversations.export(**of))
