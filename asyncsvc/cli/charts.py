@@ -57,16 +57,6 @@ _STYLE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class UsageChart:
-    """The data of a chart."""
-
-    title: str
-    interval: str
-    local: tzinfo
-    buckets: Sequence[UsageBucket]
-
-
-@dataclass(frozen=True, slots=True)
 class _Series:
     title: str
     unit: str
@@ -83,9 +73,12 @@ def check_plot_path(path: Path) -> None:
         raise CommandError("--plot needs an extra: pip install 'asyncsvc[plot]'")
 
 
-def write_usage_chart(chart: UsageChart, path: Path) -> None:
-    """Draw a chart into a file."""
-    write_figure(lambda: _figure(chart), path)
+def write_usage_chart(
+    path: Path, title: str, buckets: Sequence[UsageBucket], *, interval: str, local: tzinfo
+) -> None:
+    """Draw the usage of a range into a file."""
+    edges = _bucket_edges(buckets, interval)
+    write_figure(lambda: _figure(title, _series(buckets), edges, local), path)
 
 
 def write_figure(draw: Callable[[], Figure], path: Path) -> None:
@@ -115,18 +108,18 @@ def _image(draw: Callable[[], Figure], image_format: str) -> bytes:
     return image.getvalue()
 
 
-def _figure(chart: UsageChart) -> Figure:
+def _figure(
+    title: str, series: Sequence[_Series], edges: Sequence[datetime], local: tzinfo
+) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
-    series = _series(chart.buckets)
     height = _TITLE_HEIGHT + _PANEL_HEIGHT * len(series)
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    figure.suptitle(printable(chart.title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(printable(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
     panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
-    edges = _bucket_edges(chart)
     for axes, each in zip(panels, series, strict=True):
         _draw_panel(axes, each, edges)
-    _label_time(panels[-1], chart.local, edges)
+    _label_time(panels[-1], local, edges)
     figure.align_ylabels(list(panels))
     return figure
 
@@ -147,12 +140,12 @@ def _series(buckets: Sequence[UsageBucket]) -> list[_Series]:
     ]
 
 
-def _bucket_edges(chart: UsageChart) -> list[datetime]:
+def _bucket_edges(buckets: Sequence[UsageBucket], interval: str) -> list[datetime]:
     """Return the start of each bucket and the end of the last one."""
-    last = chart.buckets[-1].dt
-    length = _BUCKET_LENGTHS.get(chart.interval)
+    last = buckets[-1].dt
+    length = _BUCKET_LENGTHS.get(interval)
     end = last + length if length else (last + _MAX_MONTH).replace(day=1)
-    return [*(bucket.dt for bucket in chart.buckets), end]
+    return [*(bucket.dt for bucket in buckets), end]
 
 
 def _draw_panel(axes: Axes, series: _Series, edges: Sequence[datetime]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import IO, Any, ClassVar, Final
 
 from asyncsvc import AsyncSvc, AsyncSvcError, ImportReport
 from asyncsvc.cli.json_lines import Item
@@ -16,24 +17,22 @@ CONVERSATION_CONCURRENCY: Final = 3
 _BATCH_MESSAGES: Final = 5_000
 _BATCH_BYTES: Final = 2**22
 
-OnRejected: TypeAlias = Callable[[int, str], None]
-"""Called with the number of a rejected item and the reason."""
 
-
+@dataclass(kw_only=True)
 class Importer(abc.ABC):
     """Imports items and counts the rejected ones; one invalid item does not stop the import."""
 
-    concurrency = 1
-    batch_size = 1_000
+    concurrency: ClassVar = 1
+    batch_size: ClassVar = 1_000
 
-    def __init__(
-        self, tenant_id: str | None, on_rejected: OnRejected, on_batch: Callable[[], None]
-    ) -> None:
-        """Import into this tenant, or into the tenant of each item if it is None."""
-        self._tenant_id = tenant_id
-        self._on_rejected = on_rejected
-        self._on_batch = on_batch
-        self.rejected = 0
+    svc: AsyncSvc
+    tenant_id: str | None
+    """The tenant of items without a tenant; items of other tenants are rejected."""
+    on_rejected: Callable[[int, str], None]
+    """Called with the number of a rejected item and the reason."""
+    on_batch: Callable[[], None]
+    """Called after each batch."""
+    rejected: int = 0
 
     @abc.abstractmethod
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
@@ -54,52 +53,42 @@ class Importer(abc.ABC):
         try:
             by_tenant = dict[str, list[Item]]()
             for item in batch:
-                tenant_id = item.tenant_id or self._tenant_id
+                tenant_id = item.tenant_id or self.tenant_id
                 if reason := self._invalid_reason(item, tenant_id):
                     self.reject(item, reason)
                 elif tenant_id is not None:
                     by_tenant.setdefault(tenant_id, []).append(item)
             for tenant_id, items in by_tenant.items():
                 await self.import_batch(tenant_id, items)
-            self._on_batch()
+            self.on_batch()
         finally:
             slots.release()
 
     def reject(self, item: Item, reason: str) -> None:
         """Count and report a rejected item."""
         self.rejected += 1
-        self._on_rejected(item.number, reason)
+        self.on_rejected(item.number, reason)
 
     def _invalid_reason(self, item: Item, tenant_id: str | None) -> str | None:
         if item.reason is not None:
             return item.reason
         if tenant_id is None:
             return "tenant_id: is missing, and there is no --tenant"
-        if self._tenant_id not in {None, tenant_id}:
+        if self.tenant_id not in {None, tenant_id}:
             return "tenant_id: differs from --tenant"
         return None
 
 
+@dataclass(kw_only=True)
 class ConversationImporter(Importer):
     """Imports conversations."""
 
     concurrency = CONVERSATION_CONCURRENCY
     batch_size = 2_000
 
-    def __init__(
-        self,
-        svc: AsyncSvc,
-        tenant_id: str | None,
-        complete: Callable[[Item], Mapping[str, Any]],
-        *,
-        on_rejected: OnRejected,
-        on_batch: Callable[[], None],
-    ) -> None:
-        """Import the fields that `complete` returns for an item."""
-        super().__init__(tenant_id, on_rejected, on_batch)
-        self._svc = svc
-        self._complete = complete
-        self._report = ImportReport()
+    complete: Callable[[Item], Mapping[str, Any]]
+    """Returns the fields of an item, with values for missing fields."""
+    _report: ImportReport = field(default_factory=ImportReport)
 
     @property
     def report(self) -> ImportReport:
@@ -108,8 +97,8 @@ class ConversationImporter(Importer):
 
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import conversations into one tenant."""
-        report = await self._svc.conversations.import_(
-            (self._complete(item) for item in items),
+        report = await self.svc.conversations.import_(
+            (self.complete(item) for item in items),
             tenant_id=tenant_id,
             on_rejected=lambda at, error: self.reject(items[at], _reason(error, items[at])),
         )

@@ -235,9 +235,9 @@ async def _import(svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo) -> 
             step.bar.show(counted(report.messages, "message"), done)
 
         importer = ConversationImporter(
-            svc,
-            TENANT,
-            sample.complete,
+            svc=svc,
+            tenant_id=TENANT,
+            complete=sample.complete,
             on_rejected=lambda number, reason: step.bar.log(f"line {number}: {reason}"),
             on_batch=show,
         )

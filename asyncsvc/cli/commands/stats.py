@@ -11,7 +11,7 @@ from rich.text import Text
 from typer import Option
 
 from asyncsvc import InvalidInput, UsageBucket
-from asyncsvc.cli.charts import UsageChart, check_plot_path, write_usage_chart
+from asyncsvc.cli.charts import check_plot_path, write_usage_chart
 from asyncsvc.cli.options import AsJson, Dialog, Dsn, FromDate, Tenant, TimeZone, ToDate, or_any
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.plots import bar_plot
@@ -22,8 +22,7 @@ from asyncsvc.validation.dates import first_instant, zone
 
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
 
-DAYS: Final = 30
-"""The days of the range if there is no --from."""
+_DAYS: Final = 30
 _NARROW: Final = 64
 _FORMATS: Final = {"hour": "%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m"}
 _PLOT_FORMATS: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
@@ -94,8 +93,10 @@ async def stats(
                 tz=tz,
             )
     if plot is not None:
+        if not buckets:
+            raise CommandError("there is nothing to draw in this range", Exit.ATTENTION)
         title = f"Usage of {tenant_id} by {interval}, {first} to {last}"
-        _write_chart(UsageChart(title, interval, zone(tz), buckets), plot)
+        write_usage_chart(plot, title, buckets, interval=interval, local=zone(tz))
     if as_json:
         print_json({"buckets": buckets, "total": _totals(buckets)})
         return
@@ -111,13 +112,7 @@ def _range(from_date: str | None, to_date: str | None, tz: str) -> tuple[str, st
     if from_date is not None:
         return from_date, last
     last_day = first_instant("to_date", last, tz).astimezone(local).date()
-    return f"{last_day - timedelta(days=DAYS - 1)}", last
-
-
-def _write_chart(chart: UsageChart, path: Path) -> None:
-    if not chart.buckets:
-        raise CommandError("there is nothing to draw in this range", Exit.ATTENTION)
-    write_usage_chart(chart, path)
+    return f"{last_day - timedelta(days=_DAYS - 1)}", last
 
 
 def _totals(buckets: Sequence[UsageBucket]) -> dict[str, float]:

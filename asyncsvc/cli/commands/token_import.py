@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from typer import Argument
 
-from asyncsvc import AsyncSvc, InvalidInput, TokenRecord
-from asyncsvc.cli.importer import Importer, OnRejected
+from asyncsvc import InvalidInput, TokenRecord
+from asyncsvc.cli.importer import Importer
 from asyncsvc.cli.json_lines import (
     InvalidRecordError,
     Item,
@@ -49,9 +49,9 @@ async def import_(
     async with open_input(file) as source, connected(dsn, foreign_tokens=True) as svc:
         with progress_bar(f"importing {file}", source.size) as bar:
             importer = TokenImporter(
-                svc,
-                tenant_id,
-                actor,
+                svc=svc,
+                tenant_id=tenant_id,
+                actor=actor,
                 on_rejected=lambda number, reason: bar.log(f"line {number}: {reason}"),
                 on_batch=lambda: bar.show(counted(importer.tokens, "token"), source.position),
             )
@@ -65,27 +65,17 @@ async def import_(
     return Exit.ATTENTION if importer.rejected else Exit.DONE
 
 
+@dataclass(kw_only=True)
 class TokenImporter(Importer):
     """Imports rows of tokens."""
 
-    def __init__(
-        self,
-        svc: AsyncSvc,
-        tenant_id: str | None,
-        actor: str | None,
-        *,
-        on_rejected: OnRejected,
-        on_batch: Callable[[], None],
-    ) -> None:
-        """Import with this actor in the audit."""
-        super().__init__(tenant_id, on_rejected, on_batch)
-        self._svc = svc
-        self._actor = actor
-        self.tokens = self.present = 0
+    actor: str | None
+    tokens: int = 0
+    present: int = 0
 
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import rows into one tenant."""
-        rows = TokenRows(self._svc, tenant_id, self._actor)
+        rows = TokenRows(self.svc, tenant_id, self.actor)
         report = await rows.import_([TokenRow.from_columns(item.fields) for item in items])
         self.tokens += report.tokens
         self.present += report.present

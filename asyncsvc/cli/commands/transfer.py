@@ -119,9 +119,9 @@ async def _import(
             )
             async with connected(dsn, max_size=CONVERSATION_CONCURRENCY) as svc:
                 importer = ConversationImporter(
-                    svc,
-                    tenant_id,
-                    complete,
+                    svc=svc,
+                    tenant_id=tenant_id,
+                    complete=complete,
                     on_rejected=lambda number, reason: bar.log(f"{noun} {number}: {reason}"),
                     on_batch=lambda: bar.show(
                         counted(importer.report.messages, "message"), file.position
