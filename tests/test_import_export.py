@@ -103,6 +103,13 @@ async def test_imports_standard_input_and_tenants_from_lines(run: Run, svc):
     assert [item.id for item in await exported(svc, "two")] == ["b", "c"]
 
 
+async def test_an_empty_default_is_not_ignored(run: Run, svc):
+    text = lines_of(conversation("a", "hi")).decode()
+    finished = run("import", "-", *ACME, "--source", "", input=text)
+    assert finished.returncode == 3
+    assert finished.stderr.startswith("line 1: source: ")
+
+
 async def test_a_line_without_a_dialog_needs_the_option(run: Run, svc):
     text = lines_of(conversation("a", "hi"), conversation("b", "hi", dialog_id=""))
     finished = run("import", "-", "--tenant", "acme", input=text.decode())

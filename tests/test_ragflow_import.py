@@ -809,7 +809,7 @@ async def test_an_import_continues_after_it_was_killed(rag, run, svc, dsn, tmp_p
     stored = await svc.conversations.get_list("d1", "t1", items_per_page=1)
     assert 0 < stored.total < len(rows)
     assert child.returncode == 130
-    assert said.startswith("stopped: what went in is whole; the same command goes on")
+    assert said.startswith("stopped: the imported conversations are complete; run the same command")
     after = re.search(r"--after (\d{5})$", said)[1]
     finished = run(rag.dsn, "--after", after, "--json")
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -1224,7 +1224,7 @@ async def test_the_command_reports(rag, run, svc):
         " tenant of such rows\n"
         "api_4_conversation d: lost: dsl\n"
         "api_token t2, row 2, token ragflow-Zk9_…: taken: another token has this secret\n"
-        "Tokens are good where Settings.accept_foreign_tokens is on.\n"
+        "Tokens are valid where Settings.accept_foreign_tokens is on.\n"
     )
     assert re.search(r"conversations +4 +3 +0 +0 +1 *$", finished.stdout, re.MULTILINE)
     assert re.search(r"tokens +2 +1 +0 +0 +1 *$", finished.stdout, re.MULTILINE)

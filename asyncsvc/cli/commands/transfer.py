@@ -80,16 +80,17 @@ async def import_(
     invalid line is reported on stderr; the other lines are imported, and the exit code is 3.
     """
     local, started = zone(tz), time.perf_counter()
-    defaults = {
+    options = {
         "dialog_id": dialog_id,
         "user_id": user_id,
         "source": source,
-        "created_at": created_at and _instant(created_at, local),
+        "created_at": None if created_at is None else _instant(created_at, local),
     }
+    defaults = {name: value for name, value in options.items() if value is not None}
 
     def complete(item: Item) -> Mapping[str, Any]:
         missing = {name for name in defaults if item.fields.get(name) is None}
-        return item.fields | {name: defaults[name] for name in missing if defaults[name]}
+        return item.fields | {name: defaults[name] for name in missing}
 
     report = await _import(file, dsn, tenant_id, complete, input_format, local)
     _print_import(report, time.perf_counter() - started, as_json=as_json)
