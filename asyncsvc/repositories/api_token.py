@@ -59,8 +59,8 @@ class NewToken:
 class RevokedBatch(NamedTuple):
     """The result of `revoke_many`. A concurrent transaction may have ended a matched token."""
 
-    matched: int
     revoked: int
+    matched: int
 
 
 class TokenLookup(NamedTuple):
@@ -275,7 +275,7 @@ class APITokenRepository(Repository):
             reason=reason,
             actor=actor,
         )
-        return RevokedBatch(row["matched"], row["revoked"])
+        return RevokedBatch(row["revoked"], row["matched"])
 
     async def get_family(self, *, tenant_id: str, id: str) -> dict[str, bool]:
         """Return the ids of a token and its relatives by rotation, each with whether it is live."""

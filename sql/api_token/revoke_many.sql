@@ -1,22 +1,26 @@
 -- Revoke the live tokens of a tenant that match, and record each revocation in the audit.
 --
--- Returns: matched, the live tokens in the statement's snapshot; revoked, those that it revoked.
+-- Returns: revoked, the tokens that it revoked; matched, the live tokens in the statement's snapshot,
+--   or with :ids the same as revoked.
 -- Locks: the token rows, until the end of the transaction.
 -- Index: api_token_tenant_idx, or the primary key with :ids.
 -- Notes: a concurrent rotation adds a successor that the snapshot does not hold, and may end the
 --   token that this statement waits for. To leave no live token, repeat until matched is 0.
-WITH candidates AS (
+WITH
+--? !ids {
+candidates AS (
     SELECT t.id
       FROM asyncsvc.api_token AS t
      WHERE t.tenant_id = :tenant_id
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
-       AND t.id = ANY (:ids::text[])                                 --? ids
        AND t.id <> ALL (:keep::text[])                               --? keep
        AND t.kind = :kind                                            --? kind
        AND t.dialog_id = :dialog_id                                  --? dialog_id
        AND t.dialog_id IS NULL                                       --? dialog_id_is_null
        AND coalesce(t.last_used_at, t.created_at) < :unused_since    --? unused_since
-), revoked AS (
+),
+--? }
+revoked AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
            revoked_reason = :reason
@@ -37,5 +41,6 @@ WITH candidates AS (
                              )
       FROM revoked AS t
 )
-SELECT (SELECT count(*) FROM candidates) AS matched,
-       (SELECT count(*) FROM revoked) AS revoked
+SELECT (SELECT count(*) FROM revoked) AS revoked,
+       (SELECT count(*) FROM candidates) AS matched                  --? !ids
+       (SELECT count(*) FROM revoked) AS matched                     --? ids

@@ -15,6 +15,7 @@
 --   (SELECT ...) around the keywords keeps the plan independent of their value. No index has the
 --   collation of :tenant_id. Otherwise a server that underestimates the tenant's messages would read
 --   all of them by primary key.
+--   LIMIT 1 for the user: see docs/sql-files.md, Lookups by key.
 WITH RECURSIVE requested AS MATERIALIZED (
     SELECT lower(:keywords::text) AS keywords,
            asyncsvc.search_needed_v1(:keywords)
@@ -71,12 +72,13 @@ SELECT h.id, h.at, h.seq
          WHERE true
            AND (h.at, h.id) < (:after_at, :after_id)                  --? after_at, after_id
 --? user_id {
-           AND EXISTS (
-                SELECT
+           AND :user_id = (
+                SELECT c.user_id
                   FROM asyncsvc.conversation AS c
                  WHERE c.tenant_id = :tenant_id
-                   AND c.id = h.id
-                   AND c.user_id = :user_id
+                   AND c.id BETWEEN h.id AND h.id
+                 ORDER BY c.id
+                 LIMIT 1
                )
 --? }
          ORDER BY h.at DESC, h.id DESC, h.seq
