@@ -67,7 +67,7 @@ async def _contest(runner: ContestRunner, count: int, contenders: Sequence[Compe
 
 
 def _verify(svc: asyncsvc.Services, secret: str) -> Work:
-    return lambda: svc.tokens.verify(secret, touch=False)
+    return lambda: svc.tokens.verify(secret, record_use=False)
 
 
 def _id(work: Work) -> Work:

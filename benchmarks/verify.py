@@ -72,7 +72,7 @@ async def _same_answers(
     svc: asyncsvc.AsyncSvc, pool: asyncpg.Pool, flow: RAGFlow, token: str
 ) -> None:
     row = await pool.fetchrow(sql("bare_token"), _hash(token))
-    verified = await svc.tokens.verify(token, touch=False)
+    verified = await svc.tokens.verify(token, record_use=False)
     assert row is not None  # noqa: S101 - different results are not comparable
     assert (row["id"], row["tenant_id"]) == (verified.id, verified.tenant_id)  # noqa: S101
     assert await flow.verify(token) == verified.tenant_id  # noqa: S101
@@ -119,7 +119,7 @@ class Arena:
                         for connection, turn in _each(lent, tokens)
                     ]),
                     Contender("verify, read-only", [
-                        _verify(self.svc.on(connection), turn, touch=False)
+                        _verify(self.svc.on(connection), turn, record_use=False)
                         for connection, turn in _each(lent, tokens)
                     ]),
                 ]  # fmt: skip
@@ -168,8 +168,8 @@ def _bare(on: asyncpg.Connection | asyncpg.Pool, turn: Callable[[], str]) -> Wor
     return lambda: on.fetchrow(sql("bare_token"), hashed(turn()))
 
 
-def _verify(svc: asyncsvc.Services, turn: Callable[[], str], *, touch: bool = True) -> Work:
-    return lambda: svc.tokens.verify(turn(), touch=touch)
+def _verify(svc: asyncsvc.Services, turn: Callable[[], str], *, record_use: bool = True) -> Work:
+    return lambda: svc.tokens.verify(turn(), record_use=record_use)
 
 
 def _ragflow(flow: RAGFlow, turn: Callable[[], str]) -> Work:

@@ -169,7 +169,12 @@ GOOD = {
             "actor": "me",
         },
         "import_": {"records": [TOKEN_RECORD], "actor": None, "on_rejected": None},
-        "verify": {"secret": new_secret("asv"), "kind": "api", "scopes": ["read"], "touch": True},
+        "verify": {
+            "secret": new_secret("asv"),
+            "kind": "api",
+            "scopes": ["read"],
+            "record_use": True,
+        },
         "used": {"secret": new_secret("asv")},
         "get_list": {"kind": "api", "dialog_id": "d", "after": None, "limit": 5},
         "get_by_id": {"id": "a"},

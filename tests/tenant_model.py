@@ -809,17 +809,19 @@ class Verify(Change):
     nth: int
     kind: str
     scopes: Sequence[str]
-    touch: bool
+    record_use: bool
 
     def call(self, svc, tenant):
         secret = tenant.nth_token(self.nth).secret or "unknown"
-        return svc.tokens.verify(secret, kind=self.kind, scopes=self.scopes, touch=self.touch)
+        return svc.tokens.verify(
+            secret, kind=self.kind, scopes=self.scopes, record_use=self.record_use
+        )
 
     def apply(self, tenant):
         token = tenant.nth_token(self.nth)
         if token.secret is None or token.kind != self.kind or not token.is_good:
             raise InvalidToken
-        token.is_used |= self.touch
+        token.is_used |= self.record_use
         if not set(self.scopes) <= set(token.scopes) and "*" not in token.scopes:
             raise InsufficientScope("")
         return tenant.id, token.name

@@ -352,7 +352,7 @@ async def also(svc):
         await svc.conversations.search(text, keywords)
     await svc.conversations.get_list(text, text)
     secret = (await svc.tokens.create(text, name=text)).secret
-    await svc.tokens.verify(secret, touch=False)
+    await svc.tokens.verify(secret, record_use=False)
     async with svc.transaction() as tx:
         await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_rejected=print)
         with contextlib.suppress(ZeroDivisionError):

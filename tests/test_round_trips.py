@@ -282,7 +282,7 @@ VARYING: dict[tuple[type, str], list[tuple[int, Case]]] = {
     (APITokenService, "verify"): [
         (2, tokens("verify")),
         (1, after("verify", "verify")),
-        (1, tokens("verify", touch=False)),
+        (1, tokens("verify", record_use=False)),
         (0, tokens("verify", secret="s")),
     ],
     (APITokenService, "used"): [

@@ -137,7 +137,7 @@ async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, ra
     await restricted.tokens.create("other", name="theirs")
     assert (await restricted.tokens.verify(mine.secret)).tenant_id == "acme"
     assert (await restricted.tokens.verify(mine.secret)).last_used_at is not None
-    assert (await restricted.tokens.verify(mine.secret, touch=False)).name == "mine"
+    assert (await restricted.tokens.verify(mine.secret, record_use=False)).name == "mine"
     assert await restricted.tokens.used(mine.secret)
     assert await raw.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 0
     async with raw.transaction():

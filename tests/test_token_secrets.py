@@ -118,8 +118,8 @@ async def test_the_stored_hash_depends_on_the_pepper(opened, pool):
     row = await stored(pool)
     assert (row["token_hash"], row["pepper_version"]) == (peppered(FIRST, secret), 7)
     assert issued.token.pepper_version == 7
-    for touch in (True, False):
-        assert await svc.tokens.verify(secret, touch=touch)
+    for record_use in (True, False):
+        assert await svc.tokens.verify(secret, record_use=record_use)
     for wrong in ({}, {"token_peppers": {7: SECOND}}, {"token_peppers": {8: SECOND}}):
         with pytest.raises(InvalidToken):
             await (await opened(**wrong)).tokens.verify(secret)
@@ -134,9 +134,9 @@ async def test_write_access_to_the_database_does_not_suffice_to_add_a_token(open
             "UPDATE asyncsvc.api_token SET token_hash = $1, pepper_version = $2",
             hashlib.sha256(mine.encode()).digest(), version,
         )  # fmt: skip
-        for touch in (True, False):
+        for record_use in (True, False):
             with pytest.raises(InvalidToken):
-                await svc.tokens.verify(mine, touch=touch)
+                await svc.tokens.verify(mine, record_use=record_use)
 
 
 @pytest.mark.parametrize("interval", [60.0, 0, None])
@@ -146,7 +146,7 @@ async def test_a_token_is_rehashed_with_the_current_pepper_at_its_next_use(opene
     secret = issued.secret.get_secret_value()
     both = {1: FIRST, 2: SECOND}
     new = await opened(token_peppers=both, last_used_resolution=interval)
-    await new.tokens.verify(secret, touch=False)
+    await new.tokens.verify(secret, record_use=False)
     assert (await stored(pool))["pepper_version"] == 1
     assert (await new.tokens.verify(secret)).pepper_version == 1
     row = await stored(pool)
@@ -168,8 +168,10 @@ async def test_tokens_of_three_peppers_and_of_none_are_valid_together(opened, po
     full = await opened(token_peppers=ring, accept_unpeppered_tokens=True)
     for peppers in ({}, {1: FIRST}, {2: SECOND}, {3: THIRD}):
         issued = await issue(await opened(token_peppers=peppers))
-        for touch in (False, True, False):
-            assert (await full.tokens.verify(issued.secret, touch=touch)).id == issued.token.id
+        for record_use in (False, True, False):
+            assert (
+                await full.tokens.verify(issued.secret, record_use=record_use)
+            ).id == issued.token.id
         assert (await full.tokens.verify(issued.secret)).pepper_version == 3
     with pytest.raises(InvalidToken):
         await full.tokens.verify(credentials.new_secret("asv"))
@@ -206,7 +208,7 @@ async def test_a_secret_that_is_stored_twice_is_invalid(opened, pool):
         f"\\x{peppered(FIRST, secret).hex()}",
     )
     with pytest.raises(InvalidToken):
-        await svc.tokens.verify(secret, touch=False)
+        await svc.tokens.verify(secret, record_use=False)
     with pytest.raises(asyncsvc.AsyncSvcError):
         await svc.tokens.verify(secret)
 
@@ -529,7 +531,7 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool
         await connection.execute("LOCK TABLE asyncsvc.api_token")
         for call in (
             quick.tokens.verify(secret),
-            quick.tokens.verify(secret, touch=False),
+            quick.tokens.verify(secret, record_use=False),
             quick.tokens.used(secret),
             quick.tokens.create("acme", name="x"),
             quick.tokens.rotate(issued.token.id, tenant_id="acme"),

@@ -61,7 +61,7 @@ async def test_an_issued_token_is_verified(svc):
     assert text_of(issued).startswith(issued.token.hint)
     assert len(issued.token.hint) == len("asv_") + 4
     for secret in (issued.secret, text_of(issued)):
-        token = await svc.tokens.verify(secret, touch=False)
+        token = await svc.tokens.verify(secret, record_use=False)
         assert token == issued.token
     assert (token.tenant_id, token.name, token.scopes) == ("acme", "CI", ("chat", "read"))
     assert (token.kind, token.status, token.expires_at) == ("api", "active", expires)
@@ -125,7 +125,7 @@ async def test_every_rejection_raises_the_same_error(svc):
     errors = [
         await rejected(svc, "nonsense"),
         await rejected(svc, text_of(expired)),
-        await rejected(svc, text_of(expired), touch=False),
+        await rejected(svc, text_of(expired), record_use=False),
         await rejected(svc, text_of(revoked)),
         await rejected(svc, beta.secret),
     ]
@@ -161,9 +161,9 @@ async def test_a_stored_hash_is_not_accepted_as_a_secret(svc, dsn, pool):
 async def test_a_token_passes_only_as_its_own_kind(svc):
     api, beta = await issue(svc), await issue(svc, kind="beta")
     assert (await svc.tokens.verify(beta.secret, kind="beta")).kind == "beta"
-    for touch in (True, False):
-        await rejected(svc, api.secret, kind="beta", touch=touch)
-        await rejected(svc, beta.secret, touch=touch)
+    for record_use in (True, False):
+        await rejected(svc, api.secret, kind="beta", record_use=record_use)
+        await rejected(svc, beta.secret, record_use=record_use)
     assert await last_used(svc, api) is None
     assert await svc.tokens.used(beta.secret)
 
@@ -185,7 +185,7 @@ async def last_used(svc, issued):
 
 async def test_a_use_is_stamped_at_most_once_per_resolution(svc):
     issued = await issue(svc)
-    await svc.tokens.verify(issued.secret, touch=False)
+    await svc.tokens.verify(issued.secret, record_use=False)
     assert await last_used(svc, issued) is None
     assert (await svc.tokens.verify(issued.secret)).last_used_at is None
     first = await last_used(svc, issued)
@@ -277,7 +277,7 @@ async def test_concurrent_verifications_of_one_token_write_once(dsn, pool):
 async def test_a_read_only_session_verifies_without_the_stamp(svc, dsn):
     issued = await issue(svc)
     connection = await asyncpg.connect(dsn, server_settings={"default_transaction_read_only": "on"})
-    assert await svc.on(connection).tokens.verify(issued.secret, touch=False) == issued.token
+    assert await svc.on(connection).tokens.verify(issued.secret, record_use=False) == issued.token
     with pytest.raises(asyncsvc.AsyncSvcError):
         await svc.on(connection).tokens.verify(issued.secret)
     await connection.close()
@@ -339,17 +339,17 @@ async def at_one_instant(pool, change, name, literals):
     return status
 
 
-@pytest.mark.parametrize("touch", [True, False])
-async def test_a_token_expires_inside_a_long_transaction(svc, touch):
+@pytest.mark.parametrize("record_use", [True, False])
+async def test_a_token_expires_inside_a_long_transaction(svc, record_use):
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
     expiring, retiring = await issue(svc, expires_at=soon), await issue(svc)
     await rotated(svc, retiring, overlap=timedelta(seconds=0.5))
     async with svc.transaction() as tx:
         for issued in (expiring, retiring):
-            assert await tx.tokens.verify(issued.secret, touch=touch)
+            assert await tx.tokens.verify(issued.secret, record_use=record_use)
         await asyncio.sleep(0.7)
         for issued in (expiring, retiring):
-            await rejected(tx, issued.secret, touch=touch)
+            await rejected(tx, issued.secret, record_use=record_use)
 
 
 async def test_a_revocation_takes_effect_in_another_pool_at_once(svc, dsn):
@@ -379,7 +379,7 @@ async def test_a_patch_takes_effect_at_the_next_verification(svc):
     )
     assert (patched.name, patched.scopes, patched.dialog_id) == ("new", ("b", "a"), None)
     assert patched.source == "s"
-    assert await svc.tokens.verify(issued.secret, scopes=["a"], touch=False) == patched
+    assert await svc.tokens.verify(issued.secret, scopes=["a"], record_use=False) == patched
     past = datetime(2020, 1, 1, tzinfo=UTC)
     expired = await svc.tokens.update_by_id(issued.token.id, {"expires_at": past}, tenant_id="acme")
     assert (expired.status, expired.expires_at) == ("expired", past)
@@ -465,7 +465,7 @@ async def test_a_token_of_another_tenant_behaves_as_absent(svc):
     assert await svc.tokens.revoke_all("other") == 0
     assert (await svc.tokens.audit("other")).items == []
     assert (await svc.tokens.audit("other", token_id=issued.token.id)).items == []
-    assert await svc.tokens.verify(issued.secret, touch=False) == issued.token
+    assert await svc.tokens.verify(issued.secret, record_use=False) == issued.token
 
 
 async def test_the_tokens_of_one_tenant_are_deleted(svc):
@@ -494,7 +494,7 @@ async def test_a_successor_differs_only_in_its_secret(svc):
     assert (new.token.rotated_from, new.token.created_by) == (old.token.id, "bob")
     assert new.token.last_used_at is None
     assert text_of(new) != text_of(old)
-    assert await svc.tokens.verify(new.secret, kind="beta", touch=False) == new.token
+    assert await svc.tokens.verify(new.secret, kind="beta", record_use=False) == new.token
     await rejected(svc, old.secret, kind="beta")
 
 
@@ -732,7 +732,7 @@ async def test_verification_fails_closed_when_its_session_is_killed(svc, pool):
             asyncio.create_task(call)
             for call in (
                 svc.tokens.verify(issued.secret),
-                svc.tokens.verify(issued.secret, touch=False),
+                svc.tokens.verify(issued.secret, record_use=False),
                 svc.tokens.used(issued.secret),
             )
         ]

@@ -165,7 +165,7 @@ BAD = {
     "to_date": DATE,
     "token_id": ID,
     "total": [*CHOICE, "all"],
-    "touch": BOOL,
+    "record_use": BOOL,
     "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
     "unused_since": INSTANT,
     "tz": [

@@ -49,8 +49,8 @@ class MigrationFile:
 @cache
 def migration_files() -> tuple[MigrationFile, ...]:
     """Return the files, oldest first."""
-    found = []
+    files = list[MigrationFile]()
     for file in (sql_files.root() / "migrations").iterdir():
         number, _, name = file.name.removesuffix(".sql").partition("_")
-        found.append(MigrationFile(int(number), name, file.read_text(encoding="utf-8")))
-    return tuple(sorted(found, key=lambda migration: migration.version))
+        files.append(MigrationFile(int(number), name, file.read_text(encoding="utf-8")))
+    return tuple(sorted(files, key=lambda migration: migration.version))

@@ -77,14 +77,14 @@ class SQLFileError(Exception):
 
 
 @dataclass(frozen=True)
-class Condition:
+class LineCondition:
     """The names that must be present and the names that must be absent."""
 
     present: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
+    def parse(cls, text: str) -> LineCondition:
         """Parse `a, !b`. Raises ValueError if the text is not a list of names."""
         names = [name.strip() for name in text.split(",")]
         if not all(_NAME.fullmatch(name) for name in names):
@@ -97,16 +97,16 @@ class Condition:
         """All names of the condition."""
         return self.present | self.absent
 
-    def __and__(self, other: Condition) -> Condition:
+    def __and__(self, other: LineCondition) -> LineCondition:
         """Return the condition that holds if both conditions hold."""
-        return Condition(self.present | other.present, self.absent | other.absent)
+        return LineCondition(self.present | other.present, self.absent | other.absent)
 
     def holds(self, present: frozenset[str]) -> bool:
         """Return whether the condition holds if these names are present and all others absent."""
         return self.present <= present and not self.absent & present
 
 
-_ALWAYS: Final = Condition()
+_ALWAYS: Final = LineCondition()
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Line:
 
     text: str
     parameters: tuple[str, ...]
-    condition: Condition = _ALWAYS
+    condition: LineCondition = _ALWAYS
     """The condition of the line, including those of the blocks around it."""
     order: str | None = None
     """The flag that selects this ORDER BY line among others."""
@@ -210,7 +210,7 @@ class Statement:
         is_idempotent = self.idempotent_if is not None and self.idempotent_if.holds(present)
         return "\n".join(kept), tuple(numbers), is_idempotent
 
-    def _idempotent_if(self) -> Condition | None:
+    def _idempotent_if(self) -> LineCondition | None:
         """Return the condition under which the statement may be retried; None: never."""
         if self._only_reads():
             return _ALWAYS
@@ -259,7 +259,7 @@ def _header(source: str) -> str:
 def _lines(name: str, source: str) -> Iterator[Line]:
     """Yield the lines with their conditions, without comments and empty lines."""
     text, parameters, mark = "", list[str](), ""
-    blocks = list[Condition]()
+    blocks = list[LineCondition]()
     for kind, token in (*_tokens(source), ("newline", "\n")):
         if kind == "parameter":
             text += "%s"
@@ -282,7 +282,7 @@ def _lines(name: str, source: str) -> Iterator[Line]:
         raise SQLFileError(f"{name}: a block is not closed")
 
 
-def _open_or_close_block(name: str, mark: str, blocks: list[Condition]) -> None:
+def _open_or_close_block(name: str, mark: str, blocks: list[LineCondition]) -> None:
     """Add the condition of a block to those of the open blocks, or remove the last one."""
     if mark != "}":
         blocks.append(_condition(name, mark[:-1]))
@@ -293,7 +293,7 @@ def _open_or_close_block(name: str, mark: str, blocks: list[Condition]) -> None:
 
 
 def _line(
-    name: str, text: str, parameters: tuple[str, ...], mark: str, blocks: list[Condition]
+    name: str, text: str, parameters: tuple[str, ...], mark: str, blocks: list[LineCondition]
 ) -> Iterator[Line]:
     """Yield the line, unless it is empty."""
     if not text:
@@ -303,12 +303,12 @@ def _line(
     own = _condition(name, mark) if mark else _ALWAYS
     is_order = len(own.present) == 1 and text.lstrip().upper().startswith("ORDER BY")
     order = next(iter(own.present)) if is_order else None
-    yield Line(text, parameters, functools.reduce(Condition.__and__, blocks, own), order)
+    yield Line(text, parameters, functools.reduce(LineCondition.__and__, blocks, own), order)
 
 
-def _condition(name: str, text: str) -> Condition:
+def _condition(name: str, text: str) -> LineCondition:
     try:
-        return Condition.parse(text)
+        return LineCondition.parse(text)
     except ValueError:
         raise SQLFileError(f"{name}: not a list of names: {text}") from None
 

@@ -1,8 +1,8 @@
 """Frozen pydantic models: inputs of the public methods, stored rows, pages and reports."""
 
 from asyncsvc.models.base import (
+    Model,
     ModelOrMapping,
-    Row,
     as_model,
 )
 from asyncsvc.models.conversations import (
@@ -81,6 +81,7 @@ __all__ = [
     "MessagePatchLike",
     "MessageRecord",
     "Migration",
+    "Model",
     "ModelOrMapping",
     "NewConversation",
     "NewConversations",
@@ -88,7 +89,6 @@ __all__ = [
     "Plan",
     "PurgeReport",
     "Records",
-    "Row",
     "SQLStatement",
     "StoredMessage",
     "TokenEvent",

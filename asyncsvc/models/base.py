@@ -40,7 +40,7 @@ def as_model(model: type[M], value: M | Mapping[str, object]) -> M:
     return value
 
 
-class Row(BaseModel):
+class Model(BaseModel):
     """The base of all rows and results: frozen, built from the columns of a statement.
 
     Unknown columns are ignored: a check for them costs a fifth of the time, and the tests compare

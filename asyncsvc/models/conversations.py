@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic import Json as JsonText
 
-from asyncsvc.models.base import ModelOrMapping, Row
+from asyncsvc.models.base import Model, ModelOrMapping
 from asyncsvc.validation.checks import check_batch_bytes, check_batch_size, with_limits
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
@@ -188,7 +188,7 @@ ConversationPatchLike = Annotated[
 MessagePatchLike = Annotated[MessagePatch | Mapping[str, object], ModelOrMapping(MessagePatch)]
 
 
-class StoredMessage(Row):
+class StoredMessage(Model):
     """A message as stored."""
 
     seq: int
@@ -207,7 +207,7 @@ class StoredMessage(Row):
     """The time of the append, by the server's clock."""
 
 
-class Conversation(Row):
+class Conversation(Model):
     """A conversation as stored.
 
     round, tokens, duration and last_seq never decrease. The deletion of messages withdraws their
@@ -256,7 +256,7 @@ class Conversation(Row):
     """All messages in the order of `seq`. None if the call did not request them."""
 
 
-class Hit(Row):
+class Hit(Model):
     """A conversation that a search found."""
 
     id: str
@@ -273,7 +273,7 @@ class Hit(Row):
     """The keywords in this message, with up to 40 characters before and after them."""
 
 
-class ConversationName(Row):
+class ConversationName(Model):
     """The id and title of a conversation, for a sidebar."""
 
     id: str
@@ -282,7 +282,7 @@ class ConversationName(Row):
     """The title of the conversation."""
 
 
-class Appended(Row):
+class Appended(Model):
     """The result of an append."""
 
     first_seq: int

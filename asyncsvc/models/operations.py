@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from asyncsvc.models.base import Row
+from asyncsvc.models.base import Model
 
 
-class Migration(Row):
+class Migration(Model):
     """A numbered migration: applied when `applied_at` is set, pending otherwise."""
 
     version: int
@@ -17,7 +17,7 @@ class Migration(Row):
     applied_at: datetime | None = None
 
 
-class SQLStatement(Row):
+class SQLStatement(Model):
     """A statement of `sql/` in one variant, as the server receives it.
 
     `parameters` are `$1`, `$2`, ... in order. `optional` are the names of all variants: optional
@@ -31,7 +31,7 @@ class SQLStatement(Row):
     optional: tuple[str, ...]
 
 
-class Plan(Row):
+class Plan(Model):
     """PostgreSQL's plan for a statement, with the value of each parameter as a literal."""
 
     name: str
@@ -43,7 +43,7 @@ class Plan(Row):
 Level = Literal["ok", "note", "warning", "problem"]
 
 
-class Finding(Row):
+class Finding(Model):
     """One result of `AsyncSvc.doctor`."""
 
     check: str

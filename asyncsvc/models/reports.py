@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from asyncsvc.models.base import Row
+from asyncsvc.models.base import Model
 
 
-class ImportReport(Row):
+class ImportReport(Model):
     """The counts of an import of conversations. Reports can be added."""
 
     conversations: int = 0
@@ -29,7 +29,7 @@ class ImportReport(Row):
         )
 
 
-class TokenImportReport(Row):
+class TokenImportReport(Model):
     """The counts of an import of tokens."""
 
     tokens: int = 0
@@ -40,7 +40,7 @@ class TokenImportReport(Row):
     """The number of records passed to `on_rejected`."""
 
 
-class PurgeReport(Row):
+class PurgeReport(Model):
     """The counts of a purge, or with `dry_run` of the rows that it would delete."""
 
     before: datetime
@@ -56,7 +56,7 @@ class PurgeReport(Row):
     The next purge checks them again."""
 
 
-class MaintenanceReport(Row):
+class MaintenanceReport(Model):
     """The work done by maintenance. Reports can be added."""
 
     append_keys: int = 0
@@ -78,7 +78,7 @@ class MaintenanceReport(Row):
         )
 
 
-class ErasureReceipt(Row):
+class ErasureReceipt(Model):
     """The counts of an erasure of a person: the rows that this call deleted."""
 
     tenant_id: str

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue, PlainValidator, SecretStr
 from pydantic import Json as JsonText
 
-from asyncsvc.models.base import ModelOrMapping, Row
+from asyncsvc.models.base import Model, ModelOrMapping
 from asyncsvc.validation.checks import check_iterable
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import (
@@ -79,7 +79,7 @@ TokenRecords = Annotated[
 """The input of an import: records, or mappings with the same fields."""
 
 
-class APIToken(Row):
+class APIToken(Model):
     """A token without its secret."""
 
     id: str
@@ -122,7 +122,7 @@ class APIToken(Row):
     """The status by the server's clock, when the statement ran."""
 
 
-class IssuedToken(Row):
+class IssuedToken(Model):
     """A new token and its secret."""
 
     token: APIToken
@@ -131,7 +131,7 @@ class IssuedToken(Row):
     """The secret. It is not stored and cannot be read again."""
 
 
-class TokenEvent(Row):
+class TokenEvent(Model):
     """An event of the audit of tokens."""
 
     id: int

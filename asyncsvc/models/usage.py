@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from asyncsvc.models.base import Row
+from asyncsvc.models.base import Model
 
 
-class UsageBucket(Row):
+class UsageBucket(Model):
     """The usage of one hour, day, week or month."""
 
     dt: datetime

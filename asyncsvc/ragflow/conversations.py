@@ -333,10 +333,10 @@ class API4ConversationService(TenantService):
         patch = with_short_users({name: data[name] for name in SETTABLE & data.keys()})
         async with self._svc.transaction() as tx:
             if data.keys() & (LISTS | COUNTERS):
-                found = await tx.conversations.get_by_ids(
+                conversations = await tx.conversations.get_by_ids(
                     [pid], tenant_id=self._tenant_id, include_messages=True
                 )
-                for stored in found:
+                for stored in conversations:
                     await self._set_messages(tx, stored, data)
             return await tx.conversations.update_many_by_id({pid: patch}, tenant_id=self._tenant_id)
 

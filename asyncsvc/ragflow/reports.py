@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from asyncsvc.models import Row
+from asyncsvc.models import Model
 from asyncsvc.ragflow.source import CONVERSATIONS
 
 _MAX_NAMED_IDS: Final = 5
@@ -68,7 +68,7 @@ class Repair(enum.StrEnum):
     """A value exceeded the limits and was dropped: raise the limits of the settings to keep it."""
 
 
-class Note(Row):
+class Note(Model):
     """A row that was skipped or repaired, and the reason.
 
     `row` is the id of a conversation. For a token it is the tenant, the number of the row and the
@@ -81,7 +81,7 @@ class Note(Row):
     reason: str
 
 
-class TableReport(Row):
+class TableReport(Model):
     """The results for the rows of one table: `read` is the sum of all others.
 
     Each secret of a token row counts as one.
@@ -106,14 +106,14 @@ class TableReport(Row):
         )
 
 
-class RepairCount(Row):
+class RepairCount(Model):
     """How many conversations had one kind of repair, and the first 5 of their ids."""
 
     rows: int
     ids: tuple[str, ...]
 
 
-class DataImportReport(Row):
+class DataImportReport(Model):
     """The results of an import, or in a dry run those that it would have."""
 
     dry_run: bool

@@ -43,7 +43,7 @@ _OTHER_FLAGS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Batch:
     """Conversations in the order of their ids."""
 
     last_id: str
@@ -118,7 +118,7 @@ class Source:
 
     async def pages(
         self, *, after: str | None, tenant_id: str | None, orphans: bool
-    ) -> AsyncGenerator[Page]:
+    ) -> AsyncGenerator[Batch]:
         """Iterate over the conversations after an id, of one tenant or of all.
 
         `orphans` adds conversations whose dialog and agent are gone to those of the tenant.
@@ -128,12 +128,12 @@ class Source:
         ):
             last = _last_of_page(sizes)
             if sizes[0]["bytes"] > MAX_ROW_BYTES:
-                yield Page(last, [], (last,))
+                yield Batch(last, [], (last,))
             else:
                 rows = await self._conversations(
                     "rows", after=after, last=last, tenant_id=tenant_id, orphans=orphans
                 )
-                yield Page(last, rows)
+                yield Batch(last, rows)
             after = last
 
     async def tokens(self, *, tenant_id: str | None) -> AsyncGenerator[list[Cells]]:

@@ -361,7 +361,7 @@ class TokenRows:
     async def find_valid(self, secret: str, kind: TokenKind) -> APIToken | None:
         """Return the valid token of a secret, if it belongs to this tenant. 1 round trip."""
         try:
-            token = await self.svc.tokens.verify(secret, kind=kind, touch=False)
+            token = await self.svc.tokens.verify(secret, kind=kind, record_use=False)
         except InvalidToken:
             return None
         return token if token.tenant_id == self.tenant_id else None

@@ -12,7 +12,7 @@ from asyncsvc.models import (
     Conversation,
     ConversationName,
     ConversationPatch,
-    Row,
+    Model,
     Turn,
     microseconds,
 )
@@ -63,7 +63,7 @@ class ConversationRow:
     updated_at: datetime | None = None
 
 
-class CreatedConversation(Row):
+class CreatedConversation(Model):
     """The id of a conversation that was created, and the time that it got."""
 
     id: str

@@ -40,7 +40,12 @@ class TokenVerification(CommonService):
 
     @validated
     async def verify(
-        self, secret: Secret, *, kind: TokenKind = "api", scopes: Scopes = (), touch: bool = True
+        self,
+        secret: Secret,
+        *,
+        kind: TokenKind = "api",
+        scopes: Scopes = (),
+        record_use: bool = True,
     ) -> APIToken:
         """Return the token of a secret if it is valid and of this kind.
 
@@ -51,7 +56,7 @@ class TokenVerification(CommonService):
             secret: The secret that a client presented.
             kind: The kind of token that is accepted here.
             scopes: Scopes that the token must have. A token with the scope "*" has all.
-            touch: False reads only, as a standby requires. Pass False inside a long transaction:
+            record_use: False reads only, as a standby requires. Pass it in a long transaction:
                 the write locks the token row until the transaction ends, and delays a revocation.
                 Above READ COMMITTED a concurrent stamp is a serialization failure.
 
@@ -68,7 +73,7 @@ class TokenVerification(CommonService):
             1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
             malformed secret.
         """
-        token = await self._find_valid(secret, kind=kind, touch=touch)
+        token = await self._find_valid(secret, kind=kind, record_use=record_use)
         if token is None:
             raise InvalidToken
         missing = set(scopes) - set(token.scopes)
@@ -93,30 +98,30 @@ class TokenVerification(CommonService):
             1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
             malformed secret.
         """
-        return await self._find_valid(secret, kind=UNSET, touch=True) is not None
+        return await self._find_valid(secret, kind=UNSET, record_use=True) is not None
 
     async def _find_valid(
-        self, secret: SecretStr | str, *, kind: TokenKind | UnsetType, touch: bool
+        self, secret: SecretStr | str, *, kind: TokenKind | UnsetType, record_use: bool
     ) -> APIToken | None:
         """Return the token of a secret if it is valid, record its use, and log a rejection."""
         hashes = self._hashes(secret)
         if not hashes:
             _log.info("rejected a token: it is malformed")
             return None
-        found = await self._tokens.verify(
+        lookup = await self._tokens.verify(
             hashes=hashes,
             kind=kind,
             last_used_resolution=self._last_used_resolution,
             pepper_version=self._keyring.version,
         )
-        if found is None:
+        if lookup is None:
             _log.info("rejected a token: it is unknown or of another kind")
             return None
-        token, is_due = found
+        token, is_due = lookup
         if token.status not in _VALID:
             _log_rejection(token)
             return None
-        if touch and is_due:
+        if record_use and is_due:
             await self._tokens.record_use(
                 tenant_id=token.tenant_id,
                 id=token.id,

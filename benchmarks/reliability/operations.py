@@ -334,7 +334,7 @@ async def create_token(app: Application) -> asyncsvc.IssuedToken:
 @_operation("tokens.verify", weight=8)
 async def _verify(app: Application) -> None:
     secret = (await app.token()).secret
-    await app.svc.tokens.verify(secret, scopes=["chat"], touch=app.chance.random() < 1 / 2)
+    await app.svc.tokens.verify(secret, scopes=["chat"], record_use=app.chance.random() < 1 / 2)
 
 
 @_operation("tokens.verify")

@@ -25,7 +25,7 @@ BEGIN
                          USING (tenant_id = current_setting(''asyncsvc.tenant_id'', true))',
                        tenants_table);
         IF tenants_table = 'asyncsvc.api_token'::regclass THEN
-            CREATE POLICY found_by_hash ON asyncsvc.api_token FOR SELECT
+            CREATE POLICY select_by_hash ON asyncsvc.api_token FOR SELECT
              USING (token_hash = ANY (string_to_array(
                         current_setting('asyncsvc.token_hashes', true), ',')::bytea[]));
         END IF;

@@ -191,7 +191,7 @@ async def verify(
     async with connected(dsn, foreign_tokens=True) as svc:
         try:
             token = await svc.tokens.verify(
-                secret, kind=kind, scopes=tuple(scopes or ()), touch=False
+                secret, kind=kind, scopes=tuple(scopes or ()), record_use=False
             )
         except (InvalidToken, InsufficientScope) as error:
             reason = printable(str(error))
