@@ -206,8 +206,8 @@ class Suite:
         conversations = (svc or self.stores.svc).conversations
         after = (await self._position(order, number)).cursor
         return lambda: conversations.get_list(
-            self.tenant.dialog,
-            self.tenant.name,
+            dialog_id=self.tenant.dialog,
+            tenant_id=self.tenant.name,
             items_per_page=ITEMS,
             orderby=order,
             include_dsl=False,
@@ -217,10 +217,10 @@ class Suite:
 
     def _by_number(self, order: Order, number: int) -> Work:
         return lambda: self.stores.svc.conversations.get_list(
-            self.tenant.dialog,
-            self.tenant.name,
-            number,
-            ITEMS,
+            dialog_id=self.tenant.dialog,
+            tenant_id=self.tenant.name,
+            page_number=number,
+            items_per_page=ITEMS,
             orderby=order,
             include_dsl=False,
             total="none",
@@ -231,8 +231,8 @@ class Suite:
         position, left = Position(None, None), (number - 1) * ITEMS
         while left > 0:
             page = await self.stores.svc.conversations.get_list(
-                self.tenant.dialog,
-                self.tenant.name,
+                dialog_id=self.tenant.dialog,
+                tenant_id=self.tenant.name,
                 items_per_page=min(left, 1_000),
                 orderby=order,
                 include_dsl=False,
@@ -261,8 +261,8 @@ def _counted(
 ) -> Work:
     async def work() -> int | None:
         page = await svc.conversations.get_list(
-            tenant.dialog,
-            tenant.name,
+            dialog_id=tenant.dialog,
+            tenant_id=tenant.name,
             items_per_page=ITEMS,
             user_id=user_id,
             include_dsl=False,

@@ -43,7 +43,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
         for items in how.items:
             page = functools.partial(
                 svc.on(connection).conversations.get_list,
-                tenant.dialog, tenant.name,
+                tenant_id=tenant.name, dialog_id=tenant.dialog,
                 items_per_page=items, total="none", include_dsl=False,
             )  # fmt: skip
             await _contest(runner, connection, page, items)

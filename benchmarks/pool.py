@@ -33,7 +33,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
     runner = ContestRunner(dsn, report, SCALES[scale].effort)
     async with asyncsvc.connect(dsn, max_size=SIZE) as own:
         await own.migrate()
-        issued = await own.tokens.create(TENANT, name="benchmark")
+        issued = await own.tokens.create(tenant_id=TENANT, name="benchmark")
         secret = issued.secret.get_secret_value()
         async with connected(dsn) as connection:
             held = _verify(own.on(connection), secret)

@@ -57,6 +57,8 @@ def _append(svc: asyncsvc.AsyncSvc) -> Work:
 
 def _page(svc: asyncsvc.AsyncSvc) -> Work:
     async def work() -> None:
-        await svc.conversations.get_list("d", TENANT, items_per_page=20, total="none")
+        await svc.conversations.get_list(
+            dialog_id="d", tenant_id=TENANT, items_per_page=20, total="none"
+        )
 
     return work

@@ -56,7 +56,9 @@ async def _lists(runner: ContestRunner, alone: asyncsvc.AsyncSvc, svc: asyncsvc.
 
 def _page(svc: asyncsvc.client.Services) -> Work:
     async def work() -> None:
-        await svc.conversations.get_list("d", TENANT, items_per_page=20, total="none")
+        await svc.conversations.get_list(
+            dialog_id="d", tenant_id=TENANT, items_per_page=20, total="none"
+        )
 
     return work
 
@@ -70,7 +72,9 @@ async def _lag(svc: asyncsvc.AsyncSvc, reads: int, report: Report) -> None:
         written = (await svc.conversations.get_by_id(id, tenant_id=TENANT)).updated_at
         began = time.perf_counter()
         for attempt in itertools.count():
-            page = await svc.conversations.get_list("d", TENANT, id=id, total="none")
+            page = await svc.conversations.get_list(
+                dialog_id="d", tenant_id=TENANT, id=id, total="none"
+            )
             if page.items[0].updated_at == written:
                 immediately += attempt == 0
                 break

@@ -89,7 +89,7 @@ async def _filled(svc: asyncsvc.AsyncSvc, how: Scale) -> str:
         for number in range(how.conversations)
     ]
     await svc.conversations.import_(records, tenant_id=TENANT)
-    issued = await svc.tokens.create(TENANT, name="benchmark")
+    issued = await svc.tokens.create(tenant_id=TENANT, name="benchmark")
     return issued.secret.get_secret_value()
 
 
@@ -102,7 +102,9 @@ def _verify(svc: asyncsvc.AsyncSvc, token: str) -> Work:
 
 def _page(svc: asyncsvc.AsyncSvc, _token: str) -> Work:
     async def work() -> list[str]:
-        page = await svc.conversations.get_list("d", TENANT, items_per_page=20, total="none")
+        page = await svc.conversations.get_list(
+            dialog_id="d", tenant_id=TENANT, items_per_page=20, total="none"
+        )
         return [item.id for item in page.items]
 
     return work

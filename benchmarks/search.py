@@ -207,7 +207,9 @@ class Suite:
                 return part
 
     async def _total(self, keywords: str) -> int | None:
-        page = await self.svc.conversations.search(self.largest, keywords, limit=1, total="capped")
+        page = await self.svc.conversations.search(
+            tenant_id=self.largest, keywords=keywords, limit=1, total="capped"
+        )
         return page.total
 
     async def newest(self) -> None:
@@ -256,7 +258,9 @@ class Suite:
         return append
 
     def _search(self, tenant_id: str) -> Search:
-        return lambda keywords: self.svc.conversations.search(tenant_id, keywords, limit=PAGE)
+        return lambda keywords: self.svc.conversations.search(
+            tenant_id=tenant_id, keywords=keywords, limit=PAGE
+        )
 
 
 def _tenant(size: int) -> str:

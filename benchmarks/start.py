@@ -45,7 +45,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
     how = SCALES[scale]
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate()
-        issued = await svc.tokens.create(TENANT, name="benchmark")
+        issued = await svc.tokens.create(tenant_id=TENANT, name="benchmark")
     await _imports(how, report)
     await _first_calls(dsn, issued.secret.get_secret_value(), how, report)
     await _backend(dsn, how, report)

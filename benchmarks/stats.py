@@ -79,7 +79,7 @@ class Suite:
     async def roll_up(self, tenant: Tenant) -> None:
         """Recount the tenant's usage. `maintain` would also index all messages."""
         with self.runner.report.working(f"counting {tenant.name}"):
-            await self.stores.svc.conversations.recount_usage(tenant.name)
+            await self.stores.svc.conversations.recount_usage(tenant_id=tenant.name)
 
     async def ranges(self, tenant: Tenant) -> dict[str, Measured]:
         """Measure ranges of days on both bases; return the measurements of the longest."""
@@ -131,7 +131,7 @@ class Suite:
     async def zones(self, tenant: Tenant) -> None:
         """Measure a year by day: in UTC, in a declared zone and in an undeclared zone."""
         with self.runner.report.working(f"declaring {DECLARED}"):
-            await self.stores.svc.conversations.declare_zone(tenant.name, DECLARED)
+            await self.stores.svc.conversations.declare_zone(tenant_id=tenant.name, tz=DECLARED)
         zones = {
             "UTC": "UTC",
             f"declared, {DECLARED}": DECLARED,
@@ -190,7 +190,13 @@ class Suite:
     ) -> Callable[..., Any]:
         since, until = _dates(days)
         return lambda: self.stores.svc.conversations.stats(
-            tenant.name, since, until, SOURCE, basis=basis, interval=interval, tz=tz
+            tenant_id=tenant.name,
+            from_date=since,
+            to_date=until,
+            source=SOURCE,
+            basis=basis,
+            interval=interval,
+            tz=tz,
         )
 
     def _as_ragflow(self, tenant: Tenant, days: int) -> Callable[..., Any]:

@@ -64,7 +64,7 @@ async def run(dsn: str, scale: str, report: Report) -> None:
 
 
 async def _issued(svc: asyncsvc.AsyncSvc) -> str:
-    issued = await svc.tokens.create(TENANT, name=secrets.token_hex(4), scopes=["chat"])
+    issued = await svc.tokens.create(tenant_id=TENANT, name=secrets.token_hex(4), scopes=["chat"])
     return issued.secret.get_secret_value()
 
 

@@ -188,6 +188,8 @@ CREATE INDEX conversation_exp_user_idx ON asyncsvc.conversation USING btree (ten
 
 CREATE INDEX conversation_recency_updated_idx ON asyncsvc.conversation_recency USING btree (tenant_id, dialog_id, updated_at, id);
 
+CREATE INDEX conversation_recency_tenant_idx ON asyncsvc.conversation_recency USING btree (tenant_id, updated_at, id);
+
 CREATE INDEX message_search_idx ON asyncsvc.message USING gin (asyncsvc.search_terms_v1(tenant_id, dialog_id, conversation_created_at, content)) WITH (gin_pending_list_limit='65536') WHERE is_indexed;
 
 CREATE INDEX conversation_title_search_idx ON asyncsvc.conversation_title USING gin (asyncsvc.search_terms_v1(tenant_id, dialog_id, conversation_created_at, ((conversation_id || ''::text) || COALESCE(name, ''::text)))) WITH (gin_pending_list_limit='65536') WHERE is_indexed;

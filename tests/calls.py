@@ -248,7 +248,7 @@ async def furnish(svc: Services, tenant_id: str) -> dict[type, dict[str, object]
     for key in ("first", "second"):
         await svc.conversations.append_message("a", TURN, tenant_id=tenant_id, idempotency_key=key)
     await svc.conversations.set_feedback("a", 2, -1, tenant_id=tenant_id)
-    issued = await svc.tokens.create(tenant_id, name="n", dialog_id="d", scopes=["read"])
+    issued = await svc.tokens.create(tenant_id=tenant_id, name="n", dialog_id="d", scopes=["read"])
     return {
         API4ConversationService: {},
         APITokenService: {

@@ -610,7 +610,7 @@ class CreateToken(Change):
     actor: str | None
 
     def call(self, svc, tenant):
-        return svc.tokens.create(tenant.id, actor=self.actor, **self.fields)
+        return svc.tokens.create(tenant_id=tenant.id, actor=self.actor, **self.fields)
 
     def apply(self, tenant):
         token = Token(created_by=self.actor, **copy.deepcopy(self.fields))
@@ -744,7 +744,7 @@ class RevokeAll(Change):
 
     def call(self, svc, tenant):
         return svc.tokens.revoke_all(
-            tenant.id,
+            tenant_id=tenant.id,
             kind=self.kind,
             dialog_id=self.dialog_id,
             keep=[tenant.nth_token(nth).id for nth in self.keep],
@@ -766,7 +766,7 @@ class RevokeAll(Change):
 @dataclass(frozen=True)
 class DeleteTokens(Change):
     def call(self, svc, tenant):
-        return svc.tokens.delete_by_tenant_id(tenant.id, actor="end")
+        return svc.tokens.delete_by_tenant_id(tenant_id=tenant.id, actor="end")
 
     def apply(self, tenant):
         deleted, tenant.tokens = tenant.tokens, []

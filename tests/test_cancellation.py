@@ -124,16 +124,20 @@ WRITES: dict[type, dict[str, list[Write]]] = {
             conversations("import_", records("a", "w", "x", "y", "z")[1:], has_batches=True)
         ],
         "declare_zone": [
-            Write(lambda svc, world: svc.conversations.declare_zone(world.tenant_id, "Asia/Tokyo"))
+            Write(
+                lambda svc, world: svc.conversations.declare_zone(
+                    tenant_id=world.tenant_id, tz="Asia/Tokyo"
+                )
+            )
         ],
         "recount_usage": [
-            Write(lambda svc, world: svc.conversations.recount_usage(world.tenant_id))
+            Write(lambda svc, world: svc.conversations.recount_usage(tenant_id=world.tenant_id))
         ],
     },
     APITokenService: {
         "create": [
             Write(
-                lambda svc, world: svc.tokens.create(world.tenant_id, name="new"),
+                lambda svc, world: svc.tokens.create(tenant_id=world.tenant_id, name="new"),
                 is_repeatable=False,
             )
         ],
@@ -152,9 +156,9 @@ WRITES: dict[type, dict[str, list[Write]]] = {
         "rotate": [token("rotate", overlap=timedelta(hours=1))],
         "revoke": [token("revoke", reason="lost")],
         "revoke_family": [token("revoke_family", reason="lost")],
-        "revoke_all": [Write(lambda svc, world: svc.tokens.revoke_all(world.tenant_id))],
+        "revoke_all": [Write(lambda svc, world: svc.tokens.revoke_all(tenant_id=world.tenant_id))],
         "delete_by_tenant_id": [
-            Write(lambda svc, world: svc.tokens.delete_by_tenant_id(world.tenant_id))
+            Write(lambda svc, world: svc.tokens.delete_by_tenant_id(tenant_id=world.tenant_id))
         ],
     },
 }
@@ -281,7 +285,7 @@ class Trials:
             tenant_id=tenant_id,
         )
         await self.svc.conversations.set_feedback("a", 2, 1, tenant_id=tenant_id)
-        first = await self.svc.tokens.create(tenant_id, name="rotated")
+        first = await self.svc.tokens.create(tenant_id=tenant_id, name="rotated")
         issued = await self.svc.tokens.rotate(
             first.token.id, tenant_id=tenant_id, overlap=timedelta(hours=1)
         )

@@ -84,7 +84,7 @@ async def visiting(
     url: str, dsn: str, tenant: str, scopes: tuple[str, ...]
 ) -> AsyncIterator[ChatClient]:
     async with asyncsvc.connect(dsn) as svc:
-        issued = await svc.tokens.create(tenant, name="test", scopes=scopes)
+        issued = await svc.tokens.create(tenant_id=tenant, name="test", scopes=scopes)
         secret = issued.secret.get_secret_value()
         async with ChatClient(url, secret, tenant, issued.token.id, svc) as visitor:
             yield visitor
@@ -171,7 +171,11 @@ async def test_a_user_creates_asks_searches_and_deletes(ann):
     assert (day["pv"], day["uv"], day["rounds"], day["thumb_up"]) == (1, 1, 2, 1)
     assert day["tokens"] == 4 + 6 + 4 + 6
     (of_the_token,) = await ann.svc.conversations.stats(
-        ann.tenant, today, today, basis="activity", token_id=ann.token_id
+        tenant_id=ann.tenant,
+        from_date=today,
+        to_date=today,
+        basis="activity",
+        token_id=ann.token_id,
     )
     assert of_the_token.tokens == day["tokens"]
 
@@ -297,7 +301,7 @@ async def test_a_revoked_token_is_rejected_immediately(ann):
     answer = await ann.get("/conversations")
     rejected(answer, 401, "InvalidToken")
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    (event, _) = (await ann.svc.tokens.audit(ann.tenant)).items
+    (event, _) = (await ann.svc.tokens.audit(tenant_id=ann.tenant)).items
     assert (event.action, event.actor) == ("revoke", ann.token_id)
 
 

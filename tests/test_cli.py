@@ -328,7 +328,7 @@ async def test_a_token_as_json_is_one_document(run, svc):
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
 async def test_tokens_in_a_terminal(dsn, svc, columns):
-    issued = await svc.tokens.create("t", name=HOSTILE * 5, scopes=["a", "b"])
+    issued = await svc.tokens.create(tenant_id="t", name=HOSTILE * 5, scopes=["a", "b"])
     env, secret = environment(ASYNCSVC_DSN=dsn), issued.secret.get_secret_value()
     listing = [*PROGRAM, "tokens", "list", "--tenant", "t"]
     listed = await asyncio.to_thread(in_terminal, listing, env, columns)
@@ -485,7 +485,7 @@ def test_a_secret_is_not_an_argument(run):
 
 @pytest.mark.parametrize("columns", [80, 140])
 async def test_the_life_of_a_token_in_a_terminal(dsn, svc, tmp_path, columns):
-    old = await svc.tokens.create("t", name="n", actor=HOSTILE)
+    old = await svc.tokens.create(tenant_id="t", name="n", actor=HOSTILE)
     file = tmp_path / "tokens"
     file.write_text(json.dumps({"token": "x" * 40}) + "\n{}\n")
     env = environment(ASYNCSVC_DSN=dsn, ASYNCSVC_TENANT="t", ASYNCSVC_ACTOR=HOSTILE)
@@ -652,7 +652,7 @@ async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
     assert re.search(r"user_id +1 +sample", listed.stdout)
     explained = document(run("sql", "message/delete", "--explain", "--set=tenant_id=t", "--json"))
     assert explained["values"] == {"tenant_id": "t", "id": "1"}
-    assert (await filled.conversations.get_list("d", "t")).total == 7
+    assert (await filled.conversations.get_list(dialog_id="d", tenant_id="t")).total == 7
     assert len(await filled.conversations.messages("c0", tenant_id="t")) == 2
 
 

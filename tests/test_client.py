@@ -42,7 +42,7 @@ async def create(svc, id, tenant_id="acme"):
 
 
 async def listed(svc):
-    page = await svc.conversations.get_list("d", "acme", desc=False)
+    page = await svc.conversations.get_list(dialog_id="d", tenant_id="acme", desc=False)
     return [item.id for item in page.items]
 
 
@@ -63,7 +63,7 @@ async def test_connect_closes_its_pool_at_the_end_of_the_block(dsn):
 async def test_a_transaction_covers_both_services(svc):
     async with svc.transaction() as tx:
         await create(tx, "a")
-        issued = await tx.tokens.create("acme", name="t")
+        issued = await tx.tokens.create(tenant_id="acme", name="t")
         assert await listed(svc) == []
     assert await listed(svc) == ["a"]
     assert await svc.tokens.verify(issued.secret)
@@ -219,10 +219,12 @@ async def test_calls_leave_no_session_state(svc, pool):
         before = await connection.fetch(query)
         mine = svc.on(connection)
         await create(mine, "a")
-        await mine.conversations.get_list("d", "acme", keywords="a")
-        await mine.conversations.stats("acme", "2026-01-01", "2026-01-02", tz="Europe/Berlin")
+        await mine.conversations.get_list(dialog_id="d", tenant_id="acme", keywords="a")
+        await mine.conversations.stats(
+            tenant_id="acme", from_date="2026-01-01", to_date="2026-01-02", tz="Europe/Berlin"
+        )
         async with mine.transaction() as tx:
-            await tx.tokens.create("acme", name="t")
+            await tx.tokens.create(tenant_id="acme", name="t")
         assert await connection.fetch(query) == before
         assert not connection.is_in_transaction()
         locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
@@ -331,7 +333,7 @@ async def test_a_migration_waits_for_another_one_without_a_timeout(empty_dsn):
 async def test_a_recount_may_exceed_statement_timeout(dsn, pool, declare):
     settings = Settings(statement_timeout=0.2, lock_timeout=30)
     async with asyncsvc.connect(dsn, settings=settings) as svc:
-        await svc.conversations.declare_zone("acme", "UTC")
+        await svc.conversations.declare_zone(tenant_id="acme", tz="UTC")
         zone = ["Europe/Paris"] if declare == "declare_zone" else []
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute(
@@ -661,4 +663,4 @@ async def test_a_statement_that_was_only_parsed_is_closed(dsn, svc, pool, place)
         for leave in (refused_by_the_driver, asked_for_its_types):
             await leave(executor)
             assert await fetch(dsn, OPEN_TRANSACTIONS) == 0, leave
-            assert (await svc.conversations.get_list("d", "acme")).items == []
+            assert (await svc.conversations.get_list(dialog_id="d", tenant_id="acme")).items == []

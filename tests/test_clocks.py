@@ -78,14 +78,14 @@ async def test_writes_are_dated_by_the_server(server, svc):
 
 async def test_a_token_expires_by_the_clock_of_the_server(server, svc):
     now = await server.now()
-    soon = await svc.tokens.create("t", name="soon", expires_at=now + HOUR)
+    soon = await svc.tokens.create(tenant_id="t", name="soon", expires_at=now + HOUR)
     await server.assert_since_last(soon.token.created_at)
     assert (await svc.tokens.verify(soon.secret)).status == "active"
-    late = await svc.tokens.create("t", name="late", expires_at=now - HOUR)
+    late = await svc.tokens.create(tenant_id="t", name="late", expires_at=now - HOUR)
     assert late.token.status == "expired"
     with pytest.raises(InvalidToken):
         await svc.tokens.verify(late.secret)
-    listed = (await svc.tokens.get_list("t")).items
+    listed = (await svc.tokens.get_list(tenant_id="t")).items
     assert [(token.name, token.status) for token in listed] == [
         ("late", "expired"),
         ("soon", "active"),
@@ -93,7 +93,7 @@ async def test_a_token_expires_by_the_clock_of_the_server(server, svc):
 
 
 async def test_last_used_at_and_its_resolution_follow_the_server(server, svc, dsn):
-    issued = await svc.tokens.create("t", name="n")
+    issued = await svc.tokens.create(tenant_id="t", name="n")
     await server.now()
     await svc.tokens.verify(issued.secret)
     stamp = (await svc.tokens.get_by_id(issued.token.id, tenant_id="t")).last_used_at
@@ -108,7 +108,7 @@ async def test_last_used_at_and_its_resolution_follow_the_server(server, svc, ds
 
 
 async def test_the_overlap_of_a_rotation_follows_the_server(server, svc):
-    issued = await svc.tokens.create("t", name="n")
+    issued = await svc.tokens.create(tenant_id="t", name="n")
     await server.now()
     await svc.tokens.rotate(issued.token.id, tenant_id="t", overlap=HOUR)
     old = await svc.tokens.verify(issued.secret)
@@ -146,7 +146,9 @@ async def test_usage_is_recorded_at_the_time_of_the_server(server, svc):
             (since - DAY, since - HOUR, (0, 0, 0)),
             (until + HOUR, until + DAY, (0, 0, 0)),
         ):
-            buckets = await svc.conversations.stats("t", start, end, basis=basis, interval="hour")
+            buckets = await svc.conversations.stats(
+                tenant_id="t", from_date=start, to_date=end, basis=basis, interval="hour"
+            )
             counted = [(bucket.pv, bucket.tokens, bucket.thumb_up) for bucket in buckets]
             assert tuple(map(sum, zip(*counted, strict=True))) == expected, (basis, start)
 
@@ -162,16 +164,16 @@ async def test_lists_compare_bounds_with_the_times_of_the_server(server, svc):
             (until + HOUR, until + DAY, []),
         ):
             page = await svc.conversations.get_list(
-                "d", "t", orderby=orderby, from_date=from_date, to_date=to_date
+                dialog_id="d", tenant_id="t", orderby=orderby, from_date=from_date, to_date=to_date
             )
             assert [each.id for each in page.items] == expected
 
 
 async def test_unused_tokens_are_determined_by_the_server(server, svc):
-    await svc.tokens.create("t", name="unused")
+    await svc.tokens.create(tenant_id="t", name="unused")
     since = await server.now()
-    kept = await svc.tokens.create("t", name="new")
-    assert await svc.tokens.revoke_all("t", unused_since=since) == 1
+    kept = await svc.tokens.create(tenant_id="t", name="new")
+    assert await svc.tokens.revoke_all(tenant_id="t", unused_since=since) == 1
     assert (await svc.tokens.verify(kept.secret)).status == "active"
-    audit = (await svc.tokens.audit("t")).items
+    audit = (await svc.tokens.audit(tenant_id="t")).items
     await server.assert_since_last(*(event.at for event in audit if event.action == "revoke"))

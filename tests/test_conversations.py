@@ -32,7 +32,7 @@ async def append(svc, id, *texts, tenant_id="acme"):
 
 
 async def listed(svc, dialog_id="d", tenant_id="acme", **options):
-    page = await svc.conversations.get_list(dialog_id, tenant_id, **options)
+    page = await svc.conversations.get_list(dialog_id=dialog_id, tenant_id=tenant_id, **options)
     return [item.id for item in page.items]
 
 
@@ -136,10 +136,19 @@ async def test_get_names_returns_one_users_conversations_newest_first(svc):
     await create(svc, "a", "b", exp_user_id="me", name="mine")
     await create(svc, "c", exp_user_id="you")
     await create(svc, "e", exp_user_id="me", dialog_id="other")
-    names = await svc.conversations.get_names("d", "me", tenant_id="acme")
+    names = await svc.conversations.get_names(dialog_id="d", exp_user_id="me", tenant_id="acme")
     assert [(name.id, name.name) for name in names] == [("b", "mine"), ("a", "mine")]
-    assert len(await svc.conversations.get_names("d", "me", tenant_id="acme", limit=1)) == 1
-    assert await svc.conversations.get_names("d", "me", tenant_id="other") == []
+    assert (
+        len(
+            await svc.conversations.get_names(
+                dialog_id="d", exp_user_id="me", tenant_id="acme", limit=1
+            )
+        )
+        == 1
+    )
+    assert (
+        await svc.conversations.get_names(dialog_id="d", exp_user_id="me", tenant_id="other") == []
+    )
 
 
 async def test_a_patch_sets_only_its_fields(svc):
@@ -409,7 +418,7 @@ async def test_delete_by_dialog_ids_continues_until_no_batch_is_left(svc):
     await svc.conversations.create(tenant_id="other", dialog_id="d", id="theirs")
     assert await svc.conversations.delete_by_dialog_ids(["d", "e"], tenant_id="acme") == 2000
     assert await svc.conversations.delete_by_dialog_ids(["d", "e"], tenant_id="acme") == 0
-    assert (await svc.conversations.get_list("f", "acme")).total == 1000
+    assert (await svc.conversations.get_list(dialog_id="f", tenant_id="acme")).total == 1000
     assert await listed(svc, "d", "other") == ["theirs"]
 
 

@@ -250,7 +250,7 @@ async def test_invalid_lines_are_reported_and_the_others_imported(
     for number, (_, reason) in enumerate(bad, start=2):
         assert f"line {number}: {reason}" in finished.stderr
     async with asyncsvc.connect(dsn) as svc:
-        page = await svc.conversations.get_list("assistant", "demo")
+        page = await svc.conversations.get_list(dialog_id="assistant", tenant_id="demo")
     assert [(found.id, found.last_seq) for found in page.items] == [("good", 1)]
 
 

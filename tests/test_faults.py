@@ -108,14 +108,14 @@ class World:
 
     async def assert_usable(self) -> None:
         """Assert that calls work and that no connection or transaction is left open."""
-        await asyncio.gather(*(self.svc.conversations.stats(*YEAR) for _ in range(4)))
+        await asyncio.gather(*(self.svc.conversations.stats(**YEAR) for _ in range(4)))
         async with asyncio.timeout(SLACK):  # until the server has noticed the closed connections
             while await self.direct._executor._pool.fetchval(IDLE_TRANSACTIONS):
                 await asyncio.sleep(0.01)
         assert self.svc._executor._pool.get_idle_size() == self.svc._executor._pool.get_size()
 
 
-YEAR = ("acme", "2026-01-01", "2026-12-31")
+YEAR = {"tenant_id": "acme", "from_date": "2026-01-01", "to_date": "2026-12-31"}
 
 
 async def until_available(work: Callable[[], Awaitable[object]]) -> object:
@@ -464,7 +464,7 @@ async def test_a_call_ends_in_time_if_the_network_drops_all_packets(service, met
     bounds = {"acquire_timeout": 0.2, "statement_timeout": 0.2, "retry_timeout": 0.2}
     async with wired(**bounds) as world:
         parameters = await valid_arguments(service, method, world)
-        await until_available(lambda: world.svc.conversations.stats(*YEAR))
+        await until_available(lambda: world.svc.conversations.stats(**YEAR))
         world.wire.stall()
         begun = time.monotonic()
         with pytest.raises(Unavailable):
@@ -483,10 +483,10 @@ async def test_the_attempt_to_open_a_connection_ends_in_time(dsn):
             wire.stall()
             begun = time.monotonic()
             with pytest.raises(Unavailable):
-                await svc.conversations.stats(*YEAR)
+                await svc.conversations.stats(**YEAR)
             assert time.monotonic() - begun < SLACK
             wire.resume()
-            await until_available(lambda: svc.conversations.stats(*YEAR))
+            await until_available(lambda: svc.conversations.stats(**YEAR))
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)

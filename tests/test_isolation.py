@@ -173,17 +173,20 @@ async def test_a_cursor_of_another_tenant_is_rejected(svc):
     for tenant in ("theirs", "acme"):
         for number in range(2):
             await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=str(number))
-            await svc.tokens.create(tenant, name=str(number))
+            await svc.tokens.create(tenant_id=tenant, name=str(number))
     for tokens, page in (
-        (False, await svc.conversations.get_list("d", "theirs", items_per_page=1)),
-        (True, await svc.tokens.get_list("theirs", limit=1)),
-        (True, await svc.tokens.audit("theirs", limit=1)),
+        (
+            False,
+            await svc.conversations.get_list(dialog_id="d", tenant_id="theirs", items_per_page=1),
+        ),
+        (True, await svc.tokens.get_list(tenant_id="theirs", limit=1)),
+        (True, await svc.tokens.audit(tenant_id="theirs", limit=1)),
     ):
         with pytest.raises(asyncsvc.InvalidInput, match="after"):
             if tokens:
-                await svc.tokens.get_list("acme", after=page.next)
+                await svc.tokens.get_list(tenant_id="acme", after=page.next)
             else:
-                await svc.conversations.get_list("d", "acme", after=page.next)
+                await svc.conversations.get_list(dialog_id="d", tenant_id="acme", after=page.next)
 
 
 # ------------------------------------------------------------------------------ injection
@@ -345,13 +348,15 @@ async def also(svc):
     text = HOSTILE[0]
     await svc.conversations.create(tenant_id=text, dialog_id=text, id=text, source=text)
     await svc.conversations.append_message(text, TURN, tenant_id=text)
-    await svc.conversations.stats(text, "2026-01-01", "2026-12-31", text, dialog_id=text)
+    await svc.conversations.stats(
+        tenant_id=text, from_date="2026-01-01", to_date="2026-12-31", source=text, dialog_id=text
+    )
     many = [{"dialog_id": text, "id": str(number)} for number in range(110)]
     await svc.conversations.create_many(many, tenant_id=text)
     for keywords in (text, TURN["messages"][0]["content"]):
-        await svc.conversations.search(text, keywords)
-    await svc.conversations.get_list(text, text)
-    secret = (await svc.tokens.create(text, name=text)).secret
+        await svc.conversations.search(tenant_id=text, keywords=keywords)
+    await svc.conversations.get_list(dialog_id=text, tenant_id=text)
+    secret = (await svc.tokens.create(tenant_id=text, name=text)).secret
     await svc.tokens.verify(secret, record_use=False)
     async with svc.transaction() as tx:
         await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_rejected=print)
@@ -403,7 +408,9 @@ async def test_text_of_a_conversation_is_returned_unchanged(text, shared_svc):
     got = await svc.conversations.get_by_id(key, tenant_id=key)
     assert (got.user_id, got.exp_user_id, got.errors) == (key, key, text)
     assert got.name == unicodedata.normalize("NFC", key)
-    assert key in {item.id for item in (await svc.conversations.get_list(key, key)).items}
+    assert key in {
+        item.id for item in (await svc.conversations.get_list(dialog_id=key, tenant_id=key)).items
+    }
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -411,11 +418,11 @@ async def test_text_of_a_token_is_returned_unchanged(text, shared_svc):
     svc = shared_svc
     key, json = text[:60], {"k": text, text: [text]}
     issued = await svc.tokens.create(
-        key, name=key, scopes=[key], dialog_id=key, source=key, metadata=json, actor=key
+        tenant_id=key, name=key, scopes=[key], dialog_id=key, source=key, metadata=json, actor=key
     )
     await svc.tokens.revoke(issued.token.id, tenant_id=key, reason=key, actor=key)
     token = await svc.tokens.get_by_id(issued.token.id, tenant_id=key)
     assert (token.name, list(token.scopes)) == (unicodedata.normalize("NFC", key), [key])
     assert (token.dialog_id, token.source, token.metadata) == (key, key, json)
     assert token.revoked_reason == key
-    assert {event.actor for event in (await svc.tokens.audit(key)).items} == {key}
+    assert {event.actor for event in (await svc.tokens.audit(tenant_id=key)).items} == {key}

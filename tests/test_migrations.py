@@ -244,7 +244,9 @@ async def test_an_empty_search_path_does_not_matter(empty_dsn):
         svc = asyncsvc.AsyncSvc(pool)
         assert len(await svc.migrate()) == 1
         await svc.conversations.create(tenant_id="t", dialog_id="d", name="Blue Sky")
-        assert (await svc.conversations.get_list("d", "t", keywords="e sK")).total == 1
+        assert (
+            await svc.conversations.get_list(dialog_id="d", tenant_id="t", keywords="e sK")
+        ).total == 1
 
 
 async def test_the_owner_of_the_schema_need_not_own_the_database(dsn, pool):

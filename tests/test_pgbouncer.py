@@ -68,7 +68,7 @@ async def test_transactions_and_savepoints_work_through_the_pooler(pooled):
             async with tx.transaction() as inner:
                 await inner.conversations.create(tenant_id="acme", dialog_id="d", id="b")
                 raise ZeroDivisionError
-    assert (await pooled.conversations.get_list("d", "acme")).total == 1
+    assert (await pooled.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 1
 
 
 async def test_import_and_export_work_through_the_pooler(pooled):
@@ -134,4 +134,4 @@ async def test_without_the_setting_connect_is_rejected(pgbouncer, mode):
 async def test_the_setting_works_with_pooled_sessions_and_without_a_pooler(pgbouncer, dsn):
     for way in (pgbouncer["session"], dsn):
         async with asyncsvc.connect(way, settings=POOLED) as svc:
-            await svc.conversations.get_list("d", "acme")
+            await svc.conversations.get_list(dialog_id="d", tenant_id="acme")

@@ -257,7 +257,7 @@ async def test_imported_text_is_found_by_searches(rag, svc):
     report, notes = await run_import(svc, rag)
     assert (report.conversations.imported, notes) == (8, [])
     for at, text in enumerate(texts):
-        found = await svc.conversations.search("t1", text, limit=10)
+        found = await svc.conversations.search(tenant_id="t1", keywords=text, limit=10)
         assert {hit.id for hit in found.items} == {f"{at}True", f"{at}False"}
     assert (await got(svc, "3True")).messages[1].content == "café"
 
@@ -701,7 +701,7 @@ async def test_new_messages_of_the_source_are_appended(rag, dsn):
         again, _ = await run_import(svc, rag)
         assert again.conversations == TableReport(read=6, present=3, skipped={Skip.DIVERGED: 3})
         (bucket,) = await svc.conversations.stats(
-            "t1", CREATED_AT, CREATED_AT, source=None, fill=False
+            tenant_id="t1", from_date=CREATED_AT, to_date=CREATED_AT, source=None, fill=False
         )
         assert (bucket.pv, bucket.tokens) == (6, 75)
 
@@ -793,20 +793,20 @@ async def test_an_import_continues_after_it_was_killed(rag, run, svc, dsn, tmp_p
     rows = [session(f"{at:05}", talk("p", "q" * 3_000, f"a{at}")) for at in range(6_000)]
     await fill(rag, *rows)
     for number in (signal.SIGKILL, signal.SIGINT):
-        before = await svc.conversations.get_list("d1", "t1", items_per_page=1)
+        before = await svc.conversations.get_list(dialog_id="d1", tenant_id="t1", items_per_page=1)
         child = subprocess.Popen(
             [*PROGRAM, "import-ragflow", rag.dsn],
             env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         while (
-            await svc.conversations.get_list("d1", "t1", items_per_page=1)
+            await svc.conversations.get_list(dialog_id="d1", tenant_id="t1", items_per_page=1)
         ).total <= before.total:
             assert child.poll() is None
             await asyncio.sleep(0.02)
         child.send_signal(number)
         _, said = child.communicate(timeout=SECONDS)
-    stored = await svc.conversations.get_list("d1", "t1", items_per_page=1)
+    stored = await svc.conversations.get_list(dialog_id="d1", tenant_id="t1", items_per_page=1)
     assert 0 < stored.total < len(rows)
     assert child.returncode == 130
     assert said.startswith("stopped: the imported conversations are complete; run the same command")
@@ -838,7 +838,7 @@ async def test_a_dry_run_reports_the_same_and_stores_nothing(rag, dsn):
         for _ in range(2):
             tried, notes = await run_import(svc, rag, dry_run=True)
             assert await exported(svc, "t1") == []
-            assert (await svc.tokens.get_list("t1")).items == []
+            assert (await svc.tokens.get_list(tenant_id="t1")).items == []
             real, others = await run_import(svc, rag)
             assert tried == real.model_copy(update={"dry_run": True})
             assert notes == others
@@ -1143,7 +1143,9 @@ async def test_a_second_import_revokes_tokens_that_were_revoked_in_ragflow(rag, 
         for secret, kind in ((SECRET, "api"), (BETA, "beta"), ("u" * 32, "beta")):
             with pytest.raises(InvalidToken):
                 await svc.tokens.verify(secret, kind=kind)
-        over = [each for each in (await svc.tokens.get_list("t1")).items if each.revoked_at]
+        over = [
+            each for each in (await svc.tokens.get_list(tenant_id="t1")).items if each.revoked_at
+        ]
         assert {each.revoked_reason for each in over} == {"revoked in RAGFlow"}
         assert (await svc.tokens.verify(others[1])).status == "active"
         report, _ = await run_import(svc, rag)

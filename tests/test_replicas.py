@@ -115,7 +115,7 @@ async def wait_for_replica(svc):
     """Wait until the replica is used: at the first read it may not be fresh enough."""
     async with asyncio.timeout(20):
         while True:
-            await svc.conversations.get_list("d", "other")
+            await svc.conversations.get_list(dialog_id="d", tenant_id="other")
             if not svc._executor._replicas[0].is_resting:
                 return
             await asyncio.sleep(0.05)
@@ -141,8 +141,8 @@ async def test_only_lists_searches_and_statistics_run_on_the_replica(
             given = arguments(service, method, "t", made[service])
             with contextlib.suppress(asyncsvc.AsyncSvcError):
                 await call(svc, service, method, **given)
-        await svc.conversations.get_list("d", "t")
-        await svc.conversations.stats("t", "2026-01-01", "2026-01-02")
+        await svc.conversations.get_list(dialog_id="d", tenant_id="t")
+        await svc.conversations.stats(tenant_id="t", from_date="2026-01-01", to_date="2026-01-02")
         on_replica = set(recorder.on("replica"))
         assert on_replica <= READ_BY_REPLICAS
         assert on_replica >= READ_BY_REPLICAS - {
@@ -161,7 +161,7 @@ async def test_a_search_runs_on_the_replica_completely(recorder, pair):
         mine = svc.at_least(position := await svc.position())
         await replica.replay(position)
         recorder.on("primary"), recorder.on("replica")
-        (hit,) = (await mine.conversations.search("t", "ell")).items
+        (hit,) = (await mine.conversations.search(tenant_id="t", keywords="ell")).items
         assert (hit.id, hit.seq, recorder.on("primary")) == ("a", 1, [])
         assert "search/snippets" in recorder.on("replica")
 
@@ -172,7 +172,7 @@ async def test_a_transaction_reads_from_the_primary(recorder):
         recorder.on("primary"), recorder.on("replica")
         async with svc.transaction() as tx:
             await tx.conversations.create(tenant_id="t", dialog_id="d", id="a")
-            assert (await tx.conversations.get_list("d", "t")).total == 1
+            assert (await tx.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
         assert recorder.on("replica") == []
 
 
@@ -192,8 +192,8 @@ async def test_row_level_security_applies_on_the_replica(pair, monkeypatch):
         await replica.replay(await svc.position())
         answered = []
         monkeypatch.setattr(svc._executor._replicas[0], "_handle_failure", answered.append)
-        assert (await svc.conversations.get_list("d", "t")).total == 1
-        assert (await svc.conversations.get_list("d", "u")).total == 0
+        assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
+        assert (await svc.conversations.get_list(dialog_id="d", tenant_id="u")).total == 0
         assert answered == []  # so the primary did not run the reads
 
 
@@ -209,19 +209,21 @@ async def test_a_read_at_a_position_sees_everything_committed_before_it(recorder
         position = await svc.position()
         recorder.on("primary"), recorder.on("replica")
 
-        assert (await svc.conversations.get_list("d", "t")).total == 0  # within the permitted lag
+        assert (
+            await svc.conversations.get_list(dialog_id="d", tenant_id="t")
+        ).total == 0  # within the permitted lag
         assert recorder.on("replica") == ["conversation/get_list"]
         mine = svc.at_least(position)
-        assert (await mine.conversations.get_list("d", "t")).total == 1
+        assert (await mine.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
         assert (recorder.on("primary"), recorder.on("replica")) == (["conversation/get_list"], [])
         assert (
-            await svc.conversations.get_list("d", "t")
+            await svc.conversations.get_list(dialog_id="d", tenant_id="t")
         ).total == 0  # other reads are not affected
 
         await replica.execute("SELECT pg_wal_replay_resume()")
         await replica.replay(position)
         recorder.on("primary"), recorder.on("replica")
-        assert (await mine.conversations.get_list("d", "t")).total == 1
+        assert (await mine.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
         assert (recorder.on("primary"), recorder.on("replica")) == ([], ["conversation/get_list"])
 
 
@@ -236,9 +238,13 @@ async def test_16_writers_read_their_own_writes_by_position(pair):
             for turn in range(25):
                 await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=f"{turn}")
                 position = await svc.position()
-                found = await svc.at_least(position).conversations.get_list("d", tenant)
+                found = await svc.at_least(position).conversations.get_list(
+                    dialog_id="d", tenant_id=tenant
+                )
                 assert found.total == turn + 1
-                if (await svc.conversations.get_list("d", tenant)).total != turn + 1:
+                if (
+                    await svc.conversations.get_list(dialog_id="d", tenant_id=tenant)
+                ).total != turn + 1:
                     next(stale)
 
         async def pause():
@@ -263,17 +269,17 @@ async def test_a_lagging_replica_is_skipped_until_it_has_caught_up(recorder, pai
         await replica.execute("SELECT pg_wal_replay_pause()")
         created = time.monotonic()
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
-        while (await svc.conversations.get_list("d", "t")).total == 0:
+        while (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0:
             assert time.monotonic() - created < 0.4 + 0.2  # tolerance
             await asyncio.sleep(0.01)
         recorder.on("replica")
         for _ in range(20):
-            assert (await svc.conversations.get_list("d", "t")).total == 1
+            assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
             await asyncio.sleep(0.01)
         assert recorder.on("replica") == []
         await replica.execute("SELECT pg_wal_replay_resume()")
         await wait_for_replica(svc)
-        assert (await svc.conversations.get_list("d", "t")).total == 1
+        assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
         assert recorder.on("replica")
 
 
@@ -283,7 +289,7 @@ async def test_a_replica_of_an_idle_primary_stays_fresh(recorder):
         for _ in range(3):
             await asyncio.sleep(0.3)
             recorder.on("replica")
-            await svc.conversations.get_list("d", "t")
+            await svc.conversations.get_list(dialog_id="d", tenant_id="t")
             assert recorder.on("replica") == ["conversation/get_list"]
 
 
@@ -309,7 +315,7 @@ async def test_a_read_that_conflicts_with_the_replay_runs_on_the_primary(pair, m
         monkeypatch.setattr(replicas._Replica, "_attempt", conflicting)
         await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
         await replica.replay(await svc.position())
-        reading = asyncio.create_task(svc.conversations.get_list("d", "t"))
+        reading = asyncio.create_task(svc.conversations.get_list(dialog_id="d", tenant_id="t"))
         await asyncio.sleep(0.3)
         await svc.conversations.delete_by_id("a", tenant_id="t")
         await primary.execute("VACUUM asyncsvc.conversation")
@@ -333,7 +339,7 @@ async def test_a_stopped_replica_is_skipped_until_it_runs_again(own_pair, mode):
             count, slowest = 0, 0.0
             while not stopped.is_set():
                 began = time.perf_counter()
-                assert (await svc.conversations.get_list("d", "t")).total == 1
+                assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
                 slowest = max(slowest, time.perf_counter() - began)
                 count += 1
             return count, slowest
@@ -357,10 +363,10 @@ async def test_a_replica_that_never_answers_delays_one_read_by_replica_timeout(p
         dsn = f"postgresql://postgres@{silent}/postgres"
         async with asyncsvc.connect(primary.dsn, replicas=[dsn], settings=settings) as svc:
             began = time.monotonic()
-            assert (await svc.conversations.get_list("d", "t")).total == 0
+            assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0
             assert svc._executor._replicas[0].is_resting
             for _ in range(20):
-                await svc.conversations.get_list("d", "t")
+                await svc.conversations.get_list(dialog_id="d", tenant_id="t")
             assert 0.3 < time.monotonic() - began < 0.3 + 0.6  # 1 read waited
 
 
@@ -373,7 +379,7 @@ async def test_a_frozen_replica_delays_a_read_by_replica_timeout_at_most(own_pai
         try:
             await asyncio.sleep(0.3)  # so that its position is read again
             began = time.monotonic()
-            assert (await svc.conversations.get_list("d", "t")).total == 0
+            assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0
             assert time.monotonic() - began < 0.3 + 0.5
         finally:
             replica.thaw()
@@ -382,7 +388,7 @@ async def test_a_frozen_replica_delays_a_read_by_replica_timeout_at_most(own_pai
 async def test_a_primary_is_not_used_as_a_replica(pair):
     primary, _ = pair
     async with asyncsvc.connect(primary.dsn, replicas=[primary.dsn]) as svc:
-        await svc.conversations.get_list("d", "t")
+        await svc.conversations.get_list(dialog_id="d", tenant_id="t")
         assert svc._executor._replicas[0].is_resting
 
 
@@ -394,7 +400,7 @@ async def test_without_the_primary_writes_fail_and_reads_continue_for_a_while(
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn], settings=settings) as svc:
         await wait_for_replica(svc)
         await asyncio.to_thread(primary.stop)
-        assert (await svc.conversations.get_list("d", "t")).total == 0
+        assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0
         with pytest.raises(Unavailable):
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
 
@@ -429,7 +435,7 @@ async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair)
 
         async def read():
             while not stopped.is_set():
-                assert (await svc.conversations.get_list("d", "t")).total == 8
+                assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 8
 
         working = [asyncio.create_task(work) for work in (*map(write, range(8)), read(), read())]
         await asyncio.sleep(0.5)
@@ -467,8 +473,10 @@ async def test_a_standby_of_the_failed_primary_is_not_used_after_a_failover(own_
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
             mine = svc.at_least(await svc.position())
             for _ in range(3):
-                assert (await mine.conversations.get_list("d", "t")).total == 1
-                assert (await svc.conversations.get_list("d", "lost")).total == 0
+                assert (await mine.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
+                assert (
+                    await svc.conversations.get_list(dialog_id="d", tenant_id="lost")
+                ).total == 0
                 await asyncio.sleep(1.1)
     finally:
         await asyncio.to_thread(ahead.stop)
@@ -497,7 +505,7 @@ async def test_a_first_host_that_never_answers_leaves_time_for_the_others(pair):
         async with asyncsvc.connect(dsn, settings=settings, min_size=2) as svc:
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
             mine = svc.at_least(await svc.position())
-            assert (await mine.conversations.get_list("d", "t")).total == 1
+            assert (await mine.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
             began = time.monotonic()  # the known primary comes first now
             async with svc.transaction(), svc.transaction(), svc.transaction():
                 pass
@@ -513,14 +521,14 @@ async def test_a_replica_that_rejects_connections_is_skipped(pair, what):
         "sslmode": f"{replica.dsn}?sslmode=nonsense",
     }
     async with asyncsvc.connect(primary.dsn, replicas=[wrong[what]]) as svc:
-        assert (await svc.conversations.get_list("d", "t")).total == 0
+        assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0
         assert svc._executor._replicas[0].is_resting
 
 
 async def test_concurrent_first_reads_use_the_replica(recorder):
     async with recorder.connected() as svc:
         await svc.position()  # opens the pool of the primary
-        reads = [svc.conversations.get_list("d", "t") for _ in range(8)]
+        reads = [svc.conversations.get_list(dialog_id="d", tenant_id="t") for _ in range(8)]
         await asyncio.gather(*reads)
         assert not svc._executor._replicas[0].is_resting
 
@@ -541,7 +549,9 @@ async def test_without_replicas_every_position_is_accepted(svc):
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     assert await svc.position() > position
     for each in (position, "FFFFFFFF/FFFFFFFF"):
-        assert (await svc.at_least(each).conversations.get_list("d", "t")).total == 1
+        assert (
+            await svc.at_least(each).conversations.get_list(dialog_id="d", tenant_id="t")
+        ).total == 1
 
 
 @pytest.mark.parametrize(
@@ -572,5 +582,5 @@ async def test_a_read_at_a_future_position_runs_on_the_primary(pair):
     async with asyncsvc.connect(primary.dsn, replicas=[replica.dsn]) as svc:
         await wait_for_replica(svc)
         ahead = svc.at_least("FFFFFFFF/FFFFFFFF")
-        assert (await ahead.conversations.get_list("d", "t")).total == 0
+        assert (await ahead.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0
         assert not svc._executor._replicas[0].is_resting

@@ -162,7 +162,9 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
 
     async def pv() -> int:
         since = (NOW - timedelta(days=20)).date()
-        buckets = await svc.conversations.stats("acme", since, NOW.date())
+        buckets = await svc.conversations.stats(
+            tenant_id="acme", from_date=since, to_date=NOW.date()
+        )
         return sum(bucket.pv for bucket in buckets)
 
     assert await pv() == 3

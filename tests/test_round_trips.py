@@ -167,7 +167,7 @@ def while_tokens_come(method: str, statement: str) -> Case:
         async def issue():
             if come:
                 come.pop()
-                await world.past_it.tokens.create(world.tenant, name="late")
+                await world.past_it.tokens.create(tenant_id=world.tenant, name="late")
 
         world.before(f"/{statement} ", issue, first=2)
         return lambda: call(world.svc, APITokenService, method, tenant_id=world.tenant)
@@ -408,7 +408,7 @@ async def counting(dsn: str, **settings: object):
 
 
 async def list_of(svc):
-    return await svc.conversations.get_list("d", "acme")
+    return await svc.conversations.get_list(dialog_id="d", tenant_id="acme")
 
 
 async def test_a_transaction_adds_two_and_so_does_a_savepoint(shared_dsns):
@@ -434,7 +434,7 @@ async def test_a_pool_of_the_callers_adds_the_reset_of_its_connection(shared_dsn
 async def test_row_level_security_adds_three(shared_dsns):
     async with counting(shared_dsns[0], row_level_security=True) as (_, svc, count):
         assert await count(lambda: list_of(svc)) == 1 + 3
-        secret = (await svc.tokens.create("acme", name="n")).secret
+        secret = (await svc.tokens.create(tenant_id="acme", name="n")).secret
         assert await count(lambda: svc.tokens.verify(secret)) == 1 + 3
 
 

@@ -80,14 +80,20 @@ async def test_a_restricted_role_and_the_owner_get_the_same_results(svc, restric
         await create(restricted, tenant_id)
     for services in (svc, restricted):
         for tenant_id in ("acme", "other"):
-            assert (await services.conversations.get_list("d", tenant_id)).total == 1
+            assert (
+                await services.conversations.get_list(dialog_id="d", tenant_id=tenant_id)
+            ).total == 1
             (message,) = await services.conversations.messages("a", tenant_id=tenant_id)
             assert message.content == "hello"
             (month,) = await services.conversations.stats(
-                tenant_id, "2000-01-01", "2099-01-01", interval="month", fill=False
+                tenant_id=tenant_id,
+                from_date="2000-01-01",
+                to_date="2099-01-01",
+                interval="month",
+                fill=False,
             )
             assert (month.pv, month.rounds) == (1, 1)
-        assert (await services.conversations.get_list("d", "third")).total == 0
+        assert (await services.conversations.get_list(dialog_id="d", tenant_id="third")).total == 0
     again = await restricted.conversations.append_message(
         "a", TURN, tenant_id="acme", idempotency_key="k"
     )
@@ -99,11 +105,11 @@ async def test_without_the_setting_a_restricted_role_sees_and_writes_nothing(dsn
     for table in ("conversation", "message", "append_key", "usage_ledger"):
         assert await raw.fetchval(f"SELECT count(*) FROM asyncsvc.{table}") == 0
     async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
-        assert (await forgetful.conversations.get_list("d", "acme")).total == 0
+        assert (await forgetful.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 0
         with pytest.raises(DatabaseError) as caught:
             await create(forgetful, "acme", "b")
         assert caught.value.sqlstate == "42501"
-        issued = await svc.tokens.create("acme", name="t")
+        issued = await svc.tokens.create(tenant_id="acme", name="t")
         with pytest.raises(InvalidToken):
             await forgetful.tokens.verify(issued.secret)
 
@@ -133,8 +139,8 @@ async def test_a_restricted_role_cannot_write_rows_of_another_tenant(svc, raw):
 
 
 async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, raw):
-    mine = await restricted.tokens.create("acme", name="mine")
-    await restricted.tokens.create("other", name="theirs")
+    mine = await restricted.tokens.create(tenant_id="acme", name="mine")
+    await restricted.tokens.create(tenant_id="other", name="theirs")
     assert (await restricted.tokens.verify(mine.secret)).tenant_id == "acme"
     assert (await restricted.tokens.verify(mine.secret)).last_used_at is not None
     assert (await restricted.tokens.verify(mine.secret, record_use=False)).name == "mine"
@@ -147,7 +153,7 @@ async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, ra
 
 
 async def test_a_restricted_role_rehashes_a_token_with_a_new_pepper(dsn, role, restricted):
-    issued = await restricted.tokens.create("acme", name="t")
+    issued = await restricted.tokens.create(tenant_id="acme", name="t")
     settings = Settings(
         row_level_security=True, token_peppers={1: b"p" * 32}, accept_unpeppered_tokens=True
     )
@@ -157,7 +163,7 @@ async def test_a_restricted_role_rehashes_a_token_with_a_new_pepper(dsn, role, r
 
 
 async def test_an_imported_secret_of_another_tenant_is_rejected(svc, restricted):
-    issued = await svc.tokens.create("other", name="t")
+    issued = await svc.tokens.create(tenant_id="other", name="t")
     rejected = []
     report = await restricted.tokens.import_(
         [{"secret": issued.secret.get_secret_value()}],
@@ -179,7 +185,7 @@ async def tenant_settings(connection):
 
 
 async def test_calls_leave_no_tenant_in_a_session(restricted):
-    issued = await restricted.tokens.create("acme", name="t")
+    issued = await restricted.tokens.create(tenant_id="acme", name="t")
     await restricted.tokens.verify(issued.secret)
     await create(restricted, "acme")
     assert await tenant_settings(restricted._executor._pool) == []
@@ -196,7 +202,7 @@ async def test_calls_leave_no_tenant_in_a_session(restricted):
         return outcome
 
     assert min((await at_each_await(trial)).values()) >= 5
-    assert (await restricted.conversations.get_list("d", "other")).total == 0
+    assert (await restricted.conversations.get_list(dialog_id="d", tenant_id="other")).total == 0
 
 
 async def test_a_cancelled_call_leaves_no_tenant_in_the_callers_transaction(dsn, role, restricted):
@@ -208,7 +214,9 @@ async def test_a_cancelled_call_leaves_no_tenant_in_the_callers_transaction(dsn,
                 transaction = connection.transaction()
                 await transaction.start()
                 mine = restricted.on(connection)
-                outcome = await cancelled_at(mine.conversations.get_list("d", "acme"), at, moment)
+                outcome = await cancelled_at(
+                    mine.conversations.get_list(dialog_id="d", tenant_id="acme"), at, moment
+                )
                 if not connection.is_closed():
                     with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
                         assert await tenant_settings(connection) == []
@@ -228,7 +236,7 @@ async def test_a_value_that_cannot_be_encoded_leaves_no_tenant_in_the_transactio
 
 
 async def test_the_hash_of_a_token_permits_to_read_and_update_its_row_only(svc, raw, pool):
-    theirs = await svc.tokens.create("other", name="theirs")
+    theirs = await svc.tokens.create(tenant_id="other", name="theirs")
     hashed = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
     async with raw.transaction():
         await set_tenant(raw, "acme")
@@ -251,22 +259,22 @@ async def test_one_transaction_may_serve_two_tenants(svc, restricted):
         await create(tx, "acme")
         async with tx.transaction() as inner:
             await create(inner, "other")
-        assert (await tx.conversations.get_list("d", "acme")).total == 1
-        assert (await tx.conversations.get_list("d", "other")).total == 1
-    assert (await svc.conversations.get_list("d", "other")).total == 1
+        assert (await tx.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 1
+        assert (await tx.conversations.get_list(dialog_id="d", tenant_id="other")).total == 1
+    assert (await svc.conversations.get_list(dialog_id="d", tenant_id="other")).total == 1
 
 
 async def test_calls_leave_no_tenant_in_the_callers_transaction(restricted, raw):
     mine = restricted.on(raw)
     await create(mine, "acme")  # opens a transaction for each statement
     async with raw.transaction():
-        assert (await mine.conversations.get_list("d", "acme")).total == 1
+        assert (await mine.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 1
         assert await raw.fetch(EVERY_ROW) == []
         async with mine.transaction() as inner:
             await create(inner, "acme", "b")
         assert await raw.fetch(EVERY_ROW) == []
     assert await raw.fetch(EVERY_ROW) == []
-    assert (await restricted.conversations.get_list("d", "acme")).total == 2
+    assert (await restricted.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 2
 
 
 async def test_every_table_with_a_tenant_has_a_policy(pool, role):
@@ -337,7 +345,10 @@ async def test_row_level_security_works_through_a_pooler(pgbouncer, pool, role):
             await svc.check()
             tenants = [f"t{number}" for number in range(20)]
             await asyncio.gather(*(create(svc, tenant_id) for tenant_id in tenants))
-            pages = [svc.conversations.get_list("d", tenant_id) for tenant_id in tenants]
+            pages = [
+                svc.conversations.get_list(dialog_id="d", tenant_id=tenant_id)
+                for tenant_id in tenants
+            ]
             assert [page.total for page in await asyncio.gather(*pages)] == [1] * 20
     finally:
         await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" RESET role')
@@ -347,5 +358,5 @@ async def test_a_borrowed_pool_is_restricted_too(dsn, role):
     async with asyncpg.create_pool(dsn, min_size=0, server_settings={"role": role}) as pool:
         services = AsyncSvc(pool, settings=RLS)
         await create(services, "acme")
-        assert (await services.conversations.get_list("d", "acme")).total == 1
+        assert (await services.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 1
         assert await pool.fetch(EVERY_ROW) == []

@@ -107,7 +107,12 @@ async def all_hits(
     hits, after = [], None
     while True:
         page = await svc.conversations.search(
-            tenant_id, keywords, limit=size, after=after, total="exact", **filters
+            tenant_id=tenant_id,
+            keywords=keywords,
+            limit=size,
+            after=after,
+            total="exact",
+            **filters,
         )
         assert len(page.items) == size or page.next is None
         hits += [(hit.id, hit.seq) for hit in page.items]
@@ -300,7 +305,7 @@ async def test_a_keyword_is_normalized_like_a_message(svc):
     turn = {"messages": [{"role": "user", "content": "cafe\N{COMBINING ACUTE ACCENT} au lait"}]}
     await svc.conversations.append_message("a", turn, tenant_id="t")
     for keywords in ("CAFÉ", "cafe\N{COMBINING ACUTE ACCENT}", "é a"):
-        (hit,) = (await svc.conversations.search("t", keywords)).items
+        (hit,) = (await svc.conversations.search(tenant_id="t", keywords=keywords)).items
         assert hit.snippet == "café au lait"
 
 
@@ -310,7 +315,7 @@ async def test_a_hit_has_the_first_message_and_a_snippet(svc):
     turn = {"messages": [{"role": "user", "content": content} for content in contents]}
     await svc.conversations.append_message("a", turn, tenant_id="t")
     for _ in range(2):
-        (hit,) = (await svc.conversations.search("t", "NEEDLE")).items
+        (hit,) = (await svc.conversations.search(tenant_id="t", keywords="NEEDLE")).items
         assert (hit.id, hit.dialog_id, hit.name, hit.seq) == ("a", "d", "n", 2)
         assert hit.created_at == created.created_at
         assert hit.snippet == f"{'x' * 40}Needle{'y' * 40}"
@@ -324,7 +329,9 @@ async def test_the_latest_append_is_found(svc, scan_sizes):
         for word in ("first", "second"):
             turn = {"messages": [{"role": "user", "content": f"{word}{number}"}]}
             await svc.conversations.append_message(str(number), turn, **at)
-            (hit,) = (await svc.conversations.search("t", f"{word.upper()}{number}")).items
+            (hit,) = (
+                await svc.conversations.search(tenant_id="t", keywords=f"{word.upper()}{number}")
+            ).items
             assert hit.id == str(number)
         await svc.maintain()
 
@@ -335,18 +342,25 @@ async def test_a_cursor_is_rejected_with_other_filters(svc):
         await svc.conversations.create(tenant_id="t", dialog_id="d", id=f"w{number}")
         turn = {"messages": [{"role": "user", "content": "word"}]}
         await svc.conversations.append_message(f"w{number}", turn, tenant_id="t")
-    after = (await svc.conversations.search("t", "word", limit=2)).next
-    assert len((await svc.conversations.search("t", "word", limit=9, after=after)).items) == 1
+    after = (await svc.conversations.search(tenant_id="t", keywords="word", limit=2)).next
+    assert (
+        len(
+            (
+                await svc.conversations.search(tenant_id="t", keywords="word", limit=9, after=after)
+            ).items
+        )
+        == 1
+    )
     for others in ({"dialog_id": "d"}, {"user_id": ""}):
         with pytest.raises(InvalidInput, match="after"):
-            await svc.conversations.search("t", "word", after=after, **others)
+            await svc.conversations.search(tenant_id="t", keywords="word", after=after, **others)
     for tenant_id, keywords in (("t", "wor"), ("u", "word")):
         with pytest.raises(InvalidInput, match="after"):
-            await svc.conversations.search(tenant_id, keywords, after=after)
+            await svc.conversations.search(tenant_id=tenant_id, keywords=keywords, after=after)
     with pytest.raises(InvalidInput, match="after"):
-        await svc.conversations.get_list("d", "t", keywords="word", after=after)
+        await svc.conversations.get_list(dialog_id="d", tenant_id="t", keywords="word", after=after)
     with pytest.raises(InvalidInput, match="keywords"):
-        await svc.conversations.search("t", "")
+        await svc.conversations.search(tenant_id="t", keywords="")
 
 
 @pytest.mark.damages  # the inserts bypass the library, so the usage lacks them
@@ -370,10 +384,14 @@ async def test_a_total_is_exact_capped_or_none(svc, pool):
         totals = [
             (page.total, page.total_capped)
             for total in ("exact", "capped", "none")
-            for page in [await svc.conversations.search("t", "word", total=total)]
+            for page in [
+                await svc.conversations.search(tenant_id="t", keywords="word", total=total)
+            ]
         ]
         assert totals == [(10_500, False), (10_000, True), (None, False)]
-        page = await svc.conversations.get_list("d", "t", keywords="WORD", total="capped")
+        page = await svc.conversations.get_list(
+            dialog_id="d", tenant_id="t", keywords="WORD", total="capped"
+        )
         assert (page.total, page.total_capped, len(page.items)) == (10_000, True, 30)
         await svc.maintain()
 
@@ -449,7 +467,7 @@ async def assert_same_list(svc, pool, keywords, dialog_id, filters) -> None:
     by_number, by_cursor, after = [], [], None
     for number in itertools.count(1):
         page = await svc.conversations.get_list(
-            dialog_id, "t", number, keywords=keywords, **filters
+            dialog_id=dialog_id, tenant_id="t", page_number=number, keywords=keywords, **filters
         )
         assert page.total == (None if filters["total"] == "none" else len(ids))
         by_number += [item.id for item in page.items]
@@ -458,7 +476,7 @@ async def assert_same_list(svc, pool, keywords, dialog_id, filters) -> None:
     assert by_number == ids, (keywords, filters)
     while filters["orderby"] != "tokens":
         page = await svc.conversations.get_list(
-            dialog_id, "t", keywords=keywords, after=after, **filters
+            dialog_id=dialog_id, tenant_id="t", keywords=keywords, after=after, **filters
         )
         by_cursor += [item.id for item in page.items]
         after = page.next
@@ -475,7 +493,7 @@ async def test_a_list_by_a_frequent_keyword_is_scanned(dsn, svc, orderby):
     watched = Settings(on_query=lambda name, *_: ran.append(name))
     async with asyncsvc.connect(dsn, settings=watched) as watching:
         page = await watching.conversations.get_list(
-            "d", "t", keywords="word", orderby=orderby, total="none"
+            dialog_id="d", tenant_id="t", keywords="word", orderby=orderby, total="none"
         )
     assert len(page.items) == 30
     assert ran == ["search/scan", "conversation/get_by_ids"]
@@ -489,7 +507,7 @@ async def test_ids_are_searched_without_normalization(svc, scan_sizes):
         )
     for _ in range(2):
         for keywords, ids in ((odd, [odd, "b"]), ("café", ["b"]), ("CAFE", [odd])):
-            page = await svc.conversations.get_list("d", "t", keywords=keywords)
+            page = await svc.conversations.get_list(dialog_id="d", tenant_id="t", keywords=keywords)
             assert sorted(item.id for item in page.items) == sorted(ids), keywords
         await svc.maintain()
 
@@ -618,7 +636,7 @@ async def test_writes_maintenance_and_searches_run_concurrently(svc, pool, scan_
             if count % 4 == 0:
                 word = f"e{number}n{count}é"
                 await svc.conversations.update_message(id, seq, {"content": word}, **at)
-            page = await svc.conversations.search("t", word.upper())
+            page = await svc.conversations.search(tenant_id="t", keywords=word.upper())
             assert [(hit.id, hit.seq) for hit in page.items] == [(id, seq)]
             await asyncio.sleep(0)
 
@@ -655,6 +673,11 @@ async def test_a_message_appended_during_a_move_moves_with_its_conversation(svc,
                 await asyncio.sleep(0.01)
     await moving
     assert [
-        hit.id for hit in (await svc.conversations.search("t", "late", dialog_id="e")).items
+        hit.id
+        for hit in (
+            await svc.conversations.search(tenant_id="t", keywords="late", dialog_id="e")
+        ).items
     ] == ["a"]
-    assert (await svc.conversations.search("t", "late", dialog_id="d")).items == []
+    assert (
+        await svc.conversations.search(tenant_id="t", keywords="late", dialog_id="d")
+    ).items == []

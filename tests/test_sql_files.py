@@ -275,10 +275,10 @@ async def test_a_column_that_is_added_does_not_disturb_an_open_connection(svc, p
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     async with pool.acquire() as connection:
         mine = svc.on(connection)
-        await mine.conversations.get_list("d", "t")
+        await mine.conversations.get_list(dialog_id="d", tenant_id="t")
         async with connection.transaction():
             await connection.execute("ALTER TABLE asyncsvc.conversation ADD COLUMN later int")
-            page = await mine.conversations.get_list("d", "t")
+            page = await mine.conversations.get_list(dialog_id="d", tenant_id="t")
     assert [item.id for item in page.items] == ["a"]
 
 

@@ -81,7 +81,7 @@ PROFILE = settings(
     phases=[Phase.generate, Phase.shrink] if LONGER else [Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-ALL_TIME = ("2000-01-01", "2099-12-31")
+ALL_TIME = {"from_date": "2000-01-01", "to_date": "2099-12-31"}
 
 # ---------------------------------------------------------------- generated values
 
@@ -474,15 +474,15 @@ class TenantMachine(RuleBasedStateMachine):
                 # A connection that is lost while it is acquired raises InterfaceError.
                 with contextlib.suppress(Unavailable, asyncpg.InterfaceError):
                     await self._check_pool()
-                    await self.svc.tokens.get_list("absent")
+                    await self.svc.tokens.get_list(tenant_id="absent")
                     return
 
     async def _stored_tenant(self, tenant_id: str) -> StoredTenant:
         svc = self.svc
         return StoredTenant(
             [each async for each in svc.conversations.export(tenant_id=tenant_id)],
-            (await svc.tokens.get_list(tenant_id, limit=1_000)).items,
-            (await svc.tokens.audit(tenant_id, limit=1_000)).items,
+            (await svc.tokens.get_list(tenant_id=tenant_id, limit=1_000)).items,
+            (await svc.tokens.audit(tenant_id=tenant_id, limit=1_000)).items,
             await self._usage_counts(tenant_id, ANY, ANY, ANY),
         )
 
@@ -490,9 +490,9 @@ class TenantMachine(RuleBasedStateMachine):
         self, tenant_id: str, dialog_id: object, source: object, token_id: object
     ) -> dict[str, int]:
         buckets = await self.svc.conversations.stats(
-            tenant_id,
-            *ALL_TIME,
-            source,
+            tenant_id=tenant_id,
+            **ALL_TIME,
+            source=source,
             basis="activity",
             interval="month",
             dialog_id=dialog_id,
@@ -586,7 +586,7 @@ class TenantMachine(RuleBasedStateMachine):
         while True:
             page = await self.retry(
                 lambda after=after: self.svc.conversations.search(
-                    tenant_id, keywords, after=after, total="exact", **filters
+                    tenant_id=tenant_id, keywords=keywords, after=after, total="exact", **filters
                 )
             )
             found += [(hit.id, hit.seq) for hit in page.items]
@@ -647,7 +647,9 @@ class TenantMachine(RuleBasedStateMachine):
         tenant = self.tenants[name]
         conversations = self.svc.conversations
         call = self.retry(
-            lambda: conversations.get_names(dialog_id, exp_user_id, tenant_id=tenant.id)
+            lambda: conversations.get_names(
+                dialog_id=dialog_id, exp_user_id=exp_user_id, tenant_id=tenant.id
+            )
         )
         assert sorted((each.id, str(each.name)) for each in self.run(call)) == sorted(
             (conversation.id, str(conversation.name))
@@ -690,7 +692,7 @@ class TenantMachine(RuleBasedStateMachine):
         buckets = self.run(
             self.retry(
                 lambda: self.svc.conversations.stats(
-                    self.tenants[name].id, basis="creation", **options
+                    tenant_id=self.tenants[name].id, basis="creation", **options
                 )
             )
         )

@@ -141,14 +141,14 @@ async def store(
         middle = len(kept) // 2
         doomed = [replace(each, id=f"{each.id} doomed", turns=(), thumbs={}) for each in kept[::2]]
         await keep(svc, tenant_id, [*kept[:middle], *doomed])
-        await svc.conversations.declare_zone(tenant_id, tz)
+        await svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)
         await keep(svc, tenant_id, kept[middle:])
         await svc.conversations.delete_by_ids([each.id for each in doomed], tenant_id=tenant_id)
         return
     await keep(svc, tenant_id, kept)
     if rolled_up == "all":
         await svc.maintain()
-        await svc.conversations.declare_zone(tenant_id, tz)
+        await svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)
 
 
 # ---------------------------------------------------------------- comparison
@@ -158,7 +158,7 @@ _numbers = itertools.count(1)
 
 
 async def asked(svc: AsyncSvc, tenant_id: str, question: Question) -> list[UsageBucket]:
-    return await svc.conversations.stats(tenant_id, **asdict(question))
+    return await svc.conversations.stats(tenant_id=tenant_id, **asdict(question))
 
 
 async def assert_agrees(
@@ -244,15 +244,29 @@ async def test_usage_of_two_years(svc, tz, rolled_up):
 # ---------------------------------------------------------------- known clock changes
 
 
-async def starts(svc: AsyncSvc, *range_: object, tz: str, interval: str = "hour", **more: object):
+async def starts(
+    svc: AsyncSvc,
+    from_date: object,
+    to_date: object,
+    *,
+    tz: str,
+    interval: str = "hour",
+    **more: object,
+):
     """The labels of the buckets, as text."""
-    buckets = await svc.conversations.stats("t", *range_, tz=tz, interval=interval, **more)
+    buckets = await svc.conversations.stats(
+        tenant_id="t", from_date=from_date, to_date=to_date, tz=tz, interval=interval, **more
+    )
     return [bucket.dt.isoformat(timespec="minutes") for bucket in buckets]
 
 
-async def counts(svc: AsyncSvc, *range_: object, tz: str, interval: str) -> dict[str, int]:
+async def counts(
+    svc: AsyncSvc, from_date: object, to_date: object, *, tz: str, interval: str
+) -> dict[str, int]:
     """The number of conversations in each bucket that is not empty."""
-    buckets = await svc.conversations.stats("t", *range_, tz=tz, interval=interval, fill=False)
+    buckets = await svc.conversations.stats(
+        tenant_id="t", from_date=from_date, to_date=to_date, tz=tz, interval=interval, fill=False
+    )
     return {bucket.dt.isoformat(timespec="minutes"): bucket.pv for bucket in buckets}
 
 
@@ -387,7 +401,9 @@ async def test_a_bucket_sums_and_counts(svc):
             Kept("4", when, user_id=""),
         ],
     )
-    (bucket,) = await svc.conversations.stats("t", "2026-11-22", "2026-11-22")
+    (bucket,) = await svc.conversations.stats(
+        tenant_id="t", from_date="2026-11-22", to_date="2026-11-22"
+    )
     assert bucket == UsageBucket(
         dt=datetime(2026, 11, 22, tzinfo=UTC),
         pv=4,
@@ -406,7 +422,9 @@ async def test_source_none_means_conversations_without_a_source(svc):
     sources = enumerate([None, "web", "web"])
     await keep(svc, "t", [Kept(str(n), when, source=source) for n, source in sources])
     for source, found in {ANY: 3, None: 1, "web": 2, "None": 0, "any": 0}.items():
-        (bucket,) = await svc.conversations.stats("t", when, when, source)
+        (bucket,) = await svc.conversations.stats(
+            tenant_id="t", from_date=when, to_date=when, source=source
+        )
         assert bucket.pv == found, source
 
 
@@ -467,5 +485,5 @@ async def test_wrong_input_is_rejected_before_any_sql(wrong, field):
     svc = AsyncSvc(asyncpg.create_pool())  # a pool that is never opened
     question = {"from_date": "2026-11-22", "to_date": "2026-11-22", **wrong}
     with pytest.raises(InvalidInput) as error:
-        await svc.conversations.stats("t", **question)
+        await svc.conversations.stats(tenant_id="t", **question)
     assert error.value.field == field

@@ -49,7 +49,7 @@ async def opened(dsn):
 
 
 async def issue(svc, **options):
-    return await svc.tokens.create("acme", name="test", **options)
+    return await svc.tokens.create(tenant_id="acme", name="test", **options)
 
 
 async def stored(pool):
@@ -264,7 +264,9 @@ async def test_imported_tokens_stay_valid_and_are_stored_as_hashes(opened, pool,
     for secret, kind in ((LEGACY, "beta"), (BETA, "api")):
         with pytest.raises(InvalidToken):
             await svc.tokens.verify(secret, kind=kind)
-    assert [event.action for event in (await svc.tokens.audit("acme")).items] == ["import"] * 2
+    assert [event.action for event in (await svc.tokens.audit(tenant_id="acme")).items] == [
+        "import"
+    ] * 2
     new = await svc.tokens.rotate(token.id, tenant_id="acme")
     assert credentials.has_own_format(new.secret.get_secret_value())
     with pytest.raises(InvalidToken):
@@ -445,8 +447,8 @@ async def test_no_secret_is_in_a_table_a_log_or_an_error(opened, pool, caplog):
         lambda: moved.tokens.used(LEGACY),
         lambda: svc.tokens.update_by_id(new.token.id, {"name": "x"}, tenant_id="acme"),
         lambda: svc.tokens.revoke(new.token.id, tenant_id="acme", reason="leaked"),
-        lambda: svc.tokens.revoke_all("acme"),
-        lambda: svc.tokens.delete_by_tenant_id("acme"),
+        lambda: svc.tokens.revoke_all(tenant_id="acme"),
+        lambda: svc.tokens.delete_by_tenant_id(tenant_id="acme"),
     ):
         seen += [repr(await work()), *await dumped()]
 
@@ -459,7 +461,7 @@ async def test_no_secret_is_in_a_table_a_log_or_an_error(opened, pool, caplog):
         svc.tokens.verify(secret, nonsense=1),
         svc.tokens.verify([secret]),
         svc.tokens.verify(SecretStr(secret), scopes=secret),
-        svc.tokens.create("acme", name=[secret]),
+        svc.tokens.create(tenant_id="acme", name=[secret]),
         svc.tokens.import_([{"secret": [secret]}], tenant_id="acme"),
         svc.tokens.import_([{"secret": secret, secret[:64]: 1}], tenant_id="acme"),
         svc.tokens.import_([{"secret": secret, LEGACY: 1}], tenant_id="acme"),
@@ -505,7 +507,7 @@ async def test_an_invalid_call_does_not_keep_its_arguments(svc):
     for call in (
         svc.tokens.verify([secret]),
         svc.tokens.verify(secret, kind="nonsense"),
-        svc.tokens.create("acme", name=[secret]),
+        svc.tokens.create(tenant_id="acme", name=[secret]),
     ):
         with pytest.raises(InvalidInput) as caught:
             await call
@@ -533,7 +535,7 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool
             quick.tokens.verify(secret),
             quick.tokens.verify(secret, record_use=False),
             quick.tokens.used(secret),
-            quick.tokens.create("acme", name="x"),
+            quick.tokens.create(tenant_id="acme", name="x"),
             quick.tokens.rotate(issued.token.id, tenant_id="acme"),
             quick.tokens.import_([TokenRecord(secret=secret)], tenant_id="acme"),
         ):

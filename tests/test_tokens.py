@@ -38,7 +38,7 @@ def text_of(issued: asyncsvc.IssuedToken) -> str:
 
 
 async def issue(svc, **options):
-    return await svc.tokens.create("acme", name="test", **options)
+    return await svc.tokens.create(tenant_id="acme", name="test", **options)
 
 
 async def rejected(svc, secret, **options):
@@ -50,7 +50,7 @@ async def rejected(svc, secret, **options):
 async def test_an_issued_token_is_verified(svc):
     expires = datetime.now(UTC) + timedelta(days=1)
     issued = await svc.tokens.create(
-        "acme",
+        tenant_id="acme",
         name="CI",
         scopes=["chat", "read"],
         dialog_id="d",
@@ -129,7 +129,7 @@ async def test_every_rejection_raises_the_same_error(svc):
         await rejected(svc, text_of(revoked)),
         await rejected(svc, beta.secret),
     ]
-    await svc.tokens.delete_by_tenant_id("acme")
+    await svc.tokens.delete_by_tenant_id(tenant_id="acme")
     errors.append(await rejected(svc, deleted.secret))
     assert {(type(error), str(error), error.args) for error in errors} == {
         (InvalidToken, "the token is not valid", ("the token is not valid",))
@@ -315,7 +315,7 @@ async def test_a_token_is_invalid_at_the_instant_of_its_end(svc, pool, column, l
         ) == expected, name  # fmt: skip
         if name == "record_use":
             assert (await last_used(svc, issued) is not None) == is_good
-        await svc.tokens.delete_by_tenant_id("acme")
+        await svc.tokens.delete_by_tenant_id(tenant_id="acme")
 
 
 def parameters_of(name):
@@ -366,7 +366,7 @@ async def test_a_second_revocation_keeps_the_first_time_and_reason(svc):
     assert (first.status, first.revoked_reason) == ("revoked", "leaked")
     again = await svc.tokens.revoke(issued.token.id, tenant_id="acme", reason="late")
     assert again == first
-    assert [event.action for event in (await svc.tokens.audit("acme")).items] == [
+    assert [event.action for event in (await svc.tokens.audit(tenant_id="acme")).items] == [
         "revoke",
         "create",
     ]
@@ -390,10 +390,10 @@ async def test_a_patch_takes_effect_at_the_next_verification(svc):
 
 async def test_tokens_are_listed_by_page_newest_first(svc):
     ids = [(await issue(svc)).token.id for _ in range(7)]
-    await svc.tokens.create("other", name="theirs")
+    await svc.tokens.create(tenant_id="other", name="theirs")
     seen, after = [], None
     while True:
-        page = await svc.tokens.get_list("acme", after=after, limit=3)
+        page = await svc.tokens.get_list(tenant_id="acme", after=after, limit=3)
         assert page.total is None
         seen += [token.id for token in page.items]
         after = page.next
@@ -414,7 +414,7 @@ async def test_concurrently_created_tokens_do_not_disturb_a_list(svc, dsn):
         disturbing = [asyncio.create_task(disturb(other)) for _ in range(3)]
         seen, after = [], None
         while True:
-            page = await svc.tokens.get_list("acme", after=after, limit=3)
+            page = await svc.tokens.get_list(tenant_id="acme", after=after, limit=3)
             seen += [token.id for token in page.items]
             if (after := page.next) is None:
                 break
@@ -428,7 +428,9 @@ async def test_tokens_are_listed_by_kind_and_dialog(svc):
     plain, beta = await issue(svc), await issue(svc, kind="beta", dialog_id="d")
 
     async def listed(**filters):
-        return [token.id for token in (await svc.tokens.get_list("acme", **filters)).items]
+        return [
+            token.id for token in (await svc.tokens.get_list(tenant_id="acme", **filters)).items
+        ]
 
     assert await listed() == [beta.token.id, plain.token.id]
     assert await listed(kind="beta") == await listed(dialog_id="d") == [beta.token.id]
@@ -439,14 +441,14 @@ async def test_tokens_are_listed_by_kind_and_dialog(svc):
 async def test_a_cursor_of_another_list_is_rejected(svc):
     for _ in range(3):
         await issue(svc)
-    after = (await svc.tokens.get_list("acme", limit=1)).next
+    after = (await svc.tokens.get_list(tenant_id="acme", limit=1)).next
     for tenant, filters in (
         ("other", {}),
         ("acme", {"kind": "api"}),
         ("acme", {"dialog_id": None}),
     ):
         with pytest.raises(InvalidInput, match="after: belongs to another query"):
-            await svc.tokens.get_list(tenant, after=after, **filters)
+            await svc.tokens.get_list(tenant_id=tenant, after=after, **filters)
 
 
 async def test_a_token_of_another_tenant_behaves_as_absent(svc):
@@ -461,16 +463,16 @@ async def test_a_token_of_another_tenant_behaves_as_absent(svc):
         ):
             with pytest.raises(NotFound, match=r"^no such token$"):
                 await call
-    assert await svc.tokens.delete_by_tenant_id("other") == 0
-    assert await svc.tokens.revoke_all("other") == 0
-    assert (await svc.tokens.audit("other")).items == []
-    assert (await svc.tokens.audit("other", token_id=issued.token.id)).items == []
+    assert await svc.tokens.delete_by_tenant_id(tenant_id="other") == 0
+    assert await svc.tokens.revoke_all(tenant_id="other") == 0
+    assert (await svc.tokens.audit(tenant_id="other")).items == []
+    assert (await svc.tokens.audit(tenant_id="other", token_id=issued.token.id)).items == []
     assert await svc.tokens.verify(issued.secret, record_use=False) == issued.token
 
 
 async def test_the_tokens_of_one_tenant_are_deleted(svc):
-    mine, theirs = await issue(svc), await svc.tokens.create("other", name="theirs")
-    assert await svc.tokens.delete_by_tenant_id("acme") == 1
+    mine, theirs = await issue(svc), await svc.tokens.create(tenant_id="other", name="theirs")
+    assert await svc.tokens.delete_by_tenant_id(tenant_id="acme") == 1
     await rejected(svc, mine.secret)
     assert await svc.tokens.verify(theirs.secret)
 
@@ -485,7 +487,7 @@ async def rotated(svc, issued, **options):
 async def test_a_successor_differs_only_in_its_secret(svc):
     ends = datetime.now(UTC) + timedelta(days=1)
     old = await svc.tokens.create(
-        "acme", name="n", scopes=["a"], dialog_id="d", source="s", kind="beta",
+        tenant_id="acme", name="n", scopes=["a"], dialog_id="d", source="s", kind="beta",
         metadata={"team": "x"}, expires_at=ends, actor="ann",
     )  # fmt: skip
     new = await rotated(svc, old, actor="bob")
@@ -589,7 +591,7 @@ async def test_a_whole_family_is_revoked_from_any_member(svc, which):
         await rejected(svc, issued.secret)
     assert await svc.tokens.verify(stranger.secret)
     assert await svc.tokens.revoke_family(family[0].token.id, tenant_id="acme") == 0
-    events = (await svc.tokens.audit("acme", token_id=family[3].token.id)).items
+    events = (await svc.tokens.audit(tenant_id="acme", token_id=family[3].token.id)).items
     assert [(event.action, event.actor) for event in events] == [
         ("revoke", "ann"), ("create", None),
     ]  # fmt: skip
@@ -621,24 +623,24 @@ async def test_all_tokens_of_a_tenant_are_revoked_by_filter(svc, pool):
     beta = await issue(svc, kind="beta")
     of_dialog = await issue(svc, dialog_id="d")
     fresh, stale, kept = [await issue(svc) for _ in range(3)]
-    theirs = await svc.tokens.create("other", name="theirs")
+    theirs = await svc.tokens.create(tenant_id="other", name="theirs")
     await pool.execute(
         "UPDATE asyncsvc.api_token SET created_at = now() - interval '100 days'"
         " WHERE id = ANY ($1)", [fresh.token.id, stale.token.id],
     )  # fmt: skip
     await svc.tokens.verify(fresh.secret)
     since = datetime.now(UTC) - timedelta(days=90)
-    assert await svc.tokens.revoke_all("acme", unused_since=since, reason="unused") == 1
+    assert await svc.tokens.revoke_all(tenant_id="acme", unused_since=since, reason="unused") == 1
     await rejected(svc, stale.secret)
-    assert await svc.tokens.revoke_all("acme", kind="beta") == 1
+    assert await svc.tokens.revoke_all(tenant_id="acme", kind="beta") == 1
     await rejected(svc, beta.secret, kind="beta")
-    assert await svc.tokens.revoke_all("acme", dialog_id="d") == 1
+    assert await svc.tokens.revoke_all(tenant_id="acme", dialog_id="d") == 1
     await rejected(svc, of_dialog.secret)
-    assert await svc.tokens.revoke_all("acme", dialog_id=None, keep=[kept.token.id]) == 1
+    assert await svc.tokens.revoke_all(tenant_id="acme", dialog_id=None, keep=[kept.token.id]) == 1
     await rejected(svc, fresh.secret)
     assert await svc.tokens.verify(kept.secret)
-    assert await svc.tokens.revoke_all("acme") == 1
-    assert await svc.tokens.revoke_all("acme") == 0
+    assert await svc.tokens.revoke_all(tenant_id="acme") == 1
+    assert await svc.tokens.revoke_all(tenant_id="acme") == 0
     assert await svc.tokens.verify(theirs.secret)
 
 
@@ -652,8 +654,8 @@ async def test_every_change_is_recorded_with_its_actor(svc):
     new = await rotated(svc, issued, overlap=timedelta(hours=1), actor="cyd")
     ended = await svc.tokens.revoke(id, tenant_id="acme", reason="leaked", actor="dan")
     await svc.tokens.verify(new.secret)
-    await svc.tokens.delete_by_tenant_id("acme", actor="eve")
-    events = (await svc.tokens.audit("acme")).items
+    await svc.tokens.delete_by_tenant_id(tenant_id="acme", actor="eve")
+    events = (await svc.tokens.audit(tenant_id="acme")).items
     recorded = [(event.token_id == id, event.action, event.actor) for event in events[::-1]]
     assert recorded[:5] == [
         (True, "create", "ann"),
@@ -663,7 +665,7 @@ async def test_every_change_is_recorded_with_its_actor(svc):
         (True, "revoke", "dan"),
     ]
     assert sorted(recorded[5:]) == [(False, "delete", "eve"), (True, "delete", "eve")]
-    of_one = (await svc.tokens.audit("acme", token_id=id)).items[::-1]
+    of_one = (await svc.tokens.audit(tenant_id="acme", token_id=id)).items[::-1]
     assert [event.detail for event in of_one] == [
         {"name": "test", "kind": "api", "scopes": ["a"], "expires_at": None},
         {"scopes": ["a", "b"]},
@@ -678,50 +680,52 @@ async def test_every_change_is_recorded_with_its_actor(svc):
 @pytest.mark.parametrize(
     ("action", "work"),
     [
-        ("create", lambda tokens, _: tokens.create("acme", name="x")),
+        ("create", lambda tokens, _: tokens.create(tenant_id="acme", name="x")),
         ("import", lambda tokens, _: tokens.import_([{"secret": IMPORTED}], tenant_id="acme")),
         ("update", lambda tokens, id_: tokens.update_by_id(id_, {"name": "x"}, tenant_id="acme")),
         ("create", lambda tokens, id_: tokens.rotate(id_, tenant_id="acme")),
         ("revoke", lambda tokens, id_: tokens.revoke(id_, tenant_id="acme")),
         ("revoke", lambda tokens, id_: tokens.revoke_family(id_, tenant_id="acme")),
-        ("revoke", lambda tokens, _: tokens.revoke_all("acme")),
-        ("delete", lambda tokens, _: tokens.delete_by_tenant_id("acme")),
+        ("revoke", lambda tokens, _: tokens.revoke_all(tenant_id="acme")),
+        ("delete", lambda tokens, _: tokens.delete_by_tenant_id(tenant_id="acme")),
     ],
 )
 async def test_a_change_that_is_rolled_back_is_not_recorded(svc, action, work):
     issued = await issue(svc)
-    before = (await svc.tokens.audit("acme")).items
+    before = (await svc.tokens.audit(tenant_id="acme")).items
     with pytest.raises(ZeroDivisionError):
         async with svc.transaction() as tx:
             await work(tx.tokens, issued.token.id)
-            assert action in [event.action for event in (await tx.tokens.audit("acme")).items[:2]]
+            assert action in [
+                event.action for event in (await tx.tokens.audit(tenant_id="acme")).items[:2]
+            ]
             raise ZeroDivisionError
-    assert (await svc.tokens.audit("acme")).items == before
-    assert (await svc.tokens.get_list("acme")).items == [issued.token]
+    assert (await svc.tokens.audit(tenant_id="acme")).items == before
+    assert (await svc.tokens.get_list(tenant_id="acme")).items == [issued.token]
 
 
 async def test_the_audit_is_paginated(svc):
     issued = [await issue(svc) for _ in range(5)]
-    await svc.tokens.revoke_all("acme")  # five at one instant
-    await svc.tokens.create("other", name="theirs")
+    await svc.tokens.revoke_all(tenant_id="acme")  # five at one instant
+    await svc.tokens.create(tenant_id="other", name="theirs")
     for filters, number in (({}, 10), ({"token_id": issued[2].token.id}, 2)):
         seen, after = [], None
         while True:
-            page = await svc.tokens.audit("acme", after=after, limit=3, **filters)
+            page = await svc.tokens.audit(tenant_id="acme", after=after, limit=3, **filters)
             assert page.total is None
             seen += page.items
             if (after := page.next) is None:
                 break
         assert len({event.id for event in seen}) == len(seen) == number
         assert [event.at for event in seen] == sorted((e.at for e in seen), reverse=True)
-    first = await svc.tokens.audit("acme", limit=1)
+    first = await svc.tokens.audit(tenant_id="acme", limit=1)
     with pytest.raises(InvalidInput, match="after: belongs to another query"):
-        await svc.tokens.audit("acme", after=first.next, token_id=issued[0].token.id)
+        await svc.tokens.audit(tenant_id="acme", after=first.next, token_id=issued[0].token.id)
     filters = cursors.fingerprint({"tenant_id": "acme", "audit_of": ANY})
     for forged in ("x", "-1", "9" * 30, "1.5", "９x"):
         cursor = cursors.next_cursor([Position(NOW, forged)] * 2, 1, lambda it: it, filters)
         with pytest.raises(InvalidInput, match="after: is not a cursor"):
-            await svc.tokens.audit("acme", after=cursor)
+            await svc.tokens.audit(tenant_id="acme", after=cursor)
 
 
 async def test_verification_fails_closed_when_its_session_is_killed(svc, pool):

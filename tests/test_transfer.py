@@ -254,7 +254,7 @@ async def test_records_can_come_from_any_iterable(svc):
     some = (record(f"b{n}", "x") for n in range(4))
     assert (await svc.conversations.import_(some, tenant_id="acme")).conversations == 4
     assert await svc.conversations.import_([], tenant_id="acme") == ImportReport()
-    without = (await svc.conversations.get_list("d", "acme")).items
+    without = (await svc.conversations.get_list(dialog_id="d", tenant_id="acme")).items
     with pytest.raises(InvalidInput, match=r"records\.0\.messages"):
         await svc.conversations.import_(without, tenant_id="copy")
 

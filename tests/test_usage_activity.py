@@ -11,14 +11,14 @@ import pytest
 
 from asyncsvc import ANY, InvalidInput, NotFound
 
-TODAY = ("2020-01-01", "2035-01-01")
+TODAY = {"from_date": "2020-01-01", "to_date": "2035-01-01"}
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Havana", "Australia/Lord_Howe"]
 COUNTED = ("pv", "uv", "tokens", "rounds", "thumb_up", "thumb_down")
 
 
 async def total(svc, tenant_id="t", **of):
     buckets = await svc.conversations.stats(
-        tenant_id, *TODAY, basis="activity", interval="month", fill=False, **of
+        tenant_id=tenant_id, **TODAY, basis="activity", interval="month", fill=False, **of
     )
     counted = {name: sum(getattr(bucket, name) for bucket in buckets) for name in COUNTED}
     return counted | {"duration": sum(bucket.duration for bucket in buckets)}
@@ -71,7 +71,7 @@ async def test_deletions_and_moves_keep_the_activity(svc):
     await svc.conversations.erase_user("u", tenant_id="t")
     after = await total(svc)
     assert after == before | {"tokens": 10, "rounds": 2}
-    assert await svc.conversations.stats("t", *TODAY, interval="month", fill=False) == []
+    assert await svc.conversations.stats(tenant_id="t", **TODAY, interval="month", fill=False) == []
 
 
 async def test_a_withdrawn_thumb_subtracts_one(svc):
@@ -109,7 +109,12 @@ async def test_an_imported_conversation_counts_once_at_its_creation(svc):
     for _ in range(2):
         await svc.conversations.import_([record, record | {"id": "b"}], tenant_id="t")
     (bucket,) = await svc.conversations.stats(
-        "t", "2024-05-01T10:00Z", "2024-05-01T10:15Z", basis="activity", interval="hour", fill=False
+        tenant_id="t",
+        from_date="2024-05-01T10:00Z",
+        to_date="2024-05-01T10:15Z",
+        basis="activity",
+        interval="hour",
+        fill=False,
     )
     assert (bucket.pv, bucket.tokens, bucket.duration, bucket.rounds) == (2, 18, 3.0, 8)
     assert (bucket.thumb_up, bucket.thumb_down, bucket.round) == (2, 2, 4.0)
@@ -130,7 +135,11 @@ async def test_a_range_is_widened_to_quarter_hours(svc, since, until, count):
     created = datetime(2024, 5, 1, 10, 22, tzinfo=UTC)
     await svc.conversations.create(tenant_id="t", dialog_id="d", created_at=created)
     buckets = await svc.conversations.stats(
-        "t", f"2024-05-01T{since}", f"2024-05-01T{until}", basis="activity", fill=False
+        tenant_id="t",
+        from_date=f"2024-05-01T{since}",
+        to_date=f"2024-05-01T{until}",
+        basis="activity",
+        fill=False,
     )
     assert sum(bucket.pv for bucket in buckets) == count
 
@@ -143,7 +152,12 @@ async def test_a_quarter_hour_starts_at_its_instant_in_any_year(svc, year):
         [{"dialog_id": "d", "created_at": each} for each in created], tenant_id="t"
     )
     (bucket,) = await svc.conversations.stats(
-        "t", start, start + timedelta(minutes=14), basis="activity", interval="hour", fill=False
+        tenant_id="t",
+        from_date=start,
+        to_date=start + timedelta(minutes=14),
+        basis="activity",
+        interval="hour",
+        fill=False,
     )
     assert bucket.pv == 2
 
@@ -151,7 +165,7 @@ async def test_a_quarter_hour_starts_at_its_instant_in_any_year(svc, year):
 @pytest.mark.parametrize("tz", ZONES)
 @pytest.mark.parametrize("interval", ["hour", "day", "week", "month"])
 async def test_days_are_exact_in_any_zone(svc, tz, interval):
-    range_of = ("2024-03-01", "2025-01-31")
+    range_of = {"from_date": "2024-03-01", "to_date": "2025-01-31"}
     local, moments = ZoneInfo(tz), random.Random(tz + interval)
     # 2 days around each clock change of these zones, and the end of a year.
     days = [date(2024, 3, 10), date(2024, 3, 31), date(2024, 4, 7), date(2024, 10, 6),
@@ -166,9 +180,9 @@ async def test_days_are_exact_in_any_zone(svc, tz, interval):
         [{"dialog_id": "d", "created_at": each} for each in created], tenant_id="t"
     )
     buckets = await svc.conversations.stats(
-        "t", *range_of, basis="activity", interval=interval, tz=tz
+        tenant_id="t", **range_of, basis="activity", interval=interval, tz=tz
     )
-    by_creation = await svc.conversations.stats("t", *range_of, interval=interval, tz=tz)
+    by_creation = await svc.conversations.stats(tenant_id="t", **range_of, interval=interval, tz=tz)
     assert [(bucket.dt, bucket.pv) for bucket in buckets] == [
         (bucket.dt, bucket.pv) for bucket in by_creation
     ]
@@ -217,6 +231,6 @@ async def test_concurrent_writers_lose_no_usage(svc):
 
 async def test_statistics_by_creation_reject_a_token(svc):
     with pytest.raises(InvalidInput, match="token_id: needs basis"):
-        await svc.conversations.stats("t", *TODAY, token_id="key")
+        await svc.conversations.stats(tenant_id="t", **TODAY, token_id="key")
     with pytest.raises(InvalidInput, match=r"^turn\.token_id"):
         await svc.conversations.append_message("a", turn(""), tenant_id="t")

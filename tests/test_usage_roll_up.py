@@ -285,7 +285,7 @@ async def declare(world: World) -> None:
         while world.left > begun * (1 - number / 4):
             await asyncio.sleep(0.01)
         for tenant_id in TENANTS:
-            await world.svc.conversations.declare_zone(tenant_id, tz)
+            await world.svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)
 
 
 # ---------------------------------------------------------------- checkers
@@ -327,12 +327,12 @@ async def check(world: World, tenant_id: str, asked: list[Question]) -> None:
         )
         kept, talks = [Row(**row) for row in rows], world.svc.on(connection).conversations
         for each in asked:
-            answer = await talks.stats(tenant_id, **asdict(each))
+            answer = await talks.stats(tenant_id=tenant_id, **asdict(each))
             world.checks += 1
             if [bucket.model_dump() for bucket in answer] != usage(kept, each):
                 world.found_wrong(f"{tenant_id}: {each}")
         for dialog_id in DIALOGS:
-            page = await talks.get_list(dialog_id, tenant_id, items_per_page=1)
+            page = await talks.get_list(dialog_id=dialog_id, tenant_id=tenant_id, items_per_page=1)
             if page.total != sum(row.dialog_id == dialog_id for row in kept):
                 world.found_wrong(f"{tenant_id}: total of {dialog_id}")
 
@@ -351,9 +351,9 @@ async def check_activity(world: World, tenant_id: str) -> None:
                 for source in (ANY, *SOURCES):
                     for token_id in (ANY, *TOKENS):
                         buckets = await world.svc.conversations.stats(
-                            tenant_id, "2022-01-01", "2027-12-31", source, basis="activity",
-                            interval=interval, dialog_id=dialog_id, token_id=token_id, tz=tz,
-                            fill=False,
+                            tenant_id=tenant_id, from_date="2022-01-01", to_date="2027-12-31",
+                            source=source, basis="activity", interval=interval,
+                            dialog_id=dialog_id, token_id=token_id, tz=tz, fill=False,
                         )  # fmt: skip
                         told = {name: sum(getattr(each, name) for each in buckets)
                                 for name in COUNTED}  # fmt: skip
@@ -379,7 +379,7 @@ async def run(dsn: str, operations: int, seed: int) -> World:
         world = World(svc, dsn, random.Random(seed), operations)
         for tenant_id in TENANTS:
             for tz in DECLARED:
-                await svc.conversations.declare_zone(tenant_id, tz)
+                await svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)
         async with asyncio.TaskGroup() as group:
             for number in range(16):
                 group.create_task(Writer(world, number).work())

@@ -368,8 +368,8 @@ def test_an_invalid_input_raises_invalid_input_at_its_construction(wrong):
 async def test_a_call_with_wrong_parameters_raises_type_error(unconnected):
     svc = unconnected
     for wrong in (
-        lambda: svc.conversations.get_list("d"),
-        lambda: svc.conversations.get_list("d", "acme", nonsense=1),
+        lambda: svc.conversations.get_list(dialog_id="d"),
+        lambda: svc.conversations.get_list(dialog_id="d", tenant_id="acme", nonsense=1),
         lambda: svc.conversations.get_by_id("a", "acme"),
         lambda: svc.tokens.create(name="n"),
     ):
@@ -380,7 +380,9 @@ async def test_a_call_with_wrong_parameters_raises_type_error(unconnected):
 async def test_a_cursor_of_another_query_is_rejected(svc):
     for number in range(3):
         await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
-    after = (await svc.conversations.get_list("d", "acme", items_per_page=1)).next
+    after = (
+        await svc.conversations.get_list(dialog_id="d", tenant_id="acme", items_per_page=1)
+    ).next
     for dialog, tenant, options in (
         ("e", "acme", {}),
         ("d", "other", {}),
@@ -392,9 +394,13 @@ async def test_a_cursor_of_another_query_is_rejected(svc):
         ("d", "acme", {"from_date": "2026-01-01"}),
     ):
         with pytest.raises(InvalidInput, match=r"^after: "):
-            await svc.conversations.get_list(dialog, tenant, after=after, **options)
+            await svc.conversations.get_list(
+                dialog_id=dialog, tenant_id=tenant, after=after, **options
+            )
     with pytest.raises(InvalidInput, match=r"^page_number: "):
-        await svc.conversations.get_list("d", "acme", 2, after=after)
+        await svc.conversations.get_list(
+            dialog_id="d", tenant_id="acme", page_number=2, after=after
+        )
 
 
 def forged(cursor: str, **parts: object) -> str:
@@ -422,21 +428,25 @@ def forged(cursor: str, **parts: object) -> str:
 async def test_a_forged_cursor_does_not_reach_the_server(svc, parts):
     for number in range(2):
         await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
-        await svc.tokens.create("acme", name="n")
-    listed = await svc.conversations.get_list("d", "acme", items_per_page=1)
+        await svc.tokens.create(tenant_id="acme", name="n")
+    listed = await svc.conversations.get_list(dialog_id="d", tenant_id="acme", items_per_page=1)
     with pytest.raises(InvalidInput, match="after"):
-        await svc.conversations.get_list("d", "acme", after=forged(listed.next, **parts))
-    tokens = await svc.tokens.get_list("acme", limit=1)
+        await svc.conversations.get_list(
+            dialog_id="d", tenant_id="acme", after=forged(listed.next, **parts)
+        )
+    tokens = await svc.tokens.get_list(tenant_id="acme", limit=1)
     with pytest.raises(InvalidInput, match="after"):
-        await svc.tokens.get_list("acme", after=forged(tokens.next, **parts))
+        await svc.tokens.get_list(tenant_id="acme", after=forged(tokens.next, **parts))
 
 
 async def test_the_longest_and_oddest_ids_can_be_paged(svc):
     for odd in ("\x01" * 128, "😀" * 128):
         for tie in ("a", "b"):
             await svc.conversations.create(tenant_id="acme", dialog_id=odd, id=odd[:-1] + tie)
-        first = await svc.conversations.get_list(odd, "acme", items_per_page=1)
-        second = await svc.conversations.get_list(odd, "acme", items_per_page=1, after=first.next)
+        first = await svc.conversations.get_list(dialog_id=odd, tenant_id="acme", items_per_page=1)
+        second = await svc.conversations.get_list(
+            dialog_id=odd, tenant_id="acme", items_per_page=1, after=first.next
+        )
         assert [item.id[-1] for item in first.items + second.items] == ["b", "a"]
         assert second.next is None
 
@@ -445,7 +455,7 @@ async def test_instants_of_any_offset_are_stored(svc):
     odd = datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))  # 20 minutes and some seconds
     stored = await svc.conversations.create(tenant_id="acme", dialog_id="d", created_at=odd)
     assert stored.created_at == odd
-    issued = await svc.tokens.create("acme", name="n", expires_at=odd)
+    issued = await svc.tokens.create(tenant_id="acme", name="n", expires_at=odd)
     assert issued.token.expires_at == odd
     patched = await svc.tokens.update_by_id(issued.token.id, {"expires_at": odd}, tenant_id="acme")
     assert patched.expires_at == odd
@@ -482,15 +492,26 @@ async def test_a_range_that_ends_before_its_start_is_rejected(unconnected):
         ("2026-02-01T00:00:01", "2026-02-01T00:00:00"),
     ):
         with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
-            await svc.conversations.stats("acme", start, end)
+            await svc.conversations.stats(tenant_id="acme", from_date=start, to_date=end)
         with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
-            await svc.conversations.get_list("d", "acme", from_date=start, to_date=end)
+            await svc.conversations.get_list(
+                dialog_id="d", tenant_id="acme", from_date=start, to_date=end
+            )
 
 
 async def test_the_number_of_buckets_is_limited(svc):
     with pytest.raises(InvalidInput, match="to_date: must be within 10000 buckets"):
-        await svc.conversations.stats("acme", "2020-01-01", "2026-01-01", interval="hour")
-    assert len(await svc.conversations.stats("acme", "2000-01-01", "2026-12-31")) == 9862
+        await svc.conversations.stats(
+            tenant_id="acme", from_date="2020-01-01", to_date="2026-01-01", interval="hour"
+        )
+    assert (
+        len(
+            await svc.conversations.stats(
+                tenant_id="acme", from_date="2000-01-01", to_date="2026-12-31"
+            )
+        )
+        == 9862
+    )
 
 
 def test_results_can_be_copied_and_pickled():

@@ -96,7 +96,7 @@ async def _roll_up_tenant(executor: Executor, tenant: LedgerTenant) -> int:
     """Roll up or recount one tenant's usage; return the number of ledger rows."""
     if tenant.creations >= _RECOUNT_THRESHOLD:
         conversations = API4ConversationService(executor, executor.settings)
-        return await conversations.recount_usage(tenant.tenant_id)
+        return await conversations.recount_usage(tenant_id=tenant.tenant_id)
     usage = UsageRepository(executor)
     if not tenant.has_utc_zone:
         await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC")

@@ -84,18 +84,18 @@ class API4ConversationService(TenantService):
         """
         self._check_tenant(tenant_id)
         page = await self._svc.conversations.get_list(
-            dialog_id,
-            self._tenant_id,
-            page_number or 1,
-            items_per_page,
-            order(orderby),
-            desc,
-            id or None,
-            short(user_id) if user_id else None,
-            include_dsl,
-            keywords or "",
-            from_date or None,
-            to_date or None,
+            dialog_id=dialog_id,
+            tenant_id=self._tenant_id,
+            page_number=page_number or 1,
+            items_per_page=items_per_page,
+            orderby=order(orderby),
+            desc=desc,
+            id=id or None,
+            user_id=short(user_id) if user_id else None,
+            include_dsl=include_dsl,
+            keywords=keywords or "",
+            from_date=from_date or None,
+            to_date=to_date or None,
             exp_user_id=short(exp_user_id) if exp_user_id else None,
             include_messages=True,
             tz=self._tz,
@@ -109,7 +109,7 @@ class API4ConversationService(TenantService):
     async def get_names(self, dialog_id: str, exp_user_id: str) -> list[dict[str, Any]]:
         """Return id and name of a person's newest 1,000 conversations, newest first."""
         names = await self._svc.conversations.get_names(
-            dialog_id, short(exp_user_id), tenant_id=self._tenant_id
+            dialog_id=dialog_id, exp_user_id=short(exp_user_id), tenant_id=self._tenant_id
         )
         return [{"id": each.id, "name": each.name} for each in names]
 
@@ -178,7 +178,12 @@ class API4ConversationService(TenantService):
         """
         self._check_tenant(tenant_id)
         buckets = await self._svc.conversations.stats(
-            self._tenant_id, from_date, to_date, source or None, tz=self._tz, fill=False
+            tenant_id=self._tenant_id,
+            from_date=from_date,
+            to_date=to_date,
+            source=source or None,
+            tz=self._tz,
+            fill=False,
         )
         return [
             {
@@ -467,12 +472,12 @@ class API4ConversationService(TenantService):
         number, after = 1, None
         while True:
             page = await self._svc.conversations.get_list(
-                dialog_id,
-                self._tenant_id,
-                number,
-                size,
-                order(orderby),
-                desc,
+                dialog_id=dialog_id,
+                tenant_id=self._tenant_id,
+                page_number=number,
+                items_per_page=size,
+                orderby=order(orderby),
+                desc=desc,
                 user_id=user_id,
                 exp_user_id=exp_user_id,
                 after=after,

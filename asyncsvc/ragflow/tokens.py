@@ -200,7 +200,7 @@ class APITokenService(TenantService):
     async def delete_by_tenant_id(self, tenant_id: str) -> int:
         """Delete all tokens of the tenant; return their number."""
         self._check_tenant(tenant_id)
-        return await self._svc.tokens.delete_by_tenant_id(self._tenant_id, actor=_ACTOR)
+        return await self._svc.tokens.delete_by_tenant_id(tenant_id=self._tenant_id, actor=_ACTOR)
 
     async def _matching(self, rows: TokenRows, filters: Filters) -> list[list[APIToken]]:
         values = self._values(filters)
@@ -412,7 +412,7 @@ class TokenRows:
     async def _valid(self, kind: TokenKind) -> AsyncIterator[APIToken]:
         after = None
         while True:
-            page = await self.svc.tokens.get_list(self.tenant_id, kind=kind, after=after)
+            page = await self.svc.tokens.get_list(tenant_id=self.tenant_id, kind=kind, after=after)
             for token in page.items:
                 if token.status in _VALID:
                     yield token

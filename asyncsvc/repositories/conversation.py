@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from asyncsvc.models import (
     Appended,
@@ -96,9 +96,6 @@ class ExpiredConversation:
     messages: int
 
 
-_WHOLE_DIALOG: Final = frozenset({"tenant_id", "dialog_id"})
-
-
 class ConversationRepository(Repository):
     """The statements on conversations, and the append to a conversation."""
 
@@ -136,15 +133,14 @@ class ConversationRepository(Repository):
     async def get_list(
         self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
     ) -> tuple[int, list[Conversation]]:
-        """Return the total and one page of a dialog's conversations."""
-        conditions = where.conditions()
-        # Usage has the total of a whole dialog, so no conversation is counted.
-        is_counted_by_usage = page.count_limit != 0 and conditions.keys() == _WHOLE_DIALOG
+        """Return the total and one page of the conversations of a tenant or a dialog."""
+        # Usage has the total of a whole tenant or dialog, so no conversation is counted.
+        is_counted_by_usage = page.count_limit != 0 and where.is_unfiltered
         rows = await self._rows(
             "get_list",
             *order.flags,
             *(["unfiltered"] if is_counted_by_usage else []),
-            **conditions,
+            **where.conditions(),
             after_at=UNSET if page.after is None else page.after.at,
             after_id=UNSET if page.after is None else page.after.id,
             limit=page.limit,
@@ -157,9 +153,9 @@ class ConversationRepository(Repository):
         return rows[0]["total"], items
 
     async def get_names(
-        self, *, tenant_id: str, dialog_id: str, exp_user_id: str, limit: int
+        self, *, tenant_id: str, dialog_id: str | UnsetType, exp_user_id: str, limit: int
     ) -> list[ConversationName]:
-        """Return id and name of a person's conversations in a dialog, newest first."""
+        """Return id and name of a person's conversations, newest first."""
         rows = await self._rows(
             "get_names",
             tenant_id=tenant_id,

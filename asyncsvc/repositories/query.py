@@ -46,6 +46,11 @@ class ListFilter:
     created: TimeRange = ANY_TIME
     updated: TimeRange = ANY_TIME
 
+    @property
+    def is_unfiltered(self) -> bool:
+        """Whether the list has all conversations of the tenant or the dialog."""
+        return self == ListFilter(tenant_id=self.tenant_id, dialog_id=self.dialog_id)
+
     def conditions(self) -> dict[str, object]:
         """Return the conditions that apply, by parameter name."""
         values: dict[str, object] = {

@@ -65,32 +65,33 @@ class ConversationListing(ConversationServiceBase):
     @validated
     async def get_list(
         self,
-        dialog_id: Id,
+        *,
         tenant_id: Id,
+        dialog_id: OrAny[Id] = ANY,
         page_number: PageNumber = 1,
         items_per_page: PageSize = 30,
         orderby: OrderBy = "created_at",
-        desc: bool = True,  # noqa: FBT001, FBT002 - positional as in RAGFlow
+        desc: bool = True,
         id: Id | None = None,
         user_id: UserId | None = None,
-        include_dsl: bool = True,  # noqa: FBT001, FBT002 - as above
+        include_dsl: bool = True,
         keywords: Keywords = "",
         from_date: DateLike | None = None,
         to_date: DateLike | None = None,
-        *,
         exp_user_id: Id | None = None,
         after: Cursor | None = None,
         total: Total = "exact",
         include_messages: bool = False,
         tz: Zone = "UTC",
     ) -> Page[Conversation]:
-        r"""Return one page of a dialog's conversations, newest first by default.
+        r"""Return one page of the conversations of a tenant, newest first by default.
 
         Pages are addressed by number or by cursor. Ties are broken by id, so pages ordered by
         `created_at` neither overlap nor skip a conversation. In a list ordered by `updated_at`, an
         updated conversation moves to the front.
 
         Args:
+            dialog_id: Only conversations of this dialog; ANY for the whole tenant.
             page_number: From 1. The page ends within the first `Settings.max_page_window` items.
             items_per_page: At most `Settings.max_page_size`.
             id: Only this conversation; None for all. Likewise `user_id` and `exp_user_id`.
@@ -115,7 +116,7 @@ class ConversationListing(ConversationServiceBase):
         Cost:
             1 round trip, no locks, one snapshot. With `keywords` 1 to 4 round trips, see
             `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its order.
-            By number: also the rows of the pages before. Orders other than time sort the dialog.
+            By number: also the rows of the pages before. Other orders sort the whole list.
             "exact" with filters: every match.
         """
         if page_number * items_per_page > self._settings.max_page_window:
@@ -127,7 +128,7 @@ class ConversationListing(ConversationServiceBase):
         period = TimeRange(from_=start, before=end)
         where = ListFilter(
             tenant_id=tenant_id,
-            dialog_id=dialog_id,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
             id=UNSET if id is None else id,
             user_id=UNSET if user_id is None else user_id,
             exp_user_id=UNSET if exp_user_id is None else exp_user_id,
@@ -182,9 +183,9 @@ class ConversationListing(ConversationServiceBase):
     @validated
     async def search(
         self,
-        tenant_id: Id,
         keywords: SearchText,
         *,
+        tenant_id: Id,
         dialog_id: OrAny[Id] = ANY,
         user_id: OrAny[UserId] = ANY,
         after: Cursor | None = None,
@@ -235,11 +236,18 @@ class ConversationListing(ConversationServiceBase):
 
     @validated
     async def get_names(
-        self, dialog_id: Id, exp_user_id: Id, *, tenant_id: Id, limit: PageSize = 1_000
+        self,
+        *,
+        tenant_id: Id,
+        exp_user_id: Id,
+        dialog_id: OrAny[Id] = ANY,
+        limit: PageSize = 1_000,
     ) -> list[ConversationName]:
-        """Return id and name of a person's conversations in a dialog, newest first.
+        """Return id and name of the conversations of a person, newest first.
 
         Args:
+            exp_user_id: The account that explores an agent.
+            dialog_id: Only conversations of this dialog; ANY for all.
             limit: At most `Settings.max_page_size`.
 
         Returns:
@@ -253,7 +261,10 @@ class ConversationListing(ConversationServiceBase):
             dialogs, until `limit` of this dialog are found.
         """
         return await self._conversations.get_names(
-            tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id, limit=limit
+            tenant_id=tenant_id,
+            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            exp_user_id=exp_user_id,
+            limit=limit,
         )
 
 

@@ -77,8 +77,8 @@ class APITokenService(TokenVerification):
     @validated
     async def create(
         self,
-        tenant_id: Id,
         *,
+        tenant_id: Id,
         name: Name,
         scopes: Scopes = (),
         dialog_id: Id | None = None,
@@ -161,8 +161,8 @@ class APITokenService(TokenVerification):
     @validated
     async def get_list(
         self,
-        tenant_id: Id,
         *,
+        tenant_id: Id,
         kind: OrAny[TokenKind] = ANY,
         dialog_id: OrAny[Id | None] = ANY,
         after: Cursor | None = None,
@@ -338,8 +338,8 @@ class APITokenService(TokenVerification):
     @validated
     async def revoke_all(
         self,
-        tenant_id: Id,
         *,
+        tenant_id: Id,
         kind: OrAny[TokenKind] = ANY,
         dialog_id: OrAny[Id | None] = ANY,
         unused_since: Instant | None = None,
@@ -382,7 +382,7 @@ class APITokenService(TokenVerification):
         return revoked
 
     @validated
-    async def delete_by_tenant_id(self, tenant_id: Id, *, actor: Actor | None = None) -> int:
+    async def delete_by_tenant_id(self, *, tenant_id: Id, actor: Actor | None = None) -> int:
         """Delete all tokens of a tenant. The audit is kept.
 
         Returns:
@@ -403,8 +403,8 @@ class APITokenService(TokenVerification):
     @validated
     async def audit(
         self,
-        tenant_id: Id,
         *,
+        tenant_id: Id,
         token_id: OrAny[Id] = ANY,
         after: Cursor | None = None,
         limit: PageSize = 100,

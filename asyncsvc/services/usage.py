@@ -51,11 +51,11 @@ class ConversationUsage(ConversationServiceBase):
     @validated
     async def stats(
         self,
+        *,
         tenant_id: Id,
         from_date: DateLike,
         to_date: DateLike,
         source: OrAny[Source | None] = ANY,
-        *,
         basis: UsageBasis = "creation",
         interval: Interval = "day",
         dialog_id: OrAny[Id] = ANY,
@@ -124,7 +124,7 @@ class ConversationUsage(ConversationServiceBase):
             raise InvalidInput("to_date", f"must be within {max_buckets} buckets")
 
     @validated
-    async def declare_zone(self, tenant_id: Id, tz: Zone) -> bool:
+    async def declare_zone(self, tz: Zone, *, tenant_id: Id) -> bool:
         """Store the statistics of a tenant in a zone, which makes them fast there.
 
         The numbers do not change. UTC needs no declaration. Each declared zone costs `maintain` as
@@ -156,7 +156,7 @@ class ConversationUsage(ConversationServiceBase):
             return True
 
     @validated
-    async def recount_usage(self, tenant_id: Id) -> int:
+    async def recount_usage(self, *, tenant_id: Id) -> int:
         """Count the stored statistics of a tenant again.
 
         Call it after an update of the server's time zone database that moves the days of a

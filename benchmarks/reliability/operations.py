@@ -161,8 +161,8 @@ async def _get_list(app: Application) -> None:
     """Get a page with random filters, and the next page."""
     get_page = functools.partial(
         app.svc.conversations.get_list,
-        app.chance.choice(DIALOGS),
-        app.tenant,
+        tenant_id=app.tenant,
+        dialog_id=app.chance.choice(DIALOGS),
         orderby=app.chance.choice(("created_at", "updated_at", "name", "round")),
         desc=app.chance.random() < 1 / 2,
         keywords=app.chance.choice(("", "", "cats", "word")),
@@ -180,10 +180,15 @@ async def _search(app: Application) -> None:
     """Search for a common, rare, absent or short text, and get the next page."""
     keywords = app.chance.choice(("word", "edited", "absent text", "d"))
     page = await app.svc.conversations.search(
-        app.tenant, keywords, limit=5, total=app.chance.choice(("exact", "capped", "none"))
+        tenant_id=app.tenant,
+        keywords=keywords,
+        limit=5,
+        total=app.chance.choice(("exact", "capped", "none")),
     )
     if page.next is not None:
-        await app.svc.conversations.search(app.tenant, keywords, limit=5, after=page.next)
+        await app.svc.conversations.search(
+            tenant_id=app.tenant, keywords=keywords, limit=5, after=page.next
+        )
 
 
 @_operation("conversations.get_by_id", weight=4)
@@ -201,7 +206,9 @@ async def _get_by_ids(app: Application) -> None:
 
 @_operation("conversations.get_names")
 async def _get_names(app: Application) -> None:
-    await app.svc.conversations.get_names("support", "ann", tenant_id=app.tenant)
+    await app.svc.conversations.get_names(
+        dialog_id="support", exp_user_id="ann", tenant_id=app.tenant
+    )
 
 
 @_operation("conversations.messages", weight=4)
@@ -306,18 +313,23 @@ async def _stats(app: Application) -> None:
         "creation" if app.chance.random() < 1 / 2 else "activity"
     )
     await app.svc.conversations.stats(
-        app.tenant, now - _DAY, now + _DAY, basis=basis, interval="hour", tz="Europe/Berlin"
+        tenant_id=app.tenant,
+        from_date=now - _DAY,
+        to_date=now + _DAY,
+        basis=basis,
+        interval="hour",
+        tz="Europe/Berlin",
     )
 
 
 @_operation("conversations.declare_zone", weight=0.3)
 async def _declare_zone(app: Application) -> None:
-    await app.svc.conversations.declare_zone(app.tenant, app.chance.choice(ZONES))
+    await app.svc.conversations.declare_zone(tenant_id=app.tenant, tz=app.chance.choice(ZONES))
 
 
 @_operation("conversations.recount_usage", weight=0.3)
 async def _recount_usage(app: Application) -> None:
-    await app.svc.conversations.recount_usage(app.tenant)
+    await app.svc.conversations.recount_usage(tenant_id=app.tenant)
 
 
 # ------------------------------------------------------------------------- tokens
@@ -326,7 +338,7 @@ async def _recount_usage(app: Application) -> None:
 @_operation("tokens.create", weight=2)
 async def create_token(app: Application) -> asyncsvc.IssuedToken:
     """Issue a token and keep it."""
-    issued = await app.svc.tokens.create(app.tenant, name="one more", scopes=["chat"])
+    issued = await app.svc.tokens.create(tenant_id=app.tenant, name="one more", scopes=["chat"])
     app.tokens.append(issued)
     return issued
 
@@ -350,9 +362,9 @@ async def _used(app: Application) -> None:
 
 @_operation("tokens.get_list")
 async def _get_tokens(app: Application) -> None:
-    page = await app.svc.tokens.get_list(app.tenant, limit=10)
+    page = await app.svc.tokens.get_list(tenant_id=app.tenant, limit=10)
     if page.next is not None:
-        await app.svc.tokens.get_list(app.tenant, limit=10, after=page.next)
+        await app.svc.tokens.get_list(tenant_id=app.tenant, limit=10, after=page.next)
 
 
 @_operation("tokens.get_by_id")
@@ -385,17 +397,17 @@ async def _revoke_family(app: Application) -> None:
 
 @_operation("tokens.revoke_all", weight=0.1)
 async def _revoke_all(app: Application) -> None:
-    await app.svc.tokens.revoke_all(app.tenant, reason="a soak")
+    await app.svc.tokens.revoke_all(tenant_id=app.tenant, reason="a soak")
 
 
 @_operation("tokens.delete_by_tenant_id", weight=0.3)
 async def _delete_tokens(app: Application) -> None:
-    await app.svc.tokens.delete_by_tenant_id(app.tenant)
+    await app.svc.tokens.delete_by_tenant_id(tenant_id=app.tenant)
 
 
 @_operation("tokens.audit")
 async def _audit(app: Application) -> None:
-    await app.svc.tokens.audit(app.tenant, limit=20)
+    await app.svc.tokens.audit(tenant_id=app.tenant, limit=20)
 
 
 @_operation("tokens.import_", weight=0.5)
@@ -416,7 +428,7 @@ async def _transaction(app: Application) -> None:
             conversation = await tx.conversations.create(tenant_id=app.tenant, dialog_id="support")
             with suppress(_RollBack):
                 async with tx.transaction() as inner:
-                    await inner.tokens.create(app.tenant, name="never")
+                    await inner.tokens.create(tenant_id=app.tenant, name="never")
                     raise _RollBack
             await tx.conversations.append_message(
                 conversation.id, app.turn(), tenant_id=app.tenant, idempotency_key="first"
@@ -448,7 +460,9 @@ def _driver_errors_as_unavailable() -> Iterator[None]:
 async def _connect(app: Application) -> None:
     """Open and close a second pool."""
     async with asyncsvc.connect(app.dsn, max_size=2) as svc:
-        await svc.conversations.get_list("support", app.tenant, items_per_page=1)
+        await svc.conversations.get_list(
+            dialog_id="support", tenant_id=app.tenant, items_per_page=1
+        )
 
 
 @_operation("position", "at_least", weight=0.5)
@@ -456,7 +470,7 @@ async def _at_least(app: Application) -> None:
     """Read at a position. The load has no replica, so the primary answers."""
     position = await app.svc.position()
     svc = app.svc.at_least(position)
-    await svc.conversations.get_list("support", app.tenant, items_per_page=1)
+    await svc.conversations.get_list(dialog_id="support", tenant_id=app.tenant, items_per_page=1)
 
 
 @_operation("migrate", "pending", "applied", "check", weight=0.2)

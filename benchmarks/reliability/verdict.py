@@ -180,5 +180,7 @@ def _is_sum(counters: _Counters, stored: Iterable[Planned]) -> bool:
 async def _rounds_of_usage(dsn: str) -> int:
     now, day = datetime.now(UTC), timedelta(days=1)
     async with asyncsvc.connect(dsn, max_size=1) as svc:
-        buckets = await svc.conversations.stats(TENANT, now - day, now + day, basis="activity")
+        buckets = await svc.conversations.stats(
+            tenant_id=TENANT, from_date=now - day, to_date=now + day, basis="activity"
+        )
     return sum(bucket.rounds for bucket in buckets)

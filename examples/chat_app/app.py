@@ -185,7 +185,9 @@ async def create_conversation(me: Me, new: NewConversation) -> Conversation:
 @app.get("/conversations", tags=["chat"], responses=problems())
 async def list_conversations(me: Me, after: After = None, limit: Limit = 20) -> Page[Conversation]:
     """List conversations, newest first."""
-    page = await me.chats.get_list(DIALOG, me.tenant, 1, limit, after=after, total="none")
+    page = await me.chats.get_list(
+        tenant_id=me.tenant, dialog_id=DIALOG, items_per_page=limit, after=after, total="none"
+    )
     return Page(items=page.items, next=page.next)
 
 
@@ -222,14 +224,14 @@ async def set_feedback(me: Me, id: Id, seq: Seq, feedback: Feedback) -> StoredMe
 @app.get("/search", tags=["chat"], responses=problems())
 async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit = 20) -> Page[Hit]:
     """Find the newest conversations with a message that contains the keywords."""
-    hits = await me.chats.search(me.tenant, keywords, after=after, limit=limit)
+    hits = await me.chats.search(keywords, tenant_id=me.tenant, after=after, limit=limit)
     return Page(items=hits.items, next=hits.next)
 
 
 @app.get("/statistics", tags=["usage"], responses=problems())
 async def statistics(me: Me, from_date: Day, to_date: Day, tz: str = "UTC") -> list[UsageBucket]:
     """Return the usage of each day; both dates are included."""
-    return await me.chats.stats(me.tenant, from_date, to_date, tz=tz)
+    return await me.chats.stats(tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz)
 
 
 @app.get("/usage", tags=["usage"], response_class=HTMLResponse)

@@ -1,11 +1,13 @@
--- Return one page of a dialog's conversations and the total of all pages, from one snapshot.
+-- Return one page of a tenant's or a dialog's conversations and the total of all pages, from one
+-- snapshot.
 --
 -- Returns: total, and the columns of a conversation. If the page is empty, one row with the total
 --   and no id.
 -- Locks: none.
 -- Index: conversation_created_idx or, by_updated_at, conversation_recency_updated_idx, from the
---   cursor on. conversation_user_idx may serve :user_id. Other orders sort the dialog. The total of
---   an unfiltered dialog: the primary key of usage_bucket, one row a month, and
+--   cursor on; without :dialog_id conversation_tenant_created_idx and
+--   conversation_recency_tenant_idx. conversation_user_idx may serve :user_id. Other orders sort
+--   the list. The total of an unfiltered list: the primary key of usage_bucket, one row a month, and
 --   usage_ledger_tenant_idx.
 -- Read replica: a list may be slightly stale.
 -- Notes: `filtered` is planned twice, to count and to read the page. The page reads ids first,
@@ -13,7 +15,7 @@
 --   counters moves no wide rows. LIMIT 1: see docs/sql-files.md, Lookups by key. row_number()
 --   numbers the ids in the order of the scan.
 --   Counting stops at :count_limit; NULL counts every match, 0 counts none. The total of an
---   unfiltered dialog is its sum of creations in buckets and ledger. The cursor narrows the page
+--   unfiltered list is the sum of creations in buckets and ledger. The cursor narrows the page
 --   only.
 --   :keywords scans all messages, since row-level security rules out the search index. Without it,
 --   search/match_page answers. :id_keywords is the same text before normalization to NFC, because
@@ -39,11 +41,11 @@ WITH filtered AS NOT MATERIALIZED (
              LIMIT 1
            ) AS c
      WHERE r.tenant_id = :tenant_id
-       AND r.dialog_id = :dialog_id
+       AND r.dialog_id = :dialog_id                               --? dialog_id
        AND r.updated_at >= :updated_from                          --? updated_from
        AND r.updated_at < :updated_before                         --? updated_before
 --? }
-       AND c.dialog_id = :dialog_id
+       AND c.dialog_id = :dialog_id                               --? dialog_id
        AND c.id = :id                                             --? id
        AND c.user_id = :user_id                                   --? user_id
        AND c.exp_user_id = :exp_user_id                           --? exp_user_id
@@ -78,13 +80,14 @@ WITH filtered AS NOT MATERIALIZED (
                AND b.zone = 'UTC'
                AND b.basis = 'creation'
                AND b.grain = 'month'
-               AND b.dialog_key = '=' || :dialog_id
+               AND b.dialog_key = '=' || :dialog_id               --? dialog_id
+               AND b.dialog_key = '*'                             --? !dialog_id
                AND b.source_key = '*'
              UNION ALL
             SELECT u.pv
               FROM asyncsvc.usage_ledger AS u
              WHERE u.tenant_id = :tenant_id
-               AND u.dialog_id = :dialog_id
+               AND u.dialog_id = :dialog_id                       --? dialog_id
           ) AS s
 --? }
       ) AS t

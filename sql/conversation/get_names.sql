@@ -1,4 +1,4 @@
--- Return id and name of one person's newest conversations in a dialog.
+-- Return id and name of one person's newest conversations, in a dialog or in all.
 --
 -- Returns: id, name. At most :limit rows, newest first.
 -- Locks: none.
@@ -8,7 +8,7 @@
 SELECT c.id, c.name
   FROM asyncsvc.conversation AS c
  WHERE c.tenant_id = :tenant_id
-   AND c.dialog_id = :dialog_id
+   AND c.dialog_id = :dialog_id    --? dialog_id
    AND c.exp_user_id = :exp_user_id
  ORDER BY c.created_at DESC, c.id DESC
  LIMIT :limit

@@ -50,8 +50,8 @@ CREATE INDEX conversation_exp_user_idx
     WHERE exp_user_id IS NOT NULL;
 
 -- The update time of each conversation, for lists ordered by it. An index on conversation.updated_at
--- would make each append write to all indexes of the conversation; here it writes to two. dialog_id and
--- updated_at are copies.
+-- would make each append write to all indexes of the conversation; here it writes to three. dialog_id
+-- and updated_at are copies.
 CREATE TABLE asyncsvc.conversation_recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
@@ -65,6 +65,8 @@ CREATE TABLE asyncsvc.conversation_recency (
 -- conversation/get_list and purges ordered by update time.
 CREATE INDEX conversation_recency_updated_idx
     ON asyncsvc.conversation_recency (tenant_id, dialog_id, updated_at, id);
+CREATE INDEX conversation_recency_tenant_idx
+    ON asyncsvc.conversation_recency (tenant_id, updated_at, id);
 
 -- One row a message, so the cost of an append does not depend on the length of the conversation. seq is
 -- assigned under the lock of the conversation row: ordered, and never used twice. dialog_id and

@@ -28,7 +28,7 @@ from asyncsvc import (
 async def use(dsn: str) -> None:
     async with asyncsvc.connect(dsn, settings=Settings(max_page_size=50)) as svc:
         assert_type(await svc.migrate(), list[Migration])
-        issued = await svc.tokens.create("acme", name="n", scopes=["a"])
+        issued = await svc.tokens.create(tenant_id="acme", name="n", scopes=["a"])
         assert_type(issued, IssuedToken)
         assert_type(issued.secret, SecretStr)
         assert_type(await svc.tokens.verify("secret", scopes=("a",)), APIToken)
@@ -42,7 +42,9 @@ async def use(dsn: str) -> None:
         )
         assert_type(await task, Appended)
 
-        page = await svc.conversations.get_list("d", "acme", orderby="name", total="capped")
+        page = await svc.conversations.get_list(
+            dialog_id="d", tenant_id="acme", orderby="name", total="capped"
+        )
         assert_type(page, Page[Conversation])
         total, items = page
         assert_type(total, int | None)
@@ -63,7 +65,9 @@ async def use(dsn: str) -> None:
         assert_type(
             await svc.conversations.update_by_id("a", patch, tenant_id="acme"), Conversation
         )
-        stats = await svc.conversations.stats("acme", "2026-01-01", date(2026, 2, 1), ANY)
+        stats = await svc.conversations.stats(
+            tenant_id="acme", from_date="2026-01-01", to_date=date(2026, 2, 1), source=ANY
+        )
         assert_type(stats, list[UsageBucket])
 
         async with svc.transaction() as tx:

@@ -163,8 +163,8 @@ async def search(
     async with connected(dsn) as svc:
         with progress_bar("searching"):
             page = await svc.conversations.search(
-                tenant_id,
-                keywords,
+                tenant_id=tenant_id,
+                keywords=keywords,
                 dialog_id=or_any(dialog_id),
                 user_id=or_any(user_id),
                 after=after,

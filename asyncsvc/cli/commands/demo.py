@@ -214,7 +214,7 @@ async def _migrate(svc: AsyncSvc) -> None:
 async def _try_token(svc: AsyncSvc) -> None:
     """Issue and verify a token, and revoke it, because its secret is not printed."""
     with _step("token", "issuing a token …") as step:
-        issued = await svc.tokens.create(TENANT, name="demo", scopes=("read",))
+        issued = await svc.tokens.create(tenant_id=TENANT, name="demo", scopes=("read",))
         token = await svc.tokens.verify(issued.secret, scopes=("read",))
         await svc.tokens.revoke(token.id, tenant_id=token.tenant_id)
         step.result = f"{token.hint}… issued, verified and revoked"
@@ -278,7 +278,9 @@ async def _search(svc: AsyncSvc, text: str | None, local: tzinfo) -> None:
     if text is None:
         return
     with _step("search", "searching …") as step:
-        page = await svc.conversations.search(TENANT, text, dialog_id=DIALOG, limit=_HITS)
+        page = await svc.conversations.search(
+            tenant_id=TENANT, keywords=text, dialog_id=DIALOG, limit=_HITS
+        )
         at_least = "" if page.next is None else "at least "
         conversations = counted(len(page.items), "conversation")
         step.result = f"“{printable(text)}” occurs in {at_least}{conversations}"
@@ -289,7 +291,11 @@ async def _show_stats(svc: AsyncSvc, tz: str, newest: datetime) -> None:
     last_day = newest.date()
     with _step("statistics", "counting …") as step:
         buckets = await svc.conversations.stats(
-            TENANT, last_day - timedelta(days=_DAYS - 1), last_day, dialog_id=DIALOG, tz=tz
+            tenant_id=TENANT,
+            from_date=last_day - timedelta(days=_DAYS - 1),
+            to_date=last_day,
+            dialog_id=DIALOG,
+            tz=tz,
         )
         total = sum(bucket.pv for bucket in buckets)
         tokens = sum(bucket.tokens for bucket in buckets)

@@ -68,8 +68,8 @@ async def zone(
     """Store a tenant's statistics by day, week and month in a zone, so that they are fast there."""
     async with connected(dsn) as svc:
         with progress_bar("counting"):
-            is_new = await svc.conversations.declare_zone(tenant_id, tz)
+            is_new = await svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)
             if recount and not is_new:
-                await svc.conversations.recount_usage(tenant_id)
+                await svc.conversations.recount_usage(tenant_id=tenant_id)
     state = "were computed again and are stored" if recount and not is_new else "are stored"
     console().print(f"Statistics of {tenant_id} {state} in {tz}.")

@@ -82,10 +82,10 @@ async def stats(
     async with connected(dsn) as svc:
         with progress_bar("counting"):
             buckets = await svc.conversations.stats(
-                tenant_id,
-                first,
-                last,
-                None if no_source else or_any(source),
+                tenant_id=tenant_id,
+                from_date=first,
+                to_date=last,
+                source=None if no_source else or_any(source),
                 interval=interval,
                 basis=basis,
                 dialog_id=or_any(dialog_id),

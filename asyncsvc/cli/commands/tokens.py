@@ -75,7 +75,7 @@ async def create(
     local, end = zone(tz), _expiry(expires_at, tz)
     async with connected(dsn) as svc:
         issued = await svc.tokens.create(
-            tenant_id,
+            tenant_id=tenant_id,
             name=name,
             scopes=tuple(scopes or ()),
             dialog_id=dialog_id,
@@ -145,7 +145,11 @@ async def list_tokens(
     local = zone(tz)
     async with connected(dsn) as svc:
         page = await svc.tokens.get_list(
-            tenant_id, kind=or_any(kind), dialog_id=or_any(dialog_id), after=after, limit=limit
+            tenant_id=tenant_id,
+            kind=or_any(kind),
+            dialog_id=or_any(dialog_id),
+            after=after,
+            limit=limit,
         )
     if as_json:
         print_json({"items": page.items, "next": page.next})
@@ -274,7 +278,7 @@ async def revoke(
         if id is None:
             if not yes and not confirm(f"Revoke all tokens of {tenant_id}?"):
                 return
-            count = await svc.tokens.revoke_all(tenant_id, reason=reason, actor=actor)
+            count = await svc.tokens.revoke_all(tenant_id=tenant_id, reason=reason, actor=actor)
         elif family:
             count = await svc.tokens.revoke_family(
                 id, tenant_id=tenant_id, reason=reason, actor=actor
@@ -315,7 +319,7 @@ async def audit(
     local = zone(tz)
     async with connected(dsn) as svc:
         page = await svc.tokens.audit(
-            tenant_id, token_id=or_any(token_id), after=after, limit=limit
+            tenant_id=tenant_id, token_id=or_any(token_id), after=after, limit=limit
         )
     if as_json:
         print_json({"items": page.items, "next": page.next})
