@@ -128,6 +128,8 @@ def _page(
     get_list: Callable[..., Awaitable[object]] = svc.conversations.get_list
 
     async def work() -> None:
-        await get_list(tenant.dialog, tenant.name, orderby=order, total="none", **filters)
+        await get_list(
+            dialog_id=tenant.dialog, tenant_id=tenant.name, orderby=order, total="none", **filters
+        )
 
     return work

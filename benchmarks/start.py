@@ -109,7 +109,7 @@ async def _backend(dsn: str, how: Scale, report: Report) -> None:
             before = _allocated(pid)
             get_list: Any = svc.conversations.get_list
             for filters in itertools.islice(itertools.cycle(_variants()), how.variants):
-                await get_list("d", TENANT, total="none", **filters)
+                await get_list(dialog_id="d", tenant_id=TENANT, total="none", **filters)
             after = _allocated(pid)
     if before is None or after is None:
         report.add_remark("left out: the memory of a server process, which is not readable here")
