@@ -731,7 +731,7 @@ class TenantMachine(RuleBasedStateMachine):
         after = None
         while True:
             page = await self.retry(
-                lambda after=after: method(tenant_id, limit=limit, after=after, **filters)
+                lambda after=after: method(tenant_id=tenant_id, limit=limit, after=after, **filters)
             )
             found += page.items
             after = page.next
