@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncsvc.database import (
     ConnectionExecutor,
@@ -93,6 +102,15 @@ class AsyncSvc(Services):
             else PoolExecutor(pool, settings)
         )
         super().__init__(executor, settings)
+        self._close_pools: Callable[[], Awaitable[None]] | None = None
+
+    async def close(self) -> None:
+        """Close the pools that `connect` opened. Pools of the caller stay open.
+
+        It waits for the calls that use a connection. A later call raises PoolClosed.
+        """
+        if self._close_pools is not None:
+            await self._close_pools()
 
     async def position(self) -> str:
         """Return the present position of the primary, for `at_least`.
@@ -265,16 +283,18 @@ class AsyncSvc(Services):
         return await query_plans.explain(self._executor, name, present, values)
 
 
-@asynccontextmanager
-async def connect(
+def connect(
     dsn: str,
     *,
     replicas: Sequence[str] | None = None,
     settings: Settings | None = None,
     min_size: int = 1,
     max_size: int = 10,
-) -> AsyncGenerator[AsyncSvc]:
-    """Open a pool, yield the services on it, and close the pool.
+) -> Connecting:
+    """Open a pool and return the services on it, which close it again.
+
+    `async with connect(dsn) as svc:` closes the pool at the end of the block. After
+    `svc = await connect(dsn)` the caller awaits `svc.close()`.
 
     Args:
         dsn: A PostgreSQL URL, such as `postgresql://user:password@host:5432/database`. With several
@@ -291,11 +311,38 @@ async def connect(
         Unavailable: The primary cannot be reached.
         InvalidInput: `dsn` is not a PostgreSQL URL, or a size is out of range.
     """
+    return Connecting(_connect(dsn, replicas, settings or Settings(), min_size, max_size))
+
+
+class Connecting:
+    """The result of `connect`: await it, or enter it by `async with`. It connects only then."""
+
+    def __init__(self, opening: Coroutine[Any, Any, AsyncSvc]) -> None:
+        """Internal. Use `asyncsvc.connect`."""
+        self._opening = opening
+        self._svc: AsyncSvc | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncSvc]:
+        """Open the pool and return the services. The caller closes them."""
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> AsyncSvc:
+        """Open the pool and return the services."""
+        self._svc = await self._opening
+        return self._svc
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the pool."""
+        if self._svc is not None:
+            await self._svc.close()
+
+
+async def _connect(
+    dsn: str, replicas: Sequence[str] | None, settings: Settings, min_size: int, max_size: int
+) -> AsyncSvc:
     if not 0 <= min_size <= max_size or max_size == 0:
         raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
-    settings = settings or Settings()
-    async with open_pools(dsn, replicas, settings, min_size=min_size, max_size=max_size) as (
-        primary,
-        replica_pools,
-    ):
-        yield AsyncSvc(primary, replicas=replica_pools, settings=settings)
+    pools = await open_pools(dsn, replicas, settings, min_size=min_size, max_size=max_size)
+    svc = AsyncSvc(pools.primary, replicas=pools.replicas, settings=settings)
+    svc._close_pools = pools.close  # noqa: SLF001 - only `connect` opens pools
+    return svc

@@ -81,7 +81,7 @@ class Settings(Limits):
     ) = 60.0
     """Seconds between two stamps of a token's `last_used_at`. 0: each use is stamped. None: no use
     is stamped."""
-    token_peppers: Annotated[Peppers, Field(max_length=3)] = Field({})
+    token_peppers: Annotated[Peppers, Field(max_length=3)] = Field(default_factory=dict)
     """Keys of the HMAC that hashes the secrets of tokens, by version: up to 3, each at least 32
     random bytes. Keep them outside the database, so that write access to it does not suffice to add
     a working token. All peppers of stored hashes must be here: without its pepper a token is

@@ -20,6 +20,7 @@ from asyncsvc import (
     LockTimeout,
     MigrationError,
     NotFound,
+    PoolClosed,
     PoolExhausted,
     Settings,
     StatementTimeout,
@@ -58,6 +59,21 @@ async def test_connect_closes_its_pool_at_the_end_of_the_block(dsn):
         await create(svc, "a")
     with pytest.raises(Unavailable, match="closed"):
         await create(svc, "b")
+
+
+async def test_connect_can_be_awaited_and_closed(dsn):
+    svc = await asyncsvc.connect(dsn)
+    assert await svc.tokens.get_list(tenant_id="acme")
+    await svc.close()
+    with pytest.raises(PoolClosed):
+        await svc.tokens.get_list(tenant_id="acme")
+    await svc.close()
+
+
+async def test_close_leaves_a_borrowed_pool_open(pool):
+    svc = asyncsvc.AsyncSvc(pool)
+    await svc.close()
+    assert await svc.tokens.get_list(tenant_id="acme")
 
 
 async def test_a_transaction_covers_both_services(svc):
@@ -340,7 +356,7 @@ async def test_a_recount_may_exceed_statement_timeout(dsn, pool, declare):
                 "SELECT 1 FROM asyncsvc.usage_zone WHERE tenant_id = 'acme' FOR UPDATE"
             )
             recount = getattr(svc.conversations, declare)
-            waiting = asyncio.create_task(recount("acme", *zone))
+            waiting = asyncio.create_task(recount(*zone, tenant_id="acme"))
             await asyncio.sleep(0.6)
             assert not waiting.done()
         await waiting

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import json
 import pickle
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 from calls import ATTRIBUTE, GOOD, arguments, call, public_methods
+from pydantic import BaseModel, ValidationError
 
 import asyncsvc
 from asyncsvc import (
@@ -515,9 +517,10 @@ async def test_the_number_of_buckets_is_limited(svc):
 
 
 def test_results_can_be_copied_and_pickled():
-    page = asyncsvc.Page(10_000, ["a"], next="cursor", total_capped=True)
+    page = asyncsvc.Page(total=10_000, items=["a"], next="cursor", total_capped=True)
     for twin in (copy.copy(page), copy.deepcopy(page), pickle.loads(pickle.dumps(page))):
-        assert (twin, twin.next, twin.total_capped) == (page, "cursor", True)
+        assert twin == page
+        assert (tuple(twin), twin.next, twin.total_capped) == ((10_000, ["a"]), "cursor", True)
     assert str(pickle.loads(pickle.dumps(asyncsvc.InvalidToken()))) == "the token is not valid"
 
 
@@ -528,3 +531,31 @@ def test_an_error_survives_pickling():
         "must be text",
         "tenant_id: must be text",
     )
+
+
+PUBLIC_MODELS = [
+    model
+    for model in map(vars(asyncsvc).__getitem__, asyncsvc.__all__)
+    if isinstance(model, type) and issubclass(model, BaseModel)
+]
+
+
+@pytest.mark.parametrize("model", PUBLIC_MODELS, ids=lambda model: model.__name__)
+def test_each_field_of_a_public_model_has_a_description(model):
+    assert all(field.description for field in model.model_fields.values())
+    assert all(f"\n{name}: " in inspect.getdoc(model) for name in model.model_fields)
+    inspect.signature(model)
+
+
+def test_a_page_unpacks_and_serializes():
+    page = asyncsvc.Page(total=3, items=[1, 2], next="cursor")
+    total, items = page
+    assert (total, items) == (3, [1, 2])
+    assert page.model_dump() == {
+        "total": 3,
+        "items": [1, 2],
+        "next": "cursor",
+        "total_capped": False,
+    }
+    with pytest.raises(ValidationError):
+        page.total = 4

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
@@ -27,7 +27,15 @@ used again.
 """
 
 
-@asynccontextmanager
+class OpenedPools(NamedTuple):
+    """The pools of a primary and of its replicas."""
+
+    primary: Pool
+    replicas: list[Pool]
+    close: Callable[[], Awaitable[None]]
+    """Closes all of them."""
+
+
 async def open_pools(
     dsn: str,
     replicas: Sequence[str] | None,
@@ -35,8 +43,8 @@ async def open_pools(
     *,
     min_size: int,
     max_size: int,
-) -> AsyncGenerator[tuple[Pool, list[Pool]]]:
-    """Open a pool on the primary and a pool on each replica, yield them, and close them.
+) -> OpenedPools:
+    """Open a pool on the primary and a pool on each replica.
 
     If the DSN has several hosts, each new connection to the primary goes to the host that accepts
     writes. Each host is then also a replica, unless `replicas` names others. The pools of replicas
@@ -62,7 +70,7 @@ async def open_pools(
             pool = await _open_pool(replica, settings, min_size=0, max_size=max_size)
             replica_pools.append(pool)
             stack.push_async_callback(pool.close)
-        yield primary, replica_pools
+        return OpenedPools(primary, replica_pools, stack.pop_all().aclose)
 
 
 def _split_hosts(field: str, dsn: str) -> list[str]:

@@ -31,7 +31,6 @@ from asyncsvc.models.operations import (
     SQLStatement,
 )
 from asyncsvc.models.page import (
-    Hits,
     Page,
 )
 from asyncsvc.models.records import (
@@ -71,7 +70,6 @@ __all__ = [
     "ErasureReceipt",
     "Finding",
     "Hit",
-    "Hits",
     "ImportReport",
     "IssuedToken",
     "Level",

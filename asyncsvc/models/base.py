@@ -13,6 +13,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from asyncsvc.validation.inputs import Described
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -40,7 +42,7 @@ def as_model(model: type[M], value: M | Mapping[str, object]) -> M:
     return value
 
 
-class Model(BaseModel):
+class Model(Described):
     """The base of all rows and results: frozen, built from the columns of a statement.
 
     Unknown columns are ignored: a check for them costs a fifth of the time, and the tests compare
@@ -50,4 +52,4 @@ class Model(BaseModel):
     cache is limited to keys: they repeat, and texts of users must not outlive their objects.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", cache_strings="keys", defer_build=True)
+    model_config = ConfigDict(extra="ignore", cache_strings="keys")

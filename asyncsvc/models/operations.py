@@ -12,32 +12,41 @@ class Migration(Model):
     """A numbered migration: applied when `applied_at` is set, pending otherwise."""
 
     version: int
+    """The number of the file, from 1."""
     name: str
+    """The name of the file without number and suffix."""
     checksum: str
+    """The SHA-256 of its commands, as hex digits."""
     applied_at: datetime | None = None
+    """When it was applied. None: it is pending."""
 
 
 class SQLStatement(Model):
-    """A statement of `sql/` in one variant, as the server receives it.
-
-    `parameters` are `$1`, `$2`, ... in order. `optional` are the names of all variants: optional
-    parameters, flags and orders.
-    """
+    """A statement of `sql/` in one variant, as the server receives it."""
 
     name: str
+    """The folder and the name of the file, such as "conversation/get_list"."""
     header: str
+    """The comment at the start of the file."""
     text: str
+    """The statement, with `$1`, `$2`, ... for its parameters."""
     parameters: tuple[str, ...]
+    """The names of `$1`, `$2`, ..., in order."""
     optional: tuple[str, ...]
+    """The names that select a variant: optional parameters, flags and orders."""
 
 
 class Plan(Model):
     """PostgreSQL's plan for a statement, with the value of each parameter as a literal."""
 
     name: str
+    """The folder and the name of the file, such as "conversation/get_list"."""
     text: str
+    """The statement in the variant that was planned."""
     values: dict[str, str | None]
+    """The value of each parameter, as a literal of PostgreSQL."""
     lines: tuple[str, ...]
+    """The lines of EXPLAIN."""
 
 
 Level = Literal["ok", "note", "warning", "problem"]

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Annotated
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
@@ -17,7 +16,7 @@ from pydantic import (
 
 from asyncsvc.models.conversations import Conversation
 from asyncsvc.validation.checks import check_iterable, invalid_value
-from asyncsvc.validation.inputs import Input
+from asyncsvc.validation.inputs import Described, Input
 from asyncsvc.validation.types import (
     MAX_INT,
     BigCount,
@@ -38,13 +37,11 @@ from asyncsvc.validation.types import (
 )
 
 
-class MessageRecord(BaseModel):
+class MessageRecord(Described):
     """A message of a `ConversationRecord`."""
 
     # Not an `Input`: an import has thousands, and each is validated within its conversation.
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, defer_build=True
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     role: Role
     """The author: "user", "assistant", "system", "tool" or another role of the application."""

@@ -21,6 +21,7 @@ class UsageBucket(Model):
     uv: int
     """The number of distinct users of these conversations, without the empty user id."""
     tokens: int
+    """The sum of language model tokens."""
     duration: float
     """Seconds."""
     rounds: int
@@ -28,4 +29,6 @@ class UsageBucket(Model):
     round: float
     """The mean number of rounds a conversation; 0 if there are none."""
     thumb_up: int
+    """The number of messages with positive feedback."""
     thumb_down: int
+    """The number of messages with negative feedback."""

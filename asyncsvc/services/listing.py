@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.models import Conversation, ConversationName, Hits, Page
+from asyncsvc.models import Conversation, ConversationName, Hit, Page
 from asyncsvc.repositories.query import (
     ANY_TIME,
     NEWEST_FIRST,
@@ -191,7 +191,7 @@ class ConversationListing(ConversationServiceBase):
         after: Cursor | None = None,
         limit: PageSize = 20,
         total: Total = "none",
-    ) -> Hits:
+    ) -> Page[Hit]:
         """Return the newest conversations with a message that contains the keywords.
 
         The search is complete: it includes the latest append. `AsyncSvc.maintain` makes it fast.
@@ -280,8 +280,8 @@ def _build_page(items: list[Item], count: int, total: Total, next: str | None) -
     """Build a page whose total is as exact as requested."""
     is_capped = total == "capped" and count > TOTAL_CAP
     return Page(
-        None if total == "none" else TOTAL_CAP if is_capped else count,
-        items,
+        total=None if total == "none" else TOTAL_CAP if is_capped else count,
+        items=items,
         next=next,
         total_capped=is_capped,
     )

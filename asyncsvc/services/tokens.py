@@ -198,7 +198,7 @@ class APITokenService(TokenVerification):
         following = cursors.next_cursor(
             tokens, limit, lambda token: Position(token.created_at, token.id), filters
         )
-        return Page(None, tokens[:limit], next=following)
+        return Page(total=None, items=tokens[:limit], next=following)
 
     @validated
     async def get_by_id(self, id: Id, *, tenant_id: Id) -> APIToken:
@@ -438,7 +438,7 @@ class APITokenService(TokenVerification):
         following = cursors.next_cursor(
             events, limit, lambda event: Position(event.at, str(event.id)), filters
         )
-        return Page(None, events[:limit], next=following)
+        return Page(total=None, items=events[:limit], next=following)
 
     def _position(self, after: str | None, filters: str) -> Position | None:
         """Return the position after which a page starts, None for the first page."""

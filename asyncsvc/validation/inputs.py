@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from asyncsvc.errors import InvalidInput
 
@@ -15,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _MAX_NAME_LENGTH: Final = 64
+_FIELDS: Final = "\n\nFields:\n"
 _FIELD_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
 
 
@@ -42,7 +52,32 @@ def safe_field_name(name: str) -> str:
     return name if _FIELD_NAME.fullmatch(name) else "?"
 
 
-class Input(BaseModel):
+class Described(BaseModel):
+    """The base of all public models: their fields have descriptions, which `help` shows too."""
+
+    # Build at the first use, to keep imports fast.
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, defer_build=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_options: object) -> None:
+        """Add the descriptions of the fields to the docstring."""
+        summary = (inspect.getdoc(cls) or "").partition(_FIELDS)[0]
+        fields = (f"{name}: {field.description}" for name, field in cls.model_fields.items())
+        cls.__doc__ = summary + _FIELDS + "\n".join(fields)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Leave the fields out of the model's description: each has its own."""
+        value = handler(schema)
+        described = handler.resolve_ref_schema(value)
+        if "description" in described:
+            described["description"] = described["description"].partition(_FIELDS)[0]
+        return value
+
+
+class Input(Described):
     """The base of all input models: frozen, strict, without unknown fields.
 
     The constructor raises InvalidInput for a wrong type or a number out of range. The method that
@@ -51,12 +86,10 @@ class Input(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True,
         strict=True,
         extra="forbid",
         revalidate_instances="always",
         hide_input_in_errors=True,
-        defer_build=True,  # build at the first use, to keep imports fast
     )
 
     @model_validator(mode="wrap")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +17,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import asyncsvc
-from asyncsvc import APIToken, Appended, Conversation, Hit, Message, StoredMessage, UsageBucket
+from asyncsvc import (
+    APIToken,
+    Appended,
+    Conversation,
+    Hit,
+    Message,
+    Page,
+    StoredMessage,
+    UsageBucket,
+)
 
 DIALOG: Final = "assistant"
 MAX_BODY_BYTES: Final = 2**20
@@ -34,7 +43,6 @@ Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(description="`next` of the page before", max_length=2048)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,255}$")]
-T = TypeVar("T")
 
 
 class _Body(BaseModel):
@@ -65,13 +73,6 @@ class Answer(Appended):
     """The answer of the service, with the positions of question and answer."""
 
     answer: str
-
-
-class Page(BaseModel, Generic[T]):
-    """A page of a list, and the cursor of the next page."""
-
-    items: list[T]
-    next: str | None
 
 
 class Problem(BaseModel):
@@ -185,10 +186,9 @@ async def create_conversation(me: Me, new: NewConversation) -> Conversation:
 @app.get("/conversations", tags=["chat"], responses=problems())
 async def list_conversations(me: Me, after: After = None, limit: Limit = 20) -> Page[Conversation]:
     """List conversations, newest first."""
-    page = await me.chats.get_list(
+    return await me.chats.get_list(
         tenant_id=me.tenant, dialog_id=DIALOG, items_per_page=limit, after=after, total="none"
     )
-    return Page(items=page.items, next=page.next)
 
 
 @app.delete("/conversations/{id}", tags=["chat"], status_code=204, responses=problems(404))
@@ -224,8 +224,7 @@ async def set_feedback(me: Me, id: Id, seq: Seq, feedback: Feedback) -> StoredMe
 @app.get("/search", tags=["chat"], responses=problems())
 async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit = 20) -> Page[Hit]:
     """Find the newest conversations with a message that contains the keywords."""
-    hits = await me.chats.search(keywords, tenant_id=me.tenant, after=after, limit=limit)
-    return Page(items=hits.items, next=hits.next)
+    return await me.chats.search(keywords, tenant_id=me.tenant, after=after, limit=limit)
 
 
 @app.get("/statistics", tags=["usage"], responses=problems())

