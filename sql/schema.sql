@@ -1,7 +1,7 @@
 -- The schema after all migrations, in one piece, to read. Nothing runs this file.
 -- sql/migrations/ has the reasons for each table and index.
 --
--- Generated: ASYNCSVC_UPDATE_SCHEMA=1 pytest tests/test_schema.py
+-- Generated: ASYNCSVC_UPDATE_SCHEMA=1 pytest tests/database/test_schema.py
 
 CREATE TABLE asyncsvc.migration (
     version integer NOT NULL,

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Protocol
 import asyncpg
 import pytest
 import pytest_asyncio
-from servers import Server, ServerError, start_server
 
 import asyncsvc
 from asyncsvc import Settings
 from benchmarks import pgbouncer as pgbouncer_server
+from tests.support.servers import Server, ServerError, start_server
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
 """Whether the schema is distributed, over one node: a coordinator that has all shards."""
-SQL = pathlib.Path(__file__).parent / "sql"
+SQL = pathlib.Path(__file__).parent / "support" / "sql"
 INVARIANTS, FINGERPRINT, EMPTY = (
     (SQL / f"{name}.sql").read_text(encoding="utf-8")
     for name in ("invariants", "fingerprint", "empty")

@@ -1,0 +1,1 @@
+"""The services and the facade: what each public method does."""

@@ -1,0 +1,1 @@
+"""Statements, plans, schema, migrations, replicas and crashes."""

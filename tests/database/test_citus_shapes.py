@@ -1,0 +1,120 @@
+"""No statement and no migration contains a construct that Citus rejects: see `citus_shapes`."""
+
+import pytest
+
+from asyncsvc.database import sql_files
+from asyncsvc.database.migration_files import migration_files
+from tests.database.test_sql_files import NAMES
+from tests.support.citus_shapes import faults, parsed
+
+OF_ALL_TENANTS = {
+    "append_key/find_expired",
+    "search/next_tenant",
+    "usage/backlog",
+    "usage/find_tenants_to_roll_up",
+}
+"""The reads of maintenance over all tenants, which Citus sends to all nodes."""
+NOT_DISTRIBUTED = ("migration/", "replica/", "row_security/", "server/")
+STATEMENTS = [name for name in NAMES if not name.startswith(NOT_DISTRIBUTED)]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_has_a_construct_that_citus_rejects(name):
+    statement = sql_files.load(name)
+    for present in chosen(statement):
+        values = dict.fromkeys((statement.optional & present) | statement.required, 0)
+        (tree,) = parsed(statement.bind(present & statement.flags, values).text)
+        assert faults(tree, of_all_tenants=name in OF_ALL_TENANTS) == [], sorted(present)
+
+
+def chosen(statement):
+    """Yield sets of flags: none, each, all, and each order alone.
+
+    A combination of optional lines contains no construct that none of the lines contains alone.
+    """
+    names = statement.optional | statement.flags - statement.orders
+    orders = sorted(statement.orders)
+    first = frozenset(orders[:1])
+    yield first
+    yield first | names
+    yield from (first | {name} for name in sorted(names))
+    yield from (frozenset({order}) for order in orders[1:])
+
+
+@pytest.mark.parametrize("file", migration_files(), ids=lambda file: file.name)
+def test_no_migration_has_a_construct_that_citus_rejects(file):
+    for command in sql_files.commands(file.source):
+        for tree in parsed(command):
+            assert faults(tree, of_all_tenants=True) == [], command
+
+
+C = "asyncsvc.conversation AS c"
+T = "c.tenant_id = $1"
+
+
+SHAPES = {
+    "a function in DO UPDATE": ("INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ($1, 'a')"
+        " ON CONFLICT (tenant_id, zone) DO UPDATE SET zone = now()::text"),
+    "a subquery in DO UPDATE": ("INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ($1, 'a')"
+        " ON CONFLICT (tenant_id, zone) DO UPDATE SET zone = (SELECT 'x')"),
+    "a subquery in VALUES":
+        "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ($1, (SELECT 'x'))",
+    "a function in RETURNING": f"UPDATE {C} SET name = $2 WHERE {T} RETURNING c.id, now()",
+    "a volatile function in SET": f"UPDATE {C} SET updated_at = clock_timestamp() WHERE {T}",
+    "a function that is not immutable in CASE or COALESCE of an UPDATE":
+        f"UPDATE {C} SET updated_at = CASE WHEN $2 THEN statement_timestamp() END WHERE {T}",
+    "an UPDATE of tenant_id": f"UPDATE {C} SET tenant_id = $2 WHERE {T}",
+    "an UPDATE from a subquery, without the tenant":
+        ("UPDATE asyncsvc.message AS m SET dialog_id = c.dialog_id FROM unnest($2::text[]) AS g"
+        f" CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id FROM {C} WHERE {T} LIMIT 1) AS c"
+        " WHERE m.tenant_id = c.tenant_id"),
+    "MERGE":
+        f"MERGE INTO {C} USING (VALUES ($1)) AS v (id) ON c.id = v.id WHEN MATCHED THEN DELETE",
+    "a lock of rows of all tenants": f"SELECT c.id FROM {C} WHERE c.id = $1 FOR UPDATE",
+    "a lock of one of several tables, in a statement that inserts":
+        (f"WITH l AS (SELECT c.id FROM {C} CROSS JOIN (SELECT 1) AS x WHERE {T} FOR UPDATE OF c),"
+        " i AS (INSERT INTO asyncsvc.usage_zone (tenant_id, zone) SELECT $1, l.id FROM l)"
+        " SELECT 1"),
+    "a subquery without columns of all tenants":
+        f"SELECT count(*) FROM (SELECT FROM {C} LIMIT 5) AS c",
+    "a read of c whose tenant no parameter gives": f"SELECT c.id FROM {C} WHERE c.id = $1",
+    "a read of m whose tenant no parameter gives":
+        (f"WITH l AS (SELECT c.tenant_id, c.id FROM {C} WHERE {T}) SELECT (SELECT count(*)"
+        " FROM asyncsvc.message AS m WHERE m.tenant_id = l.tenant_id) FROM l"),
+    "a recursion over more than one tenant":
+        ("WITH RECURSIVE t AS (SELECT min(u.tenant_id) AS id FROM asyncsvc.usage_ledger AS u"
+        " UNION ALL SELECT (SELECT min(u.tenant_id) FROM asyncsvc.usage_ledger AS u"
+        " WHERE u.tenant_id > t.id) FROM t WHERE t.id IS NOT NULL) SELECT t.id FROM t"),
+    "a trigger": "CREATE TRIGGER t AFTER INSERT ON asyncsvc.message EXECUTE FUNCTION asyncsvc.f()",
+    "ADD COLUMN with a CHECK":
+        "ALTER TABLE asyncsvc.message ADD COLUMN kind text CHECK (kind <> '')",
+    "a unique index without the tenant":
+        "CREATE UNIQUE INDEX i ON asyncsvc.message (conversation_id)",
+    "a key without the tenant": "CREATE TABLE asyncsvc.x (tenant_id text, id text PRIMARY KEY)",
+    "a reference to the tokens": ("CREATE TABLE asyncsvc.x (tenant_id text, token_id text,"
+        " FOREIGN KEY (token_id) REFERENCES asyncsvc.api_token (id))"),
+}  # fmt: skip
+MORE_SHAPES = {
+    f"UPDATE {C} SET updated_at = coalesce(c.updated_at, CURRENT_TIMESTAMP) WHERE {T}":
+        "a function that is not immutable in CASE or COALESCE of an UPDATE",
+    "CREATE TABLE asyncsvc.x (tenant_id text, id text, UNIQUE (id))": "a key without the tenant",
+    (
+        "WITH RECURSIVE o AS (SELECT t.id FROM asyncsvc.api_token AS t WHERE t.id = $1 UNION"
+        " SELECT t.id FROM o JOIN asyncsvc.api_token AS t ON t.rotated_from = o.id), n AS ("
+        " INSERT INTO asyncsvc.token_audit (tenant_id, token_id) SELECT $2, o.id FROM o) SELECT 1"
+    ): "a recursion over more than one tenant",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [*((text, fault) for fault, text in SHAPES.items()), *MORE_SHAPES.items()]
+)
+def test_each_rejected_construct_is_detected(text, fault):
+    (tree,) = parsed(text)
+    assert fault in faults(tree)
+
+
+def test_each_command_of_a_migration_file_is_sent_alone():
+    """Citus rejects several commands in one string if one of them creates an index."""
+    for file in migration_files():
+        assert all(len(parsed(command)) == 1 for command in sql_files.commands(file.source))

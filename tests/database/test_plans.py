@@ -1,0 +1,830 @@
+"""Plans of the statements that matter, on seeded data: which index, and how many rows it reads."""
+
+import functools
+import hashlib
+import itertools
+import json
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncsvc.database import sql_files
+from asyncsvc.repositories.query import Order
+from tests.conftest import create_database, drop_database, dsn_of
+
+CONVERSATIONS = 20_000  # of the big tenant; a small one has a hundredth of them beside it
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+LATELY = NOW - timedelta(hours=1)  # the last maintenance
+
+
+SEED = (
+    f"""
+    INSERT INTO asyncsvc.conversation (
+           tenant_id, id, dialog_id, user_id, name, source, last_seq, created_at, updated_at)
+    SELECT t.id, t.id || n, CASE n % 100 WHEN 99 THEN 'rare' ELSE 'd' || n % 2 END,
+           'u' || n % 500, 'name ' || n, CASE n % 3 WHEN 1 THEN 'api' WHEN 2 THEN 'agent' END, 3,
+           '{NOW}'::timestamptz - n * interval '1 minute',
+           '{NOW}'::timestamptz - (n * 7919 % t.size) * interval '1 minute'
+      FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
+           generate_series(1, t.size) AS n
+    """,
+    f"""
+    INSERT INTO asyncsvc.message (
+           tenant_id, conversation_id, seq, role, content, payload, created_at, dialog_id,
+           conversation_created_at, is_indexed)
+    SELECT c.tenant_id, c.id, seq, 'user', 'please order coffee ' || md5(c.id || seq), '{{}}',
+           c.created_at, c.dialog_id, c.created_at, seq > 1 OR c.created_at < '{LATELY}'
+      FROM asyncsvc.conversation AS c, generate_series(1, 3) AS seq
+    """,
+    f"""
+    INSERT INTO asyncsvc.conversation_title (
+           tenant_id, conversation_id, name, dialog_id, conversation_created_at, is_indexed)
+    SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at, c.created_at < '{LATELY}'
+      FROM asyncsvc.conversation AS c
+    """,
+    """
+    INSERT INTO asyncsvc.conversation_recency (tenant_id, id, dialog_id, updated_at)
+    SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at FROM asyncsvc.conversation AS c
+    ON CONFLICT DO NOTHING
+    """,
+    """
+    INSERT INTO asyncsvc.append_key
+    SELECT c.tenant_id, c.id, 'key', '', 1, 1, 1, c.created_at FROM asyncsvc.conversation AS c
+    """,
+    """
+    INSERT INTO asyncsvc.api_token (
+           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, metadata,
+           created_at, rotated_from)
+    SELECT 'token' || n, 'tenant' || n % 50, '', sha256(('secret' || n)::bytea), 0, '', 'api', '{}',
+           '{}', now() - n * interval '1 second', CASE WHEN n > 4000 THEN 'token' || n - 50 END
+      FROM generate_series(1, 5000) AS n
+    """,
+    """
+    INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, at, detail)
+    SELECT 'tenant' || n % 50, 'token' || n % 5000, 'create', now() - n * interval '1 second', '{}'
+      FROM generate_series(1, 20000) AS n
+    """,
+    f"""
+    INSERT INTO asyncsvc.usage_quarter_hour (
+           tenant_id, quarter_hour, dialog_id, token_id, pv, tokens, duration, rounds, thumb_up,
+           thumb_down)
+    SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 0, 5, 0,
+           0, 0, 0
+      FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
+           generate_series(1, t.size) AS n
+    """,
+    """
+    INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at, pv)
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1
+      FROM asyncsvc.conversation AS c
+    """,
+    "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
+    # As AsyncSvc.maintain does for a tenant with many creations.
+    *(
+        sql_files.load("usage/recount")
+        .bind((), {"tenant_id": tenant})
+        .text.replace("$1", f"'{tenant}'")
+        for tenant in ("big", "small")
+    ),
+    """
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, user_id, created_at, quarter_hour, tokens)
+    SELECT 'tenant' || n % 50, 'd', '', now(), now(), 5 FROM generate_series(1, 20000) AS n
+    """,
+    "VACUUM ANALYZE",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seeded(server_dsn, template, database_prefix):
+    """The DSN of a database of two tenants, which is only read."""
+    name = f"{database_prefix}_plans"
+    await create_database(server_dsn, name, template=template)
+    connection = await asyncpg.connect(dsn_of(server_dsn, name))
+    for command in SEED:
+        await connection.execute(command)
+    await connection.close()
+    yield dsn_of(server_dsn, name)
+    await drop_database(server_dsn, name)
+
+
+@pytest_asyncio.fixture
+async def explain(seeded):
+    """Runs a statement on the seeded database; see `executed`."""
+    connection = await asyncpg.connect(seeded)
+    yield functools.partial(executed, connection)
+    await connection.close()
+
+
+async def executed(connection, name, *flags, **parameters):
+    """Run a statement and undo it; return the nodes of its plan that were executed.
+
+    It is prepared in SQL: EXPLAIN of a statement always plans it for its values, whatever
+    plan_cache_mode says, and EXPLAIN EXECUTE does not.
+    """
+    query = sql_files.load(name).bind(flags, parameters)
+    given = ", ".join(await literals(connection, query))
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(f"PREPARE explained AS {query.text}")
+    plan = await connection.fetchval(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained" + (given and f"({given})")
+    )
+    await connection.execute("DEALLOCATE explained")
+    await transaction.rollback()
+    return [node for node in nodes(json.loads(plan)[0]["Plan"]) if node["Actual Loops"]]
+
+
+async def literals(connection, query):
+    """The arguments as SQL spells them, each of the type that the statement has there."""
+    prepared = await connection.prepare(query.text, name="")
+    kinds = [kind.name for kind in prepared.get_parameters()]
+    return [
+        await connection.fetchval(f"SELECT format('%L::{kind}', $1::{kind})", argument)
+        for kind, argument in zip(kinds, query.arguments, strict=True)
+    ]
+
+
+def nodes(plan):
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def scans(plan):
+    """What each scan of a table reads, and through which index (None: the whole table)."""
+    return {
+        (node["Relation Name"], node.get("Index Name"))
+        for node in plan
+        if node["Node Type"] in {"Seq Scan", "Index Scan", "Index Only Scan"}
+    }
+
+
+def rows_read(plan):
+    """How many rows all scans returned or threw away, and all joins threw away."""
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in plan
+        if "Relation Name" in node or node["Node Type"] == "Bitmap Index Scan"
+    )
+
+
+def indexes(plan):
+    return {node["Index Name"] for node in plan if "Index Name" in node}
+
+
+PAGE = {
+    "tenant_id": "big",
+    "dialog_id": "d0",
+    "limit": 31,
+    "offset": 0,
+    "count_limit": 0,
+    "include_dsl": True,
+    "include_messages": False,
+}
+MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "big5000"}
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.parametrize("after", [{}, MIDDLE])
+@pytest.mark.parametrize(
+    ("order", "index"),
+    [
+        ("created_at", "conversation_created_idx"),
+        ("updated_at", "conversation_recency_updated_idx"),
+    ],
+)
+async def test_a_page_by_time_reads_the_page(explain, order, index, direction, after):
+    by_update = order == "updated_at"
+    table = "conversation_recency" if by_update else "conversation"
+    flags = Order(column=order, descending=direction == "desc").flags
+    plan = await explain("conversation/get_list", *flags, **PAGE, **after)
+    assert scans(plan) == {(table, index), ("conversation", "conversation_pkey")}
+    # The ids of the page and its rows; by update also the conversation of each recency row.
+    assert rows_read(plan) <= (3 if by_update else 2) * 31
+
+
+FILTERS = {
+    "id": ("id", "big7"),
+    "user_id": ("user_id", "u2"),
+    "exp_user_id": ("exp_user_id", "nobody"),
+    "from": ("{}_from", NOW - timedelta(minutes=9000)),
+    "before": ("{}_before", NOW - timedelta(minutes=6000)),
+}
+COMBINED = [
+    names for count in range(len(FILTERS) + 1) for names in itertools.combinations(FILTERS, count)
+]
+
+
+@pytest.mark.parametrize("after", [{}, MIDDLE])
+@pytest.mark.parametrize("order", ["created", "updated"])
+async def test_generic_plans_of_a_list_read_as_little_as_custom_plans(seeded, order, after):
+    flags = Order(column=f"{order}_at").flags
+    connection = await asyncpg.connect(seeded)
+    for names in COMBINED:
+        filters = {FILTERS[name][0].format(order): FILTERS[name][1] for name in names}
+        read = {}
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await connection.execute(f"SET plan_cache_mode = {mode}")
+            plan = await executed(
+                connection, "conversation/get_list", *flags, **PAGE, **after, **filters
+            )
+            read[mode] = rows_read(plan)
+        assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, (names, read)
+    await connection.close()
+
+
+async def test_a_page_of_a_range_of_dates_reads_that_range(explain):
+    bounds = {
+        "created_from": NOW - timedelta(minutes=9000),
+        "created_before": NOW - timedelta(minutes=8990),
+    }
+    plan = await explain("conversation/get_list", "by_created_at_desc", **PAGE, **bounds)
+    assert ("conversation", "conversation_created_idx") in scans(plan)
+    assert rows_read(plan) <= 20
+
+
+async def test_a_page_of_one_user_does_not_read_the_dialog(explain):
+    plan = await explain(
+        "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": None}, user_id="u2"
+    )
+    assert rows_read(plan) <= 3 * CONVERSATIONS / 500 + 2 * 31
+
+
+async def test_an_exact_total_is_counted_on_an_index_alone(explain):
+    plan = await explain(
+        "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": None}
+    )
+    counting = max(plan, key=lambda node: node["Actual Rows"] * ("Relation Name" in node))
+    assert counting["Node Type"] == "Index Only Scan"
+    assert counting["Heap Fetches"] == 0
+
+
+async def test_a_capped_total_stops(explain):
+    plan = await explain(
+        "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": 101}
+    )
+    assert rows_read(plan) <= 101 + 2 * 31
+
+
+async def test_a_deep_offset_reads_ids_from_the_index_and_the_rows_of_the_page(explain):
+    plan = await explain("conversation/get_list", "by_created_at_desc", **PAGE | {"offset": 5000})
+    wide = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in wide) <= 31
+
+
+ABSENT = {"tenant_id": "big", "keywords": "no such words"}
+NEWEST = ABSENT | {"limit": 21, "weeks": 8}
+MATCHING = ABSENT | {"limit": 21, "offset": 0, "count_limit": None}
+SCAN = ABSENT | {"limit": 21, "max_conversations": 100, "max_messages": 2_000}
+INDEXED = {"tenant_id": "big", "limit": 40, "max_bytes": 10_000}
+UNINDEXED = 60  # messages of a tenant, and titles
+
+
+@pytest.mark.parametrize("of", [{}, {"dialog_id": "d0"}, {"user_id": "u7"}, MIDDLE])
+async def test_a_search_for_an_absent_keyword_reads_only_the_indexes(explain, of):
+    plan = await explain("search/newest_matches", **NEWEST, **of)
+    assert {"message_search_idx", "message_unindexed_idx"} <= indexes(plan)
+    assert ("message", None) not in scans(plan)
+    assert rows_read(plan) <= UNINDEXED + 4  # weeks that there are
+    assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 150
+
+
+async def test_a_list_by_an_absent_keyword_reads_only_the_indexes(explain):
+    of = {"id_keywords": "no such words", "dialog_id": "d1"}
+    plan = await explain("search/match_page", "by_created_at_desc", **MATCHING, **of)
+    assert {"message_search_idx", "conversation_title_search_idx"} <= indexes(plan)
+    assert {"message_unindexed_idx", "conversation_title_unindexed_idx"} <= indexes(plan)
+    assert rows_read(plan) <= 2 * UNINDEXED + 4
+    assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 300
+
+
+async def test_a_rare_keyword_reads_its_matches(explain):
+    word = hashlib.md5(b"big100002").hexdigest()[:12]  # of the second message of one conversation
+    plan = await explain("search/newest_matches", **NEWEST | {"keywords": word})
+    assert rows_read(plan) <= UNINDEXED + 10
+
+
+async def test_a_count_of_matches_stops_at_its_limit(explain):
+    few = MATCHING | {"keywords": "coffee", "limit": 0, "count_limit": 101}
+    plan = await explain("search/match_page", "by_created_at_desc", **few)
+    conversations = [node for node in plan if node.get("Index Name") == "conversation_pkey"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in conversations) <= 101
+
+
+@pytest.mark.parametrize(
+    "flags", [("descending",), ("ascending",), ("descending", "by_updated_at")], ids=" ".join
+)
+@pytest.mark.parametrize("keywords", ["coffee", "no such words"])
+async def test_a_scan_reads_at_most_its_limits(explain, flags, keywords):
+    of = {"dialog_id": "d0", "id_keywords": keywords} if "by_updated_at" in flags else {}
+    plan = await explain("search/scan", *flags, **SCAN | {"keywords": keywords}, **of)
+    max_rows = 100 * len(flags) + (100 * 3 if keywords != "coffee" else 21)
+    assert rows_read(plan) <= max_rows
+    assert None not in {index for _, index in scans(plan)}
+
+
+@pytest.mark.parametrize("after", [{}, {"after_at": NOW, "after_id": "", "after_seq": 0}])
+async def test_indexing_messages_reads_its_batch(explain, after):
+    plan = await explain("search/index_messages", **INDEXED, **after)
+    assert indexes(plan) <= {"message_unindexed_idx", "message_pkey"}
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 4 * 40
+
+
+async def test_the_next_tenant_is_one_entry_of_an_index(explain):
+    for after in ({}, {"after_tenant_id": "big"}):
+        plan = await explain("search/next_tenant", **after)
+        assert indexes(plan) == {"message_unindexed_idx", "conversation_title_unindexed_idx"}
+        assert rows_read(plan) <= 2
+
+
+TURN = {
+    "roles": ["user"],
+    "contents": ["hello"],
+    "payloads": ["{}"],
+    "references": [None],
+    "round": 1,
+    "tokens": 1,
+    "duration": 1,
+    "token_id": "k",
+}
+
+
+ON_ONE_CONVERSATION = [
+    ("conversation/append_message", (), TURN),
+    ("conversation/append_message", (), TURN | {"idempotency_key": "k", "body_hash": b"h"}),
+    ("conversation/explain_append", (), {"idempotency_key": "k"}),
+    ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
+    ("message/update", (), {"seq": 1, "patch": "{}"}),
+    ("message/delete", (), {"seq": 1}),
+    ("message/delete", ("newest",), {}),
+    ("message/delete", (), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "flags", "more"), ON_ONE_CONVERSATION)
+async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name, flags, more):
+    plan = await explain(name, *flags, tenant_id="big", id="big7", **more)
+    tables = ("conversation", "conversation_recency", "message", "append_key")
+    keys = {f"{table}_pkey" for table in tables}
+    assert indexes(plan) <= keys
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 14
+
+
+IDS = [f"big{number}" for number in range(1, 101)]
+PATCHES = json.dumps({id: {"name": "new"} for id in IDS})
+BATCH = {"batch_size": 100, "max_messages": 9_999}
+ON_A_HUNDRED = [
+    ("conversation/get_list", ("by_created_at_desc",), PAGE | {"limit": 100}),
+    ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True, "include_messages": True}),
+    ("conversation/update_many_by_id", (), {"patches": PATCHES}),
+    ("conversation/delete", (), {"ids": IDS}),
+    (
+        "conversation/delete",
+        ("count_messages", "count_append_keys"),
+        BATCH | {"user_id": "u1"},
+    ),
+    ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": IDS, "before": NOW}),
+    ("conversation/delete", ("by_created_at", "count_messages"), {"ids": IDS, "before": NOW}),
+    ("conversation/delete", (), BATCH | {"dialog_ids": ["rare"]}),
+    ("conversation/export", ("by_id",), BATCH | {"max_bytes": 2**23}),
+    ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
+    ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
+    ("message/change_dialog", (), {"ids": IDS}),
+    ("search/index_messages", (), INDEXED | {"limit": 100}),
+    ("search/index_titles", (), {"limit": 100}),
+    ("message/digests", (), {"ids": IDS, "last_seqs": [3] * 100}),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def misled(server_dsn, template, database_prefix):
+    """As `seeded`, but the server believes that each tenant has a single conversation."""
+    name = f"{database_prefix}_misled"
+    await create_database(server_dsn, name, template=template)
+    connection = await asyncpg.connect(dsn_of(server_dsn, name))
+    for table in ("conversation", "message", "append_key", "usage_ledger"):
+        await connection.execute(f"ALTER TABLE asyncsvc.{table} SET (autovacuum_enabled = off)")
+    await connection.execute(
+        f"""
+        INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, created_at, updated_at)
+        SELECT 't' || n, 'c' || n, 'd', now(), now() FROM generate_series(1, {CONVERSATIONS}) AS n
+        """
+    )
+    await connection.execute("ANALYZE asyncsvc.conversation")
+    for command in SEED[:4]:
+        await connection.execute(command)
+    await connection.close()
+    yield dsn_of(server_dsn, name)
+    await drop_database(server_dsn, name)
+
+
+@pytest_asyncio.fixture(params=["force_custom_plan", "force_generic_plan"])
+async def misled_connection(request, misled):
+    connection = await asyncpg.connect(misled, server_settings={"plan_cache_mode": request.param})
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize(("name", "flags", "more"), ON_ONE_CONVERSATION)
+async def test_a_change_of_one_conversation_reads_as_little_with_misleading_statistics(
+    misled_connection, name, flags, more
+):
+    plan = await executed(misled_connection, name, *flags, tenant_id="big", id="big7", **more)
+    assert rows_read(plan) <= 14
+
+
+@pytest.mark.parametrize(("name", "flags", "more"), ON_A_HUNDRED)
+async def test_so_does_what_reads_or_changes_many(misled_connection, name, flags, more):
+    plan = await executed(misled_connection, name, *flags, **{"tenant_id": "big"} | more)
+    # Reading the table once is cheap for many rows; reading it once a row is what must not be.
+    assert rows_read(plan) <= 4 * CONVERSATIONS
+
+
+TENANT_SIZE = 2_000
+NEW_IDS = [f"new{number}" for number in range(1, 101)]
+KEY_LOOKUPS = [
+    (
+        "conversation/get_by_ids",
+        (),
+        {"ids": NEW_IDS, "include_dsl": True, "include_messages": True},
+    ),
+    ("conversation/update_many_by_id", (), {"patches": json.dumps({id: {} for id in NEW_IDS})}),
+    ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": NEW_IDS, "before": NOW}),
+    ("conversation/delete", ("count_messages", "count_append_keys"), BATCH | {"user_id": "u1"}),
+    ("conversation/delete", (), BATCH | {"dialog_ids": ["d1"]}),
+    ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
+    ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
+    ("conversation/export", ("by_id",), BATCH | {"max_bytes": 2**23}),
+    ("message/change_dialog", (), {"ids": NEW_IDS}),
+    ("message/digests", (), {"ids": NEW_IDS, "last_seqs": [3] * 100}),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grown(server_dsn, template, database_prefix):
+    """The DSN of a database of two tenants, with a third imported after the last ANALYZE."""
+    name = f"{database_prefix}_grown"
+    await create_database(server_dsn, name, template=template)
+    connection = await asyncpg.connect(dsn_of(server_dsn, name))
+    for table in ("conversation", "conversation_recency", "message", "append_key"):
+        await connection.execute(f"ALTER TABLE asyncsvc.{table} SET (autovacuum_enabled = off)")
+    for tenant_id in ("one", "two", "new"):
+        if tenant_id == "new":
+            await connection.execute("ANALYZE")
+        await connection.execute(
+            f"""
+            INSERT INTO asyncsvc.conversation (
+                   tenant_id, id, dialog_id, user_id, last_seq, created_at, updated_at)
+            SELECT '{tenant_id}', '{tenant_id}' || n, 'd' || n % 3, 'u' || n % 10, 3,
+                   '{NOW}'::timestamptz - n * interval '1 second',
+                   '{NOW}'::timestamptz - n * interval '1 second'
+              FROM generate_series(1, {TENANT_SIZE}) AS n
+            """
+        )
+        of_tenant = f"(SELECT * FROM asyncsvc.conversation WHERE tenant_id = '{tenant_id}') AS c"
+        for command in SEED[1:5]:
+            await connection.execute(command.replace("asyncsvc.conversation AS c", of_tenant))
+    await connection.close()
+    yield dsn_of(server_dsn, name)
+    await drop_database(server_dsn, name)
+
+
+@pytest_asyncio.fixture(params=["force_custom_plan", "force_generic_plan"])
+async def grown_connection(request, grown):
+    settings = {"plan_cache_mode": request.param, "statement_timeout": "20s"}
+    connection = await asyncpg.connect(grown, server_settings=settings)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize(("name", "flags", "more"), KEY_LOOKUPS)
+async def test_rows_of_a_tenant_that_was_never_analyzed_are_read_by_primary_key(
+    grown_connection, name, flags, more
+):
+    plan = await executed(grown_connection, name, *flags, **{"tenant_id": "new"} | more)
+    repeated = [node for node in plan if node["Actual Loops"] >= 50 and "Relation Name" in node]
+    assert all(node.get("Index Name", "").endswith("_pkey") for node in repeated), repeated
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "more"),
+    [
+        ("search/newest_matches", (), NEWEST),
+        ("search/newest_matches", (), NEWEST | {"dialog_id": "d1"}),
+        ("search/scan", ("descending",), SCAN),
+        ("search/match_page", ("by_tokens_desc",), MATCHING | {"id_keywords": "no such words"}),
+    ],
+)
+async def test_a_search_reads_a_bounded_number_of_rows_with_misleading_statistics(
+    misled_connection, name, flags, more
+):
+    plan = await executed(misled_connection, name, *flags, **more)
+    assert rows_read(node for node in plan if node.get("Relation Name") == "message") <= 500
+    assert rows_read(plan) <= 4 * CONVERSATIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "more"),
+    [
+        ("search/newest_matches", (), NEWEST | {"limit": 1_000, "user_id": "u2"}),
+        ("search/match_page", ("by_created_at_desc",), MATCHING | {"user_id": "u2"}),
+        ("search/match_page", ("by_created_at_desc",), MATCHING | {"exp_user_id": "e7"}),
+        ("search/match_page", ("by_tokens_desc",), MATCHING | {"exp_user_id": "e7"}),
+    ],
+)
+async def test_a_search_of_one_user_looks_up_each_match_by_key(
+    misled_connection, name, flags, more
+):
+    some = {"keywords": "0a1"}  # 400 of the 60,000 messages contain it
+    plan = await executed(misled_connection, name, *flags, **more | some)
+    assert not indexes(plan) & {"conversation_user_idx", "conversation_exp_user_idx"}
+    assert rows_read(plan) <= 6 * CONVERSATIONS
+
+
+@pytest.mark.parametrize(("order", "bounds"), [("first", {"after_seq": 1}), ("last", {})])
+async def test_a_page_of_messages_reads_the_page(explain, order, bounds):
+    plan = await explain("message/get_list", order, tenant_id="big", id="big7", limit=2, **bounds)
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) <= 3
+
+
+async def test_get_by_ids_reads_only_these_conversations_and_their_messages(explain):
+    plan = await explain(
+        "conversation/get_by_ids",
+        tenant_id="big",
+        ids=["big1", "big2"],
+        include_dsl=True,
+        include_messages=True,
+    )
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) == 2 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "where"),
+    [
+        (("count_messages", "count_append_keys"), {"user_id": "u1"}),
+        ((), {"dialog_ids": ["rare", "x"]}),
+    ],
+)
+async def test_bulk_deletion_reads_a_batch(explain, flags, where):
+    limits = {"batch_size": 10, "max_messages": 30}
+    plan = await explain("conversation/delete", *flags, tenant_id="big", **limits, **where)
+    assert ("conversation", None) not in scans(plan)
+    assert rows_read(plan) <= 120
+
+
+@pytest.mark.parametrize(
+    ("of", "index"),
+    [
+        ({}, "conversation_recency_updated_idx"),
+        ({"dialog_id": "d1"}, "conversation_recency_updated_idx"),
+        (
+            {"after_dialog_id": "d0", "after_at": NOW - timedelta(days=9), "after_id": ""},
+            "conversation_recency_updated_idx",
+        ),
+    ],
+)
+async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
+    more = {"batch_size": 10, "max_messages": 1_000}
+    plan = await explain(
+        "conversation/find_expired",
+        "by_updated_at",
+        tenant_id="big",
+        before=NOW - timedelta(days=10),
+        **more,
+        **of,
+    )
+    assert {found for table, found in scans(plan) if table == "conversation_recency"} == {index}
+    assert rows_read(plan) <= 2 * 12
+
+
+async def test_a_purge_deletes_by_primary_key(explain):
+    plan = await explain(
+        "conversation/delete",
+        "by_updated_at",
+        "count_messages",
+        tenant_id="big",
+        ids=["big1", "big2"],
+        before=NOW,
+    )
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) <= 2 * (3 + 3)  # each is found, locked and deleted, with its messages
+
+
+@pytest.mark.parametrize(
+    ("order", "of", "index"),
+    [
+        ("by_id", {}, "conversation_pkey"),
+        ("by_id", {"after_id": "big5"}, "conversation_pkey"),
+        ("by_created_at", {"dialog_id": "d1"}, "conversation_created_idx"),
+        ("by_created_at", {"user_id": "u7"}, "conversation_user_idx"),
+        (
+            "by_created_at",
+            {"user_id": "u7", "after_at": NOW - timedelta(days=1), "after_id": "x"},
+            "conversation_user_idx",
+        ),
+    ],
+)
+async def test_an_export_reads_its_page(explain, order, of, index):
+    more = {"batch_size": 10, "max_messages": 6, "max_bytes": 10_000}
+    plan = await explain("conversation/export", order, tenant_id="big", **more, **of)
+    assert index in indexes(plan)
+    assert None not in {found for _, found in scans(plan)}
+    assert rows_read(plan) <= 10 + 2 * 3 + 2 * (1 + 3) + 40  # a user's are sorted
+
+
+async def test_get_names_reads_the_index_of_the_person(explain):
+    plan = await explain(
+        "conversation/get_names", tenant_id="big", dialog_id="d1", exp_user_id="e7", limit=5
+    )
+    assert indexes(plan) == {"conversation_exp_user_idx"}
+
+
+@pytest.mark.parametrize("ring", [False, True])
+async def test_a_token_is_found_by_its_hash(explain, ring):
+    import hashlib
+
+    digest = hashlib.sha256(b"secret7").digest()
+    more = {"last_used_resolution": timedelta(seconds=60), "pepper_version": 1}
+    if ring:
+        more |= {"second_hash": digest, "third_hash": b"3" * 32, "fourth_hash": b"4" * 32}
+    given = b"n" * 32 if ring else digest
+    plan = await explain("api_token/verify", token_hash=given, kind="api", **more)
+    assert None not in {index for _, index in scans(plan)}
+    assert "api_token_token_hash_key" in indexes(plan)
+    assert rows_read(plan) <= 5
+
+
+async def test_a_token_is_stamped_by_its_key(explain):
+    plan = await explain(
+        "api_token/record_use",
+        tenant_id="tenant7",
+        id="token7",
+        token_hash=b"n" * 32,
+        last_used_resolution=timedelta(seconds=60),
+        pepper_version=1,
+    )
+    assert indexes(plan) == {"api_token_pkey"}
+    assert rows_read(plan) <= 4
+
+
+async def test_tokens_are_listed_from_the_index(explain):
+    plan = await explain("api_token/get_list", tenant_id="tenant7", limit=11)
+    assert scans(plan) == {("api_token", "api_token_tenant_idx")}
+    assert rows_read(plan) == 11
+
+
+TOKEN = {"tenant_id": "tenant7", "actor": None, "reason": None}
+
+
+@pytest.mark.parametrize("id", ["token4107", "token4957", "token7"])
+async def test_a_family_is_walked_by_its_links(explain, id):
+    plan = await explain("api_token/get_family", id=id, tenant_id="tenant7")
+    assert {"api_token_pkey", "api_token_rotated_from_idx"} <= indexes(plan)
+    assert None not in {index for _, index in scans(plan)}
+    # Each of the 21 is found and shown; the index of the tenant's 100 may help.
+    assert rows_read(plan) <= 5 * 21 + 100
+
+
+async def test_a_family_is_revoked_by_its_keys(explain):
+    ids = [f"token{number}" for number in range(7, 2007, 100)]
+    plan = await explain("api_token/revoke_many", family_of="token7", ids=ids, **TOKEN)
+    assert indexes(plan) <= {"api_token_pkey", "api_token_tenant_idx"}
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 3 * 20 + 100
+
+
+async def test_tenants_to_roll_up_are_read_without_the_rest_of_the_ledger(explain):
+    plan = await explain("usage/find_tenants_to_roll_up", limit=1)
+    ledger = {index for table, index in scans(plan) if table == "usage_ledger"}
+    assert ledger == {"usage_ledger_tenant_idx"}
+    (scan,) = [node for node in plan if node.get("Index Name") == "usage_ledger_tenant_idx"]
+    assert scan["Actual Rows"] <= 401  # a tenant's, and the first of the next
+
+
+async def test_a_token_is_rotated_by_its_key(explain):
+    plan = await explain(
+        "api_token/rotate",
+        tenant_id="tenant7",
+        id="token7",
+        successor_id="new",
+        token_hash=b"h" * 32,
+        pepper_version=0,
+        hint="",
+        overlap=timedelta(0),
+        actor=None,
+    )
+    assert indexes(plan) == {"api_token_pkey"}
+    assert rows_read(plan) <= 3  # one read, two written
+
+
+async def test_the_tokens_of_a_tenant_are_revoked_from_the_index(explain):
+    plan = await explain("api_token/revoke_many", **TOKEN)
+    assert indexes(plan) == {"api_token_tenant_idx"}
+    # Found, and revoked: each from the index and the table, and one is written. Of a row that
+    # another test wrote, either may pass by a dead version.
+    assert rows_read(plan) <= 5 * 100 + 2
+
+
+@pytest.mark.parametrize(
+    ("of", "index"), [({}, "token_audit_pkey"), ({"token_id": "token7"}, "token_audit_token_idx")]
+)
+async def test_the_audit_is_read_from_its_index(explain, of, index):
+    for after in ({}, {"after_at": datetime.now(UTC), "after_id": 10**6}):
+        plan = await explain("token_audit/get_list", tenant_id="tenant7", limit=3, **of, **after)
+        assert scans(plan) == {("token_audit", index)}
+        assert rows_read(plan) == 3
+
+
+async def test_the_activity_of_a_range_is_read_from_the_index(explain):
+    activity = RANGE | {"range_from": NOW - timedelta(days=1)}
+    plan = await explain("usage/stats", "activity", tenant_id="big", token_id="token1", **activity)
+    assert {"usage_quarter_hour_key", "usage_ledger_tenant_idx"} <= indexes(plan)
+    assert rows_read(plan) <= 2 * 4 * 24
+
+
+RANGE = {
+    "range_from": NOW - timedelta(days=1),
+    "range_before": NOW,
+    "interval": "hour",
+    "tz": "Europe/Berlin",
+    "fill": True,
+}
+
+
+async def test_statistics_of_a_dialog_read_their_range(explain):
+    plan = await explain("usage/stats", tenant_id="big", dialog_id="d0", **RANGE)
+    assert "conversation_created_idx" in indexes(plan)
+    assert rows_read(plan) <= 2 * 24 * 60
+
+
+BASES = {"creation": (), "activity": ("activity",)}
+WHOLE = {
+    "range_from": NOW - timedelta(days=12),
+    "range_before": NOW - timedelta(days=2),
+    "interval": "day",
+    "tz": "UTC",
+    "fill": True,
+}
+
+
+@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
+async def test_whole_days_are_a_row_each(explain, basis):
+    plan = await explain("usage/stats", *basis, tenant_id="big", **WHOLE)
+    assert "usage_bucket_pkey" in indexes(plan)
+    # 10 days and the zone; the ledger has no row of this tenant.
+    assert rows_read(but_for_dead_entries(plan)) <= 12
+
+
+OF = {
+    "all": ((), {}),
+    "source": ((), {"source": "api"}),
+    "no source": (("source_is_null",), {}),
+    "dialog": ((), {"dialog_id": "d0"}),
+    "both": ((), {"dialog_id": "d0", "source": "api"}),
+}
+
+
+@pytest.mark.parametrize("range_of", [WHOLE, RANGE, RANGE | {"interval": "day", "tz": "UTC"}])
+@pytest.mark.parametrize("of", OF.values(), ids=OF)
+@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
+async def test_no_statistic_needs_a_plan_for_its_values(seeded, basis, of, range_of):
+    (flags, filters), read = of, {}
+    # As if the table were larger than memory: there a walk along an index costs the most.
+    connection = await asyncpg.connect(seeded, server_settings={"effective_cache_size": "8kB"})
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        await connection.execute(f"SET plan_cache_mode = {mode}")
+        plan = await executed(
+            connection, "usage/stats", *basis, *flags, tenant_id="big", **range_of, **filters
+        )
+        read[mode] = rows_read(but_for_dead_entries(plan))
+    await connection.close()
+    assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, read
+
+
+async def test_the_total_of_a_whole_dialog_reads_1_row_a_month(explain):
+    for column in ("created_at", "updated_at"):
+        plan = await explain(
+            "conversation/get_list",
+            *Order(column=column).flags,
+            "unfiltered",
+            **PAGE | {"count_limit": None},
+        )
+        assert {"usage_bucket_pkey", "usage_ledger_tenant_idx"} <= indexes(plan)
+        assert rows_read(but_for_dead_entries(plan)) <= 3 * 31 + 2
+
+
+def but_for_dead_entries(plan):
+    """What the ledger's index still has of rows that other tests wrote and rolled back."""
+    return [node for node in plan if node.get("Index Name") != "usage_ledger_tenant_idx"]
+
+
+async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):
+    plan = await explain("usage/stats", tenant_id="small", **RANGE)
+    assert rows_read(plan) <= 2 * CONVERSATIONS // 100

@@ -1,0 +1,293 @@
+"""Files, statements, methods and models hold together: each file is prepared, used, described."""
+
+import contextlib
+import dataclasses
+import inspect
+import itertools
+import re
+import sys
+
+import asyncpg
+import pytest
+
+from asyncsvc import AsyncSvcError, models, repositories
+from asyncsvc.database import sql_files
+from asyncsvc.repositories import base, search, server
+from asyncsvc.repositories.api_token import RevokedBatch
+from asyncsvc.repositories.append_key import ExpiredKey
+from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
+from asyncsvc.repositories.usage import LedgerTenant
+from tests.support.calls import METHODS, arguments, call, furnish, method_name
+
+NAMES = sql_files.names()
+REPOSITORIES = {
+    repository.folder: repository
+    for repository in (getattr(repositories, name) for name in repositories.__all__)
+}
+EXECUTORS = ("replica/", "row_security/")
+REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
+TENANT_STATEMENTS = [
+    name
+    for name in NAMES
+    # The migrations' own; a token is looked up before its tenant is known, or at all tenants;
+    # maintenance reads all tenants.
+    if not name.startswith(("migration/", "server/", "api_token/verify", *EXECUTORS))
+    and name
+    not in {
+        "append_key/find_expired",
+        "api_token/import_many",
+        "search/next_tenant",
+        "search/flush_pending_list",
+        "usage/backlog",
+        "usage/find_tenants_to_roll_up",
+        "usage/vacuum",
+    }
+]
+CONVERSATION = list(models.Conversation.model_fields)
+MESSAGE = list(models.StoredMessage.model_fields)
+TOKEN = list(models.APIToken.model_fields)
+APPENDED = list(models.Appended.model_fields)
+COLUMNS = {
+    "append_key/delete_expired": ["deleted"],
+    "append_key/find_expired": list(ExpiredKey._fields),
+    "api_token/create": TOKEN,
+    "api_token/delete_by_tenant_id": ["deleted"],
+    "api_token/get_by_id": TOKEN,
+    "api_token/get_family": ["id", "is_live"],
+    "api_token/get_list": TOKEN,
+    "api_token/import_many": ["position", "outcome"],
+    "api_token/record_use": ["id"],
+    "api_token/revoke": TOKEN,
+    "api_token/revoke_many": list(RevokedBatch._fields),
+    "api_token/rotate": TOKEN,
+    "api_token/update_by_id": TOKEN,
+    "api_token/verify": [*TOKEN, "is_due"],
+    "conversation/append_message": APPENDED,
+    "conversation/create_many": ["id", "created_at"],
+    "conversation/delete": [field.name for field in dataclasses.fields(DeletedBatch)],
+    "conversation/explain_append": [
+        "current_seq",
+        "body_hash",
+        *(name for name in APPENDED if name != "replayed"),
+    ],
+    "conversation/export": CONVERSATION,
+    "conversation/find_expired": [field.name for field in dataclasses.fields(ExpiredConversation)],
+    "conversation/get_by_ids": CONVERSATION,
+    "conversation/get_list": ["total", *CONVERSATION],
+    "conversation/get_names": list(models.ConversationName.model_fields),
+    "conversation/update_many_by_id": CONVERSATION,
+    "message/change_dialog": ["updated"],
+    "message/delete": ["deleted"],
+    "message/digests": ["id", "digest"],
+    "message/get_list": MESSAGE,
+    "message/set_feedback": MESSAGE,
+    "message/update": MESSAGE,
+    "migration/create_schema": [],
+    "migration/create_table": [],
+    "migration/distribute": [],
+    "migration/enable_row_security": [],
+    "migration/get_applied": list(models.Migration.model_fields),
+    "migration/has_citus": ["exists"],
+    "migration/has_table": ["exists"],
+    "migration/try_lock": ["is_locked", "idle_timeout"],
+    "migration/record": [],
+    "migration/get_unrestricted_tables": ["name"],
+    "replica/position": ["position", "flushed"],
+    "replica/replayed": ["position", "is_standby", "is_streaming"],
+    "row_security/set_tenant": ["tenant_id", "token_hashes"],
+    "search/flush_pending_list": ["pages"],
+    "search/index_messages": ["indexed", "at", "id", "seq"],
+    "search/index_titles": ["indexed", "at", "id", "seq"],
+    "search/match_page": ["total", "id", "at"],
+    "search/newest_matches": list(search.Match._fields),
+    "search/next_tenant": ["tenant_id"],
+    "search/scan": ["is_end", "scanned", "last_at", "last_id", *search.Match._fields],
+    "search/snippets": list(models.Hit.model_fields),
+    "server/clock": ["now"],
+    "server/indexes": list(server.Index._fields),
+    "server/settings": list(server.ServerSettings._fields),
+    "server/tables": list(server.Table._fields),
+    "server/zones": list(server.ZoneOffset._fields),
+    "token_audit/get_list": list(models.TokenEvent.model_fields),
+    "usage/backlog": ["ledger_rows"],
+    "usage/declare_zone": ["zone"],
+    "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
+    "usage/lock": ["tenant_id"],
+    "usage/recount": ["ledger_rows"],
+    "usage/roll_up": ["ledger_rows"],
+    "usage/stats": list(models.UsageBucket.model_fields),
+    "usage/vacuum": [],
+}
+
+
+ADDED_COLUMNS = {
+    ("conversation/create_many", "full_row"): [
+        name for name in CONVERSATION if name not in {"id", "created_at"}
+    ],
+    ("message/delete", "newest"): MESSAGE,
+}
+"""Columns that a file returns only if a flag is present."""
+
+
+def columns_of(name: str, present: frozenset[str]) -> list[str]:
+    added = (ADDED_COLUMNS.get((name, flag), []) for flag in sorted(present))
+    return COLUMNS[name] + list(itertools.chain(*added))
+
+
+def variants(statement: sql_files.Statement) -> list[frozenset[str]]:
+    """No name, each name, each pair, all names: with each order in turn."""
+    names = sorted((statement.optional | statement.flags) - statement.orders)
+    chosen = [
+        (),
+        *itertools.combinations(names, 1),
+        *itertools.combinations(names, 2),
+        tuple(names),
+    ]
+    orders = [frozenset({order}) for order in sorted(statement.orders)] or [frozenset()]
+    return sorted({order.union(some) for order in orders for some in chosen}, key=sorted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_variant_is_prepared_and_returns_the_columns_of_its_model(name, pool):
+    statement = sql_files.load(name)
+    async with pool.acquire() as connection:
+        for present in variants(statement):
+            values = dict.fromkeys((statement.optional & present) | statement.required, 0)
+            query = statement.bind(present & statement.flags, values)
+            if name.startswith("migration/"):  # DDL cannot be prepared by name
+                prepared = await connection.prepare(query.text, name="")
+            else:
+                prepared = await connection.prepare(query.text)
+            columns = [attribute.name for attribute in prepared.get_attributes()]
+            assert columns == columns_of(name, present), present
+            assert len(prepared.get_parameters()) == len(query.arguments)
+
+
+def test_every_file_has_a_method_and_every_method_a_file():
+    methods = {
+        f"{folder}/{name}"
+        for folder, repository in REPOSITORIES.items()
+        for name, _ in inspect.getmembers(repository, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+    assert methods - {"message/copy"} == set(REPOSITORY_NAMES)  # COPY has no file
+
+
+@pytest.fixture
+def used(monkeypatch) -> set[tuple[str, str]]:
+    """The pairs of a repository method and the file that it runs, as they are run."""
+    pairs = set[tuple[str, str]]()
+
+    def recording(run):
+        def record(self, name, /, *flags, **parameters):
+            caller = sys._getframe(1).f_code.co_name
+            if not caller.startswith("_"):
+                pairs.add((f"{self.folder}/{caller}", f"{self.folder}/{name}"))
+            return run(self, name, *flags, **parameters)
+
+        return record
+
+    for method in ("_rows", "_count"):
+        monkeypatch.setattr(base.Repository, method, recording(getattr(base.Repository, method)))
+    return pairs
+
+
+async def test_each_method_runs_the_file_of_its_name(svc, used):
+    for service, method in METHODS:
+        tenant = f"{method_name(service)}.{method}"
+        furnished = (await furnish(svc, tenant))[service]
+        with contextlib.suppress(AsyncSvcError):
+            await call(svc, service, method, **arguments(service, method, tenant, furnished))
+    await svc.maintain()
+    await svc.doctor()
+    await svc.check()
+    assert {pair for pair in used if pair[0] != pair[1]} == set()
+    assert len(used) > len(METHODS)
+
+
+@pytest.mark.parametrize("name", TENANT_STATEMENTS)
+def test_each_table_is_bound_to_the_tenant_first(name):
+    text = "\n".join(line.text for line in sql_files.load(name)._lines)
+    for _, columns in re.findall(r"INSERT INTO (\S+)[^(]*\(\s*(.*?)\)", text, re.DOTALL):
+        assert "tenant_id" in columns
+    used = re.findall(r"(?:FROM|UPDATE|JOIN) asyncsvc\.\w+ AS (\w+)", text)
+    for alias in used:
+        # The tenant's parameter, or the tenant of a row that was found by it.
+        bound = re.findall(rf"\b{alias}\.tenant_id = (?:%s|\w+\.tenant_id)", text)
+        assert len(bound) >= used.count(alias), alias
+    for alias, column in re.findall(r"WHERE (\w+)\.(\w+)", text):
+        assert alias not in used or column == "tenant_id", f"{alias}.{column}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_are_listed_and_tables_named_in_full(name):
+    text = "\n".join(line.text for line in sql_files.load(name)._lines)
+    assert not re.search(r"(?:SELECT|RETURNING|\.)\s*\*", text)
+    for table in (
+        "conversation",
+        "message",
+        "title",
+        "append_key",
+        "api_token",
+        "token_audit",
+        "recency",
+        "usage_ledger",
+        "usage_zone",
+        "usage_bucket",
+        "usage_quarter_hour",
+        "migration",
+    ):
+        assert not re.search(rf"(?:FROM|INTO|UPDATE|JOIN|TABLE) {table}\b", text)
+
+
+def test_a_statement_that_may_be_retried_only_reads_or_has_the_label_idempotent():
+    repeatable = {name for name in NAMES if sql_files.load(name).idempotent_if is not None}
+    writing = {
+        "api_token/record_use",
+        "conversation/append_message",
+        "search/index_messages",
+        "search/index_titles",
+    }
+    assert writing <= repeatable
+    for name in repeatable - writing:
+        text = "\n".join(line.text for line in sql_files.load(name)._lines)
+        assert re.match(r"(?:SELECT|WITH)\b", text), name
+        assert not re.search(r"INSERT|UPDATE|DELETE|CREATE|LOCK\b|nextval|set_config|lock\(", text)
+    assert repeatable - writing > {
+        "conversation/get_list",
+        "message/get_list",
+        "search/newest_matches",
+        "search/flush_pending_list",
+        "usage/stats",
+    }
+
+
+def test_an_append_may_be_retried_only_with_a_key_and_a_hash():
+    statement = sql_files.load("conversation/append_message")
+    values = dict.fromkeys(statement.required, 0)
+    key, body_hash = {"idempotency_key": "k"}, {"body_hash": b"h"}
+    for more in ({}, key, body_hash, {"expected_seq": 0}):
+        assert not statement.bind((), values | more).is_idempotent
+    assert statement.bind((), values | key | body_hash).is_idempotent
+
+
+async def test_a_column_that_is_added_does_not_disturb_an_open_connection(svc, pool):
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    async with pool.acquire() as connection:
+        mine = svc.on(connection)
+        await mine.conversations.get_list(dialog_id="d", tenant_id="t")
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE asyncsvc.conversation ADD COLUMN later int")
+            page = await mine.conversations.get_list(dialog_id="d", tenant_id="t")
+    assert [item.id for item in page.items] == ["a"]
+
+
+async def test_the_callers_json_codec_changes_nothing(dsn, svc):
+    connection = await asyncpg.connect(dsn)
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda _: 1 / 0, decoder=lambda _: 1 / 0
+    )
+    mine = svc.on(connection)
+    made = await mine.conversations.create(tenant_id="t", dialog_id="d", id="a", dsl={"b": [1]})
+    assert made.dsl == {"b": [1]}
+    await connection.close()

@@ -1,0 +1,1 @@
+"""What all public methods keep: validation, isolation, round trips, cancellation, faults."""

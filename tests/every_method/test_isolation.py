@@ -1,0 +1,428 @@
+"""No tenant reads or changes rows of another tenant, and no text of a caller becomes SQL.
+
+The first test calls every public method with the ids of another tenant; the results must equal
+those for absent ids. The second test passes hostile text in each text argument of every public
+method, also in nested values, and reads the statements on the wire.
+"""
+
+import contextlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from asyncpg import introspection
+
+import asyncsvc
+from asyncsvc import APITokenService, AsyncSvcError, Settings
+from asyncsvc.database import sql_files
+from asyncsvc.models import (
+    ConversationPatch,
+    ConversationRecord,
+    Message,
+    MessagePatch,
+    MessageRecord,
+    NewConversation,
+    TokenPatch,
+    TokenRecord,
+    Turn,
+)
+from tests.support.calls import (
+    CONVERSATION,
+    CONVERSATION_PATCH,
+    MESSAGE,
+    MESSAGE_PATCH,
+    METHODS,
+    RECORD,
+    TOKEN_PATCH,
+    TOKEN_RECORD,
+    TURN,
+    arguments,
+    call,
+    furnish,
+    method_name,
+    public_methods,
+)
+from tests.support.wire import Wire
+
+# ------------------------------------------------------------------------ another tenant
+
+OF_NO_TENANT = {(APITokenService, "verify"), (APITokenService, "used")}
+OF_A_TENANT = [each for each in METHODS if each not in OF_NO_TENANT]
+# The parts of a result that differ per call: instants, new ids, and the hints of secrets.
+PASSING = re.compile(
+    r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|TokenEvent\(id=\d+"
+)
+INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d")
+TABLES = """
+    SELECT c.table_name
+      FROM information_schema.columns AS c
+     WHERE c.table_schema = 'asyncsvc'
+       AND c.column_name = 'tenant_id'
+"""
+
+
+def test_only_methods_with_a_secret_take_no_tenant():
+    without = {
+        each for each in METHODS if "tenant_id" not in public_methods(each[0])[each[1]].parameters
+    }
+    assert without == OF_NO_TENANT
+
+
+@pytest.mark.parametrize("own", ["nothing", "the same ids"])
+@pytest.mark.parametrize(("service", "method"), OF_A_TENANT, ids=method_name)
+async def test_ids_of_another_tenant_are_like_absent_ids(service, method, own, shared_dsns):
+    with_theirs, without = shared_dsns
+    mine, theirs = "mine", "theirs"
+    async with asyncsvc.connect(with_theirs) as svc, asyncsvc.connect(without) as alone:
+        await empty(svc)
+        await empty(alone)
+        furnished = await furnish_another(svc, theirs)
+        if own == "the same ids":
+            await furnish(svc, mine)
+            await furnish(alone, mine)
+        before = await rows_of(theirs, svc)
+        for given in variants(service, method, mine, furnished[service]):
+            result = await outcome(svc, service, method, given)
+            assert result == await outcome(alone, service, method, given)
+            assert await stable_rows_of(mine, svc) == await stable_rows_of(mine, alone)
+        assert await rows_of(theirs, svc) == before
+        assert len(before) >= 4
+
+
+def variants(service, method, tenant, furnished) -> Iterator[dict[str, object]]:
+    """Yield the arguments of the table with another tenant's ids, and wider arguments."""
+    given = arguments(service, method, tenant, furnished)
+    if method == "append_message":
+        yield given | {"idempotency_key": "theirs", "expected_seq": 1}
+    if method == "purge":
+        yield given | {"dry_run": True}
+    yield given
+    if method == "import_":
+        yield given  # the second import compares the record with the stored one
+    if "keywords" in given:
+        wide = {name: given[name] for name in ("tenant_id", "dialog_id")}
+        more = {"get_list": {"include_messages": True}, "search": {"total": "exact"}}[method]
+        yield wide | more | {"keywords": "theirs"}
+        yield wide | more | {"keywords": {"get_list": "", "search": "h"}[method]}
+    if method in {"get_list", "audit", "export", "revoke_all"}:
+        yield {name: given[name] for name in ("tenant_id", "dialog_id") if name in given}
+        yield {name: given[name] for name in ("tenant_id", "token_id", "kind") if name in given}
+    if method == "append_message":
+        yield given | {"idempotency_key": None}
+    if method == "erase_user":
+        yield given | {"user_id": "e"}  # this user is the exp_user_id
+    if method == "stats":
+        yield given | {"basis": "creation", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
+        yield given | {"token_id": "t", "source": asyncsvc.ANY}
+    if method == "purge":
+        yield given | {"older_than": timedelta(microseconds=1), "dialog_id": asyncsvc.ANY}
+
+
+async def empty(svc):
+    """Delete the tenants of earlier tests, which have the same ids."""
+    tables = [f"asyncsvc.{row['table_name']}" for row in await svc._executor._pool.fetch(TABLES)]
+    await svc._executor._pool.execute(f"TRUNCATE {', '.join(tables)}")
+
+
+async def furnish_another(svc, tenant):
+    """Store the rows of the table with the same ids, and more rows."""
+    made = await furnish(svc, tenant)
+    messages = [{"role": "user", "content": "theirs"}]
+    await svc.conversations.append_message(
+        "a", {"messages": messages}, tenant_id=tenant, idempotency_key="theirs"
+    )
+    await svc.conversations.import_([RECORD | {"messages": messages}], tenant_id=tenant)
+    return made
+
+
+async def outcome(svc, service, method, given) -> str:
+    """Return the result or error of a call as text, without the parts that differ per call."""
+    try:
+        got = await call(svc, service, method, **given)
+    except (AsyncSvcError, TypeError) as error:
+        got = error
+    return PASSING.sub("...", repr(got))
+
+
+async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
+    """Return every row of a tenant, by table."""
+    tables = [row["table_name"] for row in await svc._executor._pool.fetch(TABLES)]
+    rows = {
+        table: await svc._executor._pool.fetch(
+            f"SELECT t::text AS row FROM asyncsvc.{table} AS t WHERE t.tenant_id = $1 ORDER BY 1",
+            tenant_id,
+        )
+        for table in tables
+    }
+    return {table: [row["row"] for row in found] for table, found in rows.items() if found}
+
+
+async def stable_rows_of(tenant_id, svc) -> dict[str, list[str]]:
+    """Return the rows of a tenant's conversations, without the parts that differ per call."""
+    rows = await rows_of(tenant_id, svc)
+    return {
+        table: [INSTANT.sub("...", PASSING.sub("...", row)) for row in found]
+        for table, found in rows.items()
+        if not table.startswith("token_") and table != "api_token"
+    }
+
+
+async def test_a_cursor_of_another_tenant_is_rejected(svc):
+    for tenant in ("theirs", "acme"):
+        for number in range(2):
+            await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=str(number))
+            await svc.tokens.create(tenant_id=tenant, name=str(number))
+    for tokens, page in (
+        (
+            False,
+            await svc.conversations.get_list(dialog_id="d", tenant_id="theirs", items_per_page=1),
+        ),
+        (True, await svc.tokens.get_list(tenant_id="theirs", limit=1)),
+        (True, await svc.tokens.audit(tenant_id="theirs", limit=1)),
+    ):
+        with pytest.raises(asyncsvc.InvalidInput, match="after"):
+            if tokens:
+                await svc.tokens.get_list(tenant_id="acme", after=page.next)
+            else:
+                await svc.conversations.get_list(dialog_id="d", tenant_id="acme", after=page.next)
+
+
+# ------------------------------------------------------------------------------ injection
+
+HOSTILE = [
+    "'; DROP TABLE asyncsvc.message; --",
+    "' OR '1'='1",
+    "'' || pg_sleep(9) || ''",
+    '"; DROP SCHEMA asyncsvc CASCADE; --',
+    "\\'; SELECT 1; --",
+    "\\",
+    "\\N",
+    "\\.",
+    "$1 $2 $$ $x$",
+    ":tenant_id :name ::text",
+    "%s %(x)s %% {0} {}",
+    "-- /* */ --? tenant_id",
+    "a\tb\nc\r\n;",
+    "_%\\_\\%",
+    "ʼ；＇ DROP \u202e\u200b\u2028",
+    "Ａ‘’“”\u00a0\ufeff",
+    "x" * 5_000,
+]
+OTHERS_THAN_FILES = [
+    r"BEGIN;",
+    r"BEGIN ISOLATION LEVEL READ COMMITTED;",
+    r"COMMIT;",
+    r"ROLLBACK;",
+    r"(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) __asyncpg_savepoint_\w+__;",
+    r'COPY "asyncsvc"\."message"\(("\w+"(, )?)+\) FROM STDIN *',
+]
+# How asyncpg, once a connection, looks up a type that it does not know: the text is its own.
+OF_THE_DRIVER = {
+    " ".join(text.split())
+    for text in (
+        introspection.INTRO_LOOKUP_TYPES,
+        "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new",
+        "SELECT set_config('jit', $1, false)",
+    )
+}
+NOT_OF_SERVICES = (
+    *("append_key/", "migration/", "replica/", "row_security/", "server/"),
+    # Of maintenance.
+    *("search/index", "search/next_tenant", "search/flush_pending_list"),
+    *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
+)
+
+
+def places(value: object, path: tuple = ()) -> Iterator[tuple]:
+    """The paths to every text in the arguments of a call; of a mapping's keys too."""
+    if isinstance(value, str):
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from places(item, (*path, key))
+            if path:
+                yield (*path, key, "its key")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from places(item, (*path, index))
+
+
+INPUTS = {
+    Message: MESSAGE,
+    Turn: TURN,
+    NewConversation: CONVERSATION,
+    ConversationPatch: CONVERSATION_PATCH,
+    MessagePatch: MESSAGE_PATCH,
+    MessageRecord: RECORD["messages"][0],
+    ConversationRecord: RECORD,
+    TokenPatch: TOKEN_PATCH,
+    TokenRecord: TOKEN_RECORD,
+}
+
+
+def with_text(value: object, path: tuple, text: str) -> object:
+    """The same arguments with this text in one place."""
+    if not path:
+        return text
+    head, *rest = path
+    if isinstance(value, list):
+        return [
+            with_text(item, tuple(rest), text) if index == head else item
+            for index, item in enumerate(value)
+        ]
+    if rest == ["its key"]:
+        return {text if key == head else key: item for key, item in value.items()}
+    return value | {head: with_text(value[head], tuple(rest), text)}
+
+
+def test_the_table_contains_every_field_of_every_input():
+    for model, example in INPUTS.items():
+        assert example.keys() == model.model_fields.keys(), model
+
+
+def is_of_a_file(text: str) -> str | None:
+    """Return the name of the file if the text is exactly one of its variants."""
+    match = re.match(r"/\* asyncsvc (\w+/\w+) \*/\n", text)
+    if match is None or match[1] not in sql_files.names():
+        return None
+    statement = sql_files.load(match[1])
+    sent = re.sub(r"\$\d+", "%s", text).split("\n")[1:]
+    for present in names_present(statement._lines, sent, frozenset(), frozenset()):
+        values = dict.fromkeys((statement.optional & present) | statement.required, 0)
+        with contextlib.suppress(TypeError):
+            if statement.bind(present & statement.flags, values).text == text:
+                return statement.name
+    return None
+
+
+def names_present(lines, sent, present, absent):
+    """Yield each set of names with which these lines of a file may compile to those that were sent.
+
+    Blocks for different flags may have equal lines, so a line may be kept or dropped.
+    """
+    for number, line in enumerate(lines):
+        condition = line.condition
+        fits = sent and line.text.replace("%%", "%") == sent[0]
+        if condition.present <= present and condition.absent <= absent:  # it is certainly kept
+            if not fits:
+                return
+            sent = sent[1:]
+        elif fits and not (condition.present & absent or condition.absent & present):
+            with_line = present | condition.present, absent | condition.absent
+            yield from names_present(lines[number:], sent, *with_line)
+    if not sent:
+        yield present
+
+
+def is_listed(text: str) -> bool:
+    return " ".join(text.split()) in OF_THE_DRIVER or any(
+        re.fullmatch(pattern, text) for pattern in OTHERS_THAN_FILES
+    )
+
+
+async def test_hostile_text_never_changes_the_statements(dsn):
+    settings = Settings(accept_foreign_tokens=True)
+    names = set()
+    async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as over_it:
+        for service, method in METHODS:
+            tenant = f"{method_name(service)}.{method}"
+            made = (await furnish(over_it, tenant))[service]
+            given = arguments(service, method, tenant, made)
+            for path in places(given):
+                for text in HOSTILE:
+                    with contextlib.suppress(AsyncSvcError):
+                        await call(over_it, service, method, **with_text(given, path, text))
+        await also(over_it)
+        for text in set(wire.statements):
+            name = is_of_a_file(text)
+            assert name or is_listed(text), text
+            names.add(name)
+    files = {name for name in sql_files.names() if not name.startswith(NOT_OF_SERVICES)}
+    assert names - {None} == files | {"server/clock"}
+
+
+async def also(svc):
+    """Send the statements that the calls of the table do not send."""
+    text = HOSTILE[0]
+    await svc.conversations.create(tenant_id=text, dialog_id=text, id=text, source=text)
+    await svc.conversations.append_message(text, TURN, tenant_id=text)
+    await svc.conversations.stats(
+        tenant_id=text, from_date="2026-01-01", to_date="2026-12-31", source=text, dialog_id=text
+    )
+    many = [{"dialog_id": text, "id": str(number)} for number in range(110)]
+    await svc.conversations.create_many(many, tenant_id=text)
+    for keywords in (text, TURN["messages"][0]["content"]):
+        await svc.conversations.search(tenant_id=text, keywords=keywords)
+    await svc.conversations.get_list(dialog_id=text, tenant_id=text)
+    secret = (await svc.tokens.create(tenant_id=text, name=text)).secret
+    await svc.tokens.verify(secret, record_use=False)
+    async with svc.transaction() as tx:
+        await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_rejected=print)
+        with contextlib.suppress(ZeroDivisionError):
+            async with tx.transaction():
+                raise ZeroDivisionError
+
+
+def test_a_text_that_is_no_variant_is_noticed():
+    statement = sql_files.load("conversation/get_by_ids")
+    text = statement.bind((), dict.fromkeys(statement.required)).text
+    assert is_of_a_file(text) == "conversation/get_by_ids"
+    assert is_of_a_file(text + " ") is None
+    assert is_of_a_file(text.replace("$1", "'x'")) is None
+    assert not is_listed("COMMIT; DROP TABLE x")
+    paths = list(places({"turn": TURN}))
+    assert ("turn", "messages", 0, "payload", "id") in paths
+    assert ("turn", "messages", 0, "payload", "id", "its key") in paths
+
+
+@pytest.fixture
+async def shared_svc(shared_dsns):
+    async with asyncsvc.connect(shared_dsns[0]) as svc:
+        yield svc
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_text_of_a_conversation_is_returned_unchanged(text, shared_svc):
+    svc = shared_svc
+    key = text[:120]  # as long as an id may be
+    json = {"k": text, text: [text]}
+    label = {"source": key, "version_title": key, "metadata": json, "dsl": json}
+    made = await svc.conversations.create(
+        tenant_id=key, dialog_id=key, id=key, user_id=key, exp_user_id=key, name=key, **label
+    )
+    turn = {"messages": [{"role": "user", "content": text, "payload": json, "reference": json}]}
+    turn |= {"errors": text, "token_id": key}
+    await svc.conversations.append_message(key, turn, tenant_id=key, idempotency_key=key)
+    record = {"id": f"{key}+", "dialog_id": key, "messages": turn["messages"], **label}
+    await svc.conversations.import_([record], tenant_id=key)
+    assert made.dsl == json
+    for id in (key, f"{key}+"):
+        got = await svc.conversations.get_by_id(id, tenant_id=key, include_messages=True)
+        assert (got.tenant_id, got.id, got.dialog_id, got.source) == (key, id, key, key)
+        assert (got.version_title, got.metadata, got.dsl) == (key, json, json)
+        (message,) = got.messages
+        assert message.content == unicodedata.normalize("NFC", text)
+        assert (message.payload, message.reference) == (json, json)
+    got = await svc.conversations.get_by_id(key, tenant_id=key)
+    assert (got.user_id, got.exp_user_id, got.errors) == (key, key, text)
+    assert got.name == unicodedata.normalize("NFC", key)
+    assert key in {
+        item.id for item in (await svc.conversations.get_list(dialog_id=key, tenant_id=key)).items
+    }
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_text_of_a_token_is_returned_unchanged(text, shared_svc):
+    svc = shared_svc
+    key, json = text[:60], {"k": text, text: [text]}
+    issued = await svc.tokens.create(
+        tenant_id=key, name=key, scopes=[key], dialog_id=key, source=key, metadata=json, actor=key
+    )
+    await svc.tokens.revoke(issued.token.id, tenant_id=key, reason=key, actor=key)
+    token = await svc.tokens.get_by_id(issued.token.id, tenant_id=key)
+    assert (token.name, list(token.scopes)) == (unicodedata.normalize("NFC", key), [key])
+    assert (token.dialog_id, token.source, token.metadata) == (key, key, json)
+    assert token.revoked_reason == key
+    assert {event.actor for event in (await svc.tokens.audit(tenant_id=key)).items} == {key}

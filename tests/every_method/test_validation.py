@@ -1,0 +1,561 @@
+"""Each parameter of each public method rejects invalid values by its name, before any SQL."""
+
+import contextlib
+import copy
+import inspect
+import json
+import pickle
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, date, datetime, timedelta, timezone
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+from pydantic import BaseModel, ValidationError
+
+import asyncsvc
+from asyncsvc import (
+    ConversationPatch,
+    InvalidInput,
+    Message,
+    MessagePatch,
+    NewConversation,
+    Settings,
+    TokenPatch,
+    Turn,
+)
+from tests.support.calls import ATTRIBUTE, GOOD, arguments, call, public_methods
+
+TURN = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def turn(**message: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": "hello"} | message]}
+
+
+TEXT = ["a\x00b", "\ud800", "x" * 513, 5, b"bytes", ["a"]]
+ID = ["", None, *TEXT]
+JSON = [
+    float("nan"),
+    [float("inf")],
+    {"a": "\x00"},
+    {"\x00": 1},
+    ["\udfff"],
+    {1: "a"},
+    {"a": {1, 2}},
+    datetime.now(UTC),
+    nested(100),
+    nested(100_000),
+    10**5000,
+    "x" * 2**21,
+    ["x" * 1000] * 2000,
+]
+OBJECT = [[], "a", 5, *({"a": value} for value in JSON)]
+DATE = [
+    "20000-01-01",
+    date(9999, 12, 31),
+    "9999-12-31",
+    "0001-01-01",
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+    "9999-12-31T20:00Z",
+    datetime.now(),  # noqa: DTZ005 - naive on purpose
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    "",
+    "today",
+    "2026-13-01",
+    "2026-02-29",
+    "2026-11-22T24:01",
+    "2026-11-22T10",
+    "2026-11-22T10:00.5",
+    "2026-W47-1",
+    "20261122",
+    "２０２６-11-22",
+    "2026-11-22T10:00+25:00",
+    "2026-11-22\n",
+    "'; DROP TABLE",
+    5,
+    1.5,
+    True,
+]
+INSTANT = [
+    "2026-11-22",
+    date(2026, 11, 22),
+    datetime.now(),  # noqa: DTZ005
+    5,
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+]
+SEQ = [-1, 2**31, 1.0, "1", True, None]
+BOOL = [0, 1, "yes", None]
+SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
+SCOPES = ["read", [""], [5], ["a\x00"], ["s"] * 1001, None, 5]
+CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
+CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "create_time"]
+IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
+
+CALLBACK = ["print", 5, []]
+
+BAD = {
+    "actor": ["", "a" * 257, *TEXT],
+    "after": CURSOR,
+    "after_seq": [-1, 2**31, 1.0, "1", True],
+    "before_seq": [-1, 2**31, 1.0, "1", True],
+    "basis": [*CHOICE, "created"],
+    "by": [*CHOICE, "updated"],
+    "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
+    "created_at": INSTANT,
+    "desc": BOOL,
+    "dialog_id": ID,
+    "dialog_ids": IDS,
+    "dsl": JSON,
+    "exp_user_id": ["", *TEXT],
+    "expected_seq": [-1, 2**31, 1.0, "1", True],
+    "expires_at": INSTANT,
+    "fill": BOOL,
+    "from_date": [*DATE, "2027-01-01"],
+    "id": ID,
+    "idempotency_key": ["", "k" * 256, *TEXT],
+    "ids": IDS,
+    "include_dsl": BOOL,
+    "include_messages": BOOL,
+    "interval": [*CHOICE, "year"],
+    "items_per_page": SIZE,
+    "keywords": [None, *TEXT],
+    "kind": [*CHOICE, "API"],
+    "keep": IDS,
+    "last": SIZE,
+    "limit": SIZE,
+    "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
+    "on_batch": CALLBACK,
+    "on_rejected": CALLBACK,
+    "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
+    "dry_run": BOOL,
+    "metadata": OBJECT,
+    "name": TEXT,
+    "overlap": [timedelta(days=31), timedelta(days=-1), 5, "1d", None],
+    "orderby": [*CHOICE, "dsl", "created_at DESC"],
+    "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
+    "patch": [None, [], "a", {"nonsense": 1}],
+    "patches": [
+        {str(n): {"errors": "x" * 2**20} for n in range(17)},
+        None,
+        [],
+        {"": {}},
+        {"a\x00": {}},
+        {"a": {"name": 5}},
+        {"a": {"dialog_id": None}},
+    ],
+    "reason": ["", *TEXT],
+    "scopes": SCOPES,
+    "secret": [None, 5, b"bytes", ["asv_"]],
+    "seq": SEQ,
+    "source": ["", *TEXT],
+    "tenant_id": ID,
+    "thumb": [0, 2, -2, 1.0, True, "1"],
+    "to_date": DATE,
+    "token_id": ID,
+    "total": [*CHOICE, "all"],
+    "record_use": BOOL,
+    "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
+    "unused_since": INSTANT,
+    "tz": [
+        *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),
+        *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),
+        *TEXT,
+    ],
+    "user_id": TEXT,
+    "version_title": TEXT,
+}
+
+# Here the parameter is optional and accepts None.
+TAKES_NONE = {
+    ("create", "id"),
+    ("create", "dialog_id"),
+    ("create", "source"),
+    ("create", "exp_user_id"),
+    ("get_list", "id"),
+    ("get_list", "user_id"),
+    ("get_list", "dialog_id"),
+    ("revoke_all", "dialog_id"),
+    ("stats", "token_id"),
+}
+
+CASES = [
+    pytest.param(service, method, parameter, id=f"{ATTRIBUTE[service]}.{method}-{parameter}")
+    for service in GOOD
+    for method in GOOD[service]
+    for parameter in arguments(service, method)
+]
+
+
+@pytest.mark.parametrize("service", GOOD)
+def test_the_table_has_every_method_with_every_parameter(service):
+    assert GOOD[service].keys() == public_methods(service).keys()
+    for method, signature in public_methods(service).items():
+        assert {"self", *arguments(service, method)} == set(signature.parameters), method
+
+
+@pytest.fixture
+async def unconnected():
+    """The services on a pool without a server: any SQL raises Unavailable."""
+    return asyncsvc.AsyncSvc(asyncpg.create_pool("postgresql://nobody@127.0.0.1:1/none"))
+
+
+@pytest.mark.parametrize("service", GOOD)
+async def test_each_call_of_the_table_is_valid(service, svc):
+    for method in GOOD[service]:
+        with contextlib.suppress(asyncsvc.NotFound, asyncsvc.InvalidToken):
+            await call(svc, service, method, **arguments(service, method))
+
+
+STATE = """
+    SELECT array(SELECT (name, setting)::text FROM pg_settings
+                  WHERE source = 'session' AND setting <> reset_val ORDER BY name),
+           array(SELECT locktype FROM pg_locks WHERE pid = pg_backend_pid()
+                  AND locktype NOT IN ('relation', 'virtualxid')),
+           array(SELECT pg_listening_channels()),
+           pg_my_temp_schema(),
+           array(SELECT name FROM pg_cursors),
+           current_user, session_user
+"""
+
+
+async def test_no_call_leaves_state_in_a_session(empty_dsn):
+    """So `connect` need not reset a connection on its release."""
+    async with asyncsvc.connect(empty_dsn, max_size=1) as svc:
+
+        async def state():
+            return tuple(await svc._executor._pool.fetchrow(STATE))
+
+        before = await state()
+        await svc.migrate()
+        for service, methods in GOOD.items():
+            for method in methods:
+                with contextlib.suppress(asyncsvc.AsyncSvcError):
+                    await call(svc, service, method, **arguments(service, method))
+                assert await state() == before, method
+        with contextlib.suppress(ZeroDivisionError):
+            async with svc.transaction() as tx:
+                await tx.conversations.import_([], tenant_id="t")
+                raise ZeroDivisionError
+        await svc.conversations.import_(
+            [{"id": "x", "dialog_id": "d", "messages": []}], tenant_id="t"
+        )
+        assert await state() == before
+
+
+@pytest.mark.parametrize("service", GOOD)
+async def test_a_valid_call_queries_the_database(service, unconnected):
+    for method in GOOD[service]:
+        with pytest.raises(asyncsvc.Unavailable):
+            await call(unconnected, service, method, **arguments(service, method))
+
+
+@pytest.mark.parametrize(("service", "method", "parameter"), CASES)
+async def test_each_parameter_rejects_invalid_values_before_any_sql(
+    service, method, parameter, unconnected
+):
+    for value in BAD[parameter]:
+        if value is None and (method, parameter) in TAKES_NONE:
+            continue
+        with pytest.raises(InvalidInput) as caught:
+            await call(
+                unconnected, service, method, **arguments(service, method) | {parameter: value}
+            )
+        assert caught.value.field.split(".")[0] == parameter, value
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("turn.messages", {"messages": [TURN["messages"][0]] * 1001}),
+        ("turn", {"messages": [{"role": "user", "content": "x" * 2**20}] * 17}),
+        (
+            "turn",
+            {"messages": [{"role": "u", "content": "x" * 2**20}] * 15}
+            | {"dsl": "x" * (2**20 - 2), "errors": "x" * 2**20},
+        ),
+        ("turn.messages.0.content", turn(content="x" * 100 * 2**20)),
+        ("turn.messages.0.content", turn(content="é" * 2**20)),
+        ("turn.messages.0.content", turn(content="a\x00b")),
+        ("turn.messages.0.content", turn(content="\ud800")),
+        ("turn.messages.0.content", turn(content=None)),
+        ("turn.messages.0.role", turn(role="")),
+        ("turn.messages.0.nonsense", turn(nonsense=1)),
+        *(("turn.messages.0.payload", turn(payload=value)) for value in OBJECT),
+        *(("turn.messages.0.reference", turn(reference=value)) for value in JSON),
+        *(("turn.tokens", TURN | {"tokens": value}) for value in (-1, 10**13, 1.5, True, "1")),
+        *(
+            ("turn.duration", TURN | {"duration": value})
+            for value in (-0.1, float("nan"), float("inf"), 10**10, "1", True)
+        ),
+        *(("turn.round", TURN | {"round": value}) for value in (-1, 10**7, 1.0, True)),
+        *(("turn.errors", TURN | {"errors": value}) for value in (5, "\x00", "x" * 2**21)),
+        *(("turn.dsl", TURN | {"dsl": value}) for value in JSON),
+        ("turn.nonsense", TURN | {"nonsense": 1}),
+    ],
+)
+async def test_an_invalid_turn_is_rejected_by_the_path_of_its_field(field, bad, unconnected):
+    with pytest.raises(InvalidInput) as caught:
+        await unconnected.conversations.append_message("a", bad, tenant_id="acme")
+    assert caught.value.field == field
+
+
+async def test_a_rejected_append_changes_no_row(svc):
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    await svc.conversations.append_message("a", TURN, tenant_id="acme")
+    before = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    for bad in (turn(content="\x00"), turn(payload={"x": nested(100)}), TURN | {"tokens": -1}):
+        with pytest.raises(InvalidInput):
+            await svc.conversations.append_message("a", bad, tenant_id="acme")
+    after = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert after == before
+
+
+async def test_an_input_is_validated_by_the_limits_of_the_service_that_uses_it(dsn):
+    long = Turn(messages=[Message(role="user", content="x" * 100)])
+    for limit, fits in ((99, False), (100, True)):
+        async with asyncsvc.connect(dsn, settings=Settings(max_message_bytes=limit)) as svc:
+            id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+            if fits:
+                await svc.conversations.append_message(id, long, tenant_id="acme")
+            else:
+                with pytest.raises(InvalidInput, match=r"turn\.messages\.0\.content"):
+                    await svc.conversations.append_message(id, long, tenant_id="acme")
+
+
+async def test_json_of_64_levels_and_the_longest_ids_are_stored(svc):
+    deep, id = nested(64), "界" * 128
+    stored = await svc.conversations.create(tenant_id=id, dialog_id=id, id=id, dsl=deep)
+    assert stored.dsl == deep
+    assert (await svc.conversations.get_by_id(id, tenant_id=id)).id == id
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Message(role="user"),
+        lambda: Message(role="user", content=5),
+        lambda: Message(role="user", content="a", nonsense=1),
+        lambda: Turn(messages=[]),
+        lambda: ConversationPatch(user_id=None),
+        lambda: MessagePatch(payload=[]),
+        NewConversation,
+        lambda: TokenPatch(scopes="read"),
+        lambda: Settings(max_page_size=0),
+        lambda: Settings(acquire_timeout=-1),
+        lambda: Settings(token_prefix="Not One"),
+        lambda: Settings(nonsense=1),
+    ],
+)
+def test_an_invalid_input_raises_invalid_input_at_its_construction(wrong):
+    with pytest.raises(InvalidInput):
+        wrong()
+
+
+async def test_a_call_with_wrong_parameters_raises_type_error(unconnected):
+    svc = unconnected
+    for wrong in (
+        lambda: svc.conversations.get_list(dialog_id="d"),
+        lambda: svc.conversations.get_list(dialog_id="d", tenant_id="acme", nonsense=1),
+        lambda: svc.conversations.get_by_id("a", "acme"),
+        lambda: svc.tokens.create(name="n"),
+    ):
+        with pytest.raises(TypeError):
+            await wrong()
+
+
+async def test_a_cursor_of_another_query_is_rejected(svc):
+    for number in range(3):
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
+    after = (
+        await svc.conversations.get_list(dialog_id="d", tenant_id="acme", items_per_page=1)
+    ).next
+    for dialog, tenant, options in (
+        ("e", "acme", {}),
+        ("d", "other", {}),
+        ("d", "acme", {"desc": False}),
+        ("d", "acme", {"orderby": "updated_at"}),
+        ("d", "acme", {"orderby": "name"}),
+        ("d", "acme", {"user_id": "u"}),
+        ("d", "acme", {"keywords": "k"}),
+        ("d", "acme", {"from_date": "2026-01-01"}),
+    ):
+        with pytest.raises(InvalidInput, match=r"^after: "):
+            await svc.conversations.get_list(
+                dialog_id=dialog, tenant_id=tenant, after=after, **options
+            )
+    with pytest.raises(InvalidInput, match=r"^page_number: "):
+        await svc.conversations.get_list(
+            dialog_id="d", tenant_id="acme", page_number=2, after=after
+        )
+
+
+def forged(cursor: str, **parts: object) -> str:
+    """Return the cursor with other parts and the same fingerprint."""
+    text = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    return urlsafe_b64encode(json.dumps(text | parts).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"id": "\x00"},
+        {"id": "\udfff"},
+        {"id": ""},
+        {"id": "x" * 129},
+        {"id": None},
+        {"at": "0001-01-01T00:00:00+14:00"},
+        {"at": "9999-12-31T23:59:59-14:00"},
+        {"at": "2026-11-22T10:00:00"},
+        {"at": "infinity"},
+        {"at": 1e400},
+        {"more": 1},
+    ],
+)
+async def test_a_forged_cursor_does_not_reach_the_server(svc, parts):
+    for number in range(2):
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id=str(number))
+        await svc.tokens.create(tenant_id="acme", name="n")
+    listed = await svc.conversations.get_list(dialog_id="d", tenant_id="acme", items_per_page=1)
+    with pytest.raises(InvalidInput, match="after"):
+        await svc.conversations.get_list(
+            dialog_id="d", tenant_id="acme", after=forged(listed.next, **parts)
+        )
+    tokens = await svc.tokens.get_list(tenant_id="acme", limit=1)
+    with pytest.raises(InvalidInput, match="after"):
+        await svc.tokens.get_list(tenant_id="acme", after=forged(tokens.next, **parts))
+
+
+async def test_the_longest_and_oddest_ids_can_be_paged(svc):
+    for odd in ("\x01" * 128, "😀" * 128):
+        for tie in ("a", "b"):
+            await svc.conversations.create(tenant_id="acme", dialog_id=odd, id=odd[:-1] + tie)
+        first = await svc.conversations.get_list(dialog_id=odd, tenant_id="acme", items_per_page=1)
+        second = await svc.conversations.get_list(
+            dialog_id=odd, tenant_id="acme", items_per_page=1, after=first.next
+        )
+        assert [item.id[-1] for item in first.items + second.items] == ["b", "a"]
+        assert second.next is None
+
+
+async def test_instants_of_any_offset_are_stored(svc):
+    odd = datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))  # 20 minutes and some seconds
+    stored = await svc.conversations.create(tenant_id="acme", dialog_id="d", created_at=odd)
+    assert stored.created_at == odd
+    issued = await svc.tokens.create(tenant_id="acme", name="n", expires_at=odd)
+    assert issued.token.expires_at == odd
+    patched = await svc.tokens.update_by_id(issued.token.id, {"expires_at": odd}, tenant_id="acme")
+    assert patched.expires_at == odd
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(1e16, 1e22, 1e23, -1.5e300, 1e308, 5e-324, -0.0, 0.1, 1.0, 1, True, 10**4000),
+        *("1e+23", 'quo"te 1e+23', "\\u0000", "\\\\", "\u2028", {}, [], {"": [None]}),
+    ],
+)
+async def test_json_is_returned_unchanged(svc, value):
+    stored = await svc.conversations.create(tenant_id="acme", dialog_id="d", dsl=[value])
+    assert stored.dsl == [value]
+    assert type(stored.dsl[0]) is type(value)
+
+
+async def test_any_mapping_is_accepted_as_an_input(svc):
+    frozen = MappingProxyType({"messages": [MappingProxyType({"role": "user", "content": "x"})]})
+    id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
+    await svc.conversations.append_message(id, frozen, tenant_id="acme")
+
+
+async def test_a_name_that_exceeds_its_limit_as_nfc_is_rejected(unconnected):
+    with pytest.raises(InvalidInput, match="name: must be 0 to 512 characters in Unicode"):
+        await unconnected.conversations.create(tenant_id="a", dialog_id="d", name="\ufb2c" * 512)
+
+
+async def test_a_range_that_ends_before_its_start_is_rejected(unconnected):
+    svc = unconnected
+    for start, end in (
+        ("2026-02-02", "2026-02-01"),
+        ("2026-02-01T00:00:01", "2026-02-01T00:00:00"),
+    ):
+        with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
+            await svc.conversations.stats(tenant_id="acme", from_date=start, to_date=end)
+        with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
+            await svc.conversations.get_list(
+                dialog_id="d", tenant_id="acme", from_date=start, to_date=end
+            )
+
+
+async def test_the_number_of_buckets_is_limited(svc):
+    with pytest.raises(InvalidInput, match="to_date: must be within 10000 buckets"):
+        await svc.conversations.stats(
+            tenant_id="acme", from_date="2020-01-01", to_date="2026-01-01", interval="hour"
+        )
+    assert (
+        len(
+            await svc.conversations.stats(
+                tenant_id="acme", from_date="2000-01-01", to_date="2026-12-31"
+            )
+        )
+        == 9862
+    )
+
+
+def test_results_can_be_copied_and_pickled():
+    page = asyncsvc.Page(total=10_000, items=["a"], next="cursor", total_capped=True)
+    for twin in (copy.copy(page), copy.deepcopy(page), pickle.loads(pickle.dumps(page))):
+        assert twin == page
+        assert (tuple(twin), twin.next, twin.total_capped) == ((10_000, ["a"]), "cursor", True)
+    assert str(pickle.loads(pickle.dumps(asyncsvc.InvalidToken()))) == "the token is not valid"
+
+
+def test_an_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(InvalidInput("tenant_id", "must be text")))
+    assert (error.field, error.reason, str(error)) == (
+        "tenant_id",
+        "must be text",
+        "tenant_id: must be text",
+    )
+
+
+PUBLIC_MODELS = [
+    model
+    for model in map(vars(asyncsvc).__getitem__, asyncsvc.__all__)
+    if isinstance(model, type) and issubclass(model, BaseModel)
+]
+
+
+@pytest.mark.parametrize("model", PUBLIC_MODELS, ids=lambda model: model.__name__)
+def test_each_field_of_a_public_model_has_a_description(model):
+    assert all(field.description for field in model.model_fields.values())
+    assert all(f"\n{name}: " in inspect.getdoc(model) for name in model.model_fields)
+    inspect.signature(model)
+
+
+def test_a_page_unpacks_and_serializes():
+    page = asyncsvc.Page(total=3, items=[1, 2], next="cursor")
+    total, items = page
+    assert (total, items) == (3, [1, 2])
+    assert page.model_dump() == {
+        "total": 3,
+        "items": [1, 2],
+        "next": "cursor",
+        "total_capped": False,
+    }
+    with pytest.raises(ValidationError):
+        page.total = 4

@@ -1,0 +1,1 @@
+"""Tests against models that share no code with the library."""

@@ -1,0 +1,224 @@
+"""The findings of the doctor on a healthy database and on databases with problems."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import urllib.parse
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import Finding
+from asyncsvc.operations import doctor
+from asyncsvc.repositories.server import Index, ServerSettings, Table
+from tests.conftest import execute, fetch
+
+GOOD = ServerSettings("16.1", 160001, "UTF8", False, True, True, "on", 7)
+
+
+def by_check(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.check: finding for finding in findings}
+
+
+async def examined(dsn: str) -> dict[str, Finding]:
+    async with asyncsvc.connect(dsn) as svc:
+        return by_check(await svc.doctor())
+
+
+async def test_a_healthy_database_has_no_problem(svc):
+    found = by_check(await svc.doctor())
+    checks = {"server", "replica", "durability", "pooler", "clock", "zones", "migrations"}
+    checks |= {"indexes", "rights", "row security", "size", "usage"}
+    assert found.keys() == checks
+    well = ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights", "usage")
+    for check in well:
+        assert (found[check].level, found[check].advice) == ("ok", None), found[check]
+    assert "message 0" in found["size"].observed
+    assert "PostgreSQL" in found["server"].observed
+
+
+async def test_a_pending_migration_is_a_problem(empty_dsn):
+    found = await examined(empty_dsn)
+    assert (found["migrations"].level, found["migrations"].observed) == (
+        "problem", "pending: 0001_initial",
+    )  # fmt: skip
+    assert "asyncsvc migrate" in found["migrations"].advice
+    assert not found.keys() & {"indexes", "rights", "size"}
+
+
+async def test_missing_indexes_are_named(dsn):
+    await execute(dsn, "DROP INDEX asyncsvc.conversation_recency_updated_idx")
+    await execute(dsn, "DROP INDEX asyncsvc.message_search_idx")
+    found = await examined(dsn)
+    assert found["indexes"].level == "problem"
+    assert (
+        found["indexes"].observed == "missing: conversation_recency_updated_idx, message_search_idx"
+    )
+    create = found["indexes"].advice.partition(": ")[2]
+    async with asyncsvc.connect(dsn) as svc:
+        await svc.migrate()
+    assert (await examined(dsn))["indexes"].level == "problem"  # only an operator can
+    await execute(dsn, create)  # what it says to do
+    assert (await examined(dsn))["indexes"].level == "ok"
+
+
+async def test_a_changed_migration_is_a_problem_and_the_other_checks_run(dsn):
+    await execute(dsn, "UPDATE asyncsvc.migration SET checksum = 'another'")
+    found = await examined(dsn)
+    assert found["migrations"].level == "problem"
+    assert "other commands" in found["migrations"].observed
+    assert "install the version of asyncsvc that migrated" in found["migrations"].advice
+    assert found["indexes"].level == "ok"
+
+
+async def test_settings_without_durable_commits_are_a_warning(dsn):
+    name = urllib.parse.urlsplit(dsn).path[1:]
+    await execute(dsn, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    found = await examined(dsn)
+    fsync = await fetch(dsn, "SHOW fsync")  # off on the servers that the tests start
+    assert found["durability"].level == ("warning" if fsync == "on" else "problem")
+    assert f"fsync {fsync}" in found["durability"].observed
+    assert "synchronous_commit off" in found["durability"].observed
+
+
+@pytest.mark.damages
+async def test_a_table_with_many_dead_rows_is_a_warning(dsn):
+    await execute(dsn, "ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
+    await execute(
+        dsn,
+        "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, last_seq, created_at,"
+        " updated_at) VALUES ('t', 'c', 'd', 15000, now(), now())",
+    )
+    await execute(
+        dsn,
+        "INSERT INTO asyncsvc.message (tenant_id, conversation_id, seq, role, content, payload,"
+        " created_at, dialog_id, conversation_created_at)"
+        " SELECT 't', 'c', n, 'user', '', '{}', now(), 'd', now() FROM generate_series(1, 15000) n",
+    )
+    await execute(dsn, "DELETE FROM asyncsvc.message WHERE seq <= 12000")
+    for _ in range(100):
+        found = await examined(dsn)
+        if "dead rows" in found:
+            break
+        await asyncio.sleep(0.1)
+    assert "80% of message are dead: 12,000 rows" in found["dead rows"].observed
+    assert "VACUUM asyncsvc.message" in found["dead rows"].advice
+
+
+async def test_the_finding_about_rights_names_the_missing_ones(dsn, server_dsn, svc):
+    role = "doctor_" + urllib.parse.urlsplit(dsn).path[-12:].replace("-", "_")
+    await execute(dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    parts = urllib.parse.urlsplit(dsn)
+    theirs = parts._replace(netloc=f"{role}:x@{parts.netloc.rpartition('@')[2]}").geturl()
+    try:
+        found = await examined(theirs)
+        assert (found["rights"].level, found["migrations"].level) == ("problem", "problem")
+        assert "check failed: permission denied" in found["migrations"].observed
+        assert "granting this role what it lacks" in found["migrations"].advice
+        await execute(dsn, f"GRANT USAGE ON SCHEMA asyncsvc TO {role}")
+        await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO {role}")
+        found = await examined(theirs)
+        assert (found["rights"].level, found["migrations"].level) == ("note", "ok")
+        assert "may not change" in found["rights"].observed
+    finally:
+        await execute(dsn, f"DROP OWNED BY {role}")
+        await execute(server_dsn, f"DROP ROLE {role}")
+
+
+def test_version_encoding_durability_and_pooler_have_levels():
+    assert doctor.version(GOOD).level == "ok"
+    assert doctor.version(GOOD._replace(version_number=140010)).level == "problem"
+    assert doctor.version(GOOD._replace(version_number=190000)).level == "note"
+    assert doctor.version(GOOD._replace(encoding="SQL_ASCII")).level == "problem"
+    assert doctor.replica(GOOD._replace(is_replica=True)).level == "warning"
+    assert doctor.durability(GOOD._replace(fsync=False)).level == "problem"
+    assert doctor.durability(GOOD._replace(full_page_writes=False)).level == "problem"
+    assert doctor.pooler(GOOD, 7, is_expected=False).level == "ok"
+    assert doctor.pooler(GOOD, 8, is_expected=False).level == "note"
+    assert doctor.pooler(GOOD, 8, is_expected=True).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"), [(0, "ok"), (0.9, "ok"), (1.5, "warning"), (-86_400, "warning")]
+)
+def test_clocks_are_compared_within_the_round_trip(seconds, level):
+    before = datetime.now(UTC)
+    after = before + timedelta(seconds=3)
+    server = (after if seconds >= 0 else before) + timedelta(seconds=seconds)
+    assert doctor.clock(server, before, after).level == level
+
+
+def test_zones_that_differ_are_named():
+    assert doctor.zones([]).level == "ok"
+    finding = doctor.zones([f"Area/{n}" for n in range(7)])
+    assert finding.level == "warning"
+    assert "7 time zones: Area/0, Area/1, Area/2, Area/3, Area/4, …" in finding.observed
+
+
+def test_indexes_that_are_broken_or_unused_are_named():
+    good = {name: Index(name, True, False, 5, 8192, 10**6) for name in doctor.expected_indexes()}
+    assert [finding.level for finding in doctor.indexes(good)] == ["ok"]
+    name = next(iter(good))
+    broken = good | {name: good[name]._replace(is_valid=False)}
+    assert doctor.indexes(broken)[0].observed == f"invalid: {name}"
+    unused = good | {name: good[name]._replace(scans=0)}
+    assert doctor.indexes(unused)[0].level == "note"
+    tables = [Table("message", 1, 1, 1, True, True)]
+    assert doctor.rights(tables).level == "ok"
+
+
+# --- as a program
+
+
+def program(dsn: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "asyncsvc.cli", "doctor", *arguments],
+        env=os.environ | {"ASYNCSVC_DSN": dsn, "COLUMNS": "60"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+async def test_the_command_prints_the_advice(dsn, empty_dsn):
+    well = program(dsn)
+    assert (well.returncode, well.stderr) in {(0, ""), (3, "")}  # a test server has no fsync
+    assert "✓  migrations" in well.stdout
+    ill = program(empty_dsn)
+    assert (ill.returncode, ill.stderr) == (3, "")
+    assert "✗  migrations" in ill.stdout
+    assert "→ run `asyncsvc migrate`" in ill.stdout
+    assert max(map(len, ill.stdout.splitlines())) <= 60
+    findings = json.loads(program(empty_dsn, "--json").stdout)
+    assert {"check", "level", "observed", "advice"} == findings[0].keys()
+
+
+# --- through PgBouncer
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_an_undeclared_pooler_is_detected(pgbouncer, mode):
+    async with asyncpg.create_pool(pgbouncer[mode], min_size=0, statement_cache_size=0) as pool:
+        found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
+    assert found["pooler"].level == "note", found
+    assert "Settings.pgbouncer" in found["pooler"].advice
+    assert found["migrations"].level == "ok"
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
+    settings = asyncsvc.Settings(pgbouncer=True)
+    async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
+        found = by_check(await svc.doctor())
+    assert found["pooler"].level == "ok", found
+    assert "a pooler is in between" in found["pooler"].observed
+
+
+async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):
+    async with asyncpg.create_pool(pgbouncer["transaction"], min_size=0) as pool:
+        for _ in range(3):  # by then prepared statements of before are there, or are not
+            found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
+            assert found["pooler"].level in {"note", "problem"}, found
+            assert "statement_cache_size=0" in found["pooler"].advice

@@ -1,0 +1,1 @@
+"""The package, the documents, the benchmarks, the example and the test tools."""

@@ -1,0 +1,1 @@
+"""RAGFlow's interface and the import of its data."""
