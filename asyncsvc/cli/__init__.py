@@ -14,15 +14,11 @@ _EXTRA = {"typer", "rich", "plotext", "ijson"}
 
 
 def main() -> None:
-    """Run the command line and exit with its code.
-
-    0: done. 1: failed, with one line on stderr. 2: wrong use. 3: done, and something needs
-    attention. 130: Ctrl-C.
-    """
+    """Run the command line and exit with its code, as `asyncsvc --help` describes it."""
     try:
-        from asyncsvc.cli.app import app  # noqa: PLC0415 - the extra may be missing
+        from asyncsvc.cli.app import run  # noqa: PLC0415 - the extra may be missing
 
-        app()
+        sys.exit(run())
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -22,18 +21,29 @@ from asyncsvc.cli.commands.sql import sql
 from asyncsvc.cli.commands.stats import stats
 from asyncsvc.cli.commands.tokens import tokens
 from asyncsvc.cli.commands.transfer import export, import_
-from asyncsvc.cli.runner import CommandError, use_settings
+from asyncsvc.cli.options import SettingsFile
+from asyncsvc.cli.runner import run_app
+
+_EXIT_CODES: Final = """
+Exit codes:
+
+- 0: The command is done.
+- 1: The command failed. The line on stderr gives the reason.
+- 2: The command line is wrong. The line on stderr names the option or the argument.
+- 3: The command is done, and its output reports something that needs attention: rejected lines,
+  a warning of the doctor, pending migrations, an invalid token, a server that does not run.
+- 128 + n: Signal n ended the command; 130 is Ctrl-C.
+"""
 
 app = typer.Typer(
     name="asyncsvc",
     help="Conversations and API tokens of many tenants, on PostgreSQL.",
-    epilog="Exit codes: 0 done; 1 failed, one line on stderr gives the reason; 2 wrong use;"
-    " 3 done, and something needs attention; 130 Ctrl-C.",
+    epilog=_EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_COMMANDS: Final[dict[str, Callable[..., None]]] = {
+_COMMANDS: Final[dict[str, Callable[..., int]]] = {
     "list": list_conversations,
     "search": search,
     "show": show,
@@ -59,28 +69,11 @@ def _print_version(*, requested: bool) -> None:
         raise typer.Exit
 
 
-def _use_settings(*, file: Path | None) -> None:
-    try:
-        if file is not None:
-            use_settings(file)
-    except CommandError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 @app.callback()
 def _global_options(
     *,
-    _settings: Annotated[
-        Path | None,
-        Option(
-            "--settings",
-            readable=False,
-            metavar="FILE",
-            envvar="ASYNCSVC_SETTINGS",
-            callback=_use_settings,
-            help="The application's asyncsvc.Settings as JSON: peppers, limits, timeouts.",
-        ),
-    ] = None,
+    context: typer.Context,
+    settings: SettingsFile = None,
     _version: Annotated[
         bool,
         Option(
@@ -88,10 +81,16 @@ def _global_options(
         ),
     ] = False,
 ) -> None:
-    """Process the options before a command."""
+    """Store the settings for the command that follows."""
+    context.obj = settings
 
 
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 for group in (tokens, postgres):
     app.add_typer(group)
+
+
+def run() -> int:
+    """Run the command line and return its exit code."""
+    return run_app(app)

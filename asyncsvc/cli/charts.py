@@ -18,9 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncsvc import UsageBucket
+from asyncsvc import InvalidInput, UsageBucket
 from asyncsvc.cli.files import atomic_file
-from asyncsvc.cli.runner import CommandError, Exit
+from asyncsvc.cli.runner import CommandError
 from asyncsvc.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class _Series:
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise CommandError if the file name has another suffix, or if matplotlib is missing."""
+    """Raise InvalidInput for another suffix, and CommandError if matplotlib is missing."""
     if path.suffix.lower() not in _FORMATS:
-        raise CommandError(f"{path}: --plot writes .svg or .png", Exit.MISUSED)
+        raise InvalidInput("plot", "must end in .svg or .png")
     if importlib.util.find_spec("matplotlib") is None:
         raise CommandError("--plot needs an extra: pip install 'asyncsvc[plot]'")
 

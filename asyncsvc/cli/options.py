@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import getpass
+from datetime import tzinfo
+from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
+from pydantic import ValidationError
 from typer import Option
 
-from asyncsvc import ANY, AnyType
+from asyncsvc import ANY, AnyType, InvalidInput, Settings
+from asyncsvc.validation.dates import zone
 
 T = TypeVar("T")
 
@@ -17,6 +21,32 @@ def or_any(value: T | None) -> T | AnyType:
     return ANY if value is None else value
 
 
+def parse_zone(name: object) -> tzinfo:
+    """Return the time zone of this name.
+
+    Raises:
+        typer.BadParameter: The name is unknown.
+    """
+    try:
+        return zone(str(name))
+    except InvalidInput as error:
+        raise ValueError(error.reason) from None
+
+
+def _read_settings(name: object) -> Settings:
+    """Read `asyncsvc.Settings` from a JSON file."""
+    path = Path(str(name))
+    try:
+        return Settings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        reason = str(error.strerror)
+    except InvalidInput as error:
+        reason = str(error)
+    except ValidationError as error:
+        reason = error.errors(include_input=False)[0]["msg"]
+    raise ValueError(f"{path}: {reason}")
+
+
 def _user_name() -> str | None:
     try:
         return getpass.getuser()
@@ -24,8 +54,18 @@ def _user_name() -> str | None:
         return None
 
 
+SettingsFile: TypeAlias = Annotated[
+    Settings | None,
+    Option(
+        "--settings",
+        metavar="FILE",
+        envvar="ASYNCSVC_SETTINGS",
+        parser=_read_settings,
+        help="The application's asyncsvc.Settings as JSON: peppers, limits, timeouts.",
+    ),
+]
 Dsn: TypeAlias = Annotated[
-    str | None, Option("--dsn", metavar="URL", envvar="ASYNCSVC_DSN", help="The database.")
+    str, Option("--dsn", metavar="URL", envvar="ASYNCSVC_DSN", help="The database.")
 ]
 Tenant: TypeAlias = Annotated[
     str, Option("--tenant", metavar="ID", envvar="ASYNCSVC_TENANT", help="The tenant.")
@@ -44,7 +84,13 @@ Dialog: TypeAlias = Annotated[
 ]
 User: TypeAlias = Annotated[str | None, Option("--user", metavar="ID", help="Only this user.")]
 TimeZone: TypeAlias = Annotated[
-    str, Option("--tz", metavar="ZONE", help="The time zone of dates, for example Europe/Berlin.")
+    tzinfo,
+    Option(
+        "--tz",
+        metavar="ZONE",
+        parser=parse_zone,
+        help="The time zone of dates, for example Europe/Berlin.",
+    ),
 ]
 FromDate: TypeAlias = Annotated[
     str | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import inspect
 import logging
 import os
 import shlex
@@ -15,16 +16,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final, ParamSpec, get_type_hints
+from typing import Any, Final, Protocol
 
 import typer
-from pydantic import ValidationError
-from typer.models import ArgumentInfo, OptionInfo
 
-from asyncsvc import AsyncSvc, AsyncSvcError, InvalidInput, Settings, connect
+from asyncsvc import AsyncSvc, AsyncSvcError, InvalidInput, MigrationError, Settings, connect
+from asyncsvc.cli.options import SettingsFile
 from asyncsvc.cli.terminal import printable
-
-P = ParamSpec("P")
 
 
 class Exit(enum.IntEnum):
@@ -32,11 +30,11 @@ class Exit(enum.IntEnum):
 
     DONE = 0
     FAILED = 1
-    """The command failed; one line on stderr gives the reason."""
+    """The command failed; the line on stderr gives the reason."""
     MISUSED = 2
-    """The command line is wrong."""
+    """The command line is wrong; the line on stderr names the option or the argument."""
     ATTENTION = 3
-    """The command is done and reports something that needs attention."""
+    """The command is done, and its output reports something that needs attention."""
 
 
 _SIGNALS: Final = [signal.SIGINT, signal.SIGTERM]
@@ -45,12 +43,7 @@ if sys.platform != "win32":
 
 
 class CommandError(Exception):
-    """A command cannot do its work; the text is one line that gives the reason."""
-
-    def __init__(self, reason: str, code: Exit = Exit.FAILED) -> None:
-        """Store the exit code with the reason."""
-        super().__init__(reason)
-        self.code = code
+    """A command failed; the text is one line that gives the reason."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,84 +58,98 @@ class Interrupted(KeyboardInterrupt):
 _settings: ContextVar[Settings] = ContextVar("settings")
 
 
-def asynchronous(command: Callable[P, Coroutine[None, None, Exit | None]]) -> Callable[P, None]:
+class _Param(Protocol):
+    """An option or an argument of typer."""
+
+    param_type_name: str
+    opts: list[str]
+    metavar: str | None
+
+
+def run_app(app: typer.Typer) -> int:
+    """Run the command that the command line names, print its error, and return the exit code."""
+    try:
+        code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except typer.TyperException as error:
+        _print_error(_describe_misuse(error))
+        if (context := getattr(error, "ctx", None)) is not None:
+            typer.echo(f"Try '{context.command_path} --help'.", err=True)
+        return error.exit_code
+    except BrokenPipeError:  # the reader closed the pipe, for example `head`
+        _discard_stdout()
+        return 128 + signal.SIGPIPE
+    except (AsyncSvcError, CommandError, OSError) as error:
+        _print_error(_describe_failure(error))
+        return Exit.FAILED
+    return code or Exit.DONE
+
+
+def asynchronous(command: Callable[..., Coroutine[None, None, Exit | None]]) -> Callable[..., int]:
     """Make a typer command of a coroutine function.
 
-    The command runs the coroutine and exits with its code. Typer reads the options from the
-    signature of the coroutine function. An `InvalidInput` names the option instead of the
-    parameter and exits with 2.
+    Typer reads the options from the signature of the coroutine function. A command with the option
+    `--dsn` also gets the option `--settings`. An `InvalidInput` that names a parameter is reported
+    as wrong use of its option.
     """
-
-    async def call(*args: P.args, **kwargs: P.kwargs) -> Exit | None:
-        try:
-            return await command(*args, **kwargs)
-        except InvalidInput as error:
-            option = _option_name(command, error.field)
-            raise CommandError(f"{option}: {error.reason}", Exit.MISUSED) from None
+    signature = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    more = [inspect.Parameter("context", keyword, annotation=typer.Context)]
+    if "dsn" in signature.parameters:
+        more.append(inspect.Parameter("settings", keyword, annotation=SettingsFile, default=None))
 
     @functools.wraps(command)
-    def run_command(*args: P.args, **kwargs: P.kwargs) -> None:
-        run(call(*args, **kwargs))
+    def run_command(
+        *, context: typer.Context, settings: Settings | None = None, **options: object
+    ) -> int:
+        previous = _settings.set(settings or context.obj or Settings())
+        try:
+            return run(command(**options))
+        except InvalidInput as error:
+            field = error.field.partition(".")[0]
+            names = {param.name: _typed_name(param) for param in context.command.params}
+            if field not in names:
+                raise
+            raise typer.BadParameter(error.reason, context, param_hint=names[field]) from None
+        finally:
+            _settings.reset(previous)
 
+    parameters = [*signature.parameters.values(), *more]
+    run_command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run_command
 
 
-def run(work: Coroutine[None, None, Exit | None]) -> None:
-    """Run a command to its end and exit with its code; None means DONE.
+def run(work: Coroutine[None, None, Exit | None]) -> int:
+    """Run a command to its end and return its exit code; None means DONE.
 
-    SIGINT, SIGTERM and SIGHUP cancel the command, so that it can clean up.
-
-    Raises:
-        typer.Exit: Always. FAILED after an error, which is printed to stderr; 128 plus the number
-            of a signal.
+    SIGINT, SIGTERM and SIGHUP cancel the command, so that it can clean up. The code is then 128
+    plus the number of the signal.
     """
     signals: list[int] = []
     # The command's own line describes a lost connection better than the log of these libraries.
     for library in ("asyncpg", "asyncsvc"):
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
-        code = asyncio.run(_cancelled_by_signals(work, signals))
-    except Interrupted as error:
-        _discard_stdout()  # a blocked write may have been interrupted
-        raise typer.Exit(128 + error.number) from None
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise typer.Exit(128 + next(iter(signals), signal.SIGINT)) from None
+        return asyncio.run(_cancelled_by_signals(work, signals)) or Exit.DONE
     except BrokenPipeError:  # the reader closed the pipe, for example `head`
         _discard_stdout()
-        raise typer.Exit(128 + signal.SIGPIPE) from None
-    except (AsyncSvcError, CommandError, OSError) as error:
-        typer.echo(f"asyncsvc: {_one_line(error)}", err=True)
-        raise typer.Exit(getattr(error, "code", Exit.FAILED)) from None
-    raise typer.Exit(code or Exit.DONE)
-
-
-def use_settings(file: Path) -> None:
-    """Read `asyncsvc.Settings` from a JSON file, for the command that follows.
-
-    Raises:
-        CommandError: The file cannot be read or does not hold valid settings.
-    """
-    try:
-        _settings.set(Settings.model_validate_json(file.read_bytes()))
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}", Exit.MISUSED) from None
-    except InvalidInput as error:
-        raise CommandError(f"{file}: {error}", Exit.MISUSED) from None
-    except ValidationError as error:
-        reason = error.errors(include_input=False)[0]["msg"]
-        raise CommandError(f"{file}: {reason}", Exit.MISUSED) from None
+        return 128 + signal.SIGPIPE
+    except Interrupted as error:
+        _discard_stdout()  # a blocked write may have been interrupted
+        return 128 + error.number
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 128 + next(iter(signals), signal.SIGINT)
 
 
 @asynccontextmanager
 async def connected(
-    dsn: str | None, *, max_size: int = 1, foreign_tokens: bool = False
+    dsn: str, *, max_size: int = 1, foreign_tokens: bool = False
 ) -> AsyncIterator[AsyncSvc]:
     """Open the services on the database of the option `--dsn`, with a pool of `max_size`.
 
     `foreign_tokens` accepts foreign tokens, whatever the settings say.
     """
-    if not dsn:
-        raise CommandError("no database: pass --dsn or set ASYNCSVC_DSN", Exit.MISUSED)
     settings = _settings.get(Settings())
     if foreign_tokens:
         settings = settings.model_copy(update={"accept_foreign_tokens": True})
@@ -151,9 +158,9 @@ async def connected(
 
 
 def confirm(question: str) -> bool:
-    """Ask the user a yes-or-no question. Raises CommandError if stdin is not a terminal."""
+    """Ask the user a yes-or-no question. Raises InvalidInput if stdin is not a terminal."""
     if not sys.stdin.isatty():
-        raise CommandError("pass --yes: there is no terminal to ask on", Exit.MISUSED)
+        raise InvalidInput("yes", "is required, because there is no terminal to ask on")
     with interruptible():
         return typer.confirm(printable(question), err=True)
 
@@ -224,23 +231,31 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _option_name(command: Callable[..., object], field: str) -> str:
-    """Return the option or argument of a command that sets the parameter `field`."""
-    name, dot, path = field.partition(".")
-    hint = get_type_hints(command, include_extras=True).get(name)
-    for info in getattr(hint, "__metadata__", ()):
-        if isinstance(info, ArgumentInfo):
-            return f"{info.metavar}{dot}{path}"
-        if isinstance(info, OptionInfo):
-            # In `Annotated`, typer stores the first of the option's names as its default.
-            option = info.default if isinstance(info.default, str) else f"--{name}"
-            return f"{option.replace('_', '-')}{dot}{path}"
-    return field
+def _describe_misuse(error: typer.TyperException) -> str:
+    """Return the reason of a wrong use, after the name of the option or the argument."""
+    if not isinstance(error, typer.BadParameter):
+        return error.format_message() or "a command is required"  # empty: it printed the help
+    name = error.param_hint or (_typed_name(error.param) if error.param else "?")
+    if error.message:
+        reason = error.message.removeprefix("Value error, ").replace("Input should", "must")
+        return f"{name}: {reason}"
+    variable = getattr(error.param, "envvar", None)
+    return f"{name}: is required" + (f", or {variable} in the environment" if variable else "")
 
 
-def _one_line(error: Exception) -> str:
+def _typed_name(param: _Param) -> str:
+    """Return the name of an option or an argument as users type it."""
+    return str(param.metavar if param.param_type_name == "argument" else param.opts[0])
+
+
+def _describe_failure(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    else:
-        text = str(error) or type(error).__name__
-    return printable(" ".join(text.split()))
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = str(error) or type(error).__name__
+    if isinstance(error, MigrationError):
+        return text.replace("await svc.migrate()", "asyncsvc migrate")
+    return text
+
+
+def _print_error(text: str) -> None:
+    typer.echo(f"asyncsvc: {printable(text)}", err=True)

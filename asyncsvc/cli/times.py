@@ -8,20 +8,28 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-_DURATION: Final = re.compile(r"(?P<count>\d{1,6})(?P<unit>[hdw])")
-_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
+AGE_FORMS: Final = "a number of s, m, h, d or w (36h, '90 days'), or ISO 8601 (P30D, PT12H)"
+"""The accepted forms of an age, for help and errors."""
+_AGE: Final = re.compile(r"(?P<count>\d{1,9}) ?(?P<unit>[smhdw]|(second|minute|hour|day|week)s?)")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def parse_duration(text: str) -> timedelta | None:
-    """Return the duration of `12h`, `90d`, `52w` or ISO 8601 (`P90D`); None for other text."""
-    if match := _DURATION.fullmatch(text):
-        return timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
-    if not text.startswith("P"):
-        return None
+def age_or_none(text: str) -> timedelta | None:
+    """Return the age that the text says in one of `AGE_FORMS`; None for other text."""
     try:
-        return TypeAdapter(timedelta).validate_python(text)
-    except ValidationError:
+        if match := _AGE.fullmatch(text):
+            return timedelta(**{_UNITS[match["unit"][0]]: int(match["count"])})
+        return TypeAdapter(timedelta).validate_python(text) if text.startswith("P") else None
+    except (ValidationError, OverflowError):
         return None
+
+
+def parse_age(text: str) -> timedelta:
+    """Return the age that the text says. Raises ValueError for other text."""
+    age = age_or_none(text)
+    if age is None:
+        raise ValueError(f"must be {AGE_FORMS}")
+    return age
 
 
 def format_time(moment: datetime | None, local: tzinfo) -> str:

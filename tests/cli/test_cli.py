@@ -17,20 +17,18 @@ from xml.etree import ElementTree as ET
 
 import asyncpg
 import pytest
-import typer
 from rich.cells import cell_len
 
 import asyncsvc
 from asyncsvc import InvalidInput, MigrationError, embedded
 from asyncsvc.cli import runner
 from asyncsvc.database import sql_files
+from tests.support.command_line import PROGRAM, SECONDS, failed, run_command
 from tests.support.terminal import in_terminal
 
 if sys.platform == "win32":
     pytest.skip("there are no terminals of this kind on Windows", allow_module_level=True)
 
-PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
-SECONDS = 60
 SECRET = re.compile(r"asv_\w{49}")
 ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
@@ -54,14 +52,10 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture
 def run(dsn: str) -> Run:
-    """Run the program on this test's database, in a pipe."""
+    """Run a command on this test's database, with files as its input and output."""
 
     def call(*arguments: object, given: str = "", **more: str):
-        return subprocess.run(
-            [*PROGRAM, *map(str, arguments)],
-            env=environment(ASYNCSVC_DSN=dsn) | more,
-            input=given, capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+        return run_command(arguments, environment(ASYNCSVC_DSN=dsn) | more, given=given)
 
     return call
 
@@ -94,15 +88,6 @@ def record(id: str, messages: list[tuple[str, str]], *, age: int, **more: object
         "created_at": NOW - timedelta(days=age),
         "messages": [{"role": role, "content": content} for role, content in messages],
     } | more
-
-
-def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
-    """Return the one line that the program printed about its error."""
-    assert finished.returncode == code, finished.stdout + finished.stderr
-    assert finished.stderr.startswith("asyncsvc: ")
-    assert finished.stderr.count("\n") == 1
-    assert finished.stdout == ""
-    return finished.stderr
 
 
 def document(finished: "subprocess.CompletedProcess[str]", code: int = 0):
@@ -145,7 +130,7 @@ async def test_a_list_shows_whole_uuids(svc, dsn, columns):
     assert max(map(cell_len, shown.lines)) <= columns
 
 
-async def test_a_list_has_filters_and_a_next_page(filled, run):
+def test_a_list_has_filters_and_a_next_page(filled, run):
     first = run("list", "--tenant", "t", "--dialog", "d", "--limit", 4)
     assert (first.returncode, first.stderr) == (0, "")
     assert "4 of 7 conversations" in first.stdout
@@ -186,7 +171,7 @@ async def test_a_conversation_is_printed_without_terminal_escapes(filled, dsn, c
     assert "\x1b[31m" not in shown.written
 
 
-async def test_a_part_of_a_long_conversation_is_shown(filled, run):
+def test_a_part_of_a_long_conversation_is_shown(filled, run):
     last = run("show", "long", "--tenant", "t")
     assert "#10 " not in last.stdout
     assert "number 11\n" in re.sub(r" +\n", "\n", last.stdout)
@@ -259,7 +244,7 @@ async def test_a_chart_is_complete_and_reproducible(filled, run, tmp_path):
 
 
 def test_a_chart_that_cannot_be_written_is_one_line(run, tmp_path):
-    assert "--plot writes .svg or .png" in failed(
+    assert "--plot: must end in .svg or .png" in failed(
         run("stats", "--tenant=t", "--plot=a.pdf", ASYNCSVC_DSN="postgresql://127.0.0.1:1/x"), 2
     )
     missing = tmp_path / "missing" / "a.svg"
@@ -288,7 +273,7 @@ def test_a_chart_needs_an_extra(dsn):
 # --- tokens
 
 
-async def test_the_life_of_a_token(run, svc):
+def test_the_life_of_a_token(run, svc):
     made = run("tokens", "create", "--tenant=t", "--name", HOSTILE, "--scope=chat", "--expires=90d")
     assert made.returncode == 0
     assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
@@ -365,7 +350,7 @@ def test_a_token_is_rotated_and_its_family_revoked(run):
     made = run("tokens", "rotate", token["id"], "--tenant=t", "--overlap=24h", "--actor=bob")
     assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
     assert not SECRET.search(made.stderr)
-    assert "The old secret stays valid for at most 24h" in made.stderr
+    assert "The old secret stays valid until 20" in made.stderr
     for secret in (old, made.stdout):
         assert run("tokens", "verify", given=secret).returncode == 0
     assert "it is retiring" in failed(run("tokens", "rotate", token["id"], "--tenant=t"))
@@ -389,7 +374,7 @@ def test_a_token_is_rotated_and_its_family_revoked(run):
 def test_all_tokens_are_revoked_only_after_confirmation(run):
     for _ in range(3):
         run("tokens", "create", "--tenant=t", "--name=n")
-    assert "pass --yes" in failed(run("tokens", "revoke", "--all", "--tenant=t"), 2)
+    assert "--yes: is required" in failed(run("tokens", "revoke", "--all", "--tenant=t"), 2)
     done = document(run("tokens", "revoke", "--all", "--tenant=t", "--yes", "--json"))
     assert done == {"revoked": 3}
 
@@ -401,7 +386,7 @@ ROW = {
 }  # fmt: skip
 
 
-async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
+def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     taken, short = ROW | {"tenant_id": "b", "beta": None}, {"tenant_id": "a", "token": "short"}
     more = ROW | {"token": "x" * 30, "refresh_token": "y" * 30}
     swapped = {"tenant_id": "a", "token": "x" * 30, ROW["token"]: "d"}
@@ -434,7 +419,7 @@ async def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     from_pipe = run("tokens", "import", "-", "--tenant=c", given=json.dumps(ROW))
     assert "line 1: tenant_id: differs from --tenant" in from_pipe.stderr
     missing = failed(run("tokens", "import", tmp_path / "none"))
-    assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory\n"
+    assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory"
 
 
 async def test_an_import_follows_a_beta_that_was_replaced(run, svc):
@@ -501,7 +486,7 @@ async def test_the_life_of_a_token_in_a_terminal(dsn, svc, tmp_path, columns):
     assert "Its secret cannot be read again." in created
     rotated = await screen("rotate", old.token.id, "--overlap", "24h")
     assert SECRET.search(rotated)
-    assert "The old secret stays valid for at most 24h." in rotated
+    assert "The old secret stays valid until 20" in rotated
     imported = await screen("import", str(file), code=3)
     assert "line 2: token: is missing" in imported
     assert "tokens 1 present 0 rejected 1" in imported
@@ -554,7 +539,7 @@ async def test_maintenance_reports_what_it_did(filled, run, tmp_path):
     assert json.loads(finished.stdout) == done
 
 
-async def test_a_declared_zone_does_not_change_statistics(filled, run):
+def test_a_declared_zone_does_not_change_statistics(filled, run):
     asked = ("stats", "--tenant=t", "--interval=month", "--tz=Asia/Kathmandu", "--json")
     before = document(run(*asked))
     for options in ((), (), ("--recount",)):
@@ -661,7 +646,7 @@ async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
     [
         (["message/getlist"], "NAME: there is no such statement: did you mean message/get_list"),
         (["get_names"], "did you mean conversation/get_names?"),
-        (["nothing of the kind"], "there is no such statement\n"),
+        (["nothing of the kind"], "there is no such statement"),
         (["message/get_list", "--with", "afterseq"], "--with: the statement has no afterseq"),
         (["message/get_list", "--with", "afterseq"], "did you mean after_seq"),
         (["message/get_list", "--with=first", "--with=last"], "one order at most"),
@@ -761,7 +746,7 @@ def test_every_command_has_help_that_fits(command: str, columns: int):
 )
 def test_a_database_is_needed_and_must_answer(run, arguments):
     missing = failed(run(*arguments, ASYNCSVC_DSN=""), 2)
-    assert missing == "asyncsvc: no database: pass --dsn or set ASYNCSVC_DSN\n"
+    assert missing.startswith("asyncsvc: --dsn: is required")
     dead = "postgresql://u:hidden@127.0.0.1:1/x"
     line = failed(run(*arguments, ASYNCSVC_DSN=dead))
     assert "cannot be reached" in line
@@ -795,13 +780,13 @@ CREATE = ["tokens", "create", "--tenant=t", "--name=n"]
         (["stats", "--tenant=t", "--to=x"], "--to: must be ISO 8601"),
         (["stats", "--tenant=t", "--from=0002-01-01", "--interval=hour"], "within 10000 buckets"),
         (["stats", "--tenant=t", "--source=x", "--no-source"], "--no-source: cannot be combined"),
-        (["purge", "30x", "--tenant=t"], "AGE|DATE: '30x' is not an age"),
+        (["purge", "30x", "--tenant=t"], "AGE|DATE: must be an age"),
         (["purge", "30d", "--tenant=t", "--tz=Mars/Olympus"], "--tz: is not a time zone"),
-        ([*CREATE, "--expires=soon"], "--expires: must be ISO 8601"),
+        ([*CREATE, "--expires=soon"], "--expires: must be an age"),
         ([*CREATE, "--expires=2020-01-01"], "--expires: must be in the future"),
         ([*CREATE, "--expires=999999w"], "--expires: is too far in the future"),
         ([*CREATE, "--expires=1d", "--tz=Berlin"], "--tz: must be UTC or an area"),
-        (["tokens", "rotate", "x", "--overlap=soon", "--tenant=t"], "--overlap: must be an age"),
+        (["tokens", "rotate", "x", "--overlap=soon", "--tenant=t"], "--overlap: must be a num"),
         (["tokens", "rotate", "x", "--overlap=31d", "--tenant=t"], "--overlap: "),
         (["tokens", "revoke", "--tenant=t"], "ID: pass an ID"),
         (["tokens", "revoke", "x", "--all", "--tenant=t"], "ID: pass an ID"),
@@ -814,7 +799,7 @@ def test_a_wrong_value_is_one_line_that_names_the_option(run, arguments, reason)
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["list", "--tenant=t"],
+        ["list"],
         ["list", "--tenant=t", "--dialog=d", "--limit=0"],
         ["list", "--tenant=t", "--dialog=d", "--order=secret"],
         ["tokens", "create", "--tenant=t"],
@@ -824,7 +809,7 @@ def test_a_wrong_value_is_one_line_that_names_the_option(run, arguments, reason)
 def test_wrong_use_exits_with_2(run, arguments):
     finished = run(*arguments)
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert "Error" in finished.stderr
+    assert finished.stderr.startswith("asyncsvc: ")
 
 
 def test_futures_of_lost_connections_are_not_logged(caplog):
@@ -834,7 +819,5 @@ def test_futures_of_lost_connections_are_not_logged(caplog):
             loop.call_exception_handler({"message": "never retrieved", "exception": error})
         loop.call_exception_handler({"message": "a mistake", "exception": ValueError()})
 
-    with pytest.raises(typer.Exit) as ended:
-        runner.run(work())
-    assert ended.value.exit_code == 0
+    assert runner.run(work()) == 0
     assert [record.getMessage() for record in caplog.records] == ["a mistake"]

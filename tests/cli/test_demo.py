@@ -20,18 +20,17 @@ import pytest
 
 import asyncsvc
 from asyncsvc import embedded
+from tests.support.command_line import PROGRAM, SECONDS, failed
 from tests.support.terminal import in_terminal
 
 if sys.platform == "win32":
     pytest.skip("the embedded server does not run on Windows", allow_module_level=True)
 
-PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
 SCRIPT = pathlib.Path(sys.executable).with_name("asyncsvc")
 # Root may read everything, unless these capabilities are taken from it.
 AS_ORDINARY = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 )
-SECONDS = 60
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 SECRET = re.compile(r"asv_\w{5,}")
 
@@ -97,15 +96,6 @@ def conversation(id: object, *contents: object, **more: object) -> dict[str, obj
     roles = ("user", "assistant")
     messages = [{"role": roles[at % 2], "content": text} for at, text in enumerate(contents)]
     return {"id": id, "messages": messages, **more}
-
-
-def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
-    """Return the one line that the program printed about its error."""
-    assert finished.returncode == code, finished.stdout + finished.stderr
-    assert finished.stderr.startswith("asyncsvc: ")
-    assert finished.stderr.count("\n") == 1
-    assert finished.stderr.endswith("\n")
-    return finished.stderr
 
 
 def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path):
@@ -294,7 +284,11 @@ def test_a_file_without_permission_is_one_line(run: Run, room: pathlib.Path):
     [
         (["--dsn", "postgresql://u:hidden@127.0.0.1:1/x"], "cannot be reached", 1),
         (["--dsn", "nonsense hidden"], "--dsn: must be a PostgreSQL URL", 2),
-        (["--dsn", "postgresql://u:hidden@127.0.0.1:1/x", "--keep"], "not for --dsn", 2),
+        (
+            ["--dsn", "postgresql://u:hidden@127.0.0.1:1/x", "--keep"],
+            "--dsn: cannot be combined",
+            2,
+        ),
         (["--tz", "Mars/Olympus"], "--tz: is not a time zone", 2),
         (["--data", __file__], "is not a directory", 1),
         (["--data", str(pathlib.Path(__file__).parent)], "not empty", 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from typing import Annotated, Final, Literal
 
 from rich.padding import Padding
@@ -29,7 +29,6 @@ from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, connected
 from asyncsvc.cli.terminal import Column, console, printable, printable_lines, table
 from asyncsvc.cli.times import format_time
-from asyncsvc.validation.dates import zone
 
 _MAX_PAGE_SIZE: Final = 1_000
 _MAX_NAME: Final = 400
@@ -40,7 +39,6 @@ PageSize = Annotated[
     int, Option("--limit", min=1, max=_MAX_PAGE_SIZE, help="Conversations a page.")
 ]
 PageNumber = Annotated[int, Option("--page", min=1, help="The number of the page.")]
-ListedDialog = Annotated[str, Option("--dialog", metavar="ID", help="The dialog.")]
 ExpUser = Annotated[str | None, Option("--exp-user", metavar="ID", help="Only this exp_user_id.")]
 Keywords = Annotated[
     str, Option(metavar="TEXT", help="Only with this text in the id, the name or a message.")
@@ -72,9 +70,9 @@ AfterSeq = Annotated[
 @asynchronous
 async def list_conversations(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
-    dialog_id: ListedDialog,
+    dialog_id: Dialog = None,
     user_id: User = None,
     exp_user_id: ExpUser = None,
     keywords: Keywords = "",
@@ -85,16 +83,15 @@ async def list_conversations(
     page_number: PageNumber = 1,
     items_per_page: PageSize = 30,
     after: After = None,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
-    """List the conversations of a dialog, newest first, and the option for the next page."""
-    local = zone(tz)
+    """List conversations, newest first, and print the option for the next page."""
     async with connected(dsn) as svc:
         with progress_bar("searching"):
             page = await svc.conversations.get_list(
                 tenant_id=tenant_id,
-                dialog_id=dialog_id,
+                dialog_id=or_any(dialog_id),
                 page_number=page_number,
                 items_per_page=items_per_page,
                 orderby=orderby,
@@ -106,12 +103,12 @@ async def list_conversations(
                 from_date=from_date,
                 to_date=to_date,
                 after=after,
-                tz=tz,
+                tz=str(tz),
             )
     if as_json:
         print_json({"total": page.total, "items": page.items, "next": page.next})
         return
-    print_conversations(page, local)
+    print_conversations(page, tz)
     if page.next is not None:
         print_next_page(f"--after {page.next}")
     elif after is None and page_number * items_per_page < (page.total or 0):
@@ -149,17 +146,16 @@ def print_conversations(page: Page[Conversation], local: tzinfo) -> None:
 async def search(
     keywords: Annotated[str, Argument(metavar="TEXT", help="The text to find.")],
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     dialog_id: Dialog = None,
     user_id: User = None,
     limit: PageSize = 20,
     after: After = None,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Find the newest conversations with a text in a message, and show the matches."""
-    local = zone(tz)
     async with connected(dsn) as svc:
         with progress_bar("searching"):
             page = await svc.conversations.search(
@@ -173,7 +169,7 @@ async def search(
     if as_json:
         print_json({"items": page.items, "next": page.next})
         return
-    print_hits(page.items, local)
+    print_hits(page.items, tz)
     if page.next is not None:
         print_next_page(f"--after {page.next}")
 
@@ -192,15 +188,14 @@ def print_hits(hits: Sequence[Hit], local: tzinfo) -> None:
 async def show(
     id: Annotated[str, Argument(metavar="ID", help="The conversation.")],
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     last: Last = None,
     after_seq: AfterSeq = None,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Show one conversation: its fields and its last messages; with --json also its dsl."""
-    local = zone(tz)
     if last is None and after_seq is None:
         last = _SHOWN_MESSAGES
     async with connected(dsn) as svc:
@@ -213,9 +208,9 @@ async def show(
     if as_json:
         print_json(conversation.model_copy(update={"messages": tuple(messages)}))
         return
-    _print_fields(conversation, local)
+    _print_fields(conversation, tz)
     for message in messages:
-        _print_message(message, local)
+        _print_message(message, tz)
     console().print()
     _print_range(messages, conversation.last_seq)
 

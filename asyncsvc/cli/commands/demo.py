@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import shlex
 import shutil
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import IO, Annotated, Final
 from urllib.parse import urlsplit
 
-import typer
 from rich.table import Table
 from rich.text import Text
 from typer import Option
@@ -28,12 +28,12 @@ from asyncsvc.cli.commands.conversations import print_conversations, print_hits
 from asyncsvc.cli.commands.stats import print_usage
 from asyncsvc.cli.importer import ConversationImporter
 from asyncsvc.cli.json_lines import count_lines, open_seekable, read_conversations
+from asyncsvc.cli.options import TimeZone
 from asyncsvc.cli.output import counted
 from asyncsvc.cli.progress import Bar, progress_bar
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, this_program
 from asyncsvc.cli.sample_data import SampleData
 from asyncsvc.cli.terminal import console, printable
-from asyncsvc.validation.dates import zone
 
 TENANT: Final = "demo"
 DIALOG: Final = "assistant"
@@ -68,38 +68,37 @@ Keep = Annotated[bool, Option("--keep", help="Leave the server running, and prin
 DemoDsn = Annotated[
     str | None,
     Option(
+        "--dsn",
         metavar="URL",
-        envvar="ASYNCSVC_DSN",
-        help="Use this database instead of a server of the demo. Nothing in it is deleted.",
+        help="Use this database instead of a server of the demo. Nothing in it is deleted."
+        " Without --data and --keep, the default is ASYNCSVC_DSN in the environment.",
     ),
 ]
 SearchText = Annotated[
     str | None, Option(metavar="TEXT", help="Search for this text. The default is a frequent word.")
 ]
-Zone = Annotated[str, Option(metavar="ZONE", help="The time zone of days.")]
 
 
 @asynchronous
 async def demo(
-    context: typer.Context,
     *,
     source: SourceFile = None,
     data: DataDirectory = None,
     keep: Keep = False,
     dsn: DemoDsn = None,
     search: SearchText = None,
-    tz: Zone = "UTC",
+    tz: TimeZone = UTC,
 ) -> Exit:
     """Start a PostgreSQL, import conversations, list and search them, and show their statistics.
 
     It takes some seconds and leaves nothing behind, except with --keep, --data or --dsn. If lines
     of the file are rejected, they are reported on stderr, and the exit code is 3.
     """
-    if data is not None or keep:
-        if dsn is not None and _is_typed(context, "dsn"):
-            raise InvalidInput("dsn", "--data and --keep start a server, so they are not for --dsn")
-        dsn = None
-    path, local = source or SAMPLE, zone(tz)
+    if data is None and not keep:
+        dsn = dsn or os.environ.get("ASYNCSVC_DSN")
+    elif dsn is not None:
+        raise InvalidInput("dsn", "cannot be combined with --data and --keep, which start a server")
+    path = source or SAMPLE
     with open_seekable(path) as file:
         lines = count_lines(file)
         if not lines:
@@ -107,20 +106,14 @@ async def demo(
         async with _services(dsn, data, keep=keep) as svc:
             await _migrate(svc)
             await _try_token(svc)
-            report = await _import(svc, file, lines, local)
+            report = await _import(svc, file, lines, tz)
             if not report.conversations + report.present:
                 raise CommandError(f"{path}: no line is a conversation")
-            newest = await _list(svc, local)
+            newest = await _list(svc, tz)
             text = search or (SAMPLE_TEXT if source is None else await _frequent_word(svc, newest))
-            await _search(svc, text, local)
-            await _show_stats(svc, tz, min(newest.created_at, datetime.now(UTC)).astimezone(local))
+            await _search(svc, text, tz)
+            await _show_stats(svc, tz, min(newest.created_at, datetime.now(UTC)).astimezone(tz))
     return Exit.ATTENTION if report.rejected else Exit.DONE
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    """Return whether an option is on the command line, not in the environment."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 # --- the server
@@ -287,7 +280,7 @@ async def _search(svc: AsyncSvc, text: str | None, local: tzinfo) -> None:
     print_hits(page.items, local)
 
 
-async def _show_stats(svc: AsyncSvc, tz: str, newest: datetime) -> None:
+async def _show_stats(svc: AsyncSvc, tz: tzinfo, newest: datetime) -> None:
     last_day = newest.date()
     with _step("statistics", "counting …") as step:
         buckets = await svc.conversations.stats(
@@ -295,7 +288,7 @@ async def _show_stats(svc: AsyncSvc, tz: str, newest: datetime) -> None:
             from_date=last_day - timedelta(days=_DAYS - 1),
             to_date=last_day,
             dialog_id=DIALOG,
-            tz=tz,
+            tz=str(tz),
         )
         total = sum(bucket.pv for bucket in buckets)
         tokens = sum(bucket.tokens for bucket in buckets)

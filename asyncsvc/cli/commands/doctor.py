@@ -24,7 +24,7 @@ _MARKS: Final = {
 
 
 @asynchronous
-async def doctor(*, dsn: Dsn = None, as_json: AsJson = False) -> Exit:
+async def doctor(*, dsn: Dsn, as_json: AsJson = False) -> Exit:
     """Check the server and the schema, and give advice. Nothing is changed.
 
     The exit code is 3 if there is a warning or a problem.

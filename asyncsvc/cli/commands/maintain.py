@@ -18,7 +18,7 @@ from asyncsvc.cli.terminal import console
 @asynchronous
 async def maintain(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     every: Annotated[
         float | None, Option(min=1, metavar="SECONDS", help="Repeat, with this pause.")
     ] = None,
@@ -55,7 +55,7 @@ def _summary(report: MaintenanceReport) -> str:
 async def zone(
     tz: Annotated[str, Argument(metavar="ZONE", help="For example Europe/Berlin.")],
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     recount: Annotated[
         bool,

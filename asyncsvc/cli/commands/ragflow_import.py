@@ -49,7 +49,7 @@ AfterId = Annotated[
 async def import_ragflow(
     source: SourceDsn,
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tz: SourceZone = "UTC",
     tenant_id: OneTenant = None,
     orphans: OrphanTenant = None,

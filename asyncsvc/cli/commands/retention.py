@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Annotated, Literal
 
@@ -15,14 +15,14 @@ from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, confirm, connected
 from asyncsvc.cli.terminal import messages
-from asyncsvc.cli.times import parse_duration
+from asyncsvc.cli.times import AGE_FORMS, age_or_none
 from asyncsvc.validation.dates import first_instant
 
 OlderThan = Annotated[
     str,
     Argument(
         metavar="AGE|DATE",
-        help="An age, for example 12h, 90d, 52w or P90D; or a date, for example 2026-01-31.",
+        help=f"An age: {AGE_FORMS}. Or a date: 2026-01-31.",
     ),
 ]
 
@@ -31,7 +31,7 @@ OlderThan = Annotated[
 async def purge(
     older_than: OlderThan,
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     dialog_id: Dialog = None,
     by: Annotated[
@@ -39,7 +39,7 @@ async def purge(
     ] = "updated_at",
     dry_run: Annotated[bool, Option("--dry-run", help="Count, and delete nothing.")] = False,
     yes: Yes = False,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Delete conversations that are older than an age or a date, in batches.
@@ -49,7 +49,11 @@ async def purge(
     age_or_instant, total, report = _age_or_instant(older_than, tz), None, None
     async with connected(dsn) as svc:
         purge_batches = partial(
-            svc.conversations.purge, tenant_id=tenant_id, dialog_id=or_any(dialog_id), by=by, tz=tz
+            svc.conversations.purge,
+            tenant_id=tenant_id,
+            dialog_id=or_any(dialog_id),
+            by=by,
+            tz=str(tz),
         )
         if dry_run or not yes:
             report = await _purge(purge_batches, age_or_instant, dry_run=True)
@@ -65,16 +69,14 @@ async def purge(
         _print_purge(report)
 
 
-def _age_or_instant(text: str, tz: str) -> timedelta | datetime:
-    age = parse_duration(text)
+def _age_or_instant(text: str, tz: tzinfo) -> timedelta | datetime:
+    age = age_or_none(text)
     if age is not None:
         return age
     try:
-        return first_instant("older_than", text, tz)
-    except InvalidInput as error:
-        if error.field != "older_than":
-            raise
-        reason = f"'{text}' is not an age, for example 90d, or a date, for example 2026-01-31"
+        return first_instant("older_than", text, str(tz))
+    except InvalidInput:
+        reason = f"must be an age, {AGE_FORMS}; or a date, 2026-01-31"
         raise InvalidInput("older_than", reason) from None
 
 
@@ -124,7 +126,7 @@ def _print_purge(report: PurgeReport) -> None:
 async def erase(
     user_id: Annotated[str, Argument(metavar="USER", help="The id of the user.")],
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     yes: Yes = False,
     as_json: AsJson = False,

@@ -20,7 +20,7 @@ from asyncsvc.cli.times import format_time
 @asynchronous
 async def migrate(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     check: Annotated[
         bool, Option("--check", help="Change nothing; exit with 3 if migrations are pending.")
     ] = False,
@@ -44,7 +44,7 @@ async def migrate(
 
 
 @asynchronous
-async def status(*, dsn: Dsn = None, as_json: AsJson = False) -> Exit:
+async def status(*, dsn: Dsn, as_json: AsJson = False) -> Exit:
     """Show the applied and the pending migrations; exit with 3 if one is pending."""
     async with connected(dsn) as svc:
         applied, pending = await svc.applied(), await svc.pending()

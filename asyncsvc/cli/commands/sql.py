@@ -9,7 +9,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from asyncsvc import InvalidInput, Plan, SQLStatement, sql_statement, sql_statement_names
-from asyncsvc.cli.options import AsJson, Dsn
+from asyncsvc.cli.options import AsJson
 from asyncsvc.cli.output import print_json
 from asyncsvc.cli.runner import asynchronous, connected
 from asyncsvc.cli.terminal import Column, console, printable_lines, table
@@ -47,6 +47,10 @@ Values = Annotated[
         " arrays as {a,b}. Repeat for several.",
     ),
 ]
+OptionalDsn = Annotated[
+    str | None,
+    Option("--dsn", metavar="URL", envvar="ASYNCSVC_DSN", help="The database, for --explain."),
+]
 Explain = Annotated[bool, Option("--explain", help="Print PostgreSQL's plan, without executing.")]
 
 
@@ -54,7 +58,7 @@ Explain = Annotated[bool, Option("--explain", help="Print PostgreSQL's plan, wit
 async def sql(
     name: Name = None,
     *,
-    dsn: Dsn = None,
+    dsn: OptionalDsn = None,
     present: Present = None,
     values: Values = None,
     explain: Explain = False,
@@ -68,6 +72,10 @@ async def sql(
             raise InvalidInput("name", "is required with --with, --set and --explain")
         _print_list(as_json=as_json)
     elif explain:
+        if dsn is None:
+            raise InvalidInput(
+                "dsn", "is required with --explain, or ASYNCSVC_DSN in the environment"
+            )
         async with connected(dsn) as svc:
             plan = await svc.explain(name, present=names, values=literals)
         if as_json:

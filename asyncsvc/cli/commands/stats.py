@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -16,9 +16,9 @@ from asyncsvc.cli.options import AsJson, Dialog, Dsn, FromDate, Tenant, TimeZone
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.plots import bar_plot
 from asyncsvc.cli.progress import progress_bar
-from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected
+from asyncsvc.cli.runner import CommandError, asynchronous, connected
 from asyncsvc.cli.terminal import Column, console, side_by_side, table_in_blocks
-from asyncsvc.validation.dates import first_instant, zone
+from asyncsvc.validation.dates import first_instant
 
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
 
@@ -56,7 +56,7 @@ Plot = Annotated[
 @asynchronous
 async def stats(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     from_date: FromDate = None,
     to_date: ToDate = None,
@@ -66,7 +66,7 @@ async def stats(
     no_source: NoSource = False,
     basis: Basis = "creation",
     token_id: Token = None,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,13 +90,13 @@ async def stats(
                 basis=basis,
                 dialog_id=or_any(dialog_id),
                 token_id=or_any(token_id),
-                tz=tz,
+                tz=str(tz),
             )
     if plot is not None:
         if not buckets:
-            raise CommandError("there is nothing to draw in this range", Exit.ATTENTION)
+            raise CommandError("there is nothing to draw in this range")
         title = f"Usage of {tenant_id} by {interval}, {first} to {last}"
-        write_usage_chart(plot, title, buckets, interval=interval, local=zone(tz))
+        write_usage_chart(plot, title, buckets, interval=interval, local=tz)
     if as_json:
         print_json({"buckets": buckets, "total": _totals(buckets)})
         return
@@ -105,13 +105,12 @@ async def stats(
         console().print(Text(f"The chart is in {plot}."), soft_wrap=True)
 
 
-def _range(from_date: str | None, to_date: str | None, tz: str) -> tuple[str, str]:
+def _range(from_date: str | None, to_date: str | None, local: tzinfo) -> tuple[str, str]:
     """Return the first and the last day or instant: the last 30 days by default."""
-    local = zone(tz)
     last = to_date or f"{datetime.now(local):%Y-%m-%d}"
     if from_date is not None:
         return from_date, last
-    last_day = first_instant("to_date", last, tz).astimezone(local).date()
+    last_day = first_instant("to_date", last, str(local)).astimezone(local).date()
     return f"{last_day - timedelta(days=_DAYS - 1)}", last
 
 

@@ -34,7 +34,7 @@ async def import_(
         str, Argument(metavar="FILE", help="The file, plain or gzip; - is standard input.")
     ],
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: DefaultTenant = None,
     actor: Actor,
     as_json: AsJson = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Final, Literal
 
 import typer
@@ -17,8 +17,8 @@ from asyncsvc.cli.options import Actor, After, AsJson, Dialog, Dsn, Tenant, Time
 from asyncsvc.cli.output import counted, print_json, print_page
 from asyncsvc.cli.runner import Exit, asynchronous, confirm, connected, interruptible
 from asyncsvc.cli.terminal import Column, console, messages, printable
-from asyncsvc.cli.times import format_time, parse_duration
-from asyncsvc.validation.dates import instant_after, zone
+from asyncsvc.cli.times import AGE_FORMS, age_or_none, format_time, parse_age
+from asyncsvc.validation.dates import instant_after
 
 _MAX_PAGE_SIZE: Final = 1_000
 _MAX_INPUT: Final = 4_096
@@ -43,8 +43,7 @@ ExpiresAt = Annotated[
     Option(
         "--expires",
         metavar="AGE|DATE",
-        help="The end: after an age, for example 12h, 90d or P90D; or the last day, for example"
-        " 2026-12-31.",
+        help=f"The end. After an age: {AGE_FORMS}. Or the last day: 2026-12-31.",
     ),
 ]
 Reason = Annotated[str | None, Option("--reason", metavar="TEXT", help="The reason in the audit.")]
@@ -54,7 +53,7 @@ Reason = Annotated[str | None, Option("--reason", metavar="TEXT", help="The reas
 @asynchronous
 async def create(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     name: Annotated[str, Option(metavar="TEXT", help="The name of the token.")],
     scopes: Scopes = None,
@@ -65,14 +64,14 @@ async def create(
     kind: Annotated[Kind, Option(help="beta is for embedded chats.")] = "api",
     expires_at: ExpiresAt = None,
     actor: Actor,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Create a token. stdout gets only its secret, this once; the rest goes to stderr.
 
     So a secret can be stored unseen: `asyncsvc tokens create … | your-vault put`.
     """
-    local, end = zone(tz), _expiry(expires_at, tz)
+    end = _expiry(expires_at, tz)
     async with connected(dsn) as svc:
         issued = await svc.tokens.create(
             tenant_id=tenant_id,
@@ -84,16 +83,19 @@ async def create(
             expires_at=end,
             actor=actor,
         )
-    _print_issued(issued, local, as_json=as_json)
+    _print_issued(issued, tz, as_json=as_json)
 
 
-def _expiry(text: str | None, tz: str) -> datetime | None:
+def _expiry(text: str | None, tz: tzinfo) -> datetime | None:
     """Return the end of a token: after an age, or at the end of a day."""
     if text is None:
         return None
-    age, now = parse_duration(text), datetime.now(UTC)
+    age, now = age_or_none(text), datetime.now(UTC)
     try:
-        end = instant_after("expires_at", text, tz) if age is None else now + age
+        end = instant_after("expires_at", text, str(tz)) if age is None else now + age
+    except InvalidInput:
+        reason = f"must be an age, {AGE_FORMS}; or the last day, 2026-12-31"
+        raise InvalidInput("expires_at", reason) from None
     except OverflowError:
         raise InvalidInput("expires_at", "is too far in the future") from None
     if end <= now:
@@ -132,17 +134,16 @@ def _flush_stdout() -> None:
 @asynchronous
 async def list_tokens(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     dialog_id: Dialog = None,
     kind: Annotated[Kind | None, Option(help="Only this kind.")] = None,
     limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Tokens a page.")] = 100,
     after: After = None,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """List a tenant's tokens, newest first, including expired and revoked ones."""
-    local = zone(tz)
     async with connected(dsn) as svc:
         page = await svc.tokens.get_list(
             tenant_id=tenant_id,
@@ -168,7 +169,7 @@ async def list_tokens(
             token.name,
             f"{token.hint}…",
             " ".join(token.scopes) or "-",
-            format_time(token.expires_at, local),
+            format_time(token.expires_at, tz),
             token.status,
         )
         for token in page.items
@@ -180,7 +181,7 @@ async def list_tokens(
 @asynchronous
 async def verify(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     scopes: Scopes = None,
     kind: Annotated[Kind, Option(help="The kind that the token must have.")] = "api",
     as_json: AsJson = False,
@@ -222,14 +223,15 @@ def _read_secret() -> str:
 async def rotate(
     id: TokenId,
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     overlap: Annotated[
-        str, Option(metavar="AGE", help="How long the old secret stays valid, for example 24h.")
-    ] = "0h",
+        timedelta | None,
+        Option(metavar="AGE", parser=parse_age, help="How long the old secret stays valid."),
+    ] = None,
     expires_at: ExpiresAt = None,
     actor: Actor,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Issue the successor of a token: a new secret, printed once, with the same properties.
@@ -237,16 +239,15 @@ async def rotate(
     The old secret stays valid for the overlap. Without --expires the successor expires when the
     token would have expired.
     """
-    local, end, overlap_age = zone(tz), _expiry(expires_at, tz), parse_duration(overlap)
-    if overlap_age is None:
-        raise InvalidInput("overlap", "must be an age, for example 24h or 7d")
+    overlap, end = overlap or timedelta(), _expiry(expires_at, tz)
     async with connected(dsn) as svc:
         issued = await svc.tokens.rotate(
-            id, tenant_id=tenant_id, overlap=overlap_age, expires_at=end or UNSET, actor=actor
+            id, tenant_id=tenant_id, overlap=overlap, expires_at=end or UNSET, actor=actor
         )
-    _print_issued(issued, local, as_json=as_json)
-    if not as_json:
-        messages().print(Text(f"The old secret stays valid for at most {overlap}."))
+    _print_issued(issued, tz, as_json=as_json)
+    if overlap and not as_json:
+        latest = format_time(datetime.now(UTC) + overlap, tz)
+        messages().print(f"The old secret stays valid until {latest}, or until it expires.")
 
 
 @tokens.command()
@@ -256,7 +257,7 @@ async def revoke(
         str | None, Argument(metavar="ID", help="The id of the token, as `list` prints it.")
     ] = None,
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     family: Annotated[
         bool, Option("--family", help="Also its predecessors and successors by rotation.")
@@ -267,13 +268,12 @@ async def revoke(
     reason: Reason = None,
     actor: Actor,
     yes: Yes = False,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Revoke a token at once and for good. Its row stays."""
     if (id is None) is not every or (every and family):
         raise InvalidInput("id", "pass an ID, with or without --family, or --all")
-    local = zone(tz)
     async with connected(dsn) as svc:
         if id is None:
             if not yes and not confirm(f"Revoke all tokens of {tenant_id}?"):
@@ -285,7 +285,7 @@ async def revoke(
             )
         else:
             token = await svc.tokens.revoke(id, tenant_id=tenant_id, reason=reason, actor=actor)
-            _print_revoked_token(token, local, as_json=as_json)
+            _print_revoked_token(token, tz, as_json=as_json)
             return
     if as_json:
         print_json({"revoked": count})
@@ -305,18 +305,17 @@ def _print_revoked_token(token: APIToken, local: tzinfo, *, as_json: bool) -> No
 @asynchronous
 async def audit(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     token_id: Annotated[
         str | None, Option("--token", metavar="ID", help="Only this token.")
     ] = None,
     limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Events a page.")] = 100,
     after: After = None,
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
     """Show the events of a tenant's tokens and their actors, newest first."""
-    local = zone(tz)
     async with connected(dsn) as svc:
         page = await svc.tokens.audit(
             tenant_id=tenant_id, token_id=or_any(token_id), after=after, limit=limit
@@ -333,7 +332,7 @@ async def audit(
     )
     rows = [
         (
-            format_time(event.at, local),
+            format_time(event.at, tz),
             event.action,
             event.token_id,
             event.actor or "-",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, TypeAlias
 
@@ -26,7 +26,6 @@ from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected, interruptible
 from asyncsvc.cli.streams import read_in_thread
 from asyncsvc.cli.terminal import messages
-from asyncsvc.validation.dates import zone
 
 _NOT_EXPORTED: Final = {"tenant_id", "thumb_up", "thumb_down"}
 """Fields that an import gets from its options or counts itself."""
@@ -64,14 +63,14 @@ DefaultTime = Annotated[
 async def import_(
     file: File,
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: DefaultTenant = None,
     dialog_id: DefaultDialog = None,
     user_id: DefaultUser = None,
     source: DefaultSource = None,
     created_at: DefaultTime = None,
     input_format: InputFormat = "auto",
-    tz: TimeZone = "UTC",
+    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> Exit:
     """Import conversations with their messages from a file, plain or gzip.
@@ -79,12 +78,12 @@ async def import_(
     Stored conversations are skipped, so an interrupted import continues when it is run again. An
     invalid line is reported on stderr; the other lines are imported, and the exit code is 3.
     """
-    local, started = zone(tz), time.perf_counter()
+    started = time.perf_counter()
     options = {
         "dialog_id": dialog_id,
         "user_id": user_id,
         "source": source,
-        "created_at": None if created_at is None else _instant(created_at, local),
+        "created_at": None if created_at is None else _instant(created_at, tz),
     }
     defaults = {name: value for name, value in options.items() if value is not None}
 
@@ -92,7 +91,7 @@ async def import_(
         missing = {name for name in defaults if item.fields.get(name) is None}
         return item.fields | {name: defaults[name] for name in missing}
 
-    report = await _import(file, dsn, tenant_id, complete, input_format, local)
+    report = await _import(file, dsn, tenant_id, complete, input_format, tz)
     _print_import(report, time.perf_counter() - started, as_json=as_json)
     return Exit.ATTENTION if report.rejected else Exit.DONE
 
@@ -106,7 +105,7 @@ def _instant(text: str, local: tzinfo) -> object:
 
 async def _import(
     name: str,
-    dsn: str | None,
+    dsn: str,
     tenant_id: str | None,
     complete: Callable[[Item], Mapping[str, Any]],
     input_format: Format,
@@ -169,7 +168,7 @@ def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> Non
 @asynchronous
 async def export(
     *,
-    dsn: Dsn = None,
+    dsn: Dsn,
     tenant_id: Tenant,
     dialog_id: Dialog = None,
     user_id: User = None,

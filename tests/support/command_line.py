@@ -1,0 +1,72 @@
+"""Run the command line in this process: a process for each command takes seconds."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from unittest import mock
+
+from asyncsvc.cli import main, terminal
+
+PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
+SECONDS = 60
+
+
+def run_command(
+    arguments: Sequence[object],
+    env: Mapping[str, str],
+    *,
+    given: str = "",
+    program: Sequence[str] = PROGRAM,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command with files as its input and output: in this process if no event loop runs."""
+    command = list(map(str, arguments))
+    if program is not PROGRAM or is_loop_running():
+        return subprocess.run(
+            [*program, *command], env=env, input=given, capture_output=True, text=True,
+            timeout=SECONDS, check=False,
+        )  # fmt: skip
+    terminal.console.cache_clear()
+    terminal.messages.cache_clear()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as stdin,
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as stdout,
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as stderr,
+        mock.patch.dict(os.environ, env, clear=True),
+        mock.patch.multiple(
+            sys, argv=["asyncsvc", *command], stdin=stdin, stdout=stdout, stderr=stderr
+        ),
+    ):
+        stdin.write(given)
+        stdin.seek(0)
+        code: object = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code
+        assert isinstance(code, int)
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(command, int(code), stdout.read(), stderr.read())
+
+
+def is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
+    """Return the line that a command printed about its error.
+
+    Besides, an interrupted import says how to continue, and wrong use points at the help.
+    """
+    assert finished.returncode == code, finished.stdout + finished.stderr
+    lines = [line for line in finished.stderr.splitlines() if not line.startswith("stopped: ")]
+    assert lines[0].startswith("asyncsvc: ")
+    assert len(lines) == 1 or (code == 2 and len(lines) == 2 and lines[1].startswith("Try '"))
+    return lines[0]
