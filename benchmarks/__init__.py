@@ -1,16 +1,13 @@
 """Performance measurements of the library: `python -m benchmarks`.
 
-- One module per suite: `start`, `pool`, `verify`, `append`, `models`, `listing` (with `plans`),
-  `stats`, `importing`, `search`, `sizes`, `retention`, `pooler`, `replicas`, `memory` and
-  `row_level_security`. Each module defines its sizes per scale in `SCALES`.
-- `contenders/` contains one module per other implementation. `append_contenders` contains the
-  append of each of them. `data` and `sql/generator.sql` generate the conversations that all of
-  them store.
-- `measuring` runs contenders in turns. `contest` adds a checkpoint before the run and counts the
-  checkpoints during it. `child_process` measures a call in a process of its own.
-- `text_generator` generates the text of the search suite, `reference_search` its expected results.
-- `report` collects and prints results, `charts` draws them, `results` writes RESULTS.md with the
-  texts of `texts/`.
+- `suites/` has one module per subject. `run(bench)` measures, and the docstring is the subject's
+  text in RESULTS.md.
+- `contenders/` has one module per implementation that a suite compares.
+- `bench` is the context of a suite: `contest` compares contenders, and `counts` and `target` report
+  other values. `measuring` runs contenders in turns, `child_process` in a process of their own.
+- `data` and `sql/generator.sql` generate the conversations that all contenders store.
+- `results` formats the results, for the terminal and for RESULTS.md; `charts` draws them.
+- `server`, `standby` and `pgbouncer` start what is measured.
 
 `benchmarks.reliability` tests the library under crashes, cancellations and lost connections.
 """

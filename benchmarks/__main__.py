@@ -9,49 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
-from types import ModuleType
 
-from rich.console import Console
-
-from benchmarks import (
-    append,
-    charts,
-    importing,
-    listing,
-    memory,
-    models,
-    pool,
-    pooler,
-    replicas,
-    results,
-    retention,
-    row_level_security,
-    search,
-    sizes,
-    start,
-    stats,
-    verify,
-)
-from benchmarks.report import Report
+from benchmarks import charts, results, suites
+from benchmarks.bench import Bench
+from benchmarks.results import Document
 from benchmarks.server import database, serving, settings
 
-SUITES: dict[str, ModuleType] = {
-    "start": start,
-    "pool": pool,
-    "verify": verify,
-    "append": append,
-    "models": models,
-    "list": listing,
-    "stats": stats,
-    "import": importing,
-    "search": search,
-    "sizes": sizes,
-    "retention": retention,
-    "pooler": pooler,
-    "replicas": replicas,
-    "memory": memory,  # deletes the tenants of the other suites
-    "row_level_security": row_level_security,  # turns row-level security on
-}
+RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> None:
@@ -59,39 +23,42 @@ def main() -> None:
     options = _options()
     if options.results is None:
         asyncio.run(_run(options))
-        return
-    results.write(options.results, options.plot)
+    else:
+        results.write(options.results, options.plot, suites, RESULTS)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=SUITES, action="append", help="run only these suites")
-    parser.add_argument("--scale", choices=("small", "middle", "full"), default="full")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the figures as SVG here")
-    parser.add_argument("--results", type=Path, metavar="FILE", nargs="+", help="do not measure:"
-                        " write RESULTS.md from files written by --json; a suite of a later file"
-                        " replaces the suite of an earlier file")  # fmt: skip
-    parser.add_argument("--dsn", help="a server for the suites, with a superuser and at least 300"
-                        " connections (default: start an embedded server with PostgreSQL's default"
-                        " settings in a temporary directory)")  # fmt: skip
+    add = parser.add_argument
+    add("--only", choices=suites.SUITES, action="append", help="run only these suites")
+    add("--scale", choices=("small", "middle", "full"), default="full")
+    add("--json", type=Path, metavar="FILE", help="also write the results here")
+    add("--plot", type=Path, metavar="DIR", help="draw the figures as SVG here")
+    add("--results", type=Path, metavar="FILE", nargs="+", help="do not measure: write RESULTS.md"
+        " from files written by --json; a suite of a later file replaces the suite of an earlier"
+        " file")  # fmt: skip
+    add("--dsn", help="a server for the suites, with a superuser and at least 300 connections"
+        " (default: start an embedded server with PostgreSQL's default settings in a temporary"
+        " directory)")  # fmt: skip
     return parser.parse_args()
 
 
 async def _run(options: argparse.Namespace) -> None:
-    console = Console()
+    only = options.only or list(suites.SUITES)
     async with serving(options.dsn) as server, database(server) as dsn:
-        report = Report(console, await settings(dsn), _command(options))
-        console.print(", ".join(f"{name} {value}" for name, value in report.settings.items()))
-        for name, suite in SUITES.items():
-            if name in (options.only or SUITES):
-                console.rule(name)
-                report.suite = name
-                await suite.run(dsn, options.scale, report)
+        document = Document(command=_command(options), settings=await settings(dsn))
+        bench = Bench(dsn, options.scale, document)
+        bench.console.print(", ".join(f"{k} {v}" for k, v in document.settings.items()))
+        for name, suite in suites.SUITES.items():
+            if name in only:
+                bench.console.rule(name)
+                bench.suite = name
+                await suite.run(bench)
                 if options.json is not None:  # a long run may be interrupted
-                    report.write(options.json)
+                    json = document.model_dump_json(indent=2, exclude_defaults=True)
+                    options.json.write_text(json + "\n", encoding="utf-8")
     if options.plot is not None:
-        charts.write(report.results, options.plot)
+        charts.write(document.results, options.plot)
 
 
 def _command(options: argparse.Namespace) -> str:

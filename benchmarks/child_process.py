@@ -1,6 +1,6 @@
 """Measure the time and the peak memory of a call in a process of its own.
 
-`python -m benchmarks.child_process NAME DSN ARGUMENT...` prints both as JSON.
+`python -m benchmarks.child_process NAME DSN TENANT [CONVERSATIONS]` prints both as JSON.
 """
 
 from __future__ import annotations
@@ -24,10 +24,6 @@ MESSAGES = 10
 COPY_SCHEMA = "copied"
 _BATCH_SIZE = 500
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
-_CONVERSATION = (
-    "tenant_id", "id", "dialog_id", "user_id", "name", "source", "round", "tokens", "duration",
-    "thumb_up", "last_seq", "created_at", "updated_at",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,43 +46,36 @@ async def measured(name: str, *arguments: object) -> Spent:
     return Spent(**json.loads(printed))
 
 
-async def import_(dsn: str, tenant: str, conversations: str) -> None:
+async def import_(dsn: str, tenant: str, count: str) -> None:
     """Import conversations with the library."""
+    records = (
+        {"id": str(number), "dialog_id": "d", "messages": _messages(number),
+         "created_at": _AT, "updated_at": _AT}
+        for number in range(int(count))
+    )  # fmt: skip
     async with asyncsvc.connect(dsn) as svc:
-        await svc.conversations.import_(_records(int(conversations)), tenant_id=tenant)
+        await svc.conversations.import_(records, tenant_id=tenant)
 
 
-async def copy(dsn: str, tenant: str, conversations: str) -> None:
+async def copy(dsn: str, tenant: str, count: str) -> None:
     """Import conversations with psycopg's COPY, in 2 streams and 1 transaction."""
     from benchmarks.contenders import psycopg  # noqa: PLC0415 - not in the others' memory
 
-    count = int(conversations)
-    async with (
-        psycopg.connected(dsn, COPY_SCHEMA) as connection,
-        connection.transaction(),
-    ):
-        rows = (tuple(_conversation(tenant, number).values()) for number in range(count))
-        await psycopg.copy(connection, "conversation", _CONVERSATION, rows)
-        messages = (
-            (tenant, str(number), seq, message["role"], message["content"], "{}", _AT)
-            for number in range(count)
-            for seq, message in enumerate(_messages(number), 1)
-        )
-        await psycopg.copy(connection, "message", psycopg.COPIED, messages)
+    conversations = (_conversation(tenant, number) for number in range(int(count)))
+    messages = itertools.chain.from_iterable(_rows(tenant, n, "{}") for n in range(int(count)))
+    async with psycopg.connected(dsn, COPY_SCHEMA) as connection, connection.transaction():
+        await psycopg.copy(connection, "conversation", conversations)
+        await psycopg.copy(connection, "message", messages)
 
 
-async def insert(dsn: str, tenant: str, conversations: str) -> None:
+async def insert(dsn: str, tenant: str, count: str) -> None:
     """Import conversations with SQLAlchemy's bulk inserts, in batches."""
     from benchmarks.contenders.sqlalchemy import Orm  # noqa: PLC0415 - as above
 
-    orm = Orm(dsn, 1)
-    for numbers in _batches(range(int(conversations))):
-        messages = [
-            {"tenant_id": tenant, "conversation_id": str(number), "seq": seq, "created_at": _AT,
-             "payload": {}, **message}
-            for number in numbers for seq, message in enumerate(_messages(number), 1)
-        ]  # fmt: skip
-        await orm.store([_conversation(tenant, number) for number in numbers], messages)
+    orm, numbers = Orm(dsn, 1), iter(range(int(count)))
+    while batch := list(itertools.islice(numbers, _BATCH_SIZE)):
+        messages = itertools.chain.from_iterable(_rows(tenant, number, {}) for number in batch)
+        await orm.store([_conversation(tenant, number) for number in batch], messages)
     await orm.close()
 
 
@@ -108,14 +97,6 @@ WORKS: Mapping[str, Callable[..., Awaitable[None]]] = {
 }
 
 
-def _records(count: int) -> Iterator[dict[str, object]]:
-    for number in range(count):
-        yield {
-            "id": str(number), "dialog_id": "d", "messages": _messages(number),
-            "created_at": _AT, "updated_at": _AT,
-        }  # fmt: skip
-
-
 def _messages(number: int) -> list[dict[str, str]]:
     return [
         {"role": "user" if seq % 2 else "assistant",
@@ -125,6 +106,7 @@ def _messages(number: int) -> list[dict[str, str]]:
 
 
 def _conversation(tenant: str, number: int) -> dict[str, object]:
+    """Return the row of a conversation by column."""
     return {
         "tenant_id": tenant, "id": str(number), "dialog_id": "d", "user_id": "", "name": None,
         "source": None, "round": MESSAGES // 2, "tokens": 0, "duration": 0, "thumb_up": 0,
@@ -132,10 +114,13 @@ def _conversation(tenant: str, number: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _batches(numbers: range) -> Iterator[list[int]]:
-    rest = iter(numbers)
-    while batch := list(itertools.islice(rest, _BATCH_SIZE)):
-        yield batch
+def _rows(tenant: str, number: int, payload: object) -> Iterator[dict[str, object]]:
+    """Yield the rows of a conversation's messages by column."""
+    for seq, message in enumerate(_messages(number), 1):
+        yield {
+            "tenant_id": tenant, "conversation_id": str(number), "seq": seq, **message,
+            "payload": payload, "created_at": _AT,
+        }  # fmt: skip
 
 
 def _peak() -> float:
@@ -150,17 +135,11 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
 
 
-def main() -> None:
-    """Run one of `WORKS` and print its time and peak memory."""
-    name, *arguments = sys.argv[1:]
+async def _main(name: str, *arguments: str) -> None:
     began = time.perf_counter()
-    asyncio.run(_do(name, arguments))
+    await WORKS[name](*arguments)
     print(json.dumps({"seconds": time.perf_counter() - began, "peak": _peak()}))
 
 
-async def _do(name: str, arguments: list[str]) -> None:
-    await WORKS[name](*arguments)
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(_main(*sys.argv[1:]))

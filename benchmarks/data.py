@@ -1,25 +1,39 @@
-"""Generate tenants in the database, with the same data for every contender.
+"""The data of all contenders: one turn to append, and generated tenants of any size.
 
-`sql/generator.sql` generates the conversations; each store has SQL files that insert them into its
-tables. A tenant is generated once per run, so the suites of a run share the large ones.
+`sql/generator.sql` generates the conversations; each store has an SQL file that inserts them into
+its tables. A tenant is generated once per run, so the suites of a run share the large ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from benchmarks.report import Report
-from benchmarks.server import connected
-from benchmarks.statements import sql
+from asyncsvc import Message, Page, Turn
+from benchmarks.server import connected, sql
 
-LIBRARY = (
-    *("fill_conversations", "fill_messages"),
-    *("fill_titles", "fill_recency", "fill_usage"),
-)
-PLAIN = ("plain_fill_conversations", "plain_fill_messages")
-RAGFLOW = ("fill_ragflow_dialogs", "fill_ragflow_conversations")
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+
+MESSAGES = [
+    {"role": "user", "content": "Where is my parcel? It was to come on Tuesday."},
+    {"role": "assistant", "content": "It left the depot this morning, and comes before noon."},
+]
+TOKENS = 42
+_ID_COLUMN = 2  # of the library's list statement
+TURN = Turn(messages=[Message.model_validate(each) for each in MESSAGES], tokens=TOKENS)
+"""The turn that every contender appends."""
+
+
+def texts(messages: Sequence[Any], last_seq: int | None = None) -> list[tuple[str, str]]:
+    """Return role and content of messages; raise AssertionError if their seqs have gaps."""
+    seqs = [message.seq for message in messages]
+    if seqs != list(range(1, len(seqs) + 1)) or last_seq not in {None, len(seqs)}:
+        raise AssertionError(f"{len(seqs)} messages have gaps, or the last seq is not {last_seq}")
+    return [(message.role, message.content) for message in messages]
 
 
 @dataclass(frozen=True)
@@ -52,29 +66,28 @@ def of_length(messages: int, conversations: int) -> Tenant:
     return Tenant(f"a{messages}", messages * 10_000, conversations, messages)
 
 
-async def fill(
-    dsn: str, tenant: Tenant, files: tuple[str, ...], report: Report, *, schema: str = "asyncsvc"
-) -> None:
-    """Store a tenant in the tables of a schema with these SQL files, unless it is stored."""
-    async with connected(dsn, schema) as connection:
-        if not await connection.fetchval(sql("generator_exists")):
-            await connection.execute(sql("generator"))
-        if await connection.fetchval(sql("is_filled"), schema, tenant.name):
-            return
-        with report.working(f"{tenant.conversations:,} conversations of {tenant.messages:,}"):
-            for name in files:
-                await _run(connection, name, tenant)
-            await connection.execute("VACUUM ANALYZE")
-        await connection.execute(sql("mark_filled"), schema, tenant.name)
+async def fill(bench: Bench, tenant: Tenant, *schemas: str) -> None:
+    """Store a tenant in the tables of each schema, unless it is stored."""
+    missing = [schema for schema in schemas if (schema, tenant.name) not in bench.filled]
+    for schema in missing:
+        file = schema if schema in {"asyncsvc", "ragflow"} else "plain"
+        async with connected(bench.dsn, schema) as connection:
+            with bench.working(f"{tenant.conversations:,} conversations of {tenant.messages:,}"):
+                await connection.execute(sql("generator"))
+                for command in sql(f"fill_{file}").split(";\n"):
+                    statement = await connection.prepare(command)
+                    values = (tenant.name, tenant.base, tenant.conversations, tenant.messages)
+                    await statement.fetch(*values[: len(statement.get_parameters())])
+                await connection.execute("VACUUM ANALYZE")
+        bench.filled.add((schema, tenant.name))
 
 
-async def forget(dsn: str, tenant: Tenant, *, schema: str = "asyncsvc") -> None:
-    """Record that a tenant was deleted."""
-    async with connected(dsn) as connection:
-        await connection.execute(sql("forget_filled"), schema, tenant.name)
+def ids(page: Any) -> list[str]:  # noqa: ANN401 - the result of any contender
+    """Return the ids of a page: of the library, of rows, of dicts or of objects of an ORM."""
+    return [_id(row) for row in (page.items if isinstance(page, Page) else page)]
 
 
-async def _run(connection: asyncpg.Connection, name: str, tenant: Tenant) -> None:
-    statement = await connection.prepare(sql(name))
-    values = (tenant.name, tenant.base, tenant.conversations, tenant.messages)
-    await statement.fetch(*values[: len(statement.get_parameters())])
+def _id(row: Any) -> str:  # noqa: ANN401 - as above
+    if isinstance(row, tuple):
+        return str(row[_ID_COLUMN])
+    return str(row["id"] if isinstance(row, asyncpg.Record | dict) else row.id)

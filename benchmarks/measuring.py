@@ -7,10 +7,10 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
-Work = Callable[[], Awaitable[object]]
-"""The operation of a task."""
+Work: TypeAlias = Callable[[], Awaitable[Any]]
+"""An operation that a task repeats."""
 
 _WARM = 6  # calls of each task: after the fifth the server decides about a generic plan
 
@@ -23,16 +23,12 @@ class DifferentAnswers(Exception):
 class Turn:
     """The seconds of each operation in a contender's turn, and of the whole turn."""
 
-    seconds: list[float]
+    seconds: Sequence[float]
     elapsed: float
 
 
-class Competitor(Protocol):
-    """The interface of a contender."""
-
-    @property
-    def name(self) -> str:
-        """The name in the tables."""
+class Contender(Protocol):
+    """One implementation of an operation."""
 
     async def warm_up(self, seconds: float) -> None:
         """Do one-time work, for example prepare statements."""
@@ -42,32 +38,44 @@ class Competitor(Protocol):
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One implementation of an operation; each task repeats an operation of its own."""
+class Tasks:
+    """A contender whose tasks repeat an operation each, concurrently."""
 
-    name: str
-    tasks: Sequence[Work]
+    works: Sequence[Work]
 
     async def warm_up(self, seconds: float) -> None:
         """Run each task's operation up to `_WARM` times, but only once if it takes long."""
         until = time.perf_counter() + seconds
         for _ in range(_WARM):
-            await asyncio.gather(*(work() for work in self.tasks))
+            await asyncio.gather(*(work() for work in self.works))
             if time.perf_counter() > until:
                 break
 
     async def turn(self, seconds: float) -> Turn:
-        """Repeat all tasks' operations concurrently, each at least once."""
+        """Repeat all operations, each at least once."""
         began, taken = time.perf_counter(), list[float]()
-        await asyncio.gather(*(_repeat(work, began + seconds, taken) for work in self.tasks))
+        await asyncio.gather(*(_repeat(work, began + seconds, taken) for work in self.works))
         return Turn(taken, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class SelfTimed:
+    """A contender that measures itself, for example in a process of its own, once per turn."""
+
+    measure: Callable[[], Awaitable[Turn]]
+
+    async def warm_up(self, seconds: float) -> None:
+        """Do nothing."""
+
+    async def turn(self, seconds: float) -> Turn:  # noqa: ARG002 - it decides itself
+        """Measure once."""
+        return await self.measure()
 
 
 @dataclass
 class Measured:
     """The measurements of a contender: its rate in each round, the seconds of each operation."""
 
-    name: str
     rates: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -83,8 +91,7 @@ class Measured:
 
     def latency(self, percent: int) -> float:
         """Return this percentile of all operations, in milliseconds."""
-        ordered = sorted(self.seconds)
-        return 1_000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+        return milliseconds(self.seconds, percent)
 
     def ratio(self, floor: Measured) -> float:
         """Return the median over the rounds of the rate, divided by the floor's rate."""
@@ -97,29 +104,40 @@ class Measured:
         return floor.ratio(self)
 
 
+def milliseconds(seconds: Sequence[float], percent: int) -> float:
+    """Return a percentile of these seconds, in milliseconds."""
+    ordered = sorted(seconds)
+    return 1_000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
 async def contest(
-    contenders: Sequence[Competitor], *, rounds: int, seconds: float
-) -> list[Measured]:
+    contenders: Mapping[str, Contender], *, rounds: int, seconds: float
+) -> dict[str, Measured]:
     """Run `rounds` rounds in which each contender works for `seconds`, in changing order."""
-    measured = [Measured(contender.name) for contender in contenders]
-    pairs = list(zip(contenders, measured, strict=True))
-    for contender in contenders:
+    measured = {name: Measured() for name in contenders}
+    for contender in contenders.values():
         await contender.warm_up(seconds)
+    names = list(contenders)
     for number in range(rounds):
-        first = number % len(pairs)
-        for contender, measurements in pairs[first:] + pairs[:first]:
-            measurements.add(await contender.turn(seconds))
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            measured[name].add(await contenders[name].turn(seconds))
     return measured
 
 
-async def agree(title: str, ways: Mapping[str, Work]) -> None:
-    """Call each implementation once; raise DifferentAnswers if the results differ."""
-    answers = {name: await work() for name, work in ways.items()}
+async def agree(
+    title: str, ways: Mapping[str, Work], answer: Callable[[Any], object] = lambda result: result
+) -> None:
+    """Call each implementation once; raise DifferentAnswers if the answers differ.
+
+    `answer` reduces a result to what must be equal, for example to the ids of a page.
+    """
+    answers = {name: answer(await work()) for name, work in ways.items()}
     (first, expected), *others = answers.items()
-    for name, answer in others:
-        if answer != expected:
+    for name, other in others:
+        if other != expected:
             raise DifferentAnswers(
-                f"{title}: {first} returns {expected!r}, {name} returns {answer!r}"
+                f"{title}: {first} returns {expected!r}, {name} returns {other!r}"
             )
 
 

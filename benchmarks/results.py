@@ -1,144 +1,157 @@
-"""Write RESULTS.md from the JSON of one or more runs and from `texts/`.
+"""The results of runs, their JSON, and RESULTS.md.
 
-`texts/<suite>.md` is the introduction of a suite. In it, `{TITLE: A / B}` is replaced with the
+The introduction of a suite is the docstring of its module. In it, `{TITLE: A / B}` stands for the
 median time of A divided by the median time of B in the contest of that title.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
+import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+
+from pydantic import BaseModel, ConfigDict
 
 from benchmarks import charts
-from benchmarks.report import significant
 
-_TEXTS = Path(__file__).parent / "texts"
-RESULTS = Path(__file__).parent / "RESULTS.md"
-_QUOTED = re.compile(r"\{([^{}:]+): ([^{}/]+) / ([^{}]+)\}")
+_RATIO = re.compile(r"\{([^{}:]+): ([^{}/]+) / ([^{}]+)\}")
 
 
-def write(sources: Sequence[Path], plots: Path | None, file: Path = RESULTS) -> None:
+class Row(BaseModel):
+    """One contender of a table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    contender: str
+    per_second: float
+    ratio: float
+    """The rate divided by that of the first contender."""
+    p50_ms: float
+    p99_ms: float
+    calls: int = 0
+
+
+class Target(BaseModel):
+    """A value with its target."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    bound: str
+    met: bool
+
+
+class Result(BaseModel):
+    """A table of contenders, counts, a target, or only a remark."""
+
+    model_config = ConfigDict(frozen=True)
+
+    suite: str
+    title: str
+    contenders: list[Row] = []
+    checkpoints: int = 0
+    """The number of checkpoints during the contest."""
+    counted: dict[str, float] = {}
+    target: Target | None = None
+    figure: str | None = None
+    size: float = 0
+
+
+class Document(BaseModel):
+    """The results of one run."""
+
+    command: str
+    settings: dict[str, str]
+    results: list[Result] = []
+
+    def of(self, suite: str) -> list[Result]:
+        """Return the results of a suite."""
+        return [result for result in self.results if result.suite == suite]
+
+
+def write(sources: Sequence[Path], plots: Path | None, suites: ModuleType, file: Path) -> None:
     """Write the results of runs, and draw the figures into `plots`.
 
-    A suite of a later run replaces the same suite of an earlier run.
+    A suite of a later run replaces the same suite of an earlier run. The texts are the docstrings
+    of the package `suites` and of its modules.
     """
-    document = _joined([json.loads(source.read_text(encoding="utf-8")) for source in sources])
+    runs = [Document.model_validate_json(source.read_bytes()) for source in sources]
+    if any(run.settings != runs[0].settings for run in runs):
+        raise SystemExit("the runs have different machines or server settings")
+    newest = {result.suite: run for run in runs for result in run.results}
+    joined = [result for suite, run in newest.items() for result in run.of(suite)]
     if plots is not None:
-        charts.write(document["results"], plots)
-    parts = [*_head(document), *_targets(document["results"])]
-    for suite in dict.fromkeys(result["suite"] for result in document["results"]):
-        results = [result for result in document["results"] if result["suite"] == suite]
-        parts += _suite(suite, results, plots, file)
-    file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def _joined(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the runs as one document. Raises SystemExit if their settings differ."""
-    first, suites = documents[0], dict[str, list[Mapping[str, Any]]]()
-    for document in documents:
-        if document["settings"] != first["settings"]:
-            raise SystemExit("the runs have different machines or server settings")
-        newer = dict[str, list[Mapping[str, Any]]]()
-        for result in document["results"]:
-            newer.setdefault(result["suite"], []).append(result)
-        suites |= newer
-    command = "\n".join(document["command"] for document in documents)
-    return {**first, "command": command, "results": [*itertools.chain(*suites.values())]}
-
-
-def _head(document: Mapping[str, Any]) -> Iterator[str]:
-    yield _text("introduction", document["results"])
-    yield f"```sh\n{document['command']}\n```"
-    yield _table(("what", "value"), [(k, v) for k, v in document["settings"].items()])
-
-
-def _targets(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    rows = [
-        (
-            result["title"],
-            f"{result['target']['value']:,g}",
-            result["target"]["bound"],
-            "met" if result["target"]["met"] else "**missed**",
+        charts.write(joined, plots)
+    commands = "\n".join(run.command for run in runs)
+    parts = ["# Results", _text(suites, joined), f"```sh\n{commands}\n```"]
+    parts.append(_table(("what", "value"), list(runs[0].settings.items())))
+    if targets := [_target_row(each) for each in joined if each.target is not None]:
+        parts += ["## Targets", _table(("what", "measured", "target", ""), targets)]
+    for suite, run in newest.items():
+        own = run.of(suite)
+        parts += [f"## {suite.replace('_', ' ').capitalize()}", _text(suites.SUITES[suite], joined)]
+        if plots is not None:
+            parts += _images(own, plots, file)
+        parts += [markdown(each) for each in own if each.contenders]
+        parts.append(
+            "\n".join(markdown(each) for each in own if not (each.contenders or each.target))
         )
-        for result in results
-        if "target" in result
-    ]
-    if rows:
-        yield "## Targets"
-        yield _table(("what", "measured", "is to be", ""), rows)
+    file.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
-def _suite(
-    suite: str, results: Sequence[Mapping[str, Any]], plots: Path | None, file: Path
-) -> Iterator[str]:
-    yield f"## {suite.capitalize()}"
-    if (_TEXTS / f"{suite}.md").exists():
-        yield _text(suite, results)
-    if plots is not None:
-        for name in charts.figures(results):
-            place = os.path.relpath(charts.path(name, plots), file.parent)
-            yield f"![{charts.title(name)}]({place})"
-    counted: list[str] = []
-    for result in results:
-        if "contenders" in result:
-            yield _contest(result)
-        elif "counted" in result:
-            counted.append(f"- {result['title']}: {_counted(result['counted'])}")
-        elif "target" not in result:
-            counted.append(f"- {result['title']}")
-    if counted:
-        yield "\n".join(counted)
+def markdown(result: Result) -> str:
+    """Return a result as Markdown: a table, or an item of a list."""
+    title = result.title
+    if result.contenders:
+        if result.checkpoints:
+            title += f" (checkpoints meanwhile: {result.checkpoints})"
+        columns = ("contender", "a second", "of the first", "p50 ms", "p99 ms")
+        table = _table(columns, [_row(row) for row in result.contenders])
+        return f"{title[0].upper()}{title[1:]}:\n\n{table}"
+    if result.target is not None:
+        _, value, bound, verdict = _target_row(result)
+        return f"- {title}: {value}, {bound}: {verdict}"
+    counted = ", ".join(f"{value:,} {name}" for name, value in result.counted.items())
+    return f"- {title}: {counted}" if counted else f"- {title}"
 
 
-def _contest(result: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            row["contender"],
-            f"{row['per_second']:,.0f}",
-            significant(row["ratio"]),
-            f"{row['p50_ms']:.2f}",
-            f"{row['p99_ms']:.2f}",
-        )
-        for row in result["contenders"]
-    ]
-    title = result["title"][0].upper() + result["title"][1:]
-    if result.get("checkpoints"):
-        title += f" (checkpoints meanwhile: {result['checkpoints']})"
-    return f"{title}:\n\n" + _table(
-        ("contender", "a second", "of the first", "p50 ms", "p99 ms"), rows
-    )
+def _row(row: Row) -> tuple[str, ...]:
+    ratio = f"{row.ratio:.2f}" if row.ratio >= 0.095 else f"{row.ratio:.2g}"  # noqa: PLR2004
+    times = f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}"
+    return (row.contender, f"{row.per_second:,.0f}", ratio, *times)
 
 
-def _counted(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{value:,} {name}" for name, value in values.items())
+def _target_row(result: Result) -> tuple[str, ...]:
+    target = result.target
+    assert target is not None  # noqa: S101
+    return result.title, f"{target.value:,g}", target.bound, "met" if target.met else "**missed**"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; with 3 or more columns all but the first are right-aligned."""
+    """Return a table; with 3 or more columns all but the first are right-aligned."""
     align = ["---", *["---:" if len(head) > 2 else "---"] * (len(head) - 1)]  # noqa: PLR2004
-    lines = [head, align, *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, align, *rows))
 
 
-def _text(name: str, results: Sequence[Mapping[str, Any]]) -> str:
-    text = (_TEXTS / f"{name}.md").read_text(encoding="utf-8").strip()
-    return _QUOTED.sub(lambda match: _ratio(results, *map(_unwrapped, match.groups())), text)
+def _images(results: Sequence[Result], plots: Path, file: Path) -> list[str]:
+    return [
+        f"![{charts.KINDS[name].title}]({os.path.relpath(charts.path(name, plots), file.parent)})"
+        for name in charts.figures(results)
+    ]
 
 
-def _unwrapped(text: str) -> str:
-    return " ".join(text.split())
+def _text(module: ModuleType, results: Sequence[Result]) -> str:
+    """Return the docstring of a module, with its ratios."""
 
-
-def _ratio(results: Sequence[Mapping[str, Any]], title: str, first: str, second: str) -> str:
-    """Return the ratio of two contenders' median times, or `(not measured)`."""
-    for result in results:
-        if result["title"] == title and "contenders" in result:
-            medians = {row["contender"]: row["p50_ms"] for row in result["contenders"]}
-            if first in medians and medians.get(second):
+    def ratio(match: re.Match[str]) -> str:
+        title, first, second = (" ".join(part.split()) for part in match.groups())
+        for result in results:
+            medians = {row.contender: row.p50_ms for row in result.contenders}
+            if result.title == title and first in medians and medians.get(second):
                 return f"{medians[first] / medians[second]:,.2f}"
-    return "(not measured)"
+        return "(not measured)"
+
+    return _RATIO.sub(ratio, inspect.getdoc(module) or "")

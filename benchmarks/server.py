@@ -1,11 +1,13 @@
-"""The measured server: its start, its settings and its activity."""
+"""The measured server: its start, its settings and its activity; and the SQL files."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import platform
+import re
 import secrets
 import socket
 import tempfile
@@ -17,19 +19,22 @@ from pathlib import Path
 import asyncpg
 
 from asyncsvc import embedded
-from benchmarks.statements import sql
 
-OPTIONS = {"max_connections": "400"}
-REPORTED_SETTINGS = (
-    "server_version",
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
-    "checkpoint_timeout",
-    "max_wal_size",
-    "shared_buffers",
+_SQL = Path(__file__).parent / "sql"
+_OPTIONS = {"max_connections": "400"}
+_SETTINGS = (
+    *("server_version", "fsync", "synchronous_commit", "full_page_writes"),
+    *("checkpoint_timeout", "max_wal_size", "shared_buffers"),
 )
 _NEWEST_WITH_BGWRITER = 16
+
+
+@functools.cache
+def sql(name: str) -> str:
+    """Return the text of a file of `benchmarks/sql` without its header."""
+    return re.sub(
+        r"\A(--(?!\?).*\n)+", "", (_SQL / f"{name}.sql").read_text(encoding="utf-8")
+    ).strip()
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +44,7 @@ async def serving(dsn: str | None) -> AsyncIterator[str]:
         yield dsn
         return
     with tempfile.TemporaryDirectory(prefix="asyncsvc-benchmarks-") as place:
-        async with embedded.running(Path(place) / "data", options=OPTIONS) as server:
+        async with embedded.running(Path(place) / "data", options=_OPTIONS) as server:
             yield server.dsn
 
 
@@ -49,10 +54,9 @@ async def database(dsn: str) -> AsyncIterator[str]:
     name = f"asyncsvc_benchmarks_{secrets.token_hex(4)}"
     async with connected(dsn) as connection:
         await connection.execute(f"CREATE DATABASE {name}")
-    try:
-        yield urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
-    finally:
-        async with connected(dsn) as connection:
+        try:
+            yield urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
+        finally:
             await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -86,13 +90,12 @@ def free_port() -> int:
 async def settings(dsn: str) -> dict[str, str]:
     """Return the settings of the server and the properties of the machine."""
     async with connected(dsn) as connection:
-        values = {
-            name: str(await connection.fetchval(f"SHOW {name}")) for name in REPORTED_SETTINGS
-        }
+        values = {name: str(await connection.fetchval(f"SHOW {name}")) for name in _SETTINGS}
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return values | {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
-        "memory": _memory(),
+        "memory": f"{memory / 2**30:.0f} GiB",
         "system": platform.platform(),
         "python": platform.python_version(),
     }
@@ -104,11 +107,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _memory() -> str:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return f"{pages * size / 2**30:.0f} GiB"
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,15 @@ async def activity(connection: asyncpg.Connection) -> Activity:
     return Activity(row["checkpoints"], row["wal"])
 
 
+async def updates(connection: asyncpg.Connection, table: str) -> tuple[int, int]:
+    """Return the number of updates of a table's rows so far, and the number of HOT updates."""
+    await connection.execute(sql("force_flush"))
+    row = await connection.fetchrow(sql("updates"), table)
+    assert row is not None  # noqa: S101
+    return row["updates"], row["hot"]
+
+
 async def alone(connection: asyncpg.Connection) -> None:
     """Wait for the end of all other sessions of this database, which flushes their statistics."""
-    while await connection.fetchval(sql("other_sessions")):
+    while await connection.fetch(sql("other_sessions")):
         await asyncio.sleep(0.05)

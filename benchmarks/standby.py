@@ -16,8 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 
-from benchmarks.server import connected, free_port
-from benchmarks.statements import sql
+from benchmarks.server import connected, free_port, sql
 
 _SECONDS = 60
 _SETTINGS = {

@@ -1,1 +1,1 @@
-"""The other implementations that the benchmarks compare with asyncsvc, one per module."""
+"""The implementations that the benchmarks compare with asyncsvc, one per module."""

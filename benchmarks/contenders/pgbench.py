@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.measuring import Competitor, Turn
+from benchmarks.measuring import Turn
 
 _TPS = re.compile(r"tps = ([0-9.]+) \(without initial connection time\)")
 _MIN_SECONDS = 0.1
@@ -42,7 +42,6 @@ class PgBench:
     number of its range in `ranges`. pgbench sends all values as text.
     """
 
-    name: str
     dsn: str
     statement: str
     parameters: Sequence[str]
@@ -101,13 +100,13 @@ class PgBench:
 
 def alone(
     name: str, dsn: str, query: str, arguments: Sequence[object], clients: int
-) -> list[Competitor]:
-    """Return a contender for a statement with these values, or [] if pgbench is not installed."""
+) -> dict[str, PgBench]:
+    """Return a contender for a statement with these values, or {} if pgbench is not installed."""
     if program() is None:
-        return []
+        return {}
     parameters = [f"p{number}" for number in range(1, len(arguments) + 1)]
     texts = dict(zip(parameters, map(_text, arguments), strict=True))
-    return [PgBench(name, dsn, query, parameters, clients, texts)]
+    return {name: PgBench(dsn, query, parameters, clients, texts)}
 
 
 def _text(value: object) -> str:

@@ -3,61 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.contenders import bare
-from benchmarks.statements import sql
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
-
-COPIED = ("tenant_id", "conversation_id", "seq", "role", "content", "payload", "created_at")
+_OPTIONS: Final[dict[str, Any]] = {
+    "autocommit": True,
+    "prepare_threshold": 0,  # prepare at the first use
+    "cursor_factory": psycopg.AsyncRawCursor,  # accept $1
+}
 
 
 @contextlib.asynccontextmanager
-async def connected(dsn: str, search_path: str | None = None) -> AsyncIterator[Connection]:
-    """Yield a connection that prepares statements at their first use and accepts $1."""
-    options = "" if search_path is None else f"-c search_path={search_path}"
-    connection = await psycopg.AsyncConnection.connect(
-        dsn,
-        autocommit=True,
-        prepare_threshold=0,
-        options=options,
-        cursor_factory=psycopg.AsyncRawCursor,
-    )
-    async with connection:
+async def connected(dsn: str, search_path: str = "public") -> AsyncIterator[Connection]:
+    """Yield a connection, which is closed at the end of the block."""
+    path = f"-c search_path={search_path}"
+    async with await psycopg.AsyncConnection.connect(dsn, options=path, **_OPTIONS) as connection:
         yield connection
 
 
-@contextlib.asynccontextmanager
-async def pooled(dsn: str, size: int) -> AsyncIterator[AsyncConnectionPool[Connection]]:
-    """Yield a pool of such connections."""
-    options = {
-        "autocommit": True,
-        "prepare_threshold": 0,
-        "cursor_factory": psycopg.AsyncRawCursor,
-    }
-    async with AsyncConnectionPool(
-        dsn, min_size=1, max_size=size, kwargs=options, open=False
-    ) as pool:
-        yield pool
+def pooled(dsn: str, size: int) -> AsyncConnectionPool[Connection]:
+    """Return a pool, to be opened by `async with`."""
+    return AsyncConnectionPool(dsn, min_size=1, max_size=size, kwargs=_OPTIONS, open=False)
 
 
-async def append(
-    connection: Connection,
-    tenant_id: str,
-    id: str,
-    messages: Sequence[Mapping[str, str]],
-    tokens: int,
-) -> int:
-    """Append a turn by the plain statement; return the conversation's last seq."""
-    parameters = bare.turn(tenant_id, id, messages, tokens)
-    row = await (await connection.execute(sql("append_plain"), parameters)).fetchone()
-    assert row is not None  # noqa: S101
-    return int(row[0])
+@dataclass(frozen=True)
+class Plain:
+    """The append by the plain statement on one connection."""
+
+    connection: Connection
+
+    async def append(self, tenant_id: str, id: str) -> object:
+        """Append the turn."""
+        statement = bare.append_statement(bare.PLAIN)
+        return await fetch(self.connection, statement.text, bare.turn(statement, tenant_id, id))
 
 
 async def fetch(connection: Connection, query: str, arguments: Sequence[object]) -> list[Any]:
@@ -65,11 +51,11 @@ async def fetch(connection: Connection, query: str, arguments: Sequence[object])
     return await (await connection.execute(query, arguments)).fetchall()
 
 
-async def copy(
-    connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
-    """Copy rows into a table of the search path, row by row."""
-    text = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+async def copy(connection: Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Copy rows, which all have the same columns, into a table of the search path."""
+    each = iter(rows)
+    first = next(each)
+    text = f"COPY {table} ({', '.join(first)}) FROM STDIN"
     async with connection.cursor() as cursor, cursor.copy(text) as copying:
-        for row in rows:
-            await copying.write_row(row)
+        for row in itertools.chain([first], each):
+            await copying.write_row(tuple(row.values()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import peewee
 from playhouse.pool import PooledPostgresqlDatabase
 
 from benchmarks.contenders import ragflow_models
+from benchmarks.data import MESSAGES, TOKENS
 
 Result = TypeVar("Result")
 
@@ -28,7 +29,7 @@ class RAGFlow:
     """RAGFlow's tables, with its lookup of a token, append, list, count and statistics."""
 
     def __init__(self, dsn: str) -> None:
-        """Open a pool with one connection per possible thread."""
+        """Open a pool with one connection per possible thread; create missing tables."""
         parts = urllib.parse.urlsplit(dsn)
         self._database = PooledPostgresqlDatabase(
             parts.path[1:],
@@ -39,44 +40,34 @@ class RAGFlow:
             max_connections=64,
             stale_timeout=300,
         )
-        self._user, self._token, self._dialog, self._conversation = ragflow_models.on(
-            self._database
-        )
-
-    def create_tables(self) -> None:
-        """Create the schema and the tables if they do not exist."""
+        tables = ragflow_models.on(self._database)
+        self._user, self._token, self._dialog, self._conversation = tables
         with self._database.connection_context():
             self._database.execute_sql("CREATE SCHEMA IF NOT EXISTS ragflow")
-            self._database.create_tables(
-                [self._user, self._token, self._dialog, self._conversation]
-            )
+            self._database.create_tables(tables)
 
-    def add_tokens(self, tokens: Iterable[tuple[str, str]]) -> None:
-        """Store tokens with their tenants, and one user per tenant."""
-        rows = list(tokens)
+    def add_tokens(self, tokens: Iterable[str], tenant: str) -> None:
+        """Store the tokens of a tenant, and its user."""
         with self._database.atomic():
-            self._token.insert_many(
-                {"token": token, "tenant_id": tenant} for token, tenant in rows
-            ).execute()
-            self._user.insert_many(
-                {"id": tenant, "nickname": tenant, "email": f"{tenant}@example.org"}
-                for tenant in sorted({tenant for _, tenant in rows})
-            ).execute()
+            rows = [{"token": token, "tenant_id": tenant} for token in tokens]
+            self._token.insert_many(rows).execute()
+            self._user.insert(id=tenant, nickname=tenant, email="user@example.org").execute()
 
     async def verify(self, token: str) -> str:
         """Return the tenant of a token."""
         return await self._in_thread(self._verify, token)
 
-    async def append(self, id: str, messages: Sequence[dict[str, str]], tokens: int) -> None:
-        """Append a turn to a conversation."""
-        await self._in_thread(self._append, id, messages, tokens)
+    async def append(self, _tenant_id: str, id: str) -> None:
+        """Append the turn."""
+        await self._in_thread(self._append, id)
 
-    async def conversation(self, id: str) -> dict[str, Any]:
-        """Return a conversation with its messages as a list."""
-        return await self._in_thread(self._get, id)
+    async def messages(self, _tenant_id: str, id: str) -> list[tuple[str, str]]:
+        """Return the messages of a conversation, in their order."""
+        document = await self._in_thread(self._get, id)
+        return [(message["role"], message["content"]) for message in document["message"]]
 
-    async def get_list(self, dialog_id: str, page: int, items: int) -> tuple[int, list[Any]]:
-        """Return the total and one page of a dialog's conversations, newest first."""
+    async def get_list(self, dialog_id: str, page: int, items: int) -> list[Any]:
+        """Count a dialog's conversations, and return one page of them, newest first."""
         return await self._in_thread(self._get_list, dialog_id, page, items)
 
     async def count(self, dialog_id: str) -> int:
@@ -110,10 +101,10 @@ class RAGFlow:
         )
         return str(user.id)
 
-    def _append(self, id: str, messages: Sequence[dict[str, str]], tokens: int) -> None:
+    def _append(self, id: str) -> None:
         document = self._get(id)
-        document["message"] += messages
-        document["tokens"] += tokens
+        document["message"] += MESSAGES
+        document["tokens"] += TOKENS
         table, now = self._conversation, _now()
         table.update(document | now).where(table.id == id).execute()
         table.update({"round": table.round + 1} | now).where(table.id == id).execute()
@@ -122,13 +113,12 @@ class RAGFlow:
         (document,) = self._conversation.select().where(self._conversation.id == id).dicts()
         return dict(document)
 
-    def _get_list(self, dialog_id: str, page: int, items: int) -> tuple[int, list[Any]]:
+    def _get_list(self, dialog_id: str, page: int, items: int) -> list[Any]:
         table = self._conversation
         columns = [field for field in table._meta.fields.values() if field.name != "dsl"]  # noqa: SLF001
         query = table.select(*columns).where(table.dialog_id == dialog_id)
-        total = query.count()
-        rows = query.order_by(table.create_time.desc()).paginate(page, items)
-        return total, list(rows.dicts())
+        query.count()
+        return list(query.order_by(table.create_time.desc()).paginate(page, items).dicts())
 
     def _count(self, dialog_id: str) -> int:
         query = self._conversation.select().where(self._conversation.dialog_id == dialog_id)
@@ -149,10 +139,7 @@ class RAGFlow:
                 fn.AVG(table.round).alias("round"),
                 fn.SUM(table.thumb_up).alias("thumb_up"),
             )
-            .join(
-                dialog,
-                on=((table.dialog_id == dialog.id) & (dialog.tenant_id == tenant_id)),
-            )
+            .join(dialog, on=((table.dialog_id == dialog.id) & (dialog.tenant_id == tenant_id)))
             .where(table.create_date >= since, table.create_date <= until, table.source == source)
             .group_by(day)
         )

@@ -8,3 +8,6 @@ CREATE TABLE recency (
     FOREIGN KEY (tenant_id, id) REFERENCES conversation (tenant_id, id) ON DELETE CASCADE
 ) WITH (fillfactor = 85);
 CREATE INDEX ON recency (tenant_id, dialog_id, updated_at, id);
+INSERT INTO recency (tenant_id, id, dialog_id, updated_at)
+SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at
+  FROM conversation AS c;

@@ -3,11 +3,11 @@
 -- The conversations of a tenant are numbered from base + 1. They are spread evenly over the year that
 -- ended 1 day before the run. Half of them are in dialog 0 of the tenant. No user id is empty, because
 -- RAGFlow counts an empty one as a user. Instants are whole seconds, because RAGFlow stores no fractions.
-CREATE SCHEMA bench;
+CREATE SCHEMA IF NOT EXISTS bench;
 
-CREATE TABLE bench.clock AS SELECT now() AS run_at;
+CREATE TABLE IF NOT EXISTS bench.clock AS SELECT now() AS run_at;
 
-CREATE FUNCTION bench.conversation(tenant text, base int, conversations int, messages int)
+CREATE OR REPLACE FUNCTION bench.conversation(tenant text, base int, conversations int, messages int)
 RETURNS TABLE (
     id text, dialog_id text, user_id text, name text, source text, round int, tokens int,
     duration bigint, thumb_up int, created_at timestamptz, updated_at timestamptz)
@@ -30,13 +30,10 @@ SELECT (base + n)::text,
          FROM bench.clock AS c) AS t (created_at)
 $$;
 
-CREATE FUNCTION bench.message(conversation_id text, messages int)
+CREATE OR REPLACE FUNCTION bench.message(conversation_id text, messages int)
 RETURNS TABLE (seq int, role text, content text)
 LANGUAGE sql IMMUTABLE AS $$
 SELECT n, CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END,
        'Message ' || n || ' of ' || conversation_id || ': where is my parcel, and when will it come?'
   FROM generate_series(1, messages) AS g (n)
 $$;
-
--- The tenants that are stored, by schema.
-CREATE TABLE bench.filled (place text NOT NULL, tenant text NOT NULL, PRIMARY KEY (place, tenant));

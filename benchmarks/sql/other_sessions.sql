@@ -1,5 +1,6 @@
--- The number of other client sessions of this database.
-SELECT count(*)
-  FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> pg_backend_pid()
-   AND backend_type = 'client backend'
+-- The process ids of the other client sessions of this database.
+SELECT a.pid
+  FROM pg_stat_activity AS a
+ WHERE a.datname = current_database()
+   AND a.backend_type = 'client backend'
+   AND a.pid <> pg_backend_pid()

@@ -1,6 +1,6 @@
 -- Create the tables of the plain append: conversations, with their key and an index by creation, and
 -- messages. The schema is the first of the connection's search path.
-CREATE TABLE conversation (
+CREATE TABLE IF NOT EXISTS conversation (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
@@ -17,9 +17,9 @@ CREATE TABLE conversation (
     PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 85);
 
-CREATE INDEX ON conversation (tenant_id, dialog_id, created_at, id);
+CREATE INDEX IF NOT EXISTS conversation_created_idx ON conversation (tenant_id, dialog_id, created_at, id);
 
-CREATE TABLE message (
+CREATE TABLE IF NOT EXISTS message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
     seq             integer NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE message (
 );
 
 -- The table of the bare insert.
-CREATE TABLE insertion (
+CREATE TABLE IF NOT EXISTS insertion (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     content    text NOT NULL,
     created_at timestamptz NOT NULL

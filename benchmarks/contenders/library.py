@@ -1,0 +1,32 @@
+"""asyncsvc itself, with the interface of the other contenders."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import asyncsvc
+from benchmarks.data import TURN, texts
+
+
+@dataclass(frozen=True)
+class Library:
+    """The store of conversations with the library, on its pool or on a connection."""
+
+    svc: asyncsvc.Services
+    keyed: bool = False
+    """Whether each append has a new idempotency key."""
+
+    async def append(self, tenant_id: str, id: str) -> object:
+        """Append the turn."""
+        key = secrets.token_hex(8) if self.keyed else None
+        return await self.svc.conversations.append_message(
+            id, TURN, tenant_id=tenant_id, idempotency_key=key
+        )
+
+    async def messages(self, tenant_id: str, id: str) -> list[tuple[str, str]]:
+        """Return the messages of a conversation; raise AssertionError if a seq is missing."""
+        conversation = await self.svc.conversations.get_by_id(
+            id, tenant_id=tenant_id, include_messages=True
+        )
+        return texts(conversation.messages or (), last_seq=conversation.last_seq)

@@ -1,7 +1,0 @@
--- Insert generated conversations into the library's table. Only the files `fill_*.sql` name its columns.
-INSERT INTO asyncsvc.conversation (
-       tenant_id, id, dialog_id, user_id, name, source, round, tokens, duration, thumb_up, last_seq,
-       created_at, updated_at)
-SELECT $1, c.id, c.dialog_id, c.user_id, c.name, c.source, c.round, c.tokens, c.duration, c.thumb_up,
-       $4, c.created_at, c.updated_at
-  FROM bench.conversation($1, $2, $3, $4) AS c

@@ -1,2 +1,0 @@
--- Whether the generator exists.
-SELECT to_regnamespace('bench') IS NOT NULL

@@ -1,0 +1,34 @@
+"""With a pooler in transaction mode no statement is prepared: the server plans each call.
+
+"Direct, nothing prepared" shows this cost without the pooler. The rest is the cost of one more
+process.
+"""
+
+from __future__ import annotations
+
+import asyncsvc
+from benchmarks import pgbouncer
+from benchmarks.bench import Bench
+from benchmarks.suites import calls
+
+
+async def run(bench: Bench) -> None:
+    """Measure calls directly and through PgBouncer in transaction mode, if it is installed."""
+    if pgbouncer.program() is None:
+        bench.remark("left out: PgBouncer, which is not installed")
+        return
+    dsn, size, unprepared = bench.dsn, bench.tasks, asyncsvc.Settings(pgbouncer=True)
+    async with (
+        pgbouncer.running(dsn, server_connections=size) as dsns,
+        asyncsvc.connect(dsn, max_size=size) as direct,
+        asyncsvc.connect(dsn, max_size=size, settings=unprepared) as plain,
+        asyncsvc.connect(dsns["transaction"], max_size=size, settings=unprepared) as pooled,
+    ):
+        await direct.migrate()
+        await calls.create_conversations(direct)
+        sides = {
+            "direct": direct,
+            "direct, nothing prepared": plain,
+            "through PgBouncer": pooled,
+        }
+        await calls.compare(bench, sides, {"append": calls.append, "a page of 20": calls.page})

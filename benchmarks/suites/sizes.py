@@ -1,0 +1,106 @@
+"""In addition to its text a message takes its row, the dead row version that indexing leaves and
+whose space is reused, 2 index entries, and its n-grams in the search index.
+
+A small table has more free space per row than a large one. The WAL of maintenance consists of whole
+pages, each written once after a checkpoint.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+import asyncsvc
+from asyncsvc.services.credentials import new_secret
+from benchmarks.bench import Bench
+from benchmarks.server import activity, connected, sql
+from benchmarks.suites.text_generator import MESSAGES_PER_CONVERSATION, TextGenerator
+
+_TENANT = "sizes"
+
+
+async def run(bench: Bench) -> None:
+    """Measure the bytes per conversation, message, token and turn, by size of a tenant."""
+    settings = asyncsvc.Settings(accept_foreign_tokens=True)
+    async with (
+        asyncsvc.connect(bench.dsn, settings=settings) as svc,
+        connected(bench.dsn) as connection,
+    ):
+        await svc.migrate()
+        suite = _Suite(bench, svc, connection, TextGenerator(seed=1))
+        for size in bench.choose((20, 40), (1_000, 10_000), (1_000, 10_000, 100_000)):
+            await suite.conversations(size)
+        await suite.tokens(bench.choose(50, 5_000, 50_000))
+        await suite.turns(bench.choose(40, 1_000, 5_000))
+
+
+@dataclass(frozen=True)
+class _Suite:
+    bench: Bench
+    svc: asyncsvc.AsyncSvc
+    connection: asyncpg.Connection
+    generator: TextGenerator
+
+    async def conversations(self, size: int) -> None:
+        """Import a tenant, run maintenance, and report the bytes by purpose."""
+        before, tenant = await self._bytes(), f"{_TENANT}{size}"
+        with self.bench.working(f"{size:,} conversations"):
+            records = self.generator.conversations(tenant, size)
+            await self.svc.conversations.import_(records, tenant_id=tenant)
+            await self.svc.maintain()
+            await self.connection.execute("VACUUM")
+        after = await self._bytes()
+        grown = {name: after[name] - before.get(name, 0) for name in after}
+        index, messages = grown.pop("message_search_idx"), size * MESSAGES_PER_CONVERSATION
+        rows = grown.pop("message") - index
+        text = await self.connection.fetchval(sql("text_bytes"), tenant)
+        counted = {
+            "bytes a message": round(rows / messages),
+            "of it text": round(text / messages),
+            "of the search index": round(index / messages),
+            "bytes a conversation beside them": round(sum(grown.values()) / size),
+        }
+        self.bench.counts(f"sizes at {size:,} conversations", counted)
+
+    async def tokens(self, count: int) -> None:
+        """Import tokens, and report the bytes of one."""
+        before = await self._bytes()
+        with self.bench.working(f"{count:,} tokens"):
+            records = [{"secret": new_secret("asv"), "name": "a name"} for _ in range(count)]
+            await self.svc.tokens.import_(records, tenant_id=_TENANT)
+            await self.connection.execute("VACUUM")
+        after = await self._bytes()
+        row, audit = (
+            round((after[name] - before[name]) / count) for name in ("api_token", "token_audit")
+        )
+        self.bench.counts("bytes a token", {"of it": row, "of its audit": audit})
+
+    async def turns(self, count: int) -> None:
+        """Append turns of a question and an answer, run maintenance, and report the WAL of both."""
+        await self.svc.conversations.create(tenant_id=_TENANT, dialog_id="d", id="turns")
+        texts = [(self.generator.message(), self.generator.message()) for _ in range(count)]
+        with self.bench.working(f"{count:,} turns"):
+            await self.connection.execute("CHECKPOINT")
+            began = (await activity(self.connection)).wal
+            for question, answer in texts:
+                messages = [
+                    {"role": "user", "content": question}, {"role": "bot", "content": answer}
+                ]  # fmt: skip
+                await self.svc.conversations.append_message(
+                    "turns", {"messages": messages}, tenant_id=_TENANT
+                )
+            appended = (await activity(self.connection)).wal
+            await self.svc.maintain()
+            maintained = (await activity(self.connection)).wal
+        counted = {
+            "by its append": round((appended - began) / count),
+            "by its maintenance": round((maintained - appended) / count),
+            "of it text": round(sum(len("".join(each).encode()) for each in texts) / count),
+        }
+        self.bench.counts("bytes of WAL a turn of two messages", counted)
+
+    async def _bytes(self) -> dict[str, int]:
+        """Return the bytes of each table with its indexes, and of the search index of messages."""
+        rows = await self.connection.fetch(sql("sizes"))
+        return {row["name"]: row["bytes"] for row in rows}
