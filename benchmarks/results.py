@@ -54,7 +54,7 @@ class Result(BaseModel):
     contenders: list[Row] = []
     checkpoints: int = 0
     """The number of checkpoints during the contest."""
-    counted: dict[str, float] = {}
+    counted: dict[str, int | float] = {}
     target: Target | None = None
     figure: str | None = None
     size: float = 0
