@@ -43,6 +43,7 @@ from asyncsvc.models.reports import (
     ImportReport,
     MaintenanceReport,
     PurgeReport,
+    TenantReceipt,
     TokenImportReport,
 )
 from asyncsvc.models.tokens import (
@@ -89,6 +90,7 @@ __all__ = [
     "Records",
     "SQLStatement",
     "StoredMessage",
+    "TenantReceipt",
     "TokenEvent",
     "TokenImportReport",
     "TokenPatch",

@@ -78,6 +78,30 @@ class MaintenanceReport(Model):
         )
 
 
+class TenantReceipt(Model):
+    """The counts of a deletion of a tenant: the rows that this call deleted."""
+
+    tenant_id: str
+    """The tenant."""
+    conversations: int = 0
+    """The number of deleted conversations."""
+    messages: int = 0
+    """The number of their messages."""
+    append_keys: int = 0
+    """The number of their idempotency keys."""
+    tokens: int = 0
+    """The number of deleted API tokens."""
+    audit_events: int = 0
+    """The number of deleted events of the audit of tokens."""
+    usage_rows: int = 0
+    """The number of deleted rows of usage: the ledger, the sums and the declared zones."""
+    deleted_at: datetime | None
+    """The time, by the server's clock, of the last pass, which found no rows of the tenant.
+
+    None in a report of progress before the first conversations were read.
+    """
+
+
 class ErasureReceipt(Model):
     """The counts of an erasure of a person: the rows that this call deleted."""
 

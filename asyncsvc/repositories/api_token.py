@@ -282,9 +282,18 @@ class APITokenRepository(Repository):
         rows = await self._rows("get_family", tenant_id=tenant_id, id=id)
         return {row["id"]: row["is_live"] for row in rows}
 
-    async def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None) -> int:
-        """Delete all tokens of a tenant and return their number."""
-        return await self._count("delete_by_tenant_id", tenant_id=tenant_id, actor=actor)
+    async def delete(
+        self,
+        *,
+        tenant_id: str,
+        ids: Sequence[str] | UnsetType = UNSET,
+        batch_size: int | UnsetType = UNSET,
+        actor: str | None = None,
+    ) -> int:
+        """Delete tokens by id, or one batch of the tokens of a tenant; return their number."""
+        return await self._count(
+            "delete", tenant_id=tenant_id, ids=ids, batch_size=batch_size, actor=actor
+        )
 
 
 def _token(rows: Sequence[Row]) -> APIToken | None:

@@ -24,7 +24,7 @@ from asyncsvc.repositories.base import (
     to_json,
 )
 from asyncsvc.repositories.query import Include, ListFilter, Order, PageSlice
-from asyncsvc.validation.types import MIN_INSTANT, UNSET, AgeBy, UnsetType
+from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
 class AppendRejection(NamedTuple):
@@ -82,7 +82,16 @@ class DeletedBatch:
     deleted: int = 0
     messages: int = 0
     append_keys: int = 0
-    deleted_at: datetime = MIN_INSTANT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedBatch:
+    """One batch of locked conversations."""
+
+    matched: int
+    """The candidates, before the limit by messages."""
+    ids: list[str]
+    locked_at: datetime
     """The server's clock at the start of the statement."""
 
 
@@ -253,40 +262,51 @@ class ConversationRepository(Repository):
         )
         return [ExpiredConversation(**row) for row in rows]
 
+    async def lock(
+        self,
+        *,
+        tenant_id: str,
+        user_id: str | UnsetType,
+        batch_size: int,
+        max_messages: int,
+    ) -> LockedBatch:
+        """Lock a batch of the conversations of a tenant, or of those that name a user."""
+        (row,) = await self._rows(
+            "lock",
+            tenant_id=tenant_id,
+            user_id=user_id,
+            batch_size=batch_size,
+            max_messages=max_messages,
+        )
+        return LockedBatch(**row)
+
     async def delete(
         self,
         *,
         tenant_id: str,
         ids: Sequence[str] | UnsetType = UNSET,
         dialog_ids: Sequence[str] | UnsetType = UNSET,
-        user_id: str | UnsetType = UNSET,
         by: AgeBy = "updated_at",
         before: datetime | UnsetType = UNSET,
         batch_size: int | UnsetType = UNSET,
         max_messages: int | UnsetType = UNSET,
         count_messages: bool = False,
         count_append_keys: bool = False,
-        include_changed: bool = False,
     ) -> DeletedBatch:
-        """Delete conversations by id, or one batch of those of dialogs or of a user.
+        """Delete conversations by id, or one batch of those of dialogs; TypeError for both.
 
-        Exactly one of `ids`, `dialog_ids` and `user_id` is passed; TypeError otherwise. The
-        conditions are checked under the lock. With `before`, locked conversations are skipped.
-        Conversations of a user that change while their lock is awaited stay for the next batch,
-        so that the counts are exact, unless `include_changed`.
+        The conditions are checked under the lock. With `before`, locked conversations are skipped.
         """
-        if sum(each is not UNSET for each in (ids, dialog_ids, user_id)) != 1:
-            raise TypeError("exactly one of ids, dialog_ids and user_id")
+        if (ids is UNSET) == (dialog_ids is UNSET):
+            raise TypeError("exactly one of ids and dialog_ids")
         (row,) = await self._rows(
             "delete",
             *([f"by_{by}"] if before is not UNSET else []),
             *(["count_messages"] if count_messages else []),
             *(["count_append_keys"] if count_append_keys else []),
-            *(["include_changed"] if include_changed else []),
             tenant_id=tenant_id,
             ids=ids,
             dialog_ids=dialog_ids,
-            user_id=user_id,
             before=before,
             batch_size=batch_size,
             max_messages=max_messages,

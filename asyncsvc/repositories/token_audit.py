@@ -26,3 +26,7 @@ class TokenAuditRepository(Repository):
             limit=limit,
         )
         return build_models(TokenEvent, rows)
+
+    async def delete(self, *, tenant_id: str, batch_size: int) -> int:
+        """Delete one batch of the events of a tenant and return their number."""
+        return await self._count("delete", tenant_id=tenant_id, batch_size=batch_size)

@@ -56,6 +56,10 @@ class UsageRepository(Repository):
         rows = await self._rows("declare_zone", tenant_id=tenant_id, tz=tz)
         return [row["zone"] for row in rows]
 
+    async def delete(self, *, tenant_id: str, batch_size: int) -> int:
+        """Delete one batch of the usage of a tenant and return the number of rows."""
+        return await self._count("delete", tenant_id=tenant_id, batch_size=batch_size)
+
     async def backlog(self, *, limit: int) -> int:
         """Return the number of ledger rows of all tenants, counted up to `limit`."""
         (row,) = await self._rows("backlog", limit=limit)

@@ -53,7 +53,7 @@ class API4ConversationService(
       `pop_message`, `clear_messages`
     - Lists and searches: `get_list`, `get_names`, `search`
     - Usage: `stats`, `declare_zone`
-    - Retention: `delete_by_dialog_ids`, `erase_user`, `purge`
+    - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`
 
     Each method is bound to 1 tenant. An id of another tenant behaves as one that does not exist.

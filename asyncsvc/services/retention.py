@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from asyncsvc.models import ErasureReceipt, PurgeReport
+from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
 from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
 from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.erasure import TenantDeletion, erase_conversations
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
 from asyncsvc.validation.types import ANY, MIN_INSTANT, UNSET, Age, AgeBy, Id, Ids, OrAny, Zone
@@ -22,7 +23,6 @@ _BATCH_SIZE: Final = 50
 _MAX_MESSAGES: Final = 500
 _DIALOG_BATCH_SIZE: Final = 1_000
 _DIALOG_MAX_MESSAGES: Final = 10_000
-_MAX_EXACT_ATTEMPTS: Final = 100
 
 Report = TypeVar("Report")
 
@@ -87,25 +87,17 @@ class ConversationRetention(ConversationServiceBase):
             The counts of this call. No conversation named the person at `erased_at`.
 
         Cost:
-            1 round trip and 1 commit for each batch of about 50 conversations or 500 messages, and
-            1 round trip to find no other. Locks the rows of a batch in the order of their ids.
-            Indexes by user.
+            4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
+            and 3 to find no other. Locks the rows of a batch in the order of their ids. Indexes by
+            user.
         """
-        fruitless_attempts = 0
+        erased_at = MIN_INSTANT
 
         async def delete() -> DeletedBatch:
-            nonlocal fruitless_attempts
-            batch = await self._conversations.delete(
-                tenant_id=tenant_id,
-                user_id=user_id,
-                batch_size=_BATCH_SIZE,
-                max_messages=_MAX_MESSAGES,
-                count_messages=True,
-                count_append_keys=True,
-                # Conversations that are appended to without a pause must be deleted as well.
-                include_changed=fruitless_attempts >= _MAX_EXACT_ATTEMPTS,
+            nonlocal erased_at
+            batch, erased_at = await erase_conversations(
+                self._executor, tenant_id=tenant_id, user_id=user_id
             )
-            fruitless_attempts = 0 if batch.deleted else fruitless_attempts + 1
             return batch
 
         return await _delete_batches(
@@ -116,10 +108,35 @@ class ConversationRetention(ConversationServiceBase):
                 conversations=total.deleted,
                 messages=total.messages,
                 append_keys=total.append_keys,
-                erased_at=total.deleted_at,
+                erased_at=erased_at,
             ),
             on_batch=on_batch,
         )
+
+    @validated
+    async def delete_tenant(
+        self, *, tenant_id: Id, on_batch: Callable[[TenantReceipt], None] | None = None
+    ) -> TenantReceipt:
+        """Delete everything of a tenant: its tokens, conversations, usage and audit.
+
+        The tokens go first, so that nobody reaches the tenant with them any more.
+
+        Args:
+            on_batch: Called after each batch with the receipt so far.
+
+        Returns:
+            The counts of this call. At `deleted_at` the tenant had no row.
+
+        Raises:
+            LockTimeout: A transaction holds a row for longer than `Settings.lock_timeout`. Another
+                call continues.
+
+        Cost:
+            4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
+            1 round trip for each 5,000 tokens, rows of usage and events, and about 12 to find no
+            other. Locks the rows of a batch in the order of their ids. Indexes by tenant.
+        """
+        return await TenantDeletion(self._executor, tenant_id, on_batch).run()
 
     @validated
     async def purge(
@@ -221,7 +238,6 @@ async def _delete_batches(
             deleted=total.deleted + batch.deleted,
             messages=total.messages + batch.messages,
             append_keys=total.append_keys + batch.append_keys,
-            deleted_at=batch.deleted_at,
         )
         if is_last(batch):
             return build_report(total)

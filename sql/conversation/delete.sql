@@ -1,45 +1,32 @@
 -- Delete conversations with their messages and append keys, and withdraw their usage.
 --
--- The candidates are :ids, or the tenant's conversations of :dialog_ids, or those that name :user_id as
--- user_id or exp_user_id. A batch has at most :batch_size of them (of :user_id twice as many) and ends
--- with the first one that reaches :max_messages.
+-- The candidates are :ids, or the tenant's conversations of :dialog_ids: at most :batch_size, up to the
+-- first one that reaches :max_messages.
 --
 -- Returns: matched (the candidates before the limit by :max_messages), deleted, messages and append_keys
---   of the deleted conversations (0 without count_messages and count_append_keys), deleted_at.
+--   of the deleted conversations (0 without count_messages and count_append_keys).
 -- Locks: the conversation rows, in the order of their ids, so that two bulk deletions cannot deadlock.
 --   With :before it waits for no lock: rows that another session has locked stay.
--- Index: conversation_pkey for each lock; conversation_created_idx for :dialog_ids;
---   conversation_user_idx and conversation_exp_user_idx for :user_id. LIMIT 1: see docs/sql-files.md,
---   Lookups by key.
+-- Index: conversation_pkey for each lock; conversation_created_idx for :dialog_ids. LIMIT 1: see
+--   docs/sql-files.md, Lookups by key.
 -- Notes: the conditions are checked again under the lock, so a conversation stays if it moved to another
---   dialog or user, or was updated after :before, while the lock was awaited. The counts do not include
---   messages appended meanwhile, which the snapshot does not contain. Therefore a changed conversation of
---   :user_id stays for the next batch, unless include_changed.
+--   dialog, or was updated after :before, while the lock was awaited. The counts do not include messages
+--   appended meanwhile, which the snapshot does not contain. For exact counts run conversation/lock first,
+--   in the same transaction.
 WITH candidates AS (
     --? ids {
-    SELECT r.id COLLATE "C" AS id, NULL::int AS last_seq, NULL::timestamptz AS updated_at
+    SELECT r.id COLLATE "C" AS id, NULL::int AS last_seq
       FROM unnest(:ids::text[]) AS r (id)
     --? }
     --? !ids {
-   (SELECT c.id, c.last_seq, c.updated_at
+    SELECT c.id, c.last_seq
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.dialog_id = ANY (:dialog_ids::text[])                      --? dialog_ids
-       AND c.user_id = :user_id                                         --? user_id
      LIMIT :batch_size                                                  --? batch_size
-   )
-    --? }
-    --? user_id, !ids {
-    UNION
-   (SELECT c.id, c.last_seq, c.updated_at
-      FROM asyncsvc.conversation AS c
-     WHERE c.tenant_id = :tenant_id
-       AND c.exp_user_id = :user_id
-     LIMIT :batch_size                                                  --? batch_size
-   )
     --? }
 ), locked AS MATERIALIZED (
-    SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.created_at, c.updated_at
+    SELECT c.tenant_id, c.id, c.dialog_id, c.created_at, c.updated_at
            --? count_messages {
          , (SELECT count(*)
               FROM asyncsvc.message AS m
@@ -55,12 +42,11 @@ WITH candidates AS (
          , 0 AS messages                                                --? !count_messages
          , 0 AS append_keys                                             --? !count_append_keys
       FROM (
-        SELECT n.id, n.last_seq, n.updated_at
+        SELECT n.id
           FROM candidates AS n                                          --? !max_messages
           --? max_messages {
           FROM (
-            SELECT n.id, n.last_seq, n.updated_at,
-                   sum(n.last_seq) OVER (ORDER BY n.id) - n.last_seq AS messages_before
+            SELECT n.id, sum(n.last_seq) OVER (ORDER BY n.id) - n.last_seq AS messages_before
               FROM candidates AS n
           ) AS n
          WHERE n.messages_before < :max_messages
@@ -68,14 +54,10 @@ WITH candidates AS (
          ORDER BY n.id
       ) AS n
      CROSS JOIN LATERAL (
-            SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.created_at, c.updated_at
+            SELECT c.tenant_id, c.id, c.dialog_id, c.created_at, c.updated_at
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id BETWEEN n.id AND n.id
-               --? user_id, !include_changed {
-               AND c.last_seq = n.last_seq
-               AND c.updated_at = n.updated_at
-               --? }
              ORDER BY c.id
              LIMIT 1
                FOR UPDATE
@@ -87,7 +69,6 @@ WITH candidates AS (
      WHERE c.tenant_id = l.tenant_id
        AND c.id = l.id
        AND l.dialog_id = ANY (:dialog_ids::text[])                      --? dialog_ids
-       AND :user_id IN (l.user_id, l.exp_user_id)                       --? user_id
        AND l.created_at < :before                                       --? before, by_created_at
        AND l.updated_at < :before                                       --? before, by_updated_at
     RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.round, c.tokens,
@@ -103,6 +84,5 @@ WITH candidates AS (
 SELECT (SELECT count(*) FROM candidates) AS matched,
        count(*) AS deleted,
        coalesce(sum(d.messages), 0)::bigint AS messages,
-       coalesce(sum(d.append_keys), 0)::bigint AS append_keys,
-       statement_timestamp() AS deleted_at
+       coalesce(sum(d.append_keys), 0)::bigint AS append_keys
   FROM deleted AS d

@@ -9,6 +9,7 @@ import pytest
 import asyncsvc
 from asyncsvc import InvalidInput, NotFound, PurgeReport, Settings
 from asyncsvc.repositories import ConversationRepository
+from asyncsvc.services import erasure
 from asyncsvc.services import retention as service
 
 NOW = datetime.now(UTC)
@@ -176,7 +177,7 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
 
 @pytest.mark.parametrize("batch", [1, 2, 500])
 async def test_erasure_deletes_all_rows_of_a_person(svc, pool, monkeypatch, batch):
-    monkeypatch.setattr(service, "_BATCH_SIZE", batch)
+    monkeypatch.setattr(erasure, "_BATCH_SIZE", batch)
     records = [
         record("a", 1, messages=3, user_id="ann"),
         record("b", 1, user_id="ann", exp_user_id="ann", dialog_id="e"),
@@ -208,20 +209,19 @@ async def test_erasure_rejects_an_empty_user_id(svc):
 
 
 async def test_erasure_deletes_conversations_created_during_the_call(svc, monkeypatch):
-    monkeypatch.setattr(service, "_BATCH_SIZE", 3)
+    monkeypatch.setattr(erasure, "_BATCH_SIZE", 3)
     await svc.conversations.import_(
         [record(f"{n}", 1, user_id="ann") for n in range(9)], tenant_id="acme"
     )
-    repository = svc.conversations._conversations
-    delete, batches = repository.delete, []
+    delete, batches = ConversationRepository.delete, []
 
-    async def delete_and_create(**parameters: object):
-        batches.append(await delete(**parameters))
-        if len(batches) == 3:  # what was there is gone now
+    async def delete_and_create(self, **parameters: object):
+        batches.append(await delete(self, **parameters))
+        if len(batches) == 3:  # the last conversation of the first 9
             await svc.conversations.create(tenant_id="acme", dialog_id="d", user_id="ann")
         return batches[-1]
 
-    monkeypatch.setattr(repository, "delete", delete_and_create)
+    monkeypatch.setattr(ConversationRepository, "delete", delete_and_create)
     receipt = await svc.conversations.erase_user("ann", tenant_id="acme")
     assert receipt.conversations == 10
     assert await ids(svc) == []
@@ -268,6 +268,93 @@ async def test_erasure_counts_each_message_although_appends_never_pause(svc):
     assert (receipt.conversations, receipt.messages) == (1, messages)
 
 
+async def rows_of(pool: asyncpg.Pool, tenant_id: str) -> dict[str, int]:
+    """Return the number of rows of a tenant in each table that has some."""
+    tables = await pool.fetch(
+        "SELECT table_name FROM information_schema.columns"
+        " WHERE table_schema = 'asyncsvc' AND column_name = 'tenant_id'"
+    )
+    counts = {
+        table: await pool.fetchval(
+            f"SELECT count(*) FROM asyncsvc.{table} WHERE tenant_id = $1", tenant_id
+        )
+        for (table,) in tables
+    }
+    return {table: count for table, count in counts.items() if count}
+
+
+async def populate(svc: asyncsvc.AsyncSvc, tenant_id: str) -> None:
+    """Store rows of a tenant in every table."""
+    records = [record(f"{n}", n, messages=2, user_id="ann") for n in range(7)]
+    await svc.conversations.import_(records, tenant_id=tenant_id)
+    await svc.conversations.update_by_id("0", {"name": "title"}, tenant_id=tenant_id)
+    await svc.conversations.declare_zone("Europe/Berlin", tenant_id=tenant_id)
+    for key in ("one", "two"):
+        await svc.conversations.append_message("0", TURN, tenant_id=tenant_id, idempotency_key=key)
+    await svc.maintain()
+    await svc.conversations.append_message("1", TURN, tenant_id=tenant_id)
+    for name in ("one", "two", "three"):
+        await svc.tokens.create(tenant_id=tenant_id, name=name)
+
+
+@pytest.mark.parametrize("batch", [1, 50])
+async def test_deletion_of_a_tenant_leaves_no_row(svc, pool, monkeypatch, batch):
+    monkeypatch.setattr(erasure, "_BATCH_SIZE", batch)
+    monkeypatch.setattr(erasure, "_ROW_BATCH_SIZE", batch)
+    await populate(svc, "other")
+    await populate(svc, "acme")
+    before = await rows_of(pool, "other")
+    assert len(await rows_of(pool, "acme")) >= 11
+    receipts = []
+    receipt = await svc.conversations.delete_tenant(tenant_id="acme", on_batch=receipts.append)
+    assert (receipt.conversations, receipt.messages, receipt.append_keys) == (7, 17, 2)
+    assert (receipt.tokens, receipt.audit_events) == (3, 6)
+    assert receipt.usage_rows > 10
+    assert receipt.deleted_at is not None
+    assert receipts[-1].model_dump(exclude={"deleted_at"}) == receipt.model_dump(
+        exclude={"deleted_at"}
+    )
+    assert await rows_of(pool, "acme") == {}
+    assert await rows_of(pool, "other") == before
+    again = await svc.conversations.delete_tenant(tenant_id="acme")
+    assert again.conversations == again.tokens == again.usage_rows == again.audit_events == 0
+
+
+async def test_a_tenant_that_is_written_to_is_deleted(svc, pool):
+    await populate(svc, "acme")
+    is_done = False
+
+    async def write() -> None:
+        for number in range(20):
+            await svc.conversations.create(tenant_id="acme", dialog_id="d", id=f"new{number}")
+            await svc.tokens.create(tenant_id="acme", name="new")
+
+    async def maintain() -> None:
+        while not is_done:
+            await svc.maintain()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(maintain())
+        writing = group.create_task(write())
+        first = await svc.conversations.delete_tenant(tenant_id="acme")
+        await writing
+        second = await svc.conversations.delete_tenant(tenant_id="acme")
+        is_done = True
+    assert first.conversations + second.conversations == 27
+    assert first.tokens + second.tokens == 23
+    assert await rows_of(pool, "acme") == {}
+
+
+async def test_inside_a_transaction_a_deleted_tenant_is_restored_by_a_rollback(svc, pool):
+    await populate(svc, "acme")
+    before = await rows_of(pool, "acme")
+    with pytest.raises(asyncpg.DataError):
+        async with svc.transaction() as tx:
+            assert (await tx.conversations.delete_tenant(tenant_id="acme")).conversations == 7
+            raise asyncpg.DataError
+    assert await rows_of(pool, "acme") == before
+
+
 async def test_a_batch_of_dialogs_is_bounded_by_its_messages(dsn, monkeypatch):
     monkeypatch.setattr(service, "_DIALOG_MAX_MESSAGES", 4)
     statements: list[str] = []
@@ -297,7 +384,7 @@ async def test_inside_a_transaction_nothing_is_committed(svc):
 async def test_a_deletion_without_a_selection_deletes_nothing(svc):
     await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
     repository = ConversationRepository(svc._executor)
-    for selection in ({}, {"ids": ["a"], "user_id": "u"}, {"dialog_ids": ["d"], "user_id": "u"}):
+    for selection in ({}, {"ids": ["a"], "dialog_ids": ["d"]}):
         with pytest.raises(TypeError, match="exactly one"):
             await repository.delete(tenant_id="acme", **selection)
     assert (await svc.conversations.get_by_id("a", tenant_id="acme")).id == "a"

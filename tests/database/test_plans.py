@@ -383,11 +383,8 @@ ON_A_HUNDRED = [
     ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True, "include_messages": True}),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
     ("conversation/delete", (), {"ids": IDS}),
-    (
-        "conversation/delete",
-        ("count_messages", "count_append_keys"),
-        BATCH | {"user_id": "u1"},
-    ),
+    ("conversation/lock", (), BATCH | {"user_id": "u1"}),
+    ("conversation/lock", (), BATCH),
     ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": IDS, "before": NOW}),
     ("conversation/delete", ("by_created_at", "count_messages"), {"ids": IDS, "before": NOW}),
     ("conversation/delete", (), BATCH | {"dialog_ids": ["rare"]}),
@@ -455,7 +452,9 @@ KEY_LOOKUPS = [
     ),
     ("conversation/update_many_by_id", (), {"patches": json.dumps({id: {} for id in NEW_IDS})}),
     ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": NEW_IDS, "before": NOW}),
-    ("conversation/delete", ("count_messages", "count_append_keys"), BATCH | {"user_id": "u1"}),
+    ("conversation/lock", (), BATCH | {"user_id": "u1"}),
+    ("conversation/lock", (), BATCH),
+    ("conversation/delete", ("count_messages", "count_append_keys"), {"ids": NEW_IDS}),
     ("conversation/delete", (), BATCH | {"dialog_ids": ["d1"]}),
     ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
     ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
@@ -566,15 +565,16 @@ async def test_get_by_ids_reads_only_these_conversations_and_their_messages(expl
 
 
 @pytest.mark.parametrize(
-    ("flags", "where"),
+    ("name", "where"),
     [
-        (("count_messages", "count_append_keys"), {"user_id": "u1"}),
-        ((), {"dialog_ids": ["rare", "x"]}),
+        ("conversation/lock", {"user_id": "u1"}),
+        ("conversation/lock", {}),
+        ("conversation/delete", {"dialog_ids": ["rare", "x"]}),
     ],
 )
-async def test_bulk_deletion_reads_a_batch(explain, flags, where):
+async def test_bulk_deletion_reads_a_batch(explain, name, where):
     limits = {"batch_size": 10, "max_messages": 30}
-    plan = await explain("conversation/delete", *flags, tenant_id="big", **limits, **where)
+    plan = await explain(name, tenant_id="big", **limits, **where)
     assert ("conversation", None) not in scans(plan)
     assert rows_read(plan) <= 120
 

@@ -15,7 +15,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
-from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
+from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation, LockedBatch
 from asyncsvc.repositories.usage import LedgerTenant
 from tests.support.calls import METHODS, arguments, call, furnish, method_name
 
@@ -51,7 +51,7 @@ COLUMNS = {
     "append_key/delete_expired": ["deleted"],
     "append_key/find_expired": list(ExpiredKey._fields),
     "api_token/create": TOKEN,
-    "api_token/delete_by_tenant_id": ["deleted"],
+    "api_token/delete": ["deleted"],
     "api_token/get_by_id": TOKEN,
     "api_token/get_family": ["id", "is_live"],
     "api_token/get_list": TOKEN,
@@ -75,6 +75,7 @@ COLUMNS = {
     "conversation/get_by_ids": CONVERSATION,
     "conversation/get_list": ["total", *CONVERSATION],
     "conversation/get_names": list(models.ConversationName.model_fields),
+    "conversation/lock": [field.name for field in dataclasses.fields(LockedBatch)],
     "conversation/update_many_by_id": CONVERSATION,
     "message/change_dialog": ["updated"],
     "message/delete": ["deleted"],
@@ -108,9 +109,11 @@ COLUMNS = {
     "server/settings": list(server.ServerSettings._fields),
     "server/tables": list(server.Table._fields),
     "server/zones": list(server.ZoneOffset._fields),
+    "token_audit/delete": ["deleted"],
     "token_audit/get_list": list(models.TokenEvent.model_fields),
     "usage/backlog": ["ledger_rows"],
     "usage/declare_zone": ["zone"],
+    "usage/delete": ["deleted"],
     "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
     "usage/lock": ["tenant_id"],
     "usage/recount": ["ledger_rows"],

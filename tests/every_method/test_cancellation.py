@@ -119,6 +119,7 @@ WRITES: dict[type, dict[str, list[Write]]] = {
             conversations("delete_by_dialog_ids", ["d", "e"], has_batches=True)
         ],
         "erase_user": [conversations("erase_user", "u", has_batches=True)],
+        "delete_tenant": [conversations("delete_tenant", has_batches=True)],
         "purge": [conversations("purge", timedelta(days=1), has_batches=True)],
         "import_": [
             conversations("import_", records("a", "w", "x", "y", "z")[1:], has_batches=True)
@@ -304,7 +305,7 @@ class Trials:
                 f"token {name}", f"token new {number}"
             )
         state = json.loads(text)
-        state["audit"].sort(key=json.dumps)
+        (state["audit"] or []).sort(key=json.dumps)
         return state
 
     async def settle(self) -> None:

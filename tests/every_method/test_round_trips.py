@@ -246,8 +246,12 @@ VARYING: dict[tuple[type, str], list[tuple[int, Case]]] = {
         (2, delete_two_batches),
     ],
     (API4ConversationService, "erase_user"): [
-        (2, conversations("erase_user")),
-        (1, conversations("erase_user", user_id="absent")),
+        (7, conversations("erase_user")),
+        (3, conversations("erase_user", user_id="absent")),
+    ],
+    (API4ConversationService, "delete_tenant"): [
+        (19, conversations("delete_tenant")),
+        (6, after("delete_tenant", "delete_tenant", API4ConversationService)),
     ],
     (API4ConversationService, "purge"): [
         (4, conversations("purge")),
@@ -313,7 +317,7 @@ VARYING: dict[tuple[type, str], list[tuple[int, Case]]] = {
     (APITokenService, "delete_by_tenant_id"): [
         (2, tokens("delete_by_tenant_id")),
         (1, after("delete_by_tenant_id", "delete_by_tenant_id")),
-        (3, while_tokens_come("delete_by_tenant_id", "delete_by_tenant_id")),
+        (3, while_tokens_come("delete_by_tenant_id", "delete")),
     ],
 }
 

@@ -133,6 +133,7 @@ GOOD = {
         "delete_by_ids": {"ids": ["a"]},
         "delete_by_dialog_ids": {"dialog_ids": ["d"]},
         "erase_user": {"user_id": "u", "on_batch": None},
+        "delete_tenant": {"on_batch": None},
         "purge": {
             "older_than": timedelta(days=1),
             "dialog_id": "d",

@@ -1,0 +1,125 @@
+"""Erasure of the conversations of a person or a tenant, and of everything else of a tenant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncsvc.models import TenantReceipt
+from asyncsvc.repositories import (
+    APITokenRepository,
+    ConversationRepository,
+    TokenAuditRepository,
+    UsageRepository,
+)
+from asyncsvc.repositories.conversation import DeletedBatch
+from asyncsvc.validation.types import UNSET, UnsetType
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Executor
+
+_BATCH_SIZE: Final = 50
+_MAX_MESSAGES: Final = 500
+_ROW_BATCH_SIZE: Final = 5_000
+"""The batch size of tokens, usage and audit, whose rows are small."""
+
+
+class ErasedBatch(NamedTuple):
+    """One batch of erased conversations."""
+
+    deleted: DeletedBatch
+    erased_at: datetime
+    """The server's clock before the batch was read."""
+
+
+async def erase_conversations(
+    executor: Executor, *, tenant_id: str, user_id: str | UnsetType = UNSET
+) -> ErasedBatch:
+    """Delete one batch of the conversations of a tenant, or of those that name a user.
+
+    The counts are exact: the second statement sees each message that was appended while the first
+    one waited for the locks.
+    """
+    async with executor.transaction() as transaction:
+        conversations = ConversationRepository(transaction)
+        locked = await conversations.lock(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            batch_size=_BATCH_SIZE,
+            max_messages=_MAX_MESSAGES,
+        )
+        deleted = DeletedBatch()
+        if locked.ids:
+            deleted = await conversations.delete(
+                tenant_id=tenant_id, ids=locked.ids, count_messages=True, count_append_keys=True
+            )
+    return ErasedBatch(
+        DeletedBatch(
+            matched=locked.matched,
+            deleted=deleted.deleted,
+            messages=deleted.messages,
+            append_keys=deleted.append_keys,
+        ),
+        locked.locked_at,
+    )
+
+
+class TenantDeletion:
+    """Deletes everything of a tenant, batch by batch, each in a transaction of its own."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        tenant_id: str,
+        on_batch: Callable[[TenantReceipt], None] | None,
+    ) -> None:
+        """Delete on this executor."""
+        self._executor = executor
+        self._tenant_id = tenant_id
+        self._on_batch = on_batch
+        self._tokens = APITokenRepository(executor)
+        self._usage = UsageRepository(executor)
+        self._audit = TokenAuditRepository(executor)
+        self._counts = Counter[str]()
+        self._deleted_at: datetime | None = None
+
+    async def run(self) -> TenantReceipt:
+        """Delete until a whole pass finds no row, since other sessions may still write."""
+        while await self._delete_once():
+            pass
+        return self._receipt()
+
+    async def _delete_once(self) -> bool:
+        """Delete what the tenant has; return whether it had any row. Tokens first: no access."""
+        before, tenant_id = self._counts.total(), self._tenant_id
+        while count := await self._tokens.delete(tenant_id=tenant_id, batch_size=_ROW_BATCH_SIZE):
+            self._add(tokens=count)
+        await self._delete_conversations()
+        while count := await self._usage.delete(tenant_id=tenant_id, batch_size=_ROW_BATCH_SIZE):
+            self._add(usage_rows=count)
+        while count := await self._audit.delete(tenant_id=tenant_id, batch_size=_ROW_BATCH_SIZE):
+            self._add(audit_events=count)
+        return self._counts.total() > before
+
+    async def _delete_conversations(self) -> None:
+        while True:
+            batch, self._deleted_at = await erase_conversations(
+                self._executor, tenant_id=self._tenant_id
+            )
+            if not batch.matched:
+                return
+            self._add(
+                conversations=batch.deleted, messages=batch.messages, append_keys=batch.append_keys
+            )
+
+    def _add(self, **counts: int) -> None:
+        self._counts.update(counts)
+        if self._on_batch is not None:
+            self._on_batch(self._receipt())
+
+    def _receipt(self) -> TenantReceipt:
+        return TenantReceipt.model_validate(
+            {"tenant_id": self._tenant_id, "deleted_at": self._deleted_at, **self._counts}
+        )

@@ -1,0 +1,28 @@
+-- Delete tokens of a tenant, by id or up to :batch_size, and record each deletion in the audit, which is
+-- kept.
+--
+-- Returns: deleted, the number of tokens.
+-- Locks: the token rows, until the end of the transaction.
+-- Index: the primary key with :ids, otherwise api_token_tenant_idx.
+WITH deleted AS (
+    DELETE FROM asyncsvc.api_token AS t
+     WHERE t.tenant_id = :tenant_id
+       AND t.id = ANY (:ids::text[])                             --? ids
+       --? batch_size {
+       AND t.id = ANY (ARRAY(
+               SELECT n.id
+                 FROM asyncsvc.api_token AS n
+                WHERE n.tenant_id = :tenant_id
+                ORDER BY n.created_at, n.id
+                LIMIT :batch_size
+           ))
+       --? }
+    RETURNING t.tenant_id, t.id, t.name
+), audit_rows AS (
+    INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
+    SELECT d.tenant_id, d.id, 'delete', :actor, statement_timestamp(),
+           jsonb_build_object('name', d.name)
+      FROM deleted AS d
+)
+SELECT count(*) AS deleted
+  FROM deleted
