@@ -12,10 +12,10 @@ from typer import Option
 from asyncsvc.cli.commands.conversations import list_conversations, search, show
 from asyncsvc.cli.commands.demo import demo
 from asyncsvc.cli.commands.doctor import doctor
-from asyncsvc.cli.commands.maintain import maintain, zone
+from asyncsvc.cli.commands.maintain import declare_zone, maintain
 from asyncsvc.cli.commands.postgres import postgres
 from asyncsvc.cli.commands.ragflow_import import import_ragflow
-from asyncsvc.cli.commands.retention import erase, purge
+from asyncsvc.cli.commands.retention import erase_user, purge
 from asyncsvc.cli.commands.schema import migrate, status
 from asyncsvc.cli.commands.sql import sql
 from asyncsvc.cli.commands.stats import stats
@@ -52,9 +52,9 @@ _COMMANDS: Final[dict[str, Callable[..., int]]] = {
     "import-ragflow": import_ragflow,
     "export": export,
     "purge": purge,
-    "erase": erase,
+    "erase-user": erase_user,
     "maintain": maintain,
-    "zone": zone,
+    "declare-zone": declare_zone,
     "migrate": migrate,
     "status": status,
     "doctor": doctor,

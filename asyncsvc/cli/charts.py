@@ -62,7 +62,7 @@ class _Series:
     unit: str
     color: str
     values: list[float]
-    below: list[float] | None = None
+    below: Sequence[float] = ()
 
 
 def check_plot_path(path: Path) -> None:
@@ -78,7 +78,9 @@ def write_usage_chart(
 ) -> None:
     """Draw the usage of a range into a file."""
     edges = _bucket_edges(buckets, interval)
-    write_figure(lambda: _figure(title, _series(buckets), edges, local), path)
+    all_series = _series(buckets)
+    series = [each for each in all_series if any(each.values) or any(each.below)] or all_series[:1]
+    write_figure(lambda: _figure(title, series, edges, local), path)
 
 
 def write_figure(draw: Callable[[], Figure], path: Path) -> None:
@@ -154,7 +156,7 @@ def _draw_panel(axes: Axes, series: _Series, edges: Sequence[datetime]) -> None:
 
     positions = [float(date2num(edge)) for edge in edges]
     _draw_bars(axes, positions, series.values, series.color)
-    if series.below is not None:
+    if any(series.below):
         _draw_bars(axes, positions, series.below, "#c05b5b")
         axes.axhline(0, color=_MUTED, linewidth=0.6)
     axes.set_title(series.title, loc="left", fontsize=9.5, color=_TEXT)
@@ -163,7 +165,7 @@ def _draw_panel(axes: Axes, series: _Series, edges: Sequence[datetime]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
     axes.grid(axis="y", linewidth=0.7)
     axes.tick_params(length=0)
-    if not any(series.values) and not any(series.below or ()):
+    if not any(series.values) and not any(series.below):
         axes.set_ylim(0, 1)
 
 
@@ -186,5 +188,6 @@ def _label_time(axes: Axes, local: tzinfo, edges: Sequence[datetime]) -> None:
     locator: Any = AutoDateLocator(tz=local)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=local))
-    axes.set_xlim(float(date2num(edges[0])), float(date2num(edges[-1])))
+    # A label at the end of the range would name the day or month after it.
+    axes.set_xlim(float(date2num(edges[0])), float(date2num(edges[-1] - timedelta(seconds=1))))
     axes.set_xlabel(f"time in {local}")

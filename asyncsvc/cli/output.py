@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pydantic import BaseModel
-from rich.table import Table
+from rich.cells import cell_len
 from rich.text import Text
 
-from asyncsvc.cli.terminal import Column, console, printable, table
+from asyncsvc.cli.terminal import Column, console, print_table, printable, say
 
 
 def print_json(value: object) -> None:
@@ -19,27 +19,41 @@ def print_json(value: object) -> None:
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:
-    """Print one name and value a line; a long value continues below itself."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
+    """Print one name and value a line; a long value continues below itself, between words."""
+    indent = max(map(len, pairs)) + 2
     for name, value in pairs.items():
-        grid.add_row(name, Text(printable(value)))
-    console().print(grid)
+        for at, line in enumerate(_wrapped(value, console().width - indent)):
+            title = (f"{name if at == 0 else '':<{indent}}", "bold")
+            console().print(Text.assemble(title, line), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break a text into lines between words. A word, such as an id, is never broken."""
+    first, *words = printable(text).split(" ")
+    lines = [first]
+    for word in words:
+        if cell_len(longer := f"{lines[-1]} {word}") <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def print_page(
     noun: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], after: str | None
 ) -> None:
     """Print one page of a list, and the option for the next page if there is one."""
-    console().print(table(columns, rows) if rows else f"no {noun}")
+    if rows:
+        print_table(columns, rows)
+    else:
+        say(f"no {noun}")
     if after is not None:
         print_next_page(f"--after {after}")
 
 
 def print_next_page(option: str) -> None:
     """Print the option that gets the next page."""
-    console().print(Text(f"The next page: the same command with {option}"), soft_wrap=True)
+    say(f"The next page: the same command with {option}")
 
 
 def counted(count: int, noun: str) -> str:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich import box
+from rich.cells import cell_len
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_MAX_WIDTH: Final = 112
+_MAX_WIDTH: Final = 140
 _GAP: Final = 3
+_MIN_SHARE: Final = 8
 _INVISIBLE: Final = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode categories: controls, direction marks, line separators."""
 _JOINERS: Final = "\u200c\u200d"
@@ -28,7 +30,7 @@ _JOINERS: Final = "\u200c\u200d"
 
 @functools.cache
 def console() -> Console:
-    """Return the console on stdout, at most 112 cells wide."""
+    """Return the console on stdout, at most 140 cells wide."""
     stdout = Console(highlight=False)
     stdout.width = min(stdout.width, _MAX_WIDTH)
     return stdout
@@ -59,37 +61,71 @@ def _visible(text: str) -> str:
     )
 
 
+def say(text: str, style: str = "") -> None:
+    """Print one line on stdout, without line breaks of its own, so that it can be copied."""
+    console().print(Text(_visible(text), style=style), soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Print one line on stderr."""
+    messages().print(Text(_visible(text)))
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table.
 
-    `right` aligns numbers. `share` is the column's part of the width that the other columns leave.
-    The column is omitted if the console is narrower than `min_width`.
+    `right` aligns numbers. `share` is the column's part of the width that the other columns leave;
+    only its cells are cut, and end in an ellipsis. If the table is too wide, the columns with the
+    highest `rank` are omitted first; a column of rank 0 is always shown.
     """
 
     title: str
     right: bool = False
     share: int | None = None
-    min_width: int = 0
+    rank: int = 0
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a table with one line for each row; a long cell ends in an ellipsis."""
+    """Return a table with one line for each row."""
+    cells = [
+        [Text(printable(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
+    ]
+    widths = [
+        _MIN_SHARE
+        if column.share
+        else max([cell_len(column.title), *(row[at].cell_len for row in cells)])
+        for at, column in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    while _table_width([widths[at] for at in shown]) > console().width:
+        if not columns[last := max(shown, key=lambda at: columns[at].rank)].rank:
+            break
+        shown.remove(last)
     grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    shown = [at for at, column in enumerate(columns) if column.min_width <= console().width]
-    for column in (columns[at] for at in shown):
+    for at in shown:
         grid.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            ratio=column.share,
+            columns[at].title,
+            justify="right" if columns[at].right else "left",
+            ratio=columns[at].share,
+            min_width=widths[at],
             no_wrap=True,
             overflow="ellipsis",
         )
     grid.expand = any(column.share for column in columns)
-    for row in rows:
-        cells = (row[at] for at in shown)
-        grid.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in cells))
+    for row in cells:
+        grid.add_row(*(row[at] for at in shown))
     return grid
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    """Return the width of a table with columns of these widths, with its gaps."""
+    return sum(widths) + 3 * len(widths) - 1
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table. It is wider than the console if the columns of rank 0 are."""
+    console().print(table(columns, rows), crop=False)
 
 
 def table_in_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Columns:

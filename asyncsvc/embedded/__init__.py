@@ -77,10 +77,11 @@ async def stop(data_dir: str | os.PathLike[str]) -> bool:
     A cancelled stop is finished, then the cancellation is raised.
 
     Returns:
-        True if a server was stopped, False if none was running.
+        True if a server was stopped, False if none was running or the directory does not exist.
 
     Raises:
-        EmbeddedServerError: The server did not stop within 60 s, or belongs to another user.
+        EmbeddedServerError: The directory was not created by `start`, or the server belongs to
+            another user or did not stop within 60 s.
     """
     return await finish_despite_cancellation(_in_thread(server.stop, data_dir))
 

@@ -112,8 +112,10 @@ def start(
 
 def stop(directory: Directory) -> bool:
     """Stop the server, and return whether one was running."""
-    if not directory.password.exists():
+    if not directory.path.exists():
         return False
+    if not directory.password.exists():
+        raise EmbeddedServerError(f"{directory.path} is not the directory of an embedded server")
     with locked(directory):
         return shut_down(directory)
 

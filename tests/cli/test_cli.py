@@ -34,8 +34,8 @@ ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
 COMMANDS = [
-    "list", "search", "show", "stats", "import", "import-ragflow", "export", "purge", "erase",
-    "maintain", "zone", "migrate",
+    "list", "search", "show", "stats", "import", "import-ragflow", "export", "purge", "erase-user",
+    "maintain", "declare-zone", "migrate",
     "status", "doctor", "sql", "demo", "tokens", "tokens create", "tokens list", "tokens verify",
     "tokens rotate", "tokens revoke", "tokens audit", "tokens import", "postgres",
     "postgres start", "postgres stop", "postgres status",
@@ -113,21 +113,45 @@ async def test_a_list_fits_a_terminal(filled, dsn, columns):
     assert "]0;pwned" in shown.screen  # printed, not executed
     assert "\x1b]0;" not in shown.written
     assert "\x1b[31m" not in shown.written
-    assert ("created" in shown.screen) == (columns >= 72)
+    assert "created" in shown.screen
     rows = shown.screen.split("\n")
-    if columns >= 72:  # aligned, also after wide characters
-        dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"20\d\d-", row))}
-        assert len(dates) == 1
+    dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"20\d\d-", row))}
+    assert len(dates) == 1  # aligned, also after wide characters
 
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
 async def test_a_list_shows_whole_uuids(svc, dsn, columns):
     id = "0199c1f2-7a53-7cc4-9b1e-5b3c2f8d1a77"
-    await svc.conversations.create(tenant_id="t", dialog_id="d", id=id, name="n" * 200)
+    await svc.conversations.create(
+        tenant_id="t", dialog_id="d", id=id, name="n" * 200, user_id=id[::-1]
+    )
     command = [*PROGRAM, "list", "--tenant", "t", "--dialog", "d"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
     assert id in shown.screen
+    assert (id[::-1] in shown.screen) == ("user" in shown.screen) == (columns >= 140)
+    assert "nnnn" in shown.screen
     assert max(map(cell_len, shown.lines)) <= columns
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "1000"])
+def test_ids_are_never_cut(svc, dsn, run, columns):
+    id = "i" * 128
+
+    async def fill() -> None:
+        async with asyncsvc.connect(dsn) as other:
+            conversations = other.conversations
+            await conversations.create(tenant_id="t", dialog_id="d", id=id, user_id=id[1:])
+            turn = {"messages": [{"role": "user", "content": "hello"}]}
+            await conversations.append_message(id, turn, tenant_id="t")
+            await other.tokens.create(tenant_id="t", name="n" * 90)
+
+    asyncio.run(fill())
+    (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
+    for whole, command in (
+        (id, ["list"]), (id, ["search", "hello"]), (id, ["show", id]), (id[1:], ["show", id]),
+        (token["id"], ["tokens", "list"]), (token["id"], ["tokens", "audit"]),
+    ):  # fmt: skip
+        assert whole in run(*command, "--tenant=t", COLUMNS=columns).stdout.split()
 
 
 def test_a_list_has_filters_and_a_next_page(filled, run):
@@ -543,11 +567,11 @@ def test_a_declared_zone_does_not_change_statistics(filled, run):
     asked = ("stats", "--tenant=t", "--interval=month", "--tz=Asia/Kathmandu", "--json")
     before = document(run(*asked))
     for options in ((), (), ("--recount",)):
-        finished = run("zone", "Asia/Kathmandu", "--tenant=t", *options)
+        finished = run("declare-zone", "Asia/Kathmandu", "--tenant=t", *options)
         assert "are stored in Asia/Kathmandu" in finished.stdout
         assert document(run(*asked)) == before
     assert json.loads(run("maintain", "--json").stdout)["ledger_rows"] == 0
-    refused = run("zone", "Berlin", "--tenant=t")
+    refused = run("declare-zone", "Berlin", "--tenant=t")
     assert (refused.returncode, "ZONE: must be UTC or an area" in refused.stderr) == (2, True)
 
 
@@ -584,10 +608,20 @@ def test_an_embedded_server_in_a_pipe(data):
     assert (status["running"], status["port"]) == (True, int(dsn.split(":")[-1].split("/")[0]))
     shown = in_terminal([*PROGRAM, "postgres", "status", "--data", data], environment(), 50)
     assert (shown.code, max(map(cell_len, shown.lines)) <= 50) == (0, True)
-    stop = re.search(r"^    (.* postgres stop --data .*)$", started.stderr, re.MULTILINE)
-    assert call("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
+    use, stop = re.findall(r"^.* postgres st.* --data .*$", started.stderr, re.MULTILINE)
+    assert call("-c", f"{use}; echo $ASYNCSVC_DSN", program=["sh"]).stdout == f"{dsn}\n"
+    assert call("-c", stop, program=["sh"]).stdout.startswith("Stopped. The data stay in")
     assert document(call("postgres", "stop", "--data", data, "--json")) == {"stopped": False}
     assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
+
+
+def test_only_the_directory_of_a_server_is_stopped(run, tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    for directory in (tmp_path, tmp_path / "thesis.txt"):
+        finished = run("postgres", "stop", "--data", directory)
+        line = failed(finished)
+        assert line == f"asyncsvc: {directory} is not the directory of an embedded server"
+        assert "rm " not in finished.stdout
 
 
 def test_an_embedded_server_in_a_terminal(data):

@@ -580,15 +580,15 @@ async def test_purge_and_erase_report_what_they_did(run: Run, svc):
     )  # fmt: skip
     assert "older than  2026-01-01 05:00:00 UTC" in finished.stdout
     assert "deleted     2 conversations, 4 messages" in finished.stdout
-    receipt = json.loads(run("erase", "u1", "--tenant", "acme", "--yes", "--json").stdout)
+    receipt = json.loads(run("erase-user", "u1", "--tenant", "acme", "--yes", "--json").stdout)
     assert (receipt["user_id"], receipt["conversations"], receipt["messages"]) == ("u1", 9, 18)
-    assert "0 conversations" in run("erase", "u1", "--tenant", "acme", "--yes").stdout
+    assert "0 conversations" in run("erase-user", "u1", "--tenant", "acme", "--yes").stdout
     assert "u1" not in {item.user_id for item in await exported(svc)}
 
 
 async def test_nothing_is_deleted_without_a_terminal_to_ask_on(run: Run, svc):
     await filled(svc)
-    for command in (("purge", "2026-02-01"), ("erase", "u1")):
+    for command in (("purge", "2026-02-01"), ("erase-user", "u1")):
         assert "--yes: is required" in failed(run(*command, "--tenant", "acme"), 2)
     assert len(await exported(svc)) == 30
 
@@ -667,9 +667,9 @@ async def test_a_deletion_is_confirmed_in_a_terminal(svc, dsn, tmp_path):
         assert len(await exported(svc)) == left
         assert ("nothing was deleted" in shown.written) == (left == 30)
     assert "deleted     6 conversations, 12 messages" in shown.screen
-    shown = await ask("n\n", "erase", "u1")
+    shown = await ask("n\n", "erase-user", "u1")
     assert "Delete all data of u1 in acme?" in shown.screen
     assert "u1" in {item.user_id for item in await exported(svc)}
-    shown = await ask("y\n", "erase", "u1")
+    shown = await ask("y\n", "erase-user", "u1")
     assert "nothing left at" in shown.screen
     assert "u1" not in {item.user_id for item in await exported(svc)}

@@ -43,8 +43,8 @@ def room() -> Iterator[pathlib.Path]:
     place = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-"))
     place.chmod(0o755)
     yield place
-    for pgdata in [place / "pgdata", *place.glob("*/pgdata"), *place.glob("*/*/pgdata")]:
-        asyncio.run(embedded.stop(pgdata.parent))
+    for password in place.glob("**/pgdata/asyncsvc.password"):
+        asyncio.run(embedded.stop(password.parent.parent))
     shutil.rmtree(place)
 
 
@@ -305,7 +305,10 @@ async def test_nothing_runs_where_nothing_is(room: pathlib.Path) -> None:
     before = listing(room)
     for name in ("none", "other"):
         assert await embedded.status(room / name) is None
-        assert await embedded.stop(room / name) is False
+    assert await embedded.stop(room / "none") is False
+    for name in ("other", ""):
+        with pytest.raises(EmbeddedServerError, match="is not the directory of an embedded server"):
+            await embedded.stop(room / name)
     assert listing(room) == before
 
 

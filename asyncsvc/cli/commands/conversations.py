@@ -27,7 +27,7 @@ from asyncsvc.cli.options import (
 from asyncsvc.cli.output import counted, print_json, print_next_page, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, connected
-from asyncsvc.cli.terminal import Column, console, printable, printable_lines, table
+from asyncsvc.cli.terminal import Column, console, print_table, printable, printable_lines, say
 from asyncsvc.cli.times import format_time
 
 _MAX_PAGE_SIZE: Final = 1_000
@@ -119,11 +119,11 @@ def print_conversations(page: Page[Conversation], local: tzinfo) -> None:
     """Print a table of conversations and their total."""
     columns = (
         Column("id"),
-        Column("name", share=2),
-        Column("user", share=1, min_width=100),
-        Column("messages", right=True, min_width=72),
-        Column("tokens", right=True, min_width=100),
-        Column("created", min_width=72),
+        Column("name", share=1),
+        Column("user", rank=4),
+        Column("messages", right=True, rank=2),
+        Column("tokens", right=True, rank=3),
+        Column("created", rank=1),
     )
     rows = [
         (
@@ -137,9 +137,9 @@ def print_conversations(page: Page[Conversation], local: tzinfo) -> None:
         for item in page.items
     ]
     if rows:
-        console().print(table(columns, rows))
+        print_table(columns, rows)
     total = counted(page.total or 0, "conversation")
-    console().print(f"{len(rows):,} of {total}" if page.total else "no conversations")
+    say(f"{len(rows):,} of {total}" if page.total else "no conversations")
 
 
 @asynchronous
@@ -177,11 +177,10 @@ async def search(
 def print_hits(hits: Sequence[Hit], local: tzinfo) -> None:
     """Print the matches of a search, each with the text around it."""
     for hit in hits:
-        heading = f"{printable(hit.id)}  #{hit.seq}  {format_time(hit.created_at, local)}"
-        console().print(Text(heading, style="bold cyan"))
+        say(f"{hit.id}  #{hit.seq}  {format_time(hit.created_at, local)}", "bold cyan")
         _print_indented(Text(printable(hit.snippet)))
     if not hits:
-        console().print("no conversations")
+        say("no conversations")
 
 
 @asynchronous
@@ -243,8 +242,7 @@ def _print_message(message: StoredMessage, local: tzinfo) -> None:
     thumb = {1: "  thumb up", -1: "  thumb down"}.get(message.thumb or 0, "")
     time = format_time(message.created_at, local)
     console().print()
-    heading = f"#{message.seq}  {printable(message.role)}  {time}{thumb}"
-    console().print(Text(heading, style="bold cyan"))
+    say(f"#{message.seq}  {message.role}  {time}{thumb}", "bold cyan")
     _print_indented(printable_lines(message.content))
     for name, value in (("payload", message.payload), ("reference", message.reference)):
         if value:
@@ -259,16 +257,14 @@ def _print_indented(text: Text) -> None:
 def _print_range(messages: Sequence[StoredMessage], last_seq: int) -> None:
     """Print which messages were shown, and the option for others."""
     if not messages:
-        console().print("no such messages" if last_seq else "no messages")
+        say("no such messages" if last_seq else "no messages")
         return
     first, last = messages[0].seq, messages[-1].seq
-    console().print(f"messages {first:,} to {last:,}, the newest is {last_seq:,}")
+    say(f"messages {first:,} to {last:,}, the newest is {last_seq:,}")
     if last < last_seq:
-        console().print(f"The next messages: the same command with --after-seq {last}")
+        say(f"The next messages: the same command with --after-seq {last}")
     elif first > 1:
-        console().print(
-            "Earlier messages: the same command with a greater --last, or --after-seq 0"
-        )
+        say("Earlier messages: the same command with a greater --last, or --after-seq 0")
 
 
 def _json(value: object) -> str:

@@ -33,7 +33,7 @@ from asyncsvc.cli.output import counted
 from asyncsvc.cli.progress import Bar, progress_bar
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, this_program
 from asyncsvc.cli.sample_data import SampleData
-from asyncsvc.cli.terminal import console, printable
+from asyncsvc.cli.terminal import console, printable, say
 
 TENANT: Final = "demo"
 DIALOG: Final = "assistant"
@@ -314,20 +314,23 @@ def _print_stopped(directory: Path, *, is_temporary: bool) -> None:
 
 def _print_usage(server: embedded.EmbeddedPostgres) -> None:
     _print_advice(
-        f"The server keeps running on port {server.port}. Use it, here from python -m asyncio:",
+        f"The server keeps running on port {server.port}. To use it from a shell:",
+        f"export ASYNCSVC_DSN={server.dsn} ASYNCSVC_TENANT={TENANT}",
+        f"{this_program()} list",
+    )
+    _print_advice(
+        "To use it from python -m asyncio:",
         "import asyncsvc",
-        f'async with asyncsvc.connect("{server.dsn}") as svc:',
-        f'    page = await svc.conversations.get_list(dialog_id="{DIALOG}", tenant_id="{TENANT}")',
+        f'svc = await asyncsvc.connect("{server.dsn}")',
+        f'page = await svc.conversations.get_list(tenant_id="{TENANT}")',
     )
     path = shlex.quote(str(server.data_dir))
-    _print_advice("Stop it:", f"{this_program()} postgres stop --data {path}")
+    _print_advice("To stop it:", f"{this_program()} postgres stop --data {path}")
 
 
 def _print_advice(text: str, *code: str) -> None:
-    """Print a sentence, and lines that can be copied and pasted."""
+    """Print a sentence, and lines that can be pasted."""
     console().print()
-    console().print(Text(text), soft_wrap=True)
-    if code:
-        console().print()
+    say(text)
     for line in code:
-        console().print(Text(line, style="green"), soft_wrap=True)
+        say(line, "green")

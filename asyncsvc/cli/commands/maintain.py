@@ -1,4 +1,4 @@
-"""`asyncsvc maintain` and `asyncsvc zone`."""
+"""`asyncsvc maintain` and `asyncsvc declare-zone`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncsvc.cli.options import AsJson, Dsn, Tenant
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, connected
-from asyncsvc.cli.terminal import console
+from asyncsvc.cli.terminal import say
 
 
 @asynchronous
@@ -27,8 +27,8 @@ async def maintain(
     """Run maintenance, which keeps statistics and searches fast.
 
     It rolls up usage, adds new messages to the search index and deletes idempotency keys that are
-    older than a week (`key_lifetime` in the settings). Run it once a minute, on any host; several
-    runs at once are safe.
+    older than a week (`key_lifetime` in the settings). Run it about once a minute, on any host;
+    several runs at once are safe.
     """
     async with connected(dsn) as svc:
         while True:
@@ -37,7 +37,7 @@ async def maintain(
             if as_json:
                 print_json(report)
             else:
-                console().print(f"{_summary(report)}.")
+                say(f"{_summary(report)}.")
             if every is None:
                 return
             await asyncio.sleep(every)
@@ -52,7 +52,7 @@ def _summary(report: MaintenanceReport) -> str:
 
 
 @asynchronous
-async def zone(
+async def declare_zone(
     tz: Annotated[str, Argument(metavar="ZONE", help="For example Europe/Berlin.")],
     *,
     dsn: Dsn,
@@ -72,4 +72,4 @@ async def zone(
             if recount and not is_new:
                 await svc.conversations.recount_usage(tenant_id=tenant_id)
     state = "were computed again and are stored" if recount and not is_new else "are stored"
-    console().print(f"Statistics of {tenant_id} {state} in {tz}.")
+    say(f"Statistics of {tenant_id} {state} in {tz}.")

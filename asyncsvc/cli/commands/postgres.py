@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 from typer import Option
 
 from asyncsvc import embedded
 from asyncsvc.cli.options import AsJson
 from asyncsvc.cli.output import print_json, print_pairs
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, this_program
-from asyncsvc.cli.terminal import console, messages
+from asyncsvc.cli.terminal import messages, remark, say
 from asyncsvc.embedded import EmbeddedPostgres
 
 postgres = typer.Typer(
@@ -43,31 +42,27 @@ async def start(*, data_dir: Data, as_json: AsJson = False) -> None:
     print(server.dsn)  # noqa: T201 - the only line on stdout, so that a shell can take it
     program, directory = this_program(), shlex.quote(str(server.data_dir))
     state = "runs" if server.started else "was running already,"
-    for line in (
-        f"PostgreSQL {server.version} {state} on port {server.port}. With its DSN in ASYNCSVC_DSN:",
-        f"    {program} migrate",
-        "Stop it:",
-        f"    {program} postgres stop --data {directory}",
-    ):
-        messages().print(Text(line))
+    remark(f"PostgreSQL {server.version} {state} on port {server.port}. To use it:")
+    remark(f"export ASYNCSVC_DSN=$({program} postgres start --data {directory})")
+    remark("To stop it:")
+    remark(f"{program} postgres stop --data {directory}")
 
 
 @postgres.command()
 @asynchronous
 async def stop(*, data_dir: Data, as_json: AsJson = False) -> None:
-    """Stop the server of a directory. Its data stay there."""
-    if not data_dir.is_dir():
+    """Stop the server of a directory. Its data stay there.
+
+    A directory that is not one of `asyncsvc postgres start` is an error.
+    """
+    if not data_dir.exists():
         raise CommandError(f"{data_dir}: there is no such directory")
     stopped = await embedded.stop(data_dir)
     if as_json:
         print_json({"stopped": stopped})
         return
-    directory = shlex.quote(str(data_dir))
-    console().print(
-        Text("Stopped." if stopped else "No server was running."),
-        Text(f"The data stay in {directory}: remove them with rm -r {directory}"),
-        soft_wrap=True,
-    )
+    state = "Stopped." if stopped else "No server was running."
+    say(f"{state} The data stay in {shlex.quote(str(data_dir))}.")
 
 
 @postgres.command()
@@ -79,7 +74,7 @@ async def status(*, data_dir: Data, as_json: AsJson = False) -> Exit:
     if as_json:
         print_json({"running": server is not None} | description)
     elif server is None:
-        console().print("No server runs there.")
+        say("No server runs there.")
     else:
         print_pairs({name.replace("_", " "): str(value) for name, value in description.items()})
     return Exit.ATTENTION if server is None else Exit.DONE

@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated
 
-from rich.text import Text
 from typer import Argument, Option
 
 from asyncsvc.cli.options import Actor, AsJson, Dsn
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, connected
-from asyncsvc.cli.terminal import Column, console, messages, printable, table
+from asyncsvc.cli.terminal import Column, print_table, remark
 from asyncsvc.ragflow.data_import import DataImport, Part
 from asyncsvc.ragflow.reports import DataImportReport, Note, Repair, RepairCount, Skip, TableReport
 
@@ -108,8 +107,7 @@ async def _run(
     except BaseException:
         if last_id is not None:
             advice = f"run the same command to continue, faster with --after {last_id}"
-            text = f"stopped: the imported conversations are complete; {advice}"
-            messages().print(Text(printable(text)))
+            remark(f"stopped: the imported conversations are complete; {advice}")
         raise
 
 
@@ -118,7 +116,7 @@ def print_report(report: DataImportReport) -> None:
     titles = ("read", "imported", "updated", "present", "skipped")
     columns = [Column(""), *(Column(title, right=True) for title in titles)]
     parts = {"conversation": report.conversations, "token": report.tokens}
-    console().print(table(columns, [_row(f"{noun}s", part) for noun, part in parts.items()]))
+    print_table(columns, [_row(f"{noun}s", part) for noun, part in parts.items()])
     print_pairs(
         {
             "messages": f"{report.messages:,} imported",
@@ -136,9 +134,9 @@ def print_report(report: DataImportReport) -> None:
         }
     )
     if report.dry_run:
-        messages().print("This was a dry run: nothing was stored.")
+        remark("This was a dry run: nothing was stored.")
     elif report.tokens.imported or report.tokens.present:
-        messages().print("Tokens are valid where Settings.accept_foreign_tokens is on.")
+        remark("Tokens are valid where Settings.accept_foreign_tokens is on.")
 
 
 def _row(name: str, part: TableReport) -> list[str]:

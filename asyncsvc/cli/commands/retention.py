@@ -1,4 +1,4 @@
-"""`asyncsvc purge` and `asyncsvc erase`."""
+"""`asyncsvc purge` and `asyncsvc erase-user`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, confirm, connected
-from asyncsvc.cli.terminal import messages
+from asyncsvc.cli.terminal import remark
 from asyncsvc.cli.times import AGE_FORMS, age_or_none
 from asyncsvc.validation.dates import first_instant
 
@@ -98,7 +98,7 @@ async def _purge(
 def _is_confirmed(question: str) -> bool:
     is_confirmed = confirm(question)
     if not is_confirmed:
-        messages().print("nothing was deleted")
+        remark("nothing was deleted")
     return is_confirmed
 
 
@@ -123,7 +123,7 @@ def _print_purge(report: PurgeReport) -> None:
 
 
 @asynchronous
-async def erase(
+async def erase_user(
     user_id: Annotated[str, Argument(metavar="USER", help="The id of the user.")],
     *,
     dsn: Dsn,

@@ -13,7 +13,7 @@ from asyncsvc.cli.options import AsJson, Dsn
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, connected
-from asyncsvc.cli.terminal import Column, console, table
+from asyncsvc.cli.terminal import Column, print_table, say
 from asyncsvc.cli.times import format_time
 
 
@@ -39,7 +39,7 @@ async def migrate(
     elif migrations:
         _print_migrations(migrations, state)
     else:
-        console().print("The schema is up to date.")
+        say("The schema is up to date.")
     return Exit.ATTENTION if check and migrations else Exit.DONE
 
 
@@ -53,7 +53,7 @@ async def status(*, dsn: Dsn, as_json: AsJson = False) -> Exit:
     else:
         _print_migrations([*applied, *pending], "pending")
         state = f"lacks {counted(len(pending), 'migration')}" if pending else "is up to date"
-        console().print(f"The schema {state}.")
+        say(f"The schema {state}.")
     return Exit.ATTENTION if pending else Exit.DONE
 
 
@@ -67,4 +67,4 @@ def _print_migrations(migrations: Sequence[Migration], without_time: str) -> Non
         )
         for migration in migrations
     ]
-    console().print(table([Column("version"), Column("name"), Column("applied (UTC)")], rows))
+    print_table([Column("version"), Column("name"), Column("applied (UTC)")], rows)

@@ -12,7 +12,7 @@ from asyncsvc import InvalidInput, Plan, SQLStatement, sql_statement, sql_statem
 from asyncsvc.cli.options import AsJson
 from asyncsvc.cli.output import print_json
 from asyncsvc.cli.runner import asynchronous, connected
-from asyncsvc.cli.terminal import Column, console, printable_lines, table
+from asyncsvc.cli.terminal import Column, console, print_table, printable_lines, say, table
 
 
 def _complete(incomplete: str) -> list[tuple[str, str]]:
@@ -123,9 +123,9 @@ def _print_statement(statement: SQLStatement) -> None:
     _print_code(statement.text)
     console().print()
     for number, parameter in enumerate(statement.parameters, start=1):
-        console().print(Text(f"${number} is {parameter}", style="cyan"))
+        say(f"${number} is {parameter}", "cyan")
     if statement.optional:
-        console().print(Text(f"Names for --with: {', '.join(statement.optional)}", style="dim"))
+        say(f"Names for --with: {', '.join(statement.optional)}", "dim")
 
 
 def _print_plan(plan: Plan, literals: dict[str, str]) -> None:
@@ -137,7 +137,7 @@ def _print_plan(plan: Plan, literals: dict[str, str]) -> None:
     ]
     if rows:
         columns = (Column(""), Column("parameter"), Column("value", share=1), Column(""))
-        console().print(table(columns, rows))
+        print_table(columns, rows)
     _print_code("\n".join(plan.lines))
 
 

@@ -17,13 +17,12 @@ from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.plots import bar_plot
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import CommandError, asynchronous, connected
-from asyncsvc.cli.terminal import Column, console, side_by_side, table_in_blocks
+from asyncsvc.cli.terminal import Column, console, say, side_by_side, table_in_blocks
 from asyncsvc.validation.dates import first_instant
 
 Interval: TypeAlias = Literal["hour", "day", "week", "month"]
 
 _DAYS: Final = 30
-_NARROW: Final = 64
 _FORMATS: Final = {"hour": "%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m"}
 _PLOT_FORMATS: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
 _SERIES: Final[Sequence[tuple[str, Callable[[UsageBucket], int], str]]] = (
@@ -102,7 +101,7 @@ async def stats(
         return
     print_usage(interval, buckets, with_average=basis == "creation")
     if plot is not None:
-        console().print(Text(f"The chart is in {plot}."), soft_wrap=True)
+        say(f"The chart is in {plot}.")
 
 
 def _range(from_date: str | None, to_date: str | None, local: tzinfo) -> tuple[str, str]:
@@ -132,7 +131,7 @@ def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_aver
     columns = (
         Column(interval),
         *(Column(name, right=True) for name in ("pv", "uv", "rounds", "tokens")),
-        *(Column(name, right=True, min_width=_NARROW) for name in ("up", "down")),
+        *(Column(name, right=True, rank=1) for name in ("up", "down")),
     )
     rows = [
         (
@@ -145,13 +144,13 @@ def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_aver
     total = _cells(*(totals[name] for name in ("rounds", "tokens", "thumb_up", "thumb_down")))
     console().print(table_in_blocks(columns, [*rows, ("total", f"{totals['pv']:,}", "", *total)]))
     if not any(totals.values()):
-        console().print("no conversations in this range")
+        say("no conversations in this range")
         return
     console().print(side_by_side(_plots(interval, buckets)))
     if with_average:
         average = totals["duration"] / totals["pv"]
         conversations = counted(int(totals["pv"]), "conversation")
-        console().print(f"{conversations}, {average:,.1f} s each on average")
+        say(f"{conversations}, {average:,.1f} s each on average")
 
 
 def _cells(*values: float) -> list[str]:

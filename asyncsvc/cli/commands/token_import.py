@@ -21,7 +21,7 @@ from asyncsvc.cli.options import Actor, AsJson, DefaultTenant, Dsn
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, connected
-from asyncsvc.cli.terminal import messages
+from asyncsvc.cli.terminal import remark
 from asyncsvc.ragflow import TokenRow, TokenRows
 
 _SECRETS: Final = ("token", "beta")
@@ -61,7 +61,7 @@ async def import_(
         print_json(counts)
     else:
         print_pairs({name: f"{count:,}" for name, count in counts.items()})
-        messages().print("They are valid where Settings.accept_foreign_tokens is on.")
+        remark("They are valid where Settings.accept_foreign_tokens is on.")
     return Exit.ATTENTION if importer.rejected else Exit.DONE
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Final, Literal
 
 import typer
-from rich.text import Text
 from typer import Argument, Option
 
 from asyncsvc import UNSET, APIToken, InsufficientScope, InvalidInput, InvalidToken, IssuedToken
@@ -16,14 +15,12 @@ from asyncsvc.cli.commands.token_import import import_
 from asyncsvc.cli.options import Actor, After, AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_any
 from asyncsvc.cli.output import counted, print_json, print_page
 from asyncsvc.cli.runner import Exit, asynchronous, confirm, connected, interruptible
-from asyncsvc.cli.terminal import Column, console, messages, printable
+from asyncsvc.cli.terminal import Column, remark, say
 from asyncsvc.cli.times import AGE_FORMS, age_or_none, format_time, parse_age
 from asyncsvc.validation.dates import instant_after
 
 _MAX_PAGE_SIZE: Final = 1_000
 _MAX_INPUT: Final = 4_096
-_WIDE: Final = 100
-_NARROW: Final = 64
 
 tokens = typer.Typer(
     name="tokens",
@@ -113,14 +110,13 @@ def _print_issued(issued: IssuedToken, local: tzinfo, *, as_json: bool) -> None:
             print(secret)  # noqa: T201 - the only line on stdout, never wrapped
         _flush_stdout()
     except OSError:
-        lost = f"The secret of token {token.id} was not written, so no one has it: revoke it."
-        messages().print(Text(lost))
+        remark(f"The secret of token {token.id} was not written, so no one has it: revoke it.")
         raise
     if as_json:
         return
     end = format_time(token.expires_at, local) if token.expires_at else "it is revoked"
-    messages().print(Text(f"Token {token.id} is valid until {end}."))
-    messages().print("Its secret cannot be read again.")
+    remark(f"Token {token.id} is valid until {end}.")
+    remark("Its secret cannot be read again.")
 
 
 def _flush_stdout() -> None:
@@ -158,10 +154,10 @@ async def list_tokens(
     columns = (
         Column("id"),
         Column("name", share=2),
-        Column("hint", min_width=_WIDE),
-        Column("scopes", share=1, min_width=_WIDE),
-        Column("expires", min_width=_NARROW),
-        Column("status"),
+        Column("hint", rank=3),
+        Column("scopes", share=1, rank=4),
+        Column("expires", rank=2),
+        Column("status", rank=1),
     )
     rows = [
         (
@@ -199,14 +195,14 @@ async def verify(
                 secret, kind=kind, scopes=tuple(scopes or ()), record_use=False
             )
         except (InvalidToken, InsufficientScope) as error:
-            reason = printable(str(error))
+            reason = str(error)
     if as_json:
         print_json({"valid": token is not None, "reason": reason, "token": token})
     else:
         description = reason or "valid"
         if token is not None:
             description = f"valid: {token.id}, “{token.name}” of the tenant {token.tenant_id}"
-        console().print(Text(printable(description)), soft_wrap=True)
+        say(description)
     return Exit.ATTENTION if token is None else Exit.DONE
 
 
@@ -247,7 +243,7 @@ async def rotate(
     _print_issued(issued, tz, as_json=as_json)
     if overlap and not as_json:
         latest = format_time(datetime.now(UTC) + overlap, tz)
-        messages().print(f"The old secret stays valid until {latest}, or until it expires.")
+        remark(f"The old secret stays valid until {latest}, or until it expires.")
 
 
 @tokens.command()
@@ -290,15 +286,14 @@ async def revoke(
     if as_json:
         print_json({"revoked": count})
     else:
-        console().print(f"revoked {counted(count, 'token')}")
+        say(f"revoked {counted(count, 'token')}")
 
 
 def _print_revoked_token(token: APIToken, local: tzinfo, *, as_json: bool) -> None:
     if as_json:
         print_json(token)
         return
-    time = format_time(token.revoked_at, local)
-    console().print(Text(printable(f"“{token.name}” was revoked at {time}")), soft_wrap=True)
+    say(f"“{token.name}” was revoked at {format_time(token.revoked_at, local)}")
 
 
 @tokens.command()
@@ -324,11 +319,11 @@ async def audit(
         print_json({"items": page.items, "next": page.next})
         return
     columns = (
-        Column("at"),
+        Column("at", rank=1),
         Column("action"),
         Column("token"),
-        Column("actor", share=1, min_width=_NARROW),
-        Column("detail", share=3, min_width=_WIDE),
+        Column("actor", share=1, rank=2),
+        Column("detail", share=3, rank=3),
     )
     rows = [
         (

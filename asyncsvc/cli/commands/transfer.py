@@ -25,7 +25,7 @@ from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected, interruptible
 from asyncsvc.cli.streams import read_in_thread
-from asyncsvc.cli.terminal import messages
+from asyncsvc.cli.terminal import remark
 
 _NOT_EXPORTED: Final = {"tenant_id", "thumb_up", "thumb_down"}
 """Fields that an import gets from its options or counts itself."""
@@ -130,7 +130,7 @@ async def _import(
                 try:
                     await importer.run(items, file.raw)
                 except BaseException:
-                    messages().print(
+                    remark(
                         "stopped: the imported conversations are complete;"
                         " run the same command to continue"
                     )
@@ -196,7 +196,7 @@ async def export(
                 write(_line(conversation))
                 total += 1
                 bar.show(counted(total, "conversation"))
-    messages().print(f"exported {counted(total, 'conversation')}")
+    remark(f"exported {counted(total, 'conversation')}")
 
 
 def _line(conversation: Conversation) -> bytes:
