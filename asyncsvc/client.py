@@ -7,7 +7,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
     Generator,
     Mapping,
@@ -28,6 +27,7 @@ from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
 from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
+from asyncsvc.validation.arguments import validated
 
 if TYPE_CHECKING:
     from asyncsvc.database import Connection, Pool
@@ -44,6 +44,11 @@ class Services:
         self._settings = settings
         self._tokens = APITokenService(executor, settings)
         self._conversations = API4ConversationService(executor, settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The limits, timeouts and hooks."""
+        return self._settings
 
     @property
     def tokens(self) -> APITokenService:
@@ -157,6 +162,7 @@ class AsyncSvc(Services):
         """
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
 
+    @validated
     async def migrate(self, *, citus: bool = False) -> list[Migration]:
         """Bring the schema up to date.
 
@@ -215,6 +221,7 @@ class AsyncSvc(Services):
         """
         await migrations.check(self._executor)
 
+    @validated
     async def maintain(
         self, *, on_batch: Callable[[MaintenanceReport], None] | None = None
     ) -> MaintenanceReport:
@@ -252,15 +259,16 @@ class AsyncSvc(Services):
         A check that cannot run is a finding. The checks also run before the first `migrate`.
 
         Cost:
-            About 15 round trips in sequence, read-only.
+            12 round trips in sequence, read-only.
         """
         return await doctor.examine(self._executor)
 
+    @validated
     async def explain(
         self,
         name: str,
         *,
-        present: Collection[str] = (),
+        present: Sequence[str] = (),
         values: Mapping[str, str | None] = {},
     ) -> Plan:
         r"""Return PostgreSQL's plan for a statement of `sql/`. The statement is not executed.

@@ -28,7 +28,7 @@ from benchmarks.reliability.operations import (
     TENANTS,
     Application,
     Operation,
-    public_calls,
+    all_calls,
 )
 from benchmarks.reliability.samples import MEASURES, Figure, Sample, Watch
 from benchmarks.reliability.server import (
@@ -290,7 +290,7 @@ class _Run:
         self.operations += 1
 
     def _not_called(self) -> list[str]:
-        missing = sorted(public_calls() - self.calls.keys())
+        missing = sorted(all_calls() - self.calls.keys())
         return [f"no call of {call} succeeded" for call in missing]
 
     def _unexpected(self) -> list[str]:

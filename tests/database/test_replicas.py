@@ -13,7 +13,7 @@ import asyncsvc
 from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable
 from asyncsvc.database import replicas, sql_files
 from benchmarks import standby
-from tests.support.calls import METHODS, arguments, call, furnish
+from tests.support.registry import SERVICE_METHODS, furnish
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 READ_BY_REPLICAS = {
@@ -135,12 +135,11 @@ async def test_only_lists_searches_and_statistics_run_on_the_replica(
 ):
     async with recorder.connected() as svc:
         await wait_for_replica(svc)
-        made = await furnish(svc, "t")
+        tenant = await furnish(svc, "t")
         recorder.on("primary"), recorder.on("replica")
-        for service, method in METHODS:
-            given = arguments(service, method, "t", made[service])
+        for method in SERVICE_METHODS:
             with contextlib.suppress(asyncsvc.AsyncSvcError):
-                await call(svc, service, method, **given)
+                await method.run(svc, method.arguments(tenant))
         await svc.conversations.get_list(dialog_id="d", tenant_id="t")
         await svc.conversations.stats(tenant_id="t", from_date="2026-01-01", to_date="2026-01-02")
         on_replica = set(recorder.on("replica"))

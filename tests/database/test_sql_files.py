@@ -17,7 +17,7 @@ from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation, LockedBatch
 from asyncsvc.repositories.usage import LedgerTenant
-from tests.support.calls import METHODS, arguments, call, furnish, method_name
+from tests.support.registry import SERVICE_METHODS, furnish
 
 NAMES = sql_files.names()
 REPOSITORIES = {
@@ -196,16 +196,15 @@ def used(monkeypatch) -> set[tuple[str, str]]:
 
 
 async def test_each_method_runs_the_file_of_its_name(svc, used):
-    for service, method in METHODS:
-        tenant = f"{method_name(service)}.{method}"
-        furnished = (await furnish(svc, tenant))[service]
+    for method in SERVICE_METHODS:
+        tenant = await furnish(svc, str(method))
         with contextlib.suppress(AsyncSvcError):
-            await call(svc, service, method, **arguments(service, method, tenant, furnished))
+            await method.run(svc, method.arguments(tenant))
     await svc.maintain()
     await svc.doctor()
     await svc.check()
     assert {pair for pair in used if pair[0] != pair[1]} == set()
-    assert len(used) > len(METHODS)
+    assert len(used) > len(SERVICE_METHODS)
 
 
 @pytest.mark.parametrize("name", TENANT_STATEMENTS)

@@ -7,25 +7,27 @@ latter. No connection is lost and no transaction stays open.
 
 import asyncio
 import contextlib
-import inspect
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
+from _pytest.mark import ParameterSet
 
 import asyncsvc
-from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services, Settings
+from asyncsvc import AsyncSvc, Services, Settings
 from asyncsvc.database import finish_despite_cancellation
-from asyncsvc.services import conversation_import, retention, token_import
+from asyncsvc.services import conversation_import, erasure, retention, token_import
 from asyncsvc.services.credentials import new_secret
 from tests.conftest import contradictions
 from tests.support.cancelling import Moment, Outcome, at_each_await, cancelled_at, interrupted_at
+from tests.support.registry import BY_NAME, SERVICE_METHODS, Method, Tenant
+from tests.support.registry.method import Write
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TURN = {
@@ -36,54 +38,30 @@ TURN = {
 POOL_SIZE = 2
 
 
-@dataclass
-class World:
-    """A tenant with rows of every kind."""
-
-    tenant_id: str
-    token: str
-    secret: str
-    new_secrets: list[str]
-
-
-Call = Callable[[Services, World], Coroutine[Any, Any, object]]
-
-
 @dataclass(frozen=True)
-class Write:
-    """A call that writes."""
+class Cancelled:
+    """A call of the registry that is cancelled at each of its awaits."""
 
-    call: Call
-    is_repeatable: bool = True
-    """A second call changes nothing, or is rejected."""
-    has_batches: bool = False
+    method: Method
+    write: Write
+    commits_batches: bool
     """Each batch is a commit, so a part of the write may be applied."""
 
-
-def conversations(
-    method: str,
-    *args: object,
-    is_repeatable: bool = True,
-    has_batches: bool = False,
-    **more: object,
-) -> Write:
-    return Write(
-        lambda svc, world: getattr(svc.conversations, method)(
-            *args, tenant_id=world.tenant_id, **more
-        ),
-        is_repeatable=is_repeatable,
-        has_batches=has_batches,
-    )
+    async def run(self, svc: Services, tenant: Tenant) -> object:
+        return await self.method.run(svc, self.method.arguments(tenant) | self.write.changes)
 
 
-def token(method: str, *args: object, is_repeatable: bool = True, **more: object) -> Write:
-    """Return a write of the token of the world."""
-    return Write(
-        lambda svc, world: getattr(svc.tokens, method)(
-            world.token, *args, tenant_id=world.tenant_id, actor="me", **more
-        ),
-        is_repeatable=is_repeatable,
-    )
+def cases(*methods: Method) -> list[ParameterSet]:
+    return [
+        pytest.param(Cancelled(method, write, method.has_batches), id=f"{method}-{number}")
+        for method in methods
+        for number, write in enumerate(method.cancelled)
+    ]
+
+
+WRITES = cases(*(method for method in SERVICE_METHODS if method.writes))
+ATOMIC = [case for case in WRITES if not case.values[0].commits_batches]
+APPENDS = cases(BY_NAME["conversations.append_message"])
 
 
 def records(*ids: str) -> list[dict[str, object]]:
@@ -91,110 +69,6 @@ def records(*ids: str) -> list[dict[str, object]]:
         {"id": id, "dialog_id": "d", "messages": TURN["messages"], "tokens": 1, "user_id": "u"}
         for id in ids
     ]
-
-
-WRITES: dict[type, dict[str, list[Write]]] = {
-    API4ConversationService: {
-        "create": [conversations("create", id="new", dialog_id="d")],
-        "create_many": [
-            conversations("create_many", [{"id": id, "dialog_id": "d"} for id in ("a", "y", "z")])
-        ],
-        "append_message": [
-            conversations("append_message", "a", TURN, is_repeatable=False),
-            conversations("append_message", "a", TURN, idempotency_key="k"),
-            conversations("append_message", "a", TURN, expected_seq=2, idempotency_key="k"),
-        ],
-        "update_by_id": [conversations("update_by_id", "a", {"name": "new", "dsl": None})],
-        "update_many_by_id": [
-            conversations("update_many_by_id", {"a": {"name": "x"}, "b": {"user_id": "v"}})
-        ],
-        "set_feedback": [conversations("set_feedback", "a", 2, -1)],
-        "update_message": [conversations("update_message", "a", 1, {"content": "new"})],
-        "delete_message": [conversations("delete_message", "a", 2)],
-        "pop_message": [conversations("pop_message", "a", is_repeatable=False)],
-        "clear_messages": [conversations("clear_messages", "a")],
-        "delete_by_id": [conversations("delete_by_id", "a")],
-        "delete_by_ids": [conversations("delete_by_ids", ["a", "c"])],
-        "delete_by_dialog_ids": [
-            conversations("delete_by_dialog_ids", ["d", "e"], has_batches=True)
-        ],
-        "erase_user": [conversations("erase_user", "u", has_batches=True)],
-        "delete_tenant": [conversations("delete_tenant", has_batches=True)],
-        "purge": [conversations("purge", timedelta(days=1), has_batches=True)],
-        "import_": [
-            conversations("import_", records("a", "w", "x", "y", "z")[1:], has_batches=True)
-        ],
-        "declare_zone": [
-            Write(
-                lambda svc, world: svc.conversations.declare_zone(
-                    tenant_id=world.tenant_id, tz="Asia/Tokyo"
-                )
-            )
-        ],
-        "recount_usage": [
-            Write(lambda svc, world: svc.conversations.recount_usage(tenant_id=world.tenant_id))
-        ],
-    },
-    APITokenService: {
-        "create": [
-            Write(
-                lambda svc, world: svc.tokens.create(tenant_id=world.tenant_id, name="new"),
-                is_repeatable=False,
-            )
-        ],
-        "import_": [
-            Write(
-                lambda svc, world: svc.tokens.import_(
-                    [{"secret": each, "name": each[-4:]} for each in world.new_secrets],
-                    tenant_id=world.tenant_id,
-                ),
-                has_batches=True,
-            )
-        ],
-        "verify": [Write(lambda svc, world: svc.tokens.verify(world.secret))],
-        "used": [Write(lambda svc, world: svc.tokens.used(world.secret))],
-        "update_by_id": [token("update_by_id", {"scopes": ["new"]}, is_repeatable=False)],
-        "rotate": [token("rotate", overlap=timedelta(hours=1))],
-        "revoke": [token("revoke", reason="lost")],
-        "revoke_family": [token("revoke_family", reason="lost")],
-        "revoke_all": [Write(lambda svc, world: svc.tokens.revoke_all(tenant_id=world.tenant_id))],
-        "delete_by_tenant_id": [
-            Write(lambda svc, world: svc.tokens.delete_by_tenant_id(tenant_id=world.tenant_id))
-        ],
-    },
-}
-# Reads leave nothing behind.
-READS = {
-    API4ConversationService: {
-        *("get_list", "search", "get_by_id", "get_by_ids", "get_names", "messages", "stats"),
-    },
-    APITokenService: {"get_list", "get_by_id", "audit"},
-}
-CASES = [
-    pytest.param(write, id=f"{service.__name__}.{method}-{number}")
-    for service, methods in WRITES.items()
-    for method, writes in methods.items()
-    for number, write in enumerate(writes)
-]
-APPENDS = [
-    pytest.param(write, id=name)
-    for write, name in zip(
-        WRITES[API4ConversationService]["append_message"],
-        ("without a key", "keyed", "keyed and expected"),
-        strict=True,
-    )
-]
-
-
-@pytest.mark.parametrize("service", WRITES)
-def test_every_public_method_is_listed_as_a_write_or_a_read(service):
-    public = {
-        name
-        for name, _ in inspect.getmembers(service, inspect.iscoroutinefunction)
-        if not name.startswith("_")
-    }
-    assert public == WRITES[service].keys() | READS[service]
-    assert not WRITES[service].keys() & READS[service]
 
 
 # ---------------------------------------------------------------- trials
@@ -272,10 +146,10 @@ class Trials:
         self.observer = observer
         self._tenants = 0
 
-    async def world(self) -> World:
-        """Create a tenant, equal to all others."""
+    async def tenant(self) -> Tenant:
+        """Create a tenant with rows of every kind, equal to all others."""
         self._tenants += 1
-        tenant_id = f"tenant {self._tenants}"
+        id = f"tenant {self._tenants}"
         old = {"created_at": LONG_AGO, "user_id": "u"}
         await self.svc.conversations.import_(
             [
@@ -283,22 +157,29 @@ class Trials:
                 {**records("other")[0], "dialog_id": "e", "updated_at": LONG_AGO, **old},
                 {**records("young")[0], "dialog_id": "f", "exp_user_id": "u"},
             ],
-            tenant_id=tenant_id,
+            tenant_id=id,
         )
-        await self.svc.conversations.set_feedback("a", 2, 1, tenant_id=tenant_id)
-        first = await self.svc.tokens.create(tenant_id=tenant_id, name="rotated")
+        await self.svc.conversations.set_feedback("a", 2, 1, tenant_id=id)
+        first = await self.svc.tokens.create(
+            tenant_id=id, name="rotated", scopes=["read"], dialog_id="d"
+        )
         issued = await self.svc.tokens.rotate(
-            first.token.id, tenant_id=tenant_id, overlap=timedelta(hours=1)
+            first.token.id, tenant_id=id, overlap=timedelta(hours=1)
         )
         secrets = [new_secret("asv") for _ in range(3)]
-        return World(tenant_id, issued.token.id, issued.secret.get_secret_value(), secrets)
+        return Tenant(
+            id,
+            issued.token.id,
+            issued.secret.get_secret_value(),
+            [{"secret": secret, "name": secret[-4:]} for secret in secrets],
+        )
 
-    async def state(self, world: World) -> dict[str, object]:
-        rows = await self.observer.fetch(STATE, world.tenant_id)
+    async def state(self, tenant: Tenant) -> dict[str, object]:
+        rows = await self.observer.fetch(STATE, tenant.id)
         state = {row["thing"]: json.loads(row["state"] or "null") for row in rows}
         assert len(state) == len(rows)
         # Generated secrets, by their index.
-        names = {each[-4:]: number for number, each in enumerate(world.new_secrets)}
+        names = {each["name"]: number for number, each in enumerate(tenant.token_records)}
         text = json.dumps(state)
         for name, number in names.items():
             text = text.replace(f'"{name}"', f'"new {number}"').replace(
@@ -348,13 +229,14 @@ async def trials(dsn: str) -> AsyncIterator[Trials]:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few rows form several batches."""
     monkeypatch.setattr(retention, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(erasure, "_BATCH_SIZE", 2)
     monkeypatch.setattr(retention, "_DIALOG_BATCH_SIZE", 2)
     monkeypatch.setattr(conversation_import, "_MAX_MESSAGES", 5)
     monkeypatch.setattr(token_import, "_BATCH_SIZE", 2)
 
 
-def assert_all_or_none(write: Write, before: dict, after: dict, left: dict) -> None:
-    if not write.has_batches:
+def assert_all_or_none(write: Cancelled, before: dict, after: dict, left: dict) -> None:
+    if not write.commits_batches:
         assert left in (before, after)
         return
     # Each conversation and token is unchanged or complete; sums are in between.
@@ -363,12 +245,12 @@ def assert_all_or_none(write: Write, before: dict, after: dict, left: dict) -> N
             assert left.get(thing) in (before.get(thing), after.get(thing)), thing
 
 
-async def assert_repeatable(trials: Trials, write: Write, world: World, after: dict) -> None:
+async def assert_repeatable(trials: Trials, write: Cancelled, tenant: Tenant, after: dict) -> None:
     """Repeat the call and compare the state with that after a call that was not cancelled."""
-    if write.is_repeatable or await trials.state(world) != after:
+    if write.write.is_repeatable or await trials.state(tenant) != after:
         with contextlib.suppress(asyncsvc.AlreadyExists, asyncsvc.Conflict):
-            await write.call(trials.svc, world)
-    assert await trials.state(world) == after
+            await write.run(trials.svc, tenant)
+    assert await trials.state(tenant) == after
 
 
 Place = Callable[[Trials], AbstractAsyncContextManager[Services]]
@@ -376,27 +258,27 @@ Place = Callable[[Trials], AbstractAsyncContextManager[Services]]
 
 async def cancel_everywhere(
     trials: Trials,
-    write: Write,
-    run: Callable[[World, int, Moment], Coroutine[Any, Any, Outcome]],
+    write: Cancelled,
+    run: Callable[[Tenant, int, Moment], Coroutine[Any, Any, Outcome]],
 ) -> dict[Moment, int]:
-    """Run the write in a world of its own for each of its awaits, and check each."""
-    untouched = await trials.world()
+    """Run the write in a tenant of its own for each of its awaits, and check each."""
+    untouched = await trials.tenant()
     before = await trials.state(untouched)
-    await write.call(trials.svc, untouched)
+    await write.run(trials.svc, untouched)
     after = await trials.state(untouched)
     assert before != after
 
     async def trial(at: int, moment: Moment) -> Outcome:
-        world = await trials.world()
-        outcome = await run(world, at, moment)
+        tenant = await trials.tenant()
+        outcome = await run(tenant, at, moment)
         await trials.assert_consistent()
         if outcome.was_reached:
             assert isinstance(outcome.error, asyncio.CancelledError), (at, moment, outcome)
-            assert_all_or_none(write, before, after, await trials.state(world))
+            assert_all_or_none(write, before, after, await trials.state(tenant))
         else:
             assert outcome.error is None
-            assert await trials.state(world) == after
-        await assert_repeatable(trials, write, world, after)
+            assert await trials.state(tenant) == after
+        await assert_repeatable(trials, write, tenant, after)
         return outcome
 
     return await at_each_await(trial)
@@ -457,47 +339,49 @@ async def test_an_error_of_cancelled_work_is_the_cause_of_the_cancellation():
 # ---------------------------------------------------------------- tests
 
 
-@pytest.mark.parametrize("write", CASES)
+@pytest.mark.parametrize("write", WRITES)
 async def test_a_write_cancelled_at_any_await_is_applied_completely_or_not_at_all(
     trials, write, record_property
 ):
     awaits = await cancel_everywhere(
         trials,
         write,
-        lambda world, at, moment: cancelled_at(write.call(trials.svc, world), at, moment),
+        lambda tenant, at, moment: cancelled_at(write.run(trials.svc, tenant), at, moment),
     )
     record_property("awaits", awaits)
     assert min(awaits.values()) >= 2  # the reply, and the release of the connection
 
 
-@pytest.mark.parametrize("write", [case for case in CASES if not case.values[0].has_batches])
+@pytest.mark.parametrize("write", ATOMIC)
 async def test_a_write_cancelled_on_a_new_connection_is_applied_completely_or_not_at_all(
     trials, write, record_property
 ):
     """This includes the opening, and the moment between the 2 parts of a new statement."""
 
-    async def run(world: World, at: int, moment: Moment) -> Outcome:
+    async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
         await trials.svc._executor._pool.expire_connections()
-        return await cancelled_at(write.call(trials.svc, world), at, moment)
+        return await cancelled_at(write.run(trials.svc, tenant), at, moment)
 
     awaits = await cancel_everywhere(trials, write, run)
     record_property("awaits", awaits)
     assert min(awaits.values()) >= 5
 
 
-@pytest.mark.parametrize("write", CASES)
+@pytest.mark.parametrize("write", WRITES)
 async def test_a_transaction_cancelled_at_any_await_is_applied_completely_or_not_at_all(
     trials, write, record_property
 ):
     """The awaits are those of BEGIN, of the write, and of COMMIT or ROLLBACK."""
 
-    async def transaction(world: World) -> None:
+    async def transaction(tenant: Tenant) -> None:
         async with trials.svc.transaction() as tx:
-            await write.call(tx, world)
+            await write.run(tx, tenant)
 
-    all_or_none = Write(write.call, is_repeatable=write.is_repeatable)
+    all_or_none = replace(write, commits_batches=False)
     awaits = await cancel_everywhere(
-        trials, all_or_none, lambda world, at, moment: cancelled_at(transaction(world), at, moment)
+        trials,
+        all_or_none,
+        lambda tenant, at, moment: cancelled_at(transaction(tenant), at, moment),
     )
     record_property("awaits", awaits)
     assert min(awaits.values()) >= 4
@@ -507,12 +391,12 @@ async def test_a_transaction_cancelled_at_any_await_is_applied_completely_or_not
 async def test_an_append_cancelled_at_any_await_leaves_the_callers_connection_usable(trials, write):
     """Without a transaction of the caller. A connection that was lost is closed."""
 
-    async def run(world: World, at: int, moment: Moment) -> Outcome:
+    async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
         async with trials.svc._executor._pool.acquire(timeout=20) as lent:
             on = trials.svc.on(lent)
-            outcome = await cancelled_at(write.call(on, world), at, moment)
+            outcome = await cancelled_at(write.run(on, tenant), at, moment)
             if not lent.is_closed():
-                await on.conversations.get_by_id("a", tenant_id=world.tenant_id)
+                await on.conversations.get_by_id("a", tenant_id=tenant.id)
         return outcome
 
     await cancel_everywhere(trials, write, run)
@@ -520,17 +404,17 @@ async def test_an_append_cancelled_at_any_await_leaves_the_callers_connection_us
 
 @pytest.mark.parametrize("write", APPENDS)
 async def test_a_cancelled_append_in_a_callers_transaction_is_rolled_back_with_it(trials, write):
-    async def run(world: World, at: int, moment: Moment) -> Outcome:
+    async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
         async with trials.svc._executor._pool.acquire(timeout=20) as lent:
             transaction = lent.transaction()
             await transaction.start()
-            outcome = await cancelled_at(write.call(trials.svc.on(lent), world), at, moment)
+            outcome = await cancelled_at(write.run(trials.svc.on(lent), tenant), at, moment)
             if not outcome.was_reached:
                 await transaction.commit()
             elif not lent.is_closed():
                 await transaction.rollback()
                 # The key is unused, too.
-                left = await trials.state(world)
+                left = await trials.state(tenant)
                 assert left["conversation a"]["last_seq"] == 2
         return outcome
 
@@ -541,39 +425,39 @@ async def test_a_cancelled_append_in_a_callers_transaction_is_rolled_back_with_i
 async def test_a_cancelled_savepoint_leaves_the_callers_transaction_usable(trials, write):
     """The caller's own writes before and after it are committed."""
 
-    async def savepoint(on: Services, world: World) -> None:
+    async def savepoint(on: Services, tenant: Tenant) -> None:
         async with on.transaction() as inner:
-            await write.call(inner, world)
+            await write.run(inner, tenant)
 
-    async def run(world: World, at: int, moment: Moment) -> Outcome:
+    async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
         async with trials.svc._executor._pool.acquire(timeout=20) as lent:
             on = trials.svc.on(lent)
             async with lent.transaction():
                 for id in ("b", "c"):
                     if id == "c":
-                        outcome = await cancelled_at(savepoint(on, world), at, moment)
-                    await on.conversations.append_message(id, TURN, tenant_id=world.tenant_id)
-        left = await trials.state(world)
+                        outcome = await cancelled_at(savepoint(on, tenant), at, moment)
+                    await on.conversations.append_message(id, TURN, tenant_id=tenant.id)
+        left = await trials.state(tenant)
         assert [left[f"conversation {id}"]["last_seq"] for id in "bc"] == [4, 4]
         for id in "bc":
-            await remove_turn(trials, world, id)
+            await remove_turn(trials, tenant, id)
         return outcome
 
     await cancel_everywhere(trials, write, run)
 
 
-async def remove_turn(trials: Trials, world: World, id: str) -> None:
+async def remove_turn(trials: Trials, tenant: Tenant, id: str) -> None:
     """Remove the caller's own turn, so that the rest can be compared."""
     await trials.observer.execute(
         "DELETE FROM asyncsvc.message WHERE tenant_id = $1 AND conversation_id = $2 AND seq > 2",
-        world.tenant_id,
+        tenant.id,
         id,
     )
     await trials.observer.execute(
         "UPDATE asyncsvc.conversation SET last_seq = 2, round = round - 1, tokens = tokens - 3,"
         " duration = duration - 500000, updated_at = created_at"
         " WHERE tenant_id = $1 AND id = $2",
-        world.tenant_id,
+        tenant.id,
         id,
     )
     await trials.observer.execute(
@@ -581,14 +465,14 @@ async def remove_turn(trials: Trials, world: World, id: str) -> None:
         " quarter_hour, tokens, duration, rounds)"
         " SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, '2020-01-01Z',"
         " -3, -500000, -1 FROM asyncsvc.conversation AS c WHERE tenant_id = $1 AND id = $2",
-        world.tenant_id,
+        tenant.id,
         id,
     )
     await trials.observer.execute(
         "UPDATE asyncsvc.conversation_recency AS r SET updated_at = c.updated_at"
         " FROM asyncsvc.conversation AS c"
         " WHERE c.tenant_id = $1 AND c.id = $2 AND r.tenant_id = $1 AND r.id = $2",
-        world.tenant_id,
+        tenant.id,
         id,
     )
 
@@ -603,9 +487,9 @@ async def test_a_connection_lost_at_any_await_raises_nothing_but_unavailable(tri
                 holder._con.terminate()
 
     for write in (case.values[0] for case in APPENDS):
-        world = await trials.world()
+        tenant = await trials.tenant()
         for at in itertools.count(1):
-            outcome = await interrupted_at(write.call(trials.svc, world), at, lose)
+            outcome = await interrupted_at(write.run(trials.svc, tenant), at, lose)
             assert outcome.error is None or isinstance(outcome.error, asyncsvc.Unavailable), at
             await trials.assert_consistent()
             if not outcome.was_reached:

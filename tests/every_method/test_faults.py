@@ -13,17 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 import asyncsvc
-from asyncsvc import (
-    API4ConversationService,
-    APITokenService,
-    AsyncSvc,
-    AsyncSvcError,
-    Settings,
-    StatementTimeout,
-    Unavailable,
-)
+from asyncsvc import AsyncSvc, AsyncSvcError, Settings, StatementTimeout, Unavailable
 from asyncsvc.database import full_jitter
-from tests.support.calls import METHODS, arguments, call, furnish, method_name
+from tests.support.registry import BY_NAME, METHODS, SERVICE_METHODS, furnish
 from tests.support.wire import RESETS, Fault, Wire
 
 APPEND = "/append_message "
@@ -31,6 +23,7 @@ STALLS = [fault for fault in Fault if fault not in RESETS]
 # The faults after which a retry is a replay: the server had already run the request.
 APPLIED = {Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.STALL_REPLY}
 SLACK = 20.0
+SENDING = [method for method in METHODS if method.sends_statements]
 IDLE_TRANSACTIONS = """
     SELECT count(*)
       FROM pg_stat_activity
@@ -344,73 +337,41 @@ def test_a_pause_is_bounded_for_any_number_of_attempts(attempt):
     assert 0 <= min(pauses) < max(pauses) <= min(1.0, 0.05 * 2 ** min(attempt, 10))
 
 
-RETRIED = {
-    (API4ConversationService, name)
-    for name in (
-        "append_message",  # `calls` passes a key
-        "export",
-        "get_by_id",
-        "get_by_ids",
-        "get_list",
-        "get_names",
-        "messages",
-        "purge",  # its first statement reads
-        "search",
-        "stats",
-    )
-} | {
-    (APITokenService, name)
-    for name in (
-        "audit",
-        "get_by_id",
-        "get_list",
-        "revoke_family",  # its first statement reads
-        "used",
-        "verify",
-    )
-}
-
-
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
-async def test_reads_and_keyed_appends_are_retried_and_other_writes_are_not(service, method, wired):
+@pytest.mark.parametrize("method", SERVICE_METHODS, ids=str)
+async def test_reads_and_keyed_appends_are_retried_and_other_writes_are_not(method, wired):
     async with wired() as world:
-        parameters = await valid_arguments(service, method, world)
+        arguments = method.arguments(await furnish(world.direct, world.tenant))
         injection = world.wire.inject(Fault.LOSE_REPLY, "/* asyncsvc ")
-        if (service, method) in RETRIED:
-            await call(world.svc, service, method, **parameters)
+        if method.is_retriable:
+            await method.run(world.svc, arguments)
             assert len(world.retries) == 1
         else:
             with pytest.raises(Unavailable):
-                await call(world.svc, service, method, **parameters)
+                await method.run(world.svc, arguments)
             assert world.retries == []
         assert injection.count == 1
         await world.assert_usable()
 
 
 @pytest.mark.parametrize(
-    ("statement", "service", "method", "others"),
+    ("statement", "name", "changes"),
     [
-        ("/append_message ", API4ConversationService, "append_message", {"idempotency_key": None}),
-        ("/delete ", API4ConversationService, "purge", {}),
-        ("/revoke_many ", APITokenService, "revoke_family", {}),
-        ("COPY ", API4ConversationService, "import_", {}),
-        ("COMMIT", API4ConversationService, "import_", {}),
+        ("/append_message ", "conversations.append_message", {"idempotency_key": None}),
+        ("/delete ", "conversations.purge", {}),
+        ("/revoke_many ", "tokens.revoke_family", {}),
+        ("COPY ", "conversations.import_", {}),
+        ("COMMIT", "conversations.import_", {}),
     ],
 )
-async def test_a_write_without_a_key_is_never_retried(statement, service, method, others, wired):
+async def test_a_write_without_a_key_is_never_retried(statement, name, changes, wired):
+    method = BY_NAME[name]
     async with wired() as world:
-        parameters = await valid_arguments(service, method, world) | others
+        arguments = method.arguments(await furnish(world.direct, world.tenant)) | changes
         injection = world.wire.inject(Fault.LOSE_REPLY, statement, times=2)
         with pytest.raises(Unavailable):
-            await call(world.svc, service, method, **parameters)
+            await method.run(world.svc, arguments)
         assert (injection.count, world.retries) == (1, [])
         await world.assert_usable()
-
-
-async def valid_arguments(service, method, world):
-    """Return valid arguments for a call, and create the rows that it needs."""
-    made = await furnish(world.direct, world.tenant)
-    return arguments(service, method, world.tenant, made[service])
 
 
 async def test_retries_end_after_retry_timeout(wired):
@@ -459,21 +420,21 @@ async def test_retries_outlast_a_short_outage_of_the_server(wired):
 # ------------------------------------------------------------------- calls end in time
 
 
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
-async def test_a_call_ends_in_time_if_the_network_drops_all_packets(service, method, wired):
+@pytest.mark.parametrize("method", SENDING, ids=str)
+async def test_a_call_ends_in_time_if_the_network_drops_all_packets(method, wired):
     bounds = {"acquire_timeout": 0.2, "statement_timeout": 0.2, "retry_timeout": 0.2}
     async with wired(**bounds) as world:
-        parameters = await valid_arguments(service, method, world)
+        arguments = method.arguments(await furnish(world.direct, world.tenant))
         await until_available(lambda: world.svc.conversations.stats(**YEAR))
         world.wire.stall()
         begun = time.monotonic()
-        with pytest.raises(Unavailable):
+        with method.raises(Unavailable):
             async with asyncio.timeout(60):
-                await call(world.svc, service, method, **parameters)
+                await method.run(world.svc, arguments)
         assert time.monotonic() - begun < SLACK
         world.wire.resume()
         with contextlib.suppress(AsyncSvcError):  # the first call may have been applied late
-            await until_available(lambda: call(world.svc, service, method, **parameters))
+            await until_available(lambda: method.run(world.svc, arguments))
 
 
 async def test_the_attempt_to_open_a_connection_ends_in_time(dsn):
@@ -489,15 +450,15 @@ async def test_the_attempt_to_open_a_connection_ends_in_time(dsn):
             await until_available(lambda: svc.conversations.stats(**YEAR))
 
 
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=method_name)
-async def test_a_call_on_an_exhausted_pool_ends_in_time(service, method, wired):
+@pytest.mark.parametrize("method", SENDING, ids=str)
+async def test_a_call_on_an_exhausted_pool_ends_in_time(method, wired):
     async with wired(max_size=1, acquire_timeout=0.2) as world:
-        parameters = await valid_arguments(service, method, world)
+        arguments = method.arguments(await furnish(world.direct, world.tenant))
         async with world.svc.transaction():
             begun = time.monotonic()
-            with pytest.raises(asyncsvc.PoolExhausted):
+            with method.raises(asyncsvc.PoolExhausted):
                 async with asyncio.timeout(60):
-                    await call(world.svc, service, method, **parameters)
+                    await method.run(world.svc, arguments)
             assert time.monotonic() - begun < SLACK
         with contextlib.suppress(asyncsvc.AlreadyExists):
-            await call(world.svc, service, method, **parameters)
+            await method.run(world.svc, arguments)

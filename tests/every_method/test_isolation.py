@@ -6,54 +6,24 @@ method, also in nested values, and reads the statements on the wire.
 """
 
 import contextlib
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 from asyncpg import introspection
 
 import asyncsvc
-from asyncsvc import APITokenService, AsyncSvcError, Settings
+from asyncsvc import AsyncSvcError, Settings
 from asyncsvc.database import sql_files
-from asyncsvc.models import (
-    ConversationPatch,
-    ConversationRecord,
-    Message,
-    MessagePatch,
-    MessageRecord,
-    NewConversation,
-    TokenPatch,
-    TokenRecord,
-    Turn,
-)
-from tests.support.calls import (
-    CONVERSATION,
-    CONVERSATION_PATCH,
-    MESSAGE,
-    MESSAGE_PATCH,
-    METHODS,
-    RECORD,
-    TOKEN_PATCH,
-    TOKEN_RECORD,
-    TURN,
-    arguments,
-    call,
-    furnish,
-    method_name,
-    public_methods,
-)
+from tests.support.registry import METHODS, SERVICE_METHODS, Tenant, comparable, furnish
+from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
 
 # ------------------------------------------------------------------------ another tenant
 
-OF_NO_TENANT = {(APITokenService, "verify"), (APITokenService, "used")}
-OF_A_TENANT = [each for each in METHODS if each not in OF_NO_TENANT]
-# The parts of a result that differ per call: instants, new ids, and the hints of secrets.
-PASSING = re.compile(
-    r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|TokenEvent\(id=\d+"
-)
+OF_A_TENANT = [method for method in METHODS if method.tenant == "parameter"]
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d")
 TABLES = """
     SELECT c.table_name
@@ -63,61 +33,27 @@ TABLES = """
 """
 
 
-def test_only_methods_with_a_secret_take_no_tenant():
-    without = {
-        each for each in METHODS if "tenant_id" not in public_methods(each[0])[each[1]].parameters
-    }
-    assert without == OF_NO_TENANT
-
-
 @pytest.mark.parametrize("own", ["nothing", "the same ids"])
-@pytest.mark.parametrize(("service", "method"), OF_A_TENANT, ids=method_name)
-async def test_ids_of_another_tenant_are_like_absent_ids(service, method, own, shared_dsns):
+@pytest.mark.parametrize("method", OF_A_TENANT, ids=str)
+async def test_ids_of_another_tenant_are_like_absent_ids(method, own, shared_dsns):
     with_theirs, without = shared_dsns
     mine, theirs = "mine", "theirs"
     async with asyncsvc.connect(with_theirs) as svc, asyncsvc.connect(without) as alone:
         await empty(svc)
         await empty(alone)
-        furnished = await furnish_another(svc, theirs)
+        other = await furnish_another(svc, theirs)
         if own == "the same ids":
             await furnish(svc, mine)
             await furnish(alone, mine)
         before = await rows_of(theirs, svc)
-        for given in variants(service, method, mine, furnished[service]):
-            result = await outcome(svc, service, method, given)
-            assert result == await outcome(alone, service, method, given)
+        ids_of_the_other = method.arguments(dataclasses.replace(other, id=mine))
+        for variant in method.isolation:
+            arguments = variant(ids_of_the_other)
+            result = await outcome(svc, method, arguments)
+            assert result == await outcome(alone, method, arguments)
             assert await stable_rows_of(mine, svc) == await stable_rows_of(mine, alone)
         assert await rows_of(theirs, svc) == before
         assert len(before) >= 4
-
-
-def variants(service, method, tenant, furnished) -> Iterator[dict[str, object]]:
-    """Yield the arguments of the table with another tenant's ids, and wider arguments."""
-    given = arguments(service, method, tenant, furnished)
-    if method == "append_message":
-        yield given | {"idempotency_key": "theirs", "expected_seq": 1}
-    if method == "purge":
-        yield given | {"dry_run": True}
-    yield given
-    if method == "import_":
-        yield given  # the second import compares the record with the stored one
-    if "keywords" in given:
-        wide = {name: given[name] for name in ("tenant_id", "dialog_id")}
-        more = {"get_list": {"include_messages": True}, "search": {"total": "exact"}}[method]
-        yield wide | more | {"keywords": "theirs"}
-        yield wide | more | {"keywords": {"get_list": "", "search": "h"}[method]}
-    if method in {"get_list", "audit", "export", "revoke_all"}:
-        yield {name: given[name] for name in ("tenant_id", "dialog_id") if name in given}
-        yield {name: given[name] for name in ("tenant_id", "token_id", "kind") if name in given}
-    if method == "append_message":
-        yield given | {"idempotency_key": None}
-    if method == "erase_user":
-        yield given | {"user_id": "e"}  # this user is the exp_user_id
-    if method == "stats":
-        yield given | {"basis": "creation", "token_id": asyncsvc.ANY, "source": asyncsvc.ANY}
-        yield given | {"token_id": "t", "source": asyncsvc.ANY}
-    if method == "purge":
-        yield given | {"older_than": timedelta(microseconds=1), "dialog_id": asyncsvc.ANY}
 
 
 async def empty(svc):
@@ -126,24 +62,24 @@ async def empty(svc):
     await svc._executor._pool.execute(f"TRUNCATE {', '.join(tables)}")
 
 
-async def furnish_another(svc, tenant):
-    """Store the rows of the table with the same ids, and more rows."""
-    made = await furnish(svc, tenant)
+async def furnish_another(svc, tenant_id) -> Tenant:
+    """Store the rows of the valid calls with the same ids, and more rows."""
+    tenant = await furnish(svc, tenant_id)
     messages = [{"role": "user", "content": "theirs"}]
     await svc.conversations.append_message(
-        "a", {"messages": messages}, tenant_id=tenant, idempotency_key="theirs"
+        "a", {"messages": messages}, tenant_id=tenant_id, idempotency_key="theirs"
     )
-    await svc.conversations.import_([RECORD | {"messages": messages}], tenant_id=tenant)
-    return made
+    await svc.conversations.import_([RECORD | {"messages": messages}], tenant_id=tenant_id)
+    return tenant
 
 
-async def outcome(svc, service, method, given) -> str:
+async def outcome(svc, method, arguments) -> str:
     """Return the result or error of a call as text, without the parts that differ per call."""
     try:
-        got = await call(svc, service, method, **given)
+        result = await method.run(svc, arguments)
     except (AsyncSvcError, TypeError) as error:
-        got = error
-    return PASSING.sub("...", repr(got))
+        result = error
+    return comparable(result)
 
 
 async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
@@ -163,7 +99,7 @@ async def stable_rows_of(tenant_id, svc) -> dict[str, list[str]]:
     """Return the rows of a tenant's conversations, without the parts that differ per call."""
     rows = await rows_of(tenant_id, svc)
     return {
-        table: [INSTANT.sub("...", PASSING.sub("...", row)) for row in found]
+        table: [INSTANT.sub("...", comparable(row)) for row in found]
         for table, found in rows.items()
         if not table.startswith("token_") and table != "api_token"
     }
@@ -249,19 +185,6 @@ def places(value: object, path: tuple = ()) -> Iterator[tuple]:
             yield from places(item, (*path, index))
 
 
-INPUTS = {
-    Message: MESSAGE,
-    Turn: TURN,
-    NewConversation: CONVERSATION,
-    ConversationPatch: CONVERSATION_PATCH,
-    MessagePatch: MESSAGE_PATCH,
-    MessageRecord: RECORD["messages"][0],
-    ConversationRecord: RECORD,
-    TokenPatch: TOKEN_PATCH,
-    TokenRecord: TOKEN_RECORD,
-}
-
-
 def with_text(value: object, path: tuple, text: str) -> object:
     """The same arguments with this text in one place."""
     if not path:
@@ -275,11 +198,6 @@ def with_text(value: object, path: tuple, text: str) -> object:
     if rest == ["its key"]:
         return {text if key == head else key: item for key, item in value.items()}
     return value | {head: with_text(value[head], tuple(rest), text)}
-
-
-def test_the_table_contains_every_field_of_every_input():
-    for model, example in INPUTS.items():
-        assert example.keys() == model.model_fields.keys(), model
 
 
 def is_of_a_file(text: str) -> str | None:
@@ -326,14 +244,12 @@ async def test_hostile_text_never_changes_the_statements(dsn):
     settings = Settings(accept_foreign_tokens=True)
     names = set()
     async with Wire(dsn) as wire, asyncsvc.connect(wire.dsn, settings=settings) as over_it:
-        for service, method in METHODS:
-            tenant = f"{method_name(service)}.{method}"
-            made = (await furnish(over_it, tenant))[service]
-            given = arguments(service, method, tenant, made)
-            for path in places(given):
+        for method in SERVICE_METHODS:
+            arguments = method.arguments(await furnish(over_it, str(method)))
+            for path in places(arguments):
                 for text in HOSTILE:
                     with contextlib.suppress(AsyncSvcError):
-                        await call(over_it, service, method, **with_text(given, path, text))
+                        await method.run(over_it, with_text(arguments, path, text))
         await also(over_it)
         for text in set(wire.statements):
             name = is_of_a_file(text)

@@ -9,7 +9,7 @@ import pytest
 import asyncsvc
 from asyncsvc import AlreadyExists, Conflict, InvalidInput, InvalidToken, NotFound, Settings
 from tests.conftest import SERVER_CONNECTIONS
-from tests.support.calls import METHODS, arguments, call, furnish
+from tests.support.registry import SERVICE_METHODS, furnish
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 POOLED = Settings(pgbouncer=True)
@@ -34,15 +34,14 @@ async def test_concurrent_migrations_through_the_pooler_apply_once(pooled, svc):
 
 async def test_every_method_works_while_16_clients_share_4_connections(pooled):
     """Each connection runs statements of all clients in turn."""
-    made = {f"t{number}": await furnish(pooled, f"t{number}") for number in range(5)}
+    tenants = [await furnish(pooled, f"t{number}") for number in range(5)]
 
-    async def use(tenant_id):
-        for service, method in METHODS:
-            given = arguments(service, method, tenant_id, made[tenant_id][service])
+    async def use(tenant):
+        for method in SERVICE_METHODS:
             with contextlib.suppress(*REFUSALS):  # another client was faster
-                await call(pooled, service, method, **given)
+                await method.run(pooled, method.arguments(tenant))
 
-    await asyncio.gather(*(use(f"t{client % 5}") for client in range(4 * SERVER_CONNECTIONS)))
+    await asyncio.gather(*(use(tenants[client % 5]) for client in range(4 * SERVER_CONNECTIONS)))
 
 
 async def test_32_writers_through_the_pooler_lose_nothing(pooled):

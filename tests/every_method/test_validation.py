@@ -6,7 +6,7 @@ import inspect
 import json
 import pickle
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import datetime
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
@@ -25,186 +25,22 @@ from asyncsvc import (
     TokenPatch,
     Turn,
 )
-from tests.support.calls import ATTRIBUTE, GOOD, arguments, call, public_methods
+from tests.support.registry import METHODS, furnish
+from tests.support.registry.bad_values import BAD, JSON, OBJECT, nested
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
-
-
-def nested(levels: int) -> object:
-    value: object = 1
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 def turn(**message: object) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": "hello"} | message]}
 
 
-TEXT = ["a\x00b", "\ud800", "x" * 513, 5, b"bytes", ["a"]]
-ID = ["", None, *TEXT]
-JSON = [
-    float("nan"),
-    [float("inf")],
-    {"a": "\x00"},
-    {"\x00": 1},
-    ["\udfff"],
-    {1: "a"},
-    {"a": {1, 2}},
-    datetime.now(UTC),
-    nested(100),
-    nested(100_000),
-    10**5000,
-    "x" * 2**21,
-    ["x" * 1000] * 2000,
-]
-OBJECT = [[], "a", 5, *({"a": value} for value in JSON)]
-DATE = [
-    "20000-01-01",
-    date(9999, 12, 31),
-    "9999-12-31",
-    "0001-01-01",
-    datetime.min.replace(tzinfo=UTC),
-    datetime.max.replace(tzinfo=UTC),
-    "9999-12-31T20:00Z",
-    datetime.now(),  # noqa: DTZ005 - naive on purpose
-    datetime.max.replace(tzinfo=UTC),
-    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
-    "",
-    "today",
-    "2026-13-01",
-    "2026-02-29",
-    "2026-11-22T24:01",
-    "2026-11-22T10",
-    "2026-11-22T10:00.5",
-    "2026-W47-1",
-    "20261122",
-    "２０２６-11-22",
-    "2026-11-22T10:00+25:00",
-    "2026-11-22\n",
-    "'; DROP TABLE",
-    5,
-    1.5,
-    True,
-]
-INSTANT = [
-    "2026-11-22",
-    date(2026, 11, 22),
-    datetime.now(),  # noqa: DTZ005
-    5,
-    datetime.min.replace(tzinfo=UTC),
-    datetime.max.replace(tzinfo=UTC),
-    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
-    datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
-]
-SEQ = [-1, 2**31, 1.0, "1", True, None]
-BOOL = [0, 1, "yes", None]
-SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
-SCOPES = ["read", [""], [5], ["a\x00"], ["s"] * 1001, None, 5]
-CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
-CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "create_time"]
-IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
-
-CALLBACK = ["print", 5, []]
-
-BAD = {
-    "actor": ["", "a" * 257, *TEXT],
-    "after": CURSOR,
-    "after_seq": [-1, 2**31, 1.0, "1", True],
-    "before_seq": [-1, 2**31, 1.0, "1", True],
-    "basis": [*CHOICE, "created"],
-    "by": [*CHOICE, "updated"],
-    "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
-    "created_at": INSTANT,
-    "desc": BOOL,
-    "dialog_id": ID,
-    "dialog_ids": IDS,
-    "dsl": JSON,
-    "exp_user_id": ["", *TEXT],
-    "expected_seq": [-1, 2**31, 1.0, "1", True],
-    "expires_at": INSTANT,
-    "fill": BOOL,
-    "from_date": [*DATE, "2027-01-01"],
-    "id": ID,
-    "idempotency_key": ["", "k" * 256, *TEXT],
-    "ids": IDS,
-    "include_dsl": BOOL,
-    "include_messages": BOOL,
-    "interval": [*CHOICE, "year"],
-    "items_per_page": SIZE,
-    "keywords": [None, *TEXT],
-    "kind": [*CHOICE, "API"],
-    "keep": IDS,
-    "last": SIZE,
-    "limit": SIZE,
-    "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
-    "on_batch": CALLBACK,
-    "on_rejected": CALLBACK,
-    "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
-    "dry_run": BOOL,
-    "metadata": OBJECT,
-    "name": TEXT,
-    "overlap": [timedelta(days=31), timedelta(days=-1), 5, "1d", None],
-    "orderby": [*CHOICE, "dsl", "created_at DESC"],
-    "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
-    "patch": [None, [], "a", {"nonsense": 1}],
-    "patches": [
-        {str(n): {"errors": "x" * 2**20} for n in range(17)},
-        None,
-        [],
-        {"": {}},
-        {"a\x00": {}},
-        {"a": {"name": 5}},
-        {"a": {"dialog_id": None}},
-    ],
-    "reason": ["", *TEXT],
-    "scopes": SCOPES,
-    "secret": [None, 5, b"bytes", ["asv_"]],
-    "seq": SEQ,
-    "source": ["", *TEXT],
-    "tenant_id": ID,
-    "thumb": [0, 2, -2, 1.0, True, "1"],
-    "to_date": DATE,
-    "token_id": ID,
-    "total": [*CHOICE, "all"],
-    "record_use": BOOL,
-    "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
-    "unused_since": INSTANT,
-    "tz": [
-        *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),
-        *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),
-        *TEXT,
-    ],
-    "user_id": TEXT,
-    "version_title": TEXT,
-}
-
-# Here the parameter is optional and accepts None.
-TAKES_NONE = {
-    ("create", "id"),
-    ("create", "dialog_id"),
-    ("create", "source"),
-    ("create", "exp_user_id"),
-    ("get_list", "id"),
-    ("get_list", "user_id"),
-    ("get_list", "dialog_id"),
-    ("revoke_all", "dialog_id"),
-    ("stats", "token_id"),
-}
-
 CASES = [
-    pytest.param(service, method, parameter, id=f"{ATTRIBUTE[service]}.{method}-{parameter}")
-    for service in GOOD
-    for method in GOOD[service]
-    for parameter in arguments(service, method)
+    pytest.param(method, parameter, id=f"{method}-{parameter}")
+    for method in METHODS
+    for parameter in method.arguments()
+    if parameter in BAD and parameter not in method.unchecked
 ]
-
-
-@pytest.mark.parametrize("service", GOOD)
-def test_the_table_has_every_method_with_every_parameter(service):
-    assert GOOD[service].keys() == public_methods(service).keys()
-    for method, signature in public_methods(service).items():
-        assert {"self", *arguments(service, method)} == set(signature.parameters), method
 
 
 @pytest.fixture
@@ -213,11 +49,11 @@ async def unconnected():
     return asyncsvc.AsyncSvc(asyncpg.create_pool("postgresql://nobody@127.0.0.1:1/none"))
 
 
-@pytest.mark.parametrize("service", GOOD)
-async def test_each_call_of_the_table_is_valid(service, svc):
-    for method in GOOD[service]:
-        with contextlib.suppress(asyncsvc.NotFound, asyncsvc.InvalidToken):
-            await call(svc, service, method, **arguments(service, method))
+@pytest.mark.parametrize("method", METHODS, ids=str)
+async def test_a_valid_call_succeeds(method, shared_dsns, numbers):
+    async with asyncsvc.connect(shared_dsns[0]) as svc:
+        tenant = await furnish(svc, f"tenant {next(numbers)}")
+        await method.run(svc, method.arguments(tenant))
 
 
 STATE = """
@@ -241,11 +77,10 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
 
         before = await state()
         await svc.migrate()
-        for service, methods in GOOD.items():
-            for method in methods:
-                with contextlib.suppress(asyncsvc.AsyncSvcError):
-                    await call(svc, service, method, **arguments(service, method))
-                assert await state() == before, method
+        for method in (each for each in METHODS if each.sends_statements):
+            with contextlib.suppress(asyncsvc.AsyncSvcError):
+                await method.run(svc, method.arguments())
+            assert await state() == before, method
         with contextlib.suppress(ZeroDivisionError):
             async with svc.transaction() as tx:
                 await tx.conversations.import_([], tenant_id="t")
@@ -256,24 +91,20 @@ async def test_no_call_leaves_state_in_a_session(empty_dsn):
         assert await state() == before
 
 
-@pytest.mark.parametrize("service", GOOD)
-async def test_a_valid_call_queries_the_database(service, unconnected):
-    for method in GOOD[service]:
-        with pytest.raises(asyncsvc.Unavailable):
-            await call(unconnected, service, method, **arguments(service, method))
+@pytest.mark.parametrize("method", [each for each in METHODS if each.sends_statements], ids=str)
+async def test_a_valid_call_queries_the_database(method, unconnected):
+    with method.raises(asyncsvc.Unavailable):
+        await method.run(unconnected, method.arguments())
 
 
-@pytest.mark.parametrize(("service", "method", "parameter"), CASES)
-async def test_each_parameter_rejects_invalid_values_before_any_sql(
-    service, method, parameter, unconnected
-):
+@pytest.mark.parametrize(("method", "parameter"), CASES)
+async def test_each_parameter_rejects_invalid_values_before_any_sql(method, parameter, unconnected):
+    valid = method.arguments()
     for value in BAD[parameter]:
-        if value is None and (method, parameter) in TAKES_NONE:
+        if value is None and parameter in method.accepts_none:
             continue
         with pytest.raises(InvalidInput) as caught:
-            await call(
-                unconnected, service, method, **arguments(service, method) | {parameter: value}
-            )
+            await method.run(unconnected, valid | {parameter: value})
         assert caught.value.field.split(".")[0] == parameter, value
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300

@@ -77,7 +77,7 @@ async def sql(
                 "dsn", "is required with --explain, or ASYNCSVC_DSN in the environment"
             )
         async with connected(dsn) as svc:
-            plan = await svc.explain(name, present=names, values=literals)
+            plan = await svc.explain(name, present=sorted(names), values=literals)
         if as_json:
             print_json(plan)
         else:

@@ -1,0 +1,153 @@
+"""Invalid values for each parameter of the public methods, by the name of the parameter."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+TEXT = ["a\x00b", "\ud800", "x" * 513, 5, b"bytes", ["a"]]
+ID = ["", None, *TEXT]
+JSON = [
+    float("nan"),
+    [float("inf")],
+    {"a": "\x00"},
+    {"\x00": 1},
+    ["\udfff"],
+    {1: "a"},
+    {"a": {1, 2}},
+    datetime.now(UTC),
+    nested(100),
+    nested(100_000),
+    10**5000,
+    "x" * 2**21,
+    ["x" * 1000] * 2000,
+]
+OBJECT = [[], "a", 5, *({"a": value} for value in JSON)]
+DATE = [
+    "20000-01-01",
+    date(9999, 12, 31),
+    "9999-12-31",
+    "0001-01-01",
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+    "9999-12-31T20:00Z",
+    datetime.now(),  # noqa: DTZ005 - naive on purpose
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    "",
+    "today",
+    "2026-13-01",
+    "2026-02-29",
+    "2026-11-22T24:01",
+    "2026-11-22T10",
+    "2026-11-22T10:00.5",
+    "2026-W47-1",
+    "20261122",
+    "２０２６-11-22",
+    "2026-11-22T10:00+25:00",
+    "2026-11-22\n",
+    "'; DROP TABLE",
+    5,
+    1.5,
+    True,
+]
+INSTANT = [
+    "2026-11-22",
+    date(2026, 11, 22),
+    datetime.now(),  # noqa: DTZ005
+    5,
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+]
+SEQ = [-1, 2**31, 1.0, "1", True, None]
+BOOL = [0, 1, "yes", None]
+SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
+SCOPES = ["read", [""], [5], ["a\x00"], ["s"] * 1001, None, 5]
+CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
+CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "create_time"]
+IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
+
+CALLBACK = ["print", 5, []]
+
+BAD = {
+    "actor": ["", "a" * 257, *TEXT],
+    "after": CURSOR,
+    "after_seq": [-1, 2**31, 1.0, "1", True],
+    "before_seq": [-1, 2**31, 1.0, "1", True],
+    "basis": [*CHOICE, "created"],
+    "by": [*CHOICE, "updated"],
+    "citus": BOOL,
+    "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
+    "created_at": INSTANT,
+    "desc": BOOL,
+    "dialog_id": ID,
+    "dialog_ids": IDS,
+    "dsl": JSON,
+    "exp_user_id": ["", *TEXT],
+    "expected_seq": [-1, 2**31, 1.0, "1", True],
+    "expires_at": INSTANT,
+    "fill": BOOL,
+    "from_date": [*DATE, "2027-01-01"],
+    "id": ID,
+    "idempotency_key": ["", "k" * 256, *TEXT],
+    "ids": IDS,
+    "include_dsl": BOOL,
+    "include_messages": BOOL,
+    "interval": [*CHOICE, "year"],
+    "items_per_page": SIZE,
+    "keywords": [None, *TEXT],
+    "kind": [*CHOICE, "API"],
+    "keep": IDS,
+    "last": SIZE,
+    "limit": SIZE,
+    "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
+    "on_batch": CALLBACK,
+    "on_rejected": CALLBACK,
+    "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
+    "dry_run": BOOL,
+    "metadata": OBJECT,
+    "name": TEXT,
+    "overlap": [timedelta(days=31), timedelta(days=-1), 5, "1d", None],
+    "orderby": [*CHOICE, "dsl", "created_at DESC"],
+    "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
+    "patch": [None, [], "a", {"nonsense": 1}],
+    "patches": [
+        {str(n): {"errors": "x" * 2**20} for n in range(17)},
+        None,
+        [],
+        {"": {}},
+        {"a\x00": {}},
+        {"a": {"name": 5}},
+        {"a": {"dialog_id": None}},
+    ],
+    "position": [None, 5, "", "nonsense", "0", "0/", "0/0\n", "123456789/0"],
+    "present": [None, 5, "user_id", ["nonsense"], [5]],
+    "reason": ["", *TEXT],
+    "scopes": SCOPES,
+    "secret": [None, 5, b"bytes", ["asv_"]],
+    "seq": SEQ,
+    "source": ["", *TEXT],
+    "tenant_id": ID,
+    "thumb": [0, 2, -2, 1.0, True, "1"],
+    "to_date": DATE,
+    "token_id": ID,
+    "total": [*CHOICE, "all"],
+    "record_use": BOOL,
+    "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
+    "unused_since": INSTANT,
+    "tz": [
+        *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),
+        *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),
+        *TEXT,
+    ],
+    "user_id": TEXT,
+    "values": [None, 5, "user_id", ["user_id"], {"nonsense": "x"}, {"user_id": 5}],
+    "version_title": TEXT,
+}

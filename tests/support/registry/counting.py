@@ -1,0 +1,210 @@
+"""Calls whose round trips are counted, for methods that can make several numbers of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncsvc import AsyncSvc
+from tests.support.registry.examples import RECORD, TURN
+from tests.support.wire import Wire
+
+if TYPE_CHECKING:
+    from tests.support.registry.method import Method, Tenant
+
+Act = Callable[[], Awaitable[object]]
+
+
+@dataclass
+class Count:
+    """The tenant of a counted call, the services over the wire, and those beside it."""
+
+    method: Method
+    tenant: Tenant
+    svc: AsyncSvc
+    beside: AsyncSvc
+    wire: Wire
+    ended_at: int | None = None
+    """The count at which the call ended, if it did more that does not count."""
+
+    def before(self, statement: str, act: Act, *, first: int = 1) -> None:
+        """Act before each run of this statement, from the n-th run on."""
+        seen = 0
+
+        async def watch(text: str) -> None:
+            nonlocal seen
+            if f"/{statement} " in text:
+                seen += 1
+                if seen >= first:
+                    await act()
+
+        self.wire.before_statement = watch
+
+
+Case = Callable[[Count], Awaitable[Act]]
+"""Prepares rows, and returns the call that is counted."""
+
+
+def valid(**changes: object) -> Case:
+    """Count the valid call, with these values."""
+
+    async def case(count: Count) -> Act:
+        arguments = count.method.arguments(count.tenant) | changes
+        return lambda: count.method.run(count.svc, arguments)
+
+    return case
+
+
+def repeated(**changes: object) -> Case:
+    """Count the second of two equal calls."""
+    return after(None, **changes)
+
+
+def after(other: str | None, **changes: object) -> Case:
+    """Count the valid call after that of another method; None: after the same call."""
+
+    async def case(count: Count) -> Act:
+        from tests.support.registry import BY_NAME
+
+        arguments = count.method.arguments(count.tenant) | changes
+        if other is None:
+            await count.method.run(count.svc, arguments)
+        else:
+            method = BY_NAME[other]
+            await method.run(count.svc, method.arguments(count.tenant))
+        return lambda: count.method.run(count.svc, arguments)
+
+    return case
+
+
+# ------------------------------------------------------------------ conversations
+
+
+async def append_while_the_conversation_is_deleted_and_created(count: Count) -> Act:
+    """The append finds no conversation; the statement that explains this finds one, each time."""
+    at = {"tenant_id": count.tenant.id}
+
+    async def watch(text: str) -> None:
+        if "/append_message " in text:
+            await count.beside.conversations.delete_by_id("a", **at)
+        elif "/explain_append " in text:
+            await count.beside.conversations.create(dialog_id="d", id="a", **at)
+
+    count.wire.before_statement = watch
+    return lambda: count.svc.conversations.append_message("a", TURN, **at)
+
+
+async def delete_two_batches(count: Count) -> Act:
+    for number in range(2):
+        await count.svc.conversations.create_many(
+            [{"dialog_id": "many", "id": f"{number}-{each}"} for each in range(501)],
+            tenant_id=count.tenant.id,
+        )
+    return await valid(dialog_ids=["many"])(count)
+
+
+def search_in_300(keywords: str, **options: object) -> Case:
+    """Count a search in 300 conversations, more than its first scan reads.
+
+    The oldest contains "long ago" and the newest 20 contain "lately".
+    """
+
+    async def case(count: Count) -> Act:
+        contents = ["long ago", *[""] * 279, *["lately"] * 20]
+        await count.svc.conversations.import_(
+            [
+                RECORD | {"id": f"{number:03}", "messages": [{"role": "user", "content": text}]}
+                for number, text in enumerate(contents)
+            ],
+            tenant_id=count.tenant.id,
+        )
+        options_and_tenant = {"tenant_id": count.tenant.id} | options
+        return lambda: count.svc.conversations.search(keywords, **options_and_tenant)
+
+    return case
+
+
+def search(keywords: str, **options: object) -> Case:
+    """Count a search in the conversations of `furnish`."""
+
+    async def case(count: Count) -> Act:
+        return lambda: count.svc.conversations.search(
+            keywords, tenant_id=count.tenant.id, **options
+        )
+
+    return case
+
+
+def import_(*ids: str, existing: Iterable[str] = ()) -> Case:
+    """Count an import of conversations, of which some exist."""
+
+    async def case(count: Count) -> Act:
+        await count.svc.conversations.import_(records(existing), tenant_id=count.tenant.id)
+        return lambda: count.svc.conversations.import_(records(ids), tenant_id=count.tenant.id)
+
+    return case
+
+
+async def import_in_a_transaction_of_the_caller(count: Count) -> Act:
+    stack = contextlib.AsyncExitStack()
+    connection = await stack.enter_async_context(count.svc._executor._pool.acquire())
+    await stack.enter_async_context(connection.transaction())
+
+    async def run() -> None:
+        mine = count.svc.on(connection)
+        await mine.conversations.import_(records(["x"]), tenant_id=count.tenant.id)
+        count.ended_at = count.wire.round_trips  # the COMMIT is the caller's
+        await stack.aclose()
+
+    return run
+
+
+def records(ids: Iterable[str]) -> list[dict[str, object]]:
+    return [RECORD | {"id": id} for id in ids]
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def while_a_token_is_created(statement: str) -> Case:
+    """Count the call for a tenant, with a token created before the second run of the statement."""
+
+    async def case(count: Count) -> Act:
+        waiting = ["late"]
+
+        async def create() -> None:
+            if waiting:
+                await count.beside.tokens.create(tenant_id=count.tenant.id, name=waiting.pop())
+
+        count.before(statement, create, first=2)
+        return lambda: count.method.run(count.svc, {"tenant_id": count.tenant.id})
+
+    return case
+
+
+async def revoke_a_family_that_grows(count: Count) -> Act:
+    """Count a call that reads the family before a rotation of another transaction commits."""
+    id, tenant_id = count.tenant.token_id, count.tenant.id
+
+    async def revoke() -> None:
+        async with count.beside.transaction() as tx:
+            await tx.tokens.rotate(id, tenant_id=tenant_id)
+            revoking = asyncio.create_task(count.svc.tokens.revoke_family(id, tenant_id=tenant_id))
+            await until_blocked(count.beside)
+        await revoking
+
+    return revoke
+
+
+async def until_blocked(svc: AsyncSvc) -> None:
+    """Wait until a session of the database waits for a lock."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(20):
+        while not await svc._executor._pool.fetchval(query):
+            await asyncio.sleep(0.01)

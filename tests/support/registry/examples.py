@@ -1,0 +1,79 @@
+"""Example inputs: one for each input model, with a value for each of its fields."""
+
+from datetime import UTC, datetime
+
+from asyncsvc.services.credentials import new_secret
+
+MESSAGE = {
+    "role": "user",
+    "content": "hello",
+    "reference": {"chunks": ["c"]},
+    "payload": {"id": "m", "parts": ["p"]},
+}
+TURN = {
+    "messages": [MESSAGE, MESSAGE | {"role": "assistant", "content": "world"}],
+    "tokens": 7,
+    "duration": 0.5,
+    "round": 1,
+    "errors": "none",
+    "dsl": {"graph": ["node"]},
+    "token_id": "t",
+}
+CONVERSATION = {
+    "dialog_id": "d",
+    "id": "new",
+    "user_id": "u",
+    "exp_user_id": "e",
+    "name": "n",
+    "source": "s",
+    "dsl": {"graph": ["node"]},
+    "version_title": "v",
+    "metadata": {"label": "l"},
+    "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+}
+MESSAGE_RECORD = MESSAGE | {
+    "seq": 1,
+    "thumb": 1,
+    "created_at": datetime(2026, 1, 2, tzinfo=UTC),
+}
+RECORD = CONVERSATION | {
+    "id": "record",
+    "messages": [MESSAGE_RECORD],
+    "errors": "none",
+    "round": 1,
+    "tokens": 7,
+    "duration": 0.5,
+    "last_seq": 1,
+    "updated_at": datetime(2026, 1, 3, tzinfo=UTC),
+}
+CONVERSATION_PATCH = {
+    "name": "n",
+    "source": "s",
+    "version_title": "v",
+    "metadata": {"label": "l"},
+    "dsl": {"graph": ["node"]},
+    "errors": "none",
+    "user_id": "u",
+    "exp_user_id": "e",
+    "dialog_id": "d",
+}
+MESSAGE_PATCH = {"content": "c", "payload": {"id": "m"}, "reference": {"chunks": ["c"]}}
+TOKEN_PATCH = {
+    "name": "n",
+    "scopes": ["read"],
+    "dialog_id": "d",
+    "source": "s",
+    "metadata": {"label": "l"},
+    "expires_at": None,
+}
+TOKEN_RECORD = {
+    "secret": new_secret("asv"),
+    "kind": "api",
+    "name": "n",
+    "scopes": ["read"],
+    "dialog_id": "d",
+    "source": "s",
+    "metadata": {"label": "l"},
+    "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "expires_at": None,
+}

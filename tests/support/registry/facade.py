@@ -1,0 +1,52 @@
+"""The entries of the facade, `svc` itself."""
+
+from tests.support.registry.method import Method
+
+FACADE = [
+    Method(name="transaction", call={}, cost="nothing", round_trips=2, tenant="none"),
+    Method(
+        name="on",
+        call={"connection": None},
+        cost="nothing",
+        round_trips=0,
+        tenant="none",
+        unchecked=frozenset({"connection"}),
+    ),
+    Method(name="at_least", call={"position": "0/0"}, cost="nothing", round_trips=0, tenant="none"),
+    Method(name="close", call={}, cost="nothing", round_trips=0, tenant="none"),
+    Method(name="position", call={}, cost="nothing", tenant="none"),
+    Method(name="applied", call={}, cost="nothing", round_trips=2, tenant="none"),
+    Method(name="pending", call={}, cost="nothing", round_trips=2, tenant="none"),
+    Method(name="check", call={}, cost="nothing", round_trips=2, tenant="none"),
+    Method(
+        name="migrate",
+        call={"citus": False},
+        cost="nothing",
+        round_trips=6,
+        tenant="none",
+    ),
+    Method(
+        name="maintain",
+        call={"on_batch": None},
+        cost="database",
+        round_trips=15,
+        writes=True,
+        tenant="none",
+    ),
+    Method(
+        name="doctor",
+        call={},
+        cost="database",
+        round_trips=12,
+        tenant="none",
+        reports_errors=True,
+    ),
+    Method(
+        name="explain",
+        call={"name": "conversation/get_list", "present": ["user_id"], "values": {"user_id": "u"}},
+        cost="nothing",
+        round_trips=4,
+        tenant="none",
+        unchecked=frozenset({"name"}),
+    ),
+]
