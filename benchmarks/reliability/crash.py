@@ -12,33 +12,24 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
-
-from pydantic import BaseModel, ConfigDict
+from typing import Final, TypeAlias
 
 import asyncsvc
-from benchmarks.reliability import verdict
+from benchmarks.reliability import Frozen, verdict
 from benchmarks.reliability.plan import DIALOG, TENANT, Plan, conversations
-from benchmarks.reliability.server import (
-    Server,
-    described,
-    refuse_other_systems,
-    temporary_directory,
-)
+from benchmarks.reliability.server import Server, described, temporary_directory
 from benchmarks.reliability.verdict import Verdict
 from benchmarks.reliability.writers import Writers
 
-Show = Callable[[int, int], None]
+Show: TypeAlias = Callable[[int, int], None]
 """Called with the number of kills and of acknowledged turns."""
 
 _LOAD_SECONDS: Final = (0.0, 1.5)
 """The range of the random time between the first turn of all writers and the next kill."""
 
 
-class Settings(BaseModel):
+class Settings(Frozen):
     """The options of a run. The same seed gives the same times between kills."""
-
-    model_config = ConfigDict(frozen=True)
 
     kills: int
     writers: int
@@ -47,10 +38,8 @@ class Settings(BaseModel):
     seed: int
 
 
-class Report(BaseModel):
+class Report(Frozen):
     """The results of a run."""
-
-    model_config = ConfigDict(frozen=True)
 
     settings: Settings
     server: dict[str, str]
@@ -68,18 +57,31 @@ class Report(BaseModel):
     """The maximum number of seconds from a kill until each writer had an acknowledgement."""
     verdict: Verdict
 
+    @property
+    def summary(self) -> dict[str, object]:
+        """The values by name, without the verdict."""
+        return {
+            "PostgreSQL": self.server["server_version"],
+            "on": ", ".join(name for name, value in self.server.items() if value == "on"),
+            "seconds": self.seconds,
+            "kills": self.settings.kills,
+            "processes killed": self.processes_killed,
+            "maximum attempts of a start": self.max_start_attempts,
+            "maximum outage, s": self.max_outage,
+            "retried by the library": self.retries,
+            "errors raised to writers": sum(self.repeats.values()),
+            "stored but acknowledged by a replay": self.replayed,
+        }
+
 
 async def crash(settings: Settings, show: Show) -> Report:
     """Run in a temporary directory and return the report."""
-    refuse_other_systems()
     with temporary_directory() as directory:
         server = Server(directory)
-        writers = Writers(
-            Plan(seed=settings.seed, address=server.address), directory / "writers.log"
-        )
-        run = _Run(settings, show, server, writers)
+        plan = Plan(seed=settings.seed, address=server.address)
+        writers = Writers(plan, directory / "writers.log")
         try:
-            return await run.report()
+            return await _Run(settings, show, server, writers).report()
         finally:
             await writers.end()
 
@@ -124,10 +126,11 @@ class _Run:
                 self.kills += 1
 
     async def _kill_writers(self, dsn: str) -> None:
+        count = self.settings.writers
         for _ in range(self.settings.kills):
             await self._load()
             self.killed_at = time.monotonic()
-            for writer in self._random_writers():
+            for writer in self.chance.sample(range(count), self.chance.randint(1, count)):
                 killed = await self.writers.kill(writer)
                 # Start it immediately, so that the predecessor's call may still run on the server.
                 await self.writers.start(writer)
@@ -135,13 +138,9 @@ class _Run:
                 self.processes_killed += 1
             self.kills += 1
 
-    def _random_writers(self) -> list[int]:
-        count = self.settings.writers
-        return self.chance.sample(range(count), self.chance.randint(1, count))
-
     async def _begin(self, dsn: str) -> None:
         """Create the conversations and start the writers, if this is the first start."""
-        if self.writers.are_started:
+        if self.writers.names:
             return
         async with asyncsvc.connect(dsn, max_size=1) as svc:
             await svc.migrate()
@@ -161,9 +160,10 @@ class _Run:
         self.show(self.kills, len(self.writers.acks))
 
     async def _report(self, dsn: str, seconds: float) -> Report:
-        acks, repeats = self.writers.acks, collections.Counter[str]()
-        for ack in acks:
-            repeats.update(ack.repeats)
+        acks = self.writers.acks
+        repeats = sum(
+            (collections.Counter(ack.repeats) for ack in acks), collections.Counter[str]()
+        )
         return Report(
             settings=self.settings,
             server=await described(dsn),

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from asyncsvc import Message, Turn
+from benchmarks.reliability import Frozen
 
 TENANT: Final = "acme"
 DIALOG: Final = "support"
@@ -22,19 +23,15 @@ COLD: Final = 12
 """The number of conversations other than the hot one, which gets about half of all turns."""
 
 
-class Plan(BaseModel):
+class Plan(Frozen):
     """The plan of a run, equal in all its processes; the file `address` contains the DSN."""
-
-    model_config = ConfigDict(frozen=True)
 
     seed: int
     address: Path
 
 
-class Order(BaseModel):
+class Order(Frozen):
     """The task of a writer process: to write its turns from the number `first`."""
-
-    model_config = ConfigDict(frozen=True)
 
     plan: Plan
     writer: int
@@ -51,10 +48,8 @@ class Order(BaseModel):
         return f"writer/{self.writer}/{self.first}"
 
 
-class Ack(BaseModel):
+class Ack(Frozen):
     """The acknowledgement of a turn, as a writer reports it."""
-
-    model_config = ConfigDict(frozen=True)
 
     writer: int
     number: int
@@ -62,7 +57,7 @@ class Ack(BaseModel):
     last_seq: int
     round: int
     replayed: bool
-    repeats: dict[str, int] = {}
+    repeats: dict[str, int] = Field(default_factory=dict)
     """The number of repeated calls, by the error that the call before raised."""
     retries: int = 0
     """The number of retries by the library."""

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
-from pydantic import BaseModel, ConfigDict
+
+from benchmarks.reliability import Frozen
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -35,10 +36,8 @@ _SESSIONS: Final = """
 """
 
 
-class Sample(BaseModel):
+class Sample(Frozen):
     """The resources of the idle process."""
-
-    model_config = ConfigDict(frozen=True)
 
     seconds: float
     """Seconds since the start of the load."""
@@ -56,10 +55,8 @@ class Sample(BaseModel):
     open_transactions: int
 
 
-class Figure(BaseModel):
+class Figure(Frozen):
     """The change of a measure from the first quarter of the samples to the last quarter."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     first: float

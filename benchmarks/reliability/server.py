@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from asyncsvc import EmbeddedServerError, embedded
 from asyncsvc.cli.runner import CommandError
+from benchmarks.server import connected
 
 DURABLE: Final = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 _OPTIONS: Final = {"max_connections": "200", **DURABLE}
@@ -41,10 +40,15 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        """Run the server inside the block, which may kill it; yield its DSN."""
+        """Run the server inside the block, which may kill it; yield its DSN.
+
+        Raises CommandError unless its commits are durable.
+        """
         async with AsyncExitStack() as stack:
             dsn = await self._start(stack)
-            await _require_durable(dsn)
+            for name, value in (await described(dsn)).items():
+                if value != DURABLE.get(name, value):
+                    raise CommandError(f"{name} is {value}: the run would prove nothing")
             new = self.address.with_suffix(".new")
             new.write_text(dsn, encoding="ascii")
             new.replace(self.address)
@@ -92,35 +96,23 @@ class Server:
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """Yield a directory for a server, which is removed at the end of the block."""
+    """Yield a directory for a server, which is removed at the end of the block.
+
+    Raises CommandError without Linux's /proc.
+    """
+    if not (_PROCESSES / "self/stat").exists():
+        raise CommandError("this needs Linux's /proc")
     with tempfile.TemporaryDirectory(prefix="asyncsvc-reliability-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # if root starts the server, it runs as another user
         yield directory
 
 
-def refuse_other_systems() -> None:
-    """Raise CommandError without Linux's /proc."""
-    if not (_PROCESSES / "self/stat").exists():
-        raise CommandError("this needs Linux's /proc")
-
-
 async def described(dsn: str) -> dict[str, str]:
     """Return the server's version and its settings of durability."""
-    connection = await asyncpg.connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         names = ("server_version", *DURABLE)
         return {name: str(await connection.fetchval(f"SHOW {name}")) for name in names}
-    finally:
-        await connection.close()
-
-
-async def _require_durable(dsn: str) -> None:
-    """Raise CommandError unless the server's commits are durable."""
-    settings = await described(dsn)
-    for name, required in DURABLE.items():
-        if settings[name] != required:
-            raise CommandError(f"{name} is {settings[name]}: the run would prove nothing")
 
 
 def _children(parent: int) -> list[int]:

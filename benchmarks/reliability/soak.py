@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import collections
 import itertools
-import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-from pydantic import BaseModel, ConfigDict
 
 import asyncsvc
 from asyncsvc.cli.runner import CommandError
+from benchmarks.reliability import Frozen
 from benchmarks.reliability.operations import (
     OLD,
     OPERATIONS,
@@ -31,12 +30,8 @@ from benchmarks.reliability.operations import (
     all_calls,
 )
 from benchmarks.reliability.samples import MEASURES, Figure, Sample, Watch
-from benchmarks.reliability.server import (
-    Server,
-    described,
-    refuse_other_systems,
-    temporary_directory,
-)
+from benchmarks.reliability.server import Server, described, temporary_directory
+from benchmarks.server import connected
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -72,20 +67,16 @@ _LOSE: Final = """
 """
 
 
-class Settings(BaseModel):
+class Settings(Frozen):
     """The options of a soak."""
-
-    model_config = ConfigDict(frozen=True)
 
     minutes: float
     tasks: int
     seed: int
 
 
-class Report(BaseModel):
+class Report(Frozen):
     """The results of a soak."""
-
-    model_config = ConfigDict(frozen=True)
 
     settings: Settings
     server: dict[str, str]
@@ -103,58 +94,33 @@ class Report(BaseModel):
     samples: list[Sample]
 
     @property
+    def summary(self) -> dict[str, object]:
+        """The values by name, without the samples."""
+        return {
+            "PostgreSQL": self.server["server_version"],
+            "minutes": self.settings.minutes,
+            "calls": self.operations,
+            "cancelled": self.cancelled,
+            "connections lost": self.connections_lost,
+            "retried by the library": self.retries,
+            "errors": ", ".join(f"{count:,} {name}" for name, count in self.errors.items()),
+        }
+
+    @property
     def evaluated(self) -> Sequence[Sample]:
         """The samples after the warm-up."""
         return _evaluated(self.samples)
 
 
-class _Gate:
-    """Lets operations pass, and pauses all of them for a sample."""
-
-    def __init__(self) -> None:
-        self._passing = 0
-        self._open = asyncio.Event()
-        self._open.set()
-        self._empty = asyncio.Event()
-        self._empty.set()
-
-    @asynccontextmanager
-    async def passed(self) -> AsyncIterator[None]:
-        await self._open.wait()
-        self._passing += 1
-        self._empty.clear()
-        try:
-            yield
-        finally:
-            self._passing -= 1
-            if not self._passing:
-                self._empty.set()
-
-    @asynccontextmanager
-    async def closed(self) -> AsyncIterator[None]:
-        self._open.clear()
-        await self._empty.wait()
-        try:
-            yield
-        finally:
-            self._open.set()
-
-
 async def soak(settings: Settings, show: Show) -> Report:
     """Run on a server of its own and return the report."""
-    refuse_other_systems()
-    for library in ("asyncpg", "asyncsvc"):  # they log lost connections, which are expected
-        logging.getLogger(library).addHandler(logging.NullHandler())
-    async with AsyncExitStack() as stack:
-        directory = stack.enter_context(temporary_directory())
-        dsn = await stack.enter_async_context(Server(directory).running())
-        own = await asyncpg.connect(dsn)
-        stack.push_async_callback(own.close)
-        named = f"{dsn}?application_name={_NAME}"
-        pool = await stack.enter_async_context(
-            asyncpg.create_pool(named, min_size=0, max_size=_POOL, command_timeout=30)
-        )
-        return await _Run(settings, show, named, pool, own).report()
+    with temporary_directory() as directory:
+        async with Server(directory).running() as dsn, connected(dsn) as own:
+            named = f"{dsn}?application_name={_NAME}"
+            opened = asyncpg.create_pool(named, min_size=0, max_size=_POOL, command_timeout=30)
+            async with opened as pool:
+                gate = asyncio.Semaphore(settings.tasks + 1)
+                return await _Run(settings, show, named, pool, own, gate).report()
 
 
 @dataclass(slots=True)
@@ -164,7 +130,8 @@ class _Run:
     dsn: str
     pool: Pool
     own: asyncpg.Connection[asyncpg.Record]
-    gate: _Gate = field(default_factory=_Gate)
+    gate: asyncio.Semaphore
+    """Has a permit per task that works; a pause takes all permits."""
     operations: int = 0
     cancelled: int = 0
     lost: int = 0
@@ -245,13 +212,16 @@ class _Run:
 
     @asynccontextmanager
     async def _paused(self) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(_CALL_TIMEOUT):
-                    await stack.enter_async_context(self.gate.closed())
-            except TimeoutError:
-                raise CommandError(f"a call did not end within {_CALL_TIMEOUT:g} s") from None
-            yield
+        """Wait for the end of the current calls; no call starts inside the block."""
+        permits = range(self.settings.tasks + 1)
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT):
+                await asyncio.gather(*(self.gate.acquire() for _ in permits))
+        except TimeoutError:
+            raise CommandError(f"a call did not end within {_CALL_TIMEOUT:g} s") from None
+        yield
+        for _ in permits:
+            self.gate.release()
 
     async def _work(self, app: Application) -> None:
         weights = list(itertools.accumulate(operation.weight for operation in OPERATIONS))
@@ -259,13 +229,13 @@ class _Run:
             (operation,) = app.chance.choices(OPERATIONS, cum_weights=weights)
             is_cancelled = app.chance.random() < _CANCELLED
             after = app.chance.uniform(0, _MAX_CANCEL_SECONDS) if is_cancelled else None
-            async with self.gate.passed():
+            async with self.gate:
                 await self._run(app, operation, after)
 
     async def _lose_connections(self) -> None:
         while True:
             await asyncio.sleep(_LOSS_SECONDS)
-            async with self.gate.passed():
+            async with self.gate:
                 self.lost += len(await self.own.fetch(_LOSE, _NAME))
 
     async def _run(self, app: Application, operation: Operation, after: float | None) -> None:

@@ -13,23 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-import asyncpg
-from pydantic import BaseModel, ConfigDict
-
 import asyncsvc
+from benchmarks.reliability import Frozen
 from benchmarks.reliability.plan import TENANT, Ack, Plan, Planned, planned
+from benchmarks.server import connected
 
 _MESSAGES: Final = """
-    SELECT conversation_id, seq, payload ->> 'key' AS key, (payload ->> 'part')::int AS part
+    SELECT conversation_id, seq, payload ->> 'key', (payload ->> 'part')::int
       FROM asyncsvc.message
      WHERE tenant_id = $1
      ORDER BY conversation_id, seq
 """
-_COUNTERS: Final = """
-    SELECT id, round, tokens, last_seq
-      FROM asyncsvc.conversation
-     WHERE tenant_id = $1
-"""
+_COUNTERS: Final = (
+    "SELECT id, round, tokens, last_seq FROM asyncsvc.conversation WHERE tenant_id = $1"
+)
 _OPEN: Final = """
     SELECT count(*)
       FROM pg_stat_activity
@@ -40,10 +37,8 @@ _ROLLBACK_TIMEOUT: Final = 5.0
 """Seconds in which the server must detect a lost client and roll back its transaction."""
 
 
-class Verdict(BaseModel):
+class Verdict(Frozen):
     """The counts of a run; all except `acknowledged` must be 0."""
-
-    model_config = ConfigDict(frozen=True)
 
     acknowledged: int
     """Acknowledged turns."""
@@ -76,25 +71,19 @@ class Verdict(BaseModel):
 
 async def open_transactions(dsn: str, names: Sequence[str]) -> int:
     """Return the number of transactions of ended writers that the server did not roll back."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        give_up = time.monotonic() + _ROLLBACK_TIMEOUT
+    give_up = time.monotonic() + _ROLLBACK_TIMEOUT
+    async with connected(dsn) as connection:
         while (count := await connection.fetchval(_OPEN, names)) and time.monotonic() < give_up:
             await asyncio.sleep(_PAUSE)
-    finally:
-        await connection.close()
     return int(count)
 
 
 async def evaluate(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) -> Verdict:
     """Return the counts of a run after the end of all writers."""
-    connection = await asyncpg.connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         messages = [_Stored(*row) for row in await connection.fetch(_MESSAGES, TENANT)]
         counters = [_Counters(*row) for row in await connection.fetch(_COUNTERS, TENANT)]
-    finally:
-        await connection.close()
-    by_key, by_conversation = _grouped(messages)
+    by_key, by_conversation = _grouped(messages, "key"), _grouped(messages, "conversation")
     acknowledged = [(planned(plan, ack.writer, ack.number), ack) for ack in acks]
     stored = [planned(plan, *map(int, key.split("/"))) for key in by_key]
     return Verdict(
@@ -103,7 +92,7 @@ async def evaluate(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) ->
         duplicated=sum(len(rows) > len({row.part for row in rows}) for rows in by_key.values()),
         unacknowledged=len(by_key.keys() - {expected.key for expected, _ in acknowledged}),
         wrong_results=_wrong_seqs(acknowledged, by_key) + _wrong_rounds(acknowledged),
-        gaps=sum(_gaps(by_conversation[each.id], each.last_seq) for each in counters),
+        gaps=sum(_gaps(by_conversation.get(each.id, ()), each.last_seq) for each in counters),
         wrong_counters=sum(not _is_sum(each, stored) for each in counters),
         wrong_usage=abs(await _rounds_of_usage(dsn) - len(stored)),
         open_transactions=left_open,
@@ -129,25 +118,23 @@ class _Counters(NamedTuple):
 
 
 _Acknowledged = Sequence[tuple[Planned, Ack]]
-_ByKey = Mapping[str, Sequence[_Stored]]
+_Groups = Mapping[str, Sequence[_Stored]]
 
 
-def _grouped(messages: Iterable[_Stored]) -> tuple[_ByKey, Mapping[str, Sequence[int]]]:
-    by_key = defaultdict[str, list[_Stored]](list)
-    by_conversation = defaultdict[str, list[int]](list)
+def _grouped(messages: Iterable[_Stored], by: str) -> _Groups:
+    groups = defaultdict[str, list[_Stored]](list)
     for message in messages:
-        by_key[message.key].append(message)
-        by_conversation[message.conversation].append(message.seq)
-    return by_key, by_conversation
+        groups[getattr(message, by)].append(message)
+    return groups
 
 
-def _is_complete(expected: Planned, by_key: _ByKey) -> bool:
+def _is_complete(expected: Planned, by_key: _Groups) -> bool:
     stored = {(row.conversation, row.part) for row in by_key.get(expected.key, ())}
     parts = range(len(expected.turn.messages))
     return stored >= {(expected.conversation, part) for part in parts}
 
 
-def _wrong_seqs(acknowledged: _Acknowledged, by_key: _ByKey) -> int:
+def _wrong_seqs(acknowledged: _Acknowledged, by_key: _Groups) -> int:
     """Count the acknowledgements whose seqs are not those of the turn, without lost turns."""
     return sum(
         [row.seq for row in by_key[expected.key]] != list(range(ack.first_seq, ack.last_seq + 1))
@@ -168,8 +155,8 @@ def _wrong_rounds(acknowledged: _Acknowledged) -> int:
     )
 
 
-def _gaps(seqs: Sequence[int], last_seq: int) -> int:
-    return len(set(seqs) ^ set(range(1, last_seq + 1)))
+def _gaps(messages: Iterable[_Stored], last_seq: int) -> int:
+    return len({message.seq for message in messages} ^ set(range(1, last_seq + 1)))
 
 
 def _is_sum(counters: _Counters, stored: Iterable[Planned]) -> bool:

@@ -55,17 +55,14 @@ async def _write(order: Order, stopped: threading.Event) -> None:
 
 async def _acknowledged(database: _Database, order: Order, number: int) -> Ack:
     """Append the turn; repeat the call until it is acknowledged."""
-    appending = planned(order.plan, order.writer, number)
+    turn = planned(order.plan, order.writer, number)
     repeats, retries = collections.Counter[str](), database.retries
     give_up = time.monotonic() + ACK_TIMEOUT
     while True:
         try:
             svc = await database.services()
             appended = await svc.conversations.append_message(
-                appending.conversation,
-                appending.turn,
-                tenant_id=TENANT,
-                idempotency_key=appending.key,
+                turn.conversation, turn.turn, tenant_id=TENANT, idempotency_key=turn.key
             )
         except asyncsvc.Unavailable as error:
             if time.monotonic() > give_up:

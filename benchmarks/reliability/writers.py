@@ -43,11 +43,6 @@ class Writers:
     _next: dict[int, int] = field(default_factory=dict)
     _running: dict[int, _Writer] = field(default_factory=dict)
 
-    @property
-    def are_started(self) -> bool:
-        """Whether a writer was started."""
-        return bool(self.names)
-
     async def start(self, writer: int) -> None:
         """Start a writer with the first turn that was not acknowledged."""
         order = Order(plan=self.plan, writer=writer, first=self._next.setdefault(writer, 0))
@@ -105,8 +100,8 @@ class Writers:
     async def stop(self) -> None:
         """Stop each writer after its current turn. Raises CommandError if one fails."""
         for each in self._running.values():
-            if each.process.stdin is not None:
-                each.process.stdin.close()
+            assert each.process.stdin is not None  # noqa: S101 - it is a pipe
+            each.process.stdin.close()
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 codes = [await each.process.wait() for each in self._running.values()]
