@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,25 +17,22 @@ from asyncsvc.validation.inputs import Described
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class ModelOrMapping:
-    """Annotate a parameter that takes models or equal mappings; `form` is what the method gets.
-
-    The annotated union is for type checkers, `form` for `validated`: it replaces each mapping by
-    its model. The method reads the parameter with `as_model`.
-    """
-
-    form: object
+class _OnlyModel:
+    """The validation of `ModelLike`: it replaces a mapping by its model."""
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Validate by the form alone."""
-        return handler.generate_schema(self.form)
+        """Validate by the model alone."""
+        return handler.generate_schema(get_args(source)[0])
+
+
+ModelLike = Annotated[M | Mapping[str, object], _OnlyModel()]
+"""A parameter that takes a model or an equal mapping. The method reads it with `as_model`."""
 
 
 def as_model(model: type[M], value: M | Mapping[str, object]) -> M:
-    """Return the model that `validated` has put in place of a `ModelOrMapping`."""
+    """Return the model that `validated` has put in place of a `ModelLike`."""
     if not isinstance(value, model):
         raise TypeError(f"not validated: {type(value).__name__} is not {model.__name__}")
     return value

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic import Json as JsonText
 
-from asyncsvc.models.base import Model, ModelOrMapping
+from asyncsvc.models.base import Model, ModelLike
 from asyncsvc.validation.checks import check_batch_bytes, check_batch_size, with_limits
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
@@ -141,7 +141,8 @@ class ConversationPatch(Input):
     """The dialog to move the conversation to, with its messages."""
 
 
-Bulk = TypeVar("Bulk", Sequence[NewConversation], Mapping[str, ConversationPatch])
+Bulk = TypeVar("Bulk", Sequence[Input], Mapping[str, Input])
+P = TypeVar("P", bound=Input)
 
 
 def _check_bulk_bytes(values: Bulk, limits: Limits) -> Bulk:
@@ -151,19 +152,18 @@ def _check_bulk_bytes(values: Bulk, limits: Limits) -> Bulk:
 
 
 NewConversations = Annotated[
-    Sequence[NewConversation | Mapping[str, object]],
-    ModelOrMapping(Sequence[NewConversation]),
+    Sequence[ModelLike[NewConversation]],
     with_limits(check_batch_size),
     with_limits(_check_bulk_bytes),
 ]
+"""Up to `Settings.max_batch_size` conversations to create."""
 
-
-ConversationPatches = Annotated[
-    Mapping[Id, ConversationPatch | Mapping[str, object]],
-    ModelOrMapping(Mapping[Id, ConversationPatch]),
+PatchesById = Annotated[
+    Mapping[Id, ModelLike[P]],
     with_limits(check_batch_size),
     with_limits(_check_bulk_bytes),
 ]
+"""Up to `Settings.max_batch_size` patches, by the id of their row."""
 
 
 class MessagePatch(Input):
@@ -175,17 +175,6 @@ class MessagePatch(Input):
     """The whole JSON object; the previous one is replaced."""
     reference: OrUnset[Json] = UNSET
     """The sources that an answer cites. None sets NULL."""
-
-
-TurnLike = Annotated[Turn | Mapping[str, object], ModelOrMapping(Turn)]
-
-
-ConversationPatchLike = Annotated[
-    ConversationPatch | Mapping[str, object], ModelOrMapping(ConversationPatch)
-]
-
-
-MessagePatchLike = Annotated[MessagePatch | Mapping[str, object], ModelOrMapping(MessagePatch)]
 
 
 class StoredMessage(Model):

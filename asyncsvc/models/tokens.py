@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue, PlainValidator, SecretStr
 from pydantic import Json as JsonText
 
-from asyncsvc.models.base import Model, ModelOrMapping
+from asyncsvc.models.base import Model
 from asyncsvc.validation.checks import check_iterable
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import (
@@ -43,9 +43,6 @@ class TokenPatch(Input):
     """The whole JSON object; the previous one is replaced."""
     expires_at: OrUnset[Instant | None] = UNSET
     """The instant from which the token is invalid. None: it does not expire."""
-
-
-TokenPatchLike = Annotated[TokenPatch | Mapping[str, object], ModelOrMapping(TokenPatch)]
 
 
 class TokenRecord(Input):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from asyncsvc.models import APIToken, TokenPatch
 from asyncsvc.repositories.base import (
-    Repository,
+    KeyedRepository,
     build_model,
     build_models,
     columns_to_set,
@@ -70,7 +70,7 @@ class TokenLookup(NamedTuple):
     is_due: bool
 
 
-class APITokenRepository(Repository):
+class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
     """The statements about API tokens."""
 
     folder = "api_token"
@@ -196,23 +196,19 @@ class APITokenRepository(Repository):
         )
         return build_models(APIToken, rows)
 
-    async def get_by_id(self, *, tenant_id: str, id: str) -> APIToken | None:
-        """Return one token."""
-        return _token(await self._rows("get_by_id", tenant_id=tenant_id, id=id))
+    async def get_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> list[APIToken]:
+        """Return the tokens that exist, in the order of the ids."""
+        return build_models(APIToken, await self._rows("get_by_ids", tenant_id=tenant_id, ids=ids))
 
-    async def update_by_id(
-        self, *, tenant_id: str, id: str, patch: TokenPatch, actor: str | None
-    ) -> APIToken | None:
-        """Set the columns of the patch."""
-        return _token(
-            await self._rows(
-                "update_by_id",
-                tenant_id=tenant_id,
-                id=id,
-                patch=to_json(columns_to_set(patch)),
-                actor=actor,
-            )
+    async def update_many_by_id(
+        self, *, tenant_id: str, patches: Mapping[str, TokenPatch], actor: str | None = None
+    ) -> list[APIToken]:
+        """Set columns of tokens, by id; return the changed tokens."""
+        columns = {id: columns_to_set(patch) for id, patch in patches.items()}
+        rows = await self._rows(
+            "update_many_by_id", tenant_id=tenant_id, patches=to_json(columns), actor=actor
         )
+        return build_models(APIToken, rows)
 
     async def rotate(
         self,

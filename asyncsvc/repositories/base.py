@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 M = TypeVar("M", bound=BaseModel)
+Stored = TypeVar("Stored", bound=BaseModel)
+Patch = TypeVar("Patch", bound=Input)
 
 _EXPONENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)')
 _COPY_SPECIAL: Final = re.compile(r"[\\\n\r\t]")
@@ -45,6 +48,20 @@ class Repository:
         """Run a file that returns one row with the column `deleted`."""
         (row,) = await self._rows(name, **parameters)
         return int(row["deleted"])
+
+
+class KeyedRepository(Repository, Generic[Stored, Patch]):
+    """The repository of rows that are read and updated by id."""
+
+    @abc.abstractmethod
+    async def get_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> list[Stored]:
+        """Return the rows that exist, in the order of the ids."""
+
+    @abc.abstractmethod
+    async def update_many_by_id(
+        self, *, tenant_id: str, patches: Mapping[str, Patch]
+    ) -> list[Stored]:
+        """Set columns of rows, by id; return the changed rows."""
 
 
 def to_json(value: object) -> str | None:

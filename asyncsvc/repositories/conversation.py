@@ -17,13 +17,13 @@ from asyncsvc.models import (
     microseconds,
 )
 from asyncsvc.repositories.base import (
-    Repository,
+    KeyedRepository,
     build_model,
     build_models,
     columns_to_set,
     to_json,
 )
-from asyncsvc.repositories.query import Include, ListFilter, Order, PageSlice
+from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
@@ -105,7 +105,7 @@ class ExpiredConversation:
     messages: int
 
 
-class ConversationRepository(Repository):
+class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
     """The statements on conversations, and the append to a conversation."""
 
     folder = "conversation"
@@ -127,7 +127,7 @@ class ConversationRepository(Repository):
         return build_models(returning, rows)
 
     async def get_by_ids(
-        self, *, tenant_id: str, ids: Sequence[str], include: Include
+        self, *, tenant_id: str, ids: Sequence[str], include: Include = WHOLE
     ) -> list[Conversation]:
         """Return the conversations that exist, in the order of the ids."""
         rows = await self._rows(

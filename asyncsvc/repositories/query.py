@@ -108,5 +108,8 @@ class PageSlice:
 class Include:
     """The parts of a conversation that are returned only on request."""
 
-    dsl: bool = False
+    dsl: bool = True
     messages: bool = False
+
+
+WHOLE: Final = Include()

@@ -2,41 +2,177 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from asyncsvc.errors import NotFound
+from asyncsvc.models import Conversation, ConversationPatch, Model, ModelLike, PatchesById, as_model
 from asyncsvc.repositories import ConversationRepository, MessageRepository
+from asyncsvc.repositories.base import KeyedRepository
+from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.inputs import Input
+from asyncsvc.validation.types import Id, Ids
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
 T = TypeVar("T")
+Stored = TypeVar("Stored", bound=Model)
+Patch = TypeVar("Patch", bound=Input)
+Store = TypeVar("Store", bound=KeyedRepository[Any, Any])
 
 
-class CommonService:
-    """A service on an executor. It has no state, so any number of tasks can share it."""
+class CommonService(Generic[Stored, Patch, Store]):
+    """What both services share: their rows by id. Any number of tasks can share a service.
 
-    def __init__(self, executor: Executor, settings: Settings) -> None:
+    A subclass names the model of its rows and of their patches, and what a row is called.
+    """
+
+    model: type[Stored]
+    """The model of a row."""
+    patch_model: type[Patch]
+    """The model of the columns that can be set."""
+    resource: ClassVar[str]
+    """The name of a row in `NotFound`."""
+    type_arguments: ClassVar[Mapping[str, type]]
+
+    def __init_subclass__(cls) -> None:
+        """Bind the type variables of the shared methods."""
+        if hasattr(cls, "patch_model"):
+            cls.type_arguments = {"Patch": cls.patch_model}
+
+    def __init__(self, executor: Executor, settings: Settings, repository: Store) -> None:
         """Run statements on this executor, within the limits of these settings."""
         self._executor = executor
         self._settings = settings
+        self._repository = repository
 
     @property
     def settings(self) -> Settings:
         """The settings, with the limits that arguments are validated against."""
         return self._settings
 
+    @validated
+    async def get_by_id(self, id: Id, *, tenant_id: Id) -> Stored:
+        """Return one row.
 
-class ConversationServiceBase(CommonService):
+        Raises:
+            NotFound: The tenant has no row with this id.
+
+        Cost:
+            1 round trip on the primary key, no locks.
+        """
+        return self._first(await self._repository.get_by_ids(tenant_id=tenant_id, ids=[id]))
+
+    @validated
+    async def get_by_ids(self, ids: Ids, *, tenant_id: Id) -> list[Stored]:
+        """Return rows in the order of their ids, without those that do not exist.
+
+        Args:
+            ids: At most `Settings.max_batch_size` ids. A repeated id is returned again.
+
+        Cost:
+            1 round trip on the primary key, no locks.
+        """
+        rows: list[Stored] = await self._repository.get_by_ids(tenant_id=tenant_id, ids=ids)
+        return rows
+
+    @validated
+    async def update_by_id(self, id: Id, patch: ModelLike[Patch], *, tenant_id: Id) -> Stored:
+        """Set columns of a row.
+
+        Args:
+            patch: The columns to set, as a model or an equal mapping.
+
+        Returns:
+            The row after the update. A conversation comes without its messages.
+
+        Raises:
+            NotFound: The tenant has no row with this id.
+
+        Cost:
+            1 round trip; 4 if the patch moves a conversation to another dialog, since its messages
+            move too. Locks the row until the end of the transaction.
+        """
+        return self._first(await self._update({id: as_model(self.patch_model, patch)}, tenant_id))
+
+    @validated
+    async def update_many_by_id(self, patches: PatchesById[Patch], *, tenant_id: Id) -> int:
+        """Set columns of rows, each by its own patch.
+
+        Args:
+            patches: At most `Settings.max_batch_size` patches by id. Ids that do not exist are
+                ignored.
+
+        Returns:
+            The number of updated rows.
+
+        Cost:
+            1 round trip; 4 if a patch moves a conversation to another dialog, since its messages
+            move too. Locks the rows in the order of their ids, until the end of the transaction.
+        """
+        models = {id: as_model(self.patch_model, patch) for id, patch in patches.items()}
+        return len(await self._update(models, tenant_id))
+
+    async def _update(self, patches: Mapping[str, Patch], tenant_id: str) -> list[Stored]:
+        rows: list[Stored] = await self._repository.update_many_by_id(
+            tenant_id=tenant_id, patches=patches
+        )
+        return rows
+
+    @validated
+    async def delete_by_id(self, id: Id, *, tenant_id: Id) -> int:
+        """Delete a row; a conversation with its messages.
+
+        Returns:
+            1, or 0 if the row does not exist.
+
+        Cost:
+            1 round trip; locks the row. The cost grows with the number of messages.
+        """
+        return await self._delete([id], tenant_id)
+
+    @validated
+    async def delete_by_ids(self, ids: Ids, *, tenant_id: Id) -> int:
+        """Delete rows in one transaction; conversations with their messages.
+
+        Args:
+            ids: At most `Settings.max_batch_size` ids.
+
+        Returns:
+            The number of deleted rows.
+
+        Cost:
+            1 round trip; locks the rows in the order of their ids. The cost grows with the number
+            of messages.
+        """
+        return await self._delete(ids, tenant_id)
+
+    @abc.abstractmethod
+    async def _delete(self, ids: Sequence[str], tenant_id: str) -> int:
+        """Delete rows and return their number."""
+
+    def _first(self, rows: list[Stored]) -> Stored:
+        """Return the only row. Raises NotFound if there is none."""
+        return row_or_not_found(rows[0] if rows else None, self.resource)
+
+
+class ConversationServiceBase(
+    CommonService[Conversation, ConversationPatch, ConversationRepository]
+):
     """The base of each concern of the conversation service: the repositories that they share."""
+
+    model = Conversation
+    patch_model = ConversationPatch
+    resource = "conversation"
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
         """Run statements on this executor, within the limits of these settings."""
-        super().__init__(executor, settings)
-        self._conversations = ConversationRepository(executor)
+        super().__init__(executor, settings, ConversationRepository(executor))
         self._messages = MessageRepository(executor)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asyncsvc.errors import AlreadyExists
 from asyncsvc.models import (
     Conversation,
     ConversationPatch,
-    ConversationPatches,
-    ConversationPatchLike,
     NewConversation,
     NewConversations,
     as_model,
@@ -17,7 +15,7 @@ from asyncsvc.models import (
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
 from asyncsvc.repositories.query import Include
-from asyncsvc.services.common import new_id, row_or_not_found
+from asyncsvc.services.common import new_id
 from asyncsvc.services.listing import ConversationListing
 from asyncsvc.services.messages import ConversationMessages
 from asyncsvc.services.retention import ConversationRetention
@@ -117,7 +115,7 @@ class API4ConversationService(
             metadata=metadata,
             created_at=created_at,
         )
-        created = await self._conversations.create_many(
+        created = await self._repository.create_many(
             tenant_id=tenant_id,
             conversations=[_conversation_row(conversation)],
             returning=Conversation,
@@ -141,7 +139,7 @@ class API4ConversationService(
         Cost:
             1 round trip; locks the new rows.
         """
-        created = await self._conversations.create_many(
+        created = await self._repository.create_many(
             tenant_id=tenant_id,
             conversations=[
                 _conversation_row(as_model(NewConversation, conversation))
@@ -172,12 +170,10 @@ class API4ConversationService(
         Cost:
             1 round trip on the primary key, no locks.
         """
-        rows = await self._conversations.get_by_ids(
-            tenant_id=tenant_id,
-            ids=[id],
-            include=Include(dsl=include_dsl, messages=include_messages),
+        include = Include(dsl=include_dsl, messages=include_messages)
+        return self._first(
+            await self._repository.get_by_ids(tenant_id=tenant_id, ids=[id], include=include)
         )
-        return row_or_not_found(rows[0] if rows else None, "conversation")
 
     @validated
     async def get_by_ids(
@@ -198,61 +194,19 @@ class API4ConversationService(
         Cost:
             1 round trip on the primary key, no locks.
         """
-        return await self._conversations.get_by_ids(
+        return await self._repository.get_by_ids(
             tenant_id=tenant_id,
             ids=ids,
             include=Include(dsl=include_dsl, messages=include_messages),
         )
 
-    @validated
-    async def update_by_id(
-        self, id: Id, patch: ConversationPatchLike, *, tenant_id: Id
-    ) -> Conversation:
-        """Set columns of a conversation.
-
-        Args:
-            patch: The columns to set, as a model or an equal mapping.
-
-        Returns:
-            The conversation after the update, without its messages.
-
-        Raises:
-            NotFound: The tenant has no conversation with this id.
-
-        Cost:
-            1 round trip, or 4 if the patch has a `dialog_id`, since the messages move too. Locks
-            the row until the end of the transaction.
-        """
-        updated = await self._update(tenant_id, {id: as_model(ConversationPatch, patch)})
-        return row_or_not_found(updated[0] if updated else None, "conversation")
-
-    @validated
-    async def update_many_by_id(self, patches: ConversationPatches, *, tenant_id: Id) -> int:
-        """Set columns of conversations, each by its own patch.
-
-        Args:
-            patches: At most `Settings.max_batch_size` patches by id. Ids that do not exist are
-                ignored.
-
-        Returns:
-            The number of updated conversations.
-
-        Cost:
-            1 round trip, or 4 if a patch has a `dialog_id`, since the messages move too. Locks the
-            rows in the order of their ids, until the end of the transaction.
-        """
-        updated = await self._update(
-            tenant_id, {id: as_model(ConversationPatch, patch) for id, patch in patches.items()}
-        )
-        return len(updated)
-
     async def _update(
-        self, tenant_id: str, patches: Mapping[str, ConversationPatch]
+        self, patches: Mapping[str, ConversationPatch], tenant_id: str
     ) -> list[Conversation]:
         """Set columns; if a dialog changes, set that of the messages in the same transaction."""
         moving = [id for id, patch in patches.items() if patch.dialog_id is not UNSET]
         if not moving:
-            return await self._conversations.update_many_by_id(tenant_id=tenant_id, patches=patches)
+            return await super()._update(patches, tenant_id)
         async with self._executor.transaction() as executor:
             updated = await ConversationRepository(executor).update_many_by_id(
                 tenant_id=tenant_id, patches=patches
@@ -260,33 +214,8 @@ class API4ConversationService(
             await MessageRepository(executor).change_dialog(tenant_id=tenant_id, ids=moving)
         return updated
 
-    @validated
-    async def delete_by_id(self, id: Id, *, tenant_id: Id) -> int:
-        """Delete a conversation with its messages.
-
-        Returns:
-            1, or 0 if the conversation does not exist.
-
-        Cost:
-            1 round trip; locks the row. The cost grows with the number of messages.
-        """
-        return (await self._conversations.delete(tenant_id=tenant_id, ids=[id])).deleted
-
-    @validated
-    async def delete_by_ids(self, ids: Ids, *, tenant_id: Id) -> int:
-        """Delete conversations with their messages, in one transaction.
-
-        Args:
-            ids: At most `Settings.max_batch_size` ids.
-
-        Returns:
-            The number of deleted conversations.
-
-        Cost:
-            1 round trip; locks the rows in the order of their ids. The cost grows with the number
-            of messages.
-        """
-        return (await self._conversations.delete(tenant_id=tenant_id, ids=ids)).deleted
+    async def _delete(self, ids: Sequence[str], tenant_id: str) -> int:
+        return (await self._repository.delete(tenant_id=tenant_id, ids=ids)).deleted
 
 
 def _conversation_row(conversation: NewConversation) -> ConversationRow:

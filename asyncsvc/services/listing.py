@@ -155,7 +155,7 @@ class ConversationListing(ConversationServiceBase):
         """Return the total, the conversations of one page and the cursor of the next page."""
         size = page.limit - 1
         if where.keywords is UNSET or not self._search.has_index:
-            count, items = await self._conversations.get_list(
+            count, items = await self._repository.get_list(
                 where, order=order, page=page, include=include
             )
             position_of = _update_position if order.column == "updated_at" else _creation_position
@@ -167,7 +167,7 @@ class ConversationListing(ConversationServiceBase):
             ids = [match.id for match in matches[:size]]
             items = []
             if ids:
-                items = await self._conversations.get_by_ids(
+                items = await self._repository.get_by_ids(
                     tenant_id=where.tenant_id, ids=ids, include=include
                 )
         return count, items, cursor if order.is_by_time else None
@@ -260,7 +260,7 @@ class ConversationListing(ConversationServiceBase):
             1 round trip, no locks. Reads the person's conversations from the newest on, in all
             dialogs, until `limit` of this dialog are found.
         """
-        return await self._conversations.get_names(
+        return await self._repository.get_names(
             tenant_id=tenant_id,
             dialog_id=UNSET if dialog_id is ANY else dialog_id,
             exp_user_id=exp_user_id,

@@ -14,10 +14,9 @@ from asyncsvc.errors import (
 from asyncsvc.models import (
     Appended,
     MessagePatch,
-    MessagePatchLike,
+    ModelLike,
     StoredMessage,
     Turn,
-    TurnLike,
     as_model,
     microseconds,
 )
@@ -89,7 +88,7 @@ class ConversationMessages(ConversationServiceBase):
     async def append_message(
         self,
         id: Id,
-        turn: TurnLike,
+        turn: ModelLike[Turn],
         *,
         tenant_id: Id,
         idempotency_key: IdempotencyKey | None = None,
@@ -124,7 +123,7 @@ class ConversationMessages(ConversationServiceBase):
         turn = as_model(Turn, turn)
         body_hash = None if idempotency_key is None else _body_hash(turn)
         for _ in range(_APPEND_ATTEMPTS):
-            appended = await self._conversations.append_message(
+            appended = await self._repository.append_message(
                 tenant_id=tenant_id,
                 id=id,
                 turn=turn,
@@ -158,7 +157,7 @@ class ConversationMessages(ConversationServiceBase):
         None: the reason no longer holds, since the conversation was created or changed meanwhile.
         """
         rejection = row_or_not_found(
-            await self._conversations.explain_append(
+            await self._repository.explain_append(
                 tenant_id=tenant_id, id=id, idempotency_key=idempotency_key
             ),
             "conversation",
@@ -201,7 +200,7 @@ class ConversationMessages(ConversationServiceBase):
 
     @validated
     async def update_message(
-        self, id: Id, seq: Seq, patch: MessagePatchLike, *, tenant_id: Id
+        self, id: Id, seq: Seq, patch: ModelLike[MessagePatch], *, tenant_id: Id
     ) -> StoredMessage:
         """Set columns of a message, and `updated_at` of its conversation.
 

@@ -55,7 +55,7 @@ class ConversationRetention(ConversationServiceBase):
         """
 
         async def delete() -> DeletedBatch:
-            return await self._conversations.delete(
+            return await self._repository.delete(
                 tenant_id=tenant_id,
                 dialog_ids=dialog_ids,
                 batch_size=_DIALOG_BATCH_SIZE,
@@ -119,7 +119,7 @@ class ConversationRetention(ConversationServiceBase):
     ) -> TenantReceipt:
         """Delete everything of a tenant: its tokens, conversations, usage and audit.
 
-        The tokens go first, so that nobody reaches the tenant with them any more.
+        The tokens go first, so that no request with a token reaches the tenant any more.
 
         Args:
             on_batch: Called after each batch with the receipt so far.
@@ -179,7 +179,7 @@ class ConversationRetention(ConversationServiceBase):
 
         async def delete() -> DeletedBatch:
             nonlocal after
-            expired = await self._conversations.find_expired(
+            expired = await self._repository.find_expired(
                 tenant_id=tenant_id,
                 dialog_id=UNSET if dialog_id is ANY else dialog_id,
                 by=by,
@@ -193,7 +193,7 @@ class ConversationRetention(ConversationServiceBase):
             if dry_run or not expired:
                 messages = sum(conversation.messages for conversation in expired)
                 return DeletedBatch(matched=count, deleted=count, messages=messages)
-            return await self._conversations.delete(
+            return await self._repository.delete(
                 tenant_id=tenant_id,
                 ids=[conversation.id for conversation in expired],
                 by=by,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from asyncsvc.errors import InsufficientScope, InvalidToken
-from asyncsvc.models import APIToken
+from asyncsvc.models import APIToken, TokenPatch
 from asyncsvc.repositories import APITokenRepository
 from asyncsvc.services.common import CommonService
 from asyncsvc.services.credentials import Keyring, has_foreign_format, has_own_format
@@ -27,13 +27,16 @@ _ROTATED: Final = "rotated"
 _ALL_SCOPES: Final = "*"
 
 
-class TokenVerification(CommonService):
+class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository]):
     """The methods that take the secret of a token."""
+
+    model = APIToken
+    patch_model = TokenPatch
+    resource = "token"
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
         """Run on this executor, with the peppers of these settings."""
-        super().__init__(executor, settings)
-        self._tokens = APITokenRepository(executor)
+        super().__init__(executor, settings, APITokenRepository(executor))
         self._keyring = Keyring(settings)
         seconds = settings.last_used_resolution
         self._last_used_resolution = UNSET if seconds is None else timedelta(seconds=seconds)
@@ -108,7 +111,7 @@ class TokenVerification(CommonService):
         if not hashes:
             _log.info("rejected a token: it is malformed")
             return None
-        lookup = await self._tokens.verify(
+        lookup = await self._repository.verify(
             hashes=hashes,
             kind=kind,
             last_used_resolution=self._last_used_resolution,
@@ -122,7 +125,7 @@ class TokenVerification(CommonService):
             _log_rejection(token)
             return None
         if record_use and is_due:
-            await self._tokens.record_use(
+            await self._repository.record_use(
                 tenant_id=token.tenant_id,
                 id=token.id,
                 token_hash=hashes[0],

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -16,17 +16,18 @@ from asyncsvc.errors import AsyncSvcError, Conflict, NotFound
 from asyncsvc.models import (
     APIToken,
     IssuedToken,
+    ModelLike,
     Page,
+    PatchesById,
     TokenEvent,
     TokenImportReport,
     TokenPatch,
-    TokenPatchLike,
     TokenRecords,
     as_model,
 )
 from asyncsvc.repositories import TokenAuditRepository
 from asyncsvc.repositories.api_token import NewToken
-from asyncsvc.services.common import new_id, row_or_not_found
+from asyncsvc.services.common import new_id
 from asyncsvc.services.credentials import new_secret
 from asyncsvc.services.token_import import TokenImport
 from asyncsvc.services.token_verification import TokenVerification
@@ -120,7 +121,7 @@ class APITokenService(TokenVerification):
             metadata=metadata or {},
             expires_at=expires_at,
         )
-        token = await self._tokens.create(new, tenant_id=tenant_id, actor=actor)
+        token = await self._repository.create(new, tenant_id=tenant_id, actor=actor)
         return IssuedToken(token=token, secret=secret)
 
     @validated
@@ -157,9 +158,9 @@ class APITokenService(TokenVerification):
             1 round trip per 1,000 records, each in a transaction of its own unless the caller has
             one; locks the new rows.
         """
-        return await TokenImport(self._tokens, self._settings, tenant_id, actor, on_rejected).run(
-            records
-        )
+        return await TokenImport(
+            self._repository, self._settings, tenant_id, actor, on_rejected
+        ).run(records)
 
     @validated
     async def get_list(
@@ -191,7 +192,7 @@ class APITokenService(TokenVerification):
         filters = cursors.fingerprint(
             {"tenant_id": tenant_id, "kind": kind, "dialog_id": dialog_id}
         )
-        tokens = await self._tokens.get_list(
+        tokens = await self._repository.get_list(
             tenant_id=tenant_id,
             kind=UNSET if kind is ANY else kind,
             dialog_id=UNSET if dialog_id is ANY else dialog_id,
@@ -204,43 +205,83 @@ class APITokenService(TokenVerification):
         return Page(total=None, items=tokens[:limit], next=following)
 
     @validated
-    async def get_by_id(self, id: Id, *, tenant_id: Id) -> APIToken:
-        """Return one token.
-
-        Returns:
-            The token, whatever its status.
-
-        Raises:
-            NotFound: The tenant has no token with this id.
-
-        Cost:
-            1 round trip on the primary key, no locks.
-        """
-        return row_or_not_found(await self._tokens.get_by_id(tenant_id=tenant_id, id=id), "token")
-
-    @validated
     async def update_by_id(
-        self, id: Id, patch: TokenPatchLike, *, tenant_id: Id, actor: Actor | None = None
+        self, id: Id, patch: ModelLike[TokenPatch], *, tenant_id: Id, actor: Actor | None = None
     ) -> APIToken:
         """Set columns of a token. The next verification applies them.
+
+        Args:
+            patch: The columns to set, as a model or an equal mapping.
 
         Returns:
             The token after the update.
 
         Raises:
-            InvalidInput: A parameter is out of range.
             NotFound: The tenant has no token with this id.
 
         Cost:
             1 round trip on the primary key; locks the token row.
         """
-        token = await self._tokens.update_by_id(
-            tenant_id=tenant_id,
-            id=id,
-            patch=as_model(TokenPatch, patch),
-            actor=actor,
+        patches = {id: as_model(TokenPatch, patch)}
+        return self._first(
+            await self._repository.update_many_by_id(
+                tenant_id=tenant_id, patches=patches, actor=actor
+            )
         )
-        return row_or_not_found(token, "token")
+
+    @validated
+    async def update_many_by_id(
+        self, patches: PatchesById[TokenPatch], *, tenant_id: Id, actor: Actor | None = None
+    ) -> int:
+        """Set columns of tokens, each by its own patch. The next verification applies them.
+
+        Args:
+            patches: At most `Settings.max_batch_size` patches by id. Ids that do not exist are
+                ignored.
+
+        Returns:
+            The number of updated tokens.
+
+        Cost:
+            1 round trip on the primary key; locks the token rows in the order of their ids.
+        """
+        models = {id: as_model(TokenPatch, patch) for id, patch in patches.items()}
+        updated = await self._repository.update_many_by_id(
+            tenant_id=tenant_id, patches=models, actor=actor
+        )
+        return len(updated)
+
+    @validated
+    async def delete_by_id(self, id: Id, *, tenant_id: Id, actor: Actor | None = None) -> int:
+        """Delete a token. The audit is kept. The next verification rejects the secret.
+
+        `revoke_family` does not reach from the predecessors of a deleted token to its successors.
+
+        Returns:
+            1, or 0 if the token does not exist.
+
+        Cost:
+            1 round trip on the primary key; locks the token row.
+        """
+        return await self._delete([id], tenant_id, actor)
+
+    @validated
+    async def delete_by_ids(self, ids: Ids, *, tenant_id: Id, actor: Actor | None = None) -> int:
+        """Delete tokens in one transaction, as `delete_by_id` does.
+
+        Args:
+            ids: At most `Settings.max_batch_size` ids.
+
+        Returns:
+            The number of deleted tokens.
+
+        Cost:
+            1 round trip on the primary key; locks the token rows.
+        """
+        return await self._delete(ids, tenant_id, actor)
+
+    async def _delete(self, ids: Sequence[str], tenant_id: str, actor: str | None = None) -> int:
+        return await self._repository.delete(tenant_id=tenant_id, ids=ids, actor=actor)
 
     @validated
     async def rotate(
@@ -272,7 +313,7 @@ class APITokenService(TokenVerification):
             1 round trip on the primary key, 2 if it raises; locks the token row.
         """
         secret = SecretStr(new_secret(self._settings.token_prefix))
-        token = await self._tokens.rotate(
+        token = await self._repository.rotate(
             tenant_id=tenant_id,
             id=id,
             successor_id=new_id(),
@@ -305,7 +346,9 @@ class APITokenService(TokenVerification):
             1 round trip on the primary key, 2 if it raises or the token is revoked already; locks
             the token row.
         """
-        token = await self._tokens.revoke(tenant_id=tenant_id, id=id, reason=reason, actor=actor)
+        token = await self._repository.revoke(
+            tenant_id=tenant_id, id=id, reason=reason, actor=actor
+        )
         return token or await self.get_by_id(id, tenant_id=tenant_id)
 
     @validated
@@ -326,16 +369,16 @@ class APITokenService(TokenVerification):
             3 round trips on the primary key and the index of rotations, 1 if no token is live, 2
             more for each concurrent rotation; locks the token rows.
         """
-        family = await self._tokens.get_family(tenant_id=tenant_id, id=id)
+        family = await self._repository.get_family(tenant_id=tenant_id, id=id)
         if not family:
             raise NotFound("no such token")
         revoked = 0
         while live := [member for member, is_live in family.items() if is_live]:
-            batch = await self._tokens.revoke_many(
+            batch = await self._repository.revoke_many(
                 tenant_id=tenant_id, ids=live, family_of=id, reason=reason, actor=actor
             )
             revoked += batch.revoked
-            family = await self._tokens.get_family(tenant_id=tenant_id, id=id)
+            family = await self._repository.get_family(tenant_id=tenant_id, id=id)
         return revoked
 
     @validated
@@ -371,7 +414,7 @@ class APITokenService(TokenVerification):
         """
         revoked, matched = 0, True
         while matched:
-            batch = await self._tokens.revoke_many(
+            batch = await self._repository.revoke_many(
                 tenant_id=tenant_id,
                 keep=keep,
                 kind=UNSET if kind is ANY else kind,
@@ -399,7 +442,7 @@ class APITokenService(TokenVerification):
             locks the token rows.
         """
         total = 0
-        while deleted := await self._tokens.delete(
+        while deleted := await self._repository.delete(
             tenant_id=tenant_id, batch_size=_BATCH_SIZE, actor=actor
         ):
             total += deleted

@@ -62,7 +62,7 @@ class ConversationTransfer(ConversationServiceBase):
         after: Conversation | None,
     ) -> list[Conversation]:
         """Return the next page of an export."""
-        return await self._conversations.export(
+        return await self._repository.export(
             tenant_id=tenant_id,
             dialog_id=UNSET if dialog_id is ANY else dialog_id,
             user_id=UNSET if user_id is ANY else user_id,

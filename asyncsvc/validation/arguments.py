@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from types import FunctionType
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
@@ -55,15 +56,16 @@ def validated(
     names = tuple(inspect.signature(method).parameters)
 
     @cache
-    def adapter() -> TypeAdapter[Awaitable[R]]:  # built at the first call, to keep imports fast
+    def adapter(service: type[S]) -> TypeAdapter[Awaitable[R]]:
+        """Build the adapter at the first call, to keep imports fast."""
         config = ConfigDict(strict=True, hide_input_in_errors=True)
-        return TypeAdapter(method, config=config)  # type: ignore[arg-type]
+        return TypeAdapter(_with_concrete_types(method, service), config=config)  # type: ignore[arg-type]
 
     @wraps(method)
     async def call_validated(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         validation_error = None
         try:
-            call = adapter().validate_python(
+            call = adapter(type(self)).validate_python(
                 ArgsKwargs((self, *args), kwargs), context=self.settings
             )
         except ValidationError as error:
@@ -79,6 +81,25 @@ def validated(
         raise invalid_input(validation_error, names)
 
     return call_validated
+
+
+def _with_concrete_types(method: Callable[..., R], service: type[Any]) -> Callable[..., R]:
+    """Return the method with the types of its service in place of type variables.
+
+    A service with generic methods has their types in `type_arguments`, by the variable's name.
+    """
+    hints = get_type_hints(method, include_extras=True)
+    hints.pop("return", None)  # the result is not validated
+    generic = {name: hint for name, hint in hints.items() if getattr(hint, "__parameters__", ())}
+    if not generic:
+        return method
+    concrete = FunctionType(method.__code__, method.__globals__)
+    concrete.__kwdefaults__ = method.__kwdefaults__
+    concrete.__annotations__ = hints | {
+        name: hint[tuple(service.type_arguments[each.__name__] for each in hint.__parameters__)]
+        for name, hint in generic.items()
+    }
+    return concrete
 
 
 def _is_wrong_call(error: ValidationError) -> bool:

@@ -309,16 +309,19 @@ async def _verify(app: Application) -> None:
 
 
 @_operation(
-    *("tokens.get_list", "tokens.get_by_id", "tokens.update_by_id"),
-    *("tokens.audit", "tokens.used"),
+    *("tokens.get_list", "tokens.get_by_id", "tokens.get_by_ids", "tokens.update_by_id"),
+    *("tokens.update_many_by_id", "tokens.audit", "tokens.used"),
 )
 async def _manage_token(app: Application) -> None:
     issued, tenant = await app.token(), app.tenant
     page = await app.tokens.get_list(tenant_id=tenant, limit=10)
     if page.next is not None:
         await app.tokens.get_list(tenant_id=tenant, limit=10, after=page.next)
-    await app.tokens.get_by_id(issued.token.id, tenant_id=tenant)
-    await app.tokens.update_by_id(issued.token.id, {"name": "renamed"}, tenant_id=tenant)
+    id, patch = issued.token.id, {"name": "renamed"}
+    await app.tokens.get_by_id(id, tenant_id=tenant)
+    await app.tokens.get_by_ids([id, "absent"], tenant_id=tenant)
+    await app.tokens.update_by_id(id, patch, tenant_id=tenant)
+    await app.tokens.update_many_by_id({id: patch, "absent": patch}, tenant_id=tenant)
     await app.tokens.audit(tenant_id=tenant, limit=20)
     await app.tokens.used(issued.secret)
 
@@ -334,11 +337,16 @@ async def _rotate(app: Application) -> None:
 
 
 @_operation(
-    *("tokens.revoke_family", "tokens.revoke_all", "tokens.delete_by_tenant_id"), weight=0.2
+    *("tokens.revoke_family", "tokens.revoke_all", "tokens.delete_by_tenant_id"),
+    *("tokens.delete_by_id", "tokens.delete_by_ids"),
+    weight=0.2,
 )
 async def _revoke_many(app: Application) -> None:
     await app.tokens.revoke_family((await app.token()).token.id, tenant_id=app.tenant)
     await app.tokens.revoke_all(tenant_id=app.tenant, reason="a soak")
+    issued = [await app.token() for _ in range(2)]
+    await app.tokens.delete_by_id(issued[0].token.id, tenant_id=app.tenant)
+    await app.tokens.delete_by_ids([each.token.id for each in issued], tenant_id=app.tenant)
     await app.tokens.delete_by_tenant_id(tenant_id=app.tenant)
 
 

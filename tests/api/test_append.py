@@ -351,7 +351,7 @@ async def test_a_conversation_that_keeps_changing_is_a_conflict(svc, id, monkeyp
     async def reject(**_):
         attempts.append(1)
 
-    monkeypatch.setattr(svc.conversations._conversations, "append_message", reject)
+    monkeypatch.setattr(svc.conversations._repository, "append_message", reject)
     with pytest.raises(Conflict, match="kept changing"):
         await svc.conversations.append_message(id, turn("a"), tenant_id="acme")
     assert len(attempts) == 3

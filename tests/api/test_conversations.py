@@ -468,3 +468,9 @@ async def test_updated_at_never_decreases_after_a_creation_in_the_future(svc):
     await append(svc, "a", "hello")
     row = await svc.conversations.get_by_id("a", tenant_id="acme")
     assert row.updated_at == row.created_at == tomorrow
+
+
+async def test_the_dialog_of_a_conversation_cannot_be_removed(svc):
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    with pytest.raises(InvalidInput, match=r"^patches\.a\.dialog_id"):
+        await svc.conversations.update_many_by_id({"a": {"dialog_id": None}}, tenant_id="t")

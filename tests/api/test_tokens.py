@@ -302,11 +302,12 @@ async def test_a_token_is_invalid_at_the_instant_of_its_end(svc, pool, column, l
     for name, literals, expected in (
         ("verify", hashes | stamp, status),
         ("record_use", hashes | stamp, None),
-        ("get_by_id", {}, status),
+        ("get_by_ids", {}, status),
         ("rotate", stamp | successor | end, "active" if status == "active" else None),
     ):
         issued = await issue(svc)
-        whose = {"tenant_id": "'acme'", "id": f"'{issued.token.id}'"}
+        id = issued.token.id
+        whose = {"tenant_id": "'acme'", "id": f"'{id}'", "ids": f"'{{{id}}}'"}
         assert await at_one_instant(
             pool,
             f"UPDATE asyncsvc.api_token SET token_hash = {digest},"
@@ -761,3 +762,27 @@ async def test_verification_fails_closed_without_the_database(dsn):
         for call in (svc.tokens.verify(secret), svc.tokens.used(secret)):
             with pytest.raises(asyncsvc.Unavailable):
                 await call
+
+
+async def test_tokens_are_read_updated_and_deleted_by_ids(svc, pool):
+    one, two, theirs = [
+        (await svc.tokens.create(tenant_id=tenant, name=tenant)).token.id
+        for tenant in ("acme", "acme", "other")
+    ]
+    ids = [two, theirs, "absent", one, two]
+    tokens = await svc.tokens.get_by_ids(ids, tenant_id="acme")
+    assert [token.id for token in tokens] == [two, one, two]
+    patches = {id: {"name": f"new {number}"} for number, id in enumerate((one, two, theirs))}
+    assert await svc.tokens.update_many_by_id(patches, tenant_id="acme", actor="ann") == 2
+    names = [token.name for token in await svc.tokens.get_by_ids([one, two], tenant_id="acme")]
+    assert names == ["new 0", "new 1"]
+    assert (await svc.tokens.get_by_id(theirs, tenant_id="other")).name == "other"
+    assert await svc.tokens.delete_by_ids(ids, tenant_id="acme", actor="ann") == 2
+    assert await svc.tokens.delete_by_id(theirs, tenant_id="acme") == 0
+    assert await svc.tokens.delete_by_id(theirs, tenant_id="other") == 1
+    actions = [
+        (event.action, event.actor)
+        for event in (await svc.tokens.audit(tenant_id="acme", token_id=one)).items
+    ]
+    assert actions == [("delete", "ann"), ("update", "ann"), ("create", None)]
+    assert await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 0

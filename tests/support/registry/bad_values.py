@@ -125,7 +125,7 @@ BAD = {
         {"": {}},
         {"a\x00": {}},
         {"a": {"name": 5}},
-        {"a": {"dialog_id": None}},
+        {"a": {"dialog_id": ""}},
     ],
     "position": [None, 5, "", "nonsense", "0", "0/", "0/0\n", "123456789/0"],
     "present": [None, 5, "user_id", ["nonsense"], [5]],

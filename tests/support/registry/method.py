@@ -13,7 +13,7 @@ import pytest
 from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services
 from asyncsvc.services.credentials import new_secret
 from tests.support.registry.counting import Case, valid
-from tests.support.registry.examples import CONVERSATION, TOKEN_RECORD, TURN
+from tests.support.registry.examples import CONVERSATION, TOKEN_PATCH, TOKEN_RECORD, TURN
 
 OWNERS = {"conversations": API4ConversationService, "tokens": APITokenService, "": AsyncSvc}
 """The classes with public methods, by the attribute of the facade that holds them."""
@@ -41,6 +41,14 @@ class Tenant:
         default_factory=lambda: [TOKEN_RECORD | {"secret": new_secret("asv")}]
     )
 
+    @property
+    def token_ids(self) -> list[str]:
+        return [self.token_id]
+
+    @property
+    def token_patches(self) -> dict[str, object]:
+        return {self.token_id: TOKEN_PATCH}
+
 
 @dataclass(frozen=True)
 class OfTenant:
@@ -52,6 +60,8 @@ class OfTenant:
 TOKEN_ID = OfTenant("token_id")
 SECRET = OfTenant("secret")
 TOKEN_RECORDS = OfTenant("token_records")
+TOKEN_IDS = OfTenant("token_ids")
+TOKEN_PATCHES = OfTenant("token_patches")
 
 Arguments = dict[str, object]
 Variant = Callable[[Arguments], Arguments]

@@ -8,6 +8,8 @@ from tests.support.registry.examples import TOKEN_PATCH
 from tests.support.registry.method import (
     SECRET,
     TOKEN_ID,
+    TOKEN_IDS,
+    TOKEN_PATCHES,
     TOKEN_RECORDS,
     VALID,
     Method,
@@ -71,6 +73,26 @@ TOKENS = [
         accepts_none=frozenset({"dialog_id"}),
     ),
     Method(name="tokens.get_by_id", call={"id": TOKEN_ID}, cost="row"),
+    Method(name="tokens.get_by_ids", call={"ids": TOKEN_IDS}, cost="row"),
+    Method(
+        name="tokens.update_many_by_id",
+        call={"patches": TOKEN_PATCHES, "actor": "me"},
+        cost="row",
+        writes=True,
+        cancelled=[Write(is_repeatable=False)],
+    ),
+    Method(
+        name="tokens.delete_by_id",
+        call={"id": TOKEN_ID, "actor": "me"},
+        cost="row",
+        writes=True,
+    ),
+    Method(
+        name="tokens.delete_by_ids",
+        call={"ids": TOKEN_IDS, "actor": "me"},
+        cost="row",
+        writes=True,
+    ),
     Method(
         name="tokens.update_by_id",
         call={"id": TOKEN_ID, "patch": TOKEN_PATCH, "actor": "me"},

@@ -119,14 +119,20 @@ SELECT t.tenant_id,
                           n.rotated, n.revoked)),
                   (coalesce(n.rotated, 0) = (SELECT count(*)
                                                FROM asyncsvc.api_token AS s
-                                              WHERE s.rotated_from = t.id),
+                                              WHERE s.rotated_from = t.id)
+                       OR coalesce(n.rotated, 0) = 1 AND EXISTS (
+                           SELECT FROM audited AS d
+                            WHERE d.tenant_id = t.tenant_id AND d.deleted > 0),
                    format('the audit has %s rotations of it, which differs from its successors',
                           n.rotated)),
                   (t.rotated_from IS NULL OR EXISTS (
                        SELECT FROM asyncsvc.api_token AS o
                         WHERE o.id = t.rotated_from AND o.tenant_id = t.tenant_id
-                          AND o.revoked_at IS NOT NULL),
-                   'its predecessor is not revoked or does not exist')
+                          AND o.revoked_at IS NOT NULL) OR EXISTS (
+                       SELECT FROM audited AS d
+                        WHERE d.tenant_id = t.tenant_id AND d.token_id = t.rotated_from
+                          AND d.deleted > 0),
+                   'its predecessor is neither revoked nor deleted')
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
  UNION ALL
