@@ -15,7 +15,7 @@ from asyncsvc.cli.commands.doctor import doctor
 from asyncsvc.cli.commands.maintain import declare_zone, maintain
 from asyncsvc.cli.commands.postgres import postgres
 from asyncsvc.cli.commands.ragflow_import import import_ragflow
-from asyncsvc.cli.commands.retention import erase_user, purge
+from asyncsvc.cli.commands.retention import delete_tenant, erase_user, purge
 from asyncsvc.cli.commands.schema import migrate, status
 from asyncsvc.cli.commands.sql import sql
 from asyncsvc.cli.commands.stats import stats
@@ -53,6 +53,7 @@ _COMMANDS: Final[dict[str, Callable[..., int]]] = {
     "export": export,
     "purge": purge,
     "erase-user": erase_user,
+    "delete-tenant": delete_tenant,
     "maintain": maintain,
     "declare-zone": declare_zone,
     "migrate": migrate,

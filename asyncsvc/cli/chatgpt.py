@@ -7,13 +7,14 @@ This module reads that branch. The format has no specification; this module foll
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import IO, Any, Final
+from typing import Final
 
 import ijson
 
-from asyncsvc.cli.json_lines import InvalidRecordError, Item
+from asyncsvc.cli.json_lines import InvalidRecordError, Item, JsonObject
 from asyncsvc.cli.runner import CommandError
 
 SOURCE: Final = "chatgpt"
@@ -22,7 +23,7 @@ _KNOWN_FIELDS: Final = {
 }  # fmt: skip
 
 
-def read_conversations(file: IO[bytes], name: str) -> Iterator[Item]:
+def read_conversations(file: io.BufferedReader, name: str) -> Iterator[Item]:
     """Read all conversations, numbered from 1.
 
     Raises:
@@ -37,17 +38,32 @@ def read_conversations(file: IO[bytes], name: str) -> Iterator[Item]:
 
 
 def _item(number: int, conversation: object) -> Item:
-    if not isinstance(conversation, dict) or not isinstance(conversation.get("mapping"), dict):
+    mapping = conversation.get("mapping") if isinstance(conversation, dict) else None
+    if not isinstance(conversation, dict) or not isinstance(mapping, dict):
         return Item(number, {}, reason="is not a conversation: it has no mapping")
     try:
-        fields = _fields(conversation)
+        nodes = _branch(mapping, conversation.get("current_node"))
+        messages = [message for node in nodes if (message := _message(node)) is not None]
+        fields = _fields(conversation) | {"messages": messages}
     except InvalidRecordError as error:
         return Item(number, {}, reason=str(error))
-    return Item(number, fields, sum(len(message["content"]) for message in fields["messages"]))
+    return Item(number, fields, sum(len(str(message["content"])) for message in messages))
 
 
-def _fields(conversation: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a `ConversationRecord`."""
+def _branch(mapping: JsonObject, current_node: object) -> list[JsonObject]:
+    """Return the nodes from the root to the current one."""
+    nodes, id, left = [], current_node, dict(mapping)
+    while id is not None:
+        node = left.pop(id, None) if isinstance(id, str) else None  # removed: a cycle ends
+        if not isinstance(node, dict):
+            raise InvalidRecordError("mapping: has no path from the current node to the root")
+        nodes.append(node)
+        id = node.get("parent")
+    return nodes[::-1]
+
+
+def _fields(conversation: JsonObject) -> JsonObject:
+    """Return the fields of a `ConversationRecord` without its messages."""
     metadata = {
         name: value
         for name, value in conversation.items()
@@ -60,26 +76,10 @@ def _fields(conversation: dict[str, Any]) -> dict[str, Any]:
         "metadata": metadata or None,
         "created_at": _time(conversation.get("create_time")),
         "updated_at": _time(conversation.get("update_time")),
-        "messages": [
-            message for node in _branch(conversation) if (message := _message(node)) is not None
-        ],
     }
 
 
-def _branch(conversation: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the nodes from the root to the current one."""
-    nodes, id = [], conversation.get("current_node")
-    mapping = dict(conversation["mapping"])
-    while id is not None:
-        node = mapping.pop(id, None)  # removed, so that a cycle ends
-        if not isinstance(node, dict):
-            raise InvalidRecordError("mapping: has no path from the current node to the root")
-        nodes.append(node)
-        id = node.get("parent")
-    return nodes[::-1]
-
-
-def _message(node: dict[str, Any]) -> dict[str, Any] | None:
+def _message(node: JsonObject) -> JsonObject | None:
     """Return the fields of a `MessageRecord`; None for a root or a hidden node without content."""
     message = node.get("message")
     if not isinstance(message, dict) or not isinstance(content := message.get("content"), dict):
@@ -102,7 +102,7 @@ def _message(node: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _text(content: dict[str, Any]) -> tuple[str, bool]:
+def _text(content: JsonObject) -> tuple[str, bool]:
     """Return the text of a content, and whether it is the whole content: images are not text."""
     parts = content.get("parts")
     if isinstance(parts, list):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from asyncsvc import AsyncSvc, AsyncSvcError, ImportReport
 from asyncsvc.cli.json_lines import Item
+from asyncsvc.cli.rejections import Rejections
 from asyncsvc.cli.streams import read_in_thread
 
 CONVERSATION_CONCURRENCY: Final = 3
@@ -28,18 +30,21 @@ class Importer(abc.ABC):
     svc: AsyncSvc
     tenant_id: str | None
     """The tenant of items without a tenant; items of other tenants are rejected."""
-    on_rejected: Callable[[int, str], None]
-    """Called with the number of a rejected item and the reason."""
+    noun: str = "line"
+    """The name of an item in messages to the user."""
     on_batch: Callable[[], None]
     """Called after each batch."""
-    rejected: int = 0
+    rejections: Rejections = field(default_factory=Rejections)
 
     @abc.abstractmethod
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import valid items into one tenant."""
 
-    async def run(self, items: Iterable[Item], source: IO[bytes]) -> None:
-        """Import all items, which are read from `source` in a thread while batches are imported."""
+    async def run(self, items: Iterable[Item], source: io.BufferedReader) -> None:
+        """Import all items, and print the reasons of rejected ones.
+
+        The items are read from `source` in a thread while batches are imported.
+        """
         slots, batches = asyncio.Semaphore(self.concurrency), _batches(items, self.batch_size)
         try:
             async with asyncio.TaskGroup() as group:
@@ -48,6 +53,8 @@ class Importer(abc.ABC):
                     group.create_task(self._import(batch, slots))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            self.rejections.report()
 
     async def _import(self, batch: list[Item], slots: asyncio.Semaphore) -> None:
         try:
@@ -65,9 +72,8 @@ class Importer(abc.ABC):
             slots.release()
 
     def reject(self, item: Item, reason: str) -> None:
-        """Count and report a rejected item."""
-        self.rejected += 1
-        self.on_rejected(item.number, reason)
+        """Count a rejected item."""
+        self.rejections.add(self.noun, item.number, reason)
 
     def _invalid_reason(self, item: Item, tenant_id: str | None) -> str | None:
         if item.reason is not None:
@@ -86,14 +92,14 @@ class ConversationImporter(Importer):
     concurrency = CONVERSATION_CONCURRENCY
     batch_size = 2_000
 
-    complete: Callable[[Item], Mapping[str, Any]]
+    complete: Callable[[Item], Mapping[str, object]]
     """Returns the fields of an item, with values for missing fields."""
     _report: ImportReport = field(default_factory=ImportReport)
 
     @property
     def report(self) -> ImportReport:
         """The report so far, including items that were invalid before the import."""
-        return self._report.model_copy(update={"rejected": self.rejected})
+        return self._report.model_copy(update={"rejected": self.rejections.count})
 
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import conversations into one tenant."""

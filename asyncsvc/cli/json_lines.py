@@ -1,43 +1,28 @@
-"""Read files of one JSON object a line, plain or gzip, from a file or standard input.
+"""Read files of one JSON object a line.
 
 A conversation is a `ConversationRecord` as JSON: at least
 `{"id", "messages": [{"role", "content"}]}`. `user` may stand for `user_id`, times are ISO 8601, and
 `tenant_id` may name the tenant. Other fields of a line are added to its `metadata`, other fields of
 a message to its `payload`.
 
-An invalid line becomes an `Item` with a reason, and the reader continues with the next line. An
-unreadable file raises CommandError or OSError.
+An invalid line becomes an `Item` with a reason, and the reader continues with the next line.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import os
-import shutil
-import sys
-import tempfile
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Final, TypeAlias
 
 from asyncsvc import ConversationRecord, MessageRecord
-from asyncsvc.cli.runner import CommandError
-from asyncsvc.cli.streams import StoppableReader, read_in_thread
 
-STDIO: Final = "-"
-"""The file name that means standard input or output."""
+JsonObject: TypeAlias = dict[str, object]
 MAX_LINE_BYTES: Final = 2**26
 """A bound for the memory that one line can take."""
 _MIN_YEAR: Final = 1900
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_PEEK_SIZE: Final = 64
-_BUFFER_SIZE: Final = 2**20
 _CONVERSATION_FIELDS: Final = frozenset(ConversationRecord.model_fields)
 _MESSAGE_FIELDS: Final = frozenset(MessageRecord.model_fields)
 
@@ -47,124 +32,30 @@ class Item:
     """One record of a file: its fields, or the reason why it is invalid."""
 
     number: int
-    fields: dict[str, Any]
+    fields: JsonObject
     size: int = 0
     tenant_id: str | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """An open file: its raw bytes, the same unzipped, and the size of the raw bytes if known."""
-
-    raw: IO[bytes]
-    stream: IO[bytes]
-    size: int | None
-
-    @property
-    def position(self) -> int | None:
-        """The number of raw bytes that were read, if the size is known."""
-        return self.raw.tell() if self.size else None
 
 
 class InvalidRecordError(Exception):
     """A record of a file is invalid; the text gives the reason."""
 
 
-# --- files
-
-
-@asynccontextmanager
-async def open_input(name: str) -> AsyncIterator[InputFile]:
-    """Open a file, or standard input for `-`, that may be a slow pipe."""
-    with _open_raw(name) as (raw, size):
-        await read_in_thread(raw, lambda: first_bytes(raw))
-        with _unzipped(raw, name) as stream:
-            yield InputFile(raw, stream, size)
-
-
-@contextmanager
-def _open_raw(name: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open a file, and return its size if it has one."""
-    if name == STDIO:
-        if sys.stdin is None:
-            raise CommandError("standard input is closed")
-        with _stoppable(sys.stdin.buffer) as raw:
-            yield raw, None
-        return
-    with Path(name).open("rb", buffering=_BUFFER_SIZE) as file:
-        if file.seekable():
-            yield file, os.fstat(file.fileno()).st_size or None
-            return
-        with _stoppable(file) as raw:
-            yield raw, None
-
-
-@contextmanager
-def _stoppable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Return a reader whose reads can be stopped, except on Windows."""
-    if sys.platform == "win32":
-        yield stream
-        return
-    with StoppableReader(stream.fileno()) as reader:
-        yield reader
-
-
-@contextmanager
-def open_seekable(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, or a copy of a pipe, so that it can be read again after `seek(0)`."""
-    with path.open("rb") as raw, _seekable(raw) as file, _unzipped(file, str(path)) as stream:
-        yield stream
-
-
-@contextmanager
-def _seekable(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    if raw.seekable():
-        yield raw
-        return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(raw, copy)
-        copy.seek(0)
-        yield cast("IO[bytes]", copy)
-
-
-@contextmanager
-def _unzipped(raw: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    """Return the bytes of a stream, unzipped if they are gzip. `name` is for errors."""
-    if not first_bytes(raw).startswith(_GZIP_MAGIC):
-        if name.endswith(".gz"):
-            raise CommandError(f"{name}: is not gzip, although its name ends in .gz")
-        yield raw
-        return
-    with gzip.GzipFile(fileobj=raw) as unzipped:
-        try:
-            yield cast("IO[bytes]", unzipped)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise CommandError(f"{name}: gzip data is damaged or truncated") from None
-
-
-def first_bytes(stream: IO[bytes]) -> bytes:
-    """Return the first bytes of a stream without consuming them."""
-    return cast("io.BufferedReader", stream).peek(_PEEK_SIZE)[:_PEEK_SIZE]
-
-
-# --- lines
-
-
-def count_lines(file: IO[bytes]) -> int:
+def count_lines(file: io.BufferedReader) -> int:
     """Return the number of lines, and go back to the start."""
     count = sum(1 for _ in _raw_lines(file))
     file.seek(0)
     return count
 
 
-def read_conversations(file: IO[bytes], tz: tzinfo) -> Iterator[Item]:
+def read_conversations(file: io.BufferedReader, tz: tzinfo) -> Iterator[Item]:
     """Read one conversation a line. A time without an offset is a local time of `tz`."""
     return read_objects(file, lambda line: _conversation(line, tz))
 
 
 def read_objects(
-    file: IO[bytes], to_fields: Callable[[dict[str, Any]], dict[str, Any]]
+    file: io.BufferedReader, to_fields: Callable[[JsonObject], JsonObject]
 ) -> Iterator[Item]:
     """Read one JSON object a line, and skip empty lines.
 
@@ -177,7 +68,7 @@ def read_objects(
             yield _item(number, raw, to_fields)
 
 
-def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _raw_lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Number the lines; a line that is too long is truncated."""
     number = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
@@ -188,7 +79,7 @@ def _raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, raw
 
 
-def _item(number: int, raw: bytes, to_fields: Callable[[dict[str, Any]], dict[str, Any]]) -> Item:
+def _item(number: int, raw: bytes, to_fields: Callable[[JsonObject], JsonObject]) -> Item:
     try:
         line = _json_object(raw)
         tenant_id = line.pop("tenant_id", None)
@@ -200,7 +91,7 @@ def _item(number: int, raw: bytes, to_fields: Callable[[dict[str, Any]], dict[st
     return Item(number, fields, len(raw), tenant_id)
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
+def _json_object(raw: bytes) -> JsonObject:
     try:
         line = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -214,10 +105,7 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     return line
 
 
-# --- conversations
-
-
-def _conversation(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
+def _conversation(line: JsonObject, tz: tzinfo) -> JsonObject:
     """Return the fields of a `ConversationRecord`; the import checks their values."""
     if "user" in line:
         if "user_id" in line:
@@ -231,30 +119,29 @@ def _conversation(line: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
             for at, message in enumerate(messages)
         ]
     for name in ("created_at", "updated_at"):
-        if isinstance(fields.get(name), str):
-            fields[name] = parse_instant(fields[name], tz, name)
+        if isinstance(time := fields.get(name), str):
+            fields[name] = parse_instant(time, tz, name)
     return fields
 
 
-def _message(at: int, message: dict[str, Any], tz: tzinfo) -> dict[str, Any]:
+def _message(at: int, message: JsonObject, tz: tzinfo) -> JsonObject:
     fields = _with_others_in(message, _MESSAGE_FIELDS, "payload")
     if isinstance(time := fields.get("created_at"), str):
         fields["created_at"] = parse_instant(time, tz, f"messages.{at}.created_at")
     return fields
 
 
-def _with_others_in(
-    fields: dict[str, Any], known: frozenset[str], container: str
-) -> dict[str, Any]:
+def _with_others_in(fields: JsonObject, known: frozenset[str], container: str) -> JsonObject:
     """Move the fields that are not known into the field `container`."""
     if fields.keys() <= known:
         return fields
-    others = fields.keys() - known
+    others = {name: fields[name] for name in sorted(fields.keys() - known)}
     contained = fields.get(container)
-    if contained is not None and (not isinstance(contained, dict) or contained.keys() & others):
-        raise InvalidRecordError(f"{container}: cannot take {', '.join(sorted(others))} too")
+    contained = {} if contained is None else contained
+    if not isinstance(contained, dict) or contained.keys() & others.keys():
+        raise InvalidRecordError(f"{container}: cannot take {', '.join(others)} too")
     kept = {name: value for name, value in fields.items() if name in known}
-    return kept | {container: (contained or {}) | {name: fields[name] for name in sorted(others)}}
+    return kept | {container: contained | others}
 
 
 def parse_instant(text: str, tz: tzinfo, name: str) -> datetime:

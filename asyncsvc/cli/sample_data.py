@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
 from asyncsvc.cli.json_lines import Item
@@ -23,7 +23,7 @@ class SampleData:
         self.added = set[str]()
         """The fields that were added to some conversation."""
 
-    def complete(self, item: Item) -> Mapping[str, Any]:
+    def complete(self, item: Item) -> Mapping[str, object]:
         """Return the fields of a conversation."""
         sample = {
             "user_id": f"user-{crc32(repr(item.fields.get('id')).encode()) % _USERS + 1:02}",
@@ -35,7 +35,7 @@ class SampleData:
         return {"source": "demo"} | item.fields | missing | {"dialog_id": self._dialog_id}
 
 
-def _characters(fields: Mapping[str, Any]) -> int:
+def _characters(fields: Mapping[str, object]) -> int:
     messages = fields.get("messages")
     contents = [
         message.get("content")

@@ -35,6 +35,7 @@ HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
 COMMANDS = [
     "list", "search", "show", "stats", "import", "import-ragflow", "export", "purge", "erase-user",
+    "delete-tenant",
     "maintain", "declare-zone", "migrate",
     "status", "doctor", "sql", "demo", "tokens", "tokens create", "tokens list", "tokens verify",
     "tokens rotate", "tokens revoke", "tokens audit", "tokens import", "postgres",

@@ -250,8 +250,8 @@ async def test_fails_if_no_line_is_a_conversation(run: Run, dsn: str, room: path
     finished = run("demo", "--from", room / "lines", "--dsn", dsn)
 
     assert finished.returncode == 1
-    *rejected, error = finished.stderr.splitlines()
-    assert [line.split(":")[0] for line in rejected] == [f"line {at}" for at in range(1, 10)]
+    rejected, error = finished.stderr.splitlines()
+    assert rejected.startswith("9 lines (1, 2, 3, 4, 5, …): ")
     assert error == f"asyncsvc: {room / 'lines'}: no line is a conversation"
 
 

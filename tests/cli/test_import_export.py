@@ -86,7 +86,7 @@ async def test_imports_standard_input_and_tenants_from_lines(run: Run, svc):
     assert [item.id for item in await exported(svc, "one")] == ["a", "d"]
     assert [item.id for item in await exported(svc, "two")] == ["b"]
     finished = run("import", "-", "--dialog", "d", "--tenant", "two", input=text)
-    assert finished.stderr.count("tenant_id: differs from --tenant") == 2
+    assert re.fullmatch(r"2 lines \(\d, \d\): tenant_id: differs from --tenant\n", finished.stderr)
     assert [item.id for item in await exported(svc, "two")] == ["b", "c"]
 
 
@@ -132,6 +132,18 @@ async def test_invalid_lines_are_reported_and_the_others_imported(run: Run, svc,
     assert [item.id for item in await exported(svc)] == ["good1", "good2"]
 
 
+def test_a_reason_that_repeats_is_one_line(run: Run, tmp_path):
+    bad = [conversation(f"c{at}", "x" * at + "\x00") for at in range(3_000)]
+    lines = [b"{nope\n", *map(lines_of, bad), lines_of(conversation("good", "x")), b"[]\n", b"5\n"]
+    (tmp_path / "lines").write_bytes(b"".join(lines))
+    finished = run("import", tmp_path / "lines", *ACME, "--json")
+    assert (finished.returncode, json.loads(finished.stdout)["rejected"]) == (3, 3_003)
+    first, second, third = finished.stderr.splitlines()
+    assert first.startswith("line 1: is not JSON")
+    assert second.startswith("3,000 lines (2, 3, 4, 5, 6, …): messages.0.content: must not hold")
+    assert third == "2 lines (3003, 3004): is not a JSON object"
+
+
 def chat(id: str, **more: object) -> dict[str, object]:
     """A conversation as ChatGPT exports it: a question, edited once, and two answers."""
 
@@ -166,9 +178,8 @@ async def test_imports_the_current_branch_of_chatgpts_export(run: Run, svc, tmp_
         finished = run("import", tmp_path / name, *ACME)
         assert finished.returncode == 3
         assert finished.stderr.splitlines() == [
-            "conversation 2: is not a conversation: it has no mapping",
+            "2 conversations (2, 5): is not a conversation: it has no mapping",
             "conversation 3: mapping: has no path from the current node to the root",
-            "conversation 5: is not a conversation: it has no mapping",
         ]
     c1, c3 = await exported(svc)
     assert (c1.id, c3.id, c1.name, c1.source) == ("c1", "c3", "Cat", "chatgpt")
@@ -586,10 +597,30 @@ async def test_purge_and_erase_report_what_they_did(run: Run, svc):
     assert "u1" not in {item.user_id for item in await exported(svc)}
 
 
+async def test_a_tenant_is_deleted_with_a_receipt(run: Run, svc):
+    await filled(svc)
+    await svc.tokens.create(tenant_id="acme", name="n")
+    await svc.tokens.create(tenant_id="other", name="n")
+    finished = run("delete-tenant", "acme", "--yes")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    words = " ".join(finished.stdout.split())
+    assert "deleted 30 conversations, 60 messages, " in words
+    assert "1 token, 2 audit events, " in words
+    assert "nothing left at 20" in words
+    assert await exported(svc) == []
+    assert (await svc.tokens.get_list(tenant_id="acme")).items == ()
+    receipt = json.loads(run("delete-tenant", "acme", "--yes", "--json").stdout)
+    assert (receipt["tenant_id"], receipt["conversations"], receipt["tokens"]) == ("acme", 0, 0)
+    assert len((await svc.tokens.get_list(tenant_id="other")).items) == 1
+
+
 async def test_nothing_is_deleted_without_a_terminal_to_ask_on(run: Run, svc):
     await filled(svc)
-    for command in (("purge", "2026-02-01"), ("erase-user", "u1")):
-        assert "--yes: is required" in failed(run(*command, "--tenant", "acme"), 2)
+    acme = ("--tenant", "acme")
+    for command in (
+        ("purge", "2026-02-01", *acme), ("erase-user", "u1", *acme), ("delete-tenant", "acme"),
+    ):  # fmt: skip
+        assert "--yes: is required" in failed(run(*command), 2)
     assert len(await exported(svc)) == 30
 
 

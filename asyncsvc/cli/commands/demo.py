@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import time as clock_time
 from pathlib import Path
-from typing import IO, Annotated, Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from rich.table import Table
@@ -26,8 +27,9 @@ from typer import Option
 from asyncsvc import AsyncSvc, Conversation, ImportReport, InvalidInput, connect, embedded
 from asyncsvc.cli.commands.conversations import print_conversations, print_hits
 from asyncsvc.cli.commands.stats import print_usage
+from asyncsvc.cli.files import open_seekable
 from asyncsvc.cli.importer import ConversationImporter
-from asyncsvc.cli.json_lines import count_lines, open_seekable, read_conversations
+from asyncsvc.cli.json_lines import count_lines, read_conversations
 from asyncsvc.cli.options import TimeZone
 from asyncsvc.cli.output import counted
 from asyncsvc.cli.progress import Bar, progress_bar
@@ -213,7 +215,9 @@ async def _try_token(svc: AsyncSvc) -> None:
         step.result = f"{token.hint}… issued, verified and revoked"
 
 
-async def _import(svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo) -> ImportReport:
+async def _import(
+    svc: AsyncSvc, file: io.BufferedReader, lines: int, local: tzinfo
+) -> ImportReport:
     """Import all lines; conversations without a time are spread over the last 30 days."""
     now = datetime.now(UTC)
     first_day = now.astimezone(local).date() - timedelta(days=_DAYS - 1)
@@ -231,7 +235,6 @@ async def _import(svc: AsyncSvc, file: IO[bytes], lines: int, local: tzinfo) -> 
             svc=svc,
             tenant_id=TENANT,
             complete=sample.complete,
-            on_rejected=lambda number, reason: step.bar.log(f"line {number}: {reason}"),
             on_batch=show,
         )
         await importer.run(read_conversations(file, local), file)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, tzinfo
 from typing import Annotated
 
 from typer import Argument, Option
 
-from asyncsvc.cli.options import Actor, AsJson, Dsn
+from asyncsvc.cli.options import Actor, AsJson, Dsn, parse_zone
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, progress_bar
+from asyncsvc.cli.rejections import Rejections
 from asyncsvc.cli.runner import Exit, asynchronous, connected
 from asyncsvc.cli.terminal import Column, print_table, remark
 from asyncsvc.ragflow.data_import import DataImport, Part
@@ -26,10 +28,11 @@ SourceDsn = Annotated[
     ),
 ]
 SourceZone = Annotated[
-    str,
+    tzinfo,
     Option(
         "--tz",
         metavar="ZONE",
+        parser=parse_zone,
         help="The time zone of the dates in RAGFlow's database, for example Asia/Shanghai.",
     ),
 ]
@@ -49,7 +52,7 @@ async def import_ragflow(
     source: SourceDsn,
     *,
     dsn: Dsn,
-    tz: SourceZone = "UTC",
+    tz: SourceZone = UTC,
     tenant_id: OneTenant = None,
     orphans: OrphanTenant = None,
     only: Annotated[Part | None, Option(help="Import only this part.")] = None,
@@ -66,19 +69,19 @@ async def import_ragflow(
     code is 3.
     """
     async with connected(dsn, foreign_tokens=True) as svc:
-        move = partial(
-            DataImport(svc).run,
-            source,
-            tz=tz,
-            tenant_id=tenant_id,
-            orphans=orphans,
-            only=only,
-            after=after,
-            dry_run=dry_run,
-            actor=actor,
-        )
-        with progress_bar("importing", total=1) as bar:
-            report = await _run(move, bar, verbose=verbose)
+        with _progress(verbose=verbose) as progress:
+            report = await DataImport(svc).run(
+                source,
+                tz=str(tz),
+                tenant_id=tenant_id,
+                orphans=orphans,
+                only=only,
+                after=after,
+                dry_run=dry_run,
+                actor=actor,
+                on_batch=progress.show,
+                on_note=progress.log,
+            )
     if as_json:
         print_json(report)
     else:
@@ -86,29 +89,41 @@ async def import_ragflow(
     return Exit.DONE if report.is_complete else Exit.ATTENTION
 
 
-async def _run(
-    move: Callable[..., Awaitable[DataImportReport]], bar: Bar, *, verbose: bool
-) -> DataImportReport:
-    """Run the import with progress; if it is interrupted, print how to continue."""
-    last_id = None
+class _Progress:
+    """The progress of an import, and the rows that it skipped."""
 
-    def show(report: DataImportReport) -> None:
-        nonlocal last_id
-        last_id = report.after
+    def __init__(self, bar: Bar, *, verbose: bool) -> None:
+        self._bar = bar
+        self._verbose = verbose
+        self.rejections = Rejections()
+        self.last_id: str | None = None
+
+    def show(self, report: DataImportReport) -> None:
+        self.last_id = report.after
         counts = (counted(report.messages, "message"), counted(report.tokens.read, "token"))
-        bar.show(", ".join(counts), report.conversations.read, report.total or 1)
+        self._bar.show(", ".join(counts), report.conversations.read, report.total or 1)
 
-    def log(note: Note) -> None:
-        if verbose or note.kind is Repair.LOST or isinstance(note.kind, Skip):
-            bar.log(f"{note.table} {note.row}: {note.kind}: {note.reason}")
+    def log(self, note: Note) -> None:
+        if self._verbose:
+            self._bar.log(f"{note.table} {note.row}: {note.kind}: {note.reason}")
+        elif note.kind is Repair.LOST or isinstance(note.kind, Skip):
+            self.rejections.add(note.table, note.row, f"{note.kind}: {note.reason}")
 
-    try:
-        return await move(on_batch=show, on_note=log)
-    except BaseException:
-        if last_id is not None:
-            advice = f"run the same command to continue, faster with --after {last_id}"
-            remark(f"stopped: the imported conversations are complete; {advice}")
-        raise
+
+@contextmanager
+def _progress(*, verbose: bool) -> Iterator[_Progress]:
+    """Show the progress, and afterwards the skipped rows; say how to continue after a failure."""
+    with progress_bar("importing", total=1) as bar:
+        progress = _Progress(bar, verbose=verbose)
+        try:
+            yield progress
+        except BaseException:
+            if progress.last_id is not None:
+                advice = f"run the same command to continue, faster with --after {progress.last_id}"
+                remark(f"stopped: the imported conversations are complete; {advice}")
+            raise
+        finally:
+            progress.rejections.report()
 
 
 def print_report(report: DataImportReport) -> None:

@@ -1,15 +1,13 @@
-"""`asyncsvc purge` and `asyncsvc erase-user`."""
+"""`asyncsvc purge`, `asyncsvc erase-user` and `asyncsvc delete-tenant`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import partial
 from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from asyncsvc import ErasureReceipt, InvalidInput, PurgeReport
+from asyncsvc import ErasureReceipt, InvalidInput, PurgeReport, TenantReceipt
 from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_any
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
@@ -19,11 +17,7 @@ from asyncsvc.cli.times import AGE_FORMS, age_or_none
 from asyncsvc.validation.dates import first_instant
 
 OlderThan = Annotated[
-    str,
-    Argument(
-        metavar="AGE|DATE",
-        help=f"An age: {AGE_FORMS}. Or a date: 2026-01-31.",
-    ),
+    str, Argument(metavar="AGE|DATE", help=f"An age: {AGE_FORMS}. Or a date: 2026-01-31.")
 ]
 
 
@@ -46,23 +40,31 @@ async def purge(
 
     It waits for no lock and holds none for long. After an interruption, run it again.
     """
-    age_or_instant, total, report = _age_or_instant(older_than, tz), None, None
+    before, report = _age_or_instant(older_than, tz), None
     async with connected(dsn) as svc:
-        purge_batches = partial(
-            svc.conversations.purge,
-            tenant_id=tenant_id,
-            dialog_id=or_any(dialog_id),
-            by=by,
-            tz=str(tz),
-        )
+
+        async def run(*, only_count: bool, total: int | None = None) -> PurgeReport:
+            with progress_bar("counting" if only_count else "purging", total) as bar:
+                return await svc.conversations.purge(
+                    before,
+                    tenant_id=tenant_id,
+                    dialog_id=or_any(dialog_id),
+                    by=by,
+                    dry_run=only_count,
+                    tz=str(tz),
+                    on_batch=lambda report: bar.show(
+                        counted(report.conversations, "conversation"), report.conversations
+                    ),
+                )
+
         if dry_run or not yes:
-            report = await _purge(purge_batches, age_or_instant, dry_run=True)
+            report = await run(only_count=True)
             # Delete what the question names, however long the answer takes.
-            age_or_instant, total = report.before, report.conversations
-            if total and not dry_run and not _is_confirmed(_question(report)):
+            before = report.before
+            if report.conversations and not dry_run and not _is_confirmed(_question(report)):
                 return
         if not dry_run:
-            report = await _purge(purge_batches, age_or_instant, dry_run=False, total=total)
+            report = await run(only_count=False, total=report.conversations if report else None)
     if as_json or report is None:
         print_json(report)
     else:
@@ -78,21 +80,6 @@ def _age_or_instant(text: str, tz: tzinfo) -> timedelta | datetime:
     except InvalidInput:
         reason = f"must be an age, {AGE_FORMS}; or a date, 2026-01-31"
         raise InvalidInput("older_than", reason) from None
-
-
-async def _purge(
-    purge_batches: Callable[..., Awaitable[PurgeReport]],
-    age_or_instant: timedelta | datetime,
-    *,
-    dry_run: bool,
-    total: int | None = None,
-) -> PurgeReport:
-    with progress_bar("counting" if dry_run else "purging", total) as bar:
-
-        def show(report: PurgeReport) -> None:
-            bar.show(counted(report.conversations, "conversation"), report.conversations)
-
-        return await purge_batches(age_or_instant, dry_run=dry_run, on_batch=show)
 
 
 def _is_confirmed(question: str) -> bool:
@@ -136,26 +123,54 @@ async def erase_user(
         if not yes and not _is_confirmed(f"Delete all data of {user_id} in {tenant_id}?"):
             return
         with progress_bar(f"erasing {user_id}") as bar:
-
-            def show(receipt: ErasureReceipt) -> None:
-                bar.show(counted(receipt.conversations, "conversation"))
-
             receipt = await svc.conversations.erase_user(
-                user_id, tenant_id=tenant_id, on_batch=show
+                user_id,
+                tenant_id=tenant_id,
+                on_batch=lambda receipt: bar.show(counted(receipt.conversations, "conversation")),
             )
+    _print_receipt(receipt, {"user": receipt.user_id}, receipt.erased_at, as_json=as_json)
+
+
+@asynchronous
+async def delete_tenant(
+    tenant_id: Annotated[str, Argument(metavar="TENANT", help="The id of the tenant.")],
+    *,
+    dsn: Dsn,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete everything of a tenant: tokens, conversations, usage and audit. Print a receipt.
+
+    The tokens go first. After an interruption, run it again.
+    """
+    async with connected(dsn) as svc:
+        if not yes and not _is_confirmed(f"Delete the tenant {tenant_id} with all its data?"):
+            return
+        with progress_bar(f"deleting {tenant_id}") as bar:
+            receipt = await svc.conversations.delete_tenant(
+                tenant_id=tenant_id,
+                on_batch=lambda receipt: bar.show(counted(receipt.conversations, "conversation")),
+            )
+    _print_receipt(receipt, {}, receipt.deleted_at, as_json=as_json)
+
+
+def _print_receipt(
+    receipt: ErasureReceipt | TenantReceipt,
+    subject: dict[str, str],
+    moment: datetime | None,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         print_json(receipt)
         return
-    deleted = (
-        counted(receipt.conversations, "conversation"),
-        counted(receipt.messages, "message"),
-        counted(receipt.append_keys, "idempotency key"),
-    )
+    counts = {name: value for name, value in receipt if isinstance(value, int)}
+    deleted = [
+        counted(count, name.removesuffix("s").replace("append_", "idempotency ").replace("_", " "))
+        for name, count in counts.items()
+    ]
     print_pairs(
-        {
-            "tenant": receipt.tenant_id,
-            "user": receipt.user_id,
-            "deleted": ", ".join(deleted),
-            "nothing left at": f"{receipt.erased_at:%Y-%m-%d %H:%M:%S} UTC",
-        }
+        {"tenant": receipt.tenant_id}
+        | subject
+        | {"deleted": ", ".join(deleted), "nothing left at": f"{moment:%Y-%m-%d %H:%M:%S} UTC"}
     )

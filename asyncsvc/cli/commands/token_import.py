@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from typer import Argument
 
 from asyncsvc import InvalidInput, TokenRecord
+from asyncsvc.cli.files import open_input
 from asyncsvc.cli.importer import Importer
 from asyncsvc.cli.json_lines import (
     InvalidRecordError,
     Item,
-    open_input,
+    JsonObject,
     parse_instant,
     read_objects,
 )
@@ -52,17 +53,20 @@ async def import_(
                 svc=svc,
                 tenant_id=tenant_id,
                 actor=actor,
-                on_rejected=lambda number, reason: bar.log(f"line {number}: {reason}"),
                 on_batch=lambda: bar.show(counted(importer.tokens, "token"), source.position),
             )
             await importer.run(read_objects(source.stream, _token_row), source.raw)
-    counts = {"tokens": importer.tokens, "present": importer.present, "rejected": importer.rejected}
+    counts = {
+        "tokens": importer.tokens,
+        "present": importer.present,
+        "rejected": importer.rejections.count,
+    }
     if as_json:
         print_json(counts)
     else:
         print_pairs({name: f"{count:,}" for name, count in counts.items()})
         remark("They are valid where Settings.accept_foreign_tokens is on.")
-    return Exit.ATTENTION if importer.rejected else Exit.DONE
+    return Exit.ATTENTION if importer.rejections.count else Exit.DONE
 
 
 @dataclass(kw_only=True)
@@ -84,7 +88,7 @@ class TokenImporter(Importer):
             self.reject(items[secret.index], f"{secret.column}: {reason}")
 
 
-def _token_row(line: dict[str, Any]) -> dict[str, Any]:
+def _token_row(line: JsonObject) -> JsonObject:
     """Return the fields of a token and the secrets of a line."""
     for name in _REDUNDANT_TIMES:
         line.pop(name, None)
@@ -94,8 +98,8 @@ def _token_row(line: dict[str, Any]) -> dict[str, Any]:
         except (ValueError, OverflowError, OSError):
             raise InvalidRecordError("create_time: must be milliseconds since 1970") from None
     for name in ("created_at", "expires_at"):
-        if isinstance(line.get(name), str):
-            line[name] = parse_instant(line[name], UTC, name)
+        if isinstance(time := line.get(name), str):
+            line[name] = parse_instant(time, UTC, name)
     if "secret" in line or "kind" in line:
         raise InvalidRecordError("secret and kind: use token or beta instead")
     if not any(line.get(name) for name in _SECRETS):

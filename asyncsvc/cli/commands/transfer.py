@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import gc
-import gzip
+import io
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, tzinfo
-from pathlib import Path
-from typing import IO, Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from typer import Argument, Option
 
 from asyncsvc import Conversation, ImportReport, InvalidInput
 from asyncsvc.cli import chatgpt, json_lines
-from asyncsvc.cli.files import atomic_file
+from asyncsvc.cli.files import STDIO, first_bytes, open_input, open_output
 from asyncsvc.cli.importer import CONVERSATION_CONCURRENCY, ConversationImporter
-from asyncsvc.cli.json_lines import STDIO, InvalidRecordError, Item, parse_instant
+from asyncsvc.cli.json_lines import InvalidRecordError, Item, parse_instant
 from asyncsvc.cli.options import AsJson, DefaultTenant, Dialog, Dsn, Tenant, TimeZone, User, or_any
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
-from asyncsvc.cli.runner import CommandError, Exit, asynchronous, connected, interruptible
+from asyncsvc.cli.runner import Exit, asynchronous, connected
 from asyncsvc.cli.streams import read_in_thread
 from asyncsvc.cli.terminal import remark
 
@@ -87,7 +84,7 @@ async def import_(
     }
     defaults = {name: value for name, value in options.items() if value is not None}
 
-    def complete(item: Item) -> Mapping[str, Any]:
+    def complete(item: Item) -> Mapping[str, object]:
         missing = {name for name in defaults if item.fields.get(name) is None}
         return item.fields | {name: defaults[name] for name in missing}
 
@@ -107,12 +104,12 @@ async def _import(
     name: str,
     dsn: str,
     tenant_id: str | None,
-    complete: Callable[[Item], Mapping[str, Any]],
+    complete: Callable[[Item], Mapping[str, object]],
     input_format: Format,
     local: tzinfo,
 ) -> ImportReport:
     gc.set_threshold(_GC_THRESHOLD)
-    async with json_lines.open_input(name) as file:
+    async with open_input(name) as file:
         with progress_bar(f"importing {name}", file.size) as bar:
             items, noun = await read_in_thread(
                 file.raw, lambda: _read_items(file.stream, name, input_format, local)
@@ -122,7 +119,7 @@ async def _import(
                     svc=svc,
                     tenant_id=tenant_id,
                     complete=complete,
-                    on_rejected=lambda number, reason: bar.log(f"{noun} {number}: {reason}"),
+                    noun=noun,
                     on_batch=lambda: bar.show(
                         counted(importer.report.messages, "message"), file.position
                     ),
@@ -139,11 +136,11 @@ async def _import(
 
 
 def _read_items(
-    stream: IO[bytes], name: str, input_format: Format, local: tzinfo
+    stream: io.BufferedReader, name: str, input_format: Format, local: tzinfo
 ) -> tuple[Iterator[Item], str]:
     """Return the conversations of a stream, and the noun for one of its items."""
     if input_format == "auto":
-        first = json_lines.first_bytes(stream).removeprefix(b"\xef\xbb\xbf").lstrip()
+        first = first_bytes(stream).removeprefix(b"\xef\xbb\xbf").lstrip()
         input_format = "chatgpt" if first.startswith(b"[") else "lines"
     if input_format == "chatgpt":
         return chatgpt.read_conversations(stream, name), "conversation"
@@ -191,7 +188,7 @@ async def export(
             tenant_id=tenant_id, dialog_id=or_any(dialog_id), user_id=or_any(user_id)
         )
         total = 0
-        with progress_bar(f"exporting {tenant_id}") as bar, _open_output(output) as write:
+        with progress_bar(f"exporting {tenant_id}") as bar, open_output(output) as write:
             async for conversation in conversations:
                 write(_line(conversation))
                 total += 1
@@ -212,30 +209,3 @@ def _line(conversation: Conversation) -> bytes:
     ]
     line = {name: value for name, value in fields.items() if value is not None}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-
-
-@contextmanager
-def _open_output(name: str) -> Iterator[Callable[[bytes], object]]:
-    """Return a function that writes to standard output, or to a file that appears at the end."""
-    if name == STDIO:
-        if sys.stdout is None:
-            raise CommandError("standard output is closed")
-        yield _write_to_stdout
-        with interruptible():
-            sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    try:
-        with atomic_file(path) as file:
-            if path.suffix != ".gz":
-                yield file.write
-                return
-            with gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0) as zipped:
-                yield zipped.write
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}") from error
-
-
-def _write_to_stdout(line: bytes) -> None:
-    with interruptible():  # the reader of a pipe may be slow
-        sys.stdout.buffer.write(line)
