@@ -48,7 +48,7 @@ class Bench:
     @property
     def tasks(self) -> int:
         """The number of concurrent tasks."""
-        return self.choose(8, 32, 32)
+        return self.choose(4, 32, 32)
 
     async def contest(
         self,

