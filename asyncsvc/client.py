@@ -20,6 +20,7 @@ from asyncsvc.database import (
     Executor,
     PoolExecutor,
     ReplicatedExecutor,
+    check_connection,
     open_pools,
 )
 from asyncsvc.errors import InvalidInput
@@ -99,8 +100,11 @@ class AsyncSvc(Services):
                 statistics then run on a replica that is at most `Settings.replica_lag` behind. All
                 other statements run on the primary, and so do these if there is no such replica.
             settings: Limits, timeouts and hooks.
+
+        Raises:
+            InvalidInput: A parameter is no pool, or `settings` are no `Settings`.
         """
-        settings = settings or Settings()
+        settings = _settings_or_default(settings)
         executor = (
             ReplicatedExecutor(pool, settings, replicas)
             if replicas
@@ -157,9 +161,13 @@ class AsyncSvc(Services):
         Args:
             connection: A connection of asyncpg, also one of a pool.
 
+        Raises:
+            InvalidInput: `connection` is no connection.
+
         Cost:
             No round trip.
         """
+        check_connection("connection", connection)
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
 
     @validated
@@ -319,7 +327,7 @@ def connect(
         Unavailable: The primary cannot be reached.
         InvalidInput: `dsn` is not a PostgreSQL URL, or a size is out of range.
     """
-    return Connecting(_connect(dsn, replicas, settings or Settings(), min_size, max_size))
+    return Connecting(_connect(dsn, replicas, settings, min_size, max_size))
 
 
 class Connecting:
@@ -346,11 +354,25 @@ class Connecting:
 
 
 async def _connect(
-    dsn: str, replicas: Sequence[str] | None, settings: Settings, min_size: int, max_size: int
+    dsn: str,
+    replicas: Sequence[str] | None,
+    settings: Settings | None,
+    min_size: int,
+    max_size: int,
 ) -> AsyncSvc:
-    if not 0 <= min_size <= max_size or max_size == 0:
+    settings = _settings_or_default(settings)
+    are_numbers = isinstance(min_size, int) and isinstance(max_size, int)
+    if not are_numbers or not 0 <= min_size <= max_size or max_size == 0:
         raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
     pools = await open_pools(dsn, replicas, settings, min_size=min_size, max_size=max_size)
     svc = AsyncSvc(pools.primary, replicas=pools.replicas, settings=settings)
     svc._close_pools = pools.close  # noqa: SLF001 - only `connect` opens pools
     return svc
+
+
+def _settings_or_default(settings: Settings | None) -> Settings:
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise InvalidInput("settings", "must be asyncsvc.Settings")
+    return settings

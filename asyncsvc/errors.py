@@ -11,7 +11,7 @@
     │   └── StaleSequence           `expected_seq` is not the present `last_seq`
     ├── InvalidToken            the token is unknown, malformed, expired or revoked
     ├── InsufficientScope       the token is valid and lacks a scope
-    ├── ConcurrentUse           2 tasks used one connection or transaction at the same time
+    ├── ConcurrentUse           2 tasks used one connection, or 2 event loops used one pool
     ├── Unavailable             the database did not answer; a later call may succeed
     │   ├── PoolExhausted           no connection became free in time
     │   ├── PoolClosed              the pool is closed or was never opened
@@ -89,7 +89,10 @@ class InsufficientScope(AsyncSvcError):
 
 
 class ConcurrentUse(AsyncSvcError):
-    """2 tasks used one connection or transaction at the same time. Give each task its own."""
+    """2 tasks used one connection or transaction, or 2 event loops used one pool.
+
+    The statement did not run. Give each task a connection and each event loop a pool of its own.
+    """
 
 
 class Unavailable(AsyncSvcError):
@@ -131,13 +134,22 @@ class DatabaseError(AsyncSvcError):
     """The server rejected a statement for a reason that no other error describes.
 
     Attributes:
-        sqlstate: The SQLSTATE of PostgreSQL, such as "42501", or None.
+        sqlstate: The SQLSTATE of the server, such as "42501" (insufficient_privilege). If this
+            library detects the failure, the SQLSTATE of PostgreSQL for the same condition: "22000"
+            for a value that cannot be encoded, "25P02" for a transaction that is rolled back
+            because a statement in it failed, "42501" for maintenance under row-level security,
+            "42804" for a column that a codec of the connection decodes to another type. "XX000" if
+            the server sent none.
     """
 
-    def __init__(self, message: str, sqlstate: str | None = None) -> None:
+    def __init__(self, message: str, sqlstate: str) -> None:
         """Take the message and the SQLSTATE."""
         super().__init__(message)
         self.sqlstate = sqlstate
+
+    def __reduce__(self) -> tuple[type[DatabaseError], tuple[str, str]]:
+        """Pickle both arguments."""
+        return type(self), (str(self), self.sqlstate)
 
 
 class MigrationError(AsyncSvcError):

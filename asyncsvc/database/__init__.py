@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from asyncsvc.database.cancellation import finish_despite_cancellation
 from asyncsvc.database.connection_executor import ConnectionExecutor
 from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
-from asyncsvc.database.executor import Executor, Row
+from asyncsvc.database.executor import Executor
+from asyncsvc.database.lent import check_connection
 from asyncsvc.database.pool_executor import PoolExecutor
 from asyncsvc.database.pools import open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor
 from asyncsvc.database.retry import backoff, full_jitter
+from asyncsvc.database.rows import Row, build_model, build_models, build_value, build_values
 
 if TYPE_CHECKING:
     from asyncsvc.database.driver_errors import Connection as Connection
@@ -32,6 +34,11 @@ __all__ = [
     "ReplicatedExecutor",
     "Row",
     "backoff",
+    "build_model",
+    "build_models",
+    "build_value",
+    "build_values",
+    "check_connection",
     "finish_despite_cancellation",
     "full_jitter",
     "is_connection_lost",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from asyncsvc.database.cancellation import finish_despite_cancellation
 from asyncsvc.database.driver_errors import translate_errors
-from asyncsvc.database.executor import Executor, Row, ping
+from asyncsvc.database.executor import Executor, ping
+from asyncsvc.database.lent import check_event_loop
 from asyncsvc.database.row_security import clear_tenant, set_tenant
 from asyncsvc.errors import AsyncSvcError, ConcurrentUse, DatabaseError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from asyncpg.transaction import Transaction
 
     from asyncsvc.database.driver_errors import Connection
+    from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import Settings
 
@@ -38,6 +40,7 @@ class ConnectionLease:
                 "this connection or transaction is in use by another task, or by a transaction "
                 "inside it; give each task its own"
             )
+        check_event_loop(self._connection)
         self._is_in_use = True
         return self._connection
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
+from asyncsvc.database.lent import is_open
+from asyncsvc.database.rows import CODEC_ADVICE, DATATYPE_MISMATCH
 from asyncsvc.errors import (
     AlreadyExists,
     AsyncSvcError,
@@ -21,10 +23,13 @@ from asyncsvc.errors import (
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+    from asyncsvc.database.pool_executor import Pool
+
     Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
 
 _UNIQUE_VIOLATION: Final = "23505"
 _DATA_EXCEPTION: Final = "22000"
+_INTERNAL_ERROR: Final = "XX000"
 _CLASS_BY_SQLSTATE: Final[dict[str, type[AsyncSvcError]]] = {
     _UNIQUE_VIOLATION: AlreadyExists,
     "57014": StatementTimeout,  # query_canceled
@@ -40,13 +45,17 @@ _TRANSIENT_CLASSES: Final = ("08", "53300", "57P", "40")
 
 
 class translate_errors:  # noqa: N801 - a context manager, named as a function
-    """Raise the errors of asyncpg and of the network as `AsyncSvcError`, with their cause."""
+    """Raise the errors of asyncpg and of the network as `AsyncSvcError`, with their cause.
 
-    __slots__ = ("_connection",)
+    Errors of the caller's codecs and callbacks have no cause: their text may quote a value.
+    """
 
-    def __init__(self, connection: Connection | None = None) -> None:
-        """Use the state of the connection to classify asyncpg's own errors, which have no code."""
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, connection: Connection | None = None, *, pool: Pool | None = None) -> None:
+        """Use the state of the connection or pool to classify asyncpg's errors without a code."""
         self._connection = connection
+        self._pool = pool
 
     def __enter__(self) -> None:
         """Enter the block."""
@@ -60,6 +69,8 @@ class translate_errors:  # noqa: N801 - a context manager, named as a function
         translated = self._translate(error)
         if translated is not None:
             raise translated from error
+        if isinstance(error, Exception) and not isinstance(error, AsyncSvcError):
+            raise self._foreign_error(error) from None
 
     def _translate(self, error: BaseException) -> AsyncSvcError | None:
         match error:
@@ -69,25 +80,35 @@ class translate_errors:  # noqa: N801 - a context manager, named as a function
                 return StatementTimeout("the database did not answer in time")
             case OSError():
                 return Unavailable(f"the database cannot be reached: {error.strerror or error}")
-            case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-                return self._translate_driver_error(error)
+            case asyncpg.InternalClientError():
+                return _from_internal_error(error)
+            case asyncpg.InterfaceError():
+                return self._misuse()
         return None
 
-    def _translate_driver_error(self, error: Exception) -> AsyncSvcError:
-        """Distinguish misuse from a lost connection."""
-        if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-            return Unavailable(f"no server has the requested role: {error}")
-        if isinstance(error, asyncpg.InternalClientError):
-            # The server closed the connection. asyncpg has read the server's last message but not
-            # yet the end of the stream, so the connection still counts as open.
-            return Unavailable("the connection was lost")
-        if self._connection is None:
-            return PoolClosed("the pool is closed, or was never opened")
-        if is_usable(self._connection):
-            return ConcurrentUse(
-                "the connection is in use by another task, or in a transaction begun by hand"
+    def _misuse(self) -> AsyncSvcError | None:
+        """Return the error for a pool or connection that cannot be used in its state."""
+        if self._connection is not None:
+            if is_usable(self._connection):
+                return ConcurrentUse(
+                    "the connection is in use by another task, or in a transaction begun by hand"
+                )
+            return Unavailable("the connection is closed, or was released to its pool")
+        if self._pool is not None and not is_open(self._pool):
+            return PoolClosed("the pool is closed or was never opened: await it before use")
+        return None
+
+    def _foreign_error(self, error: Exception) -> AsyncSvcError:
+        """Return the error for an exception of a codec, a callback or an argument of the caller."""
+        name = type(error).__name__
+        if self._connection is not None:
+            return DatabaseError(
+                f"a codec of the connection failed with {name}: {CODEC_ADVICE}", DATATYPE_MISMATCH
             )
-        return Unavailable("the connection is closed")
+        return Unavailable(
+            f"no connection can be opened: the DSN, an argument or a callback of the pool failed"
+            f" with {name}"
+        )
 
 
 def is_transient(error: Unavailable) -> bool:
@@ -98,9 +119,9 @@ def is_transient(error: Unavailable) -> bool:
     if type(error) is not Unavailable:
         return False
     cause = error.__cause__
-    return not isinstance(cause, asyncpg.PostgresError) or (cause.sqlstate or "").startswith(
-        _TRANSIENT_CLASSES
-    )
+    if isinstance(cause, asyncpg.PostgresError):
+        return (cause.sqlstate or "").startswith(_TRANSIENT_CLASSES)
+    return cause is not None
 
 
 def is_connection_lost(error: BaseException | None) -> bool:
@@ -116,10 +137,22 @@ def is_usable(connection: Connection) -> bool:
         return False
 
 
+def _from_internal_error(error: asyncpg.InternalClientError) -> Unavailable:
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return Unavailable(f"no server has the requested role: {error}")
+    # The server closed the connection. asyncpg has read the server's last message but not yet the
+    # end of the stream, so the connection still counts as open.
+    return Unavailable("the connection was lost")
+
+
 def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
-    sqlstate, message = error.sqlstate or "", str(error.args[0]) if error.args else ""
+    sqlstate, message = error.sqlstate or _INTERNAL_ERROR, str(error.args[0]) if error.args else ""
     if sqlstate == _DATA_EXCEPTION:
-        return DatabaseError("a value cannot be encoded for its column")
+        return DatabaseError(
+            "a value cannot be encoded for its column: if the connection has a codec"
+            " (set_type_codec) for this type, remove it or lend another connection",
+            sqlstate,
+        )
     if sqlstate in _CLASS_BY_SQLSTATE:
         return _CLASS_BY_SQLSTATE[sqlstate](message)
     if sqlstate.startswith(_UNAVAILABLE_CLASSES):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import asyncpg
 
 from asyncsvc.database.cancellation import finish_despite_cancellation
 from asyncsvc.database.driver_errors import is_usable, translate_errors
@@ -16,26 +18,16 @@ from asyncsvc.errors import AsyncSvcError, DatabaseError
 if TYPE_CHECKING:
     from asyncsvc.database.connection_executor import ConnectionExecutor
     from asyncsvc.database.driver_errors import Connection
+    from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import QueryHook, Settings
 
 _COPY_BLOCK_SIZE: Final = 2**19
 _FEATURE_NOT_SUPPORTED: Final = "0A000"
+RECORD_CLASS: Final[type[Any]] = asyncpg.Record
+"""The class of rows, whatever the record class of the caller's pool is."""
 _NO_TIMEOUT_SECONDS: Final = 86_400.0
 """1 day: the timeout of a statement with `Timeout: none`, and of a command of a migration."""
-
-
-class Row(Protocol):
-    """One row of a result, with its columns by name."""
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        """Return the name and the value of each column."""
-
-    def keys(self) -> Iterator[str]:
-        """Return the name of each column."""
-
-    def __getitem__(self, name: str, /) -> Any:  # noqa: ANN401 - the models validate it
-        """Return the value of a column."""
 
 
 class QueryTimer:
@@ -105,7 +97,9 @@ class Executor(abc.ABC):
                 _NO_TIMEOUT_SECONDS if query.has_no_timeout else self._settings.statement_timeout
             )
             try:
-                rows = await connection.fetch(query.text, *query.arguments, timeout=timeout)
+                rows = await connection.fetch(
+                    query.text, *query.arguments, timeout=timeout, record_class=RECORD_CLASS
+                )
             except BaseException:
                 await self._close_statement(connection)
                 raise

@@ -6,19 +6,22 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
-
-import asyncpg
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from asyncsvc.database import sql_files
 from asyncsvc.database.connection_executor import ConnectionExecutor, open_transaction
 from asyncsvc.database.driver_errors import is_transient, translate_errors
-from asyncsvc.database.executor import Executor, Row
+from asyncsvc.database.executor import Executor
+from asyncsvc.database.lent import check_event_loop, check_pool
 from asyncsvc.database.retry import backoff
+from asyncsvc.database.rows import build_model
 from asyncsvc.errors import LockTimeout, PoolExhausted, StatementTimeout, Unavailable
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from asyncsvc.database.driver_errors import Connection
+    from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import Settings
 
@@ -28,6 +31,13 @@ _log = logging.getLogger("asyncsvc")
 
 _RETRY_BASE: Final = 0.05
 _RETRY_CAP: Final = 1.0
+
+
+class LogPositions(NamedTuple):
+    """The end of the primary's write-ahead log, and the end of its part on the disk."""
+
+    position: str
+    flushed: str
 
 
 class PoolLease:
@@ -40,9 +50,10 @@ class PoolLease:
         self._timeout = timeout
 
     async def __aenter__(self) -> Connection:  # noqa: D105
+        check_event_loop(self._pool)
         # The timeout of asyncpg's pool.fetch() does not cover the wait for a connection.
         try:
-            with translate_errors():
+            with translate_errors(pool=self._pool):
                 self._connection = await self._pool.acquire(timeout=self._timeout)
         except StatementTimeout as error:
             raise PoolExhausted(f"no connection came free within {self._timeout:g} s") from error
@@ -50,15 +61,10 @@ class PoolLease:
 
     async def __aexit__(self, *_: object) -> None:  # noqa: D105
         # A connection that cannot be reset changes neither the result nor the error of the
-        # statement. The pool drops the connection.
+        # statement. The pool drops the connection. Its reset may be a callback of the caller.
         try:
             await self._pool.release(self._connection)
-        except (
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            OSError,
-        ) as error:
+        except Exception as error:  # noqa: BLE001
             _log.warning("a connection was dropped: %s", type(error).__name__)
 
 
@@ -68,6 +74,7 @@ class PoolExecutor(Executor):
     def __init__(self, pool: Pool, settings: Settings) -> None:
         """Borrow the pool. This class neither configures nor closes it."""
         super().__init__(settings)
+        check_pool("pool", pool)
         self._pool = pool
 
     def _lease(self) -> PoolLease:
@@ -135,12 +142,12 @@ class PoolExecutor(Executor):
 
     async def position(self) -> str:
         """Return the end of the primary's write-ahead log, such as `16/B374D848`."""
-        return str((await self.positions())["position"])
+        return (await self.positions()).position
 
-    async def positions(self) -> Row:
+    async def positions(self) -> LogPositions:
         """Return the end of the primary's write-ahead log, and the end of its part on the disk."""
         (row,) = await self.fetch(sql_files.load("replica/position").bind((), {}))
-        return row
+        return build_model(LogPositions, row)
 
     def at_least(self, position: str) -> PoolExecutor:  # noqa: ARG002 - a primary has all positions
         """Return an executor whose reads see all that was committed at this position."""

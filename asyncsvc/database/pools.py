@@ -59,6 +59,8 @@ async def open_pools(
     primary_finder = _PrimaryFinder(hosts, settings.acquire_timeout) if len(hosts) > 1 else None
     if replicas is None:
         replicas = hosts if len(hosts) > 1 else ()
+    if not isinstance(replicas, Sequence):
+        raise InvalidInput("replicas", "must be a sequence of PostgreSQL URLs")
     replica_dsns = [host for replica in replicas for host in _split_hosts("replicas", replica)]
     async with AsyncExitStack() as stack:
         primary = await _open_pool(
@@ -75,6 +77,8 @@ async def open_pools(
 
 def _split_hosts(field: str, dsn: str) -> list[str]:
     """Return a DSN for each host of a DSN. The error does not quote the DSN and its password."""
+    if not isinstance(dsn, str):
+        raise InvalidInput(field, "must be a PostgreSQL URL")
     try:
         parts = urlsplit(dsn)
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))

@@ -27,8 +27,10 @@ import asyncpg
 
 from asyncsvc.database import sql_files
 from asyncsvc.database.driver_errors import translate_errors
-from asyncsvc.database.executor import QueryTimer
+from asyncsvc.database.executor import RECORD_CLASS, QueryTimer
+from asyncsvc.database.lent import check_pool
 from asyncsvc.database.pool_executor import PoolExecutor, PoolLease
+from asyncsvc.database.rows import build_model
 from asyncsvc.errors import (
     AsyncSvcError,
     DatabaseError,
@@ -39,8 +41,8 @@ from asyncsvc.errors import (
 
 if TYPE_CHECKING:
     from asyncsvc.database.driver_errors import Connection
-    from asyncsvc.database.executor import Row
     from asyncsvc.database.pool_executor import Pool
+    from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import Settings
 
@@ -59,6 +61,14 @@ class _KnownPosition(NamedTuple):
 
     position: int
     time: float
+
+
+class _Standby(NamedTuple):
+    """The state of a server that may be a standby. A primary has no replayed position."""
+
+    position: str | None
+    is_standby: bool
+    is_streaming: bool
 
 
 class _PrimaryPositions:
@@ -88,8 +98,8 @@ class _PrimaryPositions:
 
     async def _record(self, now: float) -> None:
         with suppress(AsyncSvcError):  # the known positions remain valid
-            row = await self._executor.positions()
-            self._known.append(_KnownPosition(_lsn_to_int(row["flushed"]), now))
+            flushed = (await self._executor.positions()).flushed
+            self._known.append(_KnownPosition(_lsn_to_int(flushed), now))
 
     def time_covered_by(self, position: int) -> float:
         """Return the latest time whose committed rows a server holds at this position."""
@@ -173,10 +183,6 @@ class _Replica(PoolExecutor):
         except (Unavailable, DatabaseError, MigrationError) as error:
             self._handle_failure(error, is_test=is_test)
             return None
-        except ValueError as error:
-            # asyncpg parses the URL when it connects, and its error may quote the password.
-            self._handle_failure(Unavailable(f"its URL: {type(error).__name__}"), is_test=is_test)
-            return None
         if is_test:
             self._health.rests_until = 0.0
         return rows
@@ -217,17 +223,18 @@ class _Replica(PoolExecutor):
         with QueryTimer(self._settings.on_query, query.name), translate_errors(connection):
             try:
                 async with asyncio.timeout(self._settings.replica_timeout):
-                    row = await connection.fetchrow(query.text)
+                    row = await connection.fetchrow(query.text, record_class=RECORD_CLASS)
             except BaseException as error:
                 connection.terminate()  # without waiting for the server
                 if isinstance(error, TimeoutError):
                     raise Unavailable("it does not answer") from error
                 raise
-        if row is None or not row["is_standby"]:
+        standby = None if row is None else build_model(_Standby, row)
+        if standby is None or standby.position is None or not standby.is_standby:
             raise _IsPrimaryError("it is a primary")
-        if not row["is_streaming"]:
+        if not standby.is_streaming:
             raise Unavailable("no server streams to it")
-        return _lsn_to_int(row["position"])
+        return _lsn_to_int(standby.position)
 
 
 class _BehindPositionError(Unavailable):
@@ -254,6 +261,8 @@ class ReplicatedExecutor(PoolExecutor):
     def __init__(self, pool: Pool, settings: Settings, replicas: Sequence[Pool]) -> None:
         """Borrow the pools. Each pool of `replicas` leads to one server."""
         super().__init__(pool, settings)
+        for replica in replicas:
+            check_pool("replicas", replica)
         positions = _PrimaryPositions(PoolExecutor(pool, settings), settings.replica_lag)
         self._replicas = [_Replica(each, settings, positions, _Health(), 0) for each in replicas]
         self._task_numbers = weakref.WeakKeyDictionary[asyncio.Task[object], int]()

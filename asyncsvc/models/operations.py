@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 from asyncsvc.models.base import Model
+from asyncsvc.models.columns import Timestamp
 
 
 class Migration(Model):
@@ -17,7 +17,7 @@ class Migration(Model):
     """The name of the file without number and suffix."""
     checksum: str
     """The SHA-256 of its commands, as hex digits."""
-    applied_at: datetime | None = None
+    applied_at: Timestamp | None = None
     """When it was applied. None: it is pending."""
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from asyncsvc.database.sql_files import Statement
 
 _HAS_PLAN: Final = re.compile(r"/\*.*?\*/\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
-_DATA_EXCEPTION: Final = "22"
-"""The class of SQLSTATEs for values that do not fit their type."""
+_VALUE_ERRORS: Final = ("22", "42804")
+"""The beginnings of SQLSTATEs for values that do not fit their type, on the server or here."""
 _SAMPLES: Final = {"timestamptz": "2000-01-01"}
 """Sample values by type; "1" is a value of every other type in use, and also JSON."""
 _SAMPLE_WORDS: Final = {"interval": "day", "tz": "UTC"}
@@ -87,7 +87,7 @@ async def _converted(
     try:
         (row,) = await executor.fetch(query)
     except DatabaseError as error:
-        if not (error.sqlstate or "").startswith(_DATA_EXCEPTION):
+        if not error.sqlstate.startswith(_VALUE_ERRORS):
             raise
         raise InvalidInput("values", str(error)) from None
     return dict(row.items())
@@ -102,6 +102,8 @@ def _sample(parameter: str, type_name: str) -> str:
 
 
 def _load(name: str) -> Statement:
+    if not isinstance(name, str):
+        raise InvalidInput("name", "must be text")
     names = sql_files.names()
     if name not in names:
         raise InvalidInput("name", f"there is no such statement{_suggestion(name, names)}")
@@ -126,6 +128,8 @@ def _variant(
 
 
 def _check_names(field: str, names: Collection[str], known: Collection[str]) -> None:
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise InvalidInput(field, "must be names")
     if unknown := sorted(set(names) - set(known)):
         raise InvalidInput(
             field, f"the statement has no {unknown[0]}{_suggestion(unknown[0], known)}"

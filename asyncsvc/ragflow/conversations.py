@@ -386,6 +386,8 @@ class API4ConversationService(TenantService):
 
     async def update_many_by_id(self, data_list: Sequence[Mapping[str, Any]]) -> None:
         """Set columns of several conversations, each with its `id`, in one transaction."""
+        if not isinstance(data_list, Sequence):
+            raise InvalidInput("data_list", "must be a list of rows")
         async with self._svc.transaction() as tx:
             bound = API4ConversationService(tx, tenant_id=self._tenant_id, tz=self._tz)
             for data in data_list:

@@ -43,6 +43,8 @@ _MYSQL_PORT: Final = 3306
 _SSL_MODES: Final = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _CLIENT_ERRORS: Final = range(2_000, 3_000)
 """The error numbers of MySQL's client library, as opposed to those of the server."""
+_GENERAL_ERROR: Final = "HY000"
+"""The SQLSTATE of MySQL for errors without one of their own."""
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
@@ -88,8 +90,10 @@ def _naming_the_source() -> Iterator[None]:
     except Unavailable as error:
         raise Unavailable(f"the source: {error}") from error
     except AsyncSvcError as error:
-        sqlstate = getattr(error, "sqlstate", None)
-        raise DatabaseError(f"the source: {error}", sqlstate) from error
+        # For a missing table, the translated error would advise to migrate this library's schema.
+        cause = error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
+        sqlstate = getattr(cause, "sqlstate", None) or _GENERAL_ERROR
+        raise DatabaseError(f"the source: {cause.args[0]}", sqlstate) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,4 +270,4 @@ def _translate_mysql_errors(driver: ModuleType) -> Iterator[None]:
         number, text = error.args if len(error.args) == 2 else (None, str(error))  # noqa: PLR2004
         if isinstance(number, int) and (number in _CLIENT_ERRORS or number == 0):
             raise Unavailable(text or "the connection was lost") from error
-        raise DatabaseError(text, error.sqlstate) from error
+        raise DatabaseError(text, error.sqlstate or _GENERAL_ERROR) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
+from asyncsvc.database import build_models
+from asyncsvc.models.columns import Timestamp
 from asyncsvc.repositories.base import Repository
 from asyncsvc.validation.types import UNSET
 
@@ -16,7 +18,7 @@ class ExpiredKey(NamedTuple):
     tenant_id: str
     conversation_id: str
     key: str
-    created_at: datetime
+    created_at: Timestamp
 
 
 class AppendKeyRepository(Repository):
@@ -37,7 +39,7 @@ class AppendKeyRepository(Repository):
             after_key=UNSET if after is None else after.key,
             limit=limit,
         )
-        return [ExpiredKey(**row) for row in rows]
+        return build_models(ExpiredKey, rows)
 
     async def delete_expired(
         self, *, tenant_id: str, keys: Sequence[ExpiredKey], lifetime: timedelta

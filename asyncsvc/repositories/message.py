@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.models import MessagePatch, MessageRecord, StoredMessage
+from asyncsvc.models.columns import Bytes
 from asyncsvc.repositories.base import (
     Repository,
-    build_model,
-    build_models,
     columns_to_set,
     escape_copy_text,
     to_json,
@@ -42,6 +42,13 @@ class DeletedMessages:
     """The number of deleted messages."""
     newest: StoredMessage | None
     """The deleted message, if only the newest was to be deleted and the conversation has one."""
+
+
+class _Digest(NamedTuple):
+    """The digest of a conversation's messages up to a seq."""
+
+    id: str
+    digest: Bytes
 
 
 class MessageRow(NamedTuple):
@@ -110,7 +117,7 @@ class MessageRepository(Repository):
     ) -> dict[str, bytes]:
         """Return, by id, the digest of each conversation's messages up to a seq."""
         rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
-        return {row["id"]: row["digest"] for row in rows}
+        return {each.id: each.digest for each in build_models(_Digest, rows)}
 
     async def set_feedback(
         self, *, tenant_id: str, id: str, seq: int, thumb: int | None
@@ -131,7 +138,7 @@ class MessageRepository(Repository):
     async def change_dialog(self, *, tenant_id: str, ids: Sequence[str]) -> int:
         """Set the dialog of the messages of moved conversations; return their number."""
         (row,) = await self._rows("change_dialog", tenant_id=tenant_id, ids=ids)
-        return int(row["updated"])
+        return build_value(int, row, "updated")
 
     async def delete(
         self, *, tenant_id: str, id: str, seq: int | Literal["newest", "all"]
@@ -147,7 +154,7 @@ class MessageRepository(Repository):
         )
         if not rows:
             return None
-        count = rows[0]["deleted"]
+        count = build_value(int, rows[0], "deleted")
         is_shown = newest and count > 0
         return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from asyncsvc.database import build_models, build_value, build_values
 from asyncsvc.models import Migration
-from asyncsvc.repositories.base import Repository, build_models
+from asyncsvc.repositories.base import Repository
 
 
 class MigrationRepository(Repository):
@@ -14,7 +15,7 @@ class MigrationRepository(Repository):
     async def try_lock(self) -> bool:
         """Take the lock of all migrating processes until the transaction ends, if it is free."""
         (row,) = await self._rows("try_lock")
-        return bool(row["is_locked"])
+        return build_value(bool, row, "is_locked")
 
     async def create_schema(self) -> None:
         """Create the schema if it does not exist."""
@@ -27,7 +28,7 @@ class MigrationRepository(Repository):
     async def has_table(self) -> bool:
         """Return whether the table of applied migrations exists."""
         (row,) = await self._rows("has_table")
-        return bool(row["exists"])
+        return build_value(bool, row, "exists")
 
     async def get_applied(self) -> list[Migration]:
         """Return the applied migrations, oldest first."""
@@ -44,7 +45,7 @@ class MigrationRepository(Repository):
     async def has_citus(self) -> bool:
         """Return whether the database has Citus."""
         (row,) = await self._rows("has_citus")
-        return bool(row["exists"])
+        return build_value(bool, row, "exists")
 
     async def distribute(self) -> None:
         """Distribute tables and functions over the nodes of Citus."""
@@ -52,4 +53,4 @@ class MigrationRepository(Repository):
 
     async def get_unrestricted_tables(self) -> list[str]:
         """Return the tables on which row-level security does not restrict the current role."""
-        return [row["name"] for row in await self._rows("get_unrestricted_tables")]
+        return build_values(str, await self._rows("get_unrestricted_tables"), "name")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from asyncsvc.database import build_model, build_models, build_value
+from asyncsvc.models.columns import Timestamp
 from asyncsvc.repositories.base import Repository
 
 
@@ -48,7 +50,7 @@ class ZoneOffset(NamedTuple):
 
     name: str
     seconds: int
-    at: datetime
+    at: Timestamp
 
 
 class ServerRepository(Repository):
@@ -59,22 +61,21 @@ class ServerRepository(Repository):
     async def clock(self) -> datetime:
         """Return the server's time."""
         (row,) = await self._rows("clock")
-        now: datetime = row["now"]
-        return now
+        return build_value(Timestamp, row, "now")
 
     async def settings(self) -> ServerSettings:
         """Return the version and the settings for durability."""
         (row,) = await self._rows("settings")
-        return ServerSettings(**row)
+        return build_model(ServerSettings, row)
 
     async def tables(self) -> list[Table]:
         """Return the tables of the schema, by name."""
-        return [Table(**row) for row in await self._rows("tables")]
+        return build_models(Table, await self._rows("tables"))
 
     async def indexes(self) -> list[Index]:
         """Return the indexes of the schema, by name."""
-        return [Index(**row) for row in await self._rows("indexes")]
+        return build_models(Index, await self._rows("indexes"))
 
     async def zones(self) -> list[ZoneOffset]:
         """Return the time zones of the server."""
-        return [ZoneOffset(**row) for row in await self._rows("zones")]
+        return build_models(ZoneOffset, await self._rows("zones"))

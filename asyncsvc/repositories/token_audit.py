@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from asyncsvc.database import build_models
 from asyncsvc.models import TokenEvent
-from asyncsvc.repositories.base import Repository, build_models
+from asyncsvc.repositories.base import Repository
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, UnsetType
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from asyncsvc.database import build_models, build_value, build_values
 from asyncsvc.models import UsageBucket
-from asyncsvc.repositories.base import Repository, validate_models
+from asyncsvc.models.columns import Timestamp
+from asyncsvc.repositories.base import Repository
 from asyncsvc.repositories.query import TimeRange
 from asyncsvc.validation.dates import bucket_start, zone
 from asyncsvc.validation.types import UNSET, Interval, UnsetType, UsageBasis
@@ -35,17 +37,17 @@ class UsageRepository(Repository):
             after_tenant_id=UNSET if after is None else after.tenant_id,
             limit=limit,
         )
-        return [LedgerTenant(**row) for row in rows]
+        return build_models(LedgerTenant, rows)
 
     async def roll_up(self, *, tenant_id: str) -> int:
         """Move a tenant's ledger into its sums; return the number of ledger rows."""
         (row,) = await self._rows("roll_up", tenant_id=tenant_id)
-        return int(row["ledger_rows"])
+        return build_value(int, row, "ledger_rows")
 
     async def recount(self, *, tenant_id: str) -> int:
         """Count a tenant's buckets again; return the number of ledger rows they now include."""
         (row,) = await self._rows("recount", tenant_id=tenant_id)
-        return int(row["ledger_rows"])
+        return build_value(int, row, "ledger_rows")
 
     async def lock(self, *, tenant_id: str) -> None:
         """Lock a tenant's usage against roll-ups and recounts until the transaction ends."""
@@ -54,7 +56,7 @@ class UsageRepository(Repository):
     async def declare_zone(self, *, tenant_id: str, tz: str) -> list[str]:
         """Store buckets in this zone and in UTC from now on; return the zones that are new."""
         rows = await self._rows("declare_zone", tenant_id=tenant_id, tz=tz)
-        return [row["zone"] for row in rows]
+        return build_values(str, rows, "zone")
 
     async def delete(self, *, tenant_id: str, batch_size: int) -> int:
         """Delete one batch of the usage of a tenant and return the number of rows."""
@@ -63,7 +65,7 @@ class UsageRepository(Repository):
     async def backlog(self, *, limit: int) -> int:
         """Return the number of ledger rows of all tenants, counted up to `limit`."""
         (row,) = await self._rows("backlog", limit=limit)
-        return int(row["ledger_rows"])
+        return build_value(int, row, "ledger_rows")
 
     async def vacuum(self) -> None:
         """Remove the dead rows of the ledger."""
@@ -98,7 +100,8 @@ class UsageRepository(Repository):
         )
         # A year has hundreds of buckets. To copy each model with its `dt` doubles the time.
         local, hourly = zone(tz), interval == "hour"
+        labels = build_values(Timestamp, rows, "dt")
         buckets = [dict(row.items()) for row in rows]
-        for bucket in buckets:
-            bucket["dt"] = bucket_start(bucket["dt"], local, hourly=hourly)
-        return validate_models(UsageBucket, buckets)
+        for bucket, label in zip(buckets, labels, strict=True):
+            bucket["dt"] = bucket_start(label, local, hourly=hourly)
+        return build_models(UsageBucket, buckets)

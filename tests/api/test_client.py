@@ -397,18 +397,30 @@ async def test_a_missing_database_raises(dsn):
             pass
 
 
-@pytest.mark.parametrize("wrong", ["nonsense://x", "postgresql://[::1", "postgresql://h:port/x"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["nonsense://x", "postgresql://[::1", "postgresql://h:port/x", None, 5, b"postgresql://h"],
+)
 async def test_an_invalid_dsn_is_rejected(wrong):
     with pytest.raises(InvalidInput, match="dsn"):
         async with asyncsvc.connect(wrong):
             pass
 
 
-@pytest.mark.parametrize(("min_size", "max_size"), [(2, 1), (-1, 1), (0, 0)])
+@pytest.mark.parametrize(("min_size", "max_size"), [(2, 1), (-1, 1), (0, 0), ("1", 2), (1, None)])
 async def test_invalid_pool_sizes_are_rejected(dsn, min_size, max_size):
     with pytest.raises(InvalidInput, match="max_size"):
         async with asyncsvc.connect(dsn, min_size=min_size, max_size=max_size):
             pass
+
+
+@pytest.mark.parametrize("options", [{"replicas": 5}, {"replicas": [5]}, {"settings": {}}])
+async def test_an_invalid_option_of_connect_is_rejected(dsn, options):
+    (field,) = options
+    with pytest.raises(InvalidInput) as caught:
+        async with asyncsvc.connect(dsn, **options):
+            pass
+    assert caught.value.field == field
 
 
 async def test_calls_on_a_lost_connection_raise_unavailable(svc, dsn, pool):

@@ -525,6 +525,7 @@ BAD_CALLS = {
     "update odd columns": lambda s: s.update_by_id("s1", {5: 1, "x": 2}),
     "update without id": lambda s: s.update_many_by_id([{"name": "n"}]),
     "update of nothing": lambda s: s.update_many_by_id([None]),
+    "update of no list": lambda s: s.update_many_by_id(None),
     "names of nobody": lambda s: s.get_names(AGENT, None),
     "names of a number": lambda s: s.get_names(AGENT, 5),
     "names of a long one": lambda s: s.get_names(AGENT, LONG),
