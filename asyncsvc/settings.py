@@ -81,6 +81,9 @@ class Settings(Limits):
     ) = 60.0
     """Seconds between two stamps of a token's `last_used_at`. 0: each use is stamped. None: no use
     is stamped."""
+    rotation_overlap: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 86_400.0
+    """Seconds for which a rotated token stays valid besides its successor, unless the call says
+    otherwise. It applies up to `max_rotation_overlap`."""
     token_peppers: Annotated[Peppers, Field(max_length=3)] = Field(default_factory=dict)
     """Keys of the HMAC that hashes the secrets of tokens, by version: up to 3, each at least 32
     random bytes. Keep them outside the database, so that write access to it does not suffice to add

@@ -283,13 +283,19 @@ class APITokenService(TokenVerification):
     async def _delete(self, ids: Sequence[str], tenant_id: str, actor: str | None = None) -> int:
         return await self._repository.delete(tenant_id=tenant_id, ids=ids, actor=actor)
 
+    @property
+    def rotation_overlap(self) -> timedelta:
+        """The time for which a rotated token stays valid by default."""
+        settings = self._settings
+        return timedelta(seconds=min(settings.rotation_overlap, settings.max_rotation_overlap))
+
     @validated
     async def rotate(
         self,
         id: Id,
         *,
         tenant_id: Id,
-        overlap: Overlap = timedelta(0),
+        overlap: OrUnset[Overlap] = UNSET,
         expires_at: OrUnset[Instant | None] = UNSET,
         actor: Actor | None = None,
     ) -> IssuedToken:
@@ -299,7 +305,8 @@ class APITokenService(TokenVerification):
 
         Args:
             overlap: The time for which the old secret stays valid, at most
-                `Settings.max_rotation_overlap`. The token's `expires_at` also ends it.
+                `Settings.max_rotation_overlap`. UNSET: `Settings.rotation_overlap`, 1 day by
+                default. The token's `expires_at` also ends it.
             expires_at: When the successor expires. UNSET: when the token does. None: never.
 
         Returns:
@@ -318,7 +325,7 @@ class APITokenService(TokenVerification):
             id=id,
             successor_id=new_id(),
             secret=self._keyring.hash(secret.get_secret_value()),
-            overlap=overlap,
+            overlap=self.rotation_overlap if overlap is UNSET else overlap,
             expires_at=expires_at,
             actor=actor,
         )

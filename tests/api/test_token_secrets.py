@@ -10,6 +10,7 @@ import pickle
 import re
 import traceback
 import zlib
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -267,7 +268,7 @@ async def test_imported_tokens_stay_valid_and_are_stored_as_hashes(opened, pool,
     assert [event.action for event in (await svc.tokens.audit(tenant_id="acme")).items] == [
         "import"
     ] * 2
-    new = await svc.tokens.rotate(token.id, tenant_id="acme")
+    new = await svc.tokens.rotate(token.id, tenant_id="acme", overlap=timedelta(0))
     assert credentials.has_own_format(new.secret.get_secret_value())
     with pytest.raises(InvalidToken):
         await svc.tokens.verify(LEGACY)

@@ -491,7 +491,7 @@ async def test_a_successor_differs_only_in_its_secret(svc):
         tenant_id="acme", name="n", scopes=["a"], dialog_id="d", source="s", kind="beta",
         metadata={"team": "x"}, expires_at=ends, actor="ann",
     )  # fmt: skip
-    new = await rotated(svc, old, actor="bob")
+    new = await rotated(svc, old, overlap=timedelta(0), actor="bob")
     same = {"tenant_id", "name", "scopes", "dialog_id", "source", "kind", "metadata", "expires_at"}
     assert {getattr(new.token, name) == getattr(old.token, name) for name in same} == {True}
     assert (new.token.rotated_from, new.token.created_by) == (old.token.id, "bob")
@@ -513,6 +513,18 @@ async def test_both_secrets_are_valid_during_the_overlap(svc):
     await rejected(svc, old.secret)
     assert not await svc.tokens.used(old.secret)
     assert await svc.tokens.verify(new.secret)
+
+
+@pytest.mark.parametrize(
+    ("settings", "overlap"),
+    [({}, 86_400), ({"rotation_overlap": 60}, 60), ({"max_rotation_overlap": 30}, 30)],
+)
+async def test_the_settings_say_how_long_an_old_secret_stays_valid(dsn, settings, overlap):
+    async with asyncsvc.connect(dsn, settings=Settings(**settings)) as svc:
+        old = await issue(svc)
+        new = await rotated(svc, old)
+        retiring = await svc.tokens.verify(old.secret)
+        assert retiring.revoked_at - new.token.created_at == timedelta(seconds=overlap)
 
 
 async def test_a_rotation_does_not_extend_the_expiry(svc):
@@ -559,7 +571,7 @@ async def test_concurrent_rotations_create_one_successor(svc, pool):
 
 async def test_use_of_a_rotated_secret_is_logged_as_a_warning(svc, caplog):
     old = await issue(svc)
-    await rotated(svc, old)
+    await rotated(svc, old, overlap=timedelta(0))
     with caplog.at_level(logging.INFO, "asyncsvc"):
         await rejected(svc, old.secret)
         await rejected(svc, "asv_nonsense")

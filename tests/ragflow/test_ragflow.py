@@ -979,7 +979,7 @@ async def test_a_beta_is_revoked_with_its_rotated_token(tokens):
     await tokens.save(token=SECRET, beta=BETA, dialog_id="d1")
     (row,) = await tokens.query()
     for _ in range(2):
-        rotated = await tokens._svc.tokens.rotate(row.token, tenant_id=TENANT)
+        rotated = await tokens._svc.tokens.rotate(row.token, tenant_id=TENANT, overlap=timedelta(0))
         (row,) = await tokens.query()
         assert (row.token, row.beta) == (rotated.token.id, BETA[:4])
     assert await tokens.filter_delete([ragflow.APIToken.token == row.token]) == 1

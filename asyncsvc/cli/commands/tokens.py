@@ -223,7 +223,11 @@ async def rotate(
     tenant_id: Tenant,
     overlap: Annotated[
         timedelta | None,
-        Option(metavar="AGE", parser=parse_age, help="How long the old secret stays valid."),
+        Option(
+            metavar="AGE",
+            parser=parse_age,
+            help="How long the old secret stays valid. [default: rotation_overlap of the settings]",
+        ),
     ] = None,
     expires_at: ExpiresAt = None,
     actor: Actor,
@@ -235,8 +239,9 @@ async def rotate(
     The old secret stays valid for the overlap. Without --expires the successor expires when the
     token would have expired.
     """
-    overlap, end = overlap or timedelta(), _expiry(expires_at, tz)
+    end = _expiry(expires_at, tz)
     async with connected(dsn) as svc:
+        overlap = svc.tokens.rotation_overlap if overlap is None else overlap
         issued = await svc.tokens.rotate(
             id, tenant_id=tenant_id, overlap=overlap, expires_at=end or UNSET, actor=actor
         )
