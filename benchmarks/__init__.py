@@ -9,5 +9,8 @@
 - `results` formats the results, for the terminal and for RESULTS.md; `charts` draws them.
 - `server`, `standby` and `pgbouncer` start what is measured.
 
+To add a contender, add it to the `ways` of a contest: a name and a coroutine function. To add a
+subject, add a module with `run` and a docstring to `suites/`, and its name to `suites.SUITES`.
+
 `benchmarks.reliability` tests the library under crashes, cancellations and lost connections.
 """

@@ -236,7 +236,7 @@ class _Suite:
             "asyncsvc": self.stores.library,
         }
         appended = BURSTS * tasks * count * len(MESSAGES)
-        by, lost = {name: Measured() for name in used}, dict.fromkeys(used, float(appended))
+        by, lost = {name: Measured() for name in used}, dict.fromkeys(used, appended)
         for id in self.first.ids[-BURSTS:]:
             for name, store in used.items():
                 before = len(await store.messages(self.first.name, id))
