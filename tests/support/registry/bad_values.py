@@ -116,6 +116,7 @@ BAD = {
     "name": TEXT,
     "overlap": [timedelta(days=31), timedelta(days=-1), 5, "1d", None],
     "orderby": [*CHOICE, "dsl", "created_at DESC"],
+    "connection": [None, 5, "postgresql://localhost/x"],
     "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
     "patch": [None, [], "a", {"nonsense": 1}],
     "patches": [

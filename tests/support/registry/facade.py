@@ -1,16 +1,19 @@
 """The entries of the facade, `svc` itself."""
 
+import asyncpg
+
 from tests.support.registry.method import Method
 
+UNOPENED = object.__new__(asyncpg.Connection)
+"""A connection that no call uses."""
 FACADE = [
     Method(name="transaction", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(
         name="on",
-        call={"connection": None},
+        call={"connection": UNOPENED},
         cost="nothing",
         round_trips=0,
         tenant="none",
-        unchecked=frozenset({"connection"}),
     ),
     Method(name="at_least", call={"position": "0/0"}, cost="nothing", round_trips=0, tenant="none"),
     Method(name="close", call={}, cost="nothing", round_trips=0, tenant="none"),
