@@ -360,7 +360,7 @@ async def test_clear_messages_deletes_all_messages_of_one_conversation(svc):
 
 
 async def test_concurrent_changes_of_messages_keep_the_invariants(dsn):
-    """The fixture checks `tests/sql/invariants.sql` at the end of each test."""
+    """The fixture checks `support/sql/invariants.sql` at the end of each test."""
     async with asyncsvc.connect(dsn, max_size=16) as svc:
         await create(svc, "a")
         await append(svc, "a", *"abcdefgh")
@@ -383,6 +383,11 @@ async def test_concurrent_changes_of_messages_keep_the_invariants(dsn):
                 await svc.conversations.clear_messages("a", tenant_id="acme")
 
         await asyncio.gather(*(change(number) for number in range(30)))
+        stored = await svc.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+        assert stored.last_seq == 8 + 30
+        assert stored.round == 1 + 30
+        thumbs = [message.thumb for message in stored.messages]
+        assert (stored.thumb_up, stored.thumb_down) == (thumbs.count(1), thumbs.count(-1))
 
 
 async def test_delete_by_id_deletes_messages_and_keys_too(svc, pool):

@@ -400,7 +400,7 @@ async def run(dsn: str, operations: int, seed: int) -> World:
 
 
 async def test_statistics_equal_a_recount_during_changes_and_roll_ups(dsn):
-    world = await run(dsn, 20_000, seed=1)
+    world = await run(dsn, 10_000, seed=1)
     assert not world.wrong, world.wrong[:5]
     assert world.checks > 500
     assert world.roll_ups > 10

@@ -4,7 +4,7 @@ import pytest
 
 from asyncsvc.database import sql_files
 from asyncsvc.database.migration_files import migration_files
-from tests.database.test_sql_files import NAMES
+from tests.database.test_sql_files import NAMES, few_variants
 from tests.support.citus_shapes import faults, parsed
 
 OF_ALL_TENANTS = {
@@ -21,24 +21,10 @@ STATEMENTS = [name for name in NAMES if not name.startswith(NOT_DISTRIBUTED)]
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_no_statement_has_a_construct_that_citus_rejects(name):
     statement = sql_files.load(name)
-    for present in chosen(statement):
+    for present in few_variants(statement):
         values = dict.fromkeys((statement.optional & present) | statement.required, 0)
         (tree,) = parsed(statement.bind(present & statement.flags, values).text)
         assert faults(tree, of_all_tenants=name in OF_ALL_TENANTS) == [], sorted(present)
-
-
-def chosen(statement):
-    """Yield sets of flags: none, each, all, and each order alone.
-
-    A combination of optional lines contains no construct that none of the lines contains alone.
-    """
-    names = statement.optional | statement.flags - statement.orders
-    orders = sorted(statement.orders)
-    first = frozenset(orders[:1])
-    yield first
-    yield first | names
-    yield from (first | {name} for name in sorted(names))
-    yield from (frozenset({order}) for order in orders[1:])
 
 
 @pytest.mark.parametrize("file", migration_files(), ids=lambda file: file.name)

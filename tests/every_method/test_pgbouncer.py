@@ -42,6 +42,10 @@ async def test_every_method_works_while_16_clients_share_4_connections(pooled):
                 await method.run(pooled, method.arguments(tenant))
 
     await asyncio.gather(*(use(tenants[client % 5]) for client in range(4 * SERVER_CONNECTIONS)))
+    for tenant in tenants:  # `delete_tenant` is one of the methods; the next call is a normal one
+        await pooled.conversations.create(tenant_id=tenant.id, dialog_id="last", id="last")
+        page = await pooled.conversations.get_list(tenant_id=tenant.id, dialog_id="last")
+        assert [item.id for item in page.items] == ["last"]
 
 
 async def test_32_writers_through_the_pooler_lose_nothing(pooled):
@@ -133,4 +137,5 @@ async def test_without_the_setting_connect_is_rejected(pgbouncer, mode):
 async def test_the_setting_works_with_pooled_sessions_and_without_a_pooler(pgbouncer, dsn):
     for way in (pgbouncer["session"], dsn):
         async with asyncsvc.connect(way, settings=POOLED) as svc:
-            await svc.conversations.get_list(dialog_id="d", tenant_id="acme")
+            page = await svc.conversations.get_list(dialog_id="d", tenant_id="acme")
+            assert (page.total, page.items) == (0, [])

@@ -13,7 +13,6 @@ from benchmarks.measuring import DifferentAnswers, Measured, Tasks, Turn, agree,
 from benchmarks.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
-SQL = sorted((ROOT / "benchmarks" / "sql").glob("*.sql"))
 
 
 def test_all_suites_complete_in_one_database(server_dsn, tmp_path):
@@ -117,15 +116,6 @@ def test_a_ratio_is_the_median_of_the_rounds():
     assert mine.ratio(floor) == 0.5
     assert mine.cost(floor) == 2
     assert mine.latency(50) == 4_000
-
-
-@pytest.mark.parametrize("path", SQL, ids=lambda path: path.stem)
-def test_each_sql_file_has_a_header_and_is_used(path):
-    assert path.read_text().startswith("-- ")
-    modules = (ROOT / "benchmarks").rglob("*.py")
-    text = "".join(module.read_text() for module in modules)
-    name = path.stem.removeprefix("extra_").removeprefix("fill_")
-    assert re.search(rf'"{name}"', text), f"{path.name} is not used"
 
 
 def test_results_are_written_from_the_measurements(tmp_path):

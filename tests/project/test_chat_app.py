@@ -698,9 +698,3 @@ async def test_schemathesis_finds_no_failure(ann, tmp_path):
     assert generated == passed
     assert int(generated) > 400
     assert (await ann.get("/conversations")).status_code == 200  # the token is still valid
-
-
-def test_the_app_has_at_most_250_lines():
-    lines = [len(path.read_text("utf-8").splitlines()) for path in FOLDER.rglob("*.py")]
-    assert lines
-    assert sum(lines) <= 250

@@ -27,13 +27,14 @@ def parsed(text: str) -> list[Node]:
 
 def walk(node: Node) -> Iterator[Node]:
     """Yield a node and all its descendants."""
-    if isinstance(node, tuple | list):
-        for each in node:
-            yield from walk(each)
-    elif isinstance(node, ast.Node):
-        yield node
-        for name in node.__slots__:
-            yield from walk(getattr(node, name))
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, tuple | list):
+            waiting.extend(reversed(each))
+        elif isinstance(each, ast.Node):
+            yield each
+            waiting.extend(getattr(each, name) for name in reversed(list(each.__slots__)))
 
 
 def of(kind: type | tuple[type, ...], node: Node) -> list[Node]:
