@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
-from asyncsvc import AsyncSvc, AsyncSvcError, ImportReport
+from asyncsvc import AsyncSvc, AsyncSvcError, ImportReport, InvalidInput
 from asyncsvc.cli.json_lines import Item
 from asyncsvc.cli.rejections import Rejections
 from asyncsvc.cli.streams import read_in_thread
@@ -45,6 +45,8 @@ class Importer(abc.ABC):
 
         The items are read from `source` in a thread while batches are imported.
         """
+        if self.tenant_id is not None:  # reject wrong options before any item is read
+            await self.import_batch(self.tenant_id, [])
         slots, batches = asyncio.Semaphore(self.concurrency), _batches(items, self.batch_size)
         try:
             async with asyncio.TaskGroup() as group:
@@ -106,16 +108,18 @@ class ConversationImporter(Importer):
         report = await self.svc.conversations.import_(
             (self.complete(item) for item in items),
             tenant_id=tenant_id,
-            on_rejected=lambda at, error: self.reject(items[at], _reason(error, items[at])),
+            on_rejected=lambda at, error: self.reject(items[at], self._reason(error, items[at])),
         )
         self._report += report  # after the await, because other batches are added meanwhile
 
-
-def _reason(error: AsyncSvcError, item: Item) -> str:
-    """Return why an item was rejected; name the option that supplies a missing field."""
-    if getattr(error, "field", None) == "dialog_id" and item.fields.get("dialog_id") is None:
-        return "dialog_id: is missing, and there is no --dialog"
-    return str(error)
+    def _reason(self, error: AsyncSvcError, item: Item) -> str:
+        """Return why an item was rejected. Raises the error of a value that an option supplied."""
+        if isinstance(error, InvalidInput) and item.fields.get(error.field) is None:
+            if self.complete(item).get(error.field) is not None:
+                raise error
+            if error.field == "dialog_id":
+                return "dialog_id: is missing, and there is no --dialog"
+        return str(error)
 
 
 def _batches(items: Iterable[Item], max_items: int) -> Iterator[list[Item]]:

@@ -22,6 +22,7 @@ from rich.cells import cell_len
 import asyncsvc
 from asyncsvc import InvalidInput, MigrationError, embedded
 from asyncsvc.cli import runner
+from asyncsvc.cli.times import age_or_none
 from asyncsvc.database import sql_files
 from tests.support.command_line import PROGRAM, SECONDS, failed, run_command
 from tests.support.terminal import in_terminal
@@ -33,14 +34,7 @@ SECRET = re.compile(r"asv_\w{49}")
 ESCAPES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202e]")
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred [bold]x[/bold] 你好世界\u202e🙂"
 NOW = datetime.now(UTC)
-COMMANDS = [
-    "list", "search", "show", "stats", "import", "import-ragflow", "export", "purge", "erase-user",
-    "delete-tenant",
-    "maintain", "declare-zone", "migrate",
-    "status", "doctor", "sql", "demo", "tokens", "tokens create", "tokens list", "tokens verify",
-    "tokens rotate", "tokens revoke", "tokens audit", "tokens import", "postgres",
-    "postgres start", "postgres stop", "postgres status",
-]  # fmt: skip
+
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -471,6 +465,7 @@ def test_a_command_uses_the_settings_of_the_application(run, tmp_path):
     assert token["pepper_version"] == 3
     assert run("tokens", "verify", given=made.stdout).returncode == 3
     assert run("tokens", "verify", given=made.stdout, ASYNCSVC_SETTINGS=str(file)).returncode == 0
+    assert run("tokens", "verify", "--settings", file, given=made.stdout).returncode == 0
     for text, reason in (
         ('{"token_peppers": {"1": "tooshort"}}', "token_peppers.1: must be at least 32 random"),
         ('{"page": 1}', "page: Extra inputs"),
@@ -759,35 +754,6 @@ def test_the_version_is_printed(run):
     assert run("--version").stdout == f"asyncsvc {metadata.version('asyncsvc')}\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("columns", [50, 80])
-def test_every_command_has_help_that_fits(command: str, columns: int):
-    shown = in_terminal([*PROGRAM, *command.split(), "--help"], environment(), columns)
-    assert shown.code == 0
-    assert "Usage:" in shown.screen
-    assert max(map(cell_len, shown.lines)) <= columns
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["list", "--tenant=t", "--dialog=d"],
-        ["show", "x", "--tenant=t"],
-        ["stats", "--tenant=t"],
-        ["tokens", "list", "--tenant=t"],
-        ["tokens", "verify"],
-        ["sql", "message/delete", "--explain"],
-    ],
-)
-def test_a_database_is_needed_and_must_answer(run, arguments):
-    missing = failed(run(*arguments, ASYNCSVC_DSN=""), 2)
-    assert missing.startswith("asyncsvc: --dsn: is required")
-    dead = "postgresql://u:hidden@127.0.0.1:1/x"
-    line = failed(run(*arguments, ASYNCSVC_DSN=dead))
-    assert "cannot be reached" in line
-    assert "hidden" not in line
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -831,20 +797,25 @@ def test_a_wrong_value_is_one_line_that_names_the_option(run, arguments, reason)
     assert reason in failed(run(*arguments), 2)
 
 
+def test_a_command_without_the_schema_says_how_to_migrate(empty_dsn, run):
+    for arguments in (["list", "--tenant=t"], ["tokens", "list", "--tenant=t"]):
+        line = failed(run(*arguments, ASYNCSVC_DSN=empty_dsn))
+        assert "run `asyncsvc migrate`" in line
+        assert "svc.migrate" not in line
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("age", "seconds"),
     [
-        ["list"],
-        ["list", "--tenant=t", "--dialog=d", "--limit=0"],
-        ["list", "--tenant=t", "--dialog=d", "--order=secret"],
-        ["tokens", "create", "--tenant=t"],
-        ["purge", "30d", "--tenant=t", "--by=update"],
+        ("90s", 90), ("5m", 300), ("36h", 129_600), ("30d", 2_592_000), ("2w", 1_209_600),
+        ("1 second", 1), ("90 days", 7_776_000), ("2hours", 7_200), ("1 week", 604_800),
+        ("P30D", 2_592_000), ("PT12H", 43_200), ("P1DT12H", 129_600), ("P2W", 1_209_600),
+        ("30", None), ("30x", None), ("-1d", None), ("1.5h", None), ("5 ss", None), ("P", None),
+        ("", None), ("1d12h", None), ("9999999999d", None), ("999999999w", None),
     ],
-)
-def test_wrong_use_exits_with_2(run, arguments):
-    finished = run(*arguments)
-    assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr.startswith("asyncsvc: ")
+)  # fmt: skip
+def test_an_age_has_a_unit_or_is_iso_8601(age, seconds):
+    assert age_or_none(age) == (None if seconds is None else timedelta(seconds=seconds))
 
 
 def test_futures_of_lost_connections_are_not_logged(caplog):

@@ -93,8 +93,7 @@ async def test_imports_standard_input_and_tenants_from_lines(run: Run, svc):
 def test_an_empty_default_is_not_ignored(run: Run, svc):
     text = lines_of(conversation("a", "hi")).decode()
     finished = run("import", "-", *ACME, "--source", "", input=text)
-    assert finished.returncode == 3
-    assert finished.stderr.startswith("line 1: source: ")
+    assert failed(finished, 2).startswith("asyncsvc: --source: ")
 
 
 def test_a_line_without_a_dialog_needs_the_option(run: Run, svc):
@@ -608,7 +607,7 @@ async def test_a_tenant_is_deleted_with_a_receipt(run: Run, svc):
     assert "1 token, 2 audit events, " in words
     assert "nothing left at 20" in words
     assert await exported(svc) == []
-    assert (await svc.tokens.get_list(tenant_id="acme")).items == ()
+    assert (await svc.tokens.get_list(tenant_id="acme")).items == []
     receipt = json.loads(run("delete-tenant", "acme", "--yes", "--json").stdout)
     assert (receipt["tenant_id"], receipt["conversations"], receipt["tokens"]) == ("acme", 0, 0)
     assert len((await svc.tokens.get_list(tenant_id="other")).items) == 1

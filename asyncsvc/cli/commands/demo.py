@@ -124,11 +124,11 @@ async def demo(
 @asynccontextmanager
 async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncIterator[AsyncSvc]:
     """Open the services on a database or on the demo's own server; print at the end what stays."""
-    console().print(Text("asyncsvc demo", style="bold"), end="\n\n")
     async with AsyncExitStack() as stack:
         if dsn is not None:
             with _step("server", "connecting …") as step:
                 svc = await stack.enter_async_context(connect(dsn))
+                _print_title()
                 step.result = f"connected to {_without_secrets(dsn)}"
             yield svc
             _print_advice(f"The rows stay in {_without_secrets(dsn)}, in the tenant {TENANT}.")
@@ -136,6 +136,7 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
         directory = data or _temporary_directory()
         with _step("server", "starting PostgreSQL …") as step:
             server = await stack.enter_async_context(embedded.running(directory))
+            _print_title()
             state = "" if server.started else " was running already"
             step.result = f"PostgreSQL {server.version}{state}, data in {directory}"
         async with connect(server.dsn) as svc:
@@ -147,6 +148,10 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
         _print_usage(server)
     else:
         _print_stopped(directory, is_temporary=data is None)
+
+
+def _print_title() -> None:
+    console().print(Text("asyncsvc demo", style="bold"), end="\n\n")
 
 
 def _temporary_directory() -> Path:

@@ -126,6 +126,8 @@ async def _import(
                 )
                 try:
                     await importer.run(items, file.raw)
+                except InvalidInput:  # of an option
+                    raise
                 except BaseException:
                     remark(
                         "stopped: the imported conversations are complete;"

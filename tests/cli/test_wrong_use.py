@@ -1,0 +1,242 @@
+"""Every command with every kind of wrong use: the exit code and the error line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+from rich.cells import cell_len
+
+from asyncsvc.cli.app import app
+from tests.support.command_line import run_command
+from tests.support.terminal import in_terminal, rendered
+
+if sys.platform == "win32":
+    pytest.skip("there are no terminals of this kind on Windows", allow_module_level=True)
+
+
+class Right(NamedTuple):
+    """A right use of a command: the values of its arguments, and its required options."""
+
+    arguments: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class Wrong(NamedTuple):
+    """A wrong value of an option or an argument, and what follows its name in the error line."""
+
+    value: str
+    reason: str
+
+
+T = ("--tenant", "t")
+D = ("--data", "/nonexistent/data")
+RIGHT = {
+    "list": Right((), T),
+    "search": Right(("text",), T),
+    "show": Right(("c1",), T),
+    "stats": Right((), T),
+    "import": Right(("-",), (*T, "--dialog", "d")),
+    "import-ragflow": Right(("mysql://u:p@127.0.0.1:1/rag_flow",)),
+    "export": Right((), T),
+    "purge": Right(("90d",), (*T, "--dry-run")),
+    "erase-user": Right(("ann",), (*T, "--yes")),
+    "delete-tenant": Right(("t",), ("--yes",)),
+    "maintain": Right(),
+    "declare-zone": Right(("Europe/Berlin",), T),
+    "migrate": Right((), ("--check",)),
+    "status": Right(),
+    "doctor": Right(),
+    "sql": Right(("message/delete",), ("--explain",)),
+    "demo": Right((), ("--dsn", "postgresql://127.0.0.1:1/x")),
+    "tokens create": Right((), (*T, "--name", "n")),
+    "tokens list": Right((), T),
+    "tokens verify": Right(),
+    "tokens rotate": Right(("a1",), T),
+    "tokens revoke": Right(("a1",), T),
+    "tokens audit": Right((), T),
+    "tokens import": Right(("-",), T),
+    "postgres start": Right((), D),
+    "postgres stop": Right((), D),
+    "postgres status": Right((), D),
+}
+ID = Wrong("x" * 129, "must be 1 to 128 characters")
+BY_NAME = {
+    "--settings": Wrong("/nonexistent/x", "/nonexistent/x: No such file or directory"),
+    "--plot": Wrong("a.pdf", "must end in .svg or .png"),
+    "--name": Wrong("x" * 5_000, "must be "),
+    "--source": Wrong("x" * 300, "must be "),
+    "--user": Wrong("x" * 129, "must be 0 to 128 characters"),
+    "--scope": Wrong("x" * 300, "must be "),
+    "--reason": Wrong("x" * 5_000, "must be "),
+    "--keywords": Wrong("x" * 5_000, "must be "),
+    "--with": Wrong("nonsense", "the statement has no nonsense"),
+}
+BY_METAVAR = {
+    "ID": ID,
+    "USER": ID,
+    "TENANT": ID,
+    "URL": Wrong("nonsense", "must be a PostgreSQL URL"),
+    "SOURCE_DSN": Wrong("nonsense", "must be "),
+    "ZONE": Wrong("Berlin", "must be UTC or an area and a city"),
+    "DATE": Wrong("nonsense", "must be ISO 8601"),
+    "TIME": Wrong("noon", "must be ISO 8601"),
+    "CURSOR": Wrong("x", "is not a cursor"),
+    "AGE": Wrong("soon", "must be a number of s, m, h, d or w"),
+    "AGE|DATE": Wrong("soon", "must be an age"),
+    "SECONDS": Wrong("soon", "must be a valid number"),
+    "SEQ": Wrong("x", "must be a valid integer"),
+    "NAME": Wrong("x" * 5_000, ""),
+    "NAME=VALUE": Wrong("nonsense", "must be NAME=VALUE"),
+    "TEXT": Wrong("x" * 5_000, "must be "),
+}
+# A file or a folder that cannot be used is a failure, exit code 1. Other tests have these.
+FILES = {"FILE", "DIR"}
+# The demo takes any text.
+ANY_TEXT = {("demo", "--search")}
+
+
+def leaves(group: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the path of each command, with the command."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_every_command_has_a_row():
+    missing = COMMANDS.keys() - RIGHT.keys()
+    assert not missing, f"add a right use of {missing} to RIGHT"
+    assert RIGHT.keys() <= COMMANDS.keys()
+
+
+def shown_name(param) -> str:
+    return param.metavar if param.param_type_name == "argument" else param.opts[0]
+
+
+def wrong_value(command: str, param) -> Wrong | None:
+    """Return a wrong value of a parameter; None if all values are right."""
+    name = shown_name(param)
+    if name in BY_NAME:
+        return BY_NAME[name]
+    if param.type_descriptor.is_choice:
+        return Wrong("nonsense", "'nonsense' is not one of")
+    if param.metavar is None and param.type_descriptor.annotation is int:
+        return Wrong("x", "must be a valid integer")
+    if param.metavar in FILES or (command, name) in ANY_TEXT:
+        return None
+    assert param.metavar in BY_METAVAR, f"add a wrong value of {param.metavar} to BY_METAVAR"
+    return BY_METAVAR[param.metavar]
+
+
+def uses(command: str) -> Iterator[tuple[list[str], str]]:
+    """Yield wrong uses of a command, with the start of the error line."""
+    right, params = RIGHT[command], COMMANDS[command].params
+    start = command.split()
+    whole = [*start, *right.arguments, *right.options]
+    yield [*whole, "--nonsense"], "No such option: --nonsense"
+    yield [*whole, "superfluous"], "Got unexpected extra argument"
+    arguments = [param for param in params if param.param_type_name == "argument"]
+    for param in params:
+        name = shown_name(param)
+        if param.required and param.envvar is None:
+            options = list(right.options)
+            if param in arguments:
+                yield [*start, *options], f"{name}: is required"
+            else:
+                at = options.index(name)
+                del options[at : at + 2]
+                yield [*start, *right.arguments, *options], f"{name}: is required"
+        if getattr(param, "is_flag", False):
+            yield [*whole, f"{name}=1"], f"Option '{name}' does not take a value"
+        elif (wrong := wrong_value(command, param)) is not None:
+            values = list(right.arguments)
+            if param in arguments:
+                values[arguments.index(param)] = wrong.value
+                use = [*start, *values, *right.options]
+            else:
+                use = [*whole, name, wrong.value]
+                yield [*whole, name], f"Option '{name}' requires an argument"
+            yield use, f"{name}: {wrong.reason}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_use_is_one_line_with_exit_code_2(command, svc, dsn):
+    env = {"ASYNCSVC_DSN": dsn, "PATH": ""}
+    different = []
+    for arguments, line in uses(command):
+        finished = run_command(arguments, env, given='{"id": "1", "messages": []}')
+        first, *hint = finished.stderr.splitlines() or [""]
+        is_hint = [text.startswith("Try '") and text.endswith(" --help'.") for text in hint]
+        if (first.startswith(f"asyncsvc: {line}"), finished.returncode, finished.stdout) != (
+            True, 2, "",
+        ) or is_hint not in ([], [True]):  # fmt: skip
+            different.append((arguments, line, finished))
+    assert different == []
+
+
+@pytest.mark.parametrize("command", [name for name, each in COMMANDS.items() if "dsn" in {
+    param.name for param in each.params if param.required}])  # fmt: skip
+def test_a_database_is_needed_and_must_answer(command, monkeypatch):
+    right = RIGHT[command]
+    arguments = [*command.split(), *right.arguments, *right.options]
+    missing = run_command(arguments, {"PATH": ""})
+    line = "asyncsvc: --dsn: is required, or ASYNCSVC_DSN in the environment\n"
+    assert (missing.returncode, missing.stderr.startswith(line)) == (2, True)
+    dead = run_command(arguments, {"ASYNCSVC_DSN": "postgresql://u:hidden@127.0.0.1:1/x"})
+    assert dead.returncode == 1
+    assert dead.stderr.startswith("asyncsvc: the database cannot be reached: ")
+    assert "hidden" not in dead.stderr
+
+
+# --- in a terminal
+
+RUN_ALL = """
+import json, pathlib, sys
+from asyncsvc.cli import main
+for arguments in json.loads(pathlib.Path(sys.argv[1]).read_text()):
+    sys.argv[:] = ["asyncsvc", *arguments]
+    try:
+        main()
+    except SystemExit as exit:
+        sys.stderr.flush()
+        print(f"\\x1e{exit.code}", end="\\x1e", flush=True)
+"""
+
+
+def run_all(commands: list[list[str]], columns: int, folder: Path) -> list[tuple[str, int]]:
+    """Run commands in one process in a terminal, and return their output and exit codes."""
+    (folder / "commands").write_text(json.dumps(commands))
+    program = [sys.executable, "-c", RUN_ALL, folder / "commands"]
+    env = {"ASYNCSVC_DSN": "postgresql://127.0.0.1:1/x", "PATH": "", "PYTHONIOENCODING": "utf-8"}
+    shown = in_terminal(program, env, columns)
+    outputs, codes = shown.written.split("\x1e")[:-1:2], shown.written.split("\x1e")[1::2]
+    return [(output, int(code)) for output, code in zip(outputs, codes, strict=True)]
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_wrong_use_in_a_terminal(columns, tmp_path):
+    # Without a database: only what is wrong before a connection is opened.
+    wrong = [use for name in COMMANDS for use in uses(name)]
+    rows = [use for use in wrong if use[1].startswith(("No such", "Got", "Option", "--tz"))]
+    assert len(rows) > 4 * len(COMMANDS)
+    done = run_all([arguments for arguments, _ in rows], columns, tmp_path)
+    for (arguments, line), (output, code) in zip(rows, done, strict=True):
+        assert (code, output.startswith(f"asyncsvc: {line}")) == (2, True), (arguments, output)
+
+
+@pytest.mark.parametrize("columns", [50, 80, 140])
+def test_every_command_has_help_that_fits(columns, tmp_path):
+    commands = [[], ["tokens"], ["postgres"], *(name.split() for name in COMMANDS)]
+    done = run_all([[*command, "--help"] for command in commands], columns, tmp_path)
+    for command, (output, code) in zip(commands, done, strict=True):
+        screen = rendered(output.encode(), columns)
+        assert (code, "Usage:" in screen) == (0, True), command
+        assert max(map(cell_len, screen.split("\n"))) <= columns
