@@ -184,23 +184,26 @@ PAGE = {
     "include_dsl": True,
     "include_messages": False,
 }
+TENANT_PAGE = {name: value for name, value in PAGE.items() if name != "dialog_id"}
 MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "big5000"}
 
 
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 @pytest.mark.parametrize("after", [{}, MIDDLE])
 @pytest.mark.parametrize(
-    ("order", "index"),
+    ("order", "index", "page"),
     [
-        ("created_at", "conversation_created_idx"),
-        ("updated_at", "conversation_recency_updated_idx"),
+        ("created_at", "conversation_created_idx", PAGE),
+        ("updated_at", "conversation_recency_updated_idx", PAGE),
+        ("created_at", "conversation_tenant_created_idx", TENANT_PAGE),
+        ("updated_at", "conversation_recency_tenant_idx", TENANT_PAGE),
     ],
 )
-async def test_a_page_by_time_reads_the_page(explain, order, index, direction, after):
+async def test_a_page_by_time_reads_the_page(explain, order, index, page, direction, after):
     by_update = order == "updated_at"
     table = "conversation_recency" if by_update else "conversation"
     flags = Order(column=order, descending=direction == "desc").flags
-    plan = await explain("conversation/get_list", *flags, **PAGE, **after)
+    plan = await explain("conversation/get_list", *flags, **page, **after)
     assert scans(plan) == {(table, index), ("conversation", "conversation_pkey")}
     # The ids of the page and its rows; by update also the conversation of each recency row.
     assert rows_read(plan) <= (3 if by_update else 2) * 31
@@ -220,7 +223,8 @@ COMBINED = [
 
 @pytest.mark.parametrize("after", [{}, MIDDLE])
 @pytest.mark.parametrize("order", ["created", "updated"])
-async def test_generic_plans_of_a_list_read_as_little_as_custom_plans(seeded, order, after):
+@pytest.mark.parametrize("page", [PAGE, TENANT_PAGE], ids=["dialog", "tenant"])
+async def test_generic_plans_of_a_list_read_as_little_as_custom_plans(seeded, order, page, after):
     flags = Order(column=f"{order}_at").flags
     connection = await asyncpg.connect(seeded)
     for names in COMBINED:
@@ -229,7 +233,7 @@ async def test_generic_plans_of_a_list_read_as_little_as_custom_plans(seeded, or
         for mode in ("force_custom_plan", "force_generic_plan"):
             await connection.execute(f"SET plan_cache_mode = {mode}")
             plan = await executed(
-                connection, "conversation/get_list", *flags, **PAGE, **after, **filters
+                connection, "conversation/get_list", *flags, **page, **after, **filters
             )
             read[mode] = rows_read(plan)
         assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, (names, read)
