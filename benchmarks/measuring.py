@@ -53,9 +53,9 @@ class Tasks:
 
     async def turn(self, seconds: float) -> Turn:
         """Repeat all operations, each at least once."""
-        began, taken = time.perf_counter(), list[float]()
-        await asyncio.gather(*(_repeat(work, began + seconds, taken) for work in self.works))
-        return Turn(taken, time.perf_counter() - began)
+        began, durations = time.perf_counter(), list[float]()
+        await asyncio.gather(*(_repeat(work, began + seconds, durations) for work in self.works))
+        return Turn(durations, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Measured:
     def ratio(self, floor: Measured) -> float:
         """Return the median over the rounds of the rate, divided by the floor's rate."""
         return statistics.median(
-            mine / its for mine, its in zip(self.rates, floor.rates, strict=True)
+            own / other for own, other in zip(self.rates, floor.rates, strict=True)
         )
 
     def cost(self, floor: Measured) -> float:
@@ -141,12 +141,12 @@ async def agree(
             )
 
 
-async def _repeat(work: Work, until: float, taken: list[float]) -> None:
+async def _repeat(work: Work, until: float, durations: list[float]) -> None:
     now = time.perf_counter()
     while True:
         await work()
         after = time.perf_counter()
-        taken.append(after - now)
+        durations.append(after - now)
         now = after
         if now >= until:
             return

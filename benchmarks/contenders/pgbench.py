@@ -60,10 +60,10 @@ class PgBench:
             duration = "--transactions=5"
         with tempfile.TemporaryDirectory(prefix="asyncsvc-pgbench-") as folder:
             printed = await self._run(duration, "--log", f"--log-prefix={folder}/log")
-            taken = _latencies(Path(folder))
+            latencies = _latencies(Path(folder))
         if (rate := _TPS.search(printed)) is None:
             raise RuntimeError(f"pgbench: {printed}")
-        return Turn(taken, len(taken) / float(rate[1]))
+        return Turn(latencies, len(latencies) / float(rate[1]))
 
     def _script(self) -> str:
         lines = [f"\\set {name} random({low}, {high})" for name, (low, high) in self.ranges.items()]
@@ -88,7 +88,7 @@ class PgBench:
         return printed.decode()
 
 
-def alone(
+def contender(
     name: str, dsn: str, query: str, arguments: Sequence[object], clients: int
 ) -> dict[str, PgBench]:
     """Return a contender for a statement with these values, or {} if pgbench is not installed."""

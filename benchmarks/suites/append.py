@@ -64,9 +64,9 @@ async def run(bench: Bench) -> None:
 
 def _tenants(bench: Bench) -> list[Tenant]:
     """Return one tenant per length, with enough conversations that each gets few appends."""
-    most, stored = bench.choose((20, 1_000), (5_000, 50_000), (10_000, 100_000))
+    max_count, stored = bench.choose((20, 1_000), (5_000, 50_000), (10_000, 100_000))
     lengths = bench.choose((10, 100), (10, 100, 1_000), (10, 100, 1_000, 10_000))
-    return [data.of_length(each, min(most, max(stored // each, 20))) for each in lengths]
+    return [data.of_length(each, min(max_count, max(stored // each, 20))) for each in lengths]
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class _Suite:
         return {**ways, "plain statement, pgbench": _by_pgbench(dsn, tenant, tasks)}
 
     def _add_targets(self, tenant: Tenant, tasks: int, by: Mapping[str, Measured]) -> None:
-        target, mine, floor = self.bench.target, by["asyncsvc"], by["bare insert"]
+        target, library, floor = self.bench.target, by["asyncsvc"], by["bare insert"]
         where = f"at {tenant.messages:,} messages, {spelled(tasks)}"
         if tasks > 1:
             if tenant == self.first:  # in longer ones tasks wait for each other's rows
-                spread = mine.latency(99) / mine.latency(50)
+                spread = library.latency(99) / library.latency(50)
                 target(f"append {where}, asyncsvc: p99 against p50", spread, at_most=5)
             return
         if tenant == self.first:
@@ -166,7 +166,7 @@ class _Suite:
             target(f"asyncsvc, held, {where}, against it", held, at_most=1.7)
         if tenant.messages in FASTER:
             title = f"append {where}, asyncsvc against RAGFlow, rate"
-            target(title, mine.ratio(by["as RAGFlow"]), at_least=FASTER[tenant.messages])
+            target(title, library.ratio(by["as RAGFlow"]), at_least=FASTER[tenant.messages])
 
     async def extras(self, tasks: int) -> None:
         """Measure the cost of each extra that the library adds to the plain statement."""
@@ -174,13 +174,13 @@ class _Suite:
         async with contextlib.AsyncExitStack() as stack:
             ways: dict[str, Sequence[Work]] = {}
             for schema, name in {PLAIN: "plain statement", **EXTRAS}.items():
-                lent = await stack.enter_async_context(connections(dsn, tasks, schema))
-                ways[name] = [_random(Bare(each, schema), self.first) for each in lent]
-            lent = await stack.enter_async_context(connections(dsn, tasks))
-            ways["asyncsvc's statement, bare"] = [await self._same_statement(each) for each in lent]
+                held = await stack.enter_async_context(connections(dsn, tasks, schema))
+                ways[name] = [_random(Bare(each, schema), self.first) for each in held]
+            held = await stack.enter_async_context(connections(dsn, tasks))
+            ways["asyncsvc's statement, bare"] = [await self._same_statement(each) for each in held]
             for name, keyed in (("asyncsvc, held", False), ("asyncsvc, held, with a key", True)):
-                held = [Library(svc.on(each), keyed) for each in lent]
-                ways[name] = [_random(store, self.first) for store in held]
+                on_held = [Library(svc.on(each), keyed) for each in held]
+                ways[name] = [_random(store, self.first) for store in on_held]
             await self.bench.contest("the price of each extra", ways, tasks=tasks)
 
     async def _same_statement(self, connection: asyncpg.Connection) -> Work:
@@ -293,14 +293,14 @@ async def _append_concurrently(
     store: Appender, tenant_id: str, id: str, tasks: int, count: int
 ) -> Turn:
     """Append to one conversation from many tasks, `count` times from each."""
-    taken: list[float] = []
+    seconds: list[float] = []
 
     async def writer() -> None:
         for _ in range(count):
             began = time.perf_counter()
             await store.append(tenant_id, id)
-            taken.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
 
     began = time.perf_counter()
     await asyncio.gather(*(writer() for _ in range(tasks)))
-    return Turn(taken, time.perf_counter() - began)
+    return Turn(seconds, time.perf_counter() - began)

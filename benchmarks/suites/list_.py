@@ -120,9 +120,9 @@ class _Suite:
                 "SQLAlchemy": lambda: self.stores.orm.page(name, dialog, ITEMS, position.row),
                 "as RAGFlow": lambda: self.stores.flow.get_list(dialog, number, ITEMS),
             }
-            alone = pgbench.alone("bare statement, pgbench", dsn, query, arguments, 1)
+            by_pgbench = pgbench.contender("bare statement, pgbench", dsn, query, arguments, 1)
             by = await self.bench.contest(
-                f"page {number:,} by creation", {**ways, **alone},
+                f"page {number:,} by creation", {**ways, **by_pgbench},
                 tasks=1, point=Point("page", number), answer=_ids,
             )  # fmt: skip
         if number == FAR:

@@ -32,8 +32,8 @@ async def run(bench: Bench) -> None:
         query, arguments = await bare.captured(connection, _verify(own.on(connection), secret))
 
         async def by_psycopg() -> object:
-            async with other.connection() as lent:
-                return (await psycopg.fetch(lent, query, arguments))[0]
+            async with other.connection() as borrowed:
+                return (await psycopg.fetch(borrowed, query, arguments))[0]
 
         ways: dict[str, Work] = {
             "asyncsvc on asyncpg's pool": _verify(asyncsvc.AsyncSvc(pool), secret),
@@ -42,9 +42,9 @@ async def run(bench: Bench) -> None:
             "bare statement, psycopg's pool": by_psycopg,
         }
         for tasks in (1, bench.tasks):
-            alone = pgbench.alone("bare statement, pgbench", dsn, query, arguments, tasks)
+            by_pgbench = pgbench.contender("bare statement, pgbench", dsn, query, arguments, tasks)
             title = f"one statement through a pool of {SIZE}"
-            by = await bench.contest(title, {**ways, **alone}, tasks=tasks, answer=_id)
+            by = await bench.contest(title, {**ways, **by_pgbench}, tasks=tasks, answer=_id)
             ratio = by["asyncsvc's own pool"].ratio(by["asyncsvc on asyncpg's pool"])
             title = f"{title}, {spelled(tasks)}: own pool against asyncpg's"
             bench.target(title, ratio, at_least=1.4)

@@ -34,13 +34,13 @@ async def run(bench: Bench) -> None:
     async with standby.running(fsync=True) as (primary, replica):
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
         both = f"postgresql://postgres@{hosts}/postgres"
-        async with asyncsvc.connect(primary.dsn, max_size=32) as alone:
-            await alone.migrate()
-            await calls.create_conversations(alone)
-            await replica.replay(await alone.position())
+        async with asyncsvc.connect(primary.dsn, max_size=32) as single:
+            await single.migrate()
+            await calls.create_conversations(single)
+            await replica.replay(await single.position())
             async with asyncsvc.connect(both, max_size=32) as svc:
                 sides = {
-                    "the primary": alone,
+                    "the primary": single,
                     "a replica": svc,
                     "a replica, of a position": svc.at_least(await svc.position()),
                 }

@@ -37,7 +37,7 @@ TURN = {
 async def run(bench: Bench) -> None:
     """Measure the latency of appends while a purge runs, and alone."""
     old, rate = bench.choose((200, 50), (3_000, 100), (20_000, 200))
-    alone, purging, purged = list[float](), list[float](), list[float]()
+    quiet, purging, purged = list[float](), list[float](), list[float]()
     async with asyncsvc.connect(bench.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as svc:
         await svc.migrate()
         await _begin(svc)
@@ -49,16 +49,16 @@ async def run(bench: Bench) -> None:
             with bench.working("appends while a purge runs"):
                 purge = svc.conversations.purge(timedelta(days=30), tenant_id=TENANTS[0])
                 purging += await _append_during(purge, svc, rate)
-            took = time.perf_counter() - began
-            purged.append(old / took)
+            duration = time.perf_counter() - began
+            purged.append(old / duration)
             with bench.working("appends alone"):
-                alone += await _append_during(asyncio.sleep(took), svc, rate)
-    for what, seconds in (("alone", alone), ("while a purge runs", purging)):
+                quiet += await _append_during(asyncio.sleep(duration), svc, rate)
+    for what, seconds in (("alone", quiet), ("while a purge runs", purging)):
         times = {f"ms p{percent}": round(milliseconds(seconds, percent), 2) for percent in (50, 99)}
         bench.counts(f"{rate} appends a second {what}", {**times, "appends": len(seconds)})
     title = f"the purge of conversations of {MESSAGES} messages during it"
     bench.counts(title, {"conversations a second": round(statistics.median(purged))})
-    ratio = milliseconds(purging, 99) / milliseconds(alone, 99)
+    ratio = milliseconds(purging, 99) / milliseconds(quiet, 99)
     bench.target("p99 of appends while a purge runs, against appends alone", ratio, at_most=2)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import asyncsvc
 from benchmarks.bench import Bench
 from benchmarks.measuring import SelfTimed, Turn
-from benchmarks.server import alone, connected, sql
+from benchmarks.server import connected, sql, wait_until_alone
 
 TENANT = "start"
 ORDERS = ("created_at", "updated_at", "name", "round", "tokens", "duration", "thumb_up")
@@ -93,7 +93,7 @@ async def _backend(bench: Bench) -> None:
     """Measure the private memory of a connection's server process after many statements."""
     count = bench.choose(20, 1_000, 1_000)
     async with connected(bench.dsn) as observer:
-        await alone(observer)
+        await wait_until_alone(observer)
         async with asyncsvc.connect(bench.dsn, max_size=1) as svc:
             pid = await observer.fetchval(sql("other_sessions"))
             before = _allocated(pid)

@@ -21,7 +21,7 @@ from asyncsvc.services import credentials
 from benchmarks.bench import Bench, Ways
 from benchmarks.contenders.ragflow import RAGFlow
 from benchmarks.measuring import Work
-from benchmarks.server import activity, alone, connected, connections, sql, updates
+from benchmarks.server import activity, connected, connections, sql, updates, wait_until_alone
 
 TENANT = "acme"
 Next: TypeAlias = Callable[[], str]
@@ -65,12 +65,12 @@ class _Suite:
 
     async def held(self, tasks: int) -> None:
         """Measure with one connection per task."""
-        async with connections(self.bench.dsn, tasks) as lent:
-            on = [self.svc.on(connection) for connection in lent]
+        async with connections(self.bench.dsn, tasks) as held:
+            on = [self.svc.on(connection) for connection in held]
             for name, secrets in self.sets.items():
                 turn = itertools.cycle(secrets).__next__
                 ways = {
-                    "bare fetchrow": [_bare(connection, turn) for connection in lent],
+                    "bare fetchrow": [_bare(connection, turn) for connection in held],
                     "verify": [_verify(svc, turn) for svc in on],
                     "verify, read-only": [_verify(svc, turn, record_use=False) for svc in on],
                 }
@@ -90,11 +90,11 @@ class _Suite:
     async def hot_against_many(self) -> None:
         """Compare one token with many tokens, under concurrent verifications."""
         tasks = self.bench.tasks
-        async with connections(self.bench.dsn, tasks) as lent:
+        async with connections(self.bench.dsn, tasks) as held:
             ways = {}
             for name, secrets in reversed(self.sets.items()):
                 turn = itertools.cycle(secrets).__next__
-                ways[name] = [_verify(self.svc.on(connection), turn) for connection in lent]
+                ways[name] = [_verify(self.svc.on(connection), turn) for connection in held]
             await self._contest("held connections, hot against many", ways, tasks, self.secrets)
 
     async def _contest(self, title: str, ways: Ways, tasks: int, secrets: Sequence[str]) -> None:
@@ -134,7 +134,7 @@ class _Suite:
     async def _written(self) -> tuple[int, int]:
         """Return the updates of tokens and the bytes of WAL so far."""
         async with connected(self.bench.dsn) as connection:
-            await alone(connection)  # the end of a session flushes its statistics
+            await wait_until_alone(connection)  # the end of a session flushes its statistics
             updated, _ = await updates(connection, "asyncsvc.api_token")
             return updated, (await activity(connection)).wal
 
