@@ -4,7 +4,7 @@
 
     AsyncSvcError
     ├── InvalidInput            a parameter was rejected before any SQL; `.field` names it
-    ├── NotFound                the tenant has no such row
+    ├── NotFound                the tenant has no such row; `.resource` names its kind
     ├── AlreadyExists           the tenant already has a row with this id
     ├── Conflict                the state of the row does not allow the write
     │   ├── IdempotencyConflict     the key was used for another turn
@@ -23,6 +23,11 @@
 """
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Resource: TypeAlias = Literal["conversation", "message", "token"]
+"""The kinds of rows that a method looks up."""
 
 
 class AsyncSvcError(Exception):
@@ -50,7 +55,21 @@ class InvalidInput(AsyncSvcError):
 
 
 class NotFound(AsyncSvcError):
-    """The tenant has no such row. The error is the same if another tenant has one."""
+    """The tenant has no such row. The error is the same if another tenant has one.
+
+    Attributes:
+        resource: The kind of the missing row: "conversation", "message" or "token". "message" also
+            if the conversation of the message is missing.
+    """
+
+    def __init__(self, resource: Resource) -> None:
+        """Take the kind of the missing row."""
+        super().__init__(f"no such {resource}")
+        self.resource = resource
+
+    def __reduce__(self) -> tuple[type[NotFound], tuple[Resource]]:
+        """Pickle the kind instead of the text."""
+        return type(self), (self.resource,)
 
 
 class AlreadyExists(AsyncSvcError):

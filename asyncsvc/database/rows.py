@@ -29,9 +29,6 @@ class Row(Protocol):
     def items(self) -> Iterable[tuple[str, Any]]:
         """Return the name and the value of each column."""
 
-    def keys(self) -> Iterable[str]:
-        """Return the name of each column."""
-
     def __getitem__(self, name: str, /) -> Any:  # noqa: ANN401 - validated by the functions below
         """Return the value of a column."""
 

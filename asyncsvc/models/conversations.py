@@ -7,7 +7,6 @@ source.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Annotated, Self, TypeVar
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
 from pydantic import Json as JsonText
 
 from asyncsvc.models.base import Model, ModelLike
+from asyncsvc.models.columns import Timestamp
 from asyncsvc.validation.checks import check_batch_bytes, check_batch_size, with_limits
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
@@ -192,7 +192,7 @@ class StoredMessage(Model):
     """The sources that an answer cites."""
     thumb: int | None
     """The feedback: 1 is positive, -1 is negative. None: no feedback."""
-    created_at: datetime
+    created_at: Timestamp
     """The time of the append, by the server's clock."""
 
 
@@ -237,9 +237,9 @@ class Conversation(Model):
     """The number of messages with negative feedback."""
     last_seq: int
     """The `seq` of the message that was appended last, 0 before the first."""
-    created_at: datetime
+    created_at: Timestamp
     """The time of creation."""
-    updated_at: datetime
+    updated_at: Timestamp
     """The time of the last change other than feedback. It never decreases."""
     messages: JsonText[tuple[StoredMessage, ...]] | None
     """All messages in the order of `seq`. None if the call did not request them."""
@@ -254,7 +254,7 @@ class Hit(Model):
     """The dialog of the conversation."""
     name: str | None
     """The title of the conversation."""
-    created_at: datetime
+    created_at: Timestamp
     """The time at which the conversation was created."""
     seq: int
     """The `seq` of its first message with the keywords."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, JsonValue, PlainValidator, SecretStr
 from pydantic import Json as JsonText
 
 from asyncsvc.models.base import Model
+from asyncsvc.models.columns import Timestamp
 from asyncsvc.validation.checks import check_iterable
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import (
@@ -97,17 +97,17 @@ class APIToken(Model):
     """The application's label for where the token is used."""
     metadata: JsonText[dict[str, JsonValue]]
     """A JSON object of the application."""
-    created_at: datetime
+    created_at: Timestamp
     """The time of creation."""
     created_by: str | None
     """The `actor` of the creation, import or rotation."""
-    expires_at: datetime | None
+    expires_at: Timestamp | None
     """The instant from which the token is invalid. None: it does not expire."""
-    revoked_at: datetime | None
+    revoked_at: Timestamp | None
     """The instant of the revocation. It is in the future while the token is retiring."""
     revoked_reason: str | None
     """The reason of the revocation, "rotated" after a rotation."""
-    last_used_at: datetime | None
+    last_used_at: Timestamp | None
     """The stamp of the last use, accurate to `Settings.last_used_resolution`. `verify` returns the
     stamp before its own."""
     rotated_from: str | None
@@ -141,7 +141,7 @@ class TokenEvent(Model):
     """The change."""
     actor: str | None
     """The `actor` that the caller passed."""
-    at: datetime
+    at: Timestamp
     """The time of the change."""
     detail: JsonText[dict[str, JsonValue]]
     """The fields of a created or imported token, the patch of an update, the successor and the end

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.models import APIToken, TokenPatch
 from asyncsvc.repositories.base import (
     KeyedRepository,
-    build_model,
-    build_models,
     columns_to_set,
     to_json,
 )
@@ -61,6 +60,20 @@ class RevokedBatch(NamedTuple):
 
     revoked: int
     matched: int
+
+
+class _Outcome(NamedTuple):
+    """The outcome of the token at a position of an import, from 1."""
+
+    position: int
+    outcome: ImportOutcome
+
+
+class _Relative(NamedTuple):
+    """A token, or a predecessor or successor of it by rotation."""
+
+    id: str
+    is_live: bool
 
 
 class TokenLookup(NamedTuple):
@@ -128,7 +141,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             hashes=[hash for _, hash in positions_and_hashes],
             actor=actor,
         )
-        outcomes: dict[int, ImportOutcome] = {row["position"]: row["outcome"] for row in rows}
+        outcomes = {each.position: each.outcome for each in build_models(_Outcome, rows)}
         return [outcomes[position] for position in range(1, len(tokens) + 1)]
 
     async def verify(
@@ -154,7 +167,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         )
         if len(rows) != 1:  # a secret that is stored twice, which no method does, is ambiguous
             return None
-        return TokenLookup(build_model(APIToken, rows[0]), rows[0]["is_due"])
+        return TokenLookup(build_model(APIToken, rows[0]), build_value(bool, rows[0], "is_due"))
 
     async def record_use(
         self,
@@ -271,12 +284,12 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             reason=reason,
             actor=actor,
         )
-        return RevokedBatch(row["revoked"], row["matched"])
+        return build_model(RevokedBatch, row)
 
     async def get_family(self, *, tenant_id: str, id: str) -> dict[str, bool]:
         """Return the ids of a token and its relatives by rotation, each with whether it is live."""
         rows = await self._rows("get_family", tenant_id=tenant_id, id=id)
-        return {row["id"]: row["is_live"] for row in rows}
+        return {each.id: each.is_live for each in build_models(_Relative, rows)}
 
     async def delete(
         self,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel
 
-from asyncsvc.database import sql_files
+from asyncsvc.database import build_value, sql_files
 from asyncsvc.validation.checks import json_text
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import UNSET
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from asyncsvc.database import Executor, Row
 
 
-M = TypeVar("M", bound=BaseModel)
 Stored = TypeVar("Stored", bound=BaseModel)
 Patch = TypeVar("Patch", bound=Input)
 
@@ -47,7 +45,7 @@ class Repository:
     async def _count(self, name: str, /, **parameters: object) -> int:
         """Run a file that returns one row with the column `deleted`."""
         (row,) = await self._rows(name, **parameters)
-        return int(row["deleted"])
+        return build_value(int, row, "deleted")
 
 
 class KeyedRepository(Repository, Generic[Stored, Patch]):
@@ -97,28 +95,3 @@ def escape_copy_text(text: str) -> str:
     if not _COPY_SPECIAL.search(text):
         return text
     return _COPY_SPECIAL.sub(lambda match: _COPY_ESCAPES[match[0]], text)
-
-
-def build_model(model: type[M], row: Row) -> M:
-    """Build a model from a row. Columns that are not fields are ignored.
-
-    Validating a dict takes 20 % less time than keyword arguments.
-    """
-    return model.model_validate(dict(row.items()))
-
-
-def build_models(model: type[M], rows: Iterable[Row]) -> list[M]:
-    """Build a model from each row, in one call of the validator, which saves 20 % of the time."""
-    return validate_models(model, [dict(row.items()) for row in rows])
-
-
-def validate_models(model: type[M], values: list[dict[str, Any]]) -> list[M]:
-    """Build a model from each dict."""
-    return _list_of(model).validate_python(values)
-
-
-@cache
-def _list_of(model: type[M]) -> TypeAdapter[list[M]]:
-    # The outermost type decides about the string cache; the model's own setting has no effect here.
-    config = ConfigDict(cache_strings=model.model_config.get("cache_strings", True))
-    return TypeAdapter(list[model], config=config)  # type: ignore[valid-type]

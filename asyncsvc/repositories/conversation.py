@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.models import (
     Appended,
     Conversation,
@@ -16,10 +17,9 @@ from asyncsvc.models import (
     Turn,
     microseconds,
 )
+from asyncsvc.models.columns import Bytes, Timestamp
 from asyncsvc.repositories.base import (
     KeyedRepository,
-    build_model,
-    build_models,
     columns_to_set,
     to_json,
 )
@@ -27,14 +27,14 @@ from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageS
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
-class AppendRejection(NamedTuple):
+class AppendRejection(Model):
     """The state of a conversation and an idempotency key after an append that changed no row."""
 
     current_seq: int
     """The `last_seq` of the conversation."""
-    body_hash: bytes | None
+    body_hash: Bytes | None
     """The hash of the turn that was appended under the key."""
-    replay: Appended | None
+    replay: Appended | None = None
     """The result of the append under the key."""
 
 
@@ -67,7 +67,9 @@ class CreatedConversation(Model):
     """The id of a conversation that was created, and the time that it got."""
 
     id: str
-    created_at: datetime
+    """The id of the conversation."""
+    created_at: Timestamp
+    """The time of its creation."""
 
 
 Created = TypeVar("Created", Conversation, CreatedConversation)
@@ -91,7 +93,7 @@ class LockedBatch:
     matched: int
     """The candidates, before the limit by messages."""
     ids: list[str]
-    locked_at: datetime
+    locked_at: Timestamp
     """The server's clock at the start of the statement."""
 
 
@@ -101,7 +103,7 @@ class ExpiredConversation:
 
     id: str
     dialog_id: str
-    at: datetime
+    at: Timestamp
     messages: int
 
 
@@ -159,7 +161,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             include_messages=include.messages,
         )
         items = build_models(Conversation, (row for row in rows if row["id"] is not None))
-        return rows[0]["total"], items
+        return build_value(int, rows[0], "total"), items
 
     async def get_names(
         self, *, tenant_id: str, dialog_id: str | UnsetType, exp_user_id: str, limit: int
@@ -215,16 +217,10 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         )
         if not rows:
             return None
-        row = rows[0]
-        if row["body_hash"] is None:
-            return AppendRejection(row["current_seq"], None, None)
-        replay = Appended(
-            first_seq=row["first_seq"],
-            last_seq=row["last_seq"],
-            round=row["round"],
-            replayed=True,
-        )
-        return AppendRejection(row["current_seq"], row["body_hash"], replay)
+        values = dict(rows[0].items())
+        if values["body_hash"] is not None:
+            values["replay"] = {**values, "replayed": True}
+        return build_model(AppendRejection, values)
 
     async def update_many_by_id(
         self, *, tenant_id: str, patches: Mapping[str, ConversationPatch]
@@ -260,7 +256,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             batch_size=batch_size,
             max_messages=max_messages,
         )
-        return [ExpiredConversation(**row) for row in rows]
+        return build_models(ExpiredConversation, rows)
 
     async def lock(
         self,
@@ -278,7 +274,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             batch_size=batch_size,
             max_messages=max_messages,
         )
-        return LockedBatch(**row)
+        return build_model(LockedBatch, row)
 
     async def delete(
         self,
@@ -311,7 +307,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             batch_size=batch_size,
             max_messages=max_messages,
         )
-        return DeletedBatch(**row)
+        return build_model(DeletedBatch, row)
 
     async def export(
         self,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncsvc.models import Hit
-from asyncsvc.repositories.base import Repository, build_models
+from asyncsvc.database import build_model, build_models, build_value
+from asyncsvc.models import Hit, Model
+from asyncsvc.models.columns import Timestamp
+from asyncsvc.repositories.base import Repository
 from asyncsvc.repositories.query import ListFilter, Order, PageSlice
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from asyncsvc.database import Row
 
 
-class Match(NamedTuple):
+class Match(Model):
     """A conversation that contains the keywords."""
 
     id: str
-    at: datetime
+    """The id of the conversation."""
+    at: Timestamp
     """updated_at if the page is ordered by it, otherwise created_at."""
     seq: int = 0
     """The first message that contains the keywords. 0: id or name does, or it is unknown."""
@@ -30,22 +32,32 @@ class Match(NamedTuple):
         return Position(self.at, self.id)
 
 
-class Scan(NamedTuple):
+class Scan(Model):
     """The result of scanning conversations in page order."""
 
     matches: list[Match]
+    """The matches, in page order."""
     scanned: int
     """The number of scanned conversations."""
-    last: Position | None
-    """The position of the last scanned conversation; None if there was none."""
+    last_at: Timestamp | None
+    """The time of the last scanned conversation; None if there was none."""
+    last_id: str | None
+    """Its id."""
     is_end: bool
     """Whether the list ends there."""
+
+    @property
+    def last(self) -> Position | None:
+        """The position of the last scanned conversation; None if there was none."""
+        if self.last_at is None or self.last_id is None:
+            return None
+        return Position(self.last_at, self.last_id)
 
 
 class IndexPosition(NamedTuple):
     """The position of a message or title in the order in which maintenance indexes them."""
 
-    at: datetime
+    at: Timestamp
     """The creation of the conversation."""
     id: str
     """The id of the conversation."""
@@ -89,10 +101,8 @@ class SearchRepository(Repository):
             max_conversations=max_conversations,
             max_messages=max_messages,
         )
-        state = rows[0]
-        matches = [Match(row["id"], row["at"], row["seq"]) for row in rows if row["id"] is not None]
-        last = None if state["last_id"] is None else Position(state["last_at"], state["last_id"])
-        return Scan(matches, state["scanned"], last, state["is_end"])
+        matches = [dict(row.items()) for row in rows if row["id"] is not None]
+        return build_model(Scan, {**dict(rows[0].items()), "matches": matches})
 
     async def newest_matches(
         self, where: ListFilter, *, after: Position | None, limit: int, weeks: int
@@ -109,7 +119,7 @@ class SearchRepository(Repository):
             limit=limit,
             weeks=weeks,
         )
-        return [Match(row["id"], row["at"], row["seq"]) for row in rows]
+        return build_models(Match, rows)
 
     async def match_page(
         self, where: ListFilter, *, order: Order, page: PageSlice
@@ -125,8 +135,8 @@ class SearchRepository(Repository):
             offset=page.offset,
             count_limit=page.count_limit,
         )
-        matches = [Match(row["id"], row["at"]) for row in rows if row["id"] is not None]
-        return rows[0]["total"], matches
+        matches = build_models(Match, (row for row in rows if row["id"] is not None))
+        return build_value(int, rows[0], "total"), matches
 
     async def snippets(
         self, matches: Sequence[Match], *, tenant_id: str, keywords: str
@@ -144,8 +154,7 @@ class SearchRepository(Repository):
     async def next_tenant(self, *, after: str | None) -> str | None:
         """Return the next tenant with messages or titles outside the index, ordered by id."""
         (row,) = await self._rows("next_tenant", after_tenant_id=UNSET if after is None else after)
-        tenant_id: str | None = row["tenant_id"]
-        return tenant_id
+        return None if row["tenant_id"] is None else build_value(str, row, "tenant_id")
 
     async def index_messages(
         self, *, tenant_id: str, after: IndexPosition | None, limit: int, max_bytes: int
@@ -181,5 +190,8 @@ class SearchRepository(Repository):
 
 
 def _indexed_batch(row: Row) -> IndexedBatch:
-    last = None if row["id"] is None else IndexPosition(row["at"], row["id"], row["seq"])
-    return IndexedBatch(row["indexed"], last)
+    values = dict(row.items())
+    indexed = values.pop("indexed")
+    return build_model(
+        IndexedBatch, {"indexed": indexed, "last": None if values["id"] is None else values}
+    )

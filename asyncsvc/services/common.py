@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from asyncsvc.errors import NotFound
+from asyncsvc.errors import NotFound, Resource
 from asyncsvc.models import Conversation, ConversationPatch, Model, ModelLike, PatchesById, as_model
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.repositories.base import KeyedRepository
@@ -36,7 +36,7 @@ class CommonService(Generic[Stored, Patch, Store]):
     """The model of a row."""
     patch_model: type[Patch]
     """The model of the columns that can be set."""
-    resource: ClassVar[str]
+    resource: ClassVar[Resource]
     """The name of a row in `NotFound`."""
     type_arguments: ClassVar[Mapping[str, type]]
 
@@ -176,10 +176,10 @@ class ConversationServiceBase(
         self._messages = MessageRepository(executor)
 
 
-def row_or_not_found(row: T | None, what: str) -> T:
+def row_or_not_found(row: T | None, resource: Resource) -> T:
     """Return the row. Raises NotFound if it is None."""
     if row is None:
-        raise NotFound(f"no such {what}")
+        raise NotFound(resource)
     return row
 
 

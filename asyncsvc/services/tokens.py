@@ -378,7 +378,7 @@ class APITokenService(TokenVerification):
         """
         family = await self._repository.get_family(tenant_id=tenant_id, id=id)
         if not family:
-            raise NotFound("no such token")
+            raise NotFound("token")
         revoked = 0
         while live := [member for member, is_live in family.items() if is_live]:
             batch = await self._repository.revoke_many(

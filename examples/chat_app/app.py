@@ -195,7 +195,7 @@ async def list_conversations(me: Me, after: After = None, limit: Limit = 20) -> 
 async def delete_conversation(me: Me, id: Id) -> None:
     """Delete a conversation with its messages."""
     if not await me.chats.delete_by_id(id, tenant_id=me.tenant):
-        raise asyncsvc.NotFound("no such conversation")
+        raise asyncsvc.NotFound("conversation")
 
 
 @app.post("/conversations/{id}/turns", tags=["chat"], responses=problems(400, 404, 409, 413))

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from pglast import ast
 
-from asyncsvc import AsyncSvcError, models, repositories
+from asyncsvc import AsyncSvcError, InvalidInput, models, repositories, sql_statement
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
@@ -102,9 +102,9 @@ COLUMNS = {
     "search/index_messages": ["indexed", "at", "id", "seq"],
     "search/index_titles": ["indexed", "at", "id", "seq"],
     "search/match_page": ["total", "id", "at"],
-    "search/newest_matches": list(search.Match._fields),
+    "search/newest_matches": list(search.Match.model_fields),
     "search/next_tenant": ["tenant_id"],
-    "search/scan": ["is_end", "scanned", "last_at", "last_id", *search.Match._fields],
+    "search/scan": ["is_end", "scanned", "last_at", "last_id", *search.Match.model_fields],
     "search/snippets": list(models.Hit.model_fields),
     "server/clock": ["now"],
     "server/indexes": list(server.Index._fields),
@@ -337,3 +337,17 @@ async def test_the_callers_json_codec_changes_nothing(dsn, svc):
     made = await mine.conversations.create(tenant_id="t", dialog_id="d", id="a", dsl={"b": [1]})
     assert made.dsl == {"b": [1]}
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"name": 5}, "name"),
+        ({"name": "server/clock", "present": 5}, "present"),
+        ({"name": "server/clock", "present": [5]}, "present"),
+    ],
+)
+def test_a_wrong_argument_of_sql_statement_is_invalid_input(options, field):
+    with pytest.raises(InvalidInput) as caught:
+        sql_statement(**options)
+    assert caught.value.field == field

@@ -152,12 +152,12 @@ class Tenant:
 
     def conversation(self, id: str) -> ModelConversation:
         if id not in self.conversations:
-            raise NotFound("")
+            raise NotFound("conversation")
         return self.conversations[id]
 
     def message(self, id: str, seq: int) -> dict[str, Any]:
         if seq not in self.conversation(id).messages_by_seq:
-            raise NotFound("")
+            raise NotFound("message")
         return self.conversations[id].messages_by_seq[seq]
 
     def record_usage(
@@ -182,7 +182,7 @@ class Tenant:
 
     def token(self, nth: int) -> Token:
         if not self.tokens:
-            raise NotFound("")
+            raise NotFound("token")
         return self.nth_token(nth)
 
     def revoke(self, tokens: Iterable[Token], reason: str | None, actor: str | None) -> int:
@@ -334,7 +334,7 @@ class UpdateConversations(Change):
                 setattr(tenant.conversations[id], name, value)
             tenant.conversations[id].is_updated = True
         if not known and not self.is_bulk:
-            raise NotFound("")
+            raise NotFound("conversation")
         return len(known)
 
     def comparable(self, result):

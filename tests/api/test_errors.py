@@ -1,0 +1,59 @@
+"""The tree of errors: each error of the library belongs to it, and carries what a handler needs."""
+
+import copy
+import pickle
+
+import pytest
+
+from asyncsvc import DatabaseError, InvalidInput, InvalidToken, NotFound
+from asyncsvc.database.sql_files import Query
+from asyncsvc.errors import AsyncSvcError
+from asyncsvc.ragflow import drivers
+
+ARGUMENTS = {
+    InvalidInput: ("tenant_id", "must be text"),
+    NotFound: ("message",),
+    InvalidToken: (),
+    DatabaseError: ("permission denied", "42501"),
+}
+
+
+def subclasses(kind):
+    return [kind, *(each for child in kind.__subclasses__() for each in subclasses(child))]
+
+
+@pytest.mark.parametrize("kind", subclasses(AsyncSvcError), ids=lambda kind: kind.__name__)
+def test_an_error_can_be_copied_and_pickled(kind):
+    error = kind(*ARGUMENTS.get(kind, ("the reason",)))
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(twin) is kind
+        assert (str(twin), vars(twin)) == (str(error), vars(error))
+
+
+async def test_not_found_names_the_resource(svc):
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    conversations, tokens = svc.conversations, svc.tokens
+    for resource, call in {
+        "conversation": conversations.get_by_id("absent", tenant_id="acme"),
+        "message": conversations.set_feedback("a", 7, 1, tenant_id="acme"),
+        "token": tokens.revoke_family("absent", tenant_id="acme"),
+    }.items():
+        with pytest.raises(NotFound) as caught:
+            await call
+        assert caught.value.resource == resource
+        assert str(caught.value) == f"no such {resource}"
+
+
+async def test_a_value_that_cannot_be_encoded_has_a_sqlstate(svc):
+    with pytest.raises(DatabaseError, match="cannot be encoded") as caught:
+        await svc._executor.fetch(Query("test", "SELECT $1::int", ("x",)))
+    assert caught.value.sqlstate == "22000"
+
+
+async def test_a_missing_table_of_the_source_is_no_reason_to_migrate(dsn):
+    source = await drivers.connect(dsn)
+    with pytest.raises(DatabaseError, match="the source: ") as caught:
+        await source.fetch(Query("test", "SELECT FROM absent", ()))
+    await source.close()
+    assert caught.value.sqlstate == "42P01"
+    assert "migrate" not in str(caught.value)
