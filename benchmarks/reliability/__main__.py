@@ -81,7 +81,7 @@ async def _soak(
     with progress_bar("soaking", minutes * 60) as bar:
         report = await soak.soak(
             soak.Settings(minutes=minutes, tasks=tasks, seed=seed),
-            lambda now, calls: bar.show(f"{now:,.0f} s, {calls:,} calls", now),
+            lambda now, done: bar.show(f"{now:,.0f} s, {done:,} operations", now),
         )
     _print(report.summary)
     titles = ("first quarter", "last quarter", "per hour", "maximum")

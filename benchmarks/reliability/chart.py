@@ -27,7 +27,7 @@ def _figure(report: Report) -> Figure:
 
     figure = Figure(figsize=(10, 1 + 1.35 * len(MEASURES)), layout="constrained")
     figure.suptitle(
-        f"{report.operations:,} calls in {report.settings.minutes:g} minutes,"
+        f"{report.operations:,} operations in {report.settings.minutes:g} minutes,"
         f" {report.cancelled:,} cancelled, {report.connections_lost:,} connections lost",
         x=0.01, ha="left", fontsize=12, fontweight="bold",
     )  # fmt: skip

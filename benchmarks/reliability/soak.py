@@ -1,7 +1,7 @@
 """Call the whole public API for a long time and watch the process's resources.
 
-Tasks of one process call every public method, for 3 tenants. 1 of 10 calls is cancelled, and the
-server terminates a connection every 0.5 s. Memory, tasks, descriptors and connections must not
+Tasks of one process call every public method, for 3 tenants. 1 of 10 operations is cancelled, and
+the server terminates a connection every 0.5 s. Memory, tasks, descriptors and connections must not
 grow.
 """
 
@@ -99,7 +99,7 @@ class Report(Frozen):
         return {
             "PostgreSQL": self.server["server_version"],
             "minutes": self.settings.minutes,
-            "calls": self.operations,
+            "operations": self.operations,
             "cancelled": self.cancelled,
             "connections lost": self.connections_lost,
             "retried by the library": self.retries,
@@ -212,7 +212,7 @@ class _Run:
 
     @asynccontextmanager
     async def _paused(self) -> AsyncIterator[None]:
-        """Wait for the end of the current calls; no call starts inside the block."""
+        """Wait for the end of the current operations; none starts inside the block."""
         permits = range(self.settings.tasks + 1)
         try:
             async with asyncio.timeout(_CALL_TIMEOUT):
@@ -254,7 +254,7 @@ class _Run:
             self.errors[type(error).__name__] += 1
         except Exception as error:  # noqa: BLE001 - the report contains it
             cause = f", caused by {error.__cause__!r}" if error.__cause__ else ""
-            self.unexpected[f"{operation.calls[0]}: {error!r}{cause}"] += 1
+            self.unexpected[f"{', '.join(operation.calls)}: {error!r}{cause}"] += 1
         else:
             self.calls.update(operation.calls)
         self.operations += 1
