@@ -1,6 +1,6 @@
 """The server's clock decides: a client whose clock is a day off gets the same results.
 
-`test_stats_model` and `test_get_list_model` test days and zones across clock changes.
+`models/test_statistics.py` and `models/test_lists.py` test days and zones across clock changes.
 """
 
 from collections.abc import AsyncIterator

@@ -4,20 +4,13 @@ import asyncpg
 
 from tests.support.registry.method import Method
 
-
-class Unopened(asyncpg.Connection):
-    """A connection that no call uses."""
-
-    def __init__(self) -> None: ...
-
-    def __del__(self) -> None: ...
-
-
+UNOPENED = object.__new__(asyncpg.Connection)
+"""A connection that no call uses."""
 FACADE = [
     Method(name="transaction", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(
         name="on",
-        call={"connection": Unopened()},
+        call={"connection": UNOPENED},
         cost="nothing",
         round_trips=0,
         tenant="none",

@@ -1,0 +1,401 @@
+"""Generated calls of each public method: `ARGUMENTS` has a strategy for each argument.
+
+Most values come from few, so that calls often name the same rows. A value that only the store knows
+is a placeholder until the call is made.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from asyncsvc import ANY, UNSET, Conflict, Services
+from tests.models.conversation_model import SORT_KEYS
+from tests.models.model import Model
+from tests.models.state import Row, Tenant
+
+# ---------------------------------------------------------------- placeholders
+
+
+@dataclass(frozen=True)
+class NthToken:
+    """The id or the secret of a token by its number; "unknown" if the tenant has no token."""
+
+    number: int
+    attribute: str
+
+    def resolve(self, tenant: Tenant, _tenant_id: str) -> str:
+        if not tenant.tokens:
+            return "unknown"
+        token = tenant.tokens[self.number % len(tenant.tokens)]
+        return getattr(token, self.attribute) or "unknown"
+
+
+@dataclass(frozen=True)
+class ForeignSecret:
+    """A secret of another system, unique in the database. Both tenants of an example share it."""
+
+    name: str
+
+    def resolve(self, _tenant: Tenant, tenant_id: str) -> str:
+        return f"{tenant_id.split(maxsplit=1)[0]}-{self.name}-with-a-long-secret-of-another-system"
+
+
+def resolve(value: object, tenant: Tenant, tenant_id: str) -> Any:
+    if isinstance(value, NthToken | ForeignSecret):
+        return value.resolve(tenant, tenant_id)
+    if isinstance(value, list):
+        return [resolve(each, tenant, tenant_id) for each in value]
+    if isinstance(value, dict):
+        return {
+            resolve(name, tenant, tenant_id): resolve(each, tenant, tenant_id)
+            for name, each in value.items()
+        }
+    return value
+
+
+# ---------------------------------------------------------------- calls
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a public method in one tenant."""
+
+    method: str
+    arguments: Row
+
+    def resolved(self, model: Model, tenant_id: str) -> "Call":
+        return Call(self.method, resolve(self.arguments, model.tenants[tenant_id], tenant_id))
+
+    async def run(self, svc: Services, tenant_id: str, **more: object) -> Any:
+        method = method_of(svc, self.method)
+        accepted = inspect.signature(method).parameters
+        callbacks = {"on_rejected": lambda *_: None}
+        more |= {name: each for name, each in callbacks.items() if name in accepted}
+        result = method(**self.arguments, **with_tenant(method, tenant_id), **more)
+        return [each async for each in result] if inspect.isasyncgen(result) else await result
+
+    def apply(self, model: Model, tenant_id: str) -> Any:
+        method = method_of(model, self.method)
+        return method(**self.arguments, **with_tenant(method, tenant_id))
+
+
+def method_of(services: Services | Model, name: str) -> Any:
+    """Return a method by its name, such as "conversations.create"."""
+    for part in name.split("."):
+        services = getattr(services, part)
+    return services
+
+
+def with_tenant(method: Any, tenant_id: str) -> dict[str, str]:
+    has_tenant = "tenant_id" in inspect.signature(method).parameters
+    return {"tenant_id": tenant_id} if has_tenant else {}
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Calls in one transaction, which commits or fails after the last call."""
+
+    calls: list[Call]
+    fails: bool = False
+
+    def resolved(self, model: Model, tenant_id: str) -> "Transaction":
+        return Transaction([each.resolved(model, tenant_id) for each in self.calls], self.fails)
+
+    async def run(self, svc: Services, tenant_id: str) -> list[Any]:
+        async with svc.transaction() as tx:
+            results = [await call.run(tx, tenant_id) for call in self.calls]
+            if self.fails:
+                raise Conflict("on purpose")
+        return results
+
+    def apply(self, model: Model, tenant_id: str) -> list[Any]:
+        results = [call.apply(model, tenant_id) for call in self.calls]
+        if self.fails:
+            raise Conflict("on purpose")
+        return results
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Export the conversations of a tenant and import them into another, or into itself."""
+
+    origin_id: str
+
+    def resolved(self, _model: Model, _tenant_id: str) -> "Copy":
+        return self
+
+    async def run(self, svc: Services, tenant_id: str) -> Any:
+        records = [each async for each in svc.conversations.export(tenant_id=self.origin_id)]
+        return await Call("conversations.import_", {"records": records}).run(svc, tenant_id)
+
+    def apply(self, model: Model, tenant_id: str) -> Any:
+        records = model.conversations.export(tenant_id=self.origin_id)
+        return model.conversations.import_(records, tenant_id=tenant_id)
+
+
+# ---------------------------------------------------------------- values
+
+IDS = st.sampled_from(["1", "2", "3%"])
+DIALOGS = st.sampled_from("de")
+ANY_DIALOG = st.just(ANY) | DIALOGS
+USERS = st.sampled_from(["", "u", "v"])
+SOURCES = st.sampled_from([None, "s", "t"])
+NAMES = st.sampled_from([None, "name", "50%", "a_b"])
+TEXTS = st.sampled_from(["hello", "Hello again", "100%", "a_b", "axb"])
+JSONS = st.sampled_from([None, {"a": [1, None]}, [], "text", 1.5])
+OBJECTS = st.sampled_from([{}, {"k": "v"}])
+PAST = [datetime(2026, month, 1, 12, tzinfo=UTC) for month in (1, 3, 5)]
+FUTURE = datetime(2090, 1, 1, tzinfo=UTC)
+SEQS = st.integers(1, 6)
+COUNTS = st.integers(0, 9)
+DURATIONS = st.sampled_from([0.0, 0.1, 1.000001])
+ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"])
+KINDS = st.sampled_from(["api", "api", "beta"])
+SCOPES = st.sampled_from([(), ("read",), ("read", "write"), ("*",)])
+ACTORS = st.sampled_from([None, "me"])
+REASONS = st.sampled_from([None, "lost"])
+EXPIRIES = st.sampled_from([None, None, PAST[0], FUTURE])
+TOKEN_IDS = st.sampled_from([None, None, "k", "l"])
+NTH_ID = st.builds(NthToken, st.integers(0, 5), st.just("id"))
+NTH_SECRET = st.builds(NthToken, st.integers(0, 5), st.just("secret"))
+ANY_DIALOG_OR_NONE = st.sampled_from([ANY, None, "d"])
+
+
+def some(strategy: st.SearchStrategy, size: int = 3) -> st.SearchStrategy:
+    return st.lists(strategy, min_size=1, max_size=size, unique=True)
+
+
+def mostly(default: object, *others: object) -> st.SearchStrategy:
+    """Return mostly a default: several filters together rarely match a conversation."""
+    return st.sampled_from([default] * 5 + list(others))
+
+
+def optional(**strategies: st.SearchStrategy) -> st.SearchStrategy:
+    """Return a dictionary with some of these keys."""
+    return st.fixed_dictionaries({}, optional=strategies)
+
+
+FIELDS = {
+    "dialog_id": DIALOGS,
+    "user_id": USERS,
+    "exp_user_id": st.sampled_from([None, "u", "w"]),
+    "name": NAMES,
+    "source": SOURCES,
+    "version_title": NAMES,
+    "metadata": st.none() | OBJECTS,
+    "dsl": JSONS,
+}
+CONVERSATION = {"id": IDS, **FIELDS, "created_at": st.sampled_from([None, *PAST])}
+CONVERSATIONS = st.fixed_dictionaries(CONVERSATION)
+PATCHES = optional(**FIELDS, errors=NAMES)
+TEXT = {"role": st.sampled_from(["user", "assistant"]), "content": TEXTS}
+MESSAGE = {"payload": OBJECTS, "reference": JSONS}
+THUMBS = st.sampled_from([1, -1, None])
+TURNS = st.fixed_dictionaries(
+    {
+        "messages": st.lists(st.fixed_dictionaries(TEXT, optional=MESSAGE), min_size=1, max_size=3),
+        "token_id": TOKEN_IDS,
+    },
+    optional={"tokens": COUNTS, "duration": DURATIONS, "round": st.integers(0, 2),
+              "errors": NAMES, "dsl": JSONS},
+)  # fmt: skip
+RECORDS = st.fixed_dictionaries(
+    {
+        "id": IDS,
+        **FIELDS,
+        "created_at": st.sampled_from(PAST),
+        "messages": st.lists(
+            st.fixed_dictionaries(TEXT, optional=MESSAGE | {"thumb": THUMBS}), max_size=3
+        ),
+    },
+    optional={"tokens": COUNTS, "duration": DURATIONS, "round": st.none() | COUNTS,
+              "errors": NAMES, "last_seq": st.integers(3, 5), "updated_at": st.just(PAST[2])},
+)  # fmt: skip
+TOKEN = {
+    "scopes": SCOPES,
+    "dialog_id": st.none() | DIALOGS,
+    "source": SOURCES,
+    "metadata": OBJECTS,
+    "expires_at": EXPIRIES,
+}
+TOKEN_RECORDS = st.builds(
+    lambda name, kind: {"secret": ForeignSecret(name), "kind": kind, "name": name},
+    st.sampled_from(["one", "two", "three"]),
+    KINDS,
+)
+INCLUDE = {"include_dsl": st.booleans(), "include_messages": st.booleans()}
+
+# ---------------------------------------------------------------- arguments of each public method
+
+Group = Mapping[str, Mapping[str, st.SearchStrategy]]
+
+WRITES: Group = {
+    "conversations.create": CONVERSATION,
+    "conversations.create_many": {
+        "conversations": st.lists(
+            CONVERSATIONS, min_size=1, max_size=3, unique_by=lambda each: each["id"]
+        )
+    },
+    "conversations.append_message": {
+        "id": IDS,
+        "turn": TURNS,
+        "idempotency_key": st.none(),
+        "expected_seq": mostly(None, 0, 4),
+    },
+    "conversations.update_by_id": {"id": IDS, "patch": PATCHES},
+    "conversations.update_many_by_id": {
+        "patches": st.dictionaries(IDS, PATCHES, min_size=1, max_size=3)
+    },
+    "conversations.set_feedback": {"id": IDS, "seq": SEQS, "thumb": THUMBS},
+    "conversations.update_message": {
+        "id": IDS,
+        "seq": SEQS,
+        "patch": optional(content=TEXTS, **MESSAGE),
+    },
+    "conversations.delete_message": {"id": IDS, "seq": SEQS},
+    "conversations.pop_message": {"id": IDS},
+    "conversations.clear_messages": {"id": IDS},
+    "conversations.import_": {"records": st.lists(RECORDS, min_size=1, max_size=3)},
+}
+KEYED_APPENDS: Group = {
+    "conversations.append_message": {
+        "id": IDS,
+        # Only 2 turns, so that a key is often repeated with the same turn and with another turn.
+        "turn": st.builds(
+            lambda turn, token_id: turn | {"token_id": token_id},
+            st.sampled_from(
+                [
+                    {"messages": [{"role": "user", "content": "keyed"}], "tokens": 1},
+                    {"messages": [{"role": "user", "content": "other"}] * 2, "duration": 0.25},
+                ]
+            ),
+            TOKEN_IDS,
+        ),
+        "idempotency_key": st.sampled_from(["k", "l"]),
+        "expected_seq": st.none() | st.integers(0, 4),
+    }
+}
+DELETIONS: Group = {
+    "conversations.delete_by_id": {"id": IDS},
+    "conversations.delete_by_ids": {"ids": some(IDS)},
+    "conversations.delete_by_dialog_ids": {"dialog_ids": some(DIALOGS)},
+    "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
+    "conversations.purge": {
+        "older_than": st.sampled_from(
+            [*PAST, PAST[2] + timedelta(1), timedelta(1), timedelta(9_999), "2026-03-01"]
+        ),
+        "dialog_id": ANY_DIALOG,
+        "by": st.sampled_from(["created_at", "updated_at"]),
+        "dry_run": st.booleans(),
+        "tz": ZONES,
+    },
+    "conversations.delete_tenant": {},
+    "tokens.revoke_all": {
+        "kind": st.sampled_from([ANY, "api", "beta"]),
+        "dialog_id": ANY_DIALOG_OR_NONE,
+        "unused_since": mostly(None, PAST[0], FUTURE),
+        "keep": st.lists(NTH_ID, max_size=2),
+        "reason": REASONS,
+        "actor": ACTORS,
+    },
+    "tokens.delete_by_id": {"id": NTH_ID, "actor": ACTORS},
+    "tokens.delete_by_ids": {"ids": some(NTH_ID), "actor": ACTORS},
+    "tokens.delete_by_tenant_id": {"actor": ACTORS},
+}
+TOKEN_WRITES: Group = {
+    "tokens.create": {
+        "name": st.sampled_from(["one", "two"]), "kind": KINDS, **TOKEN, "actor": ACTORS
+    },
+    "tokens.import_": {"records": st.lists(TOKEN_RECORDS, min_size=1, max_size=3), "actor": ACTORS},
+    "tokens.update_by_id": {"id": NTH_ID, "patch": optional(**TOKEN), "actor": ACTORS},
+    "tokens.update_many_by_id": {
+        "patches": st.dictionaries(NTH_ID, optional(**TOKEN), min_size=1, max_size=3),
+        "actor": ACTORS,
+    },
+    "tokens.rotate": {
+        "id": NTH_ID,
+        "overlap": st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(days=9), UNSET]),
+        "expires_at": st.just(UNSET) | EXPIRIES,
+        "actor": ACTORS,
+    },
+    "tokens.revoke": {"id": NTH_ID, "reason": REASONS, "actor": ACTORS},
+    "tokens.revoke_family": {"id": NTH_ID, "reason": REASONS, "actor": ACTORS},
+    "tokens.verify": {
+        "secret": NTH_SECRET,
+        "kind": KINDS,
+        "scopes": st.just(()) | SCOPES,
+        "record_use": st.booleans(),
+    },
+    "tokens.used": {"secret": NTH_SECRET},
+}  # fmt: skip
+READS: Group = {
+    "conversations.get_by_id": {"id": IDS, **INCLUDE},
+    "conversations.get_by_ids": {"ids": st.lists(IDS, min_size=1, max_size=4), **INCLUDE},
+    "conversations.get_names": {"exp_user_id": st.sampled_from("uw"), "dialog_id": ANY_DIALOG},
+    "conversations.messages": {
+        "id": IDS,
+        "after_seq": st.none() | st.integers(0, 6),
+        "before_seq": st.none() | st.integers(0, 6),
+        "last": st.none() | st.integers(1, 3),
+    },
+    "conversations.export": {"dialog_id": ANY_DIALOG, "user_id": mostly(ANY, "", "u")},
+    "tokens.get_by_id": {"id": NTH_ID},
+    "tokens.get_by_ids": {"ids": st.lists(NTH_ID, min_size=1, max_size=4)},
+    "conversations.stats": {
+        "from_date": st.sampled_from(["2025-12-31", "2026-03-01T12:00"]),
+        "to_date": st.sampled_from(["2026-03-01", "2027-06-30"]),
+        "source": st.just(ANY) | SOURCES,
+        "basis": st.sampled_from(["creation", "activity"]),
+        "interval": st.sampled_from(["day", "week", "month"]),
+        "dialog_id": ANY_DIALOG,
+        "token_id": mostly(ANY, None, "k"),
+        "tz": ZONES,
+        "fill": st.booleans(),
+    },
+}
+LISTS: Group = {
+    "conversations.get_list": {
+        "dialog_id": ANY_DIALOG,
+        "orderby": st.sampled_from(list(SORT_KEYS)),
+        "desc": st.booleans(),
+        "id": mostly(None, "1"),
+        "user_id": mostly(None, "", "u"),
+        "exp_user_id": mostly(None, "u"),
+        "keywords": mostly("", "HELLO", "%", "a_b", "50"),
+        "from_date": mostly(None, "2026-03-01"),
+        "to_date": mostly(None, "2026-03-01", "2027-06-30"),
+        "tz": ZONES,
+        **INCLUDE,
+    },
+    "conversations.search": {
+        "keywords": st.sampled_from(["HELLO", "h", "l", "%", "a_b", "50", "\n", "no such words"]),
+        "dialog_id": ANY_DIALOG,
+        "user_id": mostly(ANY, "", "u"),
+    },
+    "tokens.get_list": {
+        "kind": st.sampled_from([ANY, "api", "beta"]),
+        "dialog_id": ANY_DIALOG_OR_NONE,
+    },
+    "tokens.audit": {"token_id": st.just(ANY) | NTH_ID},
+}
+UPKEEP: Group = {
+    "maintain": {},
+    "conversations.declare_zone": {"tz": st.sampled_from(["Europe/Berlin", "Asia/Kathmandu"])},
+    "conversations.recount_usage": {},
+}
+GROUPS = [WRITES, TOKEN_WRITES, DELETIONS, READS, LISTS, UPKEEP]
+ARGUMENTS = {method: arguments for group in GROUPS for method, arguments in group.items()}
+
+
+def calls(group: Group) -> st.SearchStrategy[Call]:
+    """Return calls of the methods of a group."""
+    return st.one_of(
+        [
+            st.builds(Call, st.just(method), st.fixed_dictionaries(dict(arguments)))
+            for method, arguments in group.items()
+        ]
+    )

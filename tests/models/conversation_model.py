@@ -1,0 +1,497 @@
+"""The model of `API4ConversationService`."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from asyncsvc import ANY, AlreadyExists, IdempotencyConflict, InvalidInput, StaleSequence
+from tests.models.clocks import (
+    MICROSECOND,
+    QUARTER_HOUR,
+    Bound,
+    Range,
+    bucket_start,
+    bucket_starts,
+    quarter_hour,
+    range_of_bounds,
+)
+from tests.models.state import (
+    COUNTERS,
+    SERVER_TIME,
+    Conversation,
+    Row,
+    Tenant,
+    Unknown,
+    matches,
+    message_row,
+    message_rows,
+    now,
+)
+
+TURN = {"tokens": 0, "duration": 0.0, "round": 1}
+MESSAGE = {"payload": {}, "reference": None, "thumb": None}
+SORT_KEYS: Mapping[str, Callable[[Conversation], Any]] = {
+    "created_at": lambda each: each.created_at,
+    "updated_at": lambda each: each.updated_at,
+    "name": lambda each: each.name,
+    "round": lambda each: each.round,
+    "tokens": lambda each: each.tokens,
+    "duration": lambda each: each.microseconds,
+    "thumb_up": lambda each: each.count(1),
+}
+
+
+class Usage(NamedTuple):
+    """Usage that counts in one bucket."""
+
+    at: datetime
+    dialog_id: str
+    source: str | None
+    token_id: str | None
+    user_id: str
+    counters: Mapping[str, int]
+
+
+class ConversationModel:
+    """The conversations of all tenants."""
+
+    def __init__(self, tenants: defaultdict[str, Tenant]) -> None:
+        self._tenants = tenants
+
+    # ------------------------------------------------------------ conversations
+
+    def create(self, *, tenant_id: str, **fields: Any) -> Row:
+        if not self.create_many([fields], tenant_id=tenant_id):
+            raise AlreadyExists
+        return self._tenants[tenant_id].conversations[fields["id"]].row()
+
+    def create_many(self, conversations: Sequence[Row], *, tenant_id: str) -> int:
+        return sum(
+            self._add(tenant_id, Conversation(**copy.deepcopy(fields))) for fields in conversations
+        )
+
+    def _add(self, tenant_id: str, conversation: Conversation) -> bool:
+        """Store a conversation unless its id exists; count its usage at its creation."""
+        tenant = self._tenants[tenant_id]
+        if conversation.id in tenant.conversations:
+            return False
+        tenant.conversations[conversation.id] = conversation
+        conversation.updated_at = conversation.updated_at or conversation.created_at
+        at = conversation.created_at or now()
+        self.record_activity(tenant_id, conversation, conversation.counters, at=at)
+        return True
+
+    def record_activity(
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        counters: Mapping[str, int],
+        *,
+        token_id: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        key = (quarter_hour(at or now()), conversation.dialog_id, conversation.source, token_id)
+        self._tenants[tenant_id].activity[key].update(counters)
+
+    def get_by_id(self, id: str, *, tenant_id: str, **include: bool) -> Row:
+        return self._tenants[tenant_id].conversation(id).row(**include)
+
+    def get_by_ids(self, ids: Sequence[str], *, tenant_id: str, **include: bool) -> list[Row]:
+        conversations = self._tenants[tenant_id].conversations
+        return [conversations[id].row(**include) for id in ids if id in conversations]
+
+    def update_by_id(self, id: str, patch: Row, *, tenant_id: str) -> Row:
+        conversation = self._tenants[tenant_id].conversation(id)
+        self.update_many_by_id({id: patch}, tenant_id=tenant_id)
+        return conversation.row()
+
+    def update_many_by_id(self, patches: Mapping[str, Row], *, tenant_id: str) -> int:
+        conversations = self._tenants[tenant_id].conversations
+        updated = [id for id in patches if id in conversations]
+        for id in updated:
+            for name, value in patches[id].items():
+                setattr(conversations[id], name, value)
+            conversations[id].is_updated = True
+        return len(updated)
+
+    # ------------------------------------------------------------ lists and searches
+
+    def get_list(
+        self,
+        *,
+        tenant_id: str,
+        dialog_id: object = ANY,
+        orderby: str = "created_at",
+        desc: bool = True,
+        id: str | None = None,
+        user_id: str | None = None,
+        keywords: str = "",
+        from_date: Bound | None = None,
+        to_date: Bound | None = None,
+        exp_user_id: str | None = None,
+        tz: str = "UTC",
+        **include: bool,
+    ) -> list[Row]:
+        since, until = range_of_bounds(from_date, to_date, tz)
+        time = SORT_KEYS["updated_at" if orderby == "updated_at" else "created_at"]
+        conversations = [
+            each
+            for each in self._tenants[tenant_id].conversations.values()
+            if matches(dialog_id, each.dialog_id)
+            and id in {None, each.id}
+            and user_id in {None, each.user_id}
+            and exp_user_id in {None, each.exp_user_id}
+            and since <= time(each) < until
+            and (not keywords or each.contains(keywords))
+        ]
+        return [
+            each.row(**include) for each in ordered(conversations, SORT_KEYS[orderby], desc=desc)
+        ]
+
+    def search(
+        self, keywords: str, *, tenant_id: str, dialog_id: object = ANY, user_id: object = ANY
+    ) -> list[Row]:
+        conversations = ordered(
+            self._tenants[tenant_id].conversations.values(), SORT_KEYS["created_at"], desc=True
+        )
+        return [
+            hit(each, keywords)
+            for each in conversations
+            if matches(dialog_id, each.dialog_id)
+            and matches(user_id, each.user_id)
+            and any(contains(message, keywords) for message in each.messages.values())
+        ]
+
+    def get_names(self, *, tenant_id: str, exp_user_id: str, dialog_id: object = ANY) -> list[Row]:
+        rows = self.get_list(tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id)
+        return [{"id": row["id"], "name": row["name"]} for row in rows]
+
+    # ------------------------------------------------------------ messages
+
+    def messages(
+        self,
+        id: str,
+        *,
+        tenant_id: str,
+        after_seq: int | None = None,
+        before_seq: int | None = None,
+        last: int | None = None,
+    ) -> list[Row]:
+        rows = [
+            row
+            for row in message_rows(self._tenants[tenant_id].conversation(id))
+            if row["seq"] > (after_seq or 0) and (before_seq is None or row["seq"] < before_seq)
+        ]
+        return rows if last is None else rows[-last:]
+
+    def append_message(
+        self,
+        id: str,
+        turn: Row,
+        *,
+        tenant_id: str,
+        idempotency_key: str | None = None,
+        expected_seq: int | None = None,
+    ) -> Row:
+        conversation = self._tenants[tenant_id].conversation(id)
+        turn = TURN | turn | {"messages": [MESSAGE | each for each in turn["messages"]]}
+        token_id = turn.pop("token_id", None)
+        if idempotency_key in conversation.keys:
+            first_turn, result = conversation.keys[idempotency_key]
+            if turn != first_turn:
+                raise IdempotencyConflict
+            return result | {"replayed": True}
+        if expected_seq not in {None, conversation.last_seq}:
+            raise StaleSequence
+        first_seq = conversation.last_seq + 1
+        for conversation.last_seq, message in enumerate(turn["messages"], first_seq):
+            conversation.messages[conversation.last_seq] = {
+                "seq": conversation.last_seq, **copy.deepcopy(message), "created_at": None
+            }  # fmt: skip
+        costs = {
+            "rounds": turn["round"],
+            "tokens": turn["tokens"],
+            "duration": round(turn["duration"] * 1_000_000),
+        }
+        conversation.round += costs["rounds"]
+        conversation.tokens += costs["tokens"]
+        conversation.microseconds += costs["duration"]
+        conversation.errors = turn.get("errors", conversation.errors)
+        conversation.dsl = copy.deepcopy(turn.get("dsl", conversation.dsl))
+        conversation.is_updated = True
+        self.record_activity(tenant_id, conversation, costs, token_id=token_id)
+        result = {
+            "first_seq": first_seq,
+            "last_seq": conversation.last_seq,
+            "round": conversation.round,
+            "replayed": False,
+        }
+        if idempotency_key is not None:
+            conversation.keys[idempotency_key] = (turn, result)
+        return result
+
+    def set_feedback(self, id: str, seq: int, thumb: int | None, *, tenant_id: str) -> Row:
+        message = self._tenants[tenant_id].message(id, seq)
+        conversation = self._tenants[tenant_id].conversation(id)
+        before = conversation.counters
+        message["thumb"] = thumb
+        changes = {name: conversation.counters[name] - before[name] for name in COUNTERS}
+        self.record_activity(tenant_id, conversation, changes)
+        return message_row(message)
+
+    def update_message(self, id: str, seq: int, patch: Row, *, tenant_id: str) -> Row:
+        message = self._tenants[tenant_id].message(id, seq)
+        message.update(copy.deepcopy(patch))
+        self._tenants[tenant_id].conversation(id).is_updated = True
+        return message_row(message)
+
+    def delete_message(self, id: str, seq: int, *, tenant_id: str) -> int:
+        return self._delete_messages(tenant_id, id, [seq])
+
+    def pop_message(self, id: str, *, tenant_id: str) -> Row | None:
+        messages = self._tenants[tenant_id].conversation(id).messages
+        if not messages:
+            return None
+        newest = message_row(messages[max(messages)])
+        self._delete_messages(tenant_id, id, [newest["seq"]])
+        return newest
+
+    def clear_messages(self, id: str, *, tenant_id: str) -> int:
+        conversation = self._tenants[tenant_id].conversations.get(id)
+        return self._delete_messages(
+            tenant_id, id, list(conversation.messages if conversation else ())
+        )
+
+    def _delete_messages(self, tenant_id: str, id: str, seqs: Sequence[int]) -> int:
+        conversation = self._tenants[tenant_id].conversations.get(id)
+        if conversation is None:
+            return 0
+        deleted = [seq for seq in seqs if conversation.messages.pop(seq, None)]
+        conversation.is_updated |= bool(deleted)
+        return len(deleted)
+
+    # ------------------------------------------------------------ deletions
+
+    def delete_by_id(self, id: str, *, tenant_id: str) -> int:
+        return self.delete_by_ids([id], tenant_id=tenant_id)
+
+    def delete_by_ids(self, ids: Iterable[str], *, tenant_id: str) -> int:
+        conversations = self._tenants[tenant_id].conversations
+        return len([conversations.pop(id) for id in ids if id in conversations])
+
+    def delete_by_dialog_ids(self, dialog_ids: Sequence[str], *, tenant_id: str) -> int:
+        return self._delete(tenant_id, lambda each: each.dialog_id in dialog_ids)["conversations"]
+
+    def erase_user(self, user_id: str, *, tenant_id: str) -> Row:
+        counts = self._delete(tenant_id, lambda each: user_id in {each.user_id, each.exp_user_id})
+        return counts | {"tenant_id": tenant_id, "user_id": user_id, "erased_at": SERVER_TIME}
+
+    def delete_tenant(self, *, tenant_id: str) -> Row:
+        """Delete the tenant with its tokens, whose deletions are events too."""
+        counts = self._delete(tenant_id, lambda _: True)
+        tenant = self._tenants.pop(tenant_id)
+        return counts | {
+            "tenant_id": tenant_id,
+            "tokens": len(tenant.tokens),
+            "audit_events": len(tenant.audit) + len(tenant.tokens),
+            "usage_rows": Unknown(int),
+            "deleted_at": SERVER_TIME,
+        }
+
+    def purge(
+        self,
+        older_than: timedelta | Bound,
+        *,
+        tenant_id: str,
+        dialog_id: object = ANY,
+        by: str = "updated_at",
+        dry_run: bool = False,
+        tz: str = "UTC",
+    ) -> Row:
+        is_age = isinstance(older_than, timedelta)
+        before = now() - older_than if is_age else range_of_bounds(older_than, None, tz).since
+
+        def is_old(each: Conversation) -> bool:
+            at = (
+                each.created_at if by == "created_at" else (not each.is_updated and each.updated_at)
+            )
+            # A time that was not read yet is that of this call.
+            return matches(dialog_id, each.dialog_id) and (at or now()) < before
+
+        counts = self._delete(tenant_id, is_old, dry_run=dry_run)
+        del counts["append_keys"]
+        return counts | {
+            "before": SERVER_TIME if is_age else before, "dry_run": dry_run, "skipped": 0
+        }  # fmt: skip
+
+    def _delete(
+        self, tenant_id: str, condition: Callable[[Conversation], bool], *, dry_run: bool = False
+    ) -> Row:
+        tenant = self._tenants[tenant_id]
+        deleted = [each for each in tenant.conversations.values() if condition(each)]
+        if not dry_run:
+            self.delete_by_ids([each.id for each in deleted], tenant_id=tenant_id)
+        return {
+            "conversations": len(deleted),
+            "messages": sum(len(each.messages) for each in deleted),
+            "append_keys": sum(len(each.keys) for each in deleted),
+        }
+
+    # ------------------------------------------------------------ export and import
+
+    def export(
+        self, *, tenant_id: str, dialog_id: object = ANY, user_id: object = ANY
+    ) -> list[Row]:
+        conversations = [
+            each
+            for each in self._tenants[tenant_id].conversations.values()
+            if matches(dialog_id, each.dialog_id) and matches(user_id, each.user_id)
+        ]
+        by_id = dialog_id is ANY and user_id is ANY
+        key = (lambda each: each.id) if by_id else SORT_KEYS["created_at"]
+        return [each.row(include_messages=True) for each in ordered(conversations, key, desc=False)]
+
+    def import_(self, records: Iterable[Row], *, tenant_id: str) -> Row:
+        """Store records or the rows of `export`. Differing records are rejected, not raised."""
+        report = dict.fromkeys(("conversations", "messages", "present", "rejected"), 0)
+        for record in records:
+            conversation = conversation_of_record(record)
+            if self._add(tenant_id, conversation):
+                report["conversations"] += 1
+                report["messages"] += len(conversation.messages)
+                continue
+            stored = self._tenants[tenant_id].conversations[conversation.id]
+            last = max(conversation.messages, default=0)
+            is_equal = message_texts(stored, last) == message_texts(conversation, last)
+            report["present" if is_equal else "rejected"] += 1
+        return report
+
+    # ------------------------------------------------------------ usage
+
+    def stats(
+        self,
+        *,
+        tenant_id: str,
+        from_date: Bound,
+        to_date: Bound,
+        source: object = ANY,
+        basis: str = "creation",
+        interval: str = "day",
+        dialog_id: object = ANY,
+        token_id: object = ANY,
+        tz: str = "UTC",
+        fill: bool = True,
+    ) -> list[Row]:
+        if basis == "creation" and token_id is not ANY:
+            raise InvalidInput("token_id", "needs basis activity")
+        range_ = range_of_bounds(from_date, to_date, tz)
+        buckets: dict[datetime, list[Usage]] = {}
+        if fill:
+            buckets = {start: [] for start in bucket_starts(tz, interval, range_)}
+        for usage in (self._creations if basis == "creation" else self._activity)(
+            tenant_id, range_
+        ):
+            if (
+                matches(dialog_id, usage.dialog_id)
+                and matches(source, usage.source)
+                and matches(token_id, usage.token_id)
+            ):
+                buckets.setdefault(bucket_start(tz, interval, usage.at), []).append(usage)
+        return [bucket(start, buckets[start]) for start in sorted(buckets)]
+
+    def _creations(self, tenant_id: str, range_: Range) -> list[Usage]:
+        """Return the usage of each conversation that exists, at its creation."""
+        return [
+            Usage(each.created_at, each.dialog_id, each.source, None, each.user_id, each.counters)
+            for each in self._tenants[tenant_id].conversations.values()
+            if range_.since <= each.created_at < range_.until
+        ]
+
+    def _activity(self, tenant_id: str, range_: Range) -> list[Usage]:
+        """Return the activity of the range, which is widened to quarter hours."""
+        until = quarter_hour(range_.until - MICROSECOND) + QUARTER_HOUR
+        return [
+            Usage(*key, "", counters)
+            for key, counters in self._tenants[tenant_id].activity.items()
+            if quarter_hour(range_.since) <= key[0] < until
+        ]
+
+    def declare_zone(self, tz: str, *, tenant_id: str) -> bool:
+        is_new = tz not in self._tenants[tenant_id].zones
+        self._tenants[tenant_id].zones.add(tz)
+        return is_new
+
+    def recount_usage(self, *, tenant_id: str) -> object:  # noqa: ARG002 - mirrors the service
+        return Unknown(int)
+
+
+def ordered(
+    conversations: Iterable[Conversation], key: Callable[[Conversation], Any], *, desc: bool
+) -> list[Conversation]:
+    """Sort by a key and by id. Conversations whose key is None come last in both directions."""
+    by_id = sorted(conversations, key=lambda each: each.id, reverse=desc)
+    keyed = [each for each in by_id if key(each) is not None]
+    keyed.sort(key=key, reverse=desc)
+    return keyed + [each for each in by_id if key(each) is None]
+
+
+def contains(message: Row, keywords: str) -> bool:
+    return keywords.lower() in message["content"].lower()
+
+
+def hit(conversation: Conversation, keywords: str) -> Row:
+    """Return the fields of `asyncsvc.Hit` for the first message with the keywords."""
+    message = next(each for each in conversation.messages.values() if contains(each, keywords))
+    start = message["content"].lower().index(keywords.lower())
+    return {
+        "id": conversation.id,
+        "dialog_id": conversation.dialog_id,
+        "name": conversation.name,
+        "created_at": conversation.created_at,
+        "seq": message["seq"],
+        "snippet": message["content"][max(start - 40, 0) : start + len(keywords) + 40],
+    }
+
+
+def conversation_of_record(record: Row) -> Conversation:
+    """Return the conversation of a record, with the defaults of `ConversationRecord`."""
+    times = [each["created_at"] for each in record["messages"] if each.get("created_at")]
+    created_at = record.get("created_at") or min(times, default=None)
+    messages: dict[int, Row] = {}
+    seq, at = 0, created_at
+    for message in record["messages"]:
+        seq, at = message.get("seq") or seq + 1, message.get("created_at") or at
+        messages[seq] = MESSAGE | copy.deepcopy(message) | {"seq": seq, "created_at": at}
+    rounds = sum(message["role"] == "user" for message in record["messages"])
+    names = Conversation.__dataclass_fields__.keys() & record.keys()
+    return Conversation(
+        **{name: copy.deepcopy(record[name]) for name in names} | {
+            "messages": messages,
+            "round": rounds if record.get("round") is None else record["round"],
+            "microseconds": round(record.get("duration", 0) * 1_000_000),
+            "last_seq": record.get("last_seq") or seq,
+            "created_at": created_at,
+            "updated_at": record.get("updated_at") or max(times, default=created_at),
+        }
+    )  # fmt: skip
+
+
+def message_texts(conversation: Conversation, last: int) -> list[tuple]:
+    return [
+        (seq, message["role"], message["content"])
+        for seq, message in conversation.messages.items()
+        if seq <= last
+    ]
+
+
+def bucket(start: datetime, usage: Sequence[Usage]) -> Row:
+    """Return the fields of `asyncsvc.UsageBucket`."""
+    sums = {name: sum(each.counters[name] for each in usage) for name in COUNTERS}
+    return sums | {
+        "dt": start,
+        "uv": len({each.user_id for each in usage} - {""}),
+        "duration": sums["duration"] / 1_000_000,
+        "round": sums["rounds"] / sums["pv"] if sums["pv"] else 0.0,
+    }

@@ -1,0 +1,193 @@
+"""The state of the model: conversations and tokens of tenants, as plain objects."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from asyncsvc import ANY, NotFound
+
+Row = dict[str, Any]
+COUNTERS = ("pv", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
+"""The sums of a bucket. The model counts durations in microseconds."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Equals each value of a type."""
+
+    type: type
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, self.type)
+
+    __hash__ = None
+
+
+SERVER_TIME = Unknown(datetime)
+
+
+@dataclass
+class Conversation:
+    """The expected state of a conversation."""
+
+    id: str
+    dialog_id: str
+    user_id: str = ""
+    exp_user_id: str | None = None
+    name: str | None = None
+    source: str | None = None
+    version_title: str | None = None
+    metadata: dict | None = None
+    dsl: object = None
+    errors: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    round: int = 0
+    tokens: int = 0
+    microseconds: int = 0
+    last_seq: int = 0
+    messages: dict[int, Row] = field(default_factory=dict)
+    keys: dict[str, tuple[Row, Row]] = field(default_factory=dict)
+    is_updated: bool = False
+    """Whether `updated_at` increased since it was read."""
+
+    def count(self, thumb: int) -> int:
+        return [message["thumb"] for message in self.messages.values()].count(thumb)
+
+    def contains(self, keywords: str) -> bool:
+        texts = [self.id, self.name or "", *(each["content"] for each in self.messages.values())]
+        return any(keywords.casefold() in text.casefold() for text in texts)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The usage of the conversation, in the order of `COUNTERS`."""
+        thumbs = self.count(1), self.count(-1)
+        values = (1, self.tokens, self.microseconds, self.round, *thumbs)
+        return dict(zip(COUNTERS, values, strict=True))
+
+    def row(self, *, include_dsl: bool = True, include_messages: bool = False) -> Row:
+        """Return the fields of `asyncsvc.Conversation`, except the tenant."""
+        return {
+            "id": self.id,
+            "dialog_id": self.dialog_id,
+            "user_id": self.user_id,
+            "exp_user_id": self.exp_user_id,
+            "name": self.name,
+            "source": self.source,
+            "version_title": self.version_title,
+            "metadata": self.metadata,
+            "dsl": self.dsl if include_dsl else None,
+            "errors": self.errors,
+            "round": self.round,
+            "tokens": self.tokens,
+            "duration": self.microseconds / 1_000_000,
+            "thumb_up": self.count(1),
+            "thumb_down": self.count(-1),
+            "last_seq": self.last_seq,
+            "created_at": self.created_at or SERVER_TIME,
+            "updated_at": self.updated_at
+            if self.updated_at and not self.is_updated
+            else SERVER_TIME,
+            "messages": message_rows(self) if include_messages else None,
+        }
+
+
+def message_row(message: Row) -> Row:
+    return message | {"created_at": message["created_at"] or SERVER_TIME}
+
+
+def message_rows(conversation: Conversation) -> list[Row]:
+    return [message_row(message) for message in conversation.messages.values()]
+
+
+@dataclass
+class Token:
+    """The expected state of a token, with its secret if it is known."""
+
+    name: str
+    kind: str = "api"
+    scopes: tuple[str, ...] = ()
+    dialog_id: str | None = None
+    source: str | None = None
+    metadata: dict = field(default_factory=dict)
+    expires_at: datetime | None = None
+    created_at: datetime | None = None
+    created_by: str | None = None
+    rotated_from: str | None = None
+    id: str | None = None
+    secret: str | None = None
+    end: str | None = None
+    """ "retiring" or "revoked"."""
+    reason: str | None = None
+    is_used: bool = False
+
+    @property
+    def status(self) -> str:
+        if self.end == "revoked":
+            return "revoked"
+        if self.expires_at is not None and self.expires_at < datetime.now(UTC):
+            return "expired"
+        return self.end or "active"
+
+    @property
+    def is_valid(self) -> bool:
+        return self.status in {"active", "retiring"}
+
+    def row(self) -> Row:
+        """Return the fields of `asyncsvc.APIToken`, except the tenant and the secret's."""
+        known = {"id": self.id} if self.id else {}
+        return known | {
+            "name": self.name,
+            "kind": self.kind,
+            "scopes": self.scopes,
+            "dialog_id": self.dialog_id,
+            "source": self.source,
+            "metadata": self.metadata,
+            "created_at": self.created_at or SERVER_TIME,
+            "expires_at": self.expires_at,
+            "created_by": self.created_by,
+            "rotated_from": self.rotated_from,
+            "status": self.status,
+            "revoked_at": SERVER_TIME if self.end else None,
+            "revoked_reason": self.reason,
+            "last_used_at": SERVER_TIME if self.is_used else None,
+        }
+
+
+@dataclass
+class Tenant:
+    """The expected state of a tenant."""
+
+    conversations: dict[str, Conversation] = field(default_factory=dict)
+    activity: dict[tuple, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Usage by quarter hour, dialog, source and token."""
+    zones: set[str] = field(default_factory=set)
+    tokens: list[Token] = field(default_factory=list)
+    audit: list[tuple[str, Token, str | None]] = field(default_factory=list)
+    """Actions with their tokens and actors, oldest first."""
+
+    def conversation(self, id: str) -> Conversation:
+        if id not in self.conversations:
+            raise NotFound("conversation")
+        return self.conversations[id]
+
+    def message(self, id: str, seq: int) -> Row:
+        if id not in self.conversations or seq not in self.conversations[id].messages:
+            raise NotFound("message")
+        return self.conversations[id].messages[seq]
+
+    def token(self, id: str) -> Token:
+        for token in self.tokens:
+            if token.id == id:
+                return token
+        raise NotFound("token")
+
+
+def matches(condition: object, value: object) -> bool:
+    """Return whether a value meets a condition of a filter."""
+    return condition is ANY or condition == value
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
