@@ -67,7 +67,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.usage_zone AS z
      WHERE z.tenant_id = :tenant_id
 ), user_changes AS (
-    SELECT u.zone, u.grain, u.dialog_key, u.source_key, u.bucket, sum(CASE WHEN EXISTS (
+    SELECT u.zone, u.grain, u.dialog_key, u.source_key, u.bucket::date AS bucket, sum(CASE WHEN EXISTS (
            SELECT FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
               AND c.user_id = u.user_id
