@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from pydantic import BaseModel
 from rich.cells import cell_len
 from rich.text import Text
 
+from asyncsvc import Page
 from asyncsvc.cli.terminal import Column, console, print_table, printable, say
+
+T = TypeVar("T")
 
 
 def print_json(value: object) -> None:
@@ -39,16 +43,16 @@ def _wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def print_page(
-    noun: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], after: str | None
-) -> None:
+def print_page(noun: str, columns: Sequence[Column[T]], page: Page[T], *, as_json: bool) -> None:
     """Print one page of a list, and the option for the next page if there is one."""
-    if rows:
-        print_table(columns, rows)
+    if as_json:
+        print_json(page)
+    elif page.items:
+        print_table(columns, page.items)
     else:
         say(f"no {noun}")
-    if after is not None:
-        print_next_page(f"--after {after}")
+    if page.next is not None and not as_json:
+        print_next_page(f"--after {page.next}")
 
 
 def print_next_page(option: str) -> None:

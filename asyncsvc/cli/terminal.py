@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from rich import box
 from rich.cells import cell_len
@@ -18,6 +18,8 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+T = TypeVar("T")
 
 _MAX_WIDTH: Final = 140
 _GAP: Final = 3
@@ -72,8 +74,8 @@ def remark(text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table.
+class Column(Generic[T]):
+    """A column of a table, with the text of its cell for an item.
 
     `right` aligns numbers. `share` is the column's part of the width that the other columns leave;
     only its cells are cut, and end in an ellipsis. If the table is too wide, the columns with the
@@ -81,24 +83,21 @@ class Column:
     """
 
     title: str
+    text_of: Callable[[T], str]
     right: bool = False
     share: int | None = None
     rank: int = 0
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a table with one line for each row."""
-    cells = [
-        [Text(printable(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
-    ]
+def table(columns: Sequence[Column[T]], items: Sequence[T]) -> Table:
+    """Return a table with one line for each item."""
+    cells = [[printable(column.text_of(item)) for item in items] for column in columns]
     widths = [
-        _MIN_SHARE
-        if column.share
-        else max([cell_len(column.title), *(row[at].cell_len for row in cells)])
-        for at, column in enumerate(columns)
+        _MIN_SHARE if column.share else max(map(cell_len, [column.title, *texts]))
+        for column, texts in zip(columns, cells, strict=True)
     ]
     shown = list(range(len(columns)))
-    while _table_width([widths[at] for at in shown]) > console().width:
+    while sum(widths[at] for at in shown) + _GAP * len(shown) - 1 > console().width:
         if not columns[last := max(shown, key=lambda at: columns[at].rank)].rank:
             break
         shown.remove(last)
@@ -113,28 +112,23 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Ta
             overflow="ellipsis",
         )
     grid.expand = any(column.share for column in columns)
-    for row in cells:
-        grid.add_row(*(row[at] for at in shown))
+    for row in zip(*(cells[at] for at in shown), strict=True):
+        grid.add_row(*map(Text, row))
     return grid
 
 
-def _table_width(widths: Sequence[int]) -> int:
-    """Return the width of a table with columns of these widths, with its gaps."""
-    return sum(widths) + 3 * len(widths) - 1
-
-
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
+def print_table(columns: Sequence[Column[T]], items: Sequence[T]) -> None:
     """Print a table. It is wider than the console if the columns of rank 0 are."""
-    console().print(table(columns, rows), crop=False)
+    console().print(table(columns, items), crop=False)
 
 
-def table_in_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Columns:
+def table_in_blocks(columns: Sequence[Column[T]], items: Sequence[T]) -> Columns:
     """Return a long, narrow table as shorter tables side by side, as the width allows."""
-    width = console().measure(table(columns, rows)).maximum + _GAP
+    width = console().measure(table(columns, items)).maximum + _GAP
     blocks = max(1, (console().width + _GAP) // width)
-    length = max(1, -(-len(rows) // blocks))
+    length = max(1, -(-len(items) // blocks))
     return side_by_side(
-        [table(columns, rows[at : at + length]) for at in range(0, len(rows), length)]
+        [table(columns, items[at : at + length]) for at in range(0, len(items), length)]
     )
 
 

@@ -14,10 +14,12 @@ import typer
 from pydantic import BaseModel
 
 from asyncsvc.cli.charts import check_plot_path
+from asyncsvc.cli.output import print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, run_app
-from asyncsvc.cli.terminal import Column, console, printable, table
+from asyncsvc.cli.terminal import Column, print_table, printable
 from benchmarks.reliability import chart, crash, soak
+from benchmarks.reliability.samples import Figure
 
 app = typer.Typer(
     name="python -m benchmarks.reliability",
@@ -84,13 +86,14 @@ async def _soak(
             lambda now, done: bar.show(f"{now:,.0f} s, {done:,} operations", now),
         )
     _print(report.summary)
-    titles = ("first quarter", "last quarter", "per hour", "maximum")
-    columns = [Column("when idle"), *(Column(title, right=True) for title in titles)]
-    rows = [
-        (each.name, *(f"{n:,.1f}" for n in (each.first, each.last, each.per_hour, each.maximum)))
-        for each in report.figures
+    columns: list[Column[Figure]] = [
+        Column("when idle", lambda each: each.name),
+        Column("first quarter", lambda each: f"{each.first:,.1f}", right=True),
+        Column("last quarter", lambda each: f"{each.last:,.1f}", right=True),
+        Column("per hour", lambda each: f"{each.per_hour:,.1f}", right=True),
+        Column("maximum", lambda each: f"{each.maximum:,.1f}", right=True),
     ]
-    console().print(table(columns, rows))
+    print_table(columns, report.figures)
     if plot is not None:
         chart.write(report, plot)
     return _end(report, json, report.failures)
@@ -98,11 +101,12 @@ async def _soak(
 
 def _print(values: Mapping[str, object]) -> None:
     """Print names and values, one per line."""
-    rows = [
-        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-        for name, value in values.items()
-    ]
-    console().print(table([Column("what"), Column("", share=1)], rows))
+    print_pairs(
+        {
+            name.replace("_", " "): f"{value:,}" if isinstance(value, int) else str(value)
+            for name, value in values.items()
+        }
+    )
 
 
 def _end(report: BaseModel, file: Path | None, failures: list[str]) -> Exit:

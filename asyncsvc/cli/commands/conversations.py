@@ -106,7 +106,7 @@ async def list_conversations(
                 tz=str(tz),
             )
     if as_json:
-        print_json({"total": page.total, "items": page.items, "next": page.next})
+        print_json(page)
         return
     print_conversations(page, tz)
     if page.next is not None:
@@ -117,29 +117,18 @@ async def list_conversations(
 
 def print_conversations(page: Page[Conversation], local: tzinfo) -> None:
     """Print a table of conversations and their total."""
-    columns = (
-        Column("id"),
-        Column("name", share=1),
-        Column("user", rank=4),
-        Column("messages", right=True, rank=2),
-        Column("tokens", right=True, rank=3),
-        Column("created", rank=1),
-    )
-    rows = [
-        (
-            item.id,
-            (item.name or "-")[:_MAX_NAME],
-            item.user_id or "-",
-            f"{item.last_seq:,}",
-            f"{item.tokens:,}",
-            format_time(item.created_at, local),
-        )
-        for item in page.items
+    columns: list[Column[Conversation]] = [
+        Column("id", lambda item: item.id),
+        Column("name", lambda item: (item.name or "-")[:_MAX_NAME], share=1),
+        Column("user", lambda item: item.user_id or "-", rank=4),
+        Column("messages", lambda item: f"{item.last_seq:,}", right=True, rank=2),
+        Column("tokens", lambda item: f"{item.tokens:,}", right=True, rank=3),
+        Column("created", lambda item: format_time(item.created_at, local), rank=1),
     ]
-    if rows:
-        print_table(columns, rows)
+    if page.items:
+        print_table(columns, page.items)
     total = counted(page.total or 0, "conversation")
-    say(f"{len(rows):,} of {total}" if page.total else "no conversations")
+    say(f"{len(page.items):,} of {total}" if page.total else "no conversations")
 
 
 @asynchronous
@@ -167,7 +156,7 @@ async def search(
                 limit=limit,
             )
     if as_json:
-        print_json({"items": page.items, "next": page.next})
+        print_json(page)
         return
     print_hits(page.items, tz)
     if page.next is not None:

@@ -12,7 +12,7 @@ from asyncsvc.cli.options import AsJson, Dsn, Tenant
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, connected
-from asyncsvc.cli.terminal import say
+from asyncsvc.cli.terminal import console, say
 
 
 @asynchronous
@@ -37,7 +37,7 @@ async def maintain(
             if as_json:
                 print_json(report)
             else:
-                say(f"{_summary(report)}.")
+                console().print(f"{_summary(report)}.")
             if every is None:
                 return
             await asyncio.sleep(every)

@@ -128,10 +128,16 @@ def _progress(*, verbose: bool) -> Iterator[_Progress]:
 
 def print_report(report: DataImportReport) -> None:
     """Print what was imported, repaired and skipped."""
-    titles = ("read", "imported", "updated", "present", "skipped")
-    columns = [Column(""), *(Column(title, right=True) for title in titles)]
     parts = {"conversation": report.conversations, "token": report.tokens}
-    print_table(columns, [_row(f"{noun}s", part) for noun, part in parts.items()])
+    columns: list[Column[tuple[str, TableReport]]] = [
+        Column("", lambda part: f"{part[0]}s"),
+        Column("read", lambda part: f"{part[1].read:,}", right=True),
+        Column("imported", lambda part: f"{part[1].imported:,}", right=True),
+        Column("updated", lambda part: f"{part[1].updated:,}", right=True),
+        Column("present", lambda part: f"{part[1].present:,}", right=True),
+        Column("skipped", lambda part: f"{sum(part[1].skipped.values()):,}", right=True),
+    ]
+    print_table(columns, list(parts.items()))
     print_pairs(
         {
             "messages": f"{report.messages:,} imported",
@@ -152,12 +158,6 @@ def print_report(report: DataImportReport) -> None:
         remark("This was a dry run: nothing was stored.")
     elif report.tokens.imported or report.tokens.present:
         remark("Tokens are valid where Settings.accept_foreign_tokens is on.")
-
-
-def _row(name: str, part: TableReport) -> list[str]:
-    skipped = sum(part.skipped.values())
-    numbers = (part.read, part.imported, part.updated, part.present, skipped)
-    return [name, *(f"{number:,}" for number in numbers)]
 
 
 def _skipped(parts: Mapping[str, TableReport], kind: Skip) -> str:

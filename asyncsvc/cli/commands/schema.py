@@ -59,12 +59,14 @@ async def status(*, dsn: Dsn, as_json: AsJson = False) -> Exit:
 
 def _print_migrations(migrations: Sequence[Migration], without_time: str) -> None:
     """Print a table of migrations; `without_time` replaces a missing time."""
-    rows = [
-        (
-            f"{migration.version:04}",
-            migration.name,
-            format_time(migration.applied_at, UTC) if migration.applied_at else without_time,
-        )
-        for migration in migrations
+    columns: list[Column[Migration]] = [
+        Column("version", lambda migration: f"{migration.version:04}"),
+        Column("name", lambda migration: migration.name),
+        Column(
+            "applied (UTC)",
+            lambda migration: (
+                format_time(migration.applied_at, UTC) if migration.applied_at else without_time
+            ),
+        ),
     ]
-    print_table([Column("version"), Column("name"), Column("applied (UTC)")], rows)
+    print_table(columns, migrations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import Annotated
 
 from rich.text import Text
@@ -102,7 +103,11 @@ def _print_list(*, as_json: bool) -> None:
     if as_json:
         print_json([{"name": name, "purpose": text} for name, text in purposes.items()])
         return
-    grid = table([Column("statement"), Column("purpose", share=1)], purposes.items())
+    columns: list[Column[tuple[str, str]]] = [
+        Column("statement", itemgetter(0)),
+        Column("purpose", itemgetter(1), share=1),
+    ]
+    grid = table(columns, list(purposes.items()))
     grid.columns[1].no_wrap = False
     grid.columns[1].overflow = "fold"
     console().print(grid)
@@ -131,13 +136,15 @@ def _print_statement(statement: SQLStatement) -> None:
 def _print_plan(plan: Plan, literals: dict[str, str]) -> None:
     _print_code(plan.text)
     console().print()
-    rows = [
-        (f"${number}", parameter, str(value), "" if parameter in literals else "sample")
-        for number, (parameter, value) in enumerate(plan.values.items(), start=1)
+    names = list(plan.values)
+    columns: list[Column[str]] = [
+        Column("", lambda name: f"${names.index(name) + 1}"),
+        Column("parameter", lambda name: name),
+        Column("value", lambda name: str(plan.values[name]), share=1),
+        Column("", lambda name: "" if name in literals else "sample"),
     ]
-    if rows:
-        columns = (Column(""), Column("parameter"), Column("value", share=1), Column(""))
-        print_table(columns, rows)
+    if names:
+        print_table(columns, names)
     _print_code("\n".join(plan.lines))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -128,11 +129,9 @@ def _totals(buckets: Sequence[UsageBucket]) -> dict[str, float]:
 def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_average: bool) -> None:
     """Print usage as a table and as plots; `with_average` adds the mean duration."""
     totals = _totals(buckets)
-    columns = (
-        Column(interval),
-        *(Column(name, right=True) for name in ("pv", "uv", "rounds", "tokens")),
-        *(Column(name, right=True, rank=1) for name in ("up", "down")),
-    )
+    columns: list[Column[Sequence[str]]] = [Column(interval, itemgetter(0))]
+    for at, name in enumerate(("pv", "uv", "rounds", "tokens", "up", "down"), start=1):
+        columns.append(Column(name, itemgetter(at), right=True, rank=int(name in {"up", "down"})))
     rows = [
         (
             f"{bucket.dt:{_FORMATS[interval]}}",

@@ -10,7 +10,15 @@ from typing import Annotated, Final, Literal
 import typer
 from typer import Argument, Option
 
-from asyncsvc import UNSET, APIToken, InsufficientScope, InvalidInput, InvalidToken, IssuedToken
+from asyncsvc import (
+    UNSET,
+    APIToken,
+    InsufficientScope,
+    InvalidInput,
+    InvalidToken,
+    IssuedToken,
+    TokenEvent,
+)
 from asyncsvc.cli.commands.token_import import import_
 from asyncsvc.cli.options import Actor, After, AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_any
 from asyncsvc.cli.output import counted, print_json, print_page
@@ -148,29 +156,15 @@ async def list_tokens(
             after=after,
             limit=limit,
         )
-    if as_json:
-        print_json({"items": page.items, "next": page.next})
-        return
-    columns = (
-        Column("id"),
-        Column("name", share=2),
-        Column("hint", rank=3),
-        Column("scopes", share=1, rank=4),
-        Column("expires", rank=2),
-        Column("status", rank=1),
-    )
-    rows = [
-        (
-            token.id,
-            token.name,
-            f"{token.hint}…",
-            " ".join(token.scopes) or "-",
-            format_time(token.expires_at, tz),
-            token.status,
-        )
-        for token in page.items
+    columns: list[Column[APIToken]] = [
+        Column("id", lambda token: token.id),
+        Column("name", lambda token: token.name, share=2),
+        Column("hint", lambda token: f"{token.hint}…", rank=3),
+        Column("scopes", lambda token: " ".join(token.scopes) or "-", share=1, rank=4),
+        Column("expires", lambda token: format_time(token.expires_at, tz), rank=2),
+        Column("status", lambda token: token.status, rank=1),
     ]
-    print_page("tokens", columns, rows, page.next)
+    print_page("tokens", columns, page, as_json=as_json)
 
 
 @tokens.command()
@@ -320,27 +314,18 @@ async def audit(
         page = await svc.tokens.audit(
             tenant_id=tenant_id, token_id=or_any(token_id), after=after, limit=limit
         )
-    if as_json:
-        print_json({"items": page.items, "next": page.next})
-        return
-    columns = (
-        Column("at", rank=1),
-        Column("action"),
-        Column("token"),
-        Column("actor", share=1, rank=2),
-        Column("detail", share=3, rank=3),
-    )
-    rows = [
-        (
-            format_time(event.at, tz),
-            event.action,
-            event.token_id,
-            event.actor or "-",
-            " ".join(f"{name}={value}" for name, value in event.detail.items() if value),
-        )
-        for event in page.items
+    columns: list[Column[TokenEvent]] = [
+        Column("at", lambda event: format_time(event.at, tz), rank=1),
+        Column("action", lambda event: event.action),
+        Column("token", lambda event: event.token_id),
+        Column("actor", lambda event: event.actor or "-", share=1, rank=2),
+        Column("detail", _detail, share=3, rank=3),
     ]
-    print_page("events", columns, rows, page.next)
+    print_page("events", columns, page, as_json=as_json)
+
+
+def _detail(event: TokenEvent) -> str:
+    return " ".join(f"{name}={value}" for name, value in event.detail.items() if value)
 
 
 tokens.command("import")(import_)
