@@ -235,6 +235,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         *,
         tenant_id: str,
         dialog_id: str | UnsetType,
+        user_id: str | UnsetType,
         by: AgeBy,
         before: datetime,
         after: ExpiredConversation | None,
@@ -249,6 +250,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             *(["count_messages"] if count_messages else []),
             tenant_id=tenant_id,
             dialog_id=dialog_id,
+            user_id=user_id,
             before=before,
             after_dialog_id=UNSET if after is None else after.dialog_id,
             after_at=UNSET if after is None else after.at,
@@ -282,6 +284,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         tenant_id: str,
         ids: Sequence[str] | UnsetType = UNSET,
         dialog_ids: Sequence[str] | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
         by: AgeBy = "updated_at",
         before: datetime | UnsetType = UNSET,
         batch_size: int | UnsetType = UNSET,
@@ -291,7 +294,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
     ) -> DeletedBatch:
         """Delete conversations by id, or one batch of those of dialogs; TypeError for both.
 
-        The conditions are checked under the lock. With `before`, locked conversations are skipped.
+        All conditions are checked under the lock. With `before`, locked conversations are skipped.
         """
         if (ids is UNSET) == (dialog_ids is UNSET):
             raise TypeError("exactly one of ids and dialog_ids")
@@ -303,6 +306,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             tenant_id=tenant_id,
             ids=ids,
             dialog_ids=dialog_ids,
+            user_id=user_id,
             before=before,
             batch_size=batch_size,
             max_messages=max_messages,

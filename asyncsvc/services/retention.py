@@ -13,7 +13,18 @@ from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.services.erasure import TenantDeletion, erase_conversations
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
-from asyncsvc.validation.types import ANY, MIN_INSTANT, UNSET, Age, AgeBy, Id, Ids, OrAny, Zone
+from asyncsvc.validation.types import (
+    ANY,
+    MIN_INSTANT,
+    UNSET,
+    Age,
+    AgeBy,
+    Id,
+    Ids,
+    OrAny,
+    UserId,
+    Zone,
+)
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -145,18 +156,21 @@ class ConversationRetention(ConversationServiceBase):
         *,
         tenant_id: Id,
         dialog_id: OrAny[Id] = ANY,
+        user_id: OrAny[UserId] = ANY,
         by: AgeBy = "updated_at",
         dry_run: bool = False,
         tz: Zone = "UTC",
         on_batch: Callable[[PurgeReport], None] | None = None,
     ) -> PurgeReport:
-        """Delete the conversations of a tenant or a dialog that are older than an age or a date.
+        """Delete the conversations of a tenant that are older than an age or a date.
 
         Conversations that another session has locked, or changes during the call, stay.
 
         Args:
             older_than: A timedelta before the present time of the server, or the date or instant
                 before which a conversation is old.
+            dialog_id: Only conversations of this dialog; ANY for the whole tenant.
+            user_id: Only conversations of this user; ANY for all users.
             by: The column that the age is measured by.
             dry_run: Count the conversations and messages, and delete nothing.
             tz: The zone of a date.
@@ -172,7 +186,7 @@ class ConversationRetention(ConversationServiceBase):
             2 round trips (1 with `dry_run`) and 1 commit for each batch of up to 50 conversations
             or about 500 messages, 1 round trip to find no other, and 1 for the server's clock if
             `older_than` is a timedelta. Waits for no lock. Reads the tenant's or the dialog's part
-            of one index once.
+            of one index once, or the user's for each batch.
         """
         before = await self._instant_before(older_than, tz)
         after: ExpiredConversation | None = None
@@ -182,6 +196,7 @@ class ConversationRetention(ConversationServiceBase):
             expired = await self._repository.find_expired(
                 tenant_id=tenant_id,
                 dialog_id=UNSET if dialog_id is ANY else dialog_id,
+                user_id=UNSET if user_id is ANY else user_id,
                 by=by,
                 before=before,
                 after=after,
@@ -196,6 +211,7 @@ class ConversationRetention(ConversationServiceBase):
             return await self._repository.delete(
                 tenant_id=tenant_id,
                 ids=[conversation.id for conversation in expired],
+                user_id=UNSET if user_id is ANY else user_id,
                 by=by,
                 before=before,
                 count_messages=True,

@@ -10,7 +10,7 @@
 -- Index: conversation_pkey for each lock; conversation_created_idx for :dialog_ids. LIMIT 1: see
 --   docs/sql-files.md, Lookups by key.
 -- Notes: the conditions are checked again under the lock, so a conversation stays if it moved to another
---   dialog, or was updated after :before, while the lock was awaited. The counts do not include messages
+--   dialog or user, or was updated after :before, while the lock was awaited. The counts do not include messages
 --   appended meanwhile, which the snapshot does not contain. For exact counts run conversation/lock first,
 --   in the same transaction.
 WITH candidates AS (
@@ -26,7 +26,7 @@ WITH candidates AS (
      LIMIT :batch_size                                                  --? batch_size
     --? }
 ), locked AS MATERIALIZED (
-    SELECT c.tenant_id, c.id, c.dialog_id, c.created_at, c.updated_at
+    SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.created_at, c.updated_at
            --? count_messages {
          , (SELECT count(*)
               FROM asyncsvc.message AS m
@@ -54,7 +54,7 @@ WITH candidates AS (
          ORDER BY n.id
       ) AS n
      CROSS JOIN LATERAL (
-            SELECT c.tenant_id, c.id, c.dialog_id, c.created_at, c.updated_at
+            SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.created_at, c.updated_at
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id BETWEEN n.id AND n.id
@@ -69,6 +69,7 @@ WITH candidates AS (
      WHERE c.tenant_id = l.tenant_id
        AND c.id = l.id
        AND l.dialog_id = ANY (:dialog_ids::text[])                      --? dialog_ids
+       AND l.user_id = :user_id                                         --? user_id
        AND l.created_at < :before                                       --? before, by_created_at
        AND l.updated_at < :before                                       --? before, by_updated_at
     RETURNING c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.round, c.tokens,

@@ -7,20 +7,34 @@
 --   order of dialog_id, at, id.
 -- Locks: none. conversation/delete checks the age again under the lock.
 -- Index: conversation_created_idx or conversation_recency_updated_idx, read once in their own order; the
---   entries of younger conversations are skipped within the index. Primary keys for last_seq and messages.
+--   entries of younger conversations are skipped within the index. With :user_id, conversation_user_idx,
+--   and each batch sorts the conversations of the user. Primary keys for last_seq and messages.
 WITH expired AS (
     --? by_created_at {
     SELECT c.id, c.dialog_id, c.created_at AS at
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.dialog_id = :dialog_id                                     --? dialog_id
+       AND c.user_id = :user_id                                         --? user_id
        AND c.created_at < :before                                       --? before
        --? after_dialog_id, after_at, after_id {
        AND (c.dialog_id, c.created_at, c.id) > (:after_dialog_id, :after_at, :after_id)
        --? }
      ORDER BY c.dialog_id, c.created_at, c.id                           --? by_created_at
     --? }
-    --? by_updated_at {
+    --? by_updated_at, user_id {
+    SELECT c.id, c.dialog_id, c.updated_at AS at
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.dialog_id = :dialog_id                                     --? dialog_id
+       AND c.user_id = :user_id
+       AND c.updated_at < :before                                       --? before
+       --? after_dialog_id, after_at, after_id {
+       AND (c.dialog_id, c.updated_at, c.id) > (:after_dialog_id, :after_at, :after_id)
+       --? }
+     ORDER BY c.dialog_id, c.updated_at, c.id                           --? by_updated_at
+    --? }
+    --? by_updated_at, !user_id {
     SELECT r.id, r.dialog_id, r.updated_at AS at
       FROM asyncsvc.conversation_recency AS r
      WHERE r.tenant_id = :tenant_id

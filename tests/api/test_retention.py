@@ -175,6 +175,27 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
     assert await pv() == 1
 
 
+@pytest.mark.parametrize("by", ["created_at", "updated_at"])
+@pytest.mark.parametrize("dialog_id", [asyncsvc.ANY, "d1"])
+async def test_purge_deletes_conversations_of_one_user(svc, monkeypatch, by, dialog_id):
+    monkeypatch.setattr(service, "_BATCH_SIZE", 2)
+    records = [
+        record(f"{age:02}", age, dialog_id=f"d{age % 2}", user_id=f"u{age % 3}")
+        for age in range(20)
+    ]
+    await svc.conversations.import_(records, tenant_id="acme")
+    old = {
+        each["id"] for each in records
+        if each["created_at"] < NOW - timedelta(days=5) and each["user_id"] == "u1"
+        and dialog_id in {asyncsvc.ANY, each["dialog_id"]}
+    }  # fmt: skip
+    report = await svc.conversations.purge(
+        NOW - timedelta(days=5), tenant_id="acme", dialog_id=dialog_id, user_id="u1", by=by
+    )
+    assert report.conversations == len(old)
+    assert set(await ids(svc)) == {each["id"] for each in records} - old
+
+
 @pytest.mark.parametrize("batch", [1, 2, 500])
 async def test_erasure_deletes_all_rows_of_a_person(svc, pool, monkeypatch, batch):
     monkeypatch.setattr(erasure, "_BATCH_SIZE", batch)

@@ -217,6 +217,7 @@ CONVERSATIONS = [
         call={
             "older_than": timedelta(days=1),
             "dialog_id": "d",
+            "user_id": "u",
             "by": "created_at",
             "dry_run": False,
             "tz": "UTC",
@@ -234,9 +235,9 @@ CONVERSATIONS = [
         isolation=[
             with_(dry_run=True),
             VALID,
-            with_(older_than=timedelta(microseconds=1), dialog_id=ANY),
+            with_(older_than=timedelta(microseconds=1), dialog_id=ANY, user_id=ANY),
         ],
-        cancelled=[Write({"dialog_id": ANY})],
+        cancelled=[Write({"dialog_id": ANY, "user_id": ANY})],
         has_batches=True,
     ),
     Method(
