@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from asyncsvc import ErasureReceipt, InvalidInput, PurgeReport, TenantReceipt
-from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, Yes, or_any
+from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, User, Yes, or_any
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import asynchronous, confirm, connected
@@ -28,6 +28,7 @@ async def purge(
     dsn: Dsn,
     tenant_id: Tenant,
     dialog_id: Dialog = None,
+    user_id: User = None,
     by: Annotated[
         Literal["created_at", "updated_at"], Option(help="The time that the age or date refers to.")
     ] = "updated_at",
@@ -49,6 +50,7 @@ async def purge(
                     before,
                     tenant_id=tenant_id,
                     dialog_id=or_any(dialog_id),
+                    user_id=or_any(user_id),
                     by=by,
                     dry_run=only_count,
                     tz=str(tz),
