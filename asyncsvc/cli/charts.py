@@ -76,11 +76,10 @@ def check_plot_path(path: Path) -> None:
 def write_usage_chart(
     path: Path, title: str, buckets: Sequence[UsageBucket], *, interval: str, local: tzinfo
 ) -> None:
-    """Draw the usage of a range into a file."""
-    edges = _bucket_edges(buckets, interval)
-    all_series = _series(buckets)
-    series = [each for each in all_series if any(each.values) or any(each.below)] or all_series[:1]
-    write_figure(lambda: _figure(title, series, edges, local), path)
+    """Draw the usage of a range into a file. Raises CommandError if there is none."""
+    if not buckets:
+        raise CommandError("there is nothing to draw in this range")
+    write_figure(lambda: usage_figure(title, buckets, interval=interval, local=local), path)
 
 
 def write_figure(draw: Callable[[], Figure], path: Path) -> None:
@@ -110,11 +109,14 @@ def _image(draw: Callable[[], Figure], image_format: str) -> bytes:
     return image.getvalue()
 
 
-def _figure(
-    title: str, series: Sequence[_Series], edges: Sequence[datetime], local: tzinfo
+def usage_figure(
+    title: str, buckets: Sequence[UsageBucket], *, interval: str, local: tzinfo
 ) -> Figure:
+    """Draw a panel for each series that is not all zero, or the first one if all are."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
+    edges, all_series = _bucket_edges(buckets, interval), _series(buckets)
+    series = [each for each in all_series if any(each.values) or any(each.below)] or all_series[:1]
     height = _TITLE_HEIGHT + _PANEL_HEIGHT * len(series)
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     figure.suptitle(printable(title), x=0.01, ha="left", fontsize=12, fontweight="bold")

@@ -20,8 +20,8 @@ import pytest
 from rich.cells import cell_len
 
 import asyncsvc
-from asyncsvc import InvalidInput, MigrationError, embedded
-from asyncsvc.cli import runner
+from asyncsvc import InvalidInput, MigrationError, UsageBucket, embedded
+from asyncsvc.cli import charts, runner
 from asyncsvc.cli.times import age_or_none
 from asyncsvc.database import sql_files
 from tests.support.command_line import PROGRAM, SECONDS, failed, run_command
@@ -260,6 +260,19 @@ async def test_a_chart_is_complete_and_reproducible(filled, run, tmp_path):
     assert (odd.returncode, odd.stderr) == (0, "")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.PNG", "a.svg"]
+
+
+def test_a_chart_ends_with_its_range_and_has_no_empty_panel():
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in range(1, 31)]
+    no_thumbs = {"duration": 1.0, "round": 1.0, "thumb_up": 0, "thumb_down": 0}
+    buckets = [UsageBucket(dt=day, pv=2, uv=1, tokens=3, rounds=2, **no_thumbs) for day in days]
+    figure = charts.usage_figure("November", buckets, interval="day", local=UTC)
+    figure.canvas.draw()
+    assert len(figure.axes) == 4
+    axis = figure.axes[-1].xaxis
+    labels = [label.get_text() for label in axis.get_ticklabels()]
+    assert labels[0] == "Nov"
+    assert "Dec" not in " ".join([*labels, axis.get_offset_text().get_text()])
 
 
 def test_a_chart_that_cannot_be_written_is_one_line(run, tmp_path):

@@ -109,10 +109,9 @@ async def list_conversations(
         print_json(page)
         return
     print_conversations(page, tz)
-    if page.next is not None:
-        print_next_page(f"--after {page.next}")
-    elif after is None and page_number * items_per_page < (page.total or 0):
-        print_next_page(f"--page {page_number + 1}")  # this order has no cursors
+    has_more = after is None and page_number * items_per_page < (page.total or 0)
+    if page.next is not None or has_more:  # some orders have no cursors
+        print_next_page(f"--after {page.next}" if page.next else f"--page {page_number + 1}")
 
 
 def print_conversations(page: Page[Conversation], local: tzinfo) -> None:

@@ -10,7 +10,7 @@ from typer import Argument, Option
 from asyncsvc import ErasureReceipt, InvalidInput, PurgeReport, TenantReceipt
 from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, User, Yes, or_any
 from asyncsvc.cli.output import counted, print_json, print_pairs
-from asyncsvc.cli.progress import progress_bar
+from asyncsvc.cli.progress import Bar, progress_bar
 from asyncsvc.cli.runner import asynchronous, confirm, connected
 from asyncsvc.cli.terminal import remark
 from asyncsvc.cli.times import AGE_FORMS, age_or_none
@@ -37,10 +37,7 @@ async def purge(
     tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
-    """Delete conversations that are older than an age or a date, in batches.
-
-    It waits for no lock and holds none for long. After an interruption, run it again.
-    """
+    """Delete conversations older than an age or a date. If it is interrupted, run it again."""
     before, report = _age_or_instant(older_than, tz), None
     async with connected(dsn) as svc:
 
@@ -53,10 +50,7 @@ async def purge(
                     user_id=or_any(user_id),
                     by=by,
                     dry_run=only_count,
-                    tz=str(tz),
-                    on_batch=lambda report: bar.show(
-                        counted(report.conversations, "conversation"), report.conversations
-                    ),
+                    on_batch=lambda report: _show(bar, report),
                 )
 
         if dry_run or not yes:
@@ -67,10 +61,11 @@ async def purge(
                 return
         if not dry_run:
             report = await run(only_count=False, total=report.conversations if report else None)
-    if as_json or report is None:
-        print_json(report)
-    else:
-        _print_purge(report)
+    _print_purge(report, as_json=as_json)
+
+
+def _show(bar: Bar, report: PurgeReport | ErasureReceipt | TenantReceipt) -> None:
+    bar.show(counted(report.conversations, "conversation"), report.conversations)
 
 
 def _age_or_instant(text: str, tz: tzinfo) -> timedelta | datetime:
@@ -98,7 +93,10 @@ def _question(report: PurgeReport) -> str:
     )
 
 
-def _print_purge(report: PurgeReport) -> None:
+def _print_purge(report: PurgeReport | None, *, as_json: bool) -> None:
+    if as_json or report is None:
+        print_json(report)
+        return
     conversations = counted(report.conversations, "conversation")
     pairs = {
         "older than": f"{report.before:%Y-%m-%d %H:%M:%S} UTC",
@@ -126,9 +124,7 @@ async def erase_user(
             return
         with progress_bar(f"erasing {user_id}") as bar:
             receipt = await svc.conversations.erase_user(
-                user_id,
-                tenant_id=tenant_id,
-                on_batch=lambda receipt: bar.show(counted(receipt.conversations, "conversation")),
+                user_id, tenant_id=tenant_id, on_batch=lambda receipt: _show(bar, receipt)
             )
     _print_receipt(receipt, {"user": receipt.user_id}, receipt.erased_at, as_json=as_json)
 
@@ -150,8 +146,7 @@ async def delete_tenant(
             return
         with progress_bar(f"deleting {tenant_id}") as bar:
             receipt = await svc.conversations.delete_tenant(
-                tenant_id=tenant_id,
-                on_batch=lambda receipt: bar.show(counted(receipt.conversations, "conversation")),
+                tenant_id=tenant_id, on_batch=lambda receipt: _show(bar, receipt)
             )
     _print_receipt(receipt, {}, receipt.deleted_at, as_json=as_json)
 

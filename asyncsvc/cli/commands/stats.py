@@ -17,7 +17,7 @@ from asyncsvc.cli.options import AsJson, Dialog, Dsn, FromDate, Tenant, TimeZone
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.plots import bar_plot
 from asyncsvc.cli.progress import progress_bar
-from asyncsvc.cli.runner import CommandError, asynchronous, connected
+from asyncsvc.cli.runner import asynchronous, connected
 from asyncsvc.cli.terminal import Column, console, say, side_by_side, table_in_blocks
 from asyncsvc.validation.dates import first_instant
 
@@ -74,10 +74,7 @@ async def stats(
 
     pv is the number of conversations, uv the number of distinct users.
     """
-    if source is not None and no_source:
-        raise InvalidInput("no_source", "cannot be combined with --source")
-    if plot is not None:
-        check_plot_path(plot)
+    _check_options(source, plot, no_source=no_source)
     first, last = _range(from_date, to_date, tz)
     async with connected(dsn) as svc:
         with progress_bar("counting"):
@@ -93,8 +90,6 @@ async def stats(
                 tz=str(tz),
             )
     if plot is not None:
-        if not buckets:
-            raise CommandError("there is nothing to draw in this range")
         title = f"Usage of {tenant_id} by {interval}, {first} to {last}"
         write_usage_chart(plot, title, buckets, interval=interval, local=tz)
     if as_json:
@@ -103,6 +98,13 @@ async def stats(
     print_usage(interval, buckets, with_average=basis == "creation")
     if plot is not None:
         say(f"The chart is in {plot}.")
+
+
+def _check_options(source: str | None, plot: Path | None, *, no_source: bool) -> None:
+    if source is not None and no_source:
+        raise InvalidInput("no_source", "cannot be combined with --source")
+    if plot is not None:
+        check_plot_path(plot)
 
 
 def _range(from_date: str | None, to_date: str | None, local: tzinfo) -> tuple[str, str]:
