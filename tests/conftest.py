@@ -25,6 +25,7 @@ from benchmarks import pgbouncer as pgbouncer_server
 from tests.support.servers import Server, ServerError, start_server
 
 if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
     from asyncsvc import AsyncSvc
@@ -45,6 +46,15 @@ THROUGH_PGBOUNCER = os.environ.get("ASYNCSVC_TEST_PGBOUNCER") == "1"
 SERVER_CONNECTIONS = 4
 """Of a PgBouncer: fewer than a test has clients, so that they share them."""
 SERVER = pytest.StashKey[Server]()
+EXPENSIVE = (
+    "tests/cli/test_demo.py",
+    "tests/database/test_plans.py",
+    "tests/database/test_replicas.py",
+    "tests/embedded/test_embedded.py",
+    "tests/project/test_chat_app.py",
+    "tests/ragflow/test_ragflow_import.py",
+)
+"""Modules whose fixtures start a server or fill a database; one worker runs all their tests."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -155,13 +165,12 @@ class Databases:
             return dsn_of(self._server_dsn, name)
 
         yield create
-        checked = () if damaged else (*names, *empty)
-        dsns = [dsn_of(self._server_dsn, name) for name in checked]
-        broken = [line for dsn in dsns for line in await broken_rules(dsn)]
-        for name in names:
-            await self._take_back(name)
-        for name in empty:
-            await drop_database(self._server_dsn, name)
+        broken: list[str] = []
+        for name in (*names, *empty):
+            if await self._is_emptied(name, broken, damaged=damaged, migrated=name in names):
+                self._spare.append(name)
+            else:
+                await drop_database(self._server_dsn, name)
         if broken:
             message = "\n".join(["the test left rows that contradict each other:", *broken])
             pytest.fail(message, pytrace=False)
@@ -183,19 +192,31 @@ class Databases:
             self._fingerprint = await fetch(dsn_of(self._server_dsn, name), FINGERPRINT)
         return name
 
-    async def _take_back(self, name: str) -> None:
-        if await self._is_emptied(name):
-            self._spare.append(name)
-        else:
-            await drop_database(self._server_dsn, name)
+    async def _is_emptied(
+        self, name: str, broken: list[str], *, damaged: bool, migrated: bool
+    ) -> bool:
+        """Check the rules, empty the database, and return whether it can serve another test.
 
-    async def _is_emptied(self, name: str) -> bool:
-        """Empty the database if its schema is unchanged; return whether it is empty."""
-        if self._fingerprint is None:
-            return False
+        One connection does all of it, since opening one takes longer than most statements.
+        """
         try:
-            connection = await asyncpg.connect(dsn_of(self._server_dsn, name), timeout=10)
-        except (asyncpg.PostgresError, OSError):  # it is dropped or accepts no connections
+            connection = await asyncpg.connect(dsn_of(self._server_dsn, name), timeout=60)
+        except asyncpg.InvalidCatalogNameError:  # the test dropped it
+            return False
+        except (asyncpg.PostgresError, OSError):
+            if damaged:
+                return False
+            raise
+        try:
+            if not damaged:
+                broken += await broken_rules(connection)
+            return migrated and await self._is_reset(connection)
+        finally:
+            await connection.close()
+
+    async def _is_reset(self, connection: asyncpg.Connection) -> bool:
+        """Empty the database unless it is in use or its schema has changed."""
+        if self._fingerprint is None:
             return False
         try:
             if await connection.fetchval(OTHERS) or self._fingerprint != (
@@ -205,8 +226,6 @@ class Databases:
             await connection.execute(EMPTY, timeout=10)
         except (asyncpg.PostgresError, TimeoutError):
             return False
-        finally:
-            await connection.close()
         return True
 
 
@@ -328,31 +347,38 @@ async def fetch(dsn: str, query: str) -> object:
         await connection.close()
 
 
-async def broken_rules(dsn: str) -> list[str]:
+async def broken_rules(connection: asyncpg.Connection) -> list[str]:
     """The rules of `sql/invariants.sql` that do not hold; none where there are no such tables."""
-    try:
-        connection = await asyncpg.connect(dsn, server_settings={"statement_timeout": "120s"})
-    except asyncpg.InvalidCatalogNameError:
-        return []  # the test dropped the whole database
-    try:
-        if not await connection.fetchval(
-            "SELECT to_regclass('asyncsvc.conversation') IS NOT NULL"
-            " AND to_regclass('asyncsvc.message') IS NOT NULL"
-        ):
-            return []
-        rows = await contradictions(connection)
-    finally:
-        await connection.close()
+    if not await connection.fetchval(
+        "SELECT to_regclass('asyncsvc.conversation') IS NOT NULL"
+        " AND to_regclass('asyncsvc.message') IS NOT NULL"
+    ):
+        return []
+    rows = await contradictions(connection)
     return [f"tenant {row['tenant_id']!r}, {row['what']}: {row['broken']}" for row in rows]
 
 
 async def contradictions(connection: asyncpg.Connection) -> list[asyncpg.Record]:
     """What breaks the rules of `sql/invariants.sql`; on Citus, which refuses them, by copies."""
     if not ON_CITUS:
-        return await connection.fetch(INVARIANTS)
+        return await connection.fetch(INVARIANTS, timeout=120)
     text = INVARIANTS
     for table in sorted(set(re.findall(r"(?:FROM|JOIN) asyncsvc\.(\w+) AS", INVARIANTS))):
         await connection.execute(f"DROP TABLE IF EXISTS pg_temp.{table}")
         await connection.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM asyncsvc.{table}")
         text = re.sub(rf"\basyncsvc\.{table}\b", f"pg_temp.{table}", text)
     return await connection.fetch(text)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "Scheduling | None":
+    """Give one worker all tests that share an expensive fixture, and single tests otherwise."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerForAModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((module for module in EXPENSIVE if nodeid.startswith(module)), nodeid)
+
+    return OneWorkerForAModule(config, log)

@@ -1,11 +1,18 @@
 -- Makes a migrated database as if it had just been copied: without rows, statistics or counts.
+-- Tables without pages and counts are left alone, since each truncated table and index costs new files.
 DO $do$
+DECLARE
+    filled text;
 BEGIN
-    EXECUTE (SELECT 'TRUNCATE ' || string_agg(c.oid::regclass::text, ', ') || ' RESTART IDENTITY'
-               FROM pg_class AS c
-              WHERE c.relnamespace = 'asyncsvc'::regnamespace
-                AND c.relkind = 'r'
-                AND c.relname <> 'migration');
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO filled
+      FROM pg_class AS c
+     WHERE c.relnamespace = 'asyncsvc'::regnamespace
+       AND c.relkind = 'r'
+       AND c.relname <> 'migration'
+       AND (pg_relation_size(c.oid) > 0 OR c.reltuples <> -1);
+    IF filled IS NOT NULL THEN
+        EXECUTE 'TRUNCATE ' || filled || ' RESTART IDENTITY CASCADE';
+    END IF;
     PERFORM set_config('allow_system_table_mods', 'on', true);
     DELETE FROM pg_statistic AS s
      USING pg_class AS c
