@@ -117,6 +117,9 @@ class AsyncSvc(Services):
         """Close the pools that `connect` opened. Pools of the caller stay open.
 
         It waits for the calls that use a connection. A later call raises PoolClosed.
+
+        Raises:
+            ConcurrentUse: The pools belong to another event loop.
         """
         if self._close_pools is not None:
             await self._close_pools()

@@ -12,6 +12,7 @@ from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
 from asyncsvc.database.driver_errors import translate_errors
+from asyncsvc.database.lent import check_event_loop
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 
 if TYPE_CHECKING:
@@ -66,13 +67,20 @@ async def open_pools(
         primary = await _open_pool(
             dsn, settings, min_size=min_size, max_size=max_size, primary_finder=primary_finder
         )
-        stack.push_async_callback(primary.close)
+        stack.push_async_callback(_close, primary)
         replica_pools = []
         for replica in replica_dsns:
             pool = await _open_pool(replica, settings, min_size=0, max_size=max_size)
             replica_pools.append(pool)
-            stack.push_async_callback(pool.close)
+            stack.push_async_callback(_close, pool)
         return OpenedPools(primary, replica_pools, stack.pop_all().aclose)
+
+
+async def _close(pool: Pool) -> None:
+    """Close a pool. Raises ConcurrentUse if it belongs to another event loop."""
+    check_event_loop(pool)
+    with translate_errors(pool=pool):
+        await pool.close()
 
 
 def _split_hosts(field: str, dsn: str) -> list[str]:

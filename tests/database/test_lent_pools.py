@@ -368,6 +368,18 @@ async def test_a_pool_or_connection_of_another_loop_is_never_used(world):
         await run(pool.close())
 
 
+async def test_services_of_another_loop_cannot_be_closed_here(world):
+    with other_loop() as run:
+        svc = await run(opened_services(world.dsn))
+        with pytest.raises(ConcurrentUse, match="event loop"):
+            await svc.close()
+        await run(svc._executor._pool.close())
+
+
+async def opened_services(dsn):
+    return await asyncsvc.connect(dsn)
+
+
 # ------------------------------------------------------------------------------- lent connections
 
 

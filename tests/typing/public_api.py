@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import date
-from typing import assert_type
+from typing import Literal, assert_type
 
 from pydantic import SecretStr
 
@@ -13,10 +13,12 @@ from asyncsvc import (
     Appended,
     Conversation,
     ConversationPatch,
+    DatabaseError,
     IssuedToken,
     Message,
     Migration,
     NewConversation,
+    NotFound,
     Page,
     Settings,
     StoredMessage,
@@ -72,3 +74,9 @@ async def use(dsn: str) -> None:
 
         async with svc.transaction() as tx:
             assert_type(await tx.conversations.delete_by_ids(["a"], tenant_id="acme"), int)
+
+
+def problem(error: NotFound | DatabaseError) -> str:
+    if isinstance(error, DatabaseError):
+        return assert_type(error.sqlstate, str)
+    return assert_type(error.resource, Literal["conversation", "message", "token"])
