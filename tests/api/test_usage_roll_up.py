@@ -19,15 +19,7 @@ import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import (
-    ANY,
-    AsyncSvc,
-    DatabaseError,
-    MaintenanceReport,
-    NotFound,
-    Turn,
-    Unavailable,
-)
+from asyncsvc import ANY, AsyncSvc, DatabaseError, MaintenanceReport, NotFound, Turn, Unavailable
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import UsageRepository
 from tests.models.clocks import DAY, clock_changes

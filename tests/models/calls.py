@@ -1,4 +1,4 @@
-"""Generated calls of each public method: `ARGUMENTS` has a strategy for each argument.
+"""Generated calls of each public method: `VALUES` has a strategy for each parameter.
 
 Most values come from few, so that calls often name the same rows. A value that only the store knows
 is a placeholder until the call is made.
@@ -16,6 +16,7 @@ from asyncsvc import ANY, UNSET, Conflict, Services
 from tests.models.conversation_model import SORT_KEYS
 from tests.models.model import Model
 from tests.models.state import Row, Tenant
+from tests.support.registry import parameters_of
 
 # ---------------------------------------------------------------- placeholders
 
@@ -156,13 +157,10 @@ DURATIONS = st.sampled_from([0.0, 0.1, 1.000001])
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"])
 KINDS = st.sampled_from(["api", "api", "beta"])
 SCOPES = st.sampled_from([(), ("read",), ("read", "write"), ("*",)])
-ACTORS = st.sampled_from([None, "me"])
-REASONS = st.sampled_from([None, "lost"])
 EXPIRIES = st.sampled_from([None, None, PAST[0], FUTURE])
 TOKEN_IDS = st.sampled_from([None, None, "k", "l"])
 NTH_ID = st.builds(NthToken, st.integers(0, 5), st.just("id"))
 NTH_SECRET = st.builds(NthToken, st.integers(0, 5), st.just("secret"))
-ANY_DIALOG_OR_NONE = st.sampled_from([ANY, None, "d"])
 
 
 def some(strategy: st.SearchStrategy, size: int = 3) -> st.SearchStrategy:
@@ -227,175 +225,145 @@ TOKEN_RECORDS = st.builds(
     st.sampled_from(["one", "two", "three"]),
     KINDS,
 )
-INCLUDE = {"include_dsl": st.booleans(), "include_messages": st.booleans()}
 
 # ---------------------------------------------------------------- arguments of each public method
 
-Group = Mapping[str, Mapping[str, st.SearchStrategy]]
-
-WRITES: Group = {
-    "conversations.create": CONVERSATION,
-    "conversations.create_many": {
+VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
+    "conversations": {
+        "id": IDS,
+        "ids": st.lists(IDS, min_size=1, max_size=4),
+        "dialog_id": ANY_DIALOG,
+        "dialog_ids": some(DIALOGS),
+        "user_id": mostly(ANY, "", "u"),
+        "exp_user_id": st.sampled_from("uw"),
         "conversations": st.lists(
             CONVERSATIONS, min_size=1, max_size=3, unique_by=lambda each: each["id"]
-        )
-    },
-    "conversations.append_message": {
-        "id": IDS,
+        ),
+        "records": st.lists(RECORDS, min_size=1, max_size=3),
+        "patch": PATCHES,
+        "patches": st.dictionaries(IDS, PATCHES, min_size=1, max_size=3),
         "turn": TURNS,
         "idempotency_key": st.none(),
         "expected_seq": mostly(None, 0, 4),
-    },
-    "conversations.update_by_id": {"id": IDS, "patch": PATCHES},
-    "conversations.update_many_by_id": {
-        "patches": st.dictionaries(IDS, PATCHES, min_size=1, max_size=3)
-    },
-    "conversations.set_feedback": {"id": IDS, "seq": SEQS, "thumb": THUMBS},
-    "conversations.update_message": {
-        "id": IDS,
         "seq": SEQS,
-        "patch": optional(content=TEXTS, **MESSAGE),
-    },
-    "conversations.delete_message": {"id": IDS, "seq": SEQS},
-    "conversations.pop_message": {"id": IDS},
-    "conversations.clear_messages": {"id": IDS},
-    "conversations.import_": {"records": st.lists(RECORDS, min_size=1, max_size=3)},
-}
-KEYED_APPENDS: Group = {
-    "conversations.append_message": {
-        "id": IDS,
-        # Only 2 turns, so that a key is often repeated with the same turn and with another turn.
-        "turn": st.builds(
-            lambda turn, token_id: turn | {"token_id": token_id},
-            st.sampled_from(
-                [
-                    {"messages": [{"role": "user", "content": "keyed"}], "tokens": 1},
-                    {"messages": [{"role": "user", "content": "other"}] * 2, "duration": 0.25},
-                ]
-            ),
-            TOKEN_IDS,
-        ),
-        "idempotency_key": st.sampled_from(["k", "l"]),
-        "expected_seq": st.none() | st.integers(0, 4),
-    }
-}
-DELETIONS: Group = {
-    "conversations.delete_by_id": {"id": IDS},
-    "conversations.delete_by_ids": {"ids": some(IDS)},
-    "conversations.delete_by_dialog_ids": {"dialog_ids": some(DIALOGS)},
-    "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
-    "conversations.purge": {
-        "older_than": st.sampled_from(
-            [*PAST, PAST[2] + timedelta(1), timedelta(1), timedelta(9_999), "2026-03-01"]
-        ),
-        "dialog_id": ANY_DIALOG,
-        "by": st.sampled_from(["created_at", "updated_at"]),
-        "dry_run": st.booleans(),
-        "tz": ZONES,
-    },
-    "conversations.delete_tenant": {},
-    "tokens.revoke_all": {
-        "kind": st.sampled_from([ANY, "api", "beta"]),
-        "dialog_id": ANY_DIALOG_OR_NONE,
-        "unused_since": mostly(None, PAST[0], FUTURE),
-        "keep": st.lists(NTH_ID, max_size=2),
-        "reason": REASONS,
-        "actor": ACTORS,
-    },
-    "tokens.delete_by_id": {"id": NTH_ID, "actor": ACTORS},
-    "tokens.delete_by_ids": {"ids": some(NTH_ID), "actor": ACTORS},
-    "tokens.delete_by_tenant_id": {"actor": ACTORS},
-}
-TOKEN_WRITES: Group = {
-    "tokens.create": {
-        "name": st.sampled_from(["one", "two"]), "kind": KINDS, **TOKEN, "actor": ACTORS
-    },
-    "tokens.import_": {"records": st.lists(TOKEN_RECORDS, min_size=1, max_size=3), "actor": ACTORS},
-    "tokens.update_by_id": {"id": NTH_ID, "patch": optional(**TOKEN), "actor": ACTORS},
-    "tokens.update_many_by_id": {
-        "patches": st.dictionaries(NTH_ID, optional(**TOKEN), min_size=1, max_size=3),
-        "actor": ACTORS,
-    },
-    "tokens.rotate": {
-        "id": NTH_ID,
-        "overlap": st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(days=9), UNSET]),
-        "expires_at": st.just(UNSET) | EXPIRIES,
-        "actor": ACTORS,
-    },
-    "tokens.revoke": {"id": NTH_ID, "reason": REASONS, "actor": ACTORS},
-    "tokens.revoke_family": {"id": NTH_ID, "reason": REASONS, "actor": ACTORS},
-    "tokens.verify": {
-        "secret": NTH_SECRET,
-        "kind": KINDS,
-        "scopes": st.just(()) | SCOPES,
-        "record_use": st.booleans(),
-    },
-    "tokens.used": {"secret": NTH_SECRET},
-}  # fmt: skip
-READS: Group = {
-    "conversations.get_by_id": {"id": IDS, **INCLUDE},
-    "conversations.get_by_ids": {"ids": st.lists(IDS, min_size=1, max_size=4), **INCLUDE},
-    "conversations.get_names": {"exp_user_id": st.sampled_from("uw"), "dialog_id": ANY_DIALOG},
-    "conversations.messages": {
-        "id": IDS,
-        "after_seq": st.none() | st.integers(0, 6),
-        "before_seq": st.none() | st.integers(0, 6),
+        "thumb": THUMBS,
+        "after_seq": st.none() | SEQS,
+        "before_seq": st.none() | SEQS,
         "last": st.none() | st.integers(1, 3),
-    },
-    "conversations.export": {"dialog_id": ANY_DIALOG, "user_id": mostly(ANY, "", "u")},
-    "tokens.get_by_id": {"id": NTH_ID},
-    "tokens.get_by_ids": {"ids": st.lists(NTH_ID, min_size=1, max_size=4)},
-    "conversations.stats": {
+        "include_dsl": st.booleans(),
+        "include_messages": st.booleans(),
+        "orderby": st.sampled_from(list(SORT_KEYS)),
+        "desc": st.booleans(),
+        "keywords": st.sampled_from(["HELLO", "h", "l", "%", "a_b", "50", "\n", "no such words"]),
         "from_date": st.sampled_from(["2025-12-31", "2026-03-01T12:00"]),
         "to_date": st.sampled_from(["2026-03-01", "2027-06-30"]),
+        "tz": ZONES,
         "source": st.just(ANY) | SOURCES,
         "basis": st.sampled_from(["creation", "activity"]),
         "interval": st.sampled_from(["day", "week", "month"]),
-        "dialog_id": ANY_DIALOG,
         "token_id": mostly(ANY, None, "k"),
-        "tz": ZONES,
         "fill": st.booleans(),
+        "older_than": st.sampled_from(
+            [*PAST, PAST[2] + timedelta(1), timedelta(1), timedelta(9_999), "2026-03-01"]
+        ),
+        "by": st.sampled_from(["created_at", "updated_at"]),
+        "dry_run": st.booleans(),
+    },
+    "tokens": {
+        "id": NTH_ID,
+        "ids": some(NTH_ID),
+        "keep": st.lists(NTH_ID, max_size=2),
+        "token_id": st.just(ANY) | NTH_ID,
+        "secret": NTH_SECRET,
+        "records": st.lists(TOKEN_RECORDS, min_size=1, max_size=3),
+        "patch": optional(**TOKEN),
+        "patches": st.dictionaries(NTH_ID, optional(**TOKEN), min_size=1, max_size=3),
+        "kind": st.sampled_from([ANY, "api", "beta"]),
+        "dialog_id": st.sampled_from([ANY, None, "d"]),
+        "scopes": st.just(()) | SCOPES,
+        "record_use": st.booleans(),
+        "overlap": st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(days=9), UNSET]),
+        "expires_at": st.just(UNSET) | EXPIRIES,
+        "unused_since": mostly(None, PAST[0], FUTURE),
+        "reason": st.sampled_from([None, "lost"]),
+        "actor": st.sampled_from([None, "me"]),
     },
 }
-LISTS: Group = {
+"""The values of a parameter in each method of a service."""
+VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
+    "conversations.create": CONVERSATION,
+    "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
+    "conversations.update_message": {"patch": optional(content=TEXTS, **MESSAGE)},
     "conversations.get_list": {
-        "dialog_id": ANY_DIALOG,
-        "orderby": st.sampled_from(list(SORT_KEYS)),
-        "desc": st.booleans(),
         "id": mostly(None, "1"),
         "user_id": mostly(None, "", "u"),
         "exp_user_id": mostly(None, "u"),
         "keywords": mostly("", "HELLO", "%", "a_b", "50"),
         "from_date": mostly(None, "2026-03-01"),
         "to_date": mostly(None, "2026-03-01", "2027-06-30"),
-        "tz": ZONES,
-        **INCLUDE,
     },
-    "conversations.search": {
-        "keywords": st.sampled_from(["HELLO", "h", "l", "%", "a_b", "50", "\n", "no such words"]),
-        "dialog_id": ANY_DIALOG,
-        "user_id": mostly(ANY, "", "u"),
-    },
-    "tokens.get_list": {
-        "kind": st.sampled_from([ANY, "api", "beta"]),
-        "dialog_id": ANY_DIALOG_OR_NONE,
-    },
-    "tokens.audit": {"token_id": st.just(ANY) | NTH_ID},
-}
-UPKEEP: Group = {
-    "maintain": {},
     "conversations.declare_zone": {"tz": st.sampled_from(["Europe/Berlin", "Asia/Kathmandu"])},
-    "conversations.recount_usage": {},
+    "tokens.create": {"name": st.sampled_from(["one", "two"]), "kind": KINDS, **TOKEN},
+    "tokens.verify": {"kind": KINDS},
 }
-GROUPS = [WRITES, TOKEN_WRITES, DELETIONS, READS, LISTS, UPKEEP]
-ARGUMENTS = {method: arguments for group in GROUPS for method, arguments in group.items()}
+"""Values of a parameter in one method that differ from those of its service."""
+# Only 2 turns, so that a key is often repeated with the same turn and with another turn.
+KEYED_TURNS = [
+    {"messages": [{"role": "user", "content": "keyed"}], "tokens": 1},
+    {"messages": [{"role": "user", "content": "other"}] * 2, "duration": 0.25},
+]
+WITH_A_KEY = {
+    "turn": st.builds(
+        lambda turn, token_id: turn | {"token_id": token_id},
+        st.sampled_from(KEYED_TURNS),
+        TOKEN_IDS,
+    ),
+    "idempotency_key": st.sampled_from(["k", "l"]),
+    "expected_seq": st.none() | st.integers(0, 4),
+}
+
+WRITES = (
+    *("conversations.create", "conversations.create_many", "conversations.append_message"),
+    *("conversations.update_by_id", "conversations.update_many_by_id"),
+    *("conversations.set_feedback", "conversations.update_message", "conversations.delete_message"),
+    *("conversations.pop_message", "conversations.clear_messages", "conversations.import_"),
+)
+TOKEN_WRITES = (
+    *("tokens.create", "tokens.import_", "tokens.update_by_id", "tokens.update_many_by_id"),
+    *("tokens.rotate", "tokens.revoke", "tokens.revoke_family", "tokens.verify", "tokens.used"),
+)
+DELETIONS = (
+    *("conversations.delete_by_id", "conversations.delete_by_ids", "conversations.erase_user"),
+    *("conversations.delete_by_dialog_ids", "conversations.purge", "conversations.delete_tenant"),
+    *("tokens.delete_by_id", "tokens.delete_by_ids", "tokens.delete_by_tenant_id"),
+    "tokens.revoke_all",
+)
+READS = (
+    *("conversations.get_by_id", "conversations.get_by_ids", "conversations.get_names"),
+    *("conversations.messages", "conversations.export", "conversations.stats"),
+    *("tokens.get_by_id", "tokens.get_by_ids"),
+)
+LISTS = ("conversations.get_list", "conversations.search", "tokens.get_list", "tokens.audit")
+UPKEEP = ("maintain", "conversations.declare_zone", "conversations.recount_usage")
+GENERATED = {*WRITES, *TOKEN_WRITES, *DELETIONS, *READS, *LISTS, *UPKEEP}
+NOT_GENERATED = {
+    *("tenant_id", "page_number", "items_per_page", "limit", "after", "total"),
+    *("on_batch", "on_rejected"),
+}
+"""Parameters that the state machine itself passes, or leaves at their defaults."""
 
 
-def calls(group: Group) -> st.SearchStrategy[Call]:
-    """Return calls of the methods of a group."""
+def arguments_of(method: str) -> dict[str, st.SearchStrategy | None]:
+    """Return the strategy of each argument of a public method; None if there is none."""
+    values = VALUES.get(method.partition(".")[0], {}) | VALUES_OF_METHODS.get(method, {})
+    return {name: values.get(name) for name in parameters_of(method) if name not in NOT_GENERATED}
+
+
+def calls(*methods: str, **values: st.SearchStrategy) -> st.SearchStrategy[Call]:
+    """Return calls of these methods, with other values of some arguments."""
     return st.one_of(
         [
-            st.builds(Call, st.just(method), st.fixed_dictionaries(dict(arguments)))
-            for method, arguments in group.items()
+            st.builds(Call, st.just(each), st.fixed_dictionaries(arguments_of(each) | values))
+            for each in methods
         ]
     )

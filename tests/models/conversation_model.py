@@ -10,7 +10,6 @@ from asyncsvc import ANY, AlreadyExists, IdempotencyConflict, InvalidInput, Stal
 from tests.models.clocks import (
     MICROSECOND,
     QUARTER_HOUR,
-    Bound,
     Range,
     bucket_start,
     bucket_starts,
@@ -62,12 +61,12 @@ class ConversationModel:
 
     # ------------------------------------------------------------ conversations
 
-    def create(self, *, tenant_id: str, **fields: Any) -> Row:
+    def create(self, *, tenant_id, **fields) -> Row:
         if not self.create_many([fields], tenant_id=tenant_id):
             raise AlreadyExists
         return self._tenants[tenant_id].conversations[fields["id"]].row()
 
-    def create_many(self, conversations: Sequence[Row], *, tenant_id: str) -> int:
+    def create_many(self, conversations, *, tenant_id) -> int:
         return sum(
             self._add(tenant_id, Conversation(**copy.deepcopy(fields))) for fields in conversations
         )
@@ -83,31 +82,23 @@ class ConversationModel:
         self.record_activity(tenant_id, conversation, conversation.counters, at=at)
         return True
 
-    def record_activity(
-        self,
-        tenant_id: str,
-        conversation: Conversation,
-        counters: Mapping[str, int],
-        *,
-        token_id: str | None = None,
-        at: datetime | None = None,
-    ) -> None:
+    def record_activity(self, tenant_id, conversation, counters, *, token_id=None, at=None) -> None:
         key = (quarter_hour(at or now()), conversation.dialog_id, conversation.source, token_id)
         self._tenants[tenant_id].activity[key].update(counters)
 
-    def get_by_id(self, id: str, *, tenant_id: str, **include: bool) -> Row:
+    def get_by_id(self, id, *, tenant_id, **include) -> Row:
         return self._tenants[tenant_id].conversation(id).row(**include)
 
-    def get_by_ids(self, ids: Sequence[str], *, tenant_id: str, **include: bool) -> list[Row]:
+    def get_by_ids(self, ids, *, tenant_id, **include) -> list[Row]:
         conversations = self._tenants[tenant_id].conversations
         return [conversations[id].row(**include) for id in ids if id in conversations]
 
-    def update_by_id(self, id: str, patch: Row, *, tenant_id: str) -> Row:
+    def update_by_id(self, id, patch, *, tenant_id) -> Row:
         conversation = self._tenants[tenant_id].conversation(id)
         self.update_many_by_id({id: patch}, tenant_id=tenant_id)
         return conversation.row()
 
-    def update_many_by_id(self, patches: Mapping[str, Row], *, tenant_id: str) -> int:
+    def update_many_by_id(self, patches, *, tenant_id) -> int:
         conversations = self._tenants[tenant_id].conversations
         updated = [id for id in patches if id in conversations]
         for id in updated:
@@ -121,18 +112,18 @@ class ConversationModel:
     def get_list(
         self,
         *,
-        tenant_id: str,
-        dialog_id: object = ANY,
-        orderby: str = "created_at",
-        desc: bool = True,
-        id: str | None = None,
-        user_id: str | None = None,
-        keywords: str = "",
-        from_date: Bound | None = None,
-        to_date: Bound | None = None,
-        exp_user_id: str | None = None,
-        tz: str = "UTC",
-        **include: bool,
+        tenant_id,
+        dialog_id=ANY,
+        orderby="created_at",
+        desc=True,
+        id=None,
+        user_id=None,
+        keywords="",
+        from_date=None,
+        to_date=None,
+        exp_user_id=None,
+        tz="UTC",
+        **include,
     ) -> list[Row]:
         since, until = range_of_bounds(from_date, to_date, tz)
         time = SORT_KEYS["updated_at" if orderby == "updated_at" else "created_at"]
@@ -150,9 +141,7 @@ class ConversationModel:
             each.row(**include) for each in ordered(conversations, SORT_KEYS[orderby], desc=desc)
         ]
 
-    def search(
-        self, keywords: str, *, tenant_id: str, dialog_id: object = ANY, user_id: object = ANY
-    ) -> list[Row]:
+    def search(self, keywords, *, tenant_id, dialog_id=ANY, user_id=ANY) -> list[Row]:
         conversations = ordered(
             self._tenants[tenant_id].conversations.values(), SORT_KEYS["created_at"], desc=True
         )
@@ -164,21 +153,13 @@ class ConversationModel:
             and any(contains(message, keywords) for message in each.messages.values())
         ]
 
-    def get_names(self, *, tenant_id: str, exp_user_id: str, dialog_id: object = ANY) -> list[Row]:
+    def get_names(self, *, tenant_id, exp_user_id, dialog_id=ANY) -> list[Row]:
         rows = self.get_list(tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id)
         return [{"id": row["id"], "name": row["name"]} for row in rows]
 
     # ------------------------------------------------------------ messages
 
-    def messages(
-        self,
-        id: str,
-        *,
-        tenant_id: str,
-        after_seq: int | None = None,
-        before_seq: int | None = None,
-        last: int | None = None,
-    ) -> list[Row]:
+    def messages(self, id, *, tenant_id, after_seq=None, before_seq=None, last=None) -> list[Row]:
         rows = [
             row
             for row in message_rows(self._tenants[tenant_id].conversation(id))
@@ -187,13 +168,7 @@ class ConversationModel:
         return rows if last is None else rows[-last:]
 
     def append_message(
-        self,
-        id: str,
-        turn: Row,
-        *,
-        tenant_id: str,
-        idempotency_key: str | None = None,
-        expected_seq: int | None = None,
+        self, id, turn, *, tenant_id, idempotency_key=None, expected_seq=None
     ) -> Row:
         conversation = self._tenants[tenant_id].conversation(id)
         turn = TURN | turn | {"messages": [MESSAGE | each for each in turn["messages"]]}
@@ -232,7 +207,7 @@ class ConversationModel:
             conversation.keys[idempotency_key] = (turn, result)
         return result
 
-    def set_feedback(self, id: str, seq: int, thumb: int | None, *, tenant_id: str) -> Row:
+    def set_feedback(self, id, seq, thumb, *, tenant_id) -> Row:
         message = self._tenants[tenant_id].message(id, seq)
         conversation = self._tenants[tenant_id].conversation(id)
         before = conversation.counters
@@ -241,16 +216,16 @@ class ConversationModel:
         self.record_activity(tenant_id, conversation, changes)
         return message_row(message)
 
-    def update_message(self, id: str, seq: int, patch: Row, *, tenant_id: str) -> Row:
+    def update_message(self, id, seq, patch, *, tenant_id) -> Row:
         message = self._tenants[tenant_id].message(id, seq)
         message.update(copy.deepcopy(patch))
         self._tenants[tenant_id].conversation(id).is_updated = True
         return message_row(message)
 
-    def delete_message(self, id: str, seq: int, *, tenant_id: str) -> int:
+    def delete_message(self, id, seq, *, tenant_id) -> int:
         return self._delete_messages(tenant_id, id, [seq])
 
-    def pop_message(self, id: str, *, tenant_id: str) -> Row | None:
+    def pop_message(self, id, *, tenant_id) -> Row | None:
         messages = self._tenants[tenant_id].conversation(id).messages
         if not messages:
             return None
@@ -258,7 +233,7 @@ class ConversationModel:
         self._delete_messages(tenant_id, id, [newest["seq"]])
         return newest
 
-    def clear_messages(self, id: str, *, tenant_id: str) -> int:
+    def clear_messages(self, id, *, tenant_id) -> int:
         conversation = self._tenants[tenant_id].conversations.get(id)
         return self._delete_messages(
             tenant_id, id, list(conversation.messages if conversation else ())
@@ -274,21 +249,21 @@ class ConversationModel:
 
     # ------------------------------------------------------------ deletions
 
-    def delete_by_id(self, id: str, *, tenant_id: str) -> int:
+    def delete_by_id(self, id, *, tenant_id) -> int:
         return self.delete_by_ids([id], tenant_id=tenant_id)
 
-    def delete_by_ids(self, ids: Iterable[str], *, tenant_id: str) -> int:
+    def delete_by_ids(self, ids, *, tenant_id) -> int:
         conversations = self._tenants[tenant_id].conversations
         return len([conversations.pop(id) for id in ids if id in conversations])
 
-    def delete_by_dialog_ids(self, dialog_ids: Sequence[str], *, tenant_id: str) -> int:
+    def delete_by_dialog_ids(self, dialog_ids, *, tenant_id) -> int:
         return self._delete(tenant_id, lambda each: each.dialog_id in dialog_ids)["conversations"]
 
-    def erase_user(self, user_id: str, *, tenant_id: str) -> Row:
+    def erase_user(self, user_id, *, tenant_id) -> Row:
         counts = self._delete(tenant_id, lambda each: user_id in {each.user_id, each.exp_user_id})
         return counts | {"tenant_id": tenant_id, "user_id": user_id, "erased_at": SERVER_TIME}
 
-    def delete_tenant(self, *, tenant_id: str) -> Row:
+    def delete_tenant(self, *, tenant_id) -> Row:
         """Delete the tenant with its tokens, whose deletions are events too."""
         counts = self._delete(tenant_id, lambda _: True)
         tenant = self._tenants.pop(tenant_id)
@@ -301,14 +276,7 @@ class ConversationModel:
         }
 
     def purge(
-        self,
-        older_than: timedelta | Bound,
-        *,
-        tenant_id: str,
-        dialog_id: object = ANY,
-        by: str = "updated_at",
-        dry_run: bool = False,
-        tz: str = "UTC",
+        self, older_than, *, tenant_id, dialog_id=ANY, by="updated_at", dry_run=False, tz="UTC"
     ) -> Row:
         is_age = isinstance(older_than, timedelta)
         before = now() - older_than if is_age else range_of_bounds(older_than, None, tz).since
@@ -341,9 +309,7 @@ class ConversationModel:
 
     # ------------------------------------------------------------ export and import
 
-    def export(
-        self, *, tenant_id: str, dialog_id: object = ANY, user_id: object = ANY
-    ) -> list[Row]:
+    def export(self, *, tenant_id, dialog_id=ANY, user_id=ANY) -> list[Row]:
         conversations = [
             each
             for each in self._tenants[tenant_id].conversations.values()
@@ -353,7 +319,7 @@ class ConversationModel:
         key = (lambda each: each.id) if by_id else SORT_KEYS["created_at"]
         return [each.row(include_messages=True) for each in ordered(conversations, key, desc=False)]
 
-    def import_(self, records: Iterable[Row], *, tenant_id: str) -> Row:
+    def import_(self, records, *, tenant_id) -> Row:
         """Store records or the rows of `export`. Differing records are rejected, not raised."""
         report = dict.fromkeys(("conversations", "messages", "present", "rejected"), 0)
         for record in records:
@@ -373,16 +339,16 @@ class ConversationModel:
     def stats(
         self,
         *,
-        tenant_id: str,
-        from_date: Bound,
-        to_date: Bound,
-        source: object = ANY,
-        basis: str = "creation",
-        interval: str = "day",
-        dialog_id: object = ANY,
-        token_id: object = ANY,
-        tz: str = "UTC",
-        fill: bool = True,
+        tenant_id,
+        from_date,
+        to_date,
+        source=ANY,
+        basis="creation",
+        interval="day",
+        dialog_id=ANY,
+        token_id=ANY,
+        tz="UTC",
+        fill=True,
     ) -> list[Row]:
         if basis == "creation" and token_id is not ANY:
             raise InvalidInput("token_id", "needs basis activity")
@@ -418,12 +384,12 @@ class ConversationModel:
             if quarter_hour(range_.since) <= key[0] < until
         ]
 
-    def declare_zone(self, tz: str, *, tenant_id: str) -> bool:
+    def declare_zone(self, tz, *, tenant_id) -> bool:
         is_new = tz not in self._tenants[tenant_id].zones
         self._tenants[tenant_id].zones.add(tz)
         return is_new
 
-    def recount_usage(self, *, tenant_id: str) -> object:  # noqa: ARG002 - mirrors the service
+    def recount_usage(self, *, tenant_id) -> object:  # noqa: ARG002 - mirrors the service
         return Unknown(int)
 
 

@@ -10,6 +10,11 @@ from asyncsvc import ANY, NotFound
 Row = dict[str, Any]
 COUNTERS = ("pv", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
 """The sums of a bucket. The model counts durations in microseconds."""
+STORED_COLUMNS = ("id", "dialog_id", "user_id", "exp_user_id", "name", "source", "version_title",
+                  "metadata", "errors", "round", "tokens", "last_seq")  # fmt: skip
+TOKEN_COLUMNS = ("id", "name", "kind", "scopes", "dialog_id", "source", "metadata", "expires_at",
+                 "created_by", "rotated_from", "status")  # fmt: skip
+"""The fields of a row that the model stores under the same name."""
 
 
 @dataclass(frozen=True)
@@ -68,27 +73,14 @@ class Conversation:
 
     def row(self, *, include_dsl: bool = True, include_messages: bool = False) -> Row:
         """Return the fields of `asyncsvc.Conversation`, except the tenant."""
-        return {
-            "id": self.id,
-            "dialog_id": self.dialog_id,
-            "user_id": self.user_id,
-            "exp_user_id": self.exp_user_id,
-            "name": self.name,
-            "source": self.source,
-            "version_title": self.version_title,
-            "metadata": self.metadata,
+        is_known = self.updated_at is not None and not self.is_updated
+        return {name: getattr(self, name) for name in STORED_COLUMNS} | {
             "dsl": self.dsl if include_dsl else None,
-            "errors": self.errors,
-            "round": self.round,
-            "tokens": self.tokens,
             "duration": self.microseconds / 1_000_000,
             "thumb_up": self.count(1),
             "thumb_down": self.count(-1),
-            "last_seq": self.last_seq,
             "created_at": self.created_at or SERVER_TIME,
-            "updated_at": self.updated_at
-            if self.updated_at and not self.is_updated
-            else SERVER_TIME,
+            "updated_at": self.updated_at if is_known else SERVER_TIME,
             "messages": message_rows(self) if include_messages else None,
         }
 
@@ -136,19 +128,9 @@ class Token:
 
     def row(self) -> Row:
         """Return the fields of `asyncsvc.APIToken`, except the tenant and the secret's."""
-        known = {"id": self.id} if self.id else {}
-        return known | {
-            "name": self.name,
-            "kind": self.kind,
-            "scopes": self.scopes,
-            "dialog_id": self.dialog_id,
-            "source": self.source,
-            "metadata": self.metadata,
+        names = TOKEN_COLUMNS if self.id else TOKEN_COLUMNS[1:]
+        return {name: getattr(self, name) for name in names} | {
             "created_at": self.created_at or SERVER_TIME,
-            "expires_at": self.expires_at,
-            "created_by": self.created_by,
-            "rotated_from": self.rotated_from,
-            "status": self.status,
             "revoked_at": SERVER_TIME if self.end else None,
             "revoked_reason": self.reason,
             "last_used_at": SERVER_TIME if self.is_used else None,

@@ -21,43 +21,19 @@ from typing import Any
 
 import asyncpg
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import asyncsvc
 from asyncsvc import AsyncSvcError, IssuedToken, Settings, Unavailable
-from tests.models.calls import (
-    ARGUMENTS,
-    CONVERSATIONS,
-    DELETIONS,
-    KEYED_APPENDS,
-    LISTS,
-    READS,
-    TOKEN_WRITES,
-    TURNS,
-    UPKEEP,
-    WRITES,
-    Call,
-    Copy,
-    Transaction,
-    calls,
-)
-from tests.models.comparison import (
-    CURSOR_ORDERS,
-    assert_pages,
-    differences,
-    profile,
-    totals,
-)
+from tests.models import calls as generated
+from tests.models.calls import CONVERSATIONS, TURNS, Call, Copy, Transaction, arguments_of, calls
+from tests.models.comparison import CURSOR_ORDERS, assert_pages, differences, profile, totals
 from tests.models.model import Model, adopt, event_differences, read_tenant
 from tests.support.cancelling import MOMENTS, Moment, Outcome, cancelled_at, interrupted_at
-from tests.support.registry import parameters_of, public_methods
+from tests.support.registry import public_methods
 
 TENANTS = st.sampled_from("ab")
+KEYED_APPENDS = calls("conversations.append_message", **generated.WITH_A_KEY)
 Change = Call | Transaction | Copy
 
 
@@ -112,9 +88,9 @@ class StoreMachine(RuleBasedStateMachine):
             CONVERSATIONS, min_size=3, max_size=3, unique_by=lambda each: each["id"]
         ),
         turns=st.lists(TURNS, min_size=2, max_size=3),
-        keyed=calls(KEYED_APPENDS),
+        keyed=KEYED_APPENDS,
         thumbs=st.lists(st.sampled_from([1, -1]), min_size=2, max_size=2),
-        token=calls({"tokens.create": TOKEN_WRITES["tokens.create"]}),
+        token=calls("tokens.create"),
     )  # fmt: skip
     def begin(self, conversations, turns, keyed, thumbs, token):
         """Create equal data in both tenants for the other rules."""
@@ -135,19 +111,19 @@ class StoreMachine(RuleBasedStateMachine):
             self.change(name, Transaction([*appends, *feedback]))
             self.change(name, token)
 
-    @rule(name=TENANTS, change=calls(WRITES), fault=FAULTS)
+    @rule(name=TENANTS, change=calls(*generated.WRITES), fault=FAULTS)
     def write(self, name, change, fault):
         self.change(name, change, fault)
 
-    @rule(name=TENANTS, change=calls(KEYED_APPENDS), fault=FAULTS)
+    @rule(name=TENANTS, change=KEYED_APPENDS, fault=FAULTS)
     def append_with_a_key(self, name, change, fault):
         self.change(name, change, fault)
 
-    @rule(name=TENANTS, change=calls(TOKEN_WRITES), fault=FAULTS)
+    @rule(name=TENANTS, change=calls(*generated.TOKEN_WRITES), fault=FAULTS)
     def change_a_token(self, name, change, fault):
         self.change(name, change, fault)
 
-    @rule(name=TENANTS, change=calls(DELETIONS), fault=FAULTS)
+    @rule(name=TENANTS, change=calls(*generated.DELETIONS), fault=FAULTS)
     def delete(self, name, change, fault):
         if change.method != "conversations.delete_tenant":
             self.change(name, change, fault)
@@ -159,7 +135,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         name=TENANTS,
-        changes=st.lists(calls(WRITES | TOKEN_WRITES), min_size=1, max_size=3),
+        changes=st.lists(calls(*generated.WRITES, *generated.TOKEN_WRITES), min_size=1, max_size=3),
         fails=st.booleans(),
         fault=FAULTS,
     )
@@ -272,11 +248,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ reads
 
-    @rule(name=TENANTS, call=calls(UPKEEP))
+    @rule(name=TENANTS, call=calls(*generated.UPKEEP))
     def maintain(self, name, call):
         self.read(name, call)
 
-    @rule(name=TENANTS, call=calls(READS))
+    @rule(name=TENANTS, call=calls(*generated.READS))
     def read(self, name, call):
         """Compare the result of a call that changes nothing that the model knows."""
         call = call.resolved(self.model, self.ids[name])
@@ -291,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         name=TENANTS,
-        call=calls(LISTS),
+        call=calls(*generated.LISTS),
         size=st.integers(1, 3),
         total=st.sampled_from(["exact", "capped", "none"]),
     )
@@ -350,32 +326,25 @@ UNMODELLED = {
     "migrate", "doctor", "explain",
 }  # fmt: skip
 """Methods of the facade that neither return nor change rows of tenants."""
-NOT_GENERATED = {
-    "tenant_id", "page_number", "items_per_page", "limit", "after", "total", "on_batch",
-    "on_rejected",
-}  # fmt: skip
-"""Parameters that the state machine itself passes, or leaves at their defaults."""
 NEW_METHOD = """\
-{name} is not in the model. Add to a group in tests/models/calls.py:
-    "{name}": {{{arguments}}},  # a strategy for each argument
-and its method to the model in tests/models/{module}_model.py."""
+{name} is not in the model. Add it to a group of methods in tests/models/calls.py,
+and as a method to the model in tests/models/{module}_model.py."""
+NEW_PARAMETER = """\
+{name}: add values of "{parameter}" to VALUES in tests/models/calls.py,
+and the parameter to the method of the model."""
 
 
 def gaps() -> Iterator[str]:
     """Yield what to add to the model for new methods and parameters."""
-    for name in public_methods() - UNMODELLED - ARGUMENTS.keys():
-        arguments = ", ".join(f'"{each}": ...' for each in generated_parameters(name))
+    for name in public_methods() - UNMODELLED - generated.GENERATED:
         module = "token" if name.startswith("tokens.") else "conversation"
-        yield NEW_METHOD.format(name=name, arguments=arguments, module=module)
-    for name in ARGUMENTS.keys() - public_methods():
+        yield NEW_METHOD.format(name=name, module=module)
+    for name in generated.GENERATED - public_methods():
         yield f"{name} does not exist. Remove it from tests/models."
-    for name in ARGUMENTS.keys() & public_methods():
-        for each in generated_parameters(name) ^ ARGUMENTS[name].keys():
-            yield f'{name}: add or remove "{each}" in tests/models/calls.py and in its model.'
-
-
-def generated_parameters(name: str) -> set[str]:
-    return set(parameters_of(name)) - NOT_GENERATED
+    for name in generated.GENERATED & public_methods():
+        for parameter, values in arguments_of(name).items():
+            if values is None:
+                yield NEW_PARAMETER.format(name=name, parameter=parameter)
 
 
 def test_the_model_knows_every_public_method_and_parameter():
@@ -384,13 +353,16 @@ def test_the_model_knows_every_public_method_and_parameter():
 
 
 def test_a_method_that_the_model_does_not_know_is_reported(monkeypatch):
-    monkeypatch.delitem(ARGUMENTS, "conversations.set_feedback")
+    known = generated.GENERATED - {"conversations.set_feedback"}
+    monkeypatch.setattr(generated, "GENERATED", known)
     (line,) = gaps()
     assert line.startswith("conversations.set_feedback is not in the model.")
     assert "tests/models/conversation_model.py" in line
 
 
 def test_a_parameter_that_the_model_does_not_know_is_reported(monkeypatch):
-    monkeypatch.setitem(ARGUMENTS, "tokens.used", {})
-    (line,) = gaps()
-    assert line.startswith('tokens.used: add or remove "secret"')
+    monkeypatch.delitem(generated.VALUES["tokens"], "secret")
+    assert [line.partition(",")[0] for line in sorted(gaps())] == [
+        f'{name}: add values of "secret" to VALUES in tests/models/calls.py'
+        for name in ("tokens.used", "tokens.verify")
+    ]

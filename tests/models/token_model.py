@@ -2,9 +2,8 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from asyncsvc import ANY, UNSET, Conflict, InsufficientScope, InvalidToken
 from tests.models.state import Row, Tenant, Token, matches, now
@@ -18,7 +17,7 @@ class TokenModel:
 
     # ------------------------------------------------------------ issue and verify
 
-    def create(self, *, tenant_id: str, actor: str | None = None, **fields: Any) -> Row:
+    def create(self, *, tenant_id, actor=None, **fields) -> Row:
         token = Token(created_by=actor, **copy.deepcopy(fields))
         self._add(tenant_id, token, "create", actor)
         return {"token": token.row()}
@@ -27,7 +26,7 @@ class TokenModel:
         self._tenants[tenant_id].tokens.append(token)
         self._tenants[tenant_id].audit.append((action, token, actor))
 
-    def import_(self, records: Iterable[Row], *, tenant_id: str, actor: str | None = None) -> Row:
+    def import_(self, records, *, tenant_id, actor=None) -> Row:
         """Store tokens. Tokens whose secrets are taken are rejected, not raised."""
         report = dict.fromkeys(("tokens", "present", "rejected"), 0)
         for record in records:
@@ -48,14 +47,7 @@ class TokenModel:
                     return tenant_id, token
         return "", None
 
-    def verify(
-        self,
-        secret: str,
-        *,
-        kind: str = "api",
-        scopes: Sequence[str] = (),
-        record_use: bool = True,
-    ) -> Row:
+    def verify(self, secret, *, kind="api", scopes=(), record_use=True) -> Row:
         tenant_id, token = self._with_secret(secret)
         if token is None or token.kind != kind or not token.is_valid:
             raise InvalidToken
@@ -65,7 +57,7 @@ class TokenModel:
             raise InsufficientScope
         return row
 
-    def used(self, secret: str) -> bool:
+    def used(self, secret) -> bool:
         _, token = self._with_secret(secret)
         is_valid = token is not None and token.is_valid
         if is_valid:
@@ -74,7 +66,7 @@ class TokenModel:
 
     # ------------------------------------------------------------ reads
 
-    def get_list(self, *, tenant_id: str, kind: object = ANY, dialog_id: object = ANY) -> list[Row]:
+    def get_list(self, *, tenant_id, kind=ANY, dialog_id=ANY) -> list[Row]:
         return [
             token.row()
             for token in sorted(
@@ -84,14 +76,14 @@ class TokenModel:
             if matches(kind, token.kind) and matches(dialog_id, token.dialog_id)
         ]
 
-    def get_by_id(self, id: str, *, tenant_id: str) -> Row:
+    def get_by_id(self, id, *, tenant_id) -> Row:
         return self._tenants[tenant_id].token(id).row()
 
-    def get_by_ids(self, ids: Sequence[str], *, tenant_id: str) -> list[Row]:
+    def get_by_ids(self, ids, *, tenant_id) -> list[Row]:
         rows = {token.id: token.row() for token in self._tenants[tenant_id].tokens}
         return [rows[id] for id in ids if id in rows]
 
-    def audit(self, *, tenant_id: str, token_id: object = ANY) -> list[Row]:
+    def audit(self, *, tenant_id, token_id=ANY) -> list[Row]:
         """Return the events, newest first. Events of one statement have no order."""
         return [
             {"action": action, "token_id": token.id, "actor": actor}
@@ -101,14 +93,12 @@ class TokenModel:
 
     # ------------------------------------------------------------ changes
 
-    def update_by_id(self, id: str, patch: Row, *, tenant_id: str, actor: str | None = None) -> Row:
+    def update_by_id(self, id, patch, *, tenant_id, actor=None) -> Row:
         token = self._tenants[tenant_id].token(id)
         self.update_many_by_id({id: patch}, tenant_id=tenant_id, actor=actor)
         return token.row()
 
-    def update_many_by_id(
-        self, patches: Mapping[str, Row], *, tenant_id: str, actor: str | None = None
-    ) -> int:
+    def update_many_by_id(self, patches, *, tenant_id, actor=None) -> int:
         tenant = self._tenants[tenant_id]
         updated = [token for token in tenant.tokens if token.id in patches]
         for token in updated:
@@ -117,15 +107,7 @@ class TokenModel:
             tenant.audit.append(("update", token, actor))
         return len(updated)
 
-    def rotate(
-        self,
-        id: str,
-        *,
-        tenant_id: str,
-        overlap: object = UNSET,
-        expires_at: object = UNSET,
-        actor: str | None = None,
-    ) -> Row:
+    def rotate(self, id, *, tenant_id, overlap=UNSET, expires_at=UNSET, actor=None) -> Row:
         token = self._tenants[tenant_id].token(id)
         if token.status != "active":
             raise Conflict
@@ -140,16 +122,12 @@ class TokenModel:
         self._add(tenant_id, successor, "create", actor)
         return {"token": successor.row()}
 
-    def revoke(
-        self, id: str, *, tenant_id: str, reason: str | None = None, actor: str | None = None
-    ) -> Row:
+    def revoke(self, id, *, tenant_id, reason=None, actor=None) -> Row:
         token = self._tenants[tenant_id].token(id)
         self._revoke(tenant_id, [token], reason, actor)
         return token.row()
 
-    def revoke_family(
-        self, id: str, *, tenant_id: str, reason: str | None = None, actor: str | None = None
-    ) -> int:
+    def revoke_family(self, id, *, tenant_id, reason=None, actor=None) -> int:
         tokens = self._tenants[tenant_id].tokens
         ids = {self._tenants[tenant_id].token(id).id}
         for _ in tokens:  # each pass adds the direct relatives
@@ -160,13 +138,13 @@ class TokenModel:
     def revoke_all(
         self,
         *,
-        tenant_id: str,
-        kind: object = ANY,
-        dialog_id: object = ANY,
-        unused_since: datetime | None = None,
-        keep: Sequence[str] = (),
-        reason: str | None = None,
-        actor: str | None = None,
+        tenant_id,
+        kind=ANY,
+        dialog_id=ANY,
+        unused_since=None,
+        keep=(),
+        reason=None,
+        actor=None,
     ) -> int:
         tokens = [
             each
@@ -188,17 +166,17 @@ class TokenModel:
             self._tenants[tenant_id].audit.append(("revoke", token, actor))
         return len(ended)
 
-    def delete_by_id(self, id: str, *, tenant_id: str, actor: str | None = None) -> int:
+    def delete_by_id(self, id, *, tenant_id, actor=None) -> int:
         return self.delete_by_ids([id], tenant_id=tenant_id, actor=actor)
 
-    def delete_by_ids(self, ids: Sequence[str], *, tenant_id: str, actor: str | None = None) -> int:
+    def delete_by_ids(self, ids, *, tenant_id, actor=None) -> int:
         tenant = self._tenants[tenant_id]
         deleted = [token for token in tenant.tokens if token.id in ids]
         tenant.tokens = [token for token in tenant.tokens if token.id not in ids]
         tenant.audit += [("delete", token, actor) for token in deleted]
         return len(deleted)
 
-    def delete_by_tenant_id(self, *, tenant_id: str, actor: str | None = None) -> int:
+    def delete_by_tenant_id(self, *, tenant_id, actor=None) -> int:
         ids = [token.id for token in self._tenants[tenant_id].tokens]
         return self.delete_by_ids(ids, tenant_id=tenant_id, actor=actor)
 
