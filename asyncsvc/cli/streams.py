@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from asyncsvc.database import finish_despite_cancellation
+from asyncsvc.cancellation import finish_despite_cancellation
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsvc.database.cancellation import finish_despite_cancellation
 from asyncsvc.database.connection_executor import ConnectionExecutor
 from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
 from asyncsvc.database.executor import Executor
@@ -39,7 +38,6 @@ __all__ = [
     "build_value",
     "build_values",
     "check_connection",
-    "finish_despite_cancellation",
     "full_jitter",
     "is_connection_lost",
     "open_pools",

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Literal
 
-from asyncsvc.database.cancellation import finish_despite_cancellation
+from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.database.driver_errors import translate_errors
 from asyncsvc.database.executor import Executor, ping
 from asyncsvc.database.lent import check_event_loop

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import asyncpg
 
-from asyncsvc.database.cancellation import finish_despite_cancellation
+from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.database.driver_errors import is_usable, translate_errors
 from asyncsvc.errors import AsyncSvcError, DatabaseError
 

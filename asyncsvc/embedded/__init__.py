@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Concatenate, ParamSpec, TypeVar
 
-from asyncsvc.database import finish_despite_cancellation
+from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.embedded import server
 from asyncsvc.embedded.directory import Directory
 from asyncsvc.embedded.server import RESERVED_OPTIONS, EmbeddedPostgres

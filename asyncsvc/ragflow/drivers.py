@@ -20,7 +20,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import asyncpg
 
-from asyncsvc.database import finish_despite_cancellation, sql_files, translate_errors
+from asyncsvc.cancellation import finish_despite_cancellation
+from asyncsvc.database import sql_files, translate_errors
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput, Unavailable
 

@@ -21,7 +21,7 @@ from _pytest.mark import ParameterSet
 
 import asyncsvc
 from asyncsvc import AsyncSvc, Services, Settings
-from asyncsvc.database import finish_despite_cancellation
+from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.services import conversation_import, erasure, retention, token_import
 from asyncsvc.services.credentials import new_secret
 from tests.conftest import contradictions

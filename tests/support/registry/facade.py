@@ -4,13 +4,20 @@ import asyncpg
 
 from tests.support.registry.method import Method
 
-UNOPENED = object.__new__(asyncpg.Connection)
-"""A connection that no call uses."""
+
+class Unopened(asyncpg.Connection):
+    """A connection that no call uses."""
+
+    def __init__(self) -> None: ...
+
+    def __del__(self) -> None: ...
+
+
 FACADE = [
     Method(name="transaction", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(
         name="on",
-        call={"connection": UNOPENED},
+        call={"connection": Unopened()},
         cost="nothing",
         round_trips=0,
         tenant="none",
