@@ -33,13 +33,7 @@ from asyncsvc.ragflow.columns import (
 )
 from asyncsvc.ragflow.conditions import Column, Filters, values_by_column
 from asyncsvc.ragflow.messages import MessageFields, append, common_length, new_messages
-from asyncsvc.ragflow.shapes import (
-    METADATA_KEY,
-    Record,
-    conversation_row,
-    short_user_id,
-    times,
-)
+from asyncsvc.ragflow.shapes import METADATA_KEY, Record, conversation_row, short_user_id, times
 from asyncsvc.services.common import new_id
 
 _PAGE_SIZE: Final = 100

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from asyncsvc import DatabaseError, InvalidInput, InvalidToken, NotFound
+from asyncsvc import AsyncSvc, DatabaseError, InvalidInput, InvalidToken, NotFound
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.ragflow import drivers
@@ -57,3 +57,27 @@ async def test_a_missing_table_of_the_source_is_no_reason_to_migrate(dsn):
     await source.close()
     assert caught.value.sqlstate == "42P01"
     assert "migrate" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [None, "postgresql://localhost/x", 5, object(), dict])
+async def test_something_else_than_a_pool_or_connection_is_invalid_input(pool, other):
+    for field, lend in {
+        "pool": lambda: AsyncSvc(other),
+        "replicas": lambda: AsyncSvc(pool, replicas=[other]),
+        "connection": lambda: AsyncSvc(pool).on(other),
+    }.items():
+        with pytest.raises(InvalidInput) as caught:
+            lend()
+        assert caught.value.field == field
+    if other is not None:
+        with pytest.raises(InvalidInput, match=r"^settings: "):
+            AsyncSvc(pool, settings=other)
+
+
+async def test_a_pool_is_no_connection_and_a_connection_no_pool(pool):
+    async with pool.acquire() as connection:
+        for lend in (lambda: AsyncSvc(connection), lambda: AsyncSvc(pool).on(pool)):
+            with pytest.raises(InvalidInput):
+                lend()
+    with pytest.raises(InvalidInput, match=r"^connection: "):
+        AsyncSvc(pool).on(pool.acquire())

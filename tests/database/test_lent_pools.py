@@ -488,31 +488,3 @@ async def test_a_transaction_begun_by_hand_allows_single_statements_only(world):
             else:
                 assert result == world.answers[name], name
         await connection.execute("ROLLBACK")
-
-
-# ---------------------------------------------------------------------- things that are no pool
-
-
-@pytest.mark.parametrize("other", [None, "postgresql://localhost/x", 5, object(), dict])
-async def test_something_else_than_a_pool_or_connection_is_invalid_input(pool, other):
-    settings = None
-    for field, lend in {
-        "pool": lambda: AsyncSvc(other),
-        "replicas": lambda: AsyncSvc(pool, replicas=[other]),
-        "connection": lambda: AsyncSvc(pool, settings=settings).on(other),
-    }.items():
-        with pytest.raises(InvalidInput) as caught:
-            lend()
-        assert caught.value.field == field
-    if other is not None:
-        with pytest.raises(InvalidInput, match=r"^settings: "):
-            AsyncSvc(pool, settings=other)
-
-
-async def test_a_pool_is_no_connection_and_a_connection_no_pool(pool):
-    async with pool.acquire() as connection:
-        for lend in (lambda: AsyncSvc(connection), lambda: AsyncSvc(pool).on(pool)):
-            with pytest.raises(InvalidInput):
-                lend()
-    with pytest.raises(InvalidInput, match=r"^connection: "):
-        AsyncSvc(pool).on(pool.acquire())
