@@ -17,16 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import asyncsvc
-from asyncsvc import (
-    APIToken,
-    Appended,
-    Conversation,
-    Hit,
-    Message,
-    Page,
-    StoredMessage,
-    UsageBucket,
-)
+from asyncsvc import APIToken, Appended, Conversation, Hit, Message, Page, StoredMessage
 
 DIALOG: Final = "assistant"
 MAX_BODY_BYTES: Final = 2**20
@@ -228,7 +219,9 @@ async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit
 
 
 @app.get("/statistics", tags=["usage"], responses=problems())
-async def statistics(me: Me, from_date: Day, to_date: Day, tz: str = "UTC") -> list[UsageBucket]:
+async def statistics(
+    me: Me, from_date: Day, to_date: Day, tz: str = "UTC"
+) -> list[asyncsvc.UsageBucket]:
     """Return the usage of each day; both dates are included."""
     return await me.chats.stats(tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz)
 

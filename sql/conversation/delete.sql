@@ -10,9 +10,9 @@
 -- Index: conversation_pkey for each lock; conversation_created_idx for :dialog_ids. LIMIT 1: see
 --   docs/sql-files.md, Lookups by key.
 -- Notes: the conditions are checked again under the lock, so a conversation stays if it moved to another
---   dialog or user, or was updated after :before, while the lock was awaited. The counts do not include messages
---   appended meanwhile, which the snapshot does not contain. For exact counts run conversation/lock first,
---   in the same transaction.
+--   dialog or user, or was updated after :before, while the lock was awaited. The counts do not include
+--   messages appended meanwhile, which the snapshot does not contain. For exact counts run
+--   conversation/lock first, in the same transaction.
 WITH candidates AS (
     --? ids {
     SELECT r.id COLLATE "C" AS id, NULL::int AS last_seq
