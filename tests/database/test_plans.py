@@ -97,14 +97,29 @@ SEED = (
 )
 
 
+async def fill(connection, commands) -> None:
+    """Run the commands, and build the GIN indexes after the rows, in a fraction of the time."""
+    indexes = await connection.fetch(
+        "SELECT c.oid::regclass::text AS name, pg_get_indexdef(c.oid) AS definition"
+        "  FROM pg_class AS c JOIN pg_am AS a ON a.oid = c.relam"
+        " WHERE a.amname = 'gin' AND c.relnamespace = 'asyncsvc'::regnamespace"
+    )
+    for name, _ in indexes:
+        await connection.execute(f"DROP INDEX {name}")
+    for command in commands:
+        await connection.execute(command)
+    for _, definition in indexes:
+        await connection.execute(definition)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def seeded(server_dsn, template, database_prefix):
     """The DSN of a database of two tenants, which is only read."""
     name = f"{database_prefix}_plans"
     await create_database(server_dsn, name, template=template)
     connection = await asyncpg.connect(dsn_of(server_dsn, name))
-    for command in SEED:
-        await connection.execute(command)
+    await fill(connection, SEED[:-1])
+    await connection.execute(SEED[-1])
     await connection.close()
     yield dsn_of(server_dsn, name)
     await drop_database(server_dsn, name)
@@ -417,8 +432,7 @@ async def misled(server_dsn, template, database_prefix):
         """
     )
     await connection.execute("ANALYZE asyncsvc.conversation")
-    for command in SEED[:4]:
-        await connection.execute(command)
+    await fill(connection, SEED[:4])
     await connection.close()
     yield dsn_of(server_dsn, name)
     await drop_database(server_dsn, name)
