@@ -55,8 +55,8 @@ async def store(
     """Store conversations in a new tenant, and roll up a part of them in a zone.
 
     - "nothing": all usage is in the ledger.
-    - "half": the declaration of the zone rolls up half of it. Then conversations are deleted, some
-      with the same users and times as conversations that remain.
+    - "half": the declaration of the zone rolls up half of it. Then conversations are deleted, at
+      the times of conversations that remain, of the same users and of another user.
     - "counted": the declaration rolls up all of it.
     - "maintained": maintenance rolls up all of it, after the declaration.
     """
@@ -66,6 +66,7 @@ async def store(
     middle = {"nothing": 0, "half": len(records) // 2}.get(rolled_up, len(records))
     deleted = records[:middle:2] if rolled_up == "half" else []
     deleted = [each | {"id": f"{each['id']} deleted"} for each in deleted]
+    deleted = [each | ({"user_id": "deleted"} if n % 2 else {}) for n, each in enumerate(deleted)]
     await import_both(svc, model, tenant_id, [*records[:middle], *deleted])
     if rolled_up in {"half", "counted"}:
         await svc.conversations.declare_zone(tz, tenant_id=tenant_id)
