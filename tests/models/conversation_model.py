@@ -276,17 +276,25 @@ class ConversationModel:
         }
 
     def purge(
-        self, older_than, *, tenant_id, dialog_id=ANY, by="updated_at", dry_run=False, tz="UTC"
+        self,
+        older_than,
+        *,
+        tenant_id,
+        dialog_id=ANY,
+        user_id=ANY,
+        by="updated_at",
+        dry_run=False,
+        tz="UTC",
     ) -> Row:
         is_age = isinstance(older_than, timedelta)
         before = now() - older_than if is_age else range_of_bounds(older_than, None, tz).since
 
         def is_old(each: Conversation) -> bool:
-            at = (
-                each.created_at if by == "created_at" else (not each.is_updated and each.updated_at)
-            )
             # A time that was not read yet is that of this call.
-            return matches(dialog_id, each.dialog_id) and (at or now()) < before
+            updated_at = None if each.is_updated else each.updated_at
+            at = (each.created_at if by == "created_at" else updated_at) or now()
+            is_of_user = matches(user_id, each.user_id)
+            return is_of_user and matches(dialog_id, each.dialog_id) and at < before
 
         counts = self._delete(tenant_id, is_old, dry_run=dry_run)
         del counts["append_keys"]
