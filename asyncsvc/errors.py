@@ -65,7 +65,7 @@ class NotFound(AsyncSvcError):
     def __init__(self, resource: Resource) -> None:
         """Take the kind of the missing row."""
         super().__init__(f"no such {resource}")
-        self.resource = resource
+        self.resource: Resource = resource
 
     def __reduce__(self) -> tuple[type[NotFound], tuple[Resource]]:
         """Pickle the kind instead of the text."""
