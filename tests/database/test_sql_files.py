@@ -6,6 +6,7 @@ import inspect
 import itertools
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation, LockedBatch
+from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.usage import LedgerTenant
 from tests.support import citus_shapes as trees
 from tests.support.registry import SERVICE_METHODS, furnish
@@ -136,6 +138,7 @@ ADDED_COLUMNS = {
 
 def columns_of(name: str, present: frozenset[str]) -> list[str]:
     added = (ADDED_COLUMNS.get((name, flag), []) for flag in sorted(present))
+    assert name in COLUMNS, f"add the result columns of {name} to COLUMNS in this file"
     return COLUMNS[name] + list(itertools.chain(*added))
 
 
@@ -221,6 +224,16 @@ async def test_each_method_runs_the_file_of_its_name(svc, used):
     await svc.check()
     assert {pair for pair in used if pair[0] != pair[1]} == set()
     assert len(used) > len(SERVICE_METHODS)
+
+
+@pytest.mark.parametrize("name", ["conversation/get_list", "search/match_page", "search/scan"])
+def test_each_statement_that_lists_knows_each_condition_of_a_list(name):
+    time = TimeRange(from_=datetime.now(UTC), before=datetime.now(UTC))
+    text = [field.name for field in dataclasses.fields(ListFilter)]
+    every = dict.fromkeys(text, "x") | {"created": time, "updated": time}
+    statement = sql_files.load(name)
+    missing = ListFilter(**every).conditions().keys() - statement.required - statement.optional
+    assert not missing, f"sql/{name}.sql lacks a condition on {sorted(missing)}"
 
 
 @pytest.mark.parametrize("name", TENANT_STATEMENTS)

@@ -106,7 +106,7 @@ def file_of(name: str) -> str:
 
 def test_a_missing_entry_is_reported_with_the_entry_to_add(monkeypatch):
     monkeypatch.delitem(BY_NAME, "conversations.set_feedback")
-    (line,) = entries()
+    (line,) = (line for line in entries() if line.startswith("conversations.set_feedback "))
     assert "tests/support/registry/conversations.py" in line
     assert 'call={"id": ..., "seq": ..., "thumb": ...}' in line
 
@@ -114,26 +114,23 @@ def test_a_missing_entry_is_reported_with_the_entry_to_add(monkeypatch):
 def test_a_missing_parameter_is_reported_with_its_entry(monkeypatch):
     method = BY_NAME["tokens.used"]
     monkeypatch.setitem(BY_NAME, "tokens.used", dataclasses.replace(method, call={}))
-    (line,) = parameters()
-    assert line == (
+    assert (
         'tokens.used has a new parameter. Add "secret" to its `call` in'
         " tests/support/registry/tokens.py."
-    )
+    ) in list(parameters())
 
 
 def test_missing_invalid_values_are_reported_with_their_place(monkeypatch):
     monkeypatch.delitem(BAD, "thumb")
-    (line,) = parameters()
-    assert line == (
+    assert (
         'conversations.set_feedback: add invalid values of "thumb" to BAD in'
         " tests/support/registry/bad_values.py."
-    )
+    ) in list(parameters())
 
 
 def test_a_missing_operation_of_the_soak_is_reported(monkeypatch):
     monkeypatch.setattr(BY_NAME["tokens.used"].owner, "renew", lambda: None, raising=False)
-    (line,) = operations()
-    assert line.startswith("tokens.renew is not called by the soak.")
+    assert any(line.startswith("tokens.renew is not called by the soak.") for line in operations())
 
 
 # ------------------------------------------------------------------ the entries are true
