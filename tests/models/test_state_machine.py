@@ -32,6 +32,7 @@ from tests.models.calls import (
     TURNS,
     Call,
     Copy,
+    NthToken,
     Transaction,
     arguments_of,
     calls,
@@ -115,11 +116,13 @@ class StoreMachine(RuleBasedStateMachine):
             for id, thumb in zip(ids, thumbs, strict=False)
         ]
         first = Call(keyed.method, keyed.arguments | {"expected_seq": None})
+        rotation = Call("tokens.rotate", {"id": NthToken(0, "id"), "actor": "me"})
         for name in self.ids:
             self.change(name, Call("conversations.create_many", {"conversations": conversations}))
             self.change(name, first)
             self.change(name, Transaction([*appends, *feedback]))
             self.change(name, token)
+            self.change(name, rotation)
 
     @rule(name=TENANTS, change=calls(*generated.WRITES), fault=FAULTS)
     def write(self, name, change, fault):
