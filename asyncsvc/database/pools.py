@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -33,8 +33,15 @@ class OpenedPools(NamedTuple):
 
     primary: Pool
     replicas: list[Pool]
-    close: Callable[[], Awaitable[None]]
-    """Closes all of them."""
+
+    async def close(self) -> None:
+        """Close all of them. Raises ConcurrentUse in another event loop, and closes none."""
+        pools = [self.primary, *self.replicas]
+        for pool in pools:
+            check_event_loop(pool)
+        async with AsyncExitStack() as stack:
+            for pool in pools:
+                stack.push_async_callback(_close, pool)
 
 
 async def open_pools(
@@ -73,12 +80,12 @@ async def open_pools(
             pool = await _open_pool(replica, settings, min_size=0, max_size=max_size)
             replica_pools.append(pool)
             stack.push_async_callback(_close, pool)
-        return OpenedPools(primary, replica_pools, stack.pop_all().aclose)
+        stack.pop_all()
+        return OpenedPools(primary, replica_pools)
 
 
 async def _close(pool: Pool) -> None:
-    """Close a pool. Raises ConcurrentUse if it belongs to another event loop."""
-    check_event_loop(pool)
+    """Close a pool."""
     with translate_errors(pool=pool):
         await pool.close()
 

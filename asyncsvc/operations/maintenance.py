@@ -99,7 +99,7 @@ async def _roll_up_tenant(executor: Executor, tenant: LedgerTenant) -> int:
         return await conversations.recount_usage(tenant_id=tenant.tenant_id)
     usage = UsageRepository(executor)
     if not tenant.has_utc_zone:
-        await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC")
+        await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC", if_used=True)
     return await usage.roll_up(tenant_id=tenant.tenant_id)
 
 

@@ -299,7 +299,12 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         batch_size: int | UnsetType = UNSET,
         actor: str | None = None,
     ) -> int:
-        """Delete tokens by id, or one batch of the tokens of a tenant; return their number."""
+        """Delete tokens by id, or one batch of the tokens of a tenant; TypeError for both.
+
+        Return their number.
+        """
+        if (ids is UNSET) == (batch_size is UNSET):
+            raise TypeError("exactly one of ids and batch_size")
         return await self._count(
             "delete", tenant_id=tenant_id, ids=ids, batch_size=batch_size, actor=actor
         )

@@ -29,5 +29,5 @@ class TokenAuditRepository(Repository):
         return build_models(TokenEvent, rows)
 
     async def delete(self, *, tenant_id: str, batch_size: int) -> int:
-        """Delete one batch of the events of a tenant and return their number."""
+        """Delete all events of a batch of tokens that do not exist; return their number."""
         return await self._count("delete", tenant_id=tenant_id, batch_size=batch_size)

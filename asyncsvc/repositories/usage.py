@@ -49,18 +49,29 @@ class UsageRepository(Repository):
         (row,) = await self._rows("recount", tenant_id=tenant_id)
         return build_value(int, row, "ledger_rows")
 
-    async def lock(self, *, tenant_id: str) -> None:
-        """Lock a tenant's usage against roll-ups and recounts until the transaction ends."""
-        await self._rows("lock", tenant_id=tenant_id)
+    async def lock(self, *, tenant_id: str) -> bool:
+        """Lock a tenant's usage against roll-ups and recounts until the transaction ends.
 
-    async def declare_zone(self, *, tenant_id: str, tz: str) -> list[str]:
-        """Store buckets in this zone and in UTC from now on; return the zones that are new."""
-        rows = await self._rows("declare_zone", tenant_id=tenant_id, tz=tz)
+        False: the tenant has no zone, so nothing is locked.
+        """
+        return bool(await self._rows("lock", tenant_id=tenant_id))
+
+    async def declare_zone(self, *, tenant_id: str, tz: str, if_used: bool = False) -> list[str]:
+        """Store buckets in this zone and in UTC from now on; return the zones that are new.
+
+        With `if_used`, only if the tenant has rows in the ledger.
+        """
+        flags = ["if_used"] if if_used else []
+        rows = await self._rows("declare_zone", *flags, tenant_id=tenant_id, tz=tz)
         return build_values(str, rows, "zone")
 
-    async def delete(self, *, tenant_id: str, batch_size: int) -> int:
-        """Delete one batch of the usage of a tenant and return the number of rows."""
-        return await self._count("delete", tenant_id=tenant_id, batch_size=batch_size)
+    async def delete(self, *, tenant_id: str) -> int:
+        """Delete ledger, buckets and zones if no conversation is left; return their number."""
+        return await self._count("delete", tenant_id=tenant_id)
+
+    async def delete_quarter_hours(self, *, tenant_id: str, batch_size: int) -> int:
+        """Delete one batch of the sums by quarter hour and return the number of rows."""
+        return await self._count("delete_quarter_hours", tenant_id=tenant_id, batch_size=batch_size)
 
     async def backlog(self, *, limit: int) -> int:
         """Return the number of ledger rows of all tenants, counted up to `limit`."""

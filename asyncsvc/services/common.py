@@ -42,6 +42,7 @@ class CommonService(Generic[Stored, Patch, Store]):
 
     def __init_subclass__(cls) -> None:
         """Bind the type variables of the shared methods."""
+        super().__init_subclass__()
         if hasattr(cls, "patch_model"):
             cls.type_arguments = {"Patch": cls.patch_model}
 

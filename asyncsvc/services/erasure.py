@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asyncsvc.errors import Conflict
 from asyncsvc.models import TenantReceipt
 from asyncsvc.repositories import (
     APITokenRepository,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE: Final = 50
 _MAX_MESSAGES: Final = 500
+_MAX_PASSES: Final = 100
 _ROW_BATCH_SIZE: Final = 5_000
 """The batch size of tokens, usage and audit, whose rows are small."""
 
@@ -86,22 +88,44 @@ class TenantDeletion:
         self._deleted_at: datetime | None = None
 
     async def run(self) -> TenantReceipt:
-        """Delete until a whole pass finds no row, since other sessions may still write."""
-        while await self._delete_once():
-            pass
-        return self._receipt()
+        """Delete until a whole pass finds no row, since other sessions may still write.
+
+        Raises Conflict if they write during 100 passes.
+        """
+        for _ in range(_MAX_PASSES):
+            if not await self._delete_once():
+                return self._receipt()
+        raise Conflict("the tenant is still written to")
 
     async def _delete_once(self) -> bool:
-        """Delete what the tenant has; return whether it had any row. Tokens first: no access."""
-        before, tenant_id = self._counts.total(), self._tenant_id
-        while count := await self._tokens.delete(tenant_id=tenant_id, batch_size=_ROW_BATCH_SIZE):
+        """Delete what the tenant has; return whether it had any row.
+
+        The tokens go first, so that no request with a token reaches the tenant any more.
+        """
+        before = self._counts.total()
+        tenant_id, size = self._tenant_id, _ROW_BATCH_SIZE
+        while count := await self._tokens.delete(tenant_id=tenant_id, batch_size=size):
             self._add(tokens=count)
         await self._delete_conversations()
-        while count := await self._usage.delete(tenant_id=tenant_id, batch_size=_ROW_BATCH_SIZE):
+        while count := await self._usage.delete_quarter_hours(tenant_id=tenant_id, batch_size=size):
             self._add(usage_rows=count)
-        while count := await self._audit.delete(tenant_id=tenant_id, batch_size=_ROW_BATCH_SIZE):
+        if count := await self._delete_usage():
+            self._add(usage_rows=count)
+        while count := await self._audit.delete(tenant_id=tenant_id, batch_size=size):
             self._add(audit_events=count)
         return self._counts.total() > before
+
+    async def _delete_usage(self) -> int:
+        """Delete ledger, buckets and zones in one statement: totals stay exact until then."""
+        async with self._executor.transaction() as transaction:
+            usage, declared = UsageRepository(transaction), 0
+            if not await usage.lock(tenant_id=self._tenant_id):
+                # Without a zone there is nothing to lock, but a ledger that may be rolled up.
+                zones = await usage.declare_zone(tenant_id=self._tenant_id, tz="UTC", if_used=True)
+                declared = len(zones)
+                if not await usage.lock(tenant_id=self._tenant_id):
+                    return 0
+            return max(0, await usage.delete(tenant_id=self._tenant_id) - declared)
 
     async def _delete_conversations(self) -> None:
         while True:

@@ -101,6 +101,10 @@ class ConversationRetention(ConversationServiceBase):
             4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
             and 3 to find no other. Locks the rows of a batch in the order of their ids. Indexes by
             user.
+
+        Raises:
+            LockTimeout: A transaction holds a row for longer than `Settings.lock_timeout`. Another
+                call continues.
         """
         erased_at = MIN_INSTANT
 
@@ -141,11 +145,13 @@ class ConversationRetention(ConversationServiceBase):
         Raises:
             LockTimeout: A transaction holds a row for longer than `Settings.lock_timeout`. Another
                 call continues.
+            Conflict: Other sessions wrote to the tenant during 100 passes. Stop them first.
 
         Cost:
             4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
-            1 round trip for each 5,000 tokens, rows of usage and events, and about 12 to find no
-            other. Locks the rows of a batch in the order of their ids. Indexes by tenant.
+            1 round trip for each 5,000 tokens, sums of usage and events, 4 to 6 with 1 commit for
+            the rest of the usage, and 11 to find no other. Locks the rows of a batch in the order
+            of their ids. Indexes by tenant.
         """
         return await TenantDeletion(self._executor, tenant_id, on_batch).run()
 
@@ -164,7 +170,8 @@ class ConversationRetention(ConversationServiceBase):
     ) -> PurgeReport:
         """Delete the conversations of a tenant that are older than an age or a date.
 
-        Conversations that another session has locked, or changes during the call, stay.
+        Conversations that another session has locked, or updates or moves during the call, stay.
+        By creation, a turn that is appended during the call does not keep its conversation.
 
         Args:
             older_than: A timedelta before the present time of the server, or the date or instant
@@ -211,6 +218,7 @@ class ConversationRetention(ConversationServiceBase):
             return await self._repository.delete(
                 tenant_id=tenant_id,
                 ids=[conversation.id for conversation in expired],
+                dialog_id=UNSET if dialog_id is ANY else dialog_id,
                 user_id=UNSET if user_id is ANY else user_id,
                 by=by,
                 before=before,

@@ -93,7 +93,13 @@ def _with_concrete_types(method: Callable[..., R], service: type[Any]) -> Callab
     generic = {name: hint for name, hint in hints.items() if getattr(hint, "__parameters__", ())}
     if not generic:
         return method
-    concrete = FunctionType(method.__code__, method.__globals__)
+    concrete = FunctionType(
+        method.__code__,
+        method.__globals__,
+        method.__name__,
+        method.__defaults__,
+        method.__closure__,
+    )
     concrete.__kwdefaults__ = method.__kwdefaults__
     concrete.__annotations__ = hints | {
         name: hint[tuple(service.type_arguments[each.__name__] for each in hint.__parameters__)]

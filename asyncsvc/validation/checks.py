@@ -183,13 +183,13 @@ def check_batch_bytes(values: Collection[object], limits: Limits) -> None:
 def _max_bytes(value: object, limits: Limits) -> int:
     if isinstance(value, str):
         return _MAX_UTF8_BYTES_PER_CHARACTER * len(value)
-    return limits.max_json_bytes if value and isinstance(value, dict | list) else 0
+    return limits.max_json_bytes if value and isinstance(value, dict | list | tuple) else 0
 
 
 def _bytes(value: object) -> int:
     if isinstance(value, str):
         return len(value.encode())
-    return len(json_text(value).encode()) if isinstance(value, dict | list) else 0
+    return len(json_text(value).encode()) if isinstance(value, dict | list | tuple) else 0
 
 
 def check_iterable(value: T) -> T:

@@ -69,6 +69,7 @@ WITH candidates AS (
      WHERE c.tenant_id = l.tenant_id
        AND c.id = l.id
        AND l.dialog_id = ANY (:dialog_ids::text[])                      --? dialog_ids
+       AND l.dialog_id = :dialog_id                                     --? dialog_id
        AND l.user_id = :user_id                                         --? user_id
        AND l.created_at < :before                                       --? before, by_created_at
        AND l.updated_at < :before                                       --? before, by_updated_at

@@ -1,16 +1,23 @@
--- Delete up to :batch_size events of a tenant, the oldest first.
+-- Delete all events of up to :batch_size tokens of a tenant that do not exist any more.
 --
 -- Returns: deleted, the number of events.
 -- Locks: the deleted rows.
--- Index: the primary key.
+-- Index: token_audit_token_idx; the primary key of api_token, once per token.
+-- Notes: all events of a token go in one statement, so an interruption leaves the history of each token
+--   whole.
 WITH deleted AS (
     DELETE FROM asyncsvc.token_audit AS e
      WHERE e.tenant_id = :tenant_id
-       AND (e.at, e.id) IN (
-               SELECT n.at, n.id
+       AND e.token_id IN (
+               SELECT n.token_id
                  FROM asyncsvc.token_audit AS n
                 WHERE n.tenant_id = :tenant_id
-                ORDER BY n.at, n.id
+                  AND NOT EXISTS (
+                      SELECT FROM asyncsvc.api_token AS t
+                       WHERE t.tenant_id = :tenant_id
+                         AND t.id = n.token_id)
+                GROUP BY n.token_id
+                ORDER BY n.token_id
                 LIMIT :batch_size
            )
     RETURNING e.id

@@ -2,8 +2,8 @@
 --
 -- Returns: ledger_rows, the number of rows moved; 0 also if another session works on this tenant.
 -- Locks: the tenant's UTC row of usage_zone (skipped if another session holds it), the rows of the
---   ledger, which no other statement changes, and the rows of the sums. It waits for no lock, and no
---   append waits for it.
+--   ledger, and the rows of the sums. Statements that change these hold the UTC row too, so it
+--   waits for no lock, and no append waits for it.
 -- Index: usage_ledger_tenant_idx, the keys of the sums; conversation_user_idx for distinct users.
 -- Timeout: none. The number of ledger rows has no bound.
 -- Notes: it is one statement, so an interruption changes nothing.

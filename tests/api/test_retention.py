@@ -1,14 +1,15 @@
 """Purge, erasure of a person and deletion of dialogs: deleted rows, kept rows and concurrency."""
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import InvalidInput, NotFound, PurgeReport, Settings
-from asyncsvc.repositories import ConversationRepository
+from asyncsvc import Conflict, InvalidInput, NotFound, PurgeReport, Settings
+from asyncsvc.repositories import ConversationRepository, TokenAuditRepository
 from asyncsvc.services import erasure
 from asyncsvc.services import retention as service
 
@@ -364,6 +365,87 @@ async def test_a_tenant_that_is_written_to_is_deleted(svc, pool):
     assert first.conversations + second.conversations == 27
     assert first.tokens + second.tokens == 23
     assert await rows_of(pool, "acme") == {}
+
+
+class Interrupted(Exception):
+    """Raised by a callback in the middle of a deletion."""
+
+
+@pytest.mark.parametrize("is_rolled_up", [True, False])
+async def test_totals_stay_exact_while_a_tenant_is_deleted(svc, monkeypatch, is_rolled_up):
+    monkeypatch.setattr(erasure, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(erasure, "_ROW_BATCH_SIZE", 1)
+    await populate(svc, "acme")
+    if is_rolled_up:
+        await svc.maintain()
+    is_deleted, attempts = False, 0
+    while not is_deleted:
+        seen = iter(range(attempts))
+
+        def interrupt(_: object, seen=seen) -> None:
+            if next(seen, None) is None:
+                raise Interrupted
+
+        attempts += 1
+        try:
+            await svc.conversations.delete_tenant(tenant_id="acme", on_batch=interrupt)
+            is_deleted = True
+        except Interrupted:
+            page = await svc.conversations.get_list(tenant_id="acme")
+            assert page.total == len(page.items)
+            await svc.conversations.create(tenant_id="acme", dialog_id="d", id="new")
+            if is_rolled_up:
+                await svc.maintain()
+            page = await svc.conversations.get_list(tenant_id="acme")
+            assert page.total == len(page.items)
+            await svc.conversations.delete_by_id("new", tenant_id="acme")
+    assert attempts > 5
+
+
+async def test_a_recount_beside_a_deleted_tenant_counts_new_conversations(svc, pool):
+    await populate(svc, "acme")
+    async with svc.transaction() as tx:
+        await tx.conversations.delete_tenant(tenant_id="acme")
+        recount = asyncio.create_task(svc.conversations.recount_usage(tenant_id="acme"))
+        await asyncio.sleep(0.2)
+        assert not recount.done()
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id="new")
+    await recount
+    assert (await svc.conversations.get_list(tenant_id="acme")).total == 1
+
+
+async def test_a_tenant_that_is_written_to_without_a_pause_is_an_error(svc, monkeypatch):
+    monkeypatch.setattr(erasure, "_MAX_PASSES", 2)
+    await populate(svc, "acme")
+    delete, calls = TokenAuditRepository.delete, itertools.count()
+
+    async def delete_and_create(self, **parameters: object) -> int:
+        if next(calls) % 2 == 0:
+            await svc.tokens.create(tenant_id="acme", name="new")
+        return await delete(self, **parameters)
+
+    monkeypatch.setattr(TokenAuditRepository, "delete", delete_and_create)
+    with pytest.raises(Conflict, match="still written to"):
+        async with asyncio.timeout(60):
+            await svc.conversations.delete_tenant(tenant_id="acme")
+
+
+@pytest.mark.parametrize("by", ["created_at", "updated_at"])
+async def test_a_conversation_that_moves_to_another_dialog_is_not_purged(svc, monkeypatch, by):
+    await svc.conversations.import_([record("a", 9)], tenant_id="acme")
+    find = ConversationRepository.find_expired
+
+    async def find_and_move(self, **parameters: object):
+        expired = await find(self, **parameters)
+        if expired:
+            await svc.conversations.update_by_id("a", {"dialog_id": "e"}, tenant_id="acme")
+        return expired
+
+    monkeypatch.setattr(ConversationRepository, "find_expired", find_and_move)
+    tomorrow = NOW + timedelta(days=1)
+    report = await svc.conversations.purge(tomorrow, tenant_id="acme", dialog_id="d", by=by)
+    assert (report.conversations, report.skipped) == (0, 1)
+    assert await ids(svc) == ["a"]
 
 
 async def test_inside_a_transaction_a_deleted_tenant_is_restored_by_a_rollback(svc, pool):

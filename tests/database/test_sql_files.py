@@ -118,6 +118,7 @@ COLUMNS = {
     "usage/backlog": ["ledger_rows"],
     "usage/declare_zone": ["zone"],
     "usage/delete": ["deleted"],
+    "usage/delete_quarter_hours": ["deleted"],
     "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
     "usage/lock": ["tenant_id"],
     "usage/recount": ["ledger_rows"],

@@ -208,7 +208,7 @@ CONVERSATIONS = [
         name="conversations.delete_tenant",
         call={"on_batch": None},
         cost="batches",
-        round_trips=[(19, valid()), (6, repeated())],
+        round_trips=[(29, valid()), (11, repeated())],
         writes=True,
         has_batches=True,
     ),
@@ -305,7 +305,7 @@ CONVERSATIONS = [
         name="conversations.recount_usage",
         call={},
         cost="tenant",
-        round_trips=[(5, valid())],
+        round_trips=[(6, valid()), (4, repeated())],
         writes=True,
     ),
 ]
