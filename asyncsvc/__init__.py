@@ -4,7 +4,7 @@
 `asyncsvc.errors` draws the tree of what they raise.
 """
 
-from asyncsvc.client import AsyncSvc, Services, connect
+from asyncsvc.client import AsyncSvc, Connecting, Services, connect
 from asyncsvc.errors import (
     AlreadyExists,
     AsyncSvcError,
@@ -75,6 +75,7 @@ __all__ = [
     "CommonService",
     "ConcurrentUse",
     "Conflict",
+    "Connecting",
     "Conversation",
     "ConversationName",
     "ConversationPatch",

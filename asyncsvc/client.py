@@ -13,6 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncsvc.database import (
@@ -330,24 +331,24 @@ def connect(
         Unavailable: The primary cannot be reached.
         InvalidInput: `dsn` is not a PostgreSQL URL, or a size is out of range.
     """
-    return Connecting(_connect(dsn, replicas, settings, min_size, max_size))
+    return Connecting(partial(_connect, dsn, replicas, settings, min_size, max_size))
 
 
 class Connecting:
-    """The result of `connect`: await it, or enter it by `async with`. It connects only then."""
+    """The result of `connect`: await it, or enter it by `async with`. Each connects anew."""
 
-    def __init__(self, opening: Coroutine[Any, Any, AsyncSvc]) -> None:
+    def __init__(self, open_: Callable[[], Coroutine[Any, Any, AsyncSvc]]) -> None:
         """Internal. Use `asyncsvc.connect`."""
-        self._opening = opening
+        self._open = open_
         self._svc: AsyncSvc | None = None
 
     def __await__(self) -> Generator[Any, None, AsyncSvc]:
         """Open the pool and return the services. The caller closes them."""
-        return self._opening.__await__()
+        return self._open().__await__()
 
     async def __aenter__(self) -> AsyncSvc:
         """Open the pool and return the services."""
-        self._svc = await self._opening
+        self._svc = await self._open()
         return self._svc
 
     async def __aexit__(self, *_: object) -> None:

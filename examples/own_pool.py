@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import asyncpg
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 
 import asyncsvc
 from asyncsvc import Appended, Conversation, Message, Page, Turn, UsageBucket
@@ -42,6 +43,12 @@ async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
 
 
 app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(asyncsvc.InvalidInput)
+async def reject(_request: Request, error: Exception) -> JSONResponse:
+    """Answer a wrong value, such as a cursor of another list, with 422."""
+    return JSONResponse({"detail": str(error)}, 422)
 
 
 def services(request: Request) -> asyncsvc.AsyncSvc:

@@ -92,9 +92,10 @@ class TenantReceipt(Model):
     tokens: int = 0
     """The number of deleted API tokens."""
     audit_events: int = 0
-    """The number of deleted events of the audit of tokens."""
+    """The number of deleted events of the audit, with those of the deletion of the tokens."""
     usage_rows: int = 0
-    """The number of deleted rows of usage: the ledger, the sums and the declared zones."""
+    """The number of deleted rows of usage: the sums, the declared zones and the ledger, which also
+    has the changes of this deletion."""
     deleted_at: datetime | None
     """The time, by the server's clock, of the last pass, which found no rows of the tenant.
 

@@ -50,7 +50,7 @@ class API4ConversationService(
     - Messages: `append_message`, `messages`, `set_feedback`, `update_message`, `delete_message`,
       `pop_message`, `clear_messages`
     - Lists and searches: `get_list`, `get_names`, `search`
-    - Usage: `stats`, `declare_zone`
+    - Usage: `stats`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`
 

@@ -117,7 +117,8 @@ class ConversationListing(ConversationServiceBase):
             1 round trip, no locks, one snapshot. With `keywords` 1 to 4 round trips, see
             `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its order.
             By number: also the rows of the pages before. Other orders sort the whole list.
-            "exact" with filters: every match.
+            "exact" with filters: every match. A total without filters: 1 row for each month, and
+            the changes of usage since the last `maintain`.
         """
         if page_number * items_per_page > self._settings.max_page_window:
             raise InvalidInput("page_number", "is too large: use the cursor `next` of a page")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -196,14 +196,16 @@ class ConversationRetention(ConversationServiceBase):
             of one index once, or the user's for each batch.
         """
         before = await self._instant_before(older_than, tz)
+        dialog = UNSET if dialog_id is ANY else dialog_id
+        user = UNSET if user_id is ANY else user_id
         after: ExpiredConversation | None = None
 
         async def delete() -> DeletedBatch:
             nonlocal after
             expired = await self._repository.find_expired(
                 tenant_id=tenant_id,
-                dialog_id=UNSET if dialog_id is ANY else dialog_id,
-                user_id=UNSET if user_id is ANY else user_id,
+                dialog_id=dialog,
+                user_id=user,
                 by=by,
                 before=before,
                 after=after,
@@ -211,15 +213,14 @@ class ConversationRetention(ConversationServiceBase):
                 max_messages=_MAX_MESSAGES,
                 count_messages=dry_run,
             )
-            count, after = len(expired), expired[-1] if expired else None
+            after = expired[-1] if expired else None
             if dry_run or not expired:
-                messages = sum(conversation.messages for conversation in expired)
-                return DeletedBatch(matched=count, deleted=count, messages=messages)
+                return _counted(expired)
             return await self._repository.delete(
                 tenant_id=tenant_id,
                 ids=[conversation.id for conversation in expired],
-                dialog_id=UNSET if dialog_id is ANY else dialog_id,
-                user_id=UNSET if user_id is ANY else user_id,
+                dialog_id=dialog,
+                user_id=user,
                 by=by,
                 before=before,
                 count_messages=True,
@@ -244,6 +245,12 @@ class ConversationRetention(ConversationServiceBase):
             now = await self._server.clock()
             return now - min(older_than, now - MIN_INSTANT)
         return first_instant("older_than", older_than, tz)
+
+
+def _counted(expired: Sequence[ExpiredConversation]) -> DeletedBatch:
+    """Count conversations as a deletion would."""
+    messages = sum(conversation.messages for conversation in expired)
+    return DeletedBatch(matched=len(expired), deleted=len(expired), messages=messages)
 
 
 async def _delete_batches(

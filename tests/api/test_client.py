@@ -62,7 +62,9 @@ async def test_connect_closes_its_pool_at_the_end_of_the_block(dsn):
 
 
 async def test_connect_can_be_awaited_and_closed(dsn):
-    svc = await asyncsvc.connect(dsn)
+    opening = asyncsvc.connect(dsn)
+    svc, other = await opening, await opening
+    await other.close()
     assert await svc.tokens.get_list(tenant_id="acme")
     await svc.close()
     with pytest.raises(PoolClosed):

@@ -27,6 +27,8 @@ async def test_the_rows_of_both_are_stored_in_one_transaction(dsn, pool, monkeyp
         appended = (await client.post(f"/conversations/{created['id']}/parcels/7")).json()
         missing = await client.post("/conversations/absent/parcels/8")
         page = (await client.get("/conversations", params={"user_id": "ann"})).json()
+        wrong = await client.get("/conversations", params={"user_id": "ann", "after": "nonsense"})
+    assert (wrong.status_code, wrong.json()["detail"][:6]) == (422, "after:")
     assert appended["last_seq"] == 1
     assert missing.status_code == 404
     assert (page["total"], [item["id"] for item in page["items"]]) == (1, [created["id"]])
