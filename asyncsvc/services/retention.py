@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
@@ -196,8 +197,7 @@ class ConversationRetention(ConversationServiceBase):
             of one index once, or the user's for each batch.
         """
         before = await self._instant_before(older_than, tz)
-        dialog = UNSET if dialog_id is ANY else dialog_id
-        user = UNSET if user_id is ANY else user_id
+        dialog, user = (UNSET if each is ANY else each for each in (dialog_id, user_id))
         after: ExpiredConversation | None = None
 
         async def delete() -> DeletedBatch:
@@ -213,12 +213,12 @@ class ConversationRetention(ConversationServiceBase):
                 max_messages=_MAX_MESSAGES,
                 count_messages=dry_run,
             )
-            after = expired[-1] if expired else None
+            after = expired[-1] if expired else after
             if dry_run or not expired:
                 return _counted(expired)
             return await self._repository.delete(
                 tenant_id=tenant_id,
-                ids=[conversation.id for conversation in expired],
+                ids=[each.id for each in expired],
                 dialog_id=dialog,
                 user_id=user,
                 by=by,
@@ -226,17 +226,8 @@ class ConversationRetention(ConversationServiceBase):
                 count_messages=True,
             )
 
-        return await _delete_batches(
-            delete,
-            build_report=lambda total: PurgeReport(
-                before=before,
-                dry_run=dry_run,
-                conversations=total.deleted,
-                messages=total.messages,
-                skipped=total.matched - total.deleted,
-            ),
-            on_batch=on_batch,
-        )
+        report = partial(_purge_report, before=before, dry_run=dry_run)
+        return await _delete_batches(delete, build_report=report, on_batch=on_batch)
 
     async def _instant_before(self, older_than: Age, tz: str) -> datetime:
         """Return the instant before which a conversation is old."""
@@ -245,6 +236,17 @@ class ConversationRetention(ConversationServiceBase):
             now = await self._server.clock()
             return now - min(older_than, now - MIN_INSTANT)
         return first_instant("older_than", older_than, tz)
+
+
+def _purge_report(total: DeletedBatch, *, before: datetime, dry_run: bool) -> PurgeReport:
+    """Build the report of the batches so far."""
+    return PurgeReport(
+        before=before,
+        dry_run=dry_run,
+        conversations=total.deleted,
+        messages=total.messages,
+        skipped=total.matched - total.deleted,
+    )
 
 
 def _counted(expired: Sequence[ExpiredConversation]) -> DeletedBatch:
