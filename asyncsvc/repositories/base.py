@@ -48,7 +48,7 @@ class Repository:
         return build_value(int, row, "deleted")
 
 
-class KeyedRepository(Repository, Generic[Stored, Patch]):
+class KeyedRepository(Repository, abc.ABC, Generic[Stored, Patch]):
     """The repository of rows that are read and updated by id."""
 
     @abc.abstractmethod

@@ -26,7 +26,7 @@ Patch = TypeVar("Patch", bound=Input)
 Store = TypeVar("Store", bound=KeyedRepository[Any, Any])
 
 
-class CommonService(Generic[Stored, Patch, Store]):
+class CommonService(abc.ABC, Generic[Stored, Patch, Store]):
     """What both services share: their rows by id. Any number of tasks can share a service.
 
     A subclass names the model of its rows and of their patches, and what a row is called.
