@@ -30,6 +30,7 @@ from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
 from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.types import Names
 
 if TYPE_CHECKING:
     from asyncsvc.database import Connection, Pool
@@ -280,7 +281,7 @@ class AsyncSvc(Services):
         self,
         name: str,
         *,
-        present: Sequence[str] = (),
+        present: Names = (),
         values: Mapping[str, str | None] = {},
     ) -> Plan:
         r"""Return PostgreSQL's plan for a statement of `sql/`. The statement is not executed.

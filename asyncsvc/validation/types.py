@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar, Union, get_args
@@ -131,12 +131,21 @@ def _check_secret(value: SecretStr | str) -> SecretStr:
     return value if isinstance(value, SecretStr) else SecretStr(value)
 
 
+def _check_names(value: Collection[str]) -> Collection[str]:
+    is_collection = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+    if not is_collection or not all(isinstance(name, str) for name in value):
+        raise invalid_value("must be a collection of names")
+    return value
+
+
 Id = Annotated[str, text_length(1, 128)]
 """An id that the caller chooses: 1 to 128 characters, stored unchanged."""
 UserId = Annotated[str, text_length(0, 128)]
 """The id of a user: 0 to 128 characters. The empty text is an unknown visitor."""
 Ids = Annotated[Sequence[Id], with_limits(check_batch_size)]
 """Up to `Settings.max_batch_size` ids."""
+Names = Annotated[Collection[str], PlainValidator(_check_names)]
+"""The names of optional parts of a statement, in any collection."""
 Source = Annotated[str, text_length(1, 128)]
 """The channel of a conversation, such as "web" or "api": 1 to 128 characters."""
 Role = Annotated[str, text_length(1, 32)]

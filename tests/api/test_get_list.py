@@ -192,7 +192,7 @@ async def test_a_cursor_is_rejected_with_other_filters_or_another_order(svc, sub
     page = await svc.conversations.get_list(tenant_id="t", dialog_id="d", items_per_page=1)
     for other in OTHER_QUERIES:
         query = {"tenant_id": "t", "dialog_id": "d", "after": page.next, **other}
-        with subtests.test(other):
+        with subtests.test(repr(other)):
             with pytest.raises(InvalidInput) as raised:
                 await svc.conversations.get_list(**query)
             assert raised.value.field == "after"
