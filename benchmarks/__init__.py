@@ -7,7 +7,7 @@
   other values. `measuring` runs contenders in turns, `child_process` in a process of their own.
 - `data` and `sql/generator.sql` generate the conversations that all contenders store.
 - `results` formats the results, for the terminal and for RESULTS.md; `charts` draws them.
-- `server`, `standby` and `pgbouncer` start what is measured.
+- `server`, `standby` and `pgbouncer` start the measured servers.
 
 To add a contender, add it to the `ways` of a contest: a name and a coroutine function. To add a
 subject, add a module with `run` and a docstring to `suites/`, and its name to `suites.SUITES`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -57,15 +58,7 @@ async def erase_conversations(
             deleted = await conversations.delete(
                 tenant_id=tenant_id, ids=locked.ids, count_messages=True, count_append_keys=True
             )
-    return ErasedBatch(
-        DeletedBatch(
-            matched=locked.matched,
-            deleted=deleted.deleted,
-            messages=deleted.messages,
-            append_keys=deleted.append_keys,
-        ),
-        locked.locked_at,
-    )
+    return ErasedBatch(replace(deleted, matched=locked.matched), locked.locked_at)
 
 
 class TenantDeletion:

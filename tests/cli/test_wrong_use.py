@@ -223,7 +223,7 @@ def run_all(commands: list[list[str]], columns: int, folder: Path) -> list[tuple
 
 @pytest.mark.parametrize("columns", [80, 140])
 def test_wrong_use_in_a_terminal(columns, tmp_path):
-    # Without a database: only what is wrong before a connection is opened.
+    # Without a database: the kinds that are rejected before a connection is opened.
     wrong = [use for name in COMMANDS for use in uses(name)]
     rows = [use for use in wrong if use[1].startswith(("No such", "Got", "Option", "--tz"))]
     assert len(rows) > 4 * len(COMMANDS)

@@ -344,7 +344,7 @@ async def unreadable_dsn(_):
 
 
 async def of_a_closed_loop(dsn):
-    # Without connections, which nobody could close any more.
+    # Without connections: after this loop has ended none could be closed.
     return await asyncio.to_thread(asyncio.run, opened(dsn, min_size=0))
 
 

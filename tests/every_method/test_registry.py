@@ -101,7 +101,7 @@ def file_of(name: str) -> str:
     return f"{REGISTRY}/{module_of(name)}.py"
 
 
-# ------------------------------------------------------------------ it detects what is missing
+# ------------------------------------------------------------------ detection of missing entries
 
 
 def test_a_missing_entry_is_reported_with_the_entry_to_add(monkeypatch):

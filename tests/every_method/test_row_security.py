@@ -65,7 +65,7 @@ async def set_tenant(connection, tenant_id):
 
 @pytest.mark.parametrize("method", SERVICE_METHODS, ids=str)
 async def test_every_method_works_as_a_restricted_role(method, restricted, svc):
-    """It returns what it returns to the owner of the tables, in an equal tenant."""
+    """The result equals that of the owner of the tables, in an equal tenant."""
     mine, other = await furnish(restricted, "mine"), await furnish(svc, "other")
     if method.error_as_restricted_role is not None:
         with pytest.raises(DatabaseError, match=method.error_as_restricted_role):

@@ -108,7 +108,7 @@ class Method:
     tenant: Literal["parameter", "secret", "none"] = "parameter"
     """What names the tenant: `tenant_id`, the secret of a token, or nothing."""
     isolation: Sequence[Variant] = (VALID,)
-    """Calls with the ids of another tenant; they must do and return what they do without it."""
+    """Calls with the ids of another tenant. Results and changes equal those without that tenant."""
     cancelled: Sequence[Write] = (Write(),)
     """Of a method that writes: the calls to cancel. Each must change the rows of its tenant."""
     has_batches: bool = False
