@@ -1,7 +1,7 @@
 """Run the benchmark suites on an embedded server or on the server of `--dsn`.
 
-The suites need the extra `benchmarks`; figures need the extra `plot`. Contenders take turns in one
-run, so ratios are comparable on a noisy machine, and absolute times are not.
+The suites and figures need the dependency group `benchmarks`. Contenders take turns in one run, so
+ratios are comparable on a noisy machine, and absolute times are not.
 """
 
 from __future__ import annotations

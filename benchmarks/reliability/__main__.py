@@ -1,6 +1,6 @@
 """Command line of the reliability runs.
 
-It needs the extra `benchmarks`, and `plot` for a plot. It starts a server of its own.
+It needs the dependency group `benchmarks`, and starts a server of its own.
 """
 
 from __future__ import annotations
