@@ -185,7 +185,7 @@ class AsyncSvc(Services):
 
         Args:
             citus: Distribute the tables and their rows over the nodes of Citus, by tenant. Pass it
-                at each call, for tables that a migration adds. See docs/scale.md.
+                at each call, for tables that a migration adds. See docs/guides/citus.md.
 
         Returns:
             The migrations that this call applied.

@@ -73,7 +73,7 @@ class Settings(Limits):
     row_level_security: bool = False
     """Whether each call sends its tenant to the server, for a role that row-level security
     restricts. `migrate` then enables row-level security. Adds up to 3 round trips to each call, see
-    docs/guarantees.md."""
+    docs/guides/row-level-security.md."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (

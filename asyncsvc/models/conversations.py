@@ -1,7 +1,7 @@
 """Conversations and messages: inputs of the methods, and stored rows.
 
-`docs/concepts.md` explains the words of RAGFlow: dialog, dsl, exp_user_id, version_title, round and
-source.
+`docs/start/concepts.md` explains the words of RAGFlow: dialog, dsl, exp_user_id, version_title,
+round and source.
 """
 
 from __future__ import annotations

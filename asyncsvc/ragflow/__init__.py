@@ -7,8 +7,8 @@ sessions = ragflow.API4ConversationService(svc, tenant_id=tenant_id, tz="Asia/Sh
 total, rows = await sessions.get_list(agent_id, tenant_id, 1, 30, "update_time", True)
 ```
 
-Each method calls the services of the library, which new code should use directly. `docs/ragflow.md`
-lists the differences from RAGFlow, and explains the import of its data.
+Each method calls the services of the library, which new code should use directly. The pages in
+`docs/ragflow/` list the differences from RAGFlow, and explain the import of its data.
 """
 
 from asyncsvc.ragflow.conditions import API4Conversation, APIToken

@@ -4,7 +4,7 @@
 --   token with this id.
 -- Locks: none.
 -- Index: the primary key for predecessors, api_token_rotated_from_idx for successors.
---   LIMIT 1: see docs/sql-files.md, Lookups by key.
+--   LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 WITH RECURSIVE older AS (
     SELECT t.id, t.rotated_from, t.revoked_at
       FROM asyncsvc.api_token AS t

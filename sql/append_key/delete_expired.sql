@@ -2,7 +2,7 @@
 --
 -- Returns: deleted, the number of deleted keys.
 -- Locks: the deleted rows. It skips a key that another session holds; the next run deletes it.
--- Index: the primary key, once a key. LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Index: the primary key, once a key. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Notes: a key that was deleted and used again since append_key/find_expired is young, and stays.
 WITH locked AS MATERIALIZED (
     SELECT k.tenant_id, k.conversation_id, k.key

@@ -11,9 +11,9 @@
 --   With a key, the row lock comes first, so a concurrent call with the same key waits for the first
 --   append. ON CONFLICT reads the index itself and not the snapshot of the statement, so it finds a key
 --   that was committed during the wait. The counters change only if the key is new.
---   The UPDATE repeats :tenant_id and :id although key_rows has them: see docs/sql-files.md, Lookups by
---   key. It does not repeat :expected_seq, because it first reads the snapshot of the statement, which
---   may be older than the locked row.
+--   The UPDATE repeats :tenant_id and :id although key_rows has them: see docs/project/sql-files.md,
+--   Lookups by key. It does not repeat :expected_seq, because it first reads the snapshot of the
+--   statement, which may be older than the locked row.
 WITH
 --? idempotency_key, body_hash {
 locked AS MATERIALIZED (

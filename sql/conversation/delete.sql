@@ -8,7 +8,7 @@
 -- Locks: the conversation rows, in the order of their ids, so that two bulk deletions cannot deadlock.
 --   With :before it waits for no lock: rows that another session has locked stay.
 -- Index: conversation_pkey for each lock; conversation_created_idx for :dialog_ids. LIMIT 1: see
---   docs/sql-files.md, Lookups by key.
+--   docs/project/sql-files.md, Lookups by key.
 -- Notes: the conditions are checked again under the lock, so a conversation stays if it moved to another
 --   dialog or user, or was updated after :before, while the lock was awaited. The counts do not include
 --   messages appended meanwhile, which the snapshot does not contain. For exact counts run

@@ -4,7 +4,7 @@
 --   row. A repeated id has one row each time.
 -- Locks: none.
 -- Index: the primary keys.
--- Notes: LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Notes: LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata,
        CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,

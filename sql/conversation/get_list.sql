@@ -12,7 +12,7 @@
 -- Read replica: a list may be slightly stale.
 -- Notes: `filtered` is planned twice, to count and to read the page. The page reads ids first,
 --   mostly from the index, and then the rows of these ids by key. So a deep offset or a sort by
---   counters moves no wide rows. LIMIT 1: see docs/sql-files.md, Lookups by key. row_number()
+--   counters moves no wide rows. LIMIT 1: see docs/project/sql-files.md, Lookups by key. row_number()
 --   numbers the ids in the order of the scan.
 --   Counting stops at :count_limit; NULL counts every match, 0 counts none. The total of an
 --   unfiltered list is the sum of creations in buckets and ledger. The cursor narrows the page

@@ -9,7 +9,7 @@
 -- Locks: the conversation rows, in the order of their ids, until the end of the transaction, so that two
 --   bulk deletions cannot deadlock.
 -- Index: conversation_pkey for each lock and for a tenant; conversation_user_idx and
---   conversation_exp_user_idx for :user_id. LIMIT 1: see docs/sql-files.md, Lookups by key.
+--   conversation_exp_user_idx for :user_id. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Notes: :user_id is checked again under the lock, so a conversation that moved to another user while the
 --   lock was awaited is not returned. The next statement of the transaction sees all messages of the
 --   locked conversations, also those appended while the lock was awaited.

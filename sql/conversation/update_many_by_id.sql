@@ -3,7 +3,7 @@
 -- Returns: the updated conversations, in no order. An id that does not exist has no row.
 -- Locks: the conversation rows in the order of their ids, until the end of the transaction. The order
 --   prevents deadlocks between 2 such calls.
--- Index: primary key, once per id. LIMIT 1: see docs/sql-files.md, Lookups by key.
+-- Index: primary key, once per id. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Notes: :patches is a JSON object from id to the columns to set. JSON null sets a column to NULL; a
 --   column without a key keeps its value.
 --   A new dialog, source or user moves the counters of a conversation in the statistics by creation: 2

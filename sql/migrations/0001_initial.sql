@@ -104,8 +104,9 @@ CREATE TABLE asyncsvc.conversation_title (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- The functions of the search index; docs/search.md explains the searches. The index stores their
--- results, so a function is never changed: its successor has a new name and a new index.
+-- The functions of the search index; docs/explanation/search-index.md explains the searches. The
+-- index stores their results, so a function is never changed: its successor has a new name and a new
+-- index.
 
 -- Return the grams of a text in lower case: each character, each pair of characters, and each 3
 -- characters in a row below U+2E80. Alphabets are below, with few letters; Chinese, Japanese, Korean and

@@ -4,7 +4,7 @@
 --   the batch (creation and id of its conversation, and its own seq), NULL if no message is left.
 -- Locks: the messages of the batch; it skips messages that others hold. An append locks no message.
 -- Index: message_unindexed_idx from :after_at, :after_id, :after_seq on; then the primary key, once
---   a message. LIMIT 1: see docs/sql-files.md, Lookups by key.
+--   a message. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Idempotent: a second run skips the messages that the first one added.
 -- Notes: a batch has at most :limit messages and ends with the message that reaches :max_bytes of
 --   content, so it has at least one. The holder of a skipped message changes or deletes it; if it is

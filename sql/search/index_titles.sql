@@ -4,7 +4,7 @@
 --   batch (creation and id of its conversation), NULL if no title is left; seq, always 0.
 -- Locks: the titles of the batch; it skips titles that others hold, as search/index_messages does.
 -- Index: conversation_title_unindexed_idx from :after_at, :after_id on; then the primary key, once a
---   title. LIMIT 1: see docs/sql-files.md, Lookups by key.
+--   title. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Idempotent: a second run skips the titles that the first one added.
 WITH candidates AS MATERIALIZED (
     SELECT t.conversation_created_at AS at, t.conversation_id AS id

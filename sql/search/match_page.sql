@@ -16,7 +16,7 @@
 --   search/newest_matches, which explains them. A page must be sorted, so it reads all matches.
 --   Counting stops at :count_limit, and with it the search if :limit is 0. NULL counts every match,
 --   0 counts none.
---   LIMIT 1, with the filters outside of it: see docs/sql-files.md, Lookups by key.
+--   LIMIT 1, with the filters outside of it: see docs/project/sql-files.md, Lookups by key.
 WITH RECURSIVE requested AS MATERIALIZED (
     SELECT lower(:keywords::text) AS keywords,
 --? id_keywords {

@@ -15,7 +15,7 @@
 --   (SELECT ...) around the keywords keeps the plan independent of their value. No index has the
 --   collation of :tenant_id. Otherwise a server that underestimates the tenant's messages would read
 --   all of them by primary key.
---   LIMIT 1 for the user: see docs/sql-files.md, Lookups by key.
+--   LIMIT 1 for the user: see docs/project/sql-files.md, Lookups by key.
 WITH RECURSIVE requested AS MATERIALIZED (
     SELECT lower(:keywords::text) AS keywords,
            asyncsvc.search_needed_v1(:keywords)

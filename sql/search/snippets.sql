@@ -7,7 +7,7 @@
 -- Read replica: a search may be slightly stale.
 -- Notes: The snippet is cut at the position of the keywords in the lower-case message. If lower case
 --   changes the length of a message, the snippet is in lower case.
---   LIMIT 1: see docs/sql-files.md, Lookups by key.
+--   LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 SELECT c.id, c.dialog_id, c.name, c.created_at, m.seq,
        substr(m.text, greatest(m.start - 40, 1), 40 + least(m.start - 1, 40) + length(:keywords::text))
            AS snippet

@@ -1,4 +1,4 @@
-"""docs/guarantees.md names existing tests, and a test for each promise."""
+"""docs/explanation/guarantees.md names existing tests, and a test for each promise."""
 
 import importlib
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+GUARANTEES = (ROOT / "docs" / "explanation" / "guarantees.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(\w+)/(test_\w+)\.py(?:::(test_\w+))?`", GUARANTEES)))
 
 
