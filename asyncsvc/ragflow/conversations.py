@@ -35,6 +35,7 @@ from asyncsvc.ragflow.conditions import Column, Filters, values_by_column
 from asyncsvc.ragflow.messages import MessageFields, append, common_length, new_messages
 from asyncsvc.ragflow.shapes import METADATA_KEY, Record, conversation_row, short_user_id, times
 from asyncsvc.services.common import new_id
+from asyncsvc.validation.types import ANY
 
 _PAGE_SIZE: Final = 100
 _BATCH_SIZE: Final = 1_000
@@ -84,13 +85,13 @@ class API4ConversationService(TenantService):
             items_per_page=items_per_page,
             orderby=order(orderby),
             desc=desc,
-            id=id or None,
-            user_id=short(user_id) if user_id else None,
+            id=id or ANY,
+            user_id=short(user_id) if user_id else ANY,
             include_dsl=include_dsl,
             keywords=keywords or "",
             from_date=from_date or None,
             to_date=to_date or None,
-            exp_user_id=short(exp_user_id) if exp_user_id else None,
+            exp_user_id=short(exp_user_id) if exp_user_id else ANY,
             include_messages=True,
             tz=self._tz,
         )
@@ -474,8 +475,8 @@ class API4ConversationService(TenantService):
                 items_per_page=size,
                 orderby=order(orderby),
                 desc=desc,
-                user_id=user_id,
-                exp_user_id=exp_user_id,
+                user_id=ANY if user_id is None else user_id,
+                exp_user_id=ANY if exp_user_id is None else exp_user_id,
                 after=after,
                 total="none",
                 include_dsl=whole,

@@ -72,13 +72,13 @@ class ConversationListing(ConversationServiceBase):
         items_per_page: PageSize = 30,
         orderby: OrderBy = "created_at",
         desc: bool = True,
-        id: Id | None = None,
-        user_id: UserId | None = None,
+        id: OrAny[Id] = ANY,
+        user_id: OrAny[UserId] = ANY,
         include_dsl: bool = True,
         keywords: Keywords = "",
         from_date: DateLike | None = None,
         to_date: DateLike | None = None,
-        exp_user_id: Id | None = None,
+        exp_user_id: OrAny[Id] = ANY,
         after: Cursor | None = None,
         total: Total = "exact",
         include_messages: bool = False,
@@ -94,7 +94,7 @@ class ConversationListing(ConversationServiceBase):
             dialog_id: Only conversations of this dialog; ANY for the whole tenant.
             page_number: From 1. The page ends within the first `Settings.max_page_window` items.
             items_per_page: At most `Settings.max_page_size`.
-            id: Only this conversation; None for all. Likewise `user_id` and `exp_user_id`.
+            id: Only this conversation; ANY for all. Likewise `user_id` and `exp_user_id`.
             include_dsl: Return `dsl`; otherwise it is None.
             keywords: Case-insensitive substring of id, name or a message; `%`, `_` and `\` are
                 literal. Empty for all.
@@ -130,9 +130,9 @@ class ConversationListing(ConversationServiceBase):
         where = ListFilter(
             tenant_id=tenant_id,
             dialog_id=UNSET if dialog_id is ANY else dialog_id,
-            id=UNSET if id is None else id,
-            user_id=UNSET if user_id is None else user_id,
-            exp_user_id=UNSET if exp_user_id is None else exp_user_id,
+            id=UNSET if id is ANY else id,
+            user_id=UNSET if user_id is ANY else user_id,
+            exp_user_id=UNSET if exp_user_id is ANY else exp_user_id,
             keywords=unicodedata.normalize("NFC", keywords) if keywords else UNSET,
             id_keywords=keywords or UNSET,
             created=ANY_TIME if orderby == "updated_at" else period,

@@ -295,9 +295,9 @@ VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
     "conversations.update_message": {"patch": optional(content=TEXTS, **MESSAGE)},
     "conversations.get_list": {
-        "id": mostly(None, "1"),
-        "user_id": mostly(None, "", "u"),
-        "exp_user_id": mostly(None, "u"),
+        "id": mostly(ANY, "1"),
+        "user_id": mostly(ANY, "", "u"),
+        "exp_user_id": mostly(ANY, "u"),
         "keywords": mostly("", "HELLO", "%", "a_b", "50"),
         "from_date": mostly(None, "2026-03-01"),
         "to_date": mostly(None, "2026-03-01", "2027-06-30"),

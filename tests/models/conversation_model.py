@@ -116,12 +116,12 @@ class ConversationModel:
         dialog_id=ANY,
         orderby="created_at",
         desc=True,
-        id=None,
-        user_id=None,
+        id=ANY,
+        user_id=ANY,
         keywords="",
         from_date=None,
         to_date=None,
-        exp_user_id=None,
+        exp_user_id=ANY,
         tz="UTC",
         **include,
     ) -> list[Row]:
@@ -131,9 +131,9 @@ class ConversationModel:
             each
             for each in self._tenants[tenant_id].conversations.values()
             if matches(dialog_id, each.dialog_id)
-            and id in {None, each.id}
-            and user_id in {None, each.user_id}
-            and exp_user_id in {None, each.exp_user_id}
+            and matches(id, each.id)
+            and matches(user_id, each.user_id)
+            and matches(exp_user_id, each.exp_user_id)
             and since <= time(each) < until
             and (not keywords or each.contains(keywords))
         ]

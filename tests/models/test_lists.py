@@ -64,6 +64,10 @@ def mostly_none(values: Iterable[object]) -> st.SearchStrategy:
     return st.none() | st.none() | st.sampled_from(list(values))
 
 
+def mostly_any(values: Iterable[object]) -> st.SearchStrategy:
+    return st.just(ANY) | st.just(ANY) | st.sampled_from(list(values))
+
+
 INSTANTS = st.builds(lambda moment, step: moment + step, st.sampled_from(MOMENTS),
                      st.sampled_from(STEPS))  # fmt: skip
 MESSAGES = st.fixed_dictionaries(
@@ -117,9 +121,9 @@ def queries(draw: st.DrawFn, records: Sequence[Row]) -> Row:
         "dialog_id": draw(st.sampled_from([ANY, ANY, "d", "d", "e", "D"])),
         "orderby": orderby,
         "desc": draw(st.booleans()),
-        "id": draw(mostly_none([*(each["id"] for each in records), "absent"])),
-        "user_id": draw(mostly_none(["", "ann", "bob", "ANN"])),
-        "exp_user_id": draw(mostly_none(["ann", "eve", "absent"])),
+        "id": draw(mostly_any([*(each["id"] for each in records), "absent"])),
+        "user_id": draw(mostly_any(["", "ann", "bob", "ANN"])),
+        "exp_user_id": draw(mostly_any(["ann", "eve", "absent"])),
         "keywords": draw(mostly_none(KEYWORDS)) or "",
         "from_date": from_date,
         "to_date": to_date,

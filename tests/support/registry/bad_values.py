@@ -90,7 +90,7 @@ BAD = {
     "dialog_id": ID,
     "dialog_ids": IDS,
     "dsl": JSON,
-    "exp_user_id": ["", *TEXT],
+    "exp_user_id": ID,
     "expected_seq": [-1, 2**31, 1.0, "1", True],
     "expires_at": INSTANT,
     "fill": BOOL,
@@ -148,7 +148,7 @@ BAD = {
         *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),
         *TEXT,
     ],
-    "user_id": TEXT,
+    "user_id": [None, *TEXT],
     "values": [None, 5, "user_id", ["user_id"], {"nonsense": "x"}, {"user_id": 5}],
     "version_title": TEXT,
 }

@@ -20,7 +20,7 @@ CONVERSATIONS = [
         call=CONVERSATION,
         cost="row",
         writes=True,
-        accepts_none=frozenset({"id"}),
+        accepts_none=frozenset({"id", "exp_user_id"}),
     ),
     Method(
         name="conversations.create_many",
@@ -59,7 +59,6 @@ CONVERSATIONS = [
             only("dialog_id"),
             only(),
         ],
-        accepts_none=frozenset({"id", "dialog_id", "user_id"}),
     ),
     Method(
         name="conversations.search",
