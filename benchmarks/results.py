@@ -86,7 +86,11 @@ def write(sources: Sequence[Path], plots: Path | None, suites: ModuleType, file:
     if plots is not None:
         charts.write(joined, plots)
     commands = "\n".join(run.command for run in runs)
-    parts = ["# Results", _text(suites, joined), f"```sh\n{commands}\n```"]
+    parts = [
+        "# Results",
+        _text(suites, joined),
+        f"<!-- not run: it takes hours -->\n```sh\n{commands}\n```",
+    ]
     parts.append(_table(("what", "value"), list(runs[0].settings.items())))
     if targets := [_target_row(each) for each in joined if each.target is not None]:
         parts += ["## Targets", _table(("what", "measured", "target", ""), targets)]
