@@ -1,8 +1,9 @@
-"""One server for the run, one database for each test.
+"""Fixtures: one server for the run, one database for each test.
 
-`servers` chooses the server; the first line of the run names it. A template database is migrated
-once. Each test with the fixture `dsn`, `svc` or `pool` gets a copy of its own, or the emptied
-database of an earlier test. After the test `sql/invariants.sql` checks the database.
+`tests/support/servers.py` chooses the server; the first line of the run names it. A template
+database is migrated once. Each test with the fixture `dsn`, `svc` or `pool` gets a copy of the
+template, or the emptied database of an earlier test. After the test `sql/invariants.sql` checks the
+database.
 """
 
 import contextlib
@@ -31,20 +32,20 @@ if TYPE_CHECKING:
     from asyncsvc import AsyncSvc
 
 ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
-"""Whether the schema is distributed, over one node: a coordinator that has all shards."""
+"""Whether the schema is distributed, over one node: the coordinator has all shards."""
 SQL = pathlib.Path(__file__).parent / "support" / "sql"
 INVARIANTS, FINGERPRINT, EMPTY = (
     (SQL / f"{name}.sql").read_text(encoding="utf-8")
     for name in ("invariants", "fingerprint", "empty")
 )
-OTHERS = (
+OTHER_SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 )
 THROUGH_PGBOUNCER = os.environ.get("ASYNCSVC_TEST_PGBOUNCER") == "1"
-"""Whether `svc` speaks to a PgBouncer that pools transactions."""
+"""Whether `svc` connects through a PgBouncer in transaction mode."""
 SERVER_CONNECTIONS = 4
-"""Of a PgBouncer: fewer than a test has clients, so that they share them."""
+"""Server connections of a PgBouncer: fewer than a test has clients, so that clients share them."""
 SERVER = pytest.StashKey[Server]()
 EXPENSIVE = (
     "tests/cli/test_demo.py",
@@ -74,12 +75,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_configure_node(node: "WorkerController") -> None:
-    """Tell a worker of `pytest -n` the server: all of them use this one."""
+    """Pass the DSN of the server to a worker of `pytest -n`: all workers use one server."""
     node.workerinput["server_dsn"] = node.config.stash[SERVER].dsn
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Return whether this process is a worker of `pytest -n`, which uses the main server."""
+    """Return whether this process is a worker of `pytest -n`."""
     return hasattr(config, "workerinput")
 
 
@@ -91,14 +92,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class DatabaseFactory(Protocol):
-    """Makes one more database for this test and returns its DSN."""
+    """Creates another database for this test and returns its DSN."""
 
     async def __call__(self, *, migrated: bool = True) -> str: ...
 
 
 @pytest.fixture(scope="session")
 def server_dsn(pytestconfig: pytest.Config) -> str:
-    """The maintenance database: for creating and dropping databases, and for nothing else."""
+    """The DSN of the maintenance database. It only creates and drops other databases."""
     if is_worker(pytestconfig):
         return str(pytestconfig.workerinput["server_dsn"])
     return pytestconfig.stash[SERVER].dsn
@@ -106,13 +107,13 @@ def server_dsn(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def database_prefix() -> str:
-    """What the names of all databases of this run begin with, and those of no other run."""
+    """The prefix of the names of all databases of this run. No other run has it."""
     return f"asyncsvc_test_{secrets.token_hex(4)}"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
-    """The name of the migrated database that the others are copies of."""
+    """The name of the migrated database from which the other databases are copied."""
     name = f"{database_prefix}_template"
     await create_database(server_dsn, name, template="template0")
     dsn = dsn_of(server_dsn, name)
@@ -136,11 +137,11 @@ async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
     await drop_database(server_dsn, name)
 
 
-class Databases:
-    """The databases of this process, which are reused if a test leaves their schema unchanged.
+class DatabasePool:
+    """The databases of this process. A database whose schema is unchanged is used again.
 
-    A copy of the template takes longer than most tests. After a test a database with an unchanged
-    schema and without sessions is emptied for the next test; any other is dropped.
+    A copy of the template takes longer than most tests. After a test, a database with an unchanged
+    schema and without sessions is emptied for the next test. Other databases are dropped.
     """
 
     def __init__(
@@ -154,13 +155,13 @@ class Databases:
         self._fingerprint: object = None
 
     @contextlib.asynccontextmanager
-    async def lent(self, *, damaged: bool = False) -> AsyncIterator[DatabaseFactory]:
+    async def factory(self, *, damaged: bool = False) -> AsyncIterator[DatabaseFactory]:
         """Yield a factory of databases, and check the invariants at the end unless `damaged`."""
         names: list[str] = []
         empty: list[str] = []
 
         async def create(*, migrated: bool = True) -> str:
-            name = await self._migrated() if migrated else await self._made("template0")
+            name = await self._take_migrated() if migrated else await self._create("template0")
             (names if migrated else empty).append(name)
             return dsn_of(self._server_dsn, name)
 
@@ -179,15 +180,15 @@ class Databases:
         for name in self._spare:
             await drop_database(self._server_dsn, name)
 
-    async def _made(self, template: str) -> str:
+    async def _create(self, template: str) -> str:
         name = f"{self._prefix}_{next(self._numbers)}"
         await create_database(self._server_dsn, name, template=template)
         return name
 
-    async def _migrated(self) -> str:
+    async def _take_migrated(self) -> str:
         if self._spare:
             return self._spare.pop()
-        name = await self._made(self._template)
+        name = await self._create(self._template)
         if self._fingerprint is None and not ON_CITUS:
             self._fingerprint = await fetch(dsn_of(self._server_dsn, name), FINGERPRINT)
         return name
@@ -195,9 +196,9 @@ class Databases:
     async def _is_emptied(
         self, name: str, broken: list[str], *, damaged: bool, migrated: bool
     ) -> bool:
-        """Check the rules, empty the database, and return whether it can serve another test.
+        """Check the invariants, empty the database, and return whether another test can use it.
 
-        One connection does all of it, since opening one takes longer than most statements.
+        All of this uses one connection, since opening one takes longer than most statements.
         """
         try:
             connection = await asyncpg.connect(dsn_of(self._server_dsn, name), timeout=60)
@@ -215,11 +216,11 @@ class Databases:
             await connection.close()
 
     async def _is_reset(self, connection: asyncpg.Connection) -> bool:
-        """Empty the database unless it is in use or its schema has changed."""
+        """Empty the database unless it is in use or its schema changed; return whether it did."""
         if self._fingerprint is None:
             return False
         try:
-            if await connection.fetchval(OTHERS) or self._fingerprint != (
+            if await connection.fetchval(OTHER_SESSIONS) or self._fingerprint != (
                 await connection.fetchval(FINGERPRINT)
             ):
                 return False
@@ -230,32 +231,33 @@ class Databases:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stock(
+async def database_pool(
     server_dsn: str, database_prefix: str, template: str, numbers: "itertools.count[int]"
-) -> AsyncIterator[Databases]:
+) -> AsyncIterator[DatabasePool]:
     """The databases of this process."""
-    databases = Databases(server_dsn, database_prefix, template, numbers)
-    yield databases
-    await databases.close()
+    pool = DatabasePool(server_dsn, database_prefix, template, numbers)
+    yield pool
+    await pool.close()
 
 
 @pytest_asyncio.fixture
 async def database_factory(
-    stock: Databases, request: pytest.FixtureRequest
+    database_pool: DatabasePool, request: pytest.FixtureRequest
 ) -> AsyncIterator[DatabaseFactory]:
-    """Databases of this test: copies of the template, or empty ones with `migrated=False`."""
+    """A factory of databases for this test: copies of the template, or empty databases."""
     damaged = request.node.get_closest_marker("damages") is not None
-    async with stock.lent(damaged=damaged) as create:
+    async with database_pool.factory(damaged=damaged) as create:
         yield create
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_dsns(stock: Databases) -> AsyncIterator[tuple[str, str]]:
-    """Two migrated databases for all tests of a module; each test has tenants of its own.
+async def shared_dsns(database_pool: DatabasePool) -> AsyncIterator[tuple[str, str]]:
+    """The DSNs of two migrated databases for all tests of a module. Each test has its own tenants.
 
-    A database takes about 100 times as long as a call, so tests of every call share these.
+    Creating a database takes about 100 times as long as a call, so the tests of all methods share
+    these two.
     """
-    async with stock.lent() as create:
+    async with database_pool.factory() as create:
         yield await create(), await create()
 
 
@@ -267,19 +269,19 @@ def numbers() -> "itertools.count[int]":
 
 @pytest_asyncio.fixture
 async def dsn(database_factory: DatabaseFactory) -> str:
-    """A migrated database of this test's own."""
+    """The DSN of a migrated database for this test alone."""
     return await database_factory()
 
 
 @pytest_asyncio.fixture
 async def empty_dsn(database_factory: DatabaseFactory) -> str:
-    """A database of this test's own that nothing was migrated in."""
+    """The DSN of an empty database, without the schema, for this test alone."""
     return await database_factory(migrated=False)
 
 
 @pytest_asyncio.fixture
 async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
-    """The library on `dsn`, as an application opens it; through a PgBouncer where that is asked."""
+    """The library on `dsn`, as an application opens it; with THROUGH_PGBOUNCER, by a PgBouncer."""
     if pooler is None:
         async with asyncsvc.connect(dsn) as service:
             yield service
@@ -291,7 +293,7 @@ async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def pooler(server_dsn: str) -> AsyncIterator[str | None]:
-    """The DSN of a PgBouncer in transaction mode that leads to every database of the server."""
+    """The DSN of a PgBouncer in transaction mode for all databases; None if tests use none."""
     if not THROUGH_PGBOUNCER:
         yield None
         return
@@ -301,14 +303,14 @@ async def pooler(server_dsn: str) -> AsyncIterator[str | None]:
 
 @pytest_asyncio.fixture
 async def pool(dsn: str) -> "AsyncIterator[asyncpg.Pool]":
-    """A plain pool on `dsn`, as an application has one of its own."""
+    """A plain asyncpg pool on `dsn`, like the pool of an application."""
     async with asyncpg.create_pool(dsn, min_size=0, max_size=10) as plain:
         yield plain
 
 
 @pytest_asyncio.fixture
 async def pgbouncer(dsn: str) -> AsyncIterator[dict[str, str]]:
-    """The DSN of `dsn` through a PgBouncer, for each of two ways of pooling."""
+    """The DSNs of a PgBouncer on `dsn`, by its pool mode."""
     if pgbouncer_server.program() is None:
         pytest.skip("there is no pgbouncer")
     async with pgbouncer_server.running(dsn, server_connections=SERVER_CONNECTIONS) as dsns:
@@ -316,7 +318,7 @@ async def pgbouncer(dsn: str) -> AsyncIterator[dict[str, str]]:
 
 
 def dsn_of(server_dsn: str, database: str) -> str:
-    """The same server, another database."""
+    """Return the DSN of another database on the same server."""
     return urllib.parse.urlsplit(server_dsn)._replace(path=f"/{database}").geturl()
 
 
@@ -339,7 +341,7 @@ async def execute(dsn: str, command: str) -> None:
 
 
 async def fetch(dsn: str, query: str) -> object:
-    """The one value of the query's first row."""
+    """Return the first value of the first row."""
     connection = await asyncpg.connect(dsn, timeout=10)
     try:
         return await connection.fetchval(query)
@@ -348,7 +350,7 @@ async def fetch(dsn: str, query: str) -> object:
 
 
 async def broken_rules(connection: asyncpg.Connection) -> list[str]:
-    """The rules of `sql/invariants.sql` that do not hold; none where there are no such tables."""
+    """Return the rules of `sql/invariants.sql` that do not hold; nothing without a schema."""
     if not await connection.fetchval(
         "SELECT to_regclass('asyncsvc.conversation') IS NOT NULL"
         " AND to_regclass('asyncsvc.message') IS NOT NULL"
@@ -359,7 +361,7 @@ async def broken_rules(connection: asyncpg.Connection) -> list[str]:
 
 
 async def contradictions(connection: asyncpg.Connection) -> list[asyncpg.Record]:
-    """What breaks the rules of `sql/invariants.sql`; on Citus, which refuses them, by copies."""
+    """Run `sql/invariants.sql` and return its rows. Citus rejects it, so there it reads copies."""
     if not ON_CITUS:
         return await connection.fetch(INVARIANTS, timeout=120)
     text = INVARIANTS
@@ -372,7 +374,7 @@ async def contradictions(connection: asyncpg.Connection) -> list[asyncpg.Record]
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "Scheduling | None":
-    """Give one worker all tests that share an expensive fixture, and single tests otherwise."""
+    """Run all tests of an expensive module on one worker; distribute other tests one by one."""
     if config.option.dist != "load":
         return None
     from xdist.scheduler import LoadScopeScheduling

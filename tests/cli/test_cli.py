@@ -49,8 +49,8 @@ def environment(**more: str) -> dict[str, str]:
 def run(dsn: str) -> Run:
     """Run a command on this test's database, with files as its input and output."""
 
-    def call(*arguments: object, given: str = "", **more: str):
-        return run_command(arguments, environment(ASYNCSVC_DSN=dsn) | more, given=given)
+    def call(*arguments: object, stdin: str = "", **more: str):
+        return run_command(arguments, environment(ASYNCSVC_DSN=dsn) | more, stdin=stdin)
 
     return call
 
@@ -306,25 +306,27 @@ def test_a_chart_needs_an_extra(dsn):
 
 
 def test_the_life_of_a_token(run, svc):
-    made = run("tokens", "create", "--tenant=t", "--name", HOSTILE, "--scope=chat", "--expires=90d")
-    assert made.returncode == 0
-    assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
-    assert not SECRET.search(made.stderr)
-    secret = made.stdout
+    issued = run(
+        "tokens", "create", "--tenant=t", "--name", HOSTILE, "--scope=chat", "--expires=90d"
+    )
+    assert issued.returncode == 0
+    assert SECRET.fullmatch(issued.stdout.removesuffix("\n"))
+    assert not SECRET.search(issued.stderr)
+    secret = issued.stdout
 
-    good = run("tokens", "verify", "--scope", "chat", given=secret)
+    good = run("tokens", "verify", "--scope", "chat", stdin=secret)
     assert (good.returncode, good.stdout.count("\n"), good.stderr) == (0, 1, "")
     assert good.stdout.startswith("valid: ")
-    lacking = run("tokens", "verify", "--scope", "admin", given=secret)
+    lacking = run("tokens", "verify", "--scope", "admin", stdin=secret)
     assert (lacking.returncode, lacking.stdout) == (3, "the token lacks admin\n")
     (token,) = document(run("tokens", "list", "--tenant", "t", "--json"))["items"]
     assert (token["name"], token["last_used_at"]) == (HOSTILE, None)
 
     ended = run("tokens", "revoke", token["id"], "--tenant", "t")
     assert "was revoked at" in ended.stdout
-    bad = run("tokens", "verify", given=secret)
+    bad = run("tokens", "verify", stdin=secret)
     assert (bad.returncode, bad.stdout) == (3, "the token is not valid\n")
-    reason = document(run("tokens", "verify", "--json", given="asv_x"), 3)
+    reason = document(run("tokens", "verify", "--json", stdin="asv_x"), 3)
     assert reason == {"valid": False, "reason": "the token is not valid", "token": None}
     listed = run("tokens", "list", "--tenant", "t")
     assert "revoked" in listed.stdout
@@ -334,13 +336,13 @@ def test_the_life_of_a_token(run, svc):
 
 
 async def test_a_token_as_json_is_one_document(run, svc):
-    made = document(
+    issued = document(
         run("tokens", "create", "--tenant=t", "--name=n", "--kind=beta", "--expires=2999-12-31",
             "--tz=Europe/Berlin", "--json")
     )  # fmt: skip
-    token = await svc.tokens.verify(made["secret"], kind="beta")
-    assert token.id == made["token"]["id"]
-    assert made["token"]["expires_at"] == "2999-12-31T23:00:00Z"  # the end of that day
+    token = await svc.tokens.verify(issued["secret"], kind="beta")
+    assert token.id == issued["token"]["id"]
+    assert issued["token"]["expires_at"] == "2999-12-31T23:00:00Z"  # the end of that day
 
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
@@ -379,12 +381,12 @@ def test_a_secret_that_was_not_written_is_reported(run, dsn, lost, form):
 def test_a_token_is_rotated_and_its_family_revoked(run):
     old = run("tokens", "create", "--tenant=t", "--name=n", "--expires=90d", "--actor=ann").stdout
     (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
-    made = run("tokens", "rotate", token["id"], "--tenant=t", "--overlap=24h", "--actor=bob")
-    assert SECRET.fullmatch(made.stdout.removesuffix("\n"))
-    assert not SECRET.search(made.stderr)
-    assert "The old secret stays valid until 20" in made.stderr
-    for secret in (old, made.stdout):
-        assert run("tokens", "verify", given=secret).returncode == 0
+    rotated = run("tokens", "rotate", token["id"], "--tenant=t", "--overlap=24h", "--actor=bob")
+    assert SECRET.fullmatch(rotated.stdout.removesuffix("\n"))
+    assert not SECRET.search(rotated.stderr)
+    assert "The old secret stays valid until 20" in rotated.stderr
+    for secret in (old, rotated.stdout):
+        assert run("tokens", "verify", stdin=secret).returncode == 0
     assert "it is retiring" in failed(run("tokens", "rotate", token["id"], "--tenant=t"))
     listed = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
     assert [each["status"] for each in listed] == ["active", "retiring"]
@@ -392,7 +394,7 @@ def test_a_token_is_rotated_and_its_family_revoked(run):
 
     ended = run("tokens", "revoke", token["id"], "--tenant=t", "--family", "--reason=leaked")
     assert ended.stdout == "revoked 2 tokens\n"
-    assert run("tokens", "verify", given=made.stdout).returncode == 3
+    assert run("tokens", "verify", stdin=rotated.stdout).returncode == 3
     events = document(run("tokens", "audit", "--tenant=t", "--json"))["items"]
     assert [event["action"] for event in events] == [
         "revoke", "revoke", "create", "rotate", "create",
@@ -429,26 +431,26 @@ def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     done = run("tokens", "import", file, "--actor=move")
     assert done.returncode == 3
     assert done.stdout.split() == ["tokens", "2", "present", "0", "rejected", "7"]
-    told = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
-    assert [line.split(":")[0] for line in told] == [f"line {number}" for number in range(2, 9)]
-    assert told[0] == "line 2: token: another token has this secret"
-    assert told[1].startswith("line 3: token: is so short")
-    assert told[4] == "line 6: refresh_token: Extra inputs are not permitted"
-    assert told[5] == "line 7: ?: Extra inputs are not permitted"
-    assert told[6] == "line 8: is not JSON: Expecting value, column 1"
+    reasons = sorted(line for line in done.stderr.splitlines() if line.startswith("line"))
+    assert [line.split(":")[0] for line in reasons] == [f"line {number}" for number in range(2, 9)]
+    assert reasons[0] == "line 2: token: another token has this secret"
+    assert reasons[1].startswith("line 3: token: is so short")
+    assert reasons[4] == "line 6: refresh_token: Extra inputs are not permitted"
+    assert reasons[5] == "line 7: ?: Extra inputs are not permitted"
+    assert reasons[6] == "line 8: is not JSON: Expecting value, column 1"
     for secret in (ROW["token"], ROW["beta"]):
         assert secret[12:] not in done.stdout + done.stderr
 
     again = run("tokens", "import", file, "--json")
     assert again.returncode == 3
     assert json.loads(again.stdout) == {"tokens": 0, "present": 2, "rejected": 7}
-    token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
+    token = document(run("tokens", "verify", "--json", stdin=ROW["token"]))["token"]
     assert (token["tenant_id"], token["dialog_id"], token["source"]) == ("a", "d", "agent")
     assert (token["created_at"], token["created_by"]) == ("2023-11-14T22:13:20Z", "move")
-    beta = document(run("tokens", "verify", "--kind=beta", "--json", given=ROW["beta"]))["token"]
+    beta = document(run("tokens", "verify", "--kind=beta", "--json", stdin=ROW["beta"]))["token"]
     assert (token["metadata"], beta["metadata"]) == ({}, {"ragflow": {"row": token["id"]}})
-    assert run("tokens", "verify", given=ROW["beta"]).returncode == 3
-    from_pipe = run("tokens", "import", "-", "--tenant=c", given=json.dumps(ROW))
+    assert run("tokens", "verify", stdin=ROW["beta"]).returncode == 3
+    from_pipe = run("tokens", "import", "-", "--tenant=c", stdin=json.dumps(ROW))
     assert "line 1: tenant_id: differs from --tenant" in from_pipe.stderr
     missing = failed(run("tokens", "import", tmp_path / "none"))
     assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory"
@@ -457,28 +459,28 @@ def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
 async def test_an_import_follows_a_beta_that_was_replaced(run, svc):
     newer = ROW | {"beta": "N" + ROW["beta"][1:]}
     for row, counts in ((ROW, (2, 0)), (newer, (1, 1)), (newer, (0, 2))):
-        report = json.loads(run("tokens", "import", "-", "--json", given=json.dumps(row)).stdout)
+        report = json.loads(run("tokens", "import", "-", "--json", stdin=json.dumps(row)).stdout)
         assert (report["tokens"], report["present"]) == counts
-    assert run("tokens", "verify", "--kind=beta", given=newer["beta"]).returncode == 0
-    assert run("tokens", "verify", "--kind=beta", given=ROW["beta"]).returncode == 3
-    token = document(run("tokens", "verify", "--json", given=ROW["token"]))["token"]
+    assert run("tokens", "verify", "--kind=beta", stdin=newer["beta"]).returncode == 0
+    assert run("tokens", "verify", "--kind=beta", stdin=ROW["beta"]).returncode == 3
+    token = document(run("tokens", "verify", "--json", stdin=ROW["token"]))["token"]
     await svc.tokens.revoke(token["id"], tenant_id="a")
-    late = run("tokens", "import", "-", given=json.dumps(ROW | {"beta": "L" * 32}))
+    late = run("tokens", "import", "-", stdin=json.dumps(ROW | {"beta": "L" * 32}))
     assert late.returncode == 3
     assert late.stderr.startswith("line 1: beta: its token is not valid here any more\n")
-    assert run("tokens", "verify", "--kind=beta", given="L" * 32).returncode == 3
+    assert run("tokens", "verify", "--kind=beta", stdin="L" * 32).returncode == 3
 
 
 def test_a_command_uses_the_settings_of_the_application(run, tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"token_prefix": "corp", "token_peppers": {"3": "pepper" * 8}}))
-    made = run("--settings", file, "tokens", "create", "--tenant=t", "--name=n")
-    assert made.stdout.startswith("corp_")
+    issued = run("--settings", file, "tokens", "create", "--tenant=t", "--name=n")
+    assert issued.stdout.startswith("corp_")
     (token,) = document(run("tokens", "list", "--tenant=t", "--json"))["items"]
     assert token["pepper_version"] == 3
-    assert run("tokens", "verify", given=made.stdout).returncode == 3
-    assert run("tokens", "verify", given=made.stdout, ASYNCSVC_SETTINGS=str(file)).returncode == 0
-    assert run("tokens", "verify", "--settings", file, given=made.stdout).returncode == 0
+    assert run("tokens", "verify", stdin=issued.stdout).returncode == 3
+    assert run("tokens", "verify", stdin=issued.stdout, ASYNCSVC_SETTINGS=str(file)).returncode == 0
+    assert run("tokens", "verify", "--settings", file, stdin=issued.stdout).returncode == 0
     for text, reason in (
         ('{"token_peppers": {"1": "tooshort"}}', "token_peppers.1: must be at least 32 random"),
         ('{"page": 1}', "page: Extra inputs"),
@@ -527,9 +529,9 @@ async def test_the_life_of_a_token_in_a_terminal(dsn, svc, tmp_path, columns):
     asked = await screen("revoke", "--all", answer="n\n")
     assert "Revoke all tokens of t? [y/N]: n" in asked
     assert "revoked 3 tokens" in await screen("revoke", "--all", answer="y\n")
-    told = await screen("audit")
-    assert told.count(" revoke ") == 4
-    assert not SECRET.search(told)
+    audit = await screen("audit")
+    assert audit.count(" revoke ") == 4
+    assert not SECRET.search(audit)
 
 
 @pytest.mark.parametrize("columns", [80, 140])

@@ -149,9 +149,9 @@ def test_a_second_run_adds_nothing(run: Run, shared: pathlib.Path):
 
 @pytest.mark.parametrize("name", ["talks.jsonl", "talks.jsonl.gz", "zipped without the ending"])
 async def test_imports_a_file(run: Run, dsn: str, room: pathlib.Path, name: str):
-    given = {"user": "ana", "created_at": "2026-11-02T10:00:00+01:00", "tokens": 7}
+    fields = {"user": "ana", "created_at": "2026-11-02T10:00:00+01:00", "tokens": 7}
     text = lines_of(
-        conversation("one", "Good morning", "Morning!", topic="greeting", **given),
+        conversation("one", "Good morning", "Morning!", topic="greeting", **fields),
         conversation("two", "你好,世界", name="问候"),
         {"id": "3", "messages": [{"role": "tool", "content": "morning", "call": {"id": 1}}]},
         conversation("long", *(f"number {number}" for number in range(2_001))),

@@ -34,7 +34,7 @@ def run(dsn: str, tmp_path: pathlib.Path) -> Run:
 
     def call(*arguments: object, input: str = "", program=PROGRAM, **more: str):
         env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more
-        return run_command(arguments, env, given=input, program=program)
+        return run_command(arguments, env, stdin=input, program=program)
 
     return call
 
@@ -54,8 +54,8 @@ ACME = ("--tenant", "acme", "--dialog", "d")
 @pytest.mark.parametrize("zipped", [False, True])
 async def test_importing_a_file_twice_adds_nothing(run: Run, svc, tmp_path, zipped):
     file = tmp_path / "talks"
-    given = {"user": "ann", "created_at": "2026-11-02T10:00:00", "tokens": 7, "topic": "t"}
-    text = lines_of(conversation("a", "hi", "你好"), conversation("b", "x", dialog_id="e", **given))
+    more = {"user": "ann", "created_at": "2026-11-02T10:00:00", "tokens": 7, "topic": "t"}
+    text = lines_of(conversation("a", "hi", "你好"), conversation("b", "x", dialog_id="e", **more))
     file.write_bytes(gzip.compress(text) if zipped else text)
 
     more = ("--user", "bob", "--source", "web", "--created-at", "2026-11-01T00:00", "--tz")
@@ -123,10 +123,10 @@ async def test_invalid_lines_are_reported_and_the_others_imported(run: Run, svc,
     finished = run("import", tmp_path / "lines", *ACME, "--json")
 
     assert finished.returncode == 3
-    said = dict(re.findall(r"^line (\d+): (.*)$", finished.stderr, re.MULTILINE))
-    assert said.keys() == {str(number) for number in bad}
+    reasons = dict(re.findall(r"^line (\d+): (.*)$", finished.stderr, re.MULTILINE))
+    assert reasons.keys() == {str(number) for number in bad}
     for number, (_, reason) in bad.items():
-        assert said[str(number)].startswith(reason)
+        assert reasons[str(number)].startswith(reason)
     assert json.loads(finished.stdout)["rejected"] == len(bad)
     assert [item.id for item in await exported(svc)] == ["good1", "good2"]
 
@@ -243,7 +243,7 @@ async def test_an_import_of_truncated_gzip_can_be_continued(run: Run, svc, tmp_p
 
 
 async def filled(svc, count: int = 30) -> None:
-    given = [
+    records = [
         {
             "id": f"{n:05}", "dialog_id": f"d{n % 2}", "user_id": f"u{n % 3}", "dsl": {"n": n},
             "metadata": {"name": "x", "messages": n}, "errors": "e", "duration": n / 7,
@@ -255,7 +255,7 @@ async def filled(svc, count: int = 30) -> None:
         }
         for n in range(count)
     ]  # fmt: skip
-    await svc.conversations.import_(given, tenant_id="acme")
+    await svc.conversations.import_(records, tenant_id="acme")
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "-"])
@@ -319,9 +319,9 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 @pytest.mark.parametrize("name", ["out", "out.gz"])
 async def test_an_export_to_a_full_disk_leaves_no_file(run: Run, svc, small_disk, name):
     noise = [os.urandom(500).hex() for _ in range(200)]
-    given = {"id": "a", "dialog_id": "d"}
+    fields = {"id": "a", "dialog_id": "d"}
     messages = [{"role": "user", "content": text} for text in noise]
-    await svc.conversations.import_([given | {"messages": messages}], tenant_id="acme")
+    await svc.conversations.import_([fields | {"messages": messages}], tenant_id="acme")
     (small_disk / name).write_text("what was there")
     finished = run("export", "--tenant", "acme", "-o", small_disk / name)
     assert failed(finished) == f"asyncsvc: {small_disk / name}: No space left on device"

@@ -172,7 +172,7 @@ def test_wrong_use_is_one_line_with_exit_code_2(command, svc, dsn):
     env = {"ASYNCSVC_DSN": dsn, "PATH": ""}
     different = []
     for arguments, line in uses(command):
-        finished = run_command(arguments, env, given='{"id": "1", "messages": []}')
+        finished = run_command(arguments, env, stdin='{"id": "1", "messages": []}')
         first, *hint = finished.stderr.splitlines() or [""]
         is_hint = [text.startswith("Try '") and text.endswith(" --help'.") for text in hint]
         if (first.startswith(f"asyncsvc: {line}"), finished.returncode, finished.stdout) != (

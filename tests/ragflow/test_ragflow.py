@@ -78,7 +78,7 @@ def asked(id: str, text: str) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- calls of RAGFlow
 
 
-async def test_a_session_of_an_agent(sessions):
+async def test_a_session_of_an_agent_is_created_continued_and_read(sessions):
     assert await sessions.save(**prologue()) == 1
     found, session = await sessions.get_by_id("s1")
     assert found
@@ -126,7 +126,7 @@ async def test_get_list_has_ragflows_positional_arguments(sessions):
     )
     assert (total, [row["id"] for row in rows]) == (1, ["s2"])
     assert rows[0].keys() == KEYS - {"dsl"}
-    del rows[0]["reference"]  # as callers do
+    del rows[0]["reference"]  # RAGFlow's routes do this
 
 
 async def test_unset_columns_have_ragflows_empty_values(sessions):
@@ -286,7 +286,7 @@ async def test_an_append_reads_only_the_last_messages_of_a_long_conversation(dsn
         assert sum(rows for _, rows in read) < 30
         _, session = await sessions.get_by_id("long")
         assert len(session.message) == 4_002
-        # One was deleted in the middle: its place in the list is not its place any more.
+        # A message in the middle was deleted, so positions in the list differ from seq.
         await svc.conversations.delete_message("long", 7, tenant_id=TENANT)
         _, session = await sessions.get_by_id("long")
         session.message += asked("newer", "newer")
@@ -332,7 +332,7 @@ async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
         return await method(self, id, *arguments, **options)
 
     monkeypatch.setattr(asyncsvc.API4ConversationService, name, delete_and_call)
-    message = asked("other", "1") + asked("m2", "2")  # so that all stored messages are read
+    message = asked("other", "1") + asked("m2", "2")  # this makes the append read all messages
     assert await sessions.append_message("s1", prologue(message=message)) == 0
     assert next(calls) > call
 
@@ -461,7 +461,7 @@ async def test_a_query_returns_all_pages_in_every_order(svc, sessions):
 
 
 @pytest.mark.parametrize("count", [100, 200, 300])
-async def test_queries_and_filters_read_dialogs_of_whole_pages_to_the_end(svc, sessions, count):
+async def test_queries_and_filters_read_all_pages_if_the_last_page_is_full(svc, sessions, count):
     ids = [f"{n:03}" for n in range(count)]
     rows = ({"id": id, "dialog_id": AGENT, "messages": []} for id in ids)
     await svc.conversations.import_(rows, tenant_id=TENANT)
@@ -503,44 +503,44 @@ def deep(levels: int) -> list[Any]:
     return value
 
 
-def said(content: object) -> dict[str, Any]:
+def text(content: object) -> dict[str, Any]:
     return {"message": [{"role": "user", "content": content}]}
 
 
 COLUMN = ragflow.API4Conversation
 LONG = "x" * 200 + "\ud800"
 BAD_CALLS = {
-    "tokens as text": lambda s: s.append_message("s1", {**said("q"), "tokens": "7"}),
-    "duration as text": lambda s: s.append_message("s1", {**said("q"), "duration": "x"}),
-    "duration NaN": lambda s: s.append_message("s1", {**said("q"), "duration": float("nan")}),
-    "duration infinite": lambda s: s.append_message("s1", {**said("q"), "duration": float("inf")}),
-    "tokens huge": lambda s: s.append_message("s1", {**said("q"), "tokens": 10**400}),
-    "no JSON": lambda s: s.append_message("s1", said(object())),
-    "no JSON, saved": lambda s: s.save(**prologue(id="s2", **said(object()))),
-    "deep": lambda s: s.append_message("s1", said(deep(100_000))),
+    "tokens as text": lambda s: s.append_message("s1", {**text("q"), "tokens": "7"}),
+    "duration as text": lambda s: s.append_message("s1", {**text("q"), "duration": "x"}),
+    "duration NaN": lambda s: s.append_message("s1", {**text("q"), "duration": float("nan")}),
+    "duration infinite": lambda s: s.append_message("s1", {**text("q"), "duration": float("inf")}),
+    "tokens huge": lambda s: s.append_message("s1", {**text("q"), "tokens": 10**400}),
+    "no JSON": lambda s: s.append_message("s1", text(object())),
+    "no JSON, saved": lambda s: s.save(**prologue(id="s2", **text(object()))),
+    "deep": lambda s: s.append_message("s1", text(deep(100_000))),
     "deep payload": lambda s: s.update_by_id("s1", {"message": [{"x": deep(100_000)}]}),
-    "append nothing": lambda s: s.append_message("s1", None),
-    "append to a number": lambda s: s.append_message(5, said("q")),
-    "update nothing": lambda s: s.update_by_id("s1", None),
-    "update odd columns": lambda s: s.update_by_id("s1", {5: 1, "x": 2}),
+    "append None": lambda s: s.append_message("s1", None),
+    "append to a number": lambda s: s.append_message(5, text("q")),
+    "update None": lambda s: s.update_by_id("s1", None),
+    "update unknown columns": lambda s: s.update_by_id("s1", {5: 1, "x": 2}),
     "update without id": lambda s: s.update_many_by_id([{"name": "n"}]),
-    "update of nothing": lambda s: s.update_many_by_id([None]),
-    "update of no list": lambda s: s.update_many_by_id(None),
-    "names of nobody": lambda s: s.get_names(AGENT, None),
-    "names of a number": lambda s: s.get_names(AGENT, 5),
-    "names of a long one": lambda s: s.get_names(AGENT, LONG),
-    "query by a number": lambda s: s.query(dialog_id=AGENT, user_id=5),
-    "query by a surrogate": lambda s: s.query(dialog_id=AGENT, user_id="\ud800"),
-    "list of a long one": lambda s: s.get_list(AGENT, TENANT, 1, 9, "name", True, user_id=LONG),
-    "list of a number": lambda s: s.get_list(AGENT, TENANT, 1, 9, "name", True, user_id=5),
-    "save a number": lambda s: s.save(**prologue(id="s2", user_id=5)),
-    "save a long one": lambda s: s.save(**prologue(id="s2", exp_user_id=LONG)),
-    "filter by nothing": lambda s: s.filter_delete(None),
-    "update by nothing": lambda s: s.filter_update(None, {"name": "n"}),
-    "filter update nothing": lambda s: s.filter_update([COLUMN.dialog_id == AGENT], None),
-    "reference an object": lambda s: s.update_by_id("s1", {"reference": {"chunks": [1]}}),
-    "save one": lambda s: s.save(**prologue(id="s2", reference={"chunks": [1]})),
-    "append one": lambda s: s.append_message("s1", {**said("q"), "reference": {"chunks": [1]}}),
+    "update many with None": lambda s: s.update_many_by_id([None]),
+    "update many of None": lambda s: s.update_many_by_id(None),
+    "names of user None": lambda s: s.get_names(AGENT, None),
+    "names of a user that is a number": lambda s: s.get_names(AGENT, 5),
+    "names of a user with a long id": lambda s: s.get_names(AGENT, LONG),
+    "query a user that is a number": lambda s: s.query(dialog_id=AGENT, user_id=5),
+    "query a user with a surrogate": lambda s: s.query(dialog_id=AGENT, user_id="\ud800"),
+    "list a user with a long id": lambda s: s.get_list(AGENT, TENANT, 1, 9, "name", True, user_id=LONG),
+    "list a user that is a number": lambda s: s.get_list(AGENT, TENANT, 1, 9, "name", True, user_id=5),
+    "save a user that is a number": lambda s: s.save(**prologue(id="s2", user_id=5)),
+    "save a user with a long id": lambda s: s.save(**prologue(id="s2", exp_user_id=LONG)),
+    "delete by filter None": lambda s: s.filter_delete(None),
+    "update by filter None": lambda s: s.filter_update(None, {"name": "n"}),
+    "update by filter with None": lambda s: s.filter_update([COLUMN.dialog_id == AGENT], None),
+    "update a reference to an object": lambda s: s.update_by_id("s1", {"reference": {"chunks": [1]}}),
+    "save a reference object": lambda s: s.save(**prologue(id="s2", reference={"chunks": [1]})),
+    "append a reference object": lambda s: s.append_message("s1", {**text("q"), "reference": {"chunks": [1]}}),
     "create_date": lambda s: s.save(**prologue(id="s2", create_date="yesterday")),
 }  # fmt: skip
 
@@ -878,7 +878,7 @@ async def test_a_beta_is_replaced_and_revoked_with_its_row(tokens):
     assert [each.dialog_id for each in await tokens.query(beta=newer)] == ["d1"]
     shown = {each.hint: each.beta for each in await tokens.query(dialog_id="d1")}
     assert shown == {SECRET[:12]: newer[: len(BETA)][:4]}
-    with pytest.raises(AlreadyExists):  # that of the other row
+    with pytest.raises(AlreadyExists):  # the other row has this beta
         await tokens.filter_update([column.token == SECRET], {"beta": BETA[:-1] + "3"})
     assert len(await tokens.query(beta=newer)) == 1
 
@@ -888,7 +888,7 @@ async def test_a_beta_is_replaced_and_revoked_with_its_row(tokens):
     assert len(await tokens.query(token=other)) == 1
 
 
-async def test_tokens_of_a_dialog(tokens):
+async def test_a_filter_by_dialog_returns_the_tokens_of_the_dialog(tokens):
     await tokens.save(token=SECRET, dialog_id="d1", source="dialog")
     await tokens.save(token=SECRET[:-1] + "2", dialog_id="d2")
     (row,) = await tokens.query(dialog_id="d1")
@@ -964,7 +964,10 @@ async def test_filter_delete_by_dialog_revokes_only_its_rows(tokens):
     await tokens.save(beta=betas[3], dialog_id="d1")
     await tokens.save(beta=betas[4], dialog_id="d2")
     services = tokens._svc.tokens
-    for secret, dialog_id in ((betas[1], "d2"), (betas[2], "d1")):  # elsewhere than their tokens
+    for secret, dialog_id in (
+        (betas[1], "d2"),
+        (betas[2], "d1"),
+    ):  # not the dialogs of their tokens
         beta = await services.verify(secret, kind="beta")
         await services.update_by_id(beta.id, {"dialog_id": dialog_id}, tenant_id=TENANT)
     column = ragflow.APIToken
@@ -1042,7 +1045,7 @@ async def test_a_thumb_is_stored_with_its_message_or_neither(sessions, monkeypat
     assert (again.message, again.thumb_up) == (session.message, 1)
 
 
-async def test_users_with_long_ids_are_found_and_returned_by_them(sessions):
+async def test_users_with_long_ids_are_found_and_returned_with_these_ids(sessions):
     one, two = "x" * 200 + "1", "x" * 200 + "2"
     await sessions.save(**prologue(user_id=one, exp_user_id=two))
     await sessions.save(**prologue(id="s2", user_id=two))
@@ -1088,7 +1091,7 @@ async def test_feedback_in_a_whole_row_is_stored(sessions):
         {"role": "user", "content": "odd id", "id": {"a": [1]}},
     ],
 )
-async def test_an_odd_message_does_not_double_the_conversation(sessions, odd):
+async def test_a_message_of_an_unusual_shape_is_stored_once(sessions, odd):
     await sessions.save(**prologue(message=[odd, *asked("m0", "first")]))
     for number in (1, 2):
         _, session = await sessions.get_by_id("s1")
@@ -1110,7 +1113,7 @@ async def test_a_turn_is_kept_if_messages_without_ids_were_deleted(svc, sessions
     assert len((await sessions.get_by_id("s1"))[1].message) == 40
 
 
-async def test_a_reference_belongs_to_its_answer_after_one_without(svc, sessions):
+async def test_a_reference_belongs_to_its_answer_although_an_earlier_answer_has_none(svc, sessions):
     await sessions.save(**prologue(message=asked("m1", "1"), reference=[quoted(1)]))
     turn = {"messages": [{"role": "user", "content": "2"}, {"role": "assistant", "content": "2!"}]}
     await svc.conversations.append_message("s1", turn, tenant_id=TENANT)

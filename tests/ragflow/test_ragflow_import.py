@@ -73,7 +73,7 @@ def mariadb() -> Iterator[MariaDB]:
 @pytest.fixture
 async def databases(request, database_factory) -> AsyncIterator[Callable[[str], Database]]:
     """Create empty databases."""
-    made: list[str] = []
+    dsns: list[str] = []
     numbers = itertools.count()
 
     async def make(dialect: str) -> Database:
@@ -84,11 +84,11 @@ async def databases(request, database_factory) -> AsyncIterator[Callable[[str], 
         server = f"mysql://ragflow:{PASSWORD}@127.0.0.1:{port}/"
         with mysql(server) as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-        made.append(f"{server}{name}")
+        dsns.append(f"{server}{name}")
         return Database(dialect, f"{server}{name}")
 
     yield make
-    for dsn in made:
+    for dsn in dsns:
         with mysql(dsn) as connection, connection.cursor() as cursor:
             cursor.execute(f"DROP DATABASE {dsn.rpartition('/')[2]}")
 
@@ -96,15 +96,17 @@ async def databases(request, database_factory) -> AsyncIterator[Callable[[str], 
 @pytest.fixture(params=DIALECTS)
 async def rag(request, databases) -> Database:
     """RAGFlow's tables, with a dialog and an agent of two tenants."""
-    return await filled(databases, request.param)
+    return await create_source(databases, request.param)
 
 
-async def filled(databases, dialect: str) -> Database:
-    made = await databases(dialect)
-    await made.create_tables()
-    await made.insert("dialog", [{"id": "d1", "tenant_id": "t1"}, {"id": "d2", "tenant_id": "t2"}])
-    await made.insert("user_canvas", [{"id": "a1", "user_id": "t1"}])
-    return made
+async def create_source(databases, dialect: str) -> Database:
+    source = await databases(dialect)
+    await source.create_tables()
+    await source.insert(
+        "dialog", [{"id": "d1", "tenant_id": "t1"}, {"id": "d2", "tenant_id": "t2"}]
+    )
+    await source.insert("user_canvas", [{"id": "a1", "user_id": "t1"}])
+    return source
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ async def run_import(svc, rag: Database | str, **options):
     return report, notes
 
 
-async def got(svc, id: str, tenant_id: str = "t1"):
+async def stored_conversation(svc, id: str, tenant_id: str = "t1"):
     return await svc.conversations.get_by_id(id, tenant_id=tenant_id, include_messages=True)
 
 
@@ -193,7 +195,7 @@ async def test_valid_rows_are_imported_with_all_values(rag, svc):
     assert (report.messages, report.total, notes) == (8, 2, [])
     assert (report.is_complete, report.skipped_tables) == (True, ())
     assert set(report.missing) == {"api_token.name"}
-    chat = await got(svc, "chat")
+    chat = await stored_conversation(svc, "chat")
     assert (chat.dialog_id, chat.user_id, chat.exp_user_id) == ("d1", "", "e")
     assert (chat.name, chat.source, chat.errors, chat.metadata) == ("分享 📦", None, "E", None)
     assert (chat.tokens, chat.duration, chat.round) == (123, 1.25, 2)
@@ -212,7 +214,7 @@ async def test_valid_rows_are_imported_with_all_values(rag, svc):
     )
     assert again.payload == {"doc_ids": ["x"], "files": []}
     assert last.payload == {"feedback": "no", "created_at": CREATED + 30_000}
-    agent = await got(svc, "agent")
+    agent = await stored_conversation(svc, "agent")
     assert (agent.source, agent.version_title) == ("agent", "v1")
     assert agent.dsl == {"graph": {"nodes": []}}
     assert agent.messages[2].reference == {"chunks": {}}
@@ -235,13 +237,13 @@ async def test_ragflows_services_return_the_imported_rows(rag, svc):
     sessions = ragflow.API4ConversationService(svc, tenant_id="t1", tz="UTC")
     total, found = await sessions.get_list("d1", "t1", 1, 10, "create_time", True)
     assert total == len(rows)
-    given = {row["id"]: row for row in rows}
+    by_id = {row["id"]: row for row in rows}
     for row in found:
-        expected = given[row["id"]] | {
-            name: json.loads(given[row["id"]][name] or "[]")
+        expected = by_id[row["id"]] | {
+            name: json.loads(by_id[row["id"]][name] or "[]")
             for name in ("message", "reference", "dsl")
         }
-        if row["id"] == "b":  # one more would be taken for the reference of the next answer
+        if row["id"] == "b":  # RAGFlow would use a further reference for the next answer
             del expected["reference"][3:]
         assert row == expected
 
@@ -259,13 +261,13 @@ async def test_imported_text_is_found_by_searches(rag, svc):
     for at, text in enumerate(texts):
         found = await svc.conversations.search(tenant_id="t1", keywords=text, limit=10)
         assert {hit.id for hit in found.items} == {f"{at}True", f"{at}False"}
-    assert (await got(svc, "3True")).messages[1].content == "café"
+    assert (await stored_conversation(svc, "3True")).messages[1].content == "café"
 
 
 async def test_a_float_is_not_rounded(rag, svc):
     await fill(rag, session("a", duration=12345.678))
     await run_import(svc, rag)
-    assert (await got(svc, "a")).duration == pytest.approx(12345.678, abs=1e-3)
+    assert (await stored_conversation(svc, "a")).duration == pytest.approx(12345.678, abs=1e-3)
 
 
 # --- dirty rows
@@ -276,7 +278,7 @@ BIG = "9" * 5_000
 
 
 def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], object], object]]:
-    """Return rows by id, each with its repairs, a part of the stored one and its expected value."""
+    """Return rows by id, each with its repairs, a part of the stored row and the expected value."""
     answers = talk("p", "q", "a", "q", "b")
     hints = {"content": ["x", 1], "role": "user"}
     late = CREATED / 1_000 + 86_400 * 30
@@ -404,7 +406,7 @@ def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], o
         ),
         "bydate": (
             session("bydate", create_time=None, update_time=None), {"times"},
-            # In October Berlin is two hours ahead, and these dates are its own.
+            # These dates are local times of Berlin, which is 2 hours ahead of UTC in October.
             lambda c: (c.created_at, c.updated_at),
             (CREATED_AT - timedelta(hours=2), UPDATED_AT - timedelta(hours=2)),
         ),
@@ -431,8 +433,8 @@ def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], o
             session("inseconds", create_time=CREATED // 1_000), {"times"},
             lambda c: c.created_at, CREATED_AT,
         ),
-        "told": (
-            session("told", [
+        "dated": (
+            session("dated", [
                 answers[0] | {"created_at": "yesterday"}, answers[1] | {"created_at": 7},
                 answers[2] | {"created_at": late}, answers[3] | {"created_at": 10**400},
                 answers[4] | {"created_at": CREATED / 1_000 - 5},
@@ -484,7 +486,7 @@ async def test_dirty_rows_are_repaired_or_reported(rag, svc):
             repaired[note.row].add(str(note.kind))
     for id, (_, expected, part, value) in cases.items():
         assert (id, repaired[id]) == (id, expected)
-        assert (id, part(await got(svc, id))) == (id, value)
+        assert (id, part(await stored_conversation(svc, id))) == (id, value)
     assert skipped.keys() == REJECTED.keys()
     for id, (_, kind, reason) in REJECTED.items():
         assert (skipped[id].kind, skipped[id].table) == (kind, "api_4_conversation")
@@ -501,10 +503,10 @@ async def test_dirty_rows_are_repaired_or_reported(rag, svc):
         assert (named.rows, list(named.ids)) == (len(of_kind), of_kind[:5])
 
 
-async def test_both_servers_have_the_same_results(databases, database_factory):
+async def test_mysql_and_postgresql_have_the_same_results(databases, database_factory):
     outcomes = []
     for dialect in DIALECTS:
-        rag = await filled(databases, dialect)
+        rag = await create_source(databases, dialect)
         await fill(rag, *(row for row, *_ in (*dirty().values(), *REJECTED.values())))
         async with asyncsvc.connect(await database_factory()) as svc:
             report, notes = await run_import(svc, rag)
@@ -516,7 +518,7 @@ async def test_both_servers_have_the_same_results(databases, database_factory):
 
 
 async def test_columns_of_other_types_are_read(databases, svc):
-    rag = await filled(databases, "postgresql")
+    rag = await create_source(databases, "postgresql")
     await fill(rag, session("a", talk("p"), tokens=7), session("b", duration=float("nan")))
     for column, kind in (
         ("tokens", "text"), ("create_time", "text"), ("round", "numeric"),
@@ -528,20 +530,20 @@ async def test_columns_of_other_types_are_read(databases, svc):
     await rag.execute("UPDATE api_4_conversation SET tokens = 'many' WHERE id = 'b'")
     report, _ = await run_import(svc, rag)
     assert (report.conversations.imported, kinds(report)) == (2, {"counters", "times"})
-    a, b = await got(svc, "a"), await got(svc, "b")
+    a, b = await stored_conversation(svc, "a"), await stored_conversation(svc, "b")
     assert (a.tokens, a.created_at, len(a.messages)) == (7, CREATED_AT, 1)
     assert b.metadata == {"ragflow": {"counters": {"tokens": "many", "duration": "nan"}}}
 
 
 async def test_dates_outside_pythons_range_are_repaired(databases, dsn):
-    rag = await filled(databases, "postgresql")
-    told = talk("p")
-    told[0]["created_at"] = CREATED + 5_000
+    rag = await create_source(databases, "postgresql")
+    messages = talk("p")
+    messages[0]["created_at"] = CREATED + 5_000
     dates = ("20250-06-15", "0044-03-15 BC", "infinity")
     await fill(
         rag,
         *(session(f"known{at}") for at, _ in enumerate(dates)),
-        *(session(f"near{at}", told, create_time=None, update_time=None)
+        *(session(f"near{at}", messages, create_time=None, update_time=None)
           for at, _ in enumerate(dates)),
     )  # fmt: skip
     await rag.insert("api_token", [token("t1", SECRET), token("t1", "S" * 40, create_time=None)])
@@ -558,15 +560,17 @@ async def test_dates_outside_pythons_range_are_repaired(databases, dsn):
         assert (await svc.tokens.verify(SECRET)).created_at == CREATED_AT
         await svc.tokens.verify("S" * 40)
         for at, _ in enumerate(dates):
-            assert (await got(svc, f"known{at}")).created_at == CREATED_AT
-            assert (await got(svc, f"near{at}")).created_at == CREATED_AT + timedelta(seconds=5)
+            assert (await stored_conversation(svc, f"known{at}")).created_at == CREATED_AT
+            assert (
+                await stored_conversation(svc, f"near{at}")
+            ).created_at == CREATED_AT + timedelta(seconds=5)
     assert (report.conversations.imported, report.tokens.imported) == (6, 2)
     assert {(note.row[:-1], note.kind) for note in notes} == {("near", Repair.TIMES)}
 
 
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date", "text"])
 async def test_dates_are_read_regardless_of_the_session_settings(databases, svc, kind):
-    rag = await filled(databases, "postgresql")
+    rag = await create_source(databases, "postgresql")
     await fill(rag, session("a", create_time=None), session("b"))
     await rag.execute(
         f"ALTER TABLE api_4_conversation ALTER create_date TYPE {kind} USING create_date::{kind}"
@@ -577,11 +581,11 @@ async def test_dates_are_read_regardless_of_the_session_settings(databases, svc,
     assert report.conversations.imported == 2
     midnight = CREATED_AT.replace(hour=0, minute=0, second=0)
     expected = midnight if kind == "date" else CREATED_AT
-    assert (await got(svc, "a")).created_at == expected
+    assert (await stored_conversation(svc, "a")).created_at == expected
 
 
 async def test_values_that_only_mysql_can_store_are_repaired(databases, svc):
-    rag = await filled(databases, "mysql")
+    rag = await create_source(databases, "mysql")
     await rag.execute("SET sql_mode = ''")
     await fill(rag, session("a", '[{"role": "user", "content": "x\0y"}]', name="n\0", user_id="\0"))
     await rag.execute("ALTER TABLE api_4_conversation MODIFY create_date DATETIME NULL")
@@ -590,7 +594,7 @@ async def test_values_that_only_mysql_can_store_are_repaired(databases, svc):
         " create_date = '2025-02-31 00:00:00'"
     )
     report, _ = await run_import(svc, rag)
-    found = await got(svc, "a")
+    found = await stored_conversation(svc, "a")
     assert (found.name, found.user_id, found.messages[0].content) == (
         "n\ufffd",
         "\ufffd",
@@ -694,7 +698,7 @@ async def test_new_messages_of_the_source_are_appended(rag, dsn):
         assert {note.row for note in notes if note.kind is Skip.DIVERGED} == {
             "edited", "ours", "popped",
         }  # fmt: skip
-        grown = await got(svc, "grows")
+        grown = await stored_conversation(svc, "grows")
         contents = [unicodedata.normalize("NFC", m["content"]) for m in whole]
         assert [m.content for m in grown.messages] == contents
         assert [m.seq for m in grown.messages] == list(range(1, 9))
@@ -716,20 +720,24 @@ async def test_a_concurrent_append_is_not_overwritten(rag, svc, monkeypatch):
     await set_messages(rag, "a", talk("p", "q", "a"))
     original = asyncsvc.API4ConversationService.get_by_id
 
-    looks = itertools.count()
+    reads = itertools.count()
 
-    async def looks_and_is_overtaken(self, id, **options):
+    async def read_then_append(self, id, **options):
         seen = await original(self, id, **options)
-        if next(looks) == 0:
+        if next(reads) == 0:
             mine = {"messages": [{"role": "user", "content": "here"}]}
             await svc.conversations.append_message(id, mine, tenant_id="t1")
         return seen
 
     with monkeypatch.context() as patched:
-        patched.setattr(asyncsvc.API4ConversationService, "get_by_id", looks_and_is_overtaken)
+        patched.setattr(asyncsvc.API4ConversationService, "get_by_id", read_then_append)
         report, _ = await run_import(svc, rag)
     assert report.conversations == TableReport(read=1, skipped={Skip.DIVERGED: 1})
-    assert [message.content for message in (await got(svc, "a")).messages] == ["p", "q", "here"]
+    assert [message.content for message in (await stored_conversation(svc, "a")).messages] == [
+        "p",
+        "q",
+        "here",
+    ]
 
 
 @pytest.mark.parametrize("is_before", [True, False])
@@ -738,22 +746,22 @@ async def test_messages_that_another_import_appended_are_present(rag, svc, monke
     await run_import(svc, rag)
     await set_messages(rag, "a", talk("p", "q", "a"))
     original = asyncsvc.API4ConversationService.get_by_id
-    looks = itertools.count()
+    reads = itertools.count()
 
-    async def looks_and_is_overtaken(self, id, **options):
+    async def read_then_import(self, id, **options):
         seen = None if is_before else await original(self, id, **options)
-        if next(looks) == 0:
+        if next(reads) == 0:
             report, _ = await run_import(svc, rag)
             assert report.conversations == TableReport(read=1, updated=1)
         return seen or await original(self, id, **options)
 
-    monkeypatch.setattr(asyncsvc.API4ConversationService, "get_by_id", looks_and_is_overtaken)
+    monkeypatch.setattr(asyncsvc.API4ConversationService, "get_by_id", read_then_import)
     report, notes = await run_import(svc, rag)
     assert (report.conversations, report.messages) == (TableReport(read=1, present=1), 0)
     assert (report.is_complete, notes) == (True, [])
 
 
-async def test_the_growth_of_counters_is_kept(rag, svc):
+async def test_the_growth_of_the_counters_is_imported(rag, svc):
     await fill(rag, session("a", talk("p", "q")), session("b", talk("p", "q")))
     await run_import(svc, rag)
     more = {"round": 2_500, "tokens": 1_500_000_000, "duration": 7.5}
@@ -763,11 +771,11 @@ async def test_the_growth_of_counters_is_kept(rag, svc):
         )
     report, notes = await run_import(svc, rag)
     assert report.conversations == TableReport(read=2, updated=1, skipped={Skip.REJECTED: 1})
-    grown = await got(svc, "a")
+    grown = await stored_conversation(svc, "a")
     assert (grown.round, grown.tokens, grown.duration) == (2_500, 1_500_000_000, 7.5)
     assert [message.content for message in grown.messages] == ["p", "q", "a", "q", "a"]
     assert notes[0].reason == "round: has grown by more than its new messages can carry"
-    assert len((await got(svc, "b")).messages) == 2
+    assert len((await stored_conversation(svc, "b")).messages) == 2
 
 
 async def test_new_messages_are_appended_completely_or_not_at_all(rag, dsn, monkeypatch):
@@ -778,19 +786,21 @@ async def test_new_messages_are_appended_completely_or_not_at_all(rag, dsn, monk
         appends = itertools.count()
         original = asyncsvc.API4ConversationService.append_message
 
-        async def fails_at_last(self, *arguments, **options):
+        async def fail_at_the_last_append(self, *arguments, **options):
             if next(appends) == 2:
                 raise Unavailable("gone")
             return await original(self, *arguments, **options)
 
         with monkeypatch.context() as patched:
-            patched.setattr(asyncsvc.API4ConversationService, "append_message", fails_at_last)
+            patched.setattr(
+                asyncsvc.API4ConversationService, "append_message", fail_at_the_last_append
+            )
             with pytest.raises(Unavailable):
                 await run_import(svc, rag)
-        assert len((await got(svc, "a")).messages) == 2
+        assert len((await stored_conversation(svc, "a")).messages) == 2
         report, _ = await run_import(svc, rag)
         assert report.conversations.updated == 1
-        assert len((await got(svc, "a")).messages) == 5
+        assert len((await stored_conversation(svc, "a")).messages) == 5
 
 
 async def test_an_import_continues_after_it_was_killed(rag, run, svc, dsn, tmp_path):
@@ -809,12 +819,14 @@ async def test_an_import_continues_after_it_was_killed(rag, run, svc, dsn, tmp_p
             assert child.poll() is None
             await asyncio.sleep(0.02)
         child.send_signal(number)
-        _, said = child.communicate(timeout=SECONDS)
+        _, output = child.communicate(timeout=SECONDS)
     stored = await svc.conversations.get_list(dialog_id="d1", tenant_id="t1", items_per_page=1)
     assert 0 < stored.total < len(rows)
     assert child.returncode == 130
-    assert said.startswith("stopped: the imported conversations are complete; run the same command")
-    after = re.search(r"--after (\d{5})$", said)[1]
+    assert output.startswith(
+        "stopped: the imported conversations are complete; run the same command"
+    )
+    after = re.search(r"--after (\d{5})$", output)[1]
     finished = run(rag.dsn, "--after", after, "--json")
     assert (finished.returncode, finished.stderr) == (0, "")
     report = json.loads(finished.stdout)
@@ -852,7 +864,7 @@ async def test_a_dry_run_reports_the_same_and_stores_nothing(rag, dsn):
             break
         tried, _ = await run_import(svc, rag, dry_run=True)
         assert (tried.conversations.updated, tried.conversations.imported) == (1, 1)
-        assert len((await got(svc, "nested")).messages) == 5
+        assert len((await stored_conversation(svc, "nested")).messages) == 5
         real, _ = await run_import(svc, rag)
         assert tried == real.model_copy(update={"dry_run": True})
 
@@ -883,7 +895,7 @@ async def test_the_right_to_select_is_enough(rag, svc):
             await rag.execute(f"REVOKE ALL ON {table} FROM reader")
 
 
-async def test_the_session_may_not_write(rag):
+async def test_the_session_on_the_source_may_not_write(rag):
     async with source.open_source(rag.dsn) as opened:
         for text in ("DELETE FROM dialog", "INSERT INTO dialog (id, tenant_id) VALUES ('x', 'y')"):
             with pytest.raises(DatabaseError, match=r"(?i)the source: .*read.only"):
@@ -949,7 +961,7 @@ async def test_an_older_version_without_some_columns_and_tables_is_imported(rag,
         "api_4_conversation.update_time", "api_4_conversation.reference",
     }  # fmt: skip
     assert report.skipped_tables == ("api_token",)
-    found = await got(svc, "a")
+    found = await stored_conversation(svc, "a")
     assert (found.updated_at, len(found.messages)) == (UPDATED_AT, 2)
     with pytest.raises(
         InvalidInput, match="orphans: cannot be distinguished from agents without user_canvas"
@@ -977,7 +989,7 @@ async def test_empty_tables_are_complete(rag, svc):
 
 
 async def test_columns_of_different_collations_are_compared(databases, svc):
-    rag = await filled(databases, "mysql")
+    rag = await create_source(databases, "mysql")
     await fill(rag, session("a"), session("b", dialog_id="a1"), session("c", dialog_id="gone"))
     for table, collation in (("dialog", "utf8mb4_unicode_ci"), ("user_canvas", "utf8mb3_bin")):
         charset = collation.partition("_")[0]
@@ -1122,7 +1134,7 @@ async def test_a_second_import_replaces_betas(rag, dsn):
         for secret in (BETA, "o" * 32):
             with pytest.raises(InvalidToken):
                 await svc.tokens.verify(secret, kind="beta")
-        # What was replaced here is not brought back by what the source still has.
+        # A token that was replaced in asyncsvc is not restored, although the source still has it.
         tokens = ragflow.APITokenService(svc, tenant_id="t1")
         await tokens.filter_update([ragflow.APIToken.token == SECRET], {"beta": "p" * 32})
         report, _ = await run_import(svc, rag)
@@ -1188,9 +1200,9 @@ async def test_imported_tokens_are_valid(rag, dsn, pool):
     assert named[Skip.TAKEN].endswith(", token ragflow-Zk9_…")
     assert named[Skip.TAKEN].startswith("t2, row ")
     assert named[Skip.WEAK].endswith(", token …")
-    said = "".join(f"{note.row}{note.reason}" for note in notes)
+    text = "".join(f"{note.row}{note.reason}" for note in notes)
     for secret in (SECRET, BETA, "guessme", "R" * 40, "naïve"):
-        assert secret not in said
+        assert secret not in text
     stored = await pool.fetch("SELECT t::text FROM asyncsvc.api_token AS t")
     assert not any(secret in row["t"] for row in stored for secret in (SECRET, BETA))
 
@@ -1202,7 +1214,7 @@ async def test_without_the_setting_no_token_is_imported(rag, svc):
     assert "accept_foreign_tokens" in notes[0].reason
 
 
-async def test_all_pages_of_tokens_are_imported(rag, dsn, monkeypatch):
+async def test_tokens_of_all_pages_are_imported(rag, dsn, monkeypatch):
     monkeypatch.setattr(source, "_PAGE_ROWS", 3)
     secrets = [(f"t{at % 3}", f"{at:02}" * 20) for at in range(20)]
     await rag.insert("api_token", [token(*each) for each in secrets])
@@ -1216,7 +1228,7 @@ async def test_all_pages_of_tokens_are_imported(rag, dsn, monkeypatch):
 # --- the command
 
 
-async def test_the_command_reports(rag, run, svc):
+async def test_the_command_prints_a_report_and_notes(rag, run, svc):
     await fill(
         rag,
         session("a", talk("p", "q")), session("b", dsl=json.dumps(json.dumps({"x": 1}))),
@@ -1271,9 +1283,9 @@ def test_the_report_fits_80_columns(capsys, monkeypatch):
     assert re.split(r" +", lines[2].strip()) == [
         "conversations", *[f"{number:,}"] * 4, f"{number * len(Skip):,}",
     ]  # fmt: skip
-    said = {line.split()[0]: line for line in lines[4:]}
+    shown = {line.split()[0]: line for line in lines[4:]}
     for kind in Skip:
-        assert f"{number:,} conversations and {number:,} tokens skipped" in said[kind]
+        assert f"{number:,} conversations and {number:,} tokens skipped" in shown[kind]
     for id in repaired.ids:
         assert any(id in line for line in lines)
 
@@ -1283,15 +1295,15 @@ async def test_no_password_is_printed(rag, run):
     user, _, rest = parts[2].partition(":")
     host = rest.rpartition("@")[2]
     wrong = f"{parts[0]}://{user}:sesame-7@{host}"
-    if rag.dialect == "mysql":  # the PostgreSQL of the tests may trust everybody
-        said = failed(run(wrong))
-        assert "the source: Access denied for user 'ragflow'" in said
-        assert "sesame" not in said
+    if rag.dialect == "mysql":  # the PostgreSQL of the tests may accept any password
+        error = failed(run(wrong))
+        assert "the source: Access denied for user 'ragflow'" in error
+        assert "sesame" not in error
     closed = f"{parts[0]}://u:sesame-7@127.0.0.1:1/x"
-    said = failed(run(closed))
-    assert "the source: " in said
-    assert "sesame" not in said
-    assert "reached" in said
+    error = failed(run(closed))
+    assert "the source: " in error
+    assert "sesame" not in error
+    assert "reached" in error
 
 
 @pytest.mark.parametrize(
@@ -1340,19 +1352,19 @@ async def test_invalid_options_are_named(svc, options, field):
 
 
 async def test_schemes_with_a_driver_are_accepted(databases, svc):
-    rag = await filled(databases, "mysql")
+    rag = await create_source(databases, "mysql")
     await fill(rag, session("a"))
     for scheme in ("mysql+pymysql", "mariadb", "MySQL"):
         report, _ = await run_import(svc, f"{scheme}{rag.dsn.removeprefix('mysql')}")
         assert report.conversations.read == 1
-    rag = await filled(databases, "postgresql")
+    rag = await create_source(databases, "postgresql")
     for scheme in ("postgresql+psycopg2", "postgres"):
         report, _ = await run_import(svc, rag.dsn.replace("postgresql", scheme))
         assert report.conversations.read == 0
 
 
 async def test_the_url_controls_the_encryption_of_mysql(databases, mariadb):
-    rag = await filled(databases, "mysql")
+    rag = await create_source(databases, "mysql")
     own = f"ssl-ca={mariadb.certificate}"
     for options, is_encrypted in (
         ("", True), ("?ssl-mode=required", True), ("?ssl-mode=disabled", False),
@@ -1515,7 +1527,7 @@ async def test_every_statement_runs_in_every_variant(rag):
 
 
 async def test_pages_are_read_by_the_primary_key(databases):
-    rag = await filled(databases, "mysql")
+    rag = await create_source(databases, "mysql")
     await fill(rag, *(session(f"{at:05}") for at in range(2_000)))
     await rag.execute("ANALYZE TABLE api_4_conversation")
     await rag.insert("api_token", [token(f"t{at % 5}", f"{at:040}") for at in range(2_000)])

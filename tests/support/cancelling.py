@@ -1,13 +1,13 @@
-"""Cancels a call at its n-th await instead of at a random time.
+"""Cancel a call at its n-th await instead of at a random time.
 
-A coroutine can only be cancelled where it suspends. At each suspension there are 2 moments:
+A coroutine can be cancelled only at an await. Each await has 2 moments for it:
 
-- `waiting`: the call has begun to wait, so the thing that it awaits is cancelled too.
-- `answered`: the awaited thing is done, for example a commit, and the call is cancelled before it
-  receives the result.
+- `waiting`: the call has begun to wait, so the awaited operation is cancelled too.
+- `answered`: the awaited operation, for example a commit, is complete, and the call is cancelled
+  before it receives the result.
 
-Cancelled at await 1, 2, 3 and so on, until it ends first, and in both moments, a call has been
-cancelled at every point where that is possible.
+`at_each_await` cancels a call at await 1, 2, 3 and so on, in both moments, until the call ends
+before its cancellation. This covers every point at which the call can be cancelled.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Outcome:
 
 
 class _Stepper(Awaitable[object]):
-    """Runs a coroutine in this task, and intervenes at its n-th suspension."""
+    """Runs a coroutine in this task, and intervenes at its n-th await."""
 
     def __init__(self, call: Coroutine[Any, Any, object], at: int) -> None:
         self._call = call
@@ -39,7 +39,7 @@ class _Stepper(Awaitable[object]):
         self.awaits = 0
 
     def intervene(self, awaited: object) -> Generator[Any, Any, object]:
-        """Act as a part of this task, before the task begins to wait."""
+        """Run a step in this task before the task begins to wait."""
         raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, object]:
@@ -116,7 +116,7 @@ async def _run(stepper: _Stepper, at: int) -> Outcome:
 async def at_each_await(
     trial: Callable[[int, Moment], Awaitable[Outcome]],
 ) -> dict[Moment, int]:
-    """Run trials until the call ends before it is cancelled; return its number of awaits."""
+    """Run trials until the call ends before its cancellation; return its number of awaits."""
     awaits: dict[Moment, int] = {}
     for moment in MOMENTS:
         for at in itertools.count(1):

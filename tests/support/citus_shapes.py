@@ -89,7 +89,7 @@ def is_parameter(node: Node) -> bool:
 
 
 def unbound(found: Sequence[Node], condition: Node) -> set[str]:
-    """Return the aliases of the tables whose tenant is no parameter and no bound table's tenant."""
+    """Return the aliases of tables whose tenant is not bound to a parameter or a bound table."""
     pairs = [(tenant_of(one), other) for one, other in equalities(condition)]
     bound = {one for one, other in pairs if one and is_parameter(other)}
     for _ in found:
@@ -103,7 +103,7 @@ def conditions(select: Node) -> list[Node]:
 
 
 def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
-    """Return what Citus rejects in a statement; with `of_all_tenants` it may read all tenants."""
+    """Return the constructs that Citus rejects. `of_all_tenants` allows reads of all tenants."""
     found = itertools.chain(
         on_inserts(tree),
         on_updates(tree),
@@ -195,7 +195,7 @@ def on_recursion(tree: Node) -> Iterator[str]:
 
 
 def on_definitions(tree: Node) -> Iterator[str]:
-    """Yield the commands that a migration must not contain if its tables are distributed."""
+    """Yield the constructs that a migration of distributed tables must not contain."""
     if of(ast.CreateTrigStmt, tree):
         yield "a trigger"
     for command in of(ast.AlterTableCmd, tree):

@@ -1,4 +1,4 @@
-"""Run the command line in this process: a process for each command takes seconds."""
+"""Run commands in the process of the tests, since starting a process takes seconds."""
 
 import asyncio
 import os
@@ -18,29 +18,29 @@ def run_command(
     arguments: Sequence[object],
     env: Mapping[str, str],
     *,
-    given: str = "",
+    stdin: str = "",
     program: Sequence[str] = PROGRAM,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command with files as its input and output: in this process if no event loop runs."""
+    """Run a command with files as its streams; in this process unless an event loop runs here."""
     command = list(map(str, arguments))
     if program is not PROGRAM or is_loop_running():
         return subprocess.run(
-            [*program, *command], env=env, input=given, capture_output=True, text=True,
+            [*program, *command], env=env, input=stdin, capture_output=True, text=True,
             timeout=SECONDS, check=False,
         )  # fmt: skip
     terminal.console.cache_clear()
     terminal.messages.cache_clear()
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as stdin,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as input_file,
         tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as stdout,
         tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as stderr,
         mock.patch.dict(os.environ, env, clear=True),
         mock.patch.multiple(
-            sys, argv=["asyncsvc", *command], stdin=stdin, stdout=stdout, stderr=stderr
+            sys, argv=["asyncsvc", *command], stdin=input_file, stdout=stdout, stderr=stderr
         ),
     ):
-        stdin.write(given)
-        stdin.seek(0)
+        input_file.write(stdin)
+        input_file.seek(0)
         code: object = 0
         try:
             main()
@@ -61,9 +61,10 @@ def is_loop_running() -> bool:
 
 
 def failed(finished: "subprocess.CompletedProcess[str]", code: int = 1) -> str:
-    """Return the line that a command printed about its error.
+    """Return the error line that a command printed.
 
-    Besides, an interrupted import says how to continue, and wrong use points at the help.
+    Two other lines are allowed: an interrupted import also prints how to continue, and a wrong
+    option also prints where the help is.
     """
     assert finished.returncode == code, finished.stdout + finished.stderr
     lines = [line for line in finished.stderr.splitlines() if not line.startswith("stopped: ")]

@@ -84,9 +84,8 @@ class MariaDB:
         import pymysql
 
         path = str(self._directory / "socket")
-        with socket.socket(
-            socket.AF_UNIX
-        ) as probe:  # the driver does not close a socket that fails
+        # The driver leaves a socket open if it cannot connect, so try without the driver first.
+        with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(path):
                 return False
         connection = pymysql.connect(unix_socket=path, user="root", autocommit=True)

@@ -2,14 +2,15 @@
 
 1. `ASYNCSVC_TEST_DSN`, if set: an external server. Its role must be allowed to create databases;
    the tests use the database of the DSN only for that.
-2. A container, through testcontainers, of `ASYNCSVC_TEST_IMAGE` (default `postgres:17`), where a
-   container engine answers and has the image or gets it. `none` asks for no container.
+2. A container of `ASYNCSVC_TEST_IMAGE` (default `postgres:17`), started by testcontainers, if a
+   container engine answers and has the image or can download it. `none` disables containers.
 3. The embedded server of `asyncsvc.embedded`.
 
-If a server is named explicitly, its failure ends the run. Only the default container falls back to
-the embedded server; `Server.description` contains the reason.
+If the environment names a server, its failure ends the run. Only the default container falls back
+to the embedded server; `Server.description` contains the reason.
 
-Each server that is started here listens on the loopback interface, without fsync, and is deleted.
+A server that this module starts listens on the loopback interface, runs without fsync, and is
+deleted at the end.
 """
 
 import asyncio
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
     from testcontainers.core.docker_client import DockerClient
 
 DEFAULT_IMAGE = "postgres:17"
-LABEL = "asyncsvc.tests"  # on every container, to find those of a killed run
+LABEL = "asyncsvc.tests"  # on every container, to find the containers of a killed run
 OLDEST_VERSION = 15
 
-ENGINE_SECONDS = 20.0  # how long the engine may be silent, and so a download without progress
-PULL_SECONDS = 300.0  # how long a download that does progress may last
-START_SECONDS = 60.0  # how long a container may take until its server answers
+ENGINE_SECONDS = 20.0  # for a reply of the engine, and for progress of a download
+PULL_SECONDS = 300.0  # for a whole download
+START_SECONDS = 60.0  # for a container, until its server answers
 POLL_SECONDS = 0.1
 
 SETTINGS = {
@@ -56,21 +57,21 @@ class ServerError(Exception):
 class Server(Protocol):
     """A PostgreSQL server for one run of the tests."""
 
-    description: str  # what it is, for the first line of the run
-    dsn: str  # its maintenance database
+    description: str  # the server in words, for the first line of the run
+    dsn: str  # the DSN of its maintenance database
 
     def start(self) -> None:
-        """Start it and wait until it answers; raises `ServerError`."""
+        """Start the server and wait until it answers; raise `ServerError` if it cannot."""
 
     def stop(self) -> None:
-        """Stop it and remove what it left; any number of times."""
+        """Stop the server and remove its files. Further calls have no effect."""
 
 
 async def server_version(dsn: str) -> str:
-    """The version of the server at `dsn`, which must be one that the library supports."""
+    """Return the version of the server; raise `ServerError` if the library does not support it."""
     connection = await asyncpg.connect(dsn, timeout=10)
     try:
-        # "15.18 (Debian 15.18-0+deb12u1)": the rest is the packager's
+        # For example "15.18 (Debian 15.18-0+deb12u1)": the packager adds the second part.
         version = str(connection.get_settings().server_version).partition(" ")[0]
         major = connection.get_server_version().major
     finally:
@@ -81,7 +82,7 @@ async def server_version(dsn: str) -> str:
 
 
 def connected_version(dsn: str) -> str:
-    """As `server_version`, from code that is not asynchronous."""
+    """Return `server_version` in code without an event loop."""
     try:
         return asyncio.run(server_version(dsn))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -104,8 +105,8 @@ def answering_version(dsn: str) -> str:
         time.sleep(POLL_SECONDS)
 
 
-class GivenServer:
-    """The server of `ASYNCSVC_TEST_DSN`; it is neither started nor stopped here."""
+class ExternalServer:
+    """The server of `ASYNCSVC_TEST_DSN`. This module neither starts nor stops it."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -122,7 +123,7 @@ class GivenServer:
 
 
 class ContainerServer:
-    """A container of an image that behaves as the official `postgres` does."""
+    """A container of an image that behaves like the official `postgres`."""
 
     def __init__(self, image: str) -> None:
         self.image = image
@@ -198,27 +199,27 @@ class ContainerServer:
 
 
 def prefer_loopback(client: "DockerClient") -> bool:
-    """Whether the engine publishes ports on this very machine; if so, connect to 127.0.0.1.
+    """Return whether the engine publishes ports on this machine; if so, connect to 127.0.0.1.
 
-    Inside a container testcontainers takes the engine for one outside it and gives the address of
-    the gateway. That is right when the socket came in from the host, and wrong when the engine
-    runs inside, beside the tests: then the engine reports the host name that we see ourselves.
+    In a container testcontainers assumes that the engine runs outside of it, and uses the address
+    of the gateway. This is right if the host's socket is mounted, and wrong if the engine runs in
+    the same container as the tests. In the latter case the engine reports this host name.
     """
     from testcontainers.core.config import ConnectionMode, testcontainers_config
 
     if not client.client.api.base_url.startswith("http+docker://"):
-        return False  # over TCP or SSH: another machine, or for all we know another machine
+        return False  # over TCP or SSH the engine may be on another machine
     if client.client.info().get("Name") == socket.gethostname():
         if testcontainers_config.tc_host_override is None:
             testcontainers_config.tc_host_override = "127.0.0.1"
         if testcontainers_config.connection_mode_override is None:
             testcontainers_config.connection_mode_override = ConnectionMode.docker_host
         return True
-    return not pathlib.Path("/.dockerenv").exists()  # an engine in a virtual machine of its own
+    return not pathlib.Path("/.dockerenv").exists()  # the engine is in a virtual machine
 
 
 def pull_if_missing(client: "DockerClient", image: str) -> None:
-    """Download the image unless the engine has it, giving up when nothing moves."""
+    """Download the image unless the engine has it. Give up if the download makes no progress."""
     import docker.errors
     import requests
     import urllib3.exceptions
@@ -230,21 +231,21 @@ def pull_if_missing(client: "DockerClient", image: str) -> None:
     repository, tag = parse_repository_tag(image)
     give_up = time.monotonic() + PULL_SECONDS
     try:
-        # The client's time-out holds for each read: for silence, not for the whole download.
+        # The client's timeout applies to each read, not to the whole download.
         for event in client.client.api.pull(repository, tag or "latest", stream=True, decode=True):
             if "error" in event:
-                raise ServerError(f"no image {image} here, and no download: {event['error']}")
+                raise ServerError(f"the image {image} cannot be downloaded: {event['error']}")
             if time.monotonic() > give_up:
-                raise ServerError(f"no image {image} here, and its download takes too long")
+                raise ServerError(f"the download of the image {image} takes too long")
     except docker.errors.APIError as error:
         why = one_line(error.explanation or error)
-        raise ServerError(f"no image {image} here, and no download: {why}") from error
+        raise ServerError(f"the image {image} cannot be downloaded: {why}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise ServerError(f"no image {image} here, and its download hangs") from error
+        raise ServerError(f"the download of the image {image} makes no progress") from error
 
 
 class EmbeddedServer:
-    """The server that comes in a wheel, in a directory of its own."""
+    """The embedded server, in a temporary directory."""
 
     def __init__(self) -> None:
         self.dsn = ""
@@ -282,9 +283,9 @@ class EmbeddedServer:
 
 
 def start_server() -> Server:
-    """Choose the server as the module says, start it and return it."""
+    """Choose a server in the order of the module's docstring, start it and return it."""
     if dsn := os.environ.get("ASYNCSVC_TEST_DSN"):
-        return started(GivenServer(dsn))
+        return started(ExternalServer(dsn))
     image = os.environ.get("ASYNCSVC_TEST_IMAGE")
     if image == "none":
         why = "ASYNCSVC_TEST_IMAGE=none"
@@ -317,13 +318,13 @@ def close_forgotten_sockets() -> None:
 
 
 def root_cause(error: BaseException) -> str:
-    """What the chain of errors began with, on one line."""
+    """Return the first error of the chain, on one line."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return one_line(error)
 
 
 def one_line(error: BaseException | str) -> str:
-    """The error on one line, short enough to be read there."""
+    """Return the error on one line of at most 120 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -16,7 +16,7 @@ _SECONDS = 60
 
 @dataclass(frozen=True)
 class Shown:
-    """The output of a program, the screen that it shows, and the exit code."""
+    """The output of a program, the final screen of the terminal, and the exit code."""
 
     written: str
     screen: str
@@ -35,10 +35,10 @@ def in_terminal(
     answer: str = "",
     secret: str = "",
 ) -> Shown:
-    """Run a program in a terminal of this width to its end.
+    """Run a program to its end in a terminal of this width.
 
-    Type the answer after the question, because the screen shows both in this order. Type the secret
-    when the terminal hides input, because that discards earlier input.
+    The answer is typed after the question, so that the screen shows both in this order. The secret
+    is typed while the terminal hides input, because hiding discards earlier input.
     """
     import fcntl
     import pty

@@ -1,4 +1,4 @@
-"""Calls whose round trips are counted, for methods that can make several numbers of them."""
+"""Cases for the counting of round trips, for methods whose number of round trips varies."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Act = Callable[[], Awaitable[object]]
 
 @dataclass
 class Count:
-    """The tenant of a counted call, the services over the wire, and those beside it."""
+    """The context of a counted call: its tenant, and services with and without the counter."""
 
     method: Method
     tenant: Tenant
     svc: AsyncSvc
-    beside: AsyncSvc
+    uncounted: AsyncSvc
     wire: Wire
     ended_at: int | None = None
-    """The count at which the call ended, if it did more that does not count."""
+    """The count at the end of the call, if the case makes further round trips after it."""
 
     def before(self, statement: str, act: Act, *, first: int = 1) -> None:
-        """Act before each run of this statement, from the n-th run on."""
+        """Call `act` before each run of this statement, beginning with run number `first`."""
         seen = 0
 
         async def watch(text: str) -> None:
@@ -45,7 +45,7 @@ class Count:
 
 
 Case = Callable[[Count], Awaitable[Act]]
-"""Prepares rows, and returns the call that is counted."""
+"""Prepares rows, and returns the call to count."""
 
 
 def valid(**changes: object) -> Case:
@@ -84,20 +84,21 @@ def after(other: str | None, **changes: object) -> Case:
 
 
 async def append_while_the_conversation_is_deleted_and_created(count: Count) -> Act:
-    """The append finds no conversation; the statement that explains this finds one, each time."""
+    """Count an append that finds no conversation, although explain_append finds one, each time."""
     at = {"tenant_id": count.tenant.id}
 
     async def watch(text: str) -> None:
         if "/append_message " in text:
-            await count.beside.conversations.delete_by_id("a", **at)
+            await count.uncounted.conversations.delete_by_id("a", **at)
         elif "/explain_append " in text:
-            await count.beside.conversations.create(dialog_id="d", id="a", **at)
+            await count.uncounted.conversations.create(dialog_id="d", id="a", **at)
 
     count.wire.before_statement = watch
     return lambda: count.svc.conversations.append_message("a", TURN, **at)
 
 
 async def delete_two_batches(count: Count) -> Act:
+    """Count a deletion of 1,002 conversations, in 2 batches."""
     for number in range(2):
         await count.svc.conversations.create_many(
             [{"dialog_id": "many", "id": f"{number}-{each}"} for each in range(501)],
@@ -149,6 +150,7 @@ def import_(*ids: str, existing: Iterable[str] = ()) -> Case:
 
 
 async def import_in_a_transaction_of_the_caller(count: Count) -> Act:
+    """Count an import inside a transaction of the caller."""
     stack = contextlib.AsyncExitStack()
     connection = await stack.enter_async_context(count.svc._executor._pool.acquire())
     await stack.enter_async_context(connection.transaction())
@@ -177,7 +179,7 @@ def while_a_token_is_created(statement: str) -> Case:
 
         async def create() -> None:
             if waiting:
-                await count.beside.tokens.create(tenant_id=count.tenant.id, name=waiting.pop())
+                await count.uncounted.tokens.create(tenant_id=count.tenant.id, name=waiting.pop())
 
         count.before(statement, create, first=2)
         return lambda: count.method.run(count.svc, {"tenant_id": count.tenant.id})
@@ -186,14 +188,14 @@ def while_a_token_is_created(statement: str) -> Case:
 
 
 async def revoke_a_family_that_grows(count: Count) -> Act:
-    """Count a call that reads the family before a rotation of another transaction commits."""
+    """Count a revocation that reads the family before another transaction commits a rotation."""
     id, tenant_id = count.tenant.token_id, count.tenant.id
 
     async def revoke() -> None:
-        async with count.beside.transaction() as tx:
+        async with count.uncounted.transaction() as tx:
             await tx.tokens.rotate(id, tenant_id=tenant_id)
             revoking = asyncio.create_task(count.svc.tokens.revoke_family(id, tenant_id=tenant_id))
-            await until_blocked(count.beside)
+            await until_blocked(count.uncounted)
         await revoking
 
     return revoke

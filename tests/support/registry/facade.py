@@ -5,8 +5,8 @@ import asyncpg
 from tests.support.registry.method import Method
 
 
-class Unopened(asyncpg.Connection):
-    """A connection that no call uses."""
+class UnusedConnection(asyncpg.Connection):
+    """A connection to no server. No call uses it."""
 
     def __init__(self) -> None: ...
 
@@ -17,7 +17,7 @@ FACADE = [
     Method(name="transaction", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(
         name="on",
-        call={"connection": Unopened()},
+        call={"connection": UnusedConnection()},
         cost="nothing",
         round_trips=0,
         tenant="none",

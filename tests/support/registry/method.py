@@ -32,7 +32,7 @@ Cost = Literal["nothing", "row", "page", "batches", "tenant", "database"]
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant that `furnish` made: its id, and the values that the library or chance chose."""
+    """A tenant that `furnish` filled: its id and the values that the library generated."""
 
     id: str = "acme"
     token_id: str = "a"
@@ -65,7 +65,7 @@ TOKEN_PATCHES = OfTenant("token_patches")
 
 Arguments = dict[str, object]
 Variant = Callable[[Arguments], Arguments]
-"""Makes the arguments of one more call from those of the valid call."""
+"""Returns the arguments of another call, from those of the valid call."""
 
 
 def with_(**changes: object) -> Variant:
@@ -98,7 +98,7 @@ class Method:
     name: str
     """For example `conversations.create`; of the facade `migrate`."""
     call: Mapping[str, object]
-    """A valid value for each parameter except `tenant_id`. The call finds the rows of `furnish`."""
+    """A valid value for each parameter except `tenant_id`. The values name rows of `furnish`."""
     cost: Cost
     round_trips: int | Sequence[tuple[int, Case]] = 1
     """The number for the valid call, or each number that the method can make, with a case."""
@@ -106,7 +106,7 @@ class Method:
     is_retried: bool | None = None
     """Whether the first statement of the valid call is retried. None: if the method only reads."""
     tenant: Literal["parameter", "secret", "none"] = "parameter"
-    """What names the tenant: `tenant_id`, the secret of a token, or nothing."""
+    """The argument that selects the tenant: `tenant_id`, the secret of a token, or none."""
     isolation: Sequence[Variant] = (VALID,)
     """Calls with the ids of another tenant. Results and changes equal those without that tenant."""
     cancelled: Sequence[Write] = (Write(),)
@@ -181,14 +181,14 @@ async def furnish(svc: Services, tenant_id: str) -> Tenant:
 
 
 # The parts of a result that differ per call: instants, new ids, and the hints of secrets.
-_PASSING = re.compile(
+_VARYING = re.compile(
     r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|TokenEvent\(id=\d+"
 )
 
 
 def comparable(value: object) -> str:
     """Return a result or a row as text, without the parts that differ per call."""
-    return _PASSING.sub("...", value if isinstance(value, str) else repr(value))
+    return _VARYING.sub("...", value if isinstance(value, str) else repr(value))
 
 
 def public_methods() -> set[str]:

@@ -1,5 +1,5 @@
--- Makes a migrated database as if it had just been copied: without rows, statistics or counts.
--- Tables without pages and counts are left alone, since each truncated table and index costs new files.
+-- Delete all rows, statistics and counts of a migrated database, like a new copy of the template.
+-- Empty tables are not truncated, since each truncated table and index creates new files.
 DO $do$
 DECLARE
     filled text;

@@ -1,5 +1,5 @@
--- What a migrated database is made of beside its tenants' rows, as one text: two that have the same can
--- stand for each other once they are empty. Rights, settings and what the planner was told count, too.
+-- Return a hash of a migrated database without its rows: of tables, rights, settings and statistics
+-- targets. After their rows are deleted, two databases with the same hash are interchangeable.
 SELECT md5(string_agg(p.what, E'\n' ORDER BY p.what))
   FROM (
     SELECT concat_ws(' ', 'relation', c.oid::regclass, c.relkind, c.relrowsecurity, c.reloptions,
