@@ -47,7 +47,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture
 def run(dsn: str) -> Run:
-    """Run a command on this test's database, with files as its input and output."""
+    """Return a function that runs a command on this test's database, with files as its streams."""
 
     def call(*arguments: object, stdin: str = "", **more: str):
         return run_command(arguments, environment(ASYNCSVC_DSN=dsn) | more, stdin=stdin)
@@ -57,7 +57,7 @@ def run(dsn: str) -> Run:
 
 @pytest.fixture
 async def filled(svc: asyncsvc.AsyncSvc) -> asyncsvc.AsyncSvc:
-    """Conversations of the tenant `t`: one with terminal escapes, one with 30 messages."""
+    """The library, with conversations of tenant `t`: one has terminal escapes, one 30 messages."""
     await svc.conversations.import_(records(), tenant_id="t")
     return svc
 
@@ -111,7 +111,7 @@ async def test_a_list_fits_a_terminal(filled, dsn, columns):
     assert "created" in shown.screen
     rows = shown.screen.split("\n")
     dates = {cell_len(row[: at.start()]) for row in rows if (at := re.search(r"20\d\d-", row))}
-    assert len(dates) == 1  # aligned, also after wide characters
+    assert len(dates) == 1  # all dates are in one column, also after wide characters
 
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
@@ -228,7 +228,7 @@ async def test_usage_fits_a_terminal(filled, dsn, columns):
     assert "counting" not in shown.screen
 
 
-async def test_more_buckets_than_cells_are_drawn(filled, dsn, run):
+async def test_a_plot_of_more_buckets_than_columns_is_drawn(filled, dsn, run):
     command = [*PROGRAM, "stats", "--tenant=t", "--interval=hour", "--tz=Asia/Shanghai"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), 60)
     assert max(map(cell_len, shown.lines)) <= 60
@@ -242,7 +242,7 @@ async def test_more_buckets_than_cells_are_drawn(filled, dsn, run):
     assert "no conversations in this range" in none.stdout
 
 
-async def test_a_chart_is_complete_and_reproducible(filled, run, tmp_path):
+async def test_a_chart_has_all_panels_and_is_reproducible(filled, run, tmp_path):
     svg, png = tmp_path / "a.svg", tmp_path / "a.PNG"
     assert f"The chart is in {svg}" in run("stats", "--tenant", "t", "--plot", svg).stdout
     first = svg.read_bytes()
@@ -456,7 +456,7 @@ def test_tokens_of_another_system_are_imported(run, svc, tmp_path):
     assert missing == f"asyncsvc: {tmp_path}/none: No such file or directory"
 
 
-async def test_an_import_follows_a_beta_that_was_replaced(run, svc):
+async def test_an_import_replaces_a_beta_that_was_replaced_in_the_source(run, svc):
     newer = ROW | {"beta": "N" + ROW["beta"][1:]}
     for row, counts in ((ROW, (2, 0)), (newer, (1, 1)), (newer, (0, 2))):
         report = json.loads(run("tokens", "import", "-", "--json", stdin=json.dumps(row)).stdout)
@@ -626,7 +626,7 @@ def test_an_embedded_server_in_a_pipe(data):
     assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
 
 
-def test_only_the_directory_of_a_server_is_stopped(run, tmp_path):
+def test_only_a_server_in_its_own_directory_is_stopped(run, tmp_path):
     (tmp_path / "thesis.txt").touch()
     for directory in (tmp_path, tmp_path / "thesis.txt"):
         finished = run("postgres", "stop", "--data", directory)

@@ -27,7 +27,7 @@ if sys.platform == "win32":
     pytest.skip("the embedded server does not run on Windows", allow_module_level=True)
 
 SCRIPT = pathlib.Path(sys.executable).with_name("asyncsvc")
-# Root may read everything, unless these capabilities are taken from it.
+# Root can read every file, so this drops the capabilities that allow it.
 AS_ORDINARY = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 )
@@ -38,8 +38,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def room() -> Iterator[pathlib.Path]:
-    """A folder for data and temporary files. At the end no server may run in it."""
+def folder() -> Iterator[pathlib.Path]:
+    """A directory for data and temporary files. At the end no server may run in it."""
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         place = pathlib.Path(name)
         place.chmod(0o755)
@@ -50,8 +50,8 @@ def room() -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[pathlib.Path]:
-    """A data directory in which the demo ran once, so that other tests need no `initdb`."""
+def prepared_dir() -> Iterator[pathlib.Path]:
+    """A data directory in which the demo has run, so that tests need no `initdb`."""
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         place = pathlib.Path(name)
         place.chmod(0o755)
@@ -69,21 +69,21 @@ def shared() -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture
-def run(room: pathlib.Path) -> Run:
+def run(folder: pathlib.Path) -> Run:
     """Run the program with its temporary files in `room`."""
 
     def call(*arguments: object, program: list[str] = PROGRAM, **more: str):
         return subprocess.run(
             [*program, *map(str, arguments)],
-            env=environment(room) | more, capture_output=True, text=True, timeout=SECONDS,
+            env=environment(folder) | more, capture_output=True, text=True, timeout=SECONDS,
             check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     return call
 
 
-def environment(room: pathlib.Path) -> dict[str, str]:
-    ours = {"TMPDIR": str(room), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
+def environment(folder: pathlib.Path) -> dict[str, str]:
+    ours = {"TMPDIR": str(folder), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
     unset = {"ASYNCSVC_DSN", "COLUMNS", "FORCE_COLOR", "NO_COLOR"}
     return {name: value for name, value in os.environ.items() if name not in unset} | ours
 
@@ -98,7 +98,7 @@ def conversation(id: object, *contents: object, **more: object) -> dict[str, obj
     return {"id": id, "messages": messages, **more}
 
 
-def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path):
+def test_the_demo_shows_every_step_and_leaves_no_files(run: Run, folder: pathlib.Path):
     began = time.monotonic()
     finished = run("demo", program=[str(SCRIPT)])
     assert time.monotonic() - began < 30  # 10 s on an idle machine
@@ -116,14 +116,16 @@ def test_shows_every_step_and_leaves_nothing_behind(run: Run, room: pathlib.Path
     assert not CONTROLS.search(out)
     assert not SECRET.search(out)
     assert max(map(len, out.splitlines())) <= 80
-    assert list(room.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
-def test_fits_a_terminal(shared: pathlib.Path, room: pathlib.Path, columns: int):
+def test_the_output_fits_a_terminal(prepared_dir: pathlib.Path, folder: pathlib.Path, columns: int):
     from rich.cells import cell_len
 
-    shown = in_terminal([*PROGRAM, "demo", "--data", str(shared)], environment(room), columns)
+    shown = in_terminal(
+        [*PROGRAM, "demo", "--data", str(prepared_dir)], environment(folder), columns
+    )
 
     assert shown.code == 0
     assert "\x1b[1m" in shown.written
@@ -135,8 +137,8 @@ def test_fits_a_terminal(shared: pathlib.Path, room: pathlib.Path, columns: int)
     assert len(dates) == 1
 
 
-def test_a_second_run_adds_nothing(run: Run, shared: pathlib.Path):
-    finished = run("demo", "--data", shared, "--search", "RECIPE%", "--tz", "Asia/Shanghai")
+def test_a_second_run_adds_nothing(run: Run, prepared_dir: pathlib.Path):
+    finished = run("demo", "--data", prepared_dir, "--search", "RECIPE%", "--tz", "Asia/Shanghai")
 
     assert finished.returncode == 0
     assert "up to date" in finished.stdout
@@ -144,11 +146,11 @@ def test_a_second_run_adds_nothing(run: Run, shared: pathlib.Path):
     assert "sample values" not in finished.stdout
     assert "“RECIPE%” occurs in 0 conversations" in finished.stdout
     assert "its data stay in" in finished.stdout
-    assert not (shared / "pgdata/postmaster.pid").exists()
+    assert not (prepared_dir / "pgdata/postmaster.pid").exists()
 
 
 @pytest.mark.parametrize("name", ["talks.jsonl", "talks.jsonl.gz", "zipped without the ending"])
-async def test_imports_a_file(run: Run, dsn: str, room: pathlib.Path, name: str):
+async def test_the_demo_imports_a_file(run: Run, dsn: str, folder: pathlib.Path, name: str):
     fields = {"user": "ana", "created_at": "2026-11-02T10:00:00+01:00", "tokens": 7}
     text = lines_of(
         conversation("one", "Good morning", "Morning!", topic="greeting", **fields),
@@ -156,7 +158,7 @@ async def test_imports_a_file(run: Run, dsn: str, room: pathlib.Path, name: str)
         {"id": "3", "messages": [{"role": "tool", "content": "morning", "call": {"id": 1}}]},
         conversation("long", *(f"number {number}" for number in range(2_001))),
     )
-    file = room / name
+    file = folder / name
     file.write_bytes(text if name.endswith("jsonl") else gzip.compress(text))
 
     finished = run("demo", "--from", file, "--dsn", dsn)
@@ -216,7 +218,7 @@ def test_an_invalid_line_has_a_reason(line: bytes, reason: str):
 
 
 async def test_invalid_lines_are_reported_and_the_others_imported(
-    run: Run, dsn: str, room: pathlib.Path
+    run: Run, dsn: str, folder: pathlib.Path
 ):
     bad = [
         (lines_of({"id": "x"}), "messages: Field required"),
@@ -229,9 +231,9 @@ async def test_invalid_lines_are_reported_and_the_others_imported(
         ),
     ]
     first = lines_of(conversation("good", "fine", name="\x1b[31mred [b]x[/b]"))
-    (room / "lines").write_bytes(first + b"\n".join(line.strip() for line, _ in bad))
+    (folder / "lines").write_bytes(first + b"\n".join(line.strip() for line, _ in bad))
 
-    finished = run("demo", "--from", room / "lines", "--dsn", dsn, COLUMNS="200")
+    finished = run("demo", "--from", folder / "lines", "--dsn", dsn, COLUMNS="200")
 
     assert finished.returncode == 3
     assert not CONTROLS.search(finished.stdout + finished.stderr)
@@ -244,21 +246,21 @@ async def test_invalid_lines_are_reported_and_the_others_imported(
     assert [(found.id, found.last_seq) for found in page.items] == [("good", 1)]
 
 
-async def test_fails_if_no_line_is_a_conversation(run: Run, dsn: str, room: pathlib.Path):
-    (room / "lines").write_bytes(b"{}\n" * 9)
+async def test_a_file_without_a_conversation_is_an_error(run: Run, dsn: str, folder: pathlib.Path):
+    (folder / "lines").write_bytes(b"{}\n" * 9)
 
-    finished = run("demo", "--from", room / "lines", "--dsn", dsn)
+    finished = run("demo", "--from", folder / "lines", "--dsn", dsn)
 
     assert finished.returncode == 1
     rejected, error = finished.stderr.splitlines()
     assert rejected.startswith("9 lines (1, 2, 3, 4, 5, …): ")
-    assert error == f"asyncsvc: {room / 'lines'}: no line is a conversation"
+    assert error == f"asyncsvc: {folder / 'lines'}: no line is a conversation"
 
 
-def test_an_unreadable_file_is_one_line(run: Run, room: pathlib.Path):
-    (room / "empty").touch()
-    (room / "plain.gz").write_text("{}\n")
-    (room / "cut.gz").write_bytes(gzip.compress(os.urandom(10_000))[:-100])
+def test_an_unreadable_file_is_one_line(run: Run, folder: pathlib.Path):
+    (folder / "empty").touch()
+    (folder / "plain.gz").write_text("{}\n")
+    (folder / "cut.gz").write_bytes(gzip.compress(os.urandom(10_000))[:-100])
 
     for name, reason in {
         "missing": "No such file or directory",
@@ -267,15 +269,15 @@ def test_an_unreadable_file_is_one_line(run: Run, room: pathlib.Path):
         "plain.gz": "is not gzip",
         "cut.gz": "is damaged or truncated",
     }.items():
-        finished = run("demo", "--from", room / name)
+        finished = run("demo", "--from", folder / name)
         assert reason in failed(finished)
-        assert str(room / name) in finished.stderr
+        assert str(folder / name) in finished.stderr
         assert finished.stdout == ""
 
 
-def test_a_file_without_permission_is_one_line(run: Run, room: pathlib.Path):
-    (room / "closed").touch(mode=0)
-    refused = run("demo", "--from", room / "closed", program=[*AS_ORDINARY, *PROGRAM])
+def test_a_file_without_permission_is_one_line(run: Run, folder: pathlib.Path):
+    (folder / "closed").touch(mode=0)
+    refused = run("demo", "--from", folder / "closed", program=[*AS_ORDINARY, *PROGRAM])
     assert "Permission denied" in failed(refused)
 
 
@@ -300,12 +302,16 @@ def test_a_wrong_option_is_one_line(run: Run, arguments: list[str], reason: str,
     assert "hidden" not in finished.stdout + finished.stderr
 
 
-async def test_an_option_beats_the_environment(run: Run, dsn: str, shared: pathlib.Path):
+async def test_an_option_takes_precedence_over_the_environment(
+    run: Run, dsn: str, prepared_dir: pathlib.Path
+):
     assert "connected to" in run("demo", ASYNCSVC_DSN=dsn).stdout
-    assert "data in" in run("demo", "--data", shared, ASYNCSVC_DSN=dsn).stdout
+    assert "data in" in run("demo", "--data", prepared_dir, ASYNCSVC_DSN=dsn).stdout
 
 
-def test_keeps_the_server_and_prints_how_to_use_and_stop_it(run: Run, room: pathlib.Path):
+def test_the_option_keep_keeps_the_server_and_prints_how_to_use_and_stop_it(
+    run: Run, folder: pathlib.Path
+):
     finished = run("demo", "--keep")
 
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -323,46 +329,46 @@ def test_keeps_the_server_and_prints_how_to_use_and_stop_it(run: Run, room: path
     assert stop is not None
     assert run("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
     assert run("-c", stop[1], program=["sh"]).stdout.startswith("No server was running.")
-    assert [place.name[:14] for place in room.iterdir()] == ["asyncsvc-demo-"]
+    assert [place.name[:14] for place in folder.iterdir()] == ["asyncsvc-demo-"]
 
 
-def test_a_server_that_ran_before_is_not_stopped(run: Run, shared: pathlib.Path):
-    asyncio.run(embedded.start(shared))
+def test_a_server_that_ran_before_is_not_stopped(run: Run, prepared_dir: pathlib.Path):
+    asyncio.run(embedded.start(prepared_dir))
     try:
-        finished = run("demo", "--data", shared)
+        finished = run("demo", "--data", prepared_dir)
         assert "was running already" in finished.stdout
         assert "keeps running" in finished.stdout
-        assert asyncio.run(embedded.status(shared)) is not None
+        assert asyncio.run(embedded.status(prepared_dir)) is not None
     finally:
-        asyncio.run(embedded.stop(shared))
+        asyncio.run(embedded.stop(prepared_dir))
 
 
-def test_ctrl_c_stops_the_server_and_removes_its_data(room: pathlib.Path):
-    interrupted(room, signal.SIGINT, "--keep")
-    assert [place.name for place in room.iterdir()] == ["many"]
+def test_ctrl_c_stops_the_server_and_removes_its_data(folder: pathlib.Path):
+    interrupted(folder, signal.SIGINT, "--keep")
+    assert [place.name for place in folder.iterdir()] == ["many"]
 
 
-def test_a_closed_terminal_stops_the_server(room: pathlib.Path, shared: pathlib.Path):
-    shutil.copytree(shared, room / "data")
+def test_a_closed_terminal_stops_the_server(folder: pathlib.Path, prepared_dir: pathlib.Path):
+    shutil.copytree(prepared_dir, folder / "data")
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     try:
-        interrupted(room, signal.SIGHUP, "--data", str(room / "data"))
+        interrupted(folder, signal.SIGHUP, "--data", str(folder / "data"))
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def interrupted(room: pathlib.Path, number: signal.Signals, *arguments: str) -> None:
+def interrupted(folder: pathlib.Path, number: signal.Signals, *arguments: str) -> None:
     """Send the demo a signal during the import, and check that its server is stopped."""
-    many = room / "many"
+    many = folder / "many"
     many.write_bytes(lines_of(*(conversation(str(at), "hello", "hi") for at in range(50_000))))
     command = [*PROGRAM, "demo", "--from", str(many), *arguments]
     with subprocess.Popen(
-        command, env=environment(room), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         while "token" not in process.stdout.readline():  # then it imports
             assert process.poll() is None
-        server = int(next(room.glob("*/pgdata/postmaster.pid")).read_text().split()[0])
+        server = int(next(folder.glob("*/pgdata/postmaster.pid")).read_text().split()[0])
         time.sleep(0.2)
         process.send_signal(number)
         _, errors = process.communicate(timeout=SECONDS)
@@ -377,17 +383,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_closed_pipe_stops_the_server(room: pathlib.Path, shared: pathlib.Path):
-    command = [*PROGRAM, "demo", "--data", str(shared)]
+def test_a_closed_pipe_stops_the_server(folder: pathlib.Path, prepared_dir: pathlib.Path):
+    command = [*PROGRAM, "demo", "--data", str(prepared_dir)]
     with subprocess.Popen(
-        command, env=environment(room), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == ""
-    assert not (shared / "pgdata/postmaster.pid").exists()
+    assert not (prepared_dir / "pgdata/postmaster.pid").exists()
 
 
 def test_a_missing_extra_is_one_line(run: Run):
@@ -412,6 +418,6 @@ def test_a_missing_extra_is_one_line(run: Run):
     assert "pip install 'asyncsvc[embedded]'" in failed(finished)
 
 
-def test_the_library_does_not_import_it(run: Run):
+def test_the_library_imports_no_library_of_the_command_line(run: Run):
     names = "import asyncsvc, sys; print({'typer', 'rich', 'plotext'} & set(sys.modules))"
     assert run("-c", names, program=[sys.executable]).stdout == "set()\n"

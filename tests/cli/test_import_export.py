@@ -30,7 +30,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(dsn: str, tmp_path: pathlib.Path) -> Run:
-    """Run a command on the database of this test."""
+    """Return a function that runs a command on the database of this test."""
 
     def call(*arguments: object, input: str = "", program=PROGRAM, **more: str):
         env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more
@@ -73,7 +73,7 @@ async def test_importing_a_file_twice_adds_nothing(run: Run, svc, tmp_path, zipp
     assert await exported(svc) == [a, b]
 
 
-async def test_imports_standard_input_and_tenants_from_lines(run: Run, svc):
+async def test_an_import_reads_standard_input_and_the_tenants_of_the_lines(run: Run, svc):
     text = lines_of(
         conversation("a", "x", tenant_id="one"),
         conversation("b", "x", tenant_id="two"),
@@ -90,7 +90,7 @@ async def test_imports_standard_input_and_tenants_from_lines(run: Run, svc):
     assert [item.id for item in await exported(svc, "two")] == ["b", "c"]
 
 
-def test_an_empty_default_is_not_ignored(run: Run, svc):
+def test_an_empty_default_is_rejected(run: Run, svc):
     text = lines_of(conversation("a", "hi")).decode()
     finished = run("import", "-", *ACME, "--source", "", input=text)
     assert failed(finished, 2).startswith("asyncsvc: --source: ")
@@ -131,7 +131,7 @@ async def test_invalid_lines_are_reported_and_the_others_imported(run: Run, svc,
     assert [item.id for item in await exported(svc)] == ["good1", "good2"]
 
 
-def test_a_reason_that_repeats_is_one_line(run: Run, tmp_path):
+def test_a_repeated_reason_is_one_line(run: Run, tmp_path):
     bad = [conversation(f"c{at}", "x" * at + "\x00") for at in range(3_000)]
     lines = [b"{nope\n", *map(lines_of, bad), lines_of(conversation("good", "x")), b"[]\n", b"5\n"]
     (tmp_path / "lines").write_bytes(b"".join(lines))
@@ -144,7 +144,7 @@ def test_a_reason_that_repeats_is_one_line(run: Run, tmp_path):
 
 
 def chat(id: str, **more: object) -> dict[str, object]:
-    """A conversation as ChatGPT exports it: a question, edited once, and two answers."""
+    """Return a conversation of a ChatGPT export: a question, edited once, and two answers."""
 
     def node(id: str, parent: str | None, role: str = "", *parts: object, **of: object):
         message = {
@@ -169,7 +169,7 @@ def chat(id: str, **more: object) -> dict[str, object]:
     } | more  # fmt: skip
 
 
-async def test_imports_the_current_branch_of_chatgpts_export(run: Run, svc, tmp_path):
+async def test_an_import_of_a_chatgpt_export_stores_the_current_branch(run: Run, svc, tmp_path):
     loop = {"x": {"parent": "y", "message": None}, "y": {"parent": "x", "message": None}}
     export = [chat("c1"), 5, chat("c2", mapping=loop, current_node="x"), chat("c3"), {"a": 1}]
     for name, text in {"plain": json.dumps(export), "pretty": json.dumps(export, indent=1)}.items():
@@ -274,7 +274,7 @@ async def test_an_export_round_trips_through_import(run: Run, svc, tmp_path, nam
     assert copied == await exported(svc)
 
 
-async def test_exports_a_dialog_or_a_user(run: Run, svc):
+async def test_an_export_can_be_limited_to_a_dialog_or_a_user(run: Run, svc):
     await filled(svc)
 
     def ids(*options: str) -> list[str]:
@@ -322,10 +322,10 @@ async def test_an_export_to_a_full_disk_leaves_no_file(run: Run, svc, small_disk
     fields = {"id": "a", "dialog_id": "d"}
     messages = [{"role": "user", "content": text} for text in noise]
     await svc.conversations.import_([fields | {"messages": messages}], tenant_id="acme")
-    (small_disk / name).write_text("what was there")
+    (small_disk / name).write_text("the old content")
     finished = run("export", "--tenant", "acme", "-o", small_disk / name)
     assert failed(finished) == f"asyncsvc: {small_disk / name}: No space left on device"
-    assert [path.read_text() for path in small_disk.iterdir()] == ["what was there"]
+    assert [path.read_text() for path in small_disk.iterdir()] == ["the old content"]
 
 
 async def test_a_closed_pipe_ends_an_export(run: Run, svc, dsn, tmp_path):
@@ -344,7 +344,7 @@ async def test_a_closed_pipe_ends_an_export(run: Run, svc, dsn, tmp_path):
 
 
 @contextmanager
-def started(dsn: str, tmp_path: pathlib.Path, *arguments: object):
+def running_command(dsn: str, tmp_path: pathlib.Path, *arguments: object):
     with subprocess.Popen(
         [*PROGRAM, *map(str, arguments)], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -373,11 +373,11 @@ async def count(connection: asyncpg.Connection) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_an_interrupted_import_is_completed_by_another_one(
+async def test_a_second_import_completes_an_interrupted_one(
     run: Run, svc, dsn, connection, tmp_path, number
 ):
     (tmp_path / "talks").write_bytes(talks(30_000, 3))
-    with started(dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
+    with running_command(dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
         await until(lambda: count(connection), process)
         process.send_signal(number)
         _, errors = process.communicate(timeout=SECONDS)
@@ -393,16 +393,16 @@ async def test_an_interrupted_import_is_completed_by_another_one(
         assert errors == STOPPED + "\n"
     left = await count(connection)
     assert 0 < left < 30_000
-    assert await broken(connection) == 0
+    assert await incomplete(connection) == 0
 
     again = json.loads(run("import", tmp_path / "talks", *ACME, "--json").stdout)
 
     assert (again["present"], again["conversations"]) == (left, 30_000 - left)
     assert await count(connection) == 30_000
-    assert await broken(connection) == 0
+    assert await incomplete(connection) == 0
 
 
-async def broken(connection: asyncpg.Connection) -> int:
+async def incomplete(connection: asyncpg.Connection) -> int:
     """Return the number of conversations without exactly 3 messages."""
     return await connection.fetchval(
         "SELECT count(*) FROM asyncsvc.conversation AS c"
@@ -411,30 +411,32 @@ async def broken(connection: asyncpg.Connection) -> int:
     )
 
 
-async def test_an_interrupted_export_leaves_no_file_and_another_one_is_complete(
+async def test_an_interrupted_export_leaves_no_file_and_a_second_one_is_complete(
     run: Run, dsn, connection, tmp_path
 ):
     (tmp_path / "talks").write_bytes(talks(20_000))
     run("import", tmp_path / "talks", *ACME)
-    room = tmp_path / "room"
-    room.mkdir()
+    folder = tmp_path / "room"
+    folder.mkdir()
 
     async def has_begun() -> bool:
-        return any(path.stat().st_size for path in room.iterdir())
+        return any(path.stat().st_size for path in folder.iterdir())
 
-    with started(dsn, tmp_path, "export", "--tenant", "acme", "-o", room / "out") as process:
+    with running_command(
+        dsn, tmp_path, "export", "--tenant", "acme", "-o", folder / "out"
+    ) as process:
         await until(has_begun, process)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=SECONDS) == ("", "")
     assert process.returncode == 130
-    assert list(room.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
-    assert run("export", "--tenant", "acme", "-o", room / "out").returncode == 0
-    ids = [json.loads(line)["id"] for line in (room / "out").read_text().splitlines()]
+    assert run("export", "--tenant", "acme", "-o", folder / "out").returncode == 0
+    ids = [json.loads(line)["id"] for line in (folder / "out").read_text().splitlines()]
     assert ids == [f"{at:06}" for at in range(20_000)]
 
 
-async def test_an_interrupted_purge_is_completed_by_another_one(
+async def test_a_second_purge_completes_an_interrupted_one(
     run: Run, svc, dsn, connection, tmp_path
 ):
     old = datetime.now(UTC) - timedelta(days=90)
@@ -446,7 +448,7 @@ async def test_an_interrupted_purge_is_completed_by_another_one(
     async def has_begun() -> bool:
         return await count(connection) < total
 
-    with started(dsn, tmp_path, "purge", "30d", "--tenant", "acme", "--yes") as process:
+    with running_command(dsn, tmp_path, "purge", "30d", "--tenant", "acme", "--yes") as process:
         await until(has_begun, process)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=SECONDS) == ("", "")
@@ -464,7 +466,7 @@ async def test_an_interrupted_purge_is_completed_by_another_one(
 
 
 @contextmanager
-def fed(dsn: str, tmp_path: pathlib.Path, *arguments: object):
+def command_with_pipe(dsn: str, tmp_path: pathlib.Path, *arguments: object):
     """Start a command with a pipe as its standard input."""
     with subprocess.Popen(
         [*PROGRAM, *map(str, arguments)], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
@@ -494,7 +496,7 @@ def unread(pipe: IO[bytes]) -> int:
 async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
     dsn, connection, tmp_path, command, number, sent
 ):
-    with fed(dsn, tmp_path, *command) as process:
+    with command_with_pipe(dsn, tmp_path, *command) as process:
         process.stdin.write(sent)
         process.stdin.flush()
         while unread(process.stdin):
@@ -509,7 +511,7 @@ async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_an_export_into_an_unread_pipe(svc, dsn, tmp_path, number):
     await filled(svc, 2_000)
-    with fed(dsn, tmp_path, "export", "--tenant", "acme") as process:
+    with command_with_pipe(dsn, tmp_path, "export", "--tenant", "acme") as process:
         held = 0
         while not held or held != unread(process.stdout):  # until the pipe takes no more
             assert process.poll() is None, process.communicate()
@@ -524,7 +526,7 @@ async def test_no_transaction_waits_for_a_pipe(dsn, connection, tmp_path):
     async def all_are_in() -> bool:
         return await count(connection) == 10_000
 
-    with fed(dsn, tmp_path, "import", "-", *ACME) as process:
+    with command_with_pipe(dsn, tmp_path, "import", "-", *ACME) as process:
         process.stdin.write(talks(10_000))
         process.stdin.flush()
         await until(all_are_in, process)
@@ -545,10 +547,10 @@ async def test_an_import_survives_a_stop_of_the_server(tmp_path):
     (tmp_path / "talks").write_bytes(talks(60_000, 3))
     server = await embedded.start(tmp_path / "data")
     try:
-        with started(server.dsn, tmp_path, "migrate") as process:
+        with running_command(server.dsn, tmp_path, "migrate") as process:
             process.communicate(timeout=SECONDS)
         connection = await asyncpg.connect(server.dsn)
-        with started(server.dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
+        with running_command(server.dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
             await until(lambda: count(connection), process)
             await embedded.stop(tmp_path / "data")
             _, errors = process.communicate(timeout=SECONDS)
@@ -561,14 +563,14 @@ async def test_an_import_survives_a_stop_of_the_server(tmp_path):
         connection = await asyncpg.connect(server.dsn)
         left = await count(connection)
         assert left > 0
-        assert await broken(connection) == 0
-        with started(
+        assert await incomplete(connection) == 0
+        with running_command(
             server.dsn, tmp_path, "import", tmp_path / "talks", *ACME, "--json"
         ) as process:
             out, _ = process.communicate(timeout=SECONDS)
         again = json.loads(out)
         assert (again["present"], again["conversations"]) == (left, 60_000 - left)
-        assert await broken(connection) == 0
+        assert await incomplete(connection) == 0
         await connection.close()
     finally:
         await embedded.stop(tmp_path / "data")
@@ -577,7 +579,7 @@ async def test_an_import_survives_a_stop_of_the_server(tmp_path):
 # ---------------------------------------------------------------- purge and erase
 
 
-async def test_purge_and_erase_report_what_they_did(run: Run, svc):
+async def test_purge_and_erase_report_the_deleted_rows(run: Run, svc):
     await filled(svc)
     finished = run(
         "purge", "2026-01-01T12:00", "--tenant", "acme", "--by", "created_at", "--dry-run"
@@ -596,7 +598,7 @@ async def test_purge_and_erase_report_what_they_did(run: Run, svc):
     assert "u1" not in {item.user_id for item in await exported(svc)}
 
 
-async def test_a_tenant_is_deleted_with_a_receipt(run: Run, svc):
+async def test_delete_tenant_prints_a_receipt(run: Run, svc):
     await filled(svc)
     await svc.tokens.create(tenant_id="acme", name="n")
     await svc.tokens.create(tenant_id="other", name="n")
@@ -613,7 +615,7 @@ async def test_a_tenant_is_deleted_with_a_receipt(run: Run, svc):
     assert len((await svc.tokens.get_list(tenant_id="other")).items) == 1
 
 
-async def test_nothing_is_deleted_without_a_terminal_to_ask_on(run: Run, svc):
+async def test_a_deletion_without_a_terminal_needs_the_option_yes(run: Run, svc):
     await filled(svc)
     acme = ("--tenant", "acme")
     for command in (
@@ -669,7 +671,7 @@ async def test_a_terminal_shows_a_bar_and_a_report(svc, dsn, tmp_path):
     assert shown.code == 3
     assert "importing" in shown.written
     assert "%" in shown.written
-    assert "importing" not in shown.screen  # the bar disappeared
+    assert "importing" not in shown.screen  # the progress bar is gone
     assert "line 9001: id: must be 1 to 128 characters" in shown.screen
     assert re.search(r"^messages +18,000, [\d,]+ a second$", shown.screen, re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Every command with every kind of wrong use: the exit code and the error line."""
+"""The exit code and the error line of every command for every kind of wrong use."""
 
 import json
 import sys
@@ -26,42 +26,42 @@ class Right(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """A wrong value of an option or an argument, and what follows its name in the error line."""
+    """A wrong value of an option or argument, and the text after its name in the error line."""
 
     value: str
     reason: str
 
 
-T = ("--tenant", "t")
-D = ("--data", "/nonexistent/data")
+TENANT = ("--tenant", "t")
+DATA = ("--data", "/nonexistent/data")
 RIGHT = {
-    "list": Right((), T),
-    "search": Right(("text",), T),
-    "show": Right(("c1",), T),
-    "stats": Right((), T),
-    "import": Right(("-",), (*T, "--dialog", "d")),
+    "list": Right((), TENANT),
+    "search": Right(("text",), TENANT),
+    "show": Right(("c1",), TENANT),
+    "stats": Right((), TENANT),
+    "import": Right(("-",), (*TENANT, "--dialog", "d")),
     "import-ragflow": Right(("mysql://u:p@127.0.0.1:1/rag_flow",)),
-    "export": Right((), T),
-    "purge": Right(("90d",), (*T, "--dry-run")),
-    "erase-user": Right(("ann",), (*T, "--yes")),
+    "export": Right((), TENANT),
+    "purge": Right(("90d",), (*TENANT, "--dry-run")),
+    "erase-user": Right(("ann",), (*TENANT, "--yes")),
     "delete-tenant": Right(("t",), ("--yes",)),
     "maintain": Right(),
-    "declare-zone": Right(("Europe/Berlin",), T),
+    "declare-zone": Right(("Europe/Berlin",), TENANT),
     "migrate": Right((), ("--check",)),
     "status": Right(),
     "doctor": Right(),
     "sql": Right(("message/delete",), ("--explain",)),
     "demo": Right((), ("--dsn", "postgresql://127.0.0.1:1/x")),
-    "tokens create": Right((), (*T, "--name", "n")),
-    "tokens list": Right((), T),
+    "tokens create": Right((), (*TENANT, "--name", "n")),
+    "tokens list": Right((), TENANT),
     "tokens verify": Right(),
-    "tokens rotate": Right(("a1",), T),
-    "tokens revoke": Right(("a1",), T),
-    "tokens audit": Right((), T),
-    "tokens import": Right(("-",), T),
-    "postgres start": Right((), D),
-    "postgres stop": Right((), D),
-    "postgres status": Right((), D),
+    "tokens rotate": Right(("a1",), TENANT),
+    "tokens revoke": Right(("a1",), TENANT),
+    "tokens audit": Right((), TENANT),
+    "tokens import": Right(("-",), TENANT),
+    "postgres start": Right((), DATA),
+    "postgres stop": Right((), DATA),
+    "postgres status": Right((), DATA),
 }
 ID = Wrong("x" * 129, "must be 1 to 128 characters")
 BY_NAME = {
@@ -93,9 +93,9 @@ BY_METAVAR = {
     "NAME=VALUE": Wrong("nonsense", "must be NAME=VALUE"),
     "TEXT": Wrong("x" * 5_000, "must be "),
 }
-# A file or a folder that cannot be used is a failure, exit code 1. Other tests have these.
+# An unusable file or directory is a failure with exit code 1. Other tests cover these.
 FILES = {"FILE", "DIR"}
-# The demo takes any text.
+# The demo accepts any text.
 ANY_TEXT = {("demo", "--search")}
 
 
@@ -184,7 +184,7 @@ def test_wrong_use_is_one_line_with_exit_code_2(command, svc, dsn):
 
 @pytest.mark.parametrize("command", [name for name, each in COMMANDS.items() if "dsn" in {
     param.name for param in each.params if param.required}])  # fmt: skip
-def test_a_database_is_needed_and_must_answer(command, monkeypatch):
+def test_a_command_reports_a_missing_dsn_and_an_unreachable_database(command, monkeypatch):
     right = RIGHT[command]
     arguments = [*command.split(), *right.arguments, *right.options]
     missing = run_command(arguments, {"PATH": ""})
@@ -223,7 +223,7 @@ def run_all(commands: list[list[str]], columns: int, folder: Path) -> list[tuple
 
 @pytest.mark.parametrize("columns", [80, 140])
 def test_wrong_use_in_a_terminal(columns, tmp_path):
-    # Without a database: the kinds that are rejected before a connection is opened.
+    # Only uses that are rejected before a connection is opened, since there is no database.
     wrong = [use for name in COMMANDS for use in uses(name)]
     rows = [use for use in wrong if use[1].startswith(("No such", "Got", "Option", "--tz"))]
     assert len(rows) > 4 * len(COMMANDS)

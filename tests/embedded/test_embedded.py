@@ -1,4 +1,4 @@
-"""`asyncsvc.embedded` with real servers: its life, its enemies, and as whom it runs."""
+"""`asyncsvc.embedded` with real servers: start and stop, faults, signals, and system accounts."""
 
 import asyncio
 import importlib.util
@@ -34,12 +34,12 @@ BY_NAMESPACE = AS_ROOT and programs.namespace_works(
     ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 )
 
-only_root = pytest.mark.skipif(not AS_ROOT, reason="only root can become somebody else")
+only_root = pytest.mark.skipif(not AS_ROOT, reason="only root can run a server as another user")
 
 
 @pytest.fixture
-def room() -> Iterator[pathlib.Path]:
-    """A folder that everybody can enter, and in which no server is left running."""
+def folder() -> Iterator[pathlib.Path]:
+    """A temporary directory that every user can enter. Servers in it are stopped at the end."""
     place = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-"))
     place.chmod(0o755)
     yield place
@@ -50,7 +50,7 @@ def room() -> Iterator[pathlib.Path]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[pathlib.Path]:
-    """A data directory that has run once: using it again saves a test the `initdb`."""
+    """A data directory with an initialised cluster, so that tests need no `initdb`."""
     place = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-"))
     place.chmod(0o755)
 
@@ -64,20 +64,20 @@ def shared() -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture
-def made(shared: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The shared data directory, with a table `kept` of one row; stopped before and after."""
+def prepared_dir(shared: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The shared data directory, with a table `kept` of one row. No server runs at the start."""
     yield shared
     asyncio.run(embedded.stop(shared))
 
 
 @pytest.fixture
-def no_namespaces(monkeypatch: pytest.MonkeyPatch, room: pathlib.Path) -> None:
-    """User namespaces are blocked, as they are in many containers."""
+def no_namespaces(monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path) -> None:
+    """Block user namespaces, like many containers."""
     nobody = pwd.getpwnam("nobody")
     if programs.first_inaccessible(
-        programs.Account(nobody.pw_uid, nobody.pw_gid, switch=True), room
+        programs.Account(nobody.pw_uid, nobody.pw_gid, switch=True), folder
     ):
-        pytest.skip("nobody cannot enter the temporary folder")
+        pytest.skip("the user nobody cannot enter the temporary directory")
     monkeypatch.setattr(programs, "namespace_works", lambda _prefix: False)
 
 
@@ -88,12 +88,12 @@ def wheel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
-def surroundings(place: pathlib.Path) -> dict[str, object]:
-    """What a start must leave as it is: the users, and the permissions of all folders above."""
+def permissions_above(place: pathlib.Path) -> dict[str, object]:
+    """Return the system's users and the permissions of all directories above; none may change."""
     above = {
         str(folder): (folder.stat().st_mode, folder.stat().st_uid, folder.stat().st_gid)
-        for wanted in (place, pathlib.Path(embedded.__file__), *packages())
-        for folder in wanted.parents
+        for path in (place, pathlib.Path(embedded.__file__), *packages())
+        for folder in path.parents
     }
     return {**above, "users": pathlib.Path("/etc/passwd").read_bytes()}
 
@@ -116,7 +116,7 @@ def postmaster(data_dir: pathlib.Path) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether the process has ended; one that nobody has waited for yet has ended too."""
+    """Return whether the process has ended, also if its parent has not waited for it."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def is_gone(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int) -> None:
-    """Wait for the end of the process, which comes a moment after it left its directory."""
+    """Wait for the end of the process, which follows the removal of its postmaster.pid."""
     deadline = time.monotonic() + 10
     while not is_gone(pid):
         assert time.monotonic() < deadline
@@ -160,7 +160,7 @@ RUN = """async with embedded.running(sys.argv[1], options={'fsync': 'off'}):
 def program(
     body: str, *arguments: object, runner: str = "asyncio.run", **options: Any
 ) -> "subprocess.Popen[str]":
-    """Another Python process that runs `body` in an event loop, in a process group of its own."""
+    """Start a Python process, in its own process group, that runs `body` in an event loop."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     settings: dict[str, Any] = {
@@ -174,14 +174,16 @@ def program(
     return subprocess.Popen(command, **{**settings, **options})
 
 
-# --- its life
+# --- start and stop
 
 
-async def test_start_use_stop_and_start_again(wheel: str, room: pathlib.Path) -> None:
-    folder = room / "deeper"
-    folder.mkdir(mode=0o700 if BY_NAMESPACE or not AS_ROOT else 0o755)
-    data_dir = folder / "data"
-    before = surroundings(data_dir)
+async def test_a_server_can_be_started_used_stopped_and_started_again(
+    wheel: str, folder: pathlib.Path
+) -> None:
+    parent = folder / "deeper"
+    parent.mkdir(mode=0o700 if BY_NAMESPACE or not AS_ROOT else 0o755)
+    data_dir = parent / "data"
+    before = permissions_above(data_dir)
 
     first = await embedded.start(data_dir)
     assert first.started
@@ -212,14 +214,14 @@ async def test_start_use_stop_and_start_again(wheel: str, room: pathlib.Path) ->
     assert await fetch(third.dsn, "SELECT answer FROM kept") == 42
     assert "shut down at" in (data_dir / "server.log").read_text()
     assert "interrupted" not in (data_dir / "server.log").read_text()
-    assert surroundings(data_dir) == before
-    expected = owner(room) if BY_NAMESPACE or not AS_ROOT else "nobody"
+    assert permissions_above(data_dir) == before
+    expected = owner(folder) if BY_NAMESPACE or not AS_ROOT else "nobody"
     assert {owner(path) for path in (data_dir / "pgdata").rglob("*")} == {expected}
 
 
-async def test_only_who_has_the_password_gets_in(made: pathlib.Path) -> None:
-    async with embedded.running(made, options=FAST) as server:
-        secret = made / "pgdata/asyncsvc.password"
+async def test_a_connection_needs_the_password(prepared_dir: pathlib.Path) -> None:
+    async with embedded.running(prepared_dir, options=FAST) as server:
+        secret = prepared_dir / "pgdata/asyncsvc.password"
         password = secret.read_text().strip()
         assert len(password) > 40
         assert password in server.dsn
@@ -232,46 +234,50 @@ async def test_only_who_has_the_password_gets_in(made: pathlib.Path) -> None:
         assert await fetch(server.dsn, rules) is True
 
 
-async def test_odd_names_and_options_reach_the_server_as_they_are(made: pathlib.Path) -> None:
-    data_dir = made.with_name("""a "b" $(c) `d` 'e' ü""")
+async def test_names_and_options_with_special_characters_are_passed_unchanged(
+    prepared_dir: pathlib.Path,
+) -> None:
+    data_dir = prepared_dir.with_name("""a "b" $(c) `d` 'e' ü""")
     odd = """it's "odd"; $HOME `id` \\ %s"""
-    await asyncio.to_thread(made.rename, data_dir)
+    await asyncio.to_thread(prepared_dir.rename, data_dir)
     try:
         async with embedded.running(data_dir, options={**FAST, "app.odd": odd}) as server:
             assert await fetch(server.dsn, "SELECT id FROM kept") == 1
             assert await fetch(server.dsn, "SHOW fsync") == "off"
             assert await fetch(server.dsn, "SHOW app.odd") == odd
     finally:
-        await asyncio.to_thread(data_dir.rename, made)
+        await asyncio.to_thread(data_dir.rename, prepared_dir)
 
 
 @pytest.mark.parametrize("name", ["port", "listen_addresses", "Port", "a b", "", "fsync=off"])
-async def test_options_that_are_refused(name: str, room: pathlib.Path) -> None:
+async def test_an_invalid_option_is_rejected(name: str, folder: pathlib.Path) -> None:
     with pytest.raises(InvalidInput) as caught:
-        await embedded.start(room / "data", options={name: "1"})
+        await embedded.start(folder / "data", options={name: "1"})
     assert caught.value.field == f"options.{name}"
-    assert not (room / "data").exists()
+    assert not (folder / "data").exists()
 
 
-async def test_a_setting_that_the_server_refuses_is_in_the_error(made: pathlib.Path) -> None:
+async def test_the_error_names_a_setting_that_the_server_rejects(
+    prepared_dir: pathlib.Path,
+) -> None:
     with pytest.raises(EmbeddedServerError, match="shared_buffers"):
-        await embedded.start(made, options={"shared_buffers": "plenty"})
-    async with embedded.running(made, options=FAST) as server:
+        await embedded.start(prepared_dir, options={"shared_buffers": "plenty"})
+    async with embedded.running(prepared_dir, options=FAST) as server:
         assert await fetch(server.dsn, "SELECT id FROM kept") == 1
 
 
-async def test_the_environment_of_the_caller_is_not_meant_for_the_server(
-    made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_server_ignores_the_environment_of_the_caller(
+    prepared_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = {"PGPORT": "1", "PGDATA": "/nowhere", "PGOPTIONS": "--x", "PGHOST": "h"}
     for name, value in odd.items():
         monkeypatch.setenv(name, value)
-    async with embedded.running(made, options=FAST) as server:
-        assert await embedded.status(made) is not None
+    async with embedded.running(prepared_dir, options=FAST) as server:
+        assert await embedded.status(prepared_dir) is not None
         assert server.port != 1
 
 
-async def test_the_event_loop_goes_on(made: pathlib.Path) -> None:
+async def test_a_start_does_not_block_the_event_loop(prepared_dir: pathlib.Path) -> None:
     ticks = 0
 
     async def tick() -> None:
@@ -281,65 +287,71 @@ async def test_the_event_loop_goes_on(made: pathlib.Path) -> None:
             ticks += 1
 
     ticking = asyncio.create_task(tick())
-    async with embedded.running(made, options=FAST):
+    async with embedded.running(prepared_dir, options=FAST):
         pass
     ticking.cancel()
     assert ticks >= 8
 
 
-async def test_running_leaves_alone_what_it_found(made: pathlib.Path) -> None:
-    await embedded.start(made, options=FAST)
-    async with embedded.running(made) as server:
+async def test_the_end_of_running_does_not_stop_a_server_that_ran_before(
+    prepared_dir: pathlib.Path,
+) -> None:
+    await embedded.start(prepared_dir, options=FAST)
+    async with embedded.running(prepared_dir) as server:
         assert not server.started
-    assert await embedded.status(made) is not None
+    assert await embedded.status(prepared_dir) is not None
 
 
-async def test_without_a_wheel(room: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_without_a_wheel_names_the_extra(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(programs, "WHEELS", ("no_such_wheel",))
     with pytest.raises(EmbeddedServerError, match=r"pip install 'asyncsvc\[embedded\]'"):
-        await embedded.start(room / "data")
-    assert not (room / "data").exists()
+        await embedded.start(folder / "data")
+    assert not (folder / "data").exists()
 
 
-async def test_nothing_runs_where_nothing_is(room: pathlib.Path) -> None:
-    (room / "other/pgdata").mkdir(parents=True)
-    (room / "other/pgdata/postmaster.pid").write_text(f"{os.getpid()}\n")
-    before = listing(room)
+async def test_status_and_stop_change_nothing_in_other_directories(folder: pathlib.Path) -> None:
+    (folder / "other/pgdata").mkdir(parents=True)
+    (folder / "other/pgdata/postmaster.pid").write_text(f"{os.getpid()}\n")
+    before = listing(folder)
     for name in ("none", "other"):
-        assert await embedded.status(room / name) is None
-    assert await embedded.stop(room / "none") is False
+        assert await embedded.status(folder / name) is None
+    assert await embedded.stop(folder / "none") is False
     for name in ("other", ""):
         with pytest.raises(EmbeddedServerError, match="is not the directory of an embedded server"):
-            await embedded.stop(room / name)
-    assert listing(room) == before
+            await embedded.stop(folder / name)
+    assert listing(folder) == before
 
 
 # --- ports
 
 
-async def test_another_port_when_the_last_one_is_taken(made: pathlib.Path) -> None:
-    async with embedded.running(made, options=FAST) as server:
+async def test_the_server_uses_another_port_if_its_last_port_is_in_use(
+    prepared_dir: pathlib.Path,
+) -> None:
+    async with embedded.running(prepared_dir, options=FAST) as server:
         port = server.port
     with socket.create_server(("127.0.0.1", port)):
-        async with embedded.running(made, options=FAST) as server:
+        async with embedded.running(prepared_dir, options=FAST) as server:
             assert server.port != port
             assert await fetch(server.dsn, "SELECT id FROM kept") == 1
 
 
-async def test_a_port_that_is_taken_in_the_last_moment(
-    made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_server_uses_another_port_if_its_port_is_taken_during_the_start(
+    prepared_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ports = iter([port])
         choose = servers.free_port
-        monkeypatch.setattr(servers, "free_port", lambda wanted: next(ports, 0) or choose(wanted))
-        async with embedded.running(made, options=FAST) as server:
+        monkeypatch.setattr(servers, "free_port", lambda last: next(ports, 0) or choose(last))
+        async with embedded.running(prepared_dir, options=FAST) as server:
             assert server.port != port
             assert await fetch(server.dsn, "SELECT id FROM kept") == 1
 
 
-# --- directories that are something else
+# --- other directories
 
 
 @pytest.mark.parametrize(
@@ -352,10 +364,10 @@ async def test_a_port_that_is_taken_in_the_last_moment(
         (["a", "b", "c", "d", "asyncsvc.lock"], r"a, b, c, \.\.\."),
     ],
 )
-async def test_a_foreign_directory_is_refused_and_left_as_it_is(
-    files: list[str], why: str, room: pathlib.Path
+async def test_a_directory_with_other_files_is_rejected_and_not_changed(
+    files: list[str], why: str, folder: pathlib.Path
 ) -> None:
-    data_dir = room / "data"
+    data_dir = folder / "data"
     for name in files:
         (data_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (data_dir / name).write_text("mine")
@@ -365,86 +377,94 @@ async def test_a_foreign_directory_is_refused_and_left_as_it_is(
     assert listing(data_dir) == before
 
 
-async def test_a_file_is_refused(room: pathlib.Path) -> None:
-    (room / "data").write_text("mine")
+async def test_a_path_of_a_file_is_rejected(folder: pathlib.Path) -> None:
+    (folder / "data").write_text("mine")
     with pytest.raises(EmbeddedServerError, match="is not a directory"):
-        await embedded.start(room / "data")
+        await embedded.start(folder / "data")
     with pytest.raises(EmbeddedServerError, match="cannot be used"):
-        await embedded.start(room / "data" / "below")
-    assert (room / "data").read_text() == "mine"
+        await embedded.start(folder / "data" / "below")
+    assert (folder / "data").read_text() == "mine"
 
 
-async def test_data_of_another_major_version(made: pathlib.Path) -> None:
-    version = made / "pgdata/PG_VERSION"
+async def test_data_of_another_major_version_are_rejected_and_not_changed(
+    prepared_dir: pathlib.Path,
+) -> None:
+    version = prepared_dir / "pgdata/PG_VERSION"
     ours = version.read_text()
     version.write_text("15\n")
-    before = listing(made)
+    before = listing(prepared_dir)
     try:
         with pytest.raises(EmbeddedServerError, match=rf"PostgreSQL 15, .* {ours.strip()}\."):
-            await embedded.start(made)
-        assert listing(made) == before
+            await embedded.start(prepared_dir)
+        assert listing(prepared_dir) == before
     finally:
         version.write_text(ours)
 
 
 @pytest.mark.skipif(len(WHEELS) < 2, reason="needs both wheels")
-async def test_the_data_choose_among_the_wheels(
-    made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_version_of_the_data_chooses_the_wheel(
+    prepared_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(programs, "WHEELS", tuple(reversed(WHEELS)))
-    async with embedded.running(made, options=FAST) as server:
+    async with embedded.running(prepared_dir, options=FAST) as server:
         assert server.version.startswith("18.")
 
 
-# --- accidents
+# --- faults
 
 
-async def test_a_killed_server_recovers(made: pathlib.Path) -> None:
-    server = await embedded.start(made)
+async def test_a_killed_server_recovers(prepared_dir: pathlib.Path) -> None:
+    server = await embedded.start(prepared_dir)
     await execute(server.dsn, "CREATE TABLE recent AS SELECT 2 AS id")
     idle = await asyncpg.connect(server.dsn)
-    os.kill(postmaster(made), signal.SIGKILL)
-    again = await embedded.start(made)
+    os.kill(postmaster(prepared_dir), signal.SIGKILL)
+    again = await embedded.start(prepared_dir)
     assert again.started
     assert await fetch(again.dsn, "SELECT id FROM recent") == 2
     await execute(again.dsn, "DROP TABLE recent")
     idle.terminate()
 
 
-async def test_the_number_of_a_killed_server_is_anothers_now(made: pathlib.Path) -> None:
-    server = await embedded.start(made, options=FAST)
-    pid = postmaster(made)
+async def test_a_pid_that_another_process_has_now_is_not_taken_for_the_server(
+    prepared_dir: pathlib.Path,
+) -> None:
+    server = await embedded.start(prepared_dir, options=FAST)
+    pid = postmaster(prepared_dir)
     os.kill(pid, signal.SIGKILL)
     wait_until_gone(pid)
-    path = made / "pgdata/postmaster.pid"
+    path = prepared_dir / "pgdata/postmaster.pid"
     path.write_text(path.read_text().replace(str(pid), str(os.getppid()), 1))
-    assert await embedded.status(made) is None
-    assert not await embedded.stop(made)
-    again = await embedded.start(made, options=FAST)
+    assert await embedded.status(prepared_dir) is None
+    assert not await embedded.stop(prepared_dir)
+    again = await embedded.start(prepared_dir, options=FAST)
     assert again.started
     assert await fetch(again.dsn, "SELECT id FROM kept") == 1
     assert again.port == server.port
 
 
-async def test_a_server_that_hangs(made: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_names_the_process_of_a_server_that_does_not_answer(
+    prepared_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(servers, "_SILENT_SECONDS", 0.1)
     monkeypatch.setattr(servers, "_STOP_SECONDS", 0.1)
-    await embedded.start(made, options=FAST)
-    pid = postmaster(made)
+    await embedded.start(prepared_dir, options=FAST)
+    pid = postmaster(prepared_dir)
     os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(EmbeddedServerError, match=rf"process {pid}\) but does not answer"):
-            await embedded.start(made)
+            await embedded.start(prepared_dir)
         with pytest.raises(EmbeddedServerError, match=rf"process {pid}\) was asked to stop"):
-            await embedded.stop(made)
+            await embedded.stop(prepared_dir)
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until_gone(pid)
-    assert await embedded.status(made) is None
+    assert await embedded.status(prepared_dir) is None
 
 
-def test_a_first_start_that_is_killed_half_way_and_three_at_once(room: pathlib.Path) -> None:
-    data_dir = room / "data"
+def test_a_start_that_was_killed_can_be_repeated_by_three_processes_at_once(
+    folder: pathlib.Path,
+) -> None:
+    data_dir = folder / "data"
     killed = program(START, data_dir)
     while not (data_dir / "pgdata.new/PG_VERSION").exists():
         assert killed.poll() is None
@@ -454,21 +474,23 @@ def test_a_first_start_that_is_killed_half_way_and_three_at_once(room: pathlib.P
     assert not (data_dir / "pgdata").exists()
 
     children = [program(START, data_dir) for _ in range(3)]
-    said = [child.communicate(timeout=60) for child in children]
-    assert sorted(out for out, _ in said) == ["False\n", "False\n", "True\n"], said
+    outputs = [child.communicate(timeout=60) for child in children]
+    assert sorted(out for out, _ in outputs) == ["False\n", "False\n", "True\n"], outputs
     server = asyncio.run(embedded.start(data_dir))
     assert asyncio.run(fetch(server.dsn, "SELECT 1")) == 1
     names = {path.name for path in data_dir.iterdir()}
     assert names == {"asyncsvc.lock", "last_start", "pgdata", "server.log"}
 
 
-async def test_tasks_that_start_the_same_directory_at_once(made: pathlib.Path) -> None:
-    servers = await asyncio.gather(*(embedded.start(made, options=FAST) for _ in range(4)))
+async def test_concurrent_tasks_start_one_server_for_one_directory(
+    prepared_dir: pathlib.Path,
+) -> None:
+    servers = await asyncio.gather(*(embedded.start(prepared_dir, options=FAST) for _ in range(4)))
     assert sum(server.started for server in servers) == 1
     assert len({server.dsn for server in servers}) == 1
 
 
-# --- the end
+# --- signals and cancellations
 
 
 @pytest.mark.parametrize(
@@ -480,15 +502,21 @@ async def test_tasks_that_start_the_same_directory_at_once(made: pathlib.Path) -
         ([signal.SIGTERM], {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}),
         ([signal.SIGINT], {"runner": "asyncio.new_event_loop().run_until_complete"}),
     ],
-    ids=["Ctrl-C", "SIGTERM", "Ctrl-C twice", "SIGTERM without Ctrl-C", "loop without clean-up"],
+    ids=[
+        "Ctrl-C",
+        "SIGTERM",
+        "Ctrl-C twice",
+        "SIGTERM with SIGINT ignored",
+        "loop without cleanup",
+    ],
 )
-def test_signals_end_the_server_cleanly(
-    signals: list[signal.Signals], options: dict[str, Any], made: pathlib.Path
+def test_a_signal_stops_the_server_cleanly(
+    signals: list[signal.Signals], options: dict[str, Any], prepared_dir: pathlib.Path
 ) -> None:
-    child = program(RUN, made, **options)
+    child = program(RUN, prepared_dir, **options)
     assert child.stdout
     assert child.stdout.readline() == "ready\n"
-    pid = postmaster(made)
+    pid = postmaster(prepared_dir)
     for number in signals:
         os.killpg(child.pid, number)
         time.sleep(0.003)
@@ -496,14 +524,14 @@ def test_signals_end_the_server_cleanly(
     assert child.returncode != 0
     assert "KeyboardInterrupt" in errors
     wait_until_gone(pid)
-    assert not (made / "pgdata/postmaster.pid").exists()
-    assert "database system is shut down" in (made / "server.log").read_text()
+    assert not (prepared_dir / "pgdata/postmaster.pid").exists()
+    assert "database system is shut down" in (prepared_dir / "server.log").read_text()
 
 
-def test_ctrl_c_twice_during_the_start_leaves_no_server(made: pathlib.Path) -> None:
-    (made / "server.log").unlink(missing_ok=True)
-    child = program(START, made)
-    while not (made / "server.log").exists():
+def test_ctrl_c_twice_during_the_start_leaves_no_server(prepared_dir: pathlib.Path) -> None:
+    (prepared_dir / "server.log").unlink(missing_ok=True)
+    child = program(START, prepared_dir)
+    while not (prepared_dir / "server.log").exists():
         assert child.poll() is None
         time.sleep(0.001)
     for _ in range(2):
@@ -512,20 +540,20 @@ def test_ctrl_c_twice_during_the_start_leaves_no_server(made: pathlib.Path) -> N
     out, errors = child.communicate(timeout=30)
     assert out == ""
     assert "KeyboardInterrupt" in errors
-    assert not (made / "pgdata/postmaster.pid").exists()
+    assert not (prepared_dir / "pgdata/postmaster.pid").exists()
 
 
-async def test_a_handler_of_theprograms_own_is_left_alone(made: pathlib.Path) -> None:
+async def test_a_signal_handler_of_the_program_is_kept(prepared_dir: pathlib.Path) -> None:
     def own(number: int, frame: object) -> None:
         raise AssertionError
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        async with embedded.running(made, options=FAST):
+        async with embedded.running(prepared_dir, options=FAST):
             assert signal.getsignal(signal.SIGTERM) is own
         assert signal.getsignal(signal.SIGTERM) is own
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        async with embedded.running(made, options=FAST):
+        async with embedded.running(prepared_dir, options=FAST):
             assert signal.getsignal(signal.SIGTERM) is embedded.interrupt
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
@@ -533,48 +561,50 @@ async def test_a_handler_of_theprograms_own_is_left_alone(made: pathlib.Path) ->
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_cancelled_block_stops_its_server(times: int, made: pathlib.Path) -> None:
+async def test_a_cancelled_block_stops_its_server(times: int, prepared_dir: pathlib.Path) -> None:
     inside = asyncio.Event()
 
     async def block() -> None:
-        async with embedded.running(made, options=FAST):
+        async with embedded.running(prepared_dir, options=FAST):
             inside.set()
             await asyncio.sleep(60)
 
     task = asyncio.create_task(block())
     await inside.wait()
-    pid = postmaster(made)
+    pid = postmaster(prepared_dir)
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0.002)
     with pytest.raises(asyncio.CancelledError):
         await task
     wait_until_gone(pid)
-    assert not (made / "pgdata/postmaster.pid").exists()
+    assert not (prepared_dir / "pgdata/postmaster.pid").exists()
 
 
-async def test_an_error_in_the_block_stops_its_server(made: pathlib.Path) -> None:
+async def test_an_error_in_the_block_stops_its_server(prepared_dir: pathlib.Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with embedded.running(made, options=FAST):
+        async with embedded.running(prepared_dir, options=FAST):
             raise ZeroDivisionError
-    assert not (made / "pgdata/postmaster.pid").exists()
+    assert not (prepared_dir / "pgdata/postmaster.pid").exists()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.02, 0.06, 0.1, 0.13])
-async def test_a_cancelled_start_leaves_no_server(seconds: float, made: pathlib.Path) -> None:
+async def test_a_cancelled_start_leaves_no_server(
+    seconds: float, prepared_dir: pathlib.Path
+) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
-            await embedded.start(made, options=FAST)
+            await embedded.start(prepared_dir, options=FAST)
             await asyncio.sleep(60)
-    if (made / "pgdata/postmaster.pid").exists():
-        # The start was over before its time: then there is one, and it is whole.
-        assert await embedded.status(made) is not None
+    if (prepared_dir / "pgdata/postmaster.pid").exists():
+        # The start ended before the timeout, so the server runs and answers.
+        assert await embedded.status(prepared_dir) is not None
     else:
-        assert await embedded.status(made) is None
+        assert await embedded.status(prepared_dir) is None
 
 
-async def test_a_start_cancelled_in_its_last_moment(
-    made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_start_that_is_cancelled_at_its_end_leaves_no_server(
+    prepared_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     describe = servers.describe
     loop = asyncio.get_running_loop()
@@ -584,39 +614,39 @@ async def test_a_start_cancelled_in_its_last_moment(
         return describe(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(servers, "describe", cancelling)
-    task = asyncio.create_task(embedded.start(made, options=FAST))
+    task = asyncio.create_task(embedded.start(prepared_dir, options=FAST))
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await embedded.status(made) is None
+    assert await embedded.status(prepared_dir) is None
 
 
-async def test_a_start_that_waits_for_another_can_be_cancelled(made: pathlib.Path) -> None:
-    with directory.locked(directory.Directory(made)), pytest.raises(TimeoutError):
+async def test_a_start_that_waits_for_another_can_be_cancelled(prepared_dir: pathlib.Path) -> None:
+    with directory.locked(directory.Directory(prepared_dir)), pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await embedded.start(made)
-    assert await embedded.status(made) is None
+            await embedded.start(prepared_dir)
+    assert await embedded.status(prepared_dir) is None
 
 
-async def test_a_lock_that_is_held_too_long(
-    made: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_start_ends_with_an_error_if_another_process_keeps_the_lock(
+    prepared_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory, "LOCK_SECONDS", 0.1)
-    held = directory.locked(directory.Directory(made))
+    held = directory.locked(directory.Directory(prepared_dir))
     with held, pytest.raises(EmbeddedServerError, match="another process"):
-        await embedded.start(made)
+        await embedded.start(prepared_dir)
 
 
-# --- as whom it runs
+# --- system accounts
 
 
 @only_root
-def test_as_an_ordinary_user(room: pathlib.Path) -> None:
+def test_an_ordinary_user_can_run_a_server(folder: pathlib.Path) -> None:
     nobody = pwd.getpwnam("nobody")
     python = python_for_everybody()
-    home = room / "home"
+    home = folder / "home"
     home.mkdir(mode=0o700)
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    before = surroundings(home / "data")
+    before = permissions_above(home / "data")
     body = textwrap.indent(
         textwrap.dedent(
             """
@@ -646,25 +676,25 @@ def test_as_an_ordinary_user(room: pathlib.Path) -> None:
     out, errors = child.communicate(timeout=60)
     assert (out, errors) == ("done\n", "")
     assert owner(home / "data") == "nobody"
-    assert surroundings(home / "data") == before
+    assert permissions_above(home / "data") == before
 
 
 def python_for_everybody() -> str:
-    """This Python, or another of its version, with our code in the reach of `nobody`."""
+    """Return a Python of this version that the user `nobody` can run with the library."""
     nobody = pwd.getpwnam("nobody")
     account = programs.Account(nobody.pw_uid, nobody.pw_gid, switch=True)
     if any(
         programs.first_inaccessible(account, pathlib.Path(path))
         for path in [str(REPOSITORY), *libraries()]
     ):
-        pytest.skip("nobody can reach neither the library nor the wheels")
+        pytest.skip("the user nobody cannot read the library or the wheels")
     name = f"python3.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/local/bin/{name}", f"/usr/bin/{name}"):
         if pathlib.Path(python).exists() and not programs.first_inaccessible(
             account, pathlib.Path(python)
         ):
             return python
-    pytest.skip("there is no Python that nobody can reach")
+    pytest.skip("there is no Python that the user nobody can run")
 
 
 def libraries() -> list[str]:
@@ -672,23 +702,26 @@ def libraries() -> list[str]:
 
 
 @only_root
-async def test_a_directory_out_of_reach_is_an_error(
-    no_namespaces: None, room: pathlib.Path
+async def test_a_data_directory_that_the_server_cannot_enter_is_rejected(
+    no_namespaces: None, folder: pathlib.Path
 ) -> None:
-    closed = room / "closed"
+    closed = folder / "closed"
     closed.mkdir(mode=0o700)
-    before = surroundings(closed / "data")
+    before = permissions_above(closed / "data")
     with pytest.raises(EmbeddedServerError, match=rf"may not enter {closed} \(mode 0700\)"):
         await embedded.start(closed / "data")
-    assert surroundings(closed / "data") == before
+    assert permissions_above(closed / "data") == before
 
 
 @only_root
-async def test_a_cluster_that_changes_hands(
-    made: pathlib.Path, no_namespaces: None, room: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_error_for_a_directory_of_another_owner_has_the_command_that_repairs_it(
+    prepared_dir: pathlib.Path,
+    no_namespaces: None,
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data_dir = room / "data"
-    shutil.copytree(made, data_dir)  # everything in it is root's now
+    data_dir = folder / "data"
+    shutil.copytree(prepared_dir, data_dir)  # root owns the copy
     with pytest.raises(
         EmbeddedServerError, match="change its owner with chown -R nobody: "
     ) as caught:
@@ -697,7 +730,7 @@ async def test_a_cluster_that_changes_hands(
     await asyncio.to_thread(subprocess.run, command, check=True)
     async with embedded.running(data_dir, options=FAST) as server:
         assert await fetch(server.dsn, "SELECT id FROM kept") == 1
-    # Where namespaces work again it goes on as the owner that it has now.
+    # If user namespaces work again, the server runs as the present owner.
     monkeypatch.setattr(programs, "namespace_works", lambda _prefix: True)
     async with embedded.running(data_dir, options=FAST) as server:
         assert await fetch(server.dsn, "SELECT id FROM kept") == 1
@@ -705,16 +738,16 @@ async def test_a_cluster_that_changes_hands(
 
 
 @only_root
-async def test_a_wheel_out_of_reach_is_copied(
-    no_namespaces: None, room: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_programs_of_a_wheel_that_the_server_cannot_read_are_copied(
+    no_namespaces: None, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed = room / "closed"
+    closed = folder / "closed"
     closed.mkdir(mode=0o700)
     package = packages()[0].parent
     for path in (package, package.with_name(f"{package.name}.libs")):
         (closed / path.name).symlink_to(path)
     monkeypatch.syspath_prepend(closed)
-    data_dir = room / "data"
+    data_dir = folder / "data"
     (data_dir / "binaries-of-old").mkdir(parents=True)
     for _ in range(2):
         async with embedded.running(data_dir, options=FAST) as server:
