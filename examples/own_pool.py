@@ -34,7 +34,7 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
-    """Open the pool, lend it to the services, and close it."""
+    """Open the pool, pass it to the services, and close it at the end."""
     async with asyncpg.create_pool(os.environ["DATABASE_URL"]) as pool:
         svc = asyncsvc.AsyncSvc(pool)
         await svc.migrate()

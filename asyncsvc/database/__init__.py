@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncsvc.database.borrowed import check_connection
 from asyncsvc.database.connection_executor import ConnectionExecutor
 from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
 from asyncsvc.database.executor import Executor
-from asyncsvc.database.lent import check_connection
 from asyncsvc.database.pool_executor import PoolExecutor
 from asyncsvc.database.pools import open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from asyncsvc.cancellation import finish_despite_cancellation
+from asyncsvc.database.borrowed import check_event_loop
 from asyncsvc.database.driver_errors import translate_errors
 from asyncsvc.database.executor import Executor, ping
-from asyncsvc.database.lent import check_event_loop
 from asyncsvc.database.row_security import clear_tenant, set_tenant
 from asyncsvc.errors import AsyncSvcError, ConcurrentUse, DatabaseError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
-from asyncsvc.database.lent import is_open
+from asyncsvc.database.borrowed import is_open
 from asyncsvc.database.rows import CODEC_ADVICE, DATATYPE_MISMATCH
 from asyncsvc.errors import (
     AlreadyExists,
@@ -150,7 +150,7 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
     if sqlstate == _DATA_EXCEPTION:
         return DatabaseError(
             "a value cannot be encoded for its column: if the connection has a codec"
-            " (set_type_codec) for this type, remove it or lend another connection",
+            " (set_type_codec) for this type, remove it or pass another connection",
             sqlstate,
         )
     if sqlstate in _CLASS_BY_SQLSTATE:

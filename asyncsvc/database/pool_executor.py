@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from asyncsvc.database import sql_files
+from asyncsvc.database.borrowed import check_event_loop, check_pool
 from asyncsvc.database.connection_executor import ConnectionExecutor, open_transaction
 from asyncsvc.database.driver_errors import is_transient, translate_errors
 from asyncsvc.database.executor import Executor
-from asyncsvc.database.lent import check_event_loop, check_pool
 from asyncsvc.database.retry import backoff
 from asyncsvc.database.rows import build_model
 from asyncsvc.errors import LockTimeout, PoolExhausted, StatementTimeout, Unavailable

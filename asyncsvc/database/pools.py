@@ -11,8 +11,8 @@ import asyncpg
 from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
+from asyncsvc.database.borrowed import check_event_loop
 from asyncsvc.database.driver_errors import translate_errors
-from asyncsvc.database.lent import check_event_loop
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 
 if TYPE_CHECKING:

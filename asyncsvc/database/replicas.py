@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 
 from asyncsvc.database import sql_files
+from asyncsvc.database.borrowed import check_pool
 from asyncsvc.database.driver_errors import translate_errors
 from asyncsvc.database.executor import RECORD_CLASS, QueryTimer
-from asyncsvc.database.lent import check_pool
 from asyncsvc.database.pool_executor import PoolExecutor, PoolLease
 from asyncsvc.database.rows import build_model
 from asyncsvc.errors import (

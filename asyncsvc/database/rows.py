@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 DATATYPE_MISMATCH: Final = "42804"
 CODEC_ADVICE: Final = (
-    "remove its codecs (set_type_codec) for PostgreSQL's own types, or lend another"
+    "remove its codecs (set_type_codec) for PostgreSQL's own types, or pass another"
 )
 
 

@@ -688,8 +688,8 @@ async def test_a_statement_that_was_only_parsed_is_closed(dsn, svc, pool, place)
         query = Query("x", "SELECT c.id FROM asyncsvc.conversation AS c WHERE c.round = $1", ())
         assert await executor.parameter_types(query) == ["int4"]
 
-    async with pool.acquire() as lent:
-        executor = svc._executor if place == "pool" else svc.on(lent)._executor
+    async with pool.acquire() as connection:
+        executor = svc._executor if place == "pool" else svc.on(connection)._executor
         for leave in (refused_by_the_driver, asked_for_its_types):
             await leave(executor)
             assert await fetch(dsn, OPEN_TRANSACTIONS) == 0, leave

@@ -1,4 +1,4 @@
-"""The tree of errors: each error of the library belongs to it, and carries what a handler needs."""
+"""The tree of errors: each error of the library belongs to it, and has the fields of its class."""
 
 import copy
 import pickle
@@ -50,7 +50,7 @@ async def test_a_value_that_cannot_be_encoded_has_a_sqlstate(svc):
     assert caught.value.sqlstate == "22000"
 
 
-async def test_a_missing_table_of_the_source_is_no_reason_to_migrate(dsn):
+async def test_the_error_of_a_missing_table_in_the_source_does_not_advise_to_migrate(dsn):
     source = await drivers.connect(dsn)
     with pytest.raises(DatabaseError, match="the source: ") as caught:
         await source.fetch(Query("test", "SELECT FROM absent", ()))
@@ -60,24 +60,24 @@ async def test_a_missing_table_of_the_source_is_no_reason_to_migrate(dsn):
 
 
 @pytest.mark.parametrize("other", [None, "postgresql://localhost/x", 5, object(), dict])
-async def test_something_else_than_a_pool_or_connection_is_invalid_input(pool, other):
-    for field, lend in {
+async def test_another_object_in_place_of_a_pool_or_connection_is_invalid_input(pool, other):
+    for field, construct in {
         "pool": lambda: AsyncSvc(other),
         "replicas": lambda: AsyncSvc(pool, replicas=[other]),
         "connection": lambda: AsyncSvc(pool).on(other),
     }.items():
         with pytest.raises(InvalidInput) as caught:
-            lend()
+            construct()
         assert caught.value.field == field
     if other is not None:
         with pytest.raises(InvalidInput, match=r"^settings: "):
             AsyncSvc(pool, settings=other)
 
 
-async def test_a_pool_is_no_connection_and_a_connection_no_pool(pool):
+async def test_a_pool_is_not_accepted_as_a_connection_nor_a_connection_as_a_pool(pool):
     async with pool.acquire() as connection:
-        for lend in (lambda: AsyncSvc(connection), lambda: AsyncSvc(pool).on(pool)):
+        for construct in (lambda: AsyncSvc(connection), lambda: AsyncSvc(pool).on(pool)):
             with pytest.raises(InvalidInput):
-                lend()
+                construct()
     with pytest.raises(InvalidInput, match=r"^connection: "):
         AsyncSvc(pool).on(pool.acquire())

@@ -13,7 +13,7 @@ OF_ALL_TENANTS = {
     "usage/backlog",
     "usage/find_tenants_to_roll_up",
 }
-"""The reads of maintenance over all tenants, which Citus sends to all nodes."""
+"""Statements of maintenance that read all tenants. Citus sends them to all nodes."""
 NOT_DISTRIBUTED = ("migration/", "replica/", "row_security/", "server/")
 STATEMENTS = [name for name in NAMES if not name.startswith(NOT_DISTRIBUTED)]
 
@@ -34,8 +34,8 @@ def test_no_migration_has_a_construct_that_citus_rejects(file):
             assert faults(tree, of_all_tenants=True) == [], command
 
 
-C = "asyncsvc.conversation AS c"
-T = "c.tenant_id = $1"
+CONV = "asyncsvc.conversation AS c"
+BOUND = "c.tenant_id = $1"
 
 
 SHAPES = {
@@ -45,27 +45,29 @@ SHAPES = {
         " ON CONFLICT (tenant_id, zone) DO UPDATE SET zone = (SELECT 'x')"),
     "a subquery in VALUES":
         "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ($1, (SELECT 'x'))",
-    "a function in RETURNING": f"UPDATE {C} SET name = $2 WHERE {T} RETURNING c.id, now()",
-    "a volatile function in SET": f"UPDATE {C} SET updated_at = clock_timestamp() WHERE {T}",
+    "a function in RETURNING": f"UPDATE {CONV} SET name = $2 WHERE {BOUND} RETURNING c.id, now()",
+    "a volatile function in SET": f"UPDATE {CONV} SET updated_at = clock_timestamp() WHERE {BOUND}",
     "a function that is not immutable in CASE or COALESCE of an UPDATE":
-        f"UPDATE {C} SET updated_at = CASE WHEN $2 THEN statement_timestamp() END WHERE {T}",
-    "an UPDATE of tenant_id": f"UPDATE {C} SET tenant_id = $2 WHERE {T}",
+        f"UPDATE {CONV} SET updated_at = CASE WHEN $2 THEN statement_timestamp() END WHERE {BOUND}",
+    "an UPDATE of tenant_id": f"UPDATE {CONV} SET tenant_id = $2 WHERE {BOUND}",
     "an UPDATE from a subquery, without the tenant":
         ("UPDATE asyncsvc.message AS m SET dialog_id = c.dialog_id FROM unnest($2::text[]) AS g"
-        f" CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id FROM {C} WHERE {T} LIMIT 1) AS c"
+        f" CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id FROM {CONV} WHERE {BOUND} LIMIT 1)"
+        " AS c"
         " WHERE m.tenant_id = c.tenant_id"),
     "MERGE":
-        f"MERGE INTO {C} USING (VALUES ($1)) AS v (id) ON c.id = v.id WHEN MATCHED THEN DELETE",
-    "a lock of rows of all tenants": f"SELECT c.id FROM {C} WHERE c.id = $1 FOR UPDATE",
+        f"MERGE INTO {CONV} USING (VALUES ($1)) AS v (id) ON c.id = v.id WHEN MATCHED THEN DELETE",
+    "a lock of rows of all tenants": f"SELECT c.id FROM {CONV} WHERE c.id = $1 FOR UPDATE",
     "a lock of one of several tables, in a statement that inserts":
-        (f"WITH l AS (SELECT c.id FROM {C} CROSS JOIN (SELECT 1) AS x WHERE {T} FOR UPDATE OF c),"
+        (f"WITH l AS (SELECT c.id FROM {CONV} CROSS JOIN (SELECT 1) AS x WHERE {BOUND}"
+        " FOR UPDATE OF c),"
         " i AS (INSERT INTO asyncsvc.usage_zone (tenant_id, zone) SELECT $1, l.id FROM l)"
         " SELECT 1"),
     "a subquery without columns of all tenants":
-        f"SELECT count(*) FROM (SELECT FROM {C} LIMIT 5) AS c",
-    "a read of c whose tenant no parameter gives": f"SELECT c.id FROM {C} WHERE c.id = $1",
+        f"SELECT count(*) FROM (SELECT FROM {CONV} LIMIT 5) AS c",
+    "a read of c whose tenant no parameter gives": f"SELECT c.id FROM {CONV} WHERE c.id = $1",
     "a read of m whose tenant no parameter gives":
-        (f"WITH l AS (SELECT c.tenant_id, c.id FROM {C} WHERE {T}) SELECT (SELECT count(*)"
+        (f"WITH l AS (SELECT c.tenant_id, c.id FROM {CONV} WHERE {BOUND}) SELECT (SELECT count(*)"
         " FROM asyncsvc.message AS m WHERE m.tenant_id = l.tenant_id) FROM l"),
     "a recursion over more than one tenant":
         ("WITH RECURSIVE t AS (SELECT min(u.tenant_id) AS id FROM asyncsvc.usage_ledger AS u"
@@ -81,7 +83,7 @@ SHAPES = {
         " FOREIGN KEY (token_id) REFERENCES asyncsvc.api_token (id))"),
 }  # fmt: skip
 MORE_SHAPES = {
-    f"UPDATE {C} SET updated_at = coalesce(c.updated_at, CURRENT_TIMESTAMP) WHERE {T}":
+    f"UPDATE {CONV} SET updated_at = coalesce(c.updated_at, CURRENT_TIMESTAMP) WHERE {BOUND}":
         "a function that is not immutable in CASE or COALESCE of an UPDATE",
     "CREATE TABLE asyncsvc.x (tenant_id text, id text, UNIQUE (id))": "a key without the tenant",
     (

@@ -48,7 +48,7 @@ def test_no_acknowledged_turn_is_lost_or_duplicated(options, tmp_path):
 
 @pytest.fixture
 def temporary_directory():
-    """A directory that the server can read, also if root starts it."""
+    """A directory that the server can read, also if root starts the server."""
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         directory = Path(name)
         directory.chmod(0o711)

@@ -48,7 +48,7 @@ async def test_an_empty_database_is_migrated_once(empty_dsn):
     ]
 
 
-async def test_16_processes_migrate_at_once(empty_dsn):
+async def test_16_concurrent_processes_apply_each_migration_once(empty_dsn):
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -115,7 +115,7 @@ async def test_a_killed_migration_leaves_nothing(dsn, svc, pool, monkeypatch):
     assert len(await applied(dsn)) == 1
 
 
-async def test_a_migration_that_was_changed_is_named(svc, pool):
+async def test_the_error_names_a_migration_whose_commands_changed(svc, pool):
     await pool.execute("UPDATE asyncsvc.migration SET checksum = 'other'")
     for call in (svc.migrate(), svc.pending(), svc.check()):
         with pytest.raises(MigrationError, match="0001_initial was applied with other commands"):
@@ -206,7 +206,7 @@ async def test_a_migration_outside_a_transaction_needs_two_connections(dsn, monk
 
 @pytest.fixture
 async def reader(dsn, pool):
-    """A role that may only read. Roles are the server's, so its name is this database's."""
+    """A role that may only read. All databases share roles, so its name contains the database."""
     name = f"{dsn.rpartition('/')[2]}_reader"
     await pool.execute(f'CREATE ROLE "{name}"')
     await pool.execute(f'GRANT USAGE ON SCHEMA asyncsvc TO "{name}"')
@@ -230,7 +230,7 @@ async def test_a_read_only_role_can_check(dsn, empty_dsn, reader):
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-async def test_a_stricter_isolation_by_default_does_not_apply_twice(empty_dsn, isolation):
+async def test_a_stricter_default_isolation_does_not_apply_a_migration_twice(empty_dsn, isolation):
     settings = {"default_transaction_isolation": isolation}
     async with asyncpg.create_pool(empty_dsn, min_size=6, server_settings=settings) as pool:
         svc = asyncsvc.AsyncSvc(pool)
@@ -238,7 +238,7 @@ async def test_a_stricter_isolation_by_default_does_not_apply_twice(empty_dsn, i
     assert sorted(map(len, done))[-2:] == [0, 1]
 
 
-async def test_an_empty_search_path_does_not_matter(empty_dsn):
+async def test_an_empty_search_path_has_no_effect(empty_dsn):
     settings = {"search_path": ""}
     async with asyncpg.create_pool(empty_dsn, min_size=0, server_settings=settings) as pool:
         svc = asyncsvc.AsyncSvc(pool)

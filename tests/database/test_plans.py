@@ -1,4 +1,4 @@
-"""Plans of the statements that matter, on seeded data: which index, and how many rows it reads."""
+"""Plans of the hot statements on seeded data: the indexes that they use and the rows they read."""
 
 import functools
 import hashlib
@@ -14,9 +14,9 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories.query import Order
 from tests.conftest import create_database, drop_database, dsn_of
 
-CONVERSATIONS = 20_000  # of the big tenant; a small one has a hundredth of them beside it
+CONVERSATIONS = 20_000  # of the big tenant; the small tenant has 200
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-LATELY = NOW - timedelta(hours=1)  # the last maintenance
+LAST_MAINTENANCE = NOW - timedelta(hours=1)
 
 
 SEED = (
@@ -35,13 +35,13 @@ SEED = (
            tenant_id, conversation_id, seq, role, content, payload, created_at, dialog_id,
            conversation_created_at, is_indexed)
     SELECT c.tenant_id, c.id, seq, 'user', 'please order coffee ' || md5(c.id || seq), '{{}}',
-           c.created_at, c.dialog_id, c.created_at, seq > 1 OR c.created_at < '{LATELY}'
+           c.created_at, c.dialog_id, c.created_at, seq > 1 OR c.created_at < '{LAST_MAINTENANCE}'
       FROM asyncsvc.conversation AS c, generate_series(1, 3) AS seq
     """,
     f"""
     INSERT INTO asyncsvc.conversation_title (
            tenant_id, conversation_id, name, dialog_id, conversation_created_at, is_indexed)
-    SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at, c.created_at < '{LATELY}'
+    SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at, c.created_at < '{LAST_MAINTENANCE}'
       FROM asyncsvc.conversation AS c
     """,
     """
@@ -81,7 +81,7 @@ SEED = (
       FROM asyncsvc.conversation AS c
     """,
     "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
-    # As AsyncSvc.maintain does for a tenant with many creations.
+    # Like AsyncSvc.maintain for a tenant with many creations.
     *(
         sql_files.load("usage/recount")
         .bind((), {"tenant_id": tenant})
@@ -98,7 +98,7 @@ SEED = (
 
 
 async def fill(connection, commands) -> None:
-    """Run the commands, and build the GIN indexes after the rows, in a fraction of the time."""
+    """Run the commands. GIN indexes are built after the rows exist, which is much faster."""
     indexes = await connection.fetch(
         "SELECT c.oid::regclass::text AS name, pg_get_indexdef(c.oid) AS definition"
         "  FROM pg_class AS c JOIN pg_am AS a ON a.oid = c.relam"
@@ -114,7 +114,7 @@ async def fill(connection, commands) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def seeded(server_dsn, template, database_prefix):
-    """The DSN of a database of two tenants, which is only read."""
+    """The DSN of a database with two tenants. Tests leave it unchanged."""
     name = f"{database_prefix}_plans"
     await create_database(server_dsn, name, template=template)
     connection = await asyncpg.connect(dsn_of(server_dsn, name))
@@ -127,25 +127,26 @@ async def seeded(server_dsn, template, database_prefix):
 
 @pytest_asyncio.fixture
 async def explain(seeded):
-    """Runs a statement on the seeded database; see `executed`."""
+    """Return `executed` for the seeded database."""
     connection = await asyncpg.connect(seeded)
     yield functools.partial(executed, connection)
     await connection.close()
 
 
 async def executed(connection, name, *flags, **parameters):
-    """Run a statement and undo it; return the nodes of its plan that were executed.
+    """Run a statement in a transaction that is rolled back; return the executed nodes of its plan.
 
-    It is prepared in SQL: EXPLAIN of a statement always plans it for its values, whatever
-    plan_cache_mode says, and EXPLAIN EXECUTE does not.
+    The statement is prepared in SQL, because EXPLAIN EXECUTE respects plan_cache_mode and a plain
+    EXPLAIN always makes a plan for the values.
     """
     query = sql_files.load(name).bind(flags, parameters)
-    given = ", ".join(await literals(connection, query))
+    arguments = ", ".join(await literals(connection, query))
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute(f"PREPARE explained AS {query.text}")
     plan = await connection.fetchval(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained" + (given and f"({given})")
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained"
+        + (arguments and f"({arguments})")
     )
     await connection.execute("DEALLOCATE explained")
     await transaction.rollback()
@@ -153,7 +154,7 @@ async def executed(connection, name, *flags, **parameters):
 
 
 async def literals(connection, query):
-    """The arguments as SQL spells them, each of the type that the statement has there."""
+    """Return the arguments of a query as SQL literals of the types that the statement expects."""
     prepared = await connection.prepare(query.text, name="")
     kinds = [kind.name for kind in prepared.get_parameters()]
     return [
@@ -169,7 +170,7 @@ def nodes(plan):
 
 
 def scans(plan):
-    """What each scan of a table reads, and through which index (None: the whole table)."""
+    """Return the table and the index of each scan. The index of a sequential scan is None."""
     return {
         (node["Relation Name"], node.get("Index Name"))
         for node in plan
@@ -178,7 +179,7 @@ def scans(plan):
 
 
 def rows_read(plan):
-    """How many rows all scans returned or threw away, and all joins threw away."""
+    """Return the number of rows that all scans read, including rows that a filter removed."""
     return sum(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
         for node in plan
@@ -220,7 +221,7 @@ async def test_a_page_by_time_reads_the_page(explain, order, index, page, direct
     flags = Order(column=order, descending=direction == "desc").flags
     plan = await explain("conversation/get_list", *flags, **page, **after)
     assert scans(plan) == {(table, index), ("conversation", "conversation_pkey")}
-    # The ids of the page and its rows; by update also the conversation of each recency row.
+    # The page reads its ids and its rows; by updated_at also the conversation of each recency row.
     assert rows_read(plan) <= (3 if by_update else 2) * 31
 
 
@@ -281,7 +282,7 @@ async def test_an_exact_total_is_counted_on_an_index_alone(explain):
     assert counting["Heap Fetches"] == 0
 
 
-async def test_a_capped_total_stops(explain):
+async def test_a_capped_total_stops_counting_at_its_limit(explain):
     plan = await explain(
         "conversation/get_list", "by_created_at_desc", **PAGE | {"count_limit": 101}
     )
@@ -307,7 +308,7 @@ async def test_a_search_for_an_absent_keyword_reads_only_the_indexes(explain, of
     plan = await explain("search/newest_matches", **NEWEST, **of)
     assert {"message_search_idx", "message_unindexed_idx"} <= indexes(plan)
     assert ("message", None) not in scans(plan)
-    assert rows_read(plan) <= UNINDEXED + 4  # weeks that there are
+    assert rows_read(plan) <= UNINDEXED + 4  # 4 weeks contain conversations
     assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] <= 150
 
 
@@ -419,7 +420,7 @@ ON_A_HUNDRED = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def misled(server_dsn, template, database_prefix):
-    """As `seeded`, but the server believes that each tenant has a single conversation."""
+    """The DSN of a database like `seeded`, with statistics of one conversation per tenant."""
     name = f"{database_prefix}_misled"
     await create_database(server_dsn, name, template=template)
     connection = await asyncpg.connect(dsn_of(server_dsn, name))
@@ -454,9 +455,11 @@ async def test_a_change_of_one_conversation_reads_as_little_with_misleading_stat
 
 
 @pytest.mark.parametrize(("name", "flags", "more"), ON_A_HUNDRED)
-async def test_so_does_what_reads_or_changes_many(misled_connection, name, flags, more):
+async def test_a_statement_about_many_rows_reads_a_table_once_with_misleading_statistics(
+    misled_connection, name, flags, more
+):
     plan = await executed(misled_connection, name, *flags, **{"tenant_id": "big"} | more)
-    # Reading the table once is cheap for many rows; reading it once a row is what must not be.
+    # One scan of the table is acceptable for many rows, one scan per row is not.
     assert rows_read(plan) <= 4 * CONVERSATIONS
 
 
@@ -484,7 +487,7 @@ KEY_LOOKUPS = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def grown(server_dsn, template, database_prefix):
-    """The DSN of a database of two tenants, with a third imported after the last ANALYZE."""
+    """The DSN of a database with three tenants. The third was imported after the last ANALYZE."""
     name = f"{database_prefix}_grown"
     await create_database(server_dsn, name, template=template)
     connection = await asyncpg.connect(dsn_of(server_dsn, name))
@@ -557,7 +560,7 @@ async def test_a_search_reads_a_bounded_number_of_rows_with_misleading_statistic
 async def test_a_search_of_one_user_looks_up_each_match_by_key(
     misled_connection, name, flags, more
 ):
-    some = {"keywords": "0a1"}  # 400 of the 60,000 messages contain it
+    some = {"keywords": "0a1"}  # 400 of the 60,000 messages contain this text
     plan = await executed(misled_connection, name, *flags, **more | some)
     assert not indexes(plan) & {"conversation_user_idx", "conversation_exp_user_idx"}
     assert rows_read(plan) <= 6 * CONVERSATIONS
@@ -608,7 +611,7 @@ async def test_bulk_deletion_reads_a_batch(explain, name, where):
         ),
     ],
 )
-async def test_a_purge_walks_the_index_of_its_age(explain, of, index):
+async def test_a_purge_scans_the_index_on_updated_at(explain, of, index):
     more = {"batch_size": 10, "max_messages": 1_000}
     plan = await explain(
         "conversation/find_expired",
@@ -632,7 +635,7 @@ async def test_a_purge_deletes_by_primary_key(explain):
         before=NOW,
     )
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
-    assert rows_read(plan) <= 2 * (3 + 3)  # each is found, locked and deleted, with its messages
+    assert rows_read(plan) <= 2 * (3 + 3)  # 3 reads of the row, and its 3 messages
 
 
 @pytest.mark.parametrize(
@@ -654,10 +657,10 @@ async def test_an_export_reads_its_page(explain, order, of, index):
     plan = await explain("conversation/export", order, tenant_id="big", **more, **of)
     assert index in indexes(plan)
     assert None not in {found for _, found in scans(plan)}
-    assert rows_read(plan) <= 10 + 2 * 3 + 2 * (1 + 3) + 40  # a user's are sorted
+    assert rows_read(plan) <= 10 + 2 * 3 + 2 * (1 + 3) + 40  # the 40 rows of a user are sorted
 
 
-async def test_get_names_reads_the_index_of_the_person(explain):
+async def test_get_names_reads_the_index_on_exp_user_id(explain):
     plan = await explain(
         "conversation/get_names", tenant_id="big", dialog_id="d1", exp_user_id="e7", limit=5
     )
@@ -672,14 +675,14 @@ async def test_a_token_is_found_by_its_hash(explain, ring):
     more = {"last_used_resolution": timedelta(seconds=60), "pepper_version": 1}
     if ring:
         more |= {"second_hash": digest, "third_hash": b"3" * 32, "fourth_hash": b"4" * 32}
-    given = b"n" * 32 if ring else digest
-    plan = await explain("api_token/verify", token_hash=given, kind="api", **more)
+    token_hash = b"n" * 32 if ring else digest
+    plan = await explain("api_token/verify", token_hash=token_hash, kind="api", **more)
     assert None not in {index for _, index in scans(plan)}
     assert "api_token_token_hash_key" in indexes(plan)
     assert rows_read(plan) <= 5
 
 
-async def test_a_token_is_stamped_by_its_key(explain):
+async def test_the_use_of_a_token_is_recorded_by_its_key(explain):
     plan = await explain(
         "api_token/record_use",
         tenant_id="tenant7",
@@ -702,11 +705,11 @@ TOKEN = {"tenant_id": "tenant7", "actor": None, "reason": None}
 
 
 @pytest.mark.parametrize("id", ["token4107", "token4957", "token7"])
-async def test_a_family_is_walked_by_its_links(explain, id):
+async def test_a_family_is_read_by_the_index_on_rotated_from(explain, id):
     plan = await explain("api_token/get_family", id=id, tenant_id="tenant7")
     assert {"api_token_pkey", "api_token_rotated_from_idx"} <= indexes(plan)
     assert None not in {index for _, index in scans(plan)}
-    # Each of the 21 is found and shown; the index of the tenant's 100 may help.
+    # The 21 tokens of the family; the plan may also read the index entries of the tenant's 100.
     assert rows_read(plan) <= 5 * 21 + 100
 
 
@@ -723,7 +726,7 @@ async def test_tenants_to_roll_up_are_read_without_the_rest_of_the_ledger(explai
     ledger = {index for table, index in scans(plan) if table == "usage_ledger"}
     assert ledger == {"usage_ledger_tenant_idx"}
     (scan,) = [node for node in plan if node.get("Index Name") == "usage_ledger_tenant_idx"]
-    assert scan["Actual Rows"] <= 401  # a tenant's, and the first of the next
+    assert scan["Actual Rows"] <= 401  # the rows of one tenant, and the first row of the next
 
 
 async def test_a_token_is_rotated_by_its_key(explain):
@@ -745,8 +748,8 @@ async def test_a_token_is_rotated_by_its_key(explain):
 async def test_the_tokens_of_a_tenant_are_revoked_from_the_index(explain):
     plan = await explain("api_token/revoke_many", **TOKEN)
     assert indexes(plan) == {"api_token_tenant_idx"}
-    # Found, and revoked: each from the index and the table, and one is written. Of a row that
-    # another test wrote, either may pass by a dead version.
+    # Each token is read twice by the index and twice in the table, and written once. A row that
+    # another test wrote has a dead version, which both reads may see.
     assert rows_read(plan) <= 5 * 100 + 2
 
 
@@ -793,11 +796,11 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-async def test_whole_days_are_a_row_each(explain, basis):
+async def test_statistics_of_whole_days_read_one_row_per_day(explain, basis):
     plan = await explain("usage/stats", *basis, tenant_id="big", **WHOLE)
     assert "usage_bucket_pkey" in indexes(plan)
-    # 10 days and the zone; the ledger has no row of this tenant.
-    assert rows_read(but_for_dead_entries(plan)) <= 12
+    # 10 days and the zone. The ledger has no row of this tenant.
+    assert rows_read(without_dead_entries(plan)) <= 12
 
 
 OF = {
@@ -812,21 +815,23 @@ OF = {
 @pytest.mark.parametrize("range_of", [WHOLE, RANGE, RANGE | {"interval": "day", "tz": "UTC"}])
 @pytest.mark.parametrize("of", OF.values(), ids=OF)
 @pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-async def test_no_statistic_needs_a_plan_for_its_values(seeded, basis, of, range_of):
+async def test_generic_plans_of_statistics_read_as_little_as_custom_plans(
+    seeded, basis, of, range_of
+):
     (flags, filters), read = of, {}
-    # As if the table were larger than memory: there a walk along an index costs the most.
+    # This simulates a table larger than memory, for which an index scan costs the most.
     connection = await asyncpg.connect(seeded, server_settings={"effective_cache_size": "8kB"})
     for mode in ("force_custom_plan", "force_generic_plan"):
         await connection.execute(f"SET plan_cache_mode = {mode}")
         plan = await executed(
             connection, "usage/stats", *basis, *flags, tenant_id="big", **range_of, **filters
         )
-        read[mode] = rows_read(but_for_dead_entries(plan))
+        read[mode] = rows_read(without_dead_entries(plan))
     await connection.close()
     assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, read
 
 
-async def test_the_total_of_a_whole_dialog_reads_1_row_a_month(explain):
+async def test_the_total_of_a_dialog_reads_one_row_per_month(explain):
     for column in ("created_at", "updated_at"):
         plan = await explain(
             "conversation/get_list",
@@ -835,11 +840,11 @@ async def test_the_total_of_a_whole_dialog_reads_1_row_a_month(explain):
             **PAGE | {"count_limit": None},
         )
         assert {"usage_bucket_pkey", "usage_ledger_tenant_idx"} <= indexes(plan)
-        assert rows_read(but_for_dead_entries(plan)) <= 3 * 31 + 2
+        assert rows_read(without_dead_entries(plan)) <= 3 * 31 + 2
 
 
-def but_for_dead_entries(plan):
-    """What the ledger's index still has of rows that other tests wrote and rolled back."""
+def without_dead_entries(plan):
+    """Return the nodes except those on the ledger, which has dead rows of other tests."""
     return [node for node in plan if node.get("Index Name") != "usage_ledger_tenant_idx"]
 
 

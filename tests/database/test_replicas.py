@@ -1,4 +1,4 @@
-"""Reads on a real hot standby: which reads, how fresh they are, and how failures are handled."""
+"""Reads on a real hot standby: which statements run there, how stale they are, and failures."""
 
 import asyncio
 import contextlib
@@ -33,14 +33,14 @@ POSITIONS = {"replica/position", "replica/replayed"}
 @contextlib.asynccontextmanager
 async def running():
     if standby.programs() is None:
-        pytest.skip("there are no programs of PostgreSQL")
+        pytest.skip("the programs of PostgreSQL are not installed")
     async with standby.running(fsync=False) as pair:
         yield pair
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def servers():
-    """A primary and its standby for all tests that do not stop them."""
+    """A primary and its standby for all tests that stop neither."""
     async with running() as pair:
         yield pair
 
@@ -66,7 +66,7 @@ async def own_pair():
 
 
 async def migrate(primary, *, replica):
-    """Migrate, and wait for the replay: before, the replica may lack the database."""
+    """Migrate, and wait until the replica has replayed it. Before that it may lack the database."""
     async with asyncsvc.connect(primary.dsn) as svc:
         await svc.migrate()
         await replica.replay(await svc.position())
@@ -112,7 +112,7 @@ def recorder(pair):
 
 
 async def wait_for_replica(svc):
-    """Wait until the replica is used: at the first read it may not be fresh enough."""
+    """Wait until reads use the replica. At the first read it may not be fresh enough."""
     async with asyncio.timeout(20):
         while True:
             await svc.conversations.get_list(dialog_id="d", tenant_id="other")
@@ -147,7 +147,7 @@ async def test_only_lists_searches_and_statistics_run_on_the_replica(
         assert on_replica >= READ_BY_REPLICAS - {
             "search/newest_matches",
             "search/snippets",
-        }  # the index is empty
+        }  # the search index is empty
         assert not READ_BY_REPLICAS & set(recorder.on("primary"))
 
 
@@ -193,7 +193,7 @@ async def test_row_level_security_applies_on_the_replica(pair, monkeypatch):
         monkeypatch.setattr(svc._executor._replicas[0], "_handle_failure", answered.append)
         assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
         assert (await svc.conversations.get_list(dialog_id="d", tenant_id="u")).total == 0
-        assert answered == []  # so the primary did not run the reads
+        assert answered == []  # the primary ran none of the reads
 
 
 # --- how fresh a read is
@@ -258,7 +258,7 @@ async def test_16_writers_read_their_own_writes_by_position(pair):
         pausing.cancel()
         await asyncio.wait({pausing})
         await replica.execute("SELECT pg_wal_replay_resume()")
-        assert next(stale) > 0  # so reads without a position were stale
+        assert next(stale) > 0  # some reads without a position were stale
 
 
 async def test_a_lagging_replica_is_skipped_until_it_has_caught_up(recorder, pair):
@@ -376,7 +376,7 @@ async def test_a_frozen_replica_delays_a_read_by_replica_timeout_at_most(own_pai
         await wait_for_replica(svc)
         replica.freeze()
         try:
-            await asyncio.sleep(0.3)  # so that its position is read again
+            await asyncio.sleep(0.3)  # then the library reads its position again
             began = time.monotonic()
             assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 0
             assert time.monotonic() - began < 0.3 + 0.5
@@ -405,12 +405,12 @@ async def test_without_the_primary_writes_fail_and_reads_continue_for_a_while(
 
 
 async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair):
-    """The primary crashes and the standby is promoted, while the DSN stays the same."""
+    """The primary crashes and the standby is promoted. The DSN stays the same."""
     primary, replica = own_pair
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
     dsn = f"postgresql://postgres@{hosts}/postgres"
     settings = Settings(retry_timeout=20)
-    # An acknowledged write must be on the standby.
+    # The primary acknowledges a write only after the standby has it.
     await primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     await primary.execute("SELECT pg_reload_conf()")
     async with asyncsvc.connect(dsn, settings=settings, max_size=8) as svc:
@@ -505,7 +505,7 @@ async def test_a_first_host_that_never_answers_leaves_time_for_the_others(pair):
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
             mine = svc.at_least(await svc.position())
             assert (await mine.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
-            began = time.monotonic()  # the known primary comes first now
+            began = time.monotonic()  # the library now tries the known primary first
             async with svc.transaction(), svc.transaction(), svc.transaction():
                 pass
             assert time.monotonic() - began < 0.5

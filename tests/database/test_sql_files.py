@@ -1,4 +1,4 @@
-"""Files, statements, methods and models hold together: each file is prepared, used, described."""
+"""Each SQL file can be prepared, has a repository method, and returns the columns of its model."""
 
 import contextlib
 import dataclasses
@@ -33,8 +33,8 @@ REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
 TENANT_STATEMENTS = [
     name
     for name in NAMES
-    # The migrations' own; a token is looked up before its tenant is known, or at all tenants;
-    # maintenance reads all tenants.
+    # Migrations have no tenant, the lookup of a token by its hash has none yet, and maintenance
+    # reads all tenants.
     if not name.startswith(("migration/", "server/", "api_token/verify", *EXECUTORS))
     and name
     not in {
@@ -144,7 +144,7 @@ def columns_of(name: str, present: frozenset[str]) -> list[str]:
 
 
 def variants(statement: sql_files.Statement) -> list[frozenset[str]]:
-    """No name, each name, each pair, all names: with each order in turn."""
+    """Return no name, each name, each pair of names, and all names, in turn with each order."""
     names = sorted((statement.optional | statement.flags) - statement.orders)
     chosen = [
         (),
@@ -198,7 +198,7 @@ def test_every_file_has_a_method_and_every_method_a_file():
 
 @pytest.fixture
 def used(monkeypatch) -> set[tuple[str, str]]:
-    """The pairs of a repository method and the file that it runs, as they are run."""
+    """The pairs of a repository method and the file that it ran. Calls of a test add to them."""
     pairs = set[tuple[str, str]]()
 
     def recording(run):
@@ -228,7 +228,7 @@ async def test_each_method_runs_the_file_of_its_name(svc, used):
 
 
 @pytest.mark.parametrize("name", ["conversation/get_list", "search/match_page", "search/scan"])
-def test_each_statement_that_lists_knows_each_condition_of_a_list(name):
+def test_each_statement_of_a_list_has_each_condition_of_list_filter(name):
     time = TimeRange(from_=datetime.now(UTC), before=datetime.now(UTC))
     text = [field.name for field in dataclasses.fields(ListFilter)]
     every = dict.fromkeys(text, "x") | {"created": time, "updated": time}
@@ -315,7 +315,7 @@ async def test_a_statement_that_may_be_retried_only_reads(name, shared_dsns):
     assert writing == []
 
 
-def test_these_statements_may_be_retried():
+def test_reads_and_idempotent_writes_may_be_retried():
     assert {*IDEMPOTENT} > {
         *WRITING_AND_IDEMPOTENT,
         "conversation/get_list",
@@ -335,7 +335,7 @@ def test_an_append_may_be_retried_only_with_a_key_and_a_hash():
     assert statement.bind((), values | key | body_hash).is_idempotent
 
 
-async def test_a_column_that_is_added_does_not_disturb_an_open_connection(svc, pool):
+async def test_a_new_column_does_not_affect_an_open_connection(svc, pool):
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     async with pool.acquire() as connection:
         mine = svc.on(connection)
@@ -346,14 +346,14 @@ async def test_a_column_that_is_added_does_not_disturb_an_open_connection(svc, p
     assert [item.id for item in page.items] == ["a"]
 
 
-async def test_the_callers_json_codec_changes_nothing(dsn, svc):
+async def test_the_library_ignores_the_json_codec_of_the_caller(dsn, svc):
     connection = await asyncpg.connect(dsn)
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda _: 1 / 0, decoder=lambda _: 1 / 0
     )
     mine = svc.on(connection)
-    made = await mine.conversations.create(tenant_id="t", dialog_id="d", id="a", dsl={"b": [1]})
-    assert made.dsl == {"b": [1]}
+    created = await mine.conversations.create(tenant_id="t", dialog_id="d", id="a", dsl={"b": [1]})
+    assert created.dsl == {"b": [1]}
     await connection.close()
 
 

@@ -1,1 +1,1 @@
-"""What all public methods keep: validation, isolation, round trips, cancellation, faults."""
+"""Rules of all public methods: validation, isolation, round trips, cancellation, faults."""

@@ -204,8 +204,8 @@ class Trials:
         await self.settle()
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(pool.get_max_size()):
-                lent = await stack.enter_async_context(pool.acquire(timeout=20))
-                assert not lent.is_in_transaction()
+                connection = await stack.enter_async_context(pool.acquire(timeout=20))
+                assert not connection.is_in_transaction()
         assert await contradictions(self.observer) == []
 
 
@@ -261,7 +261,7 @@ async def cancel_everywhere(
     write: Cancelled,
     run: Callable[[Tenant, int, Moment], Coroutine[Any, Any, Outcome]],
 ) -> dict[Moment, int]:
-    """Run the write in a tenant of its own for each of its awaits, and check each."""
+    """Cancel the write at each of its awaits, each time in a new tenant, and check the state."""
     untouched = await trials.tenant()
     before = await trials.state(untouched)
     await write.run(trials.svc, untouched)
@@ -389,13 +389,13 @@ async def test_a_transaction_cancelled_at_any_await_is_applied_completely_or_not
 
 @pytest.mark.parametrize("write", APPENDS)
 async def test_an_append_cancelled_at_any_await_leaves_the_callers_connection_usable(trials, write):
-    """Without a transaction of the caller. A connection that was lost is closed."""
+    """The caller has no transaction. A lost connection is closed."""
 
     async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
-        async with trials.svc._executor._pool.acquire(timeout=20) as lent:
-            on = trials.svc.on(lent)
+        async with trials.svc._executor._pool.acquire(timeout=20) as connection:
+            on = trials.svc.on(connection)
             outcome = await cancelled_at(write.run(on, tenant), at, moment)
-            if not lent.is_closed():
+            if not connection.is_closed():
                 await on.conversations.get_by_id("a", tenant_id=tenant.id)
         return outcome
 
@@ -405,13 +405,13 @@ async def test_an_append_cancelled_at_any_await_leaves_the_callers_connection_us
 @pytest.mark.parametrize("write", APPENDS)
 async def test_a_cancelled_append_in_a_callers_transaction_is_rolled_back_with_it(trials, write):
     async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
-        async with trials.svc._executor._pool.acquire(timeout=20) as lent:
-            transaction = lent.transaction()
+        async with trials.svc._executor._pool.acquire(timeout=20) as connection:
+            transaction = connection.transaction()
             await transaction.start()
-            outcome = await cancelled_at(write.run(trials.svc.on(lent), tenant), at, moment)
+            outcome = await cancelled_at(write.run(trials.svc.on(connection), tenant), at, moment)
             if not outcome.was_reached:
                 await transaction.commit()
-            elif not lent.is_closed():
+            elif not connection.is_closed():
                 await transaction.rollback()
                 # The key is unused, too.
                 left = await trials.state(tenant)
@@ -430,9 +430,9 @@ async def test_a_cancelled_savepoint_leaves_the_callers_transaction_usable(trial
             await write.run(inner, tenant)
 
     async def run(tenant: Tenant, at: int, moment: Moment) -> Outcome:
-        async with trials.svc._executor._pool.acquire(timeout=20) as lent:
-            on = trials.svc.on(lent)
-            async with lent.transaction():
+        async with trials.svc._executor._pool.acquire(timeout=20) as connection:
+            on = trials.svc.on(connection)
+            async with connection.transaction():
                 for id in ("b", "c"):
                     if id == "c":
                         outcome = await cancelled_at(savepoint(on, tenant), at, moment)

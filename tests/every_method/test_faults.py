@@ -53,7 +53,7 @@ async def open_world(
 
 @pytest.fixture
 def wired(shared_dsns, numbers):
-    """Open a world with these settings and a tenant of its own."""
+    """Return a function that opens a world with these settings and a new tenant."""
     return lambda **settings: open_world(shared_dsns[0], f"tenant {next(numbers)}", **settings)
 
 
@@ -245,7 +245,7 @@ async def test_16_replays_of_one_key_under_random_faults_get_one_answer(seed, wi
         await world.assert_usable()
 
 
-async def test_16_writers_under_random_faults_lose_and_double_nothing(wired):
+async def test_16_writers_under_random_faults_lose_and_duplicate_no_turn(wired):
     async with wired(max_size=8) as world:
         await world.create_conversation()
         world.wire.inject_at_random(4, share=0.2)
@@ -292,7 +292,7 @@ async def test_a_transaction_can_be_repeated_after_a_fault_at_its_commit(fault, 
 @pytest.mark.parametrize("whose", ["the library's", "the caller's"])
 @pytest.mark.parametrize("fault", RESETS)
 async def test_nothing_is_retried_inside_a_transaction(fault, whose, wired):
-    """Neither a read nor a keyed append: the earlier statements were lost with the connection."""
+    """A read and a keyed append are not retried, since the connection lost earlier statements."""
     async with wired() as world:
         await world.create_conversation()
 

@@ -146,7 +146,7 @@ HOSTILE = [
     "Ａ‘’“”\u00a0\ufeff",
     "x" * 5_000,
 ]
-OTHERS_THAN_FILES = [
+STATEMENTS_WITHOUT_A_FILE = [
     r"BEGIN;",
     r"BEGIN ISOLATION LEVEL READ COMMITTED;",
     r"COMMIT;",
@@ -154,7 +154,7 @@ OTHERS_THAN_FILES = [
     r"(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) __asyncpg_savepoint_\w+__;",
     r'COPY "asyncsvc"\."message"\(("\w+"(, )?)+\) FROM STDIN *',
 ]
-# How asyncpg, once a connection, looks up a type that it does not know: the text is its own.
+# asyncpg sends these itself, once a connection, to look up a type that it does not know.
 OF_THE_DRIVER = {
     " ".join(text.split())
     for text in (
@@ -165,28 +165,28 @@ OF_THE_DRIVER = {
 }
 NOT_OF_SERVICES = (
     *("append_key/", "migration/", "replica/", "row_security/", "server/"),
-    # Of maintenance.
+    # Maintenance runs these.
     *("search/index", "search/next_tenant", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
 )
 
 
 def places(value: object, path: tuple = ()) -> Iterator[tuple]:
-    """The paths to every text in the arguments of a call; of a mapping's keys too."""
+    """Yield the path of every text in the arguments of a call, also of the keys of mappings."""
     if isinstance(value, str):
         yield path
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from places(item, (*path, key))
             if path:
-                yield (*path, key, "its key")
+                yield (*path, key, "key")
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from places(item, (*path, index))
 
 
 def with_text(value: object, path: tuple, text: str) -> object:
-    """The same arguments with this text in one place."""
+    """Return the arguments with this text at the path."""
     if not path:
         return text
     head, *rest = path
@@ -195,7 +195,7 @@ def with_text(value: object, path: tuple, text: str) -> object:
             with_text(item, tuple(rest), text) if index == head else item
             for index, item in enumerate(value)
         ]
-    if rest == ["its key"]:
+    if rest == ["key"]:
         return {text if key == head else key: item for key, item in value.items()}
     return value | {head: with_text(value[head], tuple(rest), text)}
 
@@ -216,7 +216,7 @@ def is_of_a_file(text: str) -> str | None:
 
 
 def names_present(lines, sent, present, absent):
-    """Yield each set of names with which these lines of a file may compile to those that were sent.
+    """Yield each set of names with which these lines of a file may compile to the sent lines.
 
     Blocks for different flags may have equal lines, so a line may be kept or dropped.
     """
@@ -236,7 +236,7 @@ def names_present(lines, sent, present, absent):
 
 def is_listed(text: str) -> bool:
     return " ".join(text.split()) in OF_THE_DRIVER or any(
-        re.fullmatch(pattern, text) for pattern in OTHERS_THAN_FILES
+        re.fullmatch(pattern, text) for pattern in STATEMENTS_WITHOUT_A_FILE
     )
 
 
@@ -250,7 +250,7 @@ async def test_hostile_text_never_changes_the_statements(dsn):
                 for text in HOSTILE:
                     with contextlib.suppress(AsyncSvcError):
                         await method.run(over_it, with_text(arguments, path, text))
-        await also(over_it)
+        await send_other_statements(over_it)
         for text in set(wire.statements):
             name = is_of_a_file(text)
             assert name or is_listed(text), text
@@ -259,8 +259,8 @@ async def test_hostile_text_never_changes_the_statements(dsn):
     assert names - {None} == files | {"server/clock"}
 
 
-async def also(svc):
-    """Send the statements that the calls of the table do not send."""
+async def send_other_statements(svc):
+    """Send the statements that the valid calls do not send."""
     text = HOSTILE[0]
     await svc.conversations.create(tenant_id=text, dialog_id=text, id=text, source=text)
     await svc.conversations.append_message(text, TURN, tenant_id=text)
@@ -281,7 +281,7 @@ async def also(svc):
                 raise ZeroDivisionError
 
 
-def test_a_text_that_is_no_variant_is_noticed():
+def test_a_text_that_is_not_a_variant_of_a_file_is_detected():
     statement = sql_files.load("conversation/get_by_ids")
     text = statement.bind((), dict.fromkeys(statement.required)).text
     assert is_of_a_file(text) == "conversation/get_by_ids"
@@ -290,7 +290,7 @@ def test_a_text_that_is_no_variant_is_noticed():
     assert not is_listed("COMMIT; DROP TABLE x")
     paths = list(places({"turn": TURN}))
     assert ("turn", "messages", 0, "payload", "id") in paths
-    assert ("turn", "messages", 0, "payload", "id", "its key") in paths
+    assert ("turn", "messages", 0, "payload", "id", "key") in paths
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ async def shared_svc(shared_dsns):
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 async def test_text_of_a_conversation_is_returned_unchanged(text, shared_svc):
     svc = shared_svc
-    key = text[:120]  # as long as an id may be
+    key = text[:120]  # an id has at most 128 characters
     json = {"k": text, text: [text]}
     label = {"source": key, "version_title": key, "metadata": json, "dsl": json}
     made = await svc.conversations.create(

@@ -1,4 +1,4 @@
-"""The registry of public methods is complete; otherwise this file says what to add where."""
+"""The registry of public methods is complete. A failure prints the missing entry and its file."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -143,7 +143,7 @@ def test_an_entry_agrees_with_the_signature_about_the_tenant(method):
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 async def test_a_method_that_only_reads_changes_no_row(method, shared_dsns, numbers):
-    """And the valid call of a method that writes changes rows."""
+    """The valid call of a method that writes must change rows."""
     async with asyncsvc.connect(shared_dsns[0]) as svc:
         tenant = await furnish(svc, f"tenant {next(numbers)}")
         before = await all_rows(svc)

@@ -43,7 +43,7 @@ async def test_a_method_makes_its_stated_number_of_round_trips(
     "method", [each for each in METHODS if each.cost in {"nothing", "row", "page"}], ids=str
 )
 async def test_the_number_does_not_grow_with_the_rows_of_the_tenant(method, shared_dsns, numbers):
-    """Of a method whose cost is `nothing`, `row` or `page`."""
+    """This applies to methods whose cost is `nothing`, `row` or `page`."""
     dsn, _ = shared_dsns
     async with (
         Wire(dsn) as wire,
@@ -81,12 +81,12 @@ async def round_trips(count: Count, case: Case) -> int:
     return (count.ended_at or count.wire.round_trips) - begun
 
 
-# ------------------------------------------------------------------- what adds to a call
+# ------------------------------------------------------------------- additional round trips
 
 
 @contextlib.asynccontextmanager
 async def counting(dsn: str, **settings: object):
-    """The library on a wire, and how many round trips a warm call makes there."""
+    """Yield the library on a wire, and a function that counts the round trips of a warm call."""
     async with (
         Wire(dsn) as wire,
         asyncsvc.connect(wire.dsn, settings=Settings(**settings), max_size=1) as svc,
@@ -105,7 +105,7 @@ async def list_of(svc):
     return await svc.conversations.get_list(dialog_id="d", tenant_id="acme")
 
 
-async def test_a_transaction_adds_two_and_so_does_a_savepoint(shared_dsns):
+async def test_a_transaction_adds_2_round_trips_and_so_does_a_savepoint(shared_dsns):
     async with counting(shared_dsns[0]) as (_, svc, count):
 
         async def nested():
@@ -117,7 +117,7 @@ async def test_a_transaction_adds_two_and_so_does_a_savepoint(shared_dsns):
         assert await count(nested) == 2 + 1 + 2 + 1
 
 
-async def test_a_pool_of_the_callers_adds_the_reset_of_its_connection(shared_dsns):
+async def test_a_borrowed_pool_adds_the_reset_of_its_connection(shared_dsns):
     async with (
         counting(shared_dsns[0]) as (wire, _, count),
         asyncpg.create_pool(wire.dsn, min_size=1, max_size=1) as pool,
@@ -125,13 +125,13 @@ async def test_a_pool_of_the_callers_adds_the_reset_of_its_connection(shared_dsn
         assert await count(lambda: list_of(AsyncSvc(pool))) == 1 + 1
 
 
-async def test_row_level_security_adds_three(shared_dsns):
+async def test_row_level_security_adds_3_round_trips(shared_dsns):
     async with counting(shared_dsns[0], row_level_security=True) as (_, svc, count):
         assert await count(lambda: list_of(svc)) == 1 + 3
         secret = (await svc.tokens.create(tenant_id="acme", name="n")).secret
         assert await count(lambda: svc.tokens.verify(secret)) == 1 + 3
 
 
-async def test_without_prepared_statements_each_is_parsed_first(shared_dsns):
+async def test_without_prepared_statements_each_statement_adds_the_parsing(shared_dsns):
     async with counting(shared_dsns[0], pgbouncer=True) as (_, svc, count):
         assert await count(lambda: list_of(svc)) == 1 + 1

@@ -1,4 +1,4 @@
-"""Row-level security: PostgreSQL separates the tenants, too, for a restricted role."""
+"""Row-level security: for a restricted role PostgreSQL itself separates the tenants."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ EVERY_ROW = "SELECT tenant_id, id FROM asyncsvc.conversation ORDER BY 1, 2"
 
 @pytest.fixture
 async def role(dsn, svc, pool):
-    """The role of an application: it may read and write every table, and owns none."""
+    """The role of an application. It may read and write every table, and owns none."""
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         await owner.migrate()
     name = f"{dsn.rpartition('/')[2]}_app"
@@ -41,14 +41,14 @@ async def role(dsn, svc, pool):
 
 @pytest.fixture
 async def restricted(dsn, role):
-    """The services as that role, on one connection that all tenants share."""
+    """The services of the restricted role, on one connection that all tenants share."""
     async with asyncsvc.connect(f"{dsn}?role={role}", settings=RLS, max_size=1) as services:
         yield services
 
 
 @pytest.fixture
 async def raw(dsn, role):
-    """A connection as that role, for statements without a tenant."""
+    """A connection of the restricted role, for statements without a tenant."""
     connection = await asyncpg.connect(dsn, server_settings={"role": role})
     yield connection
     await connection.close()
@@ -236,7 +236,7 @@ async def test_a_value_that_cannot_be_encoded_leaves_no_tenant_in_the_transactio
         assert await tenant_settings(raw) == []
 
 
-async def test_the_hash_of_a_token_permits_to_read_and_update_its_row_only(svc, raw, pool):
+async def test_the_hash_of_a_token_gives_access_to_its_row_alone(svc, raw, pool):
     theirs = await svc.tokens.create(tenant_id="other", name="theirs")
     hashed = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
     async with raw.transaction():
@@ -267,7 +267,7 @@ async def test_one_transaction_may_serve_two_tenants(svc, restricted):
 
 async def test_calls_leave_no_tenant_in_the_callers_transaction(restricted, raw):
     mine = restricted.on(raw)
-    await create(mine, "acme")  # opens a transaction for each statement
+    await create(mine, "acme")  # the library opens a transaction for each statement
     async with raw.transaction():
         assert (await mine.conversations.get_list(dialog_id="d", tenant_id="acme")).total == 1
         assert await raw.fetch(EVERY_ROW) == []

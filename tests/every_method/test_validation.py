@@ -62,7 +62,7 @@ STATE = """
 
 
 async def test_no_call_leaves_state_in_a_session(empty_dsn):
-    """So `connect` need not reset a connection on its release."""
+    """Therefore a pool of `connect` does not reset a connection on its release."""
     async with asyncsvc.connect(empty_dsn, max_size=1) as svc:
 
         async def state():
@@ -265,7 +265,7 @@ async def test_a_forged_cursor_does_not_reach_the_server(svc, parts):
         await svc.tokens.get_list(tenant_id="acme", after=forged(tokens.next, **parts))
 
 
-async def test_the_longest_and_oddest_ids_can_be_paged(svc):
+async def test_pages_work_with_the_longest_ids_and_with_special_characters(svc):
     for odd in ("\x01" * 128, "😀" * 128):
         for tie in ("a", "b"):
             await svc.conversations.create(tenant_id="acme", dialog_id=odd, id=odd[:-1] + tie)
@@ -294,7 +294,7 @@ async def test_instants_of_any_offset_are_stored(svc):
         *("1e+23", 'quo"te 1e+23', "\\u0000", "\\\\", "\u2028", {}, [], {"": [None]}),
     ],
 )
-async def test_json_is_returned_unchanged(svc, value):
+async def test_json_values_are_returned_unchanged(svc, value):
     stored = await svc.conversations.create(tenant_id="acme", dialog_id="d", dsl=[value])
     assert stored.dsl == [value]
     assert type(stored.dsl[0]) is type(value)
@@ -308,7 +308,7 @@ async def test_any_mapping_is_accepted_as_an_input(svc):
     assert message.content == "x"
 
 
-async def test_a_name_that_exceeds_its_limit_as_nfc_is_rejected(unconnected):
+async def test_a_name_whose_nfc_exceeds_the_limit_is_rejected(unconnected):
     with pytest.raises(InvalidInput, match="name: must be 0 to 512 characters in Unicode"):
         await unconnected.conversations.create(tenant_id="a", dialog_id="d", name="\ufb2c" * 512)
 

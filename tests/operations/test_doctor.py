@@ -61,8 +61,8 @@ async def test_missing_indexes_are_named(dsn):
     create = found["indexes"].advice.partition(": ")[2]
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate()
-    assert (await examined(dsn))["indexes"].level == "problem"  # only an operator can
-    await execute(dsn, create)  # what it says to do
+    assert (await examined(dsn))["indexes"].level == "problem"  # only an operator can repair it
+    await execute(dsn, create)  # the command of the advice
     assert (await examined(dsn))["indexes"].level == "ok"
 
 
@@ -109,7 +109,7 @@ async def test_a_table_with_many_dead_rows_is_a_warning(dsn):
     assert "VACUUM asyncsvc.message" in found["dead rows"].advice
 
 
-async def test_the_finding_about_rights_names_the_missing_ones(dsn, server_dsn, svc):
+async def test_the_finding_about_rights_names_the_missing_rights(dsn, server_dsn, svc):
     role = "doctor_" + urllib.parse.urlsplit(dsn).path[-12:].replace("-", "_")
     await execute(dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     parts = urllib.parse.urlsplit(dsn)
@@ -218,7 +218,7 @@ async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
 
 async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):
     async with asyncpg.create_pool(pgbouncer["transaction"], min_size=0) as pool:
-        for _ in range(3):  # by then prepared statements of before are there, or are not
+        for _ in range(3):  # the pooler may switch to a connection without the prepared statement
             found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
             assert found["pooler"].level in {"note", "problem"}, found
             assert "statement_cache_size=0" in found["pooler"].advice

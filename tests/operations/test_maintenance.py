@@ -1,4 +1,4 @@
-"""Maintenance deletes expired idempotency keys, next to other work and after interruptions."""
+"""Maintenance deletes expired idempotency keys, beside other work and after interruptions."""
 
 import asyncio
 
@@ -63,7 +63,7 @@ async def test_an_expired_key_can_be_used_again(svc, pool):
     assert (again.first_seq, again.replayed) == (2, False)
 
 
-async def test_it_skips_locked_keys(svc, pool):
+async def test_maintenance_skips_locked_keys(svc, pool):
     await append_keyed(svc, pool, [8, 8])
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
@@ -79,7 +79,7 @@ async def test_concurrent_runs_delete_each_key_once(svc, pool, monkeypatch):
     for tenant_id in ("acme", "other", "third"):
         await append_keyed(svc, pool, [8] * 20, tenant_id=tenant_id)
     reports = await asyncio.gather(*(svc.maintain() for _ in range(4)))
-    reports.append(await svc.maintain())  # two runs may each skip a key that the other locked
+    reports.append(await svc.maintain())  # each run may skip a key that the other run locked
     assert sum(report.append_keys for report in reports) == 60
     assert await keys(pool) == []
 
@@ -98,7 +98,7 @@ async def test_an_interrupted_run_is_continued_by_the_next(svc, pool, monkeypatc
     assert (await svc.maintain()).append_keys == 10
 
 
-async def test_appends_and_deletions_run_at_the_same_time(svc, pool):
+async def test_maintenance_runs_beside_appends_and_deletions(svc, pool):
     await append_keyed(svc, pool, [8] * 50)
 
     await append_keyed(svc, pool, [8] * 50, id="doomed")
@@ -114,7 +114,7 @@ async def test_appends_and_deletions_run_at_the_same_time(svc, pool):
 
 
 @pytest.mark.damages
-async def test_it_reads_expired_keys_from_their_index(svc, pool):
+async def test_maintenance_reads_expired_keys_by_their_index(svc, pool):
     await append_keyed(svc, pool, [0])
     await pool.execute(
         "INSERT INTO asyncsvc.append_key"
@@ -129,7 +129,7 @@ async def test_it_reads_expired_keys_from_their_index(svc, pool):
 
 
 @pytest.mark.parametrize("lifetime", [1e-6, 1e9])
-async def test_the_shortest_and_the_longest_lifetime(dsn, svc, pool, lifetime):
+async def test_the_shortest_and_the_longest_lifetime_are_accepted(dsn, svc, pool, lifetime):
     await append_keyed(svc, pool, [8])
     async with asyncsvc.connect(dsn, settings=Settings(key_lifetime=lifetime)) as extreme:
         assert (await extreme.maintain()).append_keys == (lifetime < 1)

@@ -1,7 +1,7 @@
-"""With any pool of the caller each call ends in the right answer or in an `AsyncSvcError`.
+"""With any pool of the caller, each call returns the right answer or raises an `AsyncSvcError`.
 
-The caller's pool may decode types in its own way, have callbacks that fail, belong to another event
-loop, or be closed. `SECRET` is in the stored data, and must not be in an error.
+The caller's pool may have its own codecs or callbacks that fail, may belong to another event loop,
+and may be closed. The stored data contain `SECRET`; no error may contain it.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ SETTINGS = Settings(retry_timeout=0.2, accept_foreign_tokens=True)
 
 
 class World:
-    """A tenant with a conversation and a token, and the answers that a plain pool gives."""
+    """A tenant with a conversation and a token, and the answers of calls on a plain pool."""
 
     def __init__(self, dsn):
         self.dsn = dsn
@@ -53,7 +53,9 @@ class World:
             await self.append(svc)
             issued = await svc.tokens.create(tenant_id=self.tenant, name=SECRET)
             self.secret, self.token_id = issued.secret, issued.token.id
-            await svc.tokens.verify(self.secret)  # stamps the token, so that later ones only read
+            await svc.tokens.verify(
+                self.secret
+            )  # records the use, so later verifications only read
             self.answers = {name: await call(self, svc) for name, call in READS.items()}
 
     def plain(self):
@@ -164,7 +166,7 @@ async def fail_on(_):
 
 
 class OwnRecord(asyncpg.Record):
-    """A record class of the caller, whose rows behave in their own way."""
+    """A record class of the caller that overrides `items` and iteration."""
 
     def items(self):
         return [("x", 1)]
@@ -174,7 +176,7 @@ class OwnRecord(asyncpg.Record):
 
 
 class OwnDatetime(datetime):
-    """A class of times of the caller, as pendulum has one."""
+    """A subclass of datetime, like that of pendulum."""
 
 
 ANSWERING = {
@@ -246,7 +248,7 @@ FAILING = {
 
 
 async def outcome(world, name, call, svc):
-    """Run a call; return its answer, or the error after a check that it tells no secret."""
+    """Run a call and return its answer or error. Assert that an error does not contain `SECRET`."""
     try:
         async with asyncio.timeout(30):
             answer = await call(world, svc)
@@ -261,9 +263,9 @@ async def outcome(world, name, call, svc):
     return answer
 
 
-@pytest.mark.parametrize("lent", ANSWERING)
-async def test_a_lent_pool_with_unambiguous_values_gives_every_answer(world, lent):
-    async with asyncpg.create_pool(world.dsn, min_size=1, max_size=3, **ANSWERING[lent]) as pool:
+@pytest.mark.parametrize("kind", ANSWERING)
+async def test_a_borrowed_pool_with_unambiguous_values_gives_every_answer(world, kind):
+    async with asyncpg.create_pool(world.dsn, min_size=1, max_size=3, **ANSWERING[kind]) as pool:
         svc = AsyncSvc(pool, settings=SETTINGS)
         for name, call in (READS | FACADE | WRITES).items():
             result = await outcome(world, name, call, svc)
@@ -272,25 +274,27 @@ async def test_a_lent_pool_with_unambiguous_values_gives_every_answer(world, len
                 assert not [each for each in result if each.observed.startswith("check failed")]
 
 
-@pytest.mark.parametrize("lent", FAILING)
-async def test_a_lent_pool_with_other_values_fails_with_an_error_of_the_library(world, lent):
-    async with asyncpg.create_pool(world.dsn, min_size=1, max_size=3, **FAILING[lent]) as pool:
+@pytest.mark.parametrize("kind", FAILING)
+async def test_a_borrowed_pool_with_other_values_fails_with_an_error_of_the_library(world, kind):
+    async with asyncpg.create_pool(world.dsn, min_size=1, max_size=3, **FAILING[kind]) as pool:
         svc = AsyncSvc(pool, settings=SETTINGS)
         errors = []
         for name, call in (READS | FACADE | WRITES).items():
-            if name == "doctor":  # never raises, and takes as long as all other calls
+            if (
+                name == "doctor"
+            ):  # it raises no error, and takes as long as all other calls together
                 continue
             result = await outcome(world, name, call, svc)
             if isinstance(result, Exception):
                 assert isinstance(result, DatabaseError | InvalidInput), (name, result)
                 errors.append(result)
-        # The server rejects what some codecs make of a value that `explain` passes on.
+        # `explain` passes values unchanged, so the server rejects the output of some codecs.
         ours = [e for e in errors if getattr(e, "sqlstate", None) in {"22000", "42804"}]
         assert ours
         assert all("codec" in str(error) for error in ours)
 
 
-async def test_a_lent_replica_with_codecs_is_still_known_as_a_primary(world):
+async def test_a_primary_is_recognised_despite_codecs_of_the_borrowed_pool(world):
     async with (
         asyncpg.create_pool(world.dsn, min_size=1, max_size=2) as primary,
         asyncpg.create_pool(
@@ -344,7 +348,7 @@ async def unreadable_dsn(_):
 
 
 async def of_a_closed_loop(dsn):
-    # Without connections: after this loop has ended none could be closed.
+    # The pool opens no connection, since a connection cannot be closed after the end of its loop.
     return await asyncio.to_thread(asyncio.run, opened(dsn, min_size=0))
 
 
@@ -364,16 +368,16 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize("lend", UNUSABLE, ids=lambda lend: lend.__name__)
-async def test_a_pool_that_cannot_be_used_says_so(world, lend):
-    pool = await lend(world.dsn)
+@pytest.mark.parametrize("create", UNUSABLE, ids=lambda create: create.__name__)
+async def test_a_call_on_an_unusable_pool_raises_the_matching_error(world, create):
+    pool = await create(world.dsn)
     svc = AsyncSvc(pool, settings=SETTINGS)
     for name, call in (READS | FACADE | WRITES).items():
         result = await outcome(world, name, call, svc)
         if name == "doctor":
             assert all(each.level == "problem" for each in result)
         else:
-            assert isinstance(result, UNUSABLE[lend]), (name, result)
+            assert isinstance(result, UNUSABLE[create]), (name, result)
     with contextlib.suppress(asyncpg.InterfaceError):
         pool.terminate()
 
@@ -396,14 +400,14 @@ async def test_a_pool_or_connection_of_another_loop_is_never_used(world):
     with other_loop() as run:
         pool = await run(opened(world.dsn, min_size=1))
         connection = await run(asyncpg.connect(world.dsn))
-        lent = AsyncSvc(pool, settings=SETTINGS)
-        for svc in (lent, lent.on(connection)):
+        borrowed = AsyncSvc(pool, settings=SETTINGS)
+        for svc in (borrowed, borrowed.on(connection)):
             for name, call in (READS | WRITES).items():
                 result = await outcome(world, name, call, svc)
                 assert isinstance(result, ConcurrentUse), (name, result)
                 assert "event loop" in str(result)
-        # The loop of the pool can use it as before.
-        assert await run(READS["list"](world, lent)) == world.answers["list"]
+        # The loop of the pool can still use the pool.
+        assert await run(READS["list"](world, borrowed)) == world.answers["list"]
         await run(connection.close())
         await run(pool.close())
 
@@ -420,7 +424,7 @@ async def opened_services(dsn):
     return await asyncsvc.connect(dsn)
 
 
-# ------------------------------------------------------------------------------- lent connections
+# ---------------------------------------------------------------------- borrowed connections
 
 
 async def closed_connection(pool):
@@ -450,7 +454,7 @@ async def failed_transaction(pool):
 
 
 @pytest.mark.parametrize(
-    ("lend", "expected"),
+    ("create", "expected"),
     [
         (closed_connection, Unavailable),
         (terminated_connection, Unavailable),
@@ -460,10 +464,12 @@ async def failed_transaction(pool):
     ids=lambda each: each.__name__,
 )
 @pytest.mark.parametrize("row_level_security", [False, True])
-async def test_a_connection_that_cannot_be_used_says_so(world, lend, expected, row_level_security):
+async def test_a_call_on_an_unusable_connection_raises_the_matching_error(
+    world, create, expected, row_level_security
+):
     settings = Settings(retry_timeout=0.2, row_level_security=row_level_security)
     async with asyncpg.create_pool(world.dsn, min_size=1, max_size=1) as pool:
-        connection = await lend(pool)
+        connection = await create(pool)
         svc = AsyncSvc(pool, settings=settings).on(connection)
         for name, call in READS.items():
             result = await outcome(world, name, call, svc)
