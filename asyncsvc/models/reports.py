@@ -18,15 +18,12 @@ class ImportReport(Model):
     """The number of records whose conversations existed already and did not change."""
     rejected: int = 0
     """The number of records passed to `on_rejected`."""
+    replaced_characters: int = 0
+    """The number of characters of valid records that `Settings.unstorable_text` replaced."""
 
     def __add__(self, other: ImportReport) -> ImportReport:
         """Return the sum of both reports."""
-        return ImportReport(
-            conversations=self.conversations + other.conversations,
-            messages=self.messages + other.messages,
-            present=self.present + other.present,
-            rejected=self.rejected + other.rejected,
-        )
+        return ImportReport(**{name: value + getattr(other, name) for name, value in self})
 
 
 class TokenImportReport(Model):

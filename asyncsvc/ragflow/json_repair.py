@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from asyncsvc.ragflow.reports import Repair
+from asyncsvc.validation.unstorable import UNSTORABLE, replace_in_text
 
-_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _UNSTORABLE_ESCAPE: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 """Escapes that may stand for an unstorable character. A surrogate may be part of a pair."""
 _MAX_INTEGER_DIGITS: Final = 4_300
@@ -23,7 +22,7 @@ class InvalidJSONError(ValueError):
 
 def storable_text(text: str) -> str:
     """Replace the characters that PostgreSQL cannot store."""
-    return _UNSTORABLE.sub(_REPLACEMENT, text)
+    return replace_in_text(text)[0]
 
 
 def read_json(text: str, max_depth: int) -> tuple[Any, set[Repair]]:
@@ -95,7 +94,7 @@ class _Reader:
     def clean(self, value: Any, max_depth: int) -> Any:  # noqa: ANN401 - any JSON value
         """Replace unstorable characters, and lists and objects that are too deep."""
         match value:
-            case str() if _UNSTORABLE.search(value):
+            case str() if UNSTORABLE.search(value):
                 self.repairs.add(Repair.CHARACTERS)
                 return storable_text(value)
             case list() | dict() if max_depth == 0:

@@ -73,7 +73,9 @@ class ConversationImport:
         report = ImportReport()
         async for batch in self._batches(records):
             report += await self._store(batch)
-        return report + ImportReport(rejected=self._reader.rejected)
+        return report + ImportReport(
+            rejected=self._reader.rejected, replaced_characters=self._reader.replaced_characters
+        )
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         """Group the valid records into batches."""

@@ -26,10 +26,13 @@ class RecordReader(Generic[Record]):
     ) -> None:
         """Validate each record as a `model`, within the limits of the settings."""
         self._model = model
-        self._settings = settings
+        self._replaced = 0
+        self._limits = settings.counting_replacements(self._count_replaced)
         self._on_rejected = on_rejected
         self.rejected = 0
         """The number of records rejected so far."""
+        self.replaced_characters = 0
+        """The number of characters that were replaced in valid records so far."""
 
     async def read(
         self, records: Iterable[object] | AsyncIterable[object]
@@ -38,15 +41,20 @@ class RecordReader(Generic[Record]):
         index = -1
         async for fields in iterate(records):
             index += 1
+            self._replaced = 0
             try:
-                record = self._model.model_validate(fields, context=self._settings)
+                record = self._model.model_validate(fields, context=self._limits)
             except ValidationError as error:
                 reason = invalid_input(error)
             else:
+                self.replaced_characters += self._replaced
                 yield index, record
                 continue
             # Outside the handler: the error must not carry pydantic's, which holds the values.
             self.reject(index, reason)
+
+    def _count_replaced(self, count: int) -> None:
+        self._replaced += count
 
     def reject(self, index: int, error: AsyncSvcError) -> None:
         """Report the error of a record to `on_rejected`, or raise it if there is none."""

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from asyncsvc.validation.limits import Limits
+from asyncsvc.validation.unstorable import replace_in_json, replace_in_text
 
 T = TypeVar("T")
 CollectionT = TypeVar("CollectionT", bound=Collection[object])
@@ -50,16 +51,19 @@ def with_limits(check: Callable[[T, Limits], T]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def text_length(minimum: int, maximum: int, *, nfc: bool = False) -> AfterValidator:
+def text_length(
+    minimum: int, maximum: int, *, nfc: bool = False, replaceable: bool = False
+) -> AfterValidator:
     """Return a validator for text of `minimum` to `maximum` characters that PostgreSQL can store.
 
-    With `nfc`, the text is normalized to NFC.
+    With `nfc`, the text is normalized to NFC. With `replaceable`, the limits decide about
+    unstorable characters; otherwise they are rejected, as in ids.
     """
 
-    def check(text: str, _: Limits) -> str:
+    def check(text: str, limits: Limits) -> str:
         if not minimum <= len(text) <= maximum:
             raise invalid_value(f"must be {minimum} to {maximum} characters")
-        text = _storable_text(text, nfc=nfc)
+        text = _storable_text(text, limits if replaceable else None, nfc=nfc)
         if len(text) > maximum:  # NFC decomposes the characters that have no composed form
             raise invalid_value(f"must be {minimum} to {maximum} characters in Unicode's form NFC")
         return text
@@ -77,7 +81,7 @@ def message_text(*, nfc: bool) -> AfterValidator:
         # The number of characters is known at no cost; to normalize 100 MB takes seconds.
         if len(text) > limits.max_message_bytes:
             raise invalid_value(f"must be at most {limits.max_message_bytes} bytes")
-        text = _storable_text(text, nfc=nfc)
+        text = _storable_text(text, limits, nfc=nfc)
         if len(text.encode()) > limits.max_message_bytes:
             raise invalid_value(f"must be at most {limits.max_message_bytes} bytes")
         return text
@@ -85,8 +89,14 @@ def message_text(*, nfc: bool) -> AfterValidator:
     return with_limits(check)
 
 
-def _storable_text(text: str, *, nfc: bool) -> str:
-    """Check that PostgreSQL can store the text, and normalize it to NFC if requested."""
+def _storable_text(text: str, limits: Limits | None, *, nfc: bool) -> str:
+    """Check that PostgreSQL can store the text, and normalize it to NFC if requested.
+
+    Unstorable characters are replaced if the limits say so.
+    """
+    if limits is not None and limits.unstorable_text == "replace":
+        text, count = replace_in_text(text)
+        limits.count_replacements(count)
     if "\x00" in text:
         raise invalid_value("must not hold a NUL character")
     try:
@@ -152,9 +162,19 @@ def _json_depth(text: str) -> int:
 
 
 def check_json_value(value: object, info: ValidationInfo) -> object:
-    """Check a JSON value against the limits, if there are any."""
-    if info.context is not None:
-        check_json(value, info.context)
+    """Check a JSON value against the limits, if there are any, and replace unstorable text."""
+    limits: Limits | None = info.context
+    if limits is None:
+        return value
+    if limits.unstorable_text == "replace":
+        try:
+            replaced, count = replace_in_json(value)
+        except RecursionError:
+            raise _too_deep(limits) from None
+        if count:
+            value = replaced
+            limits.count_replacements(count)
+    check_json(value, limits)
     return value
 
 

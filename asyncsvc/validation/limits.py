@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Callable
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from asyncsvc.validation.inputs import Input
 
@@ -17,6 +18,11 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 class Limits(Input):
     """Limits on the size of inputs and results. A call beyond a limit raises InvalidInput."""
+
+    unstorable_text: Literal["reject", "replace"] = "reject"
+    """The treatment of characters that PostgreSQL cannot store, NUL and lone surrogates, in message
+    content, names, titles, errors and JSON: "reject" raises InvalidInput, "replace" stores U+FFFD
+    in their place."""
 
     max_page_size: Positive = 1_000
     """Maximum items of one page or read. It does not apply to the default page sizes."""
@@ -36,3 +42,15 @@ class Limits(Input):
     """Maximum buckets of one usage statistic."""
     max_rotation_overlap: Annotated[Seconds, Field(le=MAX_SECONDS)] = 30 * 86_400.0
     """Maximum seconds for which a rotated token stays valid besides its successor."""
+    _on_replaced: Callable[[int], None] | None = PrivateAttr(None)
+
+    def counting_replacements(self, on_replaced: Callable[[int], None]) -> Self:
+        """Return equal limits whose checks report the number of characters that they replace."""
+        limits = self.model_copy()
+        limits._on_replaced = on_replaced  # noqa: SLF001 - an attribute of this class
+        return limits
+
+    def count_replacements(self, count: int) -> None:
+        """Report replaced characters, if the caller counts them."""
+        if self._on_replaced is not None:
+            self._on_replaced(count)

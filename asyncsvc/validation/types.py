@@ -154,13 +154,13 @@ Scope = Annotated[str, text_length(1, 128)]
 """A permission of a token: 1 to 128 characters. "*" is every permission."""
 Scopes = Annotated[Sequence[Scope], with_limits(check_batch_size)]
 """Up to `Settings.max_batch_size` scopes."""
-Name = Annotated[str, text_length(0, 512, nfc=True)]
+Name = Annotated[str, text_length(0, 512, nfc=True, replaceable=True)]
 """A title that people read: up to 512 characters, stored as NFC."""
 Actor = Annotated[str, text_length(1, 256)]
 """The person or program that an audit entry names: 1 to 256 characters."""
 Reason = Annotated[str, text_length(1, 512)]
 """The reason that an audit entry states: 1 to 512 characters."""
-VersionTitle = Annotated[str, text_length(0, 512)]
+VersionTitle = Annotated[str, text_length(0, 512, replaceable=True)]
 """The title of the version of an agent: up to 512 characters."""
 Keywords = Annotated[str, text_length(0, 512)]
 """The text that a list is filtered by: up to 512 characters. The empty text is no filter."""
@@ -182,7 +182,8 @@ Secret = Annotated[SecretStr | str, PlainValidator(_check_secret)]
 Json = Annotated[object, PlainValidator(check_json_value)]
 """A JSON value: up to `Settings.max_json_bytes` and `Settings.max_json_depth` levels.
 
-It must not hold NUL characters, lone surrogates, NaN or infinity.
+It must not hold NaN or infinity. `Settings.unstorable_text` decides about NUL characters and lone
+surrogates.
 """
 JsonObject = Annotated[Mapping[str, object], PlainValidator(check_json_object)]
 """A dict within the limits of `Json`."""
