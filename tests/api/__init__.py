@@ -1,1 +1,1 @@
-"""The services and the facade: what each public method does."""
+"""The behaviour of each public method of the services and the facade."""

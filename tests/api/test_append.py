@@ -33,7 +33,7 @@ async def texts(svc, id):
     return [message.content for message in messages]
 
 
-async def test_a_turn_is_stored_whole(svc, id):
+async def test_all_fields_of_a_turn_are_stored(svc, id):
     appended = await svc.conversations.append_message(
         id,
         Turn(
@@ -240,7 +240,7 @@ async def test_32_writers_on_one_conversation_lose_nothing(dsn, keyed):
 
 
 async def test_32_writers_on_several_pools_with_and_without_keys_leave_no_gap(dsn):
-    """As with many processes. Half of the turns have a key; each of these is sent twice."""
+    """Several pools act like several processes. Half of the turns have a key and are sent twice."""
     async with contextlib.AsyncExitStack() as stack:
         pools = [
             await stack.enter_async_context(asyncsvc.connect(dsn, max_size=4)) for _ in range(4)
@@ -266,8 +266,8 @@ async def test_32_writers_on_several_pools_with_and_without_keys_leave_no_gap(ds
     assert sum(result.replayed for result in results) == 16 * 5
     assert (stored.round, stored.tokens, stored.last_seq) == (turns, turns, 2 * turns)
     assert [message.seq for message in stored.messages] == list(range(1, 2 * turns + 1))
-    said = [message.content for message in stored.messages]
-    assert [text[:-1] for text in said[::2]] == [text[:-1] for text in said[1::2]]
+    contents = [message.content for message in stored.messages]
+    assert [text[:-1] for text in contents[::2]] == [text[:-1] for text in contents[1::2]]
     first = [result for result in results if not result.replayed]
     assert sorted(result.round for result in first) == list(range(1, turns + 1))
     assert sorted(result.first_seq for result in first) == list(range(1, 2 * turns, 2))
@@ -289,7 +289,7 @@ async def test_concurrent_replays_append_once(dsn):
         assert await texts(svc, id) == ["a"]
 
 
-async def test_one_of_many_with_the_same_expected_seq_wins(dsn):
+async def test_only_one_of_many_appends_with_the_same_expected_seq_succeeds(dsn):
     async with asyncsvc.connect(dsn, max_size=16) as svc:
         id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
         outcomes = await asyncio.gather(
@@ -345,7 +345,7 @@ async def test_an_append_that_waits_for_a_deletion_is_not_found(svc, id):
 
 
 async def test_a_conversation_that_keeps_changing_is_a_conflict(svc, id, monkeypatch):
-    """The reason of each rejection no longer holds when it is read: 3 attempts, then Conflict."""
+    """Each time the append reads why it was rejected, the reason is gone. It tries 3 times."""
     attempts = []
 
     async def reject(**_):
@@ -357,7 +357,7 @@ async def test_a_conversation_that_keeps_changing_is_a_conflict(svc, id, monkeyp
     assert len(attempts) == 3
 
 
-async def test_cancelled_appends_are_whole_and_can_be_replayed(dsn):
+async def test_a_cancelled_append_is_complete_or_absent_and_can_be_replayed(dsn):
     rng = random.Random(7)
     async with asyncsvc.connect(dsn, max_size=8) as svc:
         id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
@@ -387,7 +387,7 @@ async def test_cancelled_appends_are_whole_and_can_be_replayed(dsn):
     )
 
 
-async def test_the_pool_is_whole_after_cancellations(dsn, pool):
+async def test_the_pool_has_all_its_connections_after_cancellations(dsn, pool):
     svc = asyncsvc.AsyncSvc(pool)
     id = (await svc.conversations.create(tenant_id="acme", dialog_id="d")).id
     for milliseconds in range(20):

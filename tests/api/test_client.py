@@ -108,7 +108,7 @@ async def test_a_nested_transaction_is_a_savepoint(svc):
 
 
 async def fail(svc):
-    """Run a statement that fails on the server."""
+    """Run a statement that fails on the server, and suppress its error."""
     with pytest.raises(DatabaseError):
         await svc._executor.fetch(Query("test/fail", "SELECT 1/0", ()))
 
@@ -331,8 +331,8 @@ async def test_an_idle_transaction_ends_after_idle_transaction_timeout(dsn, pool
                 await tx.conversations.update_by_id("a", {"name": "x"}, tenant_id="acme")
                 async with asyncio.timeout(20):
                     await pool.execute(LOCK_CONVERSATION)
-        found = await svc.conversations.get_by_id("a", tenant_id="acme")
-    assert found.name is None
+        stored = await svc.conversations.get_by_id("a", tenant_id="acme")
+    assert stored.name is None
 
 
 async def test_a_migration_waits_for_another_one_without_a_timeout(empty_dsn):
@@ -437,7 +437,7 @@ async def test_calls_on_a_lost_connection_raise_unavailable(svc, dsn, pool):
 
 
 async def test_a_call_whose_connection_is_lost_can_be_cancelled(dsn):
-    """And is not retried, as a read on a lost connection is otherwise."""
+    """A cancelled read is not retried, although other reads on a lost connection are."""
     async with asyncsvc.connect(dsn, max_size=1) as svc:
         await create(svc, "a")
         reading = asyncio.create_task(svc._executor.fetch(Query("x", SLEEP, (), {}, True)))
@@ -463,7 +463,9 @@ async def test_a_terminated_connection_raises_unavailable_with_the_servers_error
         assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
 
 
-async def test_a_transaction_on_a_lost_connection_raises_unavailable_and_frees_its_place(dsn, pool):
+async def test_a_transaction_on_a_lost_connection_raises_unavailable_and_frees_the_connection(
+    dsn, pool
+):
     async with asyncsvc.connect(dsn, max_size=1) as svc:
         with pytest.raises(Unavailable):
             async with svc.transaction() as tx:
@@ -573,7 +575,7 @@ async def test_an_unexpected_error_of_the_server_keeps_its_sqlstate(dsn, pool):
         (TimeoutError, False),
     ],
 )
-def test_transient_errors_are_distinguished_from_others(error, transient):
+def test_an_error_is_transient_if_a_retry_can_succeed(error, transient):
     with pytest.raises(Unavailable) as caught, translate_errors():
         raise error("message")
     assert is_transient(caught.value) is transient
@@ -677,20 +679,20 @@ async def test_an_internal_error_of_the_driver_means_a_lost_connection(pool):
 
 @pytest.mark.parametrize("place", ["pool", "connection"])
 async def test_a_statement_that_was_only_parsed_is_closed(dsn, svc, pool, place):
-    """Otherwise it keeps its locks and its snapshot until the next use of the connection."""
+    """Otherwise the statement keeps locks and a snapshot until the next use of the connection."""
 
-    async def refused_by_the_driver(executor):
+    async def fail_to_encode(executor):
         query = Query("x", "SELECT c.id FROM asyncsvc.conversation AS c WHERE c.round = $1", ("x",))
         with pytest.raises(DatabaseError, match="cannot be encoded"):
             await executor.fetch(query)
 
-    async def asked_for_its_types(executor):
+    async def read_the_types(executor):
         query = Query("x", "SELECT c.id FROM asyncsvc.conversation AS c WHERE c.round = $1", ())
         assert await executor.parameter_types(query) == ["int4"]
 
     async with pool.acquire() as connection:
         executor = svc._executor if place == "pool" else svc.on(connection)._executor
-        for leave in (refused_by_the_driver, asked_for_its_types):
+        for leave in (fail_to_encode, read_the_types):
             await leave(executor)
             assert await fetch(dsn, OPEN_TRANSACTIONS) == 0, leave
             assert (await svc.conversations.get_list(dialog_id="d", tenant_id="acme")).items == []

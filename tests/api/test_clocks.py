@@ -30,7 +30,7 @@ class ServerClock:
         return self._last
 
     async def assert_since_last(self, *instants: datetime) -> None:
-        """Each instant is between the previous reading of the clock and now."""
+        """Assert that each instant is between the previous reading of the clock and now."""
         since, until = self._last, await self.now()
         for instant in instants:
             assert since <= instant <= until
@@ -38,12 +38,12 @@ class ServerClock:
 
 @pytest.fixture(params=[-DAY, 0 * DAY, DAY], ids=["a day behind", "right", "a day ahead"])
 async def server(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[ServerClock]:
-    """The server's clock, while the clock of this process is off by the parameter."""
+    """The server's clock. The clock of this process differs from it by the parameter."""
     connection = await asyncpg.connect(dsn)
     with time_machine.travel(datetime.now(UTC) + request.param, tick=True):
         clock = ServerClock(connection)
         off = datetime.now(UTC) - await clock.now()
-        assert abs(off - request.param) < HOUR  # otherwise the test shows nothing
+        assert abs(off - request.param) < HOUR  # the fixture has an effect
         yield clock
     await connection.close()
 
@@ -54,18 +54,18 @@ async def svc(server: ServerClock, dsn: str) -> AsyncIterator[AsyncSvc]:
         yield service
 
 
-async def test_writes_are_dated_by_the_server(server, svc):
-    made = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
-    await server.assert_since_last(made.created_at, made.updated_at)
+async def test_writes_have_the_time_of_the_server(server, svc):
+    created = await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    await server.assert_since_last(created.created_at, created.updated_at)
     await svc.conversations.import_([{"id": "b", "dialog_id": "d", **TURN}], tenant_id="t")
-    loaded = await svc.conversations.get_by_id("b", tenant_id="t", include_messages=True)
+    imported = await svc.conversations.get_by_id("b", tenant_id="t", include_messages=True)
     await server.assert_since_last(
-        loaded.created_at, loaded.updated_at, loaded.messages[0].created_at
+        imported.created_at, imported.updated_at, imported.messages[0].created_at
     )
     for key in (None, "k"):
         await svc.conversations.append_message("a", TURN, tenant_id="t", idempotency_key=key)
-        grown = await svc.conversations.get_by_id("a", tenant_id="t", include_messages=True)
-        await server.assert_since_last(grown.updated_at, grown.messages[-1].created_at)
+        appended = await svc.conversations.get_by_id("a", tenant_id="t", include_messages=True)
+        await server.assert_since_last(appended.updated_at, appended.messages[-1].created_at)
     for patch in ({"name": "n"}, {}):
         patched = await svc.conversations.update_by_id("a", patch, tenant_id="t")
         await server.assert_since_last(patched.updated_at)

@@ -41,7 +41,7 @@ async def seqs(svc, id, **options):
     return [message.seq for message in messages]
 
 
-async def test_create_returns_what_is_stored(svc):
+async def test_create_returns_the_stored_conversation(svc):
     created_at = datetime(2020, 2, 29, 12, 30, tzinfo=UTC)
     stored = await svc.conversations.create(
         tenant_id="acme",
@@ -77,7 +77,7 @@ async def test_the_library_keeps_no_reference_to_returned_texts(svc):
         for _ in range(2)
     ]
     assert first == second
-    assert first[0].content is not second[0].content  # the cache of the JSON parser has only keys
+    assert first[0].content is not second[0].content  # the JSON parser caches keys, not values
 
 
 async def test_a_conversation_without_an_id_gets_a_new_one(svc):
@@ -112,7 +112,7 @@ async def test_create_many_does_not_change_existing_conversations(svc):
     assert (await svc.conversations.get_by_id("a", tenant_id="acme")).name == "first"
 
 
-async def test_get_by_id(svc):
+async def test_get_by_id_returns_the_conversation_or_raises_not_found(svc):
     await create(svc, "a", dsl=[1])
     await append(svc, "a", "hello")
     plain = await svc.conversations.get_by_id("a", tenant_id="acme", include_dsl=False)
@@ -220,7 +220,7 @@ async def test_updates_of_the_same_rows_in_opposite_orders_do_not_deadlock(svc):
     assert len({row.name for row in rows}) == 1
 
 
-async def test_messages_by_page(svc):
+async def test_messages_are_read_by_page(svc):
     await create(svc, "a")
     for number in range(5):
         await append(svc, "a", f"{number}", f"{number}!")
@@ -360,7 +360,7 @@ async def test_clear_messages_deletes_all_messages_of_one_conversation(svc):
 
 
 async def test_concurrent_changes_of_messages_keep_the_invariants(dsn):
-    """The fixture checks `support/sql/invariants.sql` at the end of each test."""
+    """At the end of each test the fixture `dsn` checks `support/sql/invariants.sql`."""
     async with asyncsvc.connect(dsn, max_size=16) as svc:
         await create(svc, "a")
         await append(svc, "a", *"abcdefgh")
@@ -409,7 +409,7 @@ async def test_delete_by_id_deletes_messages_and_keys_too(svc, pool):
         ]
 
 
-async def test_delete_by_ids(svc):
+async def test_delete_by_ids_counts_the_deleted_conversations(svc):
     await create(svc, "a", "b", "c")
     assert await svc.conversations.delete_by_ids(["c", "a", "x", "a"], tenant_id="acme") == 2
     assert await svc.conversations.delete_by_ids([], tenant_id="acme") == 0

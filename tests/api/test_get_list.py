@@ -137,7 +137,7 @@ async def test_keywords_are_a_literal_substring_of_id_name_or_message(svc, subte
 async def test_keywords_ignore_case_in_an_id_as_in_a_name(svc, text, keywords):
     await create(svc, {"id": "name", "name": text}, {"id": text})
     ids = set(await listed_ids(svc, keywords=keywords))
-    assert ids in ({"name", text}, set())  # none in the locale C
+    assert ids in ({"name", text}, set())  # the locale C has no case of these letters
 
 
 async def test_keywords_find_an_id_that_is_not_normalized(svc):
@@ -213,8 +213,8 @@ async def test_a_cursor_allows_another_page_size_total_and_zone(svc):
 
 
 @pytest.mark.parametrize("year", [1, 9999])
-async def test_a_conversation_at_the_ends_of_time_is_rejected(svc, year):
-    """An infinite time would break the comparison with a cursor."""
+async def test_a_creation_in_the_first_or_last_year_is_rejected(svc, year):
+    """An infinite time cannot be compared with the time of a cursor."""
     with pytest.raises(InvalidInput):
         await create(svc, {"id": "a", "created_at": datetime(year, 6, 1, tzinfo=UTC)})
 
@@ -262,6 +262,6 @@ async def test_an_invalid_argument_is_rejected_before_any_query(wrong, field):
     assert raised.value.field == field
 
 
-async def test_the_last_page_of_the_window_may_be_empty(svc):
+async def test_the_page_with_the_highest_allowed_number_may_be_empty(svc):
     page = await svc.conversations.get_list(tenant_id="t", page_number=10**6, items_per_page=1_000)
     assert (page.total, page.items, page.next) == (0, [], None)

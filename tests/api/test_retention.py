@@ -18,7 +18,7 @@ TURN = {"messages": [{"role": "user", "content": "more"}]}
 
 
 def record(id: str, age: int, messages: int = 1, **more: object) -> dict[str, object]:
-    """A conversation that was created and last updated so many days ago."""
+    """Return a conversation that was created and last updated `age` days ago."""
     at = NOW - timedelta(days=age)
     return {
         "id": id,
@@ -59,15 +59,15 @@ async def test_purge_measures_age_by_update_or_creation_in_a_dialog_or_the_tenan
     await svc.conversations.import_([used, *more], tenant_id="acme")
     week = timedelta(weeks=1)
 
-    async def purged(**of: object) -> int:
+    async def purge(**of: object) -> int:
         return (await svc.conversations.purge(week, tenant_id="acme", **of)).conversations
 
-    assert await purged(dry_run=True) == 2
-    assert await purged(dry_run=True, by="created_at") == 3
-    assert await purged(dry_run=True, dialog_id="e") == 1
-    assert await purged(dialog_id="d") == 1
+    assert await purge(dry_run=True) == 2
+    assert await purge(dry_run=True, by="created_at") == 3
+    assert await purge(dry_run=True, dialog_id="e") == 1
+    assert await purge(dialog_id="d") == 1
     assert await ids(svc) == ["far", "new", "used"]
-    assert await purged(dialog_id="d", by="created_at") == 1
+    assert await purge(dialog_id="d", by="created_at") == 1
     assert await ids(svc) == ["far", "new"]
 
 
@@ -97,7 +97,7 @@ async def test_a_batch_is_bounded_by_its_messages(svc, monkeypatch):
     await svc.conversations.purge(
         timedelta(days=1), tenant_id="acme", on_batch=lambda report: seen.append(report.messages)
     )
-    assert seen == [6, 15]  # it ends with the conversation that passes five messages
+    assert seen == [6, 15]  # a batch ends with the conversation that exceeds 5 messages
 
 
 async def test_purge_skips_locked_conversations_and_reports_them(svc, pool):
@@ -109,7 +109,7 @@ async def test_purge_skips_locked_conversations_and_reports_them(svc, pool):
             svc.conversations.purge(timedelta(days=1), tenant_id="acme"), timeout=5
         )
         assert (report.conversations, report.skipped) == (1, 1)
-    assert await ids(svc) == ["held"]  # and now it is young
+    assert await ids(svc) == ["held"]  # it was updated in the meantime
 
 
 async def test_conversations_appended_to_during_a_purge_stay(svc, monkeypatch):
@@ -121,7 +121,7 @@ async def test_conversations_appended_to_during_a_purge_stay(svc, monkeypatch):
     async def write(id: str) -> None:
         try:
             await svc.conversations.append_message(id, TURN, tenant_id="acme")
-        except Exception:  # it was purged before
+        except Exception:  # the purge was faster
             return
         written.add(id)
 
@@ -239,7 +239,7 @@ async def test_erasure_deletes_conversations_created_during_the_call(svc, monkey
 
     async def delete_and_create(self, **parameters: object):
         batches.append(await delete(self, **parameters))
-        if len(batches) == 3:  # the last conversation of the first 9
+        if len(batches) == 3:  # the batch with the last of the first 9 conversations
             await svc.conversations.create(tenant_id="acme", dialog_id="d", user_id="ann")
         return batches[-1]
 
@@ -259,7 +259,7 @@ async def test_a_conversation_that_moves_to_another_user_is_not_erased(svc):
     assert await ids(svc) == ["a"]
 
 
-async def test_a_receipt_counts_rows_that_were_appended_while_the_lock_was_awaited(svc):
+async def test_a_receipt_counts_rows_that_were_appended_during_the_wait_for_the_lock(svc):
     await svc.conversations.import_([record("a", 1, user_id="ann")], tenant_id="acme")
     async with svc.transaction() as tx:
         await tx.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key="k")
@@ -269,7 +269,7 @@ async def test_a_receipt_counts_rows_that_were_appended_while_the_lock_was_await
     assert (receipt.conversations, receipt.messages, receipt.append_keys) == (1, 2, 1)
 
 
-async def test_erasure_counts_each_message_although_appends_never_pause(svc):
+async def test_erasure_counts_each_message_during_continuous_appends(svc):
     await svc.conversations.import_([record("a", 1, user_id="ann")], tenant_id="acme")
     messages = 1
 
@@ -291,7 +291,7 @@ async def test_erasure_counts_each_message_although_appends_never_pause(svc):
 
 
 async def rows_of(pool: asyncpg.Pool, tenant_id: str) -> dict[str, int]:
-    """Return the number of rows of a tenant in each table that has some."""
+    """Return the number of rows of a tenant by table, without tables that have none."""
     tables = await pool.fetch(
         "SELECT table_name FROM information_schema.columns"
         " WHERE table_schema = 'asyncsvc' AND column_name = 'tenant_id'"
@@ -342,7 +342,7 @@ async def test_deletion_of_a_tenant_leaves_no_row(svc, pool, monkeypatch, batch)
     assert again.conversations == again.tokens == again.usage_rows == again.audit_events == 0
 
 
-async def test_a_tenant_that_is_written_to_is_deleted(svc, pool):
+async def test_a_tenant_with_concurrent_writes_is_deleted(svc, pool):
     await populate(svc, "acme")
     is_done = False
 
@@ -414,7 +414,7 @@ async def test_a_recount_beside_a_deleted_tenant_counts_new_conversations(svc, p
     assert (await svc.conversations.get_list(tenant_id="acme")).total == 1
 
 
-async def test_a_tenant_that_is_written_to_without_a_pause_is_an_error(svc, monkeypatch):
+async def test_deletion_of_a_tenant_with_continuous_writes_raises_conflict(svc, monkeypatch):
     monkeypatch.setattr(erasure, "_MAX_PASSES", 2)
     await populate(svc, "acme")
     delete, calls = TokenAuditRepository.delete, itertools.count()

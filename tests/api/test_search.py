@@ -1,6 +1,6 @@
 """Searches and lists by keywords return the same conversations as a plain search in Python.
 
-The plain search reads all texts in the database's lower case, and compares them with `in`.
+The plain search reads all texts, in lower case of the database, and compares them with `in`.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
 MOMENTS = [BEGIN - timedelta(days=days) for days in (0, 0, 0, 1, 6, 7, 8, 20, 100, 400, 5_000)]
 MOMENTS += [datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)]
 SCAN_SIZES = [(1, 1), (3, 40), (100, 1_000)]
-"""The sizes of the first scan and of the largest; with the smallest, the index does the work."""
+"""Sizes of the first and the largest scan. With the smallest sizes the index finds the matches."""
 
 
 @pytest.fixture(params=SCAN_SIZES, ids=lambda sizes: f"scan {sizes[0]}")
@@ -57,7 +57,7 @@ def messages(rng: random.Random, count: int) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Stored:
-    """A conversation in the database, with its texts in the database's lower case."""
+    """A stored conversation, with its texts in lower case of the database."""
 
     id: str
     lower_id: str
@@ -137,7 +137,7 @@ async def assert_same_hits(svc, pool, tenant_id: str, keywords: str, size: int, 
 
 
 def part_of(rng: random.Random, text: str) -> str:
-    """Return a substring, sometimes in another case or with one character more."""
+    """Return a substring of the text, sometimes in another case or with an additional character."""
     begin = rng.randrange(len(text))
     part = text[begin : begin + rng.choice((1, 1, 2, 2, 3, 4, 7, 15))]
     kind = rng.random()
@@ -218,8 +218,8 @@ async def change(svc, pool, rng: random.Random) -> None:
         await rng.choice(CHANGES if each.texts else [append])(svc.conversations, each, rng)
 
 
-async def world(svc, pool, seed: int) -> random.Random:
-    """Fill tenant "t": some texts indexed, some not, some changed before or after indexing."""
+async def fill_tenant(svc, pool, seed: int) -> random.Random:
+    """Fill tenant "t" with texts that are indexed or not, and changed before or after indexing."""
     rng = random.Random(seed)
     await fill(svc, rng, "t", 60)
     await fill(svc, rng, "another", 20)
@@ -244,7 +244,7 @@ async def texts(pool) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_substring_returns_the_hits_of_a_plain_search(svc, pool, scan_sizes, seed):
-    rng = await world(svc, pool, seed)
+    rng = await fill_tenant(svc, pool, seed)
     contents = await texts(pool)
     hits = 0
     for _ in range(60):
@@ -259,7 +259,7 @@ async def test_any_substring_returns_the_hits_of_a_plain_search(svc, pool, scan_
 
 
 async def test_each_single_character_returns_the_hits_of_a_plain_search(svc, pool, scan_sizes):
-    await world(svc, pool, 7)
+    await fill_tenant(svc, pool, 7)
     for character in sorted(set("".join(await texts(pool)))):
         await assert_same_hits(svc, pool, "t", character, 1_000)
 
@@ -363,7 +363,7 @@ async def test_a_cursor_is_rejected_with_other_filters(svc):
         await svc.conversations.search(tenant_id="t", keywords="")
 
 
-@pytest.mark.damages  # the inserts bypass the library, so the usage lacks them
+@pytest.mark.damages  # the inserts bypass the library, so the usage does not count them
 async def test_a_total_is_exact_capped_or_none(svc, pool):
     await pool.execute(
         "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, last_seq, created_at,"
@@ -400,7 +400,7 @@ async def test_a_total_is_exact_capped_or_none(svc, pool):
 async def test_a_search_is_complete_with_row_level_security_and_without_the_index(
     dsn, svc, pool, scan_sizes, is_indexed
 ):
-    rng = await world(svc, pool, 2)
+    rng = await fill_tenant(svc, pool, 2)
     if is_indexed:
         await svc.maintain()
     contents = await texts(pool)
@@ -427,7 +427,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_list_by_keywords_equals_that_of_a_plain_search(svc, pool, scan_sizes, seed):
-    rng = await world(svc, pool, seed)
+    rng = await fill_tenant(svc, pool, seed)
     contents = await texts(pool)
     names = [name for each in await all_stored(pool, "t") if (name := each.lower_name)]
     ids = [each.id for each in await all_stored(pool, "t")]
@@ -536,7 +536,7 @@ async def test_maintenance_indexes_all_texts_and_flushes_the_pending_lists(
 ):
     monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", batch)
     monkeypatch.setattr(maintenance, "_FLUSH_THRESHOLD", 3 * batch)
-    await world(svc, pool, 0)
+    await fill_tenant(svc, pool, 0)
     await pool.execute("ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     left = await unindexed(pool)
     assert left > 100
@@ -560,7 +560,7 @@ async def test_a_batch_of_long_messages_is_small(svc, pool, monkeypatch):
 
 
 async def test_only_maintenance_writes_to_the_index(svc, pool):
-    rng = await world(svc, pool, 0)
+    rng = await fill_tenant(svc, pool, 0)
     await svc.maintain()
     await change(svc, pool, rng)
     await fill(svc, rng, "t", 10, begin=200)
@@ -569,7 +569,7 @@ async def test_only_maintenance_writes_to_the_index(svc, pool):
 
 
 async def test_indexing_waits_for_no_lock(svc, pool):
-    await world(svc, pool, 0)
+    await fill_tenant(svc, pool, 0)
     async with pool.acquire() as connection, connection.transaction():
         held = await connection.fetch(
             "SELECT seq FROM asyncsvc.message"
@@ -585,7 +585,7 @@ async def test_indexing_waits_for_no_lock(svc, pool):
 async def test_interrupted_indexing_continues_in_the_next_run(svc, pool, monkeypatch):
     monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 5)
     await pool.execute("ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
-    await world(svc, pool, 0)
+    await fill_tenant(svc, pool, 0)
     left = await unindexed(pool)
 
     def interrupt(report):
@@ -601,7 +601,7 @@ async def test_interrupted_indexing_continues_in_the_next_run(svc, pool, monkeyp
 
 async def test_only_the_owner_runs_maintenance(dsn, svc, pool):
     name = dsn.rpartition("/")[2] + "_reader"
-    await world(svc, pool, 0)
+    await fill_tenant(svc, pool, 0)
     await pool.execute(f'CREATE ROLE "{name}" BYPASSRLS')
     await pool.execute(f'GRANT USAGE ON SCHEMA asyncsvc TO "{name}"')
     await pool.execute(f'GRANT ALL ON ALL TABLES IN SCHEMA asyncsvc TO "{name}"')
@@ -617,9 +617,9 @@ async def test_only_the_owner_runs_maintenance(dsn, svc, pool):
 
 
 async def test_writes_maintenance_and_searches_run_concurrently(svc, pool, scan_sizes, monkeypatch):
-    """Append, edit, move and run maintenance at the same time; each task finds its own writes."""
+    """Append, edit, move and run maintenance at the same time. Each task finds its own writes."""
     monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 3)
-    rng = await world(svc, pool, 0)
+    rng = await fill_tenant(svc, pool, 0)
     stop = asyncio.Event()
 
     async def write(number: int) -> None:
@@ -658,7 +658,7 @@ async def test_writes_maintenance_and_searches_run_concurrently(svc, pool, scan_
 
 
 async def test_a_message_appended_during_a_move_moves_with_its_conversation(svc, pool):
-    """The move waits for the append and has no snapshot of its message."""
+    """The move waits for the append, and its snapshot does not contain the new message."""
     at = {"tenant_id": "t"}
     await svc.conversations.create(dialog_id="d", id="a", **at)
     turn = {"messages": [{"role": "user", "content": "late"}]}

@@ -108,7 +108,7 @@ async def test_lord_howes_half_hour_in_autumn_is_a_bucket_of_its_own(svc):
     await create(svc, "2026-04-04T14:45Z", "2026-04-04T15:15Z", "2026-04-04T15:20Z")
     assert await counts(svc, "2026-04-05", "2026-04-05", tz=LORD_HOWE, interval="hour") == {
         "2026-04-05T01:00+11:00": 1,
-        "2026-04-05T01:30+11:00": 2,  # 01:00+10:30, as the zone's clock shows that instant
+        "2026-04-05T01:30+11:00": 2,  # the local clock shows 01:00+10:30 at that instant
     }
     assert len(await starts(svc, "2026-04-05", "2026-04-05", tz=LORD_HOWE)) == 25
     assert await starts(svc, "2026-04-05", "2026-04-05T03:15", tz=LORD_HOWE) == [
@@ -125,7 +125,7 @@ async def test_lord_howes_half_hour_in_spring_is_missing(svc):
     await create(svc, "2026-10-03T15:29Z", "2026-10-03T15:30Z")
     assert await counts(svc, "2026-10-04", "2026-10-04", tz=LORD_HOWE, interval="hour") == {
         "2026-10-04T01:00+10:30": 1,
-        "2026-10-04T01:30+10:30": 1,  # 02:00+11:00, as the zone's clock shows that instant
+        "2026-10-04T01:30+10:30": 1,  # the local clock shows 02:00+11:00 at that instant
     }
     assert len(await starts(svc, "2026-10-04", "2026-10-04", tz=LORD_HOWE)) == 24
 
@@ -209,7 +209,7 @@ async def test_a_lower_bound_may_be_within_the_day_of_the_upper_bound(svc):
     ],
 )
 async def test_a_range_in_the_first_or_last_year_is_answered_or_rejected(dsn, range_, subtests):
-    """No bound becomes an infinity, which would have an infinite number of buckets."""
+    """No bound becomes an infinite time, since its range would have infinitely many buckets."""
     async with connect(dsn, settings=Settings(statement_timeout=2)) as svc:
         for interval in INTERVALS:
             with subtests.test(interval), contextlib.suppress(InvalidInput):
@@ -243,7 +243,7 @@ async def test_a_month_that_starts_before_year_one_is_rejected(svc):
         ({"basis": "magic"}, "basis"),
     ],
 )
-async def test_wrong_input_is_rejected_before_any_sql(wrong, field):
+async def test_invalid_input_is_rejected_before_any_sql(wrong, field):
     svc = AsyncSvc(asyncpg.create_pool())  # a pool that is never opened
     question = {"from_date": "2026-11-22", "to_date": "2026-11-22", **wrong}
     with pytest.raises(InvalidInput) as error:

@@ -37,8 +37,8 @@ FOREIGN = Settings(accept_foreign_tokens=True)
 
 
 @pytest.fixture
-async def opened(dsn):
-    """A function that opens a service with these settings on the database of the test."""
+async def open_service(dsn):
+    """Return a function that opens services with these settings on the database of the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def call(**settings):
@@ -112,8 +112,8 @@ def test_a_hint_shows_few_characters_of_a_foreign_secret(secret, hint):
 # --- peppers
 
 
-async def test_the_stored_hash_depends_on_the_pepper(opened, pool):
-    svc = await opened(token_peppers={7: FIRST})
+async def test_the_stored_hash_depends_on_the_pepper(open_service, pool):
+    svc = await open_service(token_peppers={7: FIRST})
     issued = await issue(svc)
     secret = issued.secret.get_secret_value()
     row = await stored(pool)
@@ -123,11 +123,11 @@ async def test_the_stored_hash_depends_on_the_pepper(opened, pool):
         assert await svc.tokens.verify(secret, record_use=record_use)
     for wrong in ({}, {"token_peppers": {7: SECOND}}, {"token_peppers": {8: SECOND}}):
         with pytest.raises(InvalidToken):
-            await (await opened(**wrong)).tokens.verify(secret)
+            await (await open_service(**wrong)).tokens.verify(secret)
 
 
-async def test_write_access_to_the_database_does_not_suffice_to_add_a_token(opened, pool):
-    svc = await opened(token_peppers={1: FIRST})
+async def test_write_access_to_the_database_does_not_suffice_to_add_a_token(open_service, pool):
+    svc = await open_service(token_peppers={1: FIRST})
     await issue(svc)
     mine = credentials.new_secret("asv")
     for version in (0, 1, 2):
@@ -141,12 +141,14 @@ async def test_write_access_to_the_database_does_not_suffice_to_add_a_token(open
 
 
 @pytest.mark.parametrize("interval", [60.0, 0, None])
-async def test_a_token_is_rehashed_with_the_current_pepper_at_its_next_use(opened, pool, interval):
-    old = await opened(token_peppers={1: FIRST})
+async def test_a_token_is_rehashed_with_the_current_pepper_at_its_next_use(
+    open_service, pool, interval
+):
+    old = await open_service(token_peppers={1: FIRST})
     issued = await issue(old)
     secret = issued.secret.get_secret_value()
     both = {1: FIRST, 2: SECOND}
-    new = await opened(token_peppers=both, last_used_resolution=interval)
+    new = await open_service(token_peppers=both, last_used_resolution=interval)
     await new.tokens.verify(secret, record_use=False)
     assert (await stored(pool))["pepper_version"] == 1
     assert (await new.tokens.verify(secret)).pepper_version == 1
@@ -156,19 +158,19 @@ async def test_a_token_is_rehashed_with_the_current_pepper_at_its_next_use(opene
     assert token.pepper_version == 2
     assert (token.last_used_at is None) == (interval is None)
     # A process that still hashes with pepper 1 accepts the token and does not rehash it.
-    behind = await opened(token_peppers=both, token_pepper_version=1, last_used_resolution=0)
+    behind = await open_service(token_peppers=both, token_pepper_version=1, last_used_resolution=0)
     assert await behind.tokens.verify(secret)
     assert (await stored(pool))["pepper_version"] == 2
-    assert await (await opened(token_peppers={2: SECOND})).tokens.verify(secret)
+    assert await (await open_service(token_peppers={2: SECOND})).tokens.verify(secret)
     with pytest.raises(InvalidToken):
         await old.tokens.verify(secret)
 
 
-async def test_tokens_of_three_peppers_and_of_none_are_valid_together(opened, pool):
+async def test_tokens_of_three_peppers_and_of_none_are_valid_together(open_service, pool):
     ring = {1: FIRST, 2: SECOND, 3: THIRD}
-    full = await opened(token_peppers=ring, accept_unpeppered_tokens=True)
+    full = await open_service(token_peppers=ring, accept_unpeppered_tokens=True)
     for peppers in ({}, {1: FIRST}, {2: SECOND}, {3: THIRD}):
-        issued = await issue(await opened(token_peppers=peppers))
+        issued = await issue(await open_service(token_peppers=peppers))
         for record_use in (False, True, False):
             assert (
                 await full.tokens.verify(issued.secret, record_use=record_use)
@@ -178,19 +180,19 @@ async def test_tokens_of_three_peppers_and_of_none_are_valid_together(opened, po
         await full.tokens.verify(credentials.new_secret("asv"))
 
 
-async def test_an_unpeppered_token_is_valid_only_if_the_setting_accepts_it(opened, pool):
-    issued = await issue(await opened())
-    strict = await opened(token_peppers={1: FIRST})
+async def test_an_unpeppered_token_is_valid_only_if_the_setting_accepts_it(open_service, pool):
+    issued = await issue(await open_service())
+    strict = await open_service(token_peppers={1: FIRST})
     with pytest.raises(InvalidToken):
         await strict.tokens.verify(issued.secret)
-    moving = await opened(token_peppers={1: FIRST}, accept_unpeppered_tokens=True)
+    moving = await open_service(token_peppers={1: FIRST}, accept_unpeppered_tokens=True)
     assert await moving.tokens.verify(issued.secret)
     assert (await stored(pool))["pepper_version"] == 1
     assert await strict.tokens.verify(issued.secret)
 
 
-async def test_concurrent_verifications_rehash_a_token(dsn, opened, pool):
-    issued = await issue(await opened(token_peppers={1: FIRST}))
+async def test_concurrent_verifications_rehash_a_token(dsn, open_service, pool):
+    issued = await issue(await open_service(token_peppers={1: FIRST}))
     settings = Settings(token_peppers={1: FIRST, 2: SECOND})
     async with asyncsvc.connect(dsn, max_size=16, settings=settings) as svc:
         await asyncio.gather(*(svc.tokens.verify(issued.secret) for _ in range(100)))
@@ -198,8 +200,8 @@ async def test_concurrent_verifications_rehash_a_token(dsn, opened, pool):
 
 
 @pytest.mark.damages
-async def test_a_secret_that_is_stored_twice_is_invalid(opened, pool):
-    svc = await opened(token_peppers={1: FIRST, 2: SECOND})
+async def test_a_secret_that_is_stored_twice_is_invalid(open_service, pool):
+    svc = await open_service(token_peppers={1: FIRST, 2: SECOND})
     issued = await issue(svc)
     secret = issued.secret.get_secret_value()
     await pool.execute(
@@ -249,8 +251,8 @@ async def import_(svc, *records, tenant_id="acme", **options):
 
 
 @pytest.mark.parametrize("peppers", [{}, {1: FIRST}])
-async def test_imported_tokens_stay_valid_and_are_stored_as_hashes(opened, pool, peppers):
-    svc = await opened(accept_foreign_tokens=True, token_peppers=peppers)
+async def test_imported_tokens_stay_valid_and_are_stored_as_hashes(open_service, pool, peppers):
+    svc = await open_service(accept_foreign_tokens=True, token_peppers=peppers)
     report = await import_(
         svc,
         {"secret": LEGACY, "dialog_id": "d", "source": "agent", "name": "old"},
@@ -274,12 +276,12 @@ async def test_imported_tokens_stay_valid_and_are_stored_as_hashes(opened, pool,
         await svc.tokens.verify(LEGACY)
 
 
-async def test_a_repeated_import_adds_nothing(opened):
+async def test_a_repeated_import_adds_nothing(open_service):
     records = [{"secret": f"{LEGACY}{number}"} for number in range(2_500)]
-    svc = await opened(accept_foreign_tokens=True)
+    svc = await open_service(accept_foreign_tokens=True)
     assert await import_(svc, *records) == TokenImportReport(tokens=2_500)
     assert await import_(svc, *records) == TokenImportReport(present=2_500)
-    moved = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST},
+    moved = await open_service(accept_foreign_tokens=True, token_peppers={1: FIRST},
                          accept_unpeppered_tokens=True)  # fmt: skip
     assert await import_(moved, *records) == TokenImportReport(present=2_500)
     assert await import_(svc, records[0], {"secret": f"{LEGACY}x"}, {"secret": f"{LEGACY}x"}) == (
@@ -294,7 +296,7 @@ async def test_concurrent_imports_store_each_token_once(dsn, pool):
             import_(svc, *records), import_(svc, *records[::-1]), import_(svc, *records),
             return_exceptions=True,
         )  # fmt: skip
-        # Two imports in opposite orders may deadlock; the interrupted one is repeated.
+        # Two imports in opposite orders may deadlock. The aborted import is repeated.
         ended = [r for r in reports if isinstance(r, TokenImportReport)]
         assert all(isinstance(r, asyncsvc.Unavailable) for r in reports if r not in ended)
         again = await import_(svc, *records)
@@ -303,8 +305,8 @@ async def test_concurrent_imports_store_each_token_once(dsn, pool):
     assert await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 3_000
 
 
-async def test_a_secret_of_another_tenant_or_kind_is_rejected(opened):
-    svc = await opened(accept_foreign_tokens=True)
+async def test_a_secret_of_another_tenant_or_kind_is_rejected(open_service):
+    svc = await open_service(accept_foreign_tokens=True)
     await import_(svc, {"secret": LEGACY}, tenant_id="first")
     rejected = []
     report = await import_(
@@ -338,8 +340,8 @@ async def test_a_secret_of_another_tenant_or_kind_is_rejected(opened):
         ("ragflow-" + "A" * 21, "so short"),
     ],
 )
-async def test_an_invalid_secret_is_rejected(opened, secret, reason):
-    svc = await opened(accept_foreign_tokens=True)
+async def test_an_invalid_secret_is_rejected(open_service, secret, reason):
+    svc = await open_service(accept_foreign_tokens=True)
     with pytest.raises(InvalidInput, match=rf"^records\.1\.secret: .*{reason}"):
         await import_(svc, {"secret": LEGACY}, {"secret": secret})
     rejected = []
@@ -362,8 +364,8 @@ async def test_an_invalid_secret_is_rejected(opened, secret, reason):
         {"metadata": {LEGACY: None}},
     ],
 )
-async def test_a_record_with_its_secret_in_another_field_is_rejected(opened, pool, field):
-    svc = await opened(accept_foreign_tokens=True)
+async def test_a_record_with_its_secret_in_another_field_is_rejected(open_service, pool, field):
+    svc = await open_service(accept_foreign_tokens=True)
     with pytest.raises(
         InvalidInput, match=r"^records\.0\.secret: must not be part of another field"
     ):
@@ -374,21 +376,21 @@ async def test_a_record_with_its_secret_in_another_field_is_rejected(opened, poo
             await import_(svc, {"secret": quoted, "name": f"it is {quoted}"})
 
 
-async def test_a_short_secret_may_be_part_of_another_field(opened):
-    svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
+async def test_a_short_secret_may_be_part_of_another_field(open_service):
+    svc = await open_service(accept_foreign_tokens=True, token_peppers={1: FIRST})
     assert await import_(svc, {"secret": "a", "name": "a name"}) == TokenImportReport(tokens=1)
 
 
-async def test_a_short_secret_is_imported_under_a_pepper(opened):
-    svc = await opened(accept_foreign_tokens=True, token_peppers={1: FIRST})
+async def test_a_short_secret_is_imported_under_a_pepper(open_service):
+    svc = await open_service(accept_foreign_tokens=True, token_peppers={1: FIRST})
     assert await import_(svc, {"secret": SHORT}) == TokenImportReport(tokens=1)
     token = await svc.tokens.verify(SHORT)
     assert token.hint == "admin-"
 
 
-async def test_foreign_tokens_are_looked_up_only_if_the_setting_accepts_them(dsn, opened):
-    await import_(await opened(accept_foreign_tokens=True), {"secret": LEGACY})
-    strict = await opened()
+async def test_foreign_tokens_are_looked_up_only_if_the_setting_accepts_them(dsn, open_service):
+    await import_(await open_service(accept_foreign_tokens=True), {"secret": LEGACY})
+    strict = await open_service()
     with pytest.raises(InvalidToken):
         await strict.tokens.verify(LEGACY)
     with pytest.raises(InvalidInput, match=r"set Settings\.accept_foreign_tokens"):
@@ -421,12 +423,12 @@ async def test_foreign_tokens_are_looked_up_only_if_the_setting_accepts_them(dsn
 # --- absence of secrets
 
 
-async def test_no_secret_is_in_a_table_a_log_or_an_error(opened, pool, caplog):
+async def test_no_secret_is_in_a_table_a_log_or_an_error(open_service, pool, caplog):
     caplog.set_level(logging.DEBUG)
-    svc = await opened(
+    svc = await open_service(
         token_peppers={1: FIRST, 2: SECOND}, token_pepper_version=1, accept_foreign_tokens=True
     )
-    moved = await opened(token_peppers={1: FIRST, 2: SECOND}, accept_foreign_tokens=True)
+    moved = await open_service(token_peppers={1: FIRST, 2: SECOND}, accept_foreign_tokens=True)
     issued = await issue(svc, scopes=["read"])
     new = await svc.tokens.rotate(issued.token.id, tenant_id="acme")
     seen = [repr(issued), str(issued), issued.model_dump_json(), repr(new), str(new)]
@@ -516,7 +518,7 @@ async def test_an_invalid_call_does_not_keep_its_arguments(svc):
 
 
 def variables(error):
-    """The variables of the library's frames in the traceback of an error."""
+    """Return the variables of the library's frames in the traceback of an error."""
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
             if "asyncsvc" in frame.f_globals["__name__"].split("."):
@@ -525,8 +527,8 @@ def variables(error):
 
 
 @pytest.mark.parametrize("form", [str, SecretStr])
-async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, opened, pool, form):
-    quick = await opened(statement_timeout=0.2, accept_foreign_tokens=True)
+async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, open_service, pool, form):
+    quick = await open_service(statement_timeout=0.2, accept_foreign_tokens=True)
     issued = await issue(quick)
     secret = form(issued.secret.get_secret_value())
     shown = []

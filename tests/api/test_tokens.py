@@ -1,4 +1,4 @@
-"""API tokens: verification, stamps, lists, rotation, revocation and the audit."""
+"""API tokens: verification, `last_used_at`, lists, rotation, revocation and the audit."""
 
 import asyncio
 import base64
@@ -81,7 +81,7 @@ async def test_the_prefix_is_a_setting(dsn):
 
 @pytest.fixture
 async def queries(dsn):
-    """A service, and the names of the statements that it ran."""
+    """A service, and the names of the statements that it has run."""
     names = []
     settings = Settings(on_query=lambda name, *_: names.append(name))
     async with asyncsvc.connect(dsn, settings=settings) as svc:
@@ -183,7 +183,7 @@ async def last_used(svc, issued):
     return (await svc.tokens.get_by_id(issued.token.id, tenant_id="acme")).last_used_at
 
 
-async def test_a_use_is_stamped_at_most_once_per_resolution(svc):
+async def test_a_use_is_recorded_at_most_once_per_resolution(svc):
     issued = await issue(svc)
     await svc.tokens.verify(issued.secret, record_use=False)
     assert await last_used(svc, issued) is None
@@ -196,7 +196,7 @@ async def test_a_use_is_stamped_at_most_once_per_resolution(svc):
 
 
 @pytest.mark.parametrize("mark", ["verify", "used"])
-async def test_the_resolution_of_stamps_is_a_setting(dsn, mark):
+async def test_the_resolution_of_last_used_at_is_a_setting(dsn, mark):
     async with asyncsvc.connect(dsn, settings=Settings(last_used_resolution=0)) as svc:
         issued = await issue(svc)
         stamps = set()
@@ -211,7 +211,7 @@ async def test_the_resolution_of_stamps_is_a_setting(dsn, mark):
 
 
 @pytest.mark.parametrize("field", ["last_used_resolution", "max_rotation_overlap"])
-async def test_the_server_can_compute_with_the_longest_accepted_times(dsn, field):
+async def test_the_server_accepts_the_longest_times_of_the_settings(dsn, field):
     with pytest.raises(InvalidInput, match=f"^{field}: "):
         Settings(**{field: 1e9 + 1})
     async with asyncsvc.connect(dsn, settings=Settings(**{field: 1e9})) as svc:
@@ -222,7 +222,7 @@ async def test_the_server_can_compute_with_the_longest_accepted_times(dsn, field
         await svc.tokens.verify(issued.secret)
 
 
-async def test_a_stamp_is_due_again_after_the_resolution(dsn, pool):
+async def test_a_use_is_recorded_again_after_the_resolution(dsn, pool):
     async with asyncsvc.connect(dsn) as svc:
         issued = await issue(svc)
         await pool.execute(
@@ -233,7 +233,7 @@ async def test_a_stamp_is_due_again_after_the_resolution(dsn, pool):
         assert await last_used(svc, issued) > before
 
 
-async def test_an_invalid_token_is_not_stamped(svc):
+async def test_the_use_of_an_invalid_token_is_not_recorded(svc):
     expired = await issue(svc, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     revoked = await issue(svc)
     await svc.tokens.revoke(revoked.token.id, tenant_id="acme")
@@ -243,7 +243,7 @@ async def test_an_invalid_token_is_not_stamped(svc):
         assert await last_used(svc, issued) is None
 
 
-@pytest.mark.parametrize("ring", [{}, {1: PEPPER}])  # with a pepper the hash is due as well
+@pytest.mark.parametrize("ring", [{}, {1: PEPPER}])  # with a pepper the hash changes as well
 @pytest.mark.parametrize("lock", ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"])
 async def test_a_locked_row_does_not_delay_verification(svc, dsn, pool, lock, ring):
     issued = await issue(svc)
@@ -274,7 +274,7 @@ async def test_concurrent_verifications_of_one_token_write_once(dsn, pool):
     assert await pool.fetchval(query) == 1
 
 
-async def test_a_read_only_session_verifies_without_the_stamp(svc, dsn):
+async def test_a_read_only_session_verifies_without_recording_the_use(svc, dsn):
     issued = await issue(svc)
     connection = await asyncpg.connect(dsn, server_settings={"default_transaction_read_only": "on"})
     assert await svc.on(connection).tokens.verify(issued.secret, record_use=False) == issued.token
@@ -325,10 +325,10 @@ def parameters_of(name):
 
 
 async def at_one_instant(pool, change, name, literals):
-    """Return the status in the answer of a statement that runs at the instant of a change."""
+    """Return the status that a statement returns at the instant of a change."""
     query = sql_files.load(f"api_token/{name}").bind((), literals)
     text = re.sub(r"\$(\d+)", lambda match: str(query.arguments[int(match[1]) - 1]), query.text)
-    # statement_timestamp() is the same for all statements of one DO block.
+    # statement_timestamp() is equal in all statements of one DO block.
     async with pool.acquire() as connection:
         await connection.execute(
             f"CREATE TEMPORARY TABLE answer (status text); DO $do$ DECLARE answered record; BEGIN"
@@ -403,7 +403,7 @@ async def test_tokens_are_listed_by_page_newest_first(svc):
     assert seen == ids[::-1]
 
 
-async def test_concurrently_created_tokens_do_not_disturb_a_list(svc, dsn):
+async def test_concurrently_created_tokens_do_not_change_later_pages(svc, dsn):
     before = {(await issue(svc)).token.id for _ in range(20)}
     ended = asyncio.Event()
 
@@ -519,7 +519,7 @@ async def test_both_secrets_are_valid_during_the_overlap(svc):
     ("settings", "overlap"),
     [({}, 86_400), ({"rotation_overlap": 60}, 60), ({"max_rotation_overlap": 30}, 30)],
 )
-async def test_the_settings_say_how_long_an_old_secret_stays_valid(dsn, settings, overlap):
+async def test_the_settings_limit_how_long_an_old_secret_stays_valid(dsn, settings, overlap):
     async with asyncsvc.connect(dsn, settings=Settings(**settings)) as svc:
         old = await issue(svc)
         new = await rotated(svc, old)
@@ -538,7 +538,7 @@ async def test_a_rotation_does_not_extend_the_expiry(svc):
 
 
 @pytest.mark.parametrize("expires_at", [None, datetime(2999, 1, 1, tzinfo=UTC)])
-async def test_a_successor_can_have_another_expiry(svc, expires_at):
+async def test_the_expiry_of_a_successor_can_be_set(svc, expires_at):
     old = await issue(svc, expires_at=datetime.now(UTC) + timedelta(days=1))
     assert (await rotated(svc, old, expires_at=expires_at)).token.expires_at == expires_at
 
@@ -616,7 +616,7 @@ async def test_a_whole_family_is_revoked_from_any_member(svc, which):
 async def test_no_token_survives_that_is_rotated_concurrently(svc, dsn, call, overlap):
     async with asyncsvc.connect(dsn) as other:
         old = await issue(svc)
-        async with svc.transaction() as tx:  # no other transaction sees the successor yet
+        async with svc.transaction() as tx:  # other transactions do not see the successor yet
             new = await rotated(tx, old, overlap=overlap)
             arguments = (
                 {"id": old.token.id, "tenant_id": "acme"}
@@ -625,7 +625,7 @@ async def test_no_token_survives_that_is_rotated_concurrently(svc, dsn, call, ov
             )
             ending = asyncio.create_task(getattr(other.tokens, call)(**arguments))
             await asyncio.sleep(0.3)
-            assert not ending.done()  # it waits for the token row
+            assert not ending.done()  # the call waits for the row of the token
         # Without an overlap the rotation itself revokes the old token.
         assert await ending == (2 if overlap or call == "delete_by_tenant_id" else 1)
     await rejected(svc, old.secret)
@@ -719,7 +719,7 @@ async def test_a_change_that_is_rolled_back_is_not_recorded(svc, action, work):
 
 async def test_the_audit_is_paginated(svc):
     issued = [await issue(svc) for _ in range(5)]
-    await svc.tokens.revoke_all(tenant_id="acme")  # five at one instant
+    await svc.tokens.revoke_all(tenant_id="acme")  # 5 events of one instant
     await svc.tokens.create(tenant_id="other", name="theirs")
     for filters, number in (({}, 10), ({"token_id": issued[2].token.id}, 2)):
         seen, after = [], None
@@ -744,8 +744,8 @@ async def test_the_audit_is_paginated(svc):
 async def test_verification_fails_closed_when_its_session_is_killed(svc, pool):
     issued = await issue(svc)
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("LOCK TABLE asyncsvc.api_token")  # no statement passes this
-        asked = [
+        await connection.execute("LOCK TABLE asyncsvc.api_token")  # all other statements wait
+        verifications = [
             asyncio.create_task(call)
             for call in (
                 svc.tokens.verify(issued.secret),
@@ -755,13 +755,13 @@ async def test_verification_fails_closed_when_its_session_is_killed(svc, pool):
         ]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'" + MINE
         async with asyncio.timeout(10):
-            while await pool.fetchval(waiting) < len(asked):
+            while await pool.fetchval(waiting) < len(verifications):
                 await asyncio.sleep(0.02)
         await pool.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE wait_event_type = 'Lock'" + MINE
         )
-        for call in asked:
+        for call in verifications:
             with pytest.raises(asyncsvc.Unavailable):
                 await call
     assert await svc.tokens.verify(issued.secret)

@@ -1,4 +1,4 @@
-"""Import and export of whole conversations: nothing lost, nothing twice, nothing changed."""
+"""Import and export of whole conversations: complete, without duplicates, and unchanged."""
 
 import asyncio
 import gc
@@ -113,7 +113,7 @@ async def test_an_export_can_be_imported_unchanged(svc):
 
     assert report.conversations == 30
     assert await exported(svc, "copy") == moved(await exported(svc), "copy")
-    await svc.conversations.append_message("c4", turn, tenant_id="copy")  # and it goes on
+    await svc.conversations.append_message("c4", turn, tenant_id="copy")  # appends continue
 
 
 async def test_an_export_is_limited_to_a_tenant_a_dialog_or_a_user(svc):
@@ -171,7 +171,7 @@ async def test_a_page_of_an_export_is_bounded_by_messages_and_bytes(dsn):
         many = [record(f"t{n:02}", *("x" for _ in range(999))) for n in range(15)]
         await svc.conversations.import_([big, *small, *many], tenant_id="acme")
         assert len(await exported(svc)) == 21
-    assert pages == [1, 16, 4, 0]  # 20 MiB; then until 10,000 messages are passed
+    assert pages == [1, 16, 4, 0]  # a page of 20 MiB, and a page of more than 10,000 messages
 
 
 async def test_a_repeated_import_adds_nothing(svc):
@@ -184,7 +184,7 @@ async def test_a_repeated_import_adds_nothing(svc):
     assert [item for item in await exported(svc) if item in first] == first
 
 
-async def test_a_longer_conversation_is_present_and_a_different_one_is_rejected(svc):
+async def test_a_record_that_is_a_prefix_is_present_and_a_different_one_is_rejected(svc):
     await svc.conversations.import_([record("a", "one"), record("b", "one")], tenant_id="acme")
     turn = {"messages": [{"role": "user", "content": "two"}]}
     await svc.conversations.append_message("a", turn, tenant_id="acme")
@@ -374,13 +374,13 @@ async def test_the_round_trips_of_an_import(dsn):
     ]
 
 
-async def test_an_import_keeps_no_memory(svc):
+async def test_an_import_releases_its_memory(svc):
     def records(name: str, count: int):
         return (record(f"{name}{number}", "x" * 1_000_000) for number in range(count))
 
     await svc.conversations.import_(records("a", 1), tenant_id="t")
     gc.collect()
-    gc.disable()  # what is left in a cycle stays for long: nothing large may be in one
+    gc.disable()  # so objects in reference cycles stay; no large object may be in a cycle
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""Usage by activity counts when a change happens, by token too, and deletions do not reduce it."""
+"""Usage by activity counts changes at their time, also by token. Deletions do not reduce it."""
 
 import asyncio
 import contextlib
@@ -27,12 +27,12 @@ def turn(token_id=None, **cost):
     return {"messages": [{"role": "user", "content": "x"}], "token_id": token_id} | cost
 
 
-async def test_statistics_of_one_token(svc):
+async def test_statistics_can_be_limited_to_one_token(svc):
     chat = await svc.conversations.create(tenant_id="t", dialog_id="d", source="api")
     other = await svc.conversations.create(tenant_id="t", dialog_id="e")
 
-    async def append(id, *given, **more):
-        await svc.conversations.append_message(id, turn(*given, **more), tenant_id="t")
+    async def append(id, *token, **more):
+        await svc.conversations.append_message(id, turn(*token, **more), tenant_id="t")
 
     await append(chat.id, "key", tokens=7, duration=0.25)
     await append(chat.id, "key", tokens=5, duration=0.5, round=0)

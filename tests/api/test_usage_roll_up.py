@@ -35,7 +35,7 @@ DIALOGS, SOURCES, TOKENS = ("d1", "d2", "d3"), (None, "web", "api"), (None, "key
 USERS = ("", "ann", "bob", "eve", "joe")
 MAINTENANCE = "asyncsvc-maintenance"
 TRIES = 5
-"""The number of runs with a mutated statement. Which tasks meet is random, so one run may pass."""
+"""The number of runs with a mutated statement. The order of tasks is random, so a run may pass."""
 OPERATIONS = int(LONG_RUN) * 100 if LONG_RUN else 10_000
 
 MOMENTS = [
@@ -156,7 +156,7 @@ class Writer:
             self.record(stored, {"thumb_up": up, "thumb_down": down})
 
     async def locked(self, id: str, change: Callable) -> asyncsvc.Conversation:
-        """Change a conversation that is locked; return it with its dialog and source meanwhile."""
+        """Change a locked conversation; return it with the dialog and source that it had then."""
         async with self.world.svc.transaction() as tx:
             stored = await tx.conversations.update_by_id(id, {"name": "locked"}, **self.tenant)
             await change(tx.conversations)
@@ -249,7 +249,7 @@ async def roll_up_without_commit(world: World) -> None:
 
 
 async def kill(world: World) -> None:
-    """Terminate connections of maintenance, each time after it rolled up at least one tenant."""
+    """Terminate connections of maintenance, each time after a tenant was rolled up."""
     roll_ups = -1
     while world.left > 0:
         await asyncio.sleep(world.chance.random())
@@ -321,7 +321,7 @@ async def check(world: World, tenant_id: str, questions: list[Row]) -> None:
 
 
 async def read_model(connection: asyncpg.Connection, tenant_id: str) -> Model:
-    """Return a model with the conversations that the snapshot has."""
+    """Return a model with the conversations of the snapshot."""
     rows = await connection.fetch(
         "SELECT id, dialog_id, source, user_id, created_at, round, tokens,"
         " duration AS microseconds, thumb_up, thumb_down"
@@ -344,7 +344,7 @@ async def check_often(world: World) -> None:
 
 
 async def check_activity(world: World, tenant_id: str) -> None:
-    """The activity equals the committed activity, in any zone, despite later deletions."""
+    """Assert that statistics by activity equal the committed activity in several zones."""
     filters = [
         {},
         {"dialog_id": "d1", "source": "web", "token_id": None},
@@ -367,7 +367,7 @@ async def check_activity(world: World, tenant_id: str) -> None:
 
 
 async def run(dsn: str, operations: int, seed: int) -> World:
-    # A declaration waits for a recount of another, which may take long on a busy machine.
+    # A declaration waits for the recount of another one, which may take long on a busy machine.
     settings = asyncsvc.Settings(lock_timeout=300)
     async with asyncsvc.connect(dsn, max_size=24, settings=settings) as svc:
         world = World(svc, dsn, random.Random(seed), operations)
@@ -416,13 +416,13 @@ MUTATIONS = {
              " SKIP LOCKED)\n")),
         ),
     ),
-    "a roll-up looks for users as if the change did not exist": (
+    "a roll-up ignores the change when it looks for other rows of a user": (
         "usage/roll_up", (("           OFFSET greatest(u.pv, 0))", "           )"),)
     ),
-    "a statistic looks for users as if the change did not exist": (
+    "statistics ignore a change when they look for other rows of a user": (
         "usage/stats", (("           OFFSET greatest(u.pv, 0))", "           )"),)
     ),
-    "a statistic does not read the ledger": (
+    "statistics do not read the ledger": (
         "usage/stats",
         (("     WHERE u.tenant_id = :tenant_id\n       AND u.dialog_id",
           "     WHERE u.tenant_id = :tenant_id AND false\n       AND u.dialog_id"),),
@@ -431,7 +431,7 @@ MUTATIONS = {
         "conversation/get_list", (("AND u.dialog_id = :dialog_id ",
                                    "AND u.dialog_id = :dialog_id AND false "),)
     ),
-    "a deletion records what it saw before it waited": (
+    "a deletion records counters that it read before its lock": (
         "conversation/delete",
         (("               FOR UPDATE\n               SKIP LOCKED", "               -- SKIP LOCKED"),
          ("c.source, c.user_id, c.created_at, c.round, c.tokens,\n",
@@ -440,7 +440,7 @@ MUTATIONS = {
          ("MATERIALIZED (\n    SELECT ", f"MATERIALIZED (\n    SELECT {COUNTERS}, "),
          ("LATERAL (\n            SELECT ", f"LATERAL (\n            SELECT {COUNTERS}, ")),
     ),
-    "a move records what it saw before it waited": (
+    "a move records counters that it read before its lock": (
         "conversation/update_many_by_id", (("               FOR NO KEY UPDATE\n", ""),)
     ),
 }  # fmt: skip
@@ -448,8 +448,10 @@ MUTATIONS = {
 
 @pytest.mark.damages
 @pytest.mark.parametrize("name", MUTATIONS)
-async def test_a_missing_lock_makes_the_test_fail(database_factory, monkeypatch, name):
-    """The test above detects a statement from which the part that makes it correct is removed."""
+async def test_the_test_detects_a_statement_without_a_necessary_part(
+    database_factory, monkeypatch, name
+):
+    """The test above fails if a necessary part of a statement is removed."""
     file, changes = MUTATIONS[name]
     source = (sql_files.root() / f"{file}.sql").read_text(encoding="utf-8")
     for before, after in changes:

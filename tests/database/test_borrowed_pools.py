@@ -349,10 +349,10 @@ async def unreadable_dsn(_):
 
 async def of_a_closed_loop(dsn):
     # The pool opens no connection, since a connection cannot be closed after the end of its loop.
-    return await asyncio.to_thread(asyncio.run, opened(dsn, min_size=0))
+    return await asyncio.to_thread(asyncio.run, open_pool(dsn, min_size=0))
 
 
-async def opened(dsn, min_size):
+async def open_pool(dsn, min_size):
     return await asyncpg.create_pool(dsn, min_size=min_size, max_size=1)
 
 
@@ -398,7 +398,7 @@ def other_loop():
 
 async def test_a_pool_or_connection_of_another_loop_is_never_used(world):
     with other_loop() as run:
-        pool = await run(opened(world.dsn, min_size=1))
+        pool = await run(open_pool(world.dsn, min_size=1))
         connection = await run(asyncpg.connect(world.dsn))
         borrowed = AsyncSvc(pool, settings=SETTINGS)
         for svc in (borrowed, borrowed.on(connection)):

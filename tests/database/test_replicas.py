@@ -237,10 +237,10 @@ async def test_16_writers_read_their_own_writes_by_position(pair):
             for turn in range(25):
                 await svc.conversations.create(tenant_id=tenant, dialog_id="d", id=f"{turn}")
                 position = await svc.position()
-                found = await svc.at_least(position).conversations.get_list(
+                page = await svc.at_least(position).conversations.get_list(
                     dialog_id="d", tenant_id=tenant
                 )
-                assert found.total == turn + 1
+                assert page.total == turn + 1
                 if (
                     await svc.conversations.get_list(dialog_id="d", tenant_id=tenant)
                 ).total != turn + 1:

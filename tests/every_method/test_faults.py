@@ -91,13 +91,13 @@ class World:
 
     async def assert_applied_once(self, keys: list[str]) -> None:
         """Assert that each turn exists once, seq has no gaps, and the counters agree."""
-        got = await self.direct.conversations.get_by_id(
+        stored = await self.direct.conversations.get_by_id(
             "a", tenant_id=self.tenant, include_messages=True
         )
-        found = [message.content for message in got.messages]
-        assert sorted(found) == sorted(f"{key} {part}" for key in keys for part in "12")
-        assert [message.seq for message in got.messages] == list(range(1, 2 * len(keys) + 1))
-        assert (got.round, got.last_seq) == (len(keys), 2 * len(keys))
+        texts = [message.content for message in stored.messages]
+        assert sorted(texts) == sorted(f"{key} {part}" for key in keys for part in "12")
+        assert [message.seq for message in stored.messages] == list(range(1, 2 * len(keys) + 1))
+        assert (stored.round, stored.last_seq) == (len(keys), 2 * len(keys))
 
     async def assert_usable(self) -> None:
         """Assert that calls work and that no connection or transaction is left open."""

@@ -305,7 +305,7 @@ async def test_text_of_a_conversation_is_returned_unchanged(text, shared_svc):
     key = text[:120]  # an id has at most 128 characters
     json = {"k": text, text: [text]}
     label = {"source": key, "version_title": key, "metadata": json, "dsl": json}
-    made = await svc.conversations.create(
+    created = await svc.conversations.create(
         tenant_id=key, dialog_id=key, id=key, user_id=key, exp_user_id=key, name=key, **label
     )
     turn = {"messages": [{"role": "user", "content": text, "payload": json, "reference": json}]}
@@ -313,17 +313,17 @@ async def test_text_of_a_conversation_is_returned_unchanged(text, shared_svc):
     await svc.conversations.append_message(key, turn, tenant_id=key, idempotency_key=key)
     record = {"id": f"{key}+", "dialog_id": key, "messages": turn["messages"], **label}
     await svc.conversations.import_([record], tenant_id=key)
-    assert made.dsl == json
+    assert created.dsl == json
     for id in (key, f"{key}+"):
-        got = await svc.conversations.get_by_id(id, tenant_id=key, include_messages=True)
-        assert (got.tenant_id, got.id, got.dialog_id, got.source) == (key, id, key, key)
-        assert (got.version_title, got.metadata, got.dsl) == (key, json, json)
-        (message,) = got.messages
+        stored = await svc.conversations.get_by_id(id, tenant_id=key, include_messages=True)
+        assert (stored.tenant_id, stored.id, stored.dialog_id, stored.source) == (key, id, key, key)
+        assert (stored.version_title, stored.metadata, stored.dsl) == (key, json, json)
+        (message,) = stored.messages
         assert message.content == unicodedata.normalize("NFC", text)
         assert (message.payload, message.reference) == (json, json)
-    got = await svc.conversations.get_by_id(key, tenant_id=key)
-    assert (got.user_id, got.exp_user_id, got.errors) == (key, key, text)
-    assert got.name == unicodedata.normalize("NFC", key)
+    stored = await svc.conversations.get_by_id(key, tenant_id=key)
+    assert (stored.user_id, stored.exp_user_id, stored.errors) == (key, key, text)
+    assert stored.name == unicodedata.normalize("NFC", key)
     assert key in {
         item.id for item in (await svc.conversations.get_list(dialog_id=key, tenant_id=key)).items
     }

@@ -59,9 +59,9 @@ async def test_32_writers_through_the_pooler_lose_nothing(pooled):
             )
 
     await asyncio.gather(*(write(writer) for writer in range(32)))
-    found = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
-    assert (found.round, found.last_seq) == (160, 160)
-    assert [message.seq for message in found.messages] == list(range(1, 161))
+    stored = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert (stored.round, stored.last_seq) == (160, 160)
+    assert [message.seq for message in stored.messages] == list(range(1, 161))
 
 
 async def test_transactions_and_savepoints_work_through_the_pooler(pooled):
@@ -122,9 +122,9 @@ async def test_cancellations_and_lost_connections_leave_the_pool_usable(pooled, 
     keys = [f"{round_number}.{each}" for round_number in range(10) for each in range(16)]
     for key in keys:  # the turn is applied once, for any outcome of the first call
         await pooled.conversations.append_message("a", TURN, tenant_id="acme", idempotency_key=key)
-    found = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
-    assert found.round == len(keys)
-    assert [message.seq for message in found.messages] == list(range(1, len(keys) + 1))
+    stored = await pooled.conversations.get_by_id("a", tenant_id="acme", include_messages=True)
+    assert stored.round == len(keys)
+    assert [message.seq for message in stored.messages] == list(range(1, len(keys) + 1))
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])

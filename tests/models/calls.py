@@ -1,7 +1,7 @@
 """Generated calls of each public method: `VALUES` has a strategy for each parameter.
 
-Most values come from few, so that calls often name the same rows. A value that only the store knows
-is a placeholder until the call is made.
+Values come from small sets, so that calls often name the same rows. A placeholder stands for a
+value that only the store knows, until the call runs.
 """
 
 import inspect
@@ -168,7 +168,7 @@ def some(strategy: st.SearchStrategy, size: int = 3) -> st.SearchStrategy:
 
 
 def mostly(default: object, *others: object) -> st.SearchStrategy:
-    """Return mostly a default: several filters together rarely match a conversation."""
+    """Return the default in most cases, since several filters together rarely match a row."""
     return st.sampled_from([default] * 5 + list(others))
 
 
@@ -354,13 +354,13 @@ NOT_GENERATED = {
 
 
 def arguments_of(method: str) -> dict[str, st.SearchStrategy | None]:
-    """Return the strategy of each argument of a public method; None if there is none."""
+    """Return the strategy of each argument of a public method, or None for a missing strategy."""
     values = VALUES.get(method.partition(".")[0], {}) | VALUES_OF_METHODS.get(method, {})
     return {name: values.get(name) for name in parameters_of(method) if name not in NOT_GENERATED}
 
 
 def calls(*methods: str, **values: st.SearchStrategy) -> st.SearchStrategy[Call]:
-    """Return calls of these methods, with other values of some arguments."""
+    """Return a strategy for calls of these methods. `values` replaces strategies of arguments."""
     return st.one_of(
         [
             st.builds(Call, st.just(each), st.fixed_dictionaries(arguments_of(each) | values))

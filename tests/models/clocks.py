@@ -1,19 +1,19 @@
 """Local time in plain Python: the instants of a bound, and the buckets of statistics, in any zone.
 
-It shares no code with the library. A zone is a list of periods, each with one offset. The instants
-of a date, a day or an hour are those at which a local clock shows it.
+This module shares no code with the library. A zone is a list of periods, each with one offset. A
+date or an hour covers the instants at which a local clock shows it.
 
 At a change of the clocks:
 
-- A clock that goes back shows some times twice. As a lower bound such a time is its first
-  instant, as an upper bound its last. The two hours are two buckets, since their offsets differ.
-  A day, week or month whose midnight comes twice begins with the first of the two.
-- A clock that goes forward skips some times. As a bound such a time has the offset before the
-  change. A day, week or month whose midnight is skipped begins at the change. A day that is skipped
-  completely has no bucket, and as a bound it is the empty range at the change.
-- An hour is named by the local time, cut to the hour, with the offset of that instant. A change by
-  half an hour, as on Lord Howe, makes 2 buckets of half an hour in autumn and 1 in spring, whose
-  names are half an hour before their content.
+- If the clock goes back, some local times occur twice. A lower bound is the first of the two
+  instants, an upper bound the last. The two hours are two buckets, since their offsets differ. A
+  day, week or month with two midnights begins at the first midnight.
+- If the clock goes forward, some local times do not occur. A bound at such a time has the offset
+  before the change. A day, week or month without a midnight begins at the change. A day that does
+  not occur has no bucket; as a bound it is the empty range at the change.
+- The name of an hour is its local time, truncated to the hour, with the offset of that instant. A
+  change by half an hour, as on Lord Howe, creates 2 buckets of half an hour in autumn and 1 in
+  spring. Their names are half an hour before their content.
 """
 
 import itertools

@@ -18,7 +18,7 @@ LONG_RUN = os.environ.get("ASYNCSVC_MODEL_EXAMPLES")
 def profile(max_examples: int, **more: Any) -> settings:
     """Return the settings of a generated test: by default the same examples in each run.
 
-    With ASYNCSVC_MODEL_EXAMPLES it runs that many random examples, and shrinks one that fails.
+    With ASYNCSVC_MODEL_EXAMPLES it runs that many random examples, and shrinks a failing example.
     """
     return settings(
         max_examples=int(LONG_RUN or max_examples),
@@ -33,7 +33,7 @@ def profile(max_examples: int, **more: Any) -> settings:
 
 
 def differences(expected: object, actual: object, path: str = "") -> list[str]:
-    """Return how a result of the model and one of the store differ."""
+    """Return the differences between a result of the model and a result of the store."""
     if isinstance(expected, dict) and isinstance(actual, BaseModel):
         return [
             line
@@ -86,7 +86,7 @@ async def assert_pages(
 
 
 async def read_by_cursor(read: Read, size: int, last: int) -> Pages:
-    """Read up to the last page; all pages but the last are full."""
+    """Read all pages. Assert that all pages but the last are full."""
     pages = [await read()]
     while pages[-1].next is not None:
         assert len(pages) < last
@@ -98,7 +98,7 @@ async def read_by_cursor(read: Read, size: int, last: int) -> Pages:
 
 
 async def read_by_number(read: Read, size: int, last: int, *, has_cursors: bool) -> Pages:
-    """Read up to one page after the last, which is empty; each page has its part of the items."""
+    """Read all pages and the empty page after them. Assert the size of each page."""
     pages = [await read(page_number=number) for number in range(1, last + 2)]
     items, totals_read = merge(pages)
     for number, page in enumerate(pages):

@@ -290,7 +290,7 @@ class ConversationModel:
         before = now() - older_than if is_age else range_of_bounds(older_than, None, tz).since
 
         def is_old(each: Conversation) -> bool:
-            # A time that was not read yet is that of this call.
+            # A time that was not read yet is the time of this call.
             updated_at = None if each.is_updated else each.updated_at
             at = (each.created_at if by == "created_at" else updated_at) or now()
             is_of_user = matches(user_id, each.user_id)

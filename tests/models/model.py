@@ -1,15 +1,15 @@
 """A model of the store: the public methods over plain Python objects.
 
 `Model` mirrors `AsyncSvc`: `model.conversations` and `model.tokens` have each public method of both
-services, with the same name and parameters. A method changes the model as the call should change
-the database, and returns or raises what the call should. It is written from the docstrings and
+services, with the same name and parameters. A method makes the expected change in the model, and
+returns the expected result or raises the expected error. The model follows the docstrings and
 shares no code with the library, except errors and `ANY`.
 
-- A result has the fields that the model knows: a dictionary in place of a pydantic model, a list
-  with the items of all pages in place of a page. `differences` compares both. So methods have no
-  parameters that choose a page, and no callbacks.
-- The server's clock and the library choose some values: times, and ids and secrets of tokens. They
-  are None in the model until `adopt` copies them from the store. In a result such a time is
+- A result has the fields that the model knows. It is a dictionary in place of a pydantic model, and
+  a list of all items in place of a page; `differences` compares both forms. Therefore methods have
+  no parameters that choose a page, and no callbacks.
+- The server's clock and the library choose some values: times, and ids and secrets of tokens. These
+  values are None in the model until `adopt` copies them from the store. In a result such a time is
   `SERVER_TIME`.
 """
 
@@ -69,7 +69,7 @@ async def read_tenant(svc: Services, tenant_id: str) -> Stored:
 
 
 def adopt(model: Model, tenant_id: str, stored: Stored) -> list[str]:
-    """Copy the values that only the store knows; return how the model and the store differ."""
+    """Copy the values that only the store knows; return the differences of model and store."""
     tenant = model.tenants[tenant_id]
     adopt_tokens(tenant.tokens, stored.tokens)
     wrong_times = [
@@ -105,7 +105,7 @@ def adopt_tokens(tokens: Sequence[Token], stored: Sequence[asyncsvc.APIToken]) -
 
 
 def adopt_times(conversation: Conversation, stored: asyncsvc.Conversation) -> list[str]:
-    """Copy new times. `updated_at` must have increased if, and only if, the model says so."""
+    """Copy new times. `updated_at` must have increased if and only if the model expects it."""
     updated_at = conversation.updated_at or stored.created_at
     is_right = stored.updated_at > updated_at if conversation.is_updated else (
         stored.updated_at == updated_at

@@ -14,12 +14,12 @@ STORED_COLUMNS = ("id", "dialog_id", "user_id", "exp_user_id", "name", "source",
                   "metadata", "errors", "round", "tokens", "last_seq")  # fmt: skip
 TOKEN_COLUMNS = ("id", "name", "kind", "scopes", "dialog_id", "source", "metadata", "expires_at",
                  "created_by", "rotated_from", "status")  # fmt: skip
-"""The fields of a row that the model stores under the same name."""
+"""The columns that the model stores under the same name."""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """Equals each value of a type."""
+    """A placeholder that equals each value of a type."""
 
     type: type
 
@@ -127,7 +127,7 @@ class Token:
         return self.status in {"active", "retiring"}
 
     def row(self) -> Row:
-        """Return the fields of `asyncsvc.APIToken`, except the tenant and the secret's."""
+        """Return the fields of `asyncsvc.APIToken`, except the tenant and the secret."""
         names = TOKEN_COLUMNS if self.id else TOKEN_COLUMNS[1:]
         return {name: getattr(self, name) for name in names} | {
             "created_at": self.created_at or SERVER_TIME,

@@ -1,6 +1,6 @@
-"""`get_list` and `search` equal the model: every filter, order, page, cursor and zone.
+"""`get_list` and `search` equal the model with every filter, order, page, cursor and zone.
 
-The conversations are imported, so that both of their times are known and often equal.
+The conversations are imported, so the tests choose both of their times, which are often equal.
 """
 
 import itertools
@@ -40,16 +40,16 @@ TEXTS = (
 KEYWORDS = ("h", "HELLO", "world", "ALPHA", "Fox", "100%", "0 P", "_", "%", "\\", "\\%", "%%", "__",
             "a_", "数据库", "会", "line\nsecond", " ", "assistant", "hidden", "absent")  # fmt: skip
 
-# Starts and ends of days, months and daylight saving time in the zones. STEPS adds instants around.
+# Starts and ends of days, months and daylight saving time in the zones. STEPS adds instants nearby.
 MOMENTS = [
     datetime(2024, 2, 29, 0, 0, tzinfo=UTC),
     datetime(2026, 3, 8, 5, 0, tzinfo=UTC),  # Havana skips midnight
     datetime(2026, 3, 29, 1, 0, tzinfo=UTC),  # Berlin skips 02:00
     datetime(2026, 4, 4, 15, 0, tzinfo=UTC),  # Lord Howe has 01:30 twice
     datetime(2026, 10, 25, 0, 0, tzinfo=UTC),  # the first 02:00 in Berlin
-    datetime(2026, 10, 25, 1, 0, tzinfo=UTC),  # and the second
+    datetime(2026, 10, 25, 1, 0, tzinfo=UTC),  # the second 02:00 in Berlin
     datetime(2026, 11, 1, 4, 0, tzinfo=UTC),  # the first midnight in Havana
-    datetime(2026, 11, 1, 5, 0, tzinfo=UTC),  # and the second
+    datetime(2026, 11, 1, 5, 0, tzinfo=UTC),  # the second midnight in Havana
     datetime(2026, 11, 21, 18, 15, tzinfo=UTC),  # midnight in Kathmandu
     datetime(2026, 11, 22, 10, 0, tzinfo=UTC),
 ]
@@ -114,7 +114,7 @@ SEARCHES = st.fixed_dictionaries(
 
 @st.composite
 def queries(draw: st.DrawFn, records: Sequence[Row]) -> Row:
-    """Filters and an order, with bounds near the times of these conversations."""
+    """Draw filters and an order, with bounds near the times of these conversations."""
     tz, orderby = draw(st.sampled_from(ZONES)), draw(st.sampled_from(ORDERS))
     from_date, to_date = draw(bounds(times(records, orderby), tz))
     return {
@@ -135,7 +135,7 @@ def queries(draw: st.DrawFn, records: Sequence[Row]) -> Row:
 
 @st.composite
 def bounds(draw: st.DrawFn, near: Sequence[datetime], tz: str) -> tuple[Bound | None, Bound | None]:
-    """Two bounds in any form, in most cases in their order."""
+    """Draw two bounds in any form, in most cases in the right order."""
     instants = [draw(st.sampled_from(near)) + draw(st.sampled_from(STEPS)) for _ in range(2)]
     instants.sort(reverse=draw(RARELY))
     forms = [draw(mostly_none(FORMS)) for _ in instants]
@@ -147,7 +147,7 @@ def bounds(draw: st.DrawFn, near: Sequence[datetime], tz: str) -> tuple[Bound | 
 
 
 def times(records: Sequence[Row], orderby: str) -> list[datetime]:
-    """Return the times that from_date and to_date bound in this order."""
+    """Return the times to which from_date and to_date apply in this order."""
     return sorted(
         each["updated_at" if orderby == "updated_at" else "created_at"] for each in records
     )
@@ -157,7 +157,7 @@ _numbers = itertools.count(1)
 
 
 async def store(svc: AsyncSvc, tenants: Sequence[Sequence[Row]]) -> tuple[Model, dict[str, Any]]:
-    """Import conversations into new tenants; maintenance includes only the first half of them."""
+    """Import conversations into new tenants. Maintenance runs after the first half of them."""
     number, model = next(_numbers), Model()
     records_of = {f"{number} {index}": records for index, records in enumerate(tenants)}
     for part in (slice(0, None, 2), slice(1, None, 2)):
@@ -199,7 +199,7 @@ async def assert_search(
 
 @st.composite
 def cases(draw: st.DrawFn) -> list[tuple[list[Row], list[tuple], list[tuple]]]:
-    """Two tenants, each with conversations, searches and queries with sizes of their pages."""
+    """Draw two tenants, each with conversations, searches, queries and page sizes."""
     totals = st.sampled_from(["exact", "capped", "none"])
     return [
         (
@@ -235,7 +235,7 @@ async def test_any_list_and_search_of_any_conversations_equals_the_model(svc, te
 
 @pytest.fixture
 def records() -> list[Row]:
-    """Return 24 conversations with many ties, of which a filter matches about every second one."""
+    """24 conversations with many ties. A filter matches about every second conversation."""
     return [
         {
             "id": f"{'aB'[n % 2]}{n:02}",
@@ -257,7 +257,7 @@ def records() -> list[Row]:
 
 
 @pytest.mark.parametrize("orderby", ORDERS)
-async def test_every_combination_of_filters_in_every_order(svc, records, orderby):
+async def test_every_combination_of_filters_in_every_order_equals_the_model(svc, records, orderby):
     model, (tenant_id,) = await store(svc, [records])
     target = records[7]
     first, *_, last = times(records, orderby)
@@ -287,7 +287,7 @@ def powerset(names: Iterable[str]) -> Iterable[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("dialog_id", [ANY, "d"], ids=str)
-async def test_pages_of_every_size_in_every_order(svc, records, dialog_id):
+async def test_pages_of_every_size_in_every_order_equal_the_model(svc, records, dialog_id):
     model, (tenant_id,) = await store(svc, [records])
     matching = len(model.conversations.get_list(tenant_id=tenant_id, dialog_id=dialog_id))
     sizes = (1, 2, 5, matching // 2, matching - 1, matching, matching + 1)
@@ -307,8 +307,8 @@ async def test_ties_are_broken_by_id_even_without_an_index(dsn, records):
 
 
 @pytest.mark.parametrize("tz", ZONES)
-async def test_a_bound_in_every_form(svc, tz):
-    """Each form of instants at and around each moment, as lower and as upper bound."""
+async def test_bounds_in_every_form_equal_the_model(svc, tz):
+    """Instants at and around each moment, in each form, as lower and as upper bound."""
     instants = sorted({moment + step for moment in MOMENTS for step in STEPS})
     records = [
         {"id": f"{n:04}", "dialog_id": "d", "messages": [], "created_at": instant}

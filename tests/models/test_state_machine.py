@@ -2,7 +2,7 @@
 
 2 tenants have conversations and tokens with equal names. Each change is applied to the model and to
 the database; then the tenant is read completely and compared. A change may be cancelled or lose its
-connection at one of its awaits. It then happened or did not, so the stored state must equal one of
+connection at one of its awaits. It is then applied or not, so the stored state must equal one of
 the two states of the model. An append with a key is repeated until its outcome is known.
 
 By default each run uses the same examples and shows a failing example without shrinking. To try
@@ -141,7 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
         if change.method != "conversations.delete_tenant":
             self.change(name, change, fault)
             return
-        # Each batch is a commit. The tenant gets the conversations of the other for further rules.
+        # Each batch is a commit. Further rules need conversations, so copy the other tenant's.
         self.change(name, change)
         (other,) = self.ids.keys() - {name}
         self.change(name, Copy(self.ids[other]))
@@ -220,7 +220,7 @@ class StoreMachine(RuleBasedStateMachine):
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
         )
-        # Only these: the pool opens new connections in their place.
+        # Wait for these backends only, since the pool opens new connections.
         pids = [row["pid"] for row in killed]
         async with asyncio.timeout(20):  # pg_terminate_backend itself polls every 100 ms
             while await self.observer.fetchval(
@@ -267,13 +267,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=TENANTS, call=calls(*generated.READS))
     def read(self, name, call):
-        """Compare the result of a call that changes nothing that the model knows."""
+        """Compare the result of a call that does not change the state of the model."""
         call = call.resolved(self.model, self.ids[name])
         expected = apply(call, self.model, self.ids[name])
         reading = self._retry(lambda: call.run(self.svc, self.ids[name]))
         outcome = self.run(cancelled_at(reading, 0, "waiting"))
         if call.arguments.get("basis") == "activity" and outcome.error is None:
-            # A test that runs at midnight counts in two buckets.
+            # A test that runs across midnight has its activity in two buckets.
             assert totals(outcome.result) == totals(expected), call
         else:
             compare(call, expected, outcome)
@@ -334,7 +334,7 @@ def test_the_public_api_equals_the_model_under_cancellations_and_lost_connection
 
 # ---------------------------------------------------------------- completeness
 
-UNMODELLED = {
+NOT_MODELLED = {
     "transaction", "on", "at_least", "close", "position", "applied", "pending", "check",
     "migrate", "doctor", "explain",
 }  # fmt: skip
@@ -349,7 +349,7 @@ and its values to VALUES in tests/models/calls.py."""
 
 def gaps() -> Iterator[str]:
     """Yield what to add to the model for new methods and parameters."""
-    for name in public_methods() - UNMODELLED - generated.GENERATED:
+    for name in public_methods() - NOT_MODELLED - generated.GENERATED:
         module = "token" if name.startswith("tokens.") else "conversation"
         yield NEW_METHOD.format(name=name, module=module)
     for name in generated.GENERATED - public_methods():

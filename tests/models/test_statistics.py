@@ -1,7 +1,7 @@
 """`stats` equals the model: by creation and by activity, in each interval, zone and filter.
 
 The examples are conversations around changes of clocks and around the ends of days, weeks and
-months. Their usage is not rolled up, half or completely, in the zone that is asked for.
+months. In the zone of the query their usage is not rolled up, half of it is, or all of it.
 """
 
 import itertools
@@ -22,9 +22,9 @@ from tests.models.state import Row
 
 CHANGING_ZONES = (
     *("Europe/Berlin", "America/New_York", "America/Havana", "Australia/Lord_Howe", "Pacific/Apia"),
-    # 00:00 goes back to 23:00; an offset changes for good, by half an hour; two changes in spring
+    # Midnight goes back to 23:00; an offset changes permanently, or by half an hour; 2 in spring
     *("America/Sao_Paulo", "America/Caracas", "Asia/Pyongyang"),
-    # Not Africa/Casablanca: its changes are decreed year by year, and no two editions agree.
+    # Not Africa/Casablanca: its changes are set each year, so versions of the database differ.
 )
 ZONES = ("UTC", "Asia/Kathmandu", *CHANGING_ZONES)
 INTERVALS = {"hour": 2 * DAY, "day": 40 * DAY, "week": 100 * DAY, "month": 800 * DAY}
@@ -55,8 +55,8 @@ async def store(
     """Store conversations in a new tenant, and roll up a part of them in a zone.
 
     - "nothing": all usage is in the ledger.
-    - "half": the declaration of the zone rolls up half of it. Then conversations are deleted, at
-      the times of conversations that remain, of the same users and of another user.
+    - "half": the declaration of the zone rolls up half of it. Then conversations are deleted that
+      have the times of remaining conversations, and the same user or another user.
     - "counted": the declaration rolls up all of it.
     - "maintained": maintenance rolls up all of it, after the declaration.
     """
@@ -80,7 +80,7 @@ async def store(
 
 
 async def assert_equal(svc: AsyncSvc, model: Model, tenant_id: str, **question: Any) -> None:
-    """The buckets equal those of the model, and each `dt` has the offset of its zone then."""
+    """Assert that the buckets equal the model, and that each `dt` has the offset of its zone."""
     buckets = await svc.conversations.stats(tenant_id=tenant_id, **question)
     expected = model.conversations.stats(tenant_id=tenant_id, **question)
     assert differences(expected, buckets) == [], question
@@ -95,7 +95,7 @@ async def assert_equal(svc: AsyncSvc, model: Model, tenant_id: str, **question: 
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[str, list[datetime], list[Row]]:
-    """A zone, some moments in it, and conversations around them."""
+    """Draw a zone, some moments in it, and conversations around these moments."""
     tz = draw(st.sampled_from(ZONES))
     ends = [datetime.combine(day, time(), ZoneInfo(tz)).astimezone(UTC) for day in DAYS]
     moments = st.sampled_from(ends)
@@ -122,7 +122,7 @@ def histories(draw: st.DrawFn) -> tuple[str, list[datetime], list[Row]]:
 
 @st.composite
 def questions(draw: st.DrawFn, tz: str, near: Sequence[datetime]) -> Row:
-    """A question about the time around these moments, of at most some dozen buckets."""
+    """Draw a query of at most some dozen buckets around these moments."""
     tz = draw(st.just(tz) | st.just(tz) | st.sampled_from(ZONES))
     interval = draw(st.sampled_from(list(INTERVALS)))
     since = draw(st.sampled_from(near)) + draw(st.sampled_from(STEPS))
@@ -184,8 +184,10 @@ def record(id: str, created_at: datetime, user_id: str) -> Row:
 
 @pytest.mark.parametrize("rolled_up", ["nothing", "half", "maintained"])
 @pytest.mark.parametrize("tz", CHANGING_ZONES)
-async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, rolled_up):
-    """Each range and basis in each interval: 6 combinations, in turn over the pairs of changes."""
+async def test_usage_across_every_clock_change_from_2011_to_2027_equals_the_model(
+    svc, tz, rolled_up
+):
+    """Each pair of changes is tested with one of 6 combinations of range, basis and interval."""
     users = itertools.cycle(["", "ann", "ann", "bob", "eve"])
     changes = [each for each in clock_changes(tz) if await is_known_to_server(svc, tz, each)]
     assert changes
@@ -210,8 +212,8 @@ async def test_usage_across_every_clock_change_from_2011_to_2027(svc, tz, rolled
 
 @pytest.mark.parametrize("rolled_up", ["nothing", "half", "counted"])
 @pytest.mark.parametrize("tz", ZONES)
-async def test_usage_of_two_years(svc, tz, rolled_up):
-    """1 conversation every 43.9 hours; both ends of the range cut a bucket."""
+async def test_usage_of_two_years_equals_the_model(svc, tz, rolled_up):
+    """There is 1 conversation every 43.9 hours, and both ends of the range cut a bucket."""
     first = datetime(2011, 12, 1, tzinfo=UTC)
     users = itertools.cycle(["", "ann", "bob"])
     records = [record(str(n), first + n * 43.9 * HOUR, next(users)) for n in range(400)]

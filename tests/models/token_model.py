@@ -27,7 +27,7 @@ class TokenModel:
         self._tenants[tenant_id].audit.append((action, token, actor))
 
     def import_(self, records, *, tenant_id, actor=None) -> Row:
-        """Store tokens. Tokens whose secrets are taken are rejected, not raised."""
+        """Store tokens. A token whose secret exists is rejected in the report, without an error."""
         report = dict.fromkeys(("tokens", "present", "rejected"), 0)
         for record in records:
             defaults = {"name": "", "scopes": ("*",), "created_by": actor}
@@ -182,5 +182,5 @@ class TokenModel:
 
 
 def last_seen(token: Token) -> datetime:
-    """Return the time at which a token was issued or used; a use is recent."""
+    """Return the time at which a token was issued or last used. A use is always recent."""
     return now() if token.is_used or token.created_at is None else token.created_at

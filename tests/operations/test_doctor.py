@@ -24,65 +24,66 @@ def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
-async def examined(dsn: str) -> dict[str, Finding]:
+async def examine(dsn: str) -> dict[str, Finding]:
     async with asyncsvc.connect(dsn) as svc:
         return by_check(await svc.doctor())
 
 
 async def test_a_healthy_database_has_no_problem(svc):
-    found = by_check(await svc.doctor())
+    findings = by_check(await svc.doctor())
     checks = {"server", "replica", "durability", "pooler", "clock", "zones", "migrations"}
     checks |= {"indexes", "rights", "row security", "size", "usage"}
-    assert found.keys() == checks
+    assert findings.keys() == checks
     well = ("server", "replica", "pooler", "clock", "migrations", "indexes", "rights", "usage")
     for check in well:
-        assert (found[check].level, found[check].advice) == ("ok", None), found[check]
-    assert "message 0" in found["size"].observed
-    assert "PostgreSQL" in found["server"].observed
+        assert (findings[check].level, findings[check].advice) == ("ok", None), findings[check]
+    assert "message 0" in findings["size"].observed
+    assert "PostgreSQL" in findings["server"].observed
 
 
 async def test_a_pending_migration_is_a_problem(empty_dsn):
-    found = await examined(empty_dsn)
-    assert (found["migrations"].level, found["migrations"].observed) == (
+    findings = await examine(empty_dsn)
+    assert (findings["migrations"].level, findings["migrations"].observed) == (
         "problem", "pending: 0001_initial",
     )  # fmt: skip
-    assert "asyncsvc migrate" in found["migrations"].advice
-    assert not found.keys() & {"indexes", "rights", "size"}
+    assert "asyncsvc migrate" in findings["migrations"].advice
+    assert not findings.keys() & {"indexes", "rights", "size"}
 
 
 async def test_missing_indexes_are_named(dsn):
     await execute(dsn, "DROP INDEX asyncsvc.conversation_recency_updated_idx")
     await execute(dsn, "DROP INDEX asyncsvc.message_search_idx")
-    found = await examined(dsn)
-    assert found["indexes"].level == "problem"
+    findings = await examine(dsn)
+    assert findings["indexes"].level == "problem"
     assert (
-        found["indexes"].observed == "missing: conversation_recency_updated_idx, message_search_idx"
+        findings["indexes"].observed
+        == "missing: conversation_recency_updated_idx, message_search_idx"
     )
-    create = found["indexes"].advice.partition(": ")[2]
+    create = findings["indexes"].advice.partition(": ")[2]
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate()
-    assert (await examined(dsn))["indexes"].level == "problem"  # only an operator can repair it
+    assert (await examine(dsn))["indexes"].level == "problem"  # only an operator can repair it
     await execute(dsn, create)  # the command of the advice
-    assert (await examined(dsn))["indexes"].level == "ok"
+    assert (await examine(dsn))["indexes"].level == "ok"
 
 
 async def test_a_changed_migration_is_a_problem_and_the_other_checks_run(dsn):
     await execute(dsn, "UPDATE asyncsvc.migration SET checksum = 'another'")
-    found = await examined(dsn)
-    assert found["migrations"].level == "problem"
-    assert "other commands" in found["migrations"].observed
-    assert "install the version of asyncsvc that migrated" in found["migrations"].advice
-    assert found["indexes"].level == "ok"
+    findings = await examine(dsn)
+    assert findings["migrations"].level == "problem"
+    assert "other commands" in findings["migrations"].observed
+    assert "install the version of asyncsvc that migrated" in findings["migrations"].advice
+    assert findings["indexes"].level == "ok"
 
 
 async def test_settings_without_durable_commits_are_a_warning(dsn):
     name = urllib.parse.urlsplit(dsn).path[1:]
     await execute(dsn, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
-    found = await examined(dsn)
+    findings = await examine(dsn)
     fsync = await fetch(dsn, "SHOW fsync")  # off on the servers that the tests start
-    assert found["durability"].level == ("warning" if fsync == "on" else "problem")
-    assert f"fsync {fsync}" in found["durability"].observed
-    assert "synchronous_commit off" in found["durability"].observed
+    assert findings["durability"].level == ("warning" if fsync == "on" else "problem")
+    assert f"fsync {fsync}" in findings["durability"].observed
+    assert "synchronous_commit off" in findings["durability"].observed
 
 
 @pytest.mark.damages
@@ -101,12 +102,12 @@ async def test_a_table_with_many_dead_rows_is_a_warning(dsn):
     )
     await execute(dsn, "DELETE FROM asyncsvc.message WHERE seq <= 12000")
     for _ in range(100):
-        found = await examined(dsn)
-        if "dead rows" in found:
+        findings = await examine(dsn)
+        if "dead rows" in findings:
             break
         await asyncio.sleep(0.1)
-    assert "80% of message are dead: 12,000 rows" in found["dead rows"].observed
-    assert "VACUUM asyncsvc.message" in found["dead rows"].advice
+    assert "80% of message are dead: 12,000 rows" in findings["dead rows"].observed
+    assert "VACUUM asyncsvc.message" in findings["dead rows"].advice
 
 
 async def test_the_finding_about_rights_names_the_missing_rights(dsn, server_dsn, svc):
@@ -115,15 +116,15 @@ async def test_the_finding_about_rights_names_the_missing_rights(dsn, server_dsn
     parts = urllib.parse.urlsplit(dsn)
     theirs = parts._replace(netloc=f"{role}:x@{parts.netloc.rpartition('@')[2]}").geturl()
     try:
-        found = await examined(theirs)
-        assert (found["rights"].level, found["migrations"].level) == ("problem", "problem")
-        assert "check failed: permission denied" in found["migrations"].observed
-        assert "granting this role what it lacks" in found["migrations"].advice
+        findings = await examine(theirs)
+        assert (findings["rights"].level, findings["migrations"].level) == ("problem", "problem")
+        assert "check failed: permission denied" in findings["migrations"].observed
+        assert "granting this role what it lacks" in findings["migrations"].advice
         await execute(dsn, f"GRANT USAGE ON SCHEMA asyncsvc TO {role}")
         await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO {role}")
-        found = await examined(theirs)
-        assert (found["rights"].level, found["migrations"].level) == ("note", "ok")
-        assert "may not change" in found["rights"].observed
+        findings = await examine(theirs)
+        assert (findings["rights"].level, findings["migrations"].level) == ("note", "ok")
+        assert "may not change" in findings["rights"].observed
     finally:
         await execute(dsn, f"DROP OWNED BY {role}")
         await execute(server_dsn, f"DROP ROLE {role}")
@@ -201,24 +202,24 @@ async def test_the_command_prints_the_advice(dsn, empty_dsn):
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_an_undeclared_pooler_is_detected(pgbouncer, mode):
     async with asyncpg.create_pool(pgbouncer[mode], min_size=0, statement_cache_size=0) as pool:
-        found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
-    assert found["pooler"].level == "note", found
-    assert "Settings.pgbouncer" in found["pooler"].advice
-    assert found["migrations"].level == "ok"
+        findings = by_check(await asyncsvc.AsyncSvc(pool).doctor())
+    assert findings["pooler"].level == "note", findings
+    assert "Settings.pgbouncer" in findings["pooler"].advice
+    assert findings["migrations"].level == "ok"
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
     settings = asyncsvc.Settings(pgbouncer=True)
     async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
-        found = by_check(await svc.doctor())
-    assert found["pooler"].level == "ok", found
-    assert "a pooler is in between" in found["pooler"].observed
+        findings = by_check(await svc.doctor())
+    assert findings["pooler"].level == "ok", findings
+    assert "a pooler is in between" in findings["pooler"].observed
 
 
 async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):
     async with asyncpg.create_pool(pgbouncer["transaction"], min_size=0) as pool:
         for _ in range(3):  # the pooler may switch to a connection without the prepared statement
-            found = by_check(await asyncsvc.AsyncSvc(pool).doctor())
-            assert found["pooler"].level in {"note", "problem"}, found
-            assert "statement_cache_size=0" in found["pooler"].advice
+            findings = by_check(await asyncsvc.AsyncSvc(pool).doctor())
+            assert findings["pooler"].level in {"note", "problem"}, findings
+            assert "statement_cache_size=0" in findings["pooler"].advice

@@ -222,8 +222,8 @@ async def test_json_values_are_returned_as_json(ann):
     await ann.svc.conversations.append_message("a", {"messages": [message]}, tenant_id=ann.tenant)
     (listed,) = succeeded(await ann.get("/conversations"))["items"]
     assert listed["metadata"] == metadata
-    (said,) = succeeded(await ann.get("/conversations/a/messages"))
-    assert (said["payload"], said["reference"]) == (metadata, [1, {"b": 2}])
+    (stored,) = succeeded(await ann.get("/conversations/a/messages"))
+    assert (stored["payload"], stored["reference"]) == (metadata, [1, {"b": 2}])
 
 
 # ---------------------------------------------------------------------------- concurrency
@@ -242,13 +242,13 @@ async def test_16_clients_of_one_conversation_lose_no_turn(ann, visit):
 
     await asyncio.gather(*(ask(number) for number in range(WRITERS)))
     turns = WRITERS * 5
-    said = await ann.messages(limit=100) + await ann.messages(limit=100, after=100)
-    assert [seq for seq, _, _ in said] == list(range(1, 2 * turns + 1))
-    questions = [content for _, role, content in said if role == "user"]
+    stored = await ann.messages(limit=100) + await ann.messages(limit=100, after=100)
+    assert [seq for seq, _, _ in stored] == list(range(1, 2 * turns + 1))
+    questions = [content for _, role, content in stored if role == "user"]
     assert sorted(questions) == sorted(
         f"question {n}.{t}" for n in range(WRITERS) for t in range(5)
     )
-    assert [content for _, _, content in said[1::2]] == [f"You said: {it}" for it in questions]
+    assert [content for _, _, content in stored[1::2]] == [f"You said: {it}" for it in questions]
     (listed,) = succeeded(await ann.get("/conversations"))["items"]
     assert (listed["round"], listed["last_seq"]) == (turns, 2 * turns)
 
@@ -446,15 +446,15 @@ async def test_the_usage_page_requests_a_zone_that_the_service_accepts(ann):
     ]  # fmt: skip
     zones = ["Europe/Berlin", "Etc/GMT+5", "UTC", "GMT", "EST5EDT", "UCT"]
     browser = "Intl.DateTimeFormat = () => ({{resolvedOptions: () => ({{timeZone: '{}'}})}});"
-    asked = [
+    accepted = [
         subprocess.run(
             ["node", "-e", "\n".join([browser.format(zone), *lines, "console.log(zone)"])],
             capture_output=True, text=True, check=True, timeout=SECONDS,
         ).stdout.strip()
         for zone in zones
     ]  # fmt: skip
-    assert asked == ["Europe/Berlin", "Etc/GMT+5", "UTC", "UTC", "UTC", "UTC"]
-    for zone in asked:
+    assert accepted == ["Europe/Berlin", "Etc/GMT+5", "UTC", "UTC", "UTC", "UTC"]
+    for zone in accepted:
         params = {"from_date": "2026-01-01", "to_date": "2026-01-01", "tz": zone}
         assert len(succeeded(await ann.get("/statistics", params=params))) == 1
 
@@ -536,7 +536,7 @@ async def test_an_unreachable_database_is_a_503_until_it_is_reachable(dsn):
             ann.get("/conversations"), ann.ask("x", key="k"), ann.delete("/tokens/current")
         )
         for answer in answers:
-            assert not rejected(answer, 503, "Unavailable")  # the address is not for clients
+            assert not rejected(answer, 503, "Unavailable")  # a client must not see the address
             assert int(answer.headers["retry-after"]) > 0
         assert (await ann.get("/usage")).status_code == 200
         await wire.accept_connections()
@@ -616,9 +616,9 @@ async def test_the_usage_page_loads_nothing_from_other_hosts(url):
     assert set(re.findall(r"https?://[^\"'\s<]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"""\b(src|href)=|@import|url\(|localStorage|document\.cookie""", page)
     assert "default-src 'none'; connect-src 'self'" in page
-    (asked,) = re.findall(r"new URLSearchParams\(\{(.*?)\}\)", page)
+    (requested,) = re.findall(r"new URLSearchParams\(\{(.*?)\}\)", page)
     parameters = app.openapi()["paths"]["/statistics"]["get"]["parameters"]
-    assert set(re.findall(r"(\w+):", asked)) == {each["name"] for each in parameters}
+    assert set(re.findall(r"(\w+):", requested)) == {each["name"] for each in parameters}
     drawn = set(re.findall(r"day => day\.(\w+)", page))
     assert drawn < set(asyncsvc.UsageBucket.model_fields)
 

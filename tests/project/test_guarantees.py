@@ -1,4 +1,4 @@
-"""docs/explanation/guarantees.md names existing tests, and a test for each promise."""
+"""The page of guarantees names a test for each promise, and each named test exists."""
 
 import importlib
 import re

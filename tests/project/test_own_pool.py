@@ -1,4 +1,4 @@
-"""The example with a pool of its own: its stored rows and its OpenAPI document."""
+"""The example with the application's own pool: its stored rows and its OpenAPI document."""
 
 import contextlib
 

@@ -49,7 +49,7 @@ def test_the_import_of_the_package_loads_no_extra():
     assert not loaded & {*extras, "asyncsvc.cli", "asyncsvc.embedded", "asyncsvc.ragflow"}
 
 
-def test_the_sql_files_are_where_the_package_is():
+def test_the_sql_files_are_installed_with_the_package():
     package = Path(asyncsvc.__file__).parent
     root = Path(str(sql_files.root()))
     assert root in {package / "sql", package.parent / "sql"}

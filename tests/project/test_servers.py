@@ -1,4 +1,4 @@
-"""The choice of the test server retries a failed connection, but no rejected one."""
+"""The start of the test server retries a failed connection, but not a rejected connection."""
 
 import asyncio
 import urllib.parse

@@ -83,7 +83,7 @@ async def test_a_sample_contains_leaked_resources(dsn, tmp_path, monkeypatch):
         before = await watch.sample(0)
         sleeping = asyncio.create_task(asyncio.sleep(60))
         objects = list(range(1_000, 50_000))
-        large = b"x" * 2**28  # larger than any memory that the allocator may reuse
+        large = b"x" * 2**28  # more than the allocator can take from freed memory
         leaked = await asyncpg.connect(dsn, **named)
         await leaked.execute("BEGIN")
         with (tmp_path / "open").open("w"):

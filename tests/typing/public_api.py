@@ -1,4 +1,7 @@
-"""Read by the type checker alone: what users write type-checks. Only an unpacked page is `Any`."""
+"""A program of a user that the type checkers must accept. It never runs.
+
+Only the parts of an unpacked page are `Any`.
+"""
 
 import asyncio
 from datetime import date
