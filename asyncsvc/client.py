@@ -24,7 +24,7 @@ from asyncsvc.database import (
     check_connection,
     open_pools,
 )
-from asyncsvc.errors import InvalidInput
+from asyncsvc.errors import ConcurrentUse, InvalidInput
 from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
 from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.services import API4ConversationService, APITokenService
@@ -336,11 +336,15 @@ def connect(
 
 
 class Connecting:
-    """The result of `connect`: await it, or enter it by `async with`. Each connects anew."""
+    """The result of `connect`: await it, or enter it by `async with`. Each connects anew.
+
+    One block at a time can enter it, since the end of the block closes the pool of that block.
+    """
 
     def __init__(self, open_: Callable[[], Coroutine[Any, Any, AsyncSvc]]) -> None:
         """Internal. Use `asyncsvc.connect`."""
         self._open = open_
+        self._is_entered = False
         self._svc: AsyncSvc | None = None
 
     def __await__(self) -> Generator[Any, None, AsyncSvc]:
@@ -348,14 +352,27 @@ class Connecting:
         return self._open().__await__()
 
     async def __aenter__(self) -> AsyncSvc:
-        """Open the pool and return the services."""
-        self._svc = await self._open()
+        """Open the pool and return the services.
+
+        Raises:
+            ConcurrentUse: Another block has entered this object. Call `connect` for each block.
+        """
+        if self._is_entered:
+            raise ConcurrentUse("another block is open: call connect for each block")
+        self._is_entered = True
+        try:
+            self._svc = await self._open()
+        except BaseException:
+            self._is_entered = False
+            raise
         return self._svc
 
     async def __aexit__(self, *_: object) -> None:
         """Close the pool."""
-        if self._svc is not None:
-            await self._svc.close()
+        svc, self._svc = self._svc, None
+        self._is_entered = False
+        if svc is not None:
+            await svc.close()
 
 
 async def _connect(

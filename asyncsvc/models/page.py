@@ -11,10 +11,9 @@ T = TypeVar("T")
 
 
 class Page(Described, Generic[T]):
-    """One page of a list. It unpacks: `total, items = page`.
+    """One page of a list. It unpacks: `total, items = page`."""
 
-    For a type checker both parts of an unpacked page are Any; `total` and `items` have types.
-    """
+    # The parts of an unpacked page are Any for a type checker: only tuples unpack with types.
 
     total: int | None
     """The number of items of all pages; None if they were not counted."""

@@ -22,8 +22,10 @@ from asyncsvc.validation.types import UNSET, UnsetType
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
 
-_BATCH_SIZE: Final = 50
-_MAX_MESSAGES: Final = 500
+BATCH_SIZE: Final = 50
+"""The maximum number of conversations that one transaction deletes by user, tenant or age."""
+MAX_MESSAGES: Final = 500
+"""A batch ends with the conversation that reaches this number of messages."""
 _MAX_PASSES: Final = 100
 _ROW_BATCH_SIZE: Final = 5_000
 """The batch size of tokens, usage and audit, whose rows are small."""
@@ -50,8 +52,8 @@ async def erase_conversations(
         locked = await conversations.lock(
             tenant_id=tenant_id,
             user_id=user_id,
-            batch_size=_BATCH_SIZE,
-            max_messages=_MAX_MESSAGES,
+            batch_size=BATCH_SIZE,
+            max_messages=MAX_MESSAGES,
         )
         deleted = DeletedBatch()
         if locked.ids:

@@ -11,7 +11,12 @@ from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
 from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
 from asyncsvc.services.common import ConversationServiceBase
-from asyncsvc.services.erasure import TenantDeletion, erase_conversations
+from asyncsvc.services.erasure import (
+    BATCH_SIZE,
+    MAX_MESSAGES,
+    TenantDeletion,
+    erase_conversations,
+)
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
 from asyncsvc.validation.types import (
@@ -31,8 +36,6 @@ if TYPE_CHECKING:
     from asyncsvc.database import Executor
     from asyncsvc.settings import Settings
 
-_BATCH_SIZE: Final = 50
-_MAX_MESSAGES: Final = 500
 _DIALOG_BATCH_SIZE: Final = 1_000
 _DIALOG_MAX_MESSAGES: Final = 10_000
 
@@ -209,8 +212,8 @@ class ConversationRetention(ConversationServiceBase):
                 by=by,
                 before=before,
                 after=after,
-                batch_size=_BATCH_SIZE,
-                max_messages=_MAX_MESSAGES,
+                batch_size=BATCH_SIZE,
+                max_messages=MAX_MESSAGES,
                 count_messages=dry_run,
             )
             after = expired[-1] if expired else after

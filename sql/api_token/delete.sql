@@ -2,10 +2,12 @@
 -- kept.
 --
 -- Returns: deleted, the number of tokens.
--- Locks: the token rows, until the end of the transaction.
+-- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
+--   deadlocks between statements that change many tokens.
 -- Index: the primary key with :ids, otherwise api_token_tenant_idx.
-WITH deleted AS (
-    DELETE FROM asyncsvc.api_token AS t
+WITH locked AS MATERIALIZED (
+    SELECT t.id
+      FROM asyncsvc.api_token AS t
      WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (:ids::text[])                             --? ids
        --? batch_size {
@@ -17,6 +19,12 @@ WITH deleted AS (
                 LIMIT :batch_size
            ))
        --? }
+     ORDER BY t.id
+       FOR UPDATE
+), deleted AS (
+    DELETE FROM asyncsvc.api_token AS t
+     WHERE t.tenant_id = :tenant_id
+       AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
     RETURNING t.tenant_id, t.id, t.name
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)

@@ -2,8 +2,9 @@
 --
 -- Returns: revoked, the tokens that it revoked; matched, the live tokens in the statement's snapshot,
 --   or with :ids the same as revoked.
--- Locks: the token rows, until the end of the transaction.
--- Index: api_token_tenant_idx, or the primary key with :ids.
+-- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
+--   deadlocks between statements that change many tokens.
+-- Index: api_token_tenant_idx for the candidates, and the primary key.
 -- Notes: a concurrent rotation adds a successor that the snapshot does not hold, and may end the
 --   token that this statement waits for. To leave no live token, repeat until matched is 0.
 WITH
@@ -20,14 +21,21 @@ candidates AS (
        AND coalesce(t.last_used_at, t.created_at) < :unused_since    --? unused_since
 ),
 --? }
-revoked AS (
+locked AS MATERIALIZED (
+    SELECT t.id
+      FROM asyncsvc.api_token AS t
+     WHERE t.tenant_id = :tenant_id
+       AND t.id = ANY (:ids::text[])                                 --? ids
+       AND t.id = ANY (ARRAY(SELECT c.id FROM candidates AS c))      --? !ids
+     ORDER BY t.id
+       FOR NO KEY UPDATE
+), revoked AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
            revoked_reason = :reason
      WHERE t.tenant_id = :tenant_id
+       AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
-       AND t.id = ANY (:ids::text[])                                 --? ids
-       AND t.id <> ALL (:keep::text[])                               --? keep
        AND t.kind = :kind                                            --? kind
        AND t.dialog_id = :dialog_id                                  --? dialog_id
        AND t.dialog_id IS NULL                                       --? dialog_id_is_null

@@ -696,3 +696,14 @@ async def test_a_statement_that_was_only_parsed_is_closed(dsn, svc, pool, place)
             await leave(executor)
             assert await fetch(dsn, OPEN_TRANSACTIONS) == 0, leave
             assert (await svc.conversations.get_list(dialog_id="d", tenant_id="acme")).items == []
+
+
+async def test_one_block_at_a_time_enters_a_connection_to_be(dsn):
+    connecting = asyncsvc.connect(dsn, max_size=1)
+    async with connecting as svc:
+        with pytest.raises(ConcurrentUse):
+            async with connecting:
+                raise AssertionError
+        await svc.check()
+    async with connecting as svc:
+        await svc.check()

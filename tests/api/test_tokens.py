@@ -798,3 +798,39 @@ async def test_tokens_are_read_updated_and_deleted_by_ids(svc, pool):
     ]
     assert actions == [("delete", "ann"), ("update", "ann"), ("create", None)]
     assert await pool.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tokens, ids: tokens.delete_by_ids(ids, tenant_id="acme"),
+        lambda tokens, _: tokens.delete_by_tenant_id(tenant_id="acme"),
+        lambda tokens, _: tokens.revoke_all(tenant_id="acme"),
+        lambda tokens, ids: tokens.revoke_family(ids[0], tenant_id="acme"),
+        lambda tokens, ids: tokens.update_many_by_id(
+            {id: {"name": "new"} for id in ids}, tenant_id="acme"
+        ),
+    ],
+    ids=["deletion by ids", "deletion of all", "revocation of all", "of a family", "update"],
+)
+async def test_a_change_of_many_tokens_locks_them_in_the_order_of_their_ids(svc, pool, change):
+    first = await issue(svc)
+    second = await svc.tokens.rotate(first.token.id, tenant_id="acme")
+    # The ids have the opposite order of creation and rotation.
+    for id, old in (("b", first.token.id), ("a", second.token.id)):
+        for change_id in (
+            "UPDATE asyncsvc.api_token SET id = $1 WHERE id = $2",
+            "UPDATE asyncsvc.api_token SET rotated_from = $1 WHERE rotated_from = $2",
+            "UPDATE asyncsvc.token_audit SET token_id = $1 WHERE token_id = $2",
+        ):
+            await pool.execute(change_id, id, old)
+    async with svc.transaction() as transaction:
+        await transaction.tokens.update_by_id("a", {"name": "held"}, tenant_id="acme")
+        task = asyncio.create_task(change(svc.tokens, ["b", "a"]))
+        while not await pool.fetchval(
+            f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'{MINE}"
+        ):
+            await asyncio.sleep(0.01)
+        free = "SELECT id FROM asyncsvc.api_token FOR UPDATE SKIP LOCKED"
+        assert await pool.fetchval(free) == "b"
+    await task

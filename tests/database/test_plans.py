@@ -747,9 +747,9 @@ async def test_a_token_is_rotated_by_its_key(explain):
 
 async def test_the_tokens_of_a_tenant_are_revoked_from_the_index(explain):
     plan = await explain("api_token/revoke_many", **TOKEN)
-    assert indexes(plan) == {"api_token_tenant_idx"}
-    # Each token is read twice by the index and twice in the table, and written once. A row that
-    # another test wrote has a dead version, which both reads may see.
+    assert indexes(plan) <= {"api_token_pkey", "api_token_tenant_idx"}
+    # Each token is read as a candidate, to lock it and to revoke it. It is written once. A row that
+    # another test wrote may have a dead version in the index and in the table.
     assert rows_read(plan) <= 5 * 100 + 2
 
 
