@@ -22,7 +22,7 @@ import typer
 
 from asyncsvc import AsyncSvc, AsyncSvcError, InvalidInput, MigrationError, Settings, connect
 from asyncsvc.cli.options import SettingsFile
-from asyncsvc.cli.terminal import printable
+from asyncsvc.cli.terminal import printable, remark
 
 
 class Exit(enum.IntEnum):
@@ -158,11 +158,14 @@ async def connected(
 
 
 def confirm(question: str) -> bool:
-    """Ask the user a yes-or-no question. Raises InvalidInput if stdin is not a terminal."""
+    """Ask a yes-or-no question, and report a no. Raises InvalidInput without a terminal."""
     if not sys.stdin.isatty():
         raise InvalidInput("yes", "is required, because there is no terminal to ask on")
     with interruptible():
-        return typer.confirm(printable(question), err=True)
+        is_confirmed = typer.confirm(printable(question), err=True)
+    if not is_confirmed:
+        remark("nothing was changed")
+    return is_confirmed
 
 
 @contextmanager

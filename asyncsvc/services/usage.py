@@ -101,7 +101,7 @@ class ConversationUsage(ConversationServiceBase):
         start, end = instants(from_date, to_date, tz)
         self._check_length(start, end, interval)
         if basis == "creation" and token_id is not ANY:
-            raise InvalidInput("token_id", 'needs basis="activity"')
+            raise InvalidInput("token_id", "applies to usage by activity only")
         with _translate_unknown_zone():
             return await self._usage.stats(
                 tenant_id=tenant_id,

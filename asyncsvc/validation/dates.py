@@ -72,7 +72,7 @@ def instants(
     upper = None if to_date is None else _covered_instants("to_date", to_date, local)
     # A day that a zone skipped starts and ends at the same instant. That range is empty, not wrong.
     if lower and upper and lower[0] >= upper[1] and lower[0] != upper[0]:
-        raise InvalidInput("from_date", "must not be after to_date")
+        raise InvalidInput("from_date", "must not be after the end of the range")
     return UNSET if lower is None else lower[0], UNSET if upper is None else upper[1]
 
 

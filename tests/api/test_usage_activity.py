@@ -198,7 +198,7 @@ async def test_concurrent_writers_lose_no_usage(svc):
 
 
 async def test_statistics_by_creation_reject_a_token(svc):
-    with pytest.raises(InvalidInput, match="token_id: needs basis"):
+    with pytest.raises(InvalidInput, match="token_id: applies to usage by activity"):
         await svc.conversations.stats(tenant_id="t", **TODAY, token_id="key")
     with pytest.raises(InvalidInput, match=r"^turn\.token_id"):
         await svc.conversations.append_message("a", turn(""), tenant_id="t")

@@ -697,7 +697,7 @@ async def test_a_deletion_is_confirmed_in_a_terminal(svc, dsn, tmp_path):
             " ".join(shown.screen.split())
         )
         assert len(await exported(svc)) == left
-        assert ("nothing was deleted" in shown.written) == (left == 30)
+        assert ("nothing was changed" in shown.written) == (left == 30)
     assert "deleted     6 conversations, 12 messages" in shown.screen
     shown = await ask("n\n", "erase-user", "u1")
     assert "Delete all data of u1 in acme?" in shown.screen

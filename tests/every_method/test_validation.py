@@ -319,9 +319,9 @@ async def test_a_range_that_ends_before_its_start_is_rejected(unconnected):
         ("2026-02-02", "2026-02-01"),
         ("2026-02-01T00:00:01", "2026-02-01T00:00:00"),
     ):
-        with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
+        with pytest.raises(InvalidInput, match="from_date: must not be after the end"):
             await svc.conversations.stats(tenant_id="acme", from_date=start, to_date=end)
-        with pytest.raises(InvalidInput, match="from_date: must not be after to_date"):
+        with pytest.raises(InvalidInput, match="from_date: must not be after the end"):
             await svc.conversations.get_list(
                 dialog_id="d", tenant_id="acme", from_date=start, to_date=end
             )

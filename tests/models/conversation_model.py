@@ -359,7 +359,7 @@ class ConversationModel:
         fill=True,
     ) -> list[Row]:
         if basis == "creation" and token_id is not ANY:
-            raise InvalidInput("token_id", "needs basis activity")
+            raise InvalidInput("token_id", "applies to usage by activity only")
         range_ = range_of_bounds(from_date, to_date, tz)
         buckets: dict[datetime, list[Usage]] = {}
         if fill:

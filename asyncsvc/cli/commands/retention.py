@@ -12,7 +12,6 @@ from asyncsvc.cli.options import AsJson, Dialog, Dsn, Tenant, TimeZone, User, Ye
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import Bar, progress_bar
 from asyncsvc.cli.runner import asynchronous, confirm, connected
-from asyncsvc.cli.terminal import remark
 from asyncsvc.cli.times import AGE_FORMS, age_or_none
 from asyncsvc.validation.dates import first_instant
 
@@ -57,7 +56,7 @@ async def purge(
             report = await run(only_count=True)
             # Delete what the question names, however long the answer takes.
             before = report.before
-            if report.conversations and not dry_run and not _is_confirmed(_question(report)):
+            if report.conversations and not dry_run and not confirm(_question(report)):
                 return
         if not dry_run:
             report = await run(only_count=False, total=report.conversations if report else None)
@@ -77,13 +76,6 @@ def _age_or_instant(text: str, tz: tzinfo) -> timedelta | datetime:
     except InvalidInput:
         reason = f"must be an age, {AGE_FORMS}; or a date, 2026-01-31"
         raise InvalidInput("older_than", reason) from None
-
-
-def _is_confirmed(question: str) -> bool:
-    is_confirmed = confirm(question)
-    if not is_confirmed:
-        remark("nothing was deleted")
-    return is_confirmed
 
 
 def _question(report: PurgeReport) -> str:
@@ -120,7 +112,7 @@ async def erase_user(
 ) -> None:
     """Delete all data of a user (right to erasure), and print a receipt."""
     async with connected(dsn) as svc:
-        if not yes and not _is_confirmed(f"Delete all data of {user_id} in {tenant_id}?"):
+        if not yes and not confirm(f"Delete all data of {user_id} in {tenant_id}?"):
             return
         with progress_bar(f"erasing {user_id}") as bar:
             receipt = await svc.conversations.erase_user(
@@ -142,7 +134,7 @@ async def delete_tenant(
     The tokens go first. After an interruption, run it again.
     """
     async with connected(dsn) as svc:
-        if not yes and not _is_confirmed(f"Delete the tenant {tenant_id} with all its data?"):
+        if not yes and not confirm(f"Delete the tenant {tenant_id} with all its data?"):
             return
         with progress_bar(f"deleting {tenant_id}") as bar:
             receipt = await svc.conversations.delete_tenant(
