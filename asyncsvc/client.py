@@ -122,6 +122,9 @@ class AsyncSvc(Services):
 
         Raises:
             ConcurrentUse: The pools belong to another event loop.
+
+        Cost:
+            No round trip.
         """
         if self._close_pools is not None:
             await self._close_pools()
@@ -331,6 +334,9 @@ def connect(
     Raises:
         Unavailable: The primary cannot be reached.
         InvalidInput: `dsn` is not a PostgreSQL URL, or a size is out of range.
+
+    Cost:
+        The connections that `min_size` asks for.
     """
     return Connecting(partial(_connect, dsn, replicas, settings, min_size, max_size))
 

@@ -1,25 +1,23 @@
 """The errors of asyncsvc.
 
-::
-
-    AsyncSvcError
-    ├── InvalidInput            a parameter was rejected before any SQL; `.field` names it
-    ├── NotFound                the tenant has no such row; `.resource` names its kind
-    ├── AlreadyExists           the tenant already has a row with this id
-    ├── Conflict                the state of the row does not allow the write
-    │   ├── IdempotencyConflict     the key was used for another turn
-    │   └── StaleSequence           `expected_seq` is not the present `last_seq`
-    ├── InvalidToken            the token is unknown, malformed, expired or revoked
-    ├── InsufficientScope       the token is valid and lacks a scope
-    ├── ConcurrentUse           2 tasks used one connection, or 2 event loops used one pool
-    ├── Unavailable             the database did not answer; a later call may succeed
-    │   ├── PoolExhausted           no connection became free in time
-    │   ├── PoolClosed              the pool is closed or was never opened
-    │   ├── StatementTimeout        the statement took too long and was cancelled
-    │   ├── LockTimeout             another transaction held a row for too long
-    │   └── EmbeddedServerError     the embedded server did not start or stop
-    ├── DatabaseError           the server rejected the statement; `.sqlstate` says why
-    └── MigrationError          the schema is not up to date, or a migration was changed
+AsyncSvcError
+├── InvalidInput            a parameter was rejected before any SQL; `.field` names it
+├── NotFound                the tenant has no such row; `.resource` names its kind
+├── AlreadyExists           the tenant already has a row with this id
+├── Conflict                the state of the row does not allow the write
+│   ├── IdempotencyConflict     the key was used for another turn
+│   └── StaleSequence           `expected_seq` is not the present `last_seq`
+├── InvalidToken            the token is unknown, malformed, expired or revoked
+├── InsufficientScope       the token is valid and lacks a scope
+├── ConcurrentUse           2 tasks used one connection, or 2 event loops used one pool
+├── Unavailable             the database did not answer; a later call may succeed
+│   ├── PoolExhausted           no connection became free in time
+│   ├── PoolClosed              the pool is closed or was never opened
+│   ├── StatementTimeout        the statement took too long and was cancelled
+│   ├── LockTimeout             another transaction held a row for too long
+│   └── EmbeddedServerError     the embedded server did not start or stop
+├── DatabaseError           the server rejected the statement; `.sqlstate` says why
+└── MigrationError          the schema is not up to date, or a migration was changed
 """
 
 from __future__ import annotations

@@ -94,17 +94,22 @@ class ConversationListing(ConversationServiceBase):
             dialog_id: Only conversations of this dialog; ANY for the whole tenant.
             page_number: From 1. The page ends within the first `Settings.max_page_window` items.
             items_per_page: At most `Settings.max_page_size`.
-            id: Only this conversation; ANY for all. Likewise `user_id` and `exp_user_id`.
+            orderby: The column of the order.
+            desc: Descending order; otherwise ascending.
+            id: Only this conversation; ANY for all.
+            user_id: Only conversations of this user; ANY for all.
             include_dsl: Return `dsl`; otherwise it is None.
             keywords: Case-insensitive substring of id, name or a message; `%`, `_` and `\` are
                 literal. Empty for all.
             from_date: Lower bound of `updated_at` if ordered by it, otherwise of `created_at`. See
                 `asyncsvc.validation.dates`.
             to_date: Upper bound, inclusive; a date is the whole day in `tz`.
+            exp_user_id: Only conversations that this account explores; ANY for all.
             after: `next` of the previous page, for the same filters and the same order by time.
             total: "exact" counts every match, "capped" stops at 10,000, "none" does not count. The
                 cursor does not change the total.
             include_messages: Return all messages of each conversation; otherwise None.
+            tz: The time zone of dates without a time.
 
         Returns:
             The page: `items`, `total` and the cursor `next`.

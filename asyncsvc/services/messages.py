@@ -182,6 +182,7 @@ class ConversationMessages(ConversationServiceBase):
         stays.
 
         Args:
+            seq: The number of the message.
             thumb: 1 is positive, -1 is negative, None removes the feedback.
 
         Returns:
@@ -205,6 +206,7 @@ class ConversationMessages(ConversationServiceBase):
         """Set columns of a message, and `updated_at` of its conversation.
 
         Args:
+            seq: The number of the message.
             patch: The columns to set, as a model or an equal mapping.
 
         Returns:
@@ -226,6 +228,9 @@ class ConversationMessages(ConversationServiceBase):
         """Delete a message and withdraw its feedback from the counters.
 
         Its `seq` is not used again.
+
+        Args:
+            seq: The number of the message.
 
         Returns:
             1, or 0 if the message does not exist.

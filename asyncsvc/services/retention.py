@@ -58,6 +58,9 @@ class ConversationRetention(ConversationServiceBase):
     async def delete_by_dialog_ids(self, dialog_ids: Ids, *, tenant_id: Id) -> int:
         """Delete all conversations of dialogs with their messages.
 
+        Args:
+            dialog_ids: At most `Settings.max_batch_size` dialogs.
+
         Returns:
             The number of deleted conversations.
 
@@ -96,6 +99,7 @@ class ConversationRetention(ConversationServiceBase):
         Their messages and append keys are deleted too. Usage by creation decreases accordingly.
 
         Args:
+            user_id: The id of the person.
             on_batch: Called after each batch with the receipt so far.
 
         Returns:

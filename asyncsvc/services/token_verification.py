@@ -91,6 +91,9 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
 
         The stamp is that of `verify`.
 
+        Args:
+            secret: The secret as the client sent it.
+
         Returns:
             False if the secret is malformed, or its token is unknown, expired or revoked.
 

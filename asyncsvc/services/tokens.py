@@ -67,7 +67,9 @@ class APITokenService(TokenVerification):
 
     A secret is returned once, by `create` or `rotate`. It is in no column, log or error. A token is
     of the kind "api", or "beta" for embedded chats, and passes as that kind only. The audit records
-    each change, with the `actor` that the caller passes.
+    each change, with the `actor` and the `reason` that the caller passes.
+
+    Each method raises InvalidInput for a value out of range, before any SQL.
 
     The round trips under `Cost` are those of statements. A borrowed pool adds 1 at the end of each
     call, to reset the connection.
@@ -97,14 +99,15 @@ class APITokenService(TokenVerification):
         Args:
             name: A name for people; it need not be unique.
             scopes: The scopes that the token grants. "*" grants all, none grants none.
+            dialog_id: The dialog that the token belongs to.
+            source: The application's label for where the token is used.
+            kind: The only kind as which the token passes verification.
+            metadata: A JSON object of the application.
             expires_at: The instant from which the token is invalid, by the server's clock.
                 None: it does not expire.
 
         Returns:
             The token and its `secret`, which cannot be read again.
-
-        Raises:
-            InvalidInput: A parameter is out of range.
 
         Cost:
             1 round trip; locks the new row.
@@ -175,6 +178,7 @@ class APITokenService(TokenVerification):
         """Return one page of a tenant's tokens, newest first, including expired and revoked ones.
 
         Args:
+            kind: Only tokens of this kind.
             dialog_id: Only tokens of this dialog; None for tokens without a dialog.
             after: The `next` of the previous page.
             limit: At most `Settings.max_page_size`.
@@ -405,15 +409,13 @@ class APITokenService(TokenVerification):
         None of them stays valid, even if one is rotated concurrently.
 
         Args:
+            kind: Only tokens of this kind.
             dialog_id: Only tokens of this dialog; None for tokens without a dialog.
             unused_since: Only tokens that were neither issued nor used since this instant.
             keep: Ids of tokens to leave unchanged.
 
         Returns:
             The number of tokens that this call revoked.
-
-        Raises:
-            InvalidInput: A parameter is out of range.
 
         Cost:
             2 round trips on the index on tenant, 1 if no token matches, 1 more for tokens that were
@@ -440,9 +442,6 @@ class APITokenService(TokenVerification):
 
         Returns:
             The number of deleted tokens.
-
-        Raises:
-            InvalidInput: A parameter is out of range.
 
         Cost:
             1 round trip for each 1,000 tokens on the index on tenant, and 1 to find no other;

@@ -76,7 +76,9 @@ class _OrMarker:
 
 
 OrAny = Annotated[T | AnyType, _OrMarker(ANY)]
+"""A condition of a filter: a value of type T, or `ANY` for no condition."""
 OrUnset = Annotated[T | UnsetType, _OrMarker(UNSET)]
+"""A column of a patch: a value of type T, or `UNSET` to leave the column as it is."""
 
 
 def _check_page_size(count: int, limits: Limits) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.docs import root_files
+from scripts.docs import reference, root_files, sql
 from scripts.docs.root_files import ROOT
 
 
@@ -16,7 +16,7 @@ def main() -> int:
     check = parser.parse_args().check
     stale = {
         name: text
-        for module in (root_files,)
+        for module in (root_files, reference, sql)
         for name, text in module.pages().items()
         if not (ROOT / name).exists() or (ROOT / name).read_text(encoding="utf-8") != text
     }
