@@ -17,7 +17,7 @@ from benchmarks.server import activity, connected
 
 Scale: TypeAlias = Literal["small", "middle", "full"]
 T = TypeVar("T")
-Ways: TypeAlias = Mapping[str, Work | Sequence[Work] | Contender]
+Contenders: TypeAlias = Mapping[str, Work | Sequence[Work] | Contender]
 """Contenders by name: an operation that all tasks repeat, or one per task, or any contender."""
 
 
@@ -53,7 +53,7 @@ class Bench:
     async def contest(
         self,
         title: str,
-        ways: Ways,
+        contenders: Contenders,
         *,
         tasks: int | None = None,
         answer: Callable[[Any], object] | None = None,
@@ -67,26 +67,27 @@ class Bench:
         report contains the number of checkpoints during the contest.
 
         Args:
-            title: What is measured; the number of tasks is added to it.
-            ways: The contenders.
+            title: The measured operation. The number of tasks is added to it.
+            contenders: The contenders by name.
             tasks: The number of tasks that repeat each operation; None for one.
-            answer: What must be equal of the operations' results, compared before the contest.
+            answer: Returns the part of a result that must be equal for all contenders. The parts
+                are compared before the contest.
             point: The place in a figure.
             rounds: None for the default of this scale.
             seconds: The time of a contender in each round; 0 for one call.
         """
-        contenders = {name: _contender(way, tasks or 1) for name, way in ways.items()}
+        runnable = {name: _contender(each, tasks or 1) for name, each in contenders.items()}
         if tasks is not None:
-            title += f", {spelled(tasks)}"
+            title += f", {task_count(tasks)}"
         if answer is not None:
-            tried = {name: c.works[0] for name, c in contenders.items() if isinstance(c, Tasks)}
+            tried = {name: c.works[0] for name, c in runnable.items() if isinstance(c, Tasks)}
             await measuring.agree(title, tried, answer)
         with self.working(title):
             async with connected(self.dsn) as connection:
                 await connection.execute("CHECKPOINT")
                 before = await activity(connection)
                 measured = await measuring.contest(
-                    contenders,
+                    runnable,
                     rounds=self.choose(2, 5, 9) if rounds is None else rounds,
                     seconds=self.choose(0.02, 0.2, 0.3) if seconds is None else seconds,
                 )
@@ -124,7 +125,7 @@ class Bench:
         self._add(title, point, counted=dict(values))
 
     def remark(self, text: str) -> None:
-        """Report a remark, for example why a measurement was left out."""
+        """Report a remark, for example the reason for which a measurement was skipped."""
         self._add(text)
 
     def target(
@@ -135,7 +136,7 @@ class Bench:
         at_most: float | None = None,
         at_least: float | None = None,
     ) -> None:
-        """Report a value and its target. A missed target is no error."""
+        """Report a value and its target. A missed target is not an error."""
         met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
         bound = f"at most {at_most:g}" if at_most is not None else f"at least {at_least:g}"
         self._add(title, target=Target(value=round(value, 3), bound=bound, met=met))
@@ -153,12 +154,12 @@ class Bench:
         self.console.print(Markdown(results.markdown(result)), highlight=False)
 
 
-def spelled(tasks: int) -> str:
+def task_count(tasks: int) -> str:
     """Return `1 task` or `n tasks`."""
     return "1 task" if tasks == 1 else f"{tasks} tasks"
 
 
-def _contender(way: Work | Sequence[Work] | Contender, tasks: int) -> Contender:
-    if callable(way):
-        return Tasks([way] * tasks)
-    return Tasks(way) if isinstance(way, Sequence) else way
+def _contender(contender: Work | Sequence[Work] | Contender, tasks: int) -> Contender:
+    if callable(contender):
+        return Tasks([contender] * tasks)
+    return Tasks(contender) if isinstance(contender, Sequence) else contender

@@ -25,7 +25,7 @@ _COLORS: Final = {
     "as RAGFlow": "#c05b5b",
     **dict.fromkeys(("bare", "plain", "COPY", "dicts", "ILIKE"), "#627282"),
 }
-_OTHERS: Final = ("#2b6cb0", "#2c8a7d", "#7a5ab5", "#3f8f4f")
+_OTHER_COLORS: Final = ("#2b6cb0", "#2c8a7d", "#7a5ab5", "#3f8f4f")
 _STYLES: Final = ("-", "--", ":", "-.")
 
 
@@ -40,14 +40,14 @@ class Kind:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "append": Kind("Append a turn of two messages, 1 task", "messages in the conversation"),
-    "append by many": Kind("Append, many tasks at once", "messages in the conversation"),
+    "append by many": Kind("Append, concurrent tasks", "messages in the conversation"),
     "page": Kind("A page of 20 conversations by creation", "page"),
     "recent page": Kind("A page of 20 conversations by recent activity", "page"),
     "total": Kind("A page with its total", "conversations in the dialog"),
     "models": Kind("A page as models, and as dicts", "conversations on the page"),
     "usage": Kind("A year of usage by day", "conversations of the tenant"),
     "search": Kind("Search, a page of 20", "messages of the tenant"),
-    "import": Kind("Import", "messages", "milliseconds a message"),
+    "import": Kind("Import", "messages", "milliseconds per message"),
     "memory": Kind("Export and purge", "conversations of the tenant", "MiB, peak"),
 }
 
@@ -86,7 +86,7 @@ def _figure(kind: Kind, lines: Lines) -> Figure:
     figure = Figure(figsize=(9.0, 5.0), layout="constrained")
     figure.suptitle(kind.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     axes = figure.subplots()
-    for (name, points), (color, style) in zip(lines.items(), _looks(lines), strict=True):
+    for (name, points), (color, style) in zip(lines.items(), _line_styles(lines), strict=True):
         sizes, values = zip(*points, strict=True)
         axes.loglog(
             sizes, values, style, label=name, color=color, marker="o", markersize=4, linewidth=1.6
@@ -96,10 +96,10 @@ def _figure(kind: Kind, lines: Lines) -> Figure:
     return figure
 
 
-def _looks(names: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Return a color per system, and a line style per variant of the system."""
-    others = itertools.cycle(_OTHERS)
-    styles = {color: itertools.cycle(_STYLES) for color in (*_COLORS.values(), *_OTHERS)}
+def _line_styles(names: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield the color and the line style of each name: a color per system, a style per variant."""
+    others = itertools.cycle(_OTHER_COLORS)
+    styles = {color: itertools.cycle(_STYLES) for color in (*_COLORS.values(), *_OTHER_COLORS)}
     for name in names:
         color = next((c for start, c in _COLORS.items() if name.startswith(start)), None)
         color = color or next(others)

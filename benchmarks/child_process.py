@@ -59,7 +59,7 @@ async def import_(dsn: str, tenant: str, count: str) -> None:
 
 async def copy(dsn: str, tenant: str, count: str) -> None:
     """Import conversations with psycopg's COPY, in 2 streams and 1 transaction."""
-    from benchmarks.contenders import psycopg  # noqa: PLC0415 - not in the others' memory
+    from benchmarks.contenders import psycopg  # noqa: PLC0415 - only this call needs its memory
 
     conversations = (_conversation(tenant, number) for number in range(int(count)))
     messages = itertools.chain.from_iterable(_rows(tenant, n, "{}") for n in range(int(count)))

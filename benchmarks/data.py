@@ -38,7 +38,7 @@ def texts(messages: Sequence[Any], last_seq: int | None = None) -> list[tuple[st
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant whose conversations are numbered from `base` + 1; `messages` is their length."""
+    """A tenant whose conversations are numbered from `base` + 1 and have `messages` messages."""
 
     name: str
     base: int
@@ -57,7 +57,7 @@ class Tenant:
 
 
 def of_size(conversations: int) -> Tenant:
-    """Return the tenant with this number of conversations of 2 messages; the suites share it."""
+    """Return the tenant with this number of conversations of 2 messages. The suites share it."""
     return Tenant(f"n{conversations}", 1_000_000_000 + conversations, conversations, 2)
 
 

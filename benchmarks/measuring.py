@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 Work: TypeAlias = Callable[[], Awaitable[Any]]
 """An operation that a task repeats."""
 
-_WARM = 6  # calls of each task: after the fifth the server decides about a generic plan
+_WARM = 6  # calls of each task: after 5 calls the server may change to a generic plan
 
 
 class DifferentAnswers(Exception):
@@ -60,7 +60,7 @@ class Tasks:
 
 @dataclass(frozen=True)
 class SelfTimed:
-    """A contender that measures itself, for example in a process of its own, once per turn."""
+    """A contender that measures itself once per turn, for example in its own process."""
 
     measure: Callable[[], Awaitable[Turn]]
 
@@ -74,7 +74,7 @@ class SelfTimed:
 
 @dataclass
 class Measured:
-    """The measurements of a contender: its rate in each round, the seconds of each operation."""
+    """The measurements of a contender: its rate in each round and the seconds of each operation."""
 
     rates: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -126,13 +126,15 @@ async def contest(
 
 
 async def agree(
-    title: str, ways: Mapping[str, Work], answer: Callable[[Any], object] = lambda result: result
+    title: str,
+    contenders: Mapping[str, Work],
+    answer: Callable[[Any], object] = lambda result: result,
 ) -> None:
     """Call each implementation once; raise DifferentAnswers if the answers differ.
 
-    `answer` reduces a result to what must be equal, for example to the ids of a page.
+    `answer` returns the part of a result that must be equal, for example the ids of a page.
     """
-    answers = {name: answer(await work()) for name, work in ways.items()}
+    answers = {name: answer(await work()) for name, work in contenders.items()}
     (first, expected), *others = answers.items()
     for name, other in others:
         if other != expected:

@@ -33,7 +33,7 @@ async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[st
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
-        unprivileged = ["--user=nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+        unprivileged = ["--user=nobody"] if os.geteuid() == 0 else []  # it does not run as root
         path = _configured(pathlib.Path(name), dsn, port, server_connections)
         command = [str(program()), "--quiet", *unprivileged, path]
         keeping = asyncio.create_task(_kept_running(command))

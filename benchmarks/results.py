@@ -28,7 +28,7 @@ class Row(BaseModel):
     contender: str
     per_second: float
     ratio: float
-    """The rate divided by that of the first contender."""
+    """The rate, divided by the rate of the first contender."""
     p50_ms: float
     p99_ms: float
     calls: int = 0
@@ -111,8 +111,8 @@ def markdown(result: Result) -> str:
     title = result.title
     if result.contenders:
         if result.checkpoints:
-            title += f" (checkpoints meanwhile: {result.checkpoints})"
-        columns = ("contender", "a second", "of the first", "p50 ms", "p99 ms")
+            title += f" (checkpoints during the contest: {result.checkpoints})"
+        columns = ("contender", "per second", "of the first", "p50 ms", "p99 ms")
         table = _table(columns, [_row(row) for row in result.contenders])
         return f"{title[0].upper()}{title[1:]}:\n\n{table}"
     if result.target is not None:
@@ -135,7 +135,7 @@ def _target_row(result: Result) -> tuple[str, ...]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; with 3 or more columns all but the first are right-aligned."""
+    """Return a table. With 3 or more columns, all but the first are right-aligned."""
     align = ["---", *["---:" if len(head) > 2 else "---"] * (len(head) - 1)]  # noqa: PLR2004
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, align, *rows))
 

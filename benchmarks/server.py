@@ -1,4 +1,4 @@
-"""The measured server: its start, its settings and its activity; and the SQL files."""
+"""The measured server: its start, settings and activity; and the SQL files of the benchmarks."""
 
 from __future__ import annotations
 

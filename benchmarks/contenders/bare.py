@@ -1,7 +1,7 @@
 """asyncpg alone, on tables with only the columns and indexes of a plain append.
 
-Each of `EXTRAS` adds one feature of the library in a schema of its own, so that the cost of each
-feature can be measured.
+Each of `EXTRAS` adds one feature of the library in its own schema, so that the benchmark can
+measure the cost of each feature.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """pgbench: the server with a client in C, as a lower bound without Python.
 
-If pgbench is not installed, the suites leave it out and add a remark to the report.
+If pgbench is not installed, the suites skip it and add a remark to the report.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.measuring import Turn
 
 _TPS = re.compile(r"tps = ([0-9.]+) \(without initial connection time\)")
 _MIN_SECONDS = 0.1
-_CLIENTS_PER_SECOND = 16  # that connect on a busy machine
+_CLIENTS_PER_SECOND = 16  # new connections on a busy machine
 _LATENCY = 2  # the column of its log, in microseconds
 
 

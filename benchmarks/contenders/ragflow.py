@@ -1,9 +1,9 @@
 """RAGFlow's `api_service.py`: blocking peewee in threads, with one document per conversation.
 
-This is a new implementation of the same operations. Each call runs in a ThreadPoolExecutor of its
-own, as in RAGFlow's `thread_pool_exec`. An append reads the row, appends in Python, writes the
-whole row and increments `round` with a second statement. A page is a count and a select. Most
-columns have an index of their own.
+This is a new implementation of the same operations. Each call runs in its own ThreadPoolExecutor,
+as in RAGFlow's `thread_pool_exec`. An append reads the row, appends in Python, writes the whole row
+and increments `round` with a second statement. A page is a count and a select. Most columns have
+their own index.
 """
 
 from __future__ import annotations

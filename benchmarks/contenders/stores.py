@@ -22,7 +22,7 @@ SCHEMAS = ("asyncsvc", SCHEMA, "ragflow")
 
 
 class Appender(Protocol):
-    """A way to append."""
+    """An implementation of the append."""
 
     async def append(self, tenant_id: str, id: str, /) -> object:
         """Append the turn."""

@@ -49,7 +49,7 @@ async def _crash(
 ) -> Exit:
     """Kill the server or its clients repeatedly with SIGKILL while writers append with keys.
 
-    The report counts lost and duplicated turns, and wrong counters.
+    The report contains the numbers of lost turns, duplicated turns and wrong counters.
     """
     settings = crash.Settings(kills=kills, writers=writers, clients=client, seed=seed)
     with progress_bar("killing writers" if client else "killing the server", kills) as bar:

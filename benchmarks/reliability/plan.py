@@ -31,7 +31,7 @@ class Plan(Frozen):
 
 
 class Order(Frozen):
-    """The task of a writer process: to write its turns from the number `first`."""
+    """The task of a writer process: it writes its turns from the number `first`."""
 
     plan: Plan
     writer: int

@@ -48,7 +48,7 @@ class Server:
             dsn = await self._start(stack)
             for name, value in (await described(dsn)).items():
                 if value != DURABLE.get(name, value):
-                    raise CommandError(f"{name} is {value}: the run would prove nothing")
+                    raise CommandError(f"{name} is {value}, so the result would be meaningless")
             new = self.address.with_suffix(".new")
             new.write_text(dsn, encoding="ascii")
             new.replace(self.address)
@@ -109,7 +109,7 @@ def temporary_directory() -> Iterator[Path]:
 
 
 async def described(dsn: str) -> dict[str, str]:
-    """Return the server's version and its settings of durability."""
+    """Return the server's version and its durability settings."""
     async with connected(dsn) as connection:
         names = ("server_version", *DURABLE)
         return {name: str(await connection.fetchval(f"SHOW {name}")) for name in names}

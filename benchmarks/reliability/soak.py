@@ -113,7 +113,7 @@ class Report(Frozen):
 
 
 async def soak(settings: Settings, show: Show) -> Report:
-    """Run on a server of its own and return the report."""
+    """Run on a new server and return the report."""
     with temporary_directory() as directory:
         async with Server(directory).running() as dsn, connected(dsn) as own:
             named = f"{dsn}?application_name={_NAME}"
@@ -131,7 +131,7 @@ class _Run:
     pool: Pool
     own: asyncpg.Connection[asyncpg.Record]
     gate: asyncio.Semaphore
-    """Has a permit per task that works; a pause takes all permits."""
+    """Has one permit per working task. A pause takes all permits."""
     operations: int = 0
     cancelled: int = 0
     lost: int = 0
@@ -150,7 +150,7 @@ class _Run:
         svc = asyncsvc.AsyncSvc(self.pool, settings=library)
         await svc.migrate()
         apps = [self._application(svc, number) for number in range(self.settings.tasks)]
-        for operation in OPERATIONS:  # each once, which also warms up the rare ones
+        for operation in OPERATIONS:  # run each once, which also warms up the rare operations
             await self._run(apps[0], operation, None)
         samples = await self._load(apps)
         figures = [measure.figure(_evaluated(samples)) for measure in MEASURES]

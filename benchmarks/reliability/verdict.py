@@ -1,7 +1,7 @@
 """Compare the acknowledged turns with the stored rows.
 
-It reads the rows with plain SQL instead of the library under test, except for the usage, which only
-the library's statement computes.
+The rows are read with plain SQL instead of the library under test. The usage is the exception: only
+the library's statement computes it.
 """
 
 from __future__ import annotations

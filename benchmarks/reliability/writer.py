@@ -1,9 +1,9 @@
 """A writer process of a crash run: `python -m benchmarks.reliability.writer ORDER`.
 
-It appends turns, each with a key of its own, and writes each acknowledgement to its output before
-the next turn. When the library raises Unavailable, it repeats the call with the same key; for every
-second writer the library does not retry. At the end of its input, also when its parent ends, it
-exits after the next acknowledgement.
+The writer appends turns with a new key each, and writes each acknowledgement to its output before
+the next turn. If the library raises Unavailable, the writer repeats the call with the same key. For
+every second writer the library does not retry. At the end of its input, which is also the end of
+its parent, the writer exits after the next acknowledgement.
 """
 
 from __future__ import annotations

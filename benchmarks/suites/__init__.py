@@ -13,8 +13,8 @@
   with slow syncs the times of all writers are close to each other.
 - "As RAGFlow" is a new implementation of RAGFlow's `api_service.py`: peewee in threads, one
   document per conversation. "SQLAlchemy" is its ORM on tables with the same columns and indexes.
-  "Held" is a connection that the task keeps; without that word each call takes a connection of
-  the library's pool.
+  "Held" is a connection that the task keeps. In other rows each call takes a connection from the
+  library's pool.
 
 `python -m benchmarks --results FILE...` writes this file from the JSON of the runs below. A suite
 of a later run replaces the same suite of an earlier run. The texts are the docstrings of the

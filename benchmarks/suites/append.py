@@ -1,21 +1,21 @@
-"""The durable commit bounds an append, so a bare insert of 1 row is the lower bound.
+"""An append ends with a durable commit, so a bare insert of 1 row is its lower bound.
 
 On a held connection the library takes {append at 10 messages, 1 task: asyncsvc, held / bare insert}
 times as long as the bare insert at 10 messages. The plain statement, which only stores the messages
 and updates the counters, takes {append at 10 messages, 1 task: plain statement / bare insert} times
-as long. The difference is the cost of the extras, which have a row each in the tables below, and of
-the checks in Python. Without these checks the library's statement takes {the price of each extra, 1
-task: asyncsvc's statement, bare / plain statement} times as long as the plain statement, with them
-{the price of each extra, 1 task: asyncsvc, held / plain statement} times as long.
+as long. The difference is the cost of the extras, each of which has a row in the tables below, and
+of the checks in Python. Without these checks the library's statement takes {the cost of each extra,
+1 task: asyncsvc's statement, bare / plain statement} times as long as the plain statement, with
+them {the cost of each extra, 1 task: asyncsvc, held / plain statement} times as long.
 
 The time does not depend on the length of the conversation, because an append writes only its own
 rows. RAGFlow writes the whole conversation: at 10,000 messages it takes {append at 10,000 messages,
 1 task: as RAGFlow / asyncsvc} times as long. Its megabyte of WAL also slows the next contender, so
 a table of the library alone compares the lengths.
 
-There are only 20 conversations of the maximum length, so 32 tasks wait for each other's rows there,
-but not in the tables of shorter conversations. Writers to one conversation wait for its row, one
-commit after the other, so the disk bounds their rate. RAGFlow's writers do not wait, and overwrite
+There are only 20 conversations of the maximum length. There 32 tasks wait for each other's rows; in
+the tables of shorter conversations they do not. Writers to one conversation wait for its row, one
+commit after the other, so the disk limits their rate. RAGFlow's writers do not wait, and overwrite
 each other's messages.
 """
 
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from benchmarks import data
-from benchmarks.bench import Bench, Point, Ways, spelled
+from benchmarks.bench import Bench, Contenders, Point, task_count
 from benchmarks.contenders import bare, pgbench, psycopg, stores
 from benchmarks.contenders.bare import EXTRAS, PLAIN, Bare
 from benchmarks.contenders.library import Library
@@ -43,8 +43,8 @@ from benchmarks.measuring import Measured, Turn, Work, agree
 from benchmarks.server import activity, connected, connections, sql, updates
 
 BURSTS = 3
-FASTER = {10: 7, 10_000: 50}
-"""The target for the library's rate, as a multiple of RAGFlow's, by length."""
+RATE_TARGETS = {10: 7, 10_000: 50}
+"""The target for the library's rate as a multiple of RAGFlow's, by length of the conversation."""
 _PARTS = 5
 
 
@@ -94,8 +94,10 @@ class _Suite:
         """Measure the library's append at each length."""
         async with connected(self.bench.dsn) as connection:
             store = Library(self.stores.svc.on(connection))
-            ways = {f"{each.messages:,} messages": _random(store, each) for each in self.tenants}
-            by = await self.bench.contest("asyncsvc's append by length", ways, tasks=1)
+            contenders = {
+                f"{each.messages:,} messages": _random(store, each) for each in self.tenants
+            }
+            by = await self.bench.contest("asyncsvc's append by length", contenders, tasks=1)
         (shortest, floor), *_, (longest, measured) = by.items()
         title = f"append at {longest} against {shortest}, time"
         self.bench.target(title, measured.cost(floor), at_most=1.1)
@@ -106,8 +108,8 @@ class _Suite:
         title = f"append at {tenant.messages:,} messages"
         point = Point("append" if tasks == 1 else "append by many", tenant.messages)
         async with contextlib.AsyncExitStack() as stack:
-            ways = await self._ways(stack, tenant, tasks)
-            by = await self.bench.contest(title, ways, tasks=tasks, point=point)
+            contenders = await self._contenders(stack, tenant, tasks)
+            by = await self.bench.contest(title, contenders, tasks=tasks, point=point)
         self._add_targets(tenant, tasks, by)
 
     async def _agree(self, tenant: Tenant) -> None:
@@ -124,10 +126,12 @@ class _Suite:
                 "plain": (plain, plain),
                 "psycopg": (psycopg.Plain(other), plain),
             }
-            ways = {name: _appended(*both, tenant) for name, both in tried.items()}
-            await agree(f"an append at {tenant.messages} messages", ways)
+            contenders = {name: _appended(*both, tenant) for name, both in tried.items()}
+            await agree(f"an append at {tenant.messages} messages", contenders)
 
-    async def _ways(self, stack: contextlib.AsyncExitStack, tenant: Tenant, tasks: int) -> Ways:
+    async def _contenders(
+        self, stack: contextlib.AsyncExitStack, tenant: Tenant, tasks: int
+    ) -> Contenders:
         dsn, opened = self.bench.dsn, self.stores
         held = await stack.enter_async_context(connections(dsn, tasks))
         plain = await stack.enter_async_context(connections(dsn, tasks, PLAIN))
@@ -142,46 +146,50 @@ class _Suite:
             "SQLAlchemy": [opened.orm] * tasks,
             "as RAGFlow": [opened.flow] * tasks,
         }
-        ways: dict[str, Sequence[Work]] = {"bare insert": [_insertion(each) for each in plain]}
+        contenders: dict[str, Sequence[Work]] = {
+            "bare insert": [_insertion(each) for each in plain]
+        }
         for name, each in used.items():
-            ways[name] = [_random(store, tenant) for store in each]
+            contenders[name] = [_random(store, tenant) for store in each]
         if tenant != self.first:
-            return ways  # the time of pgbench does not depend on the length
+            return contenders  # the time of pgbench does not depend on the length
         if pgbench.program() is None:
-            self.bench.remark("left out: pgbench, which is not installed")
-            return ways
-        return {**ways, "plain statement, pgbench": _by_pgbench(dsn, tenant, tasks)}
+            self.bench.remark("skipped: pgbench is not installed")
+            return contenders
+        return {**contenders, "plain statement, pgbench": _by_pgbench(dsn, tenant, tasks)}
 
     def _add_targets(self, tenant: Tenant, tasks: int, by: Mapping[str, Measured]) -> None:
         target, library, floor = self.bench.target, by["asyncsvc"], by["bare insert"]
-        where = f"at {tenant.messages:,} messages, {spelled(tasks)}"
+        where = f"at {tenant.messages:,} messages, {task_count(tasks)}"
         if tasks > 1:
-            if tenant == self.first:  # in longer ones tasks wait for each other's rows
+            if tenant == self.first:  # in longer conversations tasks wait for each other's rows
                 spread = library.latency(99) / library.latency(50)
                 target(f"append {where}, asyncsvc: p99 against p50", spread, at_most=5)
             return
         if tenant == self.first:
             plain, held = by["plain statement"].cost(floor), by["asyncsvc, held"].cost(floor)
             target(f"plain statement {where}, against a bare insert", plain, at_most=1.25)
-            target(f"asyncsvc, held, {where}, against it", held, at_most=1.7)
-        if tenant.messages in FASTER:
+            target(f"asyncsvc, held, {where}, against a bare insert", held, at_most=1.7)
+        if tenant.messages in RATE_TARGETS:
             title = f"append {where}, asyncsvc against RAGFlow, rate"
-            target(title, library.ratio(by["as RAGFlow"]), at_least=FASTER[tenant.messages])
+            target(title, library.ratio(by["as RAGFlow"]), at_least=RATE_TARGETS[tenant.messages])
 
     async def extras(self, tasks: int) -> None:
         """Measure the cost of each extra that the library adds to the plain statement."""
         svc, dsn = self.stores.svc, self.bench.dsn
         async with contextlib.AsyncExitStack() as stack:
-            ways: dict[str, Sequence[Work]] = {}
+            contenders: dict[str, Sequence[Work]] = {}
             for schema, name in {PLAIN: "plain statement", **EXTRAS}.items():
                 held = await stack.enter_async_context(connections(dsn, tasks, schema))
-                ways[name] = [_random(Bare(each, schema), self.first) for each in held]
+                contenders[name] = [_random(Bare(each, schema), self.first) for each in held]
             held = await stack.enter_async_context(connections(dsn, tasks))
-            ways["asyncsvc's statement, bare"] = [await self._same_statement(each) for each in held]
+            contenders["asyncsvc's statement, bare"] = [
+                await self._same_statement(each) for each in held
+            ]
             for name, keyed in (("asyncsvc, held", False), ("asyncsvc, held, with a key", True)):
                 on_held = [Library(svc.on(each), keyed) for each in held]
-                ways[name] = [_random(store, self.first) for store in on_held]
-            await self.bench.contest("the price of each extra", ways, tasks=tasks)
+                contenders[name] = [_random(store, self.first) for store in on_held]
+            await self.bench.contest("the cost of each extra", contenders, tasks=tasks)
 
     async def _same_statement(self, connection: asyncpg.Connection) -> Work:
         """Return the library's own statement on the bare driver, without its Python code."""
@@ -279,7 +287,7 @@ def _by_pgbench(dsn: str, tenant: Tenant, clients: int) -> pgbench.PgBench:
 
 
 def _appended(store: Appender, reader: Store, tenant: Tenant) -> Work:
-    """Return an append that returns the messages which it added."""
+    """Return an append that returns the messages that it added."""
 
     async def work() -> list[tuple[str, str]]:
         before = len(await reader.messages(tenant.name, tenant.ids[0]))

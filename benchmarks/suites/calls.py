@@ -54,7 +54,7 @@ async def compare(
     """Measure each call on each side, with 1 task and with many."""
     for title, call in calls.items():
         for tasks in (1, bench.tasks):
-            ways = {name: call(svc) for name, svc in sides.items()}
+            contenders = {name: call(svc) for name, svc in sides.items()}
             await bench.contest(
-                title, ways, tasks=tasks, answer=lambda result: result, rounds=rounds
+                title, contenders, tasks=tasks, answer=lambda result: result, rounds=rounds
             )

@@ -1,7 +1,6 @@
-"""COPY into tables with their indexes bounds an import; it is the first row.
+"""The lower bound of an import is COPY into tables with their indexes, the first row.
 
-The library also validates each record and each message, and writes 1 more index, which is for the
-search.
+The library also validates each record and each message, and writes the search index.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ async def run(bench: Bench) -> None:
         (await _import(bench, count))["asyncsvc"]
         for count in bench.choose((20,), (1_000, 4_000), (1_000, 10_000))
     ]
-    title = "peak of memory, the largest import against the smallest, asyncsvc"
+    title = "peak memory of the largest import against the smallest, asyncsvc"
     bench.target(title, peaks[-1] / peaks[0], at_most=1.2)
 
 
@@ -40,16 +39,16 @@ async def _import(bench: Bench, count: int) -> dict[str, float]:
     by, peaks = {name: Measured() for name in CONTENDERS}, dict.fromkeys(CONTENDERS, 0.0)
     messages = count * child_process.MESSAGES
     for number in range(bench.choose(1, 3, 3)):
-        tenant, ways = f"import{count}-{number}", dict[str, Work]()
+        tenant, contenders = f"import{count}-{number}", dict[str, Work]()
         for name, (work, schema) in CONTENDERS.items():
             with bench.working(f"{messages:,} messages, {name}, round {number + 1}"):
                 spent = await child_process.measured(work, bench.dsn, tenant, count)
             by[name].add(Turn([spent.seconds / messages] * messages, spent.seconds))
             peaks[name] = max(peaks[name], round(spent.peak, 1))
-            ways[name] = functools.partial(_imported, bench.dsn, schema, tenant)
-        await agree(f"an import of {messages}", ways)
+            contenders[name] = functools.partial(_imported, bench.dsn, schema, tenant)
+        await agree(f"an import of {messages}", contenders)
     title = f"import of {messages:,} messages"
-    process = f"{title}, in a process that starts for it: messages"
+    process = f"{title}, each in a new process, in messages"
     bench.table(process, by, point=Point("import", messages))
     bench.counts(f"peak MiB of an {title}", peaks)
     return peaks

@@ -1,17 +1,17 @@
-"""A page by cursor starts after the last row of the page before.
+"""A page by cursor starts after the last row of the previous page.
 
-It costs 1 descent of an index and the rows of the page, at any position. By number the server reads
-all rows before the page. RAGFlow also counts the dialog for each page. The dialog contains half of
-the tenant's conversations.
+At any position it costs 1 descent of an index and the rows of the page. For a page by number the
+server reads all rows before the page. RAGFlow also counts the dialog for each page. The dialog
+contains half of the tenant's conversations.
 
 An exact total reads an index entry per counted conversation, in each implementation. A capped total
-reads at most 10,000.
+reads at most 10,000 entries.
 
-Each combination of filters is a statement of its own, so no condition depends on whether a value is
-present. After 5 calls the server may use a generic plan all the same, and it does so for many of
-the statements whose first calls ran on an empty table. The last lines count these statements and
-show the largest slowdown. The tests check that each statement reads about the same number of rows
-with such a plan.
+Each combination of filters is a separate statement, so no condition depends on whether a value is
+present. After 5 calls the server may still use a generic plan, and it does so for many of the
+statements whose first calls ran on an empty table. The last lines count these statements and show
+the largest slowdown. The tests check that each statement reads about the same number of rows with a
+generic plan.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from benchmarks.measuring import Work, agree
 from benchmarks.server import connected, database, sql
 
 ITEMS = 20
-FAR = 10_000
+TARGET_PAGE = 10_000
 """The page with a target for the rate against RAGFlow."""
 WRITERS = 4
 PAUSE = 0.005
@@ -95,10 +95,10 @@ class _Suite:
     tenant: Tenant
 
     async def walk(self, order: Order, pages: tuple[int, ...], meanwhile: str = "") -> None:
-        """Measure the library alone: each page by its cursor."""
-        ways = {f"page {number:,}": await self._by_cursor(order, number) for number in pages}
+        """Measure pages by cursor with the library alone."""
+        contenders = {f"page {number:,}": await self._by_cursor(order, number) for number in pages}
         how = f"by {ORDERS[order]}{meanwhile}"
-        by = await self.bench.contest(f"pages {how}, asyncsvc by cursor", ways, tasks=1)
+        by = await self.bench.contest(f"pages {how}, asyncsvc by cursor", contenders, tasks=1)
         (first, floor), *_, (last, measured) = by.items()
         title = f"{last} against {first}, {how}, time"
         self.bench.target(title, measured.cost(floor), at_most=2)
@@ -111,7 +111,7 @@ class _Suite:
             held = self.stores.svc.on(connection)
             by_cursor = await self._by_cursor("created_at", number, held)
             query, arguments = await bare.captured(connection, by_cursor)
-            ways: dict[str, Work] = {
+            contenders: dict[str, Work] = {
                 "bare statement": lambda: connection.fetch(query, *arguments),
                 "bare statement, psycopg": lambda: psycopg.fetch(other, query, arguments),
                 "asyncsvc, held": by_cursor,
@@ -122,10 +122,10 @@ class _Suite:
             }
             by_pgbench = pgbench.contender("bare statement, pgbench", dsn, query, arguments, 1)
             by = await self.bench.contest(
-                f"page {number:,} by creation", {**ways, **by_pgbench},
+                f"page {number:,} by creation", {**contenders, **by_pgbench},
                 tasks=1, point=Point("page", number), answer=_ids,
             )  # fmt: skip
-        if number == FAR:
+        if number == TARGET_PAGE:
             faster = by["asyncsvc"].ratio(by["as RAGFlow"])
             title = f"page {number:,} by creation, 1 task, rate against RAGFlow's"
             self.bench.target(title, faster, at_least=100)
@@ -136,24 +136,24 @@ class _Suite:
             held = self.stores.svc.on(connection)
             by_cursor = await self._by_cursor("updated_at", number, held)
             query, arguments = await bare.captured(connection, by_cursor)
-            ways: dict[str, Work] = {
+            contenders: dict[str, Work] = {
                 "bare statement": lambda: connection.fetch(query, *arguments),
                 "asyncsvc": await self._by_cursor("updated_at", number),
                 "asyncsvc, by number": self._page("updated_at", page_number=number),
             }
             title, point = f"page {number:,} by recent activity", Point("recent page", number)
-            await self.bench.contest(title, ways, tasks=1, point=point, answer=_ids)
+            await self.bench.contest(title, contenders, tasks=1, point=point, answer=_ids)
 
     async def many(self) -> None:
         """Measure the first page with concurrent tasks."""
         name, dialog = self.tenant.name, self.tenant.dialog
-        ways: dict[str, Work] = {
+        contenders: dict[str, Work] = {
             "asyncsvc": await self._by_cursor("created_at", 1),
             "SQLAlchemy": lambda: self.stores.orm.page(name, dialog, ITEMS),
             "as RAGFlow": lambda: self.stores.flow.get_list(dialog, 1, ITEMS),
         }
         title, tasks = "page 1 by creation", self.bench.tasks
-        await self.bench.contest(title, ways, tasks=tasks, answer=_ids)
+        await self.bench.contest(title, contenders, tasks=tasks, answer=_ids)
 
     async def total(self, tenant: Tenant) -> None:
         """Measure a page with each kind of total."""
@@ -163,7 +163,7 @@ class _Suite:
             tenant_id=tenant.name, dialog_id=tenant.dialog,
             items_per_page=ITEMS, include_dsl=False,
         )  # fmt: skip
-        ways: dict[str, Work] = {
+        contenders: dict[str, Work] = {
             "none": functools.partial(page, total="none"),
             "capped": functools.partial(page, total="capped"),
             "exact": functools.partial(page, total="exact"),
@@ -171,10 +171,14 @@ class _Suite:
             "SQLAlchemy, count alone": lambda: self.stores.orm.count(tenant.name, tenant.dialog),
             "as RAGFlow, count alone": lambda: self.stores.flow.count(tenant.dialog),
         }
-        exact = {each: ways[each] for each in ways if "count alone" in each or each == "exact"}
+        exact = {
+            each: contenders[each]
+            for each in contenders
+            if "count alone" in each or each == "exact"
+        }
         await agree(f"the total of {size:,}", exact, _total)
         title = f"total of a dialog of {size:,}"
-        await self.bench.contest(title, ways, tasks=1, point=Point("total", size))
+        await self.bench.contest(title, contenders, tasks=1, point=Point("total", size))
 
     def _page(self, order: Order, svc: asyncsvc.Services | None = None, **place: Any) -> Work:  # noqa: ANN401
         """Return the call of one page at a place: its number or the cursor before it."""
@@ -190,7 +194,7 @@ class _Suite:
         return self._page(order, svc, after=(await self._position(order, number)).cursor)
 
     async def _position(self, order: Order, number: int) -> Position:
-        """Return the start of a page, reached in steps of the maximum page size."""
+        """Return the start of a page. It is reached in steps of the maximum page size."""
         position, left = Position(None, None), (number - 1) * ITEMS
         while left > 0:
             size = min(left, 1_000)

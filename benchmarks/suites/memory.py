@@ -1,4 +1,4 @@
-"""Both process batches of a bounded number of messages, so the batch bounds their memory."""
+"""An export and a purge process batches of limited size, so the batch limits their memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ async def run(bench: Bench) -> None:
         await data.fill(bench, tenant, "asyncsvc")
     peaks = [await _measure(bench, tenant) for tenant in tenants]
     for work in WORKS:
-        title = f"peak of memory of {work}, {sizes[-1]:,} conversations against {sizes[0]:,}"
+        title = f"peak memory of {work}, {sizes[-1]:,} conversations against {sizes[0]:,}"
         bench.target(title, peaks[-1][work] / peaks[0][work], at_most=1.2)
 
 
 async def _measure(bench: Bench, tenant: data.Tenant) -> dict[str, float]:
-    """Export a tenant and purge it; return the peaks of memory in MiB."""
+    """Export a tenant and purge it; return the peak memory of both in MiB."""
     size, spent = tenant.conversations, {}
     for work in WORKS:
         with bench.working(f"{work} of {size:,} conversations"):
@@ -37,5 +37,5 @@ async def _measure(bench: Bench, tenant: data.Tenant) -> dict[str, float]:
     what = f"of {size:,} conversations"
     bench.counts(f"peak MiB {what}", peaks, point=Point("memory", size))
     rates = {work: round(size / each.seconds) for work, each in spent.items()}
-    bench.counts(f"conversations a second {what}", rates)
+    bench.counts(f"conversations per second {what}", rates)
     return peaks

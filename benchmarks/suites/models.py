@@ -1,7 +1,6 @@
-"""The server bounds a page: it reads and sends the rows.
+"""Most of the time of a page is the server's, which reads and sends the rows.
 
-After that pydantic builds all models in 1 call. A dict per row is the lower bound for a result in
-Python.
+Then pydantic builds all models in 1 call. A dict per row is the lower bound for a result in Python.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ async def run(bench: Bench) -> None:
             )  # fmt: skip
             query, arguments = await bare.captured(connection, page)
 
-            ways: dict[str, Work] = {
+            contenders: dict[str, Work] = {
                 "dicts": functools.partial(_dicts, connection, query, arguments),
                 "asyncsvc's models": page,
             }
             title, point = f"a page of {items:,}", Point("models", items)
             by = await bench.contest(
-                f"{title}, held connection", ways,
+                f"{title}, held connection", contenders,
                 tasks=1, point=point, answer=functools.partial(_ids, items),
             )  # fmt: skip
             cost = by["asyncsvc's models"].cost(by["dicts"])
@@ -53,4 +52,4 @@ async def _dicts(
 
 
 def _ids(items: int, page: object) -> list[str]:
-    return data.ids(page)[:items]  # 1 more row shows that there is a next page
+    return data.ids(page)[:items]  # a further row shows that there is a next page

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncpg
 
 import asyncsvc
-from benchmarks.bench import Bench, spelled
+from benchmarks.bench import Bench, task_count
 from benchmarks.contenders import bare, pgbench, psycopg
 from benchmarks.measuring import Work
 from benchmarks.server import connected
@@ -35,7 +35,7 @@ async def run(bench: Bench) -> None:
             async with other.connection() as borrowed:
                 return (await psycopg.fetch(borrowed, query, arguments))[0]
 
-        ways: dict[str, Work] = {
+        contenders: dict[str, Work] = {
             "asyncsvc on asyncpg's pool": _verify(asyncsvc.AsyncSvc(pool), secret),
             "asyncsvc's own pool": _verify(own, secret),
             "bare statement, asyncpg's pool": lambda: pool.fetchrow(query, *arguments),
@@ -44,9 +44,9 @@ async def run(bench: Bench) -> None:
         for tasks in (1, bench.tasks):
             by_pgbench = pgbench.contender("bare statement, pgbench", dsn, query, arguments, tasks)
             title = f"one statement through a pool of {SIZE}"
-            by = await bench.contest(title, {**ways, **by_pgbench}, tasks=tasks, answer=_id)
+            by = await bench.contest(title, {**contenders, **by_pgbench}, tasks=tasks, answer=_id)
             ratio = by["asyncsvc's own pool"].ratio(by["asyncsvc on asyncpg's pool"])
-            title = f"{title}, {spelled(tasks)}: own pool against asyncpg's"
+            title = f"{title}, {task_count(tasks)}: own pool against asyncpg's"
             bench.target(title, ratio, at_least=1.4)
 
 

@@ -1,7 +1,7 @@
-"""With a pooler in transaction mode no statement is prepared: the server plans each call.
+"""With a pooler in transaction mode no statement is prepared, so the server plans each call.
 
-"Direct, nothing prepared" shows this cost without the pooler. The rest is the cost of one more
-process.
+"Direct, nothing prepared" shows this cost without the pooler. The rest is the cost of the
+additional process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.suites import calls
 async def run(bench: Bench) -> None:
     """Measure calls directly and through PgBouncer in transaction mode, if it is installed."""
     if pgbouncer.program() is None:
-        bench.remark("left out: PgBouncer, which is not installed")
+        bench.remark("skipped: PgBouncer is not installed")
         return
     dsn, size, unprepared = bench.dsn, bench.tasks, asyncsvc.Settings(pgbouncer=True)
     async with (

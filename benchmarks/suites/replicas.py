@@ -1,8 +1,8 @@
-"""The library asks a replica for its lag every 2.5 s.
+"""The library reads the lag of a replica every 2.5 s.
 
-With a position it asks on each call, which costs 1 more round trip. Both servers run on this
-machine, so the replica does not reduce the load here. After a crash a retried call waits for the
-promotion; a call without retries raises an error.
+With a position it reads the lag before each call, which costs 1 additional round trip. Both servers
+run on this machine, so the replica does not reduce the load here. After a crash a retried call
+waits for the promotion; a call without retries raises an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOAD_SECONDS = 1.5
 async def run(bench: Bench) -> None:
     """Measure lists, the lag after a write, and a promotion, on a primary and a standby."""
     if standby.programs() is None:
-        bench.remark("left out: replicas, because PostgreSQL's programs are not installed")
+        bench.remark("skipped: PostgreSQL's programs are not installed, so there is no replica")
         return
     async with standby.running(fsync=True) as (primary, replica):
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
@@ -99,7 +99,7 @@ class _Load:
 
 
 async def _promotion(bench: Bench, dsn: str, primary: Node, replica: Node) -> None:
-    """Stop the primary as in a crash under load, and promote the standby."""
+    """Stop the primary under load like a crash, and promote the standby."""
     for name in ("asyncpg", "asyncsvc"):  # they log each lost connection
         logging.getLogger(name).setLevel(logging.CRITICAL)
     no_retries = asyncsvc.Settings(retry_timeout=0)
@@ -127,7 +127,7 @@ async def _promotion(bench: Bench, dsn: str, primary: Node, replica: Node) -> No
     bench.counts("duration of a crash and a promotion", {"ms": round(1_000 * promoted)})
     for name, load in loads.items():
         counted = {"errors": load.errors, "ms without a result": round(1_000 * load.gap())}
-        bench.counts(f"during it, {name}", counted)
+        bench.counts(f"during the promotion, {name}", counted)
 
 
 def _keyed_append(svc: asyncsvc.AsyncSvc) -> Callable[[], Awaitable[object]]:

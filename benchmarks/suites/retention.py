@@ -1,8 +1,8 @@
 """A purge deletes in batches of 1 commit each and skips locked rows.
 
-So it competes with the appends only for the processor and the disk. On a machine with more of both
-its effect is smaller. Appends start at a constant rate, independent of the server's speed: a
-waiting append does not delay the next one. Periods with and without a purge alternate.
+Therefore it competes with the appends only for the processor and the disk. On a machine with more
+of both its effect is smaller. Appends start at a constant rate, independent of the server's speed:
+a waiting append does not delay the next one. Periods with and without a purge alternate.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ async def run(bench: Bench) -> None:
                 quiet += await _append_during(asyncio.sleep(duration), svc, rate)
     for what, seconds in (("alone", quiet), ("while a purge runs", purging)):
         times = {f"ms p{percent}": round(milliseconds(seconds, percent), 2) for percent in (50, 99)}
-        bench.counts(f"{rate} appends a second {what}", {**times, "appends": len(seconds)})
-    title = f"the purge of conversations of {MESSAGES} messages during it"
-    bench.counts(title, {"conversations a second": round(statistics.median(purged))})
+        bench.counts(f"{rate} appends per second, {what}", {**times, "appends": len(seconds)})
+    title = f"purge during the appends, conversations of {MESSAGES} messages"
+    bench.counts(title, {"conversations per second": round(statistics.median(purged))})
     ratio = milliseconds(purging, 99) / milliseconds(quiet, 99)
     bench.target("p99 of appends while a purge runs, against appends alone", ratio, at_most=2)
 

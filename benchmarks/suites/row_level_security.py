@@ -1,6 +1,6 @@
-"""With row-level security each call first sets its tenant, in a transaction of its own.
+"""With row-level security each call opens a transaction and sets its tenant first.
 
-The additional round trips bound its time.
+The cost is that of the additional round trips.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Each search first scans the newest conversations, which is its minimum cost.
 
-A common word ends the search there. A rare or absent word costs a few index lookups, each of which
-reads the posting lists of the word's n-grams. Substrings of frequent n-grams take longest: the
-search reads each text that contains all of them. ILIKE reads all messages of the tenant for absent
-words.
+For a common word the search ends there. A rare or absent word costs a few index lookups, each of
+which reads the posting lists of the word's n-grams. Substrings of frequent n-grams take longest,
+because the search reads each text that contains all of them. For absent words ILIKE reads all
+messages of the tenant.
 
 The text is generated, with word frequencies as in natural language. The suite compares each page,
-hit and total of the random substrings with `str.find` over all messages. It measures an append also
-in a database without the search indexes; maintenance indexes the messages later.
+hit and total of the random substrings with `str.find` over all messages. It also measures an append
+in a database without the search indexes. Maintenance indexes the messages later.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def run(bench: Bench) -> None:
     async with asyncsvc.connect(bench.dsn, settings=patient) as svc:
         await svc.migrate()
         suite = _Suite(bench, svc, TextGenerator(1), f"s{sizes[-1]}")
-        for number in range(count):  # the small ones first
+        for number in range(count):  # the small tenants first
             await suite.write(f"small{number}", small)
         for size in sizes:
             await suite.write(f"s{size}", size)
@@ -61,7 +61,7 @@ async def run(bench: Bench) -> None:
         await suite.small(count, small)
         await suite.substrings(bench.choose(60, 200, 800))
         await suite.newest(bench.choose(5, 50, 100))
-    await suite.price()
+    await suite.append_cost()
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ class _Suite:
         async with connected(self.bench.dsn) as connection:
             by_ilike, search = _by_ilike(connection, tenant), self._search(tenant)
             for word in itertools.chain.from_iterable(self._kinds().values()):
-                ways: dict[str, Work] = {
+                contenders: dict[str, Work] = {
                     "ILIKE": functools.partial(by_ilike, word),
                     "asyncsvc": functools.partial(search, word),
                 }
-                await agree(f"a search for {word}", ways, data.ids)
-            ways = {"ILIKE, absent": _in_turn(by_ilike, ABSENT)}
+                await agree(f"a search for {word}", contenders, data.ids)
+            contenders = {"ILIKE, absent": _in_turn(by_ilike, ABSENT)}
             for kind, words in self._kinds().items():
-                ways[f"asyncsvc, {kind}"] = _in_turn(search, words)
+                contenders[f"asyncsvc, {kind}"] = _in_turn(search, words)
             point = Point("search", size * MESSAGES_PER_CONVERSATION)
-            by = await self.bench.contest(title, ways, tasks=1, point=point)
+            by = await self.bench.contest(title, contenders, tasks=1, point=point)
         if is_largest:
             for kind, milliseconds_ in (("common", 6), ("absent", 20)):
                 title = f"{kind} words among {_messages(size)}, ms p50"
@@ -130,9 +130,9 @@ class _Suite:
         """Measure the same words for the small tenants."""
         words = itertools.cycle(itertools.chain.from_iterable(self._kinds().values()))
         tenants = itertools.cycle(f"small{number}" for number in range(count))
-        ways = {"asyncsvc, all kinds": lambda: self._search(next(tenants))(next(words))}
+        contenders = {"asyncsvc, all kinds": lambda: self._search(next(tenants))(next(words))}
         title = f"search at {count} tenants of {_messages(size)}"
-        (measured,) = (await self.bench.contest(title, ways, tasks=1)).values()
+        (measured,) = (await self.bench.contest(title, contenders, tasks=1)).values()
         self.bench.target(f"{title}, ms p99", measured.latency(99), at_most=10)
 
     async def substrings(self, count: int) -> None:
@@ -174,17 +174,17 @@ class _Suite:
         title = f"of {count} appends, found by the next search"
         self.bench.target(title, matched, at_least=count)
 
-    async def price(self) -> None:
+    async def append_cost(self) -> None:
         """Measure an append with and without the search indexes."""
         async with database(self.bench.dsn) as bare, contextlib.AsyncExitStack() as stack:
-            ways = {}
+            contenders = {}
             for name, dsn in (("without search", bare), ("asyncsvc", self.bench.dsn)):
                 opened = asyncsvc.connect(dsn, max_size=1)
-                ways[name] = await self._append(await stack.enter_async_context(opened))
+                contenders[name] = await self._append(await stack.enter_async_context(opened))
             async with connected(bare) as connection:
                 await connection.execute(sql("without_search"))
             title = "append a message of generated text"
-            by = await self.bench.contest(title, ways, tasks=1)
+            by = await self.bench.contest(title, contenders, tasks=1)
         cost = by["asyncsvc"].cost(by["without search"])
         self.bench.target("append with search, against without", cost, at_most=1.1)
 

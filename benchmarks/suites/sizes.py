@@ -1,9 +1,9 @@
-"""In addition to its text a message takes its row, the dead row version that indexing leaves and
-whose space is reused, 2 index entries, and its n-grams in the search index.
+"""A message takes space for its text, row, 2 index entries, and n-grams in the search index.
 
-A small table has more free space per row than a large one. The WAL of maintenance consists of whole
-pages, each written once after a checkpoint.
-"""  # noqa: D205
+Indexing leaves a dead version of the row, whose space later rows use. A small table has more free
+space per row than a large one. The WAL of maintenance consists of whole pages, each written once
+after a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class _Suite:
         rows = grown.pop("message") - index
         text = await self.connection.fetchval(sql("text_bytes"), tenant)
         counted = {
-            "bytes a message": round(rows / messages),
-            "of it text": round(text / messages),
-            "of the search index": round(index / messages),
-            "bytes a conversation beside them": round(sum(grown.values()) / size),
+            "bytes per message": round(rows / messages),
+            "bytes of these for the text": round(text / messages),
+            "bytes per message in the search index": round(index / messages),
+            "bytes per conversation besides its messages": round(sum(grown.values()) / size),
         }
         self.bench.counts(f"sizes at {size:,} conversations", counted)
 
     async def tokens(self, count: int) -> None:
-        """Import tokens, and report the bytes of one."""
+        """Import tokens, and report the bytes per token."""
         before = await self._bytes()
         with self.bench.working(f"{count:,} tokens"):
             records = [{"secret": new_secret("asv"), "name": "a name"} for _ in range(count)]
@@ -74,7 +74,7 @@ class _Suite:
         row, audit = (
             round((after[name] - before[name]) / count) for name in ("api_token", "token_audit")
         )
-        self.bench.counts("bytes a token", {"of it": row, "of its audit": audit})
+        self.bench.counts("bytes per token", {"for its row": row, "for its audit": audit})
 
     async def turns(self, count: int) -> None:
         """Append turns of a question and an answer, run maintenance, and report the WAL of both."""
@@ -94,11 +94,11 @@ class _Suite:
             await self.svc.maintain()
             maintained = (await activity(self.connection)).wal
         counted = {
-            "by its append": round((appended - began) / count),
-            "by its maintenance": round((maintained - appended) / count),
-            "of it text": round(sum(len("".join(each).encode()) for each in texts) / count),
+            "for the append": round((appended - began) / count),
+            "for the maintenance": round((maintained - appended) / count),
+            "for the text": round(sum(len("".join(each).encode()) for each in texts) / count),
         }
-        self.bench.counts("bytes of WAL a turn of two messages", counted)
+        self.bench.counts("bytes of WAL per turn of 2 messages", counted)
 
     async def _bytes(self) -> dict[str, int]:
         """Return the bytes of each table with its indexes, and of the search index of messages."""

@@ -1,15 +1,14 @@
-"""pydantic bounds the import: it collects the fields of each model when its module is imported.
+"""Most of the import is pydantic, which collects the fields of each model.
 
-The import of `BaseModel` in the first row is a small part of it. Validators are built at first use.
-The start of a server process bounds the first call, which takes {from connecting to the first
-answer: connect and verify / asyncpg.connect} times as long as a bare connection. These are the only
-cold measurements here: the connection, its catalog cache and the statement are new, but the pages
-are in memory.
+The import of `BaseModel` in the first row is a small part of that. Validators are built at their
+first use. Most of the first call is the start of a server process; the call takes {from connecting
+to the first answer: connect and verify / asyncpg.connect} times as long as a bare connection. These
+are the only cold measurements here: the connection, its catalog cache and the statement are new,
+but the pages are in memory.
 
 A connection keeps its prepared statements with their plans. The library's own pool keeps 32 of them
-and asyncpg 100, so the memory stops growing there, for any number of variants. A smaller number
-would take less memory, but a service with more variants would prepare them again and again, for 1
-round trip each.
+and asyncpg 100, so the memory has a limit for any number of variants. A smaller number would take
+less memory, but a service with more variants would prepare them repeatedly, for 1 round trip each.
 """
 
 from __future__ import annotations
@@ -51,9 +50,11 @@ async def _imports(bench: Bench) -> None:
     }
     for statement in statements.values():
         await _import(statement)  # the first import reads from the disk and may compile
-    ways = {name: SelfTimed(functools.partial(_import, each)) for name, each in statements.items()}
+    contenders = {
+        name: SelfTimed(functools.partial(_import, each)) for name, each in statements.items()
+    }
     rounds = bench.choose(2, 10, 25)
-    by = await bench.contest("import, in new processes", ways, rounds=rounds)
+    by = await bench.contest("import, in new processes", contenders, rounds=rounds)
     cost = by["asyncsvc"].cost(by["asyncpg and pydantic"])
     bench.target("import asyncsvc, against asyncpg and pydantic, time", cost, at_most=1.25)
 
@@ -80,10 +81,10 @@ async def _first_calls(bench: Bench, secret: str) -> None:
         async with asyncsvc.connect(bench.dsn) as svc:
             await svc.tokens.verify(secret)
 
-    ways = {"asyncpg.connect": connect, "connect and verify": verify}
+    contenders = {"asyncpg.connect": connect, "connect and verify": verify}
     rounds = bench.choose(2, 10, 30)
     title = "from connecting to the first answer"
-    by = await bench.contest(title, ways, rounds=rounds, seconds=0)
+    by = await bench.contest(title, contenders, rounds=rounds, seconds=0)
     bench.target(
         "connect to first verify, p50 ms", by["connect and verify"].latency(50), at_most=50
     )
@@ -102,10 +103,10 @@ async def _backend(bench: Bench) -> None:
                 await get_list(dialog_id="d", tenant_id=TENANT, total="none")
             after = _allocated(pid)
     if before is None or after is None:
-        bench.remark("left out: the memory of a server process, which is not readable here")
+        bench.remark("skipped: the memory of a server process is not readable on this system")
         return
     title = f"MiB of a connection's server process, {count:,} statements"
-    bench.counts(title, {"at first": round(before, 1), "then": round(after, 1)})
+    bench.counts(title, {"before": round(before, 1), "after": round(after, 1)})
     bench.target(title, after, at_most=8)
 
 

@@ -1,12 +1,12 @@
 """A year by day, week or month is read from stored buckets and the tenant's rows in the ledger.
 
-The buckets are at most 365 rows. The cost is to read, sort and send these rows and to build their
-models, at any size of the tenant. RAGFlow reads all conversations in the range and joins each with
-its dialog. Hours, a month that the range cuts, and undeclared zones are counted again: they cost
-the conversations, or by activity the quarter hours, in them.
+The buckets are at most 365 rows. The cost is that of reading, sorting and sending these rows and of
+building their models, at any size of the tenant. RAGFlow reads all conversations in the range and
+joins each with its dialog. Hours, months that the range cuts, and undeclared zones are counted from
+the rows: the cost is that of the conversations, or by activity of the quarter hours, in them.
 
-In the ledger a change of a counter costs 1 row. A creation costs more: 1 index lookup decides
-whether its user is new in that day.
+In the ledger a change of a counter costs 1 row. A creation also costs 1 index lookup, which decides
+whether its user is new on that day.
 
 The suite compares the library's buckets with a recount of its rows, and RAGFlow's buckets with the
 library's. It does not compare RAGFlow's tokens and rounds, because other suites append to the
@@ -74,10 +74,10 @@ class _Suite:
         for days in self.days:
             await self._agree_with_recount(tenant, days)
             await self._agree_with_ragflow(tenant, days)
-            ways = {**self._both(tenant, days), "as RAGFlow": self._by_ragflow(tenant, days)}
+            contenders = {**self._both(tenant, days), "as RAGFlow": self._by_ragflow(tenant, days)}
             title = f"usage of {tenant.conversations:,} conversations, {days} days"
             point = Point("usage", tenant.conversations) if days == self.days[-1] else None
-            by = await self.bench.contest(title, ways, tasks=1, point=point)
+            by = await self.bench.contest(title, contenders, tasks=1, point=point)
         return by
 
     def add_targets(
@@ -93,17 +93,17 @@ class _Suite:
             self.bench.target(title, ratio, at_most=1.5)
 
     async def many(self, tenant: Tenant) -> None:
-        """Measure the second longest range, with many tasks at once."""
+        """Measure the second longest range with concurrent tasks."""
         days = self.days[-2]
-        ways = {**self._both(tenant, days), "as RAGFlow": self._by_ragflow(tenant, days)}
+        contenders = {**self._both(tenant, days), "as RAGFlow": self._by_ragflow(tenant, days)}
         title = f"usage of {tenant.conversations:,} conversations, {days} days"
-        await self.bench.contest(title, ways, tasks=self.bench.tasks)
+        await self.bench.contest(title, contenders, tasks=self.bench.tasks)
 
     async def intervals(self, tenant: Tenant) -> None:
         """Measure each interval, over its longest range."""
         for interval, days in DAYS_BY_INTERVAL.items():
-            ways = self._both(tenant, days, interval)
-            await self.bench.contest(f"usage by {interval}, {days} days", ways, tasks=1)
+            contenders = self._both(tenant, days, interval)
+            await self.bench.contest(f"usage by {interval}, {days} days", contenders, tasks=1)
 
     async def zones(self, tenant: Tenant) -> None:
         """Measure a year by day: in UTC, in a declared zone and in an undeclared zone."""
@@ -116,13 +116,15 @@ class _Suite:
         }
         days = self.days[-1]
         for basis in BASES:
-            ways = {name: self._usage(tenant, basis, days, tz=tz) for name, tz in zones.items()}
-            await self.bench.contest(f"usage by zone, by {basis}, {days} days", ways, tasks=1)
+            contenders = {
+                name: self._usage(tenant, basis, days, tz=tz) for name, tz in zones.items()
+            }
+            await self.bench.contest(f"usage by zone, by {basis}, {days} days", contenders, tasks=1)
 
     async def ledger(self, tenant: Tenant, change: str) -> None:
         """Measure a year while the ledger has changes, spread over the year."""
         count, days = self.bench.choose(10, 1_000, 1_000), self.days[-1]
-        what = f"{count:,} of {change}"
+        what = f"{count:,} {change}s"
         with self.bench.working(what):
             await (self._append if change == "append" else self._create)(tenant, count)
         await self._agree_with_recount(tenant, days)
@@ -172,22 +174,22 @@ class _Suite:
         since, until = _dates(days)
         bounds = [datetime.combine(day, time(), UTC) for day in (since, until + timedelta(days=1))]
         async with connected(self.bench.dsn) as connection:
-            ways: dict[str, Work] = {
+            contenders: dict[str, Work] = {
                 "a recount": lambda: connection.fetch(sql("recount"), tenant.name, *bounds),
                 "asyncsvc": self._usage(tenant, "creation", days),
             }
-            await agree(f"usage of {tenant.name}, {days} days", ways, _whole)
+            await agree(f"usage of {tenant.name}, {days} days", contenders, _whole)
 
     async def _agree_with_ragflow(self, tenant: Tenant, days: int) -> None:
-        ways = {
+        contenders = {
             "RAGFlow": self._by_ragflow(tenant, days),
             "asyncsvc": self._usage(tenant, "creation", days),
         }
-        await agree(f"usage of {tenant.name}, {days} days", ways, _in_short)
+        await agree(f"usage of {tenant.name}, {days} days", contenders, _in_short)
 
 
 def _dates(days: int) -> tuple[date, date]:
-    """Return the first and the last of so many whole days, of which the last was yesterday."""
+    """Return the first and the last day of a range of this many days that ends yesterday."""
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     return yesterday - timedelta(days=days - 1), yesterday
 

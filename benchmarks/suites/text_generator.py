@@ -23,7 +23,7 @@ _STOPS: Final = {True: "。、", False: ",.?!"}
 
 
 class TextGenerator:
-    """Generates Latin and Chinese words; the n-th word is n times as rare as the first."""
+    """Generates Latin and Chinese words. The n-th word is n times as rare as the first."""
 
     def __init__(self, seed: int) -> None:
         """Generate a vocabulary of realistic size."""

@@ -1,7 +1,7 @@
-"""The round trip bounds a verification.
+"""Most of a verification is the round trip.
 
-After it the largest cost is Python: the hash of the secret, the checks of the row, the model.
-RAGFlow makes 2 queries in a thread of its own.
+The second largest cost is Python: the hash of the secret, the checks of the row, and the model.
+RAGFlow makes 2 queries in a new thread.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import asyncpg
 
 import asyncsvc
 from asyncsvc.services import credentials
-from benchmarks.bench import Bench, Ways
+from benchmarks.bench import Bench, Contenders
 from benchmarks.contenders.ragflow import RAGFlow
 from benchmarks.measuring import Work
 from benchmarks.server import activity, connected, connections, sql, updates, wait_until_alone
 
 TENANT = "acme"
 Next: TypeAlias = Callable[[], str]
-"""Return the next of some secrets."""
+"""Returns the next of several secrets."""
 
 
 async def run(bench: Bench) -> None:
@@ -69,44 +69,48 @@ class _Suite:
             on = [self.svc.on(connection) for connection in held]
             for name, secrets in self.sets.items():
                 turn = itertools.cycle(secrets).__next__
-                ways = {
+                contenders = {
                     "bare fetchrow": [_bare(connection, turn) for connection in held],
                     "verify": [_verify(svc, turn) for svc in on],
                     "verify, read-only": [_verify(svc, turn, record_use=False) for svc in on],
                 }
-                await self._contest(f"held connections, {name}", ways, tasks, secrets)
+                await self._contest(f"held connections, {name}", contenders, tasks, secrets)
 
     async def pooled(self, tasks: int) -> None:
         """Measure with a connection of a pool per operation, as in a web application."""
         for name, secrets in self.sets.items():
             turn = itertools.cycle(secrets).__next__
-            ways: dict[str, Work] = {
+            contenders: dict[str, Work] = {
                 "bare pool.fetchrow": _bare(self.pool, turn),
                 "verify": _verify(self.svc, turn),
                 "as RAGFlow": functools.partial(_by_ragflow, self.flow, turn),
             }
-            await self._contest(f"through a pool, {name}", ways, tasks, secrets)
+            await self._contest(f"through a pool, {name}", contenders, tasks, secrets)
 
     async def hot_against_many(self) -> None:
         """Compare one token with many tokens, under concurrent verifications."""
         tasks = self.bench.tasks
         async with connections(self.bench.dsn, tasks) as held:
-            ways = {}
+            contenders = {}
             for name, secrets in reversed(self.sets.items()):
                 turn = itertools.cycle(secrets).__next__
-                ways[name] = [_verify(self.svc.on(connection), turn) for connection in held]
-            await self._contest("held connections, hot against many", ways, tasks, self.secrets)
+                contenders[name] = [_verify(self.svc.on(connection), turn) for connection in held]
+            await self._contest(
+                "held connections, hot against many", contenders, tasks, self.secrets
+            )
 
-    async def _contest(self, title: str, ways: Ways, tasks: int, secrets: Sequence[str]) -> None:
+    async def _contest(
+        self, title: str, contenders: Contenders, tasks: int, secrets: Sequence[str]
+    ) -> None:
         """Run a contest in a steady state: each token's `last_used_at` is up to 60 s old.
 
-        So the updates of `last_used_at` are spread over time. Without this the first verification
-        of each token would write, and the contest would measure the disk.
+        Therefore the updates of `last_used_at` are spread over time. Otherwise the first
+        verification of each token would write, and the contest would measure the disk.
         """
         await self.pool.execute(sql("set_last_used"), 60.0)
         await self.pool.execute("VACUUM ANALYZE asyncsvc.api_token")
         answer = _tenant if len(secrets) == 1 else None
-        await self.bench.contest(title, ways, tasks=tasks, answer=answer)
+        await self.bench.contest(title, contenders, tasks=tasks, answer=answer)
 
     async def writes(self) -> None:
         """Count the row writes and the WAL of verifications of tokens that were never used."""
