@@ -11,16 +11,19 @@ Each method calls the services of the library, which new code should use directl
 `docs/ragflow/` list the differences from RAGFlow, and explain the import of its data.
 """
 
+from asyncsvc.ragflow.common import CommonService
 from asyncsvc.ragflow.conditions import API4Conversation, APIToken
 from asyncsvc.ragflow.conversations import API4ConversationService
 from asyncsvc.ragflow.shapes import Record
-from asyncsvc.ragflow.tokens import APITokenService, TokenRow, TokenRows
+from asyncsvc.ragflow.token_rows import TokenRow, TokenRows
+from asyncsvc.ragflow.tokens import APITokenService
 
 __all__ = [
     "API4Conversation",
     "API4ConversationService",
     "APIToken",
     "APITokenService",
+    "CommonService",
     "Record",
     "TokenRow",
     "TokenRows",

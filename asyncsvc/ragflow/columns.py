@@ -9,7 +9,7 @@ from typing import Any, Final
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import Conversation
 from asyncsvc.ragflow.conditions import Column
-from asyncsvc.ragflow.messages import MessageFields, attach_references, split
+from asyncsvc.ragflow.messages import MessageFields, split
 from asyncsvc.ragflow.shapes import Record, kept_reference, short_user_id
 from asyncsvc.validation.types import OrderBy
 
@@ -64,22 +64,25 @@ def with_short_users(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: short(value) if name in USERS else value for name, value in columns.items()}
 
 
-def split_messages(
-    row: Mapping[str, Any], stored: Conversation | None = None
-) -> list[MessageFields]:
-    """Return the messages of a row, with the references of the answers.
+def split_messages(row: Mapping[str, Any]) -> list[MessageFields]:
+    """Return the messages of a row, without their references."""
+    items = row.get("message") or []
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InvalidInput("message", "must be a list of objects")
+    return [split(item) for item in items]
+
+
+def references_of(row: Mapping[str, Any], stored: Conversation | None = None) -> list[Any]:
+    """Return the references of a row.
 
     References that are not a list are rejected, unless the stored conversation has the same.
     """
-    items, references = row.get("message") or [], row.get("reference") or []
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise InvalidInput("message", "must be a list of objects")
-    messages = [split(item) for item in items]
+    references = row.get("reference") or []
     if isinstance(references, list):
-        attach_references(messages, references)
-    elif stored is None or references != kept_reference(stored):
+        return references
+    if stored is None or references != kept_reference(stored):
         raise InvalidInput("reference", "must be a list, with one for each answer")
-    return messages
+    return []
 
 
 def counter(row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - int or float

@@ -22,7 +22,7 @@ from asyncsvc.ragflow.conversation_import import import_conversations
 from asyncsvc.ragflow.drivers import Cells
 from asyncsvc.ragflow.reports import DataImportReport, Note, Progress, Skip, TableReport
 from asyncsvc.ragflow.source import CONVERSATIONS, MAX_ROW_BYTES, TOKENS, Source, open_source
-from asyncsvc.ragflow.tokens import SECRET_COLUMNS, SecretColumn, TokenRow, TokenRows
+from asyncsvc.ragflow.token_rows import SECRET_COLUMNS, SecretColumn, TokenRow, TokenRows
 from asyncsvc.services.credentials import hint, is_strong
 from asyncsvc.settings import Settings
 from asyncsvc.validation.arguments import validated

@@ -23,17 +23,21 @@ UNKNOWN_ROLE: Final = "unknown"
 """The role of a message whose own role is missing or cannot be stored."""
 ANSWER: Final = "assistant"
 _MAX_ROLE_LENGTH: Final = 32
-_TAIL_LENGTH: Final = 20
 _EMPTY_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
 """RAGFlow's reference of an answer that quotes nothing."""
 
 
-class MessageFields(TypedDict):
-    """A message of RAGFlow, by the fields of `asyncsvc.models.MessageRecord`."""
+class _Keyed(TypedDict):
+    """The fields that tell one message from another."""
 
     role: str
     content: str
-    payload: dict[str, Any]
+    payload: Mapping[str, Any]
+
+
+class MessageFields(_Keyed):
+    """A message of RAGFlow, by the fields of `asyncsvc.models.MessageRecord`."""
+
     thumb: int | None
     reference: NotRequired[Any]
     created_at: NotRequired[datetime]
@@ -76,15 +80,33 @@ def join(message: StoredMessage) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **message.payload, **thumb}
 
 
-def attach_references(messages: Sequence[MessageFields], references: Iterable[Any]) -> list[Any]:
-    """Set the reference of each answer of a whole conversation; return the rest of the list."""
+def attach_references(
+    messages: Sequence[MessageFields],
+    references: Sequence[Any],
+    *,
+    new_from: int = 0,
+    has_references: bool = True,
+) -> list[Any]:
+    """Set the references of the answers of a whole conversation; return the rest of the list.
+
+    `new_from` is the number of stored messages at the start. If none of these has a reference, a
+    list that is short enough for the new answers belongs to them.
+    """
     rest = list(references)
-    answers = [message for message in messages if message["role"] == ANSWER]
-    if len(rest) < len(answers) and answers[0] is messages[0]:
+    answers = answers_of(messages)
+    new = answers_of(messages[new_from:])
+    if not has_references and len(rest) <= len(new):
+        answers = new
+    elif len(rest) < len(answers) and answers[0] is messages[0]:
         del answers[0]
     for message, reference in zip(answers, rest, strict=False):
         message["reference"] = reference
     return rest[len(answers) :]
+
+
+def answers_of(messages: Iterable[MessageFields]) -> list[MessageFields]:
+    """Return the answers among messages."""
+    return [message for message in messages if message["role"] == ANSWER]
 
 
 def list_references(messages: Sequence[StoredMessage]) -> list[Any]:
@@ -124,45 +146,59 @@ def common_length(stored: Sequence[StoredMessage], messages: Sequence[MessageFie
     return sum(1 for _ in itertools.takewhile(lambda pair: is_same(*pair), pairs))
 
 
-async def new_messages(
-    svc: Services, id: str, messages: list[MessageFields], *, tenant_id: str, last_seq: int
+def without_equal(
+    messages: Sequence[MessageFields], stored: Iterable[StoredMessage]
 ) -> list[MessageFields]:
-    """Return the messages of a whole conversation that are not stored.
+    """Return the messages that are not among the stored ones. A message without an id is new."""
+    keys = {_stored_key(message) for message in stored}
+    return [
+        each for each in messages if each["payload"].get("id") is None or _key(each) not in keys
+    ]
 
-    They follow the part that both have in common. A message that another caller has stored after
-    that part is not new if its id is the same. Messages after `last_seq` are ignored.
 
-    1 round trip if the stored conversation is the start of the other one; otherwise 2, and all
-    stored messages are read. Raises NotFound if the conversation was deleted meanwhile.
+def without_known(
+    stored: Iterable[StoredMessage], messages: Sequence[MessageFields]
+) -> list[StoredMessage]:
+    """Return the stored messages that are not among those of a row.
+
+    If one of both has no id, equal roles and texts suffice.
     """
-    tail = await svc.conversations.messages(id, tenant_id=tenant_id, last=_TAIL_LENGTH)
-    tail = [message for message in tail if message.seq <= last_seq]
-    if len(messages) >= last_seq and _ends_with(messages[:last_seq], tail):
-        return messages[last_seq:]
-    whole = await svc.conversations.get_by_id(
-        id, tenant_id=tenant_id, include_dsl=False, include_messages=True
-    )
-    stored = [message for message in whole.messages or () if message.seq <= last_seq]
-    common = common_length(stored, messages)
-    return [each for each in messages[common:] if not _has_equal(stored[common:], each)]
+    keys = {_key(each) for each in messages}
+    texts = {(role, text) for role, text, _ in keys}
+
+    def is_known(message: StoredMessage) -> bool:
+        role, text, id = _stored_key(message)
+        if id is None:
+            return (role, text) in texts
+        return (role, text, id) in keys or (role, text, None) in keys
+
+    return [message for message in stored if not is_known(message)]
 
 
-def _ends_with(messages: Sequence[MessageFields], tail: Sequence[StoredMessage]) -> bool:
-    """Return whether the messages end with the stored ones.
-
-    Messages without an id count only if the tail is everything, because a text may occur twice.
-    """
-    return len(tail) == min(len(messages), _TAIL_LENGTH) and all(
-        is_same(stored, each) and (each["payload"].get("id") or len(tail) == len(messages))
-        for stored, each in zip(tail, messages[len(messages) - len(tail) :], strict=True)
-    )
+def _stored_key(message: StoredMessage) -> tuple[str, object, object]:
+    """Return role, content and id of a stored message as a key of dicts."""
+    return _key({"role": message.role, "content": message.content, "payload": message.payload})
 
 
-def _has_equal(stored: Iterable[StoredMessage], fields: MessageFields) -> bool:
-    """Return whether one of the stored messages is this one, and both have an id."""
-    return fields["payload"].get("id") is not None and any(
-        is_same(message, fields) for message in stored if message.payload.get("id") is not None
-    )
+def _key(fields: _Keyed) -> tuple[str, object, object]:
+    """Return role, content and id as a key of dicts. Raises InvalidInput for JSON too deep."""
+    payload = fields["payload"]
+    try:
+        content = (
+            _hashable([payload["content"]])
+            if "content" in payload
+            else unicodedata.normalize("NFC", fields["content"])
+        )
+        return fields["role"], content, _hashable(payload.get("id"))
+    except RecursionError:
+        raise InvalidInput("message", "must be JSON of limited depth") from None
+
+
+def _hashable(value: object) -> object:
+    """Return a value that is equal and hashable for equal JSON."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _hashable(item)) for name, item in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 async def append(

@@ -26,8 +26,8 @@ class Record(SimpleNamespace):
     """A row whose columns are attributes that the caller may change."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the columns as a dict."""
-        return dict(vars(self))
+        """Return the columns as a dict. As in RAGFlow, its changes are those of the record."""
+        return vars(self)
 
 
 def short_user_id(user_id: str) -> str:
@@ -91,14 +91,15 @@ def _whole_user_id(user_id: str | None, kept: object) -> str | None:
 def times(created: datetime, updated: datetime | None, local: tzinfo) -> dict[str, Any]:
     """Return the 4 times of a row: milliseconds since 1970, and local times in whole seconds."""
     return {
-        "create_time": _milliseconds(created),
+        "create_time": milliseconds(created),
         "create_date": _local_time(created, local),
-        "update_time": None if updated is None else _milliseconds(updated),
+        "update_time": None if updated is None else milliseconds(updated),
         "update_date": None if updated is None else _local_time(updated, local),
     }
 
 
-def _milliseconds(moment: datetime) -> int:
+def milliseconds(moment: datetime) -> int:
+    """Return the milliseconds since 1970."""
     return (moment - _EPOCH) // _MILLISECOND
 
 

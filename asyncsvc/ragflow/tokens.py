@@ -1,135 +1,73 @@
-"""RAGFlow's `APITokenService`, and the rows of its table `api_token` as tokens of this library.
-
-A row has two secrets and no id. Here it is a token and a beta, and its id is that of the token,
-which the beta has in its metadata. A beta that was stored without a token belongs to no row.
-"""
+"""RAGFlow's `APITokenService`."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 from asyncsvc.client import Services
-from asyncsvc.errors import (
-    AlreadyExists,
-    AsyncSvcError,
-    Conflict,
-    InvalidInput,
-    InvalidToken,
-    NotFound,
+from asyncsvc.errors import AlreadyExists, InvalidInput
+from asyncsvc.models import APIToken
+from asyncsvc.ragflow.arguments import storable_ids
+from asyncsvc.ragflow.columns import check_columns, select
+from asyncsvc.ragflow.common import Columns, CommonService
+from asyncsvc.ragflow.conditions import APIToken as Column
+from asyncsvc.ragflow.conditions import Filters, ValuesByColumn, satisfies, values_by_column
+from asyncsvc.ragflow.shapes import Record, times
+from asyncsvc.ragflow.token_rows import (
+    KINDS,
+    SECRET_COLUMNS,
+    VALID,
+    RowImportReport,
+    TokenRow,
+    TokenRows,
 )
-from asyncsvc.models import APIToken, TokenRecord
-from asyncsvc.ragflow.base import TenantService
-from asyncsvc.ragflow.columns import check_columns
-from asyncsvc.ragflow.conditions import Filters, values_by_column
-from asyncsvc.ragflow.shapes import METADATA_KEY, Record, kept_values, times
-from asyncsvc.validation.types import TokenKind
 
-SecretColumn = Literal["token", "beta"]
-SECRET_COLUMNS: Final[tuple[SecretColumn, ...]] = ("token", "beta")
-_KINDS: Final[Mapping[SecretColumn, TokenKind]] = {"token": "api", "beta": "beta"}
-_SHARED_FIELDS: Final = frozenset(TokenRecord.model_fields) - {"secret", "kind"}
 _SETTABLE: Final = ("dialog_id", "source")
 _COLUMNS: Final = frozenset(
     {*_SETTABLE, "tenant_id", "token", "beta", "hint"}
     | {"create_time", "create_date", "update_time", "update_date"}
 )
-_VALID: Final = {"active", "retiring"}
 _ACTOR: Final = "ragflow"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A row to store: its secrets in clear text, and the fields that both tokens share."""
-
-    secrets: Mapping[SecretColumn, str] = field(repr=False)
-    fields: Mapping[str, object]
-    """Fields of `asyncsvc.models.TokenRecord`, without `secret` and `kind`."""
-
-    @classmethod
-    def from_columns(cls, columns: Mapping[str, Any]) -> TokenRow:
-        """Take the secrets `token` and `beta`, and the shared fields, from a mapping."""
-        return cls(
-            {name: columns[name] for name in SECRET_COLUMNS if columns.get(name)},
-            {name: value for name, value in columns.items() if name in _SHARED_FIELDS},
-        )
-
-    def record(self, column: SecretColumn, *, row_id: str | None = None) -> dict[str, object]:
-        """Return the record of one secret. A beta gets the id of its row."""
-        record = dict(self.fields)
-        metadata = record.get("metadata") or {}
-        if row_id is not None and isinstance(metadata, Mapping):
-            record["metadata"] = {**metadata, METADATA_KEY: {"row": row_id}}
-        return record | {"secret": self.secrets[column], "kind": _KINDS[column]}
-
-
-class APITokenService(TenantService):
+class APITokenService(CommonService):
     """API tokens of one tenant, with RAGFlow's methods, arguments and results.
 
-    Only hashes of secrets are stored, so no row contains one: its `token` is the token's id, which
-    filters accept like the secret, and `hint` is the beginning of the secret. `beta` is the
-    beginning of the row's other secret, a second token that is revoked with the first. Secrets of
-    RAGFlow's format need `Settings.accept_foreign_tokens`.
+    Only hashes of secrets are stored, so no row contains one: its `token` is the token's id, and
+    `hint` is the beginning of the secret. `beta` is the beginning of the row's other secret, a
+    second token that is revoked with the first. `query` finds a row by its secret only, because an
+    id is no credential; `filter_update` and `filter_delete` accept the id, too. Methods by id take
+    this id. Secrets of RAGFlow's format need `Settings.accept_foreign_tokens`.
     """
 
-    async def query(
-        self,
-        *,
-        tenant_id: str | None = None,
-        dialog_id: str | None = None,
-        token: str | None = None,
-        beta: str | None = None,
-    ) -> list[Record]:
-        """Return the row of a valid secret, or none; without a secret all rows, newest first.
+    resource = "token"
+    filter_columns = _COLUMNS
+
+    async def get_by_ids(self, pids: Collection[str], cols: Columns = None) -> list[Record]:
+        """Return the rows of valid tokens with these ids.
 
         Cost:
-            1 round trip for a secret, which is not marked as used. All rows: 1 for each 100 tokens.
+            1 round trip, and for each row 1 for each 100 betas of the tenant.
         """
-        if tenant_id is not None:
-            self._check_tenant(tenant_id)
-        rows = self._rows(self._svc)
-        for secret, kind in ((token, _KINDS["token"]), (beta, _KINDS["beta"])):
-            if secret is not None:
-                valid = await rows.find_valid(secret, kind)
-                matches = valid is not None and dialog_id in {None, valid.dialog_id}
-                return [self._record([valid])] if valid and matches else []
-        return [
-            self._record(row)
-            for row in await rows.all()
-            if row[0].kind == "api" and (not dialog_id or row[0].dialog_id == dialog_id)
-        ]
-
-    async def save(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's columns
-        """Store the secrets `token` and `beta` of a row; return 1.
-
-        Raises:
-            AlreadyExists: A secret is stored already.
-
-        Cost:
-            A transaction with 1 round trip, with a beta 3.
-        """
-        if row.get("tenant_id") is not None:
-            self._check_tenant(row["tenant_id"])
-        names = {*SECRET_COLUMNS, *_SETTABLE}
-        new = TokenRow.from_columns({name: row[name] for name in names & row.keys()})
-        if not new.secrets:
-            raise InvalidInput("token", "must be given")
-        async with self._svc.transaction() as tx:
-            _check_new(await self._rows(tx).import_([new]))
-        return 1
-
-    async def insert(self, **row: Any) -> int:  # noqa: ANN401 - RAGFlow's columns
-        """Store the secrets of a row, like `save`."""
-        return await self.save(**row)
+        ids = storable_ids(pids, "pids")
+        rows = self._token_rows(self._svc)
+        stored = await self._svc.tokens.get_by_ids(ids, tenant_id=self._tenant_id)
+        tokens = [each for each in stored if each.kind == "api" and each.status in VALID]
+        return [select(self._record(await rows.of(token)), cols) for token in tokens]
 
     async def used(self, token: str) -> int:
         """Mark a token as used; return 1, or 0 if it is not valid. 2 or 3 round trips."""
-        rows = self._rows(self._svc)
+        rows = self._token_rows(self._svc)
         if not (await rows.find_valid(token, "api") or await rows.find_valid(token, "beta")):
             return 0
         return int(await self._svc.tokens.used(token))
+
+    async def update_by_id(self, pid: str, data: dict[str, Any]) -> int:
+        """Set columns of the row of a token, like `filter_update`; return 1, or 0."""
+        columns = {name: value for name, value in data.items() if name != "id"}
+        return await self.filter_update([Column.token == pid], columns) if pid else 0
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
         """Set `dialog_id` and `source` of a row, or its `beta`; return 1, or 0 if there is none.
@@ -138,7 +76,7 @@ class APITokenService(TenantService):
         rows contain it, changes nothing. The other columns of a row are accepted unchanged.
 
         Args:
-            filters: On `token`, and optionally `tenant_id` and `dialog_id`.
+            filters: On `token`, and optionally `tenant_id`, `dialog_id` and `source`.
             update_data: Columns of a row. Both tokens of the row get `dialog_id` and `source`.
 
         Raises:
@@ -153,7 +91,7 @@ class APITokenService(TenantService):
             self._check_tenant(update_data["tenant_id"])
         columns, beta = _settable(update_data), update_data.get("beta")
         async with self._svc.transaction() as tx:
-            rows = self._rows(tx)
+            rows = self._token_rows(tx)
             token = await self._find(rows, filters)
             if token is None:
                 return 0
@@ -183,7 +121,7 @@ class APITokenService(TenantService):
         row of its own. Revoked tokens are kept for the audit.
 
         Args:
-            filters: On `token`, `dialog_id` or `tenant_id`.
+            filters: On `token`, `dialog_id`, `source` or `tenant_id`.
 
         Cost:
             A transaction with 1 round trip for each 100 tokens of the tenant, and 2 for each
@@ -192,23 +130,75 @@ class APITokenService(TenantService):
         if not all(self._values(filters).values()):
             return 0
         async with self._svc.transaction() as tx:
-            rows = self._rows(tx)
+            rows = self._token_rows(tx)
             revoked = await self._matching(rows, filters)
             await rows.revoke(*itertools.chain(*revoked))
         return len(revoked)
+
+    async def delete_by_ids(self, pids: Collection[str]) -> int:
+        """Revoke the rows of tokens with these ids; return the number of valid ones."""
+        async with self._svc.transaction() as tx:
+            bound = self._on(tx)
+            return sum(
+                [
+                    await bound.filter_delete([Column.token == id])
+                    for id in storable_ids(pids, "pids")
+                ]
+            )
 
     async def delete_by_tenant_id(self, tenant_id: str) -> int:
         """Delete all tokens of the tenant; return their number."""
         self._check_tenant(tenant_id)
         return await self._svc.tokens.delete_by_tenant_id(tenant_id=self._tenant_id, actor=_ACTOR)
 
+    async def _rows(self, where: ValuesByColumn) -> list[Record]:
+        for tenant_id in where.get("tenant_id", ()):
+            self._check_tenant(str(tenant_id))
+        rows = self._token_rows(self._svc)
+        if where.keys() & set(SECRET_COLUMNS):
+            found = await self._find_by_secrets(rows, where)
+        else:
+            found = [row for row in reversed(await rows.all()) if row[0].kind == KINDS["token"]]
+        columns = {name: where[name] for name in where.keys() - set(SECRET_COLUMNS)}
+        records = map(self._record, found)
+        return [record for record in records if satisfies(vars(record), columns)]
+
+    async def _find_by_secrets(
+        self, rows: TokenRows, where: ValuesByColumn
+    ) -> list[list[APIToken]]:
+        """Return the valid tokens of secrets; of both columns, if they belong to one row."""
+        found = {
+            column: [
+                [token]
+                for secret in where[column]
+                if (token := await rows.find_valid(secret, KINDS[column]))
+            ]
+            for column in SECRET_COLUMNS
+            if column in where
+        }
+        if len(found) < len(SECRET_COLUMNS):
+            return next(iter(found.values()))
+        betas = {token.id for (token,) in found["beta"]}
+        whole = [await rows.of(token) for (token,) in found["token"]]
+        return [row for row in whole if betas & {beta.id for beta in row[1:]}]
+
+    async def _store(self, tx: Services, rows: Sequence[Mapping[str, Any]]) -> None:
+        new = []
+        for row in rows:
+            if row.get("tenant_id") is not None:
+                self._check_tenant(row["tenant_id"])
+            names = {*SECRET_COLUMNS, *_SETTABLE}
+            new.append(TokenRow.from_columns({name: row[name] for name in names & row.keys()}))
+        if not all(row.secrets for row in new):
+            raise InvalidInput("token", "must be given")
+        _check_new(await self._token_rows(tx).import_(new))
+
     async def _matching(self, rows: TokenRows, filters: Filters) -> list[list[APIToken]]:
         values = self._values(filters)
         if "token" in values:
             token = await self._find(rows, filters)
             return [] if token is None else [await rows.of(token)]
-        dialogs = values.get("dialog_id")
-        return [row for row in await rows.all() if dialogs is None or row[0].dialog_id in dialogs]
+        return [row for row in await rows.all() if self._has(row[0], values)]
 
     async def _find(self, rows: TokenRows, filters: Filters) -> APIToken | None:
         """Return the valid token of an id or a secret."""
@@ -216,24 +206,27 @@ class APITokenService(TenantService):
         if len(values.get("token", ())) != 1:
             raise InvalidInput("filters", "must be on one token")
         (id_or_secret,) = values["token"]
-        token: APIToken | None
-        try:
-            token = await rows.svc.tokens.get_by_id(id_or_secret, tenant_id=self._tenant_id)
-        except NotFound:
-            token = await rows.find_valid(id_or_secret, "api")
-        if token is None or token.status not in _VALID:
+        ids = storable_ids([id_or_secret], "token")
+        stored = await rows.svc.tokens.get_by_ids(ids, tenant_id=self._tenant_id)
+        token = stored[0] if stored else await rows.find_valid(id_or_secret, KINDS["token"])
+        if token is None or token.status not in VALID:
             return None
-        return token if token.dialog_id in values.get("dialog_id", (token.dialog_id,)) else None
+        return token if self._has(token, values) else None
 
-    def _values(self, filters: Filters) -> dict[str, tuple[str, ...]]:
-        values = values_by_column(filters, {"tenant_id", "token", "dialog_id"})
+    def _has(self, token: APIToken, values: ValuesByColumn) -> bool:
+        """Return whether the columns of a row, but its secret, have these values."""
+        columns = {name: values[name] for name in values.keys() - {"token"}}
+        return satisfies(vars(self._record([token])), columns)
+
+    def _values(self, filters: Filters) -> ValuesByColumn:
+        values = values_by_column(filters, {"tenant_id", "token", *_SETTABLE})
         for tenant_id in values.get("tenant_id", ()):
-            self._check_tenant(tenant_id)
+            self._check_tenant(str(tenant_id))
         if not values:
-            raise InvalidInput("filters", "must be on token, dialog_id or tenant_id")
+            raise InvalidInput("filters", "must be on token, dialog_id, source or tenant_id")
         return values
 
-    def _rows(self, svc: Services) -> TokenRows:
+    def _token_rows(self, svc: Services) -> TokenRows:
         return TokenRows(svc, self._tenant_id, _ACTOR)
 
     def _record(self, row: Sequence[APIToken]) -> Record:
@@ -247,178 +240,6 @@ class APITokenService(TenantService):
             beta=row[1].hint if len(row) > 1 else "",
             **times(token.created_at, token.last_used_at, self._local),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedSecret:
-    """A secret that was not stored, and the reason."""
-
-    index: int
-    """The index of its row in the import."""
-    column: SecretColumn
-    error: AsyncSvcError
-
-
-@dataclass(slots=True)
-class RowImportReport:
-    """The results of an import of rows, by secrets."""
-
-    tokens: int = 0
-    """Secrets that were stored."""
-    present: int = 0
-    """Secrets that were stored before."""
-    rejected: list[RejectedSecret] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRows:
-    """The rows of one tenant as tokens. A stored row is a token followed by its betas."""
-
-    svc: Services
-    tenant_id: str
-    actor: str | None = None
-    """The name in the audit."""
-
-    async def import_(self, rows: Sequence[TokenRow]) -> RowImportReport:
-        """Store the secrets of rows as hashes, in one transaction.
-
-        A stored secret does not change. A new beta replaces that of its row, which is revoked. A
-        beta is rejected with Conflict if its token is stored and not valid any more; if its token
-        is rejected, it belongs to no row.
-
-        Cost:
-            1 round trip for the tokens and 2 for each beta. If some tokens were stored, 1 more for
-            each 100 betas of the tenant.
-        """
-        report = RowImportReport()
-        async with self.svc.transaction() as tx:
-            stored = replace(self, svc=tx)
-            indexes = [index for index, row in enumerate(rows) if "token" in row.secrets]
-            records = [rows[index].record("token") for index in indexes]
-            await stored.import_secrets("token", indexes, records, report)
-            rejected = {each.index for each in report.rejected}
-            betas = await stored.betas() if report.present else {}
-            for index, row in enumerate(rows):
-                if "beta" not in row.secrets:
-                    continue
-                token, old = None, list[APIToken]()
-                if "token" in row.secrets and index not in rejected:
-                    token = await stored.find_valid(row.secrets["token"], "api")
-                    if token is None:
-                        error = Conflict("its token is not valid here any more")
-                        report.rejected.append(RejectedSecret(index, "beta", error))
-                        continue
-                    old = await stored.take_betas(token, betas)
-                await stored.put_beta(row, token, old, report, index=index)
-        return report
-
-    async def put_beta(
-        self,
-        row: TokenRow,
-        token: APIToken | None,
-        old: Sequence[APIToken],
-        report: RowImportReport,
-        *,
-        index: int = 0,
-    ) -> None:
-        """Store the beta of a token's row, or of none. If it is new, revoke the old ones."""
-        record = row.record("beta", row_id=None if token is None else token.id)
-        if await self.import_secrets("beta", [index], [record], report):
-            await self.revoke(*old, reason="replaced")
-
-    async def import_secrets(
-        self,
-        column: SecretColumn,
-        indexes: Sequence[int],
-        records: Sequence[Mapping[str, object]],
-        report: RowImportReport,
-    ) -> int:
-        """Store the secrets of rows with these indexes; return how many are new."""
-
-        def reject(position: int, error: AsyncSvcError) -> None:
-            report.rejected.append(RejectedSecret(indexes[position], column, error))
-
-        imported = await self.svc.tokens.import_(
-            records, tenant_id=self.tenant_id, actor=self.actor, on_rejected=reject
-        )
-        report.tokens += imported.tokens
-        report.present += imported.present
-        return imported.tokens
-
-    async def all(self) -> list[list[APIToken]]:
-        """Return all rows of valid tokens, newest first, then the betas without a valid token.
-
-        1 round trip for each 100 tokens, and 1 for each rotation of a token.
-        """
-        betas = await self.betas()
-        rows = [[token, *await self.take_betas(token, betas)] async for token in self._valid("api")]
-        return rows + [[beta] for group in betas.values() for beta in group]
-
-    async def of(self, token: APIToken) -> list[APIToken]:
-        """Return a token and its valid betas. 1 round trip for each 100 betas of the tenant."""
-        return [token, *await self.take_betas(token, await self.betas())]
-
-    async def find_valid(self, secret: str, kind: TokenKind) -> APIToken | None:
-        """Return the valid token of a secret, if it belongs to this tenant. 1 round trip."""
-        try:
-            token = await self.svc.tokens.verify(secret, kind=kind, record_use=False)
-        except InvalidToken:
-            return None
-        return token if token.tenant_id == self.tenant_id else None
-
-    async def revoke(self, *tokens: APIToken, reason: str | None = None) -> None:
-        """Revoke tokens and their rotated successors. 2 round trips each."""
-        for token in tokens:
-            await self.svc.tokens.revoke_family(
-                token.id, tenant_id=self.tenant_id, reason=reason, actor=self.actor
-            )
-
-    async def revoke_secrets(self, row: TokenRow, reason: str) -> set[SecretColumn]:
-        """Revoke the valid tokens of a row's secrets, with all betas of the row.
-
-        It returns the columns of those secrets. 1 round trip for each secret. If one is valid, also
-        a transaction with the cost of `of` and `revoke`.
-        """
-        valid = {
-            column: token
-            for column, secret in row.secrets.items()
-            if (token := await self.find_valid(secret, _KINDS[column]))
-        }
-        if valid:
-            async with self.svc.transaction() as tx:
-                rows = replace(self, svc=tx)
-                revoked = list(valid.values())
-                if "token" in valid:
-                    revoked += await rows.of(valid["token"])
-                await rows.revoke(*{each.id: each for each in revoked}.values(), reason=reason)
-        return set(valid)
-
-    async def betas(self) -> dict[str, list[APIToken]]:
-        """Return the valid betas by the ids of their rows. 1 round trip for each 100."""
-        betas = dict[str, list[APIToken]]()
-        async for beta in self._valid("beta"):
-            row_id = str(kept_values(beta).get("row", beta.id))
-            betas.setdefault(row_id, []).append(beta)
-        return betas
-
-    async def take_betas(self, token: APIToken, betas: dict[str, list[APIToken]]) -> list[APIToken]:
-        """Remove the betas of a token, and of those it was rotated from, and return them."""
-        taken = betas.pop(token.id, [])
-        while token.rotated_from is not None:
-            token = await self.svc.tokens.get_by_id(token.rotated_from, tenant_id=self.tenant_id)
-            taken = taken + betas.pop(token.id, [])
-        return taken
-
-    async def _valid(self, kind: TokenKind) -> AsyncIterator[APIToken]:
-        after = None
-        while True:
-            page = await self.svc.tokens.get_list(tenant_id=self.tenant_id, kind=kind, after=after)
-            for token in page.items:
-                if token.status in _VALID:
-                    yield token
-            if page.next is None:
-                return
-            after = page.next
 
 
 def _settable(row: Mapping[str, Any]) -> dict[str, Any]:

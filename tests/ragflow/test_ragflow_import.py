@@ -1089,7 +1089,7 @@ async def test_a_beta_that_is_added_later_belongs_to_its_token(rag, dsn):
         report, _ = await run_import(svc, rag)
         assert (report.tokens.imported, report.tokens.present) == (1, 2)
         tokens = ragflow.APITokenService(svc, tenant_id="t1")
-        (row,) = [each for each in await tokens.query() if each.beta]
+        (row,) = [each for each in await tokens.get_all() if each.beta]
         assert row.beta == BETA[: len(row.beta)]
         assert await tokens.filter_delete([ragflow.APIToken.token == SECRET]) == 1
         with pytest.raises(InvalidToken):
