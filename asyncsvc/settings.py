@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
 
 from asyncsvc.errors import Unavailable
-from asyncsvc.validation.checks import invalid_value
+from asyncsvc.validation.inputs import invalid_value
 from asyncsvc.validation.limits import MAX_SECONDS, Limits, Seconds
 
 _MIN_PEPPER_BYTES: Final = 32

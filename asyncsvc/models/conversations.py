@@ -19,7 +19,7 @@ from pydantic import Json as JsonText
 
 from asyncsvc.models.base import Model, ModelLike
 from asyncsvc.models.columns import Timestamp
-from asyncsvc.validation.checks import check_batch_bytes, check_batch_size, with_limits
+from asyncsvc.validation.checks import batch_size, check_batch_bytes, with_limits
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.types import (
@@ -68,7 +68,7 @@ def _values(items: Iterable[Input]) -> list[object]:
 class Turn(Input):
     """The messages that one append adds, and their usage."""
 
-    messages: Annotated[Sequence[Message], Field(min_length=1), with_limits(check_batch_size)]
+    messages: Annotated[Sequence[Message], Field(min_length=1), batch_size()]
     """1 to `Settings.max_batch_size` messages, in the order in which they were said."""
     tokens: Tokens = 0
     """The language model tokens that the turn consumed."""
@@ -153,14 +153,14 @@ def _check_bulk_bytes(values: Bulk, limits: Limits) -> Bulk:
 
 NewConversations = Annotated[
     Sequence[ModelLike[NewConversation]],
-    with_limits(check_batch_size),
+    batch_size(),
     with_limits(_check_bulk_bytes),
 ]
 """Up to `Settings.max_batch_size` conversations to create."""
 
 PatchesById = Annotated[
     Mapping[Id, ModelLike[P]],
-    with_limits(check_batch_size),
+    batch_size(),
     with_limits(_check_bulk_bytes),
 ]
 """Up to `Settings.max_batch_size` patches, by the id of their row."""

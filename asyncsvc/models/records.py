@@ -15,8 +15,8 @@ from pydantic import (
 )
 
 from asyncsvc.models.conversations import Conversation
-from asyncsvc.validation.checks import check_iterable, invalid_value
-from asyncsvc.validation.inputs import Described, Input
+from asyncsvc.validation.checks import check_iterable
+from asyncsvc.validation.inputs import Described, Input, invalid_value
 from asyncsvc.validation.types import (
     MAX_INT,
     BigCount,

@@ -17,7 +17,7 @@ from asyncsvc.ragflow.repair import ConversationFields, RepairedConversation
 from asyncsvc.ragflow.reports import Progress, Skip, TableReport
 from asyncsvc.ragflow.source import CONVERSATIONS
 from asyncsvc.settings import Settings
-from asyncsvc.validation.checks import json_text
+from asyncsvc.validation.json_values import json_text
 
 Counter = Literal["round", "tokens", "duration"]
 _MAX_PER_TURN: Final[Mapping[Counter, float]] = {

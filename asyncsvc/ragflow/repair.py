@@ -21,7 +21,7 @@ from asyncsvc.ragflow.messages import ANSWER, MessageFields, attach_references, 
 from asyncsvc.ragflow.reports import Repair
 from asyncsvc.ragflow.shapes import METADATA_KEY, short_user_id
 from asyncsvc.settings import Settings
-from asyncsvc.validation.checks import check_json
+from asyncsvc.validation.json_values import check_json
 from asyncsvc.validation.types import MAX_INT
 
 _EMPTY: Final[tuple[object, ...]] = (None, "", [], {})

@@ -131,7 +131,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             pepper_versions=[token.secret.pepper_version for token in tokens],
             hints=[token.secret.hint for token in tokens],
             kinds=[token.kind for token in tokens],
-            scopes=[to_json(token.scopes) for token in tokens],
+            scopes=[to_json(list(token.scopes)) for token in tokens],
             dialog_ids=[token.dialog_id for token in tokens],
             sources=[token.source for token in tokens],
             metadatas=[to_json(token.metadata) for token in tokens],

@@ -6,14 +6,13 @@ import abc
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from asyncsvc.database import build_value, sql_files
-from asyncsvc.validation.checks import json_text
 from asyncsvc.validation.inputs import Input
+from asyncsvc.validation.json_values import stored_json
 from asyncsvc.validation.types import UNSET
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 Stored = TypeVar("Stored", bound=BaseModel)
 Patch = TypeVar("Patch", bound=Input)
 
-_EXPONENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)')
 _COPY_SPECIAL: Final = re.compile(r"[\\\n\r\t]")
 _COPY_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -67,24 +65,18 @@ def to_json(value: object) -> str | None:
 
     A connection of the caller may have its own codec for jsonb, so JSON is sent as text.
     """
-    if value is None:
-        return None
-    text = json_text(value)
-    return _EXPONENT.sub(_without_exponent, text) if "e+" in text else text
+    return None if value is None else stored_json(value)
 
 
 def columns_to_set(values: Input) -> dict[str, object]:
     """Return the fields of an input that are not UNSET, by column, for `to_json`."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values
-        if value is not UNSET
-    }
+    return {name: _json_value(value) for name, value in values if value is not UNSET}
 
 
-def _without_exponent(match: re.Match[str]) -> str:
-    """Return 1e+23 with all its digits and a fraction. jsonb would store it as an integer."""
-    return match[0] if match["number"] is None else f"{Decimal(match[0]):f}.0"
+def _json_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def escape_copy_text(text: str) -> str:

@@ -7,39 +7,20 @@ context: its checks run later, in the method that receives the model.
 
 from __future__ import annotations
 
-import json
-import re
-import unicodedata
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sized
 from typing import Final, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    JsonValue,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from asyncsvc.validation.inputs import invalid_value
+from asyncsvc.validation.json_values import check_json, count_values, json_text, stored_size
 from asyncsvc.validation.limits import Limits
+from asyncsvc.validation.nfc import to_nfc
 from asyncsvc.validation.unstorable import replace_in_json, replace_in_text
 
 T = TypeVar("T")
-CollectionT = TypeVar("CollectionT", bound=Collection[object])
 
-_JSON: Final = TypeAdapter[JsonValue](JsonValue, config=ConfigDict(defer_build=True))
-_JSON_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKET: Final = re.compile(r"[][{}]")
-_ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
-
-
-def invalid_value(reason: str) -> PydanticCustomError:
-    """Return the error that a check raises. The reason must not quote the value."""
-    return PydanticCustomError("invalid_value", "{reason}", {"reason": reason})
 
 
 def with_limits(check: Callable[[T, Limits], T]) -> AfterValidator:
@@ -63,7 +44,7 @@ def text_length(
     def check(text: str, limits: Limits) -> str:
         if not minimum <= len(text) <= maximum:
             raise invalid_value(f"must be {minimum} to {maximum} characters")
-        text = _storable_text(text, limits if replaceable else None, nfc=nfc)
+        text, _ = _storable_text(text, limits if replaceable else None, nfc=nfc)
         if len(text) > maximum:  # NFC decomposes the characters that have no composed form
             raise invalid_value(f"must be {minimum} to {maximum} characters in Unicode's form NFC")
         return text
@@ -81,84 +62,34 @@ def message_text(*, nfc: bool) -> AfterValidator:
         # The number of characters is known at no cost; to normalize 100 MB takes seconds.
         if len(text) > limits.max_message_bytes:
             raise invalid_value(f"must be at most {limits.max_message_bytes} bytes")
-        text = _storable_text(text, limits, nfc=nfc)
-        if len(text.encode()) > limits.max_message_bytes:
+        stored, size = _storable_text(text, limits, nfc=nfc)
+        if size > limits.max_message_bytes:
             raise invalid_value(f"must be at most {limits.max_message_bytes} bytes")
-        return text
+        return stored
 
     return with_limits(check)
 
 
-def _storable_text(text: str, limits: Limits | None, *, nfc: bool) -> str:
-    """Check that PostgreSQL can store the text, and normalize it to NFC if requested.
+def _storable_text(text: str, limits: Limits | None, *, nfc: bool) -> tuple[str, int]:
+    """Return the text as PostgreSQL stores it, in NFC if requested, and its size in bytes.
 
-    Unstorable characters are replaced if the limits say so.
+    Unstorable characters are replaced if the limits say so, and rejected otherwise.
     """
     if limits is not None and limits.unstorable_text == "replace":
         text, count = replace_in_text(text)
         limits.count_replacements(count)
+    size = _utf8_size(text)
+    stored = to_nfc(text) if nfc else text
+    return stored, size if stored == text else _utf8_size(stored)
+
+
+def _utf8_size(text: str) -> int:
     if "\x00" in text:
         raise invalid_value("must not hold a NUL character")
     try:
-        text.encode()
+        return len(text.encode())
     except UnicodeEncodeError:
         raise invalid_value("must not hold a lone surrogate") from None
-    return unicodedata.normalize("NFC", text) if nfc else text
-
-
-def json_text(value: object) -> str:
-    """Return the value as JSON text, in the form that is measured and sent.
-
-    Raises ValueError for NaN and infinity.
-    """
-    return "null" if value is None else "{}" if value == {} else _JSON_ENCODER.encode(value)
-
-
-def check_json(value: object, limits: Limits) -> int:
-    """Check that PostgreSQL can store the JSON and Python can read it; return its size in bytes."""
-    try:
-        _JSON.validate_python(value, strict=True)
-        text = json_text(value)
-        size = len(text.encode())
-    except ValidationError as error:
-        if any(part["type"] == "recursion_loop" for part in error.errors(include_input=False)):
-            raise _too_deep(limits) from None
-        raise invalid_value(
-            "must be JSON: text, numbers, booleans, null, lists and objects"
-        ) from None
-    except RecursionError:
-        raise _too_deep(limits) from None
-    except UnicodeEncodeError:
-        raise invalid_value("must not hold a lone surrogate") from None
-    except ValueError:
-        raise invalid_value(
-            "must not hold NaN, infinity or integers of over 4,300 digits"
-        ) from None
-    if size > limits.max_json_bytes:
-        raise invalid_value(f"must be at most {limits.max_json_bytes} bytes of JSON")
-    # The plain searches are hundreds of times faster than the exact ones and almost always enough.
-    if "\\u0000" in text and _ESCAPED_NUL.search(text):
-        raise invalid_value("must not hold a NUL character")
-    brackets = text.count("[") + text.count("{")
-    if brackets > limits.max_json_depth and _json_depth(text) > limits.max_json_depth:
-        raise _too_deep(limits)
-    return size
-
-
-def _too_deep(limits: Limits) -> PydanticCustomError:
-    return invalid_value(f"must be at most {limits.max_json_depth} levels deep")
-
-
-def _json_depth(text: str) -> int:
-    """Return the number of nested lists and objects of JSON text."""
-    depth = max_depth = 0
-    for bracket in _BRACKET.findall(_JSON_STRING.sub("", text)):
-        if bracket in "[{":
-            depth += 1
-            max_depth = max(max_depth, depth)
-        else:
-            depth -= 1
-    return max_depth
 
 
 def check_json_value(value: object, info: ValidationInfo) -> object:
@@ -167,10 +98,8 @@ def check_json_value(value: object, info: ValidationInfo) -> object:
     if limits is None:
         return value
     if limits.unstorable_text == "replace":
-        try:
-            replaced, count = replace_in_json(value)
-        except RecursionError:
-            raise _too_deep(limits) from None
+        count_values(value, limits)
+        replaced, count = replace_in_json(value)
         if count:
             value = replaced
             limits.count_replacements(count)
@@ -185,11 +114,16 @@ def check_json_object(value: object, info: ValidationInfo) -> object:
     return check_json_value(value, info)
 
 
-def check_batch_size(values: CollectionT, limits: Limits) -> CollectionT:
-    """Check the number of items of one call."""
-    if len(values) > limits.max_batch_size:
-        raise invalid_value(f"must be at most {limits.max_batch_size}")
-    return values
+def batch_size() -> BeforeValidator:
+    """Return a validator for the number of items of one call. It runs before those of the items."""
+
+    def check(values: T, info: ValidationInfo) -> T:
+        limits: Limits | None = info.context
+        if limits is not None and isinstance(values, Sized) and len(values) > limits.max_batch_size:
+            raise invalid_value(f"must be at most {limits.max_batch_size}")
+        return values
+
+    return BeforeValidator(check)
 
 
 def check_batch_bytes(values: Collection[object], limits: Limits) -> None:
@@ -209,7 +143,7 @@ def _max_bytes(value: object, limits: Limits) -> int:
 def _bytes(value: object) -> int:
     if isinstance(value, str):
         return len(value.encode())
-    return len(json_text(value).encode()) if isinstance(value, dict | list | tuple) else 0
+    return stored_size(json_text(value)) if isinstance(value, dict | list | tuple) else 0
 
 
 def check_iterable(value: T) -> T:

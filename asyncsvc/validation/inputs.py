@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from asyncsvc.errors import InvalidInput
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 _MAX_NAME_LENGTH: Final = 64
 _FIELDS: Final = "\n\nFields:\n"
 _FIELD_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
+
+
+def invalid_value(reason: str) -> PydanticCustomError:
+    """Return the error that a check raises. The reason must not quote the value."""
+    return PydanticCustomError("invalid_value", "{reason}", {"reason": reason})
 
 
 def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
@@ -45,6 +50,15 @@ def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> Invali
     if first["type"] == "extra_forbidden":
         path[-1] = safe_field_name(path[-1])
     return InvalidInput(".".join(path), first["msg"])
+
+
+def _few_fields(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of a model, with 1 unknown field at most: each one adds an error."""
+    unknown = next((name for name in values if name not in model.model_fields), None)
+    if unknown is None:
+        return dict(values)
+    known = {name: values[name] for name in model.model_fields if name in values}
+    return known | {unknown: values[unknown]}
 
 
 def safe_field_name(name: str) -> str:
@@ -98,7 +112,7 @@ class Input(Described):
         cls, value: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
         try:
-            return handler(dict(value) if isinstance(value, Mapping) else value)
+            return handler(_few_fields(cls, value) if isinstance(value, Mapping) else value)
         except ValidationError as error:
             if info.context is not None:  # `validated` reports the complete path
                 raise

@@ -31,7 +31,7 @@ class Limits(Input):
     max_message_bytes: Positive = 2**20
     """Maximum bytes of the UTF-8 content of one message, and of the `errors` of a conversation."""
     max_json_bytes: Positive = 2**20
-    """Maximum bytes of one JSON value, written as UTF-8 text."""
+    """Maximum bytes of one JSON value, as the server returns it: UTF-8, all digits of numbers."""
     max_json_depth: Annotated[int, Field(gt=0, le=200)] = 64
     """Maximum nested lists and objects of one JSON value."""
     max_batch_size: Positive = 1_000

@@ -19,14 +19,14 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from asyncsvc.validation.checks import (
-    check_batch_size,
+    batch_size,
     check_json_object,
     check_json_value,
-    invalid_value,
     message_text,
     text_length,
     with_limits,
 )
+from asyncsvc.validation.inputs import invalid_value
 from asyncsvc.validation.limits import Limits
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ Id = Annotated[str, text_length(1, 128)]
 """An id that the caller chooses: 1 to 128 characters, stored unchanged."""
 UserId = Annotated[str, text_length(0, 128)]
 """The id of a user: 0 to 128 characters. The empty text is an unknown visitor."""
-Ids = Annotated[Sequence[Id], with_limits(check_batch_size)]
+Ids = Annotated[Sequence[Id], batch_size()]
 """Up to `Settings.max_batch_size` ids."""
 Names = Annotated[Collection[str], PlainValidator(_check_names)]
 """The names of optional parts of a statement, in any collection."""
@@ -154,7 +154,7 @@ Role = Annotated[str, text_length(1, 32)]
 """The author of a message, such as "user" or "assistant": 1 to 32 characters."""
 Scope = Annotated[str, text_length(1, 128)]
 """A permission of a token: 1 to 128 characters. "*" is every permission."""
-Scopes = Annotated[Sequence[Scope], with_limits(check_batch_size)]
+Scopes = Annotated[Sequence[Scope], batch_size()]
 """Up to `Settings.max_batch_size` scopes."""
 Name = Annotated[str, text_length(0, 512, nfc=True, replaceable=True)]
 """A title that people read: up to 512 characters, stored as NFC."""
