@@ -1,0 +1,92 @@
+"""Each recipe of the cookbook runs and prints what it says."""
+
+import contextlib
+import io
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import pages
+
+FOLDER = pages.ROOT / "docs" / "recipes"
+WITH_A_TEST_OF_THEIR_OWN = {
+    "application_tests",
+    "row_level_security",
+    "transaction_pooler",
+    "vector_search",
+}
+OTHERS = sorted({path.stem for path in FOLDER.glob("*.py")} - WITH_A_TEST_OF_THEIR_OWN)
+
+
+@pytest.fixture
+def run(dsn, monkeypatch, tmp_path):
+    """Return a function that runs a recipe and compares its output."""
+    monkeypatch.setenv("ASYNCSVC_DSN", dsn)
+    monkeypatch.chdir(tmp_path)
+
+    def run_recipe(name):
+        path = FOLDER / f"{name}.py"
+        expected = pages.EXPECTED.findall(path.read_text(encoding="utf-8"))
+        assert expected, "a recipe prints something"
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            runpy.run_path(str(path), run_name="__main__")
+        pages.compare(output.getvalue(), expected, path.name)
+
+    return run_recipe
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_recipe(name, run):
+    run(name)
+
+
+def test_application_tests():
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "application_tests.py"],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in finished.stdout, finished.stdout
+
+
+@pytest.fixture
+async def without_role(pool):
+    """Drop the role of the recipe afterwards, since roles belong to the whole server."""
+    yield
+    await pool.execute("DROP OWNED BY recipe_app")
+    await pool.execute("DROP ROLE recipe_app")
+
+
+def test_row_level_security(run, without_role):
+    run("row_level_security")
+
+
+def test_transaction_pooler(run, pgbouncer, monkeypatch):
+    monkeypatch.setenv("ASYNCSVC_PGBOUNCER_DSN", pgbouncer["transaction"])
+    run("transaction_pooler")
+
+
+@pytest.fixture
+async def has_pgvector(pool):
+    query = "SELECT true FROM pg_available_extensions WHERE name = 'vector'"
+    return bool(await pool.fetchval(query))
+
+
+def test_vector_search(run, has_pgvector):
+    if not has_pgvector:
+        pytest.skip("the server has no pgvector")
+    run("vector_search")
+
+
+def test_the_cookbook_shows_each_recipe_once():
+    shown = [
+        name
+        for page in sorted((pages.ROOT / "docs" / "cookbook").glob("*.md"))
+        for name in re.findall(r'--8<-- "docs/recipes/(\w+)\.py"', page.read_text(encoding="utf-8"))
+    ]
+    assert sorted(shown) == sorted(path.stem for path in FOLDER.glob("*.py"))
