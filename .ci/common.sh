@@ -56,7 +56,7 @@ has() {
     esac >/dev/null 2>&1
 }
 
-# Only root installs packages, and an automatic run by sudo.
+# Install packages as root. An automatic run uses sudo.
 install() {
     local as_root=()
     if [ "$(id -u)" != 0 ]; then
@@ -137,7 +137,8 @@ stop_docker() {
         TESTCONTAINERS_RYUK_DISABLED
 }
 
-# Choose the server of the tests: that of the environment, or a container of Debian's PostgreSQL 15.
+# Choose the server of the tests: the server that the environment names, or a container of Debian's
+# PostgreSQL 15.
 use_container() {
     if [ -z "${ASYNCSVC_TEST_DSN:-}${ASYNCSVC_TEST_IMAGE:-}" ]; then
         need postgresql-15
@@ -163,8 +164,8 @@ environment() {
     }
 }
 
-# Set $tools to the programs of the group `dev`: those of the checkout's .venv, which `make setup`
-# creates, or under .ci/run those of an environment of its own. There no cache is in the checkout.
+# Set $tools to the directory of the tools of the group `dev`: the checkout's .venv, which `make setup`
+# creates, or under .ci/run a new environment. Under .ci/run no cache is written to the checkout.
 use_tools() {
     tools=$checkout/.venv/bin
     if [ -n "$under_run" ] || [ ! -x "$tools/ruff" ]; then
@@ -208,8 +209,8 @@ copy_checkout() {
         | tar --create --null --files-from=- | tar --extract --directory "$directory"
 }
 
-# with_timeout COMMAND...: a test run that hangs gets Ctrl-C, so that it prints where and stops its
-# server.
+# with_timeout COMMAND...: interrupt a test run after 30 minutes. It then prints the running test and
+# stops its server.
 with_timeout() {
     timeout --signal=INT --kill-after=60 1800 "$@"
 }

@@ -1,4 +1,4 @@
-"""An application with an asyncpg pool and a table of its own, beside conversations.
+"""An application with its own asyncpg pool and its own table beside the conversations.
 
 Run it with `uvicorn examples.own_pool:app`; `DATABASE_URL` names the database. One transaction
 writes a row of the application and a turn of a conversation: both or neither are stored.
@@ -47,7 +47,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.exception_handler(asyncsvc.InvalidInput)
 async def reject(_request: Request, error: Exception) -> JSONResponse:
-    """Answer a wrong value, such as a cursor of another list, with 422."""
+    """Return status 422 for an invalid value, for example a cursor of another list."""
     return JSONResponse({"detail": str(error)}, 422)
 
 

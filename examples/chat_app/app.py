@@ -41,7 +41,7 @@ class _Body(BaseModel):
 
 
 class NewConversation(_Body):
-    """A conversation to create; with an id of the client's own it can be created once."""
+    """A conversation to create. With an id of the client a repeated request fails."""
 
     id: Id | None = None
     user_id: Line = ""
@@ -94,7 +94,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem(status: int, headers: Mapping[str, str], **fields: str) -> Response:
-    """Return a problem; its fields are shortened, because they may quote the client's input."""
+    """Return a problem. Its fields are shortened, because they may quote the client's input."""
     fields = {name: text[:500].encode(errors="replace").decode() for name, text in fields.items()}
     body = Problem(status=status, title=HTTPStatus(status).phrase, **fields)
     return Response(body.model_dump_json(exclude_none=True), status, headers, media_type=PROBLEM)
@@ -113,7 +113,9 @@ async def answer(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             details = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
             return problem(422, {}, detail="; ".join(details))
-        case HTTPException(status_code=405):  # FastAPI's header has the methods of 1 route only
+        case HTTPException(
+            status_code=405
+        ):  # FastAPI's header has the methods of 1 route
             routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]
             allowed = sorted({method for route in routes for method in route.methods})
             return problem(405, {"Allow": ", ".join(allowed)})
@@ -202,7 +204,7 @@ async def append_turn(me: Me, id: Id, body: Question, key: Key = None) -> Answer
 
 @app.get("/conversations/{id}/messages", tags=["chat"], responses=problems(404))
 async def list_messages(me: Me, id: Id, after: Seq = 0, limit: Limit = 20) -> list[StoredMessage]:
-    """List messages, oldest first; the next page comes after the last `seq` of this one."""
+    """List messages, oldest first. Pass the last `seq` as `after` to get the next page."""
     return await me.chats.messages(id, tenant_id=me.tenant, after_seq=after, limit=limit)
 
 
@@ -222,7 +224,7 @@ async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit
 async def statistics(
     me: Me, from_date: Day, to_date: Day, tz: str = "UTC"
 ) -> list[asyncsvc.UsageBucket]:
-    """Return the usage of each day; both dates are included."""
+    """Return the usage of each day, including both dates."""
     return await me.chats.stats(tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz)
 
 
@@ -234,7 +236,7 @@ async def usage_page() -> str:
 
 @app.delete("/tokens/{id}", tags=["tokens"], responses=problems(404))
 async def revoke_token(me: Me, id: Id) -> APIToken:
-    """Revoke a token: `current` is the token of the request; others need the scope `admin`."""
+    """Revoke a token. `current` is the token of the request; others need the scope `admin`."""
     if id != "current" and not {"admin", "*"} & set(me.token.scopes):
         raise asyncsvc.InsufficientScope("the token lacks admin")
     token_id = me.token.id if id == "current" else id
