@@ -154,20 +154,22 @@ class APITokenService(CommonService):
     async def _rows(self, where: ValuesByColumn) -> list[Record]:
         for tenant_id in where.get("tenant_id", ()):
             self._check_tenant(str(tenant_id))
-        rows = self._token_rows(self._svc)
+        token_rows = self._token_rows(self._svc)
         if where.keys() & set(SECRET_COLUMNS):
-            found = await self._find_by_secrets(rows, where)
+            selected = await self._find_by_secrets(token_rows, where)
         else:
-            found = [row for row in reversed(await rows.all()) if row[0].kind == KINDS["token"]]
+            selected = [
+                row for row in reversed(await token_rows.all()) if row[0].kind == KINDS["token"]
+            ]
         columns = {name: where[name] for name in where.keys() - set(SECRET_COLUMNS)}
-        records = map(self._record, found)
+        records = map(self._record, selected)
         return [record for record in records if satisfies(vars(record), columns)]
 
     async def _find_by_secrets(
-        self, rows: TokenRows, where: ValuesByColumn
+        self, token_rows: TokenRows, where: ValuesByColumn
     ) -> list[list[APIToken]]:
         """Return the valid tokens of secrets; of both columns, if they belong to one row."""
-        found = {
+        tokens = {
             column: [
                 [token]
                 for secret in where[column]
@@ -176,10 +178,10 @@ class APITokenService(CommonService):
             for column in SECRET_COLUMNS
             if column in where
         }
-        if len(found) < len(SECRET_COLUMNS):
-            return next(iter(found.values()))
-        betas = {token.id for (token,) in found["beta"]}
-        whole = [await rows.of(token) for (token,) in found["token"]]
+        if len(tokens) < len(SECRET_COLUMNS):
+            return next(iter(tokens.values()))
+        betas = {token.id for (token,) in tokens["beta"]}
+        whole = [await rows.of(token) for (token,) in tokens["token"]]
         return [row for row in whole if betas & {beta.id for beta in row[1:]}]
 
     async def _store(self, tx: Services, rows: Sequence[Mapping[str, Any]]) -> None:

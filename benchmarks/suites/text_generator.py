@@ -61,16 +61,16 @@ class TextGenerator:
         """Yield the conversations of one tenant over a year, the oldest first."""
         now = datetime.now(UTC)
         for number in range(count):
-            said = [self._planted() for _ in range(MESSAGES_PER_CONVERSATION)]
+            planted = [self._planted() for _ in range(MESSAGES_PER_CONVERSATION)]
             if number < count / 3 and self.chance.random() < MESSAGES_PER_CONVERSATION / 25:
-                said[0] += f" {OLD_WORD}"
+                planted[0] += f" {OLD_WORD}"
             yield {
                 "id": f"{name}-{number:032}",
                 "dialog_id": f"d{self.chance.randrange(DIALOGS)}",
                 "user_id": f"u{self.chance.randrange(USERS)}",
                 "name": self.message()[:40],
                 "created_at": now - A_YEAR * (count - number) / count,
-                "messages": [{"role": "user", "content": text} for text in said],
+                "messages": [{"role": "user", "content": text} for text in planted],
             }
 
     def _planted(self) -> str:

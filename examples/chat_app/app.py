@@ -113,9 +113,7 @@ async def answer(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             details = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
             return problem(422, {}, detail="; ".join(details))
-        case HTTPException(
-            status_code=405
-        ):  # FastAPI's header has the methods of 1 route
+        case HTTPException(status_code=405):  # FastAPI's header has the methods of 1 route
             routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]
             allowed = sorted({method for route in routes for method in route.methods})
             return problem(405, {"Allow": ", ".join(allowed)})

@@ -169,8 +169,8 @@ def test_a_list_has_filters_and_a_next_page(filled, run):
         run("list", "--tenant=t", "--dialog=d", "--from", day, "--to", day, "--user=u2", "--json")
     )
     assert [item["id"] for item in one["items"]] == ["c2"]
-    found = document(run("list", "--tenant=t", "--dialog=d", "--keywords=NUMBER 7", "--json"))
-    assert [item["id"] for item in found["items"]] == ["long"]
+    page = document(run("list", "--tenant=t", "--dialog=d", "--keywords=NUMBER 7", "--json"))
+    assert [item["id"] for item in page["items"]] == ["long"]
     none = run("list", "--tenant", "other", "--dialog", "d")
     assert (none.returncode, none.stdout) == (0, "no conversations\n")
 
@@ -355,10 +355,10 @@ async def test_tokens_in_a_terminal(dsn, svc, columns):
     assert issued.token.id in listed.screen
 
     verify = [*PROGRAM, "tokens", "verify"]
-    asked = await asyncio.to_thread(in_terminal, verify, env, columns, secret=f"{secret}\n")
-    assert asked.code == 0, asked.screen
-    assert "The token's secret" in asked.screen
-    assert secret not in asked.written
+    verified = await asyncio.to_thread(in_terminal, verify, env, columns, secret=f"{secret}\n")
+    assert verified.code == 0, verified.screen
+    assert "The token's secret" in verified.screen
+    assert secret not in verified.written
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
@@ -526,8 +526,8 @@ async def test_the_life_of_a_token_in_a_terminal(dsn, svc, tmp_path, columns):
     assert "line 2: token: is missing" in imported
     assert "tokens 1 present 0 rejected 1" in imported
     assert "was revoked at" in await screen("revoke", old.token.id, "--reason", HOSTILE)
-    asked = await screen("revoke", "--all", answer="n\n")
-    assert "Revoke all tokens of t? [y/N]: n" in asked
+    question = await screen("revoke", "--all", answer="n\n")
+    assert "Revoke all tokens of t? [y/N]: n" in question
     assert "revoked 3 tokens" in await screen("revoke", "--all", answer="y\n")
     audit = await screen("audit")
     assert audit.count(" revoke ") == 4
@@ -575,12 +575,12 @@ async def test_maintenance_reports_what_it_did(filled, run, tmp_path):
 
 
 def test_a_declared_zone_does_not_change_statistics(filled, run):
-    asked = ("stats", "--tenant=t", "--interval=month", "--tz=Asia/Kathmandu", "--json")
-    before = document(run(*asked))
+    arguments = ("stats", "--tenant=t", "--interval=month", "--tz=Asia/Kathmandu", "--json")
+    before = document(run(*arguments))
     for options in ((), (), ("--recount",)):
         finished = run("declare-zone", "Asia/Kathmandu", "--tenant=t", *options)
         assert "are stored in Asia/Kathmandu" in finished.stdout
-        assert document(run(*asked)) == before
+        assert document(run(*arguments)) == before
     assert json.loads(run("maintain", "--json").stdout)["ledger_rows"] == 0
     refused = run("declare-zone", "Berlin", "--tenant=t")
     assert (refused.returncode, "ZONE: must be UTC or an area" in refused.stderr) == (2, True)
@@ -663,9 +663,9 @@ def test_every_statement_is_listed_and_can_be_read(run):
     assert "AND m.seq > $3\n         ORDER BY m.seq DESC\n         LIMIT $4" in shown.stdout
     assert "--?" not in shown.stdout
     assert "$3 is after_seq" in shown.stdout
-    asked = document(run("sql", "conversation/get_list", "--json"))
-    assert "ORDER BY f.created_at DESC" in asked["text"]
-    assert asked["text"].count("ORDER BY f.") == 1
+    statement = document(run("sql", "conversation/get_list", "--json"))
+    assert "ORDER BY f.created_at DESC" in statement["text"]
+    assert statement["text"].count("ORDER BY f.") == 1
 
 
 async def test_a_plan_is_explained_and_nothing_is_executed(filled, run):
@@ -755,8 +755,8 @@ def test_the_shell_completes_names():
         )  # fmt: skip
 
     assert "_ASYNCSVC_COMPLETE=complete_bash" in call("--show-completion", "bash").stdout
-    asked = {"COMP_WORDS": "asyncsvc sql message/", "COMP_CWORD": "2"}
-    completed = call(_ASYNCSVC_COMPLETE="complete_bash", **asked)
+    completion = {"COMP_WORDS": "asyncsvc sql message/", "COMP_CWORD": "2"}
+    completed = call(_ASYNCSVC_COMPLETE="complete_bash", **completion)
     assert completed.stdout.split() == [
         name for name in sql_files.names() if name.startswith("message/")
     ]

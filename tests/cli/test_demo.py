@@ -243,7 +243,7 @@ async def test_invalid_lines_are_reported_and_the_others_imported(
         assert f"line {number}: {reason}" in finished.stderr
     async with asyncsvc.connect(dsn) as svc:
         page = await svc.conversations.get_list(dialog_id="assistant", tenant_id="demo")
-    assert [(found.id, found.last_seq) for found in page.items] == [("good", 1)]
+    assert [(item.id, item.last_seq) for item in page.items] == [("good", 1)]
 
 
 async def test_a_file_without_a_conversation_is_an_error(run: Run, dsn: str, folder: pathlib.Path):

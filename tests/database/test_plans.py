@@ -621,7 +621,7 @@ async def test_a_purge_scans_the_index_on_updated_at(explain, of, index):
         **more,
         **of,
     )
-    assert {found for table, found in scans(plan) if table == "conversation_recency"} == {index}
+    assert {name for table, name in scans(plan) if table == "conversation_recency"} == {index}
     assert rows_read(plan) <= 2 * 12
 
 
@@ -656,7 +656,7 @@ async def test_an_export_reads_its_page(explain, order, of, index):
     more = {"batch_size": 10, "max_messages": 6, "max_bytes": 10_000}
     plan = await explain("conversation/export", order, tenant_id="big", **more, **of)
     assert index in indexes(plan)
-    assert None not in {found for _, found in scans(plan)}
+    assert None not in {name for _, name in scans(plan)}
     assert rows_read(plan) <= 10 + 2 * 3 + 2 * (1 + 3) + 40  # the 40 rows of a user are sorted
 
 

@@ -448,8 +448,8 @@ async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair)
         await asyncio.gather(*working)
         assert errors == []  # keyed appends and reads were retried
         after = await svc.conversations.get_by_ids([f"{n}" for n in range(8)], tenant_id="t")
-        for number, found in enumerate(after):
-            assert found.last_seq == acknowledged[number] > before[number] > 0
+        for number, item in enumerate(after):
+            assert item.last_seq == acknowledged[number] > before[number] > 0
 
 
 async def test_a_standby_of_the_failed_primary_is_not_used_after_a_failover(own_pair):

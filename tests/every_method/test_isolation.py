@@ -92,15 +92,15 @@ async def rows_of(tenant_id, svc) -> dict[str, list[str]]:
         )
         for table in tables
     }
-    return {table: [row["row"] for row in found] for table, found in rows.items() if found}
+    return {table: [row["row"] for row in records] for table, records in rows.items() if records}
 
 
 async def stable_rows_of(tenant_id, svc) -> dict[str, list[str]]:
     """Return the rows of a tenant's conversations, without the parts that differ per call."""
     rows = await rows_of(tenant_id, svc)
     return {
-        table: [INSTANT.sub("...", comparable(row)) for row in found]
-        for table, found in rows.items()
+        table: [INSTANT.sub("...", comparable(row)) for row in records]
+        for table, records in rows.items()
         if not table.startswith("token_") and table != "api_token"
     }
 

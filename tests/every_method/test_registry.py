@@ -160,4 +160,4 @@ async def all_rows(svc) -> dict[str, list[str]]:
         name: await pool.fetch(f"SELECT t::text AS row FROM asyncsvc.{name} AS t ORDER BY 1")
         for (name,) in names
     }
-    return {name: [row["row"] for row in found] for name, found in rows.items()}
+    return {name: [row["row"] for row in records] for name, records in rows.items()}

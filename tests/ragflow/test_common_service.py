@@ -6,7 +6,16 @@ import pytest
 
 from asyncsvc import ragflow
 from asyncsvc.errors import AlreadyExists, InvalidInput, NotFound
-from tests.support.ragflow_rows import AGENT, BETA, OTHER, SECRET, TENANT, asked, prologue, quoted
+from tests.support.ragflow_rows import (
+    AGENT,
+    BETA,
+    OTHER,
+    SECRET,
+    TENANT,
+    exchange,
+    prologue,
+    quoted,
+)
 
 SECRETS = [SECRET[:-1] + digit for digit in "123"]
 
@@ -141,11 +150,11 @@ async def test_get_returns_one_row_or_raises(sessions, tokens):
 async def test_a_scope_reads_more_values_than_one_of_its_lists(sessions):
     ids = [f"s{number:02}" for number in range(45)]
     await sessions.insert_many([prologue(id=id, name=id[-1]) for id in ids])
-    found = await sessions.filter_scope_list("id", [*ids, "none", ""])
-    assert [each.id for each in found] == ids
+    rows = await sessions.filter_scope_list("id", [*ids, "none", ""])
+    assert [each.id for each in rows] == ids
     column = ragflow.API4Conversation.name
-    found = await sessions.filter_scope_list("id", ids, [column == "7"], ["id"])
-    assert [each.to_dict() for each in found] == [{"id": id} for id in ("s07", "s17", "s27", "s37")]
+    rows = await sessions.filter_scope_list("id", ids, [column == "7"], ["id"])
+    assert [each.to_dict() for each in rows] == [{"id": id} for id in ("s07", "s17", "s27", "s37")]
     assert await sessions.filter_scope_list("dialog_id", []) == []
 
 
@@ -177,7 +186,7 @@ async def test_tokens_are_read_changed_and_revoked_by_their_ids(tokens):
 
 async def test_insert_many_stores_all_rows_or_none(sessions, tokens):
     rows: list[dict[str, Any]] = [
-        prologue(id=f"s{number}", message=asked("m", "?"), reference=[quoted(number)])
+        prologue(id=f"s{number}", message=exchange("m", "?"), reference=[quoted(number)])
         for number in range(5)
     ]
     await sessions.insert_many(rows, batch_size=2)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import asyncsvc
-from tests.support.ragflow_rows import AGENT, TENANT, asked, prologue, quoted
+from tests.support.ragflow_rows import AGENT, TENANT, exchange, prologue, quoted
 
-ANSWERS = [message for n in (1, 2, 3) for message in asked(f"m{n}", str(n))]
+ANSWERS = [message for n in (1, 2, 3) for message in exchange(f"m{n}", str(n))]
 
 
 def texts(session: Any) -> list[str]:
@@ -27,15 +27,15 @@ async def references(svc: asyncsvc.AsyncSvc) -> list[Any]:
 @pytest.mark.parametrize("turns", [1, 3, 30])
 async def test_a_new_turn_has_its_reference_after_answers_without(svc, sessions, prologues, turns):
     first = [{"role": "assistant", "content": "Hello"}][:prologues]
-    old = [message for n in range(turns) for message in asked(f"m{n}", str(n))]
+    old = [message for n in range(turns) for message in exchange(f"m{n}", str(n))]
     await sessions.save(**prologue(message=first + old, reference=[]))
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("new", "new")
+    session.message += exchange("new", "new")
     session.reference.append(quoted(9))
     await sessions.append_message("s1", session.to_dict())
     assert await references(svc) == [None] * (turns + prologues) + [quoted(9)]
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("newer", "newer")
+    session.message += exchange("newer", "newer")
     session.reference.append(quoted(10))
     await sessions.append_message("s1", session.to_dict())
     assert (await references(svc))[-2:] == [quoted(9), quoted(10)]
@@ -51,12 +51,12 @@ async def test_an_edit_adds_a_turn_with_its_reference_after_answers_without(svc,
 
 
 async def test_an_answer_without_a_reference_does_not_take_those_of_old_answers(svc, sessions):
-    old = asked("m1", "1") + [
+    old = exchange("m1", "1") + [
         {"role": "user", "content": f"q{n}", "id": f"q{n}"} for n in range(30)
     ]
     await sessions.save(**prologue(message=old, reference=[quoted(1)]))
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("new", "new")
+    session.message += exchange("new", "new")
     await sessions.append_message("s1", session.to_dict())
     assert await references(svc) == [quoted(1), None]
 
@@ -75,12 +75,12 @@ async def test_an_edit_and_an_append_after_the_turn_of_another_caller_lose_nothi
     await sessions.save(**prologue(message=[], source="workflow"))
     _, mine = await sessions.get_by_id("s1")
     _, yours = await sessions.get_by_id("s1")
-    yours.message += asked("y", "yours")
+    yours.message += exchange("y", "yours")
     yours.tokens, yours.duration = 7, 1.5
     await sessions.append_message("s1", yours.to_dict())
 
     row = mine.to_dict()
-    question, answer = asked("m", "mine")
+    question, answer = exchange("m", "mine")
     row["message"].append(question)
     assert await sessions.update_by_id("s1", row) == 1
     row["message"].append(answer)
@@ -98,7 +98,7 @@ async def test_concurrent_workflows_keep_all_turns(sessions):
     async def turn(number: int) -> None:
         _, session = await sessions.get_by_id("s1")
         row = session.to_dict()
-        question, answer = asked(f"m{number}", str(number))
+        question, answer = exchange(f"m{number}", str(number))
         row["message"].append(question)
         assert await sessions.update_by_id("s1", row) == 1
         row["message"].append(answer)
@@ -111,10 +111,10 @@ async def test_concurrent_workflows_keep_all_turns(sessions):
 
 
 async def test_a_regenerated_answer_replaces_the_old_one_and_keeps_other_turns(sessions):
-    await sessions.save(**prologue(message=asked("m1", "1"), reference=[quoted(1)]))
+    await sessions.save(**prologue(message=exchange("m1", "1"), reference=[quoted(1)]))
     _, mine = await sessions.get_by_id("s1")
     _, yours = await sessions.get_by_id("s1")
-    yours.message += asked("y", "yours")
+    yours.message += exchange("y", "yours")
     yours.reference.append(quoted(2))
     await sessions.append_message("s1", yours.to_dict())
     row = mine.to_dict()
@@ -130,7 +130,7 @@ async def test_a_regenerated_answer_replaces_the_old_one_and_keeps_other_turns(s
 
 
 async def test_a_session_can_be_regenerated_again_and_again_with_one_record(sessions):
-    await sessions.save(**prologue(message=asked("m1", "1"), reference=[quoted(1)]))
+    await sessions.save(**prologue(message=exchange("m1", "1"), reference=[quoted(1)]))
     _, session = await sessions.get_by_id("s1")
     for number in range(3):
         session.message.pop()
@@ -145,7 +145,7 @@ async def test_a_session_can_be_regenerated_again_and_again_with_one_record(sess
 
 
 async def test_an_edit_is_repeated_if_another_caller_writes_in_between(svc, sessions, monkeypatch):
-    await sessions.save(**prologue(message=asked("m1", "1")))
+    await sessions.save(**prologue(message=exchange("m1", "1")))
     _, session = await sessions.get_by_id("s1")
     other = {"messages": [{"role": "user", "content": "me first", "payload": {"id": "o"}}]}
     append = asyncsvc.API4ConversationService.append_message
@@ -156,7 +156,7 @@ async def test_an_edit_is_repeated_if_another_caller_writes_in_between(svc, sess
             calls.append(await append(svc.conversations, id, other, tenant_id=TENANT))
         return await append(self, id, *arguments, **options)
 
-    session.message += asked("m2", "2")
+    session.message += exchange("m2", "2")
     monkeypatch.setattr(asyncsvc.API4ConversationService, "append_message", meanwhile)
     assert await sessions.update_by_id("s1", session.to_dict()) == 1
     _, session = await sessions.get_by_id("s1")
@@ -164,7 +164,7 @@ async def test_an_edit_is_repeated_if_another_caller_writes_in_between(svc, sess
 
 
 async def test_an_edit_of_a_session_that_is_deleted_meanwhile_returns_0(svc, sessions, monkeypatch):
-    await sessions.save(**prologue(message=asked("m1", "1")))
+    await sessions.save(**prologue(message=exchange("m1", "1")))
     append = asyncsvc.API4ConversationService.append_message
 
     async def deleted(self, id: str, *arguments: Any, **options: Any):
@@ -172,5 +172,6 @@ async def test_an_edit_of_a_session_that_is_deleted_meanwhile_returns_0(svc, ses
         return await append(self, id, *arguments, **options)
 
     monkeypatch.setattr(asyncsvc.API4ConversationService, "append_message", deleted)
-    assert await sessions.update_by_id("s1", {"message": asked("m1", "1") + asked("m2", "2")}) == 0
+    messages = exchange("m1", "1") + exchange("m2", "2")
+    assert await sessions.update_by_id("s1", {"message": messages}) == 0
     assert await sessions.query(dialog_id=AGENT) == []

@@ -33,7 +33,7 @@ from tests.support.ragflow_rows import (
     SECRET,
     SHANGHAI,
     TENANT,
-    asked,
+    exchange,
     prologue,
     quoted,
 )
@@ -43,10 +43,10 @@ from tests.support.ragflow_rows import (
 
 async def test_a_session_of_an_agent_is_created_continued_and_read(sessions):
     assert await sessions.save(**prologue()) == 1
-    found, session = await sessions.get_by_id("s1")
-    assert found
+    exists, session = await sessions.get_by_id("s1")
+    assert exists
     for number in (1, 2):
-        session.message += asked(f"m{number}", f"question {number}")
+        session.message += exchange(f"m{number}", f"question {number}")
         session.reference.append(quoted(number))
         session.dsl = {"graph": {"nodes": [number]}}
         session.errors = None
@@ -54,7 +54,7 @@ async def test_a_session_of_an_agent_is_created_continued_and_read(sessions):
     total, (row,) = await sessions.get_list(AGENT, TENANT, 1, 30, "update_time", True)
     assert total == 1
     assert row.keys() == KEYS
-    assert row["message"] == prologue()["message"] + asked("m1", "question 1") + asked(
+    assert row["message"] == prologue()["message"] + exchange("m1", "question 1") + exchange(
         "m2", "question 2"
     )
     assert row["reference"] == [quoted(1), quoted(2)]
@@ -120,7 +120,7 @@ async def test_a_prologue_may_have_a_reference(sessions):
     await sessions.save(**prologue(reference=[{}]))
     _, session = await sessions.get_by_id("s1")
     assert session.reference == [{}]
-    session.message += asked("m1", "what")
+    session.message += exchange("m1", "what")
     session.reference.append(quoted(1))
     await sessions.append_message("s1", session.to_dict())
     _, session = await sessions.get_by_id("s1")
@@ -152,7 +152,7 @@ async def test_concurrent_appends_keep_all_turns(sessions):
 
     async def turn(number: int) -> int:
         _, session = await sessions.get_by_id("s1")
-        session.message += asked(f"m{number}", f"question {number}")
+        session.message += exchange(f"m{number}", f"question {number}")
         session.reference.append(quoted(number))
         return await sessions.append_message("s1", session.to_dict())
 
@@ -171,7 +171,7 @@ async def test_concurrent_appends_keep_all_turns(sessions):
 async def test_a_repeated_append_adds_nothing(sessions):
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("m1", "once")
+    session.message += exchange("m1", "once")
     for _ in range(3):
         assert await sessions.append_message("s1", session.to_dict()) == 1
     _, session = await sessions.get_by_id("s1")
@@ -181,10 +181,10 @@ async def test_a_repeated_append_adds_nothing(sessions):
 async def test_an_append_with_a_stale_row_stores_no_message_twice(sessions):
     await sessions.save(**prologue())
     mine, yours = [(await sessions.get_by_id("s1"))[1] for _ in range(2)]
-    yours.message += asked("y", "yours")
+    yours.message += exchange("y", "yours")
     await sessions.append_message("s1", yours.to_dict())
     for number in (1, 2):
-        mine.message += asked(f"m{number}", f"mine {number}")
+        mine.message += exchange(f"m{number}", f"mine {number}")
         await sessions.append_message("s1", mine.to_dict())
     _, session = await sessions.get_by_id("s1")
     assert [message["content"] for message in session.message] == [
@@ -197,7 +197,7 @@ async def test_an_append_keeps_columns_that_another_caller_set(sessions):
     await sessions.save(**prologue())
     _, stale = await sessions.get_by_id("s1")
     await sessions.update_by_id("s1", {"name": "renamed", "source": "workflow"})
-    stale.message += asked("m1", "?")
+    stale.message += exchange("m1", "?")
     await sessions.append_message("s1", stale.to_dict())
     _, session = await sessions.get_by_id("s1")
     assert (session.name, session.source) == ("renamed", "workflow")
@@ -207,7 +207,7 @@ async def test_an_append_counts_tokens_and_duration_and_sets_the_update_time(ses
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
     row = session.to_dict() | {"tokens": 70, "duration": 1.5, "update_time": 0}
-    row["message"] = row["message"] + asked("m1", "?")
+    row["message"] = row["message"] + exchange("m1", "?")
     await sessions.append_message("s1", row)
     assert row["update_time"] > session.update_time - 60_000
     assert row["update_date"].tzinfo is None
@@ -240,7 +240,7 @@ async def test_an_append_reads_only_the_last_messages_of_a_long_conversation(dsn
             tenant_id=TENANT,
         )  # fmt: skip
         _, session = await sessions.get_by_id("long")
-        session.message += asked("new", "new")
+        session.message += exchange("new", "new")
         read.clear()
         await sessions.append_message("long", session.to_dict())
         assert [name for name, _ in read] == [
@@ -252,11 +252,11 @@ async def test_an_append_reads_only_the_last_messages_of_a_long_conversation(dsn
         # A message in the middle was deleted, so positions in the list differ from seq.
         await svc.conversations.delete_message("long", 7, tenant_id=TENANT)
         _, session = await sessions.get_by_id("long")
-        session.message += asked("newer", "newer")
+        session.message += exchange("newer", "newer")
         await sessions.append_message("long", session.to_dict())
         _, session = await sessions.get_by_id("long")
         assert len(session.message) == 4_003
-        assert session.message[-4:] == asked("new", "new") + asked("newer", "newer")
+        assert session.message[-4:] == exchange("new", "new") + exchange("newer", "newer")
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2])
@@ -266,17 +266,17 @@ async def test_an_append_raises_conflict_if_others_keep_appending(dsn, svc, monk
     messages = type(svc.conversations).messages
 
     async def meanwhile(self, *arguments: Any, **options: Any):
-        found = await messages(self, *arguments, **options)
+        read = await messages(self, *arguments, **options)
         await svc.conversations.append_message(
             "s1", {"messages": [{"role": "user", "content": "me first"}]}, tenant_id=TENANT
         )
-        return found
+        return read
 
     monkeypatch.setattr(type(svc.conversations), "messages", meanwhile)
     async with asyncsvc.connect(dsn, settings=Settings(retry_timeout=seconds)) as hasty:
         sessions = ragflow.API4ConversationService(hasty, tenant_id=TENANT)
         with pytest.raises(Conflict):
-            await sessions.append_message("s1", prologue(message=asked("m", "late")))
+            await sessions.append_message("s1", prologue(message=exchange("m", "late")))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ async def test_an_append_raises_conflict_if_others_keep_appending(dsn, svc, monk
 async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
     svc, sessions, monkeypatch, name, call
 ):
-    await sessions.save(**prologue(message=asked("m1", "1")))
+    await sessions.save(**prologue(message=exchange("m1", "1")))
     calls = itertools.count()
     method = getattr(asyncsvc.API4ConversationService, name)
 
@@ -295,7 +295,9 @@ async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
         return await method(self, id, *arguments, **options)
 
     monkeypatch.setattr(asyncsvc.API4ConversationService, name, delete_and_call)
-    message = asked("other", "1") + asked("m2", "2")  # this makes the append read all messages
+    message = exchange("other", "1") + exchange(
+        "m2", "2"
+    )  # this makes the append read all messages
     assert await sessions.append_message("s1", prologue(message=message)) == 0
     assert next(calls) > call
 
@@ -315,16 +317,16 @@ async def test_update_by_id_sets_columns(sessions):
 async def test_update_by_id_accepts_a_whole_row(sessions):
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("m1", "one") + asked("m2", "two")
+    session.message += exchange("m1", "one") + exchange("m2", "two")
     session.reference += [quoted(1), quoted(2)]
     await sessions.append_message("s1", session.to_dict())
     _, session = await sessions.get_by_id("s1")
-    session.message[3:] = asked("m3", "three")
+    session.message[3:] = exchange("m3", "three")
     session.reference = [quoted(9), quoted(3)]
     session.name = "edited"
     assert await sessions.update_by_id("s1", session.to_dict()) == 1
     _, session = await sessions.get_by_id("s1")
-    assert session.message[1:] == asked("m1", "one") + asked("m3", "three")
+    assert session.message[1:] == exchange("m1", "one") + exchange("m3", "three")
     assert session.reference == [quoted(9), quoted(3)]
     assert (session.name, session.round) == ("edited", 1)
 
@@ -421,8 +423,8 @@ async def test_a_query_returns_all_pages_in_every_order(svc, sessions):
         tenant_id=TENANT,
     )
     for order in ("create_time", "update_time", "name"):
-        found = await sessions.query(dialog_id=AGENT, order_by=order)
-        assert sorted(each.id for each in found) == [f"{n:03}" for n in range(250)], order
+        rows = await sessions.query(dialog_id=AGENT, order_by=order)
+        assert sorted(each.id for each in rows) == [f"{n:03}" for n in range(250)], order
 
 
 @pytest.mark.parametrize("count", [100, 200, 300])
@@ -432,8 +434,8 @@ async def test_queries_and_filters_read_all_pages_if_the_last_page_is_full(svc, 
     await svc.conversations.import_(rows, tenant_id=TENANT)
     for order in ("create_time", "update_date", "name"):
         for reverse in (False, True):
-            found = await sessions.query(["id"], dialog_id=AGENT, order_by=order, reverse=reverse)
-            assert sorted(each.id for each in found) == ids, order
+            rows = await sessions.query(["id"], dialog_id=AGENT, order_by=order, reverse=reverse)
+            assert sorted(each.id for each in rows) == ids, order
     filters = [ragflow.API4Conversation.dialog_id == AGENT]
     assert await sessions.filter_update(filters, {"name": "filed"}) == count
     assert await sessions.filter_delete(filters) == count
@@ -527,7 +529,7 @@ async def test_a_whole_row_with_an_old_reference_object_is_accepted(svc, session
     await svc.conversations.import_([row | kept], tenant_id=TENANT)
     _, session = await sessions.get_by_id("s1")
     assert session.reference == old
-    session.message += asked("m", "?")
+    session.message += exchange("m", "?")
     assert await sessions.append_message("s1", session.to_dict()) == 1
     assert await sessions.update_by_id("s1", session.to_dict() | {"round": 1}) == 1
     assert (await sessions.get_by_id("s1"))[1].reference == old
@@ -583,7 +585,7 @@ async def test_calls_run_in_the_transaction_of_the_caller(svc, dsn):
         async with connection.transaction():
             bound = ragflow.API4ConversationService(svc.on(connection), tenant_id=TENANT)
             await bound.save(**prologue())
-            await bound.append_message("s1", prologue(message=asked("m", "q")))
+            await bound.append_message("s1", prologue(message=exchange("m", "q")))
             assert (await bound.get_by_id("s1"))[0]
         raise AssertionError
     except AssertionError:
@@ -614,36 +616,36 @@ class Peewee:
         self.database.create_tables([self.dialog, self.table])
 
     def get_list(self, dialog_id: str, page: int, size: int, orderby: str, desc: bool, **filters):
-        table, found = self.table, self.table.select().where(self.table.dialog_id == dialog_id)
+        table, query = self.table, self.table.select().where(self.table.dialog_id == dialog_id)
         for name in ("id", "user_id", "exp_user_id"):
             if filters.get(name):
-                found = found.where(getattr(table, name) == filters[name])
+                query = query.where(getattr(table, name) == filters[name])
         if word := filters.get("keywords"):
             columns = (table.id, table.name, table.message)
             parts = [peewee.fn.LOWER(column).contains(word.lower()) for column in columns]
             escaped = json.dumps(word.lower())[1:-1]  # as the messages are stored
             parts.append(peewee.fn.LOWER(table.message).contains(escaped))
-            found = found.where(functools.reduce(operator.or_, parts))
+            query = query.where(functools.reduce(operator.or_, parts))
         date = table.update_date if orderby.startswith("update_") else table.create_date
         if filters.get("from_date"):
-            found = found.where(date >= bound(filters["from_date"], "00:00:00"))
+            query = query.where(date >= bound(filters["from_date"], "00:00:00"))
         if filters.get("to_date"):
-            found = found.where(date <= bound(filters["to_date"], "23:59:59"))
+            query = query.where(date <= bound(filters["to_date"], "23:59:59"))
         column = getattr(table, orderby)
-        ordered = found.order_by(column.desc() if desc else column.asc())
-        return found.count(), list(ordered.paginate(page, size).dicts())
+        ordered = query.order_by(column.desc() if desc else column.asc())
+        return query.count(), list(ordered.paginate(page, size).dicts())
 
     def get_names(self, dialog_id: str, exp_user_id: str):
         table = self.table
-        found = table.select(table.id, table.name).where(
+        query = table.select(table.id, table.name).where(
             table.dialog_id == dialog_id, table.exp_user_id == exp_user_id
         )
-        return list(found.order_by(table.create_date.desc()).dicts())
+        return list(query.order_by(table.create_date.desc()).dicts())
 
     def stats(self, tenant_id: str, from_date: str, to_date: str, source: str | None):
         table, dialog, fn = self.table, self.dialog, peewee.fn
         day = table.create_date.truncate("day")
-        found = table.select(
+        query = table.select(
             day.alias("dt"),
             fn.COUNT(table.id).alias("pv"),
             fn.COUNT(table.user_id.distinct()).alias("uv"),
@@ -653,12 +655,12 @@ class Peewee:
             fn.SUM(table.thumb_up).alias("thumb_up"),
         )
         of_tenant = (table.dialog_id == dialog.id) & (dialog.tenant_id == tenant_id)
-        found = found.join(dialog, on=of_tenant).where(
+        query = query.join(dialog, on=of_tenant).where(
             table.create_date >= from_date,
             table.create_date <= bound(to_date, "23:59:59"),
             table.source == source,
         )
-        return list(found.group_by(day).dicts())
+        return list(query.group_by(day).dicts())
 
 
 def bound(date: str, time: str) -> str:
@@ -682,7 +684,7 @@ def rows_of_ragflow(seed: int) -> Iterator[dict[str, Any]]:
         turns = [
             message
             for turn in range(chance.randrange(4))
-            for message in asked(f"m{turn}", f"{chance.choice(WORDS)} {chance.choice(WORDS)}")
+            for message in exchange(f"m{turn}", f"{chance.choice(WORDS)} {chance.choice(WORDS)}")
         ]
         yield {
             "id": f"{seed:02}{number:04}",
@@ -728,7 +730,7 @@ async def test_lists_names_and_stats_answer_as_ragflow_does(svc, dsn, sessions, 
     oracle.table.insert_many(rows).execute()
     await svc.conversations.import_([record(row) for row in rows], tenant_id=TENANT)
     try:
-        found = 0
+        compared = 0
         for _ in range(120):
             filters = {
                 "id": chance.choice([None, None, None, rows[0]["id"]]),
@@ -749,8 +751,8 @@ async def test_lists_names_and_stats_answer_as_ragflow_does(svc, dsn, sessions, 
             expected = oracle.get_list(dialog_id, *page, *order, **filters)
             answered = await sessions.get_list(dialog_id, TENANT, *page, *order, **filters)
             assert answered == expected, (dialog_id, page, order, filters)
-            found += len(expected[1])
-        assert found > 100
+            compared += len(expected[1])
+        assert compared > 100
         for exp_user_id in ("e1", "e2", "e3"):
             names = oracle.get_names("d1", exp_user_id)
             assert await sessions.get_names("d1", exp_user_id) == names
@@ -789,9 +791,9 @@ async def test_a_token_is_stored_found_and_removed(tokens):
     assert await tokens.save(**row) == 1
     with pytest.raises(AlreadyExists):
         await tokens.save(**row)
-    (found,) = await tokens.query(token=SECRET)
+    (row,) = await tokens.query(token=SECRET)
     (listed,) = await tokens.query(tenant_id=TENANT)
-    assert found.token == listed.token
+    assert row.token == listed.token
     assert SECRET not in str(listed)
     assert listed.hint == SECRET[: len(listed.hint)]
     assert listed.beta == BETA[: len(listed.beta)]
@@ -986,7 +988,7 @@ async def test_secrets_of_ragflow_need_accept_foreign_tokens(svc):
 async def test_a_thumb_is_stored_with_its_message_or_neither(sessions, monkeypatch):
     await sessions.save(**prologue())
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("m", "?")
+    session.message += exchange("m", "?")
     session.message[-1]["thumbup"] = True
 
     async def broken(*_, **__):
@@ -1026,7 +1028,7 @@ async def test_users_with_long_ids_are_found_and_returned_with_these_ids(session
 
 
 async def test_feedback_in_a_whole_row_is_stored(sessions):
-    await sessions.save(**prologue(message=asked("m", "?")))
+    await sessions.save(**prologue(message=exchange("m", "?")))
     _, session = await sessions.get_by_id("s1")
     session.message[1] |= {"thumbup": False, "feedback": "wrong"}
     assert await sessions.update_by_id("s1", session.to_dict()) == 1
@@ -1049,10 +1051,10 @@ async def test_feedback_in_a_whole_row_is_stored(sessions):
     ],
 )
 async def test_a_message_of_an_unusual_shape_is_stored_once(sessions, odd):
-    await sessions.save(**prologue(message=[odd, *asked("m0", "first")]))
+    await sessions.save(**prologue(message=[odd, *exchange("m0", "first")]))
     for number in (1, 2):
         _, session = await sessions.get_by_id("s1")
-        session.message += asked(f"m{number}", "next")
+        session.message += exchange(f"m{number}", "next")
         await sessions.append_message("s1", session.to_dict())
     _, session = await sessions.get_by_id("s1")
     assert session.message[0] == {"role": "unknown"} | odd
@@ -1071,11 +1073,11 @@ async def test_a_turn_is_kept_if_messages_without_ids_were_deleted(svc, sessions
 
 
 async def test_a_reference_belongs_to_its_answer_although_an_earlier_answer_has_none(svc, sessions):
-    await sessions.save(**prologue(message=asked("m1", "1"), reference=[quoted(1)]))
+    await sessions.save(**prologue(message=exchange("m1", "1"), reference=[quoted(1)]))
     turn = {"messages": [{"role": "user", "content": "2"}, {"role": "assistant", "content": "2!"}]}
     await svc.conversations.append_message("s1", turn, tenant_id=TENANT)
     _, session = await sessions.get_by_id("s1")
-    session.message += asked("m3", "3")
+    session.message += exchange("m3", "3")
     session.reference.append(quoted(3))
     await sessions.append_message("s1", session.to_dict())
     answers = [m.reference for m in await svc.conversations.messages("s1", tenant_id=TENANT)][1::2]

@@ -235,10 +235,10 @@ async def test_ragflows_services_return_the_imported_rows(rag, svc):
     await fill(rag, *rows)
     await run_import(svc, rag, tz="Asia/Shanghai")
     sessions = ragflow.API4ConversationService(svc, tenant_id="t1", tz="UTC")
-    total, found = await sessions.get_list("d1", "t1", 1, 10, "create_time", True)
+    total, stored = await sessions.get_list("d1", "t1", 1, 10, "create_time", True)
     assert total == len(rows)
     by_id = {row["id"]: row for row in rows}
-    for row in found:
+    for row in stored:
         expected = by_id[row["id"]] | {
             name: json.loads(by_id[row["id"]][name] or "[]")
             for name in ("message", "reference", "dsl")
@@ -259,8 +259,8 @@ async def test_imported_text_is_found_by_searches(rag, svc):
     report, notes = await run_import(svc, rag)
     assert (report.conversations.imported, notes) == (8, [])
     for at, text in enumerate(texts):
-        found = await svc.conversations.search(tenant_id="t1", keywords=text, limit=10)
-        assert {hit.id for hit in found.items} == {f"{at}True", f"{at}False"}
+        page = await svc.conversations.search(tenant_id="t1", keywords=text, limit=10)
+        assert {hit.id for hit in page.items} == {f"{at}True", f"{at}False"}
     assert (await stored_conversation(svc, "3True")).messages[1].content == "café"
 
 
@@ -594,8 +594,8 @@ async def test_values_that_only_mysql_can_store_are_repaired(databases, svc):
         " create_date = '2025-02-31 00:00:00'"
     )
     report, _ = await run_import(svc, rag)
-    found = await stored_conversation(svc, "a")
-    assert (found.name, found.user_id, found.messages[0].content) == (
+    stored = await stored_conversation(svc, "a")
+    assert (stored.name, stored.user_id, stored.messages[0].content) == (
         "n\ufffd",
         "\ufffd",
         "x\ufffdy",
@@ -961,8 +961,8 @@ async def test_an_older_version_without_some_columns_and_tables_is_imported(rag,
         "api_4_conversation.update_time", "api_4_conversation.reference",
     }  # fmt: skip
     assert report.skipped_tables == ("api_token",)
-    found = await stored_conversation(svc, "a")
-    assert (found.updated_at, len(found.messages)) == (UPDATED_AT, 2)
+    stored = await stored_conversation(svc, "a")
+    assert (stored.updated_at, len(stored.messages)) == (UPDATED_AT, 2)
     with pytest.raises(
         InvalidInput, match="orphans: cannot be distinguished from agents without user_canvas"
     ):
@@ -1110,8 +1110,8 @@ async def test_each_beta_knows_its_own_row(rag, dsn):
         assert report.tokens == TableReport(read=11, imported=10, skipped={Skip.WEAK: 1})
         for secret, beta in zip(secrets, betas, strict=True):
             owner = await svc.tokens.verify(secret)
-            found = await svc.tokens.verify(beta, kind="beta")
-            assert (owner.metadata, found.metadata) == ({}, {"ragflow": {"row": owner.id}})
+            verified = await svc.tokens.verify(beta, kind="beta")
+            assert (owner.metadata, verified.metadata) == ({}, {"ragflow": {"row": owner.id}})
         for beta in ("e" * 32, "f" * 32):
             assert (await svc.tokens.verify(beta, kind="beta")).metadata == {}
 

@@ -49,13 +49,13 @@ def functions(node: Node) -> set[str]:
 
 def tables(node: Node) -> list[Node]:
     """Return the tables of the schema in a FROM, without those of subqueries."""
-    found = []
+    result = []
     for each in node or ():
         if isinstance(each, ast.JoinExpr):
-            found += tables((each.larg, each.rarg))
+            result += tables((each.larg, each.rarg))
         elif isinstance(each, ast.RangeVar) and each.schemaname == "asyncsvc":
-            found.append(each)
-    return found
+            result.append(each)
+    return result
 
 
 def alias(table: Node) -> str:
@@ -88,13 +88,13 @@ def is_parameter(node: Node) -> bool:
     return isinstance(node, ast.ParamRef)
 
 
-def unbound(found: Sequence[Node], condition: Node) -> set[str]:
+def unbound(relations: Sequence[Node], condition: Node) -> set[str]:
     """Return the aliases of tables whose tenant is not bound to a parameter or a bound table."""
     pairs = [(tenant_of(one), other) for one, other in equalities(condition)]
     bound = {one for one, other in pairs if one and is_parameter(other)}
-    for _ in found:
+    for _ in relations:
         bound |= {one for one, other in pairs if one and tenant_of(other) in bound}
-    return {alias(each) for each in found if is_distributed(each)} - bound
+    return {alias(each) for each in relations if is_distributed(each)} - bound
 
 
 def conditions(select: Node) -> list[Node]:
@@ -104,7 +104,7 @@ def conditions(select: Node) -> list[Node]:
 
 def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
     """Return the constructs that Citus rejects. `of_all_tenants` allows reads of all tenants."""
-    found = itertools.chain(
+    constructs = itertools.chain(
         on_inserts(tree),
         on_updates(tree),
         on_returning(tree),
@@ -114,7 +114,7 @@ def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
         on_recursion(tree),
         on_definitions(tree),
     )
-    return sorted(set(found))
+    return sorted(set(constructs))
 
 
 def on_inserts(tree: Node) -> Iterator[str]:

@@ -32,7 +32,7 @@ def quoted(number: int) -> dict[str, Any]:
     return {"chunks": [{"id": f"c{number}", "content": "text"}], "doc_aggs": []}
 
 
-def asked(id: str, text: str) -> list[dict[str, Any]]:
+def exchange(id: str, text: str) -> list[dict[str, Any]]:
     """Return a question and its answer, which share one id in RAGFlow."""
     return [
         {"role": "user", "content": text, "id": id},
