@@ -173,7 +173,7 @@ class APITokenService(CommonService):
             column: [
                 [token]
                 for secret in where[column]
-                if (token := await rows.find_valid(secret, KINDS[column]))
+                if (token := await token_rows.find_valid(secret, KINDS[column]))
             ]
             for column in SECRET_COLUMNS
             if column in where
@@ -181,8 +181,8 @@ class APITokenService(CommonService):
         if len(tokens) < len(SECRET_COLUMNS):
             return next(iter(tokens.values()))
         betas = {token.id for (token,) in tokens["beta"]}
-        whole = [await rows.of(token) for (token,) in tokens["token"]]
-        return [row for row in whole if betas & {beta.id for beta in row[1:]}]
+        rows = [await token_rows.of(token) for (token,) in tokens["token"]]
+        return [row for row in rows if betas & {beta.id for beta in row[1:]}]
 
     async def _store(self, tx: Services, rows: Sequence[Mapping[str, Any]]) -> None:
         new = []
