@@ -159,7 +159,7 @@ environment() {
     [ -e "$directory/complete" ] || {
         "$python" -m venv "$directory" \
             && "$directory/bin/pip" install --quiet --upgrade 'pip>=25.1' \
-            && "$directory/bin/pip" install --quiet "$@" \
+            && "$directory/bin/pip" install --quiet --no-compile "$@" \
             && touch "$directory/complete"
     }
 }
@@ -173,7 +173,7 @@ use_tools() {
         environment tools python3 --editable . --group dev
         tools=$work/tools/bin
         export RUFF_CACHE_DIR=$work/ruff MYPY_CACHE_DIR=$work/mypy
-        export PYTHONDONTWRITEBYTECODE=1
+        export PYTHONPYCACHEPREFIX=$work/pycache
     fi
 }
 
