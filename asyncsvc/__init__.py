@@ -1,7 +1,7 @@
 """The async service layer for multi-tenant conversational applications on PostgreSQL.
 
-`connect` or `AsyncSvc` give the two services, `APITokenService` and `API4ConversationService`;
-`asyncsvc.errors` draws the tree of what they raise.
+`connect` and `AsyncSvc` return the two services, `APITokenService` and `API4ConversationService`.
+`asyncsvc.errors` has the tree of their errors.
 """
 
 from asyncsvc.client import AsyncSvc, Connecting, Services, connect

@@ -132,8 +132,11 @@ class AsyncSvc(Services):
     async def position(self) -> str:
         """Return the present position of the primary, for `at_least`.
 
-        Everything that is committed before this call is before the position. A position is a short
-        text such as `16/B374D848` and may travel in a cookie or a message.
+        The position is after each commit that precedes this call. It is a short text, such as
+        `16/B374D848`, that can be sent in a cookie or a message.
+
+        Returns:
+            The position.
 
         Cost:
             1 round trip.
@@ -141,13 +144,17 @@ class AsyncSvc(Services):
         return await self._executor.position()
 
     def at_least(self, position: str) -> Services:
-        """Return the services for reads that see everything committed before `position`.
+        """Return the services for reads that see each commit before `position`.
 
-        A caller that has written passes the `position` of that moment on. Each of its reads then
-        runs on a replica that has replayed the position, or on the primary.
+        Use it to read your own writes: call `position()` after a write, and read with that
+        position. Each read then runs on a replica that has replayed the position, or on the
+        primary.
 
         Args:
             position: The result of `position()`.
+
+        Returns:
+            The services.
 
         Raises:
             InvalidInput: `position` is not a position.
@@ -156,7 +163,7 @@ class AsyncSvc(Services):
             No round trip. Each read on a replica costs 1 more.
         """
         if not isinstance(position, str) or not _POSITION.fullmatch(position):
-            raise InvalidInput("position", "must be one that position() returned")
+            raise InvalidInput("position", "must be a result of position()")
         return Services(self._executor.at_least(position), self._settings)
 
     def on(self, connection: Connection) -> Services:
@@ -167,10 +174,13 @@ class AsyncSvc(Services):
         a time may use the services.
 
         Args:
-            connection: A connection of asyncpg, also one of a pool.
+            connection: A connection of asyncpg, for example of a pool.
+
+        Returns:
+            The services.
 
         Raises:
-            InvalidInput: `connection` is no connection.
+            InvalidInput: `connection` is not a connection of asyncpg.
 
         Cost:
             No round trip.
@@ -207,6 +217,9 @@ class AsyncSvc(Services):
     async def applied(self) -> list[Migration]:
         """Return the applied migrations, oldest first.
 
+        Returns:
+            The migrations, also those of a newer version of the library.
+
         Cost:
             At most 2 round trips, read-only.
         """
@@ -214,6 +227,9 @@ class AsyncSvc(Services):
 
     async def pending(self) -> list[Migration]:
         """Return the migrations that `migrate` would apply.
+
+        Returns:
+            The pending migrations, in the order of their numbers.
 
         Raises:
             MigrationError: The commands of an applied migration have changed.
@@ -274,6 +290,9 @@ class AsyncSvc(Services):
 
         A check that cannot run is a finding. The checks also run before the first `migrate`.
 
+        Returns:
+            The findings, in the order of the checks.
+
         Cost:
             12 round trips in sequence, read-only.
         """
@@ -297,6 +316,9 @@ class AsyncSvc(Services):
                 as ISO 8601, arrays as `{a,b}`, bytes as `\x0a`. Other parameters get a sample value
                 of their type.
 
+        Returns:
+            The statement, the value of each parameter and the lines of EXPLAIN.
+
         Raises:
             InvalidInput: The statement does not have a name, a value does not fit its type, or
                 PostgreSQL has no plan for the statement, as for DDL.
@@ -315,7 +337,7 @@ def connect(
     min_size: int = 1,
     max_size: int = 10,
 ) -> Connecting:
-    """Open a pool and return the services on it, which close it again.
+    """Open a pool and return the services on it. The services own the pool and close it.
 
     `async with connect(dsn) as svc:` closes the pool at the end of the block. After
     `svc = await connect(dsn)` the caller awaits `svc.close()`.
@@ -328,21 +350,24 @@ def connect(
             See `AsyncSvc`.
         settings: Limits, timeouts and hooks.
         min_size: Connections that stay open on the primary.
-        max_size: Most connections of each pool. Every replica has a pool, which opens its
-            connections when they are needed.
+        max_size: Maximum number of connections of each pool. Each replica has a pool, which opens
+            its connections on demand.
+
+    Returns:
+        An object to await or to enter by `async with`.
 
     Raises:
         Unavailable: The primary cannot be reached.
         InvalidInput: `dsn` is not a PostgreSQL URL, or a size is out of range.
 
     Cost:
-        The connections that `min_size` asks for.
+        The opening of `min_size` connections.
     """
     return Connecting(partial(_connect, dsn, replicas, settings, min_size, max_size))
 
 
 class Connecting:
-    """The result of `connect`: await it, or enter it by `async with`. Each connects anew.
+    """The result of `connect`: await it, or enter it by `async with`. Each use opens a new pool.
 
     One block at a time can enter it, since the end of the block closes the pool of that block.
     """

@@ -16,7 +16,7 @@ AsyncSvcError
 │   ├── StatementTimeout        the statement took too long and was cancelled
 │   ├── LockTimeout             another transaction held a row for too long
 │   └── EmbeddedServerError     the embedded server did not start or stop
-├── DatabaseError           the server rejected the statement; `.sqlstate` says why
+├── DatabaseError           the server rejected the statement; `.sqlstate` has the reason
 └── MigrationError          the schema is not up to date, or a migration was changed
 """
 

@@ -72,29 +72,29 @@ class Settings(Limits):
     `statement_cache_size=0`."""
     row_level_security: bool = False
     """Whether each call sends its tenant to the server, for a role that row-level security
-    restricts. `migrate` then enables row-level security. Adds up to 3 round trips to each call, see
-    docs/guides/row-level-security.md."""
+    restricts. `migrate` then enables row-level security. It adds up to 3 round trips to each call,
+    see docs/guides/row-level-security.md."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (
         Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] | None
     ) = 60.0
-    """Seconds between two stamps of a token's `last_used_at`. 0: each use is stamped. None: no use
-    is stamped."""
+    """Minimum seconds between two updates of a token's `last_used_at`. 0: each use is recorded.
+    None: no use is recorded."""
     rotation_overlap: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 86_400.0
-    """Seconds for which a rotated token stays valid besides its successor, unless the call says
-    otherwise. It applies up to `max_rotation_overlap`."""
+    """Seconds for which a rotated token stays valid beside its successor, if the call passes no
+    `overlap`. `max_rotation_overlap` limits it."""
     token_peppers: Annotated[Peppers, Field(max_length=3)] = Field(default_factory=dict)
     """Keys of the HMAC that hashes the secrets of tokens, by version: up to 3, each at least 32
     random bytes. Keep them outside the database, so that write access to it does not suffice to add
     a working token. All peppers of stored hashes must be here: without its pepper a token is
     invalid."""
     token_pepper_version: PepperVersion | None = None
-    """The version that hashes secrets from now on. None: the highest. A token is rehashed with it
-    at its next use. Add a new pepper to all processes before one of them hashes with it."""
+    """The version of the pepper that hashes secrets. None: the highest version. A token is rehashed
+    with it at its next use. Add a new pepper to all processes before one of them hashes with it."""
     accept_unpeppered_tokens: bool = False
     """Whether tokens that were hashed without a pepper stay valid although there are peppers. Turn
-    it off once they are rehashed: write access to the database suffices to add such a token."""
+    it off when they are rehashed: write access to the database suffices to add such a token."""
     accept_foreign_tokens: bool = False
     """Whether secrets of another system's format, such as imported ones, are valid. Then each
     presented secret of 1 to 255 visible ASCII characters costs a query."""

@@ -32,7 +32,7 @@ ModelLike = Annotated[M | Mapping[str, object], _OnlyModel()]
 
 
 def as_model(model: type[M], value: M | Mapping[str, object]) -> M:
-    """Return the model that `validated` has put in place of a `ModelLike`."""
+    """Return a `ModelLike` argument as the model to which `validated` has converted it."""
     if not isinstance(value, model):
         raise TypeError(f"not validated: {type(value).__name__} is not {model.__name__}")
     return value
@@ -44,8 +44,9 @@ class Model(Described):
     Unknown columns are ignored: a check for them costs a fifth of the time, and the tests compare
     the columns of each statement with the fields of its model.
 
-    pydantic caches short strings of JSON, up to 16,384 per process, and never removes them. The
-    cache is limited to keys: they repeat, and texts of users must not outlive their objects.
+    pydantic caches up to 16,384 short strings of JSON per process and never removes them. Here it
+    caches only keys, because keys repeat, and because texts of users must not outlive their
+    objects.
     """
 
     model_config = ConfigDict(extra="ignore", cache_strings="keys")

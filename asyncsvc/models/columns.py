@@ -1,6 +1,6 @@
 """Types of columns whose values have more than one form in Python.
 
-A codec of the caller's connection can return them in another form than asyncpg does.
+A codec of the caller's connection can return another form than asyncpg.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ISO_TIME: Final = re.compile(
 
 
 class _AwareTime:
-    """Accepts an aware datetime and its text, but no number, which could count in any unit."""
+    """Accepts an aware datetime and its text, but no number, since its unit would be unknown."""
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler

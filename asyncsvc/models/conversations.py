@@ -48,7 +48,7 @@ class Message(Input):
     role: Role
     """The author: "user", "assistant", "system", "tool" or another role of the application."""
     content: Content
-    """The text of the message, which `keywords` and `search` look in. It is stored as NFC."""
+    """The text of the message, which `keywords` and `search` use. It is stored as NFC."""
     reference: Json = None
     """The sources that an answer cites, as any JSON value."""
     payload: JsonObject = Field(default_factory=dict)
@@ -56,7 +56,7 @@ class Message(Input):
 
 
 def microseconds(seconds: float) -> int:
-    """Convert a duration to whole microseconds, as it is stored: sums of integers are exact."""
+    """Convert a duration to whole microseconds, the stored form, because integer sums are exact."""
     return round(seconds * 1_000_000)
 
 
@@ -69,7 +69,7 @@ class Turn(Input):
     """The messages that one append adds, and their usage."""
 
     messages: Annotated[Sequence[Message], Field(min_length=1), batch_size()]
-    """1 to `Settings.max_batch_size` messages, in the order in which they were said."""
+    """1 to `Settings.max_batch_size` messages, in their order in the conversation."""
     tokens: Tokens = 0
     """The language model tokens that the turn consumed."""
     duration: Duration = 0.0
@@ -80,9 +80,9 @@ class Turn(Input):
     0 for a question that is stored before its answer, so that a crash does not lose it.
     """
     errors: OrUnset[ErrorText | None] = UNSET
-    """The new `errors` of the conversation. UNSET: they stay."""
+    """The new `errors` of the conversation. UNSET: they do not change."""
     dsl: OrUnset[Json] = UNSET
-    """The new `dsl` of the conversation. UNSET: it stays."""
+    """The new `dsl` of the conversation. UNSET: it does not change."""
     token_id: Id | None = None
     """The id of the API token to which statistics by activity attribute the usage."""
 
@@ -115,7 +115,7 @@ class NewConversation(Input):
     metadata: JsonObject | None = None
     """A JSON object of the application."""
     created_at: Instant | None = None
-    """The time of creation, for data from elsewhere. None: the server's clock."""
+    """The time of creation, for data of another system. None: the server's clock."""
 
 
 class ConversationPatch(Input):
@@ -146,7 +146,7 @@ P = TypeVar("P", bound=Input)
 
 
 def _check_bulk_bytes(values: Bulk, limits: Limits) -> Bulk:
-    """Check how many bytes all values of one call have together."""
+    """Check the total size of all values of one call."""
     check_batch_bytes(_values(values.values() if isinstance(values, Mapping) else values), limits)
     return values
 

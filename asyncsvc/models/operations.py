@@ -56,10 +56,10 @@ class Finding(Model):
     """One result of `AsyncSvc.doctor`."""
 
     check: str
-    """What was examined, for example "clock" or "indexes"."""
+    """The subject of the check, for example "clock" or "indexes"."""
     level: Level
-    """ "ok", or how urgent the advice is."""
+    """ "ok", or the urgency of the advice."""
     observed: str
-    """What the check observed."""
+    """The observation of the check."""
     advice: str | None = None
-    """What to do. None if the level is "ok"."""
+    """The advice. None if the level is "ok"."""

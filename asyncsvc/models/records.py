@@ -52,15 +52,15 @@ class MessageRecord(Described):
     payload: JsonObject = Field(default_factory=dict)
     """All other data of the message."""
     seq: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
-    """The sequence number, greater than that of the message before. None: the next number."""
+    """The sequence number, greater than that of the previous message. None: the next number."""
     thumb: Thumb | None = None
     """The feedback: 1 is positive, -1 is negative. None: no feedback."""
     created_at: Instant | None = None
-    """The time of the message. None: that of the message before, or of the conversation."""
+    """The time of the message. None: the time of the previous message, or of the conversation."""
 
 
 class ConversationRecord(Input):
-    """A conversation to import with its messages, as another system or `export` has it.
+    """A conversation to import with its messages, from another system or from `export`.
 
     `thumb_up` and `thumb_down` are computed from the messages.
     """
@@ -94,8 +94,8 @@ class ConversationRecord(Input):
     duration: TotalDuration = 0.0
     """The duration of all turns in seconds."""
     last_seq: Count | None = None
-    """The `seq` of the message that was appended last; greater than those of the messages if later
-    ones were deleted. None: that of the last message."""
+    """The `seq` of the message that was appended last. If that message was deleted, it is greater
+    than the `seq` of each message. None: the `seq` of the last message."""
     created_at: Instant | None = None
     """The time of creation. None: the earliest of the messages' times, or the server's clock."""
     updated_at: Instant | None = None
@@ -114,7 +114,7 @@ class ConversationRecord(Input):
             any(after <= before for before, after in pairwise(seqs))
             or max(seqs, default=0) > MAX_INT
         ):
-            raise invalid_value("the seq of each must be greater than that of the one before")
+            raise invalid_value("each seq must be greater than the previous one")
         return messages
 
     @field_validator("last_seq")
@@ -136,4 +136,4 @@ Records = Annotated[
     | AsyncIterable[Conversation | ConversationRecord | Mapping[str, object]],
     PlainValidator(check_iterable),
 ]
-"""Conversations to import: records, equal mappings, or what `export` yields."""
+"""Conversations to import: records, equal mappings, or the items of `export`."""

@@ -108,13 +108,13 @@ class APIToken(Model):
     revoked_reason: str | None
     """The reason of the revocation, "rotated" after a rotation."""
     last_used_at: Timestamp | None
-    """The stamp of the last use, accurate to `Settings.last_used_resolution`. `verify` returns the
-    stamp before its own."""
+    """The time of the last use, accurate to `Settings.last_used_resolution`. `verify` returns the
+    time of the previous use."""
     rotated_from: str | None
     """The id of the predecessor by rotation."""
     pepper_version: int
-    """The version of the pepper that the stored hash was made with; 0 without one. `verify` returns
-    the version before its own update."""
+    """The version of the pepper of the stored hash; 0 without a pepper. `verify` returns the
+    version before its own update."""
     status: TokenStatus
     """The status by the server's clock, when the statement ran."""
 

@@ -23,11 +23,11 @@ class UsageBucket(Model):
     tokens: int
     """The sum of language model tokens."""
     duration: float
-    """Seconds."""
+    """The sum of the durations of turns, in seconds."""
     rounds: int
     """The sum of rounds."""
     round: float
-    """The mean number of rounds a conversation; 0 if there are none."""
+    """The mean number of rounds per conversation; 0 without conversations."""
     thumb_up: int
     """The number of messages with positive feedback."""
     thumb_down: int

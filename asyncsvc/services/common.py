@@ -27,9 +27,9 @@ Store = TypeVar("Store", bound=KeyedRepository[Any, Any])
 
 
 class CommonService(abc.ABC, Generic[Stored, Patch, Store]):
-    """What both services share: their rows by id. Any number of tasks can share a service.
+    """The methods that both services share: rows by id. Any number of tasks can use one service.
 
-    A subclass names the model of its rows and of their patches, and what a row is called.
+    A subclass sets the model of its rows, the model of their patches, and the name of a row.
     """
 
     model: type[Stored]
@@ -61,6 +61,9 @@ class CommonService(abc.ABC, Generic[Stored, Patch, Store]):
     async def get_by_id(self, id: Id, *, tenant_id: Id) -> Stored:
         """Return one row.
 
+        Returns:
+            The row. A conversation comes without its messages.
+
         Raises:
             NotFound: The tenant has no row with this id.
 
@@ -75,6 +78,9 @@ class CommonService(abc.ABC, Generic[Stored, Patch, Store]):
 
         Args:
             ids: At most `Settings.max_batch_size` ids. A repeated id is returned again.
+
+        Returns:
+            The rows. Conversations come without their messages.
 
         Cost:
             1 round trip on the primary key, no locks.

@@ -40,7 +40,7 @@ class _Batch:
     characters: int = 0
 
     def has_room(self, record: ConversationRecord) -> bool:
-        """Return whether the batch takes one more record. Equal ids go into different batches."""
+        """Return whether the record fits into the batch. Equal ids go into different batches."""
         return record.id not in self.records and (
             self.messages < _MAX_MESSAGES and self.characters < _MAX_CHARACTERS
         )
@@ -63,7 +63,7 @@ class ConversationImport:
         tenant_id: str,
         on_rejected: OnRejected | None,
     ) -> None:
-        """Import where this executor runs; rejected records go to `on_rejected`, or are raised."""
+        """Import on this executor. Without `on_rejected` a rejected record raises its error."""
         self._executor = executor
         self._tenant_id = tenant_id
         self._reader = RecordReader(ConversationRecord, settings, on_rejected)
@@ -89,7 +89,7 @@ class ConversationImport:
             yield batch
 
     async def _store(self, batch: _Batch) -> ImportReport:
-        """Store the records whose ids are free, and compare the others with what is stored."""
+        """Store the records with new ids, and compare the others with the stored conversations."""
         async with self._executor.transaction() as executor:
             created = await ConversationRepository(executor).create_many(
                 tenant_id=self._tenant_id,

@@ -54,7 +54,7 @@ class API4ConversationService(
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`
 
-    Each method is bound to 1 tenant. An id of another tenant behaves as one that does not exist.
+    Each method works on 1 tenant. An id of another tenant behaves like an id that does not exist.
 
     Each method raises InvalidInput for a value out of range, before any SQL; MigrationError if the
     schema is missing; Unavailable if the database failed and a later call can succeed (the library
@@ -92,7 +92,7 @@ class API4ConversationService(
             dsl: The state of the agent, as any JSON value.
             version_title: The title of the agent's version.
             metadata: A JSON object of the application.
-            created_at: The time of creation, for data from elsewhere. None: the server's clock.
+            created_at: The time of creation, for data of another system. None: the server's clock.
 
         Returns:
             The conversation as stored.
@@ -164,6 +164,9 @@ class API4ConversationService(
             include_dsl: Return `dsl`; otherwise it is None.
             include_messages: Return all messages; otherwise `messages` is None.
 
+        Returns:
+            The conversation.
+
         Raises:
             NotFound: The tenant has no conversation with this id.
 
@@ -190,6 +193,9 @@ class API4ConversationService(
             ids: At most `Settings.max_batch_size` ids. A repeated id is returned again.
             include_dsl: Return `dsl`; otherwise it is None.
             include_messages: Return all messages; otherwise `messages` is None.
+
+        Returns:
+            The conversations that exist.
 
         Cost:
             1 round trip on the primary key, no locks.

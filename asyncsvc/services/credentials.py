@@ -1,9 +1,9 @@
 """Secrets of API tokens: their format, their check and their hashes.
 
 A secret is a prefix, an underscore, 43 digits in base 62 that hold 256 random bits, and 6 digits
-that hold the CRC-32 of the text before them. Secrets with a wrong checksum are rejected without a
-query: typing errors and the guesses of scanners. The 256 random bits protect the token; the
-checksum does not.
+that hold the CRC-32 of the text before them. Secrets with a wrong checksum, such as typing errors
+and guesses, are rejected without a query. The 256 random bits protect the token; the checksum does
+not.
 
 The database stores the SHA-256 of the whole secret, which suffices for a secret that cannot be
 guessed (OWASP ASVS 5.0, 6.5.2). With a pepper it stores the HMAC-SHA-256 (RFC 2104) under that
@@ -34,7 +34,7 @@ _RANDOM_DIGITS, _CHECKSUM_DIGITS, _HINT_DIGITS = 43, 6, 4
 _MIN_STRONG_LENGTH: Final = 22
 """The number of base 62 digits that hold 128 bits."""
 _CONTEXT: Final = b"asyncsvc-token-v1\0"
-"""Keeps the hashes apart from those of another use of the same pepper."""
+"""Makes the hashes differ from those of another use of the same pepper."""
 
 
 class Keyring:

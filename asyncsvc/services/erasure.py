@@ -1,4 +1,4 @@
-"""Erasure of the conversations of a person or a tenant, and of everything else of a tenant."""
+"""Erasure of the conversations of a person, and of all data of a tenant."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def erase_conversations(
 
 
 class TenantDeletion:
-    """Deletes everything of a tenant, batch by batch, each in a transaction of its own."""
+    """Deletes all data of a tenant in batches, with one transaction for each batch."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class TenantDeletion:
         raise Conflict("the tenant is still written to")
 
     async def _delete_once(self) -> bool:
-        """Delete what the tenant has; return whether it had any row.
+        """Delete the data of the tenant; return whether it had any row.
 
-        The tokens go first, so that no request with a token reaches the tenant any more.
+        Tokens are deleted first, so that later requests with a token are rejected.
         """
         before = self._counts.total()
         tenant_id, size = self._tenant_id, _ROW_BATCH_SIZE
@@ -111,11 +111,11 @@ class TenantDeletion:
         return self._counts.total() > before
 
     async def _delete_usage(self) -> int:
-        """Delete ledger, buckets and zones in one statement: totals stay exact until then."""
+        """Delete ledger, buckets and zones in one statement: totals are exact before and after it."""
         async with self._executor.transaction() as transaction:
             usage, declared = UsageRepository(transaction), 0
             if not await usage.lock(tenant_id=self._tenant_id):
-                # Without a zone there is nothing to lock, but a ledger that may be rolled up.
+                # A tenant without a zone has no row to lock, but it may have ledger rows.
                 zones = await usage.declare_zone(tenant_id=self._tenant_id, tz="UTC", if_used=True)
                 declared = len(zones)
                 if not await usage.lock(tenant_id=self._tenant_id):

@@ -96,15 +96,15 @@ class ConversationListing(ConversationServiceBase):
             items_per_page: At most `Settings.max_page_size`.
             orderby: The column of the order.
             desc: Descending order; otherwise ascending.
-            id: Only this conversation; ANY for all.
-            user_id: Only conversations of this user; ANY for all.
+            id: Only this conversation; ANY for all conversations.
+            user_id: Only conversations of this user; ANY for all users.
             include_dsl: Return `dsl`; otherwise it is None.
             keywords: Case-insensitive substring of id, name or a message; `%`, `_` and `\` are
-                literal. Empty for all.
+                literal. Empty: no condition.
             from_date: Lower bound of `updated_at` if ordered by it, otherwise of `created_at`. See
                 `asyncsvc.validation.dates`.
             to_date: Upper bound, inclusive; a date is the whole day in `tz`.
-            exp_user_id: Only conversations that this account explores; ANY for all.
+            exp_user_id: Only conversations that this account explores; ANY for all accounts.
             after: `next` of the previous page, for the same filters and the same order by time.
             total: "exact" counts every match, "capped" stops at 10,000, "none" does not count. The
                 cursor does not change the total.
@@ -219,8 +219,8 @@ class ConversationListing(ConversationServiceBase):
             InvalidInput: A value is out of range, or the cursor belongs to other filters.
 
         Cost:
-            1 round trip to scan the newest conversations, and 1 more each to scan on, to read the
-            index, to read the snippets and to count. Each has a snapshot of its own; no locks.
+            1 round trip to scan the newest conversations, and 1 more each for a second scan, for
+            the index, for the snippets and for the count. Each has its own snapshot; no locks.
             Frequent keywords cost the scan, others the matches in the index; "exact" costs every
             match. See `asyncsvc.services.search`.
         """
@@ -253,7 +253,7 @@ class ConversationListing(ConversationServiceBase):
 
         Args:
             exp_user_id: The account that explores an agent.
-            dialog_id: Only conversations of this dialog; ANY for all.
+            dialog_id: Only conversations of this dialog; ANY for all dialogs.
             limit: At most `Settings.max_page_size`.
 
         Returns:
@@ -263,8 +263,8 @@ class ConversationListing(ConversationServiceBase):
             InvalidInput: A value is out of range.
 
         Cost:
-            1 round trip, no locks. Reads the person's conversations from the newest on, in all
-            dialogs, until `limit` of this dialog are found.
+            1 round trip, no locks. Reads the person's conversations in all dialogs, newest first,
+            until it has `limit` conversations of this dialog.
         """
         return await self._repository.get_names(
             tenant_id=tenant_id,

@@ -54,14 +54,14 @@ class ConversationMessages(ConversationServiceBase):
     ) -> list[StoredMessage]:
         """Return the first `limit` or the `last` messages of a conversation, in order of `seq`.
 
-        The next page is `after_seq=` the last `seq` of this one. The previous page is
-        `before_seq=` the first `seq` of this one, with `last=`.
+        For the next page, pass the last `seq` of this page as `after_seq`. For the previous page,
+        pass the first `seq` of this page as `before_seq`, with `last`.
 
         Args:
             after_seq: Exclusive lower bound of `seq`.
             before_seq: Exclusive upper bound of `seq`.
-            last: Return the last messages within the bounds, at most this number; None for the
-                first `limit`. At most `Settings.max_page_size`.
+            last: Return at most this number of messages, the last within the bounds. None: the
+                first `limit` messages. At most `Settings.max_page_size`.
             limit: Maximum number of messages without `last`. At most `Settings.max_page_size`.
 
         Returns:
@@ -154,7 +154,7 @@ class ConversationMessages(ConversationServiceBase):
     ) -> Appended | None:
         """Return the replay of a keyed append, or raise why an append changed no row.
 
-        None: the reason no longer holds, since the conversation was created or changed meanwhile.
+        None: the reason no longer holds, since another call created or changed the conversation.
         """
         rejection = row_or_not_found(
             await self._repository.explain_append(
@@ -178,8 +178,8 @@ class ConversationMessages(ConversationServiceBase):
     ) -> StoredMessage:
         """Set or remove the feedback of a message.
 
-        The counters of the conversation follow, also under concurrent calls. Its `updated_at`
-        stays.
+        The counters of the conversation change accordingly, also under concurrent calls. Its
+        `updated_at` does not change.
 
         Args:
             seq: The number of the message.
@@ -276,7 +276,7 @@ class ConversationMessages(ConversationServiceBase):
 def _body_hash(turn: Turn) -> bytes:
     """Return the SHA-256 that identifies the turn of an idempotency key.
 
-    `token_id` is no part of it: a call that is repeated with a rotated token is a replay.
+    The hash does not cover `token_id`: a call that is repeated with a rotated token is a replay.
     """
     messages = [[each.role, each.content, each.reference, each.payload] for each in turn.messages]
     replaced = {

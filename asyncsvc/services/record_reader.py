@@ -19,7 +19,7 @@ OnRejected: TypeAlias = Callable[[int, AsyncSvcError], None]
 
 
 class RecordReader(Generic[Record]):
-    """Reads the records of one import. Rejected records go to `on_rejected`, or are raised."""
+    """Reads the records of one import. Without `on_rejected` a rejected record raises its error."""
 
     def __init__(
         self, model: type[Record], settings: Settings, on_rejected: OnRejected | None
@@ -50,7 +50,7 @@ class RecordReader(Generic[Record]):
                 self.replaced_characters += self._replaced
                 yield index, record
                 continue
-            # Outside the handler: the error must not carry pydantic's, which holds the values.
+            # Outside the handler, so that pydantic's error, which holds the values, is no context.
             self.reject(index, reason)
 
     def _count_replaced(self, count: int) -> None:

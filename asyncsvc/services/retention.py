@@ -107,8 +107,8 @@ class ConversationRetention(ConversationServiceBase):
 
         Cost:
             4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
-            and 3 to find no other. Locks the rows of a batch in the order of their ids. Indexes by
-            user.
+            and 3 for the last batch, which is empty. Locks the rows of a batch in the order of
+            their ids. Indexes by user.
 
         Raises:
             LockTimeout: A transaction holds a row for longer than `Settings.lock_timeout`. Another
@@ -140,9 +140,9 @@ class ConversationRetention(ConversationServiceBase):
     async def delete_tenant(
         self, *, tenant_id: Id, on_batch: Callable[[TenantReceipt], None] | None = None
     ) -> TenantReceipt:
-        """Delete everything of a tenant: its tokens, conversations, usage and audit.
+        """Delete all data of a tenant: its tokens, conversations, usage and audit.
 
-        The tokens go first, so that no request with a token reaches the tenant any more.
+        Tokens are deleted first, so that later requests with a token are rejected.
 
         Args:
             on_batch: Called after each batch with the receipt so far.
@@ -158,8 +158,8 @@ class ConversationRetention(ConversationServiceBase):
         Cost:
             4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
             1 round trip for each 5,000 tokens, sums of usage and events, 4 to 6 with 1 commit for
-            the rest of the usage, and 11 to find no other. Locks the rows of a batch in the order
-            of their ids. Indexes by tenant.
+            the rest of the usage, and 11 for the last pass, which finds no row. Locks the rows of a
+            batch in the order of their ids. Indexes by tenant.
         """
         return await TenantDeletion(self._executor, tenant_id, on_batch).run()
 
@@ -178,15 +178,15 @@ class ConversationRetention(ConversationServiceBase):
     ) -> PurgeReport:
         """Delete the conversations of a tenant that are older than an age or a date.
 
-        Conversations that another session has locked, or updates or moves during the call, stay.
-        By creation, a turn that is appended during the call does not keep its conversation.
+        A conversation that another session has locked, or updates or moves during the call, is not
+        deleted. With `by="created_at"`, an append during the call does not prevent the deletion.
 
         Args:
             older_than: A timedelta before the present time of the server, or the date or instant
                 before which a conversation is old.
             dialog_id: Only conversations of this dialog; ANY for the whole tenant.
             user_id: Only conversations of this user; ANY for all users.
-            by: The column that the age is measured by.
+            by: The column that determines the age.
             dry_run: Count the conversations and messages, and delete nothing.
             tz: The zone of a date.
             on_batch: Called after each batch with the report so far.
@@ -199,9 +199,9 @@ class ConversationRetention(ConversationServiceBase):
 
         Cost:
             2 round trips (1 with `dry_run`) and 1 commit for each batch of up to 50 conversations
-            or about 500 messages, 1 round trip to find no other, and 1 for the server's clock if
-            `older_than` is a timedelta. Waits for no lock. Reads the tenant's or the dialog's part
-            of one index once, or the user's for each batch.
+            or about 500 messages, 1 round trip for the last batch, which is empty, and 1 for the
+            server's clock if `older_than` is a timedelta. Waits for no lock. Reads the tenant's or
+            the dialog's part of one index once, or the user's part once for each batch.
         """
         before = await self._instant_before(older_than, tz)
         dialog, user = (UNSET if each is ANY else each for each in (dialog_id, user_id))
@@ -257,7 +257,7 @@ def _purge_report(total: DeletedBatch, *, before: datetime, dry_run: bool) -> Pu
 
 
 def _counted(expired: Sequence[ExpiredConversation]) -> DeletedBatch:
-    """Count conversations as a deletion would."""
+    """Return the counts that a deletion of these conversations would have."""
     messages = sum(conversation.messages for conversation in expired)
     return DeletedBatch(matched=len(expired), deleted=len(expired), messages=messages)
 

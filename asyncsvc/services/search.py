@@ -1,19 +1,21 @@
 """Search conversations: scan them in page order first, then read the search index.
 
 A scan reads the conversations in the order of the page, about 10 microseconds a message, and stops
-when the page is full. It is the fastest way to a frequent keyword, and reads the whole list for a
-rare one. The index finds a rare keyword at once, but returns more matches of a frequent one than a
-page needs. The frequency is unknown in advance, so each search starts with a short scan:
+when the page is full. For a frequent keyword it is the fastest method; for a rare keyword it reads
+the whole list. The index finds a rare keyword quickly, but it returns more matches of a frequent
+keyword than a page needs. The frequency is unknown in advance, so each search starts with a short
+scan:
 
-- The page is full, or the list ended: done, after 1 round trip.
-- At the rate of matches so far, a scan of at most 400 conversations fills the page: scan on.
-- Otherwise the index searches the rest, after the last scanned conversation.
+- If the page is full or the list ended, the search is complete, after 1 round trip.
+- If at the rate of matches so far a scan of at most 400 conversations fills the page, it scans
+  again.
+- Otherwise it reads the index for the conversations after the last scanned one.
 
 Each step is exact, so the choice affects only the time. A scan ends before a conversation with too
-many messages, and leaves it to the index.
+many messages, so that the index searches that conversation.
 
-Row-level security keeps PostgreSQL from reading the search index. Each search is then a series of
-scans, each 4 times as long as the one before.
+With row-level security PostgreSQL cannot use the search index. Each search is then a series of
+scans, each 4 times as long as the previous one.
 """
 
 from __future__ import annotations
@@ -32,17 +34,17 @@ if TYPE_CHECKING:
     from asyncsvc.database import Executor
 
 _FIRST_SCAN: Final = 100
-"""How many conversations the first scan reads."""
+"""The number of conversations that the first scan reads."""
 _MAX_SCAN: Final = 400
-"""How many conversations the second scan reads at most."""
+"""The maximum number of conversations that the second scan reads."""
 _MESSAGES_PER_CONVERSATION: Final = 20
 """A scan of n conversations reads at most 20 n messages."""
 _GROWTH: Final = 4
 _MARGIN: Final = 1.5
-"""The second scan reads 1.5 times as many conversations as the rate of matches calls for."""
+"""The second scan reads 1.5 times the conversations that the page needs at the rate of matches."""
 _WEEKS_AFTER_MATCHES: Final = 1
 _WEEKS_WITHOUT_MATCHES: Final = 8
-"""How many weeks the index reads first, after scans with and without matches."""
+"""The number of weeks that the index reads first, after scans with and without matches."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,7 +112,7 @@ class Search:
     async def snippets(
         self, matches: Sequence[Match], *, tenant_id: str, keywords: str
     ) -> list[Hit]:
-        """Return the matches as hits with snippets; no query for no match."""
+        """Return the matches as hits with snippets. Without matches there is no query."""
         if not matches:
             return []
         return await self._repository.snippets(matches, tenant_id=tenant_id, keywords=keywords)
@@ -118,7 +120,7 @@ class Search:
     async def _scan(
         self, where: ListFilter, *, order: Order, limit: int, after: Position | None
     ) -> _Progress:
-        """Scan as long as that is faster than the index."""
+        """Scan while a scan is faster than the index."""
         progress = _Progress(limit=limit, after=after)
         size = _FIRST_SCAN
         while size and not progress.is_done:

@@ -41,7 +41,7 @@ class TokenImport:
         actor: str | None,
         on_rejected: OnRejected | None,
     ) -> None:
-        """Import through this repository; rejected records go to `on_rejected`, or are raised."""
+        """Import by this repository. Without `on_rejected` a rejected record raises its error."""
         self._tokens = tokens
         self._settings = settings
         self._tenant_id = tenant_id
@@ -74,7 +74,7 @@ class TokenImport:
         if not has_foreign_format(secret, self._settings.token_prefix):
             return InvalidInput(
                 "secret",
-                "must be 1 to 255 visible ASCII characters, and not a mistyped secret of our own",
+                "must be 1 to 255 visible ASCII characters, and not a mistyped secret of asyncsvc",
             )
         if not self._settings.accept_foreign_tokens:
             return InvalidInput(
@@ -129,7 +129,7 @@ class TokenImport:
 def _error_of_copies(record: TokenRecord) -> InvalidInput | None:
     """Return an error if another field would store the secret in clear text.
 
-    Short secrets are not searched for: they may be part of a word.
+    Short secrets are not checked, since they may be part of a word.
     """
     secret = _clear_text(record)
     if not is_strong(secret):

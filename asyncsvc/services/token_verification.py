@@ -52,19 +52,20 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
     ) -> APIToken:
         """Return the token of a secret if it is valid and of this kind.
 
-        Stamps `last_used_at`, at most once per `Settings.last_used_resolution`. Also replaces a
-        hash under an older pepper. This write never waits for a lock.
+        Records the use in `last_used_at`, at most once per `Settings.last_used_resolution`, and
+        replaces a hash under an older pepper. This write never waits for a lock.
 
         Args:
             secret: The secret that a client presented.
             kind: The kind of token that is accepted here.
             scopes: Scopes that the token must have. A token with the scope "*" has all.
-            record_use: False reads only, as a standby requires. Pass it in a long transaction:
-                the write locks the token row until the transaction ends, and delays a revocation.
-                Above READ COMMITTED a concurrent stamp is a serialization failure.
+            record_use: False: only read, for example on a standby. Pass False in a long
+                transaction, since the write locks the token row until the transaction ends, and
+                delays a revocation. Above READ COMMITTED a concurrent write of the same row is a
+                serialization failure.
 
         Returns:
-            The token as it was before the stamp.
+            The token as it was before this use was recorded.
 
         Raises:
             InvalidToken: The secret is malformed, or its token is unknown, expired, revoked or of
@@ -87,9 +88,9 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
 
     @validated
     async def used(self, secret: Secret) -> bool:
-        """Stamp the token of a secret, of any kind, and return whether it is valid.
+        """Record the use of a token of any kind, and return whether the token is valid.
 
-        The stamp is that of `verify`.
+        The use is recorded as by `verify`.
 
         Args:
             secret: The secret as the client sent it.
@@ -140,8 +141,8 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
     def _hashes(self, secret: SecretStr | str) -> list[bytes]:
         """Return the hashes under which a secret may be stored; none if it is malformed.
 
-        The clear text stays in this function: a frame that waits for the database would show it in
-        logs that print the variables of a traceback.
+        The clear text stays in this function. In a frame that waits for the database it would be
+        in logs that print the variables of a traceback.
         """
         text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
         if has_own_format(text) or (

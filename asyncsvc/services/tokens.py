@@ -104,7 +104,7 @@ class APITokenService(TokenVerification):
             kind: The only kind as which the token passes verification.
             metadata: A JSON object of the application.
             expires_at: The instant from which the token is invalid, by the server's clock.
-                None: it does not expire.
+                None: the token does not expire.
 
         Returns:
             The token and its `secret`, which cannot be read again.
@@ -344,8 +344,8 @@ class APITokenService(TokenVerification):
     ) -> APIToken:
         """Revoke a token with immediate effect. The next verification rejects it.
 
-        The row is kept, and so is the token's successor. A revoked token keeps the time and the
-        reason of its first revocation.
+        The row remains, and the token's successor stays valid. A revoked token keeps the time and
+        the reason of its first revocation.
 
         Returns:
             The revoked token.
@@ -419,7 +419,7 @@ class APITokenService(TokenVerification):
 
         Cost:
             2 round trips on the index on tenant, 1 if no token matches, 1 more for tokens that were
-            created meanwhile; locks the token rows.
+            created during the call; locks the token rows.
         """
         revoked, matched = 0, True
         while matched:
@@ -444,7 +444,7 @@ class APITokenService(TokenVerification):
             The number of deleted tokens.
 
         Cost:
-            1 round trip for each 1,000 tokens on the index on tenant, and 1 to find no other;
+            1 round trip for each 1,000 tokens on the index on tenant, and 1 that finds no token;
             locks the token rows.
         """
         total = 0

@@ -23,7 +23,7 @@ class ConversationTransfer(ConversationServiceBase):
     async def export(
         self, *, tenant_id: str, dialog_id: str | AnyType = ANY, user_id: str | AnyType = ANY
     ) -> AsyncGenerator[Conversation]:
-        """Iterate over conversations with their `dsl` and all messages, as `import_` takes them.
+        """Iterate over conversations with `dsl` and all messages, in the format of `import_`.
 
         Each conversation is consistent with its messages. A conversation that exists during the
         whole iteration is returned exactly once.
@@ -33,16 +33,16 @@ class ConversationTransfer(ConversationServiceBase):
             user_id: Only conversations of this user.
 
         Returns:
-            The conversations of a tenant in the order of their ids, those of a dialog or a user in
-            the order of their creation.
+            The conversations of a tenant in the order of their ids; conversations of a dialog or a
+            user in the order of their creation.
 
         Raises:
             InvalidInput: An id is invalid. Raised at the first step.
 
         Cost:
             1 round trip for each page of up to 500 conversations, about 10,000 messages or 8 MiB,
-            and 1 to find no other. No locks, and no connection between pages. Primary key for a
-            tenant, index by creation for a dialog, index by user for a user.
+            and 1 for the last page, which is empty. No locks, and no connection between pages.
+            Primary key for a tenant, index by creation for a dialog, index by user for a user.
         """
         after = None
         while page := await self._export_page(
@@ -83,7 +83,7 @@ class ConversationTransfer(ConversationServiceBase):
         to the server's clock.
 
         Args:
-            records: `ConversationRecord`s, equal mappings, or what `export` yields.
+            records: `ConversationRecord`s, equal mappings, or the items of `export`.
             on_rejected: Called with the index of each rejected record, from 0, and the error. The
                 other records are stored. Without it, the first error is raised.
 

@@ -72,31 +72,32 @@ class ConversationUsage(ConversationServiceBase):
             from_date: The lower bound; see `asyncsvc.validation.dates`.
             to_date: The upper bound, inclusive at its precision: a date is the whole day in `tz`.
             source: Only conversations from this source; None for those without a source.
-            basis: "creation" counts each conversation that exists, as it is now, at its creation.
-                "activity" counts each change at its own time, and a deletion subtracts nothing:
-                creations, the costs of turns, and feedback, which subtracts 1 when withdrawn.
-                Imported conversations count at their creation. `uv` is 0. The range is widened to
-                quarter hours.
+            basis: "creation" counts each existing conversation, with its present values, at its
+                creation. "activity" counts each change at its own time: creations, the costs of
+                turns, and feedback, of which a withdrawal subtracts 1. A deletion subtracts
+                nothing. Imported conversations count at their creation. `uv` is 0. The range is
+                widened to quarter hours.
             interval: The length of a bucket.
             dialog_id: Only this dialog; ANY for the whole tenant.
             token_id: Only turns with this token id; None for turns without one. It requires
                 basis="activity".
             tz: The time zone of the buckets, and of bounds without an offset.
-            fill: Whether to return empty buckets too.
+            fill: Also return empty buckets.
 
         Returns:
             The buckets, oldest first.
 
         Raises:
             InvalidInput: A parameter is wrong, the zone is unknown, or the range is longer than
-                `Settings.max_buckets` buckets, with 31 days for a month.
+                `Settings.max_buckets` buckets. A month counts as 31 days.
+
 
         Cost:
-            1 round trip, no locks. In UTC and declared zones (see `declare_zone`): 1 row for each
-            day, week or month that is whole in the range, and the tenant's changes since the last
-            `maintain`. The cut buckets at the ends of the range, hours, and other zones cost each
-            of their conversations, or by activity each row of `usage_quarter_hour`, as `token_id`
-            does.
+            1 round trip, no locks. In UTC and declared zones (see `declare_zone`): reads 1 row for
+            each day, week or month within the range, and the tenant's changes since the last
+            `maintain`. For cut buckets at the ends of the range, for hours, for other zones and
+            with `token_id` it reads each conversation, or by activity each row of
+            `usage_quarter_hour`.
         """
         start, end = instants(from_date, to_date, tz)
         self._check_length(start, end, interval)
@@ -125,10 +126,10 @@ class ConversationUsage(ConversationServiceBase):
 
     @validated
     async def declare_zone(self, tz: Zone, *, tenant_id: Id) -> bool:
-        """Store the statistics of a tenant in a zone, which makes them fast there.
+        """Store the statistics of a tenant also by the days of a zone, so that they are fast there.
 
-        The numbers do not change. UTC needs no declaration. Each declared zone costs `maintain` as
-        much as UTC.
+        The numbers do not change. UTC needs no declaration. Each declared zone adds the same work
+        to `maintain` as UTC.
 
         Args:
             tz: The zone, such as `Europe/Berlin`.
@@ -179,7 +180,7 @@ class ConversationUsage(ConversationServiceBase):
 
 async def _lock_and_recount(usage: UsageRepository, tenant_id: str) -> int:
     """Lock a tenant's usage and count it again; return the number of ledger rows."""
-    # Two statements: the snapshot of the second includes the roll-up that the first waited for.
+    # Two statements, so that the second one sees the roll-up for which the first one waited.
     while not await usage.lock(tenant_id=tenant_id):  # the tenant is new, or was just deleted
         await usage.declare_zone(tenant_id=tenant_id, tz="UTC")
     return await usage.recount(tenant_id=tenant_id)

@@ -20,8 +20,8 @@ async def main() -> None:
 
     # A pool of the application needs the same.
     async with asyncpg.create_pool(DSN, min_size=0, statement_cache_size=0) as pool:
-        lent = asyncsvc.AsyncSvc(pool, settings=SETTINGS)
-        messages = await lent.conversations.messages(chat.id, tenant_id="acme")
+        svc = asyncsvc.AsyncSvc(pool, settings=SETTINGS)
+        messages = await svc.conversations.messages(chat.id, tenant_id="acme")
         print(messages[0].content)
         # > Hello
 
