@@ -111,7 +111,7 @@ class TenantDeletion:
         return self._counts.total() > before
 
     async def _delete_usage(self) -> int:
-        """Delete ledger, buckets and zones in one statement: totals are exact before and after it."""
+        """Delete ledger, buckets and zones in one statement, so that totals stay exact."""
         async with self._executor.transaction() as transaction:
             usage, declared = UsageRepository(transaction), 0
             if not await usage.lock(tenant_id=self._tenant_id):

@@ -35,7 +35,7 @@ async def ids(svc, tenant_id: str = "acme") -> list[str]:
 
 @pytest.mark.parametrize("batch", [1, 3, 500])
 async def test_purge_deletes_older_conversations(svc, monkeypatch, batch):
-    monkeypatch.setattr(service, "_BATCH_SIZE", batch)
+    monkeypatch.setattr(service, "BATCH_SIZE", batch)
     records = [record(f"{age:02}", age, dialog_id=f"d{age % 3}") for age in range(20)]
     await svc.conversations.import_(records, tenant_id="acme")
     await svc.conversations.import_(records, tenant_id="other")
@@ -90,7 +90,7 @@ async def test_an_age_before_year_two_purges_nothing(svc):
 
 
 async def test_a_batch_is_bounded_by_its_messages(svc, monkeypatch):
-    monkeypatch.setattr(service, "_MAX_MESSAGES", 5)
+    monkeypatch.setattr(service, "MAX_MESSAGES", 5)
     records = [record(f"{n}", 9, messages=n) for n in range(6)]
     await svc.conversations.import_(records, tenant_id="acme")
     seen: list[int] = []
@@ -113,7 +113,7 @@ async def test_purge_skips_locked_conversations_and_reports_them(svc, pool):
 
 
 async def test_conversations_appended_to_during_a_purge_stay(svc, monkeypatch):
-    monkeypatch.setattr(service, "_BATCH_SIZE", 5)
+    monkeypatch.setattr(service, "BATCH_SIZE", 5)
     records = [record(f"{n:03}", 9, messages=2) for n in range(100)]
     await svc.conversations.import_(records, tenant_id="acme")
     written: set[str] = set()
@@ -146,7 +146,7 @@ async def test_concurrent_purges_delete_each_conversation_once(svc):
 
 
 async def test_a_cancelled_purge_can_be_repeated(svc, monkeypatch):
-    monkeypatch.setattr(service, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(service, "BATCH_SIZE", 2)
     await svc.conversations.import_([record(f"{n:02}", 9) for n in range(40)], tenant_id="acme")
     task = asyncio.create_task(svc.conversations.purge(timedelta(days=1), tenant_id="acme"))
     while len(await ids(svc)) == 40:
@@ -179,7 +179,7 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
 @pytest.mark.parametrize("by", ["created_at", "updated_at"])
 @pytest.mark.parametrize("dialog_id", [asyncsvc.ANY, "d1"])
 async def test_purge_deletes_conversations_of_one_user(svc, monkeypatch, by, dialog_id):
-    monkeypatch.setattr(service, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(service, "BATCH_SIZE", 2)
     records = [
         record(f"{age:02}", age, dialog_id=f"d{age % 2}", user_id=f"u{age % 3}")
         for age in range(20)
@@ -199,7 +199,7 @@ async def test_purge_deletes_conversations_of_one_user(svc, monkeypatch, by, dia
 
 @pytest.mark.parametrize("batch", [1, 2, 500])
 async def test_erasure_deletes_all_rows_of_a_person(svc, pool, monkeypatch, batch):
-    monkeypatch.setattr(erasure, "_BATCH_SIZE", batch)
+    monkeypatch.setattr(erasure, "BATCH_SIZE", batch)
     records = [
         record("a", 1, messages=3, user_id="ann"),
         record("b", 1, user_id="ann", exp_user_id="ann", dialog_id="e"),
@@ -231,7 +231,7 @@ async def test_erasure_rejects_an_empty_user_id(svc):
 
 
 async def test_erasure_deletes_conversations_created_during_the_call(svc, monkeypatch):
-    monkeypatch.setattr(erasure, "_BATCH_SIZE", 3)
+    monkeypatch.setattr(erasure, "BATCH_SIZE", 3)
     await svc.conversations.import_(
         [record(f"{n}", 1, user_id="ann") for n in range(9)], tenant_id="acme"
     )
@@ -321,7 +321,7 @@ async def populate(svc: asyncsvc.AsyncSvc, tenant_id: str) -> None:
 
 @pytest.mark.parametrize("batch", [1, 50])
 async def test_deletion_of_a_tenant_leaves_no_row(svc, pool, monkeypatch, batch):
-    monkeypatch.setattr(erasure, "_BATCH_SIZE", batch)
+    monkeypatch.setattr(erasure, "BATCH_SIZE", batch)
     monkeypatch.setattr(erasure, "_ROW_BATCH_SIZE", batch)
     await populate(svc, "other")
     await populate(svc, "acme")
@@ -373,7 +373,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("is_rolled_up", [True, False])
 async def test_totals_stay_exact_while_a_tenant_is_deleted(svc, monkeypatch, is_rolled_up):
-    monkeypatch.setattr(erasure, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(erasure, "BATCH_SIZE", 2)
     monkeypatch.setattr(erasure, "_ROW_BATCH_SIZE", 1)
     await populate(svc, "acme")
     if is_rolled_up:

@@ -228,8 +228,8 @@ async def trials(dsn: str) -> AsyncIterator[Trials]:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few rows form several batches."""
-    monkeypatch.setattr(retention, "_BATCH_SIZE", 2)
-    monkeypatch.setattr(erasure, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 2)
+    monkeypatch.setattr(erasure, "BATCH_SIZE", 2)
     monkeypatch.setattr(retention, "_DIALOG_BATCH_SIZE", 2)
     monkeypatch.setattr(conversation_import, "_MAX_MESSAGES", 5)
     monkeypatch.setattr(token_import, "_BATCH_SIZE", 2)
