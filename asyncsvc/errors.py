@@ -1,5 +1,6 @@
 """The errors of asyncsvc.
 
+```text
 AsyncSvcError
 ├── InvalidInput            a parameter was rejected before any SQL; `.field` names it
 ├── NotFound                the tenant has no such row; `.resource` names its kind
@@ -18,6 +19,7 @@ AsyncSvcError
 │   └── EmbeddedServerError     the embedded server did not start or stop
 ├── DatabaseError           the server rejected the statement; `.sqlstate` has the reason
 └── MigrationError          the schema is not up to date, or a migration was changed
+```
 """
 
 from __future__ import annotations
