@@ -259,9 +259,9 @@ class AsyncSvc(Services):
     ) -> MaintenanceReport:
         """Delete expired idempotency keys, roll up usage and index new texts, of all tenants.
 
-        Statistics, totals and searches are correct without maintenance, but slower. Call it about
-        once a minute, from any process. Calls may overlap and may be cancelled at any time: each
-        batch is committed.
+        Statistics, totals and searches are correct without maintenance, but slower. Call it once a
+        minute, from any process. Calls may overlap and may be cancelled at any time: each batch is
+        committed.
 
         Args:
             on_batch: Called after each batch with the report so far.

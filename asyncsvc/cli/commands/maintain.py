@@ -27,7 +27,7 @@ async def maintain(
     """Run maintenance, which keeps statistics and searches fast.
 
     It rolls up usage, adds new messages to the search index and deletes idempotency keys that are
-    older than a week (`key_lifetime` in the settings). Run it about once a minute, on any host;
+    older than a week (`key_lifetime` in the settings). Run it once a minute, on any host;
     several runs at once are safe.
     """
     async with connected(dsn) as svc:
