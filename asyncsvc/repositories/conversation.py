@@ -32,6 +32,10 @@ class AppendRejection(Model):
 
     current_seq: int
     """The `last_seq` of the conversation."""
+    current_round: int
+    current_tokens: int
+    current_duration: int
+    """In microseconds."""
     body_hash: Bytes | None
     """The hash of the turn that was appended under the key."""
     replay: Appended | None = None

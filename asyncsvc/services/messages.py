@@ -9,6 +9,7 @@ from typing import Final
 from asyncsvc.errors import (
     Conflict,
     IdempotencyConflict,
+    InvalidInput,
     StaleSequence,
 )
 from asyncsvc.models import (
@@ -20,12 +21,16 @@ from asyncsvc.models import (
     as_model,
     microseconds,
 )
+from asyncsvc.repositories.conversation import AppendRejection
 from asyncsvc.services.common import (
     ConversationServiceBase,
     row_or_not_found,
 )
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
+    MAX_DURATION,
+    MAX_INT,
+    MAX_TOKENS,
     UNSET,
     Id,
     IdempotencyKey,
@@ -113,6 +118,8 @@ class ConversationMessages(ConversationServiceBase):
             NotFound: The tenant has no conversation with this id.
             IdempotencyConflict: The key was used for another turn.
             StaleSequence: `last_seq` is not `expected_seq`.
+            InvalidInput: A counter of the conversation would exceed its maximum: `last_seq` and
+                `round` 2**31 - 1, `tokens` 2**63 - 1, `duration` 9 * 10**12.
             Conflict: The conversation kept changing during 3 attempts.
 
         Cost:
@@ -135,6 +142,7 @@ class ConversationMessages(ConversationServiceBase):
                 appended = await self._replay_or_raise(
                     tenant_id=tenant_id,
                     id=id,
+                    turn=turn,
                     expected_seq=expected_seq,
                     idempotency_key=idempotency_key,
                     body_hash=body_hash,
@@ -148,6 +156,7 @@ class ConversationMessages(ConversationServiceBase):
         *,
         tenant_id: str,
         id: str,
+        turn: Turn,
         expected_seq: int | None,
         idempotency_key: str | None,
         body_hash: bytes | None,
@@ -170,6 +179,7 @@ class ConversationMessages(ConversationServiceBase):
             raise StaleSequence(
                 f"expected_seq is {expected_seq}, but last_seq is {rejection.current_seq}"
             )
+        _check_counters(turn, rejection)
         return None
 
     @validated
@@ -271,6 +281,22 @@ class ConversationMessages(ConversationServiceBase):
         """
         deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq="all")
         return 0 if deleted is None else deleted.count
+
+
+def _check_counters(turn: Turn, current: AppendRejection) -> None:
+    """Raise InvalidInput if the turn would increase a counter beyond its maximum."""
+    for field, total, maximum in (
+        ("messages", current.current_seq + len(turn.messages), MAX_INT),
+        ("round", current.current_round + turn.round, MAX_INT),
+        ("tokens", current.current_tokens + turn.tokens, MAX_TOKENS),
+        (
+            "duration",
+            current.current_duration + microseconds(turn.duration),
+            microseconds(MAX_DURATION),
+        ),
+    ):
+        if total > maximum:
+            raise InvalidInput(f"turn.{field}", "exceeds what the conversation can still count")
 
 
 def _body_hash(turn: Turn) -> bytes:

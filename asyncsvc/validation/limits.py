@@ -12,7 +12,7 @@ from asyncsvc.validation.inputs import Input
 MAX_SECONDS: Final = 10**9
 """About 30 years: the largest time span that is added to or subtracted from the server's clock."""
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -33,6 +33,10 @@ T = TypeVar("T")
 
 MAX_INT: Final = 2**31 - 1
 """The largest value of PostgreSQL's type integer."""
+MAX_TOKENS: Final = 2**63 - 1
+"""The largest number of tokens of a conversation: that of PostgreSQL's type bigint."""
+MAX_DURATION: Final = 9 * 10**12
+"""The largest duration of a conversation in seconds. Its microseconds fit into a bigint."""
 MIN_INSTANT: Final = datetime(2, 1, 1, tzinfo=UTC)
 MAX_INSTANT: Final = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 """1 year below Python's maximum, so that local times and the ends of buckets fit too."""
@@ -200,9 +204,9 @@ Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 """The duration of one turn in seconds: 0 to 10**9, stored in whole microseconds."""
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 """A counter: 0 to 2**31 - 1."""
-BigCount = Annotated[int, Field(ge=0, le=2**63 - 1)]
+BigCount = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 """A counter: 0 to 2**63 - 1."""
-TotalDuration = Annotated[float, Field(ge=0, le=9 * 10**12, allow_inf_nan=False)]
+TotalDuration = Annotated[float, Field(ge=0, le=MAX_DURATION, allow_inf_nan=False)]
 """A sum of durations in seconds: 0 to 9 * 10**12, whose microseconds fit into 64 bits."""
 Thumb = Annotated[int, AfterValidator(_check_thumb)]
 """Feedback: 1 is positive, -1 is negative."""

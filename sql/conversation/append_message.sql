@@ -1,8 +1,8 @@
 -- Append the messages of one turn, update the conversation's counters and record the usage.
 --
 -- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
---   differs from :expected_seq, or :idempotency_key was used before; conversation/explain_append tells
---   which.
+--   differs from :expected_seq, :idempotency_key was used before, or a counter would exceed its maximum;
+--   conversation/explain_append tells which.
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
 --   queue on it, so seq has no gaps and follows the order of commits.
 -- Index: primary keys. The cost does not depend on the length of the conversation.
@@ -22,6 +22,10 @@ locked AS MATERIALIZED (
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq
+       AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
+       AND c.round <= 2147483647 - :round::int
+       AND c.tokens <= 9223372036854775807 - :tokens::bigint
+       AND c.duration <= 9000000000000000000 - :duration::bigint
        FOR NO KEY UPDATE
 ), key_rows AS (
     INSERT INTO asyncsvc.append_key AS k (
@@ -46,6 +50,12 @@ appended AS (
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq, !idempotency_key
+--? !idempotency_key {
+       AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
+       AND c.round <= 2147483647 - :round::int
+       AND c.tokens <= 9223372036854775807 - :tokens::bigint
+       AND c.duration <= 9000000000000000000 - :duration::bigint
+--? }
     RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.last_seq,
               c.round, c.updated_at
 ), message_rows AS (

@@ -1,15 +1,16 @@
 -- Read the conversation and the idempotency key of an append that changed no row.
 --
--- Returns: current_seq (last_seq of the conversation) and, if :idempotency_key is known, its body_hash
---   and the first_seq, last_seq and round that its append returned; otherwise NULLs. No row if the
---   conversation does not exist.
+-- Returns: current_seq (last_seq), current_round, current_tokens and current_duration of the
+--   conversation; if :idempotency_key is known, its body_hash and the first_seq, last_seq and round that
+--   its append returned, otherwise NULLs. No row if the conversation does not exist.
 -- Locks: none.
 -- Index: primary keys.
 -- Notes: A separate statement after the append, because the snapshot of the append can be older than the
 --   commit it waited for.
 --   Keys are not empty, so coalesce matches no row for an append without a key. Citus cannot route a
 --   join on k.key = NULL.
-SELECT c.last_seq AS current_seq, k.body_hash, k.first_seq, k.last_seq, k.round
+SELECT c.last_seq AS current_seq, c.round AS current_round, c.tokens AS current_tokens,
+       c.duration AS current_duration, k.body_hash, k.first_seq, k.last_seq, k.round
   FROM asyncsvc.conversation AS c
   LEFT JOIN asyncsvc.append_key AS k
     ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id

@@ -233,7 +233,8 @@ CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 -- and creation that the conversation has under its row lock. A row that is not activity has no
 -- quarter_hour. Rows are only inserted, so concurrent appends do not wait for each other, as they would
 -- for a shared counter. usage/roll_up moves the rows into the sums in one statement, so the sums plus
--- the ledger are exact in every snapshot.
+-- the ledger are exact in every snapshot. One change fits into a bigint; the sum of many may not, so the
+-- sums of tokens, durations and rounds are numeric.
 CREATE TABLE asyncsvc.usage_ledger (
     tenant_id  text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
@@ -280,9 +281,9 @@ CREATE TABLE asyncsvc.usage_bucket (
     bucket     date NOT NULL,
     pv         bigint NOT NULL,
     uv         bigint NOT NULL,
-    tokens     bigint NOT NULL,
-    duration   bigint NOT NULL,
-    rounds     bigint NOT NULL,
+    tokens     numeric NOT NULL,
+    duration   numeric NOT NULL,
+    rounds     numeric NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
     PRIMARY KEY (tenant_id, zone, basis, grain, dialog_key, source_key, bucket)
@@ -297,9 +298,9 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
     source     text COLLATE "C",
     token_id   text COLLATE "C",
     pv         bigint NOT NULL,
-    tokens     bigint NOT NULL,
-    duration   bigint NOT NULL,
-    rounds     bigint NOT NULL,
+    tokens     numeric NOT NULL,
+    duration   numeric NOT NULL,
+    rounds     numeric NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
     CONSTRAINT usage_quarter_hour_key

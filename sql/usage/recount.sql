@@ -46,9 +46,9 @@ WITH drained AS (
 ), activity AS (
     SELECT a.quarter_hour, a.dialog_id, a.source,
            sum(a.pv)::bigint AS pv,
-           sum(a.tokens)::bigint AS tokens,
-           sum(a.duration)::bigint AS duration,
-           sum(a.rounds)::bigint AS rounds,
+           sum(a.tokens) AS tokens,
+           sum(a.duration) AS duration,
+           sum(a.rounds) AS rounds,
            sum(a.thumb_up)::bigint AS thumb_up,
            sum(a.thumb_down)::bigint AS thumb_down
       FROM (

@@ -43,9 +43,9 @@ WITH locked AS MATERIALIZED (
 ), ledger_changes AS MATERIALIZED (
     SELECT u.basis, u.at, u.dialog_id, u.source, u.user_id,
            sum(u.pv)::bigint AS pv,
-           sum(u.tokens)::bigint AS tokens,
-           sum(u.duration)::bigint AS duration,
-           sum(u.rounds)::bigint AS rounds,
+           sum(u.tokens) AS tokens,
+           sum(u.duration) AS duration,
+           sum(u.rounds) AS rounds,
            sum(u.thumb_up)::bigint AS thumb_up,
            sum(u.thumb_down)::bigint AS thumb_down
       FROM (
@@ -96,9 +96,9 @@ WITH locked AS MATERIALIZED (
     SELECT z.zone, h.basis, g.grain, d.key AS dialog_key, s.key AS source_key,
            date_trunc(g.grain, h.at AT TIME ZONE z.zone)::date AS bucket,
            sum(h.pv)::bigint AS pv,
-           sum(h.tokens)::bigint AS tokens,
-           sum(h.duration)::bigint AS duration,
-           sum(h.rounds)::bigint AS rounds,
+           sum(h.tokens) AS tokens,
+           sum(h.duration) AS duration,
+           sum(h.rounds) AS rounds,
            sum(h.thumb_up)::bigint AS thumb_up,
            sum(h.thumb_down)::bigint AS thumb_down
       FROM ledger_changes AS h

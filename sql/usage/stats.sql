@@ -5,7 +5,7 @@
 --
 -- Returns: dt, the label that date_trunc gives the bucket (the second midnight, if a clock goes back
 --   over midnight); pv, the number of creations; uv, the number of their distinct users without ''
---   (0 by activity); tokens, duration, rounds, thumb_up, thumb_down, sums; round, the mean of rounds a
+--   (0 by activity); tokens and rounds (as text), duration, thumb_up, thumb_down, sums; round, the mean of rounds a
 --   creation. Oldest first; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
@@ -59,8 +59,8 @@ WITH requested AS MATERIALIZED (
     SELECT c.dt,
            count(*) AS pv,
            count(DISTINCT nullif(c.user_id, '')) AS uv,
-           sum(c.tokens)::bigint AS tokens,
-           sum(c.duration)::bigint AS duration,
+           sum(c.tokens) AS tokens,
+           sum(c.duration) AS duration,
            sum(c.round) AS rounds,
            sum(c.thumb_up) AS thumb_up,
            sum(c.thumb_down) AS thumb_down
@@ -161,8 +161,8 @@ WITH requested AS MATERIALIZED (
             HAVING sum(l.pv) <> 0) AS u
 --? }
 ), changes AS (
-    SELECT b.dt, sum(b.pv)::bigint AS pv, sum(b.uv)::bigint AS uv, sum(b.tokens)::bigint AS tokens,
-           sum(b.duration)::bigint AS duration, sum(b.rounds)::bigint AS rounds,
+    SELECT b.dt, sum(b.pv)::bigint AS pv, sum(b.uv)::bigint AS uv, sum(b.tokens) AS tokens,
+           sum(b.duration) AS duration, sum(b.rounds) AS rounds,
            sum(b.thumb_up)::bigint AS thumb_up, sum(b.thumb_down)::bigint AS thumb_down
       FROM (
         SELECT c.dt, c.pv, c.uv, c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
@@ -186,7 +186,8 @@ WITH requested AS MATERIALIZED (
       FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS e (dt)
      WHERE :fill::bool
 )
-SELECT b.dt, b.pv, b.uv, b.tokens, b.duration / 1e6::float8 AS duration, b.rounds,
+SELECT b.dt, b.pv, b.uv, b.tokens::text AS tokens, (b.duration / 1e6)::float8 AS duration,
+       b.rounds::text AS rounds,
        coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down
   FROM (SELECT l.dt,
                coalesce(s.pv, 0) + coalesce(c.pv, 0) AS pv,

@@ -70,7 +70,7 @@ COLUMNS = {
     "conversation/create_many": ["id", "created_at"],
     "conversation/delete": [field.name for field in dataclasses.fields(DeletedBatch)],
     "conversation/explain_append": [
-        "current_seq",
+        *("current_seq", "current_round", "current_tokens", "current_duration"),
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
     ],
