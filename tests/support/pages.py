@@ -6,7 +6,7 @@ One that calls `asyncio.run` is a program of its own.
 
 - `# >` lines of a Python block are its expected output, and `...` in them is any text.
 - Lines after `$` in a `console` block are commands; the lines after each are its expected output.
-- An `sh` block is a script that must succeed.
+- An `sh` block is a script that must succeed. Exported variables stay for the next blocks.
 - `<!-- not run: reason -->` before a block keeps it from running.
 - A block that includes a file (`--8<--`) is a recipe, which has a test of its own.
 """
@@ -49,6 +49,10 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
+
+
+TUTORIAL = ROOT / "docs" / "start" / "tutorial.md"
+"""The page whose blocks extend a file and talk to the service in it; it has a test of its own."""
 
 
 def pages() -> list[Path]:
@@ -95,10 +99,10 @@ class Story:
             output = await self._run_python(block)
             compare(output, EXPECTED.findall(block.source), str(block))
         elif block.language == "sh":
-            await self._run_program("bash", "-euo", "pipefail", "-c", block.source)
+            await self._run_shell(f"set -euo pipefail\n{block.source}")
         else:
             for command, expected in commands(block):
-                output = await self._run_program("bash", "-c", command, may_fail=True)
+                output = await self._run_shell(command, may_fail=True)
                 compare(output, expected, f"{block}, {command}")
 
     async def _run_python(self, block: Block) -> str:
@@ -112,6 +116,10 @@ class Story:
             if inspect.isawaitable(result):
                 await result
         return output.getvalue()
+
+    async def _run_shell(self, script: str, *, may_fail: bool = False) -> str:
+        keep = "[ ! -e .exports ] || . ./.exports; trap 'export -p >.exports' EXIT"
+        return await self._run_program("bash", "-c", f"{keep}\n{script}", may_fail=may_fail)
 
     async def _run_program(self, *command: str, may_fail: bool = False) -> str:
         """Run a program and return its output, with that on stderr."""

@@ -1,0 +1,172 @@
+# --8<-- [start:application]
+"""A chat service: conversations of many tenants, over HTTP."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import date
+from typing import Annotated, TypedDict
+
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+
+import asyncsvc
+from asyncsvc import (
+    APIToken,
+    Appended,
+    AsyncSvc,
+    Conversation,
+    Hit,
+    Message,
+    Page,
+    StoredMessage,
+    Turn,
+    UsageBucket,
+)
+
+
+class State(TypedDict):
+    svc: AsyncSvc
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
+    """Open a pool when the service starts, and close it when the service ends."""
+    async with asyncsvc.connect(os.environ["ASYNCSVC_DSN"]) as svc:
+        yield {"svc": svc}
+
+
+app = FastAPI(title="Chat", lifespan=lifespan)
+
+
+def services(request: Request) -> AsyncSvc:
+    svc: AsyncSvc = request.state.svc
+    return svc
+
+
+Services = Annotated[AsyncSvc, Depends(services)]
+
+
+@app.get("/ready")
+async def ready(svc: Services) -> dict[str, str]:
+    await svc.check()  # raises if a migration is missing
+    return {"database": "ready"}
+
+
+# --8<-- [end:application]
+# --8<-- [start:token]
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+
+
+async def verify(svc: Services, header: Bearer) -> APIToken:
+    return await svc.tokens.verify(header.credentials if header else "", scopes=["chat"])
+
+
+Token = Annotated[APIToken, Depends(verify)]
+
+
+@app.get("/me")
+async def me(token: Token) -> dict[str, str]:
+    return {"tenant": token.tenant_id, "token": token.name}
+
+
+# --8<-- [end:token]
+# --8<-- [start:errors]
+STATUS: dict[type[Exception], int] = {
+    asyncsvc.InvalidInput: 422,
+    asyncsvc.NotFound: 404,
+    asyncsvc.AlreadyExists: 409,
+    asyncsvc.Conflict: 409,
+    asyncsvc.InvalidToken: 401,
+    asyncsvc.InsufficientScope: 403,
+    asyncsvc.Unavailable: 503,
+}
+
+
+@app.exception_handler(asyncsvc.AsyncSvcError)
+async def problem(_request: Request, error: Exception) -> JSONResponse:
+    for kind, status in STATUS.items():
+        if isinstance(error, kind):
+            return JSONResponse({"status": status, "detail": str(error)}, status)
+    raise error  # a fault of the service: FastAPI answers 500, and the server logs it
+
+
+# --8<-- [end:errors]
+# --8<-- [start:conversations]
+class NewConversation(BaseModel):
+    id: str | None = None
+    user_id: str = ""
+
+
+@app.post("/conversations", status_code=201)
+async def create(svc: Services, token: Token, new: NewConversation) -> dict[str, str]:
+    chat = await svc.conversations.create(
+        tenant_id=token.tenant_id, dialog_id="support", id=new.id, user_id=new.user_id
+    )
+    return {"id": chat.id}
+
+
+@app.get("/conversations")
+async def get_list(
+    svc: Services, token: Token, user_id: str, after: str | None = None
+) -> Page[Conversation]:
+    return await svc.conversations.get_list(
+        tenant_id=token.tenant_id, user_id=user_id, after=after, items_per_page=20, total="none"
+    )
+
+
+# --8<-- [end:conversations]
+# --8<-- [start:turns]
+class Question(BaseModel):
+    question: str
+
+
+async def answer(question: str) -> str:
+    """Call a language model here."""
+    return f"You asked: {question}"
+
+
+@app.post("/conversations/{id}/turns")
+async def append(
+    svc: Services,
+    token: Token,
+    id: str,
+    body: Question,
+    key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+) -> Appended:
+    messages = [
+        Message(role="user", content=body.question),
+        Message(role="assistant", content=await answer(body.question)),
+    ]
+    turn = Turn(messages=messages, tokens=42, token_id=token.id)
+    return await svc.conversations.append_message(
+        id, turn, tenant_id=token.tenant_id, idempotency_key=key
+    )
+
+
+# --8<-- [end:turns]
+# --8<-- [start:reads]
+@app.get("/conversations/{id}/messages")
+async def messages(svc: Services, token: Token, id: str, after_seq: int = 0) -> list[StoredMessage]:
+    return await svc.conversations.messages(id, tenant_id=token.tenant_id, after_seq=after_seq)
+
+
+@app.get("/search")
+async def search(svc: Services, token: Token, keywords: str) -> Page[Hit]:
+    return await svc.conversations.search(keywords, tenant_id=token.tenant_id)
+
+
+# --8<-- [end:reads]
+# --8<-- [start:usage]
+@app.get("/usage")
+async def usage(
+    svc: Services, token: Token, from_date: date, to_date: date, tz: str = "UTC"
+) -> list[UsageBucket]:
+    return await svc.conversations.stats(
+        tenant_id=token.tenant_id, from_date=from_date, to_date=to_date, tz=tz
+    )
+
+
+# --8<-- [end:usage]
