@@ -359,15 +359,17 @@ def load(name: str) -> Statement:
     return Statement(name, (root() / f"{name}.sql").read_text(encoding="utf-8"))
 
 
-def names() -> list[str]:
+@cache
+def names() -> tuple[str, ...]:
     """Return the sorted names of the statements on the tables of asyncsvc.
 
     Migrations are not statements on them, and `sql/ragflow` runs on RAGFlow's database.
     """
-    return sorted(
+    statements = (
         f"{folder.name}/{file.name.removesuffix('.sql')}"
         for folder in root().iterdir()
         if folder.is_dir() and folder.name not in _OTHER_FOLDERS
         for file in folder.iterdir()
         if file.name.endswith(".sql")
     )
+    return tuple(sorted(statements))

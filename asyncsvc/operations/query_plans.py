@@ -27,7 +27,7 @@ _SAMPLE_WORDS: Final = {"interval": "day", "tz": "UTC"}
 
 def sql_statement_names() -> list[str]:
     """Return the names of all statements, for example "conversation/get_list", sorted."""
-    return sql_files.names()
+    return list(sql_files.names())
 
 
 def sql_statement(name: str, present: Collection[str] = ()) -> SQLStatement:

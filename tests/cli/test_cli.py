@@ -24,7 +24,8 @@ from asyncsvc import InvalidInput, MigrationError, UsageBucket, embedded
 from asyncsvc.cli import charts, runner
 from asyncsvc.cli.times import age_or_none
 from asyncsvc.database import sql_files
-from tests.support.command_line import PROGRAM, SECONDS, failed, run_command
+from tests.support.command_line import PROGRAM, failed, run_command, run_fork
+from tests.support.forks import SECONDS
 from tests.support.terminal import in_terminal
 
 if sys.platform == "win32":
@@ -95,7 +96,7 @@ def document(finished: "subprocess.CompletedProcess[str]", code: int = 0):
 
 @pytest.mark.parametrize("columns", [50, 80, 140, 200])
 async def test_a_list_fits_a_terminal(filled, dsn, columns):
-    command = [*PROGRAM, "list", "--tenant", "t", "--dialog", "d"]
+    command = ["list", "--tenant", "t", "--dialog", "d"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
 
     assert shown.code == 0
@@ -120,7 +121,7 @@ async def test_a_list_shows_whole_uuids(svc, dsn, columns):
     await svc.conversations.create(
         tenant_id="t", dialog_id="d", id=id, name="n" * 200, user_id=id[::-1]
     )
-    command = [*PROGRAM, "list", "--tenant", "t", "--dialog", "d"]
+    command = ["list", "--tenant", "t", "--dialog", "d"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
     assert id in shown.screen
     assert (id[::-1] in shown.screen) == ("user" in shown.screen) == (columns >= 140)
@@ -177,7 +178,7 @@ def test_a_list_has_filters_and_a_next_page(filled, run):
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
 async def test_a_conversation_is_printed_without_terminal_escapes(filled, dsn, columns):
-    command = [*PROGRAM, "show", "evil", "--tenant", "t"]
+    command = ["show", "evil", "--tenant", "t"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
 
     assert shown.code == 0
@@ -213,7 +214,7 @@ def test_a_part_of_a_long_conversation_is_shown(filled, run):
 
 @pytest.mark.parametrize("columns", [50, 80, 140])
 async def test_usage_fits_a_terminal(filled, dsn, columns):
-    command = [*PROGRAM, "stats", "--tenant", "t"]
+    command = ["stats", "--tenant", "t"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), columns)
 
     assert shown.code == 0
@@ -229,7 +230,7 @@ async def test_usage_fits_a_terminal(filled, dsn, columns):
 
 
 async def test_a_plot_of_more_buckets_than_columns_is_drawn(filled, dsn, run):
-    command = [*PROGRAM, "stats", "--tenant=t", "--interval=hour", "--tz=Asia/Shanghai"]
+    command = ["stats", "--tenant=t", "--interval=hour", "--tz=Asia/Shanghai"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), 60)
     assert max(map(cell_len, shown.lines)) <= 60
     assert re.search(r"pv: conversations by hour, highest of \d\d", shown.screen)
@@ -349,12 +350,12 @@ async def test_a_token_as_json_is_one_document(run, svc):
 async def test_tokens_in_a_terminal(dsn, svc, columns):
     issued = await svc.tokens.create(tenant_id="t", name=HOSTILE * 5, scopes=["a", "b"])
     env, secret = environment(ASYNCSVC_DSN=dsn), issued.secret.get_secret_value()
-    listing = [*PROGRAM, "tokens", "list", "--tenant", "t"]
+    listing = ["tokens", "list", "--tenant", "t"]
     listed = await asyncio.to_thread(in_terminal, listing, env, columns)
     assert (listed.code, max(map(cell_len, listed.lines)) <= columns) == (0, True)
     assert issued.token.id in listed.screen
 
-    verify = [*PROGRAM, "tokens", "verify"]
+    verify = ["tokens", "verify"]
     verified = await asyncio.to_thread(in_terminal, verify, env, columns, secret=f"{secret}\n")
     assert verified.code == 0, verified.screen
     assert "The token's secret" in verified.screen
@@ -511,7 +512,7 @@ async def test_the_life_of_a_token_in_a_terminal(dsn, svc, tmp_path, columns):
     env = environment(ASYNCSVC_DSN=dsn, ASYNCSVC_TENANT="t", ASYNCSVC_ACTOR=HOSTILE)
 
     async def screen(*command: str, code: int = 0, answer: str = "") -> str:
-        whole = [*PROGRAM, "tokens", *command]
+        whole = ["tokens", *command]
         shown = await asyncio.to_thread(in_terminal, whole, env, columns, answer=answer)
         assert (shown.code, max(map(cell_len, shown.lines)) <= columns) == (code, True)
         return " ".join(shown.screen.split())
@@ -552,8 +553,7 @@ async def test_schema_and_server_in_a_terminal(empty_dsn, columns):
         ("sql", 0, "conversation/get_list"),
         ("sql message/delete --explain", 0, "message_pkey"),
     ):
-        whole = [*PROGRAM, *command.split()]
-        shown = await asyncio.to_thread(in_terminal, whole, env, columns)
+        shown = await asyncio.to_thread(in_terminal, command.split(), env, columns)
         assert code in {None, shown.code}, shown.screen
         assert seen in " ".join(shown.screen.split())
         if not command.startswith("sql "):  # the lines of a plan are not wrapped
@@ -599,11 +599,14 @@ def data() -> Iterator[pathlib.Path]:
 
 
 def test_an_embedded_server_in_a_pipe(data):
-    def call(*arguments: object, program=PROGRAM, **more: str):
+    def call(*arguments: object, **more: str):
+        return run_fork(arguments, environment() | more)
+
+    def pasted(command: str) -> str:
         return subprocess.run(
-            [*program, *map(str, arguments)], env=environment() | more,
-            capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+            ["sh", "-c", command], env=environment(), capture_output=True, text=True,
+            timeout=SECONDS, check=False,
+        ).stdout  # fmt: skip
 
     assert call("postgres", "status", "--data", data).returncode == 3
     started = call("postgres", "start", "--data", data)
@@ -617,11 +620,11 @@ def test_an_embedded_server_in_a_pipe(data):
 
     status = document(call("postgres", "status", "--data", data, "--json"))
     assert (status["running"], status["port"]) == (True, int(dsn.split(":")[-1].split("/")[0]))
-    shown = in_terminal([*PROGRAM, "postgres", "status", "--data", data], environment(), 50)
+    shown = in_terminal(["postgres", "status", "--data", data], environment(), 50)
     assert (shown.code, max(map(cell_len, shown.lines)) <= 50) == (0, True)
     use, stop = re.findall(r"^.* postgres st.* --data .*$", started.stderr, re.MULTILINE)
-    assert call("-c", f"{use}; echo $ASYNCSVC_DSN", program=["sh"]).stdout == f"{dsn}\n"
-    assert call("-c", stop, program=["sh"]).stdout.startswith("Stopped. The data stay in")
+    assert pasted(f"{use}; echo $ASYNCSVC_DSN") == f"{dsn}\n"
+    assert pasted(stop).startswith("Stopped. The data stay in")
     assert document(call("postgres", "stop", "--data", data, "--json")) == {"stopped": False}
     assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
 
@@ -644,8 +647,7 @@ def test_an_embedded_server_in_a_terminal(data):
         ("stop", 0, "No server was running."),
         ("status", 3, "No server runs there."),
     ):
-        whole = [*PROGRAM, "postgres", command, "--data", data]
-        shown = in_terminal(whole, environment(), 100)
+        shown = in_terminal(["postgres", command, "--data", data], environment(), 100)
         assert (shown.code, seen in shown.screen) == (code, True), shown.screen
 
 
@@ -739,7 +741,7 @@ async def test_a_program_can_explain_a_statement(svc, empty_dsn):
 
 
 def test_a_statement_can_be_read_without_a_database():
-    assert asyncsvc.sql_statement_names() == sql_files.names()
+    assert asyncsvc.sql_statement_names() == list(sql_files.names())
     statement = asyncsvc.sql_statement("message/get_list", {"after_seq", "last"})
     assert statement.parameters[2] == "after_seq"
     assert "m.seq > $3" in statement.text

@@ -20,7 +20,8 @@ import pytest
 
 import asyncsvc
 from asyncsvc import embedded
-from tests.support.command_line import PROGRAM, SECONDS, failed
+from tests.support.command_line import PROGRAM, failed, run_fork
+from tests.support.forks import SECONDS
 from tests.support.terminal import in_terminal
 
 if sys.platform == "win32":
@@ -55,14 +56,7 @@ def prepared_dir() -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         place = pathlib.Path(name)
         place.chmod(0o755)
-        finished = subprocess.run(
-            [*PROGRAM, "demo", "--data", place / "data"],
-            env=environment(place),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        finished = run_fork(["demo", "--data", place / "data"], environment(place))
         assert finished.returncode == 0, finished.stderr
         yield place / "data"
         asyncio.run(embedded.stop(place / "data"))
@@ -72,7 +66,9 @@ def prepared_dir() -> Iterator[pathlib.Path]:
 def run(folder: pathlib.Path) -> Run:
     """Run the program with its temporary files in `room`."""
 
-    def call(*arguments: object, program: list[str] = PROGRAM, **more: str):
+    def call(*arguments: object, program: list[str] | None = None, **more: str):
+        if program is None:
+            return run_fork(arguments, environment(folder) | more)
         return subprocess.run(
             [*program, *map(str, arguments)],
             env=environment(folder) | more, capture_output=True, text=True, timeout=SECONDS,
@@ -123,9 +119,7 @@ def test_the_demo_shows_every_step_and_leaves_no_files(run: Run, folder: pathlib
 def test_the_output_fits_a_terminal(prepared_dir: pathlib.Path, folder: pathlib.Path, columns: int):
     from rich.cells import cell_len
 
-    shown = in_terminal(
-        [*PROGRAM, "demo", "--data", str(prepared_dir)], environment(folder), columns
-    )
+    shown = in_terminal(["demo", "--data", str(prepared_dir)], environment(folder), columns)
 
     assert shown.code == 0
     assert "\x1b[1m" in shown.written

@@ -20,7 +20,8 @@ import pytest
 
 from asyncsvc import Conversation, embedded
 from tests.cli.test_demo import AS_ORDINARY, conversation, environment, lines_of
-from tests.support.command_line import PROGRAM, SECONDS, failed, run_command
+from tests.support.command_line import PROGRAM, failed, run_command
+from tests.support.forks import SECONDS
 from tests.support.terminal import in_terminal
 
 STOPPED = "stopped: the imported conversations are complete; run the same command to continue"
@@ -666,7 +667,7 @@ async def test_a_terminal_shows_a_bar_and_a_report(svc, dsn, tmp_path):
     (tmp_path / "talks").write_bytes(talks(9_000) + bad)
     env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
 
-    command = [*PROGRAM, "import", tmp_path / "talks", *ACME]
+    command = ["import", tmp_path / "talks", *ACME]
     shown = await asyncio.to_thread(in_terminal, command, env, 100)
     assert shown.code == 3
     assert "importing" in shown.written
@@ -675,7 +676,7 @@ async def test_a_terminal_shows_a_bar_and_a_report(svc, dsn, tmp_path):
     assert "line 9001: id: must be 1 to 128 characters" in shown.screen
     assert re.search(r"^messages +18,000, [\d,]+ a second$", shown.screen, re.MULTILINE)
 
-    command = [*PROGRAM, "export", "--tenant", "acme", "-o", tmp_path / "out"]
+    command = ["export", "--tenant", "acme", "-o", tmp_path / "out"]
     shown = await asyncio.to_thread(in_terminal, command, env, 60)
     assert (shown.code, shown.screen) == (0, "exported 9,000 conversations")
     assert "exporting acme" in shown.written
@@ -686,7 +687,7 @@ async def test_a_deletion_is_confirmed_in_a_terminal(svc, dsn, tmp_path):
     env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
 
     async def ask(answer: str, *command: str):
-        whole = [*PROGRAM, *command, "--tenant", "acme"]
+        whole = [*command, "--tenant", "acme"]
         return await asyncio.to_thread(in_terminal, whole, env, 90, answer=answer)
 
     purge = ("purge", "2026-01-01T06:00", "--by", "created_at")

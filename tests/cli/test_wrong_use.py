@@ -10,6 +10,7 @@ import pytest
 import typer
 from rich.cells import cell_len
 
+from asyncsvc.cli import main
 from asyncsvc.cli.app import app
 from tests.support.command_line import run_command
 from tests.support.terminal import in_terminal, rendered
@@ -198,25 +199,24 @@ def test_a_command_reports_a_missing_dsn_and_an_unreachable_database(command, mo
 
 # --- in a terminal
 
-RUN_ALL = """
-import json, pathlib, sys
-from asyncsvc.cli import main
-for arguments in json.loads(pathlib.Path(sys.argv[1]).read_text()):
-    sys.argv[:] = ["asyncsvc", *arguments]
-    try:
-        main()
-    except SystemExit as exit:
-        sys.stderr.flush()
-        print(f"\\x1e{exit.code}", end="\\x1e", flush=True)
-"""
+
+def main_of_all() -> None:
+    """Run the commands in the file that the command line names, one after the other."""
+    for arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        sys.argv[:] = ["asyncsvc", *arguments]
+        try:
+            main()
+        except SystemExit as exit:
+            sys.stderr.flush()
+            sys.stdout.write(f"\x1e{exit.code}\x1e")
+            sys.stdout.flush()
 
 
 def run_all(commands: list[list[str]], columns: int, folder: Path) -> list[tuple[str, int]]:
     """Run commands in one process in a terminal, and return their output and exit codes."""
     (folder / "commands").write_text(json.dumps(commands))
-    program = [sys.executable, "-c", RUN_ALL, folder / "commands"]
-    env = {"ASYNCSVC_DSN": "postgresql://127.0.0.1:1/x", "PATH": "", "PYTHONIOENCODING": "utf-8"}
-    shown = in_terminal(program, env, columns)
+    env = {"ASYNCSVC_DSN": "postgresql://127.0.0.1:1/x", "PATH": ""}
+    shown = in_terminal([folder / "commands"], env, columns, main=main_of_all)
     outputs, codes = shown.written.split("\x1e")[:-1:2], shown.written.split("\x1e")[1::2]
     return [(output, int(code)) for output, code in zip(outputs, codes, strict=True)]
 

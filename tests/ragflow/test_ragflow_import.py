@@ -43,10 +43,10 @@ from asyncsvc.validation.checks import check_json
 from tests.cli.test_demo import environment
 from tests.cli.test_import_export import exported, failed
 from tests.database.test_sql_files import variants
+from tests.support.command_line import PROGRAM, run_fork
+from tests.support.forks import SECONDS
 from tests.support.ragflow_sources import PASSWORD, TABLES, Database, MariaDB, mysql, program
 
-PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
-SECONDS = 60
 DIALECTS = ("mysql", "postgresql")
 CREATED = 1_760_000_000_000
 CREATED_AT = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
@@ -114,11 +114,8 @@ def run(dsn: str, tmp_path: pathlib.Path) -> Run:
     """Run the command on the database of this test."""
 
     def call(*arguments: object, **more: str):
-        return subprocess.run(
-            [*PROGRAM, "import-ragflow", *map(str, arguments)],
-            env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more,
-            capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+        env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more
+        return run_fork(["import-ragflow", *arguments], env)
 
     return call
 

@@ -1,4 +1,4 @@
-"""Run commands in the process of the tests, since starting a process takes seconds."""
+"""Run the command line: in this process, in a fork, or in a new interpreter."""
 
 import asyncio
 import os
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from unittest import mock
 
 from asyncsvc.cli import main, terminal
+from tests.support.forks import SECONDS, built, start_command, wait_for_command
 
 PROGRAM = [sys.executable, "-m", "asyncsvc.cli"]
-SECONDS = 60
 
 
 def run_command(
@@ -23,11 +23,13 @@ def run_command(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command with files as its streams; in this process unless an event loop runs here."""
     command = list(map(str, arguments))
-    if program is not PROGRAM or is_loop_running():
+    if program is not PROGRAM:
         return subprocess.run(
             [*program, *command], env=env, input=stdin, capture_output=True, text=True,
             timeout=SECONDS, check=False,
         )  # fmt: skip
+    if is_loop_running():
+        return run_fork(command, env, stdin=stdin)
     terminal.console.cache_clear()
     terminal.messages.cache_clear()
     with (
@@ -38,6 +40,7 @@ def run_command(
         mock.patch.multiple(
             sys, argv=["asyncsvc", *command], stdin=input_file, stdout=stdout, stderr=stderr
         ),
+        built(),
     ):
         input_file.write(stdin)
         input_file.seek(0)
@@ -50,6 +53,24 @@ def run_command(
         stdout.seek(0)
         stderr.seek(0)
         return subprocess.CompletedProcess(command, int(code), stdout.read(), stderr.read())
+
+
+def run_fork(
+    arguments: Sequence[object], env: Mapping[str, str], *, stdin: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a process of its own, with files as its streams."""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as input_file,
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as stdout,
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as stderr,
+    ):
+        input_file.write(stdin)
+        input_file.seek(0)
+        streams = [input_file.fileno(), stdout.fileno(), stderr.fileno()]
+        code = wait_for_command(start_command(arguments, env, streams))
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
 
 def is_loop_running() -> bool:
