@@ -1,4 +1,4 @@
-"""Work that must finish although its task is cancelled."""
+"""Work that finishes although its task is cancelled."""
 
 from __future__ import annotations
 

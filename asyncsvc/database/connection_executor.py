@@ -65,8 +65,8 @@ class ConnectionExecutor(Executor):
             connection: The connection.
             settings: The timeouts and the hooks.
             owns_connection: The caller runs no statements of its own on the connection.
-            owns_transaction: The open transaction was begun by this library, and settings that are
-                local to it end with it.
+            owns_transaction: This library has begun the open transaction, so settings that are
+                local to the transaction end with it.
         """
         super().__init__(settings)
         self._connection = connection
@@ -82,7 +82,7 @@ class ConnectionExecutor(Executor):
     def reported_pid(self) -> int:
         """The process id that the server reported when the connection was opened.
 
-        A pooler reports one of its own.
+        A pooler reports its own number.
         """
         return self._connection.get_server_pid()
 
@@ -125,7 +125,8 @@ class ConnectionExecutor(Executor):
                 await self._fetch(connection, tenant)
                 rows = await self._fetch(connection, query)
             except BaseException:
-                # Fails in an aborted transaction, whose end resets the setting.
+                # This fails in an aborted transaction. The end of the transaction resets the
+                # setting.
                 with suppress(AsyncSvcError):
                     await self._clear_tenant(connection)
                 raise
@@ -133,7 +134,7 @@ class ConnectionExecutor(Executor):
             return rows
 
     async def _clear_tenant(self, connection: Connection) -> None:
-        """Keep the caller's own statements from seeing the rows of the tenant."""
+        """Hide the rows of the tenant from the caller's own statements."""
         if not self._owns_transaction:
             await finish_despite_cancellation(self._fetch(connection, clear_tenant()))
 
@@ -188,10 +189,10 @@ async def open_transaction(
     try:
         yield executor
         executor.raise_if_aborted()
-        if not owns_connection:  # a statement of the caller's own may have failed
+        if not owns_connection:  # a statement of the caller may have failed
             await ping(connection, settings)
     except BaseException:
-        # If the rollback fails, the connection is lost, and the first error says more.
+        # If the rollback fails, the connection is lost, and the first error is more useful.
         with suppress(AsyncSvcError):
             await finish_despite_cancellation(_roll_back(transaction, connection, settings))
         raise

@@ -40,7 +40,8 @@ _SCHEMA_MISSING: Final = {"42P01", "3F000"}
 _QUOTES_VALUE: Final = {_DATA_EXCEPTION, _UNIQUE_VIOLATION}
 # Connection failures, resources, shutdowns, serialization failures and deadlocks.
 _UNAVAILABLE_CLASSES: Final = ("08", "53", "57P", "40")
-# Those that end without intervention: of the resources only connections, not disk or memory.
+# Failures that end without intervention. Of the resources these are connections, not disk or
+# memory.
 _TRANSIENT_CLASSES: Final = ("08", "53300", "57P", "40")
 
 
@@ -125,7 +126,7 @@ def is_transient(error: Unavailable) -> bool:
 
 
 def is_connection_lost(error: BaseException | None) -> bool:
-    """Return whether asyncpg or the network reports a lost connection with this error."""
+    """Return whether this error of asyncpg or the network reports a lost connection."""
     return isinstance(error, (ConnectionError, asyncpg.PostgresConnectionError))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COPY_BLOCK_SIZE: Final = 2**19
 _FEATURE_NOT_SUPPORTED: Final = "0A000"
 RECORD_CLASS: Final[type[Any]] = asyncpg.Record
-"""The class of rows, whatever the record class of the caller's pool is."""
+"""The class of rows. It overrides the record class of the caller's pool."""
 _NO_TIMEOUT_SECONDS: Final = 86_400.0
 """1 day: the timeout of a statement with `Timeout: none`, and of a command of a migration."""
 
@@ -33,8 +33,8 @@ _NO_TIMEOUT_SECONDS: Final = 86_400.0
 class QueryTimer:
     """Calls `Settings.on_query` with the duration, the number of rows and the error of a statement.
 
-    This and the other context managers of a statement are classes with slots. Each call enters
-    them, and a generator-based context manager takes several times as long.
+    This and the other context managers of a statement are classes with slots, because each call
+    enters them, and a context manager from a generator takes several times as long.
     """
 
     __slots__ = ("_hook", "_name", "_start", "rows")
@@ -77,16 +77,16 @@ class Executor(abc.ABC):
     ) -> AbstractAsyncContextManager[ConnectionExecutor]:
         """Open a transaction, or a savepoint within one, and yield its executor.
 
-        The end of the block commits. An error rolls back, and so does the end of a block in which a
-        statement failed: then the block raises DatabaseError, because PostgreSQL answers COMMIT
-        with a rollback and no error. 2 round trips besides those of the block; 3 if the caller
-        uses the connection too.
+        The end of the block commits. An error rolls back. If a statement in the block failed, the
+        end of the block also rolls back and raises DatabaseError, because PostgreSQL answers COMMIT
+        with a rollback and no error. 2 round trips in addition to those of the block; 3 if the
+        caller uses the connection too.
         """
 
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows.
 
-        1 round trip if the statement is prepared; a pool of the caller's adds 1 for its reset.
+        1 round trip if the statement is prepared; a pool of the caller adds 1 for its reset.
         """
         async with self._lease() as connection:
             return await self._fetch(connection, query)
@@ -115,7 +115,7 @@ class Executor(abc.ABC):
             name: The name that `Settings.on_query` receives.
             table: The name of the table, without its schema.
             columns: The columns, in the order of the data.
-            data: The rows in the text format of COPY, which no codec of the connection touches.
+            data: The rows in the text format of COPY, to which no codec of the connection applies.
         """
         try:
             async with self._lease() as connection:
@@ -176,7 +176,7 @@ class Executor(abc.ABC):
 
         asyncpg sends a statement that is new to a connection in 2 parts. If the call ends between
         them, by a cancellation or a value that cannot be encoded, the statement stays open on the
-        server with its snapshot and its locks. Any other statement closes it.
+        server with its snapshot and its locks. The next statement closes it.
         """
         if is_usable(connection) and not connection.is_in_transaction():
             with suppress(AsyncSvcError):
@@ -192,8 +192,8 @@ async def ping(connection: Connection, settings: Settings) -> None:
 async def _blocks(data: bytes) -> AsyncGenerator[bytes]:
     """Yield the data in blocks.
 
-    asyncpg also accepts a file, but creates a class for each copy then. A class refers to itself,
-    so the data would stay in memory until the garbage collector runs.
+    asyncpg also accepts a file, but then it creates a class for each copy. A class refers to
+    itself, so the data would stay in memory until the garbage collector runs.
     """
     for start in range(0, len(data), _COPY_BLOCK_SIZE):
         yield data[start : start + _COPY_BLOCK_SIZE]

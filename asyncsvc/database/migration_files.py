@@ -33,15 +33,15 @@ class MigrationFile:
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of the commands in hex, whatever their comments and line breaks."""
+        """The SHA-256 of the commands in hex. Comments and line breaks do not change it."""
         return hashlib.sha256(";\n".join(self.commands).encode()).hexdigest()
 
     @property
     def is_transactional(self) -> bool:
         """Whether all commands run in one transaction.
 
-        A header with `Transaction: none` says no, for indexes that are built concurrently.
-        Such a file is safe to repeat, since an interrupted run leaves a part of it applied.
+        False if the header has `Transaction: none`, for indexes that are built concurrently. Such a
+        file is safe to repeat, since an interrupted run leaves a part of it applied.
         """
         return _NO_TRANSACTION.search(self.source) is None
 

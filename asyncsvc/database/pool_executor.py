@@ -34,7 +34,7 @@ _RETRY_CAP: Final = 1.0
 
 
 class LogPositions(NamedTuple):
-    """The end of the primary's write-ahead log, and the end of its part on the disk."""
+    """The end of the primary's write-ahead log, and the end of the part on disk."""
 
     position: str
     flushed: str
@@ -56,7 +56,7 @@ class PoolLease:
             with translate_errors(pool=self._pool):
                 self._connection = await self._pool.acquire(timeout=self._timeout)
         except StatementTimeout as error:
-            raise PoolExhausted(f"no connection came free within {self._timeout:g} s") from error
+            raise PoolExhausted(f"no connection became free within {self._timeout:g} s") from error
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:  # noqa: D105
@@ -84,7 +84,7 @@ class PoolExecutor(Executor):
     async def transaction(
         self, *, isolation: Literal["read_committed"] | None = None
     ) -> AsyncGenerator[ConnectionExecutor]:
-        """Open a transaction on a connection of its own. See `Executor.transaction`."""
+        """Open a transaction on a connection of the pool. See `Executor.transaction`."""
         async with (
             self._lease() as connection,
             open_transaction(
@@ -98,9 +98,9 @@ class PoolExecutor(Executor):
             yield executor
 
     async def fetch(self, query: Query) -> list[Row]:
-        """Run one statement and return its rows. Retry an idempotent one after transient errors.
+        """Run one statement and return its rows. After a transient error retry it if idempotent.
 
-        1 round trip if the statement is prepared; a pool of the caller's adds 1 for its reset, and
+        1 round trip if the statement is prepared; a pool of the caller adds 1 for its reset, and
         row-level security adds 3.
         """
         try:
@@ -118,7 +118,7 @@ class PoolExecutor(Executor):
             return await self._fetch(connection, query)
 
     async def _retry(self, query: Query, error: Unavailable) -> list[Row]:
-        """Retry until success, until an error that is not transient or for `retry_timeout`."""
+        """Retry until success, until an error that is not transient, or for `retry_timeout`."""
         pauses = backoff(self._settings.retry_timeout, base=_RETRY_BASE, cap=_RETRY_CAP)
         for attempt, pause in enumerate(pauses, 1):
             if not is_transient(error):
@@ -128,8 +128,8 @@ class PoolExecutor(Executor):
             try:
                 return await self._attempt(query)
             except (PoolExhausted, LockTimeout) as latest:
-                # These say that the statement did nothing. That is true of this attempt only: the
-                # outcome of the first one is unknown.
+                # These errors mean that this attempt did nothing. The outcome of the first attempt
+                # is unknown.
                 raise error from latest
             except Unavailable as latest:
                 error = latest
@@ -145,10 +145,10 @@ class PoolExecutor(Executor):
         return (await self.positions()).position
 
     async def positions(self) -> LogPositions:
-        """Return the end of the primary's write-ahead log, and the end of its part on the disk."""
+        """Return the end of the primary's write-ahead log, and the end of the part on disk."""
         (row,) = await self.fetch(sql_files.load("replica/position").bind((), {}))
         return build_model(LogPositions, row)
 
     def at_least(self, position: str) -> PoolExecutor:  # noqa: ARG002 - a primary has all positions
-        """Return an executor whose reads see all that was committed at this position."""
+        """Return an executor whose reads see each commit before this position."""
         return self

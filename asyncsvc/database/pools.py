@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
 _PREPARED_STATEMENTS: Final = 32
-"""How many statements a connection keeps prepared: the most recently used ones.
+"""The number of statements that a connection keeps prepared, the most recently used ones.
 
 A service uses about 20. Each takes 0.1 to 0.2 MiB in the server's process, and the filters of lists
-alone make hundreds of variants. A statement that was dropped costs 1 more round trip when it is
-used again.
+alone have hundreds of variants. The next use of a dropped statement costs 1 additional round trip.
 """
 
 
@@ -35,7 +34,7 @@ class OpenedPools(NamedTuple):
     replicas: list[Pool]
 
     async def close(self) -> None:
-        """Close all of them. Raises ConcurrentUse in another event loop, and closes none."""
+        """Close all pools. In another event loop it raises ConcurrentUse and closes none."""
         pools = [self.primary, *self.replicas]
         for pool in pools:
             check_event_loop(pool)
@@ -63,7 +62,7 @@ async def open_pools(
         InvalidInput: The DSN is not a PostgreSQL URL.
     """
     hosts = _split_hosts("dsn", dsn)
-    # Of a single host no role is required: a proxy may choose the server, or a standby be intended.
+    # A single host may have any role: it can be a proxy, or the caller may want a standby.
     primary_finder = _PrimaryFinder(hosts, settings.acquire_timeout) if len(hosts) > 1 else None
     if replicas is None:
         replicas = hosts if len(hosts) > 1 else ()
@@ -148,7 +147,7 @@ def _translate_connect_errors() -> Generator[None]:
     except Unavailable as error:
         if isinstance(error.__cause__, asyncpg.ProtocolViolationError):
             raise InvalidInput(
-                "dsn", f"leads to a pooler, which needs Settings.pgbouncer: {error}"
+                "dsn", f"connects to a pooler, which needs Settings.pgbouncer: {error}"
             ) from error.__cause__
         raise
 
@@ -168,10 +167,11 @@ def _session_options(settings: Settings) -> dict[str, Any]:
 
 
 class _PrimaryFinder:
-    """Opens connections to the primary among several hosts. The last known primary comes first.
+    """Opens connections to the primary among several hosts. It tries the last known primary first.
 
-    asyncpg can try several hosts in order, too, but shares one timeout among them: a host that
-    drops all packets uses up the time of the others. Here each host has an equal part of it.
+    asyncpg can also try several hosts in order, but it has one timeout for all of them, so a host
+    that drops all packets uses the time of the others. Here each host gets an equal part of the
+    timeout.
     """
 
     def __init__(self, hosts: Sequence[str], timeout: float) -> None:
@@ -197,8 +197,8 @@ class _PrimaryFinder:
 
 
 async def _skip_reset(_connection: object) -> None:
-    """Send nothing when a connection is returned to its pool, which halves the round trips.
+    """Send nothing when a connection returns to its pool, which halves the number of round trips.
 
-    asyncpg has rolled back an open transaction by then, and no statement of this library leaves
-    other state in a session.
+    At this point asyncpg has rolled back an open transaction, and no statement of this library
+    leaves other state in a session.
     """

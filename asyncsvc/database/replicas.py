@@ -1,14 +1,14 @@
-"""Reads on replicas, with a bound on how stale they may be.
+"""Reads on replicas, with a limit on their staleness.
 
-Both bounds compare positions in the primary's write-ahead log, and never clocks of 2 machines:
+Both limits compare positions in the primary's write-ahead log, and never clocks of 2 machines:
 
 - A read with a position (`at_least`) runs on a replica that has replayed the log up to it. The
-  replica is asked on the connection that then runs the read.
-- Any other read runs on a replica that is at most `Settings.replica_lag` behind. The primary's
-  position is recorded from time to time, with the time of the record. A replica that has replayed
-  the log up to a recorded position holds all that was committed at that time.
+  connection that runs the read first reads the replica's position.
+- Any other read runs on a replica that lags by at most `Settings.replica_lag`. The library records
+  the primary's position at regular times. A replica that has replayed the log up to a recorded
+  position contains each commit before the time of the record.
 
-A replica that is too far behind or does not answer is skipped. The primary can run every read.
+A replica that lags too much or does not answer is skipped. The primary can run every read.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("asyncsvc")
 
 _RECORDS_PER_LAG: Final = 4
-"""How often the primary's position is recorded within `Settings.replica_lag`."""
+"""The number of times that the primary's position is recorded within `Settings.replica_lag`."""
 _SERVER_ERROR_CLASSES: Final = ("08", "28", "3D", "53", "57")
 """SQLSTATE classes of connections, roles, databases, resources, and of a server that stops."""
 _REST_SECONDS: Final = 1.0
-"""How long a replica is skipped after a failure."""
+"""The seconds for which a replica is skipped after a failure."""
 
 
 class _KnownPosition(NamedTuple):
-    """A position of the primary, and a time at which the primary had reached no more than that."""
+    """A position of the primary, and a time at which the primary had not passed it."""
 
     position: int
     time: float
@@ -84,7 +84,7 @@ class _PrimaryPositions:
         self._recording: asyncio.Task[None] | None = None
 
     async def refresh(self, timeout: float) -> None:  # noqa: ASYNC109 - not an error if it ends
-        """Start to record the position if that is due. Wait for it if all known ones are too old.
+        """Start to record the position if that is due. Wait for it if all positions are too old.
 
         The wait ends after `timeout` seconds without an error.
         """
@@ -102,7 +102,7 @@ class _PrimaryPositions:
             self._known.append(_KnownPosition(_lsn_to_int(flushed), now))
 
     def time_covered_by(self, position: int) -> float:
-        """Return the latest time whose committed rows a server holds at this position."""
+        """Return the latest time before which a server at this position contains each commit."""
         return max((known.time for known in self._known if known.position <= position), default=0.0)
 
 
@@ -126,11 +126,11 @@ class _ReplicaLease(PoolLease):
 
 
 class _Health:
-    """What all tasks know of one replica."""
+    """The state of one replica, which all tasks share."""
 
     def __init__(self) -> None:
         self.fresh_as_of = 0.0
-        """The replica holds all that was committed at this time."""
+        """The replica contains each commit before this time."""
         self.rests_until = 0.0
         """The replica is skipped until this time. 0 after it answered."""
 
@@ -152,7 +152,7 @@ class _Replica(PoolExecutor):
         self._min_position = min_position
 
     def at_least(self, position: str) -> _Replica:
-        """Return an executor for reads that must also see what was committed at this position."""
+        """Return an executor for reads that must also see each commit before this position."""
         min_position = max(self._min_position, _lsn_to_int(position))
         return _Replica(
             self._pool, self._settings, self._primary_positions, self._health, min_position
@@ -163,22 +163,22 @@ class _Replica(PoolExecutor):
 
     @property
     def is_resting(self) -> bool:
-        """Whether it is skipped because of a recent failure."""
+        """Whether the replica is skipped because of a recent failure."""
         return time.monotonic() < self._health.rests_until
 
     async def try_fetch(self, query: Query) -> list[Row] | None:
         """Run one statement and return its rows, or None if the primary has to run it.
 
-        Raises StatementTimeout: the statement would take too long on the primary, too.
+        Raises StatementTimeout, because the statement would take too long on the primary too.
         """
-        # The first read after a rest tests the replica. Others must not wait for the result.
+        # The first read after a rest tests the replica. Other reads do not wait for the result.
         is_test = self._health.rests_until > 0
         if is_test:
             self._rest()
         try:
             rows = await self._attempt(query)
         except StatementTimeout:
-            self._health.fresh_as_of = 0.0  # the next read asks whether the replica still answers
+            self._health.fresh_as_of = 0.0  # the next read checks whether the replica answers
             raise
         except (Unavailable, DatabaseError, MigrationError) as error:
             self._handle_failure(error, is_test=is_test)
@@ -191,7 +191,7 @@ class _Replica(PoolExecutor):
         if isinstance(error, _BehindPositionError) or _concerns_statement(error.__cause__):
             _log.info("the primary runs a read instead of a replica: %s", error)
             return
-        # If the DSN has several hosts, one of the replicas is the primary, which is no problem.
+        # If the DSN has several hosts, one of the replicas is the primary. This is not a fault.
         is_new_problem = not is_test and not isinstance(error, _IsPrimaryError)
         level = logging.WARNING if is_new_problem else logging.DEBUG
         _log.log(level, "a replica is skipped until it answers again: %s", error)
@@ -207,16 +207,16 @@ class _Replica(PoolExecutor):
         if is_known_fresh and not self._min_position:
             return
         if not is_known_fresh:
-            # Before the replica is asked, so that a replica that is hardly behind has the position.
+            # Record it before the replica's position is read, so a replica with little lag has it.
             await self._primary_positions.refresh(self._settings.replica_timeout)
         position = await self._replayed_position(connection)
         health.fresh_as_of = max(
             health.fresh_as_of, self._primary_positions.time_covered_by(position)
         )
         if position < self._min_position:
-            raise _BehindPositionError("it has not replayed the position of the caller")
+            raise _BehindPositionError("the replica has not replayed the position of the caller")
         if time.monotonic() - health.fresh_as_of > lag:
-            raise Unavailable(f"it may be more than {lag:g} s behind")
+            raise Unavailable(f"the replica may lag by more than {lag:g} s")
 
     async def _replayed_position(self, connection: Connection) -> int:
         query = sql_files.load("replica/replayed").bind((), {})
@@ -227,13 +227,13 @@ class _Replica(PoolExecutor):
             except BaseException as error:
                 connection.terminate()  # without waiting for the server
                 if isinstance(error, TimeoutError):
-                    raise Unavailable("it does not answer") from error
+                    raise Unavailable("the replica does not answer") from error
                 raise
         standby = None if row is None else build_model(_Standby, row)
         if standby is None or standby.position is None or not standby.is_standby:
-            raise _IsPrimaryError("it is a primary")
+            raise _IsPrimaryError("the server is a primary")
         if not standby.is_streaming:
-            raise Unavailable("no server streams to it")
+            raise Unavailable("no server streams to the replica")
         return _lsn_to_int(standby.position)
 
 
@@ -246,7 +246,7 @@ class _IsPrimaryError(Unavailable):
 
 
 def _concerns_statement(cause: BaseException | None) -> bool:
-    """Return whether the server rejected one statement and would run the next one.
+    """Return whether the error concerns one statement, so that the server can run the next one.
 
     The statement conflicts with the replay, or needs a table that is not replicated yet.
     """
@@ -269,7 +269,7 @@ class ReplicatedExecutor(PoolExecutor):
         self._next_task_number = itertools.count()
 
     def at_least(self, position: str) -> ReplicatedExecutor:
-        """Return an executor whose reads see all that was committed at this position."""
+        """Return an executor whose reads see each commit before this position."""
         executor = ReplicatedExecutor(self._pool, self._settings, ())
         executor._replicas = [replica.at_least(position) for replica in self._replicas]
         executor._task_numbers = self._task_numbers
@@ -279,7 +279,7 @@ class ReplicatedExecutor(PoolExecutor):
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows. A read that may be stale tries the replicas first.
 
-        A task keeps its replica while that answers, so rows that it has read do not disappear.
+        A task uses one replica while that answers, so rows that it has read do not disappear.
         """
         if query.allows_replica:
             for replica in self._replicas_for_task():
@@ -289,7 +289,7 @@ class ReplicatedExecutor(PoolExecutor):
         return await super().fetch(query)
 
     def _replicas_for_task(self) -> Sequence[_Replica]:
-        """Return the replicas that do not rest, in the order of the current task."""
+        """Return the replicas that are not skipped, in the order of the current task."""
         available = [replica for replica in self._replicas if not replica.is_resting]
         task = asyncio.current_task()
         if task is None or not available:

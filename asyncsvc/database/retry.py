@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _MAX_DOUBLINGS: Final = 64
-"""Keeps 2**attempt within the range of a float. Every cap is far lower."""
+"""Keeps 2**attempt within the range of a float. Each cap is far lower."""
 
 
 def full_jitter(attempt: int, *, base: float, cap: float) -> float:
@@ -24,7 +24,7 @@ def full_jitter(attempt: int, *, base: float, cap: float) -> float:
 
 
 def backoff(timeout: float, *, base: float, cap: float) -> Iterator[float]:
-    """Yield the pause before each retry, until one would begin after `timeout` seconds.
+    """Yield the pause before each retry, until the next retry would begin after `timeout` seconds.
 
     The time counts from the first call of `next`.
     """

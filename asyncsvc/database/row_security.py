@@ -1,4 +1,4 @@
-"""Row-level security: the tenant whose rows a statement may see and write."""
+"""Row-level security: the statement that sets the tenant of the next statement."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _VERIFIED_HASHES: Final = ("token_hash", "second_hash", "third_hash", "fourth_ha
 
 
 def set_tenant(query: Query) -> Query | None:
-    """Return the statement that makes the rows visible that this statement needs.
+    """Return the statement that makes the rows of this statement visible.
 
     These are the rows of its tenant and the tokens that it looks up by hash. None if the statement
-    has neither: then it needs no row of a tenant.
+    has neither, since it then needs no row of a tenant.
     """
     tenant_id, hashes = query.values.get("tenant_id"), _looked_up_hashes(query.values)
     if tenant_id is None and not hashes:

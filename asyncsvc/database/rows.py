@@ -1,8 +1,8 @@
 """Rows of a result, and the typed values that the library builds from them.
 
 A connection of the caller can have codecs (`set_type_codec`) that decode PostgreSQL's types in
-another way. So each value of a row goes through pydantic. The text that PostgreSQL writes for a
-number, a boolean or a time has one meaning and is converted. Any other value is an error.
+another way. Therefore pydantic validates each value of a row. It converts the text that PostgreSQL
+writes for a number, a boolean or a time, which has one meaning. Any other value is an error.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Row(Protocol):
 
 @cache
 def _list_adapter_of(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any type
-    # The outermost type decides about the string cache; the model's own setting has no effect here.
+    # The outermost type decides about the string cache. The model's setting has no effect here.
     return TypeAdapter(list[kind], config=ConfigDict(cache_strings="keys"))
 
 
-# Callables of any type, since a type variable is no hashable argument for a type checker.
+# Callables of any type, since for a type checker a type variable is not a hashable argument.
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
 _list_adapter: Final[Callable[[Any], TypeAdapter[Any]]] = _list_adapter_of
 
@@ -87,9 +87,9 @@ def _validate(adapter: TypeAdapter[T], value: object, column: str = "") -> T:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         names = (place for place in details[0]["loc"] if isinstance(place, str))
-    # Outside the handler: pydantic's error holds the values, so it must not become the context.
+    # Outside the handler, so that pydantic's error, which holds the values, is not the context.
     raise DatabaseError(
-        f"a codec of the connection gives the column {column or next(names, '?')} another type:"
-        f" {CODEC_ADVICE}",
+        f"a codec of the connection decodes the column {column or next(names, '?')} to another"
+        f" type: {CODEC_ADVICE}",
         DATATYPE_MISMATCH,
     )

@@ -1,18 +1,19 @@
 """Load the SQL files and compile them to the statements that the server receives.
 
-A file holds one statement below a header in prose. Three constructs are the library's own:
+A file contains one statement after a header in prose. Three constructs are specific to this
+library:
 
 - `:name` is a parameter. Each becomes `$1`, `$2`, ... in the order of first use. Colons in strings,
   quoted names, dollar quotes, comments, casts (`::`) and slices are not parameters.
 - A line that ends in `--? a, !b` is kept if `a` is present and `b` is absent, otherwise dropped.
 - A block between the lines `--? a, !b {` and `--? }` is kept or dropped as a whole. Blocks nest.
 
-A name is a parameter or a flag. A parameter is present if a value is passed: UNSET is no value,
+A name is a parameter or a flag. A parameter is present if a value is passed. UNSET is no value, and
 None is NULL. If the file has the flag `x_is_null`, None for `x` raises this flag instead, because
 `= NULL` matches no row. A flag is only a name in marks. Exactly one of the ORDER BY lines that are
 marked with a single present name is kept.
 
-So each combination in use is a plain statement with a plan of its own. A generic plan of
+Therefore each combination in use is a plain statement with its own plan. A generic plan of
 `(:x IS NULL OR column = :x)` cannot use the index on `column`.
 
 Labels in the header that this module reads:
@@ -73,7 +74,7 @@ _READ_REPLICA = re.compile(r"^Read replica: ", re.MULTILINE)
 
 
 class SQLFileError(Exception):
-    """An SQL file breaks the rules: a bug in this library, so it is no `AsyncSvcError`."""
+    """An SQL file breaks the rules: a bug in the library, and therefore not an `AsyncSvcError`."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,11 @@ class Query:
     values: Mapping[str, object] = field(default_factory=dict, repr=False)
     """All present values by parameter name, also those whose lines were dropped."""
     is_idempotent: bool = False
-    """Whether it may be retried if its outcome is unknown."""
+    """Whether the statement may be retried if its outcome is unknown."""
     has_no_timeout: bool = False
-    """Whether it may exceed `Settings.statement_timeout`."""
+    """Whether the statement may exceed `Settings.statement_timeout`."""
     allows_replica: bool = False
-    """Whether a replica may run it, so that its rows may be slightly stale."""
+    """Whether a replica may run the statement, so that its rows may be slightly stale."""
 
 
 class Statement:
@@ -243,7 +244,7 @@ class Statement:
                     f"it: {line.text.strip()}"
                 )
         if self.allows_replica and not self._only_reads():
-            raise SQLFileError(f"{self.name}: it writes, which a replica cannot")
+            raise SQLFileError(f"{self.name}: the statement writes, which a replica cannot")
 
 
 def _header(source: str) -> str:
@@ -363,7 +364,7 @@ def load(name: str) -> Statement:
 def names() -> tuple[str, ...]:
     """Return the sorted names of the statements on the tables of asyncsvc.
 
-    Migrations are not statements on them, and `sql/ragflow` runs on RAGFlow's database.
+    Without the migrations and without `sql/ragflow`, which runs on RAGFlow's database.
     """
     statements = (
         f"{folder.name}/{file.name.removesuffix('.sql')}"

@@ -1,8 +1,8 @@
-"""Examine the server and the schema as an operator would, and say what to do.
+"""Examine the server and the schema, and give advice to the operator.
 
-A check observes one thing, and gives rules of a condition, a level and an advice. The first rule
-whose condition holds decides; if none does, the level is "ok". A check that fails, for example for
-lack of a right, is a finding too.
+A check makes one observation and has rules, each with a condition, a level and an advice. The first
+rule whose condition holds determines the finding; without such a rule the level is "ok". A check
+that fails, for example without the necessary right, is a finding too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_DEAD_SHARE: Final = 0.2
 _MAX_NAMED_ZONES: Final = 5
 _MIB: Final = 2**20
 _LOST_STATEMENT: Final = {"26000", "42P05"}
-"""A prepared statement does not exist, or exists already: a pooler switched the connection."""
+"""A prepared statement does not exist or exists already, since a pooler switched the connection."""
 _POOLER_ADVICE: Final = (
     "if it pools transactions, set Settings.pgbouncer, or open the pool that you pass to AsyncSvc"
     " with statement_cache_size=0"
@@ -59,12 +59,12 @@ async def _run(check: Check, executor: Executor) -> list[Finding]:
 def _failure(check: str, error: AsyncSvcError) -> Finding:
     """Return the finding for a check that failed."""
     if isinstance(error, DatabaseError) and error.sqlstate in _LOST_STATEMENT:
-        observed = f"prepared statements get lost or mixed up: {error}"
+        observed = f"prepared statements are lost or confused: {error}"
         return Finding(check="pooler", level="problem", observed=observed, advice=_POOLER_ADVICE)
     advice = (
         "install the version of asyncsvc that migrated this database"
         if isinstance(error, MigrationError)
-        else "resolve the error of the server, for example by granting this role what it lacks"
+        else "resolve the error of the server, for example by granting the missing right"
     )
     return Finding(check=check, level="problem", observed=f"check failed: {error}", advice=advice)
 
@@ -124,11 +124,11 @@ def durability(server: ServerSettings) -> Finding:
 
 
 def pooler(server: ServerSettings, reported_pid: int, *, is_expected: bool) -> Finding:
-    """Check whether a pooler is in between: it reports a process id of its own."""
+    """Check for a pooler, which reports another process id than the server."""
     is_present = reported_pid != server.backend_pid
     return _finding(
         "pooler",
-        "a pooler is in between" if is_present else "no pooler is in between",
+        "a pooler is in use" if is_present else "no pooler is in use",
         (is_present and not is_expected, "note", _POOLER_ADVICE),
     )
 
@@ -140,7 +140,7 @@ async def _check_clock(executor: Executor) -> list[Finding]:
 
 
 def clock(server: datetime, before: datetime, after: datetime) -> Finding:
-    """Check the server's clock against this machine's, before and after the question."""
+    """Compare the server's clock with this machine's clock before and after the query."""
     difference = max(before - server, server - after, timedelta(0))
     return _finding(
         "clock",
@@ -160,7 +160,7 @@ async def _check_zones(executor: Executor) -> list[Finding]:
 
 
 def _differs(zone: ZoneOffset, known: set[str]) -> bool:
-    """Return whether Python knows the zone with another offset. `posix/` is a folder of copies."""
+    """Return whether Python has another offset for the zone. `posix/` is a directory of copies."""
     if zone.name not in known or zone.name.startswith("posix/"):
         return False
     return zone.at.astimezone(ZoneInfo(zone.name)).utcoffset() != timedelta(seconds=zone.seconds)
@@ -209,7 +209,7 @@ def indexes(present: dict[str, Index]) -> list[Finding]:
     groups: list[tuple[list[str], Level, str, str]] = [
         (missing, "problem", "missing", f"as the owner of the tables: {create}"),
         (invalid, "problem", "invalid", "REINDEX INDEX CONCURRENTLY each: its build failed"),
-        (unused, "note", "unused so far", "look again after a month of real use"),
+        (unused, "note", "unused so far", "check again after a month in production"),
     ]
     return [
         _finding("indexes", f"{state}: {', '.join(names)}", (True, level, advice))
@@ -237,7 +237,7 @@ async def _check_tables(executor: Executor) -> list[Finding]:
 
 
 def rights(tables: Sequence[Table]) -> Finding:
-    """Check whether this role may read and change every table but the migrations' own."""
+    """Check whether this role may read and change every table except that of the migrations."""
     own = [table for table in tables if table.name != "migration"]
     unreadable = ", ".join(table.name for table in own if not table.is_readable)
     unwritable = ", ".join(table.name for table in own if not table.is_writable)

@@ -1,12 +1,13 @@
 """Bring the schema up to date: numbered files, forward only, each applied once.
 
 A migration takes a lock that all migrating processes share, runs the next file, and records it with
-the checksum of its commands. So any number of processes may start at once. A file runs in one
-transaction, so a process that is killed leaves nothing of it behind. A file that declares
+the checksum of its commands. Therefore any number of processes may start at once. A file runs in
+one transaction, so a killed process leaves no part of it applied. A file that declares
 `Transaction: none` runs command by command, and is safe to repeat.
 
-A process polls for the lock. A statement that waits for it would hold a snapshot, for which CREATE
-INDEX CONCURRENTLY in another process waits in turn, without an end that the server could detect.
+A process polls for the lock. A statement that waited for the lock would hold a snapshot, and CREATE
+INDEX CONCURRENTLY in another process waits for the end of snapshots. The server would not detect
+this deadlock.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _LOCK_PAUSE, _MAX_LOCK_PAUSE = 0.02, 0.5
 async def migrate(executor: Executor, *, citus: bool = False) -> list[Migration]:
     """Apply the pending migrations in order, and return them.
 
-    With `citus` it also distributes the tables, and with `Settings.row_level_security` it turns
-    that on.
+    With `citus` it also distributes the tables, and with `Settings.row_level_security` it enables
+    row-level security.
 
-    Raises MigrationError if an applied migration has other commands than its file, and if the
-    database has no Citus to distribute with.
+    Raises MigrationError if an applied migration has other commands than its file, or if the
+    database lacks Citus.
     """
     if citus:
         await _check_citus(executor)
@@ -67,7 +68,7 @@ async def pending(executor: Executor) -> list[Migration]:
 
 
 async def check(executor: Executor) -> None:
-    """Raise MigrationError unless the schema is as the settings need it. Read-only."""
+    """Raise MigrationError unless the schema has the state that the settings need. Read-only."""
     if missing := await pending(executor):
         titles = ", ".join(f"{migration.version:04}_{migration.name}" for migration in missing)
         raise MigrationError(f"the schema lacks {titles}: run `await svc.migrate()`")
@@ -102,7 +103,7 @@ async def _apply_next(executor: Executor) -> Migration | None:
         if files[0].is_transactional:
             await _run(files[0], transaction)
         else:
-            # The last statement keeps its snapshot until the next one of the simple protocol ends.
+            # The last statement keeps its snapshot until a statement of the simple protocol ends.
             await transaction.execute("SELECT")
             await _run(files[0], executor)
         await repository.record(
@@ -112,7 +113,7 @@ async def _apply_next(executor: Executor) -> Migration | None:
 
 
 async def _run(file: MigrationFile, executor: Executor) -> None:
-    """Run the commands in a transaction, or on a pool each in a transaction of its own."""
+    """Run the commands in one transaction, or each command alone on a pool."""
     try:
         for command in file.commands:
             await executor.execute(command)
@@ -140,7 +141,7 @@ def _record(file: MigrationFile) -> Migration:
 
 
 def _pending_files(applied: Sequence[Migration]) -> list[MigrationFile]:
-    """Return the files that are not applied. A schema newer than this version is no error."""
+    """Return the files that are not applied. A newer schema than this version is not an error."""
     checksums = {migration.version: migration.checksum for migration in applied}
     for file in migration_files():
         if checksums.get(file.version, file.checksum) != file.checksum:

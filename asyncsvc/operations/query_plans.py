@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _HAS_PLAN: Final = re.compile(r"/\*.*?\*/\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
 _VALUE_ERRORS: Final = ("22", "42804")
-"""The beginnings of SQLSTATEs for values that do not fit their type, on the server or here."""
+"""Beginnings of SQLSTATEs for values that do not fit their type, of the server or the driver."""
 _SAMPLES: Final = {"timestamptz": "2000-01-01"}
 """Sample values by type; "1" is a value of every other type in use, and also JSON."""
 _SAMPLE_WORDS: Final = {"interval": "day", "tz": "UTC"}
-"""Sample values of text parameters that take only certain words."""
+"""Sample values of text parameters that accept only certain words."""
 
 
 def sql_statement_names() -> list[str]:
@@ -76,7 +76,7 @@ async def explain(
 async def _converted(
     executor: Executor, name: str, types: Mapping[str, str], texts: Mapping[str, str | None]
 ) -> dict[str, object]:
-    """Have the server convert literals to the types of their parameters."""
+    """Let the server convert literals to the types of their parameters."""
     if not types:
         return {}
     casts = ", ".join(
@@ -113,7 +113,7 @@ def _load(name: str) -> Statement:
 def _variant(
     statement: Statement, present: Collection[str]
 ) -> tuple[frozenset[str], dict[str, str]]:
-    """Return the flags and the parameters of the variant in which these are present.
+    """Return the flags and the parameters of the variant with these names.
 
     The value of each parameter is its name.
     """

@@ -1,4 +1,4 @@
-"""One class for each folder of `sql/`, one typed method for each file: flags and rows, no rules.
+"""One class for each folder of `sql/`, with one typed method for each file.
 
 UNSET means no condition. None means that the column is NULL.
 """

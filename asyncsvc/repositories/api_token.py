@@ -1,4 +1,4 @@
-"""`sql/api_token`."""
+"""The statements of `sql/api_token`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class NewToken:
     expires_at: datetime | None
     metadata: Mapping[str, object] = field(default_factory=dict)
     created_at: datetime | None = None
-    """Only for an import; None: the server's clock."""
+    """Only imports set it. None: the server's clock."""
 
 
 class RevokedBatch(NamedTuple):
@@ -77,7 +77,7 @@ class _Relative(NamedTuple):
 
 
 class TokenLookup(NamedTuple):
-    """A token that has the secret, and whether `record_use` has a write to make."""
+    """The token of a secret, and whether `record_use` must write."""
 
     token: APIToken
     is_due: bool
@@ -165,7 +165,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
         )
-        if len(rows) != 1:  # a secret that is stored twice, which no method does, is ambiguous
+        if len(rows) != 1:  # no method stores a secret twice; such a secret is ambiguous
             return None
         return TokenLookup(build_model(APIToken, rows[0]), build_value(bool, rows[0], "is_due"))
 
@@ -178,7 +178,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
     ) -> None:
-        """Stamp a token as used and update its hash, if that is due."""
+        """Record the use of a token and update its hash, if either is due."""
         await self._rows(
             "record_use",
             tenant_id=tenant_id,
@@ -271,7 +271,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         reason: str | None,
         actor: str | None,
     ) -> RevokedBatch:
-        """Revoke the live tokens that match; `family_of` is noted in the audit."""
+        """Revoke the live tokens that match. The audit records `family_of`."""
         (row,) = await self._rows(
             "revoke_many",
             tenant_id=tenant_id,

@@ -44,7 +44,7 @@ class AppendKeyRepository(Repository):
     async def delete_expired(
         self, *, tenant_id: str, keys: Sequence[ExpiredKey], lifetime: timedelta
     ) -> int:
-        """Delete those of a tenant's keys that are still older than `lifetime`; return how many."""
+        """Delete keys of a tenant that are still older than `lifetime`; return their number."""
         return await self._count(
             "delete_expired",
             tenant_id=tenant_id,

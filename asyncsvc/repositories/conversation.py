@@ -68,7 +68,7 @@ class ConversationRow:
 
 
 class CreatedConversation(Model):
-    """The id of a conversation that was created, and the time that it got."""
+    """The id and the time of a created conversation."""
 
     id: str
     """The id of the conversation."""
@@ -123,7 +123,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         conversations: Iterable[ConversationRow],
         returning: type[Created],
     ) -> list[Created]:
-        """Create conversations; return those whose ids were free."""
+        """Create conversations; return the created ones. Existing ids are skipped."""
         rows = await self._rows(
             "create_many",
             *(["full_row"] if returning is Conversation else []),
@@ -149,7 +149,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
     ) -> tuple[int, list[Conversation]]:
         """Return the total and one page of the conversations of a tenant or a dialog."""
-        # Usage has the total of a whole tenant or dialog, so no conversation is counted.
+        # The usage contains the total of a tenant or dialog, so no conversations are counted.
         is_counted_by_usage = page.count_limit != 0 and where.is_unfiltered
         rows = await self._rows(
             "get_list",
@@ -272,7 +272,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         batch_size: int,
         max_messages: int,
     ) -> LockedBatch:
-        """Lock a batch of the conversations of a tenant, or of those that name a user."""
+        """Lock a batch of the conversations of a tenant, or of a user in it."""
         (row,) = await self._rows(
             "lock",
             tenant_id=tenant_id,
@@ -297,7 +297,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         count_messages: bool = False,
         count_append_keys: bool = False,
     ) -> DeletedBatch:
-        """Delete conversations by id, or one batch of those of dialogs; TypeError for both.
+        """Delete conversations by id, or one batch of the conversations of dialogs.
+
+        Raises TypeError unless exactly one of `ids` and `dialog_ids` is passed.
 
         All conditions are checked under the lock. With `before`, locked conversations are skipped.
         """

@@ -41,7 +41,7 @@ class DeletedMessages:
     count: int
     """The number of deleted messages."""
     newest: StoredMessage | None
-    """The deleted message, if only the newest was to be deleted and the conversation has one."""
+    """The deleted message, if the call was to delete only the newest and there was one."""
 
 
 class _Digest(NamedTuple):
@@ -61,7 +61,7 @@ class MessageRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewConversationMessages:
-    """The messages to store in a new conversation, and the columns that they take from it."""
+    """The messages to store in a new conversation, and the columns that they copy from it."""
 
     id: str
     dialog_id: str
@@ -143,7 +143,7 @@ class MessageRepository(Repository):
     async def delete(
         self, *, tenant_id: str, id: str, seq: int | Literal["newest", "all"]
     ) -> DeletedMessages | None:
-        """Delete one message, the newest or all; None without the conversation."""
+        """Delete one message, the newest or all; None if the conversation does not exist."""
         newest = seq == "newest"
         rows = await self._rows(
             "delete",

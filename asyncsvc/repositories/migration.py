@@ -39,7 +39,7 @@ class MigrationRepository(Repository):
         await self._rows("record", version=version, name=name, checksum=checksum)
 
     async def enable_row_security(self) -> None:
-        """Turn row-level security on where it is off."""
+        """Turn row-level security on for the tables on which it is off."""
         await self._rows("enable_row_security")
 
     async def has_citus(self) -> bool:

@@ -39,10 +39,7 @@ class ListFilter:
     keywords: str | UnsetType = UNSET
     """A substring of a message or of the name, normalized to NFC."""
     id_keywords: str | UnsetType = UNSET
-    """The same substring as the caller wrote it, to search ids and names too.
-
-    Ids are not normalized.
-    """
+    """The same substring without normalization, for ids and names. Ids are not normalized."""
     created: TimeRange = ANY_TIME
     updated: TimeRange = ANY_TIME
 
@@ -101,7 +98,7 @@ class PageSlice:
     after: Position | None = None
     """The page starts after this position. It does not reduce the total."""
     count_limit: int | None = 0
-    """Counting stops here. 0: no total. None: every match is counted."""
+    """The number at which counting stops. 0: no total. None: every match is counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,9 @@ class Match(Model):
     id: str
     """The id of the conversation."""
     at: Timestamp
-    """updated_at if the page is ordered by it, otherwise created_at."""
+    """`updated_at` if the page is ordered by it, otherwise `created_at`."""
     seq: int = 0
-    """The first message that contains the keywords. 0: id or name does, or it is unknown."""
+    """The `seq` of the first message with the keywords. 0: the id or name has them, or unknown."""
 
     def position(self) -> Position:
         """Return the position in a list ordered by time."""
@@ -42,9 +42,9 @@ class Scan(Model):
     last_at: Timestamp | None
     """The time of the last scanned conversation; None if there was none."""
     last_id: str | None
-    """Its id."""
+    """The id of the last scanned conversation."""
     is_end: bool
-    """Whether the list ends there."""
+    """Whether the list ends with the last scanned conversation."""
 
     @property
     def last(self) -> Position | None:
@@ -58,7 +58,7 @@ class IndexPosition(NamedTuple):
     """The position of a message or title in the order in which maintenance indexes them."""
 
     at: Timestamp
-    """The creation of the conversation."""
+    """The creation time of the conversation."""
     id: str
     """The id of the conversation."""
     seq: int
@@ -69,7 +69,7 @@ class IndexedBatch(NamedTuple):
     """The result of indexing one batch of messages or titles."""
 
     indexed: int
-    """The number of texts added. Texts that another session holds are skipped."""
+    """The number of added texts. Texts that another session has locked are skipped."""
     last: IndexPosition | None
     """The position of the last text of the batch; None if no text was left."""
 
@@ -107,9 +107,10 @@ class SearchRepository(Repository):
     async def newest_matches(
         self, where: ListFilter, *, after: Position | None, limit: int, weeks: int
     ) -> list[Match]:
-        """Search messages by the index, newest conversation first; `weeks` are read first.
+        """Search messages by the index, newest conversation first.
 
-        The filter has a tenant and keywords, and may have a dialog and a user.
+        The statement reads the last `weeks` weeks first. The filter has a tenant and keywords, and
+        may have a dialog and a user.
         """
         rows = await self._rows(
             "newest_matches",

@@ -24,7 +24,7 @@ class ServerSettings(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the schema; row counts are those of the statistics."""
+    """A table of the schema, with row counts of the server's statistics."""
 
     name: str
     bytes: int
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 
 class Index(NamedTuple):
-    """An index of the schema; counts are those of the statistics."""
+    """An index of the schema, with counts of the server's statistics."""
 
     name: str
     is_valid: bool

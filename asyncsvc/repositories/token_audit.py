@@ -1,4 +1,4 @@
-"""`sql/token_audit`."""
+"""The statements of `sql/token_audit`."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class TokenAuditRepository(Repository):
         return build_models(TokenEvent, rows)
 
     async def delete(self, *, tenant_id: str, batch_size: int) -> int:
-        """Delete all events of a batch of tokens that do not exist; return their number."""
+        """Delete all events of a batch of deleted tokens; return the number of events."""
         return await self._count("delete", tenant_id=tenant_id, batch_size=batch_size)

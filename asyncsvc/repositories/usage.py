@@ -45,7 +45,7 @@ class UsageRepository(Repository):
         return build_value(int, row, "ledger_rows")
 
     async def recount(self, *, tenant_id: str) -> int:
-        """Count a tenant's buckets again; return the number of ledger rows they now include."""
+        """Count a tenant's buckets again; return the number of ledger rows that were added."""
         (row,) = await self._rows("recount", tenant_id=tenant_id)
         return build_value(int, row, "ledger_rows")
 
@@ -57,9 +57,9 @@ class UsageRepository(Repository):
         return bool(await self._rows("lock", tenant_id=tenant_id))
 
     async def declare_zone(self, *, tenant_id: str, tz: str, if_used: bool = False) -> list[str]:
-        """Store buckets in this zone and in UTC from now on; return the zones that are new.
+        """Declare this zone and UTC, in which buckets are then stored; return the new zones.
 
-        With `if_used`, only if the tenant has rows in the ledger.
+        `if_used` declares them only if the tenant has rows in the ledger.
         """
         flags = ["if_used"] if if_used else []
         rows = await self._rows("declare_zone", *flags, tenant_id=tenant_id, tz=tz)
@@ -109,7 +109,7 @@ class UsageRepository(Repository):
             source=source,
             token_id=token_id,
         )
-        # A year has hundreds of buckets. To copy each model with its `dt` doubles the time.
+        # A year has hundreds of buckets. Copying each model with its `dt` would double the time.
         local, hourly = zone(tz), interval == "hour"
         labels = build_values(Timestamp, rows, "dt")
         buckets = [dict(row.items()) for row in rows]

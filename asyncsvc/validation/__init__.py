@@ -1,1 +1,1 @@
-"""Types, limits and checks of what callers pass, before any SQL runs."""
+"""Types, limits and checks of the arguments of callers, before any SQL runs."""

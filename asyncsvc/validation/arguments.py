@@ -22,7 +22,7 @@ from asyncsvc.validation.limits import Limits
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The call does not match the signature. Python's own TypeError describes that best.
+# The call does not match the signature. Python's TypeError describes this error best.
 _WRONG_CALL = {
     "missing_argument",
     "missing_keyword_only_argument",

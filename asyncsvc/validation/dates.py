@@ -8,11 +8,11 @@ datetime its microsecond.
 A zone is `UTC` or the name of an area and a city, such as `Europe/Berlin`. Abbreviations are
 rejected: `CET` is a fixed offset to PostgreSQL and a zone with summer time to Python. The bounds
 are converted with the time zone database of this machine. The server computes the buckets of
-statistics with its own.
+statistics with its own database.
 
-If a clock goes back, a local time occurs twice: a lower bound means the first time, an upper bound
-the second. If a clock goes forward, a skipped local time is converted with the offset before the
-change.
+If a clock goes back, a local time occurs twice: a lower bound is the first of the two instants, an
+upper bound the second. If a clock goes forward, a skipped local time is converted with the offset
+before the change.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def zone(name: str) -> tzinfo:
     if name == "UTC":  # needs no time zone database
         return UTC
     area, slash, _ = name.partition("/")
-    if not slash or area in {"posix", "right"}:  # directories of the database that are no areas
-        raise InvalidInput("tz", "must be UTC or an area and a city, as Europe/Berlin")
+    if not slash or area in {"posix", "right"}:  # directories of the database, but not areas
+        raise InvalidInput("tz", "must be UTC or an area and a city, for example Europe/Berlin")
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -77,12 +77,12 @@ def instants(
 
 
 def first_instant(field: str, value: date | datetime | str, tz: str) -> datetime:
-    """Return the first instant that a date covers, in UTC. Raises InvalidInput as `instants`."""
+    """Return the first instant that a date covers, in UTC. Raises InvalidInput like `instants`."""
     return _covered_instants(field, value, zone(tz))[0]
 
 
 def instant_after(field: str, value: date | datetime | str, tz: str) -> datetime:
-    """Return the first instant after a date, in UTC. Raises InvalidInput as `instants`."""
+    """Return the first instant after a date, in UTC. Raises InvalidInput like `instants`."""
     return _covered_instants(field, value, zone(tz))[1]
 
 
@@ -117,7 +117,7 @@ def _convert_text(field: str, text: str, local: tzinfo) -> tuple[datetime, datet
     except ValueError:
         moment = None
     if match is None or moment is None:
-        raise InvalidInput(field, "must be ISO 8601, as 2026-11-22 or 2026-11-22T10:00Z")
+        raise InvalidInput(field, "must be ISO 8601, for example 2026-11-22 or 2026-11-22T10:00Z")
     if match["minute"] is None:
         return _convert_day(moment.date(), local)
     if moment.tzinfo is not None:
@@ -157,12 +157,12 @@ def _last_occurrence(moment: datetime, local: tzinfo) -> datetime:
 
 
 def bucket_start(label: datetime, local: tzinfo, *, hourly: bool) -> datetime:
-    """Return the first instant of the bucket to which PostgreSQL's date_trunc gave this label.
+    """Return the first instant of the bucket with this label of PostgreSQL's date_trunc.
 
-    If the midnight of a day occurs twice, date_trunc labels the day with the second, and the day
-    starts with the first. If an hour occurs twice, it is two buckets with a right label each. The
-    result has a fixed offset, because Python never considers such an ambiguous time equal to a
-    time in another zone.
+    If the midnight of a day occurs twice, date_trunc labels the day with the second midnight,
+    although the day starts with the first. If an hour occurs twice, it is two buckets, and both
+    labels are right. The result has a fixed offset, because for Python an ambiguous time is never
+    equal to a time in another zone.
     """
     if local is UTC:
         return label

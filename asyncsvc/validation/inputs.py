@@ -34,7 +34,7 @@ def invalid_value(reason: str) -> PydanticCustomError:
 
 
 def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> InvalidInput:
-    """Return InvalidInput for the first error that pydantic found, without the rejected value.
+    """Return InvalidInput for the first error of pydantic, without the rejected value.
 
     `names` are the parameter names of a validated call: pydantic identifies a positional argument
     by its index.
@@ -53,7 +53,7 @@ def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> Invali
 
 
 def _few_fields(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of a model, with 1 unknown field at most: each one adds an error."""
+    """Return the values of a model with at most 1 unknown field, since each adds an error."""
     unknown = next((name for name in values if name not in model.model_fields), None)
     if unknown is None:
         return dict(values)
@@ -67,7 +67,7 @@ def safe_field_name(name: str) -> str:
 
 
 class Described(BaseModel):
-    """The base of all public models: their fields have descriptions, which `help` shows too."""
+    """The base of all public models. `help` shows the descriptions of their fields."""
 
     # Build at the first use, to keep imports fast.
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, defer_build=True)
@@ -83,7 +83,7 @@ class Described(BaseModel):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Leave the fields out of the model's description: each has its own."""
+        """Omit the fields from the model's description, since each field has its own."""
         value = handler(schema)
         described = handler.resolve_ref_schema(value)
         if "description" in described:
@@ -95,8 +95,8 @@ class Input(Described):
     """The base of all input models: frozen, strict, without unknown fields.
 
     The constructor raises InvalidInput for a wrong type or a number out of range. The method that
-    receives the model checks the size and content of text and JSON against its settings, hence
-    `revalidate_instances`.
+    receives the model checks the size and content of text and JSON against its settings. The option
+    `revalidate_instances` is on for that reason.
     """
 
     model_config = ConfigDict(

@@ -14,7 +14,7 @@ from asyncsvc.validation.limits import Limits
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _STEP: Final = 1_000
 _SMALL: Final = 20_000
-"""The values that one call of the encoder may take. It keeps other threads waiting."""
+"""The maximum number of values for one call of the encoder, during which other threads wait."""
 _TEXT: Final = frozenset({str})
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _MAX_LEVELS: Final = 1_000
@@ -60,13 +60,13 @@ def _text_of_dict(values: Mapping[str, object]) -> str:
 
 
 def stored_json(value: object) -> str:
-    """Return a JSON value as text for jsonb, which would store 1e+23 as an integer."""
+    """Return a JSON value as text for jsonb, in which 1e+23 stays a float."""
     text = json_text(value)
     return _EXPONENT.sub(_without_exponent, text) if "e+" in text else text
 
 
 def stored_size(text: str) -> int:
-    """Return the bytes of JSON text as jsonb returns it, without exponents, or some more."""
+    """Return an upper bound of the size in bytes of JSON text as jsonb returns it."""
     size = len(text.encode())
     if "e+" in text or "e-" in text:
         size += sum(
@@ -98,7 +98,7 @@ def check_json(value: object, limits: Limits) -> int:
 
 
 def count_values(value: object, limits: Limits) -> int:
-    """Check the types and the depth of a value, and return about the number of its parts."""
+    """Check the types and the depth of a value, and return the approximate number of its parts."""
     if type(value) in _SCALARS or isinstance(value, str | int | float):
         return 0
     try:
@@ -111,9 +111,10 @@ def count_values(value: object, limits: Limits) -> int:
 
 
 def _values_left(container: object, budget: int, *, levels: int = _MAX_LEVELS) -> int:
-    """Return the rest of a budget of values after those of a container; below 0 it stops.
+    """Return the budget minus the number of values in a container. It stops when this is negative.
 
-    So it ends for a list that contains another many times. Raises RecursionError for more levels.
+    Therefore it also ends for a list that contains another list many times. Raises RecursionError
+    for more than `levels` levels.
     """
     if isinstance(container, dict) and (
         set(map(type, container)) <= _TEXT or all(isinstance(key, str) for key in container)
@@ -128,7 +129,7 @@ def _values_left(container: object, budget: int, *, levels: int = _MAX_LEVELS) -
     budget -= len(values)
     for value in values if budget >= 0 else ():
         if type(value) is int:
-            budget -= value.bit_length() // 8  # the time of the encoder grows with its square
+            budget -= value.bit_length() // 8  # the encoder's time grows with the square of this
         elif type(value) not in _SCALARS and not isinstance(value, str | int | float):
             budget = _values_left(value, budget, levels=levels - 1)
             if budget < 0:

@@ -27,7 +27,7 @@ class Limits(Input):
     max_page_size: Positive = 1_000
     """Maximum items of one page or read. It does not apply to the default page sizes."""
     max_page_window: Positive = 10**9
-    """Maximum of page number times page size. Pages that a cursor addresses have no such limit."""
+    """Maximum of page number times page size. Pages by cursor have no such limit."""
     max_message_bytes: Positive = 2**20
     """Maximum bytes of the UTF-8 content of one message, and of the `errors` of a conversation."""
     max_json_bytes: Positive = 2**20
@@ -41,7 +41,7 @@ class Limits(Input):
     max_buckets: Positive = 10_000
     """Maximum buckets of one usage statistic."""
     max_rotation_overlap: Annotated[Seconds, Field(le=MAX_SECONDS)] = 30 * 86_400.0
-    """Maximum seconds for which a rotated token stays valid besides its successor."""
+    """Maximum seconds for which a rotated token stays valid beside its successor."""
     _on_replaced: Callable[[int], None] | None = PrivateAttr(None)
 
     def counting_replacements(self, on_replaced: Callable[[int], None]) -> Self:

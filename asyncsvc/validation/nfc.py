@@ -19,7 +19,7 @@ _OTHER: Final = (
     r"\x00-\u02ff\u2000-\u20cf\u2100-\u2cee\u3000-\u3029\ufe50-\U000101fc\U0001f000-\U0001ffff"
 )
 _MARK: Final = rf"[^\w{_OTHER}]"
-"""All combining marks, and some other characters, which cost time and change no result."""
+"""All combining marks, and some other characters, which cost time but do not change the result."""
 _SAMPLED_RUN: Final = re.compile(_MARK + "{3}")
 """Each run of 96 marks or more has 3 samples in a row."""
 _RUN: Final = re.compile(rf"(?<!{_MARK}){_MARK}{{32,}}+")

@@ -62,9 +62,9 @@ UNSET: Final = UnsetType.UNSET
 
 @dataclass(frozen=True)
 class _OrMarker:
-    """Makes pydantic accept a marker besides the other types of a union.
+    """Makes pydantic accept a marker in addition to the other types of a union.
 
-    A plain union does the same, but puts the names of its branches into the path of an error.
+    A plain union also accepts it, but adds the names of its branches to the path of an error.
     """
 
     marker: enum.Enum
@@ -175,7 +175,7 @@ SearchText = Annotated[str, text_length(1, 512, nfc=True)]
 IdempotencyKey = Annotated[str, text_length(1, 255)]
 """The key of an append that is applied exactly once: 1 to 255 characters."""
 Cursor = Annotated[str, text_length(1, 2_048)]
-"""The position after a page: 1 to 2,048 characters, as `Page.next` has it."""
+"""The position after a page: 1 to 2,048 characters, a value of `Page.next`."""
 Zone = Annotated[str, text_length(1, 64)]
 """The name of a time zone, such as `Europe/Berlin`: 1 to 64 characters."""
 Content = Annotated[str, message_text(nfc=True)]
@@ -237,11 +237,11 @@ OrderBy = Literal[
 Total = Literal["exact", "capped", "none"]
 """How `Page.total` is counted: completely, up to a cap, or not at all."""
 AgeBy = Literal["created_at", "updated_at"]
-"""The column that the age of a conversation is measured by."""
+"""The column that determines the age of a conversation."""
 Interval = Literal["hour", "day", "week", "month"]
 """The length of the buckets of a usage statistic."""
 UsageBasis = Literal["creation", "activity"]
-"""Whether usage counts at the creation of its conversation or at the time of each activity."""
+"""The time at which usage counts: the creation of its conversation, or the time of the activity."""
 TokenKind = Literal["api", "beta"]
 """The kind of a token: "api", or "beta" for embedded chats. A token is valid for 1 kind only."""
 TokenStatus = Literal["active", "retiring", "expired", "revoked"]

@@ -119,7 +119,7 @@ async def test_the_finding_about_rights_names_the_missing_rights(dsn, server_dsn
         findings = await examine(theirs)
         assert (findings["rights"].level, findings["migrations"].level) == ("problem", "problem")
         assert "check failed: permission denied" in findings["migrations"].observed
-        assert "granting this role what it lacks" in findings["migrations"].advice
+        assert "granting the missing right" in findings["migrations"].advice
         await execute(dsn, f"GRANT USAGE ON SCHEMA asyncsvc TO {role}")
         await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA asyncsvc TO {role}")
         findings = await examine(theirs)
@@ -214,7 +214,7 @@ async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
     async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
         findings = by_check(await svc.doctor())
     assert findings["pooler"].level == "ok", findings
-    assert "a pooler is in between" in findings["pooler"].observed
+    assert "a pooler is in use" in findings["pooler"].observed
 
 
 async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):
