@@ -268,7 +268,9 @@ class AsyncSvc(Services):
 
         Returns:
             The numbers of deleted keys (older than `Settings.key_lifetime`), of ledger rows that
-            were rolled up, and of indexed messages and titles.
+            were rolled up, and of indexed messages and titles; and the failures. If the statement
+            of a tenant fails or times out, the other tenants are processed, and then the rest of
+            this tenant in smaller batches.
 
         Raises:
             DatabaseError: The role does not own the tables or row-level security restricts it.

@@ -38,6 +38,8 @@ from asyncsvc.models.records import (
 from asyncsvc.models.reports import (
     ErasureReceipt,
     ImportReport,
+    MaintenanceFailure,
+    MaintenanceJob,
     MaintenanceReport,
     PurgeReport,
     TenantReceipt,
@@ -68,6 +70,8 @@ __all__ = [
     "ImportReport",
     "IssuedToken",
     "Level",
+    "MaintenanceFailure",
+    "MaintenanceJob",
     "MaintenanceReport",
     "Message",
     "MessagePatch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from asyncsvc.models.base import Model
 
@@ -53,6 +54,21 @@ class PurgeReport(Model):
     The next purge checks them again."""
 
 
+MaintenanceJob = Literal["append_keys", "usage", "search"]
+"""A part of maintenance."""
+
+
+class MaintenanceFailure(Model):
+    """Rows that maintenance could not process. The next run tries them again."""
+
+    job: MaintenanceJob
+    """The part of maintenance."""
+    tenant_id: str | None
+    """The tenant of the rows. None: rows of all tenants."""
+    error: str
+    """The error, with its name."""
+
+
 class MaintenanceReport(Model):
     """The work done by maintenance. Reports can be added."""
 
@@ -64,6 +80,8 @@ class MaintenanceReport(Model):
     """The number of messages added to the search index."""
     titles: int = 0
     """The number of conversation titles (id and name) added to the search index."""
+    failures: tuple[MaintenanceFailure, ...] = ()
+    """The tenants whose rows could not be processed. All others were."""
 
     def __add__(self, other: MaintenanceReport) -> MaintenanceReport:
         """Return the sum of both reports."""
@@ -72,6 +90,7 @@ class MaintenanceReport(Model):
             ledger_rows=self.ledger_rows + other.ledger_rows,
             messages=self.messages + other.messages,
             titles=self.titles + other.titles,
+            failures=self.failures + other.failures,
         )
 
 

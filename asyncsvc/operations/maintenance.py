@@ -1,24 +1,22 @@
 """Maintenance: delete expired idempotency keys, roll up usage, index texts for the search.
 
 All reads are right without maintenance, only slower: they also read the rows that maintenance has
-not processed yet. Each job works through all tenants in batches, each of which is a commit.
+not processed yet. Each job works through all tenants in batches, each of which is a commit. If the
+batch of a tenant fails, the job reports that and continues with the other tenants.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc.errors import DatabaseError
+from asyncsvc.errors import DatabaseError, StatementTimeout
 from asyncsvc.models import MaintenanceReport
-from asyncsvc.repositories import (
-    AppendKeyRepository,
-    MigrationRepository,
-    SearchRepository,
-    UsageRepository,
-)
+from asyncsvc.operations.maintenance_failures import SHRINK, TENANT_ERRORS, failure
+from asyncsvc.operations.search_index import index_texts
+from asyncsvc.repositories import AppendKeyRepository, MigrationRepository, UsageRepository
 from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.repositories.usage import LedgerTenant
 from asyncsvc.services import API4ConversationService
@@ -31,9 +29,6 @@ _KEY_BATCH_SIZE: Final = 1_000
 _TENANT_BATCH_SIZE: Final = 100
 _RECOUNT_THRESHOLD: Final = 10_000
 """From this number of creations on, one recount costs less than a roll-up."""
-_TEXT_BATCH_SIZE: Final = 2_000
-_TEXT_BATCH_BYTES: Final = 2**21
-_FLUSH_THRESHOLD: Final = 20_000
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
@@ -48,7 +43,7 @@ async def maintain(
             _INSUFFICIENT_PRIVILEGE,
         )
     report = MaintenanceReport()
-    for job in (_delete_expired_keys, _roll_up_usage, _index_texts):
+    for job in (_delete_expired_keys, _roll_up_usage, index_texts):
         async for batch in job(executor):
             report += batch
             if on_batch is not None:
@@ -64,12 +59,35 @@ async def _delete_expired_keys(executor: Executor) -> AsyncIterator[MaintenanceR
         lifetime=lifetime, after=last, limit=_KEY_BATCH_SIZE
     ):
         last = keys[-1]
-        deleted = 0
+        batch = MaintenanceReport()
         for tenant_id, tenant_keys in _group_by_tenant(keys).items():
+            try:
+                batch += await _delete_keys(append_keys, tenant_id, tenant_keys, lifetime)
+            except TENANT_ERRORS as error:
+                batch += failure("append_keys", tenant_id, error)
+        yield batch
+
+
+async def _delete_keys(
+    append_keys: AppendKeyRepository,
+    tenant_id: str,
+    keys: Sequence[ExpiredKey],
+    lifetime: timedelta,
+) -> MaintenanceReport:
+    """Delete keys of one tenant, in smaller batches after a timeout."""
+    size, deleted = len(keys), 0
+    while keys:
+        try:
             deleted += await append_keys.delete_expired(
-                tenant_id=tenant_id, keys=tenant_keys, lifetime=lifetime
+                tenant_id=tenant_id, keys=keys[:size], lifetime=lifetime
             )
-        yield MaintenanceReport(append_keys=deleted)
+        except StatementTimeout:
+            if size == 1:
+                raise
+            size = max(size // SHRINK, 1)
+        else:
+            keys = keys[size:]
+    return MaintenanceReport(append_keys=deleted)
 
 
 def _group_by_tenant(keys: Iterable[ExpiredKey]) -> dict[str, list[ExpiredKey]]:
@@ -85,7 +103,10 @@ async def _roll_up_usage(executor: Executor) -> AsyncIterator[MaintenanceReport]
     while tenants := await usage.find_tenants_to_roll_up(after=last, limit=_TENANT_BATCH_SIZE):
         last = tenants[-1]
         for tenant in tenants:
-            batch = MaintenanceReport(ledger_rows=await _roll_up_tenant(executor, tenant))
+            try:
+                batch = MaintenanceReport(ledger_rows=await _roll_up_tenant(executor, tenant))
+            except TENANT_ERRORS as error:
+                batch = failure("usage", tenant.tenant_id, error)
             ledger_rows += batch.ledger_rows
             yield batch
     if ledger_rows:
@@ -101,61 +122,3 @@ async def _roll_up_tenant(executor: Executor, tenant: LedgerTenant) -> int:
     if not tenant.has_utc_zone:
         await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC", if_used=True)
     return await usage.roll_up(tenant_id=tenant.tenant_id)
-
-
-async def _index_texts(executor: Executor) -> AsyncIterator[MaintenanceReport]:
-    """Add messages and titles to the search index.
-
-    PostgreSQL collects new entries of the index on a pending list, which each search reads whole.
-    To flush many entries at once costs less. The first flush is for interrupted maintenance.
-    """
-    search = SearchRepository(executor)
-    await search.flush_pending_list()
-    pending = 0
-    async for batch in _index_batches(search):
-        pending += batch.messages + batch.titles
-        if pending >= _FLUSH_THRESHOLD:
-            await search.flush_pending_list()
-            pending = 0
-        yield batch
-    if pending:
-        await search.flush_pending_list()
-
-
-async def _index_batches(search: SearchRepository) -> AsyncIterator[MaintenanceReport]:
-    """Index the messages and the titles of one tenant at a time."""
-    tenant_id = None
-    while tenant_id := await search.next_tenant(after=tenant_id):
-        async for batch in _index_messages(search, tenant_id):
-            yield batch
-        async for batch in _index_titles(search, tenant_id):
-            yield batch
-
-
-async def _index_messages(
-    search: SearchRepository, tenant_id: str
-) -> AsyncIterator[MaintenanceReport]:
-    last = None
-    while True:
-        batch = await search.index_messages(
-            tenant_id=tenant_id,
-            after=last,
-            limit=_TEXT_BATCH_SIZE,
-            max_bytes=_TEXT_BATCH_BYTES,
-        )
-        last = batch.last
-        if last is None:
-            return
-        yield MaintenanceReport(messages=batch.indexed)
-
-
-async def _index_titles(
-    search: SearchRepository, tenant_id: str
-) -> AsyncIterator[MaintenanceReport]:
-    last = None
-    while True:
-        batch = await search.index_titles(tenant_id=tenant_id, after=last, limit=_TEXT_BATCH_SIZE)
-        last = batch.last
-        if last is None:
-            return
-        yield MaintenanceReport(titles=batch.indexed)

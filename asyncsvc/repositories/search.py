@@ -172,6 +172,19 @@ class SearchRepository(Repository):
         )
         return _indexed_batch(row)
 
+    async def next_message(
+        self, *, tenant_id: str, after: IndexPosition | None
+    ) -> IndexPosition | None:
+        """Return the position of a tenant's next unindexed message; None if none is left."""
+        rows = await self._rows(
+            "next_message",
+            tenant_id=tenant_id,
+            after_at=UNSET if after is None else after.at,
+            after_id=UNSET if after is None else after.id,
+            after_seq=UNSET if after is None else after.seq,
+        )
+        return build_model(IndexPosition, rows[0]) if rows else None
+
     async def index_titles(
         self, *, tenant_id: str, after: IndexPosition | None, limit: int
     ) -> IndexedBatch:

@@ -4,6 +4,7 @@
 -- Locks: the list of each index. It waits for another session that flushes the same list; no append,
 --   edit or search waits for it.
 -- Index: message_search_idx, conversation_title_search_idx.
+-- Timeout: none. A list can have 64 MB.
 -- Notes: requires the owner of the tables. PostgreSQL adds new entries of a GIN index to an unsorted
 --   list, which each search reads whole. Interrupted maintenance may leave entries on it.
 SELECT coalesce(sum(gin_clean_pending_list(i.oid)), 0)::bigint AS pages

@@ -4,6 +4,7 @@
 --   number of its ledger rows that create or delete conversations; at most :limit rows.
 -- Locks: none.
 -- Index: usage_ledger_tenant_idx, the rows of these tenants; the primary key of usage_zone.
+-- Timeout: none. The number of ledger rows has no bound.
 -- Notes: it reads all tenants; usage/roll_up rolls up one.
 SELECT u.tenant_id,
        EXISTS (SELECT FROM asyncsvc.usage_zone AS z

@@ -5,8 +5,8 @@
 --
 -- Returns: dt, the label that date_trunc gives the bucket (the second midnight, if a clock goes back
 --   over midnight); pv, the number of creations; uv, the number of their distinct users without ''
---   (0 by activity); tokens and rounds (as text), duration, thumb_up, thumb_down, sums; round, the mean of rounds a
---   creation. Oldest first; with :fill also the empty buckets.
+--   (0 by activity); tokens and rounds (as text), duration, thumb_up, thumb_down, sums; round, the mean
+--   of rounds a creation. Oldest first; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
 --   conversation_user_idx for distinct users. Counted conversations are read from their range of

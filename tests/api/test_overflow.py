@@ -23,14 +23,14 @@ def stats(svc, **options):
 
 async def totals(svc):
     """Return the sums of all kinds of statistics: by creation, by activity, stored and counted."""
-    found = set()
+    buckets = set()
     for options in (
         {}, {"tz": "Asia/Tokyo"}, {"basis": "activity"}, {"basis": "activity", "tz": "Asia/Tokyo"},
         {"dialog_id": "d"}, {"source": None},
     ):  # fmt: skip
         (bucket,) = await stats(svc, fill=False, **options)
-        found.add((bucket.pv, bucket.rounds, bucket.tokens, bucket.duration))
-    return found
+        buckets.add((bucket.pv, bucket.rounds, bucket.tokens, bucket.duration))
+    return buckets
 
 
 async def test_sums_of_the_largest_conversations_are_right(svc):

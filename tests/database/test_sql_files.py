@@ -105,6 +105,7 @@ COLUMNS = {
     "search/index_titles": ["indexed", "at", "id", "seq"],
     "search/match_page": ["total", "id", "at"],
     "search/newest_matches": list(search.Match.model_fields),
+    "search/next_message": ["at", "id", "seq"],
     "search/next_tenant": ["tenant_id"],
     "search/scan": ["is_end", "scanned", "last_at", "last_id", *search.Match.model_fields],
     "search/snippets": list(models.Hit.model_fields),

@@ -1,12 +1,14 @@
 """Maintenance deletes expired idempotency keys, beside other work and after interruptions."""
 
 import asyncio
+import os
 
 import pytest
 
 import asyncsvc
 from asyncsvc import InvalidInput, MaintenanceReport, Settings
 from asyncsvc.operations import maintenance
+from tests.support.command_line import run_command
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 DAY = 86_400.0
@@ -135,3 +137,110 @@ async def test_the_shortest_and_the_longest_lifetime_are_accepted(dsn, svc, pool
         assert (await extreme.maintain()).append_keys == (lifetime < 1)
     with pytest.raises(InvalidInput, match="key_lifetime"):
         Settings(key_lifetime=1e9 + 1)
+
+
+# ------------------------------------------------------------------------- failing tenants
+
+
+def planted(table, event, body, tenant_id="b"):
+    """Return commands that run `body` for each changed row of a tenant."""
+    return f"""
+        CREATE FUNCTION asyncsvc.planted() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN {body}; RETURN coalesce(NEW, OLD); END $$;
+        CREATE TRIGGER planted BEFORE {event} ON asyncsvc.{table}
+           FOR EACH ROW WHEN (OLD.tenant_id = '{tenant_id}') EXECUTE FUNCTION asyncsvc.planted()
+    """
+
+
+FAULTS = {
+    "append_keys": ("append_key", "DELETE"),
+    "usage": ("usage_ledger", "DELETE"),
+    "search": ("message", "UPDATE"),
+}
+BROKEN = "RAISE EXCEPTION 'broken' USING ERRCODE = '22003'"
+
+
+async def make_tenants(svc, pool, turns=3):
+    for tenant_id in ("a", "b", "c"):
+        await append_keyed(svc, pool, [8] * turns, tenant_id=tenant_id)
+
+
+async def rest(pool, tenant_id):
+    """Count a tenant's rows that maintenance has not processed."""
+    return await pool.fetchrow(
+        "SELECT (SELECT count(*) FROM asyncsvc.append_key WHERE tenant_id = $1),"
+        "       (SELECT count(*) FROM asyncsvc.usage_ledger WHERE tenant_id = $1),"
+        "       (SELECT count(*) FROM asyncsvc.message WHERE tenant_id = $1 AND NOT is_indexed)",
+        tenant_id,
+    )
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("job", FAULTS)
+async def test_the_failure_of_a_tenant_stops_no_other(svc, pool, caplog, job):
+    await make_tenants(svc, pool)
+    await pool.execute(planted(*FAULTS[job], BROKEN))
+    seen = []
+    report = await svc.maintain(on_batch=seen.append)
+    assert {(each.job, each.tenant_id) for each in report.failures} == {(job, "b")}
+    assert "broken" in report.failures[0].error
+    assert seen[-1] == report
+    assert f"maintenance of {job} failed for the tenant 'b'" in caplog.text
+    for tenant_id in ("a", "c"):
+        assert tuple(await rest(pool, tenant_id)) == (0, 0, 0)
+    left = list(FAULTS).index(job)
+    assert [count > 0 for count in await rest(pool, "b")] == [n == left for n in range(3)]
+
+    await pool.execute("DROP TRIGGER planted ON asyncsvc." + FAULTS[job][0])
+    assert (await svc.maintain()).failures == ()
+    assert tuple(await rest(pool, "b")) == (0, 0, 0)
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("job", ["append_keys", "search"])
+async def test_a_batch_that_takes_too_long_is_processed_in_parts(dsn, svc, pool, job):
+    await make_tenants(svc, pool, turns=6)
+    await pool.execute(planted(*FAULTS[job], "PERFORM pg_sleep(0.25)"))
+    async with asyncsvc.connect(dsn, settings=Settings(statement_timeout=1)) as impatient:
+        assert (await impatient.maintain()).failures == ()
+    for tenant_id in ("a", "b", "c"):
+        assert tuple(await rest(pool, tenant_id)) == (0, 0, 0)
+
+
+@pytest.mark.damages
+async def test_a_message_that_fails_alone_is_skipped(svc, pool):
+    await make_tenants(svc, pool, turns=30)
+    await pool.execute(planted("message", "UPDATE", f"IF NEW.seq = 7 THEN {BROKEN}; END IF"))
+    report = await svc.maintain()
+    assert [(each.job, each.tenant_id) for each in report.failures] == [("search", "b")]
+    assert [tuple(await rest(pool, tenant_id)) for tenant_id in "abc"] == [
+        (0, 0, 0), (0, 0, 1), (0, 0, 0)
+    ]  # fmt: skip
+
+
+@pytest.mark.damages
+async def test_missing_rights_fail_for_all_tenants(svc, pool):
+    await make_tenants(svc, pool)
+    await pool.execute(planted("message", "UPDATE", "RAISE EXCEPTION USING ERRCODE = '42501'"))
+    with pytest.raises(asyncsvc.DatabaseError) as caught:
+        await svc.maintain()
+    assert caught.value.sqlstate == "42501"
+
+
+@pytest.mark.damages
+async def test_the_command_reports_failures_by_its_exit_code(dsn, svc, pool):
+    await make_tenants(svc, pool)
+    await pool.execute(planted(*FAULTS["usage"], BROKEN))
+    done = run_command(["maintain"], {**os.environ, "ASYNCSVC_DSN": dsn})
+    assert done.returncode == 3
+    assert "usage of 'b': DatabaseError" in done.stderr
+
+
+async def test_many_maintainers_at_once_never_raise(dsn, svc, pool):
+    for tenant_id in ("a", "b"):
+        await append_keyed(svc, pool, [8] * 60, tenant_id=tenant_id)
+    async with asyncsvc.connect(dsn, settings=Settings(lock_timeout=0.001)) as hasty:
+        reports = await asyncio.gather(*(each.maintain() for each in [hasty, svc] * 6))
+    reports.append(await svc.maintain())
+    assert all(report.failures == () for report in reports)
+    assert sum(report.messages for report in reports) == 120

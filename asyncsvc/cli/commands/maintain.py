@@ -11,8 +11,8 @@ from asyncsvc import MaintenanceReport
 from asyncsvc.cli.options import AsJson, Dsn, Tenant
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.progress import progress_bar
-from asyncsvc.cli.runner import asynchronous, connected
-from asyncsvc.cli.terminal import console, say
+from asyncsvc.cli.runner import Exit, asynchronous, connected
+from asyncsvc.cli.terminal import console, remark, say
 
 
 @asynchronous
@@ -23,12 +23,13 @@ async def maintain(
         float | None, Option(min=1, metavar="SECONDS", help="Repeat, with this pause.")
     ] = None,
     as_json: AsJson = False,
-) -> None:
+) -> Exit:
     """Run maintenance, which keeps statistics and searches fast.
 
     It rolls up usage, adds new messages to the search index and deletes idempotency keys that are
     older than a week (`key_lifetime` in the settings). Run it once a minute, on any host;
-    several runs at once are safe.
+    several runs at once are safe. Exit code 3: the rows of some tenants could not be processed, and
+    stderr names them.
     """
     async with connected(dsn) as svc:
         while True:
@@ -38,8 +39,11 @@ async def maintain(
                 print_json(report)
             else:
                 console().print(f"{_summary(report)}.")
+            for failure in report.failures:
+                whose = "all tenants" if failure.tenant_id is None else repr(failure.tenant_id)
+                remark(f"{failure.job} of {whose}: {failure.error}")
             if every is None:
-                return
+                return Exit.ATTENTION if report.failures else Exit.DONE
             await asyncio.sleep(every)
 
 
