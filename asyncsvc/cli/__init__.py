@@ -10,7 +10,7 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = {"typer", "rich", "plotext", "ijson"}
+_EXTRA = {"typer", "rich", "plotext"}
 
 
 def main() -> None:

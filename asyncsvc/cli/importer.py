@@ -30,8 +30,6 @@ class Importer(abc.ABC):
     svc: AsyncSvc
     tenant_id: str | None
     """The tenant of items without a tenant; items of other tenants are rejected."""
-    noun: str = "line"
-    """The name of an item in messages to the user."""
     on_batch: Callable[[], None]
     """Called after each batch."""
     rejections: Rejections = field(default_factory=Rejections)
@@ -40,19 +38,24 @@ class Importer(abc.ABC):
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import valid items into one tenant."""
 
-    async def run(self, items: Iterable[Item], source: io.BufferedReader) -> None:
+    async def run(self, items: Iterable[Item], source: io.BufferedReader | None) -> None:
         """Import all items, and print the reasons of rejected ones.
 
-        The items are read from `source` in a thread while batches are imported.
+        The items are read in a thread while batches are imported, from `source` if it is a pipe.
         """
         if self.tenant_id is not None:  # reject wrong options before any item is read
             await self.import_batch(self.tenant_id, [])
         slots, batches = asyncio.Semaphore(self.concurrency), _batches(items, self.batch_size)
+        running = set[asyncio.Task[None]]()
         try:
             async with asyncio.TaskGroup() as group:
                 while batch := await read_in_thread(source, lambda: next(batches, None)):
+                    if running and any(item.is_repeated for item in batch):
+                        await asyncio.wait(running)  # which may store the older form
                     await slots.acquire()
-                    group.create_task(self._import(batch, slots))
+                    task = group.create_task(self._import(batch, slots))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -75,7 +78,7 @@ class Importer(abc.ABC):
 
     def reject(self, item: Item, reason: str) -> None:
         """Count a rejected item."""
-        self.rejections.add(self.noun, item.number, reason)
+        self.rejections.add(item.noun, item.number, reason)
 
     def _invalid_reason(self, item: Item, tenant_id: str | None) -> str | None:
         if item.reason is not None:
@@ -96,6 +99,10 @@ class ConversationImporter(Importer):
 
     complete: Callable[[Item], Mapping[str, object]]
     """Returns the fields of an item, with values for missing fields."""
+    on_stored: Callable[[Item], None] = lambda _: None
+    """Called for each item that is in the store after its batch."""
+    on_refused: Callable[[Item, str], None] = lambda _item, _reason: None
+    """Called for each item that is not."""
     _report: ImportReport = field(default_factory=ImportReport)
 
     @property
@@ -105,12 +112,27 @@ class ConversationImporter(Importer):
 
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import conversations into one tenant."""
+        refused = set[int]()
+
+        def reject(index: int, error: AsyncSvcError) -> None:
+            refused.add(index)
+            self.reject(items[index], self._reason(error, items[index]))
+
         report = await self.svc.conversations.import_(
             (self.complete(item) for item in items),
             tenant_id=tenant_id,
-            on_rejected=lambda at, error: self.reject(items[at], self._reason(error, items[at])),
+            on_rejected=reject,
+            update=True,
         )
         self._report += report  # after the await, because other batches are added meanwhile
+        for index, item in enumerate(items):
+            if index not in refused:
+                self.on_stored(item)
+
+    def reject(self, item: Item, reason: str) -> None:
+        """Count a rejected item."""
+        super().reject(item, reason)
+        self.on_refused(item, reason)
 
     def _reason(self, error: AsyncSvcError, item: Item) -> str:
         """Return why an item was rejected. Raises the error of a value that an option supplied."""

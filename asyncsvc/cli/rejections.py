@@ -39,12 +39,13 @@ class Rejections:
         group.first = sorted([*group.first, (item, reason)])[:_MAX_NAMED]
 
     def report(self) -> None:
-        """Print a line for each reason on stderr, with the first items and the count."""
+        """Print a line for each reason on stderr, with the first items and the count, once."""
         nouns = {noun for noun, _ in self._groups}
         for noun in sorted(nouns):
             groups = [group for key, group in self._groups.items() if key[0] == noun]
             for group in sorted(groups, key=lambda group: group.first):
                 remark(_line(noun, group))
+        self._groups.clear()
 
 
 def _line(noun: str, group: _Group) -> str:

@@ -142,6 +142,11 @@ def run(work: Coroutine[None, None, Exit | None]) -> int:
         return 128 + next(iter(signals), signal.SIGINT)
 
 
+def command_settings() -> Settings:
+    """Return the settings of the option `--settings`."""
+    return _settings.get(Settings())
+
+
 @asynccontextmanager
 async def connected(
     dsn: str, *, max_size: int = 1, foreign_tokens: bool = False
@@ -150,7 +155,7 @@ async def connected(
 
     `foreign_tokens` accepts foreign tokens, whatever the settings say.
     """
-    settings = _settings.get(Settings())
+    settings = command_settings()
     if foreign_tokens:
         settings = settings.model_copy(update={"accept_foreign_tokens": True})
     async with connect(dsn, max_size=max_size, settings=settings) as svc:

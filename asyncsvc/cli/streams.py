@@ -67,7 +67,7 @@ class StoppableReader(io.BufferedReader):
         self._bytes.stop()
 
 
-async def read_in_thread(source: io.BufferedReader, read: Callable[[], T]) -> T:
+async def read_in_thread(source: io.BufferedReader | None, read: Callable[[], T]) -> T:
     """Run `read`, which reads from `source`, in a thread.
 
     A cancellation stops a `StoppableReader`, waits for the end of the thread and is then raised.

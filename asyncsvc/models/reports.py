@@ -16,9 +16,24 @@ class ImportReport(Model):
     messages: int = 0
     """The number of stored messages."""
     present: int = 0
-    """The number of records whose conversations existed already and did not change."""
+    """The number of records whose conversations existed already, with the same messages or more."""
     rejected: int = 0
     """The number of records passed to `on_rejected`."""
+    older: int = 0
+    """The number of records in `present` with fewer messages than their conversations."""
+    renamed: int = 0
+    """The number of records in `present` whose newer name was stored."""
+    grown: int = 0
+    """The number of conversations to which messages were appended."""
+    rewritten: int = 0
+    """The number of conversations whose last messages were replaced: the record shows another
+    branch."""
+    diverged: int = 0
+    """The number of records in `rejected` whose conversations have other messages."""
+    messages_appended: int = 0
+    """The number of messages that were stored in grown and rewritten conversations."""
+    messages_replaced: int = 0
+    """The number of messages that were deleted from rewritten conversations."""
     replaced_characters: int = 0
     """The number of characters of valid records that `Settings.unstorable_text` replaced."""
 

@@ -76,6 +76,34 @@ class CreatedConversation(Model):
     """The time of its creation."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationExtension:
+    """The columns of a conversation after an import of a later export. UNSET: it stays."""
+
+    last_seq: int
+    round: int
+    tokens: int
+    duration: float
+    """Seconds."""
+    thumb_up: int
+    """The positive feedback of the added messages."""
+    thumb_down: int
+    """The negative feedback of the added messages."""
+    updated_at: datetime
+    name: str | UnsetType = UNSET
+    metadata: Mapping[str, object] | UnsetType = UNSET
+    keep_seq: int | UnsetType = UNSET
+    """Messages after it are deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtendedConversation:
+    """The columns of an extended conversation that its new messages take from it."""
+
+    dialog_id: str
+    created_at: Timestamp
+
+
 Created = TypeVar("Created", Conversation, CreatedConversation)
 
 
@@ -211,6 +239,29 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             token_id=turn.token_id,
         )
         return build_model(Appended, rows[0]) if rows else None
+
+    async def extend(
+        self, *, tenant_id: str, id: str, expected_seq: int, extension: ConversationExtension
+    ) -> ExtendedConversation | None:
+        """Set columns; None if the conversation does not exist or has another last_seq."""
+        metadata = extension.metadata
+        rows = await self._rows(
+            "extend",
+            tenant_id=tenant_id,
+            id=id,
+            expected_seq=expected_seq,
+            last_seq=extension.last_seq,
+            round=extension.round,
+            tokens=extension.tokens,
+            duration=microseconds(extension.duration),
+            thumb_up=extension.thumb_up,
+            thumb_down=extension.thumb_down,
+            updated_at=extension.updated_at,
+            name=extension.name,
+            metadata=UNSET if metadata is UNSET else to_json(metadata),
+            keep_seq=extension.keep_seq,
+        )
+        return build_model(ExtendedConversation, rows[0]) if rows else None
 
     async def explain_append(
         self, *, tenant_id: str, id: str, idempotency_key: str | None

@@ -51,6 +51,17 @@ class _Digest(NamedTuple):
     digest: Bytes
 
 
+class MessageOutline(NamedTuple):
+    """What identifies a stored message."""
+
+    seq: int
+    source_id: str | None
+    """The id in the payload: that of the export that the message came from."""
+    role: str
+    digest: Bytes
+    """The SHA-256 of the content."""
+
+
 class MessageRow(NamedTuple):
     """A message to store."""
 
@@ -118,6 +129,15 @@ class MessageRepository(Repository):
         """Return, by id, the digest of each conversation's messages up to a seq."""
         rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
         return {each.id: each.digest for each in build_models(_Digest, rows)}
+
+    async def outline(
+        self, *, tenant_id: str, id: str, after_seq: int, limit: int
+    ) -> list[MessageOutline]:
+        """Return what identifies the next messages of a conversation."""
+        rows = await self._rows(
+            "outline", tenant_id=tenant_id, id=id, after_seq=after_seq, limit=limit
+        )
+        return build_models(MessageOutline, rows)
 
     async def set_feedback(
         self, *, tenant_id: str, id: str, seq: int, thumb: int | None

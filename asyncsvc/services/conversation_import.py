@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc.errors import AlreadyExists
+from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
 from asyncsvc.repositories.message import MessageRow, NewConversationMessages
+from asyncsvc.services.conversation_update import ConversationUpdate
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _MAX_MESSAGES: Final = 5_000
 _MAX_CHARACTERS: Final = 2**23
 _USER: Final = "user"
+_OTHER_MESSAGES: Final = "the tenant has a conversation of this id, with other messages"
 _COMPUTED: Final = frozenset({"tenant_id", "thumb_up", "thumb_down"})
 """The fields of a `Conversation` that a `ConversationRecord` does not have."""
 
@@ -62,10 +64,16 @@ class ConversationImport:
         settings: Settings,
         tenant_id: str,
         on_rejected: OnRejected | None,
+        *,
+        update: bool,
     ) -> None:
-        """Import on this executor. Without `on_rejected` a rejected record raises its error."""
+        """Import on this executor. Without `on_rejected` a rejected record raises its error.
+
+        With `update`, stored conversations get what the records add.
+        """
         self._executor = executor
         self._tenant_id = tenant_id
+        self._update = ConversationUpdate(executor, tenant_id) if update else None
         self._reader = RecordReader(ConversationRecord, settings, on_rejected)
 
     async def run(self, records: Records) -> ImportReport:
@@ -99,15 +107,39 @@ class ConversationImport:
             messages = await self._copy(executor, batch.records, created) if created else 0
         new = {conversation.id for conversation in created}
         present = [record for id, record in batch.records.items() if id not in new]
-        differing = await self._differing(present)
-        for id in differing:
-            self._reader.reject(
-                batch.indexes[id],
-                AlreadyExists("the tenant has a conversation of this id, with other messages"),
-            )
-        return ImportReport(
-            conversations=len(created), messages=messages, present=len(present) - len(differing)
-        )
+        report = ImportReport(conversations=len(created), messages=messages)
+        for id, outcome in (await self._compare(present)).items():
+            if isinstance(outcome, ImportReport):
+                report += outcome
+            else:
+                self._reader.reject(batch.indexes[id], outcome)
+                report += ImportReport(diverged=int(isinstance(outcome, AlreadyExists)))
+        return report
+
+    async def _compare(
+        self, present: Sequence[ConversationRecord]
+    ) -> dict[str, ImportReport | AsyncSvcError]:
+        """Compare records with the stored conversations of their ids, and update these.
+
+        Return the counts or the error of each record, by id.
+        """
+        differing = set(await self._differing(present))
+        equal = {record.id: record for record in present if record.id not in differing}
+        outcomes = dict[str, ImportReport | AsyncSvcError]()
+        if self._update is None:
+            outcomes |= dict.fromkeys(equal, ImportReport(present=1))
+            outcomes |= {id: AlreadyExists(_OTHER_MESSAGES) for id in differing}
+            return outcomes
+        rows = {record.id: _conversation_row(record) for record in present}
+        if equal:
+            outcomes |= await self._update.find_current(equal, rows)
+        for record in present:
+            if record.id not in outcomes:
+                try:
+                    outcomes[record.id] = await self._update.apply(record, rows[record.id])
+                except (AlreadyExists, Conflict) as error:
+                    outcomes[record.id] = error
+        return outcomes
 
     async def _copy(
         self,

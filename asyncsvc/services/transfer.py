@@ -74,7 +74,12 @@ class ConversationTransfer(ConversationServiceBase):
 
     @validated
     async def import_(
-        self, records: Records, *, tenant_id: Id, on_rejected: OnRejected | None = None
+        self,
+        records: Records,
+        *,
+        tenant_id: Id,
+        on_rejected: OnRejected | None = None,
+        update: bool = False,
     ) -> ImportReport:
         """Store whole conversations with their messages.
 
@@ -82,13 +87,19 @@ class ConversationTransfer(ConversationServiceBase):
         failure: it stores the missing conversations and no duplicates. Missing timestamps default
         to the server's clock.
 
+        With `update`, records are later exports of stored conversations. Their new messages are
+        appended. If a record shows another branch, it replaces the last messages, provided that all
+        of these were imported: their payload has an `id`, that of the export, and the conversation
+        has the source of the record. A newer name and newer metadata are stored.
+
         Args:
             records: `ConversationRecord`s, equal mappings, or the items of `export`.
             on_rejected: Called with the index of each rejected record, from 0, and the error. The
                 other records are stored. Without it, the first error is raised.
+            update: Store what records add to conversations that exist already.
 
         Returns:
-            The counts of stored, present and rejected records.
+            The counts of stored, present, updated and rejected records.
 
         Raises:
             InvalidInput: A record is invalid.
@@ -99,9 +110,10 @@ class ConversationTransfer(ConversationServiceBase):
         Cost:
             Batches of about 5,000 messages, each in a transaction of 4 round trips (a savepoint of
             5 within the caller's transaction), and 1 more if a conversation of the batch exists.
+            With `update`, a transaction of 4 round trips for each that exists, 6 if it changes.
             Messages are stored by COPY. Locks the new rows. Memory for one batch, or for one
             conversation if that is larger.
         """
-        return await ConversationImport(self._executor, self._settings, tenant_id, on_rejected).run(
-            records
-        )
+        return await ConversationImport(
+            self._executor, self._settings, tenant_id, on_rejected, update=update
+        ).run(records)

@@ -1,4 +1,4 @@
--- Read tokens of a tenant by id.
+-- Read tokens of a tenant.
 --
 -- Returns: the tokens that exist, in the order of :ids. A repeated id is returned again.
 -- Locks: none.

@@ -1,7 +1,7 @@
 -- Make MySQL reject writes for the rest of the session.
 --
--- Returns: no row.
+-- Returns: nothing.
 -- Locks: none.
 -- Index: none.
--- Notes: runs on the source. On PostgreSQL each transaction is opened as read-only instead.
+-- Notes: Runs on the source. On PostgreSQL each transaction is opened as read-only instead.
 SET SESSION TRANSACTION READ ONLY

@@ -178,8 +178,9 @@ async def test_an_import_of_a_chatgpt_export_stores_the_current_branch(run: Run,
         finished = run("import", tmp_path / name, *ACME)
         assert finished.returncode == 3
         assert finished.stderr.splitlines() == [
-            "2 conversations (2, 5): is not a conversation: it has no mapping",
-            "conversation 3: mapping: has no path from the current node to the root",
+            "conversation 2: is not a JSON object",
+            "conversation 3: its nodes form a cycle",
+            "conversation 5: is not a conversation: it has no mapping",
         ]
     c1, c3 = await exported(svc)
     assert (c1.id, c3.id, c1.name, c1.source) == ("c1", "c3", "Cat", "chatgpt")
@@ -193,9 +194,14 @@ async def test_an_import_of_a_chatgpt_export_stores_the_current_branch(run: Run,
     assert answer.created_at == datetime.fromtimestamp(1_700_000_002.5, UTC)
 
 
-def test_an_invalid_chatgpt_export_names_the_last_conversation(run: Run, tmp_path):
+async def test_of_an_array_that_ends_early_the_whole_conversations_are_stored(
+    run: Run, svc, tmp_path
+):
     (tmp_path / "cut.json").write_text(json.dumps([chat("c1"), chat("c2")])[:-500])
-    assert "is not JSON after conversation 1" in failed(run("import", tmp_path / "cut.json", *ACME))
+    finished = run("import", tmp_path / "cut.json", *ACME)
+    assert finished.returncode == 3
+    assert f"{tmp_path / 'cut.json'}: ends early" in finished.stderr
+    assert [item.id for item in await exported(svc)] == ["c1"]
 
 
 def test_an_unreadable_file_is_one_line(run: Run, tmp_path):
@@ -203,7 +209,6 @@ def test_an_unreadable_file_is_one_line(run: Run, tmp_path):
     (tmp_path / "cut.gz").write_bytes(gzip.compress(os.urandom(10_000))[:-100])
     for name, reason in {
         "missing": "No such file or directory",
-        "": "Is a directory",
         "plain.gz": "is not gzip",
         "cut.gz": "is damaged or truncated",
     }.items():

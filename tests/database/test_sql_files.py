@@ -17,7 +17,13 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
-from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation, LockedBatch
+from asyncsvc.repositories.conversation import (
+    DeletedBatch,
+    ExpiredConversation,
+    ExtendedConversation,
+    LockedBatch,
+)
+from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.usage import LedgerTenant
 from tests.support import citus_shapes as trees
@@ -75,6 +81,7 @@ COLUMNS = {
         *(name for name in APPENDED if name != "replayed"),
     ],
     "conversation/export": CONVERSATION,
+    "conversation/extend": [field.name for field in dataclasses.fields(ExtendedConversation)],
     "conversation/find_expired": [field.name for field in dataclasses.fields(ExpiredConversation)],
     "conversation/get_by_ids": CONVERSATION,
     "conversation/get_list": ["total", *CONVERSATION],
@@ -85,6 +92,7 @@ COLUMNS = {
     "message/delete": ["deleted"],
     "message/digests": ["id", "digest"],
     "message/get_list": MESSAGE,
+    "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,
     "message/update": MESSAGE,
     "migration/create_schema": [],

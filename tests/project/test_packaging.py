@@ -45,7 +45,7 @@ def test_the_import_of_the_package_loads_no_extra():
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
     )
     loaded = set(output.stdout.split())
-    extras = {"typer", "rich", "plotext", "ijson", "matplotlib", "fastapi", "uvicorn", "pymysql"}
+    extras = {"typer", "rich", "plotext", "matplotlib", "fastapi", "uvicorn", "pymysql"}
     assert not loaded & {*extras, "asyncsvc.cli", "asyncsvc.embedded", "asyncsvc.ragflow"}
 
 

@@ -29,13 +29,14 @@ from asyncsvc.cli.commands.conversations import print_conversations, print_hits
 from asyncsvc.cli.commands.stats import print_usage
 from asyncsvc.cli.files import open_seekable
 from asyncsvc.cli.importer import ConversationImporter
-from asyncsvc.cli.json_lines import count_lines, read_conversations
+from asyncsvc.cli.json_lines import count_lines, read_objects
 from asyncsvc.cli.options import TimeZone
 from asyncsvc.cli.output import counted
 from asyncsvc.cli.progress import Bar, progress_bar
 from asyncsvc.cli.runner import CommandError, Exit, asynchronous, this_program
 from asyncsvc.cli.sample_data import SampleData
 from asyncsvc.cli.terminal import console, printable, say
+from asyncsvc.exports.record_lines import read_record
 
 TENANT: Final = "demo"
 DIALOG: Final = "assistant"
@@ -242,7 +243,7 @@ async def _import(
             complete=sample.complete,
             on_batch=show,
         )
-        await importer.run(read_conversations(file, local), file)
+        await importer.run(read_objects(file, lambda line: read_record(line, local)), file)
         step.result = _import_result(importer.report, sample.added)
     return importer.report
 

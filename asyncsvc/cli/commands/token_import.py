@@ -11,18 +11,14 @@ from typer import Argument
 from asyncsvc import InvalidInput, TokenRecord
 from asyncsvc.cli.files import open_input
 from asyncsvc.cli.importer import Importer
-from asyncsvc.cli.json_lines import (
-    InvalidRecordError,
-    Item,
-    JsonObject,
-    parse_instant,
-    read_objects,
-)
+from asyncsvc.cli.json_lines import Item, JsonObject, read_objects
 from asyncsvc.cli.options import Actor, AsJson, DefaultTenant, Dsn
 from asyncsvc.cli.output import counted, print_json, print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, connected
 from asyncsvc.cli.terminal import remark
+from asyncsvc.exports import UnreadableError
+from asyncsvc.exports.record_lines import parse_instant
 from asyncsvc.ragflow import TokenRow, TokenRows
 
 _SECRETS: Final = ("token", "beta")
@@ -96,17 +92,17 @@ def _token_row(line: JsonObject) -> JsonObject:
         try:
             line["created_at"] = datetime.fromtimestamp(milliseconds / 1_000, UTC)
         except (ValueError, OverflowError, OSError):
-            raise InvalidRecordError("create_time: must be milliseconds since 1970") from None
+            raise UnreadableError("create_time: must be milliseconds since 1970") from None
     for name in ("created_at", "expires_at"):
         if isinstance(time := line.get(name), str):
             line[name] = parse_instant(time, UTC, name)
     if "secret" in line or "kind" in line:
-        raise InvalidRecordError("secret and kind: use token or beta instead")
+        raise UnreadableError("secret and kind: use token or beta instead")
     if not any(line.get(name) for name in _SECRETS):
-        raise InvalidRecordError("token: is missing")
+        raise UnreadableError("token: is missing")
     fields = {name: value for name, value in line.items() if name not in _SECRETS}
     try:  # an unknown field may be a secret, so the error of the model hides its name
         TokenRecord.model_validate(fields | {"secret": "-"})
     except InvalidInput as error:
-        raise InvalidRecordError(str(error)) from None
+        raise UnreadableError(str(error)) from None
     return line

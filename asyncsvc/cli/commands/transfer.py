@@ -8,35 +8,44 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, tzinfo
+from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
 from typer import Argument, Option
 
-from asyncsvc import Conversation, ImportReport, InvalidInput
-from asyncsvc.cli import chatgpt, json_lines
-from asyncsvc.cli.files import STDIO, first_bytes, open_input, open_output
+from asyncsvc import Conversation, InvalidInput
+from asyncsvc.cli.export_reader import UnknownFormatError
+from asyncsvc.cli.files import STDIO, open_input, open_output
+from asyncsvc.cli.import_context import ImportContext, Refusal
+from asyncsvc.cli.import_report import needs_attention, print_import
+from asyncsvc.cli.import_sources import is_side_file, read_file, read_folder
 from asyncsvc.cli.importer import CONVERSATION_CONCURRENCY, ConversationImporter
-from asyncsvc.cli.json_lines import InvalidRecordError, Item, parse_instant
+from asyncsvc.cli.json_lines import Item
 from asyncsvc.cli.options import AsJson, DefaultTenant, Dialog, Dsn, Tenant, TimeZone, User, or_any
-from asyncsvc.cli.output import counted, print_json, print_pairs
-from asyncsvc.cli.progress import progress_bar
-from asyncsvc.cli.runner import Exit, asynchronous, connected
-from asyncsvc.cli.streams import read_in_thread
+from asyncsvc.cli.output import counted
+from asyncsvc.cli.progress import Bar, progress_bar
+from asyncsvc.cli.runner import CommandError, Exit, asynchronous, command_settings, connected
 from asyncsvc.cli.terminal import remark
+from asyncsvc.exports import READERS, Notes, UnreadableError
+from asyncsvc.exports.record_lines import parse_instant
 
 _NOT_EXPORTED: Final = {"tenant_id", "thumb_up", "thumb_down"}
 """Fields that an import gets from its options or counts itself."""
 _GC_THRESHOLD: Final = 200_000
 """Records have no reference cycles, and the default threshold costs a third of the time."""
 
-File = Annotated[str, Argument(metavar="FILE", help="The file; - is standard input.")]
-Format: TypeAlias = Literal["auto", "lines", "chatgpt"]
+Files = Annotated[
+    list[str],
+    Argument(metavar="FILE...", help="Files, archives or folders; - is standard input."),
+]
+Format: TypeAlias = Literal[
+    "auto", "lines", "chatgpt", "claude", "openwebui", "librechat", "deepseek", "openai"
+]
 InputFormat = Annotated[
     Format,
     Option(
         "--format",
-        help="lines: one JSON object a line. chatgpt: the conversations.json of its export."
-        " auto: by the first character.",
+        help="The format of all files. lines: one JSON object a line. auto: by their content.",
     ),
 ]
 DefaultDialog = Annotated[
@@ -58,7 +67,7 @@ DefaultTime = Annotated[
 
 @asynchronous
 async def import_(
-    file: File,
+    files: Files,
     *,
     dsn: Dsn,
     tenant_id: DefaultTenant = None,
@@ -70,10 +79,12 @@ async def import_(
     tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> Exit:
-    """Import conversations with their messages from a file, plain or gzip.
+    """Import conversations with their messages: exports of chats, or lines of `asyncsvc export`.
 
-    Stored conversations are skipped, so an interrupted import continues when it is run again. An
-    invalid line is reported on stderr; the other lines are imported, and the exit code is 3.
+    Files are plain, gzip or ZIP, or folders. Exports of ChatGPT, Claude, Open WebUI, LibreChat and
+    DeepSeek are read as they come, and lines of OpenAI's messages. A later export of a stored
+    conversation adds its new messages, so an import can be repeated and continued. A record that
+    cannot be stored is reported on stderr; the others are imported, and the exit code is 3.
     """
     started = time.perf_counter()
     options = {
@@ -88,80 +99,84 @@ async def import_(
         missing = {name for name in defaults if item.fields.get(name) is None}
         return item.fields | {name: defaults[name] for name in missing}
 
-    report = await _import(file, dsn, tenant_id, complete, input_format, tz)
-    _print_import(report, time.perf_counter() - started, as_json=as_json)
-    return Exit.ATTENTION if report.rejected else Exit.DONE
+    context = ImportContext(
+        tz=tz,
+        settings=command_settings(),
+        reader=next((reader for reader in READERS if reader.name == input_format), None),
+        only_lines=input_format == "lines",
+        several_files=len(files) > 1,
+    )
+    gc.set_threshold(_GC_THRESHOLD)
+    async with connected(dsn, max_size=CONVERSATION_CONCURRENCY) as svc:
+        importer = ConversationImporter(
+            svc=svc,
+            tenant_id=tenant_id,
+            complete=complete,
+            on_stored=lambda item: context.notes.add(item.notes or Notes()),
+            on_refused=lambda item, reason: context.add_refusal(_refusal(item, reason)),
+            on_batch=lambda: None,
+        )
+        for name in sorted(files, key=lambda name: not is_side_file(Path(name).name)):
+            await _import(name, importer, context)
+    _check_recognized(context)
+    print_import(importer.report, context, time.perf_counter() - started, as_json=as_json)
+    is_complete = not needs_attention(importer.report, context) and not context.unreadable
+    return Exit.DONE if is_complete else Exit.ATTENTION
+
+
+def _refusal(item: Item, reason: str) -> Refusal:
+    id = item.fields.get("id")
+    file, _, _ = item.noun.rpartition(": ")
+    return Refusal(file, item.number, id if isinstance(id, str) else None, reason)
 
 
 def _instant(text: str, local: tzinfo) -> object:
     try:
         return parse_instant(text, local, "created_at")
-    except InvalidRecordError as error:
+    except UnreadableError as error:
         raise InvalidInput("created_at", str(error).removeprefix("created_at: ")) from None
 
 
-async def _import(
-    name: str,
-    dsn: str,
-    tenant_id: str | None,
-    complete: Callable[[Item], Mapping[str, object]],
-    input_format: Format,
-    local: tzinfo,
-) -> ImportReport:
-    gc.set_threshold(_GC_THRESHOLD)
-    async with open_input(name) as file:
-        with progress_bar(f"importing {name}", file.size) as bar:
-            items, noun = await read_in_thread(
-                file.raw, lambda: _read_items(file.stream, name, input_format, local)
-            )
-            async with connected(dsn, max_size=CONVERSATION_CONCURRENCY) as svc:
-                importer = ConversationImporter(
-                    svc=svc,
-                    tenant_id=tenant_id,
-                    complete=complete,
-                    noun=noun,
-                    on_batch=lambda: bar.show(
-                        counted(importer.report.messages, "message"), file.position
-                    ),
-                )
-                try:
-                    await importer.run(items, file.raw)
-                except InvalidInput:  # of an option
-                    raise
-                except BaseException:
-                    remark(
-                        "stopped: the imported conversations are complete;"
-                        " run the same command to continue"
-                    )
-                    raise
-    return importer.report
+def _check_recognized(context: ImportContext) -> None:
+    """Raise the error of the files if none of them was recognized."""
+    if context.unreadable and not context.formats:
+        raise CommandError("; ".join(context.unreadable))
+    for text in context.unreadable:
+        remark(text)
 
 
-def _read_items(
-    stream: io.BufferedReader, name: str, input_format: Format, local: tzinfo
-) -> tuple[Iterator[Item], str]:
-    """Return the conversations of a stream, and the noun for one of its items."""
-    if input_format == "auto":
-        first = first_bytes(stream).removeprefix(b"\xef\xbb\xbf").lstrip()
-        input_format = "chatgpt" if first.startswith(b"[") else "lines"
-    if input_format == "chatgpt":
-        return chatgpt.read_conversations(stream, name), "conversation"
-    return json_lines.read_conversations(stream, local), "line"
+async def _import(name: str, importer: ConversationImporter, context: ImportContext) -> None:
+    """Import one file, archive or folder."""
+    try:
+        if Path(name).is_dir():  # noqa: ASYNC240 - no request waits
+            with progress_bar(f"importing {name}") as bar:
+                _show_progress(importer, bar, lambda: None)
+                await _run(importer, read_folder(Path(name), context), None)
+            return
+        async with open_input(name) as file:
+            with progress_bar(f"importing {name}", file.size) as bar:
+                _show_progress(importer, bar, lambda: file.position)
+                await _run(importer, read_file(file.stream, name, context), file.raw)
+    except UnknownFormatError as error:
+        context.unreadable.append(str(error))
 
 
-def _print_import(report: ImportReport, seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        print_json(report.model_dump() | {"seconds": round(seconds, 3)})
-        return
-    rate = f"{report.messages / max(seconds, 1e-3):,.0f} a second"
-    print_pairs(
-        {
-            "conversations": f"{report.conversations:,}",
-            "messages": f"{report.messages:,}, {rate}",
-            "present": f"{report.present:,}",
-            "rejected": f"{report.rejected:,}",
-        }
-    )
+def _show_progress(
+    importer: ConversationImporter, bar: Bar, position: Callable[[], int | None]
+) -> None:
+    importer.on_batch = lambda: bar.show(counted(importer.report.messages, "message"), position())
+
+
+async def _run(
+    importer: ConversationImporter, items: Iterator[Item], source: io.BufferedReader | None
+) -> None:
+    try:
+        await importer.run(items, source)
+    except (InvalidInput, UnknownFormatError):  # of an option; before the first item
+        raise
+    except BaseException:
+        remark("stopped: the imported conversations are complete; run the same command to continue")
+        raise
 
 
 @asynchronous

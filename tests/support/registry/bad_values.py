@@ -99,6 +99,7 @@ BAD = {
     "idempotency_key": ["", "k" * 256, *TEXT],
     "ids": IDS,
     "include_dsl": BOOL,
+    "update": BOOL,
     "include_messages": BOOL,
     "interval": [*CHOICE, "year"],
     "items_per_page": SIZE,

@@ -248,7 +248,7 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.import_",
-        call={"records": [RECORD], "on_rejected": None},
+        call={"records": [RECORD], "on_rejected": None, "update": False},
         cost="batches",
         round_trips=[
             (4, counting.import_("x", "y")),

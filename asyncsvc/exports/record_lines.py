@@ -1,0 +1,100 @@
+"""Lines of `asyncsvc export`: the fields of a `ConversationRecord` as JSON.
+
+A line has at least `{"id", "messages": [{"role", "content"}]}`. `user` may stand for `user_id`,
+times are ISO 8601 or seconds since 1970. Content may be a list of parts or null, as in OpenAI's
+APIs. Other fields of a line are added to its `metadata`, other fields of a message to its
+`payload`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, tzinfo
+from typing import Final
+
+from asyncsvc.exports.model import JsonObject, UnreadableError
+from asyncsvc.exports.openai import content_text, is_text
+from asyncsvc.exports.values import moment
+from asyncsvc.models import ConversationRecord, MessageRecord
+
+_CONVERSATION_FIELDS: Final = frozenset(ConversationRecord.model_fields)
+_MESSAGE_FIELDS: Final = frozenset(MessageRecord.model_fields)
+_MIN_YEAR: Final = 1900
+
+
+def read_record(line: JsonObject, tz: tzinfo) -> dict[str, object]:
+    """Return the fields of a record. A time without an offset is a local time of `tz`.
+
+    The import checks their values. Raises UnreadableError.
+    """
+    line = dict(line)
+    if "user" in line:
+        if "user_id" in line:
+            raise UnreadableError("user: stands for user_id, which is present too")
+        line["user_id"] = line.pop("user")
+    fields = _with_others_in(line, _CONVERSATION_FIELDS, "metadata")
+    messages = fields.get("messages")
+    if isinstance(messages, list):
+        fields["messages"] = [
+            _message(at, message, tz) if isinstance(message, dict) else message
+            for at, message in enumerate(messages)
+        ]
+    for name in ("created_at", "updated_at"):
+        fields |= _time(fields, name, name, tz)
+    return fields
+
+
+def _message(at: int, message: JsonObject, tz: tzinfo) -> dict[str, object]:
+    fields = dict(message)
+    content = fields.get("content")
+    if not isinstance(content, str) and (isinstance(content, list) or _has_calls(message)):
+        fields["content"] = content_text(content)
+        if not is_text(content):
+            payload = fields.get("payload")
+            fields["payload"] = (payload if isinstance(payload, dict) else {}) | {
+                "content": content
+            }
+    fields = _with_others_in(fields, _MESSAGE_FIELDS, "payload")
+    return fields | _time(fields, "created_at", f"messages.{at}.created_at", tz)
+
+
+def _has_calls(message: JsonObject) -> bool:
+    return any(message.get(name) for name in ("tool_calls", "function_call", "refusal", "audio"))
+
+
+def _time(fields: JsonObject, name: str, place: str, tz: tzinfo) -> dict[str, object]:
+    """Return a time that is text or a number as a datetime."""
+    value = fields.get(name)
+    if isinstance(value, str):
+        return {name: parse_instant(value, tz, place)}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {name: moment(value)}
+    return {}
+
+
+def _with_others_in(fields: JsonObject, known: frozenset[str], container: str) -> dict[str, object]:
+    """Move the fields that are not known into the field `container`."""
+    if fields.keys() <= known:
+        return dict(fields)
+    others = {name: fields[name] for name in sorted(fields.keys() - known)}
+    contained = fields.get(container)
+    contained = {} if contained is None else contained
+    if not isinstance(contained, dict) or contained.keys() & others.keys():
+        raise UnreadableError(f"{container}: cannot take {', '.join(others)} too")
+    kept = {name: value for name, value in fields.items() if name in known}
+    return kept | {container: contained | others}
+
+
+def parse_instant(text: str, tz: tzinfo, name: str) -> datetime:
+    """Parse a time in ISO 8601, of `tz` if it has no offset.
+
+    Raises:
+        UnreadableError: The text is not a time, or before 1900. `name` is its field.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+        time = (time if time.tzinfo else time.replace(tzinfo=tz)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UnreadableError(f"{name}: must be ISO 8601, for example 2026-11-22T10:00Z") from None
+    if time.year < _MIN_YEAR:
+        raise UnreadableError(f"{name}: must not be before {_MIN_YEAR}")
+    return time
