@@ -44,7 +44,7 @@ async def ask(request: Request, id: str, question: str) -> StreamingResponse:
 
     async def stream() -> AsyncIterator[str]:
         parts: list[str] = []
-        finish_reason = "cancelled"
+        finish_reason = "incomplete"
         try:
             async for part in model(question):
                 parts.append(part)
@@ -83,7 +83,7 @@ async def main() -> None:
         print(question.content)
         # > Where is my parcel?
         print(answer.content[:30], answer.payload)
-        # > You asked: Where is my parcel? {'finish_reason': 'cancelled'}
+        # > You asked: Where is my parcel? {'finish_reason': 'incomplete'}
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ class Background:
     async def _connect(dsn: str) -> asyncsvc.AsyncSvc:
         return await asyncsvc.connect(dsn)
 
-    def run(self, call: Coroutine[object, object, T], timeout: float = 30) -> T:
+    def run(self, call: Coroutine[object, object, T]) -> T:
         """Run a call on the loop, and wait for its result in the calling thread."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(timeout)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
     def close(self) -> None:
         self.run(self.svc.close())
