@@ -18,6 +18,11 @@ WITH_A_TEST_OF_THEIR_OWN = {
     "transaction_pooler",
     "vector_search",
 }
+INCLUDE = r'--8<-- "docs/recipes/(\w+)\.py"'
+COOKBOOK = {
+    page.stem: page.read_text(encoding="utf-8")
+    for page in (pages.ROOT / "docs" / "cookbook").glob("*.md")
+}
 OTHERS = sorted({path.stem for path in FOLDER.glob("*.py")} - WITH_A_TEST_OF_THEIR_OWN)
 
 
@@ -84,9 +89,15 @@ def test_vector_search(run, has_pgvector):
 
 
 def test_the_cookbook_shows_each_recipe_once():
-    shown = [
-        name
-        for page in sorted((pages.ROOT / "docs" / "cookbook").glob("*.md"))
-        for name in re.findall(r'--8<-- "docs/recipes/(\w+)\.py"', page.read_text(encoding="utf-8"))
-    ]
+    shown = [name for page in COOKBOOK.values() for name in re.findall(INCLUDE, page)]
     assert sorted(shown) == sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def test_the_index_of_the_cookbook_links_each_recipe():
+    linked = re.findall(r"\[([^]]+)\]\((\w+)\.md#", COOKBOOK["index"])
+    headings = [
+        (heading, name)
+        for name, page in COOKBOOK.items()
+        for heading in re.findall(r"^## (.*)$", page, re.MULTILINE)
+    ]
+    assert sorted(linked) == sorted(headings)

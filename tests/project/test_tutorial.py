@@ -30,9 +30,11 @@ async def running(path):
     while not server.started:
         assert not serving.done()
         await asyncio.sleep(0.01)
-    yield f"localhost:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    try:
+        yield f"localhost:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def test_each_step_of_the_tutorial_runs(tmp_path, monkeypatch):
