@@ -1,5 +1,5 @@
 # The daily commands. Each is a script of .ci, or one program of .venv.
-.PHONY: help setup check format test docs
+.PHONY: help setup check format test docs pictures
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,3 +22,6 @@ test: ## run all tests
 docs: ## write the generated pages, and build the site in site/
 	.venv/bin/python -m scripts.docs
 	.ci/docs site
+
+pictures: ## make the pictures of the README again
+	.venv/bin/python -m scripts.docs.pictures

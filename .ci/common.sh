@@ -38,7 +38,7 @@ need() {
         has "$package" || missing+=("$package")
     done
     if [ ${#missing[@]} -gt 0 ]; then
-        install "${missing[@]}"
+        install_packages "${missing[@]}"
         echo "installed: ${missing[*]}"
     fi
 }
@@ -50,6 +50,7 @@ has() {
         iptables) docker info || command -v iptables ;;
         mariadb-client-core) command -v mariadb ;;
         mariadb-server-core) [ -x /usr/sbin/mariadbd ] ;;
+        postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' ;;
         postgresql-15) [ -x /usr/lib/postgresql/15/bin/postgres ] ;;
         python3-venv) python3 -c 'import ensurepip, venv' ;;
         *) command -v "$1" ;;
@@ -57,7 +58,7 @@ has() {
 }
 
 # Install packages as root. An automatic run uses sudo.
-install() {
+install_packages() {
     local as_root=()
     if [ "$(id -u)" != 0 ]; then
         if [ -z "${CI:-}" ]; then
@@ -70,7 +71,7 @@ install() {
         "${as_root[@]}" apt-get update -qq -o Acquire::Retries=3 >/dev/null || true
         touch "$work/updated"
     fi
-    case " $* " in *" postgresql-15 "*)
+    case " $* " in *" postgresql"*)
         # The package must not create and start a cluster.
         apt_install postgresql-common
         "${as_root[@]}" sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' \

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncsvc import InvalidInput, UsageBucket
-from asyncsvc.cli.files import atomic_file
+from asyncsvc.cli.files import write_to
 from asyncsvc.cli.runner import CommandError
 from asyncsvc.cli.terminal import printable
 
@@ -85,11 +85,8 @@ def write_usage_chart(
 def write_figure(draw: Callable[[], Figure], path: Path) -> None:
     """Write the figure that `draw` returns to a file, in the style of all charts."""
     image = _image(draw, path.suffix.lower().removeprefix("."))
-    try:
-        with atomic_file(path) as file:
-            file.write(image)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}") from error
+    with write_to(path) as file:
+        file.write(image)
 
 
 def _image(draw: Callable[[], Figure], image_format: str) -> bytes:

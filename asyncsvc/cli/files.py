@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
@@ -13,10 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from asyncsvc.cli.runner import CommandError, interruptible
 from asyncsvc.cli.streams import StoppableReader, read_in_thread
+from asyncsvc.cli.terminal import printable_json
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 STDIO: Final = "-"
 """The file name that means standard input or output."""
@@ -108,24 +113,35 @@ def first_bytes(stream: io.BufferedReader) -> bytes:
 
 @contextmanager
 def open_output(name: str) -> Iterator[Callable[[bytes], object]]:
-    """Return a function that writes to standard output, or to a file that appears at the end."""
-    if name == STDIO:
+    """Return a function that writes to standard output, or to a file as `write_to` does.
+
+    A terminal gets the lines of JSON without control and direction characters.
+    """
+    path = Path(name)
+    if name == STDIO or _is_stdout(path):
         if sys.stdout is None:
             raise CommandError("standard output is closed")
-        yield _write_to_stdout
+        is_terminal = sys.stdout.isatty()
+        yield _as_printable(_write_to_stdout) if is_terminal else _write_to_stdout
         with interruptible():
             sys.stdout.buffer.flush()
         return
-    path = Path(name)
+    with write_to(path) as file:
+        if path.suffix != ".gz":
+            yield _as_printable(file.write) if file.isatty() else file.write
+            return
+        with gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0) as zipped:
+            yield zipped.write
+
+
+def _is_stdout(path: Path) -> bool:
+    """Return whether the path names the file that standard output is, as /dev/stdout does."""
     try:
-        with atomic_file(path) as file:
-            if path.suffix != ".gz":
-                yield file.write
-                return
-            with gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0) as zipped:
-                yield zipped.write
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}") from error
+        return sys.stdout is not None and os.path.samestat(
+            path.stat(), os.fstat(sys.stdout.fileno())
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _write_to_stdout(line: bytes) -> None:
@@ -133,26 +149,94 @@ def _write_to_stdout(line: bytes) -> None:
         sys.stdout.buffer.write(line)
 
 
+def _as_printable(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """Return a function that writes lines of JSON to a terminal."""
+    return lambda line: write(printable_json(line.decode()).encode())
+
+
 @contextmanager
-def atomic_file(path: Path) -> Iterator[io.BufferedWriter]:
-    """Open a temporary file that is renamed to `path` after the block, or removed on an error."""
+def write_to(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for a result. Raises CommandError if it cannot be written.
+
+    A regular file appears, or is replaced, when the block ends without an error. A link stays, and
+    its target is replaced. The mode of a replaced file stays; a new file has the mode 0600. A
+    pipe or a device is written to.
+    """
+    try:
+        with _open_special(path) if _is_special(path) else _replaced_file(path) as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}") from error
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether there is something that is no regular file and no directory."""
+    old = _stat(path)
+    return old is not None and not stat.S_ISREG(old.st_mode) and not stat.S_ISDIR(old.st_mode)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return the status of the file to which the path leads, or None if there is none."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _open_special(path: Path) -> Iterator[BinaryIO]:
+    """Open a pipe or a device. A pipe may wait for its reader."""
+    with interruptible():
+        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
+    with _InterruptibleWriter(descriptor, "wb") as file:
+        yield file
+
+
+class _InterruptibleWriter(io.FileIO):
+    """Writes to a pipe whose reader may be slow."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write all of the data."""
+        rest = memoryview(data).cast("B")
+        with interruptible():
+            while rest:
+                rest = rest[super().write(rest) or 0 :]
+        return memoryview(data).nbytes
+
+
+@contextmanager
+def _replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces the target of `path`, or is removed on an error."""
     if path.is_dir():
         raise IsADirectoryError(21, "Is a directory", str(path))
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     file: io.BufferedWriter = io.BufferedWriter(io.FileIO(descriptor, "wb"), _BUFFER_SIZE)
     try:
         with file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # the mode of any other new file
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+            _copy_permissions(target, file.fileno())
+        Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _copy_permissions(target: Path, descriptor: int) -> None:
+    """Give a file the owner and the mode of the file that it replaces, if there is one.
+
+    If the group cannot be kept, another group gets no rights.
+    """
+    old = _stat(target)
+    if old is None:
+        return
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    try:
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    except PermissionError:
+        mode &= ~stat.S_IRWXG
+    os.fchmod(descriptor, mode)

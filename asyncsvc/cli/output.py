@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -12,14 +13,15 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from asyncsvc import Page
-from asyncsvc.cli.terminal import Column, console, print_table, printable, say
+from asyncsvc.cli.terminal import Column, console, print_table, printable, printable_json, say
 
 T = TypeVar("T")
 
 
 def print_json(value: object) -> None:
     """Print one indented JSON document: models as their fields, times as ISO 8601."""
-    print(json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2))  # noqa: T201
+    text = json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2)
+    print(printable_json(text) if sys.stdout.isatty() else text)  # noqa: T201
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:

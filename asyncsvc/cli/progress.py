@@ -36,13 +36,13 @@ def progress_bar(task: str, total: float | None = None) -> Iterator[Bar]:
     """
     progress = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         *([BarColumn(), TaskProgressColumn()] if total else []),
-        TextColumn("{task.fields[done]}"),
+        TextColumn("{task.fields[done]}", markup=False),
         console=messages(),
         transient=True,
         disable=not messages().is_terminal,
     )
-    progress.add_task(task, total=total, done="")
+    progress.add_task(printable(task), total=total, done="")
     with progress:
         yield Bar(progress)

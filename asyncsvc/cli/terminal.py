@@ -7,6 +7,7 @@ escapes, line breaks or markup.
 from __future__ import annotations
 
 import functools
+import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,12 +56,27 @@ def printable_lines(text: str) -> Text:
     return Text("\n".join(_visible(line).rstrip() for line in lines))
 
 
+def printable_json(text: str) -> str:
+    """Return JSON with escapes in place of control and direction characters.
+
+    The JSON has the same value: such characters occur only in its strings, besides line breaks.
+    """
+    return "".join(
+        _json_escape(char) if _is_invisible(char) and char != "\n" else char for char in text
+    )
+
+
+def _json_escape(char: str) -> str:
+    return json.dumps(char)[1:-1] if char != "\x7f" else "\\u007f"
+
+
 def _visible(text: str) -> str:
     """Replace each invisible character by a space."""
-    return "".join(
-        " " if unicodedata.category(char) in _INVISIBLE and char not in _JOINERS else char
-        for char in text
-    )
+    return "".join(" " if _is_invisible(char) else char for char in text)
+
+
+def _is_invisible(char: str) -> bool:
+    return unicodedata.category(char) in _INVISIBLE and char not in _JOINERS
 
 
 def say(text: str, style: str = "") -> None:

@@ -11,10 +11,12 @@ from typing import Annotated, Final, Literal, TypeVar, Union, get_args
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     PlainValidator,
     SecretStr,
+    ValidationInfo,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -111,6 +113,16 @@ def _check_age(value: timedelta | date | datetime | str) -> timedelta | date | d
     if value <= timedelta(0):
         raise invalid_value("must be greater than 0")
     return value
+
+
+def _parse_instant_of_json(value: object, info: ValidationInfo) -> object:
+    """Parse ISO 8601 in JSON, which has no times. In Python a text is no instant."""
+    if info.mode != "json" or not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise invalid_value("must be ISO 8601, as 2026-11-22T10:00Z") from None
 
 
 def _check_instant(value: datetime) -> datetime:
@@ -219,8 +231,10 @@ DateLike = Annotated[date | datetime | str, PlainValidator(_check_date)]
 """A date, an aware datetime or ISO 8601 text. See `asyncsvc.validation.dates`."""
 Age = Annotated[timedelta | date | datetime | str, PlainValidator(_check_age)]
 """A timedelta before the present time of the server, or a date as `DateLike`."""
-Instant = Annotated[AwareDatetime, AfterValidator(_check_instant)]
-"""An aware datetime in the years 2 to 9998, converted to UTC."""
+Instant = Annotated[
+    AwareDatetime, BeforeValidator(_parse_instant_of_json), AfterValidator(_check_instant)
+]
+"""An aware datetime in the years 2 to 9998, converted to UTC. In JSON: ISO 8601 with an offset."""
 Overlap = Annotated[timedelta, with_limits(_check_overlap)]
 """The time for which a rotated token stays valid: 0 to `Settings.max_rotation_overlap`."""
 

@@ -1,4 +1,4 @@
--- Read tokens of a tenant.
+-- Read tokens of a tenant by id.
 --
 -- Returns: the tokens that exist, in the order of :ids. A repeated id is returned again.
 -- Locks: none.

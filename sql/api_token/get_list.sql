@@ -1,6 +1,6 @@
 -- Read one page of a tenant's tokens, newest first.
 --
--- Returns: at most :limit tokens, those after the position (:after_at, :after_id).
+-- Returns: at most :limit tokens after the position (:after_at, :after_id).
 -- Locks: none.
 -- Index: api_token_tenant_idx, backwards from the position.
 -- Read replica: a list may be slightly stale. Verification reads the primary.

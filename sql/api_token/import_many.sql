@@ -1,4 +1,4 @@
--- Store tokens of another system under the hashes of their secrets and record each in the audit.
+-- Store tokens of another system under the hashes of their secrets, and record each in the audit.
 --
 -- Returns: position (from 1, in the order of the arrays; rows come in any order) and outcome:
 --   'imported'; 'present', if the tenant has this secret under the same kind; 'taken', if another
@@ -6,7 +6,7 @@
 --   After NULL a second run returns 'present' or 'taken'.
 -- Locks: the new rows, until the end of the transaction.
 -- Index: the unique index on token_hash.
--- Notes: :positions and :hashes hold the hashes of each secret under all accepted peppers. The
+-- Notes: :positions and :hashes contain the hashes of each secret under all accepted peppers. The
 --   lookup by hash has no tenant condition, because a secret is unique across tenants.
 WITH requested AS MATERIALIZED (
     SELECT r.position, r.id, r.name, r.token_hash, r.pepper_version, r.hint, r.kind, r.scopes,

@@ -1,12 +1,12 @@
--- Stamp last_used_at of a valid token, and rehash its secret if it was hashed with an older pepper.
+-- Set last_used_at of a valid token, and rehash its secret if the hash has an older pepper.
 --
 -- Returns: id. No row if the token is not valid, neither write is due, or its row is locked.
 -- Locks: the token row, until the end of the transaction. SKIP LOCKED: a statement that cannot take
---   the lock skips the stamp. FOR UPDATE is the strongest lock that the UPDATE may need, so the
+--   the lock writes nothing. FOR UPDATE is the strongest lock that the UPDATE may need, so the
 --   UPDATE does not wait either.
--- Index: the primary key. The stamp is a HOT update.
--- Idempotent: a second stamp has the same effect as one.
--- Notes: separate from verify, because few verifications stamp, and a statement that may write
+-- Index: the primary key. The write of last_used_at is a HOT update.
+-- Idempotent: a second execution has the same effect as one.
+-- Notes: separate from verify, because few verifications write, and a statement that may write
 --   costs more at each call: on Citus, where each node has all tokens, 40 times as much.
 WITH locked AS (
     SELECT t.id

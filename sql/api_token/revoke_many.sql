@@ -1,12 +1,12 @@
 -- Revoke the live tokens of a tenant that match, and record each revocation in the audit.
 --
--- Returns: revoked, the tokens that it revoked; matched, the live tokens in the statement's snapshot,
---   or with :ids the same as revoked.
+-- Returns: revoked, the number of tokens that it revoked; matched, the number of live tokens in the
+--   statement's snapshot, or with :ids the same as revoked.
 -- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
 --   deadlocks between statements that change many tokens.
 -- Index: api_token_tenant_idx for the candidates, and the primary key.
--- Notes: a concurrent rotation adds a successor that the snapshot does not hold, and may end the
---   token that this statement waits for. To leave no live token, repeat until matched is 0.
+-- Notes: a concurrent rotation adds a successor that the snapshot does not contain, and may end the
+--   token for whose lock this statement waits. To leave no live token, repeat until matched is 0.
 WITH
 --? !ids {
 candidates AS (

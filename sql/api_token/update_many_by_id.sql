@@ -5,8 +5,8 @@
 --   deadlocks between 2 such calls.
 -- Index: the primary key, once per id.
 -- Notes: :patches is a JSON object from id to the columns to set. JSON null sets a column to NULL; a
---   column without a key keeps its value. Other statements write the hash, the revocation and the time of
---   last use.
+--   column without a key keeps its value. Other statements write the hash, the revocation and
+--   last_used_at.
 WITH locked AS MATERIALIZED (
     SELECT t.id, requested.patch
       FROM (SELECT p.id, p.patch

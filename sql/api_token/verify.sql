@@ -1,13 +1,13 @@
 -- Look a token up by the hash of its secret.
 --
--- Returns: the token, with its status by the server's clock, and is_due: whether record_use has a
---   write to make: the last stamp is at least :last_used_resolution old, or the hash has an older
---   pepper than :pepper_version.
+-- Returns: the token, with its status by the server's clock, and is_due, whether record_use must
+--   write: last_used_at is at least :last_used_resolution old, or the hash has an older pepper than
+--   :pepper_version.
 -- Locks: none.
 -- Index: the unique index on token_hash.
--- Notes: the lookup finds the tenant, so it has no tenant condition. With older peppers the token
---   may be stored under one of the other hashes. They are scalars, because an array of unknown
---   length would keep the server from using a generic plan. statement_timestamp(), not now(): a token
+-- Notes: the lookup determines the tenant, so it has no tenant condition. With older peppers the token
+--   may be stored under one of the other hashes. They are scalars, because with an array of unknown
+--   length the server would not use a generic plan. statement_timestamp() instead of now(): a token
 --   also expires inside a long transaction of the caller. At the instant expires_at it is expired.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,

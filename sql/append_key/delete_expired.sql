@@ -1,9 +1,9 @@
--- Delete those of a tenant's given idempotency keys that are still older than :lifetime.
+-- Delete idempotency keys of a tenant that are still older than :lifetime.
 --
 -- Returns: deleted, the number of deleted keys.
--- Locks: the deleted rows. It skips a key that another session holds; the next run deletes it.
--- Index: the primary key, once a key. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
--- Notes: a key that was deleted and used again since append_key/find_expired is young, and stays.
+-- Locks: the deleted rows. It skips a key that another session has locked; the next run deletes it.
+-- Index: the primary key, once per key. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
+-- Notes: a key that was deleted and used again since append_key/find_expired is young, and remains.
 WITH locked AS MATERIALIZED (
     SELECT k.tenant_id, k.conversation_id, k.key
       FROM unnest(:conversation_ids::text[], :keys::text[]) AS c (conversation_id, key)

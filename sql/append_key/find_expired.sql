@@ -2,8 +2,8 @@
 --
 -- Returns: tenant_id, conversation_id, key, created_at, oldest first, at most :limit rows.
 -- Locks: none.
--- Index: append_key_created_idx, from its start or from the row after the previous batch on.
--- Notes: it reads all tenants; append_key/delete_expired deletes the keys, one tenant a call.
+-- Index: append_key_created_idx, from its start or from the position after the previous batch.
+-- Notes: it reads all tenants; append_key/delete_expired deletes the keys, one tenant per call.
 SELECT k.tenant_id, k.conversation_id, k.key, k.created_at
   FROM asyncsvc.append_key AS k
  WHERE k.created_at <= statement_timestamp() - :lifetime::interval

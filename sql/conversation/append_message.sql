@@ -2,18 +2,18 @@
 --
 -- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
 --   differs from :expected_seq, :idempotency_key was used before, or a counter would exceed its maximum;
---   conversation/explain_append tells which.
+--   conversation/explain_append reads the reason.
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
 --   queue on it, so seq has no gaps and follows the order of commits.
 -- Index: primary keys. The cost does not depend on the length of the conversation.
 -- Idempotent: if idempotency_key, body_hash: a retry finds the key and changes no row.
--- Notes: updated_at never decreases, even if this transaction began before the one it waited for.
+-- Notes: updated_at never decreases, even if this transaction began before the one for which it waited.
 --   With a key, the row lock comes first, so a concurrent call with the same key waits for the first
 --   append. ON CONFLICT reads the index itself and not the snapshot of the statement, so it finds a key
 --   that was committed during the wait. The counters change only if the key is new.
---   The UPDATE repeats :tenant_id and :id although key_rows has them: see docs/project/sql-files.md,
---   Lookups by key. It does not repeat :expected_seq, because it first reads the snapshot of the
---   statement, which may be older than the locked row.
+--   The UPDATE repeats :tenant_id and :id although key_rows contains them: see
+--   docs/project/sql-files.md, Lookups by key. It does not repeat :expected_seq, because it first reads
+--   the snapshot of the statement, which may be older than the locked row.
 WITH
 --? idempotency_key, body_hash {
 locked AS MATERIALIZED (

@@ -6,13 +6,13 @@
 -- Returns: matched (the candidates before the limit by :max_messages), deleted, messages and append_keys
 --   of the deleted conversations (0 without count_messages and count_append_keys).
 -- Locks: the conversation rows, in the order of their ids, so that two bulk deletions cannot deadlock.
---   With :before it waits for no lock: rows that another session has locked stay.
+--   With :before it waits for no lock and skips rows that another session has locked.
 -- Index: conversation_pkey for each lock; conversation_created_idx for :dialog_ids. LIMIT 1: see
 --   docs/project/sql-files.md, Lookups by key.
--- Notes: the conditions are checked again under the lock, so a conversation stays if it moved to another
---   dialog or user, or was updated after :before, while the lock was awaited. The counts do not include
---   messages appended meanwhile, which the snapshot does not contain. For exact counts run
---   conversation/lock first, in the same transaction.
+-- Notes: the conditions are checked again under the lock, so a conversation is not deleted if it moved to
+--   another dialog or user, or was updated after :before, while the statement waited for the lock. The
+--   counts do not include messages that were appended during that wait, since the snapshot does not
+--   contain them. For exact counts run conversation/lock first, in the same transaction.
 WITH candidates AS (
     --? ids {
     SELECT r.id COLLATE "C" AS id, NULL::int AS last_seq

@@ -5,8 +5,8 @@
 --   its append returned, otherwise NULLs. No row if the conversation does not exist.
 -- Locks: none.
 -- Index: primary keys.
--- Notes: A separate statement after the append, because the snapshot of the append can be older than the
---   commit it waited for.
+-- Notes: it is a separate statement after the append, because the snapshot of the append can be older
+--   than the commit for which it waited.
 --   Keys are not empty, so coalesce matches no row for an append without a key. Citus cannot route a
 --   join on k.key = NULL.
 SELECT c.last_seq AS current_seq, c.round AS current_round, c.tokens AS current_tokens,

@@ -6,10 +6,10 @@
 -- Returns: conversations with their messages as JSON, by id for a tenant, by creation and id otherwise.
 -- Locks: none.
 -- Index: conversation_pkey for a tenant, conversation_created_idx for a dialog, conversation_user_idx for
---   a user; message_pkey once a conversation.
--- Notes: last_seq is at least the number of messages, so the sizes of few messages are read. The size of
---   a TOASTed value is known without reading it. Each conversation is consistent with its messages,
---   because one snapshot serves the page.
+--   a user; message_pkey once per conversation.
+-- Notes: last_seq is at least the number of messages, so few sizes of messages are read. The size of a
+--   TOASTed value is known without reading the value. Each conversation is consistent with its
+--   messages, because the page has one snapshot.
 WITH matched AS (
     SELECT c.id, c.last_seq,
            coalesce(pg_column_size(c.dsl), 0) + coalesce(octet_length(c.errors), 0) AS bytes

@@ -6,9 +6,9 @@
 -- Returns: id, dialog_id, at (the creation or the update) and messages (0 without count_messages), in the
 --   order of dialog_id, at, id.
 -- Locks: none. conversation/delete checks the age again under the lock.
--- Index: conversation_created_idx or conversation_recency_updated_idx, read once in their own order; the
---   entries of younger conversations are skipped within the index. With :user_id, conversation_user_idx,
---   and each batch sorts the conversations of the user. Primary keys for last_seq and messages.
+-- Index: conversation_created_idx or conversation_recency_updated_idx, read once in index order; entries
+--   of younger conversations are skipped within the index. With :user_id, conversation_user_idx, and each
+--   batch sorts the conversations of the user. Primary keys for last_seq and messages.
 WITH expired AS (
     --? by_created_at {
     SELECT c.id, c.dialog_id, c.created_at AS at

@@ -1,7 +1,7 @@
--- Return a tenant's conversations by id.
+-- Read conversations of a tenant by id.
 --
 -- Returns: the columns of a conversation, in the order of :ids. An id that does not exist has no
---   row. A repeated id has one row each time.
+--   row. A repeated id is returned again.
 -- Locks: none.
 -- Index: the primary keys.
 -- Notes: LIMIT 1: see docs/project/sql-files.md, Lookups by key.

@@ -4,22 +4,22 @@
 -- Returns: total, and the columns of a conversation. If the page is empty, one row with the total
 --   and no id.
 -- Locks: none.
--- Index: conversation_created_idx or, by_updated_at, conversation_recency_updated_idx, from the
---   cursor on; without :dialog_id conversation_tenant_created_idx and
---   conversation_recency_tenant_idx. conversation_user_idx may serve :user_id. Other orders sort
---   the list. The total of an unfiltered list: the primary key of usage_bucket, one row a month, and
---   usage_ledger_tenant_idx.
+-- Index: conversation_created_idx or, with by_updated_at, conversation_recency_updated_idx, from the
+--   cursor; without :dialog_id conversation_tenant_created_idx and
+--   conversation_recency_tenant_idx. With :user_id perhaps conversation_user_idx. Other orders sort
+--   the list. The total of an unfiltered list: the primary key of usage_bucket, one row per month,
+--   and usage_ledger_tenant_idx.
 -- Read replica: a list may be slightly stale.
 -- Notes: `filtered` is planned twice, to count and to read the page. The page reads ids first,
---   mostly from the index, and then the rows of these ids by key. So a deep offset or a sort by
---   counters moves no wide rows. LIMIT 1: see docs/project/sql-files.md, Lookups by key. row_number()
+--   mostly from the index, and then the rows of these ids by key, so a deep offset or a sort by
+--   counters reads no wide rows. LIMIT 1: see docs/project/sql-files.md, Lookups by key. row_number()
 --   numbers the ids in the order of the scan.
 --   Counting stops at :count_limit; NULL counts every match, 0 counts none. The total of an
---   unfiltered list is the sum of creations in buckets and ledger. The cursor narrows the page
+--   unfiltered list is the sum of creations in buckets and ledger. The cursor applies to the page
 --   only.
---   :keywords scans all messages, since row-level security rules out the search index. Without it,
---   search/match_page answers. :id_keywords is the same text before normalization to NFC, because
---   ids are not normalized.
+--   :keywords scans all messages, since the search index is not available under row-level security.
+--   Without row-level security search/match_page runs instead. :id_keywords is the same text before
+--   normalization to NFC, because ids are not normalized.
 WITH filtered AS NOT MATERIALIZED (
 --? !by_updated_at {
     SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at

@@ -1,8 +1,8 @@
--- Return id and name of one person's newest conversations, in a dialog or in all.
+-- Read id and name of one person's newest conversations, in a dialog or in all dialogs.
 --
 -- Returns: id, name. At most :limit rows, newest first.
 -- Locks: none.
--- Index: conversation_exp_user_idx, from the person's newest conversation on; conversations in other
+-- Index: conversation_exp_user_idx, from the person's newest conversation; conversations in other
 --   dialogs are filtered out.
 -- Read replica: a list may be slightly stale.
 SELECT c.id, c.name

@@ -1,5 +1,5 @@
--- Lock a batch of the conversations of a tenant, or of those that name :user_id as user_id or
--- exp_user_id.
+-- Lock a batch of the conversations of a tenant, or of its conversations whose user_id or exp_user_id is
+-- :user_id.
 --
 -- A batch has at most :batch_size conversations (with :user_id twice as many) and ends with the first one
 -- that reaches :max_messages.
@@ -10,9 +10,9 @@
 --   bulk deletions cannot deadlock.
 -- Index: conversation_pkey for each lock and for a tenant; conversation_user_idx and
 --   conversation_exp_user_idx for :user_id. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
--- Notes: :user_id is checked again under the lock, so a conversation that moved to another user while the
---   lock was awaited is not returned. The next statement of the transaction sees all messages of the
---   locked conversations, also those appended while the lock was awaited.
+-- Notes: :user_id is checked again under the lock, so a conversation that moved to another user during
+--   the wait for the lock is not returned. The next statement of the transaction sees all messages of the
+--   locked conversations, also messages that were appended during the wait.
 WITH candidates AS (
    (SELECT c.id, c.last_seq
       FROM asyncsvc.conversation AS c

@@ -7,10 +7,11 @@
 -- Notes: :patches is a JSON object from id to the columns to set. JSON null sets a column to NULL; a
 --   column without a key keeps its value.
 --   A new dialog, source or user moves the counters of a conversation in the statistics by creation: 2
---   ledger rows, one negative and one positive. Activity stays where it happened.
+--   ledger rows, one negative and one positive. Activity does not move.
 --   A title with a new name or dialog leaves the search index until the next maintenance run. Each such
---   patch updates it, even if the value is the same, because the snapshot of the statement may be older
---   than the title that it replaces. If the dialog changes, message/change_dialog updates the messages.
+--   patch updates the title, even if the value is equal, because the snapshot of the statement may be
+--   older than the title that it replaces. If the dialog changes, message/change_dialog updates the
+--   messages.
 WITH locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, requested.patch
       FROM (SELECT p.id, p.patch

@@ -1,11 +1,11 @@
 -- Set the dialog of the messages of conversations that moved to another dialog.
 --
 -- Returns: updated (the number of messages).
--- Locks: the updated messages, until the end of the transaction. The caller holds the rows of their
---   conversations, since it runs conversation/update_many_by_id before, in the same transaction.
+-- Locks: the updated messages, until the end of the transaction. The caller has locked the rows of their
+--   conversations by conversation/update_many_by_id, in the same transaction.
 -- Index: primary keys, once per conversation. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
--- Notes: A separate statement also sees the messages that were appended while the update waited for
---   the rows; no append can follow before the commit. The search index filters by the dialog of
+-- Notes: it is a separate statement, so that it sees messages that were appended while the update waited
+--   for the rows. No append can follow before the commit. The search index filters by the dialog of
 --   messages, so moved messages leave it until the next maintenance run.
 WITH moved AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.dialog_id

@@ -1,14 +1,14 @@
 -- Delete one message (:seq), the newest message (newest) or all messages of a conversation.
 --
--- Returns: deleted (the number of messages) and, with newest, the deleted message, of NULLs if the
+-- Returns: deleted (the number of messages) and, with newest, the deleted message, or NULLs if the
 --   conversation has no messages. No row if the conversation does not exist.
 -- Locks: the conversation row, then the deleted messages, until the end of the transaction.
 -- Index: primary keys.
--- Notes: The counters lose the feedback of the deleted messages. round, tokens, duration and last_seq
---   stay, so no seq is used twice.
+-- Notes: the feedback of the deleted messages is subtracted from the counters. round, tokens, duration
+--   and last_seq do not change, so no seq is used twice.
 --   newest_message is a locking read. If a concurrent call has deleted the newest message, it continues
---   with the message before, so 2 concurrent calls delete 2 messages.
---   A message that is appended while this statement waits for the lock stays.
+--   with the previous message, so 2 concurrent calls delete 2 messages.
+--   A message that is appended while this statement waits for the lock is not deleted.
 WITH locked AS MATERIALIZED (
     SELECT c.id
       FROM asyncsvc.conversation AS c

@@ -1,11 +1,12 @@
--- Return a digest of the first messages of each conversation.
+-- Compute a digest of the first messages of each conversation.
 --
--- An import compares it with the digest of its record, so it need not read the stored messages.
+-- An import compares it with the digest of its record instead of reading the stored messages.
 --
 -- Returns: id and digest, one row for each of :ids: the SHA-256 of the concatenated SHA-256 of
---   "<seq> <role> <content>" of each message up to its :last_seqs. Of no messages: that of no bytes.
+--   "<seq> <role> <content>" of each message up to its :last_seqs. Without messages: the SHA-256 of no
+--   bytes.
 -- Locks: none.
--- Index: message_pkey, once a conversation.
+-- Index: message_pkey, once per conversation.
 SELECT r.id,
        (SELECT sha256(coalesce(string_agg(
                    sha256(convert_to(m.seq || ' ' || m.role || ' ' || m.content, 'UTF8')), ''

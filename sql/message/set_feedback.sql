@@ -3,8 +3,8 @@
 -- Returns: the message. No row if the message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
 -- Index: primary keys.
--- Notes: The old thumb is read under both locks, so concurrent calls are counted correctly. A repeated
---   call with the same thumb changes no counter. updated_at of the conversation stays.
+-- Notes: the old thumb is read under both locks, so concurrent calls are counted correctly. A repeated
+--   call with the same thumb changes no counter. updated_at of the conversation does not change.
 --   The message leaves the search index until the next maintenance run, since it costs less to index
 --   many messages at once.
 WITH locked AS MATERIALIZED (

@@ -2,7 +2,7 @@
 --
 -- Returns: no row. Tables with a tenant_id are distributed by it, colocated with
 --   asyncsvc.conversation, so the statements of a tenant run on one node. asyncsvc.api_token becomes a
---   reference table, since a token is found before its tenant is known. Functions are created on all
+--   reference table, since a token is looked up before its tenant is known. Functions are created on all
 --   nodes. asyncsvc.migration stays on the coordinator.
 -- Locks: each table exclusively until the end of the transaction, while its rows are copied.
 -- Index: the catalog.

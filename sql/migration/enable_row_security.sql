@@ -2,7 +2,7 @@
 --
 -- Returns: no row. A role then sees and writes only rows whose tenant_id equals the setting
 --   asyncsvc.tenant_id, which row_security/set_tenant sets for one transaction. Owners of the tables,
---   superusers and roles with BYPASSRLS are not restricted. A token is found before its tenant is
+--   superusers and roles with BYPASSRLS are not restricted. A token is looked up before its tenant is
 --   known, so a role also sees the tokens whose hashes are in asyncsvc.token_hashes.
 -- Locks: each changed table exclusively until the end of the transaction.
 -- Index: the catalog.

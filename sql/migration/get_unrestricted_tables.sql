@@ -1,7 +1,7 @@
 -- List the tables on which row-level security does not restrict the current role.
 --
--- Returns: name, in order. Tables with a tenant_id whose policy is off, or whose owner the role is,
---   or all of them if the role bypasses row-level security.
+-- Returns: name, in order: tables with a tenant_id whose policy is off or whose owner is the role; all
+--   tables with a tenant_id if the role bypasses row-level security.
 -- Locks: none.
 -- Index: the catalog.
 SELECT c.relname::text AS name

@@ -1,4 +1,4 @@
--- Return whether the table of applied migrations exists. It does not in a fresh database.
+-- Return whether the table of applied migrations exists. A new database lacks it.
 --
 -- Returns: exists. The role needs no right to create.
 -- Locks: none.

@@ -1,4 +1,4 @@
--- Take the lock that all migrating processes share, or return at once if another one holds it.
+-- Take the lock of all migrating processes, or return immediately if another process holds it.
 --
 -- Returns: is_locked. The transaction may then stay idle while commands run on another connection.
 -- Locks: an advisory lock of the transaction. It ends with the transaction, also if the process is

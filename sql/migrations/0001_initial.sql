@@ -2,10 +2,10 @@
 --
 -- The primary key of each table of a tenant starts with tenant_id, so that it can be distributed by
 -- tenant. api_token is the exception: a token is looked up before its tenant is known. Ids are text of
--- the caller, compared byte by byte (COLLATE "C").
+-- the caller and are compared byte by byte (COLLATE "C").
 
--- One row a conversation. Each append updates it, and changes no indexed column: the new row version is
--- a HOT update on the same page, for which the fillfactor leaves room. round, tokens, duration and
+-- One row per conversation. Each append updates the row but no indexed column, so the new row version is
+-- a HOT update on the same page; the fillfactor reserves space for it. round, tokens, duration and
 -- last_seq never decrease; the deletion of messages does not change them. duration is in microseconds,
 -- since sums of integers are exact.
 CREATE TABLE asyncsvc.conversation (
@@ -39,8 +39,8 @@ CREATE INDEX conversation_created_idx
 CREATE INDEX conversation_user_idx
     ON asyncsvc.conversation (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);
 
--- Usage statistics by creation of all dialogs, searches of a tenant in the order of creation, and the
--- weeks that have conversations.
+-- Usage statistics by creation of all dialogs, searches of a tenant in the order of creation, and weeks
+-- with conversations.
 CREATE INDEX conversation_tenant_created_idx
     ON asyncsvc.conversation (tenant_id, created_at, id);
 
@@ -50,8 +50,8 @@ CREATE INDEX conversation_exp_user_idx
     WHERE exp_user_id IS NOT NULL;
 
 -- The update time of each conversation, for lists ordered by it. An index on conversation.updated_at
--- would make each append write to all indexes of the conversation; here it writes to three. dialog_id
--- and updated_at are copies.
+-- would make each append write to all indexes of the conversation. With this table an append writes to
+-- 3 indexes. dialog_id and updated_at are copies.
 CREATE TABLE asyncsvc.conversation_recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
@@ -68,10 +68,10 @@ CREATE INDEX conversation_recency_updated_idx
 CREATE INDEX conversation_recency_tenant_idx
     ON asyncsvc.conversation_recency (tenant_id, updated_at, id);
 
--- One row a message, so the cost of an append does not depend on the length of the conversation. seq is
--- assigned under the lock of the conversation row: ordered, and never used twice. dialog_id and
--- conversation_created_at are copies for the search index. It contains the rows with is_indexed;
--- maintenance sets that flag on new and changed messages.
+-- One row per message, so the cost of an append does not depend on the length of the conversation. seq
+-- is assigned under the lock of the conversation row, in order, and never used twice. dialog_id and
+-- conversation_created_at are copies for the search index. The search index contains the rows with
+-- is_indexed; maintenance sets that flag on new and changed messages.
 CREATE TABLE asyncsvc.message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -90,8 +90,8 @@ CREATE TABLE asyncsvc.message (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- The searched text of a conversation beside its messages: its id and its name. In the conversation row
--- each append would write to the search index.
+-- The searched text of a conversation in addition to its messages: its id and its name. If the index
+-- were on the conversation row, each append would write to it.
 CREATE TABLE asyncsvc.conversation_title (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -104,15 +104,15 @@ CREATE TABLE asyncsvc.conversation_title (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- The functions of the search index; docs/explanation/search-index.md explains the searches. The
--- index stores their results, so a function is never changed: its successor has a new name and a new
--- index.
+-- The functions of the search index. docs/explanation/search-index.md explains the searches. The index
+-- stores the results of these functions, so a function is never changed: its successor has a new name
+-- and a new index.
 
--- Return the grams of a text in lower case: each character, each pair of characters, and each 3
--- characters in a row below U+2E80. Alphabets are below, with few letters; Chinese, Japanese, Korean and
--- emoji are above. A text contains all grams of each of its substrings.
--- Replacing (.) by \1 U+0001 \1 leaves each pair between two U+0001. A U+0001 in the text splits a gram
--- into smaller ones, which are grams of the text too.
+-- Return the grams of a text in lower case: each character, each pair of characters, and each sequence
+-- of 3 characters below U+2E80. Alphabets, which have few letters, are below U+2E80; Chinese, Japanese,
+-- Korean and emoji are above. A text contains all grams of each of its substrings.
+-- Replacing (.) by \1 U+0001 \1 puts each pair between two U+0001. A U+0001 in the text splits a gram
+-- into smaller grams, which are grams of the text too.
 CREATE FUNCTION asyncsvc.search_grams_v1(content text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
 DECLARE
@@ -129,9 +129,9 @@ END
 $body$;
 
 -- Return the most selective grams of a keyword: 3 letters, and pairs with a character that is not a
--- letter; without these, pairs of letters; without these, single characters. The index would otherwise
--- read the long list of each common pair, although a longer gram finds the same rows. A keyword of only
--- U+0001 has no grams, so the search reads all messages.
+-- letter; without these, pairs of letters; without these, single characters. Otherwise the search would
+-- also read the long list of each common pair, although a longer gram finds the same rows. A keyword of
+-- only U+0001 has no grams, so the search reads all messages.
 CREATE FUNCTION asyncsvc.search_needed_v1(keywords text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT coalesce(array_agg(g.gram), '{}')
@@ -144,7 +144,7 @@ CREATE FUNCTION asyncsvc.search_needed_v1(keywords text) RETURNS text[]
      WHERE g.place = 1
 $body$;
 
--- Return the number of the week of an instant, from 1970-01-01 on; and the first instant of a week.
+-- Return the number of the week of an instant, counted from 1970-01-01, and the first instant of a week.
 CREATE FUNCTION asyncsvc.search_week_v1(at timestamptz) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT floor(extract(epoch FROM at AT TIME ZONE 'UTC') / 604800)::integer
@@ -169,8 +169,8 @@ CREATE FUNCTION asyncsvc.search_weeks_v1(tenant_id text, week integer, weeks int
 $body$;
 
 -- Return the index terms of a text: its grams, its dialog and its week. The declared cost is higher than
--- the real one, so that the planner always prefers the index to computing this for each row. An SQL
--- function would lose its cost when it is inlined, so it is PL/pgSQL.
+-- the real cost, so that the planner always prefers the index to a computation for each row. An inlined
+-- SQL function would lose its cost, so it is PL/pgSQL.
 CREATE FUNCTION asyncsvc.search_terms_v1(
     tenant_id text, dialog_id text, conversation_created_at timestamptz, content text)
     RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000 AS $body$
@@ -202,7 +202,7 @@ CREATE INDEX conversation_title_unindexed_idx
     ON asyncsvc.conversation_title (tenant_id, conversation_created_at, conversation_id)
     WHERE NOT is_indexed;
 
--- The answer of each append with an idempotency key, so that a replay returns the same answer.
+-- The result of each append with an idempotency key, so that a replay returns the same result.
 -- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key is deleted
 -- with its conversation, or by maintenance after Settings.key_lifetime.
 CREATE TABLE asyncsvc.append_key (
@@ -219,20 +219,20 @@ CREATE TABLE asyncsvc.append_key (
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
 
--- Expiry of keys. New keys are the youngest, so an insert goes to the last page.
+-- Expiry of keys. A new key is the youngest, so an insert writes to the last page.
 CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 
--- Usage is counted on two bases. "creation" counts each existing conversation at its creation, as it
--- is now: a deletion removes it, and a move to another dialog moves its usage. "activity" counts each
--- change in the quarter hour in which it happened, and a deletion removes nothing, so bills stay as
--- they were. Since 1972 the offset of every zone has been a multiple of a quarter hour, so the days of
+-- Usage is counted on two bases. "creation" counts each existing conversation with its present values at
+-- its creation: a deletion removes its usage, and a move to another dialog moves it. "activity" counts
+-- each change in the quarter hour in which it happened, and a deletion removes nothing, so past bills do
+-- not change. Since 1972 the offset of every zone has been a multiple of a quarter hour, so the days of
 -- every zone are exact. Durations are in microseconds.
 --
--- The ledger holds the changes that the sums below do not include yet. Each statement that changes a
+-- The ledger contains the changes that the sums below do not include yet. Each statement that changes a
 -- conversation or its counters inserts a row with the differences, and with the dialog, source, user
 -- and creation that the conversation has under its row lock. A row that is not activity has no
--- quarter_hour. Rows are only inserted, so concurrent appends do not wait for each other, as they would
--- for a shared counter. usage/roll_up moves the rows into the sums in one statement, so the sums plus
+-- quarter_hour. Rows are only inserted, so concurrent appends do not wait for each other; with a shared
+-- counter they would. usage/roll_up moves the rows into the sums in one statement, so the sums plus
 -- the ledger are exact in every snapshot. One change fits into a bigint; the sum of many may not, so the
 -- sums of tokens, durations and rounds are numeric.
 CREATE TABLE asyncsvc.usage_ledger (
@@ -252,20 +252,20 @@ CREATE TABLE asyncsvc.usage_ledger (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- Each statement on the ledger reads the rows of one tenant. Without statistics on tenant_id the planner
--- always uses this index. With statistics from a moment when the table was almost empty it would scan
--- the table, including dead rows that are not vacuumed yet.
+-- always uses this index. With statistics of an almost empty table it would scan the table, including
+-- dead rows that are not vacuumed yet.
 CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger (tenant_id);
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
--- The zones with stored buckets of a tenant. UTC is one from the first roll-up on. A roll-up locks the
--- UTC row, so 1 session at a time works on a tenant and others skip it.
+-- The zones in which buckets of a tenant are stored. The first roll-up adds UTC. A roll-up locks the UTC
+-- row, so 1 session at a time works on a tenant, and other sessions skip the tenant.
 CREATE TABLE asyncsvc.usage_zone (
     tenant_id text COLLATE "C" NOT NULL,
     zone      text COLLATE "C" NOT NULL,
     PRIMARY KEY (tenant_id, zone)
 );
 
--- The sums of both bases by local day, week (from Monday) and month in each of these zones, so a year is
+-- The sums of both bases by local day, week (from Monday) and month in each of these zones, so a year has
 -- a few hundred rows at any volume. There is a bucket for all dialogs and sources together, for each
 -- dialog, for each source, and for each pair of them, each with its number of distinct users. `bucket`
 -- is the local date of its start, because a local midnight may occur twice. dialog_key is '*' for all
@@ -308,14 +308,14 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
 ) WITH (fillfactor = 85);
 
 -- Return whether the clock of a zone goes back within 25 hours of an instant. Near such a change a local
--- date may occur twice, up to 1 day apart.
+-- date may occur twice, with up to 1 day between.
 CREATE FUNCTION asyncsvc.clock_goes_back(near timestamptz, zone text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT (near + interval '25 hours') AT TIME ZONE zone
            - (near - interval '25 hours') AT TIME ZONE zone < interval '50 hours'
 $$;
 
--- Return which buckets of a grain (day, week, month) in a zone are whole within a range of instants: those
+-- Return the whole buckets of a grain (day, week, month) in a zone within a range of instants: the buckets
 -- that start from first_whole to last_whole, both in local time. If first_whole is later, there are none.
 --
 -- The first bucket is whole if the instant before the range is in another bucket, the last bucket if the
@@ -350,15 +350,16 @@ BEGIN
 END
 $$;
 
--- Return the labels that date_trunc gives to the buckets of a grain (hour, day, week, month) in a zone,
+-- Return the labels of buckets of a grain (hour, day, week, month) in a zone, as date_trunc computes them,
 -- for each bucket with an instant in the range.
 --
 -- Days, weeks and months advance on the local calendar, so a day of 23 or 25 hours is one step. Hours
 -- advance by half an hour of real time, up to the end of the range, because some clocks shift by half an
 -- hour and some hours occur twice. If the range is a day that the zone skipped, there is no label.
 --
--- This and whole_buckets are in PL/pgSQL, which the planner does not inline. Inlined, they would make the
--- planning of a statistic take longer than its execution, and give each range a plan of its own.
+-- This function and whole_buckets are in PL/pgSQL, which the planner does not inline. If they were
+-- inlined, the planning of statistics would take longer than the execution, and each range would have its
+-- own plan.
 CREATE FUNCTION asyncsvc.bucket_labels(since timestamptz, until timestamptz, grain text, zone text)
 RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100 AS $$
@@ -382,10 +383,10 @@ BEGIN
 END
 $$;
 
--- API tokens: the hash of the secret, never the secret. pepper_version 0 is SHA-256, n is HMAC-SHA-256
--- with pepper n. hint is the beginning of the secret, for people. A token is retiring while revoked_at is
--- in the future. last_used_at has no index, so that its update is a HOT update. No foreign key refers to
--- a token, so that no lock on another table delays it.
+-- API tokens. The table contains the hash of the secret, never the secret. pepper_version 0 is SHA-256, n
+-- is HMAC-SHA-256 with pepper n. hint is the beginning of the secret, for people. A token is retiring
+-- while revoked_at is in the future. last_used_at has no index, so that its update is a HOT update. No
+-- foreign key refers to a token, so that no lock on another table delays a write to it.
 CREATE TABLE asyncsvc.api_token (
     id             text COLLATE "C" NOT NULL PRIMARY KEY,
     tenant_id      text COLLATE "C" NOT NULL,
@@ -414,8 +415,8 @@ CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, 
 CREATE UNIQUE INDEX api_token_rotated_from_idx
     ON asyncsvc.api_token (rotated_from) WHERE rotated_from IS NOT NULL;
 
--- The actions on the tokens of a tenant, with their actors. The statement that acts inserts the row.
--- Rows outlive their tokens, and contain no secret and no hash.
+-- The actions on the tokens of a tenant, with their actors. The statement that changes a token inserts
+-- the row. Rows outlive their tokens, and contain no secret and no hash.
 CREATE TABLE asyncsvc.token_audit (
     tenant_id text COLLATE "C" NOT NULL,
     id        bigint GENERATED ALWAYS AS IDENTITY,

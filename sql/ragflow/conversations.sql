@@ -1,13 +1,13 @@
 -- Read conversations of the source in the order of their ids: their number, their sizes or their rows.
 --
--- Returns: total, with the flag `count`. id and bytes, with `sizes`: the length of the long texts, by
---   which a page is cut before it is read. The cells with dialog_tenant_id and agent_tenant_id, with
---   `rows`: both are NULL if neither the dialog nor the agent exists.
+-- Returns: with the flag `count`: total. With `sizes`: id and bytes, the length of the long texts, which
+--   limits a page before it is read. With `rows`: the cells, dialog_tenant_id and agent_tenant_id; both
+--   are NULL if neither the dialog nor the agent exists.
 -- Locks: none.
 -- Index: the primary keys; with `count` the smallest index that the server finds. With `mixed` the
 --   joins use no index.
--- Notes: Runs on the source, MySQL or PostgreSQL. `owners` joins the tables that know the tenant.
---   A conversation belongs to the tenant of its dialog, else to that of its agent, else, with
+-- Notes: runs on the source, MySQL or PostgreSQL. `owners` joins the tables with the tenants.
+--   A conversation belongs to the tenant of its dialog, otherwise to that of its agent, otherwise, with
 --   `orphans`, to :tenant_id. MySQL compares tenants by bytes, because `T1` equals `t1` in most
 --   collations. `mixed` compares ids of columns that have different collations.
 --   MySQL rounds a selected float to 6 digits, but not a sum. Dates are ISO 8601 text regardless of

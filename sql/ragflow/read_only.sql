@@ -1,7 +1,7 @@
 -- Make MySQL reject writes for the rest of the session.
 --
--- Returns: nothing.
+-- Returns: no row.
 -- Locks: none.
 -- Index: none.
--- Notes: Runs on the source. On PostgreSQL each transaction is opened as read-only instead.
+-- Notes: runs on the source. On PostgreSQL each transaction is opened as read-only instead.
 SET SESSION TRANSACTION READ ONLY

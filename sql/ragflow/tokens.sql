@@ -2,9 +2,9 @@
 --
 -- Returns: the cells of each row. The date is text, as in ragflow/conversations.
 -- Locks: none.
--- Index: the primary key. The keyset condition is spelled out because MySQL does not use an index to
---   compare pairs.
--- Notes: Runs on the source, MySQL or PostgreSQL. MySQL compares a tenant by the index and then by
+-- Index: the primary key. The keyset condition does not compare pairs, because MySQL would not use an
+--   index for that.
+-- Notes: runs on the source, MySQL or PostgreSQL. MySQL compares a tenant by the index and then by
 --   bytes, because `T1` equals `t1` in most collations.
 SELECT t.tenant_id, t.token
      , t.dialog_id                                                 --? dialog_id

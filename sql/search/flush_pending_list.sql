@@ -5,8 +5,8 @@
 --   edit or search waits for it.
 -- Index: message_search_idx, conversation_title_search_idx.
 -- Timeout: none. A list can have 64 MB.
--- Notes: requires the owner of the tables. PostgreSQL adds new entries of a GIN index to an unsorted
---   list, which each search reads whole. Interrupted maintenance may leave entries on it.
+-- Notes: the role must own the tables. PostgreSQL adds new entries of a GIN index to an unsorted list,
+--   which each search reads completely. Interrupted maintenance may leave entries on it.
 SELECT coalesce(sum(gin_clean_pending_list(i.oid)), 0)::bigint AS pages
   FROM pg_catalog.pg_class AS i
  WHERE i.relnamespace = 'asyncsvc'::regnamespace

@@ -2,13 +2,14 @@
 --
 -- Returns: indexed, the number of messages added; at, id and seq, the position of the last message of
 --   the batch (creation and id of its conversation, and its own seq), NULL if no message is left.
--- Locks: the messages of the batch; it skips messages that others hold. An append locks no message.
--- Index: message_unindexed_idx from :after_at, :after_id, :after_seq on; then the primary key, once
---   a message. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
+-- Locks: the messages of the batch; it skips messages that others have locked. An append locks no
+--   message.
+-- Index: message_unindexed_idx from :after_at, :after_id, :after_seq; then the primary key, once per
+--   message. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Idempotent: a second run skips the messages that the first one added.
 -- Notes: a batch has at most :limit messages and ends with the message that reaches :max_bytes of
---   content, so it has at least one. The holder of a skipped message changes or deletes it; if it is
---   left outside the index, the next maintenance run adds it.
+--   content, so it has at least one. The session that has locked a skipped message changes or deletes
+--   it; if the message stays outside the index, the next maintenance run adds it.
 WITH pending AS MATERIALIZED (
     SELECT p.at, p.id, p.seq, sum(p.bytes) OVER (ORDER BY p.at, p.id, p.seq) - p.bytes AS bytes_before
       FROM (

@@ -2,8 +2,8 @@
 --
 -- Returns: indexed, the number of titles added; at and id, the position of the last title of the
 --   batch (creation and id of its conversation), NULL if no title is left; seq, always 0.
--- Locks: the titles of the batch; it skips titles that others hold, as search/index_messages does.
--- Index: conversation_title_unindexed_idx from :after_at, :after_id on; then the primary key, once a
+-- Locks: the titles of the batch; like search/index_messages it skips titles that others have locked.
+-- Index: conversation_title_unindexed_idx from :after_at, :after_id; then the primary key, once per
 --   title. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 -- Idempotent: a second run skips the titles that the first one added.
 WITH candidates AS MATERIALIZED (

@@ -9,13 +9,12 @@
 --   conversation_tenant_created_idx or conversation_created_idx for the weeks. The primary key for
 --   each match.
 -- Read replica: a search may be slightly stale.
--- Notes: A conversation matches if a message contains :keywords or, with :id_keywords, if its id or
---   name does. :id_keywords is the same text before normalization to NFC, because ids are not
+-- Notes: a conversation matches if a message contains :keywords or, with :id_keywords, if its id or
+--   name contains it. :id_keywords is the same text before normalization to NFC, because ids are not
 --   normalized.
---   The search index is read in chunks of weeks, with the same conditions as in
---   search/newest_matches, which explains them. A page must be sorted, so it reads all matches.
---   Counting stops at :count_limit, and with it the search if :limit is 0. NULL counts every match,
---   0 counts none.
+--   The search index is read in chunks of weeks, with the conditions that search/newest_matches
+--   explains. A page must be sorted, so it reads all matches. Counting stops at :count_limit, and if
+--   :limit is 0 the search stops too. NULL counts every match, 0 counts none.
 --   LIMIT 1, with the filters outside of it: see docs/project/sql-files.md, Lookups by key.
 WITH RECURSIVE requested AS MATERIALIZED (
     SELECT lower(:keywords::text) AS keywords,

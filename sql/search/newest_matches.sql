@@ -6,12 +6,12 @@
 -- Index: message_search_idx for indexed messages, message_unindexed_idx for the others.
 --   conversation_tenant_created_idx or conversation_created_idx for the weeks.
 -- Read replica: a search may be slightly stale.
--- Notes: The index is read in chunks of weeks, newest first: first :weeks, then 8 times as many, then
+-- Notes: the index is read in chunks of weeks, newest first: first :weeks, then 8 times as many, then
 --   64 at a time. The first chunk ends with the week of the newest conversation after the cursor;
---   each further chunk with the week of the next conversation. LIMIT takes the chunks as the
---   recursion produces them and so ends it when the page is full: a frequent keyword reads few weeks,
---   a rare one needs few chunks.
---   In one snapshot a message is either indexed or not, so each match comes once.
+--   each further chunk with the week of the next conversation. LIMIT consumes the chunks while the
+--   recursion produces them, and ends it when the page is full. A frequent keyword needs few weeks, a
+--   rare keyword needs few chunks.
+--   In one snapshot a message is either indexed or not, so each match is returned once.
 --   (SELECT ...) around the keywords keeps the plan independent of their value. No index has the
 --   collation of :tenant_id. Otherwise a server that underestimates the tenant's messages would read
 --   all of them by primary key.

@@ -1,7 +1,7 @@
 -- Search the next conversations in page order for the keywords, without the search index.
 --
 -- Returns: one row for each match, at most :limit: id, at (the time of the order), seq (the first
---   message that contains :keywords; 0 if the id or the name does, which counts only with
+--   message that contains :keywords; 0 if the id or the name contains it, which counts only with
 --   :id_keywords). Each row also has the state of the scan: is_end (the list has no further
 --   conversations), scanned (their number), last_at and last_id (the last scanned conversation, where
 --   the next scan starts). Without a match, one row with the state of the scan and no id.
@@ -10,9 +10,9 @@
 --   conversation_recency_updated_idx for a dialog; conversation_user_idx for a user. Messages by
 --   primary key.
 -- Read replica: a search may be slightly stale.
--- Notes: A scan reads at most :max_conversations conversations with :max_messages messages in all;
+-- Notes: a scan reads at most :max_conversations conversations with :max_messages messages in total;
 --   last_seq is an upper bound of a conversation's messages. It stops when the page is full, because
---   LIMIT takes the matches in the order of the scan.
+--   LIMIT consumes the matches in the order of the scan.
 WITH candidates AS MATERIALIZED (
     SELECT f.id, f.name, f.at, row_number() OVER () AS position,
            sum(f.last_seq) OVER (ROWS UNBOUNDED PRECEDING) AS messages

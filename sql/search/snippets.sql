@@ -1,11 +1,11 @@
 -- Return for each hit its conversation and the part of its message around the keywords.
 --
--- Returns: id, dialog_id, name, created_at, seq, snippet, in the order of :ids. A hit without
---   conversation or message has no row: it was deleted, or the replica does not have it yet.
+-- Returns: id, dialog_id, name, created_at, seq, snippet, in the order of :ids. A hit whose
+--   conversation or message was deleted, or is not on the replica yet, has no row.
 -- Locks: none.
 -- Index: the primary keys.
 -- Read replica: a search may be slightly stale.
--- Notes: The snippet is cut at the position of the keywords in the lower-case message. If lower case
+-- Notes: the snippet is cut at the position of the keywords in the lower-case message. If lower case
 --   changes the length of a message, the snippet is in lower case.
 --   LIMIT 1: see docs/project/sql-files.md, Lookups by key.
 SELECT c.id, c.dialog_id, c.name, c.created_at, m.seq,

@@ -1,4 +1,4 @@
--- Return the server's time at the start of this statement. Ages are counted back from it.
+-- Return the server's time at the start of this statement, from which ages are subtracted.
 --
 -- Returns: now.
 -- Locks: none.

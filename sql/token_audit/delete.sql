@@ -1,10 +1,10 @@
--- Delete all events of up to :batch_size tokens of a tenant that do not exist any more.
+-- Delete all events of up to :batch_size deleted tokens of a tenant.
 --
 -- Returns: deleted, the number of events.
 -- Locks: the deleted rows.
 -- Index: token_audit_token_idx; the primary key of api_token, once per token.
--- Notes: all events of a token go in one statement, so an interruption leaves the history of each token
---   whole.
+-- Notes: all events of a token are deleted in one statement, so after an interruption each token has all
+--   its events or none.
 WITH deleted AS (
     DELETE FROM asyncsvc.token_audit AS e
      WHERE e.tenant_id = :tenant_id

@@ -1,6 +1,6 @@
 -- Read one page of the audit of a tenant's tokens, newest first.
 --
--- Returns: at most :limit events, those after the position (:after_at, :after_id).
+-- Returns: at most :limit events after the position (:after_at, :after_id).
 -- Locks: none.
 -- Index: the primary key, or token_audit_token_idx with :token_id; backwards from the position.
 -- Read replica: a list may be slightly stale.

@@ -1,7 +1,7 @@
--- Store buckets for a tenant in the zone :tz, and in UTC, from now on.
+-- Declare the zone :tz and UTC for a tenant, so that buckets are stored in them.
 --
--- Returns: zone, the zones that are new; no row if both were declared, or with if_used if the tenant has no
---   rows in the usage ledger.
+-- Returns: zone, the new zones; no row if both were declared, or with if_used if the tenant has no rows in
+--   the usage ledger.
 -- Locks: the new rows; it waits for another session that declares the same zone.
 -- Index: the primary key.
 -- Notes: the caller must count the buckets of a new zone in the same transaction (usage/recount).

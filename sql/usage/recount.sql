@@ -1,13 +1,13 @@
 -- Count all buckets of a tenant again, in each declared zone, and empty its usage ledger.
 --
 -- Creations are counted from the conversations, activity from the sums by quarter hour. It runs for a
--- new zone, after new rules for a zone, and after so many creations that one roll-up costs more.
+-- new zone, after new rules for a zone, and if there are so many creations that a roll-up costs more.
 --
 -- Returns: ledger_rows, the number of ledger rows deleted, which the sums now include.
 -- Locks: the rows of the ledger and of the sums; no append waits for it.
 -- Index: usage_ledger_tenant_idx and the keys of the sums. It reads all conversations of the tenant
 --   and sorts them for each zone and grain.
--- Timeout: none. It reads everything of the tenant.
+-- Timeout: none. It reads all conversations of the tenant.
 -- Notes: the caller locks the tenant's usage in an earlier statement (usage/lock), so this snapshot
 --   includes each roll-up that committed before.
 WITH drained AS (

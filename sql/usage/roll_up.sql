@@ -1,6 +1,6 @@
 -- Move a tenant's usage ledger into the sums by quarter hour and the buckets of each declared zone.
 --
--- Returns: ledger_rows, the number of rows moved; 0 also if another session works on this tenant.
+-- Returns: ledger_rows, the number of moved rows; 0 also if another session works on this tenant.
 -- Locks: the tenant's UTC row of usage_zone (skipped if another session holds it), the rows of the
 --   ledger, and the rows of the sums. Statements that change these hold the UTC row too, so it
 --   waits for no lock, and no append waits for it.
@@ -8,7 +8,7 @@
 -- Timeout: none. The number of ledger rows has no bound.
 -- Notes: it is one statement, so an interruption changes nothing.
 --   It takes all ledger rows of its snapshot or none, because user_changes compares the conversations
---   before and after these rows, as usage/stats does. If two roll-ups shared the rows of a tenant,
+--   before and after these rows, like usage/stats. If two roll-ups shared the rows of a tenant,
 --   neither could count the users.
 --   Creations from 1973 on are grouped by quarter hour first, which reduces their number. Before 1973
 --   the days of some zones did not start at a quarter hour.

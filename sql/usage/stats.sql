@@ -1,26 +1,27 @@
 -- Return a tenant's usage as buckets of one hour, day, week (from Monday) or month in the zone :tz.
 --
--- By creation, the default, each existing conversation counts at its creation, as it is now. With the
--- flag `activity` each change counts when it happened, and the range is widened to quarter hours.
+-- By creation, the default, each existing conversation counts at the time of its creation, with its
+-- present figures. With the flag `activity` each change counts at the time of the change, and the range
+-- is widened to quarter hours.
 --
--- Returns: dt, the label that date_trunc gives the bucket (the second midnight, if a clock goes back
---   over midnight); pv, the number of creations; uv, the number of their distinct users without ''
---   (0 by activity); tokens and rounds (as text), duration, thumb_up, thumb_down, sums; round, the mean
---   of rounds a creation. Oldest first; with :fill also the empty buckets.
+-- Returns: dt, the label of the bucket by date_trunc (the second midnight, if a clock goes back over
+--   midnight); pv, the number of creations; uv, the number of their distinct users without '' (0 by
+--   activity); tokens and rounds (as text), duration, thumb_up, thumb_down, sums; round, the mean
+--   number of rounds per creation. Oldest first; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
 --   conversation_user_idx for distinct users. Counted conversations are read from their range of
 --   conversation_created_idx (one dialog) or conversation_tenant_created_idx.
 -- Read replica: the result is exact for a slightly earlier moment.
 -- Notes: in a declared zone the whole buckets of the range are read from usage_bucket, 1 row each, and
---   the ledger adds the changes since the last roll-up. The rest of the range is counted: a cut bucket
---   at either end; or the whole range for hours, for one token and in other zones, where first_whole
+--   the ledger adds the changes since the last roll-up. The rest of the range is counted: cut buckets
+--   at its ends; or the whole range for hours, for one token and in other zones, for which first_whole
 --   is NULL.
 --   user_changes: a user adds 1 to a bucket if the user had no conversation in it before the changes in
---   the ledger, and subtracts 1 if none is left after them. A user who gained n conversations had one
---   before if more than n exist now; the OFFSET tests that.
---   OFFSET 0 makes the server look up each range by itself. A plan for all ranges together would read
---   the whole tenant and assign the rows to ranges afterwards.
+--   the ledger, and subtracts 1 if the user has none after them. A user who gained n conversations had
+--   one before if more than n exist now; the OFFSET tests that.
+--   OFFSET 0 makes the server look up each range separately. A plan for all ranges together would read
+--   the whole tenant and then assign the rows to ranges.
 WITH requested AS MATERIALIZED (
     SELECT :range_from::timestamptz AS since, :range_before::timestamptz AS until --? !activity
     --? activity {

@@ -116,6 +116,29 @@ async def test_an_export_can_be_imported_unchanged(svc):
     await svc.conversations.append_message("c4", turn, tenant_id="copy")  # appends continue
 
 
+async def test_the_json_of_an_export_is_parsed_to_equal_records(svc):
+    await svc.conversations.import_([record("a", "x", created_at=NOW)], tenant_id="t")
+    (exported,) = [each async for each in svc.conversations.export(tenant_id="t")]
+    derived = {"tenant_id", "thumb_up", "thumb_down"}
+    parsed = ConversationRecord.model_validate_json(exported.model_dump_json(exclude=derived))
+    assert (parsed.created_at, parsed.messages[0].created_at) == (NOW, NOW)
+    await svc.conversations.import_([parsed], tenant_id="u")
+    assert (await svc.conversations.get_by_id("a", tenant_id="u")).created_at == NOW
+
+
+@pytest.mark.parametrize("text", ["2026-11-22T10:30", "yesterday", "2026-11-22T10:30Z" + "0" * 99])
+def test_the_json_of_a_record_needs_times_with_an_offset(text):
+    with pytest.raises(InvalidInput, match=r"^created_at: "):
+        ConversationRecord.model_validate_json(
+            f'{{"id": "a", "dialog_id": "d", "messages": [], "created_at": "{text}"}}'
+        )
+
+
+def test_a_record_in_python_needs_a_datetime():
+    with pytest.raises(InvalidInput, match="created_at: Input should be a valid datetime"):
+        ConversationRecord(id="a", dialog_id="d", messages=[], created_at="2026-11-22T10:30Z")
+
+
 async def test_an_export_is_limited_to_a_tenant_a_dialog_or_a_user(svc):
     for number in range(12):
         await svc.conversations.create(

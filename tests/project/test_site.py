@@ -71,7 +71,7 @@ def aliases():
 
 def foreign_assets(site):
     """Yield the files that make a browser load something from another host."""
-    for suffix, pattern in ((".html", ASSET), (".css", CSS_ASSET)):
+    for suffix, pattern in ((".html", ASSET), (".css", CSS_ASSET), (".svg", CSS_ASSET)):
         for file in site.rglob(f"*{suffix}"):
             if match := pattern.search(file.read_text(encoding="utf-8")):
                 yield file.name, match[0]

@@ -1,8 +1,7 @@
 """Start commands as forks of a process that has imported the command line.
 
-A new interpreter spends a second of CPU on these imports. The process of a fork is as separate: it
-has a process id, streams, an environment and a session of its own, it receives signals, and it ends
-with an exit code.
+A new interpreter spends a second of CPU on these imports. A fork is also a separate process: it has
+its own process id, streams, environment and session, receives signals, and ends with an exit code.
 """
 
 import gc
@@ -24,7 +23,7 @@ from asyncsvc.cli.app import app
 
 SECONDS = 300  # the guard against a command that hangs
 APP = typer.main.get_command(app)
-"""The commands as typer builds them, which it does again for each run."""
+"""The commands, built once: typer builds them again for each run."""
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["__main__", __name__])
 
@@ -56,7 +55,7 @@ def wait_for_command(process: ForkServerProcess) -> int:
 
 
 def built() -> AbstractContextManager[object]:
-    """Let commands in this block use `APP`."""
+    """Replace the commands that typer builds by `APP` in this block."""
     return mock.patch.object(typer.main, "get_command", return_value=APP)
 
 
@@ -83,4 +82,4 @@ def _run(
         with built():
             main()
     finally:
-        gc.collect()  # as an interpreter does when it ends: it reports what was not closed
+        gc.collect()  # as an interpreter does at its end: it reports unclosed resources
