@@ -64,7 +64,7 @@ def prepared_dir() -> Iterator[pathlib.Path]:
 
 @pytest.fixture
 def run(folder: pathlib.Path) -> Run:
-    """Run the program with its temporary files in `room`."""
+    """Run the program with its temporary files in `folder`."""
 
     def call(*arguments: object, program: list[str] | None = None, **more: str):
         if program is None:

@@ -227,8 +227,8 @@ def test_a_file_without_permission_is_one_line(run: Run, tmp_path):
     (tmp_path / "closed").touch(mode=0)
     refused = run("import", tmp_path / "closed", *ACME, program=program)
     assert "Permission denied" in failed(refused)
-    (tmp_path / "room").mkdir(mode=0o500)
-    refused = run("export", "--tenant", "t", "-o", tmp_path / "room/x", program=program)
+    (tmp_path / "folder").mkdir(mode=0o500)
+    refused = run("export", "--tenant", "t", "-o", tmp_path / "folder/x", program=program)
     assert "Permission denied" in failed(refused)
 
 
@@ -422,7 +422,7 @@ async def test_an_interrupted_export_leaves_no_file_and_a_second_one_is_complete
 ):
     (tmp_path / "talks").write_bytes(talks(20_000))
     run("import", tmp_path / "talks", *ACME)
-    folder = tmp_path / "room"
+    folder = tmp_path / "folder"
     folder.mkdir()
 
     async def has_begun() -> bool:
