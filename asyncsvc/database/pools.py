@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
 from asyncsvc.database.borrowed import check_event_loop
+from asyncsvc.database.connecting import OwnConnection, open_connection
 from asyncsvc.database.driver_errors import translate_errors
+from asyncsvc.database.dsn import Dsn, parse_dsn
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 
 if TYPE_CHECKING:
@@ -61,22 +62,20 @@ async def open_pools(
         Unavailable: The primary cannot be reached.
         InvalidInput: The DSN is not a PostgreSQL URL.
     """
-    hosts = _split_hosts("dsn", dsn)
+    hosts = parse_dsn("dsn", dsn)
     # A single host may have any role: it can be a proxy, or the caller may want a standby.
-    primary_finder = _PrimaryFinder(hosts, settings.acquire_timeout) if len(hosts) > 1 else None
     if replicas is None:
-        replicas = hosts if len(hosts) > 1 else ()
-    if not isinstance(replicas, Sequence):
+        replica_hosts = hosts if len(hosts) > 1 else []
+    elif isinstance(replicas, Sequence):
+        replica_hosts = [host for replica in replicas for host in parse_dsn("replicas", replica)]
+    else:
         raise InvalidInput("replicas", "must be a sequence of PostgreSQL URLs")
-    replica_dsns = [host for replica in replicas for host in _split_hosts("replicas", replica)]
     async with AsyncExitStack() as stack:
-        primary = await _open_pool(
-            dsn, settings, min_size=min_size, max_size=max_size, primary_finder=primary_finder
-        )
+        primary = await _open_pool("dsn", hosts, settings, min_size=min_size, max_size=max_size)
         stack.push_async_callback(_close, primary)
         replica_pools = []
-        for replica in replica_dsns:
-            pool = await _open_pool(replica, settings, min_size=0, max_size=max_size)
+        for host in replica_hosts:
+            pool = await _open_pool("replicas", [host], settings, min_size=0, max_size=max_size)
             replica_pools.append(pool)
             stack.push_async_callback(_close, pool)
         stack.pop_all()
@@ -89,56 +88,30 @@ async def _close(pool: Pool) -> None:
         await pool.close()
 
 
-def _split_hosts(field: str, dsn: str) -> list[str]:
-    """Return a DSN for each host of a DSN. The error does not quote the DSN and its password."""
-    if not isinstance(dsn, str):
-        raise InvalidInput(field, "must be a PostgreSQL URL")
-    try:
-        parts = urlsplit(dsn)
-        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        if any(name == "host" and "," in value for name, value in options):
-            raise InvalidInput(field, "names its hosts before the path: //one:5432,two:5432/")
-        user, at, hosts = parts.netloc.rpartition("@")
-        if "," in hosts:  # `_PrimaryFinder` decides which host is the primary
-            options = [option for option in options if option[0] != "target_session_attrs"]
-            parts = parts._replace(query=urlencode(options))
-        urls = [parts._replace(netloc=f"{user}{at}{host}") for host in hosts.split(",")]
-        is_valid = parts.scheme in {"postgresql", "postgres"} and all(
-            url.port is None or url.port > 0 for url in urls
-        )
-    except ValueError:
-        is_valid = False
-    if not is_valid:
-        raise InvalidInput(field, "must be a PostgreSQL URL") from None
-    return [url.geturl() for url in urls]
-
-
 async def _open_pool(
-    dsn: str,
-    settings: Settings,
-    *,
-    min_size: int,
-    max_size: int,
-    primary_finder: _PrimaryFinder | None = None,
+    field: str, hosts: Sequence[Dsn], settings: Settings, *, min_size: int, max_size: int
 ) -> Pool:
-    with _translate_connect_errors(), translate_errors():
+    opener = _Opener(field, hosts, settings)
+    options = _session_options(settings, is_pooler=any(host.is_pooler for host in hosts))
+    options["connect"] = opener.open if len(hosts) == 1 else opener.open_primary
+    with _translate_connect_errors(field), translate_errors():
         try:
             return await asyncpg.create_pool(
-                dsn,
+                hosts[0].url,
                 min_size=min_size,
                 max_size=max_size,
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
                 reset=_skip_reset,
-                connect=asyncpg.connect if primary_finder is None else primary_finder.connect,
-                **_session_options(settings),
+                connection_class=OwnConnection,
+                **options,
             )
         except ValueError:  # asyncpg cannot parse the DSN, and its error may quote the password
-            raise InvalidInput("dsn", "must be a PostgreSQL URL") from None
+            raise InvalidInput(field, "must be a PostgreSQL URL") from None
 
 
 @contextmanager
-def _translate_connect_errors() -> Generator[None]:
+def _translate_connect_errors(field: str) -> Generator[None]:
     """Translate errors whose meaning differs while a connection is opened."""
     try:
         yield
@@ -147,14 +120,14 @@ def _translate_connect_errors() -> Generator[None]:
     except Unavailable as error:
         if isinstance(error.__cause__, asyncpg.ProtocolViolationError):
             raise InvalidInput(
-                "dsn", f"connects to a pooler, which needs Settings.pgbouncer: {error}"
+                field, f"connects to a pooler, which needs Settings.pgbouncer: {error}"
             ) from error.__cause__
         raise
 
 
-def _session_options(settings: Settings) -> dict[str, Any]:
+def _session_options(settings: Settings, *, is_pooler: bool) -> dict[str, Any]:
     """Return the session parameters. A pooler shares sessions, so it gets none."""
-    if settings.pgbouncer:
+    if settings.pgbouncer or is_pooler:
         return {"statement_cache_size": 0}
     timeouts = {
         "lock_timeout": settings.lock_timeout,
@@ -166,19 +139,25 @@ def _session_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-class _PrimaryFinder:
-    """Opens connections to the primary among several hosts. It tries the last known primary first.
+class _Opener:
+    """Opens connections to one host, or to the primary among several hosts.
 
     asyncpg can also try several hosts in order, but it has one timeout for all of them, so a host
     that drops all packets uses the time of the others. Here each host gets an equal part of the
-    timeout.
+    timeout, and the last known primary is tried first.
     """
 
-    def __init__(self, hosts: Sequence[str], timeout: float) -> None:
+    def __init__(self, field: str, hosts: Sequence[Dsn], settings: Settings) -> None:
+        self._field = field
         self._hosts = list(hosts)
-        self._timeout_per_host = timeout / len(hosts)
+        self._timeout_per_host = settings.acquire_timeout / len(hosts)
+        self._allow_clear_text = settings.allow_clear_text_password
 
-    async def connect(self, _dsn: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's
+    async def open(self, _url: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's
+        """Open a connection to the only host."""
+        return await self._connect(self._hosts[0], options)
+
+    async def open_primary(self, _url: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's
         """Open a connection to the host that accepts writes."""
         options |= {
             "timeout": self._timeout_per_host,
@@ -187,13 +166,18 @@ class _PrimaryFinder:
         errors = list[Exception]()
         for host in tuple(self._hosts):
             try:
-                connection: asyncpg.Connection = await asyncpg.connect(host, **options)
+                connection = await self._connect(host, options)
             except (OSError, asyncpg.PostgresError, TargetServerAttributeNotMatched) as error:
                 errors.append(error)
             else:
                 self._hosts.sort(key=lambda each: each != host)
                 return connection
         raise max(errors, key=lambda error: isinstance(error, asyncpg.PostgresError))
+
+    async def _connect(self, host: Dsn, options: Mapping[str, Any]) -> asyncpg.Connection:
+        return await open_connection(
+            host, self._field, allow_clear_text=self._allow_clear_text, **options
+        )
 
 
 async def _skip_reset(_connection: object) -> None:

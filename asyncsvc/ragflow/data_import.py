@@ -113,7 +113,8 @@ class DataImport:
             actor=actor,
             progress=progress,
         )
-        async with open_source(source) as tables:
+        allow_clear_text = self.settings.allow_clear_text_password
+        async with open_source(source, allow_clear_text=allow_clear_text) as tables:
             progress.missing = tables.missing
             if orphans is not None and only != "tokens" and not tables.has_agents:
                 raise InvalidInput(

@@ -22,8 +22,11 @@ import asyncpg
 
 from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.database import sql_files, translate_errors
+from asyncsvc.database.connecting import open_connection
+from asyncsvc.database.dsn import parse_dsn
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput, Unavailable
+from asyncsvc.ragflow.mysql_guard import guarded_connection_class
 
 T = TypeVar("T")
 Cells: TypeAlias = Mapping[str, Any]
@@ -63,8 +66,10 @@ class Connection(Protocol):
         """Close the connection."""
 
 
-async def connect(dsn: str) -> Connection:
+async def connect(dsn: str, *, allow_clear_text: bool = False) -> Connection:
     """Open a session that cannot write.
+
+    `allow_clear_text` allows to send the password in clear text to a server that is not verified.
 
     Raises:
         InvalidInput: `dsn` is not such a URL, or the driver for MySQL is not installed.
@@ -75,9 +80,12 @@ async def connect(dsn: str) -> Connection:
     name, plus, _ = scheme.lower().partition("+")  # mysql+pymysql, as SQLAlchemy writes it
     match _SCHEMES.get(name):
         case "mysql":
-            return await _MySQLConnection.open(_parse_mysql_url(dsn))
+            return await _MySQLConnection.open(
+                _parse_mysql_url(dsn), allow_clear_text=allow_clear_text
+            )
         case "postgresql":
-            return await _PostgreSQLConnection.open(f"postgresql{colon}{rest}" if plus else dsn)
+            url = f"postgresql{colon}{rest}" if plus else dsn
+            return await _PostgreSQLConnection.open(url, allow_clear_text=allow_clear_text)
     raise InvalidInput("source", "must be a URL that begins with mysql:// or postgresql://")
 
 
@@ -105,12 +113,17 @@ class _PostgreSQLConnection:
     dialect: Dialect = "postgresql"
 
     @classmethod
-    async def open(cls, dsn: str) -> _PostgreSQLConnection:
+    async def open(cls, dsn: str, *, allow_clear_text: bool) -> _PostgreSQLConnection:
+        hosts = parse_dsn("source", dsn)
+        if len(hosts) > 1:
+            raise InvalidInput("source", "must name one host")
         with _naming_the_source(), translate_errors():
             try:
                 # Without prepared statements and session settings it works behind any pooler.
-                connection = await asyncpg.connect(
-                    dsn,
+                connection = await open_connection(
+                    hosts[0],
+                    "source",
+                    allow_clear_text=allow_clear_text,
                     timeout=_CONNECT_SECONDS,
                     command_timeout=_READ_SECONDS,
                     statement_cache_size=0,
@@ -180,7 +193,7 @@ class _MySQLConnection:
     dialect: Dialect = "mysql"
 
     @classmethod
-    async def open(cls, url: SplitResult) -> _MySQLConnection:
+    async def open(cls, url: SplitResult, *, allow_clear_text: bool) -> _MySQLConnection:
         try:
             import pymysql  # noqa: PLC0415 - the extra may be missing
             import pymysql.cursors  # noqa: PLC0415
@@ -190,7 +203,7 @@ class _MySQLConnection:
             ) from None
         host, port = url.hostname or "", url.port or _MYSQL_PORT
         with _naming_the_source(), _translate_mysql_errors(pymysql):
-            connection = pymysql.connect(
+            connection = guarded_connection_class(pymysql)(
                 host=host,
                 port=port,
                 user=unquote(url.username or ""),
@@ -205,6 +218,7 @@ class _MySQLConnection:
                 defer_connect=True,
                 **_encryption(url),
             )
+            connection.allows_clear_text = allow_clear_text
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     opened = cls(pymysql, connection, await asyncio.to_thread(_dial, host, port))
@@ -218,11 +232,8 @@ class _MySQLConnection:
     async def _log_in(self) -> None:
         try:
             await self._in_thread(lambda: self.connection.connect(self.duplicate.dup()))
-        except BaseException as error:
+        except BaseException:
             self.duplicate.close()
-            if isinstance(error, Exception) and not isinstance(error, self.driver.MySQLError):
-                # The driver raises errors of any type if another kind of server answers.
-                raise Unavailable("cannot be reached: the server is not MySQL") from error
             raise
 
     async def fetch(self, query: Query) -> list[Cells]:
@@ -231,12 +242,17 @@ class _MySQLConnection:
         values = [query.arguments[place] for place in places]
 
         def run() -> list[Cells]:
+            self.connection.start_answer()
             with self.connection.cursor() as cursor:
                 cursor.execute(text, values)
                 return list(cursor.fetchall())
 
         with _naming_the_source(), _translate_mysql_errors(self.driver):
-            return await self._in_thread(run)
+            try:
+                async with asyncio.timeout(_READ_SECONDS):
+                    return await self._in_thread(run)
+            except TimeoutError:
+                raise Unavailable(f"did not answer within {_READ_SECONDS} seconds") from None
 
     async def close(self) -> None:
         self.duplicate.close()
@@ -244,8 +260,18 @@ class _MySQLConnection:
             self.connection.close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run a blocking call. A cancellation ends the connection, and waits for the thread."""
-        return await finish_despite_cancellation(asyncio.to_thread(work), on_cancel=self._shut_down)
+        """Run a blocking call. A cancellation ends the connection, and waits for the thread.
+
+        The driver raises errors of any type if it cannot read an answer.
+        """
+        call = asyncio.to_thread(work)
+        try:
+            return await finish_despite_cancellation(call, on_cancel=self._shut_down)
+        except (self.driver.MySQLError, AsyncSvcError, TimeoutError):
+            raise
+        except Exception as error:
+            self._shut_down()
+            raise Unavailable("the server is not MySQL, or its answer is damaged") from error
 
     def _shut_down(self) -> None:
         with suppress(OSError):  # the server closed the connection first

@@ -7,13 +7,14 @@ are left out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Literal
 
 from asyncsvc.database import sql_files
-from asyncsvc.errors import InvalidInput
+from asyncsvc.errors import DatabaseError, InvalidInput
 from asyncsvc.ragflow.drivers import Cells, Connection, connect
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -23,6 +24,8 @@ _DIALOGS: Final = "dialog"
 _AGENTS: Final = "user_canvas"
 MAX_ROW_BYTES: Final = 2**26
 """Longer conversations are not read, so that no row can fill the memory."""
+_DATA_EXCEPTION: Final = "22000"
+"""The SQLSTATE of rows that are not as expected."""
 _PAGE_ROWS: Final = 500
 _PAGE_BYTES: Final = 2**22
 
@@ -53,9 +56,9 @@ class Batch:
 
 
 @asynccontextmanager
-async def open_source(dsn: str) -> AsyncGenerator[Source]:
+async def open_source(dsn: str, *, allow_clear_text: bool = False) -> AsyncGenerator[Source]:
     """Open RAGFlow's database. Raises InvalidInput if neither of its tables is there."""
-    connection = await connect(dsn)
+    connection = await connect(dsn, allow_clear_text=allow_clear_text)
     try:
         query = sql_files.load("ragflow/columns").bind((connection.dialect,), {})
         source = Source(connection, await connection.fetch(query))
@@ -72,6 +75,7 @@ class Source:
 
     def __init__(self, connection: Connection, columns: list[Cells]) -> None:
         """Read on this connection. `columns` are the rows of ragflow/columns."""
+        _check_cells(columns, "table_name", "column_name")
         self._connection = connection
         self._columns: dict[str, set[str]] = {}
         for each in columns:
@@ -111,10 +115,9 @@ class Source:
 
     async def count(self, *, after: str | None, tenant_id: str | None, orphans: bool) -> int:
         """Return the number of conversations that `pages` reads."""
-        (row,) = await self._conversations(
-            "count", after=after, tenant_id=tenant_id, orphans=orphans
-        )
-        return int(row["total"])
+        rows = await self._conversations("count", after=after, tenant_id=tenant_id, orphans=orphans)
+        _check_cells(rows or [{}], number="total")
+        return int(rows[0]["total"])
 
     async def pages(
         self, *, after: str | None, tenant_id: str | None, orphans: bool
@@ -126,13 +129,17 @@ class Source:
         while sizes := await self._conversations(
             "sizes", after=after, tenant_id=tenant_id, orphans=orphans, limit=_PAGE_ROWS
         ):
+            _check_cells(sizes, "id", number="bytes")
             last = _last_of_page(sizes)
+            if last == after:
+                raise DatabaseError("the source: its pages do not end", _DATA_EXCEPTION)
             if sizes[0]["bytes"] > MAX_ROW_BYTES:
                 yield Batch(last, [], (last,))
             else:
                 rows = await self._conversations(
                     "rows", after=after, last=last, tenant_id=tenant_id, orphans=orphans
                 )
+                _check_cells(rows, "id", others=(*_REQUIRED[CONVERSATIONS], "dialog_tenant_id"))
                 yield Batch(last, rows)
             after = last
 
@@ -147,8 +154,12 @@ class Source:
             after_token=after_token,
             limit=_PAGE_ROWS,
         ):
+            _check_cells(rows, "tenant_id", "token")
             yield rows
-            after_tenant, after_token = rows[-1]["tenant_id"], rows[-1]["token"]
+            last = rows[-1]["tenant_id"], rows[-1]["token"]
+            if last == (after_tenant, after_token):
+                raise DatabaseError("the source: its pages do not end", _DATA_EXCEPTION)
+            after_tenant, after_token = last
 
     async def _conversations(
         self,
@@ -183,6 +194,17 @@ class Source:
         }
         query = statement.bind(flags | ({self._connection.dialect} & statement.flags), present)
         return await self._connection.fetch(query)
+
+
+def _check_cells(
+    rows: Sequence[Cells], *texts: str, number: str | None = None, others: Sequence[str] = ()
+) -> None:
+    """Raise DatabaseError if a row lacks a cell, or one of these is no text or no number."""
+    for row in rows:
+        are_texts = all(isinstance(row.get(name), str) for name in texts)
+        is_number = number is None or isinstance(row.get(number), int | Decimal)
+        if not are_texts or not is_number or not row.keys() >= set(others):
+            raise DatabaseError("the source: its rows are not those of RAGFlow", _DATA_EXCEPTION)
 
 
 def _optional_columns(table: str) -> frozenset[str]:
