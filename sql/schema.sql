@@ -3,6 +3,8 @@
 --
 -- Generated: ASYNCSVC_UPDATE_SCHEMA=1 pytest tests/database/test_schema.py
 
+-- CREATE COLLATION asyncsvc.search: its provider depends on the server.
+
 CREATE TABLE asyncsvc.migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -210,13 +212,19 @@ CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit USING btree (tenant_i
 
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
+CREATE OR REPLACE FUNCTION asyncsvc.lower_v1(content text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN replace(lower((content COLLATE asyncsvc.search)), 'ς'::text, 'σ'::text);
+
 CREATE OR REPLACE FUNCTION asyncsvc.search_grams_v1(content text)
  RETURNS text[]
  LANGUAGE plpgsql
  IMMUTABLE PARALLEL SAFE
 AS $function$
 DECLARE
-    folded  text := lower(content COLLATE "default") COLLATE "C";
+    folded  text := asyncsvc.lower_v1(content) COLLATE "C";
     letters text := regexp_replace(folded, '[^\x01-\u2e7f]+', E'\x01', 'g');
 BEGIN
     RETURN array_remove(string_to_array(

@@ -87,6 +87,7 @@ async def _check_server(executor: Executor) -> list[Finding]:
         replica(server),
         durability(server),
         pooler(server, pid, is_expected=is_expected),
+        search(server),
     ]
 
 
@@ -99,6 +100,22 @@ def version(server: ServerSettings) -> Finding:
         (major < MIN_VERSION, "problem", f"upgrade to PostgreSQL {MIN_VERSION} or newer"),
         (server.encoding != "UTF8", "problem", "move to a database with the encoding UTF8"),
         (major > MAX_VERSION, "note", f"this version is tested up to PostgreSQL {MAX_VERSION}"),
+    )
+
+
+def search(server: ServerSettings) -> Finding:
+    """Check whether a search finds capital letters of all alphabets."""
+    locale = server.search_locale
+    advice = (
+        "move to PostgreSQL 17, to a server with ICU or to a database with a UTF-8 locale: a search"
+        " for öl does not find Öl"
+    )
+    return _finding(
+        "search",
+        "a search ignores upper and lower case by Unicode's rules"
+        if locale is None
+        else f"a search ignores upper and lower case by the rules of the locale {locale}",
+        (locale in {"C", "POSIX"}, "warning", advice),
     )
 
 

@@ -11,7 +11,7 @@ from asyncsvc.repositories.base import Repository
 
 
 class ServerSettings(NamedTuple):
-    """The version of the server and the settings that a durable commit depends on."""
+    """The version of the server and the settings that durability and the search depend on."""
 
     version: str
     version_number: int
@@ -21,6 +21,8 @@ class ServerSettings(NamedTuple):
     full_page_writes: bool
     synchronous_commit: str
     backend_pid: int
+    search_locale: str | None
+    """The locale of the database if it decides which letters a search considers equal."""
 
 
 class Table(NamedTuple):

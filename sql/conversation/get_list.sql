@@ -53,14 +53,15 @@ WITH filtered AS NOT MATERIALIZED (
        AND c.created_at < :created_before                         --? created_before
 --? keywords, id_keywords {
        AND (
-            strpos(lower(c.id COLLATE "default"), (SELECT lower(:id_keywords::text))) > 0
-            OR strpos(lower(c.name), (SELECT lower(:keywords::text))) > 0
+            strpos(asyncsvc.lower_v1(c.id COLLATE "default"),
+                   (SELECT asyncsvc.lower_v1(:id_keywords::text))) > 0
+            OR strpos(asyncsvc.lower_v1(c.name), (SELECT asyncsvc.lower_v1(:keywords::text))) > 0
             OR EXISTS (
                 SELECT
                   FROM asyncsvc.message AS m
                  WHERE m.tenant_id = :tenant_id
                    AND m.conversation_id = c.id
-                   AND strpos(lower(m.content), (SELECT lower(:keywords::text))) > 0
+                   AND strpos(asyncsvc.lower_v1(m.content), (SELECT asyncsvc.lower_v1(:keywords::text))) > 0
                )
            )
 --? }

@@ -108,6 +108,29 @@ CREATE TABLE asyncsvc.conversation_title (
 -- stores the results of these functions, so a function is never changed: its successor has a new name
 -- and a new index.
 
+-- The rules of lower case for the search, whatever the locale of the database is: Unicode's, in
+-- PostgreSQL 17 and newer, or of ICU. A server with neither has those of the database, which are ASCII only
+-- for the locale C; the doctor reports that.
+DO $body$
+BEGIN
+    IF current_setting('server_version_num')::integer >= 170000 AND getdatabaseencoding() = 'UTF8' THEN
+        CREATE COLLATION asyncsvc.search (provider = builtin, locale = 'C.UTF-8');
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_collation AS l WHERE l.collprovider = 'i') THEN
+        CREATE COLLATION asyncsvc.search (provider = icu, locale = 'und');
+    ELSE
+        EXECUTE format('CREATE COLLATION asyncsvc.search (provider = libc, lc_collate = %L, lc_ctype = %L)',
+                       'C', (SELECT d.datctype FROM pg_catalog.pg_database AS d
+                              WHERE d.datname = current_database()));
+    END IF;
+END
+$body$;
+
+-- Return a text as the search compares it: in lower case, with σ for the final sigma ς. ICU writes ς at
+-- the end of a word, so the keyword ΟΔΟΣ would not be part of ΟΔΟΣΑ.
+CREATE FUNCTION asyncsvc.lower_v1(content text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN replace(lower(content COLLATE asyncsvc.search), 'ς', 'σ');
+
 -- Return the grams of a text in lower case: each character, each pair of characters, and each sequence
 -- of 3 characters below U+2E80. Alphabets, which have few letters, are below U+2E80; Chinese, Japanese,
 -- Korean and emoji are above. A text contains all grams of each of its substrings.
@@ -116,7 +139,7 @@ CREATE TABLE asyncsvc.conversation_title (
 CREATE FUNCTION asyncsvc.search_grams_v1(content text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
 DECLARE
-    folded  text := lower(content COLLATE "default") COLLATE "C";
+    folded  text := asyncsvc.lower_v1(content) COLLATE "C";
     letters text := regexp_replace(folded, '[^\x01-\u2e7f]+', E'\x01', 'g');
 BEGIN
     RETURN array_remove(string_to_array(

@@ -17,9 +17,9 @@
 --   :limit is 0 the search stops too. NULL counts every match, 0 counts none.
 --   LIMIT 1, with the filters outside of it: see docs/project/sql-files.md, Lookups by key.
 WITH RECURSIVE requested AS MATERIALIZED (
-    SELECT lower(:keywords::text) AS keywords,
+    SELECT asyncsvc.lower_v1(:keywords::text) AS keywords,
 --? id_keywords {
-           lower(:id_keywords::text) AS id_keywords,
+           asyncsvc.lower_v1(:id_keywords::text) AS id_keywords,
            ARRAY[asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)] ||  --? dialog_id
            ARRAY(
                SELECT unnest(asyncsvc.search_needed_v1(:keywords))
@@ -63,7 +63,7 @@ WITH RECURSIVE requested AS MATERIALIZED (
                AND asyncsvc.search_terms_v1(
                        m.tenant_id, m.dialog_id, m.conversation_created_at, m.content
                    ) COLLATE "C" && asyncsvc.search_weeks_v1(:tenant_id, k.week, k.weeks)
-               AND strpos(lower(m.content), (SELECT q.keywords FROM requested AS q)) > 0
+               AND strpos(asyncsvc.lower_v1(m.content), (SELECT q.keywords FROM requested AS q)) > 0
                AND m.dialog_id = :dialog_id                       --? dialog_id
              UNION
             SELECT m.conversation_id
@@ -72,7 +72,7 @@ WITH RECURSIVE requested AS MATERIALIZED (
                AND NOT m.is_indexed
                AND m.conversation_created_at >= asyncsvc.search_week_begin_v1(k.week - k.weeks + 1)
                AND m.conversation_created_at < asyncsvc.search_week_begin_v1(k.week + 1)
-               AND strpos(lower(m.content), (SELECT q.keywords FROM requested AS q)) > 0
+               AND strpos(asyncsvc.lower_v1(m.content), (SELECT q.keywords FROM requested AS q)) > 0
                AND m.dialog_id = :dialog_id                       --? dialog_id
 --? id_keywords {
              UNION
@@ -89,9 +89,9 @@ WITH RECURSIVE requested AS MATERIALIZED (
                        t.conversation_id || E'\x01' || coalesce(t.name, '')
                    ) COLLATE "C" && asyncsvc.search_weeks_v1(:tenant_id, k.week, k.weeks)
                AND (
-                    strpos(lower(t.conversation_id COLLATE "default"),
+                    strpos(asyncsvc.lower_v1(t.conversation_id COLLATE "default"),
                            (SELECT q.id_keywords FROM requested AS q)) > 0
-                    OR strpos(lower(t.name), (SELECT q.keywords FROM requested AS q)) > 0
+                    OR strpos(asyncsvc.lower_v1(t.name), (SELECT q.keywords FROM requested AS q)) > 0
                    )
                AND t.dialog_id = :dialog_id                       --? dialog_id
              UNION
@@ -102,9 +102,9 @@ WITH RECURSIVE requested AS MATERIALIZED (
                AND t.conversation_created_at >= asyncsvc.search_week_begin_v1(k.week - k.weeks + 1)
                AND t.conversation_created_at < asyncsvc.search_week_begin_v1(k.week + 1)
                AND (
-                    strpos(lower(t.conversation_id COLLATE "default"),
+                    strpos(asyncsvc.lower_v1(t.conversation_id COLLATE "default"),
                            (SELECT q.id_keywords FROM requested AS q)) > 0
-                    OR strpos(lower(t.name), (SELECT q.keywords FROM requested AS q)) > 0
+                    OR strpos(asyncsvc.lower_v1(t.name), (SELECT q.keywords FROM requested AS q)) > 0
                    )
                AND t.dialog_id = :dialog_id                       --? dialog_id
 --? }

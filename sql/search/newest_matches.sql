@@ -17,7 +17,7 @@
 --   all of them by primary key.
 --   LIMIT 1 for the user: see docs/project/sql-files.md, Lookups by key.
 WITH RECURSIVE requested AS MATERIALIZED (
-    SELECT lower(:keywords::text) AS keywords,
+    SELECT asyncsvc.lower_v1(:keywords::text) AS keywords,
            asyncsvc.search_needed_v1(:keywords)
                || asyncsvc.search_dialog_v1(:tenant_id, :dialog_id)   --? dialog_id
                AS terms
@@ -57,7 +57,7 @@ SELECT h.id, h.at, h.seq
                AND asyncsvc.search_terms_v1(
                        m.tenant_id, m.dialog_id, m.conversation_created_at, m.content
                    ) COLLATE "C" && asyncsvc.search_weeks_v1(:tenant_id, k.week, k.weeks)
-               AND strpos(lower(m.content), (SELECT q.keywords FROM requested AS q)) > 0
+               AND strpos(asyncsvc.lower_v1(m.content), (SELECT q.keywords FROM requested AS q)) > 0
                AND m.dialog_id = :dialog_id                           --? dialog_id
              UNION ALL
             SELECT m.conversation_id, m.conversation_created_at, m.seq
@@ -66,7 +66,7 @@ SELECT h.id, h.at, h.seq
                AND NOT m.is_indexed
                AND m.conversation_created_at >= asyncsvc.search_week_begin_v1(k.week - k.weeks + 1)
                AND m.conversation_created_at < asyncsvc.search_week_begin_v1(k.week + 1)
-               AND strpos(lower(m.content), (SELECT q.keywords FROM requested AS q)) > 0
+               AND strpos(asyncsvc.lower_v1(m.content), (SELECT q.keywords FROM requested AS q)) > 0
                AND m.dialog_id = :dialog_id                           --? dialog_id
           ) AS h
          WHERE true

@@ -68,15 +68,16 @@ WITH candidates AS MATERIALIZED (
               FROM (
 --? id_keywords {
                 SELECT 0
-                 WHERE strpos(lower(s.id COLLATE "default"), (SELECT lower(:id_keywords::text))) > 0
-                    OR strpos(lower(s.name), (SELECT lower(:keywords::text))) > 0
+                 WHERE strpos(asyncsvc.lower_v1(s.id COLLATE "default"),
+                              (SELECT asyncsvc.lower_v1(:id_keywords::text))) > 0
+                    OR strpos(asyncsvc.lower_v1(s.name), (SELECT asyncsvc.lower_v1(:keywords::text))) > 0
                  UNION ALL
 --? }
                (SELECT m.seq
                   FROM asyncsvc.message AS m
                  WHERE m.tenant_id = :tenant_id
                    AND m.conversation_id = s.id
-                   AND strpos(lower(m.content), (SELECT lower(:keywords::text))) > 0
+                   AND strpos(asyncsvc.lower_v1(m.content), (SELECT asyncsvc.lower_v1(:keywords::text))) > 0
                  ORDER BY m.seq
                  LIMIT 1)
               ) AS h (seq)

@@ -21,10 +21,10 @@ SELECT c.id, c.dialog_id, c.name, c.created_at, m.seq,
          LIMIT 1
        ) AS c
  CROSS JOIN LATERAL (
-        SELECT m.seq, strpos(lower(m.content), lower(:keywords::text)) AS start,
-               CASE WHEN length(lower(m.content)) = length(m.content)
+        SELECT m.seq, strpos(asyncsvc.lower_v1(m.content), asyncsvc.lower_v1(:keywords::text)) AS start,
+               CASE WHEN length(asyncsvc.lower_v1(m.content)) = length(m.content)
                     THEN m.content
-                    ELSE lower(m.content)
+                    ELSE asyncsvc.lower_v1(m.content)
                END AS text
           FROM asyncsvc.message AS m
          WHERE m.tenant_id = :tenant_id

@@ -77,11 +77,13 @@ class Stored:
 async def all_stored(pool, tenant_id: str) -> list[Stored]:
     """Return all conversations, newest first."""
     rows = await pool.fetch(
-        'SELECT id, lower(id COLLATE "default") AS lower_id, lower(name) AS lower_name, dialog_id,'
+        'SELECT id, asyncsvc.lower_v1(id COLLATE "default") AS lower_id,'
+        " asyncsvc.lower_v1(name) AS lower_name, dialog_id,"
         " user_id, created_at, updated_at, tokens,"
         " ARRAY(SELECT seq FROM asyncsvc.message AS m WHERE m.tenant_id = c.tenant_id"
         "        AND m.conversation_id = c.id ORDER BY seq) AS seqs,"
-        " ARRAY(SELECT lower(content) FROM asyncsvc.message AS m WHERE m.tenant_id = c.tenant_id"
+        " ARRAY(SELECT asyncsvc.lower_v1(content) FROM asyncsvc.message AS m"
+        "        WHERE m.tenant_id = c.tenant_id"
         "        AND m.conversation_id = c.id ORDER BY seq) AS texts"
         "  FROM asyncsvc.conversation AS c WHERE tenant_id = $1",
         tenant_id,
@@ -97,7 +99,7 @@ async def all_stored(pool, tenant_id: str) -> list[Stored]:
 
 
 async def lower(pool, text: str) -> str:
-    return await pool.fetchval("SELECT lower($1::text)", text)
+    return await pool.fetchval("SELECT asyncsvc.lower_v1($1::text)", text)
 
 
 async def all_hits(

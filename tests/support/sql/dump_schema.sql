@@ -1,5 +1,5 @@
 -- The commands that create the schema asyncsvc as it is: tables, indexes and functions, each kind in
--- the order of its creation. The text is the same on PostgreSQL 15 to 18.
+-- the order of its creation, after the names of the collations. The text is the same on PostgreSQL 15 to 18.
 WITH tables AS (
     SELECT c.oid, c.oid::regclass::text AS name, c.reloptions
       FROM pg_class AS c
@@ -53,6 +53,11 @@ WITH tables AS (
     SELECT 4, p.oid, concat(rtrim(pg_get_functiondef(p.oid), E'\n'), ';')
       FROM pg_proc AS p
      WHERE p.pronamespace = 'asyncsvc'::regnamespace
+     UNION ALL
+    SELECT 0, l.oid, format('-- CREATE COLLATION %s: its provider depends on the server.',
+                            l.oid::regcollation)
+      FROM pg_collation AS l
+     WHERE l.collnamespace = 'asyncsvc'::regnamespace
 )
 SELECT string_agg(o.command, E'\n\n' ORDER BY o.kind, o.oid) AS schema
   FROM objects AS o
