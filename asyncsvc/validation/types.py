@@ -122,7 +122,7 @@ def _parse_instant_of_json(value: object, info: ValidationInfo) -> object:
     try:
         return datetime.fromisoformat(value)
     except ValueError:
-        raise invalid_value("must be ISO 8601, as 2026-11-22T10:00Z") from None
+        raise invalid_value("must be ISO 8601, for example 2026-11-22T10:00Z") from None
 
 
 def _check_instant(value: datetime) -> datetime:
