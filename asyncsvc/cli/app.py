@@ -31,7 +31,8 @@ Exit codes:
 - 1: The command failed. The line on stderr gives the reason.
 - 2: The command line is wrong. The line on stderr names the option or the argument.
 - 3: The command is done, and its output reports something that needs attention: rejected lines,
-  a warning of the doctor, pending migrations, an invalid token, a server that does not run.
+  a failure of maintenance, a warning of the doctor, pending migrations, an invalid token, a server
+  that does not run.
 - 128 + n: Signal n ended the command; 130 is Ctrl-C.
 """
 
