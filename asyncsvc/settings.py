@@ -72,8 +72,8 @@ class Settings(Limits):
     `statement_cache_size=0`."""
     allow_clear_text_password: bool = False
     """Whether `connect` and an import from RAGFlow send a password in clear text to a server that
-    asks for it, although TLS does not verify the server. Whoever listens on the network, or answers
-    in place of the server, then learns the password."""
+    asks for it, although TLS does not verify the server. A listener on the network, or a false
+    server, then learns the password."""
     row_level_security: bool = False
     """Whether each call sends its tenant to the server, for a role that row-level security
     restricts. `migrate` then enables row-level security. It adds up to 3 round trips to each call,

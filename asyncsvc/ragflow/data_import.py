@@ -271,7 +271,7 @@ class _SourceToken:
 
     def secret_name(self, column: SecretColumn) -> str:
         """Return a name for a secret, which contains no more of it than the hint."""
-        return f"{self.name}, {column} {hint(self.row.secrets[column])}…"
+        return f"{self.name}, {column} {hint(self.row.secrets[column].get_secret_value())}…"
 
     def skip_kind(self, column: SecretColumn, error: AsyncSvcError) -> Skip:
         """Return the kind of a rejection."""
@@ -280,5 +280,5 @@ class _SourceToken:
         if isinstance(error, Conflict):
             return Skip.REVOKED
         is_about_secret = isinstance(error, InvalidInput) and error.field == "secret"
-        is_weak = is_about_secret and not is_strong(self.row.secrets[column])
+        is_weak = is_about_secret and not is_strong(self.row.secrets[column].get_secret_value())
         return Skip.WEAK if is_weak else Skip.REJECTED

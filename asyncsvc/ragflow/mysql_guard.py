@@ -17,6 +17,10 @@ _REQUEST_FOR_A_KEY: Final = (b"\x01", b"\x02")
 """Ask the server for the public key that encrypts the password: a false server sends its own."""
 _LOST: Final = 2013
 _AUTHENTICATION_ERROR: Final = 2061
+_CLEAR_TEXT: Final = (
+    "the server asks for the password in clear text: use ssl-mode=verify_identity, or"
+    " Settings.allow_clear_text_password"
+)
 
 
 def guarded_connection_class(driver: ModuleType) -> type[Any]:
@@ -38,8 +42,8 @@ def guarded_connection_class(driver: ModuleType) -> type[Any]:
             self._is_logged_in = True
 
         def write_packet(self, payload: bytes) -> None:
-            is_secret = payload == self.password + b"\0" or payload in _REQUEST_FOR_A_KEY
-            if is_secret and self.password and not self._is_logged_in:
+            secrets = (self.password + b"\0", *_REQUEST_FOR_A_KEY)
+            if self.password and payload in secrets and not self._is_logged_in:
                 self._check_clear_text()
             super().write_packet(payload)
 
@@ -47,11 +51,7 @@ def guarded_connection_class(driver: ModuleType) -> type[Any]:
             is_verified = self._secure and self.ssl and self.ctx.verify_mode == ssl.CERT_REQUIRED
             if not is_verified and not self.allows_clear_text:
                 self._force_close()
-                raise driver.err.OperationalError(
-                    _AUTHENTICATION_ERROR,
-                    "the server asks for the password in clear text: use"
-                    " ssl-mode=verify_identity, or Settings.allow_clear_text_password",
-                )
+                raise driver.err.OperationalError(_AUTHENTICATION_ERROR, _CLEAR_TEXT)
 
         def _read_bytes(self, num_bytes: int) -> bytes:
             self._received += num_bytes
@@ -60,7 +60,6 @@ def guarded_connection_class(driver: ModuleType) -> type[Any]:
                 raise driver.err.OperationalError(
                     _LOST, f"the server sent more than {MAX_RESULT_BYTES} bytes at once"
                 )
-            data: bytes = super()._read_bytes(num_bytes)
-            return data
+            return super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
 
     return GuardedConnection

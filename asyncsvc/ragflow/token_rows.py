@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from pydantic import SecretStr
+
 from asyncsvc.client import Services
-from asyncsvc.errors import AsyncSvcError, Conflict, InvalidToken
+from asyncsvc.errors import AsyncSvcError, Conflict, InvalidInput, InvalidToken
 from asyncsvc.models import APIToken, TokenRecord
 from asyncsvc.ragflow.shapes import METADATA_KEY, kept_values
 from asyncsvc.validation.types import TokenKind
@@ -26,9 +28,9 @@ _SHARED_FIELDS: Final = frozenset(TokenRecord.model_fields) - {"secret", "kind"}
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A row to store: its secrets in clear text, and the fields that both tokens share."""
+    """A row to store: its secrets, and the fields that both tokens share."""
 
-    secrets: Mapping[SecretColumn, str] = field(repr=False)
+    secrets: Mapping[SecretColumn, SecretStr]
     fields: Mapping[str, object]
     """Fields of `asyncsvc.models.TokenRecord`, without `secret` and `kind`."""
 
@@ -36,7 +38,7 @@ class TokenRow:
     def from_columns(cls, columns: Mapping[str, Any]) -> TokenRow:
         """Take the secrets `token` and `beta`, and the shared fields, from a mapping."""
         return cls(
-            {name: columns[name] for name in SECRET_COLUMNS if columns.get(name)},
+            {name: _hidden(columns[name]) for name in SECRET_COLUMNS if columns.get(name)},
             {name: value for name, value in columns.items() if name in _SHARED_FIELDS},
         )
 
@@ -47,6 +49,13 @@ class TokenRow:
         if row_id is not None and isinstance(metadata, Mapping):
             record["metadata"] = {**metadata, METADATA_KEY: {"row": row_id}}
         return record | {"secret": self.secrets[column], "kind": KINDS[column]}
+
+
+def _hidden(secret: object) -> SecretStr:
+    """Return a secret whose repr does not show it. Raises InvalidInput if it is not text."""
+    if not isinstance(secret, str | SecretStr):
+        raise InvalidInput("secret", "must be text")
+    return secret if isinstance(secret, SecretStr) else SecretStr(secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +169,12 @@ class TokenRows:
 
     async def find_valid(self, secret: object, kind: TokenKind) -> APIToken | None:
         """Return the valid token of a secret, if it belongs to this tenant. 1 round trip."""
-        if not isinstance(secret, str):
+        if not isinstance(secret, str | SecretStr):
             return None
+        verification = self.svc.tokens.verify(secret, kind=kind, record_use=False)
+        del secret  # a frame of a traceback must not show it
         try:
-            token = await self.svc.tokens.verify(secret, kind=kind, record_use=False)
+            token = await verification
         except InvalidToken:
             return None
         return token if token.tenant_id == self.tenant_id else None

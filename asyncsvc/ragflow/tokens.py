@@ -103,7 +103,7 @@ class APITokenService(CommonService):
             row = await rows.of(token)
             if beta and beta not in {each.hint for each in row[1:]}:
                 fields = {"dialog_id": token.dialog_id, "source": token.source, **columns}
-                new = TokenRow({"beta": beta}, fields)
+                new = TokenRow.from_columns({"beta": beta, **fields})
                 report = RowImportReport()
                 await rows.put_beta(new, token, row[1:], report)
                 _check_new(report)

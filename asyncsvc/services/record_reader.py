@@ -38,20 +38,29 @@ class RecordReader(Generic[Record]):
         self, records: Iterable[object] | AsyncIterable[object]
     ) -> AsyncIterator[tuple[int, Record]]:
         """Yield each valid record with its index."""
-        index = -1
-        async for fields in iterate(records):
+        source, index = iterate(records), -1
+        del records  # a frame of a traceback must not show the secrets of records
+        async for fields in source:
             index += 1
             self._replaced = 0
-            try:
-                record = self._model.model_validate(fields, context=self._limits)
-            except ValidationError as error:
-                reason = invalid_input(error)
-            else:
+            record, reason = self._validate(fields)
+            del fields
+            if record is not None:
                 self.replaced_characters += self._replaced
                 yield index, record
-                continue
-            # Outside the handler, so that pydantic's error, which holds the values, is no context.
-            self.reject(index, reason)
+            elif reason is not None:
+                self.reject(index, reason)
+
+    def _validate(self, fields: object) -> tuple[Record | None, InvalidInput | None]:
+        """Return the record, or the reason why it is invalid.
+
+        The reason is not raised here: pydantic's error, which holds the values, would be its
+        context.
+        """
+        try:
+            return self._model.model_validate(fields, context=self._limits), None
+        except ValidationError as error:
+            return None, invalid_input(error)
 
     def _count_replaced(self, count: int) -> None:
         self._replaced += count
@@ -71,6 +80,8 @@ async def iterate(records: Iterable[object] | AsyncIterable[object]) -> AsyncIte
     if isinstance(records, AsyncIterable):
         async for record in records:
             yield record
+            del record
     else:
         for record in records:
             yield record
+            del record

@@ -53,7 +53,9 @@ class TokenImport:
     async def run(self, records: TokenRecords) -> TokenImportReport:
         """Import all records, batch by batch."""
         batch: list[tuple[int, TokenRecord]] = []
-        async for index, record in self._reader.read(records):
+        valid_records = self._reader.read(records)
+        del records  # a frame of a traceback must not show their secrets
+        async for index, record in valid_records:
             error = self._error_of_secret(_clear_text(record)) or _error_of_copies(record)
             if error is not None:
                 self._reader.reject(index, error)

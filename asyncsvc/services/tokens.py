@@ -161,9 +161,10 @@ class APITokenService(TokenVerification):
             1 round trip per 1,000 records, each in a transaction of its own unless the caller has
             one; locks the new rows.
         """
-        return await TokenImport(
-            self._repository, self._settings, tenant_id, actor, on_rejected
-        ).run(records)
+        run = TokenImport(self._repository, self._settings, tenant_id, actor, on_rejected).run
+        importing = run(records)
+        del records  # a frame of a traceback must not show their secrets
+        return await importing
 
     @validated
     async def get_list(

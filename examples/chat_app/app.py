@@ -21,6 +21,7 @@ from asyncsvc import APIToken, Appended, Conversation, Hit, Message, Page, Store
 
 DIALOG: Final = "assistant"
 MAX_BODY_BYTES: Final = 2**20
+HEADERS: Final = {"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'none'"}
 PAGE: Final = Path(__file__).with_name("usage.html").read_text(encoding="utf-8")
 # A client should get an error soon and send its request again.
 SETTINGS: Final = asyncsvc.Settings(retry_timeout=2.0, statement_timeout=10.0)
@@ -160,12 +161,17 @@ for kind in (asyncsvc.AsyncSvcError, RequestValidationError, HTTPException, Exce
 
 @app.middleware("http")
 async def limit_body(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Reject a body that is too large or has no length."""
-    length = int(request.headers.get("content-length", 0))
-    if length > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
+    """Reject a body that is too large or has no valid length, and protect the responses."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal():
+        response = problem(400, {}, detail="the Content-Length is no number")
+    elif int(length[:20]) > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
         detail = f"a body needs a Content-Length of at most {MAX_BODY_BYTES:,} bytes"
-        return problem(413, {}, detail=detail)
-    return await serve(request)
+        response = problem(413, {}, detail=detail)
+    else:
+        response = await serve(request)
+    response.headers.update(HEADERS)
+    return response
 
 
 @app.post("/conversations", tags=["chat"], status_code=201, responses=problems(400, 409, 413))

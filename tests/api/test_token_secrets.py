@@ -26,6 +26,7 @@ from asyncsvc import (
     Settings,
     TokenImportReport,
     TokenRecord,
+    ragflow,
 )
 from asyncsvc.services import credentials
 
@@ -526,12 +527,18 @@ def variables(error):
         error = error.__cause__ or error.__context__
 
 
+async def failing(record):
+    yield record
+    del record
+    raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("form", [str, SecretStr])
 async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, open_service, pool, form):
     quick = await open_service(statement_timeout=0.2, accept_foreign_tokens=True)
     issued = await issue(quick)
     secret = form(issued.secret.get_secret_value())
-    shown = []
+    rows, shown = ragflow.TokenRows(quick, "acme"), []
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE asyncsvc.api_token")
         for call in (
@@ -541,6 +548,10 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, open_service
             quick.tokens.create(tenant_id="acme", name="x"),
             quick.tokens.rotate(issued.token.id, tenant_id="acme"),
             quick.tokens.import_([TokenRecord(secret=secret)], tenant_id="acme"),
+            quick.tokens.import_([{"secret": secret}], tenant_id="acme"),
+            quick.tokens.import_(iter([{"secret": secret}] * 2), tenant_id="acme"),
+            rows.import_([ragflow.TokenRow.from_columns({"token": secret, "beta": secret})]),
+            rows.find_valid(secret, "api"),
         ):
             with pytest.raises(asyncsvc.Unavailable) as caught:
                 await call
@@ -550,6 +561,9 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, open_service
         (InvalidInput, quick.tokens.verify([secret])),
         (InvalidToken, quick.tokens.verify(secret, kind="beta")),
         (InsufficientScope, quick.tokens.verify(secret, scopes=["admin"])),
+        (InvalidInput, quick.tokens.import_([{"secret": secret, "x": 1}], tenant_id="acme")),
+        (InvalidInput, quick.tokens.import_([{"secret": [secret]}], tenant_id="acme")),
+        (ZeroDivisionError, quick.tokens.import_(failing({"secret": secret}), tenant_id="acme")),
     ):
         with pytest.raises(error) as caught:
             await call

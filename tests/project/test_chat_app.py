@@ -698,3 +698,25 @@ async def test_schemathesis_finds_no_failure(ann, tmp_path):
     assert generated == passed
     assert int(generated) > 400
     assert (await ann.get("/conversations")).status_code == 200  # the token is still valid
+
+
+async def test_a_length_that_is_no_number_is_a_problem():
+    """A server in front of the application may pass it on."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        for length in ("abc", "", "-1", "1.5", "0x10", "²"):
+            headers = [(b"content-length", length.encode("latin-1"))]
+            response = await client.send(client.build_request("POST", "/search", headers=headers))
+            assert response.status_code == 400, length
+            assert response.headers["content-type"] == PROBLEM
+        response = await client.get("/search", headers={"content-length": "9" * 5_000})
+        assert response.status_code == 413
+
+
+async def test_responses_are_neither_stored_nor_framed():
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        for path in ("/usage", "/nowhere"):
+            headers = (await client.get(path)).headers
+            assert headers["cache-control"] == "no-store"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
