@@ -95,7 +95,9 @@ def _limits(schema: JsonSchemaValue) -> Iterator[str]:
 
 
 def _commands() -> Iterator[str]:
-    root = typer.main.get_group(app)
+    root = typer.main.get_command(app)  # with the options of shell completion
+    if not isinstance(root, TyperGroup):
+        raise TypeError(root)
     context = typer.Context(root, info_name="asyncsvc")
     yield f"## Options before the command\n\n{_parameters(root, context)}"
     yield (root.epilog or "").strip().replace("Exit codes:", "## Exit codes") + "\n"
