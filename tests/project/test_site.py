@@ -13,6 +13,7 @@ from mkdocstrings import Inventory
 
 import asyncsvc
 import asyncsvc.embedded
+import asyncsvc.exports
 import asyncsvc.ragflow
 from asyncsvc.validation import types
 
@@ -45,7 +46,7 @@ def public_names():
 
     The methods of Settings are for the checks of the library.
     """
-    for module in (asyncsvc, asyncsvc.embedded, asyncsvc.ragflow):
+    for module in (asyncsvc, asyncsvc.embedded, asyncsvc.exports, asyncsvc.ragflow):
         for name in module.__all__:
             yield f"{module.__name__}.{name}"
             value = getattr(module, name)
