@@ -24,8 +24,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
+from asyncsvc.embedded.files import open_file, read_text
 from asyncsvc.errors import EmbeddedServerError
 
 if sys.platform != "win32":
@@ -73,7 +74,7 @@ class Directory:
     def log_tail(self) -> str:
         """Return the end of the log, for an error message."""
         try:
-            return last_lines(self.log.read_text(encoding="utf-8", errors="replace"))
+            return last_lines(read_text(self.log, errors="replace"))
         except FileNotFoundError:
             return "(there is no log)"
 
@@ -81,12 +82,6 @@ class Directory:
 def last_lines(text: str) -> str:
     """Return the last lines of a program's output, for an error message."""
     return "\n".join(["", *text.strip().splitlines()[-_LOG_LINES:]])
-
-
-def create_file(path: Path) -> IO[str]:
-    """Create a file with mode 0600. It fails if the server's account placed a link there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_APPEND
-    return os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8")
 
 
 def check_directory(directory: Directory) -> None:
@@ -110,6 +105,8 @@ def check_directory(directory: Directory) -> None:
 
 def _check_cluster(directory: Directory) -> None:
     cluster = directory.cluster
+    if cluster.is_symlink() or not cluster.is_dir():
+        raise EmbeddedServerError(f"{cluster} is a link or a file: name another directory")
     owner = cluster.stat().st_uid
     if os.geteuid() not in {0, owner}:
         raise EmbeddedServerError(
@@ -130,8 +127,7 @@ def _check_cluster(directory: Directory) -> None:
 @contextlib.contextmanager
 def locked(directory: Directory, cancelled: threading.Event | None = None) -> Iterator[int]:
     """Hold the lock for starts and stops. Yields the open file that holds it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    lock = os.open(directory.path / "asyncsvc.lock", flags, 0o600)
+    lock = open_file(directory.path / "asyncsvc.lock", os.O_RDWR | os.O_CREAT, give=True)
     try:
         _acquire(lock, directory, cancelled)
         yield lock

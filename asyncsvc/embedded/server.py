@@ -14,6 +14,7 @@ in the cluster: after a crash another process may have that id.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
@@ -31,10 +32,18 @@ from asyncsvc.embedded.directory import (
     POLL_SECONDS,
     Directory,
     check_directory,
-    create_file,
     last_lines,
     locked,
     raise_if_cancelled,
+)
+from asyncsvc.embedded.files import (
+    create_file,
+    move,
+    open_file,
+    open_folder,
+    read_text,
+    remove,
+    replace_text,
 )
 from asyncsvc.embedded.programs import Programs, installed_programs, programs_for
 from asyncsvc.errors import EmbeddedServerError
@@ -130,7 +139,7 @@ def status(directory: Directory) -> EmbeddedPostgres | None:
 
 def describe(directory: Directory, port: int, *, started: bool) -> EmbeddedPostgres:
     """Return the server that listens on the port."""
-    password = directory.password.read_text(encoding="ascii").strip()
+    password = read_text(directory.password).strip()
     return EmbeddedPostgres(
         data_dir=directory.path,
         dsn=f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres",
@@ -143,7 +152,7 @@ def describe(directory: Directory, port: int, *, started: bool) -> EmbeddedPostg
 def find(directory: Directory) -> Process | None:
     """Return the process of the running server, or None."""
     try:
-        lines = directory.pid_file.read_text(errors="replace").splitlines()
+        lines = read_text(directory.pid_file).splitlines()
     except FileNotFoundError:
         return None
     pid, port = _number(lines[:1]), _number(lines[3:4])
@@ -220,14 +229,15 @@ def _initialise(directory: Directory, programs: Programs, lock: int) -> None:
     """Create the cluster, with a new password."""
     unfinished = directory.path / "pgdata.new"
     password = directory.path / "password.new"
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    password.unlink(missing_ok=True)
-    unfinished.mkdir(mode=0o700)
-    _write_password(password)
-    if user := programs.account.user:
-        os.chown(unfinished, *user)
-        os.chown(password, *user)
+    with open_folder(directory.path) as folder:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(unfinished.name, dir_fd=folder)
+        remove(password)
+        os.mkdir(unfinished.name, 0o700, dir_fd=folder)
+        _write_password(password)
+        if user := programs.account.user:
+            for name in (unfinished.name, password.name):
+                os.chown(name, *user, dir_fd=folder, follow_symlinks=False)
     code, output = programs.run(
         "initdb",
         *_INITDB_OPTIONS,
@@ -240,9 +250,9 @@ def _initialise(directory: Directory, programs: Programs, lock: int) -> None:
         raise EmbeddedServerError(
             f"initdb could not create {directory.cluster}. Its output ends: {last_lines(output)}"
         )
-    password.rename(unfinished / directory.password.name)
+    move(password, unfinished / directory.password.name)
     _sync(unfinished)
-    unfinished.rename(directory.cluster)
+    move(unfinished, directory.cluster)
     _sync(directory.path)
 
 
@@ -254,11 +264,8 @@ def _write_password(path: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with open_folder(folder) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _launch(directory: Directory, programs: Programs, options: Mapping[str, str]) -> int:
@@ -270,7 +277,7 @@ def _launch(directory: Directory, programs: Programs, options: Mapping[str, str]
     with _new_log(directory) as log:
         while True:
             port = free_port(_last_start(directory)[0])
-            directory.last_start.write_text(f"{port} {programs.version}\n", encoding="ascii")
+            replace_text(directory.last_start, f"{port} {programs.version}\n")
             if _pg_ctl_start(directory, programs, {**options, **_reserved_options(port)}, log):
                 return port
             _raise_if_starting(directory)
@@ -286,7 +293,7 @@ def _launch(directory: Directory, programs: Programs, options: Mapping[str, str]
 def _last_start(directory: Directory) -> tuple[int, str]:
     """Return the port and version of the last start, or 0 and "" before the first one."""
     try:
-        text = directory.last_start.read_text(encoding="ascii", errors="replace")
+        text = read_text(directory.last_start)
     except FileNotFoundError:
         text = ""
     port, _, version = text.strip().partition(" ")
@@ -300,19 +307,20 @@ def _replace_reused_pid(directory: Directory) -> None:
     can have, because it also leads PostgreSQL to the children of the killed server.
     """
     path = directory.pid_file
-    if not path.exists():
+    try:
+        pid, newline, rest = read_text(path).partition("\n")
+    except FileNotFoundError:
         return
-    pid, newline, rest = path.read_text(errors="surrogateescape").partition("\n")
     if pid.isdecimal() and _is_alive(int(pid)):
-        handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
-        with os.fdopen(handle, "w", errors="surrogateescape") as file:
+        with os.fdopen(open_file(path, os.O_WRONLY), "w", errors="surrogateescape") as file:
+            file.truncate()
             file.write(f"{_NO_SUCH_PROCESS}{newline}{rest}")
 
 
 def _new_log(directory: Directory) -> IO[str]:
-    if directory.log.exists():
-        directory.log.replace(directory.log.with_suffix(".log.1"))
-    return create_file(directory.log)
+    with contextlib.suppress(FileNotFoundError):
+        move(directory.log, directory.log.with_suffix(".log.1"))
+    return create_file(directory.log, give=True)
 
 
 def _reserved_options(port: int) -> dict[str, str]:
