@@ -6,11 +6,13 @@ import abc
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from asyncsvc.database import build_value, sql_files
+from asyncsvc.threads import run_apart
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.json_values import stored_json
 from asyncsvc.validation.types import UNSET
@@ -58,6 +60,11 @@ class KeyedRepository(Repository, abc.ABC, Generic[Stored, Patch]):
         self, *, tenant_id: str, patches: Mapping[str, Patch]
     ) -> list[Stored]:
         """Set columns of rows, by id; return the changed rows."""
+
+
+async def to_json_apart(value: object) -> str | None:
+    """Return what `to_json` returns, for a value that may be large."""
+    return await run_apart(partial(to_json, value), value)
 
 
 def to_json(value: object) -> str | None:

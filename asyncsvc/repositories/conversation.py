@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from asyncsvc.database import build_model, build_models, build_value
@@ -22,8 +23,10 @@ from asyncsvc.repositories.base import (
     KeyedRepository,
     columns_to_set,
     to_json,
+    to_json_apart,
 )
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice
+from asyncsvc.threads import run_apart
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 
@@ -156,7 +159,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             "create_many",
             *(["full_row"] if returning is Conversation else []),
             tenant_id=tenant_id,
-            conversations=to_json([_columns(conversation) for conversation in conversations]),
+            conversations=await to_json_apart([_columns(each) for each in conversations]),
         )
         return build_models(returning, rows)
 
@@ -220,6 +223,8 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
     ) -> Appended | None:
         """Append a turn; None if no row changed. The key and the hash are passed together."""
         messages = turn.messages
+        json_values = [turn.dsl, *((each.payload, each.reference) for each in messages)]
+        payloads, references, dsl = await run_apart(partial(_json_columns, turn), json_values)
         rows = await self._rows(
             "append_message",
             tenant_id=tenant_id,
@@ -229,13 +234,13 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             body_hash=body_hash,
             roles=[message.role for message in messages],
             contents=[message.content for message in messages],
-            payloads=[to_json(message.payload) for message in messages],
-            references=[to_json(message.reference) for message in messages],
+            payloads=payloads,
+            references=references,
             round=turn.round,
             tokens=turn.tokens,
             duration=microseconds(turn.duration),
             errors=turn.errors,
-            dsl=UNSET if turn.dsl is UNSET else to_json(turn.dsl),
+            dsl=dsl,
             token_id=turn.token_id,
         )
         return build_model(Appended, rows[0]) if rows else None
@@ -282,7 +287,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
     ) -> list[Conversation]:
         """Set columns of conversations, by id; return the changed conversations."""
         columns = {id: columns_to_set(patch) for id, patch in patches.items()}
-        rows = await self._rows("update_many_by_id", tenant_id=tenant_id, patches=to_json(columns))
+        rows = await self._rows(
+            "update_many_by_id", tenant_id=tenant_id, patches=await to_json_apart(columns)
+        )
         return build_models(Conversation, rows)
 
     async def find_expired(
@@ -398,6 +405,15 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             max_bytes=max_bytes,
         )
         return build_models(Conversation, rows)
+
+
+def _json_columns(
+    turn: Turn,
+) -> tuple[list[str | None], list[str | None], str | UnsetType | None]:
+    """Return the payloads, the references and the dsl of a turn as JSON."""
+    payloads = [to_json(message.payload) for message in turn.messages]
+    references = [to_json(message.reference) for message in turn.messages]
+    return payloads, references, UNSET if turn.dsl is UNSET else to_json(turn.dsl)
 
 
 def _columns(conversation: ConversationRow) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from asyncsvc.repositories.base import (
     columns_to_set,
     escape_copy_text,
     to_json,
+    to_json_apart,
 )
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -116,11 +118,9 @@ class MessageRepository(Repository):
 
         The driver writes the text of COPY, so this statement has no file.
         """
-        lines = "".join(
-            line for conversation in conversations for line in _lines(tenant_id, conversation)
-        )
+        data = await asyncio.to_thread(_copy_data, tenant_id, conversations)
         return await self._executor.copy(
-            "message/copy", table="message", columns=_COLUMNS, data=lines.encode()
+            "message/copy", table="message", columns=_COLUMNS, data=data
         )
 
     async def digests(
@@ -151,7 +151,11 @@ class MessageRepository(Repository):
     ) -> StoredMessage | None:
         """Set columns of a message; None if the message does not exist."""
         rows = await self._rows(
-            "update", tenant_id=tenant_id, id=id, seq=seq, patch=to_json(columns_to_set(patch))
+            "update",
+            tenant_id=tenant_id,
+            id=id,
+            seq=seq,
+            patch=await to_json_apart(columns_to_set(patch)),
         )
         return build_model(StoredMessage, rows[0]) if rows else None
 
@@ -177,6 +181,12 @@ class MessageRepository(Repository):
         count = build_value(int, rows[0], "deleted")
         is_shown = newest and count > 0
         return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
+
+
+def _copy_data(tenant_id: str, conversations: Iterable[NewConversationMessages]) -> bytes:
+    return "".join(
+        line for conversation in conversations for line in _lines(tenant_id, conversation)
+    ).encode()
 
 
 def _lines(tenant_id: str, conversation: NewConversationMessages) -> Iterator[str]:

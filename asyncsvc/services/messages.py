@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Final
+from collections.abc import Iterator
+from functools import partial
 
 from asyncsvc.errors import (
     Conflict,
@@ -26,7 +26,9 @@ from asyncsvc.services.common import (
     ConversationServiceBase,
     row_or_not_found,
 )
+from asyncsvc.threads import run_apart
 from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.json_values import canonical_json
 from asyncsvc.validation.types import (
     MAX_DURATION,
     MAX_INT,
@@ -39,7 +41,6 @@ from asyncsvc.validation.types import (
     Thumb,
 )
 
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True)
 _APPEND_ATTEMPTS = 3
 
 
@@ -128,7 +129,9 @@ class ConversationMessages(ConversationServiceBase):
             conversation.
         """
         turn = as_model(Turn, turn)
-        body_hash = None if idempotency_key is None else _body_hash(turn)
+        body_hash = None
+        if idempotency_key is not None:
+            body_hash = await run_apart(partial(_body_hash, turn), turn)
         for _ in range(_APPEND_ATTEMPTS):
             appended = await self._repository.append_message(
                 tenant_id=tenant_id,
@@ -304,9 +307,21 @@ def _body_hash(turn: Turn) -> bytes:
 
     The hash does not cover `token_id`: a call that is repeated with a rotated token is a replay.
     """
-    messages = [[each.role, each.content, each.reference, each.payload] for each in turn.messages]
-    replaced = {
-        name: value for name in ("errors", "dsl") if (value := getattr(turn, name)) is not UNSET
-    }
-    body = [messages, turn.tokens, microseconds(turn.duration), turn.round, replaced]
-    return hashlib.sha256(_CANONICAL.encode(body).encode()).digest()
+    digest = hashlib.sha256()
+    for part in _identifying_parts(turn):
+        data = part.encode()
+        digest.update(b"%d:" % len(data) + data)
+    return digest.digest()
+
+
+def _identifying_parts(turn: Turn) -> Iterator[str]:
+    for message in turn.messages:
+        yield message.role
+        yield message.content
+        yield canonical_json(message.reference)
+        yield canonical_json(message.payload)
+    yield f"{turn.tokens} {microseconds(turn.duration)} {turn.round}"
+    for name, value in (("errors", turn.errors), ("dsl", turn.dsl)):
+        if value is not UNSET:
+            yield name
+            yield canonical_json(value)

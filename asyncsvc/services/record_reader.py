@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from asyncsvc.errors import AsyncSvcError, InvalidInput
+from asyncsvc.threads import run_apart
 from asyncsvc.validation.inputs import Input, invalid_input
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class RecordReader(Generic[Record]):
         async for fields in source:
             index += 1
             self._replaced = 0
-            record, reason = self._validate(fields)
+            record, reason = await run_apart(partial(self._validate, fields), fields)
             del fields
             if record is not None:
                 self.replaced_characters += self._replaced

@@ -7,15 +7,18 @@ value raises InvalidInput with the name of its parameter.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
+from asyncsvc.cancellation import finish_despite_cancellation
+from asyncsvc.threads import is_large
 from asyncsvc.validation.inputs import invalid_input
 from asyncsvc.validation.limits import Limits
 
@@ -56,7 +59,7 @@ def validated(
     names = tuple(inspect.signature(method).parameters)
 
     @cache
-    def adapter(service: type[S]) -> TypeAdapter[Awaitable[R]]:
+    def adapter(service: type[S]) -> TypeAdapter[Coroutine[Any, Any, R]]:
         """Build the adapter at the first call, to keep imports fast."""
         config = ConfigDict(strict=True, hide_input_in_errors=True)
         return TypeAdapter(_with_concrete_types(method, service), config=config)  # type: ignore[arg-type]
@@ -64,10 +67,11 @@ def validated(
     @wraps(method)
     async def call_validated(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         validation_error = None
+        arguments = ArgsKwargs((self, *args), kwargs)
+        validate = partial(adapter(type(self)).validate_python, arguments, context=self.settings)
         try:
-            call = adapter(type(self)).validate_python(
-                ArgsKwargs((self, *args), kwargs), context=self.settings
-            )
+            is_apart = is_large((args, kwargs))
+            call = await _in_thread(validate) if is_apart else validate()
         except ValidationError as error:
             validation_error = error
         # Raise outside of the handler: pydantic's error holds the values, so it must not become the
@@ -75,12 +79,26 @@ def validated(
         if validation_error is not None and _is_wrong_call(validation_error):
             inspect.signature(method).bind(self, *args, **kwargs)  # raises the TypeError
         # Some loggers print the local variables of a traceback, and an argument can be a secret.
-        del args, kwargs
+        del args, kwargs, arguments, validate
         if validation_error is None:
             return await call
         raise invalid_input(validation_error, names)
 
     return call_validated
+
+
+async def _in_thread(
+    validate: Callable[[], Coroutine[Any, Any, R]],
+) -> Coroutine[Any, Any, R]:
+    """Validate in a thread. After a cancellation the call is closed, which was not started."""
+    calls: list[Coroutine[Any, Any, R]] = []
+    try:
+        await finish_despite_cancellation(asyncio.to_thread(lambda: calls.append(validate())))
+    except asyncio.CancelledError:
+        for call in calls:
+            call.close()
+        raise
+    return calls[0]
 
 
 def _with_concrete_types(method: Callable[..., R], service: type[Any]) -> Callable[..., R]:

@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
+from operator import itemgetter
 from typing import Final
 
 from asyncsvc.validation.inputs import invalid_value
 from asyncsvc.validation.limits import Limits
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_SORTING_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True)
 _STEP: Final = 1_000
 _SMALL: Final = 20_000
 """The maximum number of values for one call of the encoder, during which other threads wait."""
@@ -27,36 +29,47 @@ _EXPONENT: Final = re.compile(
 
 def json_text(value: object) -> str:
     """Return a valid JSON value as text. Raises ValueError for NaN and infinity."""
+    return _text(value, _ENCODER)
+
+
+def canonical_json(value: object) -> str:
+    """Return a valid JSON value as text that is equal for equal values: keys are sorted."""
+    return _text(value, _SORTING_ENCODER)
+
+
+def _text(value: object, encoder: json.JSONEncoder) -> str:
     is_small = not isinstance(value, list | dict) or _values_left(value, _SMALL) >= 0
-    return _encode(value, is_small=is_small)
+    return _encode(value, encoder, is_small=is_small)
 
 
-def _encode(value: object, *, is_small: bool) -> str:
+def _encode(value: object, encoder: json.JSONEncoder, *, is_small: bool) -> str:
     if value == {}:
         return "{}"
     if not is_small and isinstance(value, dict):
-        return _text_of_dict(value)
+        return _text_of_dict(value, encoder)
     if not is_small and isinstance(value, list):
-        return _text_of_list(value)
-    return _ENCODER.encode(value)
+        return _text_of_list(value, encoder)
+    return encoder.encode(value)
 
 
-def _text_of_list(values: Sequence[object]) -> str:
+def _text_of_list(values: Sequence[object], encoder: json.JSONEncoder) -> str:
     """Encode a large list in steps."""
     if len(values) <= _STEP:
-        return f"[{', '.join(map(json_text, values))}]"
+        return f"[{', '.join(_text(value, encoder) for value in values)}]"
     parts = (values[start : start + _STEP] for start in range(0, len(values), _STEP))
-    return f"[{', '.join(json_text(part)[1:-1] for part in parts)}]"
+    return f"[{', '.join(_text(part, encoder)[1:-1] for part in parts)}]"
 
 
-def _text_of_dict(values: Mapping[str, object]) -> str:
+def _text_of_dict(values: Mapping[str, object], encoder: json.JSONEncoder) -> str:
     """Encode a large dict in steps."""
-    if len(values) <= _STEP:
-        texts = (f"{_ENCODER.encode(key)}: {json_text(value)}" for key, value in values.items())
-        return f"{{{', '.join(texts)}}}"
     items = list(values.items())
+    if encoder.sort_keys:
+        items.sort(key=itemgetter(0))
+    if len(items) <= _STEP:
+        texts = (f"{encoder.encode(key)}: {_text(value, encoder)}" for key, value in items)
+        return f"{{{', '.join(texts)}}}"
     parts = (dict(items[start : start + _STEP]) for start in range(0, len(items), _STEP))
-    return f"{{{', '.join(json_text(part)[1:-1] for part in parts)}}}"
+    return f"{{{', '.join(_text(part, encoder)[1:-1] for part in parts)}}}"
 
 
 def stored_json(value: object) -> str:
@@ -81,7 +94,7 @@ def check_json(value: object, limits: Limits) -> int:
     """Check that PostgreSQL can store the JSON and Python can read it; return its stored size."""
     values = count_values(value, limits)
     try:
-        text = _encode(value, is_small=values <= _SMALL)
+        text = _encode(value, _ENCODER, is_small=values <= _SMALL)
         size = stored_size(text)
     except UnicodeEncodeError:
         raise invalid_value("must not hold a lone surrogate") from None

@@ -12,7 +12,8 @@ from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -20,7 +21,8 @@ import asyncsvc
 from asyncsvc import APIToken, Appended, Conversation, Hit, Message, Page, StoredMessage
 
 DIALOG: Final = "assistant"
-MAX_BODY_BYTES: Final = 2**20
+MAX_BODY_BYTES: Final = 2**17  # a question of 10,000 characters, each escaped as 12
+MAX_REPORTED_ERRORS: Final = 10
 HEADERS: Final = {"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'none'"}
 PAGE: Final = Path(__file__).with_name("usage.html").read_text(encoding="utf-8")
 # A client should get an error soon and send its request again.
@@ -39,6 +41,14 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,2
 
 class _Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_fields(cls, body: object) -> object:
+        """Reject many unknown fields at once: each of them would be an error of its own."""
+        if isinstance(body, dict) and len(body) > len(cls.model_fields) + MAX_REPORTED_ERRORS:
+            raise PydanticCustomError("too_many_fields", "too many fields")
+        return body
 
 
 class NewConversation(_Body):
@@ -112,7 +122,8 @@ async def answer(request: Request, error: Exception) -> Response:
                 logging.getLogger(__name__).error("%s: %s", request.url.path, fields.pop("detail"))
             return problem(status, headers, **fields)
         case RequestValidationError():
-            details = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
+            first = error.errors()[:MAX_REPORTED_ERRORS]
+            details = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in first]
             return problem(422, {}, detail="; ".join(details))
         case HTTPException(status_code=405):  # FastAPI's header has the methods of 1 route
             routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]

@@ -1,10 +1,12 @@
 """The cost of accepted input grows at most linearly with its size."""
 
+import asyncio
+import contextlib
 import json
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
 import asyncpg
@@ -157,3 +159,47 @@ def test_keys_that_are_equal_after_a_replacement_cost_linear_time():
     short, long = make(4_000), make(16_000)
     assert len(replace_in_json(long)[0]) == 16_000
     assert seconds(lambda: replace_in_json(long)) < 9 * seconds(lambda: replace_in_json(short))
+
+
+async def stall_share(work: Awaitable[object]) -> float:
+    """Await the work; return the largest part of its time for which the event loop did not run."""
+    longest, is_done = 0.0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while not is_done.is_set():
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    started = time.perf_counter()
+    with contextlib.suppress(asyncsvc.Unavailable):
+        await work
+    total = time.perf_counter() - started
+    is_done.set()
+    await watching
+    return longest / total
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_large_turn_does_not_hold_the_event_loop(unconnected, key):
+    """The loop runs many times during the work, so no single step is a large part of it."""
+    payload = {"n": [{"at": number, "of": [1.5, "text"]} for number in range(15_000)]}
+    text = "e\u0302\u0323 and words " * 40_000
+    turn = {"messages": [{"role": "user", "content": text, "payload": payload}] * 2}
+    append = unconnected.conversations.append_message
+    await stall_share(append("a", {"messages": turn["messages"][:1]}, tenant_id="t"))
+    share = await stall_share(append("a", turn, tenant_id="t", idempotency_key=key))
+    assert share < 0.3
+
+
+async def test_a_cancelled_call_on_a_large_value_leaves_nothing(unconnected):
+    call = unconnected.conversations.create(tenant_id="t", dialog_id="d", dsl=["a" * 10] * 80_000)
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -355,7 +355,7 @@ BAD_BODIES = {
     "an unknown field": (b'{"question": "x", "surprise": 1}', 422),
     "an unknown field of a lone surrogate": (b'{"question": "x", "\\ud800": 1}', 422),
     "an unknown field of great length": (b'{"question": "x", "%s": 1}' % (b"k" * 99_999), 422),
-    "many unknown fields": (json.dumps(dict.fromkeys(map(str, range(9_999)))).encode(), 422),
+    "many unknown fields": (json.dumps(dict.fromkeys(map(str, range(8_000)))).encode(), 422),
     "a wrong type": (b'{"question": 1}', 422),
     "an empty text": (b'{"question": ""}', 422),
     "a text that is too long": (b'{"question": "%s"}' % (b"x" * 10_001), 422),
@@ -363,7 +363,7 @@ BAD_BODIES = {
     "a lone surrogate": (b'{"question": "a\\ud800b"}', 422),
     "a number of too many digits": (b'{"question": 1%s}' % (b"0" * 5_000), 400),
     "text that is no UTF-8": (b'{"question": "\xff"}', 400),
-    "deep JSON": (b'{"question": %s}' % (b"[" * 200_000), 400),
+    "deep JSON": (b'{"question": %s}' % (b"[" * 100_000), 400),
     "a huge body": (b'{"question": "%s"}' % (b"x" * MAX_BODY_BYTES), 413),
 }
 
@@ -378,6 +378,11 @@ async def test_an_invalid_body_is_rejected_and_stores_nothing(content, status, a
     if status == 422:
         assert detail.startswith("body")
     assert await ann.messages() == []
+
+
+async def test_many_unknown_fields_are_one_error(ann):
+    unknown = dict.fromkeys(map(str, range(8_000)))
+    assert rejected(await ann.post(TURNS, json=unknown), 422) == "body: too many fields"
 
 
 async def test_a_body_without_a_length_is_rejected(ann):
