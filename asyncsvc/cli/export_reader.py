@@ -277,4 +277,5 @@ def _record_item(
         fields = read_record(value, context.tz)
     except UnreadableError as error:
         return Item(number, {}, reason=str(error), noun=noun)
-    return Item(number, fields, size, tenant_id, noun=noun, notes=Notes())
+    is_repeated = context.is_continued(fields.get("id"))
+    return Item(number, fields, size, tenant_id, noun=noun, notes=Notes(), is_repeated=is_repeated)

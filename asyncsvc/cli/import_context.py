@@ -62,6 +62,7 @@ class ImportContext:
     _shards: defaultdict[tuple[str, str], set[int]] = field(
         default_factory=lambda: defaultdict(set)
     )
+    _last_id: object = None
     _names: set[str] = field(default_factory=set)
     _seen: dict[str, tuple[datetime, int]] = field(default_factory=dict)
 
@@ -87,6 +88,12 @@ class ImportContext:
         """Remember a refused record."""
         if len(self.refused) < _MAX_REFUSED:
             self.refused.append(refusal)
+
+    def is_continued(self, id: object) -> bool:
+        """Return whether a line has the id of the line before: another part of a conversation."""
+        is_continued = id is not None and id == self._last_id
+        self._last_id = id
+        return is_continued
 
     def is_repeated(self, record: JsonObject) -> bool | None:
         """Return whether an earlier record had this id; None if that one is at least as new."""

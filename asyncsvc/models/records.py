@@ -69,7 +69,7 @@ class ConversationRecord(Input):
     """The id, unique within the tenant."""
     dialog_id: Id
     """The assistant or agent that the conversation belongs to."""
-    messages: Annotated[list[MessageRecord], Field(strict=False)]
+    messages: Annotated[list[MessageRecord], Field(strict=False, fail_fast=True)]
     """All messages in the order of their `seq`."""
     user_id: UserId = ""
     """The end user. Empty for an anonymous visitor."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.models import (
@@ -15,6 +15,7 @@ from asyncsvc.models import (
     ConversationName,
     ConversationPatch,
     Model,
+    StoredMessage,
     Turn,
     microseconds,
 )
@@ -25,9 +26,17 @@ from asyncsvc.repositories.base import (
     to_json,
     to_json_apart,
 )
+from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Executor, Row
+
+_MAX_MESSAGE_BYTES: Final = 2**25
+"""The bytes of the messages of one conversation that a statement returns."""
+_MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
 
 
 class AppendRejection(Model):
@@ -107,6 +116,14 @@ class ExtendedConversation:
     created_at: Timestamp
 
 
+class ExportPage(NamedTuple):
+    """The next conversations of an export."""
+
+    conversations: list[Conversation]
+    cut: set[str]
+    """The ids of long conversations, of which the page has only the first messages."""
+
+
 Created = TypeVar("Created", Conversation, CreatedConversation)
 
 
@@ -147,6 +164,11 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
 
     folder = "conversation"
 
+    def __init__(self, executor: Executor) -> None:
+        """Run the statements on this executor."""
+        super().__init__(executor)
+        self._messages = MessageRepository(executor)
+
     async def create_many(
         self,
         *,
@@ -172,9 +194,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             tenant_id=tenant_id,
             ids=ids,
             include_dsl=include.dsl,
-            include_messages=include.messages,
+            max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
         )
-        return build_models(Conversation, rows)
+        return await self._complete(build_models(Conversation, rows), rows)
 
     async def get_list(
         self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
@@ -193,9 +215,10 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             offset=page.offset,
             count_limit=page.count_limit,
             include_dsl=include.dsl,
-            include_messages=include.messages,
+            max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
         )
-        items = build_models(Conversation, (row for row in rows if row["id"] is not None))
+        present = [row for row in rows if row["id"] is not None]
+        items = await self._complete(build_models(Conversation, present), present)
         return build_value(int, rows[0], "total"), items
 
     async def get_names(
@@ -389,7 +412,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         batch_size: int,
         max_messages: int,
         max_bytes: int,
-    ) -> list[Conversation]:
+    ) -> ExportPage:
         """Return the next conversations with their messages."""
         is_by_id = dialog_id is UNSET and user_id is UNSET
         rows = await self._rows(
@@ -403,8 +426,63 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             batch_size=batch_size,
             max_messages=max_messages,
             max_bytes=max_bytes,
+            max_message_bytes=max_bytes,
         )
-        return build_models(Conversation, rows)
+        conversations = build_models(Conversation, rows)
+        return ExportPage(
+            conversations,
+            {
+                conversation.id
+                for conversation, row in zip(conversations, rows, strict=True)
+                if _may_be_cut(conversation, row, max_bytes)
+            },
+        )
+
+    async def rest(
+        self, conversation: Conversation, max_bytes: int
+    ) -> AsyncGenerator[list[StoredMessage]]:
+        """Iterate over the messages after those of the conversation, in chunks of some bytes."""
+        messages = conversation.messages
+        after_seq = messages[-1].seq if messages else 0
+        while chunk := await self._messages.get_chunk(
+            tenant_id=conversation.tenant_id,
+            id=conversation.id,
+            after_seq=after_seq,
+            last_seq=conversation.last_seq,
+            max_bytes=max_bytes,
+        ):
+            yield chunk
+            after_seq = chunk[-1].seq
+
+    async def _complete(
+        self, conversations: list[Conversation], rows: Sequence[Row]
+    ) -> list[Conversation]:
+        """Read the messages of long conversations that a statement did not return."""
+        for index, row in enumerate(rows):
+            conversation = conversations[index]
+            if _may_be_cut(conversation, row, _MAX_MESSAGE_BYTES):
+                conversations[index] = await self.complete(conversation)
+        return conversations
+
+    async def complete(self, conversation: Conversation) -> Conversation:
+        """Return a conversation with all messages."""
+        messages = list(conversation.messages or ())
+        async for chunk in self.rest(conversation, _MAX_MESSAGE_BYTES):
+            messages += chunk
+        return conversation.model_copy(update={"messages": tuple(messages)})
+
+
+def _may_be_cut(conversation: Conversation, row: Row, max_bytes: int) -> bool:
+    """Return whether a statement may have returned only the first messages.
+
+    Messages of `max_bytes` have JSON of at least a fourth as many characters.
+    """
+    messages = conversation.messages
+    return (
+        messages is not None
+        and (messages[-1].seq if messages else 0) < conversation.last_seq
+        and len(row["messages"]) * _MAX_UTF8_BYTES_PER_CHARACTER >= max_bytes
+    )
 
 
 def _json_columns(

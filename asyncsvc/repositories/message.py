@@ -20,6 +20,7 @@ from asyncsvc.repositories.base import (
 )
 from asyncsvc.validation.types import UNSET, UnsetType
 
+_CHUNK_SIZE = 5_000
 _NULL = "\\N"
 _COLUMNS = (
     "tenant_id",
@@ -129,6 +130,21 @@ class MessageRepository(Repository):
         """Return, by id, the digest of each conversation's messages up to a seq."""
         rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
         return {each.id: each.digest for each in build_models(_Digest, rows)}
+
+    async def get_chunk(
+        self, *, tenant_id: str, id: str, after_seq: int, last_seq: int, max_bytes: int
+    ) -> list[StoredMessage]:
+        """Return the next messages, up to the first one that reaches a number of bytes."""
+        rows = await self._rows(
+            "get_chunk",
+            tenant_id=tenant_id,
+            id=id,
+            after_seq=after_seq,
+            last_seq=last_seq,
+            limit=_CHUNK_SIZE,
+            max_bytes=max_bytes,
+        )
+        return build_models(StoredMessage, rows)
 
     async def outline(
         self, *, tenant_id: str, id: str, after_seq: int, limit: int

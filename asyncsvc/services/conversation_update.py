@@ -77,7 +77,10 @@ class ConversationUpdate:
         if not rows:
             return None
         (stored,) = rows
-        outlines = await self._outlines(executor, record.id)
+        # A record may be a part of a conversation, from its first seq on.
+        first_seq = record.messages[0].seq if record.messages else None
+        after_seq = (first_seq or 1) - 1
+        outlines = await self._outlines(executor, record.id, after_seq)
         common = _common_length(outlines, record.messages)
         rest, new = outlines[common:], record.messages[common:]
         if rest and not new:
@@ -87,7 +90,7 @@ class ConversationUpdate:
             stored.source == record.source and all(each.source_id is not None for each in rest)
         ):
             raise AlreadyExists("the tenant has a conversation of this id, with other messages")
-        keep_seq = outlines[common - 1].seq if common else 0
+        keep_seq = outlines[common - 1].seq if common else after_seq
         extension, message_rows = _extension(
             stored, record, row, new, keep_seq if is_rewritten else None
         )
@@ -104,14 +107,14 @@ class ConversationUpdate:
             messages_replaced=len(rest),
         )
 
-    async def _outlines(self, executor: Executor, id: str) -> list[MessageOutline]:
-        """Return what identifies each stored message."""
+    async def _outlines(self, executor: Executor, id: str, after_seq: int) -> list[MessageOutline]:
+        """Return what identifies each stored message after a seq."""
         outlines = list[MessageOutline]()
         repository = MessageRepository(executor)
         while page := await repository.outline(
             tenant_id=self._tenant_id,
             id=id,
-            after_seq=outlines[-1].seq if outlines else 0,
+            after_seq=outlines[-1].seq if outlines else after_seq,
             limit=_OUTLINE_PAGE,
         ):
             outlines += page

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from asyncsvc.models import Conversation, ImportReport, Records
+from asyncsvc.models import Conversation, ImportReport, Records, StoredMessage
+from asyncsvc.repositories.conversation import ExportPage
 from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.services.conversation_import import ConversationImport
 from asyncsvc.services.record_reader import OnRejected
@@ -21,16 +22,28 @@ class ConversationTransfer(ConversationServiceBase):
     """Methods that move whole conversations out of and into the store."""
 
     async def export(
-        self, *, tenant_id: str, dialog_id: str | AnyType = ANY, user_id: str | AnyType = ANY
+        self,
+        *,
+        tenant_id: str,
+        dialog_id: str | AnyType = ANY,
+        user_id: str | AnyType = ANY,
+        split: bool = False,
     ) -> AsyncGenerator[Conversation]:
         """Iterate over conversations with `dsl` and all messages, in the format of `import_`.
 
-        Each conversation is consistent with its messages. A conversation that exists during the
+        Each conversation of up to 8 MiB is consistent with its messages; of longer ones, messages
+        that are appended or deleted meanwhile may be missing. A conversation that exists during the
         whole iteration is returned exactly once.
+
+        With `split`, a conversation of more than 8 MiB comes in parts: equal conversations, one
+        after the other, with the first messages, the next ones, and so on, each with the `last_seq`
+        of its part. So the memory does not depend on the length of conversations, and
+        `import_(update=True)` joins the parts.
 
         Args:
             dialog_id: Only conversations of this dialog.
             user_id: Only conversations of this user.
+            split: Return long conversations in parts.
 
         Returns:
             The conversations of a tenant in the order of their ids; conversations of a dialog or a
@@ -41,16 +54,38 @@ class ConversationTransfer(ConversationServiceBase):
 
         Cost:
             1 round trip for each page of up to 500 conversations, about 10,000 messages or 8 MiB,
-            and 1 for the last page, which is empty. No locks, and no connection between pages.
+            and 1 for the last page, which is empty; 1 for each further 8 MiB of a conversation. No
+            locks, and no connection between pages.
             Primary key for a tenant, index by creation for a dialog, index by user for a user.
         """
         after = None
-        while page := await self._export_page(
-            tenant_id=tenant_id, dialog_id=dialog_id, user_id=user_id, after=after
-        ):
-            for conversation in page:
-                yield conversation
-            after = page[-1]
+        while True:
+            page = await self._export_page(
+                tenant_id=tenant_id,
+                dialog_id=dialog_id,
+                user_id=user_id,
+                split=split,
+                after=after,
+            )
+            if not page.conversations:
+                return
+            for conversation in page.conversations:
+                if conversation.id not in page.cut:
+                    yield conversation
+                    continue
+                async for part in self._parts(conversation):
+                    yield part
+            after = page.conversations[-1]
+
+    async def _parts(self, conversation: Conversation) -> AsyncGenerator[Conversation]:
+        """Iterate over the parts of a conversation, of which the first messages are read."""
+        messages: Sequence[StoredMessage] = conversation.messages or ()
+        async for chunk in self._repository.rest(conversation, _MAX_BYTES):
+            yield conversation.model_copy(
+                update={"messages": tuple(messages), "last_seq": messages[-1].seq}
+            )
+            messages = chunk
+        yield conversation.model_copy(update={"messages": tuple(messages)})
 
     @validated
     async def _export_page(
@@ -59,10 +94,11 @@ class ConversationTransfer(ConversationServiceBase):
         tenant_id: Id,
         dialog_id: OrAny[Id],
         user_id: OrAny[UserId],
+        split: bool,
         after: Conversation | None,
-    ) -> list[Conversation]:
-        """Return the next page of an export."""
-        return await self._repository.export(
+    ) -> ExportPage:
+        """Return the next page of an export; without `split`, its conversations are complete."""
+        page = await self._repository.export(
             tenant_id=tenant_id,
             dialog_id=UNSET if dialog_id is ANY else dialog_id,
             user_id=UNSET if user_id is ANY else user_id,
@@ -70,6 +106,17 @@ class ConversationTransfer(ConversationServiceBase):
             batch_size=_BATCH_SIZE,
             max_messages=_MAX_MESSAGES,
             max_bytes=_MAX_BYTES,
+        )
+        if split:
+            return page
+        return ExportPage(
+            [
+                await self._repository.complete(conversation)
+                if conversation.id in page.cut
+                else conversation
+                for conversation in page.conversations
+            ],
+            set(),
         )
 
     @validated

@@ -1,18 +1,22 @@
 -- Return the next conversations of a tenant, a dialog or a user with dsl and all messages.
 --
 -- A page has at most :batch_size conversations. It ends with the first one that reaches :max_messages
--- messages or :max_bytes bytes of storage. The next page starts after :after_id (and :after_at).
+-- messages or :max_bytes bytes. The next page starts after :after_id (and :after_at).
 --
 -- Returns: conversations with their messages as JSON, by id for a tenant, by creation and id otherwise.
 -- Locks: none.
 -- Index: conversation_pkey for a tenant, conversation_created_idx for a dialog, conversation_user_idx for
 --   a user; message_pkey once per conversation.
--- Notes: last_seq is at least the number of messages, so few sizes of messages are read. The size of a
---   TOASTed value is known without reading the value. Each conversation is consistent with its
---   messages, because the page has one snapshot.
+-- Notes: last_seq is at least the number of messages, so few sizes of messages are read. JSON is measured
+--   as text, since its compressed size can be a hundredth; a payload of up to 64 bytes counts as 64.
+--   Each conversation is consistent with its messages, because the page has one snapshot.
+--   The JSON of the messages ends with the first message that reaches :max_message_bytes, because
+--   PostgreSQL makes no text of 1 GB; the repository reads the others. Up to 32 messages have less than
+--   1 GB whatever they contain, so they are not measured.
 WITH matched AS (
     SELECT c.id, c.last_seq,
-           coalesce(pg_column_size(c.dsl), 0) + coalesce(octet_length(c.errors), 0) AS bytes
+           coalesce(octet_length(c.dsl::text), 0) + coalesce(octet_length(c.metadata::text), 0)
+           + coalesce(octet_length(c.errors), 0) AS bytes
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.dialog_id = :dialog_id                                     --? dialog_id
@@ -28,8 +32,9 @@ WITH matched AS (
       FROM matched AS m
 ), measured AS MATERIALIZED (
     SELECT n.id, n.position, n.bytes + (
-           SELECT coalesce(sum(octet_length(m.content) + pg_column_size(m.payload)
-                               + coalesce(pg_column_size(m.reference), 0)), 0)
+           SELECT coalesce(sum(octet_length(m.content) + coalesce(octet_length(m.reference::text), 0)
+                               + CASE WHEN pg_column_size(m.payload) < 64 THEN 64
+                                      ELSE octet_length(m.payload::text) END), 0)
              FROM asyncsvc.message AS m
             WHERE m.tenant_id = :tenant_id
               AND m.conversation_id = n.id) AS bytes
@@ -42,14 +47,35 @@ WITH matched AS (
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,
        c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
-       c.created_at, c.updated_at, (
-           SELECT coalesce(json_agg(json_build_object(
-                      'seq', m.seq, 'role', m.role, 'content', m.content,
-                      'payload', m.payload::text, 'reference', m.reference::text,
-                      'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
-             FROM asyncsvc.message AS m
-            WHERE m.tenant_id = :tenant_id
-              AND m.conversation_id = c.id)::text AS messages
+       c.created_at, c.updated_at,
+       CASE WHEN c.last_seq <= 32 THEN
+           (SELECT coalesce(json_agg(json_build_object(
+                       'seq', m.seq, 'role', m.role, 'content', m.content,
+                       'payload', m.payload::text, 'reference', m.reference::text,
+                       'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
+              FROM asyncsvc.message AS m
+             WHERE m.tenant_id = :tenant_id
+               AND m.conversation_id = c.id)
+       ELSE
+           (SELECT coalesce(json_agg(json_build_object(
+                       'seq', m.seq, 'role', m.role, 'content', m.content, 'payload', m.payload,
+                       'reference', m.reference, 'thumb', m.thumb, 'created_at', m.created_at)
+                       ORDER BY m.seq) FILTER (WHERE m.bytes_before < :max_message_bytes), '[]')
+              FROM (
+                SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at,
+                       sum(b.bytes) OVER (ORDER BY b.seq ROWS UNBOUNDED PRECEDING) - b.bytes
+                           AS bytes_before
+                  FROM (
+                    SELECT m.seq, m.role, m.content, m.payload::text AS payload,
+                           m.reference::text AS reference, m.thumb, m.created_at,
+                           octet_length(m.content) + octet_length(m.payload::text)
+                           + coalesce(octet_length(m.reference::text), 0) AS bytes
+                      FROM asyncsvc.message AS m
+                     WHERE m.tenant_id = :tenant_id
+                       AND m.conversation_id = c.id
+                  ) AS b
+              ) AS m)
+       END::text AS messages
   FROM candidates AS n
  CROSS JOIN LATERAL (
         SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,

@@ -20,6 +20,9 @@
 --   :keywords scans all messages, since the search index is not available under row-level security.
 --   Without row-level security search/match_page runs instead. :id_keywords is the same text before
 --   normalization to NFC, because ids are not normalized.
+--   The JSON of the messages ends with the first message that reaches :max_message_bytes, because
+--   PostgreSQL makes no text of 1 GB; the repository reads the others. Up to 32 messages have less than
+--   1 GB whatever they contain, so they are not measured.
 WITH filtered AS NOT MATERIALIZED (
 --? !by_updated_at {
     SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at
@@ -124,14 +127,37 @@ SELECT t.total, c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name
        CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
        c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
        c.created_at, c.updated_at,
-       CASE WHEN :include_messages::bool THEN (
-           SELECT coalesce(json_agg(json_build_object(
-                      'seq', m.seq, 'role', m.role, 'content', m.content,
-                      'payload', m.payload::text, 'reference', m.reference::text,
-                      'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
-             FROM asyncsvc.message AS m
-            WHERE m.tenant_id = :tenant_id AND m.conversation_id = c.id)::text
-       END AS messages
+       NULL::text AS messages                                     --? !max_message_bytes
+--? max_message_bytes {
+       CASE WHEN c.last_seq <= 32 THEN
+           (SELECT coalesce(json_agg(json_build_object(
+                       'seq', m.seq, 'role', m.role, 'content', m.content,
+                       'payload', m.payload::text, 'reference', m.reference::text,
+                       'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
+              FROM asyncsvc.message AS m
+             WHERE m.tenant_id = :tenant_id
+               AND m.conversation_id = c.id)
+       ELSE
+           (SELECT coalesce(json_agg(json_build_object(
+                       'seq', m.seq, 'role', m.role, 'content', m.content, 'payload', m.payload,
+                       'reference', m.reference, 'thumb', m.thumb, 'created_at', m.created_at)
+                       ORDER BY m.seq) FILTER (WHERE m.bytes_before < :max_message_bytes), '[]')
+              FROM (
+                SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at,
+                       sum(b.bytes) OVER (ORDER BY b.seq ROWS UNBOUNDED PRECEDING) - b.bytes
+                           AS bytes_before
+                  FROM (
+                    SELECT m.seq, m.role, m.content, m.payload::text AS payload,
+                           m.reference::text AS reference, m.thumb, m.created_at,
+                           octet_length(m.content) + octet_length(m.payload::text)
+                           + coalesce(octet_length(m.reference::text), 0) AS bytes
+                      FROM asyncsvc.message AS m
+                     WHERE m.tenant_id = :tenant_id
+                       AND m.conversation_id = c.id
+                  ) AS b
+              ) AS m)
+       END::text AS messages
+--? }
   FROM counted AS t
   LEFT JOIN page AS p ON true
   LEFT JOIN LATERAL (

@@ -1,18 +1,20 @@
 """`asyncsvc import` of chat exports: archives, folders, shards, later exports, the report."""
 
+import asyncio
 import gzip
 import io
 import json
 import pathlib
 import stat
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 
 import pytest
 
 from tests.cli.test_demo import environment
-from tests.support.command_line import failed, run_command
+from tests.support.command_line import PROGRAM, failed, run_command
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ACME = ("--tenant", "acme", "--dialog", "d", "--json")
@@ -232,3 +234,35 @@ async def test_a_bomb_in_an_archive_does_not_stop_the_others(run: Run, svc, tmp_
     result = report(run("import", tmp_path / "x.zip", *ACME), 3)
     assert await ids(svc) == ["a", "c"]
     assert "larger" in result["not_read"][f"{tmp_path}/x.zip/b.json"]
+
+
+BOMBS = {
+    "line of numbers": b'{"id": "x", "messages": [' + b"0," * 2**25 + b"0]}\n",
+    "line of objects": b'{"id": "x", "messages": [' + b"{}," * 2**24 + b"{}]}\n",
+    "invalid messages": b'{"id": "x", "messages": [' + b"{}," * 2**18 + b"{}]}\n",
+    "array of objects": b'[{"mapping": {"a": [' + b"{}," * 2**24 + b"{}]}}]",
+}
+
+
+async def test_a_bomb_of_values_is_refused_in_little_memory(run: Run, svc, dsn, tmp_path):
+    good = json.dumps({"id": "good", "messages": [{"role": "user", "content": "x"}]}).encode()
+    for name, bomb in BOMBS.items():
+        data = bomb if bomb.startswith(b"[") else good + b"\n" + bomb
+        (tmp_path / "bomb.gz").write_bytes(gzip.compress(data, 1))
+        command = ["import", str(tmp_path / "bomb.gz"), *ACME, "--dsn", dsn]
+        peak, code = await asyncio.to_thread(peak_mebibytes, command)
+        assert (code, peak < 600) == (1 if bomb.startswith(b"[") else 3, True), (name, peak)
+
+
+def peak_mebibytes(command: list[str]) -> tuple[float, int]:
+    """Run a command in a process of its own; return its peak memory and its exit code."""
+    code = (
+        "import resource, subprocess, sys; "
+        "done = subprocess.run(sys.argv[1:], capture_output=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *PROGRAM, *command], capture_output=True, text=True, check=True
+    )
+    peak, exit_code = map(int, done.stdout.split())
+    return peak / 1_024, exit_code

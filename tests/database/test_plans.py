@@ -198,8 +198,8 @@ PAGE = {
     "offset": 0,
     "count_limit": 0,
     "include_dsl": True,
-    "include_messages": False,
 }
+MESSAGE_LIMITS = {"max_message_bytes": 2**25}
 TENANT_PAGE = {name: value for name, value in PAGE.items() if name != "dialog_id"}
 MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "big5000"}
 
@@ -400,7 +400,7 @@ PATCHES = json.dumps({id: {"name": "new"} for id in IDS})
 BATCH = {"batch_size": 100, "max_messages": 9_999}
 ON_A_HUNDRED = [
     ("conversation/get_list", ("by_created_at_desc",), PAGE | {"limit": 100}),
-    ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True, "include_messages": True}),
+    ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True} | MESSAGE_LIMITS),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
     ("conversation/delete", (), {"ids": IDS}),
     ("conversation/lock", (), BATCH | {"user_id": "u1"}),
@@ -408,7 +408,7 @@ ON_A_HUNDRED = [
     ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": IDS, "before": NOW}),
     ("conversation/delete", ("by_created_at", "count_messages"), {"ids": IDS, "before": NOW}),
     ("conversation/delete", (), BATCH | {"dialog_ids": ["rare"]}),
-    ("conversation/export", ("by_id",), BATCH | {"max_bytes": 2**23}),
+    ("conversation/export", ("by_id",), BATCH | MESSAGE_LIMITS | {"max_bytes": 2**23}),
     ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
     ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
     ("message/change_dialog", (), {"ids": IDS}),
@@ -469,7 +469,7 @@ KEY_LOOKUPS = [
     (
         "conversation/get_by_ids",
         (),
-        {"ids": NEW_IDS, "include_dsl": True, "include_messages": True},
+        {"ids": NEW_IDS, "include_dsl": True} | MESSAGE_LIMITS,
     ),
     ("conversation/update_many_by_id", (), {"patches": json.dumps({id: {} for id in NEW_IDS})}),
     ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": NEW_IDS, "before": NOW}),
@@ -479,7 +479,7 @@ KEY_LOOKUPS = [
     ("conversation/delete", (), BATCH | {"dialog_ids": ["d1"]}),
     ("conversation/find_expired", ("by_updated_at", "count_messages"), BATCH | {"before": NOW}),
     ("conversation/find_expired", ("by_created_at", "count_messages"), BATCH | {"before": NOW}),
-    ("conversation/export", ("by_id",), BATCH | {"max_bytes": 2**23}),
+    ("conversation/export", ("by_id",), BATCH | MESSAGE_LIMITS | {"max_bytes": 2**23}),
     ("message/change_dialog", (), {"ids": NEW_IDS}),
     ("message/digests", (), {"ids": NEW_IDS, "last_seqs": [3] * 100}),
 ]
@@ -579,7 +579,7 @@ async def test_get_by_ids_reads_only_these_conversations_and_their_messages(expl
         tenant_id="big",
         ids=["big1", "big2"],
         include_dsl=True,
-        include_messages=True,
+        **MESSAGE_LIMITS,
     )
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
     assert rows_read(plan) == 2 + 2 * 3
@@ -653,7 +653,7 @@ async def test_a_purge_deletes_by_primary_key(explain):
     ],
 )
 async def test_an_export_reads_its_page(explain, order, of, index):
-    more = {"batch_size": 10, "max_messages": 6, "max_bytes": 10_000}
+    more = {"batch_size": 10, "max_messages": 6, "max_bytes": 10_000} | MESSAGE_LIMITS
     plan = await explain("conversation/export", order, tenant_id="big", **more, **of)
     assert index in indexes(plan)
     assert None not in {name for _, name in scans(plan)}

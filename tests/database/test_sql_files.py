@@ -91,6 +91,7 @@ COLUMNS = {
     "message/change_dialog": ["updated"],
     "message/delete": ["deleted"],
     "message/digests": ["id", "digest"],
+    "message/get_chunk": MESSAGE,
     "message/get_list": MESSAGE,
     "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,

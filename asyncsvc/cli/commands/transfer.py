@@ -202,13 +202,14 @@ async def export(
     """
     async with connected(dsn) as svc:
         conversations = svc.conversations.export(
-            tenant_id=tenant_id, dialog_id=or_any(dialog_id), user_id=or_any(user_id)
+            tenant_id=tenant_id, dialog_id=or_any(dialog_id), user_id=or_any(user_id), split=True
         )
-        total = 0
+        total, last_id = 0, None
         with progress_bar(f"exporting {tenant_id}") as bar, open_output(output) as write:
             async for conversation in conversations:
                 write(_line(conversation))
-                total += 1
+                total += conversation.id != last_id  # the parts of a conversation are several lines
+                last_id = conversation.id
                 bar.show(counted(total, "conversation"))
     remark(f"exported {counted(total, 'conversation')}")
 

@@ -100,6 +100,7 @@ BAD = {
     "ids": IDS,
     "include_dsl": BOOL,
     "update": BOOL,
+    "split": BOOL,
     "include_messages": BOOL,
     "interval": [*CHOICE, "year"],
     "items_per_page": SIZE,

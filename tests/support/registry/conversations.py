@@ -241,7 +241,7 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.export",
-        call={"dialog_id": "d", "user_id": "u"},
+        call={"dialog_id": "d", "user_id": "u", "split": True},
         cost="batches",
         round_trips=[(2, valid()), (1, valid(dialog_id="absent"))],
         isolation=[VALID, only("dialog_id"), only()],

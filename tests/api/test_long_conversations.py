@@ -1,0 +1,122 @@
+"""Conversations that PostgreSQL cannot return as one text: reads, exports and imports in parts."""
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+from asyncsvc import ImportReport
+from asyncsvc.repositories import conversation as repository
+from asyncsvc.services import transfer
+from tests.support.command_line import PROGRAM
+
+COUNT = 60
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    monkeypatch.setattr(repository, "_MAX_MESSAGE_BYTES", 500)
+    monkeypatch.setattr(transfer, "_MAX_BYTES", 300)
+
+
+def record(id: str, count: int) -> dict[str, object]:
+    messages = [
+        {
+            "role": "user", "content": f"text {at} " + "é" * (at % 7 * 9),
+            "payload": {"at": at, "x": "y" * (at % 5 * 11)}, "reference": [at], "seq": 2 * at + 1,
+        }
+        for at in range(count)
+    ]  # fmt: skip
+    return {
+        "id": id,
+        "dialog_id": "d",
+        "messages": messages,
+        "tokens": 7,
+        "last_seq": 2 * count + 3,
+    }
+
+
+RECORDS = [record("a", 2), record("b", COUNT), record("c", 5), record("d", 0)]
+
+
+async def exported(svc, **options):
+    return [each async for each in svc.conversations.export(tenant_id="t", **options)]
+
+
+async def test_whole_reads_have_every_message(svc, small_limits):
+    await svc.conversations.import_(RECORDS, tenant_id="t")
+    page = await svc.conversations.get_list(
+        tenant_id="t", include_messages=True, orderby="name", desc=False
+    )
+    by_ids = await svc.conversations.get_by_ids(list("abcd"), tenant_id="t", include_messages=True)
+    whole = await exported(svc)
+    assert [each.id for each in whole] == list("abcd")
+    assert whole == by_ids == sorted(page.items, key=lambda each: each.id)
+    for conversation, expected in zip(whole, RECORDS, strict=True):
+        assert [each.content for each in conversation.messages] == [
+            each["content"] for each in expected["messages"]
+        ]
+        assert [each.seq for each in conversation.messages] == [
+            each["seq"] for each in expected["messages"]
+        ]
+
+
+async def test_the_parts_of_an_export_join_to_equal_conversations(svc, small_limits):
+    await svc.conversations.import_(RECORDS, tenant_id="t")
+    await svc.conversations.set_feedback("b", 101, 1, tenant_id="t")
+    parts = await exported(svc, split=True)
+    of_b = [each for each in parts if each.id == "b"]
+    assert len(of_b) > 10
+    assert [message.seq for each in of_b for message in each.messages] == [
+        2 * at + 1 for at in range(COUNT)
+    ]
+    assert [each.last_seq for each in of_b[:-1]] == [each.messages[-1].seq for each in of_b[:-1]]
+    await svc.conversations.import_(parts, tenant_id="copy", update=True)
+    originals = await exported(svc)
+    copies = [each async for each in svc.conversations.export(tenant_id="copy")]
+    assert [each.model_copy(update={"tenant_id": "t"}) for each in copies] == originals
+    again = await svc.conversations.import_(parts, tenant_id="copy", update=True)
+    assert again == ImportReport(present=len(parts), older=again.older)
+
+
+async def test_an_interrupted_import_of_parts_can_be_continued(svc, small_limits):
+    await svc.conversations.import_(RECORDS, tenant_id="t")
+    parts = [each for each in await exported(svc, split=True) if each.id == "b"]
+    await svc.conversations.import_(parts[:5], tenant_id="copy", update=True)
+    await svc.conversations.import_(parts, tenant_id="copy", update=True)
+    copy = await svc.conversations.get_by_id("b", tenant_id="copy", include_messages=True)
+    assert len(copy.messages) == COUNT
+
+
+async def test_a_long_conversation_is_moved_in_little_memory(svc, dsn, tmp_path):
+    turn = {"messages": [{"role": "user", "content": "a" * (2**20 - 1)}] * 10}
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    for _ in range(16):
+        await svc.conversations.append_message("a", turn, tenant_id="t")
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="b")
+    file = tmp_path / "out.jsonl.gz"
+    for command in (
+        ["export", "--tenant", "t", "-o", str(file)],
+        ["import", str(file), "--tenant", "copy", "--json"],
+    ):
+        peak, output = await asyncio.to_thread(peak_mebibytes, [*command, "--dsn", dsn])
+        assert peak < 450, command  # a whole conversation of 160 MiB takes 1 GiB
+    report = json.loads(output)
+    assert (report["conversations"], report["messages"] + report["messages_appended"]) == (2, 160)
+
+
+def peak_mebibytes(command: list[str]) -> tuple[float, str]:
+    """Run a command in a process of its own; return its peak memory and its output."""
+    code = (
+        "import resource, subprocess, sys; "
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); "
+        "sys.stdout.write(done.stdout.decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *PROGRAM, *command], capture_output=True, text=True, check=True
+    )
+    peak, _, output = done.stdout.partition("\n")
+    return int(peak) / 1_024, output
