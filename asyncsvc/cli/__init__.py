@@ -1,7 +1,7 @@
 """The command line: `asyncsvc`, or `python -m asyncsvc.cli`. It needs the extra `cli`.
 
-Each module of `commands` has the commands of one subject; `app` puts them together. The commands
-use the library as an application does, and the library does not import this package.
+Each module of `commands` contains the commands of one subject; `app` registers them all. The
+commands use the library as an application does, and the library does not import this package.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _EXTRA = {"typer", "rich", "plotext"}
 
 
 def main() -> None:
-    """Run the command line and exit with its code, as `asyncsvc --help` describes it."""
+    """Run the command line and exit with its code. `asyncsvc --help` describes the codes."""
     try:
         from asyncsvc.cli.app import run  # noqa: PLC0415 - the extra may be missing
 

@@ -1,7 +1,7 @@
 """Charts of usage as SVG or PNG, drawn by matplotlib (extra `plot`).
 
 A chart depends only on its data, not on the display, the user's matplotlib settings, the date or
-the fonts of the reader. So the same numbers give the same file.
+the reader's fonts. So the same numbers always produce the same file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_MONTH: Final = timedelta(days=31)
 _WIDTH, _PANEL_HEIGHT, _TITLE_HEIGHT = 10.0, 1.45, 1.0
 _TEXT, _MUTED, _GRID = "#1f2933", "#627282", "#e1e6eb"
 _MAX_BARS: Final = 120
-"""Above this number of buckets, the bars have no gaps."""
+"""With more buckets, the bars have no gaps."""
 _STYLE: Final = {
     "axes.axisbelow": True,
     "axes.edgecolor": _MUTED,
@@ -66,7 +66,12 @@ class _Series:
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise InvalidInput for another suffix, and CommandError if matplotlib is missing."""
+    """Check the suffix of the path, and that matplotlib is installed.
+
+    Raises:
+        InvalidInput: The suffix is not .svg or .png.
+        CommandError: matplotlib is missing.
+    """
     if path.suffix.lower() not in _FORMATS:
         raise InvalidInput("plot", "must end in .svg or .png")
     if importlib.util.find_spec("matplotlib") is None:
@@ -76,9 +81,9 @@ def check_plot_path(path: Path) -> None:
 def write_usage_chart(
     path: Path, title: str, buckets: Sequence[UsageBucket], *, interval: str, local: tzinfo
 ) -> None:
-    """Draw the usage of a range into a file. Raises CommandError if there is none."""
+    """Write a chart of usage to a file. Raises CommandError if the range has no buckets."""
     if not buckets:
-        raise CommandError("there is nothing to draw in this range")
+        raise CommandError("the range has no buckets to draw")
     write_figure(lambda: usage_figure(title, buckets, interval=interval, local=local), path)
 
 
@@ -109,7 +114,7 @@ def _image(draw: Callable[[], Figure], image_format: str) -> bytes:
 def usage_figure(
     title: str, buckets: Sequence[UsageBucket], *, interval: str, local: tzinfo
 ) -> Figure:
-    """Draw a panel for each series that is not all zero, or the first one if all are."""
+    """Draw a panel for each series with a value above 0; without any, draw the first series."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     edges, all_series = _bucket_edges(buckets, interval), _series(buckets)
@@ -132,7 +137,7 @@ def _series(buckets: Sequence[UsageBucket]) -> list[_Series]:
         _Series("Rounds", "rounds", "#7a5ab5", [b.rounds for b in buckets]),
         _Series("Tokens", "tokens", "#b7791f", [b.tokens for b in buckets]),
         _Series(
-            "Thumbs up, and down below the line",
+            "Thumbs up, thumbs down below the line",
             "thumbs",
             "#3f8f4f",
             [b.thumb_up for b in buckets],
@@ -187,6 +192,6 @@ def _label_time(axes: Axes, local: tzinfo, edges: Sequence[datetime]) -> None:
     locator: Any = AutoDateLocator(tz=local)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=local))
-    # A label at the end of the range would name the day or month after it.
+    # A label at the very end of the range would name the next day or month.
     axes.set_xlim(float(date2num(edges[0])), float(date2num(edges[-1] - timedelta(seconds=1))))
     axes.set_xlabel(f"time in {local}")

@@ -32,7 +32,7 @@ _BUFFER_SIZE: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """An open file: its raw bytes, the same unzipped, and the size of the raw bytes if known."""
+    """An open file: its raw bytes, its unzipped bytes, and the number of raw bytes if known."""
 
     raw: io.BufferedReader
     stream: io.BufferedReader
@@ -40,13 +40,13 @@ class InputFile:
 
     @property
     def position(self) -> int | None:
-        """The number of raw bytes that were read, if the size is known."""
+        """The number of raw bytes read so far, if the size is known."""
         return self.raw.tell() if self.size else None
 
 
 @asynccontextmanager
 async def open_input(name: str) -> AsyncIterator[InputFile]:
-    """Open a file, or standard input for `-`, that may be a slow pipe."""
+    """Open a file, or standard input for `-`. It may be a slow pipe."""
     with _open_raw(name) as (raw, size):
         await read_in_thread(raw, lambda: first_bytes(raw))
         with _unzipped(raw, name) as stream:
@@ -72,7 +72,7 @@ def _open_raw(name: str) -> Iterator[tuple[io.BufferedReader, int | None]]:
 
 
 def _stoppable(descriptor: int) -> io.BufferedReader:
-    """Return a reader of a descriptor, which stays open. On Windows reads cannot be stopped."""
+    """Return a reader that leaves the descriptor open. On Windows it cannot be stopped."""
     if sys.platform == "win32":
         return io.BufferedReader(io.FileIO(descriptor, closefd=False))
     return StoppableReader(descriptor)
@@ -80,7 +80,7 @@ def _stoppable(descriptor: int) -> io.BufferedReader:
 
 @contextmanager
 def open_seekable(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file, or a copy of a pipe, so that it can be read again after `seek(0)`."""
+    """Open a file, or a copy of a pipe, for several readings: `seek(0)` starts the next one."""
     with path.open("rb") as file, tempfile.NamedTemporaryFile() as copy:
         if not file.seekable():
             shutil.copyfileobj(file, copy)
@@ -92,7 +92,7 @@ def open_seekable(path: Path) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def _unzipped(raw: io.BufferedReader, name: str) -> Iterator[io.BufferedReader]:
-    """Return the bytes of a stream, unzipped if they are gzip. `name` is for errors."""
+    """Return the bytes of a stream, unzipped if they are gzip. Errors contain `name`."""
     if not first_bytes(raw).startswith(_GZIP_MAGIC):
         if name.endswith(".gz"):
             raise CommandError(f"{name}: is not gzip, although its name ends in .gz")
@@ -115,7 +115,7 @@ def first_bytes(stream: io.BufferedReader) -> bytes:
 def open_output(name: str) -> Iterator[Callable[[bytes], object]]:
     """Return a function that writes to standard output, or to a file as `write_to` does.
 
-    A terminal gets the lines of JSON without control and direction characters.
+    For a terminal, the function escapes control and direction characters in the JSON.
     """
     path = Path(name)
     if name == STDIO or _is_stdout(path):
@@ -135,7 +135,7 @@ def open_output(name: str) -> Iterator[Callable[[bytes], object]]:
 
 
 def _is_stdout(path: Path) -> bool:
-    """Return whether the path names the file that standard output is, as /dev/stdout does."""
+    """Return whether the path is the file of standard output, for example /dev/stdout."""
     try:
         return sys.stdout is not None and os.path.samestat(
             path.stat(), os.fstat(sys.stdout.fileno())
@@ -150,7 +150,7 @@ def _write_to_stdout(line: bytes) -> None:
 
 
 def _as_printable(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """Return a function that writes lines of JSON to a terminal."""
+    """Return a function that makes lines of JSON safe for a terminal and writes them."""
     return lambda line: write(printable_json(line.decode()).encode())
 
 
@@ -158,9 +158,9 @@ def _as_printable(write: Callable[[bytes], object]) -> Callable[[bytes], object]
 def write_to(path: Path) -> Iterator[BinaryIO]:
     """Open a file for a result. Raises CommandError if it cannot be written.
 
-    A regular file appears, or is replaced, when the block ends without an error. A link stays, and
-    its target is replaced. The mode of a replaced file stays; a new file has the mode 0600. A
-    pipe or a device is written to.
+    A regular file is created or replaced when the block ends without an error. A link is kept, and
+    its target is replaced. A replaced file keeps its mode; a new file gets the mode 0600. Pipes
+    and devices are written directly.
     """
     try:
         with _open_special(path) if _is_special(path) else _replaced_file(path) as file:
@@ -172,13 +172,13 @@ def write_to(path: Path) -> Iterator[BinaryIO]:
 
 
 def _is_special(path: Path) -> bool:
-    """Return whether there is something that is no regular file and no directory."""
+    """Return whether the path exists and is neither a regular file nor a directory."""
     old = _stat(path)
     return old is not None and not stat.S_ISREG(old.st_mode) and not stat.S_ISDIR(old.st_mode)
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """Return the status of the file to which the path leads, or None if there is none."""
+    """Return the status of the file behind the path, or None if it does not exist."""
     try:
         return path.stat()
     except FileNotFoundError:
@@ -187,7 +187,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 @contextmanager
 def _open_special(path: Path) -> Iterator[BinaryIO]:
-    """Open a pipe or a device. A pipe may wait for its reader."""
+    """Open a pipe or a device. Opening a pipe waits for its reader."""
     with interruptible():
         descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
     with _InterruptibleWriter(descriptor, "wb") as file:
@@ -227,9 +227,9 @@ def _replaced_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _copy_permissions(target: Path, descriptor: int) -> None:
-    """Give a file the owner and the mode of the file that it replaces, if there is one.
+    """Copy the owner and the mode of the replaced file, if there is one.
 
-    If the group cannot be kept, another group gets no rights.
+    If the group cannot be copied, the new group gets no rights.
     """
     old = _stat(target)
     if old is None:

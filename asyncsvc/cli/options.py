@@ -25,7 +25,7 @@ def parse_zone(name: object) -> tzinfo:
     """Return the time zone of this name.
 
     Raises:
-        typer.BadParameter: The name is unknown.
+        ValueError: The name is unknown. Typer reports it as a wrong value of the option.
     """
     try:
         return zone(str(name))
@@ -76,7 +76,7 @@ DefaultTenant: TypeAlias = Annotated[
         "--tenant",
         metavar="ID",
         envvar="ASYNCSVC_TENANT",
-        help="The tenant of lines without tenant_id; lines of other tenants are rejected.",
+        help="The tenant of lines without tenant_id. Lines of other tenants are rejected.",
     ),
 ]
 Dialog: TypeAlias = Annotated[
@@ -100,7 +100,8 @@ ToDate: TypeAlias = Annotated[
     str | None, Option("--to", metavar="DATE", help="The last day or instant, inclusive.")
 ]
 After: TypeAlias = Annotated[
-    str | None, Option("--after", metavar="CURSOR", help="The cursor that the page before printed.")
+    str | None,
+    Option("--after", metavar="CURSOR", help="The cursor that the previous page printed."),
 ]
 AsJson: TypeAlias = Annotated[
     bool, Option("--json", help="Print one JSON document instead of tables.")

@@ -25,7 +25,7 @@ def print_json(value: object) -> None:
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:
-    """Print one name and value a line; a long value continues below itself, between words."""
+    """Print each name and its value on a line. Long values wrap between words, with an indent."""
     indent = max(map(len, pairs)) + 2
     for name, value in pairs.items():
         for at, line in enumerate(_wrapped(value, console().width - indent)):
@@ -58,7 +58,7 @@ def print_page(noun: str, columns: Sequence[Column[T]], page: Page[T], *, as_jso
 
 
 def print_next_page(option: str) -> None:
-    """Print the option that gets the next page."""
+    """Print the option for the next page."""
     say(f"The next page: the same command with {option}")
 
 

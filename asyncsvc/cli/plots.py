@@ -14,11 +14,11 @@ _MIN_WIDTH: Final = 30
 
 
 def bar_plot(title: str, labels: Sequence[str], values: Sequence[int], *, style: str) -> Text:
-    """Return a plot with a bar for each value; the first, middle and last are labelled.
+    """Return a plot with a bar for each value, and labels at the first, middle and last bar.
 
     If there are more values than cells, a bar shows the maximum of several successive values.
     """
-    import plotext  # noqa: PLC0415 - the import takes 0.3 s, which `--help` does not need
+    import plotext  # noqa: PLC0415 - the import takes 0.3 s, and `--help` does not need it
 
     top = max(1, *values)
     max_bars = console().width - len(f"{top:,}") - 2
@@ -27,7 +27,7 @@ def bar_plot(title: str, labels: Sequence[str], values: Sequence[int], *, style:
         title = f"{title}, highest of {group}"
         values = [max(values[at : at + group]) for at in range(0, len(values), group)]
         labels = labels[::group]
-    # A whole number of cells for each bar, otherwise the widths of the bars differ.
+    # A bar takes a whole number of cells, so that all bars have the same width.
     count = len(values)
     cells = max(1, min(max_bars, max(_MIN_WIDTH, len(title))) // count)
     figure = plotext.figure

@@ -19,7 +19,7 @@ class Bar:
     progress: Progress
 
     def show(self, done: str, completed: float | None = None, total: float | None = None) -> None:
-        """Update the text and the position; `total` sets a total that was unknown before."""
+        """Update the text, the position, and the total if it became known later."""
         task = self.progress.task_ids[0]
         self.progress.update(task, done=done, completed=completed, total=total)
 

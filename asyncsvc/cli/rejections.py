@@ -20,7 +20,7 @@ class _Group:
 
 
 class Rejections:
-    """Counts rejected items by reason. Reasons that differ only in numbers are one."""
+    """Counts rejected items by reason. Reasons that differ only in numbers count as one."""
 
     def __init__(self) -> None:
         """Start without rejections."""
@@ -35,7 +35,7 @@ class Rejections:
             key, reason = (noun, ""), "other reasons"
         group = self._groups.setdefault(key, _Group())
         group.count += 1
-        # Several batches are imported at once, so the items arrive in any order.
+        # Several batches run at once, so the items arrive in any order.
         group.first = sorted([*group.first, (item, reason)])[:_MAX_NAMED]
 
     def report(self) -> None:

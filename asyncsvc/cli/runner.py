@@ -43,11 +43,11 @@ if sys.platform != "win32":
 
 
 class CommandError(Exception):
-    """A command failed; the text is one line that gives the reason."""
+    """A command failed. The text gives the reason in one line."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal arrived while the main thread was blocked outside the event loop."""
+    """A signal interrupted the main thread while it was blocked outside the event loop."""
 
     def __init__(self, number: int) -> None:
         """Store the number of the signal."""
@@ -87,11 +87,11 @@ def run_app(app: typer.Typer) -> int:
 
 
 def asynchronous(command: Callable[..., Coroutine[None, None, Exit | None]]) -> Callable[..., int]:
-    """Make a typer command of a coroutine function.
+    """Turn a coroutine function into a typer command.
 
     Typer reads the options from the signature of the coroutine function. A command with the option
-    `--dsn` also gets the option `--settings`. An `InvalidInput` that names a parameter is reported
-    as wrong use of its option.
+    `--dsn` also gets the option `--settings`. If an `InvalidInput` names a parameter of the
+    function, the error is reported as wrong use of the option.
     """
     signature = inspect.signature(command, eval_str=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -123,11 +123,11 @@ def asynchronous(command: Callable[..., Coroutine[None, None, Exit | None]]) -> 
 def run(work: Coroutine[None, None, Exit | None]) -> int:
     """Run a command to its end and return its exit code; None means DONE.
 
-    SIGINT, SIGTERM and SIGHUP cancel the command, so that it can clean up. The code is then 128
-    plus the number of the signal.
+    SIGINT, SIGTERM and SIGHUP cancel the command, so that it can clean up. The exit code is then
+    128 plus the number of the signal.
     """
     signals: list[int] = []
-    # The command's own line describes a lost connection better than the log of these libraries.
+    # The command reports a lost connection itself, so the libraries need not log it too.
     for library in ("asyncpg", "asyncsvc"):
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
@@ -153,7 +153,7 @@ async def connected(
 ) -> AsyncIterator[AsyncSvc]:
     """Open the services on the database of the option `--dsn`, with a pool of `max_size`.
 
-    `foreign_tokens` accepts foreign tokens, whatever the settings say.
+    `foreign_tokens` accepts foreign tokens, even if the settings do not.
     """
     settings = command_settings()
     if foreign_tokens:
@@ -163,9 +163,9 @@ async def connected(
 
 
 def confirm(question: str) -> bool:
-    """Ask a yes-or-no question, and report a no. Raises InvalidInput without a terminal."""
+    """Ask a yes-or-no question, and return the answer. Raises InvalidInput without a terminal."""
     if not sys.stdin.isatty():
-        raise InvalidInput("yes", "is required, because there is no terminal to ask on")
+        raise InvalidInput("yes", "is required, because standard input is not a terminal")
     with interruptible():
         is_confirmed = typer.confirm(printable(question), err=True)
     if not is_confirmed:
@@ -227,7 +227,7 @@ async def _cancelled_by_signals(
 
 
 def _log_unless_lost_connection(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # asyncpg abandons a future if opening a connection is cancelled or a COPY cannot start.
+    # asyncpg abandons a future when connecting is cancelled or a COPY cannot start.
     error = context.get("exception")
     is_connection_lost = str(getattr(error, "sqlstate", None)).startswith("08")
     if not is_connection_lost and not isinstance(error, ConnectionError):
@@ -240,7 +240,7 @@ def _discard_stdout() -> None:
 
 
 def _describe_misuse(error: typer.TyperException) -> str:
-    """Return the reason of a wrong use, after the name of the option or the argument."""
+    """Return the name of the wrong option or argument, and the reason."""
     if not isinstance(error, typer.BadParameter):
         return error.format_message() or "a command is required"  # empty: it printed the help
     name = error.param_hint or (_typed_name(error.param) if error.param else "?")
@@ -252,7 +252,7 @@ def _describe_misuse(error: typer.TyperException) -> str:
 
 
 def _typed_name(param: _Param) -> str:
-    """Return the name of an option or an argument as users type it."""
+    """Return the name of an option or an argument on the command line."""
     return str(param.metavar if param.param_type_name == "argument" else param.opts[0])
 
 

@@ -1,4 +1,4 @@
-"""Values of the demo for conversations that lack them."""
+"""Sample values of the demo for missing fields of conversations."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _CHARACTERS_PER_TOKEN: Final = 4
 
 
 class SampleData:
-    """Adds a user, a time and tokens to conversations that have none."""
+    """Adds a user, a time and tokens to conversations without them."""
 
     def __init__(self, dialog_id: str, time_of: Callable[[int], datetime]) -> None:
-        """Put all conversations into one dialog; `time_of` dates a line by its number."""
+        """Put all conversations into one dialog; `time_of` returns a time for a line number."""
         self._dialog_id = dialog_id
         self._time_of = time_of
         self.added = set[str]()
-        """The fields that were added to some conversation."""
+        """The names of all fields added so far."""
 
     def complete(self, item: Item) -> Mapping[str, object]:
-        """Return the fields of a conversation."""
+        """Return the fields of a conversation, with sample values for missing ones."""
         sample = {
             "user_id": f"user-{crc32(repr(item.fields.get('id')).encode()) % _USERS + 1:02}",
             "created_at": self._time_of(item.number),

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class _StoppableBytes(io.RawIOBase):
-    """The bytes of a file descriptor; `stop` ends them."""
+    """The bytes of a file descriptor, to its end or until `stop`."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -35,7 +35,7 @@ class _StoppableBytes(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        # A read cannot be cancelled, so wait until there is something to read.
+        # A blocked read cannot be cancelled, so wait for data or for `stop` first.
         poll = select.poll()
         for descriptor in (self._descriptor, self._stopped):
             poll.register(descriptor, select.POLLIN)

@@ -59,7 +59,8 @@ def printable_lines(text: str) -> Text:
 def printable_json(text: str) -> str:
     """Return JSON with escapes in place of control and direction characters.
 
-    The JSON has the same value: such characters occur only in its strings, besides line breaks.
+    The value of the JSON stays the same: apart from line breaks, such characters occur only within
+    its strings.
     """
     return "".join(
         _json_escape(char) if _is_invisible(char) and char != "\n" else char for char in text
@@ -80,7 +81,7 @@ def _is_invisible(char: str) -> bool:
 
 
 def say(text: str, style: str = "") -> None:
-    """Print one line on stdout, without line breaks of its own, so that it can be copied."""
+    """Print one line on stdout. It is never wrapped, so that it can be copied."""
     console().print(Text(_visible(text), style=style), soft_wrap=True)
 
 
@@ -93,8 +94,8 @@ def remark(text: str) -> None:
 class Column(Generic[T]):
     """A column of a table, with the text of its cell for an item.
 
-    `right` aligns numbers. `share` is the column's part of the width that the other columns leave;
-    only its cells are cut, and end in an ellipsis. If the table is too wide, the columns with the
+    `right` aligns numbers. A column with a `share` gets this share of the remaining width, and
+    its long cells are cut and end in an ellipsis. If the table is too wide, the columns with the
     highest `rank` are omitted first; a column of rank 0 is always shown.
     """
 
@@ -134,12 +135,12 @@ def table(columns: Sequence[Column[T]], items: Sequence[T]) -> Table:
 
 
 def print_table(columns: Sequence[Column[T]], items: Sequence[T]) -> None:
-    """Print a table. It is wider than the console if the columns of rank 0 are."""
+    """Print a table. If its columns of rank 0 are wider than the console, so is the table."""
     console().print(table(columns, items), crop=False)
 
 
 def table_in_blocks(columns: Sequence[Column[T]], items: Sequence[T]) -> Columns:
-    """Return a long, narrow table as shorter tables side by side, as the width allows."""
+    """Split a long, narrow table into shorter tables side by side, as many as the width allows."""
     width = console().measure(table(columns, items)).maximum + _GAP
     blocks = max(1, (console().width + _GAP) // width)
     length = max(1, -(-len(items) // blocks))

@@ -15,7 +15,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 
 def age_or_none(text: str) -> timedelta | None:
-    """Return the age that the text says in one of `AGE_FORMS`; None for other text."""
+    """Parse an age in one of the `AGE_FORMS`, or return None."""
     try:
         if match := _AGE.fullmatch(text):
             return timedelta(**{_UNITS[match["unit"][0]]: int(match["count"])})
@@ -25,7 +25,7 @@ def age_or_none(text: str) -> timedelta | None:
 
 
 def parse_age(text: str) -> timedelta:
-    """Return the age that the text says. Raises ValueError for other text."""
+    """Parse an age in one of the `AGE_FORMS`, or raise ValueError."""
     age = age_or_none(text)
     if age is None:
         raise ValueError(f"must be {AGE_FORMS}")

@@ -1,10 +1,10 @@
 """PostgreSQL from a wheel: for development, tests and small installations.
 
-The caller names a directory for the data and everything else of the server. The server listens on
-127.0.0.1 only, requires a password, and outlives the program unless it is stopped.
+The caller chooses a directory for all files of the server. The server listens on 127.0.0.1 only,
+requires a password, and outlives the program unless it is stopped.
 
-The work on the server blocks, so it runs in a thread: a thread finishes its work if its caller is
-cancelled, and subprocesses of uvloop cannot switch the user.
+The work on the server blocks, so it runs in a thread. A thread finishes its work even if its caller
+is cancelled; subprocesses of uvloop are no alternative, because they cannot switch the user.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ async def running(
         The server, as `start` returns it.
 
     Raises:
-        EmbeddedServerError: As `start` and `stop`.
-        InvalidInput: As `start`.
+        EmbeddedServerError: See `start` and `stop`.
+        InvalidInput: See `start`.
     """
     with _sigterm_as_interrupt():
         started = await start(data_dir, options=options)
@@ -138,7 +138,7 @@ async def running(
 def _check_options(options: Mapping[str, str]) -> None:
     for name in options:
         if not re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?", name):
-            raise InvalidInput(f"options.{name}", "a setting's name is lower-case letters and _")
+            raise InvalidInput(f"options.{name}", "must be a name of lower-case letters and _")
         if name in RESERVED_OPTIONS:
             raise InvalidInput(f"options.{name}", "is reserved")
 
@@ -167,7 +167,7 @@ def _in_thread(
 
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the program through its `finally` blocks, unless it is handled already."""
+    """Let SIGTERM run the `finally` blocks of the program, unless SIGTERM has a handler."""
     is_default = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -183,7 +183,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def interrupt(_signum: int, frame: FrameType | None) -> None:
     """Handle a signal as Ctrl-C."""
-    # Raising SIGINT would not do: background jobs of a shell ignore it.
+    # Raising SIGINT is not enough: background jobs of a shell ignore it.
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler):
         handler = signal.default_int_handler
@@ -191,7 +191,7 @@ def interrupt(_signum: int, frame: FrameType | None) -> None:
 
 
 def _stop_at_exit(directory: Directory) -> Callable[[], None]:
-    """Return a function that stops this server, and no later one, at the exit of this process."""
+    """Return a function that stops this server, but no later one, when this process exits."""
     process, pid = server.find(directory), os.getpid()
 
     def stop_now() -> None:

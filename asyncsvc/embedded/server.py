@@ -1,15 +1,15 @@
 """Initialise a cluster, and start, find and stop its server. All functions block.
 
 `initdb` works in `pgdata.new`, which gets its final name when it is complete and on disk. So a
-process that dies half-way leaves nothing that looks like a cluster. `initdb` inherits the lock, so
-a start waits even for an orphaned `initdb`.
+process that dies half-way never leaves an incomplete cluster in `pgdata`. `initdb` inherits the
+lock, so a start waits even for an orphaned `initdb`.
 
-The server is a session of its own that outlives the process that started it. It listens on
-127.0.0.1, on the same port at each start unless another program has taken it, has no unix socket,
-and requires the password (scram-sha-256).
+The server has its own session and outlives the process that started it. It listens on 127.0.0.1,
+on the same port at each start unless another program has taken the port. It has no unix socket, and
+requires the password (scram-sha-256).
 
-`postmaster.pid` has the process id of the server. A process counts as the server only if it works
-in the cluster: after a crash another process may have that id.
+`postmaster.pid` contains the process id of the server. A process counts as the server only if its
+working directory is the cluster: after a crash another process may have that id.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _RECOVERY_SECONDS: Final = 60
 _STOP_SECONDS: Final = 60
 _NO_SUCH_PROCESS: Final = 2**31 - 1
 _STARTING: Final = 1
-"""The exit code of pg_isready for a server that rejects connections during its start."""
+"""The exit code of pg_isready while a starting server rejects connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
     """A running server.
 
     Attributes:
-        data_dir: The directory that the caller named, absolute and without symbolic links.
+        data_dir: The caller's directory, as an absolute path without symbolic links.
         dsn: `postgresql://postgres:PASSWORD@127.0.0.1:PORT/postgres`; not part of the repr.
         port: The port on 127.0.0.1.
         version: The version of PostgreSQL, such as `18.6`.
@@ -218,7 +218,7 @@ def shut_down(directory: Directory) -> bool:
         if time.monotonic() > deadline:
             raise EmbeddedServerError(
                 f"the server of {directory.path} (process {process.pid}) was asked to stop and"
-                f" still runs after {_STOP_SECONDS} s: wait, or see what it is doing. Its log"
+                f" still runs after {_STOP_SECONDS} s: wait, or find out why. Its log"
                 f" ends: {directory.log_tail()}"
             )
         time.sleep(POLL_SECONDS)
@@ -269,7 +269,7 @@ def _sync(folder: Path) -> None:
 
 
 def _launch(directory: Directory, programs: Programs, options: Mapping[str, str]) -> int:
-    """Start the server of a cluster that has none running, and return its port."""
+    """Start the server of a cluster, which must not be running, and return its port."""
     _replace_reused_pid(directory)
     # The children of a killed server may keep its shared memory for a moment.
     was_killed = directory.pid_file.exists()
@@ -301,10 +301,11 @@ def _last_start(directory: Directory) -> tuple[int, str]:
 
 
 def _replace_reused_pid(directory: Directory) -> None:
-    """Replace the id of a killed server that another process has now.
+    """Replace the id of a killed server if another process has this id now.
 
-    PostgreSQL would take that process for the server. The file stays, with an id that no process
-    can have, because it also leads PostgreSQL to the children of the killed server.
+    PostgreSQL would mistake that process for the server. The file gets an id that no process can
+    have. It is not deleted, because PostgreSQL also needs it to find the children of the killed
+    server.
     """
     path = directory.pid_file
     try:
@@ -348,7 +349,7 @@ def _raise_if_starting(directory: Directory) -> None:
     if process := find(directory):
         raise EmbeddedServerError(
             f"the server of {directory.path} (process {process.pid}) is starting and not ready;"
-            " recovery of a large database takes long: call again to go on waiting."
+            " recovery of a large database takes long: call again to continue to wait."
             f" Its log ends: {directory.log_tail()}"
         )
 

@@ -1,4 +1,4 @@
-"""RAGFlow's `api_service.py` on this library: its names and shapes, awaited, for one tenant.
+"""RAGFlow's `api_service.py` on this library: the same methods and results, as coroutines.
 
 ```python
 from asyncsvc import ragflow
@@ -7,8 +7,9 @@ sessions = ragflow.API4ConversationService(svc, tenant_id=tenant_id, tz="Asia/Sh
 total, rows = await sessions.get_list(agent_id, tenant_id, 1, 30, "update_time", True)
 ```
 
-Each method calls the services of the library, which new code should use directly. The pages in
-`docs/ragflow/` list the differences from RAGFlow, and explain the import of its data.
+A service is for one tenant. Each method calls the services of the library, which new code should
+use directly. The pages in `docs/ragflow/` list the differences from RAGFlow, and explain the import
+of its data.
 """
 
 from asyncsvc.ragflow.common import CommonService

@@ -1,4 +1,4 @@
-"""Arguments of RAGFlow's routes: a value that no row can have matches nothing, and is no error."""
+"""Arguments of RAGFlow's routes: a value that no row can have matches no row, without an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_storable_id(value: object) -> TypeGuard[str]:
 
 
 def storable_ids(values: Iterable[object], name: str) -> list[str]:
-    """Return the ids that a row can have, in their order, each once.
+    """Return the ids that a row can have, without duplicates, in the same order.
 
     Raises InvalidInput if the values are not a collection.
     """
@@ -30,9 +30,9 @@ def storable_ids(values: Iterable[object], name: str) -> list[str]:
 
 
 def stored_users(users: Mapping[str, object]) -> dict[str, str] | None:
-    """Return ids of users, by column, as they are stored, or None if no row can have one of them.
+    """Return the stored form of user ids, by column, or None if no row can have one of them.
 
-    Only `user_id` may be empty: that of a visitor without an id.
+    Only `user_id` may be empty: a visitor without an id has an empty one.
     """
     stored = {
         name: short_user_id(user)
@@ -43,7 +43,7 @@ def stored_users(users: Mapping[str, object]) -> dict[str, str] | None:
 
 
 def search_text(keywords: object) -> str | None:
-    """Return the part of the keywords that is searched, or None if no text can contain them.
+    """Return the searchable part of the keywords, or None if no text can contain them.
 
     Raises InvalidInput for keywords that are not text.
     """
@@ -53,7 +53,7 @@ def search_text(keywords: object) -> str | None:
 
 
 def is_empty_period(from_date: str | None, to_date: str | None, tz: str) -> bool:
-    """Return whether the first instant is after the last one. Raises InvalidInput for no dates."""
+    """Return whether the first instant is after the last. Raises InvalidInput for invalid dates."""
     start, _ = instants(from_date, None, tz)
     _, end = instants(None, to_date, tz)
     return start is not UNSET and end is not UNSET and start >= end

@@ -1,4 +1,4 @@
-"""The columns of RAGFlow's conversations: which can be set, and the checks of their values."""
+"""The columns of RAGFlow's conversations, the settable ones, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_columns(row: Any, known: Collection[str], name: str = "update_data") -
     if not isinstance(row, Mapping):
         raise InvalidInput(name, "must be a dict of columns")
     if unknown := row.keys() - set(known):
-        raise InvalidInput(str(min(unknown, key=str)), "is not a column that can be set")
+        raise InvalidInput(str(min(unknown, key=str)), "is not a settable column")
 
 
 def order(column: str) -> OrderBy:
@@ -55,12 +55,12 @@ def order(column: str) -> OrderBy:
 
 
 def short(user_id: Any) -> Any:  # noqa: ANN401 - the service rejects other types than text
-    """Return the user id as it is stored."""
+    """Return the stored form of a user id."""
     return short_user_id(user_id) if isinstance(user_id, str) else user_id
 
 
 def with_short_users(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns with the user ids as they are stored."""
+    """Return the columns with the stored form of user ids."""
     return {name: short(value) if name in USERS else value for name, value in columns.items()}
 
 
@@ -81,12 +81,12 @@ def references_of(row: Mapping[str, Any], stored: Conversation | None = None) ->
     if isinstance(references, list):
         return references
     if stored is None or references != kept_reference(stored):
-        raise InvalidInput("reference", "must be a list, with one for each answer")
+        raise InvalidInput("reference", "must be a list with one item for each answer")
     return []
 
 
 def counter(row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - int or float
-    """Return a counter of a row. Raises InvalidInput for NaN and for values too large to count."""
+    """Return a counter of a row. Raises InvalidInput for NaN and for values that are too large."""
     value = row.get(name) or 0
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not abs(value) < _MAX_COUNTER:
@@ -106,17 +106,17 @@ def creation_time(row: Mapping[str, Any], local: tzinfo) -> datetime | None:
     try:
         date = datetime.fromisoformat(str(row["create_date"]))
     except ValueError:
-        raise InvalidInput("create_date", "must be a date and a time") from None
+        raise InvalidInput("create_date", "must be a date with a time") from None
     return date if date.tzinfo else date.replace(tzinfo=local)
 
 
 def select(record: Record, cols: Sequence[str | Column] | None) -> Record:
-    """Return the record with these columns only, or whole without any."""
+    """Return the record with only these columns, or the whole record without `cols`."""
     if not cols:
         return record
     names = [column_name(each) for each in cols]
     if unknown := set(names) - vars(record).keys():
-        raise InvalidInput("cols", f"{min(unknown)} is no column")
+        raise InvalidInput("cols", f"{min(unknown)} is not a column")
     return Record(**{name: vars(record)[name] for name in names})
 
 

@@ -28,11 +28,11 @@ _SCOPE_SIZE: Final = 20
 
 
 class CommonService(abc.ABC):
-    """A service of one tenant, whose local times are those of one zone.
+    """A service for one tenant, with local times in one zone.
 
-    Methods, arguments and results are those of RAGFlow's `CommonService`, awaited. A filter is a
-    column and its value, or a list of values. None matches no row. A value that no row can have
-    matches no row either.
+    It has the methods, arguments and results of RAGFlow's `CommonService`, as coroutines. A filter
+    is a column and its value, or a list of values. None matches no row, nor does a value that no
+    row can have.
     """
 
     resource: ClassVar[Resource]
@@ -58,7 +58,7 @@ class CommonService(abc.ABC):
         order_by: str | Column | None = None,
         **filters: Any,  # noqa: ANN401 - RAGFlow's columns
     ) -> list[Record]:
-        """Return all rows that match; none without a filter.
+        """Return all rows that match; without a filter, return none.
 
         Args:
             cols: The columns of the records; all by default.
@@ -70,7 +70,7 @@ class CommonService(abc.ABC):
             InvalidInput: A column is unknown.
 
         Cost:
-            That of `get_all` for the rows of the ids or dialogs. All are held in memory.
+            The cost of `get_all` for the rows of the ids or dialogs. All are held in memory.
         """
         if not filters:
             return []
@@ -108,13 +108,13 @@ class CommonService(abc.ABC):
     async def get_by_id(self, pid: str) -> tuple[bool, Record | None]:
         """Return whether the row exists, and the row: a conversation with all messages.
 
-        (False, None) is also the result for an empty id, a long one, and one that is not text.
+        The result is also (False, None) if the id is empty, too long or not text.
 
         Raises:
             Unavailable: The database does not answer. RAGFlow returns (False, None) then.
 
         Cost:
-            That of `get_by_ids`.
+            The cost of `get_by_ids`.
         """
         records = await self.get_by_ids([pid])
         return bool(records), records[0] if records else None
@@ -130,7 +130,7 @@ class CommonService(abc.ABC):
         filters: Filters | None = None,
         cols: Columns = None,
     ) -> list[Record]:
-        """Return the rows whose column `in_key` has one of these values, in lists of 20 values.
+        """Return the rows whose column `in_key` has one of these values. It queries 20 at a time.
 
         Args:
             in_key: The column.
@@ -179,8 +179,8 @@ class CommonService(abc.ABC):
             batch_size: The rows of one statement, at most `Settings.max_batch_size`.
 
         Cost:
-            A transaction with 1 round trip for each batch, and those of `save` for messages and
-            betas.
+            A transaction with 1 round trip for each batch, and the round trips of `save` for
+            messages and betas.
         """
         if not isinstance(data_list, Sequence) or not isinstance(batch_size, int) or batch_size < 1:
             raise InvalidInput("data_list", "must be a list of rows, in batches of at least 1")
@@ -201,7 +201,7 @@ class CommonService(abc.ABC):
             bound = self._on(tx)
             for data in data_list:
                 if not isinstance(data, Mapping) or data.get("id") is None:
-                    raise InvalidInput("id", "must be given")
+                    raise InvalidInput("id", "is required")
                 await bound.update_by_id(data["id"], data)
 
     @abc.abstractmethod
@@ -214,7 +214,7 @@ class CommonService(abc.ABC):
 
     @abc.abstractmethod
     async def delete_by_ids(self, pids: Collection[str]) -> int:
-        """Delete rows in one transaction; return the number of those that existed."""
+        """Delete rows in one transaction; return the number of deleted rows."""
 
     @abc.abstractmethod
     async def filter_delete(self, filters: Filters) -> int:

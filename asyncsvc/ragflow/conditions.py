@@ -1,4 +1,4 @@
-"""Conditions on columns, as RAGFlow's callers write them: `APIToken.token == token`."""
+"""Conditions on columns in RAGFlow's notation: `APIToken.token == token`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Column:
     def __eq__(self, value: object) -> Condition:  # type: ignore[override]
         """Return the condition. Raises InvalidInput for None, which no column supports."""
         if value is None:
-            raise InvalidInput(self.name, "must be a value")
+            raise InvalidInput(self.name, "must not be None")
         return Condition(self.name, (value,))
 
     def in_(self, values: Collection[str]) -> Condition:
         """Return the condition. Raises InvalidInput if the values are not a collection of text."""
         is_collection = isinstance(values, Collection) and not isinstance(values, str)
         if not is_collection or not all(isinstance(each, str) for each in values):
-            raise InvalidInput(self.name, "must be texts")
+            raise InvalidInput(self.name, "must be a collection of text")
         return Condition(self.name, tuple(values))
 
     __hash__ = None  # type: ignore[assignment]
@@ -67,7 +67,7 @@ ValuesByColumn: TypeAlias = Mapping[str, tuple[object, ...]]
 
 
 def conditions(filters: Mapping[str, object]) -> list[Condition]:
-    """Return the conditions of keyword arguments. A list or set is any of its items.
+    """Return the conditions of keyword arguments. A list or set means any of its items.
 
     None matches no row.
     """

@@ -25,7 +25,7 @@ _MAX_PER_TURN: Final[Mapping[Counter, float]] = {
     "tokens": 10**12,
     "duration": 10.0**9,
 }
-"""The most that one append adds to a counter."""
+"""The largest growth of a counter by one append."""
 
 
 async def import_conversations(
@@ -80,7 +80,7 @@ class _StoredConversations:
     async def _update(self, fields: ConversationFields) -> int | None:
         """Append new messages; return their number, or None if the conversation diverged.
 
-        A concurrent writer may be another import that appends the same messages, so it tries twice.
+        It tries twice: a concurrent writer may be another import that appends the same messages.
         """
         for _ in range(2):
             with suppress(Conflict, NotFound):
@@ -123,7 +123,7 @@ class _StoredConversations:
 
 
 def _is_start(stored: Conversation, messages: Sequence[MessageFields]) -> bool:
-    """Return whether the stored messages are complete, and the start of these or all of them."""
+    """Return whether the stored messages are complete and `messages` begins with them."""
     ours = stored.messages or ()
     return (
         len(ours) <= len(messages)
@@ -139,9 +139,9 @@ def _is_start(stored: Conversation, messages: Sequence[MessageFields]) -> bool:
 def _with_uncounted_thumbs(
     messages: Sequence[MessageFields], stored: Conversation
 ) -> Iterator[MessageFields]:
-    """Yield the messages that are not stored, without thumbs up that are counted already.
+    """Yield the new messages, without thumbs up that are already counted.
 
-    A thumb that only the row counts may have been assigned to an earlier answer before.
+    If only the row counts a thumb, an earlier import may have assigned it to an earlier answer.
     """
     uncounted = sum(message["thumb"] == 1 for message in messages) - stored.thumb_up
     for message in messages[stored.last_seq :]:
@@ -151,14 +151,14 @@ def _with_uncounted_thumbs(
 
 
 def _min_turns(growth: Mapping[Counter, float], messages: int) -> int:
-    """Return the number of turns that can carry the growth.
+    """Return the smallest number of turns whose counters can add up to the growth.
 
-    Raises InvalidInput if there are fewer messages than such turns.
+    Raises InvalidInput if there are fewer messages than turns.
     """
     turns = {name: math.ceil(growth[name] / _MAX_PER_TURN[name]) for name in growth}
     name = max(turns, key=lambda each: turns[each])
     if turns[name] > messages:
-        raise InvalidInput(name, "has grown by more than its new messages can carry")
+        raise InvalidInput(name, "has grown too much for the number of new messages")
     return max(turns[name], 1)
 
 

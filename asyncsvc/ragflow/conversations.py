@@ -87,11 +87,12 @@ class API4ConversationService(CommonService):
     ) -> tuple[int, list[dict[str, Any]]]:
         """Return the number of matching conversations, and one page of rows with their messages.
 
-        Page 0 is the first page, too. Without `include_dsl` rows have no key "dsl". The first 512
-        characters of `keywords` count. A page after `Settings.max_page_window` rows is empty.
+        Page 0 is also the first page. Without `include_dsl` the rows have no key "dsl". Only the
+        first 512 characters of `keywords` count. A page after `Settings.max_page_window` rows is
+        empty.
 
         Cost:
-            That of `get_list` of the service, with all messages of the page.
+            The cost of `get_list` of the service, with all messages of the page.
         """
         self._check_tenant(tenant_id)
         requested = {"user_id": user_id, "exp_user_id": exp_user_id}
@@ -131,7 +132,7 @@ class API4ConversationService(CommonService):
         return page.total or 0, rows
 
     async def get_names(self, dialog_id: str, exp_user_id: str) -> list[dict[str, Any]]:
-        """Return id and name of a person's newest 1,000 conversations, newest first."""
+        """Return id and name of the user's newest 1,000 conversations, newest first."""
         users = stored_users({"exp_user_id": exp_user_id})
         if users is None or not is_storable_id(dialog_id):
             return []
@@ -187,16 +188,16 @@ class API4ConversationService(CommonService):
     async def append_message(self, id: str, conversation: MutableMapping[str, Any]) -> int:
         """Store the new messages of a whole conversation; return 1, or 0 if it does not exist.
 
-        New messages follow the part that the conversation has in common with the stored one.
+        The new messages begin after the common start of the conversation and the stored one.
         Messages that others appended meanwhile remain, and a message with an id is not stored
-        twice. `round` grows by 1, `tokens` and `duration` by what they exceed the stored ones.
-        `dsl` and `errors` replace the stored ones; other columns do not change. Called again, it
+        twice. `round` grows by 1, `tokens` and `duration` by their excess over the stored values.
+        `dsl` and `errors` replace the stored values; other columns do not change. A repeated call
         adds nothing.
 
         Args:
             id: The conversation.
-            conversation: The row. Its `update_time` and `update_date` are set to the current time,
-                or if it lacks messages of other callers to a time before these.
+            conversation: The row. Its `update_time` and `update_date` are set to the current time.
+                If it lacks messages of other callers, they are set to a time before these.
 
         Raises:
             Conflict: Others kept appending for `Settings.retry_timeout`.
@@ -271,7 +272,7 @@ class API4ConversationService(CommonService):
                 raise InvalidInput(name, "is counted, and cannot be set")
 
     async def _despite_races(self, attempt: Callable[[], Awaitable[int]]) -> int:
-        """Repeat a call that raises because another caller changes the conversation."""
+        """Repeat a call that raises because another caller changed the conversation."""
         timeout = self._svc.conversations.settings.retry_timeout
         pauses = backoff(timeout, base=_FIRST_PAUSE, cap=_MAX_PAUSE)
         for pause in itertools.chain([0.0], pauses):
@@ -301,7 +302,7 @@ class API4ConversationService(CommonService):
     # ---------------------------------------------------------------- delete
 
     async def delete_by_ids(self, pids: Collection[str]) -> int:
-        """Delete conversations in one transaction; return the number of those that existed.
+        """Delete conversations in one transaction; return the number of deleted ones.
 
         Cost:
             A transaction with 1 round trip for each 1,000 ids.
@@ -340,7 +341,7 @@ class API4ConversationService(CommonService):
     def _new_conversation(self, row: Mapping[str, Any]) -> NewConversation:
         check_columns(row, COLUMNS)
         if not row.get("dialog_id"):
-            raise InvalidInput("dialog_id", "must be given")
+            raise InvalidInput("dialog_id", "is required")
         users = {name: row[name] for name in USERS if row.get(name) is not None}
         too_long = {name: user for name, user in users.items() if short(user) != user}
         return NewConversation(
@@ -365,7 +366,7 @@ class API4ConversationService(CommonService):
             turn = {"round": 0, **counted}
             await append(tx, id, turn, messages, tenant_id=self._tenant_id, expected_seq=0)
         elif counted:
-            raise InvalidInput(min(counted), "is counted by appends: there are no messages")
+            raise InvalidInput(min(counted), "is counted by appends, and there are no messages")
         if row.get("errors"):
             await tx.conversations.update_by_id(
                 id, {"errors": row["errors"]}, tenant_id=self._tenant_id
@@ -378,7 +379,7 @@ class API4ConversationService(CommonService):
     async def _matching_ids(self, filters: Filters) -> list[str]:
         where = values_by_column(filters, self.filter_columns)
         if not where:
-            raise InvalidInput("filters", "must hold a condition")
+            raise InvalidInput("filters", "must contain a condition")
         return [
             each.id
             async for each in self._candidates(where, whole=False)
@@ -388,7 +389,7 @@ class API4ConversationService(CommonService):
     async def _candidates(
         self, where: ValuesByColumn, *, whole: bool
     ) -> AsyncIterator[Conversation]:
-        """Yield the conversations of the ids, or those of the dialogs and one user, oldest first.
+        """Yield the conversations of the ids, or of the dialogs and one user, oldest first.
 
         `whole` includes dsl and messages. Other conditions are not applied.
         """
@@ -435,7 +436,7 @@ class API4ConversationService(CommonService):
             after = page.next
 
     def _is_beyond(self, page_number: int, items_per_page: int) -> bool:
-        """Return whether a page begins after all rows that a list may have."""
+        """Return whether a page begins after the last row that a list may contain."""
         window = self._svc.conversations.settings.max_page_window
         is_number = isinstance(page_number, int) and isinstance(items_per_page, int)
         return is_number and page_number * items_per_page > window

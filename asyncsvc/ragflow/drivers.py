@@ -46,9 +46,9 @@ _SCHEMES: Final[Mapping[str, Dialect]] = {
 _MYSQL_PORT: Final = 3306
 _SSL_MODES: Final = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _CLIENT_ERRORS: Final = range(2_000, 3_000)
-"""The error numbers of MySQL's client library, as opposed to those of the server."""
+"""The error numbers of MySQL's client library; the server has others."""
 _GENERAL_ERROR: Final = "HY000"
-"""The SQLSTATE of MySQL for errors without one of their own."""
+"""MySQL's SQLSTATE for errors without a specific one."""
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
@@ -67,12 +67,13 @@ class Connection(Protocol):
 
 
 async def connect(dsn: str, *, allow_clear_text: bool = False) -> Connection:
-    """Open a session that cannot write.
+    """Open a read-only session.
 
-    `allow_clear_text` allows to send the password in clear text to a server that is not verified.
+    `allow_clear_text` allows sending the password in clear text to an unverified server.
 
     Raises:
-        InvalidInput: `dsn` is not such a URL, or the driver for MySQL is not installed.
+        InvalidInput: `dsn` is not a URL of MySQL or PostgreSQL, or the driver for MySQL is not
+            installed.
         Unavailable: The server does not answer.
         DatabaseError: The server rejects the login.
     """
@@ -99,7 +100,7 @@ def _naming_the_source() -> Iterator[None]:
     except Unavailable as error:
         raise Unavailable(f"the source: {error}") from error
     except AsyncSvcError as error:
-        # For a missing table, the translated error would advise to migrate this library's schema.
+        # For a missing table, the translated error would advise a migration of this library.
         cause = error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
         sqlstate = getattr(cause, "sqlstate", None) or _GENERAL_ERROR
         raise DatabaseError(f"the source: {cause.args[0]}", sqlstate) from error
@@ -176,7 +177,7 @@ def _encryption(url: SplitResult) -> Mapping[str, Any]:
     except OSError as error:
         reason = error.strerror or "is not a certificate"
         raise InvalidInput("source", f"ssl-ca: {reason}") from None
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates made by MySQL do not pass it
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # MySQL's own certificates violate it
     context.check_hostname = mode == "verify_identity"
     context.verify_mode = ssl.CERT_NONE if mode == "required" else ssl.CERT_REQUIRED
     return {"ssl": context}

@@ -1,7 +1,7 @@
 """Writes of whole rows of RAGFlow to the messages of stored conversations.
 
-A row is a copy that its caller read earlier and changed. Its `update_time` is the time of that
-version: stored messages that are newer are those of other callers, and remain.
+A row is a copy that its caller read earlier and then changed. Its `update_time` is the time of
+that reading. Newer stored messages come from other callers, so they remain.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class RowWriter:
     async def _new_messages(
         self, before: Conversation, row: Mapping[str, Any]
     ) -> tuple[list[MessageFields], list[StoredMessage]]:
-        """Return the messages of a row that are not stored, and stored ones that the row lacks.
+        """Return the new messages of a row, and the stored messages that the row lacks.
 
-        New messages follow the part that both have in common. A message that another caller has
-        stored after that part is not new if its id is the same. Messages after the `last_seq` of
-        `before` are ignored.
+        New messages begin after the common start of both. A message is not new if another caller
+        stored one with the same id after that start. Messages after the `last_seq` of `before` are
+        ignored.
 
         1 round trip if the stored conversation is the start of the row; otherwise 2, and all
         stored messages are read. Raises NotFound if the conversation was deleted meanwhile.
@@ -146,7 +146,7 @@ class RowWriter:
             )
 
     def _set_version(self, row: MutableMapping[str, Any], others: Sequence[StoredMessage]) -> None:
-        """Set the times of the row: the current time, or one before the messages that it lacks."""
+        """Set the row's times to now, or to a time before the messages that the row lacks."""
         moment = min((each.created_at - _BEFORE for each in others), default=datetime.now(UTC))
         columns = times(moment, moment, self.local)
         row.update({name: columns[name] for name in ("update_time", "update_date")})
@@ -159,9 +159,9 @@ def _has_references(stored: Sequence[StoredMessage]) -> bool:
 def _split_by_version(
     stored: Sequence[StoredMessage], update_time: object
 ) -> tuple[list[StoredMessage], list[StoredMessage]]:
-    """Return the messages that are newer than the version of a row, and the others.
+    """Return the messages that are newer than the row, and the others.
 
-    Without a version all are older.
+    A row without `update_time` is newer than all messages.
     """
     if not isinstance(update_time, int | float):
         return [], list(stored)
@@ -172,7 +172,8 @@ def _split_by_version(
 def _ends_with(messages: Sequence[MessageFields], tail: Sequence[StoredMessage]) -> bool:
     """Return whether the messages end with the stored ones.
 
-    Messages without an id count only if the tail is everything, because a text may occur twice.
+    Messages without an id count only if the tail is the whole conversation, because a text may
+    occur twice.
     """
     return len(tail) == min(len(messages), _TAIL_LENGTH) and all(
         is_same(stored, each) and (each["payload"].get("id") or len(tail) == len(messages))
@@ -186,10 +187,10 @@ def _is_clear(
     tail: Sequence[StoredMessage],
     last_seq: int,
 ) -> bool:
-    """Return whether the last messages tell which answers the references belong to.
+    """Return whether the last messages suffice to assign the references to answers.
 
-    A list that is too short for the old answers belongs to the new ones, and a list that is too
-    long for the new answers to all. Otherwise a reference of an old answer decides.
+    A list that is too short for the old answers belongs to the new answers. A list that is too long
+    for the new answers belongs to all answers. Otherwise a reference of an old answer decides.
     """
     old, new = answers_of(messages[:last_seq]), answers_of(messages[last_seq:])
     return _has_references(tail) or not len(old) - 1 <= len(references) <= len(new)

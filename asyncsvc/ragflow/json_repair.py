@@ -29,7 +29,7 @@ def read_json(text: str, max_depth: int) -> tuple[Any, set[Repair]]:
     """Parse JSON and repair it.
 
     Args:
-        text: The JSON. A string that itself contains a JSON list or object is replaced by that.
+        text: The JSON. A JSON string that contains a list or an object as JSON becomes that value.
         max_depth: Lists and objects nested deeper become their JSON as text.
 
     Returns:
@@ -40,7 +40,7 @@ def read_json(text: str, max_depth: int) -> tuple[Any, set[Repair]]:
     """
     reader = _Reader()
     value = reader.parse(text)
-    # Most text needs no cleaning, and to look at each value takes longer than parsing.
+    # Most text needs no cleaning, and visiting each value takes longer than parsing.
     if _may_be_unstorable(text) or text.count("[") + text.count("{") > max_depth:
         value = reader.clean(value, max_depth)
     if isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):

@@ -1,8 +1,8 @@
-"""RAGFlow's messages: objects of one list, beside a list of references.
+"""RAGFlow's messages: one list of messages, and a separate list of references.
 
-The list of references has one entry for each answer, in their order. The prologue, an answer at the
-start of a conversation, usually has none: then there are fewer references than answers. In this
-library each message has its own reference.
+The list of references has one entry for each answer, in the same order. The prologue is an answer
+at the start of a conversation. It usually has no reference; then there are fewer references than
+answers. In this library each message has its own reference.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ UNKNOWN_ROLE: Final = "unknown"
 ANSWER: Final = "assistant"
 _MAX_ROLE_LENGTH: Final = 32
 _EMPTY_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
-"""RAGFlow's reference of an answer that quotes nothing."""
+"""RAGFlow's reference of an answer without quotations."""
 
 
 class _Keyed(TypedDict):
-    """The fields that tell one message from another."""
+    """The fields that identify a message."""
 
     role: str
     content: str
@@ -36,7 +36,7 @@ class _Keyed(TypedDict):
 
 
 class MessageFields(_Keyed):
-    """A message of RAGFlow, by the fields of `asyncsvc.models.MessageRecord`."""
+    """A message of RAGFlow with the fields of `asyncsvc.models.MessageRecord`."""
 
     thumb: int | None
     reference: NotRequired[Any]
@@ -46,8 +46,8 @@ class MessageFields(_Keyed):
 def split(message: Mapping[str, Any]) -> MessageFields:
     """Convert a message of RAGFlow to the fields of this library.
 
-    Content that is not text becomes its JSON, and an invalid role becomes "unknown". The payload
-    keeps both as they were. Raises InvalidInput if the content is not JSON either.
+    Content of another type becomes JSON text, and an invalid role becomes "unknown". The payload
+    keeps the original values. Raises InvalidInput if the content cannot be written as JSON.
     """
     role, content, thumb = message.get("role"), message.get("content"), message.get("thumbup")
     payload = {name: value for name, value in message.items() if name not in {"role", "content"}}
@@ -87,10 +87,10 @@ def attach_references(
     new_from: int = 0,
     has_references: bool = True,
 ) -> list[Any]:
-    """Set the references of the answers of a whole conversation; return the rest of the list.
+    """Set the references of the answers of a whole conversation; return the surplus references.
 
-    `new_from` is the number of stored messages at the start. If none of these has a reference, a
-    list that is short enough for the new answers belongs to them.
+    `new_from` is the number of stored messages at the start. If none of them has a reference and
+    the list is no longer than the list of new answers, the references belong to the new answers.
     """
     rest = list(references)
     answers = answers_of(messages)
@@ -122,7 +122,7 @@ def list_references(messages: Sequence[StoredMessage]) -> list[Any]:
 def is_same(stored: StoredMessage, fields: MessageFields) -> bool:
     """Return whether role, text and the id, if there is one, are equal.
 
-    The id alone does not suffice: in RAGFlow a question and its answer share one.
+    The id alone does not suffice: in RAGFlow a question and its answer have the same id.
     """
     id = fields["payload"].get("id")
     return (
@@ -133,10 +133,10 @@ def is_same(stored: StoredMessage, fields: MessageFields) -> bool:
 
 
 def _has_same_content(stored: StoredMessage, fields: MessageFields) -> bool:
-    theirs, ours = fields["payload"], stored.payload
-    if "content" in theirs or "content" in ours:  # the content was not text
+    new_payload, payload = fields["payload"], stored.payload
+    if "content" in new_payload or "content" in payload:  # the content was not text
         missing = object()
-        return bool(ours.get("content", missing) == theirs.get("content", missing))
+        return bool(payload.get("content", missing) == new_payload.get("content", missing))
     return stored.content == unicodedata.normalize("NFC", fields["content"])
 
 
@@ -149,7 +149,7 @@ def common_length(stored: Sequence[StoredMessage], messages: Sequence[MessageFie
 def without_equal(
     messages: Sequence[MessageFields], stored: Iterable[StoredMessage]
 ) -> list[MessageFields]:
-    """Return the messages that are not among the stored ones. A message without an id is new."""
+    """Return the messages without an equal stored one. A message without an id is always new."""
     keys = {_stored_key(message) for message in stored}
     return [
         each for each in messages if each["payload"].get("id") is None or _key(each) not in keys
@@ -159,9 +159,9 @@ def without_equal(
 def without_known(
     stored: Iterable[StoredMessage], messages: Sequence[MessageFields]
 ) -> list[StoredMessage]:
-    """Return the stored messages that are not among those of a row.
+    """Return the stored messages without an equal message in a row.
 
-    If one of both has no id, equal roles and texts suffice.
+    If one of two messages has no id, they are equal if their roles and texts are equal.
     """
     keys = {_key(each) for each in messages}
     texts = {(role, text) for role, text, _ in keys}
@@ -181,7 +181,7 @@ def _stored_key(message: StoredMessage) -> tuple[str, object, object]:
 
 
 def _key(fields: _Keyed) -> tuple[str, object, object]:
-    """Return role, content and id as a key of dicts. Raises InvalidInput for JSON too deep."""
+    """Return role, content and id as a key of dicts. Raises InvalidInput for deeply nested JSON."""
     payload = fields["payload"]
     try:
         content = (
@@ -195,7 +195,7 @@ def _key(fields: _Keyed) -> tuple[str, object, object]:
 
 
 def _hashable(value: object) -> object:
-    """Return a value that is equal and hashable for equal JSON."""
+    """Return a hashable value, so that equal JSON gives equal values."""
     if isinstance(value, Mapping):
         return frozenset((name, _hashable(item)) for name, item in value.items())
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
@@ -212,7 +212,7 @@ async def append(
 ) -> Appended:
     """Append one turn with its thumbs, or nothing.
 
-    1 round trip without thumbs. With thumbs a transaction, with 1 more for each.
+    Cost: 1 round trip without thumbs; with thumbs a transaction with 1 more for each thumb.
     """
     thumbs = {place: each["thumb"] for place, each in enumerate(messages) if each["thumb"]}
     async with contextlib.AsyncExitStack() as stack:
@@ -231,7 +231,7 @@ async def append(
 
 
 def turn_message(fields: MessageFields) -> dict[str, object]:
-    """Return the fields of a message that an append takes."""
+    """Return the fields of a message for an append."""
     return {
         "role": fields["role"],
         "content": fields["content"],

@@ -1,8 +1,8 @@
 """Converts rows of RAGFlow's database to records for an import, and repairs invalid cells.
 
-Each kind of repair has a name. Values that have no field in a record are kept in
-`metadata["ragflow"]`, for example a reference of no answer or a cell that is not JSON. Only values
-that exceed the limits there too are dropped, as `Repair.LOST`.
+Each kind of repair has a name. Values without a field in a record are kept in
+`metadata["ragflow"]`, for example a reference without an answer or a cell that is not JSON. Only
+values that exceed the limits of the metadata, too, are dropped, as `Repair.LOST`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EMPTY: Final[tuple[object, ...]] = (None, "", [], {})
 _MAX_TOKENS: Final = 2**63 - 1
 _MAX_SECONDS: Final = 9 * 10**12
 _MIN_MILLISECONDS: Final = 10**11
-"""Smaller numbers are seconds. As seconds this one is in the year 5138."""
+"""Smaller numbers are seconds. As seconds, this number is in the year 5138."""
 _MAX_MILLISECONDS: Final = 10**16
 _MIN_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_TIME: Final = datetime(2100, 1, 1, tzinfo=UTC)
@@ -106,7 +106,7 @@ class _Row:
         created_at, updated_at = self._times()
         self._set_message_times(messages, created_at, updated_at)
         return {
-            # The two ids are not repaired: another id would mean another conversation.
+            # The two ids are not repaired: a different id would be a different conversation.
             "id": cell_text(self._cells["id"]) or "",
             "dialog_id": cell_text(self._cells["dialog_id"]) or "",
             "user_id": self._user_id("user_id") or "",
@@ -147,7 +147,7 @@ class _Row:
         self.repairs.setdefault(kind, place)
 
     def _keep(self, name: str, value: object, *, group: str | None = None) -> bool:
-        """Keep a value in the metadata if it is within the limits; return whether it is."""
+        """Keep a value in the metadata. Return False if it exceeds the limits."""
         addition = {name: value}
         if group is not None:
             addition = {group: {**self._kept.get(group, {}), name: value}}
@@ -193,7 +193,7 @@ class _Row:
 
     def _keep_cell(self, column: str, value: object, *, group: str | None = None) -> None:
         if not self._keep(column, value, group=group) and column == "message":
-            raise UnusableRowError("message: is not a list of messages, and is too long to be kept")
+            raise UnusableRowError("message: is not a list of messages and is too long to be kept")
 
     def _messages(self) -> list[MessageFields]:
         messages, others = list[MessageFields](), dict[str, object]()
@@ -222,7 +222,7 @@ class _Row:
             self._keep("reference", rest)
 
     def _assign_thumbs(self, messages: Sequence[MessageFields]) -> None:
-        """Assign thumbs that only the row counts to the last answers, but not to a prologue."""
+        """Assign thumbs without a message to the last answers, but not to a prologue."""
         counted = self._counter("thumb_up", MAX_INT) or 0
         missing = counted - sum(message["thumb"] == 1 for message in messages)
         if missing <= 0:
@@ -262,7 +262,7 @@ class _Row:
         created_at: datetime | None,
         updated_at: datetime | None,
     ) -> None:
-        """Set the times of messages that are valid and not far outside those of the row."""
+        """Set the valid times of messages that are not far outside the times of the row."""
         for index, message in enumerate(messages):
             if (value := message["payload"].get("created_at")) is None:
                 continue
@@ -300,14 +300,14 @@ class _Row:
 
 
 def cell_text(cell: object) -> str | None:
-    """Return a cell as text, even if the column has another type than RAGFlow's."""
+    """Return a cell as text, even if its column does not have RAGFlow's type."""
     if cell is None or isinstance(cell, str):
         return cell
     return cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)
 
 
 def _moment(number: object) -> datetime | None:
-    """Return the time of seconds or milliseconds since 1970; None if it is not one of 2000-2099."""
+    """Return the time of seconds or milliseconds since 1970; None outside of 2000 to 2099."""
     if isinstance(number, bool) or not isinstance(number, int | float):
         return None
     if not 0 < number < _MAX_MILLISECONDS:
@@ -319,7 +319,7 @@ def _moment(number: object) -> datetime | None:
 
 
 def _parse_date(cell: object, tz: tzinfo) -> datetime | None:
-    """Return the time of a date of 2000-2099; a naive one is local to `tz`."""
+    """Return the time of a date of 2000 to 2099; a naive date is local to `tz`."""
     try:
         date = datetime.fromisoformat(cell_text(cell) or "")
     except ValueError:

@@ -18,9 +18,9 @@ class Skip(enum.StrEnum):
     """The reason why a row was not imported."""
 
     NO_TENANT = "no_tenant"
-    """Its dialog or agent was deleted, and only they know the tenant."""
+    """Its dialog or agent was deleted, so its tenant is unknown."""
     TOO_LONG = "too_long"
-    """It is too long to be read, or its messages are unreadable and too long to be kept as text."""
+    """It is too long to read, or its messages are unreadable and too long to be kept as text."""
     REJECTED = "rejected"
     """It violates a rule and cannot be repaired. The reason names the rule."""
     DIVERGED = "diverged"
@@ -43,7 +43,7 @@ class Repair(enum.StrEnum):
     NUMBERS = "numbers"
     """NaN and infinity became null, and integers of over 4,300 digits became text."""
     DUPLICATE_KEYS = "duplicate_keys"
-    """Of equal keys in an object the last one was kept, as in RAGFlow."""
+    """An object has a key twice, and only the last value was kept, as in RAGFlow."""
     DEPTH = "depth"
     """Values nested deeper than `Settings.max_json_depth` became their JSON as text."""
     NOT_JSON = "not_json"
@@ -65,7 +65,7 @@ class Repair(enum.StrEnum):
     USERS = "users"
     """A user id of over 128 characters was shortened, and kept whole in the metadata."""
     LOST = "lost"
-    """A value exceeded the limits and was dropped: raise the limits of the settings to keep it."""
+    """A value exceeded the limits and was dropped. Higher limits in the settings keep it."""
 
 
 class Note(Model):
@@ -82,15 +82,15 @@ class Note(Model):
 
 
 class TableReport(Model):
-    """The results for the rows of one table: `read` is the sum of all others.
+    """The results for the rows of one table: `read` is the sum of all other counts.
 
-    Each secret of a token row counts as one.
+    Each secret of a token row counts as one row.
     """
 
     read: int = 0
     imported: int = 0
     updated: int = 0
-    """Existing conversations that got new messages, and tokens that were revoked."""
+    """Existing conversations with new messages, and revoked tokens."""
     present: int = 0
     """Existing rows that did not change."""
     skipped: Mapping[Skip, int] = {}
@@ -107,14 +107,14 @@ class TableReport(Model):
 
 
 class RepairCount(Model):
-    """How many conversations had one kind of repair, and the first 5 of their ids."""
+    """The number of conversations with one kind of repair, and the first 5 ids."""
 
     rows: int
     ids: tuple[str, ...]
 
 
 class DataImportReport(Model):
-    """The results of an import, or in a dry run those that it would have."""
+    """The results of an import, or in a dry run the results that it would have."""
 
     dry_run: bool
     total: int
@@ -128,7 +128,7 @@ class DataImportReport(Model):
     skipped_tables: tuple[str, ...]
     """Tables that lack a required column."""
     missing: tuple[str, ...]
-    """All tables and columns that this version of RAGFlow does not have."""
+    """All tables and columns that this version of RAGFlow lacks."""
     after: str | None
     """The id to pass as `after` to continue an interrupted import."""
 

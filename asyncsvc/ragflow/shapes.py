@@ -1,6 +1,6 @@
 """RAGFlow's rows, built from the models of this library.
 
-`metadata["ragflow"]` of a conversation holds the parts of an imported row that have no column here.
+`metadata["ragflow"]` of a conversation contains the parts of an imported row without a column here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asyncsvc.models import APIToken, Conversation
 from asyncsvc.ragflow import messages
 
 METADATA_KEY: Final = "ragflow"
-"""The key of this package in the metadata of conversations and betas."""
+"""This package's key in the metadata of conversations and betas."""
 _MAX_USER_LENGTH: Final = 128
 _USER_PREFIX_LENGTH: Final = 95
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,12 +26,12 @@ class Record(SimpleNamespace):
     """A row whose columns are attributes that the caller may change."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the columns as a dict. As in RAGFlow, its changes are those of the record."""
+        """Return the columns as a dict. As in RAGFlow, changes of the dict change the record."""
         return vars(self)
 
 
 def short_user_id(user_id: str) -> str:
-    """Return the user id, or if it is over 128 characters its beginning and a hash.
+    """Return the user id; if it has over 128 characters, return its beginning and a hash.
 
     Raises InvalidInput for a long id that is not valid Unicode.
     """
@@ -40,7 +40,7 @@ def short_user_id(user_id: str) -> str:
     try:
         digest = hashlib.sha256(user_id.encode()).hexdigest()
     except UnicodeEncodeError:
-        raise InvalidInput("user_id", "must not hold a lone surrogate") from None
+        raise InvalidInput("user_id", "must not contain a lone surrogate") from None
     hash_length = _MAX_USER_LENGTH - _USER_PREFIX_LENGTH - 1
     return f"{user_id[:_USER_PREFIX_LENGTH]}~{digest[:hash_length]}"
 
@@ -84,7 +84,7 @@ def kept_reference(stored: Conversation) -> dict[str, Any] | None:
 
 
 def _whole_user_id(user_id: str | None, kept: object) -> str | None:
-    """Return the id before it was shortened, unless another id was set since."""
+    """Return the id before it was shortened, unless a different id was set later."""
     return kept if isinstance(kept, str) and short_user_id(kept) == user_id else user_id
 
 

@@ -1,8 +1,8 @@
 """Reads RAGFlow's tables in pages, in the order of their keys, and holds one page in memory.
 
-Each page is a statement of its own instead of a part of a cursor: MySQL disconnects clients that
-read slowly, and a page can start after any key. Columns that this version of RAGFlow does not have
-are left out.
+Each page is a separate statement instead of a part of a cursor: MySQL disconnects clients that
+read slowly, and a page can start after any key. Columns that this version of RAGFlow lacks are
+omitted.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _REQUIRED: Final = {
     _AGENTS: ("id", "user_id"),
     TOKENS: ("tenant_id", "token"),
 }
-"""The columns without which a table cannot be read."""
+"""The columns that a readable table must have."""
 _DEPENDS_ON: Final = {CONVERSATIONS: (CONVERSATIONS, _DIALOGS), TOKENS: (TOKENS,)}
 _STATEMENTS: Final = {CONVERSATIONS: "conversations", TOKENS: "tokens"}
 _OTHER_FLAGS: Final = frozenset(
     {"count", "sizes", "rows", "owners", "agents", "mixed", "orphans", "mysql", "postgresql"}
 )
-"""The flags of these statements that are not the name of an optional column."""
+"""The flags of these statements that are not names of optional columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Batch:
 
 @asynccontextmanager
 async def open_source(dsn: str, *, allow_clear_text: bool = False) -> AsyncGenerator[Source]:
-    """Open RAGFlow's database. Raises InvalidInput if neither of its tables is there."""
+    """Open RAGFlow's database. Raises InvalidInput if neither of its tables exists."""
     connection = await connect(dsn, allow_clear_text=allow_clear_text)
     try:
         query = sql_files.load("ragflow/columns").bind((connection.dialect,), {})
@@ -90,12 +90,12 @@ class Source:
 
     @property
     def has_agents(self) -> bool:
-        """Whether conversations of agents differ from those whose dialog was deleted."""
+        """Whether conversations of agents can be distinguished from those of deleted dialogs."""
         return self._has_required(_AGENTS)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The tables and columns that this version of RAGFlow does not have."""
+        """The tables and columns that this version of RAGFlow lacks."""
         missing = list[str]()
         for table, required in _REQUIRED.items():
             columns = self._columns.get(table)
@@ -107,7 +107,7 @@ class Source:
         return tuple(missing)
 
     def can_read(self, table: str) -> bool:
-        """Return whether the table has its required columns, and the table of its tenants too."""
+        """Return whether the table and the table of its tenants have their required columns."""
         return all(self._has_required(each) for each in _DEPENDS_ON[table])
 
     def _has_required(self, table: str) -> bool:
@@ -124,7 +124,7 @@ class Source:
     ) -> AsyncGenerator[Batch]:
         """Iterate over the conversations after an id, of one tenant or of all.
 
-        `orphans` adds conversations whose dialog and agent are gone to those of the tenant.
+        `orphans` adds the conversations of deleted dialogs and agents to those of the tenant.
         """
         while sizes := await self._conversations(
             "sizes", after=after, tenant_id=tenant_id, orphans=orphans, limit=_PAGE_ROWS
@@ -187,7 +187,7 @@ class Source:
     async def _fetch(
         self, name: str, flags: set[str], **parameters: str | int | None
     ) -> list[Cells]:
-        """Run a statement. A parameter of None is absent."""
+        """Run a statement. A parameter with the value None is omitted."""
         statement = sql_files.load(f"ragflow/{name}")
         present: dict[str, str | int | UnsetType] = {
             name: UNSET if value is None else value for name, value in parameters.items()
@@ -215,7 +215,7 @@ def _optional_columns(table: str) -> frozenset[str]:
 
 
 def _last_of_page(sizes: list[Cells]) -> str:
-    """Return the id that ends the page: `_PAGE_BYTES`, or one row that alone is larger."""
+    """Return the id of the page's last row: `_PAGE_BYTES` of rows, or one larger row."""
     last: str = sizes[0]["id"]
     total: int = sizes[0]["bytes"]
     for each in sizes[1:]:

@@ -85,11 +85,11 @@ def _storable_text(text: str, limits: Limits | None, *, nfc: bool) -> tuple[str,
 
 def _utf8_size(text: str) -> int:
     if "\x00" in text:
-        raise invalid_value("must not hold a NUL character")
+        raise invalid_value("must not contain a NUL character")
     try:
         return len(text.encode())
     except UnicodeEncodeError:
-        raise invalid_value("must not hold a lone surrogate") from None
+        raise invalid_value("must not contain a lone surrogate") from None
 
 
 def check_json_value(value: object, info: ValidationInfo) -> object:

@@ -97,16 +97,16 @@ def check_json(value: object, limits: Limits) -> int:
         text = _encode(value, _ENCODER, is_small=values <= _SMALL)
         size = stored_size(text)
     except UnicodeEncodeError:
-        raise invalid_value("must not hold a lone surrogate") from None
+        raise invalid_value("must not contain a lone surrogate") from None
     except ValueError:
         raise invalid_value(
-            "must not hold NaN, infinity or integers of over 4,300 digits"
+            "must not contain NaN, infinity or integers of over 4,300 digits"
         ) from None
     if size > limits.max_json_bytes:
         raise _too_large(limits)
     # The plain search is hundreds of times faster than the exact one and almost always enough.
     if "\\u0000" in text and _ESCAPED_NUL.search(text):
-        raise invalid_value("must not hold a NUL character")
+        raise invalid_value("must not contain a NUL character")
     return size
 
 

@@ -200,8 +200,8 @@ Secret = Annotated[SecretStr | str, PlainValidator(_check_secret)]
 Json = Annotated[object, PlainValidator(check_json_value)]
 """A JSON value: up to `Settings.max_json_bytes` and `Settings.max_json_depth` levels.
 
-It must not hold NaN or infinity. `Settings.unstorable_text` decides about NUL characters and lone
-surrogates.
+It must not contain NaN or infinity. `Settings.unstorable_text` decides about NUL characters and
+lone surrogates.
 """
 JsonObject = Annotated[Mapping[str, object], PlainValidator(check_json_object)]
 """A dict within the limits of `Json`."""

@@ -29,7 +29,7 @@ async def test_a_turn_is_rejected_by_default(svc):
             {"role": "u", "content": "", "payload": {"x": text}},
             {"role": "u", "content": "", "payload": {text: 1}},
         ):
-            with pytest.raises(InvalidInput, match="must not hold"):
+            with pytest.raises(InvalidInput, match="must not contain"):
                 await svc.conversations.append_message("a", {"messages": [message]}, tenant_id="t")
 
 

@@ -624,7 +624,7 @@ def test_an_embedded_server_in_a_pipe(data):
     assert (shown.code, max(map(cell_len, shown.lines)) <= 50) == (0, True)
     use, stop = re.findall(r"^.* postgres st.* --data .*$", started.stderr, re.MULTILINE)
     assert pasted(f"{use}; echo $ASYNCSVC_DSN") == f"{dsn}\n"
-    assert pasted(stop).startswith("Stopped. The data stay in")
+    assert pasted(stop).startswith("Stopped. The data remain in")
     assert document(call("postgres", "stop", "--data", data, "--json")) == {"stopped": False}
     assert "no such directory" in failed(call("postgres", "stop", "--data", data / "none"))
 
@@ -643,9 +643,9 @@ def test_an_embedded_server_in_a_terminal(data):
         ("start", 0, "runs on port"),
         ("start", 0, "was running already"),
         ("status", 0, "version"),
-        ("stop", 0, "Stopped. The data stay in"),
+        ("stop", 0, "Stopped. The data remain in"),
         ("stop", 0, "No server was running."),
-        ("status", 3, "No server runs there."),
+        ("status", 3, "No server runs in this directory."),
     ):
         shown = in_terminal(["postgres", command, "--data", data], environment(), 100)
         assert (shown.code, seen in shown.screen) == (code, True), shown.screen

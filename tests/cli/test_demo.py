@@ -139,7 +139,7 @@ def test_a_second_run_adds_nothing(run: Run, prepared_dir: pathlib.Path):
     assert "0 conversations, 0 messages; 40 present" in finished.stdout
     assert "sample values" not in finished.stdout
     assert "“RECIPE%” occurs in 0 conversations" in finished.stdout
-    assert "its data stay in" in finished.stdout
+    assert "its data remain in" in finished.stdout
     assert not (prepared_dir / "pgdata/postmaster.pid").exists()
 
 
@@ -218,7 +218,7 @@ async def test_invalid_lines_are_reported_and_the_others_imported(
         (lines_of({"id": "x"}), "messages: Field required"),
         (lines_of(conversation("x" * 129, "x")), "id: must be 1 to 128 characters"),
         (lines_of(conversation("x", "x" * (2**20 + 1))), "messages.0.content: must be at most"),
-        (lines_of(conversation("x", "x", size=float("nan"))), "metadata: must not hold NaN"),
+        (lines_of(conversation("x", "x", size=float("nan"))), "metadata: must not contain NaN"),
         (
             lines_of(conversation("good", "not the same")),
             "the tenant has a conversation of this id",
@@ -321,7 +321,7 @@ def test_the_option_keep_keeps_the_server_and_prints_how_to_use_and_stop_it(
 
     stop = re.search(r"^(.* postgres stop --data .*)$", finished.stdout, re.MULTILINE)
     assert stop is not None
-    assert run("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data stay in")
+    assert run("-c", stop[1], program=["sh"]).stdout.startswith("Stopped. The data remain in")
     assert run("-c", stop[1], program=["sh"]).stdout.startswith("No server was running.")
     assert [place.name[:14] for place in folder.iterdir()] == ["asyncsvc-demo-"]
 

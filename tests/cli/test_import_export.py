@@ -115,7 +115,7 @@ async def test_invalid_lines_are_reported_and_the_others_imported(run: Run, svc,
         6: (lines_of(conversation("x", 5)), "messages.0.content: "),
         7: (lines_of(conversation("", "x")), "id: must be 1 to 128 characters"),
         8: (lines_of(conversation("good1", "not the same")), "the tenant has a conversation of"),
-        9: (lines_of(conversation("x", "a\x00")), "messages.0.content: must not hold a NUL"),
+        9: (lines_of(conversation("x", "a\x00")), "messages.0.content: must not contain a NUL"),
     }
     good = [lines_of(conversation(f"good{n}", "fine")) for n in (1, 2)]
     rows = [good[0], bad[2][0], b"\n", *(line for n, (line, _) in bad.items() if n > 2), good[1]]
@@ -140,7 +140,7 @@ def test_a_repeated_reason_is_one_line(run: Run, tmp_path):
     assert (finished.returncode, json.loads(finished.stdout)["rejected"]) == (3, 3_003)
     first, second, third = finished.stderr.splitlines()
     assert first.startswith("line 1: is not JSON")
-    assert second.startswith("3,000 lines (2, 3, 4, 5, 6, …): messages.0.content: must not hold")
+    assert second.startswith("3,000 lines (2, 3, 4, 5, 6, …): messages.0.content: must not contain")
     assert third == "2 lines (3003, 3004): is not a JSON object"
 
 

@@ -771,7 +771,7 @@ async def test_the_growth_of_the_counters_is_imported(rag, svc):
     grown = await stored_conversation(svc, "a")
     assert (grown.round, grown.tokens, grown.duration) == (2_500, 1_500_000_000, 7.5)
     assert [message.content for message in grown.messages] == ["p", "q", "a", "q", "a"]
-    assert notes[0].reason == "round: has grown by more than its new messages can carry"
+    assert notes[0].reason == "round: has grown too much for the number of new messages"
     assert len((await stored_conversation(svc, "b")).messages) == 2
 
 

@@ -36,16 +36,19 @@ _SHOWN_MESSAGES: Final = 20
 _INDENT: Final = 4
 
 PageSize = Annotated[
-    int, Option("--limit", min=1, max=_MAX_PAGE_SIZE, help="Conversations a page.")
+    int, Option("--limit", min=1, max=_MAX_PAGE_SIZE, help="Conversations per page.")
 ]
 PageNumber = Annotated[int, Option("--page", min=1, help="The number of the page.")]
 ExpUser = Annotated[str | None, Option("--exp-user", metavar="ID", help="Only this exp_user_id.")]
 Keywords = Annotated[
-    str, Option(metavar="TEXT", help="Only with this text in the id, the name or a message.")
+    str,
+    Option(
+        metavar="TEXT", help="Only conversations with this text in the id, the name or a message."
+    ),
 ]
 ListOrder = Annotated[
     Literal["created_at", "updated_at", "name", "round", "tokens", "duration", "thumb_up"],
-    Option("--order", help="The order. With updated_at, --from and --to refer to it too."),
+    Option("--order", help="The order. With updated_at, --from and --to also refer to it."),
 ]
 Ascending = Annotated[bool, Option("--asc", help="Ascending instead of descending order.")]
 Last = Annotated[
@@ -62,7 +65,7 @@ AfterSeq = Annotated[
     Option(
         min=0,
         metavar="SEQ",
-        help=f"Only messages after this one: the first {_SHOWN_MESSAGES}, or the --last.",
+        help=f"Only messages after this one: the first {_SHOWN_MESSAGES}; with --last, the last.",
     ),
 ]
 
@@ -182,7 +185,7 @@ async def show(
     tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
-    """Show one conversation: its fields and its last messages; with --json also its dsl."""
+    """Show one conversation: its fields and its last messages, with --json also its dsl."""
     if last is None and after_seq is None:
         last = _SHOWN_MESSAGES
     async with connected(dsn) as svc:

@@ -1,4 +1,4 @@
-"""`asyncsvc demo`: the main functions of the library, on a server of its own, in some seconds."""
+"""`asyncsvc demo`: the main functions of the library on a new server, in some seconds."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ SourceFile = Annotated[
         "--from",
         readable=False,
         metavar="FILE",
-        help="Import this file instead of the sample: one JSON object a line, plain or gzip, with"
-        ' "id" and "messages" of "role" and "content"; perhaps "user", "created_at", "name".',
+        help="Import this file instead of the sample: one JSON object per line, plain or gzip, with"
+        ' "id" and "messages" of "role" and "content"; "user_id", "created_at" and "name" are'
+        " optional.",
     ),
 ]
 DataDirectory = Annotated[
@@ -64,16 +65,16 @@ DataDirectory = Annotated[
         "--data",
         readable=False,
         metavar="DIR",
-        help="Keep the server's data here. The default is a temporary directory.",
+        help="Store the server's data here and keep them. The default is a temporary directory.",
     ),
 ]
-Keep = Annotated[bool, Option("--keep", help="Leave the server running, and print how to use it.")]
+Keep = Annotated[bool, Option("--keep", help="Keep the server running, and print how to use it.")]
 DemoDsn = Annotated[
     str | None,
     Option(
         "--dsn",
         metavar="URL",
-        help="Use this database instead of a server of the demo. Nothing in it is deleted."
+        help="Use this database instead of a new server. The demo deletes nothing in it."
         " Without --data and --keep, the default is ASYNCSVC_DSN in the environment.",
     ),
 ]
@@ -94,8 +95,8 @@ async def demo(
 ) -> Exit:
     """Start a PostgreSQL, import conversations, list and search them, and show their statistics.
 
-    It takes some seconds and leaves nothing behind, except with --keep, --data or --dsn. If lines
-    of the file are rejected, they are reported on stderr, and the exit code is 3.
+    This takes some seconds. Unless --keep, --data or --dsn is used, the server and its data are
+    then removed. Rejected lines of the file are reported on stderr, and the exit code is 3.
     """
     if data is None and not keep:
         dsn = dsn or os.environ.get("ASYNCSVC_DSN")
@@ -124,7 +125,7 @@ async def demo(
 
 @asynccontextmanager
 async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncIterator[AsyncSvc]:
-    """Open the services on a database or on the demo's own server; print at the end what stays."""
+    """Open the services on a database or on a new server; at the end print where the data are."""
     async with AsyncExitStack() as stack:
         if dsn is not None:
             with _step("server", "connecting …") as step:
@@ -132,7 +133,7 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
                 _print_title()
                 step.result = f"connected to {_without_secrets(dsn)}"
             yield svc
-            _print_advice(f"The rows stay in {_without_secrets(dsn)}, in the tenant {TENANT}.")
+            _print_advice(f"The rows remain in {_without_secrets(dsn)}, in the tenant {TENANT}.")
             return
         directory = data or _temporary_directory()
         with _step("server", "starting PostgreSQL …") as step:
@@ -143,7 +144,7 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
         async with connect(server.dsn) as svc:
             yield svc
     if keep or not server.started:
-        # Start it again, now that no Ctrl-C can interrupt the demo and leave a server behind.
+        # Start it again now: an earlier Ctrl-C would have left a server without its advice.
         server = await embedded.start(directory)
         atexit.unregister(_remove_directory)
         _print_usage(server)
@@ -213,7 +214,7 @@ async def _migrate(svc: AsyncSvc) -> None:
 
 
 async def _try_token(svc: AsyncSvc) -> None:
-    """Issue and verify a token, and revoke it, because its secret is not printed."""
+    """Issue, verify and revoke a token. Its secret is not printed, so nobody can use it."""
     with _step("token", "issuing a token …") as step:
         issued = await svc.tokens.create(tenant_id=TENANT, name="demo", scopes=("read",))
         token = await svc.tokens.verify(issued.secret, scopes=("read",))
@@ -270,7 +271,7 @@ async def _list(svc: AsyncSvc, local: tzinfo) -> Conversation:
 
 
 async def _frequent_word(svc: AsyncSvc, conversation: Conversation) -> str | None:
-    """Return the most frequent word of a conversation with at least 4 letters."""
+    """Return the most frequent word of at least 4 letters in a conversation."""
     messages = await svc.conversations.messages(conversation.id, tenant_id=TENANT)
     words = Counter(word for message in messages for word in _WORD.findall(message.content.lower()))
     return next((word for word, _ in words.most_common(1)), None)
@@ -316,7 +317,7 @@ def _print_stopped(directory: Path, *, is_temporary: bool) -> None:
         return
     path = shlex.quote(str(directory))
     _print_advice(
-        f"The server is stopped; its data stay in {path}. To leave it running:",
+        f"The server is stopped; its data remain in {path}. To keep it running:",
         f"{command} --data {path}",
     )
 
@@ -338,7 +339,7 @@ def _print_usage(server: embedded.EmbeddedPostgres) -> None:
 
 
 def _print_advice(text: str, *code: str) -> None:
-    """Print a sentence, and lines that can be pasted."""
+    """Print a sentence, and lines of code for pasting."""
     console().print()
     say(text)
     for line in code:

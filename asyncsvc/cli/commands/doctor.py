@@ -25,7 +25,7 @@ _MARKS: Final = {
 
 @asynchronous
 async def doctor(*, dsn: Dsn, as_json: AsJson = False) -> Exit:
-    """Check the server and the schema, and give advice. Nothing is changed.
+    """Check the server and the schema, and give advice. It changes nothing.
 
     The exit code is 3 if there is a warning or a problem.
     """

@@ -20,7 +20,7 @@ async def maintain(
     *,
     dsn: Dsn,
     every: Annotated[
-        float | None, Option(min=1, metavar="SECONDS", help="Repeat, with this pause.")
+        float | None, Option(min=1, metavar="SECONDS", help="Repeat after this pause.")
     ] = None,
     as_json: AsJson = False,
 ) -> Exit:
@@ -28,8 +28,8 @@ async def maintain(
 
     It rolls up usage, adds new messages to the search index and deletes idempotency keys that are
     older than a week (`key_lifetime` in the settings). Run it once a minute, on any host;
-    several runs at once are safe. Exit code 3: the rows of some tenants could not be processed, and
-    stderr names them.
+    several runs at once are safe. If it cannot process the rows of some tenants, stderr names
+    them, and the exit code is 3.
     """
     async with connected(dsn) as svc:
         while True:
@@ -65,11 +65,11 @@ async def declare_zone(
         bool,
         Option(
             "--recount",
-            help="Compute all stored buckets again, after the server got new rules for a zone.",
+            help="Compute all stored buckets again, for new rules of a zone on the server.",
         ),
     ] = False,
 ) -> None:
-    """Store a tenant's statistics by day, week and month in a zone, so that they are fast there."""
+    """Store a tenant's statistics by day, week and month in a zone, for fast reading."""
     async with connected(dsn) as svc:
         with progress_bar("counting"):
             is_new = await svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)

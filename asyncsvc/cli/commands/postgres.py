@@ -18,7 +18,7 @@ from asyncsvc.embedded import EmbeddedPostgres
 
 postgres = typer.Typer(
     name="postgres",
-    help="Start, stop and inspect a PostgreSQL of your own, from the extra `embedded`.",
+    help="Start, stop and inspect a private PostgreSQL from the extra `embedded`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -31,7 +31,7 @@ Data = Annotated[Path, Option("--data", metavar="DIR", readable=False, help="The
 async def start(*, data_dir: Data, as_json: AsJson = False) -> None:
     """Start the server of a directory, unless it runs already, and print its DSN on stdout.
 
-    A new or empty directory becomes a new server. It runs until it is stopped. To use it:
+    In a new or empty directory, a new server is created. It runs until it is stopped. To use it:
     `export ASYNCSVC_DSN=$(asyncsvc postgres start --data DIR)`.
     """
     with messages().status("starting PostgreSQL …"):
@@ -51,9 +51,9 @@ async def start(*, data_dir: Data, as_json: AsJson = False) -> None:
 @postgres.command()
 @asynchronous
 async def stop(*, data_dir: Data, as_json: AsJson = False) -> None:
-    """Stop the server of a directory. Its data stay there.
+    """Stop the server of a directory. Its data remain there.
 
-    A directory that is not one of `asyncsvc postgres start` is an error.
+    A directory without a server of `asyncsvc postgres start` is an error.
     """
     if not data_dir.exists():
         raise CommandError(f"{data_dir}: there is no such directory")
@@ -62,7 +62,7 @@ async def stop(*, data_dir: Data, as_json: AsJson = False) -> None:
         print_json({"stopped": stopped})
         return
     state = "Stopped." if stopped else "No server was running."
-    say(f"{state} The data stay in {shlex.quote(str(data_dir))}.")
+    say(f"{state} The data remain in {shlex.quote(str(data_dir))}.")
 
 
 @postgres.command()
@@ -74,12 +74,12 @@ async def status(*, data_dir: Data, as_json: AsJson = False) -> Exit:
     if as_json:
         print_json({"running": server is not None} | description)
     elif server is None:
-        say("No server runs there.")
+        say("No server runs in this directory.")
     else:
         print_pairs({name.replace("_", " "): str(value) for name, value in description.items()})
     return Exit.ATTENTION if server is None else Exit.DONE
 
 
 def _description(server: EmbeddedPostgres) -> dict[str, object]:
-    """Return the facts about a server that are not secret."""
+    """Return the facts about a server, without its password."""
     return {"version": server.version, "port": server.port, "data_dir": str(server.data_dir)}

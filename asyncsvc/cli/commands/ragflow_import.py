@@ -43,7 +43,7 @@ OrphanTenant = Annotated[
 ]
 AfterId = Annotated[
     str | None,
-    Option(metavar="ID", help="Start after this conversation, in the order of the source."),
+    Option(metavar="ID", help="Start after this conversation, in the order of the source's ids."),
 ]
 
 
@@ -57,15 +57,17 @@ async def import_ragflow(
     orphans: OrphanTenant = None,
     only: Annotated[Part | None, Option(help="Import only this part.")] = None,
     after: AfterId = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Do everything, and roll it back.")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Import everything, and roll it back.")
+    ] = False,
     verbose: Annotated[bool, Option("--verbose", help="Also report each repaired row.")] = False,
     actor: Actor,
     as_json: AsJson = False,
 ) -> Exit:
     """Import conversations and API tokens from RAGFlow's database, which is only read.
 
-    RAGFlow may run meanwhile. Run the import again to continue an interrupted one, and to append
-    the messages that conversations got since. A rejected row is reported on stderr, and the exit
+    RAGFlow may run meanwhile. Run the import again to continue an interrupted one, or to append
+    newer messages to imported conversations. Rejected rows are reported on stderr, and the exit
     code is 3.
     """
     async with connected(dsn, foreign_tokens=True) as svc:
@@ -90,7 +92,7 @@ async def import_ragflow(
 
 
 class _Progress:
-    """The progress of an import, and the rows that it skipped."""
+    """The progress of an import, and its skipped rows."""
 
     def __init__(self, bar: Bar, *, verbose: bool) -> None:
         self._bar = bar
@@ -112,7 +114,7 @@ class _Progress:
 
 @contextmanager
 def _progress(*, verbose: bool) -> Iterator[_Progress]:
-    """Show the progress, and afterwards the skipped rows; say how to continue after a failure."""
+    """Show the progress, then the skipped rows; after a failure print how to continue."""
     with progress_bar("importing", total=1) as bar:
         progress = _Progress(bar, verbose=verbose)
         try:
@@ -127,7 +129,7 @@ def _progress(*, verbose: bool) -> Iterator[_Progress]:
 
 
 def print_report(report: DataImportReport) -> None:
-    """Print what was imported, repaired and skipped."""
+    """Print the numbers of imported, repaired and skipped rows."""
     parts = {"conversation": report.conversations, "token": report.tokens}
     columns: list[Column[tuple[str, TableReport]]] = [
         Column("", lambda part: f"{part[0]}s"),

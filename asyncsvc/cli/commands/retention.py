@@ -54,7 +54,7 @@ async def purge(
 
         if dry_run or not yes:
             report = await run(only_count=True)
-            # Delete what the question names, however long the answer takes.
+            # Delete exactly the conversations of the question: an age must not move on meanwhile.
             before = report.before
             if report.conversations and not dry_run and not confirm(_question(report)):
                 return
@@ -74,7 +74,7 @@ def _age_or_instant(text: str, tz: tzinfo) -> timedelta | datetime:
     try:
         return first_instant("older_than", text, str(tz))
     except InvalidInput:
-        reason = f"must be an age, {AGE_FORMS}; or a date, 2026-01-31"
+        reason = f"must be an age: {AGE_FORMS}; or a date: 2026-01-31"
         raise InvalidInput("older_than", reason) from None
 
 
@@ -131,7 +131,7 @@ async def delete_tenant(
 ) -> None:
     """Delete everything of a tenant: tokens, conversations, usage and audit. Print a receipt.
 
-    The tokens go first. After an interruption, run it again.
+    The tokens are deleted first. After an interruption, run it again.
     """
     async with connected(dsn) as svc:
         if not yes and not confirm(f"Delete the tenant {tenant_id} with all its data?"):

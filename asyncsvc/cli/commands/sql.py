@@ -17,7 +17,7 @@ from asyncsvc.cli.terminal import Column, console, print_table, printable_lines,
 
 
 def _complete(incomplete: str) -> list[tuple[str, str]]:
-    """Return the statements that start with this text, each with its purpose, for the shell."""
+    """Return the statements that start with this text, each with its purpose, as completions."""
     names = [name for name in sql_statement_names() if name.startswith(incomplete)]
     return [(name, _purpose(name)) for name in names]
 
@@ -26,7 +26,7 @@ Name = Annotated[
     str | None,
     Argument(
         metavar="NAME",
-        help="The statement, for example conversation/get_list; without it, all are listed.",
+        help="The statement, for example conversation/get_list. Without it, list all statements.",
         autocompletion=_complete,
         show_default=False,
     ),
@@ -44,8 +44,8 @@ Values = Annotated[
     Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Explain with this value of a parameter, a literal of PostgreSQL: times as ISO 8601,"
-        " arrays as {a,b}. Repeat for several.",
+        help="Explain with this value of a parameter, as a literal of PostgreSQL: a time as ISO"
+        " 8601, an array as {a,b}. Repeat for several.",
     ),
 ]
 OptionalDsn = Annotated[
@@ -149,5 +149,5 @@ def _print_plan(plan: Plan, literals: dict[str, str]) -> None:
 
 
 def _print_code(text: str) -> None:
-    """Print lines without wrapping, so that they can be copied."""
+    """Print lines without wrapping them, so that they can be copied."""
     console().print(printable_lines(text), soft_wrap=True)

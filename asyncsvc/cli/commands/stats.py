@@ -41,8 +41,8 @@ BucketLength = Annotated[Interval, Option(help="The length of a bucket; a week b
 Basis = Annotated[
     Literal["creation", "activity"],
     Option(
-        help="creation: existing conversations, at the time of their creation. activity: usage at"
-        " the time it happened, deleted conversations included; without users."
+        help="creation: count each existing conversation at its creation. activity: count each"
+        " change at its own time, in deleted conversations too, without users."
     ),
 ]
 Token = Annotated[
@@ -70,7 +70,7 @@ async def stats(
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the usage of a tenant, by day of the last 30 days by default.
+    """Show the usage of a tenant; by default of the last 30 days, by day.
 
     pv is the number of conversations, uv the number of distinct users.
     """
@@ -108,7 +108,7 @@ def _check_options(source: str | None, plot: Path | None, *, no_source: bool) ->
 
 
 def _range(from_date: str | None, to_date: str | None, local: tzinfo) -> tuple[str, str]:
-    """Return the first and the last day or instant: the last 30 days by default."""
+    """Return the first and the last day or instant; by default, of the last 30 days."""
     last = to_date or f"{datetime.now(local):%Y-%m-%d}"
     if from_date is not None:
         return from_date, last
@@ -117,7 +117,7 @@ def _range(from_date: str | None, to_date: str | None, local: tzinfo) -> tuple[s
 
 
 def _totals(buckets: Sequence[UsageBucket]) -> dict[str, float]:
-    """Return the sums over all buckets, without uv: one user may be in several buckets."""
+    """Return the sums of all buckets, without uv: a user may occur in several buckets."""
     return {
         "pv": sum(bucket.pv for bucket in buckets),
         "tokens": sum(bucket.tokens for bucket in buckets),
@@ -159,7 +159,7 @@ def _cells(*values: float) -> list[str]:
 
 
 def _plots(interval: Interval, buckets: Sequence[UsageBucket]) -> list[Text]:
-    """Return a plot of each series that is not all zero."""
+    """Return a plot of each series with a value above 0."""
     labels = [f"{bucket.dt:{_PLOT_FORMATS[interval]}}" for bucket in buckets]
     series = [
         (title, [value_of(bucket) for bucket in buckets], style)

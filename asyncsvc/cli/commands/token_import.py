@@ -39,8 +39,8 @@ async def import_(
     """Import tokens of another system as hashes; their secrets keep working.
 
     A line is a row of RAGFlow's api_token: `{"tenant_id": …, "token": …, "dialog_id": …,
-    "source": …, "beta": …}`. Its beta becomes a second token, of the kind beta. Stored tokens are
-    skipped, so the import can be repeated. An invalid line, or a secret of another tenant, is
+    "source": …, "beta": …}`. Its beta becomes a second token of the kind beta. Stored tokens are
+    skipped, so the import can be repeated. Invalid lines and secrets of other tenants are
     reported on stderr; the other lines are imported, and the exit code is 3.
     """
     async with open_input(file) as source, connected(dsn, foreign_tokens=True) as svc:
@@ -61,7 +61,7 @@ async def import_(
         print_json(counts)
     else:
         print_pairs({name: f"{count:,}" for name, count in counts.items()})
-        remark("They are valid where Settings.accept_foreign_tokens is on.")
+        remark("The tokens are valid where Settings.accept_foreign_tokens is on.")
     return Exit.ATTENTION if importer.rejections.count else Exit.DONE
 
 
@@ -101,7 +101,7 @@ def _token_row(line: JsonObject) -> JsonObject:
     if not any(line.get(name) for name in _SECRETS):
         raise UnreadableError("token: is missing")
     fields = {name: value for name, value in line.items() if name not in _SECRETS}
-    try:  # an unknown field may be a secret, so the error of the model hides its name
+    try:  # the name of an unknown field may be a secret, so the error of the model hides it
         TokenRecord.model_validate(fields | {"secret": "-"})
     except InvalidInput as error:
         raise UnreadableError(str(error)) from None

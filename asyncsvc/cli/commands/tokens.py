@@ -48,7 +48,7 @@ ExpiresAt = Annotated[
     Option(
         "--expires",
         metavar="AGE|DATE",
-        help=f"The end. After an age: {AGE_FORMS}. Or the last day: 2026-12-31.",
+        help=f"When the token expires: after an age, {AGE_FORMS}; or its last day, 2026-12-31.",
     ),
 ]
 Reason = Annotated[str | None, Option("--reason", metavar="TEXT", help="The reason in the audit.")]
@@ -72,9 +72,9 @@ async def create(
     tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
-    """Create a token. stdout gets only its secret, this once; the rest goes to stderr.
+    """Create a token, and print its secret once: only the secret on stdout, the rest on stderr.
 
-    So a secret can be stored unseen: `asyncsvc tokens create … | your-vault put`.
+    So a secret can be stored without being shown: `asyncsvc tokens create … | your-vault put`.
     """
     end = _expiry(expires_at, tz)
     async with connected(dsn) as svc:
@@ -99,7 +99,7 @@ def _expiry(text: str | None, tz: tzinfo) -> datetime | None:
     try:
         end = instant_after("expires_at", text, str(tz)) if age is None else now + age
     except InvalidInput:
-        reason = f"must be an age, {AGE_FORMS}; or the last day, 2026-12-31"
+        reason = f"must be an age: {AGE_FORMS}; or the last day: 2026-12-31"
         raise InvalidInput("expires_at", reason) from None
     except OverflowError:
         raise InvalidInput("expires_at", "is too far in the future") from None
@@ -118,7 +118,7 @@ def _print_issued(issued: IssuedToken, local: tzinfo, *, as_json: bool) -> None:
             print(secret)  # noqa: T201 - the only line on stdout, never wrapped
         _flush_stdout()
     except OSError:
-        remark(f"The secret of token {token.id} was not written, so no one has it: revoke it.")
+        remark(f"The secret of token {token.id} could not be written. Revoke the token.")
         raise
     if as_json:
         return
@@ -142,7 +142,7 @@ async def list_tokens(
     tenant_id: Tenant,
     dialog_id: Dialog = None,
     kind: Annotated[Kind | None, Option(help="Only this kind.")] = None,
-    limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Tokens a page.")] = 100,
+    limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Tokens per page.")] = 100,
     after: After = None,
     tz: TimeZone = UTC,
     as_json: AsJson = False,
@@ -179,7 +179,7 @@ async def verify(
     """Print whether a token is valid now; the exit code is 0 if it is, 3 if not.
 
     The secret is read from standard input, or from a hidden prompt. It is not an argument, because
-    other users of the machine can read those. This does not count as a use of the token.
+    other users of the machine can read arguments. This does not count as a use of the token.
     """
     token, reason = None, None
     secret = _read_secret()
@@ -228,10 +228,10 @@ async def rotate(
     tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
-    """Issue the successor of a token: a new secret, printed once, with the same properties.
+    """Issue the successor of a token: a new secret with the same properties. It is printed once.
 
-    The old secret stays valid for the overlap. Without --expires the successor expires when the
-    token would have expired.
+    The old secret stays valid for the overlap. Without --expires, the successor keeps the expiry
+    of the token.
     """
     end = _expiry(expires_at, tz)
     async with connected(dsn) as svc:
@@ -255,18 +255,16 @@ async def revoke(
     dsn: Dsn,
     tenant_id: Tenant,
     family: Annotated[
-        bool, Option("--family", help="Also its predecessors and successors by rotation.")
+        bool, Option("--family", help="Also its predecessors and successors from rotations.")
     ] = False,
-    every: Annotated[
-        bool, Option("--all", help="All tokens of the tenant, instead of an ID.")
-    ] = False,
+    every: Annotated[bool, Option("--all", help="All tokens of the tenant. Replaces ID.")] = False,
     reason: Reason = None,
     actor: Actor,
     yes: Yes = False,
     tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a token at once and for good. Its row stays."""
+    """Revoke a token at once and permanently. Its row remains."""
     if (id is None) is not every or (every and family):
         raise InvalidInput("id", "pass an ID, with or without --family, or --all")
     async with connected(dsn) as svc:
@@ -304,7 +302,7 @@ async def audit(
     token_id: Annotated[
         str | None, Option("--token", metavar="ID", help="Only this token.")
     ] = None,
-    limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Events a page.")] = 100,
+    limit: Annotated[int, Option(min=1, max=_MAX_PAGE_SIZE, help="Events per page.")] = 100,
     after: After = None,
     tz: TimeZone = UTC,
     as_json: AsJson = False,
