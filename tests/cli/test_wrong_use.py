@@ -95,7 +95,7 @@ BY_METAVAR = {
     "TEXT": Wrong("x" * 5_000, "must be "),
 }
 # An unusable file or directory is a failure with exit code 1. Other tests cover these.
-FILES = {"FILE", "DIR"}
+FILES = {"FILE", "FILE...", "DIR"}
 # The demo accepts any text.
 ANY_TEXT = {("demo", "--search")}
 
