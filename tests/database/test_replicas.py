@@ -13,6 +13,7 @@ import asyncsvc
 from asyncsvc import AsyncSvc, InvalidInput, Settings, Unavailable
 from asyncsvc.database import replicas, sql_files
 from benchmarks import standby
+from tests.support.pages import run_recipe
 from tests.support.registry import SERVICE_METHODS, furnish
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -224,6 +225,17 @@ async def test_a_read_at_a_position_sees_everything_committed_before_it(recorder
         recorder.on("primary"), recorder.on("replica")
         assert (await mine.conversations.get_list(dialog_id="d", tenant_id="t")).total == 1
         assert (recorder.on("primary"), recorder.on("replica")) == ([], ["conversation/get_list"])
+
+
+async def test_the_recipe_reads_its_own_write(pair, monkeypatch):
+    primary, replica = pair
+    monkeypatch.setenv("ASYNCSVC_DSN", primary.dsn)
+    monkeypatch.setenv("ASYNCSVC_REPLICAS", replica.dsn)
+    await replica.execute("SELECT pg_wal_replay_pause()")  # the replica does not have the write
+    try:
+        await asyncio.to_thread(run_recipe, "read_your_writes")
+    finally:
+        await replica.execute("SELECT pg_wal_replay_resume()")
 
 
 async def test_16_writers_read_their_own_writes_by_position(pair):

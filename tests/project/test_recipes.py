@@ -1,9 +1,6 @@
 """Each recipe of the cookbook runs and prints what it says."""
 
-import contextlib
-import io
 import re
-import runpy
 import subprocess
 import sys
 
@@ -11,7 +8,6 @@ import pytest
 
 from tests.support import pages
 
-FOLDER = pages.ROOT / "docs" / "recipes"
 WITH_A_TEST_OF_THEIR_OWN = {
     "application_tests",
     "row_level_security",
@@ -23,24 +19,15 @@ COOKBOOK = {
     page.stem: page.read_text(encoding="utf-8")
     for page in (pages.ROOT / "docs" / "cookbook").glob("*.md")
 }
-OTHERS = sorted({path.stem for path in FOLDER.glob("*.py")} - WITH_A_TEST_OF_THEIR_OWN)
+OTHERS = sorted({path.stem for path in pages.RECIPES.glob("*.py")} - WITH_A_TEST_OF_THEIR_OWN)
 
 
 @pytest.fixture
 def run(dsn, monkeypatch, tmp_path):
-    """Return a function that runs a recipe and compares its output."""
+    """Return the function that runs a recipe, on a database and in a folder of its own."""
     monkeypatch.setenv("ASYNCSVC_DSN", dsn)
     monkeypatch.chdir(tmp_path)
-
-    def run_recipe(name):
-        path = FOLDER / f"{name}.py"
-        expected = pages.EXPECTED.findall(path.read_text(encoding="utf-8"))
-        assert expected, "a recipe prints something"
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            runpy.run_path(str(path), run_name="__main__")
-        pages.compare(output.getvalue(), expected, path.name)
-
-    return run_recipe
+    return pages.run_recipe
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -51,7 +38,7 @@ def test_recipe(name, run):
 def test_application_tests():
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "application_tests.py"],
-        cwd=FOLDER,
+        cwd=pages.RECIPES,
         capture_output=True,
         text=True,
         check=False,
@@ -90,7 +77,7 @@ def test_vector_search(run, has_pgvector):
 
 def test_the_cookbook_shows_each_recipe_once():
     shown = [name for page in COOKBOOK.values() for name in re.findall(INCLUDE, page)]
-    assert sorted(shown) == sorted(path.stem for path in FOLDER.glob("*.py"))
+    assert sorted(shown) == sorted(path.stem for path in pages.RECIPES.glob("*.py"))
 
 
 def test_the_index_of_the_cookbook_links_each_recipe():

@@ -18,6 +18,7 @@ import inspect
 import io
 import os
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
+RECIPES = ROOT / "docs" / "recipes"
 TUTORIAL = ROOT / "docs" / "start" / "tutorial.md"
 """The page whose blocks extend a file and talk to the service in it; it has a test of its own."""
 
@@ -77,6 +79,16 @@ def parse(text: str, page: str) -> Iterator[Block]:
                 source="".join(line[indent:] or "\n" for line in lines),
                 not_run=fence["reason"],
             )
+
+
+def run_recipe(name: str) -> None:
+    """Run a recipe in this process, outside of an event loop, and compare its output."""
+    path = RECIPES / f"{name}.py"
+    expected = EXPECTED.findall(path.read_text(encoding="utf-8"))
+    assert expected, "a recipe prints something"
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        runpy.run_path(str(path), run_name="__main__")
+    compare(output.getvalue(), expected, path.name)
 
 
 class Story:
