@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import re
 import stat
 import struct
@@ -149,7 +150,7 @@ class Archive:
         names = set[str]()
         entries = list[Entry]()
         for info in self._zip.infolist():
-            if info.is_dir() or _is_hidden(info.filename):
+            if not info.filename or info.is_dir() or _is_hidden(info.filename):
                 continue
             name = f"{self._name}/{info.filename}"
             if info.filename in names:
@@ -163,14 +164,13 @@ class Archive:
 
     @contextmanager
     def _open(self, info: zipfile.ZipInfo, name: str) -> Iterator[io.BufferedReader]:
-        try:
-            with self._zip.open(info) as entry:
-                bounded = _BoundedBytes(entry, info.compress_size, name, self._count)
-                file: io.BufferedReader = io.BufferedReader(bounded, _BUFFER_SIZE)
-                with file, unzipped(file, name) as stream:
-                    yield stream
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
-            raise DamagedEntryError(f"{name}: is damaged in the archive") from None
+        with _damage_named(name):
+            entry = self._zip.open(info)
+        with entry:
+            bounded = _BoundedBytes(entry, info.compress_size, name, self._count)
+            file: io.BufferedReader = io.BufferedReader(bounded, _BUFFER_SIZE)
+            with file, unzipped(file, name) as stream:
+                yield stream
 
     def _count(self, size: int) -> None:
         self._total += size
@@ -180,6 +180,18 @@ class Archive:
 
 class DamagedEntryError(CommandError):
     """An entry of an archive cannot be read to its end."""
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Replace the errors of damaged data by one that names the entry."""
+    try:
+        yield
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, OSError,
+        NotImplementedError, RuntimeError,
+    ):  # fmt: skip
+        raise DamagedEntryError(f"{name}: is damaged in the archive") from None
 
 
 class _BoundedBytes(io.RawIOBase):
@@ -203,7 +215,8 @@ class _BoundedBytes(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._raw.read(len(view))
+        with _damage_named(self._name):
+            data = self._raw.read(len(view))
         self._size += len(data)
         self._on_read(len(data))
         if self._size > _MAX_ENTRY_BYTES or self._size > self._ratio_limit:

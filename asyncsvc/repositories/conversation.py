@@ -429,14 +429,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             max_message_bytes=max_bytes,
         )
         conversations = build_models(Conversation, rows)
-        return ExportPage(
-            conversations,
-            {
-                conversation.id
-                for conversation, row in zip(conversations, rows, strict=True)
-                if _may_be_cut(conversation, row, max_bytes)
-            },
-        )
+        pairs = zip(conversations, rows, strict=True)
+        cut = {each.id for each, row in pairs if _may_be_cut(each, row, max_bytes)}
+        return ExportPage(conversations, cut)
 
     async def rest(
         self, conversation: Conversation, max_bytes: int

@@ -266,3 +266,14 @@ def peak_mebibytes(command: list[str]) -> tuple[float, int]:
     )
     peak, exit_code = map(int, done.stdout.split())
     return peak / 1_024, exit_code
+
+
+async def test_damaged_entries_do_not_stop_the_others(run: Run, svc, tmp_path):
+    first, last = (json.dumps([talk(id, "x" * 500)]).encode() for id in "ac")
+    data = bytearray(zipped({"a.json": first, "b.json": first, "c.json": last}))
+    name = data.index(b"b.json")
+    data[name + 6 : name + 30] = b"\xff" * 24  # the compressed bytes
+    (tmp_path / "x.zip").write_bytes(data)
+    result = report(run("import", tmp_path / "x.zip", *ACME), 3)
+    assert await ids(svc) == ["a", "c"]
+    assert "damaged" in result["not_read"][f"{tmp_path}/x.zip/b.json"]
