@@ -12,21 +12,18 @@ from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import asyncsvc
-from asyncsvc import APIToken, Appended, Conversation, Hit, Message, Page, StoredMessage
+from asyncsvc import APIToken, Conversation, Hit, Message, Page, StoredMessage, UsageBucket
 
 DIALOG: Final = "assistant"
 MAX_BODY_BYTES: Final = 2**17  # a question of 10,000 characters, each escaped as 12
-MAX_REPORTED_ERRORS: Final = 10
 HEADERS: Final = {"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'none'"}
 PAGE: Final = Path(__file__).with_name("usage.html").read_text(encoding="utf-8")
-# A client should get an error soon and send its request again.
-SETTINGS: Final = asyncsvc.Settings(retry_timeout=2.0, statement_timeout=10.0)
+SETTINGS: Final = asyncsvc.Settings(retry_timeout=2.0, statement_timeout=10.0)  # fail soon
 # The library validates its arguments; these types repeat its limits in the OpenAPI document.
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\x00]*$")]
 Seq = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -39,15 +36,12 @@ After = Annotated[str | None, Query(description="`next` of the page before", max
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,255}$")]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class _Body(BaseModel, strict=True, extra="forbid"):
     @model_validator(mode="before")
     @classmethod
-    def _limit_fields(cls, body: object) -> object:
-        """Reject many unknown fields at once: each of them would be an error of its own."""
-        if isinstance(body, dict) and len(body) > len(cls.model_fields) + MAX_REPORTED_ERRORS:
-            raise PydanticCustomError("too_many_fields", "too many fields")
+    def _reject_many_fields(cls, body: object) -> object:
+        if isinstance(body, dict) and len(body) > 2 * len(cls.model_fields):  # an error each
+            raise ValueError("too many fields")
         return body
 
 
@@ -71,7 +65,7 @@ class Feedback(_Body):
     thumb: Annotated[int, WithJsonSchema({"enum": [1, -1]})] | None
 
 
-class Answer(Appended):
+class Answer(asyncsvc.Appended):
     """The answer of the service, with the positions of question and answer."""
 
     answer: str
@@ -122,9 +116,8 @@ async def answer(request: Request, error: Exception) -> Response:
                 logging.getLogger(__name__).error("%s: %s", request.url.path, fields.pop("detail"))
             return problem(status, headers, **fields)
         case RequestValidationError():
-            first = error.errors()[:MAX_REPORTED_ERRORS]
-            details = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in first]
-            return problem(422, {}, detail="; ".join(details))
+            errors = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()[:10]]
+            return problem(422, {}, detail="; ".join(errors))
         case HTTPException(status_code=405):  # FastAPI's header has the methods of 1 route
             routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]
             allowed = sorted({method for route in routes for method in route.methods})
@@ -143,8 +136,7 @@ class Caller(NamedTuple):
     tenant: str
 
 
-bearer = HTTPBearer(auto_error=False, description="A token of `asyncsvc tokens create`.")
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 
 
 async def authenticated(request: Request, header: Bearer) -> Caller:
@@ -177,8 +169,7 @@ async def limit_body(request: Request, serve: Callable[[Request], Awaitable[Resp
     if not length.isdecimal():
         response = problem(400, {}, detail="the Content-Length is no number")
     elif int(length[:20]) > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
-        detail = f"a body needs a Content-Length of at most {MAX_BODY_BYTES:,} bytes"
-        response = problem(413, {}, detail=detail)
+        response = problem(413, {}, detail=f"the Content-Length must be at most {MAX_BODY_BYTES:,}")
     else:
         response = await serve(request)
     response.headers.update(HEADERS)
@@ -236,9 +227,7 @@ async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit
 
 
 @app.get("/statistics", tags=["usage"], responses=problems())
-async def statistics(
-    me: Me, from_date: Day, to_date: Day, tz: str = "UTC"
-) -> list[asyncsvc.UsageBucket]:
+async def statistics(me: Me, from_date: Day, to_date: Day, tz: str = "UTC") -> list[UsageBucket]:
     """Return the usage of each day, including both dates."""
     return await me.chats.stats(tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz)
 
