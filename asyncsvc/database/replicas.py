@@ -34,6 +34,7 @@ from asyncsvc.database.rows import build_model
 from asyncsvc.errors import (
     AsyncSvcError,
     DatabaseError,
+    InvalidInput,
     MigrationError,
     StatementTimeout,
     Unavailable,
@@ -180,7 +181,8 @@ class _Replica(PoolExecutor):
         except StatementTimeout:
             self._health.fresh_as_of = 0.0  # the next read checks whether the replica answers
             raise
-        except (Unavailable, DatabaseError, MigrationError) as error:
+        except (Unavailable, DatabaseError, MigrationError, InvalidInput) as error:
+            # InvalidInput: the replica rejects a parameter of its DSN, or asks for clear text.
             self._handle_failure(error, is_test=is_test)
             return None
         if is_test:
@@ -188,7 +190,9 @@ class _Replica(PoolExecutor):
         return rows
 
     def _handle_failure(self, error: Exception, *, is_test: bool) -> None:
-        if isinstance(error, _BehindPositionError) or _concerns_statement(error.__cause__):
+        is_about_dsn = isinstance(error, InvalidInput)
+        is_about_statement = not is_about_dsn and _concerns_statement(error.__cause__)
+        if isinstance(error, _BehindPositionError) or is_about_statement:
             _log.info("the primary runs a read instead of a replica: %s", error)
             return
         # If the DSN has several hosts, one of the replicas is the primary. This is not a fault.
