@@ -21,7 +21,7 @@ import re
 from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -215,9 +215,10 @@ def bucket_start(tz: str, interval: str, instant: datetime) -> datetime:
     return start_of_unit(tz, interval, period, period.local_time(instant))
 
 
-def bucket_starts(tz: str, interval: str, range_: Range) -> set[datetime]:
+@lru_cache(maxsize=64)
+def bucket_starts(tz: str, interval: str, range_: Range) -> frozenset[datetime]:
     """Return the `dt` of each bucket that has an instant in the range."""
-    return {
+    return frozenset(
         start_of_unit(tz, interval, period, local_time)
         for period in periods(tz)
         if max(period.since, range_.since) < min(period.until, range_.until)
@@ -226,7 +227,7 @@ def bucket_starts(tz: str, interval: str, range_: Range) -> set[datetime]:
             period.local_time(max(period.since, range_.since)),
             period.local_time(min(period.until, range_.until)),
         )
-    }
+    )
 
 
 def units(interval: str, first: datetime, until: datetime) -> Iterator[datetime]:

@@ -35,6 +35,8 @@ def profile(max_examples: int, **more: Any) -> settings:
 def differences(expected: object, actual: object, path: str = "") -> list[str]:
     """Return the differences between a result of the model and a result of the store."""
     if isinstance(expected, dict) and isinstance(actual, BaseModel):
+        if expected.items() <= vars(actual).items():  # at once, since most results are equal
+            return []
         return [
             line
             for name, value in expected.items()

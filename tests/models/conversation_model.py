@@ -460,8 +460,13 @@ def message_texts(conversation: Conversation, last: int) -> list[tuple]:
     ]
 
 
+EMPTY_BUCKET = dict.fromkeys(COUNTERS, 0) | {"uv": 0, "duration": 0.0, "round": 0.0}
+
+
 def bucket(start: datetime, usage: Sequence[Usage]) -> Row:
     """Return the fields of `asyncsvc.UsageBucket`."""
+    if not usage:
+        return EMPTY_BUCKET | {"dt": start}
     sums = {name: sum(each.counters[name] for each in usage) for name in COUNTERS}
     return sums | {
         "dt": start,
