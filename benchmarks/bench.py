@@ -88,8 +88,8 @@ class Bench:
                 before = await activity(connection)
                 measured = await measuring.contest(
                     runnable,
-                    rounds=self.choose(2, 5, 9) if rounds is None else rounds,
-                    seconds=self.choose(0.02, 0.2, 0.3) if seconds is None else seconds,
+                    rounds=self.choose(1, 5, 9) if rounds is None else rounds,
+                    seconds=self.choose(0.005, 0.2, 0.3) if seconds is None else seconds,
                 )
                 checkpoints = (await activity(connection)).checkpoints - before.checkpoints
         self.table(title, measured, point=point, checkpoints=checkpoints)

@@ -58,6 +58,20 @@ EXPENSIVE = (
 """Modules whose fixtures start a server or fill a database; one worker runs all their tests."""
 
 
+LONG = (
+    "tests/api/test_usage_roll_up.py",
+    "tests/models/test_state_machine.py",
+    "tests/project/test_benchmarks.py",
+    "tests/project/test_soak.py",
+)
+"""Modules with a long test. They run early, so that no worker waits for the last test of another."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the tests of the modules `LONG` to the start."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server before the first test and before pytest's own first line."""

@@ -53,7 +53,7 @@ async def _imports(bench: Bench) -> None:
     contenders = {
         name: SelfTimed(functools.partial(_import, each)) for name, each in statements.items()
     }
-    rounds = bench.choose(2, 10, 25)
+    rounds = bench.choose(1, 10, 25)
     by = await bench.contest("import, in new processes", contenders, rounds=rounds)
     cost = by["asyncsvc"].cost(by["asyncpg and pydantic"])
     bench.target("import asyncsvc, against asyncpg and pydantic, time", cost, at_most=1.25)
@@ -82,7 +82,7 @@ async def _first_calls(bench: Bench, secret: str) -> None:
             await svc.tokens.verify(secret)
 
     contenders = {"asyncpg.connect": connect, "connect and verify": verify}
-    rounds = bench.choose(2, 10, 30)
+    rounds = bench.choose(1, 10, 30)
     title = "from connecting to the first answer"
     by = await bench.contest(title, contenders, rounds=rounds, seconds=0)
     bench.target(
