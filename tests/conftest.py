@@ -64,7 +64,7 @@ LONG = (
     "tests/project/test_benchmarks.py",
     "tests/project/test_soak.py",
 )
-"""Modules with a long test. They run early, so that no worker waits for the last test of another."""
+"""Modules with a long test. They run early, so that workers end at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -33,7 +33,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run(dsn: str, tmp_path: pathlib.Path) -> Run:
     """Return a function that runs a command on the database of this test."""
 
-    def call(*arguments: object, input: str = "", program=PROGRAM, **more: str):
+    def call(*arguments: object, input: str = "", program=None, **more: str):
         env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn} | more
         return run_command(arguments, env, stdin=input, program=program)
 

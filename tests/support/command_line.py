@@ -19,11 +19,14 @@ def run_command(
     env: Mapping[str, str],
     *,
     stdin: str = "",
-    program: Sequence[str] = PROGRAM,
+    program: Sequence[str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command with files as its streams; in this process unless an event loop runs here."""
+    """Run a command with files as its streams: in this process, or in a fork if a loop runs here.
+
+    With `program`, for example PROGRAM, it runs as an argument of that program, with pipes.
+    """
     command = list(map(str, arguments))
-    if program is not PROGRAM:
+    if program is not None:
         return subprocess.run(
             [*program, *command], env=env, input=stdin, capture_output=True, text=True,
             timeout=SECONDS, check=False,
