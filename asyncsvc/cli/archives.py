@@ -1,4 +1,4 @@
-"""ZIP archives, read in place and within bounds, and folders."""
+"""Read the files of ZIP archives and of folders. Archives are read in place and within limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_DIRECTORY_BYTES: Final = 2**25
 _MAX_ENTRY_BYTES: Final = 2**34
 _MAX_TOTAL_BYTES: Final = 2**36
 _MAX_RATIO: Final = 250
-"""Text of chats is compressed to about a tenth; repeated bytes to a thousandth."""
+"""Compression reduces the text of chats to about a tenth, repeated bytes to a thousandth."""
 _RATIO_APPLIES_FROM: Final = 2**26
 _ENCRYPTED: Final = 0x1
 _METHODS: Final = {
@@ -60,7 +60,7 @@ class ExportFile:
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file that is not read, and the reason."""
+    """A skipped file, and the reason."""
 
     name: str
     reason: str
@@ -75,7 +75,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def in_order(entries: list[Entry]) -> list[Entry]:
-    """Sort files by their names and numbers, after those that describe the others."""
+    """Sort files by their names and numbers, after the files that describe others."""
 
     def key(entry: Entry) -> tuple[bool, list[tuple[bool, int, str]]]:
         base = PurePosixPath(entry.name).name
@@ -125,7 +125,7 @@ def unzipped(file: io.BufferedReader, name: str) -> Iterator[io.BufferedReader]:
 
 
 class Archive:
-    """A ZIP archive. Its entries are read in a stream; nothing is written by their names."""
+    """A ZIP archive. Its entries are read in a stream; no file is created with their names."""
 
     def __init__(self, file: io.BufferedReader, name: str) -> None:
         """Read the directory of an archive.
@@ -146,7 +146,7 @@ class Archive:
             raise CommandError(f"{name}: has more than {_MAX_ENTRIES:,} files")
 
     def entries(self) -> list[Entry]:
-        """Return the files that may be exports. Raises CommandError for 2 files of one name."""
+        """Return the files that may be exports. Raises CommandError if a name occurs twice."""
         names = set[str]()
         entries = list[Entry]()
         for info in self._zip.infolist():

@@ -20,7 +20,7 @@ LINES: Final = "lines"
 _BLOCK_SIZE: Final = 2**20
 _HEAD_SIZE: Final = 2**12
 _MAX_HEADS: Final = 20
-"""The first elements of a file in which its format is looked for: some of them may be invalid."""
+"""The number of elements for recognizing the format: some of the first ones may be invalid."""
 _MAX_KEYS: Final = 12
 _WHITESPACE: Final = b" \t\r\n"
 _BOM: Final = b"\xef\xbb\xbf"
@@ -37,11 +37,11 @@ _HINTS: Final = {
 
 
 class UnknownFormatError(CommandError):
-    """A file holds no conversations of a known format."""
+    """A file contains no conversations of a known format."""
 
 
 def read_items(stream: io.BufferedReader, name: str, context: ImportContext) -> Iterator[Item]:
-    """Read the conversations of a file, whose name is for messages.
+    """Read the conversations of a file. `name` is the name of the file in messages.
 
     Raises:
         UnknownFormatError: The file has no known format.
@@ -60,7 +60,7 @@ def read_items(stream: io.BufferedReader, name: str, context: ImportContext) -> 
 
 
 def _hint(head: bytes, name: str) -> str:
-    """Return why a file that is no JSON is not read."""
+    """Return the reason why a file without JSON is not read."""
     if head.startswith(_UTF_16):
         return "is UTF-16: save it as UTF-8"
     for magic, hint in _HINTS.items():
@@ -173,7 +173,7 @@ def _export_item(
 def _read_lines(
     stream: io.BufferedReader, name: str, context: ImportContext, first_line: int
 ) -> Iterator[Item]:
-    """Read one object a line, or one object of several lines."""
+    """Read one object per line, or one object of several lines."""
     lines = numbered_lines(stream, first_line)
     number, first = next(lines)
     if not context.only_lines and _PRETTY_FIRST_LINE.match(first.strip()):
@@ -194,7 +194,7 @@ def _is_object(raw: bytes) -> bool:
 def _read_object(
     first: bytes, stream: io.BufferedReader, name: str, context: ImportContext
 ) -> Iterator[Item]:
-    """Read a file that is one object, of a known format or with `conversations`."""
+    """Read a file of one object: a conversation, or an object with `conversations`."""
     raw = first + stream.read(MAX_ELEMENT_BYTES + 1 - len(first))
     try:
         value = parse_object(raw)
@@ -222,7 +222,7 @@ def _read_object(
 def _line_items(
     lines: Iterable[tuple[int, bytes]], name: str, context: ImportContext
 ) -> Iterator[Item]:
-    """Read lines; until one of the first is recognized, none is passed on."""
+    """Read lines. The first lines are held back until one of them is recognized."""
     noun = f"{name}: line" if context.several_files else "line"
     waiting: list[Item] | None = None if context.only_lines or context.reader else []
     keys = dict[str, None]()

@@ -1,4 +1,4 @@
-"""The options of an import, and what it found in its files."""
+"""The options of an import, and its findings in the files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A record that was refused."""
+    """A refused record."""
 
     file: str
     number: int
@@ -36,7 +36,7 @@ class ImportContext:
     reader: Reader | None = None
     """The format of all files. None: each is recognized by its content."""
     only_lines: bool = False
-    """Whether all files have one JSON object a line."""
+    """Whether all files have one JSON object per line."""
     several_files: bool = False
     notes: Notes = field(default_factory=Notes)
     """The sums for the stored conversations."""
@@ -48,17 +48,17 @@ class ImportContext:
     not_read: dict[str, str] = field(default_factory=dict)
     """The reason for each file that was not read."""
     cut_off: list[str] = field(default_factory=list)
-    """Files that ended early; what was complete is imported."""
+    """Files that ended early. Their complete conversations are imported."""
     refused: list[Refusal] = field(default_factory=list)
     """The first refused records."""
     duplicates: int = 0
-    """Conversations that another file, or the same, has in a newer form."""
+    """Conversations that the same file or another one has in a newer form."""
     listed: set[str] = field(default_factory=set)
     """The files that a manifest of an export names."""
     unreadable: list[str] = field(default_factory=list)
-    """The errors of files that the user named and that have no known format."""
+    """The errors of files on the command line without a known format."""
     has_containers: bool = False
-    """Whether a file is an archive or a folder, which has all shards of an export."""
+    """Whether a file is an archive or a folder: it should have all shards of an export."""
     _shards: defaultdict[tuple[str, str], set[int]] = field(
         default_factory=lambda: defaultdict(set)
     )
@@ -75,7 +75,7 @@ class ImportContext:
 
     @property
     def missing(self) -> list[str]:
-        """The files that a manifest names and that the import did not get, and missing numbers."""
+        """The missing files: those that a manifest names, and gaps in the numbers of shards."""
         gaps = {
             f"{stem}{number:03}{suffix}"
             for (stem, suffix), numbers in self._shards.items()
@@ -90,7 +90,7 @@ class ImportContext:
             self.refused.append(refusal)
 
     def is_continued(self, id: object) -> bool:
-        """Return whether a line has the id of the line before: another part of a conversation."""
+        """Return whether a line has the id of the previous line, as a part of one conversation."""
         is_continued = id is not None and id == self._last_id
         self._last_id = id
         return is_continued

@@ -29,7 +29,7 @@ def print_import(
     if as_json:
         print_json(_as_json(report, context) | {"seconds": round(seconds, 3)})
         return
-    rate = f"{report.messages / max(seconds, 1e-3):,.0f} a second"
+    rate = f"{report.messages / max(seconds, 1e-3):,.0f} per second"
     print_pairs(
         {
             "conversations": f"{report.conversations:,}",
@@ -79,7 +79,7 @@ def _changes(report: ImportReport) -> dict[str, str]:
 
 
 def _details(report: ImportReport, context: ImportContext) -> dict[str, str]:
-    """Return what was left out, moved or replaced."""
+    """Return the counts of omitted, moved and replaced data."""
     notes = context.notes
     rows = max(context.feedback_rows - notes.feedback, 0)
     texts = {

@@ -38,7 +38,7 @@ _NO_CONVERSATIONS: Final = {
 
 
 def read_file(stream: io.BufferedReader, name: str, context: ImportContext) -> Iterator[Item]:
-    """Read a file that the user named. Raises CommandError if it has no known format."""
+    """Read a file of the command line. Raises CommandError if it has no known format."""
     context.add_file(name)
     if is_zip(first_bytes(stream)):
         context.has_containers = True
@@ -112,7 +112,7 @@ def _read_entry(
 
 
 def is_side_file(base: str) -> bool:
-    """Return whether a file, by its name, describes others: feedback, or a manifest."""
+    """Return whether the name is that of a file about other files: feedback or a manifest."""
     return base == _FEEDBACK or base.startswith(_MANIFESTS)
 
 

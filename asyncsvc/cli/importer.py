@@ -15,7 +15,7 @@ from asyncsvc.cli.rejections import Rejections
 from asyncsvc.cli.streams import read_in_thread
 
 CONVERSATION_CONCURRENCY: Final = 3
-"""Batches of conversations that are imported at once, each on one connection."""
+"""The number of batches of conversations that run at once, each on one connection."""
 _BATCH_MESSAGES: Final = 5_000
 _BATCH_BYTES: Final = 2**22
 
@@ -100,9 +100,9 @@ class ConversationImporter(Importer):
     complete: Callable[[Item], Mapping[str, object]]
     """Returns the fields of an item, with values for missing fields."""
     on_stored: Callable[[Item], None] = lambda _: None
-    """Called for each item that is in the store after its batch."""
+    """Called for each item that is stored after its batch."""
     on_refused: Callable[[Item, str], None] = lambda _item, _reason: None
-    """Called for each item that is not."""
+    """Called for each item that is not stored after its batch."""
     _report: ImportReport = field(default_factory=ImportReport)
 
     @property

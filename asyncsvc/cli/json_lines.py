@@ -1,4 +1,4 @@
-"""Read files of one JSON object a line.
+"""Read files with one JSON object per line.
 
 An invalid line becomes an `Item` with a reason, and the reader continues with the next line.
 """
@@ -44,7 +44,7 @@ def count_lines(file: io.BufferedReader) -> int:
 def read_objects(
     file: io.BufferedReader, to_fields: Callable[[JsonObject], JsonObject]
 ) -> Iterator[Item]:
-    """Read one JSON object a line, and skip empty lines.
+    """Read one JSON object per line, and skip empty lines.
 
     `to_fields` returns the fields of a record or raises UnreadableError.
     """

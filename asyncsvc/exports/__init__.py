@@ -64,7 +64,7 @@ def read_conversation(
         element: One conversation of an export, as parsed JSON.
         reader: The format. None: the reader that matches the element.
         limits: The settings of the service. None: the defaults.
-        notes: Counts what is omitted, moved or changed.
+        notes: Counts omitted, moved and changed data.
         thumbs: Feedback by the ids of the conversation and the message.
 
     Returns:

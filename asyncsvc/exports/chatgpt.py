@@ -47,7 +47,7 @@ def matches(head: JsonObject) -> bool:
 
 
 def read(element: JsonObject, notes: Notes) -> ExportedConversation:
-    """Read a conversation: `mapping` has its nodes by id, `current_node` the last visible one."""
+    """Read a conversation: `mapping` has its nodes by id, `current_node` names the last."""
     nodes = element.get("mapping")
     if not isinstance(nodes, dict):
         raise UnreadableError("is not a conversation: it has no mapping")
@@ -114,7 +114,7 @@ def _hidden_type(
 
 
 def _payload(id: str, message: JsonObject, role: str, model: str | None) -> dict[str, object]:
-    """Return the stored fields of a message beside its content."""
+    """Return the stored fields of a message, without its content."""
     author, metadata = mapping(message.get("author")), mapping(message.get("metadata"))
     status, recipient = message.get("status"), message.get("recipient")
     fields = {
@@ -130,7 +130,7 @@ def _payload(id: str, message: JsonObject, role: str, model: str | None) -> dict
 
 
 def _content(content: object, notes: Notes) -> tuple[tuple[Part, ...], JsonObject]:
-    """Return the parts of a content, and the fields of the content that are not in their text."""
+    """Return the parts of a content, and the fields of the content that the parts lack."""
     if isinstance(content, str):
         return _text_parts(content), {}
     if not isinstance(content, dict):
@@ -164,7 +164,7 @@ def _object_content(
 
 
 def _list_content(content: JsonObject, kind: str) -> tuple[tuple[Part, ...], JsonObject]:
-    """Return the parts of a content with a list; it is kept whole if some of it is no text."""
+    """Return the parts of a content with a list. It is kept whole if an item is not text."""
     items = content.get("parts")
     items = items if isinstance(items, list) else []
     texts = joined((item if isinstance(item, str) else _text_of_item(item) for item in items), "\n")

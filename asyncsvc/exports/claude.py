@@ -83,8 +83,8 @@ def _node(message: JsonObject, notes: Notes) -> Node:
 def _parts(message: JsonObject, notes: Notes) -> tuple[list[Part], list[object]]:
     """Return the parts of the blocks, and the citations of their text.
 
-    `text` repeats the blocks, with a note in place of those that are no text, so it counts only if
-    the blocks have no text.
+    `text` repeats the blocks, with a note in place of each block without text. So it counts only if
+    no block has text.
     """
     parts, citations = list[Part](), list[object]()
     for block in objects(_blocks(message.get("content"))):
@@ -124,7 +124,7 @@ def _other_part(kind: str, block: JsonObject, notes: Notes) -> Part:
 
 
 def _blocks(content: object) -> object:
-    """Return the list of blocks, which some exports have as JSON text."""
+    """Return the list of blocks. Some exports contain it as JSON text."""
     if not isinstance(content, str) or not content.startswith("[") or len(content) > _MAX_JSON_TEXT:
         return content
     try:

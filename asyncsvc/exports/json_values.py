@@ -1,4 +1,4 @@
-"""Parse JSON of any depth, with one reason for each way in which it can be invalid."""
+"""Parse JSON of any depth, and give a reason for invalid JSON."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _parse(text: str, constant: Callable[[str], None]) -> object:
 
 
 class _DeepParser:
-    """Parses JSON with a loop. It is slower than the decoder of Python, but knows no depth."""
+    """Parses JSON with a loop. It is slower than Python's decoder, but accepts any depth."""
 
     def __init__(self, text: str, decoder: json.JSONDecoder) -> None:
         self._text = text

@@ -31,7 +31,7 @@ def matches(head: JsonObject) -> bool:
 
 
 def read(element: JsonObject, notes: Notes) -> ExportedConversation:
-    """Read a conversation. Its own time is a time of day, so those of the messages count."""
+    """Read a conversation. It has only a time of day, so the times of its messages count."""
     roots = element.get("messagesTree", element.get("messages"))
     if not isinstance(roots, list):
         raise UnreadableError("is not a conversation: it has no messages")
@@ -56,7 +56,7 @@ def read(element: JsonObject, notes: Notes) -> ExportedConversation:
 def _flattened(roots: list[object]) -> list[tuple[JsonObject, str | None]]:
     """Return all messages depth first, each with the id of its parent.
 
-    A loop instead of a recursion: the depth is the length of the conversation.
+    It is a loop instead of a recursion, because the depth is the length of the conversation.
     """
     messages = list[tuple[JsonObject, str | None]]()
     waiting: list[tuple[JsonObject, str | None]] = [(each, None) for each in objects(roots)[::-1]]
@@ -86,7 +86,7 @@ def _node(message: JsonObject, parent: str | None, notes: Notes) -> Node:
 
 
 def _parts(message: JsonObject, notes: Notes) -> tuple[Part, ...]:
-    """Return the parts of `content`; without text there, `text` counts."""
+    """Return the parts of `content`, or those of `text` if `content` has no text."""
     parts = [_part(item, notes) for item in objects(message.get("content"))]
     if not any(part.kind == "text" and part.text for part in parts):
         parts.append(Part("text", text(message.get("text"))))

@@ -12,7 +12,7 @@ JsonObject: TypeAlias = Mapping[str, object]
 Kind: TypeAlias = Literal["text", "thinking", "call", "result", "asset", "unknown"]
 
 STRUCTURE: Final = "structure"
-"""`Node.hidden` of a node that has no message, such as a root. It is not counted."""
+"""`Node.hidden` of a node without a message, such as a root. It is not counted."""
 
 
 class UnreadableError(Exception):
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node of the tree: a message, or a place that branches pass."""
+    """A node of the tree: a message, or a node without one, such as a root."""
 
     id: str | None
     """None: the library derives one."""
@@ -40,7 +40,7 @@ class Node:
     parts: tuple[Part, ...] = ()
     payload: JsonObject = field(default_factory=dict)
     hidden: str | None = None
-    """The type of a node that is left out: hidden context, or `STRUCTURE`."""
+    """The type of an omitted node: hidden context, or `STRUCTURE`."""
     thumb: int | None = None
     """1 is positive, -1 is negative."""
     tokens: int = 0
@@ -64,14 +64,14 @@ class ExportedConversation:
 
 @dataclass(slots=True)
 class Notes:
-    """Counts, by name, of the data that an import omits, moves or changes."""
+    """Counts of omitted, moved and changed data, by name."""
 
     left_out: Counter[str] = field(default_factory=Counter)
     """Messages by reason: hidden, other_branch, empty, no_role, machinery, empty_conversation."""
     hidden_types: Counter[str] = field(default_factory=Counter)
     """Hidden messages by type."""
     unknown_types: Counter[str] = field(default_factory=Counter)
-    """Types of content that the reader does not know."""
+    """Unknown types of content."""
     payload_only: Counter[str] = field(default_factory=Counter)
     """Parts of messages by kind that are stored in the payload and are not searchable."""
     omitted_fields: Counter[str] = field(default_factory=Counter)
@@ -97,7 +97,7 @@ class Notes:
 
 
 class Reader(Protocol):
-    """One format. A reader does no I/O, knows no limits, and reports what it omits."""
+    """One format. A reader does no I/O, applies no limits, and reports omitted data."""
 
     @property
     def name(self) -> str:

@@ -138,7 +138,8 @@ def _content_part(item: JsonObject, notes: Notes) -> Part:
 def _without_details(content: str, *, keep_thinking: bool) -> list[Part]:
     """Return the text outside of `<details>`, and the details as thinking or calls.
 
-    The tags are matched one after the other, so the cost is linear whatever is nested or unclosed.
+    The tags are matched one after the other, so the cost is linear even for nested or unclosed
+    tags.
     """
     parts, texts = list[Part](), list[str]()
     opened: re.Match[str] | None = None

@@ -62,7 +62,7 @@ def _has_calls(message: JsonObject) -> bool:
 
 
 def _time(fields: JsonObject, name: str, place: str, tz: tzinfo) -> dict[str, object]:
-    """Return a time that is text or a number as a datetime."""
+    """Return a time as a datetime, from text or a number."""
     value = fields.get(name)
     if isinstance(value, str):
         return {name: parse_instant(value, tz, place)}
@@ -72,7 +72,7 @@ def _time(fields: JsonObject, name: str, place: str, tz: tzinfo) -> dict[str, ob
 
 
 def _with_others_in(fields: JsonObject, known: frozenset[str], container: str) -> dict[str, object]:
-    """Move the fields that are not known into the field `container`."""
+    """Move unknown fields into the field `container`."""
     if fields.keys() <= known:
         return dict(fields)
     others = {name: fields[name] for name in sorted(fields.keys() - known)}

@@ -41,7 +41,7 @@ def to_record(
     Args:
         source: The name of the format.
         limits: Payloads and metadata that exceed them lose their largest fields.
-        notes: Counts what is omitted, moved or changed.
+        notes: Counts omitted, moved and changed data.
         thumbs: Feedback by the ids of the conversation and the message.
 
     Raises:
@@ -129,7 +129,7 @@ def _message_id(node: Node) -> str:
 def _messages(
     node: Node, limits: Limits, notes: Notes, thumb: int | None
 ) -> Iterator[dict[str, object]]:
-    """Return the messages of a node: its thinking, then its text with all other parts."""
+    """Yield the messages of a node: its thinking, then its text with all other parts."""
     id = _message_id(node)
     thinking = joined(part.text for part in node.parts if part.kind == "thinking")
     content = joined(part.text for part in node.parts if part.kind == "text")
@@ -164,8 +164,8 @@ def _set_times(
 ) -> tuple[datetime | None, datetime | None]:
     """Set missing times of messages, and return the times of the conversation.
 
-    A message without a time has that of the message before it, otherwise that of the conversation.
-    The conversation is as old as its oldest time, and was updated at its newest.
+    A message without a time gets the time of the previous message, otherwise the time of the
+    conversation. The conversation is created at the oldest time and updated at the newest.
     """
     times = [each["created_at"] for each in messages if isinstance(each["created_at"], datetime)]
     own = conversation.created_at or conversation.updated_at

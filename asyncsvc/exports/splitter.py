@@ -71,9 +71,9 @@ class ArraySplitter:
         self.is_complete = False
 
     def split(self, blocks: Iterable[bytes]) -> Iterator[Element]:
-        """Yield the elements of an array, of which the blocks are the text from its bracket on.
+        """Yield the elements of an array. The blocks are its text, beginning at its bracket.
 
-        An element that the end of the text cuts off is not yielded.
+        An incomplete element at the end of the text is not yielded.
         """
         for block in blocks:
             yield from self._split_block(block)

@@ -17,7 +17,8 @@ _NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
 def chain(nodes: Iterable[Node]) -> tuple[Node, ...]:
     """Return a list of messages as a tree with one branch. A missing id is derived.
 
-    A derived id depends on the node and all nodes before it, so it stays when the list grows.
+    A derived id depends on the node and all nodes before it, so it does not change when the list
+    grows.
     """
     linked = list[Node]()
     parent: str | None = None
@@ -37,8 +38,9 @@ def _derived_id(parent: str | None, node: Node) -> str:
 def visible_branch(conversation: ExportedConversation) -> list[Node]:
     """Return the nodes from the root to the current node.
 
-    Without a usable current node, the branch ends at the leaf with the newest time, at a tie the
-    last one of the file. A missing parent ends the walk. Raises UnreadableError for a cycle.
+    Without a usable current node, the branch ends at the leaf with the newest time; of equally new
+    leaves, at the last one in the file. A missing parent ends the branch. Raises UnreadableError
+    for a cycle.
     """
     by_id = {node.id: node for node in conversation.nodes if node.id is not None}
     leaf = by_id.get(conversation.current or "") or _newest_leaf(by_id)
@@ -54,7 +56,7 @@ def visible_branch(conversation: ExportedConversation) -> list[Node]:
 
 
 def _newest_leaf(by_id: Mapping[str, Node]) -> Node | None:
-    """Return the leaf with the newest time: its own, or that of its nearest ancestor."""
+    """Return the leaf with the newest time: its own time, or that of its nearest ancestor."""
     parents = {node.parent for node in by_id.values()}
     leaves = [node for node in by_id.values() if node.id not in parents]
     if by_id and not leaves:

@@ -1,4 +1,4 @@
-"""Typed access to the values of exports, in which any field may be missing or of another type."""
+"""Typed access to the values of exports: any field may be missing or have another type."""
 
 from __future__ import annotations
 

@@ -679,7 +679,7 @@ async def test_a_terminal_shows_a_bar_and_a_report(svc, dsn, tmp_path):
     assert "%" in shown.written
     assert "importing" not in shown.screen  # the progress bar is gone
     assert "line 9001: id: must be 1 to 128 characters" in shown.screen
-    assert re.search(r"^messages +18,000, [\d,]+ a second$", shown.screen, re.MULTILINE)
+    assert re.search(r"^messages +18,000, [\d,]+ per second$", shown.screen, re.MULTILINE)
 
     command = ["export", "--tenant", "acme", "-o", tmp_path / "out"]
     shown = await asyncio.to_thread(in_terminal, command, env, 60)
