@@ -6,7 +6,7 @@ import pytest
 import asyncsvc
 from tests.support import pages
 
-MAX_NOT_RUN = 20
+MAX_NOT_RUN = 16
 """Bounds the blocks that do not run, so that each new one is a decision."""
 RUN = {
     page: blocks
