@@ -113,7 +113,8 @@ class ConversationImport:
                 report += outcome
             else:
                 self._reader.reject(batch.indexes[id], outcome)
-                report += ImportReport(diverged=int(isinstance(outcome, AlreadyExists)))
+                if self._update is not None and isinstance(outcome, AlreadyExists):
+                    report += ImportReport(diverged=1)
         return report
 
     async def _compare(
