@@ -170,7 +170,7 @@ environment() {
 use_tools() {
     tools=$checkout/.venv/bin
     if [ -n "$under_run" ] || [ ! -x "$tools/ruff" ]; then
-        need python3-venv ca-certificates
+        need git python3-venv ca-certificates
         environment tools python3 --editable . --group dev
         tools=$work/tools/bin
         export RUFF_CACHE_DIR=$work/ruff MYPY_CACHE_DIR=$work/mypy
