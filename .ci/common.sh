@@ -13,6 +13,8 @@ cd "$checkout"
 unset PYTEST_ADDOPTS PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export DEBIAN_FRONTEND=noninteractive
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# pip reads this as --no-compile. To compile all modules takes longer than to use some of them.
+export PIP_NO_COMPILE=no
 
 under_run=${ASYNCSVC_CI_WORK:+yes}
 work=${ASYNCSVC_CI_WORK:-$(mktemp -d -t asyncsvc-ci.XXXXXX)}
@@ -160,7 +162,7 @@ environment() {
     [ -e "$directory/complete" ] || {
         "$python" -m venv "$directory" \
             && "$directory/bin/pip" install --quiet --upgrade 'pip>=25.1' \
-            && "$directory/bin/pip" install --quiet --no-compile "$@" \
+            && "$directory/bin/pip" install --quiet "$@" \
             && touch "$directory/complete"
     }
 }
