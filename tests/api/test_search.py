@@ -13,7 +13,7 @@ import pytest
 
 import asyncsvc
 from asyncsvc import ANY, InvalidInput, Settings
-from asyncsvc.operations import maintenance
+from asyncsvc.operations import search_index
 from asyncsvc.services import search as search_module
 
 SCRIPTS = (
@@ -536,8 +536,8 @@ async def pending_pages(pool) -> int:
 async def test_maintenance_indexes_all_texts_and_flushes_the_pending_lists(
     svc, pool, monkeypatch, batch
 ):
-    monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", batch)
-    monkeypatch.setattr(maintenance, "_FLUSH_THRESHOLD", 3 * batch)
+    monkeypatch.setattr(search_index, "_BATCH_SIZE", batch)
+    monkeypatch.setattr(search_index, "_FLUSH_THRESHOLD", 3 * batch)
     await fill_tenant(svc, pool, 0)
     await pool.execute("ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     left = await unindexed(pool)
@@ -552,7 +552,7 @@ async def test_maintenance_indexes_all_texts_and_flushes_the_pending_lists(
 
 
 async def test_a_batch_of_long_messages_is_small(svc, pool, monkeypatch):
-    monkeypatch.setattr(maintenance, "_TEXT_BATCH_BYTES", 10_000)
+    monkeypatch.setattr(search_index, "_BATCH_BYTES", 10_000)
     messages = [{"role": "user", "content": f"{number} " + "x" * 4_000} for number in range(7)]
     record = {"id": "a", "dialog_id": "d", "messages": messages}
     await svc.conversations.import_([record], tenant_id="t")
@@ -585,7 +585,7 @@ async def test_indexing_waits_for_no_lock(svc, pool):
 
 
 async def test_interrupted_indexing_continues_in_the_next_run(svc, pool, monkeypatch):
-    monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 5)
+    monkeypatch.setattr(search_index, "_BATCH_SIZE", 5)
     await pool.execute("ALTER TABLE asyncsvc.message SET (autovacuum_enabled = off)")
     await fill_tenant(svc, pool, 0)
     left = await unindexed(pool)
@@ -620,7 +620,7 @@ async def test_only_the_owner_runs_maintenance(dsn, svc, pool):
 
 async def test_writes_maintenance_and_searches_run_concurrently(svc, pool, scan_sizes, monkeypatch):
     """Append, edit, move and run maintenance at the same time. Each task finds its own writes."""
-    monkeypatch.setattr(maintenance, "_TEXT_BATCH_SIZE", 3)
+    monkeypatch.setattr(search_index, "_BATCH_SIZE", 3)
     rng = await fill_tenant(svc, pool, 0)
     stop = asyncio.Event()
 
