@@ -17,7 +17,7 @@ _LARGE: Final = 2**16
 """Characters that take about a millisecond to check, to encode or to hash."""
 _PER_VALUE: Final = 16
 """A value costs as much as this number of characters."""
-_SMALL_TYPES: Final = frozenset({int, float, bool, type(None)})
+_SMALL_TYPES: Final = frozenset({float, bool, type(None)})
 
 
 async def run_apart(work: Callable[[], T], *values: object) -> T:
@@ -38,6 +38,8 @@ def is_large(values: object) -> bool:
         kind = type(value)
         if kind is str:
             budget -= len(value)  # type: ignore[arg-type]
+        elif kind is int:
+            budget -= value.bit_length() // 8  # type: ignore[attr-defined]
         elif kind not in _SMALL_TYPES:
             parts = _parts(kind)(value)  # type: ignore[arg-type]
             budget -= _PER_VALUE * len(parts)

@@ -18,7 +18,7 @@ from asyncsvc.cli.output import print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, run_app
 from asyncsvc.cli.terminal import Column, print_table, printable
-from benchmarks.reliability import chart, crash, soak
+from benchmarks.reliability import chart, crash, limits, soak
 from benchmarks.reliability.samples import Figure
 
 app = typer.Typer(
@@ -97,6 +97,20 @@ async def _soak(
     if plot is not None:
         chart.write(report, plot)
     return _end(report, json, report.failures)
+
+
+@app.command("limits")
+@asynchronous
+async def _limits() -> None:
+    """Append the largest accepted inputs, and show time, stall of the event loop and memory."""
+    measurements = await limits.measure()
+    columns: list[Column[limits.Measurement]] = [
+        Column("input", lambda each: each.input),
+        Column("time, s", lambda each: f"{each.seconds:.2f}", right=True),
+        Column("stall, ms", lambda each: f"{each.stall * 1_000:.0f}", right=True),
+        Column("memory, MiB", lambda each: f"{each.memory:.0f}", right=True),
+    ]
+    print_table(columns, measurements)
 
 
 def _print(values: Mapping[str, object]) -> None:
