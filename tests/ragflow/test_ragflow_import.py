@@ -1317,7 +1317,7 @@ async def test_no_password_is_printed(rag, run):
         ),
         ("mysql://u:same@127.0.0.1/x?ssl-ca=/nowhere", "ssl-ca: No such file"),
         ("postgresql://u:same@127.0.0.1:port/x", "must be a PostgreSQL URL"),
-        ("postgresql://u:same@127.0.0.1/x?sslmode=same", "must be a PostgreSQL URL"),
+        ("postgresql://u:same@127.0.0.1/x?sslmode=same", "the parameter sslmode: must be one"),
         ("oracle://u:same@h/x", "must be a URL that begins with mysql:// or postgresql://"),
         ("same", "must be a URL"),
     ],
