@@ -1,4 +1,4 @@
-"""Work on large values in a thread, so that it does not hold the event loop."""
+"""Work on large values in a thread, so that it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncsvc.cancellation import finish_despite_cancellation
 T = TypeVar("T")
 
 _LARGE: Final = 2**16
-"""Characters that take about a millisecond to check, to encode or to hash."""
+"""The number of characters that take about a millisecond to check, encode or hash."""
 _PER_VALUE: Final = 16
 """A value costs as much as this number of characters."""
 _SMALL_TYPES: Final = frozenset({float, bool, type(None)})

@@ -1,7 +1,7 @@
-"""Opens connections that send no password in clear text to a server that is not verified.
+"""Opens connections that send no password in clear text to an unverified server.
 
-A server chooses how the client proves its password, and asyncpg sends it in clear text to any
-server that asks for that. The guard here reads the server's request before asyncpg does.
+A server chooses the method of authentication. If it asks for the password in clear text, asyncpg
+sends it. The guard here reads the server's request before asyncpg does.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def _translate_parameter_errors(dsn: Dsn, field: str) -> Generator[None]:
 
 
 class OwnConnection(asyncpg.Connection):
-    """A connection that knows the event loop, not the guarded one."""
+    """A connection with the original event loop instead of the guarded one."""
 
     __slots__ = ()
 
     def __init__(self, protocol: Any, transport: Any, loop: Any, *rest: Any) -> None:  # noqa: ANN401 - asyncpg's
-        """Take what asyncpg passes."""
+        """Store the arguments of asyncpg."""
         super().__init__(protocol, transport, loop.real, *rest)
 
 
@@ -135,7 +135,7 @@ class _GuardedLoop:
         return None if encrypted is None else _GuardedTransport(self, encrypted)
 
     def accepts_clear_text(self, transport: asyncio.BaseTransport) -> bool:
-        """Return whether the password may be sent: TLS verifies the server, or the user says so."""
+        """Return whether TLS verifies the server, or a setting allows clear text."""
         encryption = transport.get_extra_info("ssl_object")
         is_verified = encryption is not None and encryption.context.verify_mode == ssl.CERT_REQUIRED
         return self._allow_clear_text or is_verified

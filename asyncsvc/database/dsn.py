@@ -1,7 +1,7 @@
-"""DSNs of a database, as providers hand them out: URLs of PostgreSQL with parameters.
+"""DSNs of a database in the form of hosting providers: URLs of PostgreSQL with parameters.
 
-asyncpg sends a parameter that it does not know to the server, as a setting of the session. Here a
-parameter of libpq or of another driver is applied, or rejected by its name.
+asyncpg sends an unknown parameter to the server, as a setting of the session. Here a parameter of
+libpq or of another driver is applied, or rejected with its name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, frozenset[str]]] = {
     "sslcompression": frozenset({"0", "1"}),
     "sslsni": frozenset({"1"}),
 }
-"""Values that ask for what the library does anyway."""
+"""Values that request the library's own behaviour, so they have no effect."""
 _REASONS: Final[Mapping[str, str]] = {
     "channel_binding": "asyncpg has no channel binding: remove it, and use sslmode=verify-full",
     "client_encoding": "the library needs UTF-8: remove it",
@@ -48,7 +48,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "sslaccept": "use sslmode instead",
     "statement_cache_size": "use Settings.pgbouncer instead",
 }
-"""What to do about a parameter that cannot be applied."""
+"""The advice for each parameter that cannot be applied."""
 _UNSUPPORTED: Final = _WITHOUT_EFFECT.keys() | _REASONS.keys() | {
     "gssdelegation", "hostaddr", "max_idle_connection_lifetime", "max_protocol_version",
     "min_protocol_version", "oauth_client_id", "oauth_client_secret", "oauth_issuer",
@@ -72,7 +72,7 @@ _MAX_MILLISECONDS: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Dsn:
-    """The URL of one host for asyncpg, and the parameters that asyncpg does not know."""
+    """The URL of one host for asyncpg, and the parameters that asyncpg does not support."""
 
     url: str
     is_pooler: bool = False
@@ -87,8 +87,7 @@ class Dsn:
 def parse_dsn(field: str, dsn: str) -> list[Dsn]:
     """Return each host of a DSN. The errors quote neither the DSN nor its password.
 
-    Raises InvalidInput for a DSN that is no URL of PostgreSQL, and for a parameter that cannot be
-    applied.
+    Raises InvalidInput if the DSN is not a URL of PostgreSQL, or a parameter cannot be applied.
     """
     if not isinstance(dsn, str):
         raise InvalidInput(field, "must be a PostgreSQL URL")
@@ -120,7 +119,7 @@ def _split_hosts(parts: SplitResult) -> list[SplitResult]:
 
 
 def _apply(field: str, parameters: dict[str, str]) -> Dsn:
-    """Take the parameters that asyncpg must not get out of the dict, and return their effect."""
+    """Remove the parameters that asyncpg must not get from the dict, and return their effect."""
     for name, values in _WITHOUT_EFFECT.items():
         if parameters.get(name, "").lower() in values:
             del parameters[name]

@@ -1,8 +1,8 @@
-"""Files of a data directory, which the account of the server or another user may control.
+"""Files of a data directory that the account of the server or another user may control.
 
-Root may start the server of another user's directory. That user can put a link, a pipe or another
-name of root's file in place of any file there. So no link is followed, not even in the folders
-above, and a file counts only if it is a regular one, with one name, of the owner of its folder.
+Root may start the server of another user's directory. That user can replace any file there by a
+link, a pipe or a hard link to a file of root. So no link is followed, not even in the folders
+above, and a file is used only if it is a regular file with one name and the owner of its folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FOLDER: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NO
 
 @contextlib.contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """Open a folder, to name files in it by `dir_fd`. For root no part of the path is a link."""
+    """Open a folder for use as `dir_fd`. For root, no part of the path may be a link."""
     try:
         folder = _open_each(path) if os.geteuid() == _ROOT else os.open(path, _FOLDER)
     except OSError as error:
@@ -49,7 +49,7 @@ def _open_each(path: Path) -> int:
 
 
 def open_file(path: Path, flags: int, *, give: bool = False) -> int:
-    """Open a file of mode 0600. `give` gives a file that root creates to the owner of its folder.
+    """Open a file with mode 0600. With `give`, a file of root gets the owner of its folder.
 
     Raises FileNotFoundError if it is missing, and EmbeddedServerError if it cannot be trusted.
     """
@@ -64,7 +64,7 @@ def open_file(path: Path, flags: int, *, give: bool = False) -> int:
         if not is_plain or status.st_uid not in {_ROOT, os.geteuid(), owner.st_uid}:
             os.close(file)
             raise EmbeddedServerError(
-                f"{path} is not a file of its own of the user {owner.st_uid}: remove it"
+                f"{path} is not a regular file of the user {owner.st_uid} with one name: remove it"
             )
         if give and os.geteuid() == _ROOT and status.st_uid != owner.st_uid:
             os.fchown(file, owner.st_uid, owner.st_gid)
@@ -78,13 +78,13 @@ def read_text(path: Path, *, errors: str = "surrogateescape") -> str:
 
 
 def create_file(path: Path, *, give: bool = False) -> IO[str]:
-    """Create a file. It fails if there is one, or a link."""
+    """Create a file. It fails if the file or a link exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
     return os.fdopen(open_file(path, flags, give=give), "w", encoding="utf-8")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file in place of the one that is there."""
+    """Replace a file by a new one with this text."""
     remove(path)
     with create_file(path, give=True) as file:
         file.write(text)
@@ -106,6 +106,6 @@ def _translated(error: OSError, path: Path) -> OSError | EmbeddedServerError:
     """Return the error of a link, or the error itself."""
     if error.errno in _LINK_ERRORS:
         return EmbeddedServerError(
-            f"{path} is a link, or below one: name a directory without links"
+            f"{path} is a link, or below one: choose a directory without links"
         )
     return error

@@ -1,4 +1,4 @@
-"""What maintenance does when the statement of one tenant fails."""
+"""How maintenance handles a failed statement of one tenant."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def failure(
     tenant_id: str | None,
     error: TenantError,
 ) -> MaintenanceReport:
-    """Report and log the failure of a tenant; raise an error that all tenants have.
+    """Report and log the failure of a tenant; raise the error if it affects all tenants.
 
-    A lock timeout is no failure: another session works on these rows.
+    A lock timeout is not a failure: another session works on these rows.
     """
     if isinstance(error, DatabaseError) and error.sqlstate.startswith(_WRONG_FOR_ALL_TENANTS):
         raise error

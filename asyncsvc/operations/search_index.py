@@ -1,7 +1,7 @@
 """Add messages and titles to the search index.
 
-A batch that fails is tried again in smaller and smaller parts, after all other tenants. A message
-that fails alone is skipped until the next run.
+A failed batch is tried again in smaller and smaller parts, after all other tenants. A message that
+fails alone is skipped until the next run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _MAX_SKIPPED: Final = 10
 async def index_texts(executor: Executor) -> AsyncIterator[MaintenanceReport]:
     """Add messages and titles to the search index.
 
-    PostgreSQL collects new entries of the index on a pending list, which each search reads whole.
-    To flush many entries at once costs less. The first flush is for interrupted maintenance.
+    PostgreSQL collects new entries of the index on a pending list, and each search reads the whole
+    list. Flushing many entries at once costs less. The first flush is for interrupted maintenance.
     """
     search = SearchRepository(executor)
     yield await _flush(search)

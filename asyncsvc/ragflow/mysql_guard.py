@@ -1,7 +1,7 @@
-"""A connection of PyMySQL for servers that are not trusted.
+"""A connection of PyMySQL for untrusted servers.
 
-A server chooses how the client proves its password, and the size of its answers. This connection
-sends the password in clear text only to a server that TLS verifies, and limits what it reads.
+A server chooses the method of authentication and the size of its answers. This connection sends the
+password in clear text only to a server that TLS verifies, and limits the size of an answer.
 """
 
 from __future__ import annotations

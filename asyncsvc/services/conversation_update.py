@@ -1,7 +1,7 @@
 """Updates of stored conversations from a later export.
 
-The ids of the messages in their export, which the payload has as `id`, tell how the stored messages
-and those of a record relate: equal, one is the beginning of the other, or two branches.
+The payload of a message has its id in the export as `id`. These ids show whether the stored
+messages and those of a record are equal, one is the beginning of the other, or both are branches.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ConversationUpdate:
         self._tenant_id = tenant_id
 
     async def apply(self, record: ConversationRecord, row: ConversationRow) -> ImportReport:
-        """Store what the record adds; `row` has the columns of the record.
+        """Store the additions of the record; `row` has the columns of the record.
 
         Raises:
             AlreadyExists: The conversation has messages that were not imported, after those that
@@ -108,7 +108,7 @@ class ConversationUpdate:
         )
 
     async def _outlines(self, executor: Executor, id: str, after_seq: int) -> list[MessageOutline]:
-        """Return what identifies each stored message after a seq."""
+        """Return the identifying values of each stored message after a seq."""
         outlines = list[MessageOutline]()
         repository = MessageRepository(executor)
         while page := await repository.outline(

@@ -16,7 +16,7 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _SORTING_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True)
 _STEP: Final = 1_000
 _SMALL: Final = 20_000
-"""The maximum number of values for one call of the encoder, during which other threads wait."""
+"""The maximum number of values for one call of the encoder. Other threads wait during a call."""
 _TEXT: Final = frozenset({str})
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _MAX_LEVELS: Final = 1_000
@@ -33,7 +33,7 @@ def json_text(value: object) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """Return a valid JSON value as text that is equal for equal values: keys are sorted."""
+    """Return a valid JSON value as text. Equal values give equal text: keys are sorted."""
     return _text(value, _SORTING_ENCODER)
 
 
@@ -73,7 +73,7 @@ def _text_of_dict(values: Mapping[str, object], encoder: json.JSONEncoder) -> st
 
 
 def stored_json(value: object) -> str:
-    """Return a JSON value as text for jsonb, in which 1e+23 stays a float."""
+    """Return a JSON value as text for jsonb. In it, 1e+23 stays a float."""
     text = json_text(value)
     return _EXPONENT.sub(_without_exponent, text) if "e+" in text else text
 

@@ -19,12 +19,12 @@ _OTHER: Final = (
     r"\x00-\u02ff\u2000-\u20cf\u2100-\u2cee\u3000-\u3029\ufe50-\U000101fc\U0001f000-\U0001ffff"
 )
 _MARK: Final = rf"[^\w{_OTHER}]"
-"""All combining marks, and some other characters, which cost time but do not change the result."""
+"""All combining marks, and some other characters. The others cost time, but change no result."""
 _SAMPLED_RUN: Final = re.compile(_MARK + "{3}")
 """Each run of 96 marks or more has 3 samples in a row."""
 _RUN: Final = re.compile(rf"(?<!{_MARK}){_MARK}{{32,}}+")
 _BOUNDARY: Final = re.compile(rf"[{_OTHER}]|(?![\u1160-\u11ff])\w")
-"""A character that never composes with the text before it, so a piece can start with it."""
+"""A character that never composes with the previous text, so a piece can start with it."""
 
 
 def to_nfc(text: str) -> str:

@@ -1,6 +1,6 @@
--- Set the counters, name and metadata of a conversation that a later export continues.
+-- Set the counters, name and metadata of a stored conversation from a later export.
 --
--- With :keep_seq, the messages after it are deleted: the export shows another branch.
+-- With :keep_seq, the messages after this seq are deleted, because the export has another branch.
 --
 -- Returns: dialog_id and created_at, for the messages that the caller stores in the same transaction. No
 --   row if the conversation does not exist or its last_seq differs from :expected_seq.

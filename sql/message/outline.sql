@@ -1,4 +1,4 @@
--- Return what identifies each message of a conversation, page by page.
+-- Return the identifying values of each message of a conversation, page by page.
 --
 -- A later import of the conversation compares it with the messages of its record.
 --

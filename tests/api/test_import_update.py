@@ -1,4 +1,4 @@
-"""`import_(update=True)`: what a later export of a stored conversation changes."""
+"""`import_(update=True)`: the effects of a later export of a stored conversation."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -108,7 +108,7 @@ async def test_a_long_conversation_is_moved_in_little_memory(svc, dsn, tmp_path)
 
 
 def peak_mebibytes(command: list[str]) -> tuple[float, str]:
-    """Run a command in a process of its own; return its peak memory and its output."""
+    """Run a command in a separate process; return its peak memory and its output."""
     code = (
         "import resource, subprocess, sys; "
         "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True); "

@@ -68,7 +68,7 @@ BAD = {
 }
 
 
-async def test_one_bad_conversation_costs_one(run: Run, svc, tmp_path):
+async def test_one_invalid_conversation_does_not_stop_the_others(run: Run, svc, tmp_path):
     export = [talk("a", "x")]
     export += [talk(f"bad{at}", "XX") for at in range(len(BAD))]
     export += [talk("nan", "x", score=float("nan")), talk("b", "x")]
@@ -87,7 +87,7 @@ async def test_one_bad_conversation_costs_one(run: Run, svc, tmp_path):
     assert (result["conversations"], result["replaced_characters"]) == (2, 3)
 
 
-async def test_later_exports_are_told_apart(run: Run, svc, tmp_path):
+async def test_later_exports_of_a_conversation_are_distinguished(run: Run, svc, tmp_path):
     file = tmp_path / "conversations.json"
 
     def imported(*conversations: object, code: int = 0):
@@ -255,7 +255,7 @@ async def test_a_bomb_of_values_is_refused_in_little_memory(run: Run, svc, dsn, 
 
 
 def peak_mebibytes(command: list[str]) -> tuple[float, int]:
-    """Run a command in a process of its own; return its peak memory and its exit code."""
+    """Run a command in a separate process; return its peak memory and its exit code."""
     code = (
         "import resource, subprocess, sys; "
         "done = subprocess.run(sys.argv[1:], capture_output=True); "

@@ -1,4 +1,4 @@
-"""Files that a command writes: what they replace, their mode, and text on a terminal."""
+"""Output files of commands: replacement, mode, pipes, and text on a terminal."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def mode(path: pathlib.Path) -> int:
 async def run(
     dsn: str, home: pathlib.Path, *arguments: object, stdout: int | IO[bytes] = subprocess.PIPE
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run a command in a process of its own."""
+    """Run a command in a separate process."""
     return await asyncio.to_thread(
         subprocess.run,
         [*PROGRAM, *map(str, arguments)],
@@ -205,7 +205,7 @@ def test_escaped_json_has_the_same_value():
 
 
 @pytest.mark.parametrize("command", ["export", "show"])
-async def test_json_on_a_terminal_has_no_raw_escapes_and_in_a_pipe_no_others(
+async def test_control_characters_in_json_are_escaped_on_a_terminal_only(
     svc, dsn, tmp_path, command
 ):
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="c", name=EVIL, exp_user_id="e")

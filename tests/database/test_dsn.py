@@ -1,4 +1,4 @@
-"""Parameters of DSNs, as providers hand them out, and passwords in clear text."""
+"""Parameters in the DSNs of hosting providers, and passwords in clear text."""
 
 import asyncio
 import socket
@@ -91,7 +91,7 @@ async def test_a_parameter_of_a_replica_is_named(dsn):
         assert caught.value.field == "replicas"
 
 
-def test_the_parameters_of_the_socket_are_those_of_libpq():
+def test_socket_parameters_have_the_effect_that_they_have_in_libpq():
     query = "keepalives=1&keepalives_idle=30&keepalives_interval=10&keepalives_count=3"
     (host,) = parse_dsn("dsn", f"postgresql://h/d?{query}&tcp_user_timeout=0&connect_timeout=7")
     assert (host.url, host.connect_timeout) == ("postgresql://h/d", 7)
@@ -126,7 +126,7 @@ ERROR = message(b"E", b"SFATAL\0C28P01\0Mno\0\0")
 async def fake_server(
     *answers: bytes, encryption: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[str, bytearray]]:
-    """Ask each client for its password with these bytes, and collect what the clients send."""
+    """Ask each client for its password with these bytes, and collect the bytes of the clients."""
     received = bytearray()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,7 +179,7 @@ async def test_no_server_gets_the_password_in_clear_text(answers, query):
     assert PASSWORD.encode() not in received
 
 
-async def test_the_error_says_how_to_allow_clear_text():
+async def test_the_error_names_the_setting_that_allows_clear_text():
     async with fake_server(CLEAR_TEXT) as (fake, _):
         with pytest.raises(InvalidInput, match=r"verify-full.*allow_clear_text_password") as caught:
             await asyncsvc.connect(fake)

@@ -1,4 +1,4 @@
-"""A search ignores upper and lower case of all alphabets, whatever the locale of the database."""
+"""A search ignores the case of letters of all alphabets, with any locale of the database."""
 
 import secrets
 from collections.abc import AsyncIterator

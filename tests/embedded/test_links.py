@@ -1,4 +1,4 @@
-"""Root uses the directory of another user, who put links and other surprises into it."""
+"""Root uses the directory of another user, and that user has replaced files by links or pipes."""
 
 import os
 import pathlib

@@ -65,7 +65,7 @@ def test_a_missing_parent_ends_the_branch_and_a_cycle_is_refused():
             read(tree(*loop, current_node=current))
 
 
-def test_hidden_nodes_are_counted_and_are_no_messages():
+def test_hidden_nodes_are_counted_and_not_stored():
     hidden = {"metadata": {"is_visually_hidden_from_conversation": True}}
     context = {"content_type": "user_editable_context", "user_profile": "secret"}
     record, notes = read(
@@ -146,7 +146,7 @@ def test_fields_of_messages_are_in_the_payload_or_counted():
     assert notes.omitted_fields == {"weight": 1, "metadata.request_id": 1}
 
 
-def test_missing_fields_are_no_error():
+def test_missing_fields_are_accepted():
     bare = {"parent": None, "message": {"content": {"parts": ["x"]}}}
     record, _ = read({"mapping": {"a": bare}})
     assert texts(record) == [("unknown", "x")]
@@ -266,7 +266,7 @@ def test_claude_pasted_text_is_content_and_thinking_a_message_of_its_own():
     assert [each["payload"]["id"] for each in record["messages"]] == ["a", "b/thinking", "b"]
 
 
-def test_an_empty_conversation_is_counted_and_no_record():
+def test_an_empty_conversation_is_counted_and_not_stored():
     record, notes = read(claude())
     assert record is None
     assert notes.left_out == {"empty_conversation": 1}
@@ -329,7 +329,7 @@ def test_openwebui_unclosed_details_stay_text():
 # ---------------------------------------------------------------- others
 
 
-def test_librechat_depth_is_no_limit_and_flat_lists_work():
+def test_librechat_reads_trees_of_any_depth_and_flat_lists():
     tree = message = {"messageId": "0", "text": "m0", "isCreatedByUser": True, "children": []}
     for number in range(1, 3_000):
         child = {
@@ -345,7 +345,7 @@ def test_librechat_depth_is_no_limit_and_flat_lists_work():
     assert texts(record) == [("user", "x"), ("assistant", "y")]
 
 
-def test_deepseek_is_not_taken_for_chatgpt():
+def test_deepseek_is_distinguished_from_chatgpt():
     question = {"type": "REQUEST", "content": "q"}
     fragments = [{"type": "THINK", "content": "hm"}, {"type": "RESPONSE", "content": "yes"}]
     element = {
@@ -376,7 +376,7 @@ def test_openai_messages_without_ids_get_the_same_ids_again():
     assert long["messages"][:2] == short["messages"]
 
 
-def test_a_new_format_is_one_reader():
+def test_a_new_format_needs_one_reader():
     class Novel:
         name = "novel"
 

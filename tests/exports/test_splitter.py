@@ -1,4 +1,4 @@
-"""An array is split into the bytes of its elements, whatever is wrong with one of them."""
+"""An array is split into the bytes of its elements, even if an element is invalid."""
 
 import json
 import time
@@ -28,7 +28,7 @@ VALUES = st.recursive(
 
 
 @given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]), st.booleans())
-def test_equals_json_for_any_blocks(values, size, indent, ascii_only):
+def test_the_elements_equal_those_of_json_for_any_blocks(values, size, indent, ascii_only):
     raw = json.dumps(values, indent=indent, ensure_ascii=ascii_only).encode(errors="surrogatepass")
     splitter, elements = split(raw, size)
     assert [json.loads(each.raw.decode(errors="surrogatepass")) for each in elements] == values
@@ -49,13 +49,13 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD[1:])
-def test_a_bad_element_costs_one_element(bad):
+def test_an_invalid_element_does_not_affect_the_others(bad):
     _, elements = split(b'[{"n": 1}, ' + bad + b', {"n": 2}]')
     assert [elements[0].raw, elements[-1].raw] == [b'{"n": 1}', b'{"n": 2}']
     assert len(elements) == (3 if bad else 2)
 
 
-def test_an_array_that_ends_early_yields_what_was_whole():
+def test_an_array_that_ends_early_yields_its_complete_elements():
     splitter, elements = split(b'[{"n": 1}, {"n": 2}, {"n": "cut')
     assert [each.raw for each in elements] == [b'{"n": 1}', b'{"n": 2}']
     assert splitter.has_rest

@@ -56,7 +56,7 @@ def parse(data: bytes) -> None:
 
 
 def read_file(data: bytes) -> None:
-    """Read a file of any content, as the command does."""
+    """Read a file of any content like the command."""
     stream = io.BufferedReader(io.BytesIO(data))
     try:
         list(read_items(stream, "x", ImportContext(tz=UTC, settings=Settings())))

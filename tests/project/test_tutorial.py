@@ -1,4 +1,4 @@
-"""The tutorial, from its empty folder on: each step runs with the file as it is at that step."""
+"""Each step of the tutorial runs with the file of that step, beginning in an empty folder."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ async def test_each_step_of_the_tutorial_runs(tmp_path, monkeypatch):
         await embedded.stop(data)
 
 
-def test_the_steps_together_are_the_finished_file():
+def test_the_steps_together_produce_the_finished_file():
     included = [include[1] for block in BLOCKS if (include := INCLUDE.fullmatch(block.source))]
     assert included == list(SECTIONS)
     assert SECTION.sub("", FILE.read_text(encoding="utf-8")) == ""

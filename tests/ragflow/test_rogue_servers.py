@@ -1,4 +1,4 @@
-"""Servers that are no MySQL of RAGFlow: the import ends in one line, and they get no password."""
+"""Servers that are not RAGFlow's MySQL: the import ends with one error, and sends no password."""
 
 import asyncio
 import struct

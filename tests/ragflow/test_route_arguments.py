@@ -1,4 +1,4 @@
-"""Tests of arguments that reach the services from RAGFlow's routes: no match is no error."""
+"""Arguments from RAGFlow's routes: a value that matches no row is not an error."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

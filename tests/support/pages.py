@@ -54,7 +54,7 @@ class Block:
 
 RECIPES = ROOT / "docs" / "recipes"
 TUTORIAL = ROOT / "docs" / "start" / "tutorial.md"
-"""The page whose blocks extend a file and talk to the service in it; it has a test of its own."""
+"""The page whose blocks extend a file and call the service in it. It has a separate test."""
 
 
 def pages() -> list[Path]:
@@ -63,7 +63,7 @@ def pages() -> list[Path]:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Return the blocks of a page that can run, or say why they do not."""
+    """Return the blocks of a page that can run, or that have a reason for not running."""
     return list(parse(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))))
 
 
@@ -134,7 +134,7 @@ class Story:
         return await self._run_program("bash", "-c", f"{keep}\n{script}", may_fail=may_fail)
 
     async def _run_program(self, *command: str, may_fail: bool = False) -> str:
-        """Run a program and return its output, with that on stderr."""
+        """Run a program and return its output, including stderr."""
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self._folder,
@@ -156,7 +156,7 @@ def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
 
 
 def compare(output: str, expected: list[str], where: str) -> None:
-    """Compare an output with its expected lines, in which `...` is any text."""
+    """Compare an output with its expected lines. In these, `...` stands for any text."""
     pattern = ".*".join(re.escape(part) for part in "\n".join(expected).split("..."))
     assert re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL), (
         f"{where} printed\n{output}and the page has\n" + "\n".join(expected)
