@@ -268,6 +268,9 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         ),
         "by": st.sampled_from(["created_at", "updated_at"]),
         "dry_run": st.booleans(),
+        "split": st.booleans(),
+        # tests/api/test_import_update.py has the updates.
+        "update": st.just(False),
     },
     "tokens": {
         "id": NTH_ID,

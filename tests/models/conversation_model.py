@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from asyncsvc import ANY, AlreadyExists, IdempotencyConflict, InvalidInput, StaleSequence
+from asyncsvc import (
+    ANY,
+    AlreadyExists,
+    IdempotencyConflict,
+    ImportReport,
+    InvalidInput,
+    StaleSequence,
+)
 from tests.models.clocks import (
     MICROSECOND,
     QUARTER_HOUR,
@@ -317,7 +324,15 @@ class ConversationModel:
 
     # ------------------------------------------------------------ export and import
 
-    def export(self, *, tenant_id, dialog_id=ANY, user_id=ANY) -> list[Row]:
+    def export(
+        self,
+        *,
+        tenant_id,
+        dialog_id=ANY,
+        user_id=ANY,
+        split=False,  # noqa: ARG002 - a parameter of the service
+    ) -> list[Row]:
+        """Return whole conversations; all are too short for `split`."""
         conversations = [
             each
             for each in self._tenants[tenant_id].conversations.values()
@@ -327,9 +342,10 @@ class ConversationModel:
         key = (lambda each: each.id) if by_id else SORT_KEYS["created_at"]
         return [each.row(include_messages=True) for each in ordered(conversations, key, desc=False)]
 
-    def import_(self, records, *, tenant_id) -> Row:
+    def import_(self, records, *, tenant_id, update=False) -> Row:
         """Store records or the rows of `export`. Differing records are rejected, not raised."""
-        report = dict.fromkeys(("conversations", "messages", "present", "rejected"), 0)
+        assert not update
+        report = dict.fromkeys(ImportReport.model_fields, 0)
         for record in records:
             conversation = conversation_of_record(record)
             if self._add(tenant_id, conversation):
