@@ -456,15 +456,18 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         for index, row in enumerate(rows):
             conversation = conversations[index]
             if _may_be_cut(conversation, row, _MAX_MESSAGE_BYTES):
-                conversations[index] = await self.complete(conversation)
+                conversations[index] = await with_all_messages(self, conversation)
         return conversations
 
-    async def complete(self, conversation: Conversation) -> Conversation:
-        """Return a conversation with all messages."""
-        messages = list(conversation.messages or ())
-        async for chunk in self.rest(conversation, _MAX_MESSAGE_BYTES):
-            messages += chunk
-        return conversation.model_copy(update={"messages": tuple(messages)})
+
+async def with_all_messages(
+    repository: ConversationRepository, conversation: Conversation
+) -> Conversation:
+    """Return a conversation with all messages, of which the first ones are read already."""
+    messages = list(conversation.messages or ())
+    async for chunk in repository.rest(conversation, _MAX_MESSAGE_BYTES):
+        messages += chunk
+    return conversation.model_copy(update={"messages": tuple(messages)})
 
 
 def _may_be_cut(conversation: Conversation, row: Row, max_bytes: int) -> bool:

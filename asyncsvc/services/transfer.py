@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from asyncsvc.models import Conversation, ImportReport, Records, StoredMessage
-from asyncsvc.repositories.conversation import ExportPage
+from asyncsvc.repositories.conversation import ExportPage, with_all_messages
 from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.services.conversation_import import ConversationImport
 from asyncsvc.services.record_reader import OnRejected
@@ -111,7 +111,7 @@ class ConversationTransfer(ConversationServiceBase):
             return page
         return ExportPage(
             [
-                await self._repository.complete(conversation)
+                await with_all_messages(self._repository, conversation)
                 if conversation.id in page.cut
                 else conversation
                 for conversation in page.conversations

