@@ -91,7 +91,6 @@ class ConversationUsage(ConversationServiceBase):
             InvalidInput: A parameter is wrong, the zone is unknown, or the range is longer than
                 `Settings.max_buckets` buckets. A month counts as 31 days.
 
-
         Cost:
             1 round trip, no locks. In UTC and declared zones (see `declare_zone`): reads 1 row for
             each day, week or month within the range, and the tenant's changes since the last

@@ -108,6 +108,8 @@ def _check_date(value: date | datetime | str) -> date | datetime | str:
 
 
 def _check_age(value: timedelta | date | datetime | str) -> timedelta | date | datetime | str:
+    if not isinstance(value, timedelta | date | str):
+        raise invalid_value("must be a timedelta, a date, an aware datetime or ISO 8601 text")
     if not isinstance(value, timedelta):
         return _check_date(value)
     if value <= timedelta(0):

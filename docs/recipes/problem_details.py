@@ -21,6 +21,10 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     asyncsvc.InsufficientScope: HTTPStatus.FORBIDDEN,
     asyncsvc.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,  # also timeouts, a full pool
 }
+HEADERS = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "2"},
+}
 app = FastAPI()
 
 
@@ -34,8 +38,7 @@ async def problem(_request: Request, error: Exception) -> JSONResponse:
     body = {"type": "about:blank", "title": status.phrase, "status": status}
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:  # other texts are for the operator
         body["detail"] = str(error)
-    headers = {"Retry-After": "2"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JSONResponse(body, status, HEADERS.get(status), media_type="application/problem+json")
 
 
 @app.get("/conversations/{id}")

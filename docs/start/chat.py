@@ -89,7 +89,9 @@ STATUS: dict[type[Exception], int] = {
 async def problem(_request: Request, error: Exception) -> JSONResponse:
     for kind, status in STATUS.items():
         if isinstance(error, kind):
-            return JSONResponse({"status": status, "detail": str(error)}, status)
+            invalid = isinstance(error, asyncsvc.InvalidToken)
+            headers = {"WWW-Authenticate": "Bearer"} if invalid else None
+            return JSONResponse({"status": status, "detail": str(error)}, status, headers)
     raise error  # a fault of the service: FastAPI answers 500, and the server logs it
 
 

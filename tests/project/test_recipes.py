@@ -10,6 +10,7 @@ from tests.support import pages
 
 WITH_A_TEST_OF_THEIR_OWN = {
     "application_tests",
+    "route_tests",
     "row_level_security",
     "transaction_pooler",
     "vector_search",
@@ -35,9 +36,10 @@ def test_recipe(name, run):
     run(name)
 
 
-def test_application_tests():
+@pytest.mark.parametrize("name", ["application_tests", "route_tests"])
+def test_a_recipe_of_tests(name):
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "application_tests.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{name}.py"],
         cwd=pages.RECIPES,
         capture_output=True,
         text=True,
