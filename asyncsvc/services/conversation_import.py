@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
+from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation
 from asyncsvc.repositories.message import MessageRow, NewConversationMessages
 from asyncsvc.services.conversation_update import ConversationUpdate
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate

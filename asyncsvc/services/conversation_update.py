@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from asyncsvc.errors import AlreadyExists, Conflict
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, MessageRecord
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.repositories.conversation import ConversationExtension, ConversationRow
+from asyncsvc.repositories.conversation_rows import ConversationExtension, ConversationRow
 from asyncsvc.repositories.message import MessageOutline, MessageRow, NewConversationMessages
 from asyncsvc.repositories.query import Include
 from asyncsvc.validation.types import UNSET

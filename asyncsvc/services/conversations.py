@@ -13,7 +13,7 @@ from asyncsvc.models import (
     as_model,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.repositories.conversation import ConversationRow, CreatedConversation
+from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation
 from asyncsvc.repositories.query import Include
 from asyncsvc.services.common import new_id
 from asyncsvc.services.listing import ConversationListing

@@ -16,7 +16,7 @@ from asyncsvc.repositories import (
     TokenAuditRepository,
     UsageRepository,
 )
-from asyncsvc.repositories.conversation import DeletedBatch
+from asyncsvc.repositories.conversation_rows import DeletedBatch
 from asyncsvc.validation.types import UNSET, UnsetType
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from asyncsvc.models import (
     as_model,
     microseconds,
 )
-from asyncsvc.repositories.conversation import AppendRejection
+from asyncsvc.repositories.conversation_rows import AppendRejection
 from asyncsvc.services.common import (
     ConversationServiceBase,
     row_or_not_found,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
 from asyncsvc.repositories import ServerRepository
-from asyncsvc.repositories.conversation import DeletedBatch, ExpiredConversation
+from asyncsvc.repositories.conversation_rows import DeletedBatch, ExpiredConversation
 from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.services.erasure import (
     BATCH_SIZE,

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from asyncsvc.models import Conversation, ImportReport, Records, StoredMessage
-from asyncsvc.repositories.conversation import ExportPage, with_all_messages
+from asyncsvc.repositories.conversation import with_all_messages
+from asyncsvc.repositories.conversation_rows import ExportPage
 from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.services.conversation_import import ConversationImport
 from asyncsvc.services.record_reader import OnRejected

@@ -17,7 +17,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
-from asyncsvc.repositories.conversation import (
+from asyncsvc.repositories.conversation_rows import (
     DeletedBatch,
     ExpiredConversation,
     ExtendedConversation,

@@ -1,0 +1,129 @@
+"""Arguments and results of the statements of `sql/conversation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from asyncsvc.models import Appended, Conversation, Model
+from asyncsvc.models.columns import Bytes, Timestamp
+from asyncsvc.validation.types import UNSET, UnsetType
+
+
+class AppendRejection(Model):
+    """The state of a conversation and an idempotency key after an append that changed no row."""
+
+    current_seq: int
+    """The `last_seq` of the conversation."""
+    current_round: int
+    current_tokens: int
+    current_duration: int
+    """In microseconds."""
+    body_hash: Bytes | None
+    """The hash of the turn that was appended under the key."""
+    replay: Appended | None = None
+    """The result of the append under the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationRow:
+    """The columns of a conversation to create. Missing times default to the server's clock."""
+
+    id: str
+    dialog_id: str
+    user_id: str
+    exp_user_id: str | None
+    name: str | None
+    source: str | None
+    version_title: str | None
+    metadata: Mapping[str, object] | None
+    dsl: object
+    errors: str | None = None
+    round: int = 0
+    tokens: int = 0
+    duration: float = 0.0
+    """Seconds."""
+    thumb_up: int = 0
+    thumb_down: int = 0
+    last_seq: int = 0
+    created_at: datetime | None
+    updated_at: datetime | None = None
+
+
+class CreatedConversation(Model):
+    """The id and the time of a created conversation."""
+
+    id: str
+    """The id of the conversation."""
+    created_at: Timestamp
+    """The time of its creation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationExtension:
+    """The columns of a conversation after an import of a later export. UNSET: it stays."""
+
+    last_seq: int
+    round: int
+    tokens: int
+    duration: float
+    """Seconds."""
+    thumb_up: int
+    """The positive feedback of the added messages."""
+    thumb_down: int
+    """The negative feedback of the added messages."""
+    updated_at: datetime
+    name: str | UnsetType = UNSET
+    metadata: Mapping[str, object] | UnsetType = UNSET
+    keep_seq: int | UnsetType = UNSET
+    """Messages after it are deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtendedConversation:
+    """The columns of an extended conversation that its new messages take from it."""
+
+    dialog_id: str
+    created_at: Timestamp
+
+
+class ExportPage(NamedTuple):
+    """The next conversations of an export."""
+
+    conversations: list[Conversation]
+    cut: set[str]
+    """The ids of long conversations, of which the page has only the first messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedBatch:
+    """The counts of one batch of a deletion."""
+
+    matched: int = 0
+    """The candidates, before the limit by messages."""
+    deleted: int = 0
+    messages: int = 0
+    append_keys: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedBatch:
+    """One batch of locked conversations."""
+
+    matched: int
+    """The candidates, before the limit by messages."""
+    ids: list[str]
+    locked_at: Timestamp
+    """The server's clock at the start of the statement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredConversation:
+    """A candidate of a purge. The next batch starts after the last one."""
+
+    id: str
+    dialog_id: str
+    at: Timestamp
+    messages: int
