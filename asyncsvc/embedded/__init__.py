@@ -113,6 +113,10 @@ async def running(
     a repeated one. While the block runs in the main thread, SIGTERM acts as Ctrl-C unless the
     program handles it.
 
+    Args:
+        data_dir: See `start`.
+        options: See `start`.
+
     Yields:
         The server, as `start` returns it.
 
