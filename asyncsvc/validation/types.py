@@ -17,6 +17,7 @@ from pydantic import (
     PlainValidator,
     SecretStr,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -75,8 +76,17 @@ class _OrMarker:
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         others = tuple(part for part in get_args(source) if part is not type(self.marker))
+        rejects_none = self.marker is ANY and type(None) not in others
+
+        def validate(value: object, check: ValidatorFunctionWrapHandler) -> object:
+            if value is self.marker:
+                return value
+            if value is None and rejects_none:
+                raise invalid_value("must not be None: ANY means no condition")
+            return check(value)
+
         return core_schema.no_info_wrap_validator_function(
-            lambda value, check: value if value is self.marker else check(value),
+            validate,
             handler.generate_schema(Union[others]),  # noqa: UP007 - built at run time
         )
 

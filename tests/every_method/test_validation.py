@@ -385,3 +385,10 @@ def test_a_page_unpacks_and_serializes():
     }
     with pytest.raises(ValidationError):
         page.total = 4
+
+
+async def test_none_in_a_filter_is_rejected_with_the_name_of_any(svc):
+    with pytest.raises(InvalidInput, match=r"user_id: .* ANY"):
+        await svc.conversations.get_list(tenant_id="t", user_id=None)
+    page = await svc.tokens.get_list(tenant_id="t", dialog_id=None)  # the column can be NULL
+    assert page.items == []

@@ -1,4 +1,4 @@
-"""Fuzz the parsers of exports with atheris, which is guided by coverage.
+"""Fuzz exports, JSON, text, cursors and SQL files with atheris, which is guided by coverage.
 
     python -m tests.fuzz.parsers --seconds 180
 
@@ -9,20 +9,37 @@ import argparse
 import io
 import json
 import sys
+import unicodedata
 
 import atheris
 
-with atheris.instrument_imports(include=["asyncsvc.exports", "asyncsvc.cli.export_reader"]):
+INSTRUMENTED = [
+    "asyncsvc.exports",
+    "asyncsvc.cli.export_reader",
+    "asyncsvc.database.sql_files",
+    "asyncsvc.validation",
+]
+with atheris.instrument_imports(include=INSTRUMENTED):
     from datetime import UTC
 
-    from asyncsvc import Settings
+    from pydantic_core import PydanticCustomError
+
+    from asyncsvc import InvalidInput, Settings
     from asyncsvc.cli.archives import Archive, DamagedEntryError, ExportFile
     from asyncsvc.cli.export_reader import read_items
     from asyncsvc.cli.import_context import ImportContext
     from asyncsvc.cli.runner import CommandError
+    from asyncsvc.database.sql_files import SQLFileError, Statement, commands
     from asyncsvc.exports import READERS, UnreadableError, read_conversation
     from asyncsvc.exports.json_values import parse_object
     from asyncsvc.exports.splitter import ArraySplitter
+    from asyncsvc.validation.cursors import decode_cursor
+    from asyncsvc.validation.dates import instants
+    from asyncsvc.validation.json_values import check_json, stored_json
+    from asyncsvc.validation.nfc import to_nfc
+    from asyncsvc.validation.unstorable import replace_in_json
+
+SETTINGS = Settings()
 
 
 def split_array(data: bytes) -> None:
@@ -76,7 +93,60 @@ def read_archive(data: bytes) -> None:
         return
 
 
-TARGETS = (split_array, parse, read_file, read_archive)
+def normalize(data: bytes) -> None:
+    """Normalize a text, which equals Python's result."""
+    text = data.decode("utf-8", "ignore")
+    assert to_nfc(text) == unicodedata.normalize("NFC", text)
+
+
+def store_json(data: bytes) -> None:
+    """Check a JSON value; the stored text of an accepted value means the value."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    try:
+        value, _ = replace_in_json(value)
+        check_json(value, SETTINGS)
+    except (PydanticCustomError, RecursionError):
+        return
+    assert json.loads(stored_json(value)) == value
+
+
+def read_text_arguments(data: bytes) -> None:
+    """Decode a cursor and dates."""
+    text = data.decode("utf-8", "surrogateescape")
+    for read in (
+        lambda: decode_cursor(text, "", SETTINGS),
+        lambda: instants(text, None, "Europe/Berlin"),
+        lambda: instants(None, "2026-01-01", text),
+    ):
+        try:
+            read()
+        except InvalidInput:
+            continue
+
+
+def load_sql(data: bytes) -> None:
+    """Load a file of SQL, and bind it without arguments."""
+    source = data.decode("utf-8", "ignore")
+    try:
+        commands(source)
+        Statement("x/y", source).bind((), {})
+    except (SQLFileError, TypeError):
+        return
+
+
+TARGETS = (
+    split_array,
+    parse,
+    read_file,
+    read_archive,
+    normalize,
+    store_json,
+    read_text_arguments,
+    load_sql,
+)
 
 
 def test_one_input(data: bytes) -> None:
