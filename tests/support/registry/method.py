@@ -22,7 +22,7 @@ Cost = Literal["nothing", "row", "page", "batches", "tenant", "database"]
 """What a call reads or writes at most.
 
 - `nothing`: no row.
-- `row`: one row or the rows whose ids the caller passes, by key.
+- `row`: one row or the rows whose ids the caller passes, by key, with the messages of these rows.
 - `page`: a page of at most `Settings.max_page_size` rows, or a summary of limited size.
 - `batches`: any number of rows, a batch at a time.
 - `tenant`: all rows of one tenant in one statement.
