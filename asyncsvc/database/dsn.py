@@ -76,12 +76,12 @@ class Dsn:
 
     url: str
     is_pooler: bool = False
-    """Whether the host is a pooler of transactions."""
+    """Whether the host is a pooler in transaction mode."""
     connect_timeout: float | None = None
     socket_options: tuple[tuple[int, int, int], ...] = ()
     """Level, option and value, as `setsockopt` takes them."""
     session_parameters: frozenset[str] = frozenset()
-    """The parameters that the server gets."""
+    """The parameters that are sent to the server."""
 
 
 def parse_dsn(field: str, dsn: str) -> list[Dsn]:
@@ -105,7 +105,7 @@ def parse_dsn(field: str, dsn: str) -> list[Dsn]:
     if not is_valid:
         raise InvalidInput(field, "must be a PostgreSQL URL") from None
     if "," in parameters.get("host", ""):
-        raise InvalidInput(field, "names its hosts before the path: //one:5432,two:5432/")
+        raise InvalidInput(field, "must list its hosts before the path: //one:5432,two:5432/")
     if len(urls) > 1:  # the pool finds the primary among several hosts
         parameters.pop("target_session_attrs", None)
     applied = _apply(field, parameters)
@@ -150,14 +150,14 @@ def _socket_options(field: str, parameters: dict[str, str]) -> tuple[tuple[int, 
         limit = _MAX_MILLISECONDS if name == "tcp_user_timeout" else _MAX_OPTION
         value = _number(field, parameters, name, limit)
         option = getattr(socket, constant, None)
-        # 0 is the default of the operating system, but for `keepalives`, where it is off.
+        # 0 selects the default of the operating system. For `keepalives` it means off.
         if value is not None and option is not None and (value or name == "keepalives"):
             options.append((level, option, value))
     return tuple(options)
 
 
 def _number(field: str, parameters: dict[str, str], name: str, limit: int) -> int | None:
-    """Take a number out of the parameters."""
+    """Remove a parameter and return its number; None if it is missing."""
     if name not in parameters:
         return None
     text = parameters.pop(name)
@@ -174,7 +174,7 @@ def _check_encryption(field: str, parameters: dict[str, str]) -> None:
     for name in _FILES:
         file = parameters.get(name, "")
         if file and (name, file) != ("sslrootcert", "system") and not Path(file).is_file():
-            raise _error(field, name, "is no file")
+            raise _error(field, name, "is not a file")
     if parameters.get("sslrootcert") != "system":
         return
     authorities = ssl.get_default_verify_paths().cafile

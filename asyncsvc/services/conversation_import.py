@@ -1,7 +1,7 @@
 """Import of whole conversations: validate the records and store them in batches.
 
-A batch is one transaction, so an interrupted import leaves whole conversations. If it is repeated,
-it finds these and continues with the others.
+A batch is one transaction, so an interrupted import leaves only complete conversations. A repeated
+import skips these and stores the others.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ConversationImport:
     ) -> None:
         """Import on this executor. Without `on_rejected` a rejected record raises its error.
 
-        With `update`, stored conversations get what the records add.
+        With `update`, the new messages of a record are added to its stored conversation.
         """
         self._executor = executor
         self._tenant_id = tenant_id
@@ -175,7 +175,7 @@ class ConversationImport:
 
 
 async def _with_fields(records: Records) -> AsyncIterator[object]:
-    """Iterate over the records, with exported conversations as the fields of records."""
+    """Yield the records. An exported conversation becomes the fields of a record."""
     async for record in iterate(records):
         yield _fields(record) if isinstance(record, Conversation) else record
 
@@ -216,7 +216,7 @@ def _conversation_row(record: ConversationRecord) -> ConversationRow:
 
 
 def _message_rows(record: ConversationRecord, created_at: datetime) -> Iterator[MessageRow]:
-    """Return each message with its seq and its time, by default that of the message before."""
+    """Yield each message with its seq and time. The default is the time of the previous message."""
     for seq, message in zip(record.seqs, record.messages, strict=True):
         created_at = message.created_at or created_at
         yield MessageRow(seq, created_at, message)

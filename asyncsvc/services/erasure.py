@@ -42,7 +42,9 @@ class ErasedBatch(NamedTuple):
 async def erase_conversations(
     executor: Executor, *, tenant_id: str, user_id: str | UnsetType = UNSET
 ) -> ErasedBatch:
-    """Delete one batch of the conversations of a tenant, or of those that name a user.
+    """Delete one batch of the conversations of a tenant.
+
+    With `user_id`, only conversations whose `user_id` or `exp_user_id` equals it.
 
     The counts are exact: the second statement sees each message that was appended while the first
     one waited for the locks.
@@ -90,7 +92,7 @@ class TenantDeletion:
         for _ in range(_MAX_PASSES):
             if not await self._delete_once():
                 return self._receipt()
-        raise Conflict("the tenant is still written to")
+        raise Conflict("other sessions still write to the tenant")
 
     async def _delete_once(self) -> bool:
         """Delete the data of the tenant; return whether it had any row.

@@ -425,7 +425,7 @@ async def test_deletion_of_a_tenant_with_continuous_writes_raises_conflict(svc, 
         return await delete(self, **parameters)
 
     monkeypatch.setattr(TokenAuditRepository, "delete", delete_and_create)
-    with pytest.raises(Conflict, match="still written to"):
+    with pytest.raises(Conflict, match="other sessions still write"):
         async with asyncio.timeout(60):
             await svc.conversations.delete_tenant(tenant_id="acme")
 

@@ -583,7 +583,7 @@ async def test_an_invalid_dsn_of_a_replica_is_rejected(dsn, replica):
 
 
 async def test_hosts_in_the_options_of_a_dsn_are_rejected():
-    with pytest.raises(InvalidInput, match="dsn: names its hosts before the path"):
+    with pytest.raises(InvalidInput, match="dsn: must list its hosts before the path"):
         async with asyncsvc.connect("postgresql://u@/d?host=one,two"):
             pass
 
