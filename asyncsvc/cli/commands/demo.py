@@ -1,4 +1,4 @@
-"""`asyncsvc demo`: the main functions of the library on a new server, in some seconds."""
+"""`asyncsvc demo`: the main functions of the library on a new server, in a few seconds."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ async def demo(
     search: SearchText = None,
     tz: TimeZone = UTC,
 ) -> Exit:
-    """Start a PostgreSQL, import conversations, list and search them, and show their statistics.
+    """Start PostgreSQL, import conversations, list and search them, and show their statistics.
 
-    This takes some seconds. Unless --keep, --data or --dsn is used, the server and its data are
+    This takes a few seconds. Unless --keep, --data or --dsn is used, the server and its data are
     then removed. Rejected lines of the file are reported on stderr, and the exit code is 3.
     """
     if data is None and not keep:
@@ -147,7 +147,7 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
         # Start it again now: an earlier Ctrl-C would have left a server without its advice.
         server = await embedded.start(directory)
         atexit.unregister(_remove_directory)
-        _print_usage(server)
+        _print_instructions(server)
     else:
         _print_stopped(directory, is_temporary=data is None)
 
@@ -173,8 +173,8 @@ def _without_secrets(dsn: str) -> str:
         parts = urlsplit(dsn)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return "the given database"
-    return printable(f"{parts.hostname or ''}{port}{parts.path}") or "the given database"
+        return "the database"
+    return printable(f"{parts.hostname or ''}{port}{parts.path}") or "the database"
 
 
 # --- the steps
@@ -322,7 +322,7 @@ def _print_stopped(directory: Path, *, is_temporary: bool) -> None:
     )
 
 
-def _print_usage(server: embedded.EmbeddedPostgres) -> None:
+def _print_instructions(server: embedded.EmbeddedPostgres) -> None:
     _print_advice(
         f"The server keeps running on port {server.port}. To use it from a shell:",
         f"export ASYNCSVC_DSN={server.dsn} ASYNCSVC_TENANT={TENANT}",
