@@ -63,8 +63,8 @@ async def ids(svc) -> list[str]:
 
 BAD = {
     "lone surrogate": b"\\ude00",
-    "halves the wrong way round": b"\\ude00\\ud83d",
-    "bytes that are no UTF-8": b"\xff",
+    "surrogates in the wrong order": b"\\ude00\\ud83d",
+    "bytes that are not UTF-8": b"\xff",
 }
 
 
@@ -90,11 +90,11 @@ async def test_one_invalid_conversation_does_not_stop_the_others(run: Run, svc, 
 async def test_later_exports_of_a_conversation_are_distinguished(run: Run, svc, tmp_path):
     file = tmp_path / "conversations.json"
 
-    def imported(*conversations: object, code: int = 0):
+    def import_file(*conversations: object, code: int = 0):
         file.write_text(json.dumps(conversations))
         return report(run("import", file, *ACME), code)
 
-    imported(*(talk(id, "one", "two") for id in "abcdef"))
+    import_file(*(talk(id, "one", "two") for id in "abcdef"))
     turn = {"messages": [{"role": "user", "content": "written here"}]}
     await svc.conversations.append_message("f", turn, tenant_id="acme")
     branch = talk("e", "one", "two")
@@ -104,7 +104,7 @@ async def test_later_exports_of_a_conversation_are_distinguished(run: Run, svc, 
         | {"id": "mx", "content": {"content_type": "text", "parts": ["another"]}},
     }  # fmt: skip
     branch["current_node"] = "x"
-    result = imported(
+    result = import_file(
         talk("a", "one", "two"),
         talk("b", "one", "two", title="new"),
         talk("c", "one", "two", "three", "four"),
@@ -122,7 +122,7 @@ async def test_later_exports_of_a_conversation_are_distinguished(run: Run, svc, 
         "older": 1, "rewritten": 1, "diverged": 1, "duplicates": 1,
     }  # fmt: skip
     assert [(each["number"], each["id"]) for each in result["refused"]] == [(6, "f")]
-    again = imported(talk("c", "one", "two", "three", "four"))
+    again = import_file(talk("c", "one", "two", "three", "four"))
     assert (again["unchanged"], again["messages"], again["messages_appended"]) == (1, 0, 0)
 
 

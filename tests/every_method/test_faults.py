@@ -23,6 +23,7 @@ STALLS = [fault for fault in Fault if fault not in RESETS]
 # The faults after which a retry is a replay: the server had already run the request.
 APPLIED = {Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.STALL_REPLY}
 SLACK = 20.0
+"""Seconds that a call may take beyond its timeouts, on a slow machine."""
 SENDING = [method for method in METHODS if method.sends_statements]
 IDLE_TRANSACTIONS = """
     SELECT count(*)
@@ -289,9 +290,9 @@ async def test_a_transaction_can_be_repeated_after_a_fault_at_its_commit(fault, 
         await world.assert_usable()
 
 
-@pytest.mark.parametrize("whose", ["the library's", "the caller's"])
+@pytest.mark.parametrize("owner", ["the library's", "the caller's"])
 @pytest.mark.parametrize("fault", RESETS)
-async def test_nothing_is_retried_inside_a_transaction(fault, whose, wired):
+async def test_nothing_is_retried_inside_a_transaction(fault, owner, wired):
     """A read and a keyed append are not retried, since the connection lost earlier statements."""
     async with wired() as world:
         await world.create_conversation()
@@ -307,7 +308,7 @@ async def test_nothing_is_retried_inside_a_transaction(fault, whose, wired):
             sent = world.sent(statement)
             world.wire.inject(fault, statement)
             with pytest.raises(Unavailable):
-                async with transaction(world.svc, whose) as svc:
+                async with transaction(world.svc, owner) as svc:
                     await act(svc)
             assert world.sent(statement) <= sent + 2  # prepared, and run once
         assert world.retries == []
@@ -316,8 +317,8 @@ async def test_nothing_is_retried_inside_a_transaction(fault, whose, wired):
 
 
 @contextlib.asynccontextmanager
-async def transaction(svc, whose):
-    if whose == "the library's":
+async def transaction(svc, owner):
+    if owner == "the library's":
         async with svc.transaction() as tx:
             yield tx
     else:
@@ -378,10 +379,10 @@ async def test_retries_end_after_retry_timeout(wired):
     async with wired(retry_timeout=1.0) as world:
         await world.create_conversation()
         injection = world.wire.inject(Fault.LOSE_REQUEST, APPEND, times=10**6)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(Unavailable):
             await world.append("second")
-        assert time.monotonic() - begun < 1 + SLACK
+        assert time.monotonic() - started_at < 1 + SLACK
         assert injection.count == len(world.retries) + 1 > 2
         assert [attempt for _, attempt, _, _ in world.retries] == [
             *range(1, len(world.retries) + 1)
@@ -427,11 +428,11 @@ async def test_a_call_ends_in_time_if_the_network_drops_all_packets(method, wire
         arguments = method.arguments(await furnish(world.direct, world.tenant))
         await until_available(lambda: world.svc.conversations.stats(**YEAR))
         world.wire.stall()
-        begun = time.monotonic()
+        started_at = time.monotonic()
         with method.raises(Unavailable):
             async with asyncio.timeout(60):
                 await method.run(world.svc, arguments)
-        assert time.monotonic() - begun < SLACK
+        assert time.monotonic() - started_at < SLACK
         world.wire.resume()
         with contextlib.suppress(AsyncSvcError):  # the first call may have been applied late
             await until_available(lambda: method.run(world.svc, arguments))
@@ -442,10 +443,10 @@ async def test_the_attempt_to_open_a_connection_ends_in_time(dsn):
         settings = Settings(acquire_timeout=0.3)
         async with asyncsvc.connect(wire.dsn, settings=settings, min_size=0) as svc:
             wire.stall()
-            begun = time.monotonic()
+            started_at = time.monotonic()
             with pytest.raises(Unavailable):
                 await svc.conversations.stats(**YEAR)
-            assert time.monotonic() - begun < SLACK
+            assert time.monotonic() - started_at < SLACK
             wire.resume()
             await until_available(lambda: svc.conversations.stats(**YEAR))
 
@@ -455,10 +456,10 @@ async def test_a_call_on_an_exhausted_pool_ends_in_time(method, wired):
     async with wired(max_size=1, acquire_timeout=0.2) as world:
         arguments = method.arguments(await furnish(world.direct, world.tenant))
         async with world.svc.transaction():
-            begun = time.monotonic()
+            started_at = time.monotonic()
             with method.raises(asyncsvc.PoolExhausted):
                 async with asyncio.timeout(60):
                     await method.run(world.svc, arguments)
-            assert time.monotonic() - begun < SLACK
+            assert time.monotonic() - started_at < SLACK
         with contextlib.suppress(asyncsvc.AlreadyExists):
             await method.run(world.svc, arguments)
