@@ -216,7 +216,7 @@ async def test_control_characters_in_json_are_escaped_on_a_terminal_only(
         "show": ["show", "c", "--tenant", "t", "--json"],
     }[command]
     env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
-    shown = await asyncio.to_thread(in_terminal, [*PROGRAM, *arguments], env, 200)
+    shown = await asyncio.to_thread(in_terminal, arguments, env, 200)
     assert shown.code == 0
     assert not any(char in shown.written for char in NO_JSON_ESCAPE[1:])
     assert "\x1b]0;" not in shown.written
@@ -236,6 +236,6 @@ async def test_ids_that_look_like_markup_are_printed_as_they_are(svc, dsn, tmp_p
         ["export", "--tenant", id, "-o", tmp_path / "[bold]"],
         ["import", tmp_path / "[bold]", "--tenant", id],
     ):
-        shown = await asyncio.to_thread(in_terminal, [*PROGRAM, *arguments], env, 140)
+        shown = await asyncio.to_thread(in_terminal, arguments, env, 140)
         assert shown.code == 0, (arguments, shown.screen)
     assert (tmp_path / "[bold]").exists()
