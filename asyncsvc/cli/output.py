@@ -21,7 +21,8 @@ T = TypeVar("T")
 def print_json(value: object) -> None:
     """Print one indented JSON document: models as their fields, times as ISO 8601."""
     text = json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2)
-    print(printable_json(text) if sys.stdout.isatty() else text)  # noqa: T201
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    print(printable_json(text) if is_terminal else text)  # noqa: T201
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:

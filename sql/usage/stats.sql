@@ -6,8 +6,8 @@
 --
 -- Returns: dt, the label of the bucket by date_trunc (the second midnight, if a clock goes back over
 --   midnight); pv, the number of creations; uv, the number of their distinct users without '' (0 by
---   activity); tokens and rounds (as text), duration, thumb_up, thumb_down, sums; round, the mean
---   number of rounds per creation. Oldest first; with :fill also the empty buckets.
+--   activity); tokens, rounds, duration, thumb_up, thumb_down, sums; round, the mean number of rounds per
+--   creation. Oldest first; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
 --   conversation_user_idx for distinct users. Counted conversations are read from their range of
@@ -187,8 +187,8 @@ WITH requested AS MATERIALIZED (
       FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS e (dt)
      WHERE :fill::bool
 )
-SELECT b.dt, b.pv, b.uv, b.tokens::text AS tokens, (b.duration / 1e6)::float8 AS duration,
-       b.rounds::text AS rounds,
+SELECT b.dt, b.pv, b.uv, b.tokens, (b.duration / 1e6)::float8 AS duration,
+       b.rounds,
        coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down
   FROM (SELECT l.dt,
                coalesce(s.pv, 0) + coalesce(c.pv, 0) AS pv,

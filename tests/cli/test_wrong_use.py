@@ -143,8 +143,9 @@ def uses(command: str) -> Iterator[tuple[list[str], str]]:
     start = command.split()
     whole = [*start, *right.arguments, *right.options]
     yield [*whole, "--nonsense"], "No such option: --nonsense"
-    yield [*whole, "superfluous"], "Got unexpected extra argument"
     arguments = [param for param in params if param.param_type_name == "argument"]
+    if all(param.nargs == 1 for param in arguments):
+        yield [*whole, "superfluous"], "Got unexpected extra argument"
     for param in params:
         name = shown_name(param)
         if param.required and param.envvar is None:

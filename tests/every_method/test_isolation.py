@@ -166,7 +166,7 @@ OF_THE_DRIVER = {
 NOT_OF_SERVICES = (
     *("append_key/", "migration/", "replica/", "row_security/", "server/"),
     # Maintenance runs these.
-    *("search/index", "search/next_tenant", "search/flush_pending_list"),
+    *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
 )
 
@@ -272,6 +272,13 @@ async def send_other_statements(svc):
     for keywords in (text, TURN["messages"][0]["content"]):
         await svc.conversations.search(tenant_id=text, keywords=keywords)
     await svc.conversations.get_list(dialog_id=text, tenant_id=text)
+    record = RECORD | {"id": f"{text}2", "last_seq": None}
+    for messages in (RECORD["messages"], [*RECORD["messages"], *TURN["messages"]]):
+        grown = record | {"messages": messages}
+        await svc.conversations.import_([grown], tenant_id=text, update=True)
+    await svc.conversations._messages.get_chunk(  # a call needs 32 MiB of messages for it
+        tenant_id=text, id=text, after_seq=0, last_seq=9, max_bytes=1
+    )
     secret = (await svc.tokens.create(tenant_id=text, name=text)).secret
     await svc.tokens.verify(secret, record_use=False)
     async with svc.transaction() as tx:

@@ -12,7 +12,7 @@ from asyncsvc.cli.options import AsJson, Dsn, Tenant
 from asyncsvc.cli.output import counted, print_json
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, connected
-from asyncsvc.cli.terminal import remark, say
+from asyncsvc.cli.terminal import console, remark, say
 
 
 @asynchronous
@@ -38,7 +38,7 @@ async def maintain(
             if as_json:
                 print_json(report)
             else:
-                say(f"{_summary(report)}.")
+                console().print(f"{_summary(report)}.")
             for failure in report.failures:
                 whose = "all tenants" if failure.tenant_id is None else repr(failure.tenant_id)
                 remark(f"{failure.job} of {whose}: {failure.error}")

@@ -96,13 +96,20 @@ def _token_row(line: JsonObject) -> JsonObject:
     for name in ("created_at", "expires_at"):
         if isinstance(time := line.get(name), str):
             line[name] = parse_instant(time, UTC, name)
-    if "secret" in line or "kind" in line:
-        raise UnreadableError("secret and kind: use token or beta instead")
-    if not any(line.get(name) for name in _SECRETS):
-        raise UnreadableError("token: is missing")
+    _check_secrets(line)
     fields = {name: value for name, value in line.items() if name not in _SECRETS}
     try:  # the name of an unknown field may be a secret, so the error of the model hides it
         TokenRecord.model_validate(fields | {"secret": "-"})
     except InvalidInput as error:
         raise UnreadableError(str(error)) from None
     return line
+
+
+def _check_secrets(line: JsonObject) -> None:
+    if "secret" in line or "kind" in line:
+        raise UnreadableError("secret and kind: use token or beta instead")
+    for name in _SECRETS:
+        if not isinstance(line.get(name), str | None):
+            raise UnreadableError(f"{name}: must be text")
+    if not any(line.get(name) for name in _SECRETS):
+        raise UnreadableError("token: is missing")
