@@ -23,7 +23,7 @@ def print_import(
 ) -> None:
     """Print the counts of stored, rejected and omitted data."""
     for file in context.cut_off:
-        remark(f"{file}: ends early; what is complete before that is imported")
+        remark(f"{file}: ends early; its complete conversations are imported")
     if context.missing:
         remark(f"missing files of the export: {', '.join(context.missing)}")
     if as_json:
