@@ -56,10 +56,11 @@ class NewToken:
 
 
 class RevokedBatch(NamedTuple):
-    """The result of `revoke_many`. A concurrent transaction may have ended a matched token."""
+    """The result of `revoke_many`."""
 
     revoked: int
-    matched: int
+    may_remain: bool
+    """Whether live tokens that match may remain, so that the call must be repeated."""
 
 
 class _Outcome(NamedTuple):

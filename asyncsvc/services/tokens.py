@@ -422,8 +422,8 @@ class APITokenService(TokenVerification):
             2 round trips on the index on tenant, 1 if no token matches, 1 more for tokens that were
             created during the call; locks the token rows.
         """
-        revoked, matched = 0, True
-        while matched:
+        revoked, may_remain = 0, True
+        while may_remain:
             batch = await self._repository.revoke_many(
                 tenant_id=tenant_id,
                 keep=keep,
@@ -434,7 +434,7 @@ class APITokenService(TokenVerification):
                 actor=actor,
             )
             revoked += batch.revoked
-            matched = batch.matched > 0
+            may_remain = batch.may_remain
         return revoked
 
     @validated

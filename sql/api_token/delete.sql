@@ -4,11 +4,12 @@
 -- Returns: deleted, the number of tokens.
 -- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
 --   deadlocks between statements that change many tokens.
--- Index: the primary key with :ids, otherwise api_token_tenant_idx.
+-- Index: the primary key; for :batch_size first api_token_tenant_idx. See docs/project/sql-files.md,
+--   Lookups by key.
 WITH locked AS MATERIALIZED (
     SELECT t.id
       FROM asyncsvc.api_token AS t
-     WHERE t.tenant_id = :tenant_id
+     WHERE (t.tenant_id = :tenant_id) IS TRUE
        AND t.id = ANY (:ids::text[])                             --? ids
        --? batch_size {
        AND t.id = ANY (ARRAY(
@@ -23,7 +24,7 @@ WITH locked AS MATERIALIZED (
        FOR UPDATE
 ), deleted AS (
     DELETE FROM asyncsvc.api_token AS t
-     WHERE t.tenant_id = :tenant_id
+     WHERE (t.tenant_id = :tenant_id) IS TRUE
        AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
     RETURNING t.tenant_id, t.id, t.name
 ), audit_rows AS (

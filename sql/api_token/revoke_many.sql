@@ -1,45 +1,33 @@
 -- Revoke the live tokens of a tenant that match, and record each revocation in the audit.
 --
--- Returns: revoked, the number of tokens that it revoked; matched, the number of live tokens in the
---   statement's snapshot, or with :ids the same as revoked.
+-- Returns: revoked, the number of tokens that it revoked; may_remain, whether it revoked some, or without
+--   :ids whether its snapshot has live tokens that match.
 -- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
 --   deadlocks between statements that change many tokens.
--- Index: api_token_tenant_idx for the candidates, and the primary key.
+-- Index: the primary key with :ids, otherwise api_token_tenant_idx; the primary key for the update. See
+--   docs/project/sql-files.md, Lookups by key.
 -- Notes: a concurrent rotation adds a successor that the snapshot does not contain, and may end the
---   token for whose lock this statement waits. To leave no live token, repeat until matched is 0.
-WITH
---? !ids {
-candidates AS (
+--   token for whose lock this statement waits. To leave no live token, repeat until may_remain is false.
+WITH locked AS MATERIALIZED (
     SELECT t.id
       FROM asyncsvc.api_token AS t
-     WHERE t.tenant_id = :tenant_id
+     WHERE t.tenant_id = :tenant_id                                  --? !ids
+     WHERE (t.tenant_id = :tenant_id) IS TRUE                        --? ids
+       AND t.id = ANY (:ids::text[])                                 --? ids
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
        AND t.id <> ALL (:keep::text[])                               --? keep
        AND t.kind = :kind                                            --? kind
        AND t.dialog_id = :dialog_id                                  --? dialog_id
        AND t.dialog_id IS NULL                                       --? dialog_id_is_null
        AND coalesce(t.last_used_at, t.created_at) < :unused_since    --? unused_since
-),
---? }
-locked AS MATERIALIZED (
-    SELECT t.id
-      FROM asyncsvc.api_token AS t
-     WHERE t.tenant_id = :tenant_id
-       AND t.id = ANY (:ids::text[])                                 --? ids
-       AND t.id = ANY (ARRAY(SELECT c.id FROM candidates AS c))      --? !ids
      ORDER BY t.id
        FOR NO KEY UPDATE
 ), revoked AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
            revoked_reason = :reason
-     WHERE t.tenant_id = :tenant_id
+     WHERE (t.tenant_id = :tenant_id) IS TRUE
        AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
-       AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
-       AND t.kind = :kind                                            --? kind
-       AND t.dialog_id = :dialog_id                                  --? dialog_id
-       AND t.dialog_id IS NULL                                       --? dialog_id_is_null
-       AND coalesce(t.last_used_at, t.created_at) < :unused_since    --? unused_since
     RETURNING t.tenant_id, t.id, t.revoked_at, t.revoked_reason
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
@@ -49,6 +37,18 @@ locked AS MATERIALIZED (
                              )
       FROM revoked AS t
 )
-SELECT (SELECT count(*) FROM revoked) AS revoked,
-       (SELECT count(*) FROM candidates) AS matched                  --? !ids
-       (SELECT count(*) FROM revoked) AS matched                     --? ids
+SELECT r.revoked, r.revoked > 0
+       --? !ids {
+       OR EXISTS (
+           SELECT FROM asyncsvc.api_token AS t
+            WHERE t.tenant_id = :tenant_id
+              AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
+              AND t.id <> ALL (:keep::text[])                               --? keep
+              AND t.kind = :kind                                            --? kind
+              AND t.dialog_id = :dialog_id                                  --? dialog_id
+              AND t.dialog_id IS NULL                                       --? dialog_id_is_null
+              AND coalesce(t.last_used_at, t.created_at) < :unused_since    --? unused_since
+       )
+       --? }
+       AS may_remain
+  FROM (SELECT count(*) AS revoked FROM revoked) AS r
