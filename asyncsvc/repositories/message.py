@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
 from asyncsvc.database import build_model, build_models, build_value
@@ -18,6 +18,7 @@ from asyncsvc.repositories.base import (
     to_json,
     to_json_apart,
 )
+from asyncsvc.threads import run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
 
 _CHUNK_SIZE = 5_000
@@ -119,7 +120,7 @@ class MessageRepository(Repository):
 
         The driver writes the text of COPY, so this statement has no file.
         """
-        data = await asyncio.to_thread(_copy_data, tenant_id, conversations)
+        data = await run_in_thread(partial(_copy_data, tenant_id, conversations))
         return await self._executor.copy(
             "message/copy", table="message", columns=_COLUMNS, data=data
         )

@@ -17,8 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hint
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
-from asyncsvc.cancellation import finish_despite_cancellation
-from asyncsvc.threads import is_large
+from asyncsvc.threads import is_large, run_in_thread
 from asyncsvc.validation.inputs import invalid_input
 from asyncsvc.validation.limits import Limits
 
@@ -93,7 +92,7 @@ async def _in_thread(
     """Validate in a thread. After a cancellation the call is closed, which was not started."""
     calls: list[Coroutine[Any, Any, R]] = []
     try:
-        await finish_despite_cancellation(asyncio.to_thread(lambda: calls.append(validate())))
+        await run_in_thread(lambda: calls.append(validate()))
     except asyncio.CancelledError:
         for call in calls:
             call.close()

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from asyncsvc.validation.inputs import invalid_value
-from asyncsvc.validation.json_values import check_json, count_values, json_text, stored_size
+from asyncsvc.validation.json_values import check_json, count_values, stored_size
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.nfc import to_nfc
 from asyncsvc.validation.unstorable import replace_in_json, replace_in_text
@@ -143,7 +143,7 @@ def _max_bytes(value: object, limits: Limits) -> int:
 def _bytes(value: object) -> int:
     if isinstance(value, str):
         return len(value.encode())
-    return stored_size(json_text(value)) if isinstance(value, dict | list | tuple) else 0
+    return stored_size(value) if isinstance(value, dict | list | tuple) else 0
 
 
 def check_iterable(value: T) -> T:

@@ -8,6 +8,7 @@ import time
 import unicodedata
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 import asyncsvc
 from asyncsvc import InvalidInput, Settings
-from asyncsvc.validation.json_values import json_text
+from asyncsvc.validation import json_values, nfc
+from asyncsvc.validation.json_values import canonical_json, json_text
 from asyncsvc.validation.nfc import to_nfc
 from asyncsvc.validation.unstorable import replace_in_json
 
@@ -52,6 +54,8 @@ TEXTS = {
     "marks in runs of 95": lambda n: ("a" + "\u0300\u0316" * 47) * (n // 48),
     "letters with marks": lambda n: "e\u0302\u0323" * n,
     "Hangul letters": lambda n: "\u1100\u1161\u11a8" * n,
+    "Hangul vowels": lambda n: "\u1161" * n,
+    "Hangul ends": lambda n: "\u1100\u1161" + "\u11a8" * n,
     "words": lambda n: "Größe über " * n,
     "emoji": lambda n: "😀" * n,
 }
@@ -64,10 +68,28 @@ def test_text_is_normalized_in_linear_time(make):
     assert seconds(lambda: to_nfc(long)) < 9 * seconds(lambda: to_nfc(short)) + 0.005
 
 
-@given(st.lists(st.sampled_from([*MARKS, *"aéㄱ한가ᅡᆨকা😀中 "]), max_size=300).map("".join))
-@settings(max_examples=200, deadline=None)
-def test_text_in_nfc_is_that_of_python(text):
-    assert to_nfc(text) == unicodedata.normalize("NFC", text)
+@pytest.mark.parametrize("make", TEXTS.values(), ids=TEXTS)
+def test_text_is_normalized_in_steps(make, monkeypatch):
+    """Other threads, and the event loop with them, wait for one call of Python's function."""
+    lengths = [0]
+
+    def normalize(form: str, text: str) -> str:
+        lengths.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(nfc, "unicodedata", SimpleNamespace(**vars(unicodedata)))
+    monkeypatch.setattr(nfc.unicodedata, "normalize", normalize)
+    assert to_nfc(make(200_000))
+    assert max(lengths) <= 2**15
+
+
+@given(
+    st.lists(st.sampled_from([*MARKS, *"aéㄱ한가각কা😀中 "]), max_size=300).map("".join),
+    st.sampled_from(["", "\u0300" * 100]),
+)
+@settings(max_examples=400, deadline=None)
+def test_text_in_nfc_is_that_of_python(text, run):
+    assert to_nfc(text + run + text) == unicodedata.normalize("NFC", text + run + text)
     long = text * (40_000 // max(len(text), 1))
     assert unicodedata.is_normalized("NFC", to_nfc(long[:20_000]))
 
@@ -106,9 +128,25 @@ async def test_json_is_checked_and_written_in_linear_time(make, unconnected):
     assert await cost(make(16_000)) < 9 * await cost(make(4_000)) + 0.02
 
 
+@pytest.mark.parametrize("name", ["large floats", "integers", "objects", "keys", "levels"])
+def test_json_is_written_in_steps(name, monkeypatch):
+    """Other threads, and the event loop with them, wait for one call of the encoder."""
+    lengths = []
+
+    class Encoder(json.JSONEncoder):
+        def encode(self, value: object) -> str:
+            lengths.append(len(super().encode(value)))
+            return super().encode(value)
+
+    monkeypatch.setattr(json_values, "_ENCODER", Encoder(ensure_ascii=False))
+    assert json_text(JSON[name](100_000))
+    assert max(lengths) <= 2**15
+
+
 @pytest.mark.parametrize("value", [make(30_000) for make in JSON.values()], ids=JSON)
 def test_json_is_written_as_the_encoder_writes_it(value):
     assert json_text(value) == json.dumps(value, ensure_ascii=False)
+    assert canonical_json(value) == json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 async def test_json_is_measured_as_the_server_returns_it(svc):
