@@ -13,13 +13,13 @@ from asyncsvc.exports import Notes, Reader
 from asyncsvc.exports.model import JsonObject
 
 _SHARD: Final = re.compile(r"(?P<stem>.*conversations-)(?P<number>\d{3,6})(?P<suffix>\.json|\.zip)")
-_MAX_REFUSED: Final = 1_000
+_MAX_REJECTIONS: Final = 1_000
 _MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refused record."""
+class Rejection:
+    """A rejected record."""
 
     file: str
     number: int
@@ -49,8 +49,8 @@ class ImportContext:
     """The reason for each file that was not read."""
     cut_off: list[str] = field(default_factory=list)
     """Files that ended early. Their complete conversations are imported."""
-    refused: list[Refusal] = field(default_factory=list)
-    """The first refused records."""
+    rejections: list[Rejection] = field(default_factory=list)
+    """The first rejected records."""
     duplicates: int = 0
     """Conversations that the same file or another one has in a newer form."""
     listed: set[str] = field(default_factory=set)
@@ -84,10 +84,10 @@ class ImportContext:
         }
         return sorted(gaps | (self.listed - self._names))
 
-    def add_refusal(self, refusal: Refusal) -> None:
-        """Remember a refused record."""
-        if len(self.refused) < _MAX_REFUSED:
-            self.refused.append(refusal)
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Remember a rejected record."""
+        if len(self.rejections) < _MAX_REJECTIONS:
+            self.rejections.append(rejection)
 
     def is_continued(self, id: object) -> bool:
         """Return whether a line has the id of the previous line, as a part of one conversation."""

@@ -52,7 +52,7 @@ def _as_json(report: ImportReport, context: ImportContext) -> dict[str, object]:
             "not_read": context.not_read,
             "missing": context.missing,
             "cut_off": context.cut_off,
-            "refused": [asdict(refusal) for refusal in context.refused],
+            "rejections": [asdict(each) for each in context.rejections],
             "duplicates": context.duplicates,
         }
         | notes

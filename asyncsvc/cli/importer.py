@@ -101,7 +101,7 @@ class ConversationImporter(Importer):
     """Returns the fields of an item, with values for missing fields."""
     on_stored: Callable[[Item], None] = lambda _: None
     """Called for each item that is stored after its batch."""
-    on_refused: Callable[[Item, str], None] = lambda _item, _reason: None
+    on_rejected: Callable[[Item, str], None] = lambda _item, _reason: None
     """Called for each item that is not stored after its batch."""
     _report: ImportReport = field(default_factory=ImportReport)
 
@@ -112,10 +112,10 @@ class ConversationImporter(Importer):
 
     async def import_batch(self, tenant_id: str, items: list[Item]) -> None:
         """Import conversations into one tenant."""
-        refused = set[int]()
+        rejected = set[int]()
 
         def reject(index: int, error: AsyncSvcError) -> None:
-            refused.add(index)
+            rejected.add(index)
             self.reject(items[index], self._reason(error, items[index]))
 
         report = await self.svc.conversations.import_(
@@ -126,13 +126,13 @@ class ConversationImporter(Importer):
         )
         self._report += report  # after the await, because other batches are added meanwhile
         for index, item in enumerate(items):
-            if index not in refused:
+            if index not in rejected:
                 self.on_stored(item)
 
     def reject(self, item: Item, reason: str) -> None:
         """Count a rejected item."""
         super().reject(item, reason)
-        self.on_refused(item, reason)
+        self.on_rejected(item, reason)
 
     def _reason(self, error: AsyncSvcError, item: Item) -> str:
         """Return why an item was rejected. Raises the error of a value that an option supplied."""

@@ -78,7 +78,7 @@ async def test_one_invalid_conversation_does_not_stop_the_others(run: Run, svc, 
     (tmp_path / "conversations.json").write_bytes(b"\xef\xbb\xbf" + raw)
     result = report(run("import", tmp_path / "conversations.json", *ACME), 3)
     assert await ids(svc) == ["a", "b"]
-    assert {each["number"]: each["id"] for each in result["refused"]} == {
+    assert {each["number"]: each["id"] for each in result["rejections"]} == {
         2: "bad0", 3: "bad1", 4: None, 5: None,
     }  # fmt: skip
     (tmp_path / "settings").write_text('{"unstorable_text": "replace"}')
@@ -121,7 +121,7 @@ async def test_later_exports_of_a_conversation_are_distinguished(run: Run, svc, 
         "conversations": 0, "unchanged": 1, "renamed": 1, "grown": 1, "messages_appended": 3,
         "older": 1, "rewritten": 1, "diverged": 1, "duplicates": 1,
     }  # fmt: skip
-    assert [(each["number"], each["id"]) for each in result["refused"]] == [(6, "f")]
+    assert [(each["number"], each["id"]) for each in result["rejections"]] == [(6, "f")]
     again = import_file(talk("c", "one", "two", "three", "four"))
     assert (again["unchanged"], again["messages"], again["messages_appended"]) == (1, 0, 0)
 
@@ -244,7 +244,7 @@ BOMBS = {
 }
 
 
-async def test_a_bomb_of_values_is_refused_in_little_memory(run: Run, svc, dsn, tmp_path):
+async def test_a_bomb_of_values_is_rejected_in_little_memory(run: Run, svc, dsn, tmp_path):
     good = json.dumps({"id": "good", "messages": [{"role": "user", "content": "x"}]}).encode()
     for name, bomb in BOMBS.items():
         data = bomb if bomb.startswith(b"[") else good + b"\n" + bomb

@@ -16,7 +16,7 @@ from typer import Argument, Option
 from asyncsvc import Conversation, InvalidInput
 from asyncsvc.cli.export_reader import UnknownFormatError
 from asyncsvc.cli.files import STDIO, open_input, open_output
-from asyncsvc.cli.import_context import ImportContext, Refusal
+from asyncsvc.cli.import_context import ImportContext, Rejection
 from asyncsvc.cli.import_report import needs_attention, print_import
 from asyncsvc.cli.import_sources import is_side_file, read_file, read_folder
 from asyncsvc.cli.importer import CONVERSATION_CONCURRENCY, ConversationImporter
@@ -111,7 +111,7 @@ async def import_(
             tenant_id=tenant_id,
             complete=complete,
             on_stored=lambda item: context.notes.add(item.notes or Notes()),
-            on_refused=lambda item, reason: context.add_refusal(_refusal(item, reason)),
+            on_rejected=lambda item, reason: context.add_rejection(_rejection(item, reason)),
             on_batch=lambda: None,
         )
         for name in sorted(files, key=lambda name: not is_side_file(Path(name).name)):
@@ -122,10 +122,10 @@ async def import_(
     return Exit.DONE if is_complete else Exit.ATTENTION
 
 
-def _refusal(item: Item, reason: str) -> Refusal:
+def _rejection(item: Item, reason: str) -> Rejection:
     id = item.fields.get("id")
     file, _, _ = item.noun.rpartition(": ")
-    return Refusal(file, item.number, id if isinstance(id, str) else None, reason)
+    return Rejection(file, item.number, id if isinstance(id, str) else None, reason)
 
 
 def _instant(text: str, local: tzinfo) -> object:
