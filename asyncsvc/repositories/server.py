@@ -79,5 +79,5 @@ class ServerRepository(Repository):
         return build_models(Index, await self._rows("indexes"))
 
     async def zones(self) -> list[ZoneOffset]:
-        """Return the time zones of the server."""
+        """Return the time zones that a tenant declared."""
         return build_models(ZoneOffset, await self._rows("zones"))

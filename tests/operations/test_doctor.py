@@ -14,6 +14,7 @@ import pytest
 import asyncsvc
 from asyncsvc import Finding
 from asyncsvc.operations import doctor
+from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table
 from tests.conftest import execute, fetch
 
@@ -34,7 +35,7 @@ async def test_a_healthy_database_has_no_problem(svc):
     checks = {"server", "replica", "durability", "pooler", "search", "clock", "zones", "migrations"}
     checks |= {"indexes", "rights", "row security", "size", "usage"}
     assert findings.keys() == checks
-    for check in checks - {"durability", "zones", "row security", "size"}:
+    for check in checks - {"durability", "row security", "size"}:
         assert (findings[check].level, findings[check].advice) == ("ok", None), findings[check]
     assert "message 0" in findings["size"].observed
     assert "PostgreSQL" in findings["server"].observed
@@ -156,7 +157,14 @@ def test_zones_that_differ_are_named():
     assert doctor.zones([]).level == "ok"
     finding = doctor.zones([f"Area/{n}" for n in range(7)])
     assert finding.level == "warning"
-    assert "7 time zones: Area/0, Area/1, Area/2, Area/3, Area/4, …" in finding.observed
+    assert "7 declared time zones: Area/0, Area/1, Area/2, Area/3, Area/4, …" in finding.observed
+
+
+async def test_only_declared_zones_are_compared(svc):
+    for tenant_id in ("t", "u"):
+        await svc.conversations.declare_zone("Asia/Kathmandu", tenant_id=tenant_id)
+    names = {zone.name for zone in await ServerRepository(svc._executor).zones()}
+    assert names == {"UTC", "Asia/Kathmandu"}
 
 
 def test_indexes_that_are_broken_or_unused_are_named():
