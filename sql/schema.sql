@@ -58,6 +58,7 @@ CREATE TABLE asyncsvc.message (
     dialog_id text COLLATE "C" NOT NULL,
     conversation_created_at timestamp with time zone NOT NULL,
     is_indexed boolean DEFAULT false NOT NULL,
+    is_imported boolean DEFAULT false NOT NULL,
     CONSTRAINT message_pkey PRIMARY KEY (tenant_id, conversation_id, seq),
     CONSTRAINT message_tenant_id_conversation_id_fkey FOREIGN KEY (tenant_id, conversation_id) REFERENCES asyncsvc.conversation(tenant_id, id) ON DELETE CASCADE,
     CONSTRAINT message_thumb_check CHECK ((thumb = ANY (ARRAY['-1'::integer, 1])))

@@ -35,6 +35,7 @@ _COLUMNS = (
     "created_at",
     "dialog_id",
     "conversation_created_at",
+    "is_imported",
 )
 
 
@@ -64,6 +65,8 @@ class MessageOutline(NamedTuple):
     role: str
     digest: Bytes
     """The SHA-256 of the content."""
+    is_imported: bool
+    """Whether an import stored the message, and not an append."""
 
 
 class MessageRow(NamedTuple):
@@ -209,7 +212,7 @@ def _copy_data(tenant_id: str, conversations: Iterable[NewConversationMessages])
 def _lines(tenant_id: str, conversation: NewConversationMessages) -> Iterator[str]:
     """Return the messages of a conversation as lines of COPY's text format."""
     prefix = f"{escape_copy_text(tenant_id)}\t{escape_copy_text(conversation.id)}"
-    suffix = f"{escape_copy_text(conversation.dialog_id)}\t{conversation.created_at}"
+    suffix = f"{escape_copy_text(conversation.dialog_id)}\t{conversation.created_at}\ttrue"
     for seq, created_at, message in conversation.messages:
         payload = escape_copy_text(to_json(message.payload) or "") if message.payload else "{}"
         reference = to_json(message.reference)

@@ -87,7 +87,8 @@ class ConversationUpdate:
             return ImportReport(present=1, older=1)
         is_rewritten = bool(rest)
         if is_rewritten and not (
-            stored.source == record.source and all(each.source_id is not None for each in rest)
+            stored.source == record.source
+            and all(each.is_imported and each.source_id is not None for each in rest)
         ):
             raise AlreadyExists("the tenant has a conversation of this id, with other messages")
         keep_seq = outlines[common - 1].seq if common else after_seq

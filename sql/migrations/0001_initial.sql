@@ -71,7 +71,8 @@ CREATE INDEX conversation_recency_tenant_idx
 -- One row per message, so the cost of an append does not depend on the length of the conversation. seq
 -- is assigned under the lock of the conversation row, in order, and never used twice. dialog_id and
 -- conversation_created_at are copies for the search index. The search index contains the rows with
--- is_indexed; maintenance sets that flag on new and changed messages.
+-- is_indexed; maintenance sets that flag on new and changed messages. A later export replaces only messages
+-- with is_imported.
 CREATE TABLE asyncsvc.message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -85,6 +86,7 @@ CREATE TABLE asyncsvc.message (
     dialog_id       text COLLATE "C" NOT NULL,
     conversation_created_at timestamptz NOT NULL,
     is_indexed      boolean NOT NULL DEFAULT false,
+    is_imported     boolean NOT NULL DEFAULT false,
     PRIMARY KEY (tenant_id, conversation_id, seq),
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE

@@ -102,6 +102,20 @@ async def test_messages_of_the_application_are_never_replaced(svc):
     assert await stored(svc) == before
 
 
+async def test_appended_messages_with_an_id_are_never_replaced(svc):
+    """An application may store ids of its own, as RAGFlow does."""
+    await update(svc, export("1", "2"))
+    question = {"role": "user", "content": "written here", "payload": {"id": "own"}}
+    await svc.conversations.append_message("a", {"messages": [question]}, tenant_id="t")
+    before = await stored(svc)
+    rejected = []
+    report = await update(
+        svc, export("1", "2", "3"), on_rejected=lambda *each: rejected.append(each)
+    )
+    assert (report, len(rejected)) == (ImportReport(rejected=1, diverged=1), 1)
+    assert await stored(svc) == before
+
+
 async def test_messages_of_another_source_are_never_replaced(svc):
     await update(svc, export("1", "2"))
     with pytest.raises(AlreadyExists):
