@@ -59,14 +59,18 @@ def build_model(model: type[T], row: Row) -> T:
     return _validate(adapter, dict(row.items()))
 
 
-def build_models(model: type[T], rows: Iterable[Row]) -> list[T]:
+def build_models(model: type[T], rows: Iterable[Row], **columns: Iterable[object]) -> list[T]:
     """Build a model from each row, in one call of the validator, which saves 20 % of the time.
 
-    All rows have the columns of the first one. Reading their names once saves another 10 %.
+    `columns` replace columns of the rows. All rows have the columns of the first one. Reading their
+    names once saves another 10 %.
     """
     rows = list(rows)
     names = tuple(rows[0].keys()) if rows else ()
     values = [dict(zip(names, row.values(), strict=True)) for row in rows]
+    for name, column in columns.items():
+        for each, value in zip(values, column, strict=True):
+            each[name] = value
     return _validate(_list_adapter(model), values)
 
 

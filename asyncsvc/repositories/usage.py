@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from asyncsvc.database import build_models, build_value, build_values
@@ -109,10 +110,11 @@ class UsageRepository(Repository):
             source=source,
             token_id=token_id,
         )
-        # A year has hundreds of buckets. Copying each model with its `dt` would double the time.
         local, hourly = zone(tz), interval == "hour"
         labels = build_values(Timestamp, rows, "dt")
-        buckets = [dict(row.items()) for row in rows]
-        for bucket, label in zip(buckets, labels, strict=True):
-            bucket["dt"] = bucket_start(label, local, hourly=hourly)
-        return build_models(UsageBucket, buckets)
+        starts = (bucket_start(label, local, hourly=hourly) for label in labels)
+        columns: dict[str, Iterable[object]] = {"dt": starts}
+        if any(row["large_sums"] is not None for row in rows):
+            exact = [row["large_sums"] or (row["tokens"], row["rounds"]) for row in rows]
+            columns["tokens"], columns["rounds"] = zip(*exact, strict=True)
+        return build_models(UsageBucket, rows, **columns)

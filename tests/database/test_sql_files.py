@@ -133,7 +133,7 @@ COLUMNS = {
     "usage/lock": ["tenant_id"],
     "usage/recount": ["ledger_rows"],
     "usage/roll_up": ["ledger_rows"],
-    "usage/stats": list(models.UsageBucket.model_fields),
+    "usage/stats": [*models.UsageBucket.model_fields, "large_sums"],
     "usage/vacuum": [],
 }
 
