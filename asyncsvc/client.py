@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import (
     AsyncGenerator,
-    Awaitable,
     Callable,
     Coroutine,
     Generator,
@@ -27,13 +26,14 @@ from asyncsvc.database import (
 from asyncsvc.errors import ConcurrentUse, InvalidInput
 from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
 from asyncsvc.operations import doctor, maintenance, migrations, query_plans
+from asyncsvc.operations.background import BackgroundMaintenance
 from asyncsvc.services import API4ConversationService, APITokenService
 from asyncsvc.settings import Settings
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import Names
 
 if TYPE_CHECKING:
-    from asyncsvc.database import Connection, Pool
+    from asyncsvc.database import Connection, OpenedPools, Pool
 
 _POSITION: Final = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
@@ -87,7 +87,10 @@ class Services:
 
 
 class AsyncSvc(Services):
-    """The services on a pool of the caller. They neither close nor configure the pool."""
+    """The services on a pool of the caller. They neither close nor configure the pool.
+
+    Nothing runs in the background: call `maintain` about once a minute, or run `asyncsvc maintain`.
+    """
 
     _executor: PoolExecutor
 
@@ -113,12 +116,14 @@ class AsyncSvc(Services):
             else PoolExecutor(pool, settings)
         )
         super().__init__(executor, settings)
-        self._close_pools: Callable[[], Awaitable[None]] | None = None
+        self._pools: OpenedPools | None = None
+        self._maintenance: BackgroundMaintenance | None = None
 
     async def close(self) -> None:
         """Close the pools that `connect` opened. Pools of the caller stay open.
 
-        It waits for the calls that use a connection. A later call raises PoolClosed.
+        It cancels the maintenance in the background, and waits for the calls that use a connection.
+        A later call raises PoolClosed.
 
         Raises:
             ConcurrentUse: The pools belong to another event loop.
@@ -126,8 +131,14 @@ class AsyncSvc(Services):
         Cost:
             No round trip.
         """
-        if self._close_pools is not None:
-            await self._close_pools()
+        if self._pools is None:
+            return
+        self._pools.check_event_loop()
+        try:
+            if self._maintenance is not None:
+                await self._maintenance.stop()
+        finally:
+            await self._pools.close()
 
     async def position(self) -> str:
         """Return the present position of the primary, for `at_least`.
@@ -259,7 +270,8 @@ class AsyncSvc(Services):
     ) -> MaintenanceReport:
         """Delete expired idempotency keys, roll up usage and index new texts, of all tenants.
 
-        Statistics, totals and searches are correct without maintenance, but slower. Call it once a
+        Statistics, totals and searches are correct without maintenance, but slower. The services of
+        `connect` call it in the background if their role owns the tables. Otherwise call it once a
         minute, from any process. Calls may overlap and may be cancelled at any time: each batch is
         committed.
 
@@ -341,6 +353,8 @@ def connect(
 ) -> Connecting:
     """Open a pool and return the services on it. The services own the pool and close it.
 
+    They also run maintenance in the background, see `Settings.maintenance_interval`.
+
     `async with connect(dsn) as svc:` closes the pool at the end of the block. After
     `svc = await connect(dsn)` the caller awaits `svc.close()`.
 
@@ -421,7 +435,16 @@ async def _connect(
         raise InvalidInput("max_size", "must be at least 1, and min_size 0 to max_size")
     pools = await open_pools(dsn, replicas, settings, min_size=min_size, max_size=max_size)
     svc = AsyncSvc(pools.primary, replicas=pools.replicas, settings=settings)
-    svc._close_pools = pools.close  # noqa: SLF001 - only `connect` opens pools
+    svc._pools = pools  # noqa: SLF001 - only `connect` opens pools
+    if settings.maintenance_interval is not None:
+        # Its role is not restricted, so no statement needs a tenant. The next run is its retry.
+        own = settings.model_copy(update={"row_level_security": False, "retry_timeout": 0})
+        svc._maintenance = BackgroundMaintenance(  # noqa: SLF001
+            PoolExecutor(pools.primary, own),
+            PoolExecutor(pools.maintenance, own),
+            settings.maintenance_interval,
+        )
+        svc._maintenance.start()  # noqa: SLF001
     return svc
 
 

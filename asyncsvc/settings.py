@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
 
 from asyncsvc.errors import Unavailable
+from asyncsvc.models.reports import MaintenanceReport
 from asyncsvc.validation.inputs import invalid_value
 from asyncsvc.validation.limits import MAX_SECONDS, Limits, Seconds
 
@@ -35,6 +36,9 @@ QueryHook = Callable[[str, float, int, BaseException | None], None]
 RetryHook = Callable[[str, int, float, Unavailable], None]
 """`on_retry(name, attempt, pause, error)`, called before each pause of `pause` seconds. The first
 `attempt` is 1."""
+MaintenanceHook = Callable[[MaintenanceReport, float, BaseException | None], None]
+"""`on_maintenance(report, seconds, error)`, called after each run in the background that had work
+or failed. `report` is the work done, also before an `error`."""
 
 
 class Settings(Limits):
@@ -66,6 +70,12 @@ class Settings(Limits):
     the read."""
     key_lifetime: Annotated[Seconds, Field(le=MAX_SECONDS)] = 7 * 86_400.0
     """Minimum seconds for which an idempotency key is kept. `maintain` deletes older keys."""
+    maintenance_interval: Annotated[Seconds, Field(le=86_400)] | None = 60.0
+    """Seconds between two runs of maintenance in the background, on average. None: no runs. Only
+    `connect` starts them, if the role owns the tables and row-level security does not restrict it.
+    Of all processes on a database one works at a time, on 1 connection beside its pool, which is
+    closed after the run. A run without work is 1 short statement. See
+    docs/guides/operating.md#maintenance."""
     pgbouncer: bool = False
     """Whether `connect` connects to PgBouncer or another pooler of transactions. The pool then
     prepares no statements and sends no session parameters. Open a pool of your own with
@@ -107,6 +117,10 @@ class Settings(Limits):
     migration."""
     on_retry: RetryHook | None = None
     """Called before every retry. The logger `asyncsvc` also logs it as a warning."""
+    on_maintenance: MaintenanceHook | None = None
+    """Called after each run of maintenance in the background that had work or failed. The logger
+    `asyncsvc.operations.background` also logs it: at INFO, and the first failure of each kind as a
+    warning."""
 
     @field_validator("token_pepper_version")
     @classmethod

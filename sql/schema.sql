@@ -181,6 +181,15 @@ CREATE TABLE asyncsvc.token_audit (
     CONSTRAINT token_audit_pkey PRIMARY KEY (tenant_id, at, id)
 );
 
+CREATE TABLE asyncsvc.maintenance (
+    only_row boolean DEFAULT true NOT NULL,
+    worker text NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    claimed_until timestamp with time zone NOT NULL,
+    CONSTRAINT maintenance_pkey PRIMARY KEY (only_row),
+    CONSTRAINT maintenance_only_row_check CHECK (only_row)
+);
+
 CREATE INDEX conversation_created_idx ON asyncsvc.conversation USING btree (tenant_id, dialog_id, created_at, id);
 
 CREATE INDEX conversation_user_idx ON asyncsvc.conversation USING btree (tenant_id, user_id, created_at) INCLUDE (dialog_id, source);

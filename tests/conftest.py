@@ -13,8 +13,9 @@ import pathlib
 import re
 import secrets
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Protocol
+from unittest import mock
 
 import asyncpg
 import pytest
@@ -22,6 +23,7 @@ import pytest_asyncio
 
 import asyncsvc
 from asyncsvc import Settings
+from asyncsvc.operations.background import BackgroundMaintenance
 from benchmarks import pgbouncer as pgbouncer_server
 from tests.support.servers import Server, ServerError, start_server
 
@@ -46,6 +48,7 @@ THROUGH_PGBOUNCER = os.environ.get("ASYNCSVC_TEST_PGBOUNCER") == "1"
 """Whether `svc` connects through a PgBouncer in transaction mode."""
 SERVER_CONNECTIONS = 4
 """Server connections of a PgBouncer: fewer than a test has clients, so that clients share them."""
+DEFAULT_INTERVAL = 60
 SERVER = pytest.StashKey[Server]()
 EXPENSIVE = (
     "tests/cli/test_demo.py",
@@ -109,6 +112,22 @@ class DatabaseFactory(Protocol):
     """Creates another database for this test and returns its DSN."""
 
     async def __call__(self, *, migrated: bool = True) -> str: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_maintenance_at_the_default_interval() -> Iterator[None]:
+    """Keep maintenance out of tests that count statements, rows or connections.
+
+    A test that needs it in the background sets a short `Settings.maintenance_interval`.
+    """
+    start = BackgroundMaintenance.start
+
+    def start_if_short(self: BackgroundMaintenance) -> None:
+        if self.interval < DEFAULT_INTERVAL:
+            start(self)
+
+    with mock.patch.object(BackgroundMaintenance, "start", start_if_short):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -153,9 +153,10 @@ async def connected(
 ) -> AsyncIterator[AsyncSvc]:
     """Open the services on the database of the option `--dsn`, with a pool of `max_size`.
 
-    `foreign_tokens` accepts foreign tokens, even if the settings do not.
+    Nothing runs in the background. `foreign_tokens` accepts foreign tokens, even if the settings do
+    not.
     """
-    settings = command_settings()
+    settings = command_settings().model_copy(update={"maintenance_interval": None})
     if foreign_tokens:
         settings = settings.model_copy(update={"accept_foreign_tokens": True})
     async with connect(dsn, max_size=max_size, settings=settings) as svc:

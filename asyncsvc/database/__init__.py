@@ -17,7 +17,7 @@ from asyncsvc.database.connection_executor import ConnectionExecutor
 from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
 from asyncsvc.database.executor import Executor
 from asyncsvc.database.pool_executor import PoolExecutor
-from asyncsvc.database.pools import open_pools
+from asyncsvc.database.pools import OpenedPools, open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor
 from asyncsvc.database.retry import backoff, full_jitter
 from asyncsvc.database.rows import Row, build_model, build_models, build_value, build_values
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConnectionExecutor",
     "Executor",
+    "OpenedPools",
     "PoolExecutor",
     "ReplicatedExecutor",
     "Row",

@@ -1,4 +1,4 @@
-"""The pools that `connect` opens: one on the primary and one on each replica."""
+"""The pools that `connect` opens: on the primary, on each replica, and for maintenance."""
 
 from __future__ import annotations
 
@@ -28,19 +28,26 @@ alone have hundreds of variants. The next use of a dropped statement costs 1 add
 """
 
 
+_MAINTENANCE_IDLE_SECONDS: Final = 1.0
+"""The connection of maintenance is closed if it has been idle for so long."""
+
+
 class OpenedPools(NamedTuple):
-    """The pools of a primary and of its replicas."""
+    """The pools of a primary, of its replicas, and of maintenance."""
 
     primary: Pool
     replicas: list[Pool]
+    maintenance: Pool
+    """On the primary: 1 connection, which is open during a run."""
+
+    def check_event_loop(self) -> None:
+        """Raise ConcurrentUse if the pools belong to another event loop."""
+        check_event_loop(self.primary)
 
     async def close(self) -> None:
-        """Close all pools. In another event loop it raises ConcurrentUse and closes none."""
-        pools = [self.primary, *self.replicas]
-        for pool in pools:
-            check_event_loop(pool)
+        """Close all pools."""
         async with AsyncExitStack() as stack:
-            for pool in pools:
+            for pool in (self.primary, *self.replicas, self.maintenance):
                 stack.push_async_callback(_close, pool)
 
 
@@ -52,11 +59,11 @@ async def open_pools(
     min_size: int,
     max_size: int,
 ) -> OpenedPools:
-    """Open a pool on the primary and a pool on each replica.
+    """Open a pool on the primary, a pool on each replica and the pool of maintenance.
 
     If the DSN has several hosts, each new connection to the primary goes to the host that accepts
     writes. Each host is then also a replica, unless `replicas` names others. The pools of replicas
-    open their connections later.
+    and of maintenance open their connections later.
 
     Raises:
         Unavailable: The primary cannot be reached.
@@ -78,8 +85,14 @@ async def open_pools(
             pool = await _open_pool("replicas", [host], settings, min_size=0, max_size=max_size)
             replica_pools.append(pool)
             stack.push_async_callback(_close, pool)
+        maintenance = await _open_pool(
+            *("dsn", hosts, settings),
+            min_size=0,
+            max_size=1,
+            max_inactive_connection_lifetime=_MAINTENANCE_IDLE_SECONDS,
+        )
         stack.pop_all()
-        return OpenedPools(primary, replica_pools)
+        return OpenedPools(primary, replica_pools, maintenance)
 
 
 async def _close(pool: Pool) -> None:
@@ -89,7 +102,13 @@ async def _close(pool: Pool) -> None:
 
 
 async def _open_pool(
-    field: str, hosts: Sequence[Dsn], settings: Settings, *, min_size: int, max_size: int
+    field: str,
+    hosts: Sequence[Dsn],
+    settings: Settings,
+    *,
+    min_size: int,
+    max_size: int,
+    max_inactive_connection_lifetime: float = 300.0,
 ) -> Pool:
     opener = _Opener(field, hosts, settings)
     options = _session_options(settings, is_pooler=any(host.is_pooler for host in hosts))
@@ -100,6 +119,7 @@ async def _open_pool(
                 hosts[0].url,
                 min_size=min_size,
                 max_size=max_size,
+                max_inactive_connection_lifetime=max_inactive_connection_lifetime,
                 timeout=settings.acquire_timeout,
                 command_timeout=settings.statement_timeout,
                 reset=_skip_reset,

@@ -33,6 +33,8 @@ _MANY_ROWS: Final = 10_000
 _MAX_DEAD_SHARE: Final = 0.2
 _MAX_NAMED_ZONES: Final = 5
 _MIB: Final = 2**20
+_OWNERS_TABLES: Final = {"maintenance", "migration"}
+"""The tables without a tenant, which only the owner of the tables needs."""
 _LOST_STATEMENT: Final = {"26000", "42P05"}
 """A prepared statement does not exist or exists already, since a pooler switched the connection."""
 _POOLER_ADVICE: Final = (
@@ -257,8 +259,8 @@ async def _check_tables(executor: Executor) -> list[Finding]:
 
 
 def rights(tables: Sequence[Table]) -> Finding:
-    """Check whether this role may read and change every table except that of the migrations."""
-    own = [table for table in tables if table.name != "migration"]
+    """Check whether this role may read and change every table of tenants."""
+    own = [table for table in tables if table.name not in _OWNERS_TABLES]
     unreadable = ", ".join(table.name for table in own if not table.is_readable)
     unwritable = ", ".join(table.name for table in own if not table.is_writable)
     observed = f"may not read {unreadable}" if unreadable else f"may not change {unwritable}"
@@ -286,7 +288,7 @@ def dead_rows(tables: Sequence[Table]) -> list[Finding]:
 
 
 async def _check_row_security(executor: Executor) -> list[Finding]:
-    tables = {table.name for table in await ServerRepository(executor).tables()} - {"migration"}
+    tables = {table.name for table in await ServerRepository(executor).tables()} - _OWNERS_TABLES
     if not tables:
         return []
     visible = await MigrationRepository(executor).get_unrestricted_tables()
@@ -329,7 +331,7 @@ def usage(rows: int) -> Finding:
         (
             rows > _MANY_ROWS,
             "warning",
-            "run `asyncsvc maintain` more often, for example with --every 60",
+            "run `asyncsvc maintain --every 60` as the owner of the tables",
         ),
     )
 

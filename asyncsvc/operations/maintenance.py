@@ -8,13 +8,13 @@ batch of a tenant fails, the job reports that and continues with the other tenan
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from asyncsvc.errors import DatabaseError, StatementTimeout
-from asyncsvc.models import MaintenanceReport
-from asyncsvc.operations.maintenance_failures import SHRINK, TENANT_ERRORS, failure
+from asyncsvc.models import MaintenanceJob, MaintenanceReport
+from asyncsvc.operations.maintenance_failures import SHRINK, TENANT_ERRORS, failure, log_failure
 from asyncsvc.operations.search_index import index_texts
 from asyncsvc.repositories import AppendKeyRepository, MigrationRepository, UsageRepository
 from asyncsvc.repositories.append_key import ExpiredKey
@@ -43,12 +43,22 @@ async def maintain(
             _INSUFFICIENT_PRIVILEGE,
         )
     report = MaintenanceReport()
-    for job in (_delete_expired_keys, _roll_up_usage, index_texts):
-        async for batch in job(executor):
-            report += batch
-            if on_batch is not None:
-                on_batch(report)
+    async for batch in run_jobs(executor, get_args(MaintenanceJob)):
+        report += batch
+        for failed in batch.failures:
+            log_failure(failed)
+        if on_batch is not None:
+            on_batch(report)
     return report
+
+
+async def run_jobs(
+    executor: Executor, jobs: Iterable[MaintenanceJob]
+) -> AsyncGenerator[MaintenanceReport]:
+    """Run jobs one after the other, and yield the report of each batch."""
+    for job in jobs:
+        async for batch in _JOBS[job](executor):
+            yield batch
 
 
 async def _delete_expired_keys(executor: Executor) -> AsyncIterator[MaintenanceReport]:
@@ -122,3 +132,10 @@ async def _roll_up_tenant(executor: Executor, tenant: LedgerTenant) -> int:
     if not tenant.has_utc_zone:
         await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC", if_used=True)
     return await usage.roll_up(tenant_id=tenant.tenant_id)
+
+
+_JOBS: Final[dict[MaintenanceJob, Callable[[Executor], AsyncIterator[MaintenanceReport]]]] = {
+    "append_keys": _delete_expired_keys,
+    "usage": _roll_up_usage,
+    "search": index_texts,
+}

@@ -24,7 +24,7 @@ def failure(
     tenant_id: str | None,
     error: TenantError,
 ) -> MaintenanceReport:
-    """Report and log the failure of a tenant; raise the error if it affects all tenants.
+    """Report the failure of a tenant; raise the error if it affects all tenants.
 
     A lock timeout is not a failure: another session works on these rows.
     """
@@ -33,6 +33,12 @@ def failure(
     if isinstance(error, LockTimeout):
         return MaintenanceReport()
     text = f"{type(error).__name__}: {error}"
-    _log.warning("maintenance of %s failed for the tenant %r: %s", job, tenant_id, text)
     failed = MaintenanceFailure(job=job, tenant_id=tenant_id, error=text)
     return MaintenanceReport(failures=(failed,))
+
+
+def log_failure(failed: MaintenanceFailure) -> None:
+    """Log a failure as a warning."""
+    _log.warning(
+        "maintenance of %s failed for the tenant %r: %s", failed.job, failed.tenant_id, failed.error
+    )

@@ -6,6 +6,7 @@ UNSET means no condition. None means that the column is NULL.
 from asyncsvc.repositories.api_token import APITokenRepository
 from asyncsvc.repositories.append_key import AppendKeyRepository
 from asyncsvc.repositories.conversation import ConversationRepository
+from asyncsvc.repositories.maintenance import MaintenanceRepository
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
 from asyncsvc.repositories.search import SearchRepository
@@ -17,6 +18,7 @@ __all__ = [
     "APITokenRepository",
     "AppendKeyRepository",
     "ConversationRepository",
+    "MaintenanceRepository",
     "MessageRepository",
     "MigrationRepository",
     "SearchRepository",

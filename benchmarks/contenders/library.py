@@ -9,6 +9,14 @@ import asyncsvc
 from benchmarks.data import TURN, texts
 
 
+def connect(
+    dsn: str, *, settings: asyncsvc.Settings | None = None, min_size: int = 1, max_size: int = 10
+) -> asyncsvc.Connecting:
+    """Connect without maintenance in the background, so that all rounds measure the same store."""
+    quiet = (settings or asyncsvc.Settings()).model_copy(update={"maintenance_interval": None})
+    return asyncsvc.connect(dsn, settings=quiet, min_size=min_size, max_size=max_size)
+
+
 @dataclass(frozen=True)
 class Library:
     """The store of conversations with the library, on its pool or on a connection."""

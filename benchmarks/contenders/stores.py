@@ -13,7 +13,7 @@ from typing import Protocol
 import asyncsvc
 from benchmarks.bench import Bench
 from benchmarks.contenders import bare
-from benchmarks.contenders.library import Library
+from benchmarks.contenders.library import Library, connect
 from benchmarks.contenders.ragflow import RAGFlow
 from benchmarks.contenders.sqlalchemy import SCHEMA, Orm
 
@@ -53,7 +53,7 @@ async def opened(bench: Bench, size: int) -> AsyncIterator[Stores]:
     flow, orm = RAGFlow(bench.dsn), Orm(bench.dsn, size)
     patient = asyncsvc.Settings(statement_timeout=600.0, acquire_timeout=600.0)
     try:
-        async with asyncsvc.connect(bench.dsn, max_size=size, settings=patient) as svc:
+        async with connect(bench.dsn, max_size=size, settings=patient) as svc:
             await svc.migrate()
             yield Stores(svc, Library(svc), orm, flow)
     finally:

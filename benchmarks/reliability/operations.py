@@ -7,6 +7,7 @@ if a method has no operation.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import random
 import secrets
@@ -397,10 +398,12 @@ def _driver_errors_as_unavailable() -> Iterator[None]:
 
 @_operation("connect", "close", weight=0.5)
 async def _connect(app: Application) -> None:
-    """Open and close a second pool."""
-    svc = await asyncsvc.connect(app.dsn, max_size=2)
+    """Open and close a second pool, with maintenance in the background."""
+    often = asyncsvc.Settings(maintenance_interval=0.02)
+    svc = await asyncsvc.connect(app.dsn, max_size=2, settings=often)
     try:
         await svc.conversations.get_list(tenant_id=app.tenant, items_per_page=1)
+        await asyncio.sleep(0.05)
     finally:
         await svc.close()
 

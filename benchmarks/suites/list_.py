@@ -34,6 +34,7 @@ import asyncsvc
 from benchmarks import data
 from benchmarks.bench import Bench, Point
 from benchmarks.contenders import bare, pgbench, psycopg, stores
+from benchmarks.contenders.library import connect
 from benchmarks.contenders.stores import Stores
 from benchmarks.data import Tenant
 from benchmarks.measuring import Work, agree
@@ -246,7 +247,7 @@ async def _generic_plans(bench: Bench) -> None:
         (200, 6, 10, 4), (2_000, 10, 50, 64), (10_000, 10, 50, 64)
     )
     tenant = data.of_size(size)
-    async with database(bench.dsn) as fresh, asyncsvc.connect(fresh) as svc:
+    async with database(bench.dsn) as fresh, connect(fresh) as svc:
         await svc.migrate()
         connection = await asyncpg.connect(
             fresh, statement_cache_size=1_000, max_cached_statement_lifetime=0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncsvc
 from benchmarks import child_process, data
 from benchmarks.bench import Bench, Point
+from benchmarks.contenders.library import connect
 
 WORKS = ("export", "purge")
 
@@ -14,7 +14,7 @@ async def run(bench: Bench) -> None:
 
     The purge deletes the tenants that the suites share, so this suite runs after the others.
     """
-    async with asyncsvc.connect(bench.dsn) as svc:
+    async with connect(bench.dsn) as svc:
         await svc.migrate()
     sizes = bench.choose((100, 200), (10_000, 100_000), (10_000, 100_000, 1_000_000))
     tenants = [data.of_size(size) for size in sizes]

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import asyncpg
 
-import asyncsvc
 from benchmarks import data
 from benchmarks.bench import Bench, Point
 from benchmarks.contenders import bare
+from benchmarks.contenders.library import connect
 from benchmarks.measuring import Work
 from benchmarks.server import connected
 
@@ -21,7 +21,7 @@ from benchmarks.server import connected
 async def run(bench: Bench) -> None:
     """Measure a page as models, against the same rows as dicts."""
     tenant = data.of_size(bench.choose(200, 10_000, 10_000))
-    async with asyncsvc.connect(bench.dsn) as svc, connected(bench.dsn) as connection:
+    async with connect(bench.dsn) as svc, connected(bench.dsn) as connection:
         await svc.migrate()
         await data.fill(bench, tenant, "asyncsvc")
         for items in bench.choose((20, 100), (20, 100, 1_000), (20, 100, 1_000)):

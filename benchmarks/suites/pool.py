@@ -11,6 +11,7 @@ import asyncpg
 import asyncsvc
 from benchmarks.bench import Bench, task_count
 from benchmarks.contenders import bare, pgbench, psycopg
+from benchmarks.contenders.library import connect
 from benchmarks.measuring import Work
 from benchmarks.server import connected
 
@@ -21,7 +22,7 @@ async def run(bench: Bench) -> None:
     """Measure one statement through the library's own pool, asyncpg's and psycopg's."""
     dsn = bench.dsn
     async with (
-        asyncsvc.connect(dsn, max_size=SIZE) as own,
+        connect(dsn, max_size=SIZE) as own,
         asyncpg.create_pool(dsn, min_size=1, max_size=SIZE) as pool,
         psycopg.pooled(dsn, SIZE) as other,
         connected(dsn) as connection,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncsvc
 from benchmarks import pgbouncer
 from benchmarks.bench import Bench
+from benchmarks.contenders.library import connect
 from benchmarks.suites import calls
 
 
@@ -20,9 +21,9 @@ async def run(bench: Bench) -> None:
     dsn, size, unprepared = bench.dsn, bench.tasks, asyncsvc.Settings(pgbouncer=True)
     async with (
         pgbouncer.running(dsn, server_connections=size) as dsns,
-        asyncsvc.connect(dsn, max_size=size) as direct,
-        asyncsvc.connect(dsn, max_size=size, settings=unprepared) as plain,
-        asyncsvc.connect(dsns["transaction"], max_size=size, settings=unprepared) as pooled,
+        connect(dsn, max_size=size) as direct,
+        connect(dsn, max_size=size, settings=unprepared) as plain,
+        connect(dsns["transaction"], max_size=size, settings=unprepared) as pooled,
     ):
         await direct.migrate()
         await calls.create_conversations(direct)

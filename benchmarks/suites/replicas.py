@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import asyncsvc
 from benchmarks import standby
 from benchmarks.bench import Bench
+from benchmarks.contenders.library import connect
 from benchmarks.measuring import milliseconds
 from benchmarks.standby import Node
 from benchmarks.suites import calls
@@ -34,11 +35,11 @@ async def run(bench: Bench) -> None:
     async with standby.running(fsync=True) as (primary, replica):
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
         both = f"postgresql://postgres@{hosts}/postgres"
-        async with asyncsvc.connect(primary.dsn, max_size=32) as single:
+        async with connect(primary.dsn, max_size=32) as single:
             await single.migrate()
             await calls.create_conversations(single)
             await replica.replay(await single.position())
-            async with asyncsvc.connect(both, max_size=32) as svc:
+            async with connect(both, max_size=32) as svc:
                 sides = {
                     "the primary": single,
                     "a replica": svc,
@@ -104,8 +105,8 @@ async def _promotion(bench: Bench, dsn: str, primary: Node, replica: Node) -> No
         logging.getLogger(name).setLevel(logging.CRITICAL)
     no_retries = asyncsvc.Settings(retry_timeout=0)
     async with (
-        asyncsvc.connect(dsn, max_size=8) as svc,
-        asyncsvc.connect(dsn, max_size=8, settings=no_retries) as without_retries,
+        connect(dsn, max_size=8) as svc,
+        connect(dsn, max_size=8, settings=no_retries) as without_retries,
     ):
         loads = {
             "keyed appends, retried": _Load(_keyed_append(svc)),

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncsvc
 from benchmarks.bench import Bench
+from benchmarks.contenders.library import connect
 from benchmarks.measuring import milliseconds
 from benchmarks.server import connected
 
@@ -38,7 +39,7 @@ async def run(bench: Bench) -> None:
     """Measure the latency of appends while a purge runs, and alone."""
     old, rate = bench.choose((200, 50), (3_000, 100), (20_000, 200))
     quiet, purging, purged = list[float](), list[float](), list[float]()
-    async with asyncsvc.connect(bench.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as svc:
+    async with connect(bench.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as svc:
         await svc.migrate()
         await _begin(svc)
         for number in range(bench.choose(2, 3, 5)):

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 
 import asyncsvc
 from benchmarks.bench import Bench
+from benchmarks.contenders.library import connect
 from benchmarks.measuring import Work
 from benchmarks.server import connected
 from benchmarks.suites import calls
@@ -21,11 +22,11 @@ from benchmarks.suites import calls
 async def run(bench: Bench) -> None:
     """Measure calls as the tables' owner and as a restricted role."""
     settings = asyncsvc.Settings(row_level_security=True)
-    async with asyncsvc.connect(bench.dsn, settings=settings) as svc:
+    async with connect(bench.dsn, settings=settings) as svc:
         await svc.migrate()
     async with (
         _restricted(bench) as restricted,
-        asyncsvc.connect(bench.dsn, max_size=bench.tasks) as owner,
+        connect(bench.dsn, max_size=bench.tasks) as owner,
     ):
         await calls.create_conversations(owner)
         size = bench.choose(20, 1_000, 10_000)
@@ -57,7 +58,7 @@ async def _restricted(bench: Bench) -> AsyncIterator[asyncsvc.AsyncSvc]:
                 f"GRANT USAGE ON SCHEMA asyncsvc TO {role};"
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO {role}"
             )
-            async with asyncsvc.connect(dsn, max_size=bench.tasks, settings=settings) as svc:
+            async with connect(dsn, max_size=bench.tasks, settings=settings) as svc:
                 await svc.check()
                 yield svc
         finally:

@@ -26,6 +26,7 @@ import asyncsvc
 from asyncsvc import Message, Turn
 from benchmarks import data
 from benchmarks.bench import Bench, Point
+from benchmarks.contenders.library import connect
 from benchmarks.measuring import Work, agree, milliseconds
 from benchmarks.server import connected, database, sql
 from benchmarks.suites.reference_search import ReferenceSearch
@@ -48,7 +49,7 @@ async def run(bench: Bench) -> None:
     sizes = bench.choose((100, 200), (2_000, 20_000), (2_500, 25_000, 250_000))
     count, small = bench.choose((3, 20), (10, 250), (50, 250))
     patient = asyncsvc.Settings(statement_timeout=600.0, acquire_timeout=600.0)
-    async with asyncsvc.connect(bench.dsn, settings=patient) as svc:
+    async with connect(bench.dsn, settings=patient) as svc:
         await svc.migrate()
         suite = _Suite(bench, svc, TextGenerator(1), f"s{sizes[-1]}")
         for number in range(count):  # the small tenants first
@@ -179,7 +180,7 @@ class _Suite:
         async with database(self.bench.dsn) as bare, contextlib.AsyncExitStack() as stack:
             contenders = {}
             for name, dsn in (("without search", bare), ("asyncsvc", self.bench.dsn)):
-                opened = asyncsvc.connect(dsn, max_size=1)
+                opened = connect(dsn, max_size=1)
                 contenders[name] = await self._append(await stack.enter_async_context(opened))
             async with connected(bare) as connection:
                 await connection.execute(sql("without_search"))

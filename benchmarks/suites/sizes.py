@@ -14,6 +14,7 @@ import asyncpg
 import asyncsvc
 from asyncsvc.services.credentials import new_secret
 from benchmarks.bench import Bench
+from benchmarks.contenders.library import connect
 from benchmarks.server import activity, connected, sql
 from benchmarks.suites.text_generator import MESSAGES_PER_CONVERSATION, TextGenerator
 
@@ -24,7 +25,7 @@ async def run(bench: Bench) -> None:
     """Measure the bytes per conversation, message, token and turn, by size of a tenant."""
     settings = asyncsvc.Settings(accept_foreign_tokens=True)
     async with (
-        asyncsvc.connect(bench.dsn, settings=settings) as svc,
+        connect(bench.dsn, settings=settings) as svc,
         connected(bench.dsn) as connection,
     ):
         await svc.migrate()

@@ -19,6 +19,7 @@ import asyncpg
 import asyncsvc
 from asyncsvc.services import credentials
 from benchmarks.bench import Bench, Contenders
+from benchmarks.contenders.library import connect
 from benchmarks.contenders.ragflow import RAGFlow
 from benchmarks.measuring import Work
 from benchmarks.server import activity, connected, connections, sql, updates, wait_until_alone
@@ -31,7 +32,7 @@ Next: TypeAlias = Callable[[], str]
 async def run(bench: Bench) -> None:
     """Measure verifications of one token and of many, and count their writes."""
     async with (
-        asyncsvc.connect(bench.dsn, max_size=bench.tasks) as svc,
+        connect(bench.dsn, max_size=bench.tasks) as svc,
         asyncpg.create_pool(bench.dsn, min_size=0, max_size=bench.tasks) as pool,
     ):
         await svc.migrate()
@@ -124,9 +125,7 @@ class _Suite:
                     await connection.execute("CHECKPOINT")
                 before = await self._written()
                 settings = asyncsvc.Settings(last_used_resolution=resolution)
-                async with asyncsvc.connect(
-                    self.bench.dsn, max_size=tasks, settings=settings
-                ) as svc:
+                async with connect(self.bench.dsn, max_size=tasks, settings=settings) as svc:
                     verify = _verify(svc, itertools.cycle(secrets).__next__)
                     await asyncio.gather(*(_repeat(verify, each) for _ in range(tasks)))
                 rows, wal = await self._written()

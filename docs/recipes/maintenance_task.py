@@ -1,10 +1,12 @@
-"""Run maintenance inside the application, beside its requests."""
+"""Run maintenance on a pool of the application, beside its requests."""
 
 import asyncio
 import contextlib
 import logging
 import os
 from collections.abc import AsyncGenerator
+
+import asyncpg
 
 import asyncsvc
 from asyncsvc import AsyncSvcError, Message, Turn
@@ -23,9 +25,11 @@ async def maintain_forever(svc: asyncsvc.AsyncSvc, seconds: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def maintained(dsn: str, *, seconds: float = 60) -> AsyncGenerator[asyncsvc.AsyncSvc]:
-    """Open the services, and maintain the store while the block runs."""
-    async with asyncsvc.connect(dsn) as svc, asyncio.TaskGroup() as tasks:
+async def maintained(
+    svc: asyncsvc.AsyncSvc, *, seconds: float = 60
+) -> AsyncGenerator[asyncsvc.AsyncSvc]:
+    """Maintain the store while the block runs."""
+    async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(maintain_forever(svc, seconds))
         try:
             yield svc
@@ -34,7 +38,10 @@ async def maintained(dsn: str, *, seconds: float = 60) -> AsyncGenerator[asyncsv
 
 
 async def main() -> None:
-    async with maintained(DSN, seconds=0.1) as svc:
+    async with (
+        asyncpg.create_pool(DSN, min_size=1) as pool,
+        maintained(asyncsvc.AsyncSvc(pool), seconds=0.1) as svc,
+    ):
         chat = await svc.conversations.create(tenant_id="acme", dialog_id="support")
         turn = Turn(messages=[Message(role="user", content="Where is my parcel?")])
         await svc.conversations.append_message(chat.id, turn, tenant_id="acme")

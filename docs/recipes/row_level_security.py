@@ -14,7 +14,7 @@ ROLE = """
 DO $$ BEGIN CREATE ROLE recipe_app; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 GRANT USAGE ON SCHEMA asyncsvc TO recipe_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA asyncsvc TO recipe_app;
-REVOKE INSERT, UPDATE, DELETE ON asyncsvc.migration FROM recipe_app;
+REVOKE INSERT, UPDATE, DELETE ON asyncsvc.migration, asyncsvc.maintenance FROM recipe_app;
 """
 
 

@@ -455,3 +455,13 @@ CREATE TABLE asyncsvc.token_audit (
 
 -- token_audit/get_list of one token.
 CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit (tenant_id, token_id, at, id);
+
+-- The claim of the process that runs maintenance in the background. The other processes skip their runs
+-- until claimed_until. A claim outlives its transaction, so that it works through a transaction pooler,
+-- and expires if its process is killed. At most one row.
+CREATE TABLE asyncsvc.maintenance (
+    only_row      boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
+    worker        text NOT NULL,
+    claimed_at    timestamptz NOT NULL,
+    claimed_until timestamptz NOT NULL
+);

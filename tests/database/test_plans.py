@@ -393,6 +393,16 @@ async def test_the_next_tenant_is_one_entry_of_an_index(explain):
         assert rows_read(plan) <= 2
 
 
+async def test_the_work_of_maintenance_is_found_by_one_entry_of_each_index(explain):
+    plan = await explain("maintenance/find_due", lifetime=timedelta(days=7))
+    assert indexes(plan) <= {
+        *("append_key_created_idx", "usage_ledger_tenant_idx"),
+        *("message_unindexed_idx", "conversation_title_unindexed_idx"),
+    }
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 4
+
+
 TURN = {
     "roles": ["user"],
     "contents": ["hello"],

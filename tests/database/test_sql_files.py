@@ -23,6 +23,7 @@ from asyncsvc.repositories.conversation_rows import (
     ExtendedConversation,
     LockedBatch,
 )
+from asyncsvc.repositories.maintenance import DueJobs, MaintenanceRole
 from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.usage import LedgerTenant
@@ -41,7 +42,9 @@ TENANT_STATEMENTS = [
     for name in NAMES
     # Migrations have no tenant, the lookup of a token by its hash has none yet, and maintenance
     # reads all tenants.
-    if not name.startswith(("migration/", "server/", "api_token/verify", *EXECUTORS))
+    if not name.startswith(
+        ("maintenance/", "migration/", "server/", "api_token/verify", *EXECUTORS)
+    )
     and name
     not in {
         "append_key/find_expired",
@@ -88,6 +91,9 @@ COLUMNS = {
     "conversation/get_names": list(models.ConversationName.model_fields),
     "conversation/lock": [field.name for field in dataclasses.fields(LockedBatch)],
     "conversation/update_many_by_id": CONVERSATION,
+    "maintenance/claim": ["worker"],
+    "maintenance/find_due": list(DueJobs._fields),
+    "maintenance/get_role": list(MaintenanceRole._fields),
     "message/change_dialog": ["updated"],
     "message/delete": ["deleted"],
     "message/digests": ["id", "digest"],

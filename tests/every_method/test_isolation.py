@@ -164,7 +164,7 @@ OF_THE_DRIVER = {
     )
 }
 NOT_OF_SERVICES = (
-    *("append_key/", "migration/", "replica/", "row_security/", "server/"),
+    *("append_key/", "maintenance/", "migration/", "replica/", "row_security/", "server/"),
     # Maintenance runs these.
     *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),

@@ -57,6 +57,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "api_token",
         "append_key",
         "conversation",
+        "maintenance",
         "message",
         "migration",
         "migrations",

@@ -13,7 +13,7 @@ from pglast import ast, enums
 
 REPLICATED = {"api_token"}
 """Tables that each node stores completely; a statement may read them without a tenant."""
-LOCAL = {"migration"}
+LOCAL = {"maintenance", "migration"}
 CHANGING = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofday", "uuidv7"}
 STABLE = {"now", "statement_timestamp", "to_char", "transaction_timestamp"}
 

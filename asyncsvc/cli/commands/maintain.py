@@ -27,7 +27,8 @@ async def maintain(
     """Run maintenance, which keeps statistics and searches fast.
 
     It rolls up usage, adds new messages to the search index and deletes idempotency keys that are
-    older than a week (`key_lifetime` in the settings). Run it once a minute, on any host;
+    older than a week (`key_lifetime` in the settings). An application on `connect` does the same in
+    the background if its role owns the tables. Otherwise run this once a minute, on any host;
     several runs at once are safe. If it cannot process the rows of some tenants, stderr names
     them, and the exit code is 3.
     """
