@@ -51,10 +51,12 @@ class PoolLease:
 
     async def __aenter__(self) -> Connection:  # noqa: D105
         check_event_loop(self._pool)
-        # The timeout of asyncpg's pool.fetch() does not cover the wait for a connection.
+        # The timeout of asyncpg's pool.fetch() does not cover the wait for a connection, and the
+        # timeout of its acquire() costs a task.
         try:
             with translate_errors(pool=self._pool):
-                self._connection = await self._pool.acquire(timeout=self._timeout)
+                async with asyncio.timeout(self._timeout):
+                    self._connection = await self._pool.acquire()
         except StatementTimeout as error:
             raise PoolExhausted(f"no connection became free within {self._timeout:g} s") from error
         return self._connection
@@ -63,7 +65,7 @@ class PoolLease:
         # A connection that cannot be reset changes neither the result nor the error of the
         # statement. The pool drops the connection. Its reset may be a callback of the caller.
         try:
-            await self._pool.release(self._connection)
+            await self._pool.release(self._connection, timeout=self._timeout)
         except Exception as error:  # noqa: BLE001
             _log.warning("a connection was dropped: %s", type(error).__name__)
 

@@ -10,8 +10,8 @@ library:
 
 A name is a parameter or a flag. A parameter is present if a value is passed. UNSET is no value, and
 None is NULL. If the file has the flag `x_is_null`, None for `x` raises this flag instead, because
-`= NULL` matches no row. A flag is only a name in marks. Exactly one of the ORDER BY lines that are
-marked with a single present name is kept.
+`= NULL` matches no row. A flag is only a name in marks. A flag that is the only present name in the
+mark of an ORDER BY line is an order; exactly one order is passed.
 
 Therefore each combination in use is a plain statement with its own plan. A generic plan of
 `(:x IS NULL OR column = :x)` cannot use the index on `column`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -35,7 +35,7 @@ from asyncsvc.repositories.conversation_rows import (
     LockedBatch,
 )
 from asyncsvc.repositories.message import MessageRepository
-from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice
+from asyncsvc.repositories.query import ANY_TIME, WHOLE, Include, ListFilter, Order, PageSlice
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _MAX_MESSAGE_BYTES: Final = 2**25
 """The bytes of the messages of one conversation that a statement returns."""
 _MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
+_SHORT_LIST: Final = 100
+"""The rows from the start of a list within which a page is `short`."""
 
 
 Created = TypeVar("Created", Conversation, CreatedConversation)
@@ -82,6 +84,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         """Return the conversations that exist, in the order of the ids."""
         rows = await self._rows(
             "get_by_ids",
+            *(["one"] if len(ids) == 1 else []),
             tenant_id=tenant_id,
             ids=ids,
             include_dsl=include.dsl,
@@ -93,24 +96,22 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
     ) -> tuple[int, list[Conversation]]:
         """Return the total and one page of the conversations of a tenant or a dialog."""
-        # The usage contains the total of a tenant or dialog, so no conversations are counted.
-        is_counted_by_usage = page.count_limit != 0 and where.is_unfiltered
         rows = await self._rows(
             "get_list",
             *order.flags,
-            *(["unfiltered"] if is_counted_by_usage else []),
+            *_list_flags(where, page),
             **where.conditions(),
             after_at=UNSET if page.after is None else page.after.at,
             after_id=UNSET if page.after is None else page.after.id,
             limit=page.limit,
-            offset=page.offset,
-            count_limit=page.count_limit,
+            offset=page.offset or UNSET,
+            count_limit=UNSET if page.count_limit == 0 else page.count_limit,
             include_dsl=include.dsl,
             max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
         )
         present = [row for row in rows if row["id"] is not None]
         items = await self._complete(build_models(Conversation, present), present)
-        return build_value(int, rows[0], "total"), items
+        return build_value(int, rows[0], "total") if rows else 0, items
 
     async def get_names(
         self, *, tenant_id: str, dialog_id: str | UnsetType, exp_user_id: str, limit: int
@@ -359,6 +360,16 @@ async def with_all_messages(
     async for chunk in repository.rest(conversation, _MAX_MESSAGE_BYTES):
         messages += chunk
     return conversation.model_copy(update={"messages": tuple(messages)})
+
+
+def _list_flags(where: ListFilter, page: PageSlice) -> Iterator[str]:
+    """Yield the flags of a list that make its statement cheaper."""
+    if where.is_unfiltered:
+        if where.created == where.updated == ANY_TIME:
+            yield "by_usage"  # the usage contains the total of a tenant or dialog
+        yield "unfiltered"
+        if page.offset + page.limit <= _SHORT_LIST:
+            yield "short"
 
 
 def _may_be_cut(conversation: Conversation, row: Row, max_bytes: int) -> bool:

@@ -45,8 +45,13 @@ class ListFilter:
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether the list has all conversations of the tenant or the dialog."""
-        return self == ListFilter(tenant_id=self.tenant_id, dialog_id=self.dialog_id)
+        """Whether only the tenant, the dialog and times are conditions."""
+        return self == ListFilter(
+            tenant_id=self.tenant_id,
+            dialog_id=self.dialog_id,
+            created=self.created,
+            updated=self.updated,
+        )
 
     def conditions(self) -> dict[str, object]:
         """Return the conditions that apply, by parameter name."""
@@ -81,8 +86,7 @@ class Order:
     @property
     def flags(self) -> tuple[str, ...]:
         """The flags of a statement that sorts by any column."""
-        flag = f"by_{self.column}_{'desc' if self.descending else 'asc'}"
-        return (flag, "by_updated_at") if self.column == "updated_at" else (flag,)
+        return (f"by_{self.column}", *(() if self.descending else ("asc",)))
 
 
 NEWEST_FIRST: Final = Order()

@@ -11,8 +11,7 @@
 --   as text, since its compressed size can be a hundredth; a payload of up to 64 bytes counts as 64.
 --   Each conversation is consistent with its messages, because the page has one snapshot.
 --   The JSON of the messages ends with the first message that reaches :max_message_bytes, because
---   PostgreSQL makes no text of 1 GB; the repository reads the others. Up to 32 messages have less than
---   1 GB whatever they contain, so they are not measured.
+--   PostgreSQL makes no text of 1 GB; the repository reads the others.
 WITH matched AS (
     SELECT c.id, c.last_seq,
            coalesce(octet_length(c.dsl::text), 0) + coalesce(octet_length(c.metadata::text), 0)
@@ -48,34 +47,22 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
        c.version_title, c.metadata::text AS metadata, c.dsl::text AS dsl, c.errors, c.round,
        c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
        c.created_at, c.updated_at,
-       CASE WHEN c.last_seq <= 32 THEN
-           (SELECT coalesce(json_agg(json_build_object(
-                       'seq', m.seq, 'role', m.role, 'content', m.content,
-                       'payload', m.payload::text, 'reference', m.reference::text,
-                       'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
-              FROM asyncsvc.message AS m
-             WHERE m.tenant_id = :tenant_id
-               AND m.conversation_id = c.id)
-       ELSE
-           (SELECT coalesce(json_agg(json_build_object(
-                       'seq', m.seq, 'role', m.role, 'content', m.content, 'payload', m.payload,
-                       'reference', m.reference, 'thumb', m.thumb, 'created_at', m.created_at)
-                       ORDER BY m.seq) FILTER (WHERE m.bytes_before < :max_message_bytes), '[]')
+       (SELECT coalesce(json_agg(m ORDER BY m.seq), '[]')
+          FROM (
+            SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
               FROM (
-                SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at,
-                       sum(b.bytes) OVER (ORDER BY b.seq ROWS UNBOUNDED PRECEDING) - b.bytes
+                SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+                       m.thumb, m.created_at,
+                       sum(octet_length(m.content) + octet_length(m.payload::text)
+                           + coalesce(octet_length(m.reference::text), 0))
+                           OVER (ORDER BY m.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
                            AS bytes_before
-                  FROM (
-                    SELECT m.seq, m.role, m.content, m.payload::text AS payload,
-                           m.reference::text AS reference, m.thumb, m.created_at,
-                           octet_length(m.content) + octet_length(m.payload::text)
-                           + coalesce(octet_length(m.reference::text), 0) AS bytes
-                      FROM asyncsvc.message AS m
-                     WHERE m.tenant_id = :tenant_id
-                       AND m.conversation_id = c.id
-                  ) AS b
-              ) AS m)
-       END::text AS messages
+                  FROM asyncsvc.message AS m
+                 WHERE m.tenant_id = :tenant_id
+                   AND m.conversation_id = c.id
+              ) AS b
+             WHERE coalesce(b.bytes_before, 0) < :max_message_bytes
+          ) AS m)::text AS messages
   FROM candidates AS n
  CROSS JOIN LATERAL (
         SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,

@@ -7,53 +7,52 @@
 -- Index: conversation_created_idx or, with by_updated_at, conversation_recency_updated_idx, from the
 --   cursor; without :dialog_id conversation_tenant_created_idx and
 --   conversation_recency_tenant_idx. With :user_id perhaps conversation_user_idx. Other orders sort
---   the list. The total of an unfiltered list: the primary key of usage_bucket, one row per month,
---   and usage_ledger_tenant_idx.
+--   the list. The total by_usage: the primary key of usage_bucket, one row per month, and
+--   usage_ledger_tenant_idx.
 -- Read replica: a list may be slightly stale.
 -- Notes: `filtered` is planned twice, to count and to read the page. The page reads ids first,
 --   mostly from the index, and then the rows of these ids by key, so a deep offset or a sort by
---   counters reads no wide rows. LIMIT 1: see docs/project/sql-files.md, Lookups by key. row_number()
---   numbers the ids in the order of the scan.
---   Counting stops at :count_limit; NULL counts every match, 0 counts none. The total of an
---   unfiltered list is the sum of creations in buckets and ledger. The cursor applies to the page
---   only.
+--   counters reads no wide rows. unfiltered: the index of the order has all conditions. LIMIT 1: see
+--   docs/project/sql-files.md, Lookups by key. row_number() numbers the ids in the order of the scan.
+--   short: the page is among the first 100 rows; see docs/project/sql-files.md, Plans.
+--   Counting stops at :count_limit; NULL counts every match. The total by_usage is the sum of creations
+--   in buckets and ledger. The cursor applies to the page only.
 --   :keywords scans all messages, since the search index is not available under row-level security.
 --   Without row-level security search/match_page runs instead. :id_keywords is the same text before
 --   normalization to NFC, because ids are not normalized.
 --   The JSON of the messages ends with the first message that reaches :max_message_bytes, because
---   PostgreSQL makes no text of 1 GB; the repository reads the others. Up to 32 messages have less than
---   1 GB whatever they contain, so they are not measured.
+--   PostgreSQL makes no text of 1 GB; the repository reads the others.
 WITH filtered AS NOT MATERIALIZED (
 --? !by_updated_at {
-    SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, c.updated_at
+    SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
-       AND c.updated_at >= :updated_from                          --? updated_from
-       AND c.updated_at < :updated_before                         --? updated_before
+       AND c.dialog_id = :dialog_id                               --? dialog_id
+       AND c.created_at >= :created_from                          --? created_from
+       AND c.created_at < :created_before                         --? created_before
 --? }
 --? by_updated_at {
-    SELECT r.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at, r.updated_at
+    SELECT r.id, r.updated_at
       FROM asyncsvc.conversation_recency AS r
+--? !unfiltered {
      CROSS JOIN LATERAL (
-            SELECT c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.round, c.tokens, c.duration,
-                   c.thumb_up, c.created_at
+            SELECT c.id, c.user_id, c.exp_user_id, c.name
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id BETWEEN r.id AND r.id
              ORDER BY c.id
              LIMIT 1
            ) AS c
+--? }
      WHERE r.tenant_id = :tenant_id
        AND r.dialog_id = :dialog_id                               --? dialog_id
        AND r.updated_at >= :updated_from                          --? updated_from
        AND r.updated_at < :updated_before                         --? updated_before
 --? }
-       AND c.dialog_id = :dialog_id                               --? dialog_id
+--? !unfiltered {
        AND c.id = :id                                             --? id
        AND c.user_id = :user_id                                   --? user_id
        AND c.exp_user_id = :exp_user_id                           --? exp_user_id
-       AND c.created_at >= :created_from                          --? created_from
-       AND c.created_at < :created_before                         --? created_before
 --? keywords, id_keywords {
        AND (
             strpos(asyncsvc.lower_v1(c.id COLLATE "default"),
@@ -68,14 +67,17 @@ WITH filtered AS NOT MATERIALIZED (
                )
            )
 --? }
-), counted AS (
+--? }
+)
+--? count_limit {
+, counted AS (
     SELECT least(t.total, :count_limit::bigint) AS total
       FROM (
---? !unfiltered {
+--? !by_usage {
         SELECT count(*) AS total
           FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f
 --? }
---? unfiltered {
+--? by_usage {
         SELECT coalesce(sum(s.pv), 0)::bigint AS total
           FROM (
             SELECT b.pv
@@ -95,71 +97,68 @@ WITH filtered AS NOT MATERIALIZED (
           ) AS s
 --? }
       ) AS t
-), page AS (
+)
+--? }
+, page AS (
     SELECT p.id, row_number() OVER () AS position
       FROM (
         SELECT f.id
-          FROM filtered AS f
-         WHERE true
-           AND (f.created_at, f.id) < (:after_at, :after_id)      --? after_at, after_id, by_created_at_desc
-           AND (f.created_at, f.id) > (:after_at, :after_id)      --? after_at, after_id, by_created_at_asc
-           AND (f.updated_at, f.id) < (:after_at, :after_id)      --? after_at, after_id, by_updated_at_desc
-           AND (f.updated_at, f.id) > (:after_at, :after_id)      --? after_at, after_id, by_updated_at_asc
-         ORDER BY f.created_at DESC, f.id DESC                    --? by_created_at_desc
-         ORDER BY f.created_at, f.id                              --? by_created_at_asc
-         ORDER BY f.updated_at DESC, f.id DESC                    --? by_updated_at_desc
-         ORDER BY f.updated_at, f.id                              --? by_updated_at_asc
-         ORDER BY f.name DESC NULLS LAST, f.id DESC               --? by_name_desc
-         ORDER BY f.name NULLS LAST, f.id                         --? by_name_asc
-         ORDER BY f.round DESC, f.id DESC                         --? by_round_desc
-         ORDER BY f.round, f.id                                   --? by_round_asc
-         ORDER BY f.tokens DESC, f.id DESC                        --? by_tokens_desc
-         ORDER BY f.tokens, f.id                                  --? by_tokens_asc
-         ORDER BY f.duration DESC, f.id DESC                      --? by_duration_desc
-         ORDER BY f.duration, f.id                                --? by_duration_asc
-         ORDER BY f.thumb_up DESC, f.id DESC                      --? by_thumb_up_desc
-         ORDER BY f.thumb_up, f.id                                --? by_thumb_up_asc
-         LIMIT :limit OFFSET :offset
+          FROM (
+            SELECT f.id
+              FROM filtered AS f
+             WHERE true
+               AND (f.created_at, f.id) < (:after_at, :after_id)  --? after_at, after_id, by_created_at, !asc
+               AND (f.created_at, f.id) > (:after_at, :after_id)  --? after_at, after_id, by_created_at, asc
+               AND (f.updated_at, f.id) < (:after_at, :after_id)  --? after_at, after_id, by_updated_at, !asc
+               AND (f.updated_at, f.id) > (:after_at, :after_id)  --? after_at, after_id, by_updated_at, asc
+             ORDER BY f.created_at DESC, f.id DESC                --? by_created_at, !asc
+             ORDER BY f.created_at, f.id                          --? by_created_at, asc
+             ORDER BY f.updated_at DESC, f.id DESC                --? by_updated_at, !asc
+             ORDER BY f.updated_at, f.id                          --? by_updated_at, asc
+             ORDER BY f.name DESC NULLS LAST, f.id DESC           --? by_name, !asc
+             ORDER BY f.name NULLS LAST, f.id                     --? by_name, asc
+             ORDER BY f.round DESC, f.id DESC                     --? by_round, !asc
+             ORDER BY f.round, f.id                               --? by_round, asc
+             ORDER BY f.tokens DESC, f.id DESC                    --? by_tokens, !asc
+             ORDER BY f.tokens, f.id                              --? by_tokens, asc
+             ORDER BY f.duration DESC, f.id DESC                  --? by_duration, !asc
+             ORDER BY f.duration, f.id                            --? by_duration, asc
+             ORDER BY f.thumb_up DESC, f.id DESC                  --? by_thumb_up, !asc
+             ORDER BY f.thumb_up, f.id                            --? by_thumb_up, asc
+             LIMIT 100                                            --? short
+          ) AS f
+         LIMIT :limit
+        OFFSET :offset                                            --? offset
       ) AS p
 )
-SELECT t.total, c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
+SELECT t.total,                                                   --? count_limit
+SELECT 0::bigint AS total,                                        --? !count_limit
+       c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
        c.version_title, c.metadata::text AS metadata,
        CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
        c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
        c.created_at, c.updated_at,
        NULL::text AS messages                                     --? !max_message_bytes
 --? max_message_bytes {
-       CASE WHEN c.last_seq <= 32 THEN
-           (SELECT coalesce(json_agg(json_build_object(
-                       'seq', m.seq, 'role', m.role, 'content', m.content,
-                       'payload', m.payload::text, 'reference', m.reference::text,
-                       'thumb', m.thumb, 'created_at', m.created_at) ORDER BY m.seq), '[]')
-              FROM asyncsvc.message AS m
-             WHERE m.tenant_id = :tenant_id
-               AND m.conversation_id = c.id)
-       ELSE
-           (SELECT coalesce(json_agg(json_build_object(
-                       'seq', m.seq, 'role', m.role, 'content', m.content, 'payload', m.payload,
-                       'reference', m.reference, 'thumb', m.thumb, 'created_at', m.created_at)
-                       ORDER BY m.seq) FILTER (WHERE m.bytes_before < :max_message_bytes), '[]')
+       (SELECT coalesce(json_agg(m ORDER BY m.seq), '[]')
+          FROM (
+            SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
               FROM (
-                SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at,
-                       sum(b.bytes) OVER (ORDER BY b.seq ROWS UNBOUNDED PRECEDING) - b.bytes
+                SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+                       m.thumb, m.created_at,
+                       sum(octet_length(m.content) + octet_length(m.payload::text)
+                           + coalesce(octet_length(m.reference::text), 0))
+                           OVER (ORDER BY m.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
                            AS bytes_before
-                  FROM (
-                    SELECT m.seq, m.role, m.content, m.payload::text AS payload,
-                           m.reference::text AS reference, m.thumb, m.created_at,
-                           octet_length(m.content) + octet_length(m.payload::text)
-                           + coalesce(octet_length(m.reference::text), 0) AS bytes
-                      FROM asyncsvc.message AS m
-                     WHERE m.tenant_id = :tenant_id
-                       AND m.conversation_id = c.id
-                  ) AS b
-              ) AS m)
-       END::text AS messages
+                  FROM asyncsvc.message AS m
+                 WHERE m.tenant_id = :tenant_id
+                   AND m.conversation_id = c.id
+              ) AS b
+             WHERE coalesce(b.bytes_before, 0) < :max_message_bytes
+          ) AS m)::text AS messages
 --? }
-  FROM counted AS t
-  LEFT JOIN page AS p ON true
+  FROM counted AS t LEFT JOIN page AS p ON true                   --? count_limit
+  FROM page AS p                                                  --? !count_limit
   LEFT JOIN LATERAL (
         SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source, c.version_title,
                c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration, c.thumb_up, c.thumb_down,

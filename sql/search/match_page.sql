@@ -140,24 +140,24 @@ WITH RECURSIVE requested AS MATERIALIZED (
              , f.updated_at AS at                                 --? by_updated_at
           FROM filtered AS f
          WHERE true
-           AND (f.created_at, f.id) < (:after_at, :after_id)      --? after_at, after_id, by_created_at_desc
-           AND (f.created_at, f.id) > (:after_at, :after_id)      --? after_at, after_id, by_created_at_asc
-           AND (f.updated_at, f.id) < (:after_at, :after_id)      --? after_at, after_id, by_updated_at_desc
-           AND (f.updated_at, f.id) > (:after_at, :after_id)      --? after_at, after_id, by_updated_at_asc
-         ORDER BY f.created_at DESC, f.id DESC                    --? by_created_at_desc
-         ORDER BY f.created_at, f.id                              --? by_created_at_asc
-         ORDER BY f.updated_at DESC, f.id DESC                    --? by_updated_at_desc
-         ORDER BY f.updated_at, f.id                              --? by_updated_at_asc
-         ORDER BY f.name DESC NULLS LAST, f.id DESC               --? by_name_desc
-         ORDER BY f.name NULLS LAST, f.id                         --? by_name_asc
-         ORDER BY f.round DESC, f.id DESC                         --? by_round_desc
-         ORDER BY f.round, f.id                                   --? by_round_asc
-         ORDER BY f.tokens DESC, f.id DESC                        --? by_tokens_desc
-         ORDER BY f.tokens, f.id                                  --? by_tokens_asc
-         ORDER BY f.duration DESC, f.id DESC                      --? by_duration_desc
-         ORDER BY f.duration, f.id                                --? by_duration_asc
-         ORDER BY f.thumb_up DESC, f.id DESC                      --? by_thumb_up_desc
-         ORDER BY f.thumb_up, f.id                                --? by_thumb_up_asc
+           AND (f.created_at, f.id) < (:after_at, :after_id)      --? after_at, after_id, by_created_at, !asc
+           AND (f.created_at, f.id) > (:after_at, :after_id)      --? after_at, after_id, by_created_at, asc
+           AND (f.updated_at, f.id) < (:after_at, :after_id)      --? after_at, after_id, by_updated_at, !asc
+           AND (f.updated_at, f.id) > (:after_at, :after_id)      --? after_at, after_id, by_updated_at, asc
+         ORDER BY f.created_at DESC, f.id DESC                    --? by_created_at, !asc
+         ORDER BY f.created_at, f.id                              --? by_created_at, asc
+         ORDER BY f.updated_at DESC, f.id DESC                    --? by_updated_at, !asc
+         ORDER BY f.updated_at, f.id                              --? by_updated_at, asc
+         ORDER BY f.name DESC NULLS LAST, f.id DESC               --? by_name, !asc
+         ORDER BY f.name NULLS LAST, f.id                         --? by_name, asc
+         ORDER BY f.round DESC, f.id DESC                         --? by_round, !asc
+         ORDER BY f.round, f.id                                   --? by_round, asc
+         ORDER BY f.tokens DESC, f.id DESC                        --? by_tokens, !asc
+         ORDER BY f.tokens, f.id                                  --? by_tokens, asc
+         ORDER BY f.duration DESC, f.id DESC                      --? by_duration, !asc
+         ORDER BY f.duration, f.id                                --? by_duration, asc
+         ORDER BY f.thumb_up DESC, f.id DESC                      --? by_thumb_up, !asc
+         ORDER BY f.thumb_up, f.id                                --? by_thumb_up, asc
          LIMIT :limit OFFSET :offset
       ) AS p
 )
