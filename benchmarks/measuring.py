@@ -25,6 +25,8 @@ class Turn:
 
     seconds: Sequence[float]
     elapsed: float
+    cpu: float = 0.0
+    """The seconds of CPU that this process used."""
 
 
 class Contender(Protocol):
@@ -53,9 +55,9 @@ class Tasks:
 
     async def turn(self, seconds: float) -> Turn:
         """Repeat all operations, each at least once."""
-        began, durations = time.perf_counter(), list[float]()
+        began, used, durations = time.perf_counter(), time.process_time(), list[float]()
         await asyncio.gather(*(_repeat(work, began + seconds, durations) for work in self.works))
-        return Turn(durations, time.perf_counter() - began)
+        return Turn(durations, time.perf_counter() - began, time.process_time() - used)
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,14 @@ class Measured:
 
     rates: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    """The seconds of CPU of an operation, in each round."""
 
     def add(self, turn: Turn) -> None:
         """Add a round."""
         self.seconds += turn.seconds
         self.rates.append(len(turn.seconds) / turn.elapsed)
+        self.cpu_seconds.append(turn.cpu / len(turn.seconds))
 
     @property
     def rate(self) -> float:
@@ -102,6 +107,12 @@ class Measured:
     def cost(self, floor: Measured) -> float:
         """Return the median over the rounds of the time, divided by the floor's time."""
         return floor.ratio(self)
+
+    def cpu_cost(self, floor: Measured) -> float:
+        """Return the median over the rounds of the CPU time, divided by the floor's."""
+        return statistics.median(
+            own / other for own, other in zip(self.cpu_seconds, floor.cpu_seconds, strict=True)
+        )
 
 
 def milliseconds(seconds: Sequence[float], percent: int) -> float:

@@ -90,7 +90,8 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             include_dsl=include.dsl,
             max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
         )
-        return await self._complete(build_models(Conversation, rows), rows)
+        items = build_models(Conversation, rows)
+        return await self._complete(items, rows) if include.messages else items
 
     async def get_list(
         self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
@@ -109,9 +110,11 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             include_dsl=include.dsl,
             max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
         )
-        present = [row for row in rows if row["id"] is not None]
-        items = await self._complete(build_models(Conversation, present), present)
-        return build_value(int, rows[0], "total") if rows else 0, items
+        total = build_value(int, rows[0], "total") if rows else 0
+        if rows and rows[0]["id"] is None:  # only the total
+            return total, []
+        items = build_models(Conversation, rows)
+        return total, await self._complete(items, rows) if include.messages else items
 
     async def get_names(
         self, *, tenant_id: str, dialog_id: str | UnsetType, exp_user_id: str, limit: int

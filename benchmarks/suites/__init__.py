@@ -31,6 +31,7 @@ from benchmarks.suites import (
     list_,
     memory,
     models,
+    plain,
     pool,
     pooler,
     replicas,
@@ -46,6 +47,7 @@ from benchmarks.suites import (
 SUITES: dict[str, ModuleType] = {
     "start": start,
     "pool": pool,
+    "plain": plain,
     "verify": verify,
     "append": append,
     "models": models,
