@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from asyncsvc.database.pool_executor import Pool
     from asyncsvc.settings import Settings
 
-_PREPARED_STATEMENTS: Final = 32
+_PREPARED_STATEMENTS: Final = 16
 """The number of statements that a connection keeps prepared, the most recently used ones.
 
-A service uses about 20. Each takes 0.1 to 0.2 MiB in the server's process, and the filters of lists
+A service uses about 12. Each takes 0.1 to 0.4 MiB in the server's process, and the filters of lists
 alone have hundreds of variants. The next use of a dropped statement costs 1 additional round trip.
 """
 
