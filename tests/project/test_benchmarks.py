@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import charts, results, suites
+from benchmarks.contenders.sessions import FRAMEWORKS, installed
 from benchmarks.measuring import DifferentAnswers, Measured, Tasks, Turn, agree, contest
 from benchmarks.suites import SUITES
 
@@ -33,6 +34,26 @@ def test_all_suites_complete_in_one_database(server_dsn, tmp_path):
     assert_all_contenders_append(of_suite("append", measured))
     assert_only_ragflow_loses_messages(of_suite("append", measured))
     assert_searches_equal_the_reference(of_suite("search", measured))
+    for framework in FRAMEWORKS:
+        assert_the_framework_is_measured_or_named(framework, of_suite("sessions", measured))
+
+
+def assert_the_framework_is_measured_or_named(framework, measured):
+    if framework not in installed():
+        title = f"skipped: {framework} is not installed (dependency group `contenders`)"
+        assert title in [result["title"] for result in measured]
+    else:
+        appends = [each for each in measured if each["title"].startswith("append")]
+        assert len(appends) == 2
+        for result in appends:
+            assert framework in {each["contender"] for each in result["contenders"]}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework_of_the_suite_sessions_is_installed(framework):
+    """It is skipped with the name of the missing framework, so that a run shows what it lacks."""
+    if framework not in installed():
+        pytest.skip(f"{framework} is not installed: pip install --group contenders")
 
 
 def assert_searches_equal_the_reference(measured):
