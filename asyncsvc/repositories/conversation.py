@@ -100,7 +100,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         rows = await self._rows(
             "get_list",
             *order.flags,
-            *_list_flags(where, page),
+            *_list_flags(where, order, page),
             **where.conditions(),
             after_at=UNSET if page.after is None else page.after.at,
             after_id=UNSET if page.after is None else page.after.id,
@@ -365,8 +365,10 @@ async def with_all_messages(
     return conversation.model_copy(update={"messages": tuple(messages)})
 
 
-def _list_flags(where: ListFilter, page: PageSlice) -> Iterator[str]:
+def _list_flags(where: ListFilter, order: Order, page: PageSlice) -> Iterator[str]:
     """Yield the flags of a list that make its statement cheaper."""
+    if where.has_owner and order.column == "updated_at":
+        yield "owned"
     if where.is_unfiltered:
         if where.created == where.updated == ANY_TIME:
             yield "by_usage"  # the usage contains the total of a tenant or dialog

@@ -53,6 +53,11 @@ class ListFilter:
             updated=self.updated,
         )
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether an id, a user or an account is a condition, so that few conversations match."""
+        return not (self.id is self.user_id is self.exp_user_id is UNSET)
+
     def conditions(self) -> dict[str, object]:
         """Return the conditions that apply, by parameter name."""
         values: dict[str, object] = {

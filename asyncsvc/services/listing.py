@@ -121,7 +121,8 @@ class ConversationListing(ConversationServiceBase):
         Cost:
             1 round trip, no locks, one snapshot. With `keywords` 1 to 4 round trips, see
             `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its order.
-            By number: also the rows of the pages before. Other orders sort the whole list.
+            By number: also the rows of the pages before. Other orders sort the whole list, and so
+            does `updated_at` with `user_id` or `exp_user_id`: all conversations of that user.
             "exact" with filters: every match. A total without filters: 1 row for each month, and
             the changes of usage since the last `maintain`.
         """

@@ -7,14 +7,17 @@
 -- Index: conversation_created_idx or, with by_updated_at, conversation_recency_updated_idx, from the
 --   cursor; without :dialog_id conversation_tenant_created_idx and
 --   conversation_recency_tenant_idx. With :user_id perhaps conversation_user_idx. Other orders sort
---   the list. The total by_usage: the primary key of usage_bucket, one row per month, and
---   usage_ledger_tenant_idx.
+--   the list. owned: conversation_user_idx, conversation_exp_user_idx or the primary key, all entries
+--   of :user_id, :exp_user_id or :id. The total by_usage: the primary key of usage_bucket, one row per
+--   month, and usage_ledger_tenant_idx.
 -- Read replica: a list may be slightly stale.
 -- Notes: `filtered` is planned twice, to count and to read the page. The page reads ids first,
 --   mostly from the index, and then the rows of these ids by key, so a deep offset or a sort by
---   counters reads no wide rows. unfiltered: the index of the order has all conditions. LIMIT 1: see
---   docs/project/sql-files.md, Lookups by key. row_number() numbers the ids in the order of the scan.
---   short: the page is among the first 100 rows; see docs/project/sql-files.md, Plans.
+--   counters reads no wide rows. unfiltered: the index of the order has all conditions. owned: the
+--   conversations of an owner are sorted. They are usually few, and a scan in the order of updates
+--   would read those of all owners. LIMIT 1: see docs/project/sql-files.md, Lookups by key.
+--   row_number() numbers the ids in the order of the scan. short: the page is among the first 100
+--   rows; see docs/project/sql-files.md, Plans.
 --   Counting stops at :count_limit; NULL counts every match. The total by_usage is the sum of creations
 --   in buckets and ledger. The cursor applies to the page only.
 --   :keywords scans all messages, since the search index is not available under row-level security.
@@ -31,7 +34,15 @@ WITH filtered AS NOT MATERIALIZED (
        AND c.created_at >= :created_from                          --? created_from
        AND c.created_at < :created_before                         --? created_before
 --? }
---? by_updated_at {
+--? by_updated_at, owned {
+    SELECT c.id, c.name, c.updated_at
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.dialog_id = :dialog_id                               --? dialog_id
+       AND c.updated_at >= :updated_from                          --? updated_from
+       AND c.updated_at < :updated_before                         --? updated_before
+--? }
+--? by_updated_at, !owned {
     SELECT r.id, r.updated_at
       FROM asyncsvc.conversation_recency AS r
 --? !unfiltered {

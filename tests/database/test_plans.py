@@ -275,11 +275,13 @@ async def test_generic_plans_of_a_list_read_as_little_as_custom_plans(seeded, or
     connection = await asyncpg.connect(seeded)
     for names in COMBINED:
         filters = {FILTERS[name][0].format(order): FILTERS[name][1] for name in names}
+        is_owned = order == "updated" and {"id", "user_id", "exp_user_id"} & filters.keys()
+        owned = ["owned"] if is_owned else []
         read = {}
         for mode in ("force_custom_plan", "force_generic_plan"):
             await connection.execute(f"SET plan_cache_mode = {mode}")
             plan = await executed(
-                connection, "conversation/get_list", *flags, **page, **after, **filters
+                connection, "conversation/get_list", *flags, *owned, **page, **after, **filters
             )
             read[mode] = rows_read(plan)
         assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, (names, read)
@@ -296,10 +298,11 @@ async def test_a_page_of_a_range_of_dates_reads_that_range(explain):
     assert rows_read(plan) <= 20
 
 
-async def test_a_page_of_one_user_does_not_read_the_dialog(explain):
-    plan = await explain(
-        "conversation/get_list", "by_created_at", **PAGE | {"count_limit": None}, user_id="u2"
-    )
+@pytest.mark.parametrize("flags", [("by_created_at",), ("by_updated_at", "owned")])
+@pytest.mark.parametrize("page", [PAGE, TENANT_PAGE], ids=["dialog", "tenant"])
+async def test_a_page_of_one_user_reads_no_other_conversations(explain, flags, page):
+    page = page | {"count_limit": None}
+    plan = await explain("conversation/get_list", *flags, **page, user_id="u2")
     assert rows_read(plan) <= 3 * CONVERSATIONS / 500 + 2 * 31
 
 
