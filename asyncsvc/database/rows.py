@@ -7,15 +7,21 @@ writes for a number, a boolean or a time, which has one meaning. Any other value
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import repeat
 from typing import Any, Final, Protocol, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from asyncsvc.errors import DatabaseError
 
 T = TypeVar("T")
+
+_MANY_ROWS: Final = 10
+_PARTS: Final = tuple(BaseModel.__dict__[name].__set__ for name in BaseModel.__slots__)
+"""Functions that set the parts of a model: its fields, their names, extra and private fields."""
 
 DATATYPE_MISMATCH: Final = "42804"
 CODEC_ADVICE: Final = (
@@ -45,9 +51,18 @@ def _list_adapter_of(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any type
     return TypeAdapter(list[kind], config=ConfigDict(cache_strings="keys"))
 
 
+def _column_adapters_of(model: Any) -> Mapping[str, TypeAdapter[list[Any]]]:  # noqa: ANN401 - as above
+    """Return a validator for a column of each field of a model."""
+    fields = model.model_fields.items()
+    return {name: _list_adapter_of(field.rebuild_annotation()) for name, field in fields}
+
+
 # Callables of any type, since for a type checker a type variable is not a hashable argument.
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
 _list_adapter: Final[Callable[[Any], TypeAdapter[Any]]] = _list_adapter_of
+_column_adapters: Final[Callable[[Any], Mapping[str, TypeAdapter[list[Any]]]]] = cache(
+    _column_adapters_of
+)
 
 
 def build_model(model: type[T], row: Row) -> T:
@@ -60,18 +75,35 @@ def build_model(model: type[T], row: Row) -> T:
 
 
 def build_models(model: type[T], rows: Iterable[Row], **columns: Iterable[object]) -> list[T]:
-    """Build a model from each row, in one call of the validator, which saves 20 % of the time.
+    """Build a model from each row. `columns` replace columns of the rows.
 
-    `columns` replace columns of the rows. All rows have the columns of the first one. Reading their
-    names once saves another 10 %.
+    All rows have the columns of the first one. For many rows one call of the validator for each
+    column takes half as long as one call for all rows, which creates a dict for each row.
     """
     rows = list(rows)
-    names = tuple(rows[0].keys()) if rows else ()
-    values = [dict(zip(names, row.values(), strict=True)) for row in rows]
-    for name, column in columns.items():
-        for each, value in zip(values, column, strict=True):
-            each[name] = value
-    return _validate(_list_adapter(model), values)
+    if not rows:
+        return []
+    by_column = zip(*(row.values() for row in rows), strict=True)
+    values = dict(zip(rows[0].keys(), by_column, strict=True))
+    values |= {name: tuple(column) for name, column in columns.items()}
+    if len(rows) >= _MANY_ROWS and issubclass(model, BaseModel):
+        adapters = _column_adapters(model)
+        if adapters.keys() <= values.keys():
+            checked = {name: _validate(each, values[name], name) for name, each in adapters.items()}
+            return _assemble(model, checked, len(rows))
+    names = tuple(values)
+    dicts = [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return _validate(_list_adapter(model), dicts)
+
+
+def _assemble(model: type[T], columns: Mapping[str, Sequence[object]], count: int) -> list[T]:
+    """Build models from the valid values of all fields, as pydantic's `model_construct` does."""
+    models = list(map(model.__new__, repeat(model, count)))
+    fields = map(dict, map(zip, repeat(tuple(columns)), zip(*columns.values(), strict=True)))
+    names, none = repeat(set(columns)), repeat(None)
+    for set_part, part in zip(_PARTS, (fields, names, none, none), strict=True):
+        deque(map(set_part, models, part), maxlen=0)
+    return models
 
 
 def build_value(kind: type[T], row: Row, column: str) -> T:

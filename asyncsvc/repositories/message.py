@@ -114,7 +114,7 @@ class MessageRepository(Repository):
         )
         if not rows:
             return None
-        return build_models(StoredMessage, (row for row in rows if row["seq"] is not None))
+        return [] if rows[0]["seq"] is None else build_models(StoredMessage, rows)
 
     async def copy(
         self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]
