@@ -79,6 +79,12 @@ class ConnectionExecutor(Executor):
         return self._reusable_lease
 
     @property
+    def is_in_transaction(self) -> bool:
+        """Whether the connection is in a transaction."""
+        with translate_errors(self._connection):
+            return self._connection.is_in_transaction()
+
+    @property
     def reported_pid(self) -> int:
         """The process id that the server reported when the connection was opened.
 
@@ -112,9 +118,7 @@ class ConnectionExecutor(Executor):
         tenant = set_tenant(query) if self._settings.row_level_security else None
         if tenant is None:
             return await super().fetch(query)
-        with translate_errors(self._connection):
-            is_in_transaction = self._connection.is_in_transaction()
-        if is_in_transaction:
+        if self.is_in_transaction:
             return await self._fetch_for_tenant(tenant, query)
         async with self.transaction() as executor:
             return await executor.fetch(query)

@@ -67,6 +67,11 @@ class Executor(abc.ABC):
         """The settings of the statements."""
         return self._settings
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the statements run inside a transaction that is open already."""
+        return False
+
     @abc.abstractmethod
     def _lease(self) -> AbstractAsyncContextManager[Connection]:
         """Return a context manager that yields a connection for one statement or transaction."""

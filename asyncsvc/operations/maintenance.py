@@ -18,8 +18,7 @@ from asyncsvc.operations.maintenance_failures import SHRINK, TENANT_ERRORS, fail
 from asyncsvc.operations.search_index import index_texts
 from asyncsvc.repositories import AppendKeyRepository, MigrationRepository, UsageRepository
 from asyncsvc.repositories.append_key import ExpiredKey
-from asyncsvc.repositories.usage import LedgerTenant
-from asyncsvc.services import API4ConversationService
+from asyncsvc.services.usage import roll_up_usage
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 _TENANT_TABLE: Final = "append_key"
 _KEY_BATCH_SIZE: Final = 1_000
 _TENANT_BATCH_SIZE: Final = 100
-_RECOUNT_THRESHOLD: Final = 10_000
-"""From this number of creations on, one recount costs less than a roll-up."""
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
@@ -114,24 +111,13 @@ async def _roll_up_usage(executor: Executor) -> AsyncIterator[MaintenanceReport]
         last = tenants[-1]
         for tenant in tenants:
             try:
-                batch = MaintenanceReport(ledger_rows=await _roll_up_tenant(executor, tenant))
+                batch = MaintenanceReport(ledger_rows=await roll_up_usage(executor, tenant))
             except TENANT_ERRORS as error:
                 batch = failure("usage", tenant.tenant_id, error)
             ledger_rows += batch.ledger_rows
             yield batch
     if ledger_rows:
         await usage.vacuum()
-
-
-async def _roll_up_tenant(executor: Executor, tenant: LedgerTenant) -> int:
-    """Roll up or recount one tenant's usage; return the number of ledger rows."""
-    if tenant.creations >= _RECOUNT_THRESHOLD:
-        conversations = API4ConversationService(executor, executor.settings)
-        return await conversations.recount_usage(tenant_id=tenant.tenant_id)
-    usage = UsageRepository(executor)
-    if not tenant.has_utc_zone:
-        await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC", if_used=True)
-    return await usage.roll_up(tenant_id=tenant.tenant_id)
 
 
 _JOBS: Final[dict[MaintenanceJob, Callable[[Executor], AsyncIterator[MaintenanceReport]]]] = {

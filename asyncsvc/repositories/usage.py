@@ -22,6 +22,8 @@ class LedgerTenant(NamedTuple):
     """Whether buckets in UTC are stored for the tenant."""
     creations: int
     """The number of its ledger rows that create or delete conversations."""
+    conversations: int
+    """The number of its conversations."""
 
 
 class UsageRepository(Repository):
@@ -30,11 +32,16 @@ class UsageRepository(Repository):
     folder = "usage"
 
     async def find_tenants_to_roll_up(
-        self, *, after: LedgerTenant | None, limit: int
+        self,
+        *,
+        tenant_id: str | UnsetType = UNSET,
+        after: LedgerTenant | None = None,
+        limit: int = 1,
     ) -> list[LedgerTenant]:
         """Return the next tenants that have rows in the ledger, ordered by id."""
         rows = await self._rows(
             "find_tenants_to_roll_up",
+            tenant_id=tenant_id,
             after_tenant_id=UNSET if after is None else after.tenant_id,
             limit=limit,
         )
@@ -45,17 +52,22 @@ class UsageRepository(Repository):
         (row,) = await self._rows("roll_up", tenant_id=tenant_id)
         return build_value(int, row, "ledger_rows")
 
-    async def recount(self, *, tenant_id: str) -> int:
-        """Count a tenant's buckets again; return the number of ledger rows that were added."""
-        (row,) = await self._rows("recount", tenant_id=tenant_id)
+    async def recount(self, *, tenant_id: str, tz: str | UnsetType = UNSET) -> int:
+        """Count a tenant's buckets again; return the number of ledger rows that were added.
+
+        `tz` counts only the buckets of this new zone.
+        """
+        (row,) = await self._rows("recount", tenant_id=tenant_id, tz=tz)
         return build_value(int, row, "ledger_rows")
 
-    async def lock(self, *, tenant_id: str) -> bool:
+    async def lock(self, *, tenant_id: str, skip_locked: bool = False) -> bool:
         """Lock a tenant's usage against roll-ups and recounts until the transaction ends.
 
-        False: the tenant has no zone, so nothing is locked.
+        False: the tenant has no zone, so nothing is locked; or with `skip_locked` another session
+        holds the lock.
         """
-        return bool(await self._rows("lock", tenant_id=tenant_id))
+        flags = ["skip_locked"] if skip_locked else []
+        return bool(await self._rows("lock", *flags, tenant_id=tenant_id))
 
     async def declare_zone(self, *, tenant_id: str, tz: str, if_used: bool = False) -> list[str]:
         """Declare this zone and UTC, in which buckets are then stored; return the new zones.

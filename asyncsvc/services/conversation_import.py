@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
-from asyncsvc.repositories import ConversationRepository, MessageRepository
+from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
 from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation
 from asyncsvc.repositories.message import MessageRow, NewConversationMessages
 from asyncsvc.services.conversation_update import ConversationUpdate
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
+from asyncsvc.services.usage import roll_up_usage
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGES: Final = 5_000
 _MAX_CHARACTERS: Final = 2**23
+_MIN_ROLL_UP: Final = 20_000
+"""The number of created conversations after which an import rolls up its usage; later as many as it
+rolled up before, so that all recounts of a new tenant together cost at most 2 of the last one."""
+_FAST_LEDGER: Final = 500
+"""The number of created conversations that statistics read fast from the ledger."""
 _USER: Final = "user"
 _OTHER_MESSAGES: Final = "the tenant has a conversation of this id, with other messages"
 _COMPUTED: Final = frozenset({"tenant_id", "thumb_up", "thumb_down"})
@@ -78,12 +84,26 @@ class ConversationImport:
 
     async def run(self, records: Records) -> ImportReport:
         """Import all records, batch by batch."""
-        report = ImportReport()
+        report, ledger_rows = ImportReport(), 0
         async for batch in self._batches(records):
-            report += await self._store(batch)
+            stored = await self._store(batch)
+            report += stored
+            ledger_rows += stored.conversations
+            if ledger_rows >= max(_MIN_ROLL_UP, report.conversations // 2):
+                await self._roll_up()
+                ledger_rows = 0
+        if ledger_rows >= _FAST_LEDGER:
+            await self._roll_up()
         return report + ImportReport(
             rejected=self._reader.rejected, replaced_characters=self._reader.replaced_characters
         )
+
+    async def _roll_up(self) -> None:
+        """Add the usage to the sums, but not in a transaction, which would keep their lock."""
+        if not self._executor.is_in_transaction:
+            usage = UsageRepository(self._executor)
+            for tenant in await usage.find_tenants_to_roll_up(tenant_id=self._tenant_id):
+                await roll_up_usage(self._executor, tenant)
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         """Group the valid records into batches."""

@@ -22,15 +22,20 @@ from asyncsvc.validation.types import (
     Interval,
     OrAny,
     Source,
+    UnsetType,
     UsageBasis,
     Zone,
 )
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
+    from asyncsvc.repositories.usage import LedgerTenant
     from asyncsvc.settings import Settings
 
 _UNKNOWN_ZONE: Final = "22023"
+_MIN_RECOUNT: Final = 1_000
+_RECOUNT_RATIO: Final = 16
+"""A creation costs this times as much in a roll-up as a conversation in a recount."""
 _HOUR_SECONDS: Final = 3_600
 _BUCKET_SECONDS: Final[Mapping[Interval, int]] = {
     "hour": _HOUR_SECONDS,
@@ -143,8 +148,8 @@ class ConversationUsage(ConversationServiceBase):
 
         Cost:
             5 round trips in 1 transaction, 3 if the zone was declared already. It counts all
-            conversations of the tenant, in each declared zone. It locks the tenant against
-            roll-ups until it ends; no append waits.
+            conversations of the tenant, about 5 seconds for 600,000. It locks the tenant against
+            roll-ups until it ends; no append and no statistic waits.
         """
         zone(tz)
         async with self._executor.transaction() as transaction:
@@ -152,7 +157,7 @@ class ConversationUsage(ConversationServiceBase):
             if tz not in await usage.declare_zone(tenant_id=tenant_id, tz=tz):
                 return False
             with _translate_unknown_zone():
-                await _lock_and_recount(usage, tenant_id)
+                await _lock_and_recount(usage, tenant_id, tz)
             return True
 
     @validated
@@ -177,12 +182,31 @@ class ConversationUsage(ConversationServiceBase):
             return await _lock_and_recount(UsageRepository(transaction), tenant_id)
 
 
-async def _lock_and_recount(usage: UsageRepository, tenant_id: str) -> int:
+async def roll_up_usage(executor: Executor, tenant: LedgerTenant) -> int:
+    """Add a tenant's usage ledger to the sums; return the number of ledger rows.
+
+    0: another session works on the tenant.
+    """
+    usage = UsageRepository(executor)
+    if not tenant.has_utc_zone:
+        await usage.declare_zone(tenant_id=tenant.tenant_id, tz="UTC", if_used=True)
+    if tenant.creations < max(_MIN_RECOUNT, tenant.conversations / _RECOUNT_RATIO):
+        return await usage.roll_up(tenant_id=tenant.tenant_id)
+    async with executor.transaction() as transaction:
+        usage = UsageRepository(transaction)
+        if not await usage.lock(tenant_id=tenant.tenant_id, skip_locked=True):
+            return 0
+        return await usage.recount(tenant_id=tenant.tenant_id)
+
+
+async def _lock_and_recount(
+    usage: UsageRepository, tenant_id: str, tz: str | UnsetType = UNSET
+) -> int:
     """Lock a tenant's usage and count it again; return the number of ledger rows."""
     # Two statements, so that the second one sees the roll-up for which the first one waited.
     while not await usage.lock(tenant_id=tenant_id):  # the tenant is new, or was just deleted
         await usage.declare_zone(tenant_id=tenant_id, tz="UTC")
-    return await usage.recount(tenant_id=tenant_id)
+    return await usage.recount(tenant_id=tenant_id, tz=tz)
 
 
 @contextmanager

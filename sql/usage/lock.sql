@@ -2,7 +2,7 @@
 --
 -- Returns: tenant_id; no row if no buckets are stored for the tenant.
 -- Locks: the tenant's UTC row of usage_zone, until the end of the transaction; it waits for a
---   roll-up or recount that holds it.
+--   roll-up or recount that holds it. With skip_locked it returns no row instead.
 -- Index: the primary key.
 -- Timeout: none. The recount that holds the row may read all conversations of the tenant.
 SELECT z.tenant_id
@@ -10,3 +10,4 @@ SELECT z.tenant_id
  WHERE z.tenant_id = :tenant_id
    AND z.zone = 'UTC'
    FOR UPDATE
+   SKIP LOCKED                                  --? skip_locked

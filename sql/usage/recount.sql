@@ -1,16 +1,23 @@
--- Count all buckets of a tenant again, in each declared zone, and empty its usage ledger.
+-- Count the buckets of a tenant again: in each declared zone, with an empty usage ledger; or with :tz in
+-- this new zone only.
 --
 -- Creations are counted from the conversations, activity from the sums by quarter hour. It runs for a
 -- new zone, after new rules for a zone, and if there are so many creations that a roll-up costs more.
 --
--- Returns: ledger_rows, the number of ledger rows deleted, which the sums now include.
+-- Returns: ledger_rows, the number of ledger rows deleted, which the sums now include; 0 with :tz.
 -- Locks: the rows of the ledger and of the sums; no append waits for it.
 -- Index: usage_ledger_tenant_idx and the keys of the sums. It reads all conversations of the tenant
---   and sorts them for each zone and grain.
+--   and sorts them for each zone.
 -- Timeout: none. It reads all conversations of the tenant.
 -- Notes: the caller locks the tenant's usage in an earlier statement (usage/lock), so this snapshot
 --   includes each roll-up that committed before.
-WITH drained AS (
+--   With :tz the ledger stays, since the other zones do not include it. The buckets of the new zone are
+--   those of the conversations without the changes in the ledger.
+--   A user counts in the first of his days of a bucket: if his day before it, of the same dialog or
+--   source, is before the start of the bucket. So all distinct users are sums over days.
+WITH
+--? !tz {
+drained AS (
     DELETE FROM asyncsvc.usage_ledger AS u
      WHERE u.tenant_id = :tenant_id
     RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter_hour, u.token_id, u.pv, u.tokens,
@@ -31,58 +38,128 @@ WITH drained AS (
            rounds = q.rounds + excluded.rounds,
            thumb_up = q.thumb_up + excluded.thumb_up,
            thumb_down = q.thumb_down + excluded.thumb_down
-), zones AS (
+),
+--? }
+zones AS (
+    SELECT :tz::text AS zone                                                       --? tz
+    --? !tz {
     SELECT z.zone
       FROM asyncsvc.usage_zone AS z
      WHERE z.tenant_id = :tenant_id
-), creations AS (
-    SELECT z.zone, g.grain, c.dialog_id, c.source,
-           date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date AS bucket,
-           nullif(c.user_id, '') AS user_id, c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down
+    --? }
+), user_days AS (
+    SELECT z.zone, c.user_id, (c.created_at AT TIME ZONE z.zone)::date AS day, c.dialog_id, c.source
+      FROM asyncsvc.conversation AS c                                              --? !tz
+      --? tz {
+      FROM (
+        SELECT c.user_id, c.created_at, c.dialog_id, c.source, 1 AS pv
+          FROM asyncsvc.conversation AS c
+         WHERE c.tenant_id = :tenant_id
+         UNION ALL
+        SELECT u.user_id, u.created_at, u.dialog_id, u.source, -u.pv
+          FROM asyncsvc.usage_ledger AS u
+         WHERE u.tenant_id = :tenant_id
+      ) AS c
+      --? }
+     CROSS JOIN zones AS z
+     WHERE c.user_id <> ''
+       AND c.tenant_id = :tenant_id                                                --? !tz
+     GROUP BY z.zone, c.user_id, day, c.dialog_id, c.source                        --? tz
+    HAVING sum(c.pv) > 0                                                           --? tz
+), days_before AS (
+    SELECT u.zone, u.day, u.dialog_id, u.source,
+           date_trunc('week', u.day::timestamp)::date AS week,
+           date_trunc('month', u.day::timestamp)::date AS month,
+           lag(u.day, 1, '-infinity') OVER (PARTITION BY u.zone, u.user_id ORDER BY u.day) AS of_all,
+           lag(u.day, 1, '-infinity') OVER (
+               PARTITION BY u.zone, u.user_id, u.dialog_id ORDER BY u.day) AS of_dialog,
+           lag(u.day, 1, '-infinity') OVER (
+               PARTITION BY u.zone, u.user_id, u.source ORDER BY u.day) AS of_source,
+           lag(u.day, 1, '-infinity') OVER (
+               PARTITION BY u.zone, u.user_id, u.dialog_id, u.source ORDER BY u.day) AS of_pair
+      FROM user_days AS u
+), day_users AS (
+    SELECT b.zone, b.day, b.dialog_id, b.source,
+           count(*) FILTER (WHERE b.of_all < b.day) AS day_all,
+           count(*) FILTER (WHERE b.of_dialog < b.day) AS day_dialog,
+           count(*) FILTER (WHERE b.of_source < b.day) AS day_source,
+           count(*) FILTER (WHERE b.of_pair < b.day) AS day_pair,
+           count(*) FILTER (WHERE b.of_all < b.week) AS week_all,
+           count(*) FILTER (WHERE b.of_dialog < b.week) AS week_dialog,
+           count(*) FILTER (WHERE b.of_source < b.week) AS week_source,
+           count(*) FILTER (WHERE b.of_pair < b.week) AS week_pair,
+           count(*) FILTER (WHERE b.of_all < b.month) AS month_all,
+           count(*) FILTER (WHERE b.of_dialog < b.month) AS month_dialog,
+           count(*) FILTER (WHERE b.of_source < b.month) AS month_source,
+           count(*) FILTER (WHERE b.of_pair < b.month) AS month_pair
+      FROM days_before AS b
+     GROUP BY b.zone, b.day, b.dialog_id, b.source
+), day_sums AS (
+    SELECT z.zone, 'creation' AS basis, (c.created_at AT TIME ZONE z.zone)::date AS day, c.dialog_id,
+           c.source, count(*) AS pv, sum(c.tokens) AS tokens, sum(c.duration) AS duration,
+           sum(c.round) AS rounds, sum(c.thumb_up) AS thumb_up, sum(c.thumb_down) AS thumb_down
       FROM asyncsvc.conversation AS c
      CROSS JOIN zones AS z
-     CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
      WHERE c.tenant_id = :tenant_id
-), activity AS (
-    SELECT a.quarter_hour, a.dialog_id, a.source,
-           sum(a.pv)::bigint AS pv,
-           sum(a.tokens) AS tokens,
-           sum(a.duration) AS duration,
-           sum(a.rounds) AS rounds,
-           sum(a.thumb_up)::bigint AS thumb_up,
-           sum(a.thumb_down)::bigint AS thumb_down
-      FROM (
-        SELECT q.quarter_hour, q.dialog_id, q.source, q.pv, q.tokens, q.duration, q.rounds, q.thumb_up,
-               q.thumb_down
-          FROM asyncsvc.usage_quarter_hour AS q
-         WHERE q.tenant_id = :tenant_id
-         UNION ALL
-        SELECT d.quarter_hour, d.dialog_id, d.source, d.pv, d.tokens, d.duration, d.rounds, d.thumb_up,
-               d.thumb_down
-          FROM drained AS d
-         WHERE d.quarter_hour IS NOT NULL
-      ) AS a
-     GROUP BY a.quarter_hour, a.dialog_id, a.source
-), counted AS MATERIALIZED (
-    SELECT c.zone, 'creation' AS basis, c.grain,
-           CASE WHEN grouping(c.dialog_id) = 1 THEN '*' ELSE '=' || c.dialog_id END AS dialog_key,
-           CASE WHEN grouping(c.source) = 1 THEN '*' ELSE coalesce('=' || c.source, '-') END AS source_key,
-           c.bucket, count(*) AS pv, count(DISTINCT c.user_id) AS uv, sum(c.tokens) AS tokens,
-           sum(c.duration) AS duration, sum(c.round) AS rounds, sum(c.thumb_up) AS thumb_up,
-           sum(c.thumb_down) AS thumb_down
-      FROM creations AS c
-     GROUP BY c.zone, c.grain, c.bucket, CUBE (c.dialog_id, c.source)
+     GROUP BY z.zone, day, c.dialog_id, c.source
      UNION ALL
-    SELECT z.zone, 'activity', g.grain, d.key, s.key,
-           date_trunc(g.grain, a.quarter_hour AT TIME ZONE z.zone)::date, sum(a.pv), 0, sum(a.tokens),
-           sum(a.duration), sum(a.rounds), sum(a.thumb_up), sum(a.thumb_down)
-      FROM activity AS a
+    SELECT z.zone, 'activity', (q.quarter_hour AT TIME ZONE z.zone)::date AS day, q.dialog_id, q.source,
+           sum(q.pv), sum(q.tokens), sum(q.duration), sum(q.rounds), sum(q.thumb_up), sum(q.thumb_down)
+      FROM asyncsvc.usage_quarter_hour AS q
      CROSS JOIN zones AS z
-     CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
-     CROSS JOIN LATERAL (VALUES ('*'), ('=' || a.dialog_id)) AS d (key)
-     CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || a.source, '-'))) AS s (key)
-     GROUP BY 1, 2, 3, 4, 5, 6
-), deleted AS (
+     WHERE q.tenant_id = :tenant_id
+     GROUP BY z.zone, day, q.dialog_id, q.source
+     UNION ALL
+    --? tz {
+    SELECT z.zone, 'creation', (u.created_at AT TIME ZONE z.zone)::date AS day, u.dialog_id, u.source,
+           -sum(u.pv), -sum(u.tokens), -sum(u.duration), -sum(u.rounds), -sum(u.thumb_up),
+           -sum(u.thumb_down)
+      FROM asyncsvc.usage_ledger AS u
+     CROSS JOIN zones AS z
+     WHERE u.tenant_id = :tenant_id
+     GROUP BY z.zone, day, u.dialog_id, u.source
+    --? }
+    --? !tz {
+    SELECT z.zone, 'activity', (d.quarter_hour AT TIME ZONE z.zone)::date AS day, d.dialog_id, d.source,
+           sum(d.pv), sum(d.tokens), sum(d.duration), sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
+      FROM drained AS d
+     CROSS JOIN zones AS z
+     WHERE d.quarter_hour IS NOT NULL
+     GROUP BY z.zone, day, d.dialog_id, d.source
+    --? }
+), counted AS MATERIALIZED (
+    SELECT d.zone, d.basis, d.grain, k.dialog_key, k.source_key,
+           date_trunc(d.grain, d.day::timestamp)::date AS bucket, sum(d.pv)::bigint AS pv,
+           sum(k.uv)::bigint AS uv, sum(d.tokens) AS tokens, sum(d.duration) AS duration,
+           sum(d.rounds) AS rounds, sum(d.thumb_up)::bigint AS thumb_up,
+           sum(d.thumb_down)::bigint AS thumb_down
+      FROM (
+        SELECT s.zone, s.basis, g.grain, s.day, s.dialog_id, s.source, s.pv, s.tokens, s.duration,
+               s.rounds, s.thumb_up, s.thumb_down, 0 AS uv, 0 AS dialog_uv, 0 AS source_uv, 0 AS pair_uv
+          FROM day_sums AS s
+         CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
+         UNION ALL
+        SELECT u.zone, 'creation', g.grain, u.day, u.dialog_id, u.source, 0, 0, 0, 0, 0, 0, g.uv,
+               g.dialog_uv, g.source_uv, g.pair_uv
+          FROM day_users AS u
+         CROSS JOIN LATERAL (
+                VALUES ('day', u.day_all, u.day_dialog, u.day_source, u.day_pair),
+                       ('week', u.week_all, u.week_dialog, u.week_source, u.week_pair),
+                       ('month', u.month_all, u.month_dialog, u.month_source, u.month_pair)
+               ) AS g (grain, uv, dialog_uv, source_uv, pair_uv)
+      ) AS d
+     CROSS JOIN LATERAL (
+            SELECT '=' || d.dialog_id AS dialog_key, coalesce('=' || d.source, '-') AS source_key
+           ) AS n
+     CROSS JOIN LATERAL (
+            VALUES ('*', '*', d.uv), (n.dialog_key, '*', d.dialog_uv), ('*', n.source_key, d.source_uv),
+                   (n.dialog_key, n.source_key, d.pair_uv)
+           ) AS k (dialog_key, source_key, uv)
+     GROUP BY d.zone, d.basis, d.grain, k.dialog_key, k.source_key, bucket
+    HAVING sum(d.pv) <> 0 OR d.basis = 'activity'                                  --? tz
+),
+--? !tz {
+deleted AS (
     DELETE FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = :tenant_id
        AND NOT EXISTS (
@@ -90,13 +167,16 @@ WITH drained AS (
             WHERE n.zone = b.zone AND n.basis = b.basis AND n.grain = b.grain
               AND n.dialog_key = b.dialog_key AND n.source_key = b.source_key
               AND n.bucket = b.bucket)
-), bucket_rows AS (
+),
+--? }
+bucket_rows AS (
     INSERT INTO asyncsvc.usage_bucket AS b (
            tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
            rounds, thumb_up, thumb_down)
     SELECT :tenant_id, n.zone, n.basis, n.grain, n.dialog_key, n.source_key, n.bucket, n.pv, n.uv,
            n.tokens, n.duration, n.rounds, n.thumb_up, n.thumb_down
       FROM counted AS n
+     ORDER BY n.zone, n.basis, n.grain, n.dialog_key, n.source_key, n.bucket
     ON CONFLICT (tenant_id, zone, basis, grain, dialog_key, source_key, bucket) DO UPDATE
        SET pv = excluded.pv,
            uv = excluded.uv,
@@ -106,5 +186,6 @@ WITH drained AS (
            thumb_up = excluded.thumb_up,
            thumb_down = excluded.thumb_down
 )
-SELECT count(*) AS ledger_rows
-  FROM drained AS d
+SELECT 0::bigint AS ledger_rows                                                    --? tz
+SELECT count(*) AS ledger_rows                                                     --? !tz
+  FROM drained AS d                                                                --? !tz

@@ -20,8 +20,10 @@ from asyncsvc import (
     Settings,
     Turn,
 )
+from asyncsvc.repositories import UsageRepository
 from asyncsvc.services import conversation_import
 from asyncsvc.services import transfer as service
+from asyncsvc.services import usage as usage_service
 
 NOW = datetime(2026, 11, 22, 10, 30, 0, 123456, tzinfo=UTC)
 NASTY = "a\\b\tc\nd\re\x08\x0b\x0c \\N \\. 'q' \"d\" $1 %s {}   你好 🦄 é"
@@ -325,6 +327,77 @@ async def test_an_import_cancelled_at_any_await_can_be_repeated(svc, monkeypatch
         assert len(await exported(svc, f"t{delay}")) == 24
         if isinstance(outcome, ImportReport):
             break
+
+
+class Usage:
+    """The usage of the tenant of an import, and its ledger."""
+
+    def __init__(self, svc):
+        self.conversations = svc.conversations
+        self.repository = UsageRepository(svc._executor)
+
+    async def ledger_rows(self) -> int:
+        return await self.repository.backlog(limit=10_000)
+
+    async def totals(self) -> tuple[int, int, int, int]:
+        """Return pv, uv and tokens of all time, and the total of a list."""
+        (month,) = await self.conversations.stats(
+            tenant_id="acme", from_date="2026-11-01", to_date="2026-11-30", interval="month"
+        )
+        page = await self.conversations.get_list(tenant_id="acme")
+        return month.pv, month.uv, month.tokens, page.total
+
+
+def with_users(count: int, start: int = 0) -> list[dict[str, object]]:
+    return [
+        record(f"{n:03}", "x", user_id=f"u{n % 7}", tokens=n, created_at=NOW)
+        for n in range(start, start + count)
+    ]
+
+
+@pytest.mark.parametrize("min_recount", [1, 1_000])
+async def test_an_import_rolls_up_its_usage_as_it_goes(svc, monkeypatch, min_recount):
+    monkeypatch.setattr(usage_service, "_MIN_RECOUNT", min_recount)
+    for name, value in {"_MAX_MESSAGES": 4, "_MIN_ROLL_UP": 10, "_FAST_LEDGER": 3}.items():
+        monkeypatch.setattr(conversation_import, name, value)
+    usage, backlogs = Usage(svc), []
+
+    async def records():
+        for each in with_users(60):
+            backlogs.append(await usage.ledger_rows())
+            yield each
+
+    await svc.conversations.import_(records(), tenant_id="acme")
+    assert 10 <= max(backlogs) <= 30
+    assert backlogs.count(0) > 4
+    assert await usage.ledger_rows() == 0
+    assert await usage.totals() == (60, 7, sum(range(60)), 60)
+    await svc.conversations.import_(with_users(60) + with_users(2, start=60), tenant_id="acme")
+    assert await usage.ledger_rows() == 2  # few new conversations are left to maintenance
+    assert await usage.totals() == (62, 7, sum(range(62)), 62)
+
+
+async def test_an_import_in_a_transaction_leaves_the_roll_up_to_maintenance(svc, monkeypatch):
+    monkeypatch.setattr(conversation_import, "_FAST_LEDGER", 1)
+    usage = Usage(svc)
+    async with svc.transaction() as tx:
+        await tx.conversations.import_(with_users(10), tenant_id="acme")
+        await svc.maintain()  # the transaction holds no lock of the tenant
+    assert await usage.ledger_rows() == 10
+    assert await usage.totals() == (10, 7, 45, 10)
+
+
+async def test_an_import_does_not_wait_for_a_recount(svc, pool, monkeypatch):
+    monkeypatch.setattr(usage_service, "_MIN_RECOUNT", 1)
+    monkeypatch.setattr(conversation_import, "_FAST_LEDGER", 1)
+    usage = Usage(svc)
+    await svc.conversations.import_(with_users(10), tenant_id="acme")
+    async with pool.acquire() as connection, connection.transaction():
+        repository = UsageRepository(svc.on(connection)._executor)
+        assert await repository.lock(tenant_id="acme")
+        await svc.conversations.import_(with_users(10, start=10), tenant_id="acme")
+        assert await usage.ledger_rows() == 10
+    assert await usage.totals() == (20, 7, sum(range(20)), 20)
 
 
 async def test_an_import_follows_the_callers_transaction_and_leaves_no_setting(svc, pool):

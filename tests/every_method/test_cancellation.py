@@ -122,6 +122,10 @@ STATE = """
       FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = $1
      UNION ALL
+    SELECT 'zones', jsonb_agg(z.zone ORDER BY z.zone)::text
+      FROM asyncsvc.usage_zone AS z
+     WHERE z.tenant_id = $1
+     UNION ALL
     SELECT 'audit', jsonb_agg(a ORDER BY a::text)::text
       FROM (SELECT a.action, a.actor,
                    a.detail - '{successor,ends_at,rotated_from,family_of}'::text[] AS detail
