@@ -14,6 +14,7 @@ from asyncsvc.database.connection_executor import ConnectionExecutor, open_trans
 from asyncsvc.database.driver_errors import is_transient, translate_errors
 from asyncsvc.database.executor import Executor
 from asyncsvc.database.retry import backoff
+from asyncsvc.database.row_security import set_tenant
 from asyncsvc.database.rows import build_model
 from asyncsvc.errors import LockTimeout, PoolExhausted, StatementTimeout, Unavailable
 
@@ -113,7 +114,7 @@ class PoolExecutor(Executor):
             return await self._retry(query, error)
 
     async def _attempt(self, query: Query) -> list[Row]:
-        if self._settings.row_level_security:
+        if self._settings.row_level_security and set_tenant(query) is not None:
             async with self.transaction() as executor:
                 return await executor.fetch(query)
         async with self._lease() as connection:

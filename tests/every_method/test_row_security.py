@@ -310,9 +310,12 @@ async def test_maintenance_as_a_restricted_role_is_rejected(dsn, role, restricte
 
 async def test_the_owner_can_maintain_and_import_with_the_setting(dsn, role):
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
-        assert (await owner.maintain()).append_keys == 0
         record = {"id": "r", "dialog_id": "d", "messages": TURN["messages"]}
         assert (await owner.conversations.import_([record], tenant_id="acme")).messages == 1
+        assert (await owner.maintain()).messages == 1
+        chat = await owner.conversations.create(tenant_id="acme", dialog_id="d")
+        assert (await owner.maintain()).ledger_rows == 1
+        assert await owner.conversations.delete_by_id(chat.id, tenant_id="acme")
 
 
 async def test_check_raises_if_row_level_security_does_not_restrict_the_role(dsn, svc, restricted):
