@@ -16,10 +16,16 @@ MAX_ELEMENT_BYTES: Final = 2**26
 MAX_VALUES: Final = 1_000_000
 """The maximum number of values in one element or line: each takes up to 250 bytes in memory."""
 _STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_PLAIN: Final = rb'[^"\[\]{}]*+'
+_WHOLE_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT: Final = rb"%b(?:%b%b)*+" % (_PLAIN, _WHOLE_STRING, _PLAIN)
 _TO_BRACKET: Final = re.compile(
-    rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL
+    rb"%b(?:(?:%b|[\[{]%b[\]}])%b)*+" % (_PLAIN, _WHOLE_STRING, _FLAT, _PLAIN), re.DOTALL
 )
-"""Up to the next bracket, or to a string that continues in the next block."""
+"""Up to the next bracket, or to a string that continues in the next block.
+
+It also skips innermost pairs of brackets, which do not change the depth.
+"""
 _TO_STRUCTURE: Final = re.compile(rb'[^"\[\]{},]*+')
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _OPENING: Final = b"[{"
