@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
@@ -233,7 +233,7 @@ def test_a_file_without_permission_is_one_line(run: Run, tmp_path):
 
 
 async def test_an_import_of_truncated_gzip_can_be_continued(run: Run, svc, tmp_path):
-    whole = gzip.compress(talks(20_000))
+    whole = gzip.compress(talks(5_000))
     (tmp_path / "talks.gz").write_bytes(whole[: len(whole) * 2 // 3])
     finished = run("import", tmp_path / "talks.gz", *ACME)
     assert "is damaged or truncated" in failed(finished)
@@ -378,15 +378,61 @@ async def count(connection: asyncpg.Connection) -> int:
     return await connection.fetchval("SELECT count(*) FROM asyncsvc.conversation")
 
 
+COUNT = 6_000
+"""Conversations of an interrupted command, which are several batches."""
+MIDDLE = f"{COUNT // 2:06}"
+WAITING = """
+    SELECT count(*)
+      FROM pg_locks AS waiting
+      JOIN pg_locks AS other USING (pid)
+      JOIN pg_database AS d ON d.oid = other.database AND d.datname = current_database()
+     WHERE NOT waiting.granted
+"""
+"""Whether a session of the database waits. In a transaction pg_stat_activity would be cached."""
+
+
+@asynccontextmanager
+async def held_import(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Let an import wait in one of its batches: a transaction has created the same conversation."""
+    async with rolled_back(connection):
+        await connection.execute(
+            "INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, created_at, updated_at)"
+            " VALUES ('acme', $1, 'd', now(), now())",
+            MIDDLE,
+        )
+        yield
+
+
+@asynccontextmanager
+async def held_purge(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Let a deletion wait in one of its batches: a transaction has locked a message."""
+    async with rolled_back(connection):
+        await connection.execute(
+            "SELECT FROM asyncsvc.message WHERE conversation_id = $1 FOR UPDATE", MIDDLE
+        )
+        yield
+
+
+@asynccontextmanager
+async def rolled_back(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_a_second_import_completes_an_interrupted_one(
     run: Run, svc, dsn, connection, tmp_path, number
 ):
-    (tmp_path / "talks").write_bytes(talks(30_000, 3))
-    with running_command(dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
-        await until(lambda: count(connection), process)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=SECONDS)
+    (tmp_path / "talks").write_bytes(talks(COUNT, 3))
+    async with held_import(connection):
+        with running_command(dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
+            await until(lambda: connection.fetchval(WAITING), process)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=SECONDS)
     if number == signal.SIGKILL:
         assert process.returncode == -number
         while await connection.fetchval(
@@ -398,13 +444,13 @@ async def test_a_second_import_completes_an_interrupted_one(
         assert process.returncode == 128 + number
         assert errors == STOPPED + "\n"
     left = await count(connection)
-    assert 0 < left < 30_000
+    assert 0 < left < COUNT
     assert await incomplete(connection) == 0
 
     again = json.loads(run("import", tmp_path / "talks", *ACME, "--json").stdout)
 
-    assert (again["present"], again["conversations"]) == (left, 30_000 - left)
-    assert await count(connection) == 30_000
+    assert (again["present"], again["conversations"]) == (left, COUNT - left)
+    assert await count(connection) == COUNT
     assert await incomplete(connection) == 0
 
 
@@ -446,18 +492,16 @@ async def test_a_second_purge_completes_an_interrupted_one(
     run: Run, svc, dsn, connection, tmp_path
 ):
     old = datetime.now(UTC) - timedelta(days=90)
-    (tmp_path / "talks").write_bytes(talks(30_000))
+    (tmp_path / "talks").write_bytes(talks(COUNT))
     run("import", tmp_path / "talks", *ACME, "--created-at", old.isoformat())
     await svc.conversations.create(tenant_id="acme", dialog_id="d", id="young")
     total = await count(connection)
 
-    async def has_begun() -> bool:
-        return await count(connection) < total
-
-    with running_command(dsn, tmp_path, "purge", "30d", "--tenant", "acme", "--yes") as process:
-        await until(has_begun, process)
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=SECONDS) == ("", "")
+    async with held_purge(connection):
+        with running_command(dsn, tmp_path, "purge", "30d", "--tenant", "acme", "--yes") as process:
+            await until(lambda: connection.fetchval(WAITING), process)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=SECONDS) == ("", "")
     assert process.returncode == 130
     left = await count(connection)
     assert 1 < left < total
@@ -550,14 +594,18 @@ def test_a_closed_standard_stream_is_one_line(run: Run, closed: str):
 
 async def test_an_import_survives_a_stop_of_the_server(tmp_path):
     tmp_path.chmod(0o755)
-    (tmp_path / "talks").write_bytes(talks(60_000, 3))
+    (tmp_path / "talks").write_bytes(talks(COUNT, 3))
     server = await embedded.start(tmp_path / "data")
     try:
         with running_command(server.dsn, tmp_path, "migrate") as process:
             process.communicate(timeout=SECONDS)
         connection = await asyncpg.connect(server.dsn)
+        await connection.execute(
+            "BEGIN; INSERT INTO asyncsvc.conversation (tenant_id, id, dialog_id, created_at,"
+            f" updated_at) VALUES ('acme', '{MIDDLE}', 'd', now(), now())"
+        )
         with running_command(server.dsn, tmp_path, "import", tmp_path / "talks", *ACME) as process:
-            await until(lambda: count(connection), process)
+            await until(lambda: connection.fetchval(WAITING), process)
             await embedded.stop(tmp_path / "data")
             _, errors = process.communicate(timeout=SECONDS)
         assert errors.count("\n") == 2, errors
@@ -575,7 +623,7 @@ async def test_an_import_survives_a_stop_of_the_server(tmp_path):
         ) as process:
             out, _ = process.communicate(timeout=SECONDS)
         again = json.loads(out)
-        assert (again["present"], again["conversations"]) == (left, 60_000 - left)
+        assert (again["present"], again["conversations"]) == (left, COUNT - left)
         assert await incomplete(connection) == 0
         await connection.close()
     finally:
