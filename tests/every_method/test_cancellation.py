@@ -139,6 +139,17 @@ UNFINISHED = """
          + (SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
              WHERE d.datname = current_database() AND l.locktype = 'advisory')
 """
+ORIGIN = "origin"
+COPIES = ", ".join(
+    f"of_{table} AS (INSERT INTO asyncsvc.{table}"
+    " SELECT (jsonb_populate_record(r, jsonb_build_object('tenant_id', $2::text))).*"
+    f" FROM asyncsvc.{table} AS r WHERE r.tenant_id = $1)"
+    for table in (
+        "conversation", "conversation_recency", "conversation_title", "message", "usage_ledger"
+    )
+)  # fmt: skip
+COPY = f"WITH {COPIES} SELECT"
+"""Copy the conversations of a tenant to another one."""
 SETTINGS = Settings(accept_foreign_tokens=True)
 
 
@@ -148,26 +159,20 @@ class Trials:
     def __init__(self, svc: AsyncSvc, observer: asyncpg.Connection) -> None:
         self.svc = svc
         self.observer = observer
+        self._outside = svc.on(observer)
         self._tenants = 0
 
     async def tenant(self) -> Tenant:
         """Create a tenant with rows of every kind, equal to all others."""
+        if self._tenants == 0:
+            await self._create_origin()
         self._tenants += 1
         id = f"tenant {self._tenants}"
-        old = {"created_at": LONG_AGO, "user_id": "u"}
-        await self.svc.conversations.import_(
-            [
-                *({**record, **old} for record in records("a", "b", "c")),
-                {**records("other")[0], "dialog_id": "e", "updated_at": LONG_AGO, **old},
-                {**records("young")[0], "dialog_id": "f", "exp_user_id": "u"},
-            ],
-            tenant_id=id,
-        )
-        await self.svc.conversations.set_feedback("a", 2, 1, tenant_id=id)
-        first = await self.svc.tokens.create(
+        await self.observer.execute(COPY, ORIGIN, id)
+        first = await self._outside.tokens.create(
             tenant_id=id, name="rotated", scopes=["read"], dialog_id="d"
         )
-        issued = await self.svc.tokens.rotate(
+        issued = await self._outside.tokens.rotate(
             first.token.id, tenant_id=id, overlap=timedelta(hours=1)
         )
         secrets = [new_secret("asv") for _ in range(3)]
@@ -177,6 +182,19 @@ class Trials:
             issued.secret.get_secret_value(),
             [{"secret": secret, "name": secret[-4:]} for secret in secrets],
         )
+
+    async def _create_origin(self) -> None:
+        """Create the conversations that each tenant gets as copies."""
+        old = {"created_at": LONG_AGO, "user_id": "u"}
+        await self._outside.conversations.import_(
+            [
+                *({**record, **old} for record in records("a", "b", "c")),
+                {**records("other")[0], "dialog_id": "e", "updated_at": LONG_AGO, **old},
+                {**records("young")[0], "dialog_id": "f", "exp_user_id": "u"},
+            ],
+            tenant_id=ORIGIN,
+        )
+        await self._outside.conversations.set_feedback("a", 2, 1, tenant_id=ORIGIN)
 
     async def state(self, tenant: Tenant) -> dict[str, object]:
         rows = await self.observer.fetch(STATE, tenant.id)
