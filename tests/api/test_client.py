@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import time
 
 import asyncpg
 import pytest
@@ -28,10 +27,12 @@ from asyncsvc.database import sql_files, translate_errors
 from asyncsvc.database.driver_errors import is_transient
 from asyncsvc.database.sql_files import Query
 from tests.conftest import fetch
+from tests.support.registry.counting import until_blocked
 from tests.support.wire import Wire
 
 LOCK_CONVERSATION = "SELECT 1 FROM asyncsvc.conversation WHERE tenant_id = 'acme' FOR UPDATE"
 SLEEP = "SELECT pg_sleep(20)"
+TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query = $1"
 OPEN_TRANSACTIONS = """
     SELECT count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
@@ -261,10 +262,12 @@ async def test_two_tasks_in_one_transaction_raise_concurrent_use(svc):
 
 async def test_a_connection_that_the_caller_uses_raises_concurrent_use(svc, pool):
     async with pool.acquire() as connection:
-        busy = asyncio.create_task(connection.execute("SELECT pg_sleep(0.3)"))
-        await asyncio.sleep(0.1)
-        with pytest.raises(ConcurrentUse):
-            await create(svc.on(connection), "a")
+        async with pool.acquire() as holder, holder.transaction():
+            await holder.execute("SELECT pg_advisory_xact_lock(1)")
+            busy = asyncio.create_task(connection.execute("SELECT pg_advisory_xact_lock(1)"))
+            await asyncio.sleep(0)
+            with pytest.raises(ConcurrentUse):
+                await create(svc.on(connection), "a")
         await busy
         await create(svc.on(connection), "a")
 
@@ -281,10 +284,9 @@ async def test_a_call_on_an_exhausted_pool_ends_after_acquire_timeout(dsn):
     settings = Settings(acquire_timeout=0.3)
     async with asyncsvc.connect(dsn, settings=settings, max_size=1) as svc:
         async with svc.transaction() as tx:
-            start = time.monotonic()
-            with pytest.raises(PoolExhausted, match=r"within 0\.3 s"):
-                await create(svc, "a")
-            assert time.monotonic() - start < 3
+            async with asyncio.timeout(60):
+                with pytest.raises(PoolExhausted, match=r"within 0\.3 s"):
+                    await create(svc, "a")
             await create(tx, "b")
         await create(svc, "c")
         assert await listed(svc) == ["b", "c"]
@@ -454,10 +456,9 @@ async def test_a_terminated_connection_raises_unavailable_with_the_servers_error
 ):
     async with asyncsvc.connect(dsn, max_size=1, settings=Settings(retry_timeout=0)) as svc:
         reading = asyncio.create_task(svc._executor.fetch(Query("x", SLEEP, ())))
-        await asyncio.sleep(0.2)
-        await pool.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = $1", SLEEP
-        )
+        async with asyncio.timeout(20):
+            while not await pool.fetchval(TERMINATE, SLEEP):
+                await asyncio.sleep(0.01)
         with pytest.raises(Unavailable) as caught:
             await reading
         assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
@@ -601,7 +602,7 @@ async def test_a_keyed_append_that_lost_a_race_is_retried(dsn):
         appending = asyncio.create_task(
             svc.conversations.append_message("a", turn, tenant_id="acme", idempotency_key="k")
         )
-        await asyncio.sleep(0.3)
+        await until_blocked(svc)
         await holder.execute("UPDATE asyncsvc.conversation SET version_title = 'changed'")
         await transaction.commit()
         assert (await appending).last_seq == 1
