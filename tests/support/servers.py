@@ -10,8 +10,7 @@ If the environment names a server, its failure ends the run. Only the default co
 to the embedded server; `Server.description` contains the reason.
 
 A server that this module starts listens on the loopback interface, runs without fsync, and is
-deleted at the end. The embedded server has its data in memory if there is room: a test creates and
-deletes hundreds of files, which takes up to 10 times as long on a disk.
+deleted at the end.
 """
 
 import asyncio
@@ -42,9 +41,6 @@ ENGINE_SECONDS = 20.0  # for a reply of the engine, and for progress of a downlo
 PULL_SECONDS = 300.0  # for a whole download
 START_SECONDS = 60.0  # for a container, until its server answers
 POLL_SECONDS = 0.1
-
-MEMORY = pathlib.Path("/dev/shm")  # a file system in memory, on Linux
-MEMORY_BYTES = 6 * 2**30  # of free memory, several times what a whole run needs
 
 SETTINGS = {
     "fsync": "off",
@@ -259,9 +255,7 @@ class EmbeddedServer:
     def start(self) -> None:
         from asyncsvc import embedded
 
-        self._directory = pathlib.Path(
-            tempfile.mkdtemp(prefix="asyncsvc-tests-", dir=memory_directory())
-        )
+        self._directory = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-tests-"))
         self._directory.chmod(0o711)  # if root starts the server, it runs as another user
         try:
             self.dsn = asyncio.run(embedded.start(self._data(), options=SETTINGS)).dsn
@@ -286,17 +280,6 @@ class EmbeddedServer:
     def _data(self) -> pathlib.Path:
         assert self._directory is not None
         return self._directory / "data"
-
-
-def memory_directory() -> pathlib.Path | None:
-    """Return a directory in memory, or None if there is none with enough room."""
-    try:
-        lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        free = min(shutil.disk_usage(MEMORY).free, int(available) * 2**10)
-    except (OSError, ValueError):
-        return None
-    return MEMORY if free > MEMORY_BYTES and os.access(MEMORY, os.W_OK) else None
 
 
 def start_server() -> Server:
