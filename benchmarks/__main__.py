@@ -1,7 +1,8 @@
 """Run the benchmark suites on an embedded server or on the server of `--dsn`.
 
-The suites and figures need the dependency group `benchmarks`. Contenders take turns in one run, so
-ratios are comparable on a noisy machine, and absolute times are not.
+The suites and figures need the dependency group `benchmarks`, and the suite `sessions` needs
+`contenders`. Contenders take turns in one run, so ratios are comparable on a noisy machine, and
+absolute times are not.
 """
 
 from __future__ import annotations
