@@ -1,11 +1,11 @@
-"""Work on large values in a thread, so that it does not block the event loop."""
+"""Work on large values without blocking the event loop: in a thread, or in turns with it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 _LARGE: Final = 2**16
 """The number of characters that take about a millisecond to check, encode or hash."""
+_BETWEEN_TURNS: Final = 0.002
 _BETWEEN_PAUSES: Final = 0.001
 _PAUSE: Final = 0.000_05
 """Seconds. A sleep of 0 would not suffice: the thread would run again before the event loop."""
@@ -65,6 +66,16 @@ def pause_if_apart() -> None:
     if _PAUSES.next is not None and time.perf_counter() >= _PAUSES.next:
         time.sleep(_PAUSE)
         _PAUSES.next = time.perf_counter() + _BETWEEN_PAUSES
+
+
+async def in_turns(steps: Iterable[T]) -> AsyncIterator[T]:
+    """Yield the steps of a long work. The event loop runs about once in 2 milliseconds of it."""
+    due = time.perf_counter() + _BETWEEN_TURNS
+    for step in steps:
+        yield step
+        if time.perf_counter() >= due:
+            await asyncio.sleep(0)
+            due = time.perf_counter() + _BETWEEN_TURNS
 
 
 def is_large(values: object) -> bool:

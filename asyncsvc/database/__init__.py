@@ -20,7 +20,14 @@ from asyncsvc.database.pool_executor import PoolExecutor
 from asyncsvc.database.pools import OpenedPools, open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor
 from asyncsvc.database.retry import backoff, full_jitter
-from asyncsvc.database.rows import Row, build_model, build_models, build_value, build_values
+from asyncsvc.database.rows import (
+    Row,
+    build_model,
+    build_model_of_json,
+    build_models,
+    build_value,
+    build_values,
+)
 
 if TYPE_CHECKING:
     from asyncsvc.database.driver_errors import Connection as Connection
@@ -35,6 +42,7 @@ __all__ = [
     "Row",
     "backoff",
     "build_model",
+    "build_model_of_json",
     "build_models",
     "build_value",
     "build_values",

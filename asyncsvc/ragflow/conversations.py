@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
-    Callable,
     Collection,
     Mapping,
     MutableMapping,
@@ -15,9 +11,8 @@ from collections.abc import (
 )
 from typing import Any, Final
 
-from asyncsvc.client import Services
-from asyncsvc.database import backoff
-from asyncsvc.errors import AlreadyExists, Conflict, InvalidInput, NotFound, StaleSequence
+from asyncsvc.client import AsyncSvc, Services
+from asyncsvc.errors import AlreadyExists, InvalidInput, NotFound
 from asyncsvc.models import Conversation, NewConversation
 from asyncsvc.ragflow.arguments import (
     is_empty_period,
@@ -44,15 +39,16 @@ from asyncsvc.ragflow.columns import (
 from asyncsvc.ragflow.common import Columns, CommonService
 from asyncsvc.ragflow.conditions import Filters, ValuesByColumn, satisfies, values_by_column
 from asyncsvc.ragflow.edits import RowWriter
+from asyncsvc.ragflow.known import Known
 from asyncsvc.ragflow.messages import append, attach_references
-from asyncsvc.ragflow.shapes import METADATA_KEY, Record, conversation_row
+from asyncsvc.ragflow.shapes import METADATA_KEY, Record, conversation_row, session_row
+from asyncsvc.repositories import SessionRepository
+from asyncsvc.repositories.session import Session
 from asyncsvc.services.common import new_id
 from asyncsvc.validation.types import ANY, AnyType
 
 _PAGE_SIZE: Final = 100
 _BATCH_SIZE: Final = 1_000
-_FIRST_PAUSE: Final = 0.001
-_MAX_PAUSE: Final = 0.05
 
 
 class API4ConversationService(CommonService):
@@ -147,9 +143,15 @@ class API4ConversationService(CommonService):
         Cost:
             1 round trip for each 1,000 ids.
         """
-        where = {"id": tuple(storable_ids(pids, "pids"))}
-        stored = self._candidates(where, whole=True)
-        return [select(self._record(each), cols) async for each in stored]
+        repository = SessionRepository(self._svc._executor)  # noqa: SLF001 - of the same library
+        sessions = list[Session]()
+        for batch in self._batches(storable_ids(pids, "pids")):
+            sessions += await repository.get_by_ids(tenant_id=self._tenant_id, ids=batch)
+        records = [Record(**session_row(each, self._local)) for each in sessions]
+        if not isinstance(self._svc, AsyncSvc):  # a transaction of the caller may roll back
+            for record in records:
+                record.message.known = None
+        return [select(each, cols) for each in records]
 
     async def stats(
         self, tenant_id: str, from_date: str, to_date: str, source: str | None = None
@@ -199,27 +201,21 @@ class API4ConversationService(CommonService):
             conversation: The row. Its `update_time` and `update_date` are set to the current time.
                 If it lacks messages of other callers, they are set to a time before these.
 
-        Raises:
-            Conflict: Others kept appending for `Settings.retry_timeout`.
-
         Cost:
-            3 round trips regardless of the length, 1 more for each retry, and a read of all
-            messages if the stored conversation is not the start of this one.
+            1 round trip if the row is that of `get_by_id` and no other caller appended since;
+            otherwise a transaction that locks the conversation, with 2 round trips more to read
+            what the row does not know, and a read of all messages if the stored conversation is not
+            the start of a row of unknown origin. Concurrent writers wait for each other.
         """
         if not isinstance(conversation, MutableMapping):
             raise InvalidInput("conversation", "must be a dict of columns")
         if not is_storable_id(id):
             return 0
-        writer = RowWriter(self._svc, self._tenant_id, self._local)
-
-        async def append_once() -> int:
-            try:
-                await writer.append(id, conversation)
-            except NotFound:
-                return 0
-            return 1
-
-        return await self._despite_races(append_once)
+        try:
+            await RowWriter(self._svc, self._tenant_id, self._local).append(id, conversation)
+        except NotFound:
+            return 0
+        return 1
 
     async def update_by_id(self, pid: str, data: MutableMapping[str, Any]) -> int:
         """Set columns; return 1, or 0 if the conversation does not exist.
@@ -236,30 +232,41 @@ class API4ConversationService(CommonService):
         Raises:
             InvalidInput: There is no `update_time`, and a counter differs from the stored one:
                 counters cannot be set.
-            Conflict: Others kept changing it for `Settings.retry_timeout`.
 
         Cost:
-            A transaction with 1 round trip; with messages or counters 2, and 1 for each message
-            that is deleted or changed; again for each retry.
+            A transaction with 1 round trip; with counters 2; with messages 3, and 1 for each
+            message that is deleted or changed. With messages it locks the conversation first, so
+            concurrent writers wait.
         """
         check_columns(data, COLUMNS, "data")
         if not is_storable_id(pid):
             return 0
-        return await self._despite_races(lambda: self._update_once(pid, data))
-
-    async def _update_once(self, id: str, data: MutableMapping[str, Any]) -> int:
-        """Set columns. Raises StaleSequence or NotFound if another caller interferes."""
         patch = with_short_users({name: data[name] for name in SETTABLE & data.keys()})
+        known = None
         async with self._svc.transaction() as tx:
             if data.keys() & (LISTS | COUNTERS):
-                conversations = await tx.conversations.get_by_ids(
-                    [id], tenant_id=self._tenant_id, include_messages=True
-                )
-                for stored in conversations:
-                    self._check_counters(stored, data)
-                    if data.keys() & LISTS:
-                        await RowWriter(tx, self._tenant_id, self._local).replace(stored, data)
-            return await tx.conversations.update_many_by_id({id: patch}, tenant_id=self._tenant_id)
+                known = await self._replace(tx, pid, data)
+            changed = await tx.conversations.update_many_by_id(
+                {pid: patch}, tenant_id=self._tenant_id
+            )
+        if known is not None:
+            RowWriter(self._svc, self._tenant_id, self._local).remember(data, known)
+        return changed
+
+    async def _replace(self, tx: Services, id: str, data: MutableMapping[str, Any]) -> Known | None:
+        """Check the counters and replace the messages of a conversation, if it exists."""
+        writer = RowWriter(tx, self._tenant_id, self._local)
+        has_messages = bool(data.keys() & LISTS)
+        if has_messages and await writer.lock(id) is None:
+            return None
+        conversations = await tx.conversations.get_by_ids(
+            [id], tenant_id=self._tenant_id, include_messages=has_messages
+        )
+        for stored in conversations:
+            self._check_counters(stored, data)
+            if has_messages:
+                return await writer.replace(stored, data)
+        return None
 
     def _check_counters(self, stored: Conversation, data: Mapping[str, Any]) -> None:
         """Raise InvalidInput if the data sets a counter.
@@ -270,18 +277,6 @@ class API4ConversationService(CommonService):
         for name in COUNTERS & data.keys():
             if "update_time" not in data and data[name] != row[name]:
                 raise InvalidInput(name, "is counted, and cannot be set")
-
-    async def _despite_races(self, attempt: Callable[[], Awaitable[int]]) -> int:
-        """Repeat a call that raises because another caller changed the conversation."""
-        timeout = self._svc.conversations.settings.retry_timeout
-        pauses = backoff(timeout, base=_FIRST_PAUSE, cap=_MAX_PAUSE)
-        for pause in itertools.chain([0.0], pauses):
-            await asyncio.sleep(pause)
-            try:
-                return await attempt()
-            except (StaleSequence, NotFound):
-                continue
-        raise Conflict("the conversation kept changing; try again")
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
         """Set columns of all conversations that match, in batches of 1,000; return their number.

@@ -1,20 +1,25 @@
 """Writes of whole rows of RAGFlow to the messages of stored conversations.
 
 A row is a copy that its caller read earlier and then changed. Its `update_time` is the time of
-that reading. Newer stored messages come from other callers, so they remain.
+that reading. Newer stored messages come from other callers, so they remain. A row of `get_by_id`
+also knows its messages: see `asyncsvc.ragflow.known`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from asyncsvc.client import Services
+from asyncsvc.client import AsyncSvc, Services
+from asyncsvc.errors import StaleSequence
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow.columns import SET_BY_APPEND, counter, references_of, split_messages
+from asyncsvc.ragflow.known import Known, KnownMessages, contents_of, known_of, queue_of
 from asyncsvc.ragflow.messages import (
+    UNKNOWN_ROLE,
     MessageFields,
     answers_of,
     append,
@@ -25,6 +30,8 @@ from asyncsvc.ragflow.messages import (
     without_known,
 )
 from asyncsvc.ragflow.shapes import conversation_row, milliseconds, times
+from asyncsvc.repositories import SessionRepository
+from asyncsvc.services.common import row_or_not_found
 
 _TAIL_LENGTH: Final = 20
 _BEFORE: Final = timedelta(milliseconds=1)
@@ -41,29 +48,115 @@ class RowWriter:
     async def append(self, id: str, row: MutableMapping[str, Any]) -> None:
         """Append the new messages of a row.
 
-        Raises NotFound, and StaleSequence if another caller appended meanwhile.
-        """
-        conversations = self.svc.conversations
-        before = await conversations.get_by_id(id, tenant_id=self.tenant_id, include_dsl=False)
-        new, others = await self._new_messages(before, row)
-        columns = {name: row[name] for name in SET_BY_APPEND & row.keys()}
-        if new:
-            turn = {
-                "tokens": max(0, counter(row, "tokens") - before.tokens),
-                "duration": max(0.0, counter(row, "duration") - before.duration),
-                **columns,
-            }
-            await self._append(before, turn, new)
-        elif columns:
-            await conversations.update_by_id(id, columns, tenant_id=self.tenant_id)
-        self._set_version(row, others)
+        If the row is known and no other caller appended since, 1 statement appends what follows the
+        known messages. Callers of this process wait for each other without a connection, and read
+        what the others appended. If another process appended, the conversation is locked.
 
-    async def replace(self, stored: Conversation, data: MutableMapping[str, Any]) -> None:
-        """Replace the messages of a conversation by those of a row.
+        Raises:
+            NotFound: The conversation does not exist.
+        """
+        if not isinstance(self.svc, AsyncSvc):  # the caller may have locked the conversation
+            self.remember(row, await self._append_row(id, row, None))
+            return
+        queue = queue_of(self.svc._executor, self.tenant_id, id)  # noqa: SLF001 - of the same library
+        async with queue.lock:
+            queue.state = await self._append_row(id, row, queue.state)
+        self.remember(row, queue.state)
+
+    async def _append_row(
+        self, id: str, row: MutableMapping[str, Any], current: Known | None
+    ) -> Known:
+        """Append the new messages of a row; `current` is the state after the previous append."""
+        known = known_of(row, self.tenant_id, id)
+        if known is not None:
+            tail = list[StoredMessage]()
+            if current is not None and current.last_seq > known.last_seq:
+                tail = await self._messages_after(id, known.last_seq)
+            else:
+                current = known
+            with contextlib.suppress(StaleSequence):
+                return await self._append(current, row, _additions(known, row, tail))
+        async with self.svc.transaction() as tx:
+            writer = RowWriter(tx, self.tenant_id, self.local)
+            return await writer._append_to_locked(id, row, known)
+
+    async def _append_to_locked(
+        self, id: str, row: MutableMapping[str, Any], known: Known | None
+    ) -> Known:
+        before = row_or_not_found(await self.lock(id), "conversation")
+        if known is None or known.last_seq > before.last_seq:  # it was stored again under its id
+            additions = await self._compare(before, row)
+        else:
+            tail = await self._messages_after(id, known.last_seq)
+            additions = _additions(known, row, tail)
+        return await self._append(before, row, additions)
+
+    async def lock(self, id: str) -> Conversation | None:
+        """Lock a conversation until the end of the transaction; None if it does not exist."""
+        repository = SessionRepository(self.svc._executor)  # noqa: SLF001 - of the same library
+        return await repository.lock(tenant_id=self.tenant_id, id=id)
+
+    async def _messages_after(self, id: str, seq: int) -> list[StoredMessage]:
+        """Return all messages after a seq."""
+        size = self.svc.conversations.settings.max_page_size
+        messages = list[StoredMessage]()
+        while True:
+            page = await self.svc.conversations.messages(
+                id, tenant_id=self.tenant_id, after_seq=seq, limit=size
+            )
+            messages += page
+            if len(page) < size:
+                return messages
+            seq = page[-1].seq
+
+    async def _append(
+        self, before: Conversation | Known, row: MutableMapping[str, Any], additions: Additions
+    ) -> Known:
+        """Append messages, and set the version of the row; or set the columns alone.
+
+        Raises StaleSequence if `before` is not the state of the conversation.
+        """
+        columns = {name: row[name] for name in SET_BY_APPEND & row.keys()}
+        tokens = max(0, counter(row, "tokens") - before.tokens)
+        duration = max(0.0, counter(row, "duration") - before.duration)
+        last_seq = before.last_seq
+        conversations = self.svc.conversations
+        if additions.new:
+            turn = {"tokens": tokens, "duration": duration, **columns}
+            last_seq = await self._append_turn(before, turn, additions.new)
+        elif columns:
+            await conversations.update_by_id(before.id, columns, tenant_id=self.tenant_id)
+        else:
+            await conversations.get_by_id(before.id, tenant_id=self.tenant_id, include_dsl=False)
+        if additions.new:
+            self._set_version(row, additions.others)
+        return Known(
+            tenant_id=self.tenant_id,
+            id=before.id,
+            last_seq=last_seq,
+            tokens=before.tokens + (tokens if additions.new else 0),
+            duration=before.duration + (duration if additions.new else 0.0),
+            has_references=additions.has_references,
+            contents=additions.contents,
+            others=additions.others,
+        )
+
+    def remember(self, row: Mapping[str, Any], known: Known) -> None:
+        """Remember the state of the conversation for the next append of the row.
+
+        A transaction of the caller may roll back, so rows within it are not known.
+        """
+        messages = row.get("message")
+        if isinstance(messages, KnownMessages):
+            messages.known = known if isinstance(self.svc, AsyncSvc) else None
+
+    async def replace(self, stored: Conversation, data: MutableMapping[str, Any]) -> Known:
+        """Replace the messages of a locked conversation by those of a row.
 
         Equal messages at the start remain, with the new references, thumbs and other values.
         """
         row = {**conversation_row(stored, self.local), **data}
+        contents = contents_of(row["message"] or [])
         old, new = stored.messages or (), split_messages(row)
         common = common_length(old, new)
         others, known = _split_by_version(old[common:], data.get("update_time"))
@@ -79,28 +172,35 @@ class RowWriter:
             await self.svc.conversations.delete_message(
                 stored.id, message.seq, tenant_id=self.tenant_id
             )
+        last_seq = stored.last_seq
         if added := without_equal(new[common:], others):
-            await self._append(stored, {"round": 0}, added)
-        self._set_version(data, without_known(others, new[common:]))
+            last_seq = await self._append_turn(stored, {"round": 0}, added)
+        unknown = without_known(others, new[common:])
+        self._set_version(data, unknown)
+        return Known(
+            tenant_id=self.tenant_id,
+            id=stored.id,
+            last_seq=last_seq,
+            tokens=stored.tokens,
+            duration=stored.duration,
+            has_references=any(each.get("reference") is not None for each in new),
+            contents=contents,
+            others=unknown,
+        )
 
-    async def _new_messages(
-        self, before: Conversation, row: Mapping[str, Any]
-    ) -> tuple[list[MessageFields], list[StoredMessage]]:
-        """Return the new messages of a row, and the stored messages that the row lacks.
+    async def _compare(self, before: Conversation, row: Mapping[str, Any]) -> Additions:
+        """Compare a row with the messages of a locked conversation.
 
         New messages begin after the common start of both. A message is not new if another caller
-        stored one with the same id after that start. Messages after the `last_seq` of `before` are
-        ignored.
+        stored one with the same id after that start.
 
         1 round trip if the stored conversation is the start of the row; otherwise 2, and all
-        stored messages are read. Raises NotFound if the conversation was deleted meanwhile.
+        stored messages are read.
         """
         messages, references = split_messages(row), references_of(row, before)
-        last_seq = before.last_seq
-        tail = await self.svc.conversations.messages(
-            before.id, tenant_id=self.tenant_id, last=_TAIL_LENGTH
-        )
-        tail = [message for message in tail if message.seq <= last_seq]
+        contents = contents_of(row.get("message") or [])
+        conversations, last_seq = self.svc.conversations, before.last_seq
+        tail = await conversations.messages(before.id, tenant_id=self.tenant_id, last=_TAIL_LENGTH)
         if (
             len(messages) >= last_seq
             and _ends_with(messages[:last_seq], tail)
@@ -109,29 +209,32 @@ class RowWriter:
             stored, common = tail, last_seq
             others: Sequence[StoredMessage] = ()
         else:
-            whole = await self.svc.conversations.get_by_id(
+            whole = await conversations.get_by_id(
                 before.id, tenant_id=self.tenant_id, include_dsl=False, include_messages=True
             )
-            stored = [message for message in whole.messages or () if message.seq <= last_seq]
+            stored = list(whole.messages or ())
             common = common_length(stored, messages)
             stored, others = stored[:common], stored[common:]
-        attach_references(
-            messages, references, new_from=common, has_references=_has_references(stored)
-        )
-        added = messages[common:]
-        return without_equal(added, others), without_known(others, added)
+        has_references = _has_references(stored)
+        attach_references(messages, references, new_from=common, has_references=has_references)
+        return _compared(messages[common:], others, contents, has_references=has_references)
 
-    async def _append(
-        self, stored: Conversation, turn: Mapping[str, object], messages: list[MessageFields]
-    ) -> None:
-        await append(
+    async def _append_turn(
+        self,
+        before: Conversation | Known,
+        turn: Mapping[str, object],
+        messages: list[MessageFields],
+    ) -> int:
+        """Append a turn to the state `before`; return the new last_seq."""
+        appended = await append(
             self.svc,
-            stored.id,
+            before.id,
             turn,
             messages,
             tenant_id=self.tenant_id,
-            expected_seq=stored.last_seq,
+            expected_seq=before.last_seq,
         )
+        return appended.last_seq
 
     async def _set_message(self, id: str, message: StoredMessage, fields: MessageFields) -> None:
         """Set the reference, payload and thumb of a message whose text remains."""
@@ -150,6 +253,54 @@ class RowWriter:
         moment = min((each.created_at - _BEFORE for each in others), default=datetime.now(UTC))
         columns = times(moment, moment, self.local)
         row.update({name: columns[name] for name in ("update_time", "update_date")})
+
+
+class Additions(NamedTuple):
+    """What a row adds to a conversation, and what it lacks."""
+
+    new: list[MessageFields]
+    others: list[StoredMessage]
+    """Messages of other callers that the row lacks."""
+    contents: list[object]
+    """The contents of all messages of the row."""
+    has_references: bool
+
+
+def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[StoredMessage]) -> Additions:
+    """Return what a row adds to its known messages; `tail` was stored since."""
+    messages, references = row["message"], row.get("reference") or []
+    old, new = messages[: len(known.contents)], messages[len(known.contents) :]
+    fields = split_messages({"message": new})
+    if references:
+        attach_references(
+            [*map(_with_role_alone, old), *fields],
+            references,
+            new_from=len(old),
+            has_references=known.has_references,
+        )
+    others = [*known.others, *tail]
+    return _compared(fields, others, contents_of(messages), has_references=known.has_references)
+
+
+def _with_role_alone(message: Mapping[str, Any]) -> MessageFields:
+    return {"role": message.get("role", UNKNOWN_ROLE), "content": "", "payload": {}, "thumb": None}
+
+
+def _compared(
+    added: Sequence[MessageFields],
+    others: Sequence[StoredMessage],
+    contents: list[object],
+    *,
+    has_references: bool,
+) -> Additions:
+    """Return the messages without an equal one of another caller."""
+    new = without_equal(added, others)
+    return Additions(
+        new,
+        without_known(others, added),
+        contents,
+        has_references or any(each.get("reference") is not None for each in new),
+    )
 
 
 def _has_references(stored: Sequence[StoredMessage]) -> bool:

@@ -109,10 +109,15 @@ def answers_of(messages: Iterable[MessageFields]) -> list[MessageFields]:
     return [message for message in messages if message["role"] == ANSWER]
 
 
-def list_references(messages: Sequence[StoredMessage]) -> list[Any]:
-    """Return the references of a conversation: one for each answer, or none at all."""
-    references = [message.reference for message in messages if message.role == ANSWER]
-    if references and messages[0].role == ANSWER and references[0] is None:
+def list_references(answers: Sequence[Any], *, is_answer_first: bool) -> list[Any]:
+    """Return the references of a conversation: one for each answer, or none at all.
+
+    Args:
+        answers: The reference of each answer, or None.
+        is_answer_first: Whether the first message is an answer, which may be a prologue.
+    """
+    references = list(answers)
+    if is_answer_first and references[0] is None:
         del references[0]
     if all(reference is None for reference in references):
         return []

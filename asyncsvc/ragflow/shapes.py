@@ -13,6 +13,8 @@ from typing import Any, Final
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import APIToken, Conversation
 from asyncsvc.ragflow import messages
+from asyncsvc.ragflow.known import Known, KnownMessages
+from asyncsvc.repositories.session import Session
 
 METADATA_KEY: Final = "ragflow"
 """This package's key in the metadata of conversations and betas."""
@@ -48,8 +50,38 @@ def short_user_id(user_id: str) -> str:
 def conversation_row(stored: Conversation, local: tzinfo) -> dict[str, Any]:
     """Return a conversation and its messages as a row of api_4_conversation."""
     items = stored.messages or ()
+    answers = [each.reference for each in items if each.role == messages.ANSWER]
+    is_answer_first = bool(items) and items[0].role == messages.ANSWER
+    return _row(
+        stored,
+        list(map(messages.join, items)),
+        messages.list_references(answers, is_answer_first=is_answer_first),
+        local,
+    )
+
+
+def session_row(session: Session, local: tzinfo) -> dict[str, Any]:
+    """Return a conversation and its messages as a row that remembers what the database has."""
+    stored, roles = session.conversation, session.roles
+    joined = session.payloads
+    for message, role, content in zip(joined, roles, session.contents, strict=True):
+        message.setdefault("role", role)
+        message.setdefault("content", content)
+    for message, thumb in zip(joined, session.thumbs, strict=True):
+        if thumb is not None:
+            message["thumbup"] = thumb == 1
+    pairs = zip(roles, session.references, strict=True)
+    answers = [reference for role, reference in pairs if role == messages.ANSWER]
+    is_answer_first = roles[:1] == [messages.ANSWER]
+    references = messages.list_references(answers, is_answer_first=is_answer_first)
+    known = Known.of(stored, joined, has_references=bool(references))
+    return _row(stored, KnownMessages(joined, known), references, local)
+
+
+def _row(
+    stored: Conversation, joined: list[dict[str, Any]], references: list[Any], local: tzinfo
+) -> dict[str, Any]:
     kept = kept_values(stored)
-    references = messages.list_references(items)
     whole_reference = kept_reference(stored)
     return {
         "id": stored.id,
@@ -57,7 +89,7 @@ def conversation_row(stored: Conversation, local: tzinfo) -> dict[str, Any]:
         "dialog_id": stored.dialog_id,
         "user_id": _whole_user_id(stored.user_id, kept.get("user_id")),
         "exp_user_id": _whole_user_id(stored.exp_user_id, kept.get("exp_user_id")),
-        "message": [messages.join(message) for message in items],
+        "message": joined,
         "reference": references if references or whole_reference is None else whole_reference,
         "tokens": stored.tokens,
         "source": stored.source,

@@ -11,6 +11,7 @@ from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
 from asyncsvc.repositories.search import SearchRepository
 from asyncsvc.repositories.server import ServerRepository
+from asyncsvc.repositories.session import SessionRepository
 from asyncsvc.repositories.token_audit import TokenAuditRepository
 from asyncsvc.repositories.usage import UsageRepository
 
@@ -23,6 +24,7 @@ __all__ = [
     "MigrationRepository",
     "SearchRepository",
     "ServerRepository",
+    "SessionRepository",
     "TokenAuditRepository",
     "UsageRepository",
 ]

@@ -85,9 +85,23 @@ class RAGFlow:
         document = self._get(id)
         document["message"] += MESSAGES
         document["tokens"] += TOKENS
-        table, now = self._conversation, _now()
-        table.update(document | now).where(table.id == id).execute()
-        table.update({"round": table.round + 1} | now).where(table.id == id).execute()
+        self._put(id, document)
+
+    async def turn(self, id: str, messages: list[dict[str, str]]) -> None:
+        """Append messages as the callers of RAGFlow's services do it: in 2 calls."""
+        document = await self.get_by_id(id)
+        document["message"] += messages
+        await self.append_message(id, document)
+
+    @_in_thread
+    def get_by_id(self, id: str) -> dict[str, Any]:
+        """Return the whole row of a conversation."""
+        return self._get(id)
+
+    @_in_thread
+    def append_message(self, id: str, document: dict[str, Any]) -> None:
+        """Replace the row of a conversation, and count a round."""
+        self._put(id, document)
 
     @_in_thread
     def messages(self, _tenant_id: str, id: str) -> list[tuple[str, str]]:
@@ -97,6 +111,11 @@ class RAGFlow:
     def _get(self, id: str) -> dict[str, Any]:
         (document,) = self._conversation.select().where(self._conversation.id == id).dicts()
         return dict(document)
+
+    def _put(self, id: str, document: dict[str, Any]) -> None:
+        table, now = self._conversation, _now()
+        table.update(document | now).where(table.id == id).execute()
+        table.update({"round": table.round + 1} | now).where(table.id == id).execute()
 
     @_in_thread
     def get_list(self, dialog_id: str, page: int, items: int) -> list[Any]:

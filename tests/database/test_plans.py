@@ -452,6 +452,7 @@ HOT = [
         PAGE | {"count_limit": None},
     ),
     ("conversation/get_by_ids", ("one",), {"ids": ["big7"], "include_dsl": True}),
+    ("session/get_by_ids", ("one",), {"ids": ["big7"]}),
     ("conversation/append_message", (), TURN | {"id": "big7"}),
     ("message/get_list", ("first",), {"id": "big7", "limit": 100}),
     ("message/get_list", ("last",), {"id": "big7", "limit": 20}),
@@ -495,6 +496,7 @@ BATCH = {"batch_size": 100, "max_messages": 9_999}
 ON_A_HUNDRED = [
     ("conversation/get_list", ("by_created_at",), PAGE | {"limit": 100}),
     ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True} | MESSAGE_LIMITS),
+    ("session/get_by_ids", (), {"ids": IDS}),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
     ("conversation/delete", (), {"ids": IDS}),
     ("conversation/lock", (), BATCH | {"user_id": "u1"}),
@@ -544,6 +546,7 @@ KEY_LOOKUPS = [
         (),
         {"ids": NEW_IDS, "include_dsl": True} | MESSAGE_LIMITS,
     ),
+    ("session/get_by_ids", (), {"ids": NEW_IDS}),
     ("conversation/update_many_by_id", (), {"patches": json.dumps({id: {} for id in NEW_IDS})}),
     ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": NEW_IDS, "before": NOW}),
     ("conversation/lock", (), BATCH | {"user_id": "u1"}),

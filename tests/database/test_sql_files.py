@@ -129,6 +129,10 @@ COLUMNS = {
     "server/settings": list(server.ServerSettings._fields),
     "server/tables": list(server.Table._fields),
     "server/zones": list(server.ZoneOffset._fields),
+    "session/get_by_ids": [
+        *("conversation", "roles", "contents", "payloads", "message_references", "thumbs"),
+    ],
+    "session/lock": CONVERSATION,
     "token_audit/delete": ["deleted"],
     "token_audit/get_list": list(models.TokenEvent.model_fields),
     "usage/backlog": ["ledger_rows"],

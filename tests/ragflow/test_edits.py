@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 import asyncsvc
+from asyncsvc import ragflow
+from asyncsvc.repositories import SessionRepository
 from tests.support.ragflow_rows import AGENT, TENANT, exchange, prologue, quoted
 
 ANSWERS = [message for n in (1, 2, 3) for message in exchange(f"m{n}", str(n))]
@@ -92,6 +94,33 @@ async def test_an_edit_and_an_append_after_the_turn_of_another_caller_lose_nothi
     assert (session.tokens, session.duration, session.round) == (7, 1.5, 2)
 
 
+async def test_an_edit_after_an_append_without_messages_keeps_the_turn_of_another_caller(sessions):
+    await sessions.save(**prologue(message=exchange("m1", "1")))
+    _, mine = await sessions.get_by_id("s1")
+    _, yours = await sessions.get_by_id("s1")
+    yours.message += exchange("y", "yours")
+    await sessions.append_message("s1", yours.to_dict())
+    mine.errors = "no model"
+    await sessions.append_message("s1", mine.to_dict())
+    mine.message.pop()
+    await sessions.update_by_id("s1", mine.to_dict())
+    _, session = await sessions.get_by_id("s1")
+    assert texts(session) == ["1", "yours", "re: yours"]
+
+
+async def test_messages_that_are_added_during_an_append_are_stored_by_the_next_one(sessions):
+    await sessions.save(**prologue(message=[]))
+    _, session = await sessions.get_by_id("s1")
+    session.message += exchange("m1", "1")
+    first = asyncio.create_task(sessions.append_message("s1", session.to_dict()))
+    await asyncio.sleep(0)
+    session.message += exchange("m2", "2")
+    await first
+    await sessions.append_message("s1", session.to_dict())
+    _, again = await sessions.get_by_id("s1")
+    assert again.message == session.message
+
+
 async def test_concurrent_workflows_keep_all_turns(sessions):
     await sessions.save(**prologue(message=[], source="workflow"))
 
@@ -108,6 +137,37 @@ async def test_concurrent_workflows_keep_all_turns(sessions):
     _, session = await sessions.get_by_id("s1")
     assert sorted(texts(session)) == sorted(f"{re}{n}" for n in range(8) for re in ("", "re: "))
     assert session.round == 8
+
+
+async def test_writers_of_two_processes_keep_all_turns(dsn, svc, sessions):
+    """2 pools share no queue. Rows are known, or come from JSON; some are stored in 2 steps."""
+    await sessions.save(**prologue(message=[], source="workflow"))
+    async with asyncsvc.connect(dsn) as other:
+        services = [sessions, ragflow.API4ConversationService(other, tenant_id=TENANT)]
+
+        async def write(number: int) -> None:
+            service = services[number % 2]
+            for turn in range(3):
+                id = f"{number}.{turn}"
+                row = (await service.get_by_id("s1"))[1].to_dict()
+                if number % 3 == 0:
+                    row |= {"message": [dict(message) for message in row["message"]]}
+                question, answer = exchange(id, id)
+                row["message"].append(question)
+                if number % 4 == 0:
+                    assert await service.update_by_id("s1", row) == 1
+                row["message"].append(answer)
+                row["reference"].append(quoted(number))
+                assert await service.append_message("s1", row) == 1
+
+        await asyncio.gather(*(write(number) for number in range(12)))
+    _, session = await sessions.get_by_id("s1")
+    ids = [f"{number}.{turn}" for number in range(12) for turn in range(3)]
+    assert sorted(texts(session)) == sorted([*ids, *(f"re: {id}" for id in ids)])
+    assert session.round == len(ids)
+    answers = [message["id"] for message in session.message if message["role"] == "assistant"]
+    pairs = zip(answers, session.reference, strict=True)
+    assert all(reference == quoted(int(id.split(".")[0])) for id, reference in pairs)
 
 
 async def test_a_regenerated_answer_replaces_the_old_one_and_keeps_other_turns(sessions):
@@ -144,34 +204,37 @@ async def test_a_session_can_be_regenerated_again_and_again_with_one_record(sess
     assert (session.name, session.round) == ("renamed", 3)
 
 
-async def test_an_edit_is_repeated_if_another_caller_writes_in_between(svc, sessions, monkeypatch):
+async def test_an_edit_and_a_concurrent_append_wait_for_each_other(svc, sessions, monkeypatch):
     await sessions.save(**prologue(message=exchange("m1", "1")))
     _, session = await sessions.get_by_id("s1")
-    other = {"messages": [{"role": "user", "content": "me first", "payload": {"id": "o"}}]}
+    other = {"messages": [{"role": "user", "content": "me too", "payload": {"id": "o"}}]}
     append = asyncsvc.API4ConversationService.append_message
-    calls = []
+    tasks = []
 
     async def meanwhile(self, id: str, *arguments: Any, **options: Any):
-        if not calls:
-            calls.append(await append(svc.conversations, id, other, tenant_id=TENANT))
+        if not tasks:
+            call = append(svc.conversations, id, other, tenant_id=TENANT)
+            tasks.append(asyncio.create_task(call))
+            await asyncio.sleep(0.05)
         return await append(self, id, *arguments, **options)
 
     session.message += exchange("m2", "2")
     monkeypatch.setattr(asyncsvc.API4ConversationService, "append_message", meanwhile)
     assert await sessions.update_by_id("s1", session.to_dict()) == 1
+    await asyncio.gather(*tasks)
     _, session = await sessions.get_by_id("s1")
-    assert texts(session) == ["1", "re: 1", "me first", "2", "re: 2"]
+    assert texts(session) == ["1", "re: 1", "2", "re: 2", "me too"]
 
 
 async def test_an_edit_of_a_session_that_is_deleted_meanwhile_returns_0(svc, sessions, monkeypatch):
     await sessions.save(**prologue(message=exchange("m1", "1")))
-    append = asyncsvc.API4ConversationService.append_message
+    lock = SessionRepository.lock
 
-    async def deleted(self, id: str, *arguments: Any, **options: Any):
+    async def delete_and_lock(self, *, tenant_id: str, id: str):
         await svc.conversations.delete_by_id(id, tenant_id=TENANT)
-        return await append(self, id, *arguments, **options)
+        return await lock(self, tenant_id=tenant_id, id=id)
 
-    monkeypatch.setattr(asyncsvc.API4ConversationService, "append_message", deleted)
+    monkeypatch.setattr(SessionRepository, "lock", delete_and_lock)
     messages = exchange("m1", "1") + exchange("m2", "2")
     assert await sessions.update_by_id("s1", {"message": messages}) == 0
     assert await sessions.query(dialog_id=AGENT) == []

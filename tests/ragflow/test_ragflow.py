@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import itertools
 import json
 import operator
 import random
@@ -19,11 +18,11 @@ import asyncsvc
 from asyncsvc import AsyncSvc, Settings, ragflow
 from asyncsvc.errors import (
     AlreadyExists,
-    Conflict,
     InvalidInput,
     InvalidToken,
     Unavailable,
 )
+from asyncsvc.repositories import SessionRepository
 from benchmarks.contenders import ragflow_models
 from tests.support.ragflow_rows import (
     AGENT,
@@ -114,6 +113,27 @@ async def test_saved_messages_and_references_are_returned_unchanged(sessions):
     assert session.message == message
     assert session.reference == [quoted(1), {}, quoted(3)]
     assert session.thumb_up == 1
+
+
+async def test_a_row_of_get_by_id_is_that_of_a_list(svc, sessions):
+    """`get_by_id` reads the columns of messages in parts of 512, a list their JSON."""
+    messages: list[dict[str, Any]] = [
+        {"role": role, "content": f"{role} {n}", "payload": {"id": f"m{n}", "n": [n]}}
+        for n in range(600)
+        for role in ("user", "assistant")
+    ]
+    messages[601] |= {"thumb": -1}
+    messages[1_101] |= {"reference": quoted(1), "thumb": 1}
+    messages[7]["payload"] = {"content": {"not": "text"}}
+    record = {"id": "s1", "dialog_id": AGENT, "dsl": {"a": 1.5}, "messages": messages}
+    await svc.conversations.import_([record], tenant_id=TENANT)
+    await sessions.save(**prologue(id="s2"))
+    await svc.conversations.create(tenant_id=TENANT, dialog_id=AGENT, id="s3")
+    _, listed = await sessions.get_list(AGENT, TENANT, 1, 9, "create_time", False)
+    records = await sessions.get_by_ids(["s1", "s2", "none", "s3"])
+    assert [record.to_dict() for record in records] == sorted(listed, key=lambda row: row["id"])
+    assert (len(records[0].message), len(records[0].reference)) == (1_200, 600)
+    assert records[0].message[7]["content"] == {"not": "text"}
 
 
 async def test_a_prologue_may_have_a_reference(sessions):
@@ -227,79 +247,164 @@ async def test_an_append_without_a_message_sets_the_dsl_and_the_error(sessions):
     assert (session.errors, session.round) == ("no model", 0)
 
 
-async def test_an_append_reads_only_the_last_messages_of_a_long_conversation(dsn):
+@pytest.fixture
+async def recorded(dsn):
+    """Services, and the names and numbers of rows of their statements."""
     read: list[tuple[str, int]] = []
     settings = Settings(on_query=lambda name, _, rows, __: read.append((name, rows)))
     async with asyncsvc.connect(dsn, settings=settings) as svc:
-        sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
-        await svc.conversations.import_(
-            [{"id": "long", "dialog_id": AGENT, "messages": [
-                {"role": role, "content": f"{role} {n}", "payload": {"id": f"m{n}"}}
-                for n in range(2_000) for role in ("user", "assistant")
-            ]}],
-            tenant_id=TENANT,
-        )  # fmt: skip
+        yield ragflow.API4ConversationService(svc, tenant_id=TENANT), read
+
+
+async def long_session(svc) -> None:
+    messages = [
+        {"role": role, "content": f"{role} {n}", "payload": {"id": f"m{n}"}}
+        for n in range(2_000)
+        for role in ("user", "assistant")
+    ]
+    record = {"id": "long", "dialog_id": AGENT, "messages": messages}
+    await svc.conversations.import_([record], tenant_id=TENANT)
+
+
+async def test_an_append_to_a_row_of_get_by_id_reads_nothing(svc, recorded):
+    sessions, read = recorded
+    await long_session(svc)
+    # The second time positions in the list differ from seq.
+    for number in range(2):
         _, session = await sessions.get_by_id("long")
-        session.message += exchange("new", "new")
-        read.clear()
-        await sessions.append_message("long", session.to_dict())
-        assert [name for name, _ in read] == [
-            "conversation/get_by_ids", "message/get_list", "conversation/append_message",
-        ]  # fmt: skip
-        assert sum(rows for _, rows in read) < 30
-        _, session = await sessions.get_by_id("long")
-        assert len(session.message) == 4_002
-        # A message in the middle was deleted, so positions in the list differ from seq.
+        for turn in range(2):
+            session.message += exchange(f"new {number} {turn}", "new")
+            read.clear()
+            assert await sessions.append_message("long", session.to_dict()) == 1
+            assert read == [("conversation/append_message", 1)]
+        _, again = await sessions.get_by_id("long")
+        assert again.message == session.message
         await svc.conversations.delete_message("long", 7, tenant_id=TENANT)
-        _, session = await sessions.get_by_id("long")
-        session.message += exchange("newer", "newer")
-        await sessions.append_message("long", session.to_dict())
-        _, session = await sessions.get_by_id("long")
-        assert len(session.message) == 4_003
-        assert session.message[-4:] == exchange("new", "new") + exchange("newer", "newer")
+    assert len((await sessions.get_by_id("long"))[1].message) == 4_007
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.2])
-async def test_an_append_raises_conflict_if_others_keep_appending(dsn, svc, monkeypatch, seconds):
-    sessions = ragflow.API4ConversationService(svc, tenant_id=TENANT)
+async def test_an_append_after_a_lost_race_reads_the_new_messages_alone(svc, recorded):
+    sessions, read = recorded
+    await long_session(svc)
+    _, session = await sessions.get_by_id("long")
+    _, other = await sessions.get_by_id("long")
+    shared = exchange("shared", "of both")
+    other.message += [*shared, *exchange("other", "of the other")]
+    await sessions.append_message("long", other.to_dict())
+    session.message += [*shared, *exchange("mine", "mine")]
+    read.clear()
+    assert await sessions.append_message("long", session.to_dict()) == 1
+    assert [each for each in read if each[1]] == [
+        ("conversation/explain_append", 1), ("session/lock", 1), ("message/get_list", 4),
+        ("conversation/append_message", 1),
+    ]  # fmt: skip
+    session.message += [*exchange("other", "of the other"), *exchange("last", "last")]
+    assert await sessions.append_message("long", session.to_dict()) == 1
+    _, stored = await sessions.get_by_id("long")
+    assert [message["id"] for message in stored.message[4_000:]] == [
+        "shared", "shared", "other", "other", "mine", "mine", "last", "last",
+    ]  # fmt: skip
+
+
+async def test_an_append_of_a_row_from_json_reads_only_the_last_messages(svc, recorded):
+    sessions, read = recorded
+    await long_session(svc)
+    row = (await sessions.get_by_id("long"))[1].to_dict()
+    row = row | {"message": [*row["message"], *exchange("new", "new")]}
+    read.clear()
+    assert await sessions.append_message("long", row) == 1
+    assert [name for name, rows in read if rows] == [
+        "session/lock", "message/get_list", "conversation/append_message",
+    ]  # fmt: skip
+    assert sum(rows for _, rows in read) < 30
+    assert len((await sessions.get_by_id("long"))[1].message) == 4_002
+
+
+async def test_a_row_of_a_transaction_that_rolled_back_is_stored(svc, sessions):
     await sessions.save(**prologue())
-    messages = type(svc.conversations).messages
+    _, session = await sessions.get_by_id("s1")
+    with pytest.raises(ZeroDivisionError):
+        async with svc.transaction() as tx:
+            bound = ragflow.API4ConversationService(tx, tenant_id=TENANT)
+            session.message += exchange("m1", "1")
+            await bound.append_message("s1", session.to_dict())
+            _, read = await bound.get_by_id("s1")
+            raise ZeroDivisionError
+    await svc.conversations.append_message(
+        "s1", {"messages": [{"role": "user", "content": "2", "payload": {"id": "m2"}}]},
+        tenant_id=TENANT,
+    )  # fmt: skip
+    for row in (session, read):
+        assert await sessions.append_message("s1", row.to_dict()) == 1
+    _, session = await sessions.get_by_id("s1")
+    assert [message["content"] for message in session.message] == ["Hello", "2", "1", "re: 1"]
 
-    async def meanwhile(self, *arguments: Any, **options: Any):
-        read = await messages(self, *arguments, **options)
-        await svc.conversations.append_message(
-            "s1", {"messages": [{"role": "user", "content": "me first"}]}, tenant_id=TENANT
-        )
-        return read
 
-    monkeypatch.setattr(type(svc.conversations), "messages", meanwhile)
-    async with asyncsvc.connect(dsn, settings=Settings(retry_timeout=seconds)) as hasty:
-        sessions = ragflow.API4ConversationService(hasty, tenant_id=TENANT)
-        with pytest.raises(Conflict):
-            await sessions.append_message("s1", prologue(message=exchange("m", "late")))
+async def test_a_row_of_a_session_that_was_stored_again_is_compared_with_it(sessions):
+    await sessions.save(**prologue(message=exchange("m1", "1") + exchange("m2", "2")))
+    _, session = await sessions.get_by_id("s1")
+    await sessions.delete_by_id("s1")
+    await sessions.save(**prologue(message=exchange("m1", "1")))
+    session.message += exchange("m3", "3")
+    assert await sessions.append_message("s1", session.to_dict()) == 1
+    _, again = await sessions.get_by_id("s1")
+    assert again.message == session.message
 
 
-@pytest.mark.parametrize(
-    ("name", "call"), [("get_by_id", 0), ("messages", 0), ("get_by_id", 1), ("append_message", 0)]
-)
+async def test_appends_succeed_although_others_keep_appending(svc, sessions):
+    await sessions.save(**prologue())
+    is_done = asyncio.Event()
+
+    async def interfere() -> None:
+        other = {"messages": [{"role": "user", "content": "me first"}]}
+        while not is_done.is_set():
+            await svc.conversations.append_message("s1", other, tenant_id=TENANT)
+
+    others = [asyncio.create_task(interfere()) for _ in range(3)]
+    _, known = await sessions.get_by_id("s1")
+    for number in range(10):
+        known.message += exchange(f"known {number}", "known")
+        assert await sessions.append_message("s1", known.to_dict()) == 1
+        unknown = prologue(message=exchange(f"unknown {number}", "unknown"))
+        assert await sessions.append_message("s1", unknown) == 1
+        assert await sessions.update_by_id("s1", known.to_dict()) == 1
+    is_done.set()
+    await asyncio.gather(*others)
+    _, session = await sessions.get_by_id("s1")
+    ids = [message["id"] for message in session.message if "id" in message]
+    expected = [f"{kind} {number}" for number in range(10) for kind in ("known", "unknown")]
+    assert sorted(ids) == sorted(expected * 2)
+    assert session.round >= 20
+
+
+@pytest.mark.parametrize("step", ["append", "lock after a lost race", "lock"])
 async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
-    svc, sessions, monkeypatch, name, call
+    svc, sessions, monkeypatch, step
 ):
     await sessions.save(**prologue(message=exchange("m1", "1")))
-    calls = itertools.count()
-    method = getattr(asyncsvc.API4ConversationService, name)
+    _, session = await sessions.get_by_id("s1")
+    session.message += exchange("m2", "2")
+    row = session.to_dict()
+    if step == "lock after a lost race":
+        other = {"messages": [{"role": "user", "content": "me first"}]}
+        await svc.conversations.append_message("s1", other, tenant_id=TENANT)
+    elif step == "lock":
+        row = row | {"message": [*session.message]}
+    service, name = (
+        (asyncsvc.API4ConversationService, "append_message")
+        if step == "append"
+        else (SessionRepository, "lock")
+    )
+    method = getattr(service, name)
+    deleted = []
 
-    async def delete_and_call(self, id: str, *arguments: Any, **options: Any):
-        if next(calls) == call:
-            await svc.conversations.delete_by_id(id, tenant_id=TENANT)
-        return await method(self, id, *arguments, **options)
+    async def delete_and_call(self, *arguments: Any, **options: Any):
+        deleted.append(await svc.conversations.delete_by_id("s1", tenant_id=TENANT))
+        return await method(self, *arguments, **options)
 
-    monkeypatch.setattr(asyncsvc.API4ConversationService, name, delete_and_call)
-    message = exchange("other", "1") + exchange(
-        "m2", "2"
-    )  # this makes the append read all messages
-    assert await sessions.append_message("s1", prologue(message=message)) == 0
-    assert next(calls) > call
+    monkeypatch.setattr(service, name, delete_and_call)
+    assert await sessions.append_message("s1", row) == 0
+    assert deleted[0] == 1
 
 
 # ---------------------------------------------------------------- changes, deletions, queries

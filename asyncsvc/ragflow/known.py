@@ -1,0 +1,102 @@
+"""The part of a conversation that a row contains, so that an append need not read it again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakValueDictionary
+
+from asyncsvc.models import Conversation, StoredMessage
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Executor
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The state of a conversation when a row was read or written."""
+
+    tenant_id: str
+    id: str
+    last_seq: int
+    tokens: int
+    duration: float
+    has_references: bool
+    """Whether a message has a reference."""
+    contents: Sequence[object]
+    """The content of each message of the row."""
+    others: Sequence[StoredMessage] = ()
+    """The messages up to `last_seq` that the row lacks."""
+
+    @classmethod
+    def of(
+        cls, stored: Conversation, messages: Sequence[Mapping[str, Any]], *, has_references: bool
+    ) -> Self:
+        """Return what is known of a conversation with these messages."""
+        return cls(
+            tenant_id=stored.tenant_id,
+            id=stored.id,
+            last_seq=stored.last_seq,
+            tokens=stored.tokens,
+            duration=stored.duration,
+            has_references=has_references,
+            contents=contents_of(messages),
+        )
+
+
+class KnownMessages(list[dict[str, Any]]):
+    """The messages of a row. Callers change the list, and pass it back in the row."""
+
+    def __init__(self, messages: Iterable[dict[str, Any]] = (), known: Known | None = None) -> None:
+        """Set what is known of the conversation of these messages."""
+        super().__init__(messages)
+        self.known = known
+
+
+def known_of(row: Mapping[str, Any], tenant_id: str, id: str) -> Known | None:
+    """Return what is known of a conversation, if a row of it begins with the known messages.
+
+    None: its caller built the list itself, or changed or removed messages.
+    """
+    messages = row.get("message")
+    if not isinstance(messages, KnownMessages) or messages.known is None:
+        return None
+    known = messages.known
+    if (
+        (known.tenant_id, known.id) != (tenant_id, id)
+        or contents_of(messages[: len(known.contents)]) != known.contents
+        or not isinstance(row.get("reference") or [], list)
+    ):
+        return None
+    return known
+
+
+def contents_of(messages: Iterable[Mapping[str, Any]]) -> list[object]:
+    """Return the content of each message, without which it is None.
+
+    Copies of the messages would cost several times as much, since each is an object of its own.
+    """
+    return [
+        message.get("content") if isinstance(message, dict) else message for message in messages
+    ]
+
+
+class Queue:
+    """The callers of this process that append to one conversation."""
+
+    def __init__(self) -> None:
+        """Begin without callers."""
+        self.lock = asyncio.Lock()
+        self.state: Known | None = None
+        """The state after the last append of this queue."""
+
+
+_QUEUES: Final[WeakValueDictionary[tuple[Executor, str, str], Queue]] = WeakValueDictionary()
+"""The queues by conversation. A queue exists while a caller appends or waits."""
+
+
+def queue_of(executor: Executor, tenant_id: str, id: str) -> Queue:
+    """Return the queue of a conversation."""
+    return _QUEUES.setdefault((executor, tenant_id, id), Queue())
