@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGES: Final = 5_000
 _MAX_CHARACTERS: Final = 2**23
-_MIN_ROLL_UP: Final = 20_000
-"""The number of created conversations after which an import rolls up its usage; later as many as it
-rolled up before, so that all recounts of a new tenant together cost at most 2 of the last one."""
+_MIN_ROLL_UP: Final = 50_000
+"""The number of created conversations at which an import rolls up its usage. It does so again at 4
+times as many and so on: all recounts of a new tenant cost at most 2 of the last one."""
 _FAST_LEDGER: Final = 500
 """The number of created conversations that statistics read fast from the ledger."""
 _USER: Final = "user"
@@ -89,7 +89,7 @@ class ConversationImport:
             stored = await self._store(batch)
             report += stored
             ledger_rows += stored.conversations
-            if ledger_rows >= max(_MIN_ROLL_UP, report.conversations // 2):
+            if ledger_rows >= max(_MIN_ROLL_UP, report.conversations * 3 // 4):
                 await self._roll_up()
                 ledger_rows = 0
         if ledger_rows >= _FAST_LEDGER:

@@ -15,6 +15,7 @@
 --   those of the conversations without the changes in the ledger.
 --   A user counts in the first of his days of a bucket: if his day before it, of the same dialog or
 --   source, is before the start of the bucket. So all distinct users are sums over days.
+--   EXCEPT compares all keys at once, whatever the statistics expect, unlike NOT EXISTS.
 WITH
 --? !tz {
 drained AS (
@@ -127,12 +128,12 @@ zones AS (
      WHERE d.quarter_hour IS NOT NULL
      GROUP BY z.zone, day, d.dialog_id, d.source
     --? }
-), counted AS MATERIALIZED (
-    SELECT d.zone, d.basis, d.grain, k.dialog_key, k.source_key,
-           date_trunc(d.grain, d.day::timestamp)::date AS bucket, sum(d.pv)::bigint AS pv,
-           sum(k.uv)::bigint AS uv, sum(d.tokens) AS tokens, sum(d.duration) AS duration,
+), grain_sums AS (
+    SELECT d.zone, d.basis, d.grain, date_trunc(d.grain, d.day::timestamp)::date AS bucket, d.dialog_id,
+           d.source, sum(d.pv)::bigint AS pv, sum(d.tokens) AS tokens, sum(d.duration) AS duration,
            sum(d.rounds) AS rounds, sum(d.thumb_up)::bigint AS thumb_up,
-           sum(d.thumb_down)::bigint AS thumb_down
+           sum(d.thumb_down)::bigint AS thumb_down, sum(d.uv) AS uv, sum(d.dialog_uv) AS dialog_uv,
+           sum(d.source_uv) AS source_uv, sum(d.pair_uv) AS pair_uv
       FROM (
         SELECT s.zone, s.basis, g.grain, s.day, s.dialog_id, s.source, s.pv, s.tokens, s.duration,
                s.rounds, s.thumb_up, s.thumb_down, 0 AS uv, 0 AS dialog_uv, 0 AS source_uv, 0 AS pair_uv
@@ -148,25 +149,36 @@ zones AS (
                        ('month', u.month_all, u.month_dialog, u.month_source, u.month_pair)
                ) AS g (grain, uv, dialog_uv, source_uv, pair_uv)
       ) AS d
+     GROUP BY d.zone, d.basis, d.grain, bucket, d.dialog_id, d.source
+), counted AS MATERIALIZED (
+    SELECT g.zone, g.basis, g.grain, k.dialog_key, k.source_key, g.bucket, sum(g.pv)::bigint AS pv,
+           sum(k.uv)::bigint AS uv, sum(g.tokens) AS tokens, sum(g.duration) AS duration,
+           sum(g.rounds) AS rounds, sum(g.thumb_up)::bigint AS thumb_up,
+           sum(g.thumb_down)::bigint AS thumb_down
+      FROM grain_sums AS g
      CROSS JOIN LATERAL (
-            SELECT '=' || d.dialog_id AS dialog_key, coalesce('=' || d.source, '-') AS source_key
-           ) AS n
-     CROSS JOIN LATERAL (
-            VALUES ('*', '*', d.uv), (n.dialog_key, '*', d.dialog_uv), ('*', n.source_key, d.source_uv),
-                   (n.dialog_key, n.source_key, d.pair_uv)
+            VALUES ('*', '*', g.uv),
+                   ('=' || g.dialog_id, '*', g.dialog_uv),
+                   ('*', coalesce('=' || g.source, '-'), g.source_uv),
+                   ('=' || g.dialog_id, coalesce('=' || g.source, '-'), g.pair_uv)
            ) AS k (dialog_key, source_key, uv)
-     GROUP BY d.zone, d.basis, d.grain, k.dialog_key, k.source_key, bucket
-    HAVING sum(d.pv) <> 0 OR d.basis = 'activity'                                  --? tz
+     GROUP BY g.zone, g.basis, g.grain, k.dialog_key, k.source_key, g.bucket
+    HAVING sum(g.pv) <> 0 OR g.basis = 'activity'                                  --? tz
 ),
 --? !tz {
 deleted AS (
     DELETE FROM asyncsvc.usage_bucket AS b
+     USING (
+           SELECT b.zone, b.basis, b.grain, b.dialog_key, b.source_key, b.bucket
+             FROM asyncsvc.usage_bucket AS b
+            WHERE b.tenant_id = :tenant_id
+           EXCEPT
+           SELECT n.zone, n.basis, n.grain, n.dialog_key, n.source_key, n.bucket
+             FROM counted AS n
+           ) AS e
      WHERE b.tenant_id = :tenant_id
-       AND NOT EXISTS (
-           SELECT FROM counted AS n
-            WHERE n.zone = b.zone AND n.basis = b.basis AND n.grain = b.grain
-              AND n.dialog_key = b.dialog_key AND n.source_key = b.source_key
-              AND n.bucket = b.bucket)
+       AND b.zone = e.zone AND b.basis = e.basis AND b.grain = e.grain
+       AND b.dialog_key = e.dialog_key AND b.source_key = e.source_key AND b.bucket = e.bucket
 ),
 --? }
 bucket_rows AS (

@@ -10,6 +10,8 @@
 --   It takes all ledger rows of its snapshot or none, because user_changes compares the conversations
 --   before and after these rows, like usage/stats. If two roll-ups shared the rows of a tenant,
 --   neither could count the users.
+--   Buckets and users are joined by a UNION ALL with one GROUP BY. For a LEFT JOIN the server chose a plan
+--   that compares each bucket with each other one of the same grain.
 --   Creations from 1973 on are grouped by quarter hour first, which reduces their number. Before 1973
 --   the days of some zones did not start at a quarter hour.
 WITH locked AS MATERIALIZED (
@@ -70,13 +72,15 @@ WITH locked AS MATERIALIZED (
     SELECT u.zone, u.grain, u.dialog_key, u.source_key, u.bucket::date AS bucket, sum(CASE WHEN EXISTS (
            SELECT FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
-              AND c.user_id = u.user_id
-              AND c.created_at >= u.bucket AT TIME ZONE u.zone - interval '25 hours'
-              AND c.created_at < (u.bucket + ('1 ' || u.grain)::interval) AT TIME ZONE u.zone
-                                 + interval '25 hours'
+              AND (c.user_id, c.created_at) >= (
+                  u.user_id, u.bucket AT TIME ZONE u.zone - interval '25 hours')
+              AND (c.user_id, c.created_at) < (
+                  u.user_id, (u.bucket + ('1 ' || u.grain)::interval) AT TIME ZONE u.zone
+                             + interval '25 hours')
               AND date_trunc(u.grain, c.created_at AT TIME ZONE u.zone) = u.bucket
               AND (u.dialog_key = '*' OR u.dialog_key = '=' || c.dialog_id)
               AND (u.source_key = '*' OR u.source_key = coalesce('=' || c.source, '-'))
+            ORDER BY c.user_id, c.created_at
            OFFSET greatest(u.pv, 0)) THEN 0 ELSE sign(u.pv) END)::bigint AS uv
       FROM (
         SELECT z.zone, g.grain, d.key AS dialog_key, s.key AS source_key,
@@ -111,12 +115,17 @@ WITH locked AS MATERIALIZED (
     INSERT INTO asyncsvc.usage_bucket AS b (
            tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
            rounds, thumb_up, thumb_down)
-    SELECT :tenant_id, c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket, c.pv,
-           coalesce(u.uv, 0), c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
-      FROM bucket_changes AS c
-      LEFT JOIN user_changes AS u
-        ON c.basis = 'creation' AND u.zone = c.zone AND u.grain = c.grain
-       AND u.dialog_key = c.dialog_key AND u.source_key = c.source_key AND u.bucket = c.bucket
+    SELECT :tenant_id, c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket, sum(c.pv), sum(c.uv),
+           sum(c.tokens), sum(c.duration), sum(c.rounds), sum(c.thumb_up), sum(c.thumb_down)
+      FROM (
+        SELECT b.zone, b.basis, b.grain, b.dialog_key, b.source_key, b.bucket, b.pv, 0 AS uv, b.tokens,
+               b.duration, b.rounds, b.thumb_up, b.thumb_down
+          FROM bucket_changes AS b
+         UNION ALL
+        SELECT u.zone, 'creation', u.grain, u.dialog_key, u.source_key, u.bucket, 0, u.uv, 0, 0, 0, 0, 0
+          FROM user_changes AS u
+      ) AS c
+     GROUP BY c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket
     ON CONFLICT (tenant_id, zone, basis, grain, dialog_key, source_key, bucket) DO UPDATE
        SET pv = b.pv + excluded.pv,
            uv = b.uv + excluded.uv,

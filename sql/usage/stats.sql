@@ -146,14 +146,16 @@ WITH requested AS MATERIALIZED (
     SELECT u.bucket AT TIME ZONE :tz AS dt, CASE WHEN EXISTS (
            SELECT FROM asyncsvc.conversation AS c
             WHERE c.tenant_id = :tenant_id
-              AND c.user_id = u.user_id
-              AND c.created_at >= u.bucket AT TIME ZONE :tz - interval '25 hours'
-              AND c.created_at < (u.bucket + ('1 ' || :interval)::interval) AT TIME ZONE :tz
-                                 + interval '25 hours'
+              AND (c.user_id, c.created_at) >= (
+                  u.user_id, u.bucket AT TIME ZONE :tz - interval '25 hours')
+              AND (c.user_id, c.created_at) < (
+                  u.user_id, (u.bucket + ('1 ' || :interval)::interval) AT TIME ZONE :tz
+                             + interval '25 hours')
               AND date_trunc(:interval, c.created_at AT TIME ZONE :tz) = u.bucket
               AND c.dialog_id = :dialog_id      --? dialog_id
               AND c.source = :source            --? source
               AND c.source IS NULL              --? source_is_null
+            ORDER BY c.user_id, c.created_at
            OFFSET greatest(u.pv, 0)) THEN 0 ELSE sign(u.pv) END AS uv
       FROM (SELECT l.bucket, l.user_id, sum(l.pv) AS pv
               FROM ledger_changes AS l

@@ -20,6 +20,11 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 LAST_MAINTENANCE = NOW - timedelta(hours=1)
 
 
+SEED_LEDGER = """
+    INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at, pv)
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1
+      FROM asyncsvc.conversation AS c
+"""
 SEED = (
     f"""
     INSERT INTO asyncsvc.conversation (
@@ -76,11 +81,7 @@ SEED = (
       FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
            generate_series(1, t.size) AS n
     """,
-    """
-    INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at, pv)
-    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1
-      FROM asyncsvc.conversation AS c
-    """,
+    SEED_LEDGER,
     "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
     # Like AsyncSvc.maintain for a tenant with many creations.
     *(
@@ -577,8 +578,8 @@ async def grown(server_dsn, template, database_prefix):
             INSERT INTO asyncsvc.conversation (
                    tenant_id, id, dialog_id, user_id, last_seq, created_at, updated_at)
             SELECT '{tenant_id}', '{tenant_id}' || n, 'd' || n % 3, 'u' || n % 10, 3,
-                   '{NOW}'::timestamptz - n * interval '1 second',
-                   '{NOW}'::timestamptz - n * interval '1 second'
+                   '{NOW}'::timestamptz - n * interval '1 hour',
+                   '{NOW}'::timestamptz - n * interval '1 hour'
               FROM generate_series(1, {TENANT_SIZE}) AS n
             """
         )
@@ -595,6 +596,8 @@ async def grown(server_dsn, template, database_prefix):
               FROM generate_series(1, {TENANT_SIZE}) AS n
             """
         )
+        await connection.execute(SEED_LEDGER.replace("asyncsvc.conversation AS c", of_tenant))
+        await connection.execute(f"INSERT INTO asyncsvc.usage_zone VALUES ('{tenant_id}', 'UTC')")
     await connection.close()
     yield dsn_of(server_dsn, name)
     await drop_database(server_dsn, name)
@@ -615,6 +618,31 @@ async def test_rows_of_a_tenant_that_was_never_analyzed_are_read_by_primary_key(
     plan = await executed(grown_connection, name, *flags, **{"tenant_id": "new"} | more)
     repeated = [node for node in plan if node["Actual Loops"] >= 50 and "Relation Name" in node]
     assert all(node.get("Index Name", "").endswith("_pkey") for node in repeated), repeated
+
+
+YEAR = {"range_from": NOW - timedelta(days=365), "range_before": NOW + timedelta(days=1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("usage/roll_up", {}),
+        ("usage/recount", {}),
+        ("usage/recount", {"tz": "Asia/Kathmandu"}),
+        ("usage/stats", YEAR | {"interval": "day", "tz": "UTC", "fill": True}),
+    ],
+)
+async def test_creations_of_a_tenant_that_was_never_analyzed_are_not_compared_with_each_other(
+    grown_connection, name, of
+):
+    plan = await executed(grown_connection, name, tenant_id="new", **of)
+    assert sum(node.get("Rows Removed by Join Filter", 0) for node in plan) <= TENANT_SIZE
+    probes = [node for node in plan if node.get("Subplan Name", "").startswith("SubPlan")]
+    assert bool(probes) == (name != "usage/recount")
+    for probe in probes:
+        (scan,) = [node for node in nodes(probe) if "Index Name" in node]
+        assert scan["Index Name"] == "conversation_user_idx"
+        assert scan.get("Rows Removed by Filter", 0) <= 10 * scan["Actual Rows"] + 10
 
 
 @pytest.mark.parametrize(
