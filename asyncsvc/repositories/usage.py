@@ -126,7 +126,7 @@ class UsageRepository(Repository):
         labels = build_values(Timestamp, rows, "dt")
         starts = (bucket_start(label, local, hourly=hourly) for label in labels)
         columns: dict[str, Iterable[object]] = {"dt": starts}
-        if any(row["large_sums"] is not None for row in rows):
-            exact = [row["large_sums"] or (row["tokens"], row["rounds"]) for row in rows]
-            columns["tokens"], columns["rounds"] = zip(*exact, strict=True)
+        for name, large in (("tokens", "large_tokens"), ("rounds", "large_rounds")):
+            if any(row[large] is not None for row in rows):
+                columns[name] = [row[name] if row[large] is None else row[large] for row in rows]
         return build_models(UsageBucket, rows, **columns)

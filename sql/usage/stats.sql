@@ -7,8 +7,8 @@
 -- Returns: dt, the label of the bucket by date_trunc (the second midnight, if a clock goes back over
 --   midnight); pv, the number of creations; uv, the number of their distinct users without '' (0 by
 --   activity); tokens, rounds, duration, thumb_up, thumb_down, sums; round, the mean number of rounds per
---   creation; large_sums, tokens and rounds as numeric if a bigint does not hold both, otherwise NULL,
---   since a client reads bigint much faster. Oldest first; with :fill also the empty buckets.
+--   creation; large_tokens and large_rounds, the sum as numeric if a bigint does not hold it, otherwise
+--   NULL, since a client reads bigint much faster. Oldest first; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
 --   conversation_user_idx for distinct users. Counted conversations are read from their range of
@@ -187,8 +187,8 @@ SELECT b.dt, b.pv, b.uv,
        (b.duration * 0.000001)::float8 AS duration,
        least(b.rounds, 9223372036854775807)::bigint AS rounds,
        coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down,
-       CASE WHEN b.tokens > 9223372036854775807 OR b.rounds > 9223372036854775807
-            THEN ARRAY[b.tokens, b.rounds] END AS large_sums
+       CASE WHEN b.tokens > 9223372036854775807 THEN b.tokens END AS large_tokens,
+       CASE WHEN b.rounds > 9223372036854775807 THEN b.rounds END AS large_rounds
   FROM (SELECT coalesce(s.dt, c.dt, e.dt) AS dt,
                coalesce(s.pv, 0) + coalesce(c.pv, 0) AS pv,
                coalesce(s.uv, 0) + coalesce(c.uv, 0) AS uv,

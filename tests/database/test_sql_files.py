@@ -143,7 +143,7 @@ COLUMNS = {
     "usage/lock": ["tenant_id"],
     "usage/recount": ["ledger_rows"],
     "usage/roll_up": ["ledger_rows"],
-    "usage/stats": [*models.UsageBucket.model_fields, "large_sums"],
+    "usage/stats": [*models.UsageBucket.model_fields, "large_tokens", "large_rounds"],
     "usage/vacuum": [],
 }
 
