@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from asyncsvc.database import build_model, build_models, build_value
+from asyncsvc.database import build_model, build_models, build_value, build_values
 from asyncsvc.models import (
     Appended,
     Conversation,
@@ -17,6 +17,7 @@ from asyncsvc.models import (
     Turn,
     microseconds,
 )
+from asyncsvc.models.columns import Timestamp
 from asyncsvc.repositories.base import (
     KeyedRepository,
     columns_to_set,
@@ -37,6 +38,7 @@ from asyncsvc.repositories.conversation_rows import (
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.query import ANY_TIME, WHOLE, Include, ListFilter, Order, PageSlice
 from asyncsvc.threads import run_apart
+from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 if TYPE_CHECKING:
@@ -82,19 +84,32 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         self, *, tenant_id: str, ids: Sequence[str], include: Include = WHOLE
     ) -> list[Conversation]:
         """Return the conversations that exist, in the order of the ids."""
+        conversations, cut = await self._read(tenant_id, ids, include, _MAX_MESSAGE_BYTES)
+        return [
+            await with_all_messages(self, each) if each.id in cut else each
+            for each in conversations
+        ]
+
+    async def _read(
+        self, tenant_id: str, ids: Sequence[str], include: Include, max_bytes: int
+    ) -> tuple[list[Conversation], set[str]]:
+        """Return conversations, and the ids of those of which only the first messages are read."""
         rows = await self._rows(
             "get_by_ids",
             *(["one"] if len(ids) == 1 else []),
             tenant_id=tenant_id,
             ids=ids,
             include_dsl=include.dsl,
-            max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
+            max_message_bytes=max_bytes if include.messages else UNSET,
         )
-        items = build_models(Conversation, rows)
-        return await self._complete(items, rows) if include.messages else items
+        conversations = build_models(Conversation, rows)
+        if not include.messages:
+            return conversations, set()
+        pairs = zip(conversations, rows, strict=True)
+        return conversations, {each.id for each, row in pairs if _may_be_cut(each, row, max_bytes)}
 
     async def get_list(
-        self, where: ListFilter, *, order: Order, page: PageSlice, include: Include
+        self, where: ListFilter, *, order: Order, page: PageSlice, include_dsl: bool
     ) -> tuple[int, list[Conversation]]:
         """Return the total and one page of the conversations of a tenant or a dialog."""
         rows = await self._rows(
@@ -107,14 +122,12 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             limit=page.limit,
             offset=page.offset or UNSET,
             count_limit=UNSET if page.count_limit == 0 else page.count_limit,
-            include_dsl=include.dsl,
-            max_message_bytes=_MAX_MESSAGE_BYTES if include.messages else UNSET,
+            include_dsl=include_dsl,
         )
         total = build_value(int, rows[0], "total") if rows else 0
         if rows and rows[0]["id"] is None:  # only the total
             return total, []
-        items = build_models(Conversation, rows)
-        return total, await self._complete(items, rows) if include.messages else items
+        return total, build_models(Conversation, rows)
 
     async def get_names(
         self, *, tenant_id: str, dialog_id: str | UnsetType, exp_user_id: str, limit: int
@@ -303,7 +316,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         tenant_id: str,
         dialog_id: str | UnsetType,
         user_id: str | UnsetType,
-        after: Conversation | None,
+        after: Position | None,
         batch_size: int,
         max_messages: int,
         max_bytes: int,
@@ -317,16 +330,17 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             dialog_id=dialog_id,
             user_id=user_id,
             after_id=UNSET if after is None else after.id,
-            after_at=UNSET if after is None or is_by_id else after.created_at,
+            after_at=UNSET if after is None or is_by_id else after.at,
             batch_size=batch_size,
             max_messages=max_messages,
             max_bytes=max_bytes,
-            max_message_bytes=max_bytes,
         )
-        conversations = build_models(Conversation, rows)
-        pairs = zip(conversations, rows, strict=True)
-        cut = {each.id for each, row in pairs if _may_be_cut(each, row, max_bytes)}
-        return ExportPage(conversations, cut)
+        if not rows:
+            return ExportPage([], set(), None)
+        ids, last = build_values(str, rows, "id"), rows[-1]
+        conversations, cut = await self._read(tenant_id, ids, Include(messages=True), max_bytes)
+        position = Position(build_value(Timestamp, last, "created_at"), ids[-1])
+        return ExportPage(conversations, cut, position)
 
     async def rest(
         self, conversation: Conversation, max_bytes: int
@@ -343,16 +357,6 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         ):
             yield chunk
             after_seq = chunk[-1].seq
-
-    async def _complete(
-        self, conversations: list[Conversation], rows: Sequence[Row]
-    ) -> list[Conversation]:
-        """Read the messages of long conversations that a statement did not return."""
-        for index, row in enumerate(rows):
-            conversation = conversations[index]
-            if _may_be_cut(conversation, row, _MAX_MESSAGE_BYTES):
-                conversations[index] = await with_all_messages(self, conversation)
-        return conversations
 
 
 async def with_all_messages(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from asyncsvc.models import Appended, Conversation, Model
 from asyncsvc.models.columns import Bytes, Timestamp
+from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, UnsetType
 
 
@@ -95,6 +96,8 @@ class ExportPage(NamedTuple):
     conversations: list[Conversation]
     cut: set[str]
     """The ids of long conversations, of which the page has only the first messages."""
+    last: Position | None
+    """The position after which the next page starts. None: this page is the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,8 @@ class ConversationImport:
         if not self._executor.is_in_transaction:
             usage = UsageRepository(self._executor)
             for tenant in await usage.find_tenants_to_roll_up(tenant_id=self._tenant_id):
-                await roll_up_usage(self._executor, tenant)
+                if await roll_up_usage(self._executor, tenant):
+                    await usage.vacuum()
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         """Group the valid records into batches."""

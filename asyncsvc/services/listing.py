@@ -119,7 +119,8 @@ class ConversationListing(ConversationServiceBase):
                 cursor comes with a page number.
 
         Cost:
-            1 round trip, no locks, one snapshot. With `keywords` 1 to 4 round trips, see
+            1 round trip, no locks, one snapshot; 2 with messages, which are read after the page,
+            each conversation from one snapshot. With `keywords` 1 to 4 round trips, see
             `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its order.
             By number: also the rows of the pages before. Other orders sort the whole list, and so
             does `updated_at` with `user_id` or `exp_user_id`: all conversations of that user.
@@ -163,20 +164,20 @@ class ConversationListing(ConversationServiceBase):
         size = page.limit - 1
         if where.keywords is UNSET or not self._search.has_index:
             count, items = await self._repository.get_list(
-                where, order=order, page=page, include=include
+                where, order=order, page=page, include_dsl=include.dsl and not include.messages
             )
             position_of = _update_position if order.column == "updated_at" else _creation_position
             cursor = cursors.next_cursor(items, size, position_of, filters)
             items = items[:size]
+            ids = [item.id for item in items] if include.messages else []
         else:
             count, matches = await self._search.page(where, order=order, page=page)
             cursor = cursors.next_cursor(matches, size, Match.position, filters)
-            ids = [match.id for match in matches[:size]]
-            items = []
-            if ids:
-                items = await self._repository.get_by_ids(
-                    tenant_id=where.tenant_id, ids=ids, include=include
-                )
+            items, ids = [], [match.id for match in matches[:size]]
+        if ids:
+            items = await self._repository.get_by_ids(
+                tenant_id=where.tenant_id, ids=ids, include=include
+            )
         return count, items, cursor if order.is_by_time else None
 
     def _position(self, cursor: str | None, order: Order, filters: str) -> Position | None:

@@ -12,6 +12,7 @@ from asyncsvc.services.common import ConversationServiceBase
 from asyncsvc.services.conversation_import import ConversationImport
 from asyncsvc.services.record_reader import OnRejected
 from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import ANY, UNSET, AnyType, Id, OrAny, UserId
 
 _BATCH_SIZE: Final = 500
@@ -54,7 +55,7 @@ class ConversationTransfer(ConversationServiceBase):
             InvalidInput: An id is invalid. Raised at the first step.
 
         Cost:
-            1 round trip for each page of up to 500 conversations, about 10,000 messages or 8 MiB,
+            2 round trips for each page of up to 500 conversations, about 10,000 messages or 8 MiB,
             and 1 for the last page, which is empty; 1 for each further 8 MiB of a conversation. No
             locks, and no connection between pages.
             Primary key for a tenant, index by creation for a dialog, index by user for a user.
@@ -68,15 +69,15 @@ class ConversationTransfer(ConversationServiceBase):
                 split=split,
                 after=after,
             )
-            if not page.conversations:
-                return
             for conversation in page.conversations:
                 if conversation.id not in page.cut:
                     yield conversation
                     continue
                 async for part in self._parts(conversation):
                     yield part
-            after = page.conversations[-1]
+            after = page.last
+            if after is None:
+                return
 
     async def _parts(self, conversation: Conversation) -> AsyncGenerator[Conversation]:
         """Iterate over the parts of a conversation, of which the first messages are read."""
@@ -96,7 +97,7 @@ class ConversationTransfer(ConversationServiceBase):
         dialog_id: OrAny[Id],
         user_id: OrAny[UserId],
         split: bool,
-        after: Conversation | None,
+        after: Position | None,
     ) -> ExportPage:
         """Return the next page of an export; without `split`, its conversations are complete."""
         page = await self._repository.export(
@@ -110,15 +111,13 @@ class ConversationTransfer(ConversationServiceBase):
         )
         if split:
             return page
-        return ExportPage(
-            [
-                await with_all_messages(self._repository, conversation)
-                if conversation.id in page.cut
-                else conversation
-                for conversation in page.conversations
-            ],
-            set(),
-        )
+        conversations = [
+            await with_all_messages(self._repository, conversation)
+            if conversation.id in page.cut
+            else conversation
+            for conversation in page.conversations
+        ]
+        return ExportPage(conversations, set(), page.last)
 
     @validated
     async def import_(
@@ -162,7 +161,7 @@ class ConversationTransfer(ConversationServiceBase):
             Messages are stored by COPY. Locks the new rows. Memory for one batch, or for one
             conversation if that is larger. From 500 new conversations on, the usage is rolled up at
             the end, and during the import at 50,000 and each time that their number is 4 times as
-            large: 2 to 6 round trips each. Inside a transaction of the caller `maintain` does it.
+            large: 2 to 7 round trips each. Inside a transaction of the caller `maintain` does it.
         """
         return await ConversationImport(
             self._executor, self._settings, tenant_id, on_rejected, update=update

@@ -22,9 +22,7 @@
 --   in buckets and ledger. The cursor applies to the page only.
 --   :keywords scans all messages, since the search index is not available under row-level security.
 --   Without row-level security search/match_page runs instead. :id_keywords is the same text before
---   normalization to NFC, because ids are not normalized.
---   The JSON of the messages ends with the first message that reaches :max_message_bytes, because
---   PostgreSQL makes no text of 1 GB; the repository reads the others.
+--   normalization to NFC, because ids are not normalized. conversation/get_by_ids returns messages.
 WITH filtered AS NOT MATERIALIZED (
 --? !by_updated_at {
     SELECT c.id, c.name, c.round, c.tokens, c.duration, c.thumb_up, c.created_at
@@ -149,25 +147,7 @@ SELECT 0::bigint AS total,                                        --? !count_lim
        CASE WHEN :include_dsl::bool THEN c.dsl::text END AS dsl, c.errors, c.round,
        c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
        c.created_at, c.updated_at,
-       NULL::text AS messages                                     --? !max_message_bytes
---? max_message_bytes {
-       (SELECT coalesce(json_agg(m ORDER BY m.seq), '[]')
-          FROM (
-            SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
-              FROM (
-                SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
-                       m.thumb, m.created_at,
-                       sum(octet_length(m.content) + octet_length(m.payload::text)
-                           + coalesce(octet_length(m.reference::text), 0))
-                           OVER (ORDER BY m.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-                           AS bytes_before
-                  FROM asyncsvc.message AS m
-                 WHERE m.tenant_id = :tenant_id
-                   AND m.conversation_id = c.id
-              ) AS b
-             WHERE coalesce(b.bytes_before, 0) < :max_message_bytes
-          ) AS m)::text AS messages
---? }
+       NULL::text AS messages
   FROM counted AS t LEFT JOIN page AS p ON true                   --? count_limit
   FROM page AS p                                                  --? !count_limit
   LEFT JOIN LATERAL (

@@ -20,7 +20,7 @@ from asyncsvc import (
     Settings,
     Turn,
 )
-from asyncsvc.repositories import UsageRepository
+from asyncsvc.repositories import ConversationRepository, UsageRepository
 from asyncsvc.services import conversation_import
 from asyncsvc.services import transfer as service
 from asyncsvc.services import usage as usage_service
@@ -445,6 +445,33 @@ async def test_an_export_during_writes_contains_each_permanent_conversation_once
             await svc.conversations.import_([record(new, "y", created_at=NOW)], tenant_id="acme")
     assert len(seen) == len(set(seen))
     assert stay <= set(seen)
+
+
+async def test_conversations_deleted_between_the_statements_of_a_page_are_left_out(
+    svc, monkeypatch
+):
+    monkeypatch.setattr(service, "_BATCH_SIZE", 3)
+    read = ConversationRepository._read
+
+    async def delete_and_read(repository, tenant_id, ids, *args):
+        gone = [id for id in ids if id < "004"]
+        await svc.conversations.delete_by_ids(gone, tenant_id=tenant_id)
+        return await read(repository, tenant_id, ids, *args)
+
+    for tenant_id in ("exported", "listed"):
+        await svc.conversations.import_(
+            [record(f"{n:03}", "x") for n in range(8)], tenant_id=tenant_id
+        )
+    monkeypatch.setattr(ConversationRepository, "_read", delete_and_read)
+    assert [item.id for item in await exported(svc, "exported")] == ["004", "005", "006", "007"]
+    listed, cursor = [], None
+    while cursor is not None or not listed:
+        page = await svc.conversations.get_list(
+            tenant_id="listed", desc=False, items_per_page=6, after=cursor, include_messages=True
+        )
+        listed += [item.id for item in page.items]
+        cursor = page.next
+    assert listed == ["004", "005", "006", "007"]
 
 
 async def test_an_export_rejects_invalid_ids(svc):

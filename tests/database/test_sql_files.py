@@ -83,7 +83,7 @@ COLUMNS = {
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
     ],
-    "conversation/export": CONVERSATION,
+    "conversation/export": ["id", "created_at"],
     "conversation/extend": [field.name for field in dataclasses.fields(ExtendedConversation)],
     "conversation/find_expired": [field.name for field in dataclasses.fields(ExpiredConversation)],
     "conversation/get_by_ids": CONVERSATION,

@@ -52,6 +52,20 @@ CONVERSATIONS = [
             "tz": "UTC",
         },
         cost="page",
+        round_trips=[
+            (1, valid(keywords="")),
+            (1, valid(keywords="", dialog_id="absent", include_messages=True)),
+            (
+                2,
+                valid(
+                    keywords="",
+                    exp_user_id=ANY,
+                    from_date=None,
+                    to_date=None,
+                    include_messages=True,
+                ),
+            ),
+        ],
         isolation=[
             VALID,
             only("dialog_id", include_messages=True, keywords="theirs"),
@@ -243,7 +257,7 @@ CONVERSATIONS = [
         name="conversations.export",
         call={"dialog_id": "d", "user_id": "u", "split": True},
         cost="batches",
-        round_trips=[(2, valid()), (1, valid(dialog_id="absent"))],
+        round_trips=[(3, valid()), (1, valid(dialog_id="absent"))],
         isolation=[VALID, only("dialog_id"), only()],
     ),
     Method(
