@@ -13,7 +13,6 @@ import os
 import pathlib
 import re
 import secrets
-import shutil
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -63,8 +62,6 @@ SERVER_CONNECTIONS = 4
 """Server connections of a PgBouncer: fewer than a test has clients, so that clients share them."""
 DEFAULT_INTERVAL = 60
 SERVER = pytest.StashKey[Server]()
-MEMORY = pytest.StashKey[pathlib.Path | None]()
-"""The directory in memory for the temporary files of this run."""
 EXPENSIVE = (
     "tests/cli/test_demo.py",
     "tests/database/test_plans.py",
@@ -95,7 +92,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server before the first test and before pytest's own first line."""
     if session.config.option.collectonly or is_worker(session.config):
         return
-    session.config.stash[MEMORY] = use_memory()
+    use_memory()
     try:
         server = start_server()
     except ServerError as error:
@@ -118,13 +115,10 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the server and remove its files, also after Ctrl-C."""
+    """Stop the server, also after Ctrl-C."""
     server = config.stash.get(SERVER, None)
     if server is not None:
         server.stop()
-    memory = config.stash.get(MEMORY, None)
-    if memory is not None:
-        shutil.rmtree(memory, ignore_errors=True)
 
 
 class DatabaseFactory(Protocol):

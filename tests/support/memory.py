@@ -8,23 +8,25 @@ import os
 import pathlib
 import shutil
 import tempfile
+from multiprocessing.util import Finalize
 
 _MEMORY = pathlib.Path("/dev/shm")  # a file system in memory, on Linux
 _MIN_FREE_BYTES = 6 * 2**30  # several times what a whole run needs
 
 
-def use_memory() -> pathlib.Path | None:
-    """Create a directory in memory, and use it for all temporary files from now on.
+def use_memory() -> None:
+    """Create a directory in memory, and use it for all temporary files until the end.
 
-    Returns None, and changes nothing, if TMPDIR names another one or too little is free.
+    Does nothing if TMPDIR names another directory or too little memory is free.
     """
     if "TMPDIR" in os.environ or not _has_space():
-        return None
+        return
     directory = pathlib.Path(tempfile.mkdtemp(prefix="asyncsvc-tests-", dir=_MEMORY))
     directory.chmod(0o1777)  # like /tmp: servers run as another user if root starts them
     os.environ["TMPDIR"] = str(directory)
     tempfile.tempdir = None
-    return directory
+    # After multiprocessing has removed its own directory, which has the priority -100.
+    Finalize(None, shutil.rmtree, [directory, True], exitpriority=-200)
 
 
 def _has_space() -> bool:
