@@ -95,7 +95,7 @@ def _utf8_size(text: str) -> int:
 def check_json_value(value: object, info: ValidationInfo) -> object:
     """Check a JSON value against the limits, if there are any, and replace unstorable text."""
     limits: Limits | None = info.context
-    if limits is None:
+    if limits is None or value is None or (type(value) is dict and not value):
         return value
     if limits.unstorable_text == "replace":
         count_values(value, limits)

@@ -54,11 +54,11 @@ def invalid_input(error: ValidationError, names: tuple[str, ...] = ()) -> Invali
 
 def _few_fields(model: type[BaseModel], values: Mapping[str, object]) -> dict[str, object]:
     """Return the values of a model with at most 1 unknown field, since each adds an error."""
-    fields = model.model_fields  # a property that takes longer than the check of a name
-    unknown = next((name for name in values if name not in fields), None)
-    if unknown is None:
+    fields = model.model_fields
+    if values.keys() <= fields.keys():
         return dict(values)
     known = {name: values[name] for name in fields if name in values}
+    unknown = next(name for name in values if name not in fields)
     return known | {unknown: values[unknown]}
 
 

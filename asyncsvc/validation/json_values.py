@@ -40,6 +40,8 @@ def canonical_json(value: object) -> str:
 
 def stored_json(value: object) -> str:
     """Return a JSON value as text for jsonb. In it, 1e+23 stays a float."""
+    if value == {}:
+        return "{}"
     return "".join(map(_without_exponents, _pieces(value, _ENCODER)))
 
 
