@@ -741,7 +741,12 @@ async def test_the_audit_is_paginated(svc):
             await svc.tokens.audit(tenant_id="acme", after=cursor)
 
 
-async def test_verification_fails_closed_when_its_session_is_killed(svc, pool):
+async def test_verification_fails_closed_when_its_session_is_killed(dsn, pool):
+    async with asyncsvc.connect(dsn, settings=Settings(retry_timeout=1)) as svc:
+        await assert_verification_fails_closed(svc, pool)
+
+
+async def assert_verification_fails_closed(svc, pool):
     issued = await issue(svc)
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE asyncsvc.api_token")  # all other statements wait

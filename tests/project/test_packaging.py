@@ -67,6 +67,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "schema.sql",
         "search",
         "server",
+        "session",
         "token_audit",
         "usage",
     }
