@@ -25,8 +25,10 @@ from asyncsvc.database.rows import (
     build_model,
     build_model_of_json,
     build_models,
+    build_models_of_json,
     build_value,
     build_values,
+    json_arrays,
 )
 
 if TYPE_CHECKING:
@@ -44,11 +46,13 @@ __all__ = [
     "build_model",
     "build_model_of_json",
     "build_models",
+    "build_models_of_json",
     "build_value",
     "build_values",
     "check_connection",
     "full_jitter",
     "is_connection_lost",
+    "json_arrays",
     "open_pools",
     "translate_errors",
 ]

@@ -35,6 +35,7 @@ from asyncsvc.repositories.conversation_rows import (
     ExtendedConversation,
     LockedBatch,
 )
+from asyncsvc.repositories.large_rows import build_conversations
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.query import ANY_TIME, WHOLE, Include, ListFilter, Order, PageSlice
 from asyncsvc.threads import run_apart
@@ -102,7 +103,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             include_dsl=include.dsl,
             max_message_bytes=max_bytes if include.messages else UNSET,
         )
-        conversations = build_models(Conversation, rows)
+        conversations = await build_conversations(rows)
         if not include.messages:
             return conversations, set()
         pairs = zip(conversations, rows, strict=True)

@@ -18,6 +18,7 @@ from asyncsvc.repositories.base import (
     to_json,
     to_json_apart,
 )
+from asyncsvc.repositories.large_rows import build_messages
 from asyncsvc.threads import run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -114,7 +115,7 @@ class MessageRepository(Repository):
         )
         if not rows:
             return None
-        return [] if rows[0]["seq"] is None else build_models(StoredMessage, rows)
+        return [] if rows[0]["seq"] is None else await build_messages(rows)
 
     async def copy(
         self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]
@@ -148,7 +149,7 @@ class MessageRepository(Repository):
             limit=_CHUNK_SIZE,
             max_bytes=max_bytes,
         )
-        return build_models(StoredMessage, rows)
+        return await build_messages(rows)
 
     async def outline(
         self, *, tenant_id: str, id: str, after_seq: int, limit: int

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncsvc.database import build_model, build_model_of_json, build_value
+from asyncsvc.database import build_model, build_model_of_json, build_values, json_arrays
 from asyncsvc.models import Conversation
 from asyncsvc.repositories.base import Repository
 from asyncsvc.threads import in_turns
 
 if TYPE_CHECKING:
     from asyncsvc.database import Row
-
-_STEP: Final = 2**16
-"""The characters of JSON that are parsed in about a millisecond."""
 
 
 class Session(NamedTuple):
@@ -52,39 +49,33 @@ class SessionRepository(Repository):
 async def _session(parts: Sequence[Row]) -> Session:
     """Build a conversation from its parts."""
     conversation = build_model_of_json(Conversation, parts[0], "conversation")
-    session = Session(conversation, [], [], [], [], [])
-    for part in parts if parts[0]["roles"] is not None else ():
-        roles = build_value(list[str], part, "roles")
-        without = [None] * len(roles)
-        has_references, has_thumbs = (
-            part[column] is not None for column in ("message_references", "thumbs")
-        )
-        session.roles.extend(roles)
-        session.contents.extend(build_value(list[str], part, "contents"))
-        session.payloads.extend(await _parsed(part, "payloads"))
-        session.references.extend(
-            await _parsed(part, "message_references") if has_references else without
-        )
-        session.thumbs.extend(
-            build_value(list[int | None], part, "thumbs") if has_thumbs else without
-        )
-    return session
+    if parts[0]["roles"] is None:
+        return Session(conversation, [], [], [], [], [])
+    roles = build_values(list[str], parts, "roles")
+    references = build_values(list[str], parts, "message_references")
+    thumbs = build_values(list[int | None], parts, "thumbs")
+    counts = [len(part) for part in roles]
+    return Session(
+        conversation,
+        list(chain.from_iterable(roles)),
+        list(chain.from_iterable(build_values(list[str], parts, "contents"))),
+        await _parsed(chain.from_iterable(build_values(list[str], parts, "payloads"))),
+        await _parsed(
+            chain.from_iterable(
+                part or ["null"] * count for part, count in zip(references, counts, strict=True)
+            )
+        ),
+        list(
+            chain.from_iterable(
+                part or [None] * count for part, count in zip(thumbs, counts, strict=True)
+            )
+        ),
+    )
 
 
-async def _parsed(part: Row, column: str) -> list[Any]:
-    """Parse an array of JSON, in turns with the event loop."""
-    values = list[Any]()
-    async for array in in_turns(_arrays(build_value(list[str], part, column))):
-        values += json.loads(array)
-    return values
-
-
-def _arrays(values: Sequence[str]) -> Iterator[str]:
-    """Yield JSON arrays of these values, each as large as a step."""
-    start, characters = 0, 0
-    for index, value in enumerate(values):
-        characters += len(value)
-        if characters > _STEP:
-            yield f"[{','.join(values[start : index + 1])}]"
-            start, characters = index + 1, 0
-    yield f"[{','.join(values[start:])}]"
+async def _parsed(values: Iterable[str]) -> list[Any]:
+    """Parse JSON values, in turns with the event loop."""
+    parsed = list[Any]()
+    async for array in in_turns(json_arrays(values)):
+        parsed += json.loads(array)
+    return parsed

@@ -102,10 +102,10 @@ async def _soak(
 @app.command("limits")
 @asynchronous
 async def _limits() -> None:
-    """Append the largest accepted inputs, and show time, stall of the event loop and memory."""
+    """Append the largest inputs, and read as much; show time, stall of the loop and memory."""
     measurements = await limits.measure()
     columns: list[Column[limits.Measurement]] = [
-        Column("input", lambda each: each.input),
+        Column("call", lambda each: each.call),
         Column("time, s", lambda each: f"{each.seconds:.2f}", right=True),
         Column("stall, ms", lambda each: f"{each.stall * 1_000:.0f}", right=True),
         Column("memory, MiB", lambda each: f"{each.memory:.0f}", right=True),

@@ -1,4 +1,4 @@
-"""Measure the largest accepted inputs: time, stall of the event loop and memory.
+"""Measure the largest accepted inputs, and reads of as much: time, stall of the loop and memory.
 
 Each text and JSON value has the maximum size of the default settings, in its most expensive form.
 """
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,7 +32,7 @@ _TENANT: Final = "limits"
 class Measurement(NamedTuple):
     """The cost of one call."""
 
-    input: str
+    call: str
     seconds: float
     stall: float
     """The longest time in seconds for which the event loop did not run."""
@@ -45,7 +46,10 @@ async def measure() -> list[Measurement]:
         await svc.migrate()
         await svc.conversations.create(tenant_id=_TENANT, dialog_id="d", id="a")
         await _append(svc, Turn(messages=[_message("warm up")]))
-        return [await _best(svc, name, turn) for name, turn in _turns()]
+        appends = [await _best(name, partial(_append, svc, turn)) for name, turn in _turns()]
+        return appends + [
+            await _best(name, partial(_read, svc, id)) for name, id in await _import(svc)
+        ]
 
 
 @asynccontextmanager
@@ -56,9 +60,9 @@ async def _running() -> AsyncIterator[str]:
             yield dsn
 
 
-async def _best(svc: asyncsvc.AsyncSvc, name: str, turn: Turn) -> Measurement:
+async def _best(name: str, call: Callable[[], Awaitable[None]]) -> Measurement:
     """Return the measurement with the shortest stall: other processes can only prolong it."""
-    measurements = [await _measured(name, _append(svc, turn)) for _ in range(_REPEATS)]
+    measurements = [await _measured(name, call()) for _ in range(_REPEATS)]
     return min(measurements, key=lambda each: each.stall)
 
 
@@ -66,6 +70,27 @@ async def _append(svc: asyncsvc.AsyncSvc, turn: Turn) -> None:
     await svc.conversations.append_message(
         "a", turn, tenant_id=_TENANT, idempotency_key=f"{time.perf_counter_ns()}"
     )
+
+
+async def _import(svc: asyncsvc.AsyncSvc) -> list[tuple[str, str]]:
+    """Store long conversations; return the name and the id of each."""
+    words, zeros = "word " * (_TEXT // 5), {"zeros": [0] * (_JSON // 3 - 10)}
+    short = {"zeros": [0] * (_KIBIBYTE // 3)}
+    messages = {
+        f"read {_PER_TURN} x 1 MiB of words": [_message(words)] * _PER_TURN,
+        f"read {_PER_TURN} x 1 MiB of JSON": [_message("", payload=zeros)] * _PER_TURN,
+        "read 16,000 x 1 KiB of words": [_message(words[:_KIBIBYTE])] * 16_000,
+        "read 16,000 x 1 KiB of JSON": [_message("", payload=short)] * 16_000,
+    }
+    for number, each in enumerate(messages.values()):
+        fields = [message.model_dump() for message in each]
+        record = {"id": f"long{number}", "dialog_id": "d", "messages": fields}
+        await svc.conversations.import_([record], tenant_id=_TENANT)
+    return [(name, f"long{number}") for number, name in enumerate(messages)]
+
+
+async def _read(svc: asyncsvc.AsyncSvc, id: str) -> None:
+    await svc.conversations.get_by_id(id, tenant_id=_TENANT, include_messages=True)
 
 
 async def _measured(name: str, call: Awaitable[None]) -> Measurement:
@@ -82,6 +107,7 @@ async def _measured(name: str, call: Awaitable[None]) -> Measurement:
     memory, start = _max_memory(), time.perf_counter()
     await call
     seconds = time.perf_counter() - start
+    await asyncio.sleep(2 * _POLL)  # the stall at the end of the call counts too
     watching.cancel()
     return Measurement(name, seconds, max(stalls), _max_memory() - memory)
 

@@ -4,11 +4,14 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from asyncsvc import ImportReport
 from asyncsvc.repositories import conversation as repository
+from asyncsvc.repositories import large_rows
 from asyncsvc.services import transfer
 from tests.support.command_line import PROGRAM
 
@@ -120,3 +123,44 @@ def peak_mebibytes(command: list[str]) -> tuple[float, str]:
     )
     peak, _, output = done.stdout.partition("\n")
     return int(peak) / 1_024, output
+
+
+async def test_large_reads_are_built_in_steps(svc, monkeypatch):
+    """The event loop runs between two steps. Texts may look like the separator of rows."""
+    odd = [', \n {"seq":1}', "}, \n {", '"\\', "\n" * 50, "x" * 70_000]
+    messages = [
+        {"role": "user", "content": odd[number % 5], "payload": {"n": [odd[number % 5]] * 3}}
+        for number in range(100)
+    ]
+    conversation = {"id": "a", "dialog_id": "d", "messages": messages}
+    await svc.conversations.import_([conversation], tenant_id="t")
+    steps = []
+
+    def recorded(build: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        def build_and_record(*arguments: Any, **columns: Any) -> list[Any]:
+            steps.append(len(built := build(*arguments, **columns)))
+            return built
+
+        return build_and_record
+
+    for name in ("build_models_of_json", "build_models"):
+        monkeypatch.setattr(large_rows, name, recorded(getattr(large_rows, name)))
+    read = {"tenant_id": "t", "include_messages": True}
+    whole = await svc.conversations.get_by_id("a", **read)
+    assert [(each.content, each.payload["n"]) for each in whole.messages] == [
+        (message["content"], message["payload"]["n"]) for message in messages
+    ]
+    assert (await svc.conversations.get_list(**read)).items == [whole]
+    assert [each async for each in svc.conversations.export(tenant_id="t")] == [whole]
+    assert await svc.conversations.messages("a", tenant_id="t") == list(whole.messages)
+    # A part ends with a message of over 64 KiB; each of 3 reads builds the conversation alone.
+    assert sorted(steps) == [*[1] * 3, *[5] * 80]
+
+
+async def test_small_reads_are_built_in_one_step(svc, monkeypatch):
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    turn = {"messages": [{"role": "user", "content": "hi"}] * 3}
+    await svc.conversations.append_message("a", turn, tenant_id="t")
+    monkeypatch.setattr(large_rows, "in_turns", None)
+    whole = await svc.conversations.get_by_id("a", tenant_id="t", include_messages=True)
+    assert await svc.conversations.messages("a", tenant_id="t") == list(whole.messages)

@@ -1,0 +1,73 @@
+"""Rows with much JSON, built in turns with the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+from asyncsvc.database import build_models, build_models_of_json, build_value
+from asyncsvc.models import Conversation, StoredMessage
+from asyncsvc.threads import in_turns
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Row
+
+_LARGE: Final = 2**18
+"""The number of characters of JSON from which on a few milliseconds are not enough."""
+_STEP: Final = 2**16
+
+
+async def build_messages(rows: Sequence[Row]) -> list[StoredMessage]:
+    """Build messages from their rows."""
+    if _characters(rows, "payload") + _characters(rows, "reference") <= _LARGE:
+        return build_models(StoredMessage, rows)
+    messages = list[StoredMessage]()
+    async for part in in_turns(_parts(rows)):
+        messages += build_models(StoredMessage, part)
+    return messages
+
+
+async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
+    """Build conversations from their rows, with the messages that the rows contain as JSON."""
+    if _characters(rows, "messages") <= _LARGE:
+        return build_models(Conversation, rows)
+    conversations = build_models(Conversation, rows, messages=[None] * len(rows))
+    for index, row in enumerate(rows):
+        messages = list[StoredMessage]()
+        async for array in in_turns(_arrays(build_value(str, row, "messages"))):
+            messages += build_models_of_json(StoredMessage, array, "messages")
+        conversations[index] = conversations[index].model_copy(update={"messages": tuple(messages)})
+    return conversations
+
+
+def _characters(rows: Sequence[Row], column: str) -> int:
+    try:
+        return sum(map(len, filter(None, map(itemgetter(column), rows))))
+    except TypeError:  # of a codec of the connection, which the models reject
+        return 0
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Yield the rows in parts whose JSON is parsed in about a millisecond."""
+    start, characters = 0, 0
+    for index, row in enumerate(rows):
+        characters += len(row["payload"]) + len(row["reference"] or "")
+        if characters > _STEP:
+            yield rows[start : index + 1]
+            start, characters = index + 1, 0
+    if start < len(rows):
+        yield rows[start:]
+
+
+def _arrays(text: str) -> Iterator[str]:
+    """Split a JSON array of rows into arrays that are parsed in about a millisecond.
+
+    json_agg separates rows by a comma, spaces and a line break. There is no line break in a row.
+    """
+    start, end = 1, len(text) - 1
+    while start < end:
+        next_row = text.find("\n", start + _STEP, end)
+        items = text[start : end if next_row < 0 else next_row]
+        yield f"[{items.rstrip(' ,')}]"
+        start += len(items)
