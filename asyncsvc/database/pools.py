@@ -26,8 +26,6 @@ _PREPARED_STATEMENTS: Final = 16
 A service uses about 12. Each takes 0.1 to 0.4 MiB in the server's process, and the filters of lists
 alone have hundreds of variants. The next use of a dropped statement costs 1 additional round trip.
 """
-
-
 _MAINTENANCE_IDLE_SECONDS: Final = 1.0
 """The connection of maintenance is closed if it has been idle for so long."""
 
@@ -86,7 +84,9 @@ async def open_pools(
             replica_pools.append(pool)
             stack.push_async_callback(_close, pool)
         maintenance = await _open_pool(
-            *("dsn", hosts, settings),
+            "dsn",
+            hosts,
+            settings,
             min_size=0,
             max_size=1,
             max_inactive_connection_lifetime=_MAINTENANCE_IDLE_SECONDS,

@@ -198,8 +198,8 @@ class API4ConversationService(CommonService):
 
         Args:
             id: The conversation.
-            conversation: The row. Its `update_time` and `update_date` are set to the current time.
-                If it lacks messages of other callers, they are set to a time before these.
+            conversation: The row. If it has new messages, its `update_time` and `update_date` are
+                set to the current time, or to a time before the messages of others that it lacks.
 
         Cost:
             1 round trip if the row is that of `get_by_id` and no other caller appended since;

@@ -1,12 +1,11 @@
 """A turn as RAGFlow's callers make it: read the conversation, append to its messages, store it.
 
 RAGFlow reads and writes the whole conversation as one JSON text, and counts the round by a second
-statement. `asyncsvc.ragflow` reads it as JSON of the server too, and appends the new messages
-alone.
+statement. `asyncsvc.ragflow` reads the columns of all messages, and appends the new messages alone.
 
 In the burst all writers append to one conversation. RAGFlow's writers overwrite the turns of the
-others, so its conversation stays short, and each of its reads is cheap. The writers of the library
-queue on the row of the conversation.
+others, so its conversation stays short, and each of its reads is cheap. The writers of
+`asyncsvc.ragflow` wait for each other in the process, before they take a connection.
 """
 
 from __future__ import annotations
