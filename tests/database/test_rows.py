@@ -7,7 +7,7 @@ import pytest
 
 from asyncsvc.database import build_model, build_models
 from asyncsvc.errors import DatabaseError
-from asyncsvc.models import StoredMessage
+from asyncsvc.models import Model, StoredMessage
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -53,3 +53,20 @@ def test_a_value_of_another_type_is_an_error_that_names_the_column(count, column
     with pytest.raises(DatabaseError, match=f"the column {column} ") as caught:
         build_models(StoredMessage, damaged)
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_the_fields_of_a_model_are_its_whole_validation():
+    """Models of many rows are built without the validators and private attributes of the model."""
+    for model in subclasses(Model):
+        decorators = model.__pydantic_decorators__
+        assert not decorators.field_validators, model
+        assert not decorators.model_validators, model
+        assert not model.__private_attributes__, model
+        assert not any(field.validation_alias for field in model.model_fields.values()), model
+        assert model.model_config["extra"] == "ignore", model
+
+
+def subclasses(kind):
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)

@@ -116,7 +116,7 @@ async def test_saved_messages_and_references_are_returned_unchanged(sessions):
 
 
 async def test_a_row_of_get_by_id_is_that_of_a_list(svc, sessions):
-    """`get_by_id` reads the columns of messages in parts of 512, a list their JSON."""
+    """`get_by_id` reads the columns of messages in parts of 64, a list their JSON."""
     messages: list[dict[str, Any]] = [
         {"role": role, "content": f"{role} {n}", "payload": {"id": f"m{n}", "n": [n]}}
         for n in range(600)
