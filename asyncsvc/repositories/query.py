@@ -55,8 +55,11 @@ class ListFilter:
 
     @property
     def has_owner(self) -> bool:
-        """Whether an id, a user or an account is a condition, so that few conversations match."""
-        return not (self.id is self.user_id is self.exp_user_id is UNSET)
+        """Whether an id, a user or an account is a condition, so that few conversations match.
+
+        The user "" may have all conversations of a tenant.
+        """
+        return not (self.id is self.exp_user_id is UNSET and self.user_id in {UNSET, ""})
 
     def conditions(self) -> dict[str, object]:
         """Return the conditions that apply, by parameter name."""

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from asyncsvc.database import sql_files
-from asyncsvc.repositories.query import Order
+from asyncsvc.repositories.query import ListFilter, Order
 from tests.conftest import create_database, drop_database, dsn_of
 
 CONVERSATIONS = 20_000  # of the big tenant; the small tenant has 200
@@ -305,6 +305,19 @@ async def test_a_page_of_one_user_reads_no_other_conversations(explain, flags, p
     page = page | {"count_limit": None}
     plan = await explain("conversation/get_list", *flags, **page, user_id="u2")
     assert rows_read(plan) <= 3 * CONVERSATIONS / 500 + 2 * 31
+
+
+@pytest.mark.parametrize(
+    ("of", "is_sorted"),
+    [
+        ({}, False),
+        ({"user_id": ""}, False),
+        ({"user_id": "u2"}, True),
+        ({"exp_user_id": "e"}, True),
+    ],
+)
+def test_only_the_few_conversations_of_an_owner_are_sorted(of, is_sorted):
+    assert ListFilter(tenant_id="big", **of).has_owner == is_sorted
 
 
 async def test_an_exact_total_is_counted_on_an_index_alone(explain):
