@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGES: Final = 5_000
 _MAX_CHARACTERS: Final = 2**23
-_MIN_ROLL_UP: Final = 50_000
+_MIN_ROLL_UP: Final = 200_000
 """The number of created conversations at which an import rolls up its usage. It does so again at 4
 times as many and so on: all recounts of a new tenant cost at most 2 of the last one."""
 _FAST_LEDGER: Final = 500

@@ -160,7 +160,7 @@ class ConversationTransfer(ConversationServiceBase):
             With `update`, a transaction of 4 round trips for each that exists, 6 if it changes.
             Messages are stored by COPY. Locks the new rows. Memory for one batch, or for one
             conversation if that is larger. From 500 new conversations on, the usage is rolled up at
-            the end, and during the import at 50,000 and each time that their number is 4 times as
+            the end, and during the import at 200,000 and each time that their number is 4 times as
             large: 2 to 7 round trips each. Inside a transaction of the caller `maintain` does it.
         """
         return await ConversationImport(
