@@ -1,9 +1,8 @@
-"""Imports conversations and tokens from RAGFlow's database, while RAGFlow may go on running.
+"""Imports of conversations and tokens from RAGFlow's database. RAGFlow may run meanwhile.
 
-Each page of conversations is read, repaired and stored. A conversation is stored whole or not at
-all, and a stored one does not change, except that messages added in the source since are appended.
-So an interrupted import continues when it is run again, and a last run after the switch imports
-the rest.
+The import reads, repairs and stores conversations page by page. It stores a conversation completely
+or not at all. A stored conversation does not change, but gets the messages that RAGFlow has added
+since. A second run continues an interrupted import, and a run after the switch imports the rest.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ Part = Literal["conversations", "tokens"]
 class DataImport:
     """Imports the data of a RAGFlow database.
 
-    The services need the rights of `import_`. Tokens need `Settings.accept_foreign_tokens` here and
-    in the application.
+    The role of the services needs the rights of `import_`. Imported tokens need
+    `Settings.accept_foreign_tokens`, in the import and in the application.
     """
 
     def __init__(self, svc: Services) -> None:
-        """Store with these services."""
+        """Store the data with these services."""
         self._svc = svc
 
     @property
@@ -68,39 +67,42 @@ class DataImport:
     ) -> DataImportReport:
         """Import conversations and tokens.
 
-        A stored conversation gets the messages that were added in the source since, if its own
-        messages are the start of those. They count from the moment of the import, also in usage by
-        activity. A token that was revoked in the source since is revoked, with the betas of its
-        row; a beta that was replaced there is replaced.
+        If the stored messages of a conversation are the start of those in the source, the others
+        are appended. Usage by activity attributes them to the time of the import. A token that was
+        revoked in the source is revoked with the betas of its row. A beta that was replaced in the
+        source is replaced.
 
-        If the import fails, everything stored until then remains, and the same call continues.
+        After a failure the stored batches remain, and a second call imports the rest.
 
         Args:
-            source: The URL of the database, `mysql://…` or `postgresql://…`. It is only read.
-            tz: The zone of RAGFlow's server. Its dates, but not its milliseconds, depend on it.
-            tenant_id: Import only this tenant.
-            orphans: The tenant for conversations whose dialog and agent were deleted.
-            only: Import only one of the two tables.
-            after: Start after this conversation, in the order of the source.
-            dry_run: Do everything, and roll back each batch.
-            actor: The name in the audit of the tokens.
-            on_batch: Receives the report after each batch.
-            on_note: Receives each row that is skipped or repaired.
+            source: The URL of the database, `mysql://…` or `postgresql://…`. The import only reads
+                it.
+            tz: The time zone of RAGFlow's server, for columns with a local time.
+            tenant_id: Only the rows of this tenant. None: of all tenants.
+            orphans: The tenant of conversations whose dialog and agent were deleted. None: these
+                are skipped.
+            only: Only this table. None: both.
+            after: Only conversations after this id, in the order of the source.
+            dry_run: Roll back each batch.
+            actor: The actor in the audit of the tokens.
+            on_batch: Called with the report after each batch.
+            on_note: Called with each skipped or repaired row.
 
         Returns:
-            The report: how many rows were read, imported, updated, present and skipped.
+            The numbers of read, imported, updated, present and skipped rows.
 
         Raises:
-            InvalidInput: An option or the URL is invalid, the database is not RAGFlow's, or
+            InvalidInput: An argument or the URL is invalid, the database is not RAGFlow's, or
                 `orphans` is set and the table of agents is unreadable.
-            Unavailable, DatabaseError: One of the two databases failed; the text of the error says
-                if it was the source.
+            Unavailable: One of the databases does not answer. The text of the error names the
+                source if it is the source.
+            DatabaseError: A statement on one of the databases failed.
 
         Cost:
-            Reads pages of at most 500 rows and 4 MiB, or of one larger row, with 2 statements
-            each, and holds one page in memory. Stores a page with one `import_` for each tenant. A
-            conversation with new messages costs 2 round trips and 1 for each turn, a beta 2, a
-            revoked row 1 and 2 for each token.
+            2 statements on the source for each page of at most 500 rows and 4 MiB, or of 1 larger
+            row. 1 page is in memory. 1 `import_` for each page and tenant; 2 round trips for each
+            conversation with new messages, and 1 for each of their turns; 2 for each beta; 1 for
+            each revoked row, and 2 for each of its tokens.
         """
         if tenant_id is not None and orphans not in {None, tenant_id}:
             raise InvalidInput("orphans", "must be the only tenant that is imported")
@@ -128,7 +130,7 @@ class DataImport:
 
 
 class _RolledBackError(Exception):
-    """Ends the transaction of a dry run."""
+    """Rolls back the transaction of a dry run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ class _Run:
 
     @asynccontextmanager
     async def _batch(self) -> AsyncIterator[Services]:
-        """Yield the services; in a dry run, roll back their writes."""
+        """Yield the services of a batch; in a dry run, roll back its writes."""
         if not self.progress.dry_run:
             yield self.svc
             return
@@ -182,7 +184,7 @@ class _Run:
     def _repaired_by_tenant(
         self, rows: Sequence[Cells]
     ) -> dict[str, list[repair.RepairedConversation]]:
-        """Repair the rows and group them by tenant; skip those without one, or beyond repair."""
+        """Repair rows and group them by tenant; skip rows without a tenant and unusable rows."""
         by_tenant = dict[str, list[repair.RepairedConversation]]()
         for row in rows:
             tenant_id = row["dialog_tenant_id"] or row.get("agent_tenant_id") or self.orphans
@@ -201,7 +203,7 @@ class _Run:
     # ---------------------------------------------------------------- tokens
 
     async def import_tokens(self, source: Source) -> None:
-        """Import all tokens. A dry run is one transaction, so that it finds equal secrets."""
+        """Import all tokens. A dry run is 1 transaction, in which equal secrets are found."""
         if not source.can_read(TOKENS):
             self.progress.skipped_tables += (TOKENS,)
             return
@@ -239,7 +241,7 @@ class _Run:
             self._skip_secrets(token, [rejected.column], kind, str(rejected.error))
 
     async def _revoke_token(self, stored: TokenRows, token: _SourceToken) -> None:
-        """Revoke the tokens of a row that was revoked in the source since."""
+        """Revoke the tokens of a row that is revoked in the source."""
         revoked = await stored.revoke_secrets(token.row, "revoked in RAGFlow")
         self.progress.tokens += TableReport(updated=len(revoked))
         others = [column for column in token.row.secrets if column not in revoked]
@@ -270,11 +272,11 @@ class _SourceToken:
         return cls(f"{cells['tenant_id']}, row {number}", row, cells.get("status") == _REVOKED)
 
     def secret_name(self, column: SecretColumn) -> str:
-        """Return a name for a secret, which contains no more of it than the hint."""
+        """Return a name of a secret, which contains only its hint."""
         return f"{self.name}, {column} {hint(self.row.secrets[column].get_secret_value())}…"
 
     def skip_kind(self, column: SecretColumn, error: AsyncSvcError) -> Skip:
-        """Return the kind of a rejection."""
+        """Return the kind of note for a rejected secret."""
         if isinstance(error, AlreadyExists):
             return Skip.TAKEN
         if isinstance(error, Conflict):

@@ -1,7 +1,8 @@
 """The rows of RAGFlow's table `api_token` as tokens of this library.
 
-A row has two secrets and no id. Here it is a token and a beta, and its id is that of the token,
-which the beta has in its metadata. A beta that was stored without a token belongs to no row.
+A row of RAGFlow has 2 secrets and no id. In this library it is a token and a beta. The id of the
+row is that of the token, and is in the metadata of the beta. A beta without a token belongs to no
+row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SHARED_FIELDS: Final = frozenset(TokenRecord.model_fields) - {"secret", "kind"}
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A row to store: its secrets, and the fields that both tokens share."""
+    """A row to store: its secrets, and the fields of both tokens."""
 
     secrets: Mapping[SecretColumn, SecretStr]
     fields: Mapping[str, object]
@@ -36,14 +37,14 @@ class TokenRow:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> TokenRow:
-        """Take the secrets `token` and `beta`, and the shared fields, from a mapping."""
+        """Build a row from a mapping with `token`, `beta` and shared fields. Others are ignored."""
         return cls(
             {name: _hidden(columns[name]) for name in SECRET_COLUMNS if columns.get(name)},
             {name: value for name, value in columns.items() if name in _SHARED_FIELDS},
         )
 
     def record(self, column: SecretColumn, *, row_id: str | None = None) -> dict[str, object]:
-        """Return the record of one secret. A beta gets the id of its row."""
+        """Return the record of one secret; `row_id` is the row of a beta."""
         record = dict(self.fields)
         metadata = record.get("metadata") or {}
         if row_id is not None and isinstance(metadata, Mapping):
@@ -52,7 +53,7 @@ class TokenRow:
 
 
 def _hidden(secret: object) -> SecretStr:
-    """Return a secret whose repr does not show it. Raises InvalidInput if it is not text."""
+    """Return the secret as SecretStr. Raises InvalidInput if it is not text."""
     if not isinstance(secret, str | SecretStr):
         raise InvalidInput("secret", "must be text")
     return secret if isinstance(secret, SecretStr) else SecretStr(secret)
@@ -60,7 +61,7 @@ def _hidden(secret: object) -> SecretStr:
 
 @dataclass(frozen=True, slots=True)
 class RejectedSecret:
-    """A secret that was not stored, and the reason."""
+    """A rejected secret, and the reason."""
 
     index: int
     """The index of its row in the import."""
@@ -70,34 +71,37 @@ class RejectedSecret:
 
 @dataclass(slots=True)
 class RowImportReport:
-    """The results of an import of rows, by secrets."""
+    """The result of an import of rows. It counts secrets."""
 
     tokens: int = 0
-    """Secrets that were stored."""
+    """The number of secrets that the import stored."""
     present: int = 0
-    """Secrets that were stored before."""
+    """The number of secrets that were stored before."""
     rejected: list[RejectedSecret] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """The rows of one tenant as tokens. A stored row is a token followed by its betas."""
+    """The rows of one tenant. A stored row is a list: a token, then its betas."""
 
     svc: Services
     tenant_id: str
     actor: str | None = None
-    """The name in the audit."""
+    """The actor in the audit."""
 
     async def import_(self, rows: Sequence[TokenRow]) -> RowImportReport:
-        """Store the secrets of rows as hashes, in one transaction.
+        """Store the secrets of rows as hashes, in 1 transaction.
 
-        A stored secret does not change. A new beta replaces that of its row, which is revoked. A
-        beta is rejected with Conflict if its token is stored and not valid any more; if its token
-        is rejected, it belongs to no row.
+        A stored secret does not change. A new beta replaces the old one of its row, which is
+        revoked. If the token of a beta is stored but no longer valid, the beta is rejected with
+        Conflict. If the token is rejected, the beta belongs to no row.
+
+        Returns:
+            The numbers of stored and present secrets, and the rejected ones.
 
         Cost:
-            1 round trip for the tokens and 2 for each beta. If some tokens were stored, 1 more for
-            each 100 betas of the tenant.
+            1 round trip for the tokens and 2 for each beta. If a token was stored before, 1 more
+            for each 100 betas of the tenant.
         """
         report = RowImportReport()
         async with self.svc.transaction() as tx:
@@ -130,7 +134,7 @@ class TokenRows:
         *,
         index: int = 0,
     ) -> None:
-        """Store the beta of a token's row, or of none. If it is new, revoke the old ones."""
+        """Store a beta, of the row of a token or of no row. A new beta revokes the old ones."""
         record = row.record("beta", row_id=None if token is None else token.id)
         if await self.import_secrets("beta", [index], [record], report):
             await self.revoke(*old, reason="replaced")
@@ -142,7 +146,7 @@ class TokenRows:
         records: Sequence[Mapping[str, object]],
         report: RowImportReport,
     ) -> int:
-        """Store the secrets of rows with these indexes; return how many are new."""
+        """Store one secret of each row, by `indexes`; return the number of new secrets."""
 
         def reject(position: int, error: AsyncSvcError) -> None:
             report.rejected.append(RejectedSecret(indexes[position], column, error))
@@ -157,18 +161,27 @@ class TokenRows:
     async def all(self) -> list[list[APIToken]]:
         """Return all rows of valid tokens, newest first, then the betas without a valid token.
 
-        1 round trip for each 100 tokens, and 1 for each rotation of a token.
+        Cost:
+            1 round trip for each 100 tokens, and 1 for each rotation of a token.
         """
         betas = await self.betas()
         rows = [[token, *await self.take_betas(token, betas)] async for token in self._valid("api")]
         return rows + [[beta] for group in betas.values() for beta in group]
 
     async def of(self, token: APIToken) -> list[APIToken]:
-        """Return a token and its valid betas. 1 round trip for each 100 betas of the tenant."""
+        """Return a token and its valid betas.
+
+        Cost:
+            1 round trip for each 100 betas of the tenant.
+        """
         return [token, *await self.take_betas(token, await self.betas())]
 
     async def find_valid(self, secret: object, kind: TokenKind) -> APIToken | None:
-        """Return the valid token of a secret, if it belongs to this tenant. 1 round trip."""
+        """Return the valid token of a secret, or None if it has none in this tenant.
+
+        Cost:
+            1 round trip.
+        """
         if not isinstance(secret, str | SecretStr):
             return None
         verification = self.svc.tokens.verify(secret, kind=kind, record_use=False)
@@ -180,17 +193,25 @@ class TokenRows:
         return token if token.tenant_id == self.tenant_id else None
 
     async def revoke(self, *tokens: APIToken, reason: str | None = None) -> None:
-        """Revoke tokens and their rotated successors. 2 round trips each."""
+        """Revoke tokens and their rotated successors.
+
+        Cost:
+            2 round trips for each token.
+        """
         for token in tokens:
             await self.svc.tokens.revoke_family(
                 token.id, tenant_id=self.tenant_id, reason=reason, actor=self.actor
             )
 
     async def revoke_secrets(self, row: TokenRow, reason: str) -> set[SecretColumn]:
-        """Revoke the valid tokens of a row's secrets, with all betas of the row.
+        """Revoke the valid tokens of the secrets of a row, with all betas of the row.
 
-        It returns the columns of those secrets. 1 round trip for each secret. If one is valid, also
-        a transaction with the cost of `of` and `revoke`.
+        Returns:
+            The columns of the secrets whose tokens were valid.
+
+        Cost:
+            1 round trip for each secret. If one is valid, also a transaction with the cost of `of`
+            and `revoke`.
         """
         valid = {
             column: token
@@ -207,7 +228,11 @@ class TokenRows:
         return set(valid)
 
     async def betas(self) -> dict[str, list[APIToken]]:
-        """Return the valid betas by the ids of their rows. 1 round trip for each 100."""
+        """Return the valid betas, by the id of their row.
+
+        Cost:
+            1 round trip for each 100 betas.
+        """
         betas = dict[str, list[APIToken]]()
         async for beta in self._valid("beta"):
             row_id = str(kept_values(beta).get("row", beta.id))
@@ -215,7 +240,7 @@ class TokenRows:
         return betas
 
     async def take_betas(self, token: APIToken, betas: dict[str, list[APIToken]]) -> list[APIToken]:
-        """Remove the betas of a token, and of those it was rotated from, and return them."""
+        """Remove and return the betas of a token and of the tokens before its rotations."""
         taken = betas.pop(token.id, [])
         while token.rotated_from is not None:
             token = await self.svc.tokens.get_by_id(token.rotated_from, tenant_id=self.tenant_id)

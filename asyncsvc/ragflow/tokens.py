@@ -35,11 +35,12 @@ _ACTOR: Final = "ragflow"
 class APITokenService(CommonService):
     """API tokens of one tenant, with RAGFlow's methods, arguments and results.
 
-    Only hashes of secrets are stored, so no row contains one: its `token` is the token's id, and
-    `hint` is the beginning of the secret. `beta` is the beginning of the row's other secret, a
-    second token that is revoked with the first. `query` finds a row by its secret only, because an
-    id is no credential; `filter_update` and `filter_delete` accept the id, too. Methods by id take
-    this id. Secrets of RAGFlow's format need `Settings.accept_foreign_tokens`.
+    Only hashes of secrets are stored, so no row contains a secret. `token` of a row is the id of
+    the token, and `hint` the beginning of its secret. The beta of a row is a second token, which is
+    revoked with the first; `beta` is the beginning of its secret. `query` finds a row by its secret
+    only, because an id is no credential. `filter_update` and `filter_delete` also accept the id.
+    Methods by id take the id of the token. Secrets of RAGFlow's format need
+    `Settings.accept_foreign_tokens`.
     """
 
     resource = "token"
@@ -48,8 +49,12 @@ class APITokenService(CommonService):
     async def get_by_ids(self, pids: Collection[str], cols: Columns = None) -> list[Record]:
         """Return the rows of valid tokens with these ids.
 
+        Args:
+            pids: The ids of tokens.
+            cols: The columns of the records; all by default.
+
         Cost:
-            1 round trip, and for each row 1 for each 100 betas of the tenant.
+            1 round trip; for each row, 1 for each 100 betas of the tenant.
         """
         ids = storable_ids(pids, "pids")
         rows = self._token_rows(self._svc)
@@ -58,33 +63,52 @@ class APITokenService(CommonService):
         return [select(self._record(await rows.of(token)), cols) for token in tokens]
 
     async def used(self, token: str) -> int:
-        """Mark a token as used; return 1, or 0 if it is not valid. 2 or 3 round trips."""
+        """Mark a token as used; return 1, or 0 if it is not valid.
+
+        Args:
+            token: The secret of a token or a beta.
+
+        Cost:
+            2 round trips; 3 for a beta.
+        """
         rows = self._token_rows(self._svc)
         if not (await rows.find_valid(token, "api") or await rows.find_valid(token, "beta")):
             return 0
         return int(await self._svc.tokens.used(token))
 
     async def update_by_id(self, pid: str, data: dict[str, Any]) -> int:
-        """Set columns of the row of a token, like `filter_update`; return 1, or 0."""
+        """Set columns of the row of a token, like `filter_update`.
+
+        Args:
+            pid: The id of the token.
+            data: Columns of the row. `id` is ignored.
+
+        Returns:
+            1, or 0 if there is no valid token with this id.
+        """
         columns = {name: value for name, value in data.items() if name != "id"}
         return await self.filter_update([Column.token == pid], columns) if pid else 0
 
     async def filter_update(self, filters: Filters, update_data: Mapping[str, Any]) -> int:
-        """Set `dialog_id` and `source` of a row, or its `beta`; return 1, or 0 if there is none.
+        """Set `dialog_id`, `source` and `beta` of a row.
 
-        A new beta replaces the old one, which is revoked. The beginning of the current beta, as
-        rows contain it, changes nothing. The other columns of a row are accepted unchanged.
+        A new beta replaces the old one, which is revoked. The hint of the current beta, which rows
+        contain, changes nothing. Other columns are accepted if they have the value of the row.
 
         Args:
-            filters: On `token`, and optionally `tenant_id`, `dialog_id` and `source`.
+            filters: A condition on `token`; further ones on `tenant_id`, `dialog_id` and `source`.
             update_data: Columns of a row. Both tokens of the row get `dialog_id` and `source`.
 
+        Returns:
+            1, or 0 if there is no such row.
+
         Raises:
-            InvalidInput: A column is unknown, or tenant or token differ from the row's.
+            InvalidInput: A column is unknown, or `tenant_id` or `token` differs from the row.
             AlreadyExists: The beta is a secret of another row.
 
         Cost:
-            A transaction with 1 round trip for each 100 betas of the tenant and some for the row.
+            A transaction with 1 or 2 round trips to find the row, 1 for each 100 betas of the
+            tenant and 1 for each token of the row; 1 to store a beta and 2 to revoke each old one.
         """
         check_columns(update_data, _COLUMNS)
         if update_data.get("tenant_id") is not None:
@@ -115,13 +139,16 @@ class APITokenService(CommonService):
         return 1
 
     async def filter_delete(self, filters: Filters) -> int:
-        """Revoke one row, or all of the tenant or of dialogs; return the number of rows.
+        """Revoke all rows that match.
 
-        A row is a token with its betas, whatever their dialogs. A beta without a valid token is a
-        row of its own. Revoked tokens are kept for the audit.
+        A row is a token with its betas in all dialogs. A beta without a valid token is a row too.
+        Revoked tokens are kept for the audit.
 
         Args:
-            filters: On `token`, `dialog_id`, `source` or `tenant_id`.
+            filters: Conditions on `token`, `dialog_id`, `source` or `tenant_id`; at least one.
+
+        Returns:
+            The number of revoked rows.
 
         Cost:
             A transaction with 1 round trip for each 100 tokens of the tenant, and 2 for each
@@ -136,7 +163,7 @@ class APITokenService(CommonService):
         return len(revoked)
 
     async def delete_by_ids(self, pids: Collection[str]) -> int:
-        """Revoke the rows of tokens with these ids; return the number of valid ones."""
+        """Revoke the rows of tokens with these ids; return the number of revoked rows."""
         async with self._svc.transaction() as tx:
             bound = self._on(tx)
             return sum(
@@ -168,7 +195,7 @@ class APITokenService(CommonService):
     async def _find_by_secrets(
         self, token_rows: TokenRows, where: ValuesByColumn
     ) -> list[list[APIToken]]:
-        """Return the valid tokens of secrets; of both columns, if they belong to one row."""
+        """Return the valid tokens of secrets. Secrets of both columns must belong to one row."""
         tokens = {
             column: [
                 [token]
@@ -192,7 +219,7 @@ class APITokenService(CommonService):
             names = {*SECRET_COLUMNS, *_SETTABLE}
             new.append(TokenRow.from_columns({name: row[name] for name in names & row.keys()}))
         if not all(row.secrets for row in new):
-            raise InvalidInput("token", "must be given")
+            raise InvalidInput("token", "is required")
         _check_new(await self._token_rows(tx).import_(new))
 
     async def _matching(self, rows: TokenRows, filters: Filters) -> list[list[APIToken]]:
@@ -216,7 +243,7 @@ class APITokenService(CommonService):
         return token if self._has(token, values) else None
 
     def _has(self, token: APIToken, values: ValuesByColumn) -> bool:
-        """Return whether the columns of a row, but its secret, have these values."""
+        """Return whether the columns of a row, except its secret, have these values."""
         columns = {name: values[name] for name in values.keys() - {"token"}}
         return satisfies(vars(self._record([token])), columns)
 
@@ -245,12 +272,12 @@ class APITokenService(CommonService):
 
 
 def _settable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a row that can be set."""
+    """Return the settable columns of a row."""
     return {name: row[name] for name in _SETTABLE if name in row}
 
 
 def _check_new(report: RowImportReport) -> None:
-    """Raise the error of a secret that was not stored now."""
+    """Raise the error of the first secret that was rejected or was stored before."""
     if report.rejected:
         raise report.rejected[0].error
     if report.present:
