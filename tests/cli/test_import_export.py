@@ -721,7 +721,7 @@ async def test_a_terminal_shows_a_bar_and_a_report(svc, dsn, tmp_path):
     env = environment(tmp_path) | {"ASYNCSVC_DSN": dsn}
 
     command = ["import", tmp_path / "talks", *ACME]
-    shown = await asyncio.to_thread(in_terminal, command, env, 100)
+    shown = await asyncio.to_thread(in_terminal, command, env, 200)  # the path is long
     assert shown.code == 3
     assert "importing" in shown.written
     assert "%" in shown.written
