@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict
+from asyncsvc.errors import (
+    AlreadyExists,
+    AsyncSvcError,
+    Conflict,
+    LockTimeout,
+    StatementTimeout,
+)
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
 from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation
@@ -99,12 +106,22 @@ class ConversationImport:
         )
 
     async def _roll_up(self) -> None:
-        """Add the usage to the sums, but not in a transaction, which would keep their lock."""
-        if not self._executor.is_in_transaction:
-            usage = UsageRepository(self._executor)
-            for tenant in await usage.find_tenants_to_roll_up(tenant_id=self._tenant_id):
-                if await roll_up_usage(self._executor, tenant):
-                    await usage.vacuum()
+        """Add the usage to the sums, but not in a transaction, which would keep their lock.
+
+        What another session keeps locked for long is left to maintenance.
+        """
+        if self._executor.is_in_transaction:
+            return
+        usage = UsageRepository(self._executor)
+        with suppress(LockTimeout, StatementTimeout):
+            # Concurrent imports skip a tenant that this one rolls up, so it looks again.
+            while tenants := await usage.find_tenants_to_roll_up(tenant_id=self._tenant_id):
+                (tenant,) = tenants
+                if tenant.creations < _FAST_LEDGER or not await roll_up_usage(
+                    self._executor, tenant
+                ):
+                    break
+                await usage.vacuum()
 
     async def _batches(self, records: Records) -> AsyncIterator[_Batch]:
         """Group the valid records into batches."""

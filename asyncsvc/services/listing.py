@@ -119,13 +119,13 @@ class ConversationListing(ConversationServiceBase):
                 cursor comes with a page number.
 
         Cost:
-            1 round trip, no locks, one snapshot; 2 with messages, which are read after the page,
-            each conversation from one snapshot. With `keywords` 1 to 4 round trips, see
-            `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its order.
-            By number: also the rows of the pages before. Other orders sort the whole list, and so
-            does `updated_at` with `user_id` or `exp_user_id`: all conversations of that user.
-            "exact" with filters: every match. A total without filters: 1 row for each month, and
-            the changes of usage since the last `maintain`.
+            1 round trip, no locks, one snapshot; 2 with messages, which are read after the page:
+            each conversation as it is then, from one snapshot. With `keywords` 1 to 4 round trips,
+            see `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its
+            order. By number: also the rows of the pages before. Other orders sort the whole list,
+            and so does `updated_at` with `user_id` or `exp_user_id`: all conversations of that
+            user. "exact" with filters: every match. A total without filters: 1 row for each month,
+            and the changes of usage since the last `maintain`.
         """
         if page_number * items_per_page > self._settings.max_page_window:
             raise InvalidInput("page_number", "is too large: use the cursor `next` of a page")

@@ -400,6 +400,44 @@ async def test_an_import_does_not_wait_for_a_recount(svc, pool, monkeypatch):
     assert await usage.totals() == (20, 7, sum(range(20)), 20)
 
 
+async def test_an_import_leaves_usage_that_another_session_locks_to_maintenance(
+    svc, dsn, pool, monkeypatch
+):
+    monkeypatch.setattr(conversation_import, "_FAST_LEDGER", 1)
+    short = Settings(lock_timeout=0.2)
+    async with (
+        asyncsvc.connect(dsn, settings=short) as other,
+        pool.acquire() as connection,
+        connection.transaction(),
+    ):
+        repository = UsageRepository(svc.on(connection)._executor)
+        assert await repository.declare_zone(tenant_id="acme", tz="UTC")
+        report = await other.conversations.import_(with_users(10), tenant_id="acme")
+        assert report.conversations == 10
+    usage = Usage(svc)
+    assert await usage.ledger_rows() == 10
+    assert await usage.totals() == (10, 7, sum(range(10)), 10)
+
+
+async def test_an_import_rolls_up_what_another_import_stored_meanwhile(svc, monkeypatch):
+    monkeypatch.setattr(conversation_import, "_FAST_LEDGER", 5)
+    rolled_up = []
+
+    async def roll_up_usage(executor, tenant):
+        count = await usage_service.roll_up_usage(executor, tenant)
+        if not rolled_up:
+            await svc.conversations.create_many(
+                [{"dialog_id": "d", "user_id": f"u{n}"} for n in range(5)], tenant_id="acme"
+            )
+        rolled_up.append(count)
+        return count
+
+    monkeypatch.setattr(conversation_import, "roll_up_usage", roll_up_usage)
+    await svc.conversations.import_(with_users(10), tenant_id="acme")
+    assert rolled_up == [10, 5]
+    assert await Usage(svc).ledger_rows() == 0
+
+
 async def test_an_import_follows_the_callers_transaction_and_leaves_no_setting(svc, pool):
     show = "SELECT current_setting('work_mem'), current_setting('gin_pending_list_limit')"
     async with pool.acquire() as connection, connection.transaction():

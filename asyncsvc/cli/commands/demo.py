@@ -24,7 +24,15 @@ from rich.table import Table
 from rich.text import Text
 from typer import Option
 
-from asyncsvc import AsyncSvc, Conversation, ImportReport, InvalidInput, connect, embedded
+from asyncsvc import (
+    AsyncSvc,
+    Conversation,
+    ImportReport,
+    InvalidInput,
+    Settings,
+    connect,
+    embedded,
+)
 from asyncsvc.cli.commands.conversations import print_conversations, print_hits
 from asyncsvc.cli.commands.stats import print_usage
 from asyncsvc.cli.files import open_seekable
@@ -42,6 +50,7 @@ TENANT: Final = "demo"
 DIALOG: Final = "assistant"
 SAMPLE: Final = Path(__file__).with_name("sample.jsonl")
 SAMPLE_TEXT: Final = "train"
+_SETTINGS: Final = Settings(maintenance_interval=None)
 _DAYS: Final = 30
 _LISTED: Final = 8
 _HITS: Final = 4
@@ -129,7 +138,7 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
     async with AsyncExitStack() as stack:
         if dsn is not None:
             with _step("server", "connecting …") as step:
-                svc = await stack.enter_async_context(connect(dsn))
+                svc = await stack.enter_async_context(connect(dsn, settings=_SETTINGS))
                 _print_title()
                 step.result = f"connected to {_without_secrets(dsn)}"
             yield svc
@@ -141,7 +150,7 @@ async def _services(dsn: str | None, data: Path | None, *, keep: bool) -> AsyncI
             _print_title()
             state = "" if server.started else " was running already"
             step.result = f"PostgreSQL {server.version}{state}, data in {directory}"
-        async with connect(server.dsn) as svc:
+        async with connect(server.dsn, settings=_SETTINGS) as svc:
             yield svc
     if keep or not server.started:
         # Start it again now: an earlier Ctrl-C would have left a server without its advice.
