@@ -17,7 +17,7 @@ from asyncsvc.client import AsyncSvc, Services
 from asyncsvc.errors import StaleSequence
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow.columns import SET_BY_APPEND, counter, references_of, split_messages
-from asyncsvc.ragflow.known import Known, KnownMessages, contents_of, known_of, queue_of
+from asyncsvc.ragflow.known import Known, KnownMessages, Snapshot, known_of, queue_of
 from asyncsvc.ragflow.messages import (
     UNKNOWN_ROLE,
     MessageFields,
@@ -137,7 +137,7 @@ class RowWriter:
             tokens=before.tokens + (tokens if additions.new else 0),
             duration=before.duration + (duration if additions.new else 0.0),
             has_references=additions.has_references,
-            contents=additions.contents,
+            messages=additions.messages,
             others=additions.others,
         )
 
@@ -156,7 +156,7 @@ class RowWriter:
         Equal messages at the start remain, with the new references, thumbs and other values.
         """
         row = {**conversation_row(stored, self.local), **data}
-        contents = contents_of(row["message"] or [])
+        snapshot = Snapshot.of(row["message"] or [])
         old, new = stored.messages or (), split_messages(row)
         common = common_length(old, new)
         others, known = _split_by_version(old[common:], data.get("update_time"))
@@ -184,7 +184,7 @@ class RowWriter:
             tokens=stored.tokens,
             duration=stored.duration,
             has_references=any(each.get("reference") is not None for each in new),
-            contents=contents,
+            messages=snapshot,
             others=unknown,
         )
 
@@ -198,7 +198,7 @@ class RowWriter:
         stored messages are read.
         """
         messages, references = split_messages(row), references_of(row, before)
-        contents = contents_of(row.get("message") or [])
+        snapshot = Snapshot.of(row.get("message") or [])
         conversations, last_seq = self.svc.conversations, before.last_seq
         tail = await conversations.messages(before.id, tenant_id=self.tenant_id, last=_TAIL_LENGTH)
         if (
@@ -217,7 +217,7 @@ class RowWriter:
             stored, others = stored[:common], stored[common:]
         has_references = _has_references(stored)
         attach_references(messages, references, new_from=common, has_references=has_references)
-        return _compared(messages[common:], others, contents, has_references=has_references)
+        return _compared(messages[common:], others, snapshot, has_references=has_references)
 
     async def _append_turn(
         self,
@@ -261,15 +261,16 @@ class Additions(NamedTuple):
     new: list[MessageFields]
     others: list[StoredMessage]
     """Messages of other callers that the row lacks."""
-    contents: list[object]
-    """The contents of all messages of the row."""
+    messages: Snapshot
+    """All messages of the row."""
     has_references: bool
 
 
 def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[StoredMessage]) -> Additions:
     """Return what a row adds to its known messages; `tail` was stored since."""
     messages, references = row["message"], row.get("reference") or []
-    old, new = messages[: len(known.contents)], messages[len(known.contents) :]
+    count = len(known.messages.messages)
+    old, new = messages[:count], messages[count:]
     fields = split_messages({"message": new})
     if references:
         attach_references(
@@ -279,7 +280,7 @@ def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[StoredMessag
             has_references=known.has_references,
         )
     others = [*known.others, *tail]
-    return _compared(fields, others, contents_of(messages), has_references=known.has_references)
+    return _compared(fields, others, Snapshot.of(messages), has_references=known.has_references)
 
 
 def _with_role_alone(message: Mapping[str, Any]) -> MessageFields:
@@ -289,7 +290,7 @@ def _with_role_alone(message: Mapping[str, Any]) -> MessageFields:
 def _compared(
     added: Sequence[MessageFields],
     others: Sequence[StoredMessage],
-    contents: list[object],
+    messages: Snapshot,
     *,
     has_references: bool,
 ) -> Additions:
@@ -298,7 +299,7 @@ def _compared(
     return Additions(
         new,
         without_known(others, added),
-        contents,
+        messages,
         has_references or any(each.get("reference") is not None for each in new),
     )
 

@@ -5,13 +5,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from weakref import WeakValueDictionary
 
 from asyncsvc.models import Conversation, StoredMessage
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
+
+_COMPARED: Final = 20
+
+
+class Snapshot(NamedTuple):
+    """The messages of a row at one moment.
+
+    A caller that changed a message in place is recognized if it is one of the last messages. Copies
+    of all messages would cost more than the append, since each is an object of its own.
+    """
+
+    messages: Sequence[object]
+    last_contents: Sequence[object]
+
+    @classmethod
+    def of(cls, messages: Sequence[object]) -> Self:
+        """Return the snapshot of these messages."""
+        return cls(list(messages), _contents(messages[-_COMPARED:]))
+
+    def begins(self, messages: Sequence[object]) -> bool:
+        """Return whether these messages begin with those of the snapshot."""
+        count = len(self.messages)
+        return (
+            messages[:count] == self.messages
+            and _contents(self.messages[-_COMPARED:]) == self.last_contents
+        )
+
+
+def _contents(messages: Iterable[object]) -> list[object]:
+    return [each.get("content") if isinstance(each, dict) else each for each in messages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +55,8 @@ class Known:
     duration: float
     has_references: bool
     """Whether a message has a reference."""
-    contents: Sequence[object]
-    """The content of each message of the row."""
+    messages: Snapshot
+    """The messages of the row."""
     others: Sequence[StoredMessage] = ()
     """The messages up to `last_seq` that the row lacks."""
 
@@ -42,7 +72,7 @@ class Known:
             tokens=stored.tokens,
             duration=stored.duration,
             has_references=has_references,
-            contents=contents_of(messages),
+            messages=Snapshot.of(messages),
         )
 
 
@@ -66,21 +96,11 @@ def known_of(row: Mapping[str, Any], tenant_id: str, id: str) -> Known | None:
     known = messages.known
     if (
         (known.tenant_id, known.id) != (tenant_id, id)
-        or contents_of(messages[: len(known.contents)]) != known.contents
+        or not known.messages.begins(messages)
         or not isinstance(row.get("reference") or [], list)
     ):
         return None
     return known
-
-
-def contents_of(messages: Iterable[Mapping[str, Any]]) -> list[object]:
-    """Return the content of each message, without which it is None.
-
-    Copies of the messages would cost several times as much, since each is an object of its own.
-    """
-    return [
-        message.get("content") if isinstance(message, dict) else message for message in messages
-    ]
 
 
 class Queue:

@@ -70,10 +70,12 @@ def session_row(session: Session, local: tzinfo) -> dict[str, Any]:
     for message, thumb in zip(joined, session.thumbs, strict=True):
         if thumb is not None:
             message["thumbup"] = thumb == 1
-    pairs = zip(roles, session.references, strict=True)
-    answers = [reference for role, reference in pairs if role == messages.ANSWER]
-    is_answer_first = roles[:1] == [messages.ANSWER]
-    references = messages.list_references(answers, is_answer_first=is_answer_first)
+    references = list[Any]()
+    if session.references.count(None) < len(roles):
+        pairs = zip(roles, session.references, strict=True)
+        answers = [reference for role, reference in pairs if role == messages.ANSWER]
+        is_answer_first = roles[0] == messages.ANSWER
+        references = messages.list_references(answers, is_answer_first=is_answer_first)
     known = Known.of(stored, joined, has_references=bool(references))
     return _row(stored, KnownMessages(joined, known), references, local)
 

@@ -108,6 +108,25 @@ async def test_an_edit_after_an_append_without_messages_keeps_the_turn_of_anothe
     assert texts(session) == ["1", "yours", "re: yours"]
 
 
+@pytest.mark.parametrize("change", ["in place", "replaced", "removed"])
+async def test_a_row_whose_messages_were_changed_is_compared(sessions, change):
+    """An answer that was edited is a new message, and the others are stored once."""
+    await sessions.save(**prologue(message=ANSWERS))
+    _, session = await sessions.get_by_id("s1")
+    if change == "in place":
+        session.message[-1]["content"] = "edited"
+    elif change == "replaced":
+        session.message[1] = {**session.message[1], "content": "edited"}
+    else:
+        del session.message[2:4]
+    session.message += exchange("new", "new")
+    await sessions.append_message("s1", session.to_dict())
+    _, again = await sessions.get_by_id("s1")
+    expected = [message["content"] for message in ANSWERS]
+    added = [] if change == "removed" else ["edited"]
+    assert texts(again) == [*expected, *added, "new", "re: new"]
+
+
 async def test_messages_that_are_added_during_an_append_are_stored_by_the_next_one(sessions):
     await sessions.save(**prologue(message=[]))
     _, session = await sessions.get_by_id("s1")
