@@ -13,8 +13,8 @@
 --   includes each roll-up that committed before.
 --   With :tz the ledger stays, since the other zones do not include it. The buckets of the new zone are
 --   those of the conversations without the changes in the ledger.
---   A user counts in the first of his days of a bucket: if his day before it, of the same dialog or
---   source, is before the start of the bucket. So all distinct users are sums over days.
+--   A user counts on the first of the user's days in a bucket: the previous day with a conversation, of
+--   the same dialog or source, is before the start of the bucket. So distinct users are sums over days.
 --   EXCEPT compares all keys at once, whatever the statistics expect, unlike NOT EXISTS.
 WITH
 --? !tz {
