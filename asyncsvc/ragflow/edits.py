@@ -8,7 +8,7 @@ also knows its messages: see `asyncsvc.ragflow.known`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
@@ -17,15 +17,18 @@ from asyncsvc.client import AsyncSvc, Services
 from asyncsvc.errors import StaleSequence
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.ragflow.columns import SET_BY_APPEND, counter, references_of, split_messages
-from asyncsvc.ragflow.known import Known, KnownMessages, Snapshot, known_of, queue_of
+from asyncsvc.ragflow.known import Known, KnownMessages, Queue, Snapshot, known_of, queue_of
 from asyncsvc.ragflow.messages import (
     UNKNOWN_ROLE,
+    Key,
     MessageFields,
     answers_of,
     append,
     attach_references,
     common_length,
     is_same,
+    key,
+    stored_key,
     without_equal,
     without_known,
 )
@@ -60,25 +63,34 @@ class RowWriter:
             return
         queue = queue_of(self.svc._executor, self.tenant_id, id)  # noqa: SLF001 - of the same library
         async with queue.lock:
-            queue.state = await self._append_row(id, row, queue.state)
-        self.remember(row, queue.state)
+            after = await self._append_row(id, row, queue)
+        self.remember(row, after)
 
     async def _append_row(
-        self, id: str, row: MutableMapping[str, Any], current: Known | None
+        self, id: str, row: MutableMapping[str, Any], queue: Queue | None
     ) -> Known:
-        """Append the new messages of a row; `current` is the state after the previous append."""
+        """Append the new messages of a row."""
         known = known_of(row, self.tenant_id, id)
         if known is not None:
-            tail = list[StoredMessage]()
-            if current is not None and current.last_seq > known.last_seq:
-                tail = await self._messages_after(id, known.last_seq)
-            else:
-                current = known
+            current, tail = known, list[Key]()
+            if queue is not None and queue.state and queue.state.last_seq > known.last_seq:
+                appended = queue.appended_after(known.last_seq)
+                if appended is None:
+                    stored = await self._messages_after(id, known.last_seq)
+                    appended = list(map(stored_key, stored))
+                current, tail = queue.state, appended
             with contextlib.suppress(StaleSequence):
-                return await self._append(current, row, _additions(known, row, tail))
+                additions = _additions(known, row, tail)
+                after = await self._append(current, row, additions)
+                if queue is not None:
+                    queue.set_state(after, current.last_seq, list(map(key, additions.new)))
+                return after
         async with self.svc.transaction() as tx:
             writer = RowWriter(tx, self.tenant_id, self.local)
-            return await writer._append_to_locked(id, row, known)
+            after = await writer._append_to_locked(id, row, known)
+        if queue is not None:
+            queue.set_state(after, after.last_seq, [])
+        return after
 
     async def _append_to_locked(
         self, id: str, row: MutableMapping[str, Any], known: Known | None
@@ -88,7 +100,7 @@ class RowWriter:
             additions = await self._compare(before, row)
         else:
             tail = await self._messages_after(id, known.last_seq)
-            additions = _additions(known, row, tail)
+            additions = _additions(known, row, list(map(stored_key, tail)))
         return await self._append(before, row, additions)
 
     async def lock(self, id: str) -> Conversation | None:
@@ -128,8 +140,8 @@ class RowWriter:
             await conversations.update_by_id(before.id, columns, tenant_id=self.tenant_id)
         else:
             await conversations.get_by_id(before.id, tenant_id=self.tenant_id, include_dsl=False)
-        if additions.new:
-            self._set_version(row, additions.others)
+        if additions.new and (additions.seen_until is not None or not additions.others):
+            self._set_version(row, additions.seen_until)
         return Known(
             tenant_id=self.tenant_id,
             id=before.id,
@@ -173,10 +185,11 @@ class RowWriter:
                 stored.id, message.seq, tenant_id=self.tenant_id
             )
         last_seq = stored.last_seq
-        if added := without_equal(new[common:], others):
+        keys = list(map(stored_key, others))
+        if added := without_equal(new[common:], keys):
             last_seq = await self._append_turn(stored, {"round": 0}, added)
-        unknown = without_known(others, new[common:])
-        self._set_version(data, unknown)
+        unknown = without_known(keys, new[common:])
+        self._set_version(data, _before(others, unknown))
         return Known(
             tenant_id=self.tenant_id,
             id=stored.id,
@@ -217,7 +230,9 @@ class RowWriter:
             stored, others = stored[:common], stored[common:]
         has_references = _has_references(stored)
         attach_references(messages, references, new_from=common, has_references=has_references)
-        return _compared(messages[common:], others, snapshot, has_references=has_references)
+        keys = list(map(stored_key, others))
+        additions = _compared(messages[common:], keys, snapshot, has_references=has_references)
+        return additions._replace(seen_until=_before(others, additions.others))
 
     async def _append_turn(
         self,
@@ -248,9 +263,9 @@ class RowWriter:
                 id, message.seq, fields["thumb"], tenant_id=self.tenant_id
             )
 
-    def _set_version(self, row: MutableMapping[str, Any], others: Sequence[StoredMessage]) -> None:
-        """Set the row's times to now, or to a time before the messages that the row lacks."""
-        moment = min((each.created_at - _BEFORE for each in others), default=datetime.now(UTC))
+    def _set_version(self, row: MutableMapping[str, Any], seen_until: datetime | None) -> None:
+        """Set the row's times to now, or to the time until which it contains all messages."""
+        moment = datetime.now(UTC) if seen_until is None else seen_until
         columns = times(moment, moment, self.local)
         row.update({name: columns[name] for name in ("update_time", "update_date")})
 
@@ -259,14 +274,22 @@ class Additions(NamedTuple):
     """What a row adds to a conversation, and what it lacks."""
 
     new: list[MessageFields]
-    others: list[StoredMessage]
+    others: list[Key]
     """Messages of other callers that the row lacks."""
     messages: Snapshot
     """All messages of the row."""
     has_references: bool
+    seen_until: datetime | None = None
+    """A time before `others`. None: the row has such a time, since its caller read it before."""
 
 
-def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[StoredMessage]) -> Additions:
+def _before(stored: Sequence[StoredMessage], keys: Collection[Key]) -> datetime | None:
+    """Return a time before the stored messages with these keys, if there are any."""
+    times = [each.created_at for each in stored if stored_key(each) in keys]
+    return min(times) - _BEFORE if times else None
+
+
+def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[Key]) -> Additions:
     """Return what a row adds to its known messages; `tail` was stored since."""
     messages, references = row["message"], row.get("reference") or []
     count = len(known.messages.messages)
@@ -289,7 +312,7 @@ def _with_role_alone(message: Mapping[str, Any]) -> MessageFields:
 
 def _compared(
     added: Sequence[MessageFields],
-    others: Sequence[StoredMessage],
+    others: Sequence[Key],
     messages: Snapshot,
     *,
     has_references: bool,

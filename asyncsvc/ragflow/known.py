@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from weakref import WeakValueDictionary
 
-from asyncsvc.models import Conversation, StoredMessage
+from asyncsvc.models import Conversation
+from asyncsvc.ragflow.messages import Key
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -57,7 +58,7 @@ class Known:
     """Whether a message has a reference."""
     messages: Snapshot
     """The messages of the row."""
-    others: Sequence[StoredMessage] = ()
+    others: Sequence[Key] = ()
     """The messages up to `last_seq` that the row lacks."""
 
     @classmethod
@@ -88,7 +89,7 @@ class KnownMessages(list[dict[str, Any]]):
 def known_of(row: Mapping[str, Any], tenant_id: str, id: str) -> Known | None:
     """Return what is known of a conversation, if a row of it begins with the known messages.
 
-    None: its caller built the list itself, or changed or removed messages.
+    None: its caller built the row itself, or changed or removed messages.
     """
     messages = row.get("message")
     if not isinstance(messages, KnownMessages) or messages.known is None:
@@ -98,6 +99,7 @@ def known_of(row: Mapping[str, Any], tenant_id: str, id: str) -> Known | None:
         (known.tenant_id, known.id) != (tenant_id, id)
         or not known.messages.begins(messages)
         or not isinstance(row.get("reference") or [], list)
+        or not isinstance(row.get("update_time"), int)
     ):
         return None
     return known
@@ -111,6 +113,21 @@ class Queue:
         self.lock = asyncio.Lock()
         self.state: Known | None = None
         """The state after the last append of this queue."""
+        self._first_seq = 0
+        self._appended: list[tuple[int, Key]] = []
+
+    def set_state(self, state: Known, before: int, appended: Sequence[Key]) -> None:
+        """Set the state after an append to the state whose last_seq was `before`."""
+        if self.state is None or self.state.last_seq != before:
+            self._first_seq, self._appended = before, []
+        self._appended += zip(range(before + 1, state.last_seq + 1), appended, strict=True)
+        self.state = state
+
+    def appended_after(self, seq: int) -> list[Key] | None:
+        """Return the messages after a seq; None if this queue did not append all of them."""
+        if self.state is None or seq < self._first_seq:
+            return None
+        return [key for number, key in self._appended if number > seq]
 
 
 _QUEUES: Final[WeakValueDictionary[tuple[Executor, str, str], Queue]] = WeakValueDictionary()

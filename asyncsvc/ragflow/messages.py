@@ -27,6 +27,10 @@ _EMPTY_REFERENCE: Final[Mapping[str, Any]] = {"chunks": [], "doc_aggs": []}
 """RAGFlow's reference of an answer without quotations."""
 
 
+Key = tuple[str, object, object]
+"""Role, content and id of a message."""
+
+
 class _Keyed(TypedDict):
     """The fields that identify a message."""
 
@@ -151,41 +155,35 @@ def common_length(stored: Sequence[StoredMessage], messages: Sequence[MessageFie
     return sum(1 for _ in itertools.takewhile(lambda pair: is_same(*pair), pairs))
 
 
-def without_equal(
-    messages: Sequence[MessageFields], stored: Iterable[StoredMessage]
-) -> list[MessageFields]:
+def without_equal(messages: Sequence[MessageFields], stored: Iterable[Key]) -> list[MessageFields]:
     """Return the messages without an equal stored one. A message without an id is always new."""
-    keys = {_stored_key(message) for message in stored}
-    return [
-        each for each in messages if each["payload"].get("id") is None or _key(each) not in keys
-    ]
+    keys = set(stored)
+    return [each for each in messages if each["payload"].get("id") is None or key(each) not in keys]
 
 
-def without_known(
-    stored: Iterable[StoredMessage], messages: Sequence[MessageFields]
-) -> list[StoredMessage]:
+def without_known(stored: Iterable[Key], messages: Sequence[MessageFields]) -> list[Key]:
     """Return the stored messages without an equal message in a row.
 
     If one of two messages has no id, they are equal if their roles and texts are equal.
     """
-    keys = {_key(each) for each in messages}
+    keys = {key(each) for each in messages}
     texts = {(role, text) for role, text, _ in keys}
 
-    def is_known(message: StoredMessage) -> bool:
-        role, text, id = _stored_key(message)
+    def is_known(each: Key) -> bool:
+        role, text, id = each
         if id is None:
             return (role, text) in texts
-        return (role, text, id) in keys or (role, text, None) in keys
+        return each in keys or (role, text, None) in keys
 
-    return [message for message in stored if not is_known(message)]
+    return [each for each in stored if not is_known(each)]
 
 
-def _stored_key(message: StoredMessage) -> tuple[str, object, object]:
+def stored_key(message: StoredMessage) -> Key:
     """Return role, content and id of a stored message as a key of dicts."""
-    return _key({"role": message.role, "content": message.content, "payload": message.payload})
+    return key({"role": message.role, "content": message.content, "payload": message.payload})
 
 
-def _key(fields: _Keyed) -> tuple[str, object, object]:
+def key(fields: _Keyed) -> Key:
     """Return role, content and id as a key of dicts. Raises InvalidInput for deeply nested JSON."""
     payload = fields["payload"]
     try:

@@ -306,6 +306,37 @@ async def test_an_append_after_a_lost_race_reads_the_new_messages_alone(svc, rec
     ]  # fmt: skip
 
 
+async def test_callers_of_one_process_append_without_a_read(recorded):
+    sessions, read = recorded
+    await sessions.save(**prologue())
+    rows = [(await sessions.get_by_id("s1"))[1] for _ in range(8)]
+    shared = exchange("shared", "of all")
+    for number, row in enumerate(rows):
+        row.message += [*shared, *exchange(f"m{number}", str(number))]
+    read.clear()
+    assert await asyncio.gather(
+        *(sessions.append_message("s1", row.to_dict()) for row in rows)
+    ) == [1] * 8  # fmt: skip
+    assert read == [("conversation/append_message", 1)] * 8
+    _, session = await sessions.get_by_id("s1")
+    assert len(session.message) == 1 + 2 + 2 * 8
+    assert session.round == 8
+
+
+async def test_an_edit_after_a_contended_append_keeps_the_turns_of_others(sessions):
+    await sessions.save(**prologue(message=exchange("m0", "0")))
+    rows = [(await sessions.get_by_id("s1"))[1] for _ in range(3)]
+    for number, row in enumerate(rows):
+        row.message += exchange(f"m{number + 1}", str(number + 1))
+    await asyncio.gather(*(sessions.append_message("s1", row.to_dict()) for row in rows))
+    for row in rows:
+        assert await sessions.update_by_id("s1", row.to_dict()) == 1
+    _, session = await sessions.get_by_id("s1")
+    assert sorted(message["content"] for message in session.message) == sorted(
+        f"{re}{number}" for number in range(4) for re in ("", "re: ")
+    )
+
+
 async def test_an_append_of_a_row_from_json_reads_only_the_last_messages(svc, recorded):
     sessions, read = recorded
     await long_session(svc)
