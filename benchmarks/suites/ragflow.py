@@ -33,7 +33,8 @@ async def run(bench: Bench) -> None:
     """Measure turns by length of the conversation, and bursts to one conversation."""
     async with stores.opened(bench, bench.tasks) as opened:
         for length in bench.choose((10, 100), (10, 1_000), (10, 1_000, 10_000)):
-            tenant = data.of_length(length, max(100_000 // length, 20))
+            count = bench.choose(20, max(100_000 // length, 20), max(100_000 // length, 20))
+            tenant = _tenant(length, count)
             await data.fill(bench, tenant, "asyncsvc", "ragflow")
             turns = {"as RAGFlow": opened.flow.turn, "asyncsvc.ragflow": _turn(opened, tenant)}
             by = await bench.contest(
@@ -48,6 +49,11 @@ async def run(bench: Bench) -> None:
         await _bursts(bench, opened)
 
 
+def _tenant(messages: int, conversations: int) -> Tenant:
+    """Return a tenant of this suite, whose conversations have this number of messages."""
+    return Tenant(f"r{messages}", 1_900_000_000 + messages * 10_000, conversations, messages)
+
+
 def _turn(opened: stores.Stores, tenant: Tenant) -> MakeTurn:
     return Facade(opened.svc, tenant.name).turn
 
@@ -59,7 +65,7 @@ async def _random_turn(turn: MakeTurn, tenant: Tenant) -> None:
 async def _bursts(bench: Bench, opened: stores.Stores) -> None:
     """Let many writers append to one conversation; count lost turns and errors."""
     tasks, count = bench.tasks, bench.choose(2, 20, 20)
-    tenant = data.of_length(2, BURSTS)
+    tenant = _tenant(2, BURSTS)
     await data.fill(bench, tenant, "asyncsvc", "ragflow")
     turns = {"as RAGFlow": opened.flow.turn, "asyncsvc.ragflow": _turn(opened, tenant)}
     readers = {"as RAGFlow": opened.flow.messages, "asyncsvc.ragflow": opened.library.messages}
