@@ -39,8 +39,8 @@ from asyncsvc.ragflow.columns import (
 from asyncsvc.ragflow.common import Columns, CommonService
 from asyncsvc.ragflow.conditions import Filters, ValuesByColumn, satisfies, values_by_column
 from asyncsvc.ragflow.edits import RowWriter
-from asyncsvc.ragflow.known import Known
 from asyncsvc.ragflow.messages import append, attach_references
+from asyncsvc.ragflow.row_state import RowState
 from asyncsvc.ragflow.shapes import METADATA_KEY, Record, conversation_row, session_row
 from asyncsvc.repositories import SessionRepository
 from asyncsvc.repositories.session import Session
@@ -150,7 +150,7 @@ class API4ConversationService(CommonService):
         records = [Record(**session_row(each, self._local)) for each in sessions]
         if not isinstance(self._svc, AsyncSvc):  # a transaction of the caller may roll back
             for record in records:
-                record.message.known = None
+                record.message.state = None
         return [select(each, cols) for each in records]
 
     async def stats(
@@ -202,10 +202,11 @@ class API4ConversationService(CommonService):
                 set to the current time, or to a time before the messages of others that it lacks.
 
         Cost:
-            1 round trip if the row is that of `get_by_id` and no other caller appended since;
-            otherwise a transaction that locks the conversation, with 2 round trips more to read
-            what the row does not know, and a read of all messages if the stored conversation is not
-            the start of a row of unknown origin. Concurrent writers wait for each other.
+            1 round trip if the row is that of `get_by_id`, its new messages have no thumbs, and no
+            other caller appended since; otherwise a transaction that locks the conversation, with 2
+            round trips more to read what the row lacks, and a read of all messages if the stored
+            conversation is not the start of a row that another call built. Concurrent writers wait
+            for each other.
         """
         if not isinstance(conversation, MutableMapping):
             raise InvalidInput("conversation", "must be a dict of columns")
@@ -242,18 +243,20 @@ class API4ConversationService(CommonService):
         if not is_storable_id(pid):
             return 0
         patch = with_short_users({name: data[name] for name in SETTABLE & data.keys()})
-        known = None
+        state = None
         async with self._svc.transaction() as tx:
             if data.keys() & (LISTS | COUNTERS):
-                known = await self._replace(tx, pid, data)
+                state = await self._replace(tx, pid, data)
             changed = await tx.conversations.update_many_by_id(
                 {pid: patch}, tenant_id=self._tenant_id
             )
-        if known is not None:
-            RowWriter(self._svc, self._tenant_id, self._local).remember(data, known)
+        if state is not None:
+            RowWriter(self._svc, self._tenant_id, self._local).remember(data, state)
         return changed
 
-    async def _replace(self, tx: Services, id: str, data: MutableMapping[str, Any]) -> Known | None:
+    async def _replace(
+        self, tx: Services, id: str, data: MutableMapping[str, Any]
+    ) -> RowState | None:
         """Check the counters and replace the messages of a conversation, if it exists."""
         writer = RowWriter(tx, self._tenant_id, self._local)
         has_messages = bool(data.keys() & LISTS)

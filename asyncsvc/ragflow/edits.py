@@ -2,22 +2,21 @@
 
 A row is a copy that its caller read earlier and then changed. Its `update_time` is the time of
 that reading. Newer stored messages come from other callers, so they remain. A row of `get_by_id`
-also knows its messages: see `asyncsvc.ragflow.known`.
+also has a state, so its messages need no comparison: see `asyncsvc.ragflow.row_state`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
 from asyncsvc.client import AsyncSvc, Services
 from asyncsvc.errors import StaleSequence
-from asyncsvc.models import Conversation, StoredMessage
+from asyncsvc.models import Appended, Conversation, ModelLike, StoredMessage, Turn, as_model
 from asyncsvc.ragflow.columns import SET_BY_APPEND, counter, references_of, split_messages
-from asyncsvc.ragflow.known import Known, KnownMessages, Queue, Snapshot, known_of, queue_of
 from asyncsvc.ragflow.messages import (
     UNKNOWN_ROLE,
     Key,
@@ -28,13 +27,25 @@ from asyncsvc.ragflow.messages import (
     common_length,
     is_same,
     key,
+    only_stored,
     stored_key,
+    turn_message,
     without_equal,
-    without_known,
+)
+from asyncsvc.ragflow.row_state import (
+    Queue,
+    RowMessages,
+    RowState,
+    Snapshot,
+    queue_of,
+    state_of,
 )
 from asyncsvc.ragflow.shapes import conversation_row, milliseconds, times
-from asyncsvc.repositories import SessionRepository
+from asyncsvc.repositories import ConversationRepository, SessionRepository
 from asyncsvc.services.common import row_or_not_found
+from asyncsvc.settings import Settings
+from asyncsvc.validation.arguments import validated
+from asyncsvc.validation.types import UNSET, Id, Seq
 
 _TAIL_LENGTH: Final = 20
 _BEFORE: Final = timedelta(milliseconds=1)
@@ -48,12 +59,17 @@ class RowWriter:
     tenant_id: str
     local: tzinfo
 
+    @property
+    def settings(self) -> Settings:
+        """The settings, with the limits that turns are validated against."""
+        return self.svc.conversations.settings
+
     async def append(self, id: str, row: MutableMapping[str, Any]) -> None:
         """Append the new messages of a row.
 
-        If the row is known and no other caller appended since, 1 statement appends what follows the
-        known messages. Callers of this process wait for each other without a connection, and read
-        what the others appended. If another process appended, the conversation is locked.
+        If the row has a state and no other process appended since, 1 statement appends what follows
+        the messages of the state. Callers of this process wait for each other without a connection,
+        and know what the others appended. Otherwise the conversation is locked.
 
         Raises:
             NotFound: The conversation does not exist.
@@ -68,40 +84,56 @@ class RowWriter:
 
     async def _append_row(
         self, id: str, row: MutableMapping[str, Any], queue: Queue | None
-    ) -> Known:
+    ) -> RowState:
         """Append the new messages of a row."""
-        known = known_of(row, self.tenant_id, id)
-        if known is not None:
-            current, tail = known, list[Key]()
-            if queue is not None and queue.state and queue.state.last_seq > known.last_seq:
-                appended = queue.appended_after(known.last_seq)
-                if appended is None:
-                    stored = await self._messages_after(id, known.last_seq)
-                    appended = list(map(stored_key, stored))
-                current, tail = queue.state, appended
-            with contextlib.suppress(StaleSequence):
-                additions = _additions(known, row, tail)
-                after = await self._append(current, row, additions)
-                if queue is not None:
-                    queue.set_state(after, current.last_seq, list(map(key, additions.new)))
-                return after
+        state = state_of(row, self.tenant_id, id)
+        if state is not None:
+            before, tail = await self._latest(state, queue)
+            additions = _additions(state, row, tail)
+            if not any(each["thumb"] for each in additions.new):  # thumbs need a transaction
+                with contextlib.suppress(StaleSequence):
+                    after = await self._append(before, row, additions, is_locked=False)
+                    if queue is not None:
+                        queue.set_state(after, before.last_seq, list(map(key, additions.new)))
+                    return after
         async with self.svc.transaction() as tx:
             writer = RowWriter(tx, self.tenant_id, self.local)
-            after = await writer._append_to_locked(id, row, known)
+            after = await writer._append_to_locked(id, row, state)
         if queue is not None:
             queue.set_state(after, after.last_seq, [])
         return after
 
+    async def _latest(self, state: RowState, queue: Queue | None) -> tuple[RowState, list[Key]]:
+        """Return the state after the previous append, and the messages since `state`."""
+        latest = None if queue is None else queue.state
+        if (
+            queue is None
+            or latest is None
+            or latest.created_at != state.created_at
+            or latest.last_seq <= state.last_seq
+        ):
+            return state, []
+        tail = queue.appended_after(state.last_seq)
+        if tail is None:
+            stored = await self._messages_after(state.id, state.last_seq)
+            tail = list(map(stored_key, stored))
+        return latest, tail
+
     async def _append_to_locked(
-        self, id: str, row: MutableMapping[str, Any], known: Known | None
-    ) -> Known:
-        before = row_or_not_found(await self.lock(id), "conversation")
-        if known is None or known.last_seq > before.last_seq:  # it was stored again under its id
-            additions = await self._compare(before, row)
+        self, id: str, row: MutableMapping[str, Any], state: RowState | None
+    ) -> RowState:
+        stored = row_or_not_found(await self.lock(id), "conversation")
+        if (
+            state is None
+            or state.created_at != stored.created_at  # it was stored again under its id
+            or state.last_seq > stored.last_seq  # even with its old created_at
+        ):
+            additions = await self._compare(stored, row)
         else:
-            tail = await self._messages_after(id, known.last_seq)
-            additions = _additions(known, row, list(map(stored_key, tail)))
-        return await self._append(before, row, additions)
+            tail = await self._messages_after(id, state.last_seq)
+            additions = _additions(state, row, list(map(stored_key, tail)))
+        before = RowState.of(stored, additions.messages)
+        return await self._append(before, row, additions, is_locked=True)
 
     async def lock(self, id: str) -> Conversation | None:
         """Lock a conversation until the end of the transaction; None if it does not exist."""
@@ -110,7 +142,7 @@ class RowWriter:
 
     async def _messages_after(self, id: str, seq: int) -> list[StoredMessage]:
         """Return all messages after a seq."""
-        size = self.svc.conversations.settings.max_page_size
+        size = self.settings.max_page_size
         messages = list[StoredMessage]()
         while True:
             page = await self.svc.conversations.messages(
@@ -122,8 +154,13 @@ class RowWriter:
             seq = page[-1].seq
 
     async def _append(
-        self, before: Conversation | Known, row: MutableMapping[str, Any], additions: Additions
-    ) -> Known:
+        self,
+        before: RowState,
+        row: MutableMapping[str, Any],
+        additions: Additions,
+        *,
+        is_locked: bool,
+    ) -> RowState:
         """Append messages, and set the version of the row; or set the columns alone.
 
         Raises StaleSequence if `before` is not the state of the conversation.
@@ -131,74 +168,80 @@ class RowWriter:
         columns = {name: row[name] for name in SET_BY_APPEND & row.keys()}
         tokens = max(0, counter(row, "tokens") - before.tokens)
         duration = max(0.0, counter(row, "duration") - before.duration)
-        last_seq = before.last_seq
-        conversations = self.svc.conversations
-        if additions.new:
-            turn = {"tokens": tokens, "duration": duration, **columns}
-            last_seq = await self._append_turn(before, turn, additions.new)
-        elif columns:
-            await conversations.update_by_id(before.id, columns, tenant_id=self.tenant_id)
-        else:
-            await conversations.get_by_id(before.id, tenant_id=self.tenant_id, include_dsl=False)
-        if additions.new and (additions.seen_until is not None or not additions.others):
-            self._set_version(row, additions.seen_until)
-        return Known(
-            tenant_id=self.tenant_id,
-            id=before.id,
-            last_seq=last_seq,
-            tokens=before.tokens + (tokens if additions.new else 0),
-            duration=before.duration + (duration if additions.new else 0.0),
+        state = replace(
+            before,
             has_references=additions.has_references,
             messages=additions.messages,
             others=additions.others,
         )
+        if not additions.new:
+            await self._set_columns(before, columns)
+            return state
+        turn = {"tokens": tokens, "duration": duration, **columns}
+        last_seq = await self._append_turn(before, turn, additions.new, is_locked=is_locked)
+        if additions.seen_until is not None or not additions.others:
+            self._set_version(row, additions.seen_until)
+        return replace(
+            state,
+            last_seq=last_seq,
+            tokens=before.tokens + tokens,
+            duration=before.duration + duration,
+        )
 
-    def remember(self, row: Mapping[str, Any], known: Known) -> None:
+    async def _set_columns(self, before: RowState, columns: Mapping[str, object]) -> None:
+        """Set columns. Raises StaleSequence if another conversation was stored under the id."""
+        conversations = self.svc.conversations
+        if columns:
+            stored = await conversations.update_by_id(before.id, columns, tenant_id=self.tenant_id)
+        else:
+            stored = await conversations.get_by_id(
+                before.id, tenant_id=self.tenant_id, include_dsl=False
+            )
+        if stored.created_at != before.created_at:
+            raise StaleSequence("the conversation was stored again")
+
+    def remember(self, row: Mapping[str, Any], state: RowState) -> None:
         """Remember the state of the conversation for the next append of the row.
 
-        A transaction of the caller may roll back, so rows within it are not known.
+        A transaction of the caller may roll back, so rows within it have no state.
         """
         messages = row.get("message")
-        if isinstance(messages, KnownMessages):
-            messages.known = known if isinstance(self.svc, AsyncSvc) else None
+        if isinstance(messages, RowMessages):
+            messages.state = state if isinstance(self.svc, AsyncSvc) else None
 
-    async def replace(self, stored: Conversation, data: MutableMapping[str, Any]) -> Known:
+    async def replace(self, stored: Conversation, data: MutableMapping[str, Any]) -> RowState:
         """Replace the messages of a locked conversation by those of a row.
 
         Equal messages at the start remain, with the new references, thumbs and other values.
         """
         row = {**conversation_row(stored, self.local), **data}
-        snapshot = Snapshot.of(row["message"] or [])
+        state = RowState.of(stored, Snapshot.of(row["message"] or []))
         old, new = stored.messages or (), split_messages(row)
         common = common_length(old, new)
-        others, known = _split_by_version(old[common:], data.get("update_time"))
+        newer, older = _split_by_version(old[common:], data.get("update_time"))
         attach_references(
             new,
             references_of(row, stored),
             new_from=common,
-            has_references=_has_references([*old[:common], *known]),
+            has_references=_has_references([*old[:common], *older]),
         )
         for message, fields in zip(old[:common], new, strict=False):
             await self._set_message(stored.id, message, fields)
-        for message in known:
+        for message in older:
             await self.svc.conversations.delete_message(
                 stored.id, message.seq, tenant_id=self.tenant_id
             )
         last_seq = stored.last_seq
-        keys = list(map(stored_key, others))
+        keys = list(map(stored_key, newer))
         if added := without_equal(new[common:], keys):
-            last_seq = await self._append_turn(stored, {"round": 0}, added)
-        unknown = without_known(keys, new[common:])
-        self._set_version(data, _before(others, unknown))
-        return Known(
-            tenant_id=self.tenant_id,
-            id=stored.id,
+            last_seq = await self._append_turn(state, {"round": 0}, added, is_locked=True)
+        others = only_stored(keys, new[common:])
+        self._set_version(data, _before(newer, others))
+        return replace(
+            state,
             last_seq=last_seq,
-            tokens=stored.tokens,
-            duration=stored.duration,
             has_references=any(each.get("reference") is not None for each in new),
-            messages=snapshot,
-            others=unknown,
+            others=others,
         )
 
     async def _compare(self, before: Conversation, row: Mapping[str, Any]) -> Additions:
@@ -236,20 +279,55 @@ class RowWriter:
 
     async def _append_turn(
         self,
-        before: Conversation | Known,
+        before: RowState,
         turn: Mapping[str, object],
         messages: list[MessageFields],
+        *,
+        is_locked: bool,
     ) -> int:
-        """Append a turn to the state `before`; return the new last_seq."""
-        appended = await append(
-            self.svc,
-            before.id,
-            turn,
-            messages,
-            tenant_id=self.tenant_id,
-            expected_seq=before.last_seq,
-        )
+        """Append a turn to the state `before`; return the new last_seq.
+
+        Raises StaleSequence if `before` is not the state of the conversation.
+        """
+        if is_locked:
+            appended = await append(
+                self.svc,
+                before.id,
+                turn,
+                messages,
+                tenant_id=self.tenant_id,
+                expected_seq=before.last_seq,
+            )
+        else:
+            appended = await self._append_unlocked(
+                before.id,
+                {**turn, "messages": [turn_message(each) for each in messages]},
+                expected_seq=before.last_seq,
+                created_at=before.created_at,
+            )
         return appended.last_seq
+
+    @validated
+    async def _append_unlocked(
+        self, id: Id, turn: ModelLike[Turn], *, expected_seq: Seq, created_at: datetime
+    ) -> Appended:
+        """Append a turn without thumbs by 1 statement, or raise StaleSequence.
+
+        The service has no condition on `created_at`, so this calls the repository. Without it the
+        turn could be appended to another conversation that was stored under the id.
+        """
+        appended = await ConversationRepository(self.svc._executor).append_message(  # noqa: SLF001 - of the same library
+            tenant_id=self.tenant_id,
+            id=id,
+            turn=as_model(Turn, turn),
+            expected_seq=expected_seq,
+            created_at=created_at,
+            idempotency_key=UNSET,
+            body_hash=UNSET,
+        )
+        if appended is None:
+            raise StaleSequence("the conversation changed or was stored again")
+        return appended
 
     async def _set_message(self, id: str, message: StoredMessage, fields: MessageFields) -> None:
         """Set the reference, payload and thumb of a message whose text remains."""
@@ -289,10 +367,10 @@ def _before(stored: Sequence[StoredMessage], keys: Collection[Key]) -> datetime 
     return min(times) - _BEFORE if times else None
 
 
-def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[Key]) -> Additions:
-    """Return what a row adds to its known messages; `tail` was stored since."""
+def _additions(state: RowState, row: Mapping[str, Any], tail: Sequence[Key]) -> Additions:
+    """Return what a row adds to the messages of its state; `tail` was stored since."""
     messages, references = row["message"], row.get("reference") or []
-    count = len(known.messages.messages)
+    count = len(state.messages.messages)
     old, new = messages[:count], messages[count:]
     fields = split_messages({"message": new})
     if references:
@@ -300,10 +378,10 @@ def _additions(known: Known, row: Mapping[str, Any], tail: Sequence[Key]) -> Add
             [*map(_with_role_alone, old), *fields],
             references,
             new_from=len(old),
-            has_references=known.has_references,
+            has_references=state.has_references,
         )
-    others = [*known.others, *tail]
-    return _compared(fields, others, Snapshot.of(messages), has_references=known.has_references)
+    others = [*state.others, *tail]
+    return _compared(fields, others, Snapshot.of(messages), has_references=state.has_references)
 
 
 def _with_role_alone(message: Mapping[str, Any]) -> MessageFields:
@@ -321,7 +399,7 @@ def _compared(
     new = without_equal(added, others)
     return Additions(
         new,
-        without_known(others, added),
+        only_stored(others, added),
         messages,
         has_references or any(each.get("reference") is not None for each in new),
     )

@@ -161,7 +161,7 @@ def without_equal(messages: Sequence[MessageFields], stored: Iterable[Key]) -> l
     return [each for each in messages if each["payload"].get("id") is None or key(each) not in keys]
 
 
-def without_known(stored: Iterable[Key], messages: Sequence[MessageFields]) -> list[Key]:
+def only_stored(stored: Iterable[Key], messages: Sequence[MessageFields]) -> list[Key]:
     """Return the stored messages without an equal message in a row.
 
     If one of two messages has no id, they are equal if their roles and texts are equal.
@@ -169,13 +169,13 @@ def without_known(stored: Iterable[Key], messages: Sequence[MessageFields]) -> l
     keys = {key(each) for each in messages}
     texts = {(role, text) for role, text, _ in keys}
 
-    def is_known(each: Key) -> bool:
+    def is_in_row(each: Key) -> bool:
         role, text, id = each
         if id is None:
             return (role, text) in texts
         return each in keys or (role, text, None) in keys
 
-    return [each for each in stored if not is_known(each)]
+    return [each for each in stored if not is_in_row(each)]
 
 
 def stored_key(message: StoredMessage) -> Key:

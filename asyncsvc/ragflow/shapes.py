@@ -13,7 +13,7 @@ from typing import Any, Final
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import APIToken, Conversation
 from asyncsvc.ragflow import messages
-from asyncsvc.ragflow.known import Known, KnownMessages
+from asyncsvc.ragflow.row_state import RowMessages, RowState, Snapshot
 from asyncsvc.repositories.session import Session
 
 METADATA_KEY: Final = "ragflow"
@@ -76,8 +76,8 @@ def session_row(session: Session, local: tzinfo) -> dict[str, Any]:
         answers = [reference for role, reference in pairs if role == messages.ANSWER]
         is_answer_first = roles[0] == messages.ANSWER
         references = messages.list_references(answers, is_answer_first=is_answer_first)
-    known = Known.of(stored, joined, has_references=bool(references))
-    return _row(stored, KnownMessages(joined, known), references, local)
+    state = RowState.of(stored, Snapshot.of(joined), has_references=bool(references))
+    return _row(stored, RowMessages(joined, state), references, local)
 
 
 def _row(

@@ -152,6 +152,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         expected_seq: int | UnsetType,
         idempotency_key: str | UnsetType,
         body_hash: bytes | UnsetType,
+        created_at: datetime | UnsetType = UNSET,
     ) -> Appended | None:
         """Append a turn; None if no row changed. The key and the hash are passed together."""
         messages = turn.messages
@@ -162,6 +163,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             tenant_id=tenant_id,
             id=id,
             expected_seq=expected_seq,
+            created_at=created_at,
             idempotency_key=idempotency_key,
             body_hash=body_hash,
             roles=[message.role for message in messages],

@@ -1,8 +1,8 @@
 -- Append the messages of one turn, update the conversation's counters and record the usage.
 --
 -- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
---   differs from :expected_seq, :idempotency_key was used before, or a counter would exceed its maximum;
---   conversation/explain_append reads the reason.
+--   differs from :expected_seq or its created_at from :created_at, :idempotency_key was used before, or a
+--   counter would exceed its maximum. Without :created_at, conversation/explain_append reads the reason.
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
 --   queue on it, so seq has no gaps and follows the order of commits.
 -- Index: primary keys. The cost does not depend on the length of the conversation.
@@ -14,6 +14,8 @@
 --   The UPDATE repeats :tenant_id and :id although key_rows contains them: see
 --   docs/project/sql-files.md, Lookups by key. It does not repeat :expected_seq, because it first reads
 --   the snapshot of the statement, which may be older than the locked row.
+--   :created_at distinguishes the conversation from another one that was stored under its id later. No
+--   index serves IS TRUE, so the plan reads the primary key.
 WITH
 --? idempotency_key, body_hash {
 locked AS MATERIALIZED (
@@ -22,6 +24,7 @@ locked AS MATERIALIZED (
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq
+       AND (c.created_at = :created_at) IS TRUE --? created_at
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
        AND c.round <= 2147483647 - :round::int
        AND c.tokens <= 9223372036854775807 - :tokens::bigint
@@ -50,6 +53,7 @@ appended AS (
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq, !idempotency_key
+       AND (c.created_at = :created_at) IS TRUE --? created_at, !idempotency_key
 --? !idempotency_key {
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
        AND c.round <= 2147483647 - :round::int

@@ -427,10 +427,12 @@ TURN = {
     "duration": 1,
     "token_id": "k",
 }
+IF_UNCHANGED = {"expected_seq": 1, "created_at": NOW}
 
 
 ON_ONE_CONVERSATION = [
     ("conversation/append_message", (), TURN),
+    ("conversation/append_message", (), TURN | IF_UNCHANGED),
     ("conversation/append_message", (), TURN | {"idempotency_key": "k", "body_hash": b"h"}),
     ("conversation/explain_append", (), {"idempotency_key": "k"}),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
@@ -468,6 +470,7 @@ HOT = [
     ("conversation/get_by_ids", ("one",), {"ids": ["big7"], "include_dsl": True}),
     ("session/get_by_ids", ("one",), {"ids": ["big7"]}),
     ("conversation/append_message", (), TURN | {"id": "big7"}),
+    ("conversation/append_message", (), TURN | IF_UNCHANGED | {"id": "big7"}),
     ("message/get_list", ("first",), {"id": "big7", "limit": 100}),
     ("message/get_list", ("last",), {"id": "big7", "limit": 20}),
     ("api_token/verify", (), {"token_hash": b"", "kind": "api", "pepper_version": 0}),

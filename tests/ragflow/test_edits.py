@@ -159,7 +159,7 @@ async def test_concurrent_workflows_keep_all_turns(sessions):
 
 
 async def test_writers_of_two_processes_keep_all_turns(dsn, svc, sessions):
-    """2 pools share no queue. Rows are known, or come from JSON; some are stored in 2 steps."""
+    """2 pools share no queue. Rows have a state, or come from JSON; some are stored in 2 steps."""
     await sessions.save(**prologue(message=[], source="workflow"))
     async with asyncsvc.connect(dsn) as other:
         services = [sessions, ragflow.API4ConversationService(other, tenant_id=TENANT)]

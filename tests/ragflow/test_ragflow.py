@@ -22,7 +22,7 @@ from asyncsvc.errors import (
     InvalidToken,
     Unavailable,
 )
-from asyncsvc.repositories import SessionRepository
+from asyncsvc.repositories import ConversationRepository, SessionRepository
 from benchmarks.contenders import ragflow_models
 from tests.support.ragflow_rows import (
     AGENT,
@@ -295,8 +295,7 @@ async def test_an_append_after_a_lost_race_reads_the_new_messages_alone(svc, rec
     read.clear()
     assert await sessions.append_message("long", session.to_dict()) == 1
     assert [each for each in read if each[1]] == [
-        ("conversation/explain_append", 1), ("session/lock", 1), ("message/get_list", 4),
-        ("conversation/append_message", 1),
+        ("session/lock", 1), ("message/get_list", 4), ("conversation/append_message", 1),
     ]  # fmt: skip
     session.message += [*exchange("other", "of the other"), *exchange("last", "last")]
     assert await sessions.append_message("long", session.to_dict()) == 1
@@ -371,15 +370,50 @@ async def test_a_row_of_a_transaction_that_rolled_back_is_stored(svc, sessions):
     assert [message["content"] for message in session.message] == ["Hello", "2", "1", "re: 1"]
 
 
-async def test_a_row_of_a_session_that_was_stored_again_is_compared_with_it(sessions):
-    await sessions.save(**prologue(message=exchange("m1", "1") + exchange("m2", "2")))
+FIRST = exchange("m1", "one") + exchange("m2", "two")
+SECOND = exchange("s1", "second one") + exchange("s2", "second two")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [FIRST[:2], SECOND[:2], SECOND, SECOND + FIRST[2:]],
+    ids=["the start of the row", "fewer messages", "as many messages", "more messages"],
+)
+@pytest.mark.parametrize(
+    "new",
+    [exchange("m3", "3"), [{**exchange("m3", "3")[0], "thumbup": True}], []],
+    ids=["a turn", "a message with a thumb", "nothing"],
+)
+@pytest.mark.parametrize(
+    "columns", [{"message", "update_time", "errors"}, {"message", "update_time"}]
+)
+async def test_a_row_of_a_session_that_was_stored_again_is_compared_with_it(
+    sessions, stored, new, columns
+):
+    await sessions.save(**prologue(message=FIRST))
     _, session = await sessions.get_by_id("s1")
     await sessions.delete_by_id("s1")
-    await sessions.save(**prologue(message=exchange("m1", "1")))
-    session.message += exchange("m3", "3")
-    assert await sessions.append_message("s1", session.to_dict()) == 1
+    await sessions.save(**prologue(message=stored))
+    session.message += new
+    row = {name: value for name, value in session.to_dict().items() if name in columns}
+    for _ in range(2):
+        assert await sessions.append_message("s1", row) == 1
+        _, again = await sessions.get_by_id("s1")
+        assert again.message == stored + [each for each in FIRST + new if each not in stored]
+
+
+async def test_rows_from_before_and_after_a_session_was_stored_again_are_both_stored(sessions):
+    await sessions.save(**prologue(message=FIRST))
+    _, first = await sessions.get_by_id("s1")
+    await sessions.delete_by_id("s1")
+    await sessions.save(**prologue(message=SECOND))
+    _, second = await sessions.get_by_id("s1")
+    first.message += exchange("m3", "three")
+    second.message += exchange("s3", "second three")
+    rows = [second.to_dict(), first.to_dict()]
+    assert await asyncio.gather(*(sessions.append_message("s1", row) for row in rows)) == [1, 1]
     _, again = await sessions.get_by_id("s1")
-    assert again.message == session.message
+    assert again.message == second.message + first.message
 
 
 async def test_appends_succeed_although_others_keep_appending(svc, sessions):
@@ -392,18 +426,18 @@ async def test_appends_succeed_although_others_keep_appending(svc, sessions):
             await svc.conversations.append_message("s1", other, tenant_id=TENANT)
 
     others = [asyncio.create_task(interfere()) for _ in range(3)]
-    _, known = await sessions.get_by_id("s1")
+    _, session = await sessions.get_by_id("s1")
     for number in range(10):
-        known.message += exchange(f"known {number}", "known")
-        assert await sessions.append_message("s1", known.to_dict()) == 1
-        unknown = prologue(message=exchange(f"unknown {number}", "unknown"))
-        assert await sessions.append_message("s1", unknown) == 1
-        assert await sessions.update_by_id("s1", known.to_dict()) == 1
+        session.message += exchange(f"read {number}", "read")
+        assert await sessions.append_message("s1", session.to_dict()) == 1
+        row = prologue(message=exchange(f"built {number}", "built"))
+        assert await sessions.append_message("s1", row) == 1
+        assert await sessions.update_by_id("s1", session.to_dict()) == 1
     is_done.set()
     await asyncio.gather(*others)
     _, session = await sessions.get_by_id("s1")
     ids = [message["id"] for message in session.message if "id" in message]
-    expected = [f"{kind} {number}" for number in range(10) for kind in ("known", "unknown")]
+    expected = [f"{kind} {number}" for number in range(10) for kind in ("read", "built")]
     assert sorted(ids) == sorted(expected * 2)
     assert session.round >= 20
 
@@ -422,7 +456,7 @@ async def test_an_append_to_a_conversation_that_is_deleted_meanwhile_returns_0(
     elif step == "lock":
         row = row | {"message": [*session.message]}
     service, name = (
-        (asyncsvc.API4ConversationService, "append_message")
+        (ConversationRepository, "append_message")
         if step == "append"
         else (SessionRepository, "lock")
     )

@@ -1,10 +1,11 @@
-"""The part of a conversation that a row contains, so that an append need not read it again."""
+"""The state of a conversation that a row contains, so that an append need not read it again."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from weakref import WeakValueDictionary
 
@@ -46,11 +47,13 @@ def _contents(messages: Iterable[object]) -> list[object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class RowState:
     """The state of a conversation when a row was read or written."""
 
     tenant_id: str
     id: str
+    created_at: datetime
+    """It distinguishes the conversation from another one that is later stored under its id."""
     last_seq: int
     tokens: int
     duration: float
@@ -62,47 +65,48 @@ class Known:
     """The messages up to `last_seq` that the row lacks."""
 
     @classmethod
-    def of(
-        cls, stored: Conversation, messages: Sequence[Mapping[str, Any]], *, has_references: bool
-    ) -> Self:
-        """Return what is known of a conversation with these messages."""
+    def of(cls, stored: Conversation, messages: Snapshot, *, has_references: bool = False) -> Self:
+        """Return the state of a conversation and of a row with these messages."""
         return cls(
             tenant_id=stored.tenant_id,
             id=stored.id,
+            created_at=stored.created_at,
             last_seq=stored.last_seq,
             tokens=stored.tokens,
             duration=stored.duration,
             has_references=has_references,
-            messages=Snapshot.of(messages),
+            messages=messages,
         )
 
 
-class KnownMessages(list[dict[str, Any]]):
+class RowMessages(list[dict[str, Any]]):
     """The messages of a row. Callers change the list, and pass it back in the row."""
 
-    def __init__(self, messages: Iterable[dict[str, Any]] = (), known: Known | None = None) -> None:
-        """Set what is known of the conversation of these messages."""
+    def __init__(
+        self, messages: Iterable[dict[str, Any]] = (), state: RowState | None = None
+    ) -> None:
+        """Set the state of the conversation of these messages."""
         super().__init__(messages)
-        self.known = known
+        self.state = state
 
 
-def known_of(row: Mapping[str, Any], tenant_id: str, id: str) -> Known | None:
-    """Return what is known of a conversation, if a row of it begins with the known messages.
+def state_of(row: Mapping[str, Any], tenant_id: str, id: str) -> RowState | None:
+    """Return the state of a conversation, if a row of it still begins with the same messages.
 
     None: its caller built the row itself, or changed or removed messages.
     """
     messages = row.get("message")
-    if not isinstance(messages, KnownMessages) or messages.known is None:
+    if not isinstance(messages, RowMessages) or messages.state is None:
         return None
-    known = messages.known
+    state = messages.state
     if (
-        (known.tenant_id, known.id) != (tenant_id, id)
-        or not known.messages.begins(messages)
+        (state.tenant_id, state.id) != (tenant_id, id)
+        or not state.messages.begins(messages)
         or not isinstance(row.get("reference") or [], list)
         or not isinstance(row.get("update_time"), int)
     ):
         return None
-    return known
+    return state
 
 
 class Queue:
@@ -111,14 +115,16 @@ class Queue:
     def __init__(self) -> None:
         """Begin without callers."""
         self.lock = asyncio.Lock()
-        self.state: Known | None = None
+        self.state: RowState | None = None
         """The state after the last append of this queue."""
         self._first_seq = 0
         self._appended: list[tuple[int, Key]] = []
 
-    def set_state(self, state: Known, before: int, appended: Sequence[Key]) -> None:
+    def set_state(self, state: RowState, before: int, appended: Sequence[Key]) -> None:
         """Set the state after an append to the state whose last_seq was `before`."""
-        if self.state is None or self.state.last_seq != before:
+        if self.state is None or (
+            (self.state.created_at, self.state.last_seq) != (state.created_at, before)
+        ):
             self._first_seq, self._appended = before, []
         self._appended += zip(range(before + 1, state.last_seq + 1), appended, strict=True)
         self.state = state
