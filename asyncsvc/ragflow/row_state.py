@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from asyncsvc.database import Executor
 
 _COMPARED: Final = 20
+_MAX_REMEMBERED: Final = 1_000
+"""The messages of a queue. Callers that have read less read the others from the database."""
 
 
 class Snapshot(NamedTuple):
@@ -128,6 +130,9 @@ class Queue:
             self._first_seq, self._appended = before, []
         self._appended += zip(range(before + 1, state.last_seq + 1), appended, strict=True)
         self.state = state
+        if excess := max(len(self._appended) - _MAX_REMEMBERED, 0):
+            self._first_seq, _ = self._appended[excess - 1]
+            del self._appended[:excess]
 
     def appended_after(self, seq: int) -> list[Key] | None:
         """Return the messages after a seq; None if this queue did not append all of them."""

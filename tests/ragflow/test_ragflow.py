@@ -22,6 +22,7 @@ from asyncsvc.errors import (
     InvalidToken,
     Unavailable,
 )
+from asyncsvc.ragflow import row_state
 from asyncsvc.repositories import ConversationRepository, SessionRepository
 from benchmarks.contenders import ragflow_models
 from tests.support.ragflow_rows import (
@@ -305,7 +306,9 @@ async def test_an_append_after_a_lost_race_reads_the_new_messages_alone(svc, rec
     ]  # fmt: skip
 
 
-async def test_callers_of_one_process_append_without_a_read(recorded):
+@pytest.mark.parametrize("remembered", [1_000, 5])
+async def test_callers_of_one_process_append_without_a_read(recorded, monkeypatch, remembered):
+    monkeypatch.setattr(row_state, "_MAX_REMEMBERED", remembered)
     sessions, read = recorded
     await sessions.save(**prologue())
     rows = [(await sessions.get_by_id("s1"))[1] for _ in range(8)]
@@ -316,7 +319,9 @@ async def test_callers_of_one_process_append_without_a_read(recorded):
     assert await asyncio.gather(
         *(sessions.append_message("s1", row.to_dict()) for row in rows)
     ) == [1] * 8  # fmt: skip
-    assert read == [("conversation/append_message", 1)] * 8
+    appends = [each for each in read if each[0] != "message/get_list"]
+    assert appends == [("conversation/append_message", 1)] * 8
+    assert (len(read) == 8) == (remembered == 1_000)
     _, session = await sessions.get_by_id("s1")
     assert len(session.message) == 1 + 2 + 2 * 8
     assert session.round == 8
