@@ -17,6 +17,7 @@ from asyncpg import introspection
 import asyncsvc
 from asyncsvc import AsyncSvcError, Settings
 from asyncsvc.database import sql_files
+from asyncsvc.repositories import SessionRepository
 from tests.support.registry import METHODS, SERVICE_METHODS, Tenant, comparable, furnish
 from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
@@ -279,6 +280,9 @@ async def send_other_statements(svc):
     await svc.conversations._messages.get_chunk(  # a call needs 32 MiB of messages for it
         tenant_id=text, id=text, after_seq=0, last_seq=9, max_bytes=1
     )
+    sessions = SessionRepository(svc._executor)  # for RAGFlow's rows alone
+    assert len(await sessions.get_by_ids(tenant_id=text, ids=[text, f"{text}2"])) == 2
+    assert (await sessions.lock(tenant_id=text, id=text)).id == text
     secret = (await svc.tokens.create(tenant_id=text, name=text)).secret
     await svc.tokens.verify(secret, record_use=False)
     async with svc.transaction() as tx:
