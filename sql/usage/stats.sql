@@ -172,8 +172,10 @@ WITH requested AS MATERIALIZED (
         SELECT c.dt, c.pv, c.uv, c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
           FROM counted AS c
          UNION ALL
-        SELECT l.dt, l.pv, 0, l.tokens, l.duration, l.rounds, l.thumb_up, l.thumb_down
+        SELECT l.dt, sum(l.pv), 0, sum(l.tokens), sum(l.duration), sum(l.rounds), sum(l.thumb_up),
+               sum(l.thumb_down)
           FROM ledger_changes AS l
+         GROUP BY l.dt
         --? !activity {
          UNION ALL
         SELECT u.dt, 0, u.uv, 0, 0, 0, 0, 0
