@@ -32,16 +32,16 @@ CODEC_ADVICE: Final = (
 
 
 class Row(Protocol):
-    """One row of a result, with its columns by name."""
+    """One row of a result, with its columns by name and in their order."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the values, as a record of the driver does."""
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """Return the name and the value of each column."""
 
     def keys(self) -> Iterable[str]:
         """Return the name of each column."""
-
-    def values(self) -> Iterable[Any]:
-        """Return the value of each column."""
 
     def __getitem__(self, name: str, /) -> Any:  # noqa: ANN401 - validated by the functions below
         """Return the value of a column."""
@@ -96,7 +96,7 @@ def build_models(model: type[T], rows: Iterable[Row], **columns: Iterable[object
     rows = list(rows)
     if not rows:
         return []
-    by_column = zip(*(row.values() for row in rows), strict=True)
+    by_column = zip(*rows, strict=True)
     values = dict(zip(rows[0].keys(), by_column, strict=True))
     values |= {name: tuple(column) for name, column in columns.items()}
     if len(rows) >= _MANY_ROWS and issubclass(model, BaseModel):
