@@ -51,7 +51,7 @@ def split_array(data: bytes) -> None:
         each.raw for each in splitter.split(raw[at : at + size] for at in range(0, len(raw), size))
     ]
     try:
-        values = json.loads(raw)
+        values = json.loads(raw.decode())  # json.loads also detects UTF-16, which is no export
     except (ValueError, RecursionError):
         return
     assert [json.loads(each) for each in elements] == values
