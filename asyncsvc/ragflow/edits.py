@@ -349,7 +349,7 @@ class RowWriter:
 
 
 class Additions(NamedTuple):
-    """What a row adds to a conversation, and what it lacks."""
+    """The new messages of a row, and the stored messages that the row lacks."""
 
     new: list[MessageFields]
     others: list[Key]

@@ -51,7 +51,7 @@ def assert_the_framework_is_measured_or_named(framework, measured):
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_framework_of_the_suite_sessions_is_installed(framework):
-    """It is skipped with the name of the missing framework, so that a run shows what it lacks."""
+    """It is skipped with the name of the missing framework, so that a run shows each gap."""
     if framework not in installed():
         pytest.skip(f"{framework} is not installed: pip install --group contenders")
 
