@@ -222,6 +222,38 @@ CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit USING btree (tenant_i
 
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
+CREATE OR REPLACE FUNCTION asyncsvc.json_merge_text_v1(target jsonb, patch jsonb)
+ RETURNS text
+ LANGUAGE plpgsql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    RETURN (
+        SELECT format('{%s}', string_agg(concat(to_json(key), ':',
+                   CASE jsonb_typeof(p.value)
+                       WHEN 'object' THEN asyncsvc.json_merge_text_v1(t.value, p.value)
+                       ELSE coalesce(p.value, t.value)::text
+                   END), ','))
+          FROM jsonb_each(CASE jsonb_typeof(target) WHEN 'object' THEN target ELSE '{}' END) AS t
+          FULL JOIN jsonb_each(patch) AS p USING (key)
+         WHERE p.value IS DISTINCT FROM 'null'
+    );
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION asyncsvc.json_merge_v1(target jsonb, patch jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    IF jsonb_typeof(patch) = 'object' THEN
+        RETURN asyncsvc.json_merge_text_v1(target, patch);
+    END IF;
+    RETURN patch;
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION asyncsvc.lower_v1(content text)
  RETURNS text
  LANGUAGE sql

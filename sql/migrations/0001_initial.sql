@@ -4,6 +4,38 @@
 -- tenant. api_token is the exception: a token is looked up before its tenant is known. Ids are text of
 -- the caller and are compared byte by byte (COLLATE "C").
 
+-- Return the JSON text of a JSON value after a merge patch, which is an object. The text of a nested object
+-- is not parsed before the end, so the cost is linear in the size of both; with jsonb_object_agg each
+-- level would build all values in it again.
+CREATE FUNCTION asyncsvc.json_merge_text_v1(target jsonb, patch jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
+BEGIN
+    RETURN (
+        SELECT format('{%s}', string_agg(concat(to_json(key), ':',
+                   CASE jsonb_typeof(p.value)
+                       WHEN 'object' THEN asyncsvc.json_merge_text_v1(t.value, p.value)
+                       ELSE coalesce(p.value, t.value)::text
+                   END), ','))
+          FROM jsonb_each(CASE jsonb_typeof(target) WHEN 'object' THEN target ELSE '{}' END) AS t
+          FULL JOIN jsonb_each(patch) AS p USING (key)
+         WHERE p.value IS DISTINCT FROM 'null'
+    );
+END
+$body$;
+
+-- Return a JSON value after a merge patch (RFC 7396): members of an object in the patch replace those of the
+-- value, objects are merged, null removes a member. Any other patch replaces the value. A value of NULL is
+-- an empty object; the result is NULL for a patch of NULL.
+CREATE FUNCTION asyncsvc.json_merge_v1(target jsonb, patch jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
+BEGIN
+    IF jsonb_typeof(patch) = 'object' THEN
+        RETURN asyncsvc.json_merge_text_v1(target, patch);
+    END IF;
+    RETURN patch;
+END
+$body$;
+
 -- One row per conversation. Each append updates the row but no indexed column, so the new row version is
 -- a HOT update on the same page; the fillfactor reserves space for it. round, tokens, duration and
 -- last_seq never decrease; the deletion of messages does not change them. duration is in microseconds,
