@@ -41,6 +41,7 @@ CREATE TABLE asyncsvc.conversation_recency (
     id text COLLATE "C" NOT NULL,
     dialog_id text COLLATE "C" NOT NULL,
     updated_at timestamp with time zone NOT NULL,
+    appended_at timestamp with time zone,
     CONSTRAINT conversation_recency_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT conversation_recency_tenant_id_id_fkey FOREIGN KEY (tenant_id, id) REFERENCES asyncsvc.conversation(tenant_id, id) ON DELETE CASCADE
 ) WITH (fillfactor=85);
@@ -180,6 +181,12 @@ CREATE TABLE asyncsvc.token_audit (
     detail jsonb NOT NULL,
     CONSTRAINT token_audit_pkey PRIMARY KEY (tenant_id, at, id)
 );
+
+CREATE TABLE asyncsvc.watched_tenant (
+    tenant_id text COLLATE "C" NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT watched_tenant_pkey PRIMARY KEY (tenant_id)
+) WITH (fillfactor=50);
 
 CREATE TABLE asyncsvc.maintenance (
     only_row boolean DEFAULT true NOT NULL,

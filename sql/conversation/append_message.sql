@@ -14,6 +14,7 @@
 --   The UPDATE repeats :tenant_id and :id although key_rows contains them: see
 --   docs/project/sql-files.md, Lookups by key. It does not repeat :expected_seq, because it first reads
 --   the snapshot of the statement, which may be older than the locked row.
+--   notified wakes the sessions that watch the tenant, at the commit. It reads no row if nobody watches.
 --   :created_at distinguishes the conversation from another one that was stored under its id later. No
 --   index serves IS TRUE, so the plan reads the primary key.
 WITH
@@ -74,7 +75,8 @@ appended AS (
            WITH ORDINALITY AS m (role, content, payload, reference, position)
 ), recency_updated AS (
     UPDATE asyncsvc.conversation_recency AS r
-       SET updated_at = a.updated_at
+       SET updated_at = a.updated_at,
+           appended_at = statement_timestamp()
       FROM appended AS a
      WHERE r.tenant_id = :tenant_id
        AND r.id = :id
@@ -87,7 +89,13 @@ appended AS (
            :token_id, :tokens, :duration, :round
       FROM appended AS a
      WHERE :tokens > 0 OR :duration > 0 OR :round > 0
+), notified AS (
+    SELECT pg_notify('asyncsvc_new_messages', encode(sha256(convert_to(w.tenant_id, 'UTF8')), 'hex'))
+      FROM asyncsvc.watched_tenant AS w
+     WHERE w.tenant_id = :tenant_id
+       AND w.expires_at > statement_timestamp()
 )
 SELECT a.last_seq - cardinality(:roles::text[]) + 1 AS first_seq, a.last_seq, a.round,
        false AS replayed
   FROM appended AS a
+  LEFT JOIN notified AS n ON true

@@ -83,12 +83,14 @@ CREATE INDEX conversation_exp_user_idx
 
 -- The update time of each conversation, for lists ordered by it. An index on conversation.updated_at
 -- would make each append write to all indexes of the conversation. With this table an append writes to
--- 3 indexes. dialog_id and updated_at are copies.
+-- 3 indexes. dialog_id and updated_at are copies. appended_at is the server's clock at the last append, for
+-- watch/get_new; NULL before the first append. It is never later than updated_at.
 CREATE TABLE asyncsvc.conversation_recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     updated_at timestamptz NOT NULL,
+    appended_at timestamptz,
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
@@ -487,6 +489,14 @@ CREATE TABLE asyncsvc.token_audit (
 
 -- token_audit/get_list of one token.
 CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit (tenant_id, token_id, at, id);
+
+-- The tenants of which a process watches the new messages. Until expires_at an append to a conversation of
+-- the tenant sends a notification. A row is renewed while someone watches, and deleted with the tenant.
+CREATE TABLE asyncsvc.watched_tenant (
+    tenant_id  text COLLATE "C" NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id)
+) WITH (fillfactor = 50);
 
 -- The claim of the process that runs maintenance in the background. The other processes skip their runs
 -- until claimed_until. A claim outlives its transaction, so that it works through a transaction pooler,
