@@ -50,6 +50,7 @@ CREATE TABLE asyncsvc.message (
     tenant_id text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
     seq integer NOT NULL,
+    id text COLLATE "C",
     role text NOT NULL,
     content text NOT NULL,
     payload jsonb NOT NULL,
@@ -208,6 +209,8 @@ CREATE INDEX conversation_exp_user_idx ON asyncsvc.conversation USING btree (ten
 CREATE INDEX conversation_recency_updated_idx ON asyncsvc.conversation_recency USING btree (tenant_id, dialog_id, updated_at, id);
 
 CREATE INDEX conversation_recency_tenant_idx ON asyncsvc.conversation_recency USING btree (tenant_id, updated_at, id);
+
+CREATE UNIQUE INDEX message_id_idx ON asyncsvc.message USING btree (tenant_id, id, conversation_id) WHERE (id IS NOT NULL);
 
 CREATE INDEX message_search_idx ON asyncsvc.message USING gin (asyncsvc.search_terms_v1(tenant_id, dialog_id, conversation_created_at, content)) WITH (gin_pending_list_limit='65536') WHERE is_indexed;
 

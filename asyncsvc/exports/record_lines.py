@@ -3,11 +3,12 @@
 A line has at least `{"id", "messages": [{"role", "content"}]}`. `user` may stand for `user_id`,
 times are ISO 8601 or seconds since 1970. Content may be a list of parts or null, as in OpenAI's
 APIs. Other fields of a line are added to its `metadata`, other fields of a message to its
-`payload`.
+`payload`. So are the ids of messages, unless all are different texts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
@@ -34,8 +35,9 @@ def read_record(line: JsonObject, tz: tzinfo) -> dict[str, object]:
     fields = _with_others_in(line, _CONVERSATION_FIELDS, "metadata")
     messages = fields.get("messages")
     if isinstance(messages, list):
+        known = _MESSAGE_FIELDS if _has_own_ids(messages) else _MESSAGE_FIELDS - {"id"}
         fields["messages"] = [
-            _message(at, message, tz) if isinstance(message, dict) else message
+            _message(at, message, known, tz) if isinstance(message, dict) else message
             for at, message in enumerate(messages)
         ]
     for name in ("created_at", "updated_at"):
@@ -43,7 +45,14 @@ def read_record(line: JsonObject, tz: tzinfo) -> dict[str, object]:
     return fields
 
 
-def _message(at: int, message: JsonObject, tz: tzinfo) -> dict[str, object]:
+def _has_own_ids(messages: Sequence[object]) -> bool:
+    """Return whether each id of the messages can be their own id. Elsewhere ids may repeat."""
+    ids = [each["id"] for each in messages if isinstance(each, dict) and "id" in each]
+    texts = [id for id in ids if id is not None]
+    return all(isinstance(id, str) for id in texts) and len(set(texts)) == len(texts)
+
+
+def _message(at: int, message: JsonObject, known: frozenset[str], tz: tzinfo) -> dict[str, object]:
     fields = dict(message)
     content = fields.get("content")
     if not isinstance(content, str) and (isinstance(content, list) or _has_calls(message)):
@@ -53,7 +62,7 @@ def _message(at: int, message: JsonObject, tz: tzinfo) -> dict[str, object]:
             fields["payload"] = (payload if isinstance(payload, dict) else {}) | {
                 "content": content
             }
-    fields = _with_others_in(fields, _MESSAGE_FIELDS, "payload")
+    fields = _with_others_in(fields, known, "payload")
     return fields | _time(fields, "created_at", f"messages.{at}.created_at", tz)
 
 

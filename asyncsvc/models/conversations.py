@@ -13,13 +13,19 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic import Json as JsonText
 
 from asyncsvc.models.base import Model, ModelLike
 from asyncsvc.models.columns import Timestamp
-from asyncsvc.validation.checks import batch_size, check_batch_bytes, with_limits
+from asyncsvc.validation.checks import (
+    batch_size,
+    check_batch_bytes,
+    check_distinct_ids,
+    with_limits,
+)
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.types import (
@@ -49,10 +55,14 @@ class Message(Input):
     """The author: "user", "assistant", "system", "tool" or another role of the application."""
     content: Content
     """The text of the message, which `keywords` and `search` use. It is stored as NFC."""
+    id: Id | None = None
+    """An id of the application, unique within the conversation. None: no id."""
+    created_at: Instant | None = None
+    """The time of the message. None: the server's clock. The order is that of `seq`."""
     reference: Json = None
     """The sources that an answer cites, as any JSON value."""
     payload: JsonObject = Field(default_factory=dict)
-    """All other data of the message: its id, parts, tool calls, files."""
+    """All other data of the message: its parts, tool calls, files."""
 
 
 def microseconds(seconds: float) -> int:
@@ -85,6 +95,12 @@ class Turn(Input):
     """The new `dsl` of the conversation. UNSET: it does not change."""
     token_id: Id | None = None
     """The id of the API token to which statistics by activity attribute the usage."""
+
+    @field_validator("messages")
+    @classmethod
+    def _check_ids(cls, messages: Sequence[Message]) -> Sequence[Message]:
+        check_distinct_ids(message.id for message in messages)
+        return messages
 
     @model_validator(mode="after")
     def _is_within_batch(self, info: ValidationInfo) -> Self:
@@ -182,6 +198,8 @@ class StoredMessage(Model):
 
     seq: int
     """The sequence number within the conversation, from 1. A number is never used twice."""
+    id: str | None
+    """The id that the application chose, unique within the conversation."""
     role: str
     """The author of the message."""
     content: str
@@ -193,7 +211,7 @@ class StoredMessage(Model):
     thumb: int | None
     """The feedback: 1 is positive, -1 is negative. None: no feedback."""
     created_at: Timestamp
-    """The time of the append, by the server's clock."""
+    """The time that the application set, otherwise that of the append by the server's clock."""
 
 
 class Conversation(Model):

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from asyncsvc.models.conversations import Conversation
-from asyncsvc.validation.checks import check_iterable
+from asyncsvc.validation.checks import check_distinct_ids, check_iterable
 from asyncsvc.validation.inputs import Described, Input, invalid_value
 from asyncsvc.validation.types import (
     MAX_INT,
@@ -51,6 +51,8 @@ class MessageRecord(Described):
     """The sources that an answer cites, as any JSON value."""
     payload: JsonObject = Field(default_factory=dict)
     """All other data of the message."""
+    id: Id | None = None
+    """An id of the application, unique within the conversation."""
     seq: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     """The sequence number, greater than that of the previous message. None: the next number."""
     thumb: Thumb | None = None
@@ -108,13 +110,14 @@ class ConversationRecord(Input):
 
     @field_validator("messages")
     @classmethod
-    def _check_order(cls, messages: list[MessageRecord]) -> list[MessageRecord]:
+    def _check_messages(cls, messages: list[MessageRecord]) -> list[MessageRecord]:
         seqs = _seqs(messages)
         if (
             any(after <= before for before, after in pairwise(seqs))
             or max(seqs, default=0) > MAX_INT
         ):
             raise invalid_value("each seq must be greater than the previous one")
+        check_distinct_ids(message.id for message in messages)
         return messages
 
     @field_validator("last_seq")

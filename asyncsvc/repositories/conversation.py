@@ -53,6 +53,7 @@ _SHORT_LIST: Final = 100
 
 
 Created = TypeVar("Created", Conversation, CreatedConversation)
+T = TypeVar("T")
 
 
 class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
@@ -170,6 +171,8 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             contents=[message.content for message in messages],
             payloads=payloads,
             references=references,
+            message_ids=_unless_empty([message.id for message in messages]),
+            message_times=_unless_empty([message.created_at for message in messages]),
             round=turn.round,
             tokens=turn.tokens,
             duration=microseconds(turn.duration),
@@ -203,11 +206,15 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         return build_model(ExtendedConversation, rows[0]) if rows else None
 
     async def explain_append(
-        self, *, tenant_id: str, id: str, idempotency_key: str | None
+        self, *, tenant_id: str, id: str, turn: Turn, idempotency_key: str | None
     ) -> AppendRejection | None:
         """Return why an append changed no row; None if the conversation does not exist."""
         rows = await self._rows(
-            "explain_append", tenant_id=tenant_id, id=id, idempotency_key=idempotency_key
+            "explain_append",
+            tenant_id=tenant_id,
+            id=id,
+            message_ids=_unless_empty([message.id for message in turn.messages]),
+            idempotency_key=idempotency_key,
         )
         if not rows:
             return None
@@ -395,6 +402,11 @@ def _may_be_cut(conversation: Conversation, row: Row, max_bytes: int) -> bool:
         and (messages[-1].seq if messages else 0) < conversation.last_seq
         and len(row["messages"]) * _MAX_UTF8_BYTES_PER_CHARACTER >= max_bytes
     )
+
+
+def _unless_empty(values: list[T | None]) -> list[T | None] | UnsetType:
+    """Return the values, or UNSET if all are None."""
+    return UNSET if all(value is None for value in values) else values
 
 
 def _json_columns(

@@ -22,6 +22,8 @@ class AppendRejection(Model):
     current_tokens: int
     current_duration: int
     """In microseconds."""
+    has_ids: bool
+    """Whether the conversation has a message with an id of the turn."""
     body_hash: Bytes | None
     """The hash of the turn that was appended under the key."""
     replay: Appended | None = None

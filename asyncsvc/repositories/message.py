@@ -28,6 +28,7 @@ _COLUMNS = (
     "tenant_id",
     "conversation_id",
     "seq",
+    "id",
     "role",
     "content",
     "payload",
@@ -61,6 +62,8 @@ class MessageOutline(NamedTuple):
     """What identifies a stored message."""
 
     seq: int
+    id: str | None
+    """The own id of the message."""
     source_id: str | None
     """The id in the payload: that of the export that the message came from."""
     role: str
@@ -218,7 +221,8 @@ def _lines(tenant_id: str, conversation: NewConversationMessages) -> Iterator[st
         payload = escape_copy_text(to_json(message.payload) or "") if message.payload else "{}"
         reference = to_json(message.reference)
         yield (
-            f"{prefix}\t{seq}\t{escape_copy_text(message.role)}\t"
+            f"{prefix}\t{seq}\t{_NULL if message.id is None else escape_copy_text(message.id)}\t"
+            f"{escape_copy_text(message.role)}\t"
             f"{escape_copy_text(message.content)}\t{payload}\t"
             f"{_NULL if reference is None else escape_copy_text(reference)}\t"
             f"{_NULL if message.thumb is None else message.thumb}\t{created_at}\t{suffix}\n"

@@ -1,7 +1,8 @@
 """Updates of stored conversations from a later export.
 
-The payload of a message has its id in the export as `id`. These ids show whether the stored
-messages and those of a record are equal, one is the beginning of the other, or both are branches.
+A message has an own id, or its payload has its id in the export as `id`. These ids show whether the
+stored messages and those of a record are equal, one is the beginning of the other, or both are
+branches.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class ConversationUpdate:
         is_rewritten = bool(rest)
         if is_rewritten and not (
             stored.source == record.source
-            and all(each.is_imported and each.source_id is not None for each in rest)
+            and all(each.is_imported and (each.id or each.source_id) for each in rest)
         ):
             raise AlreadyExists("the tenant has a conversation of this id, with other messages")
         keep_seq = outlines[common - 1].seq if common else after_seq
@@ -163,10 +164,12 @@ def _common_length(stored: Sequence[MessageOutline], messages: Sequence[MessageR
 
 
 def _is_same(stored: MessageOutline, message: MessageRecord) -> bool:
-    """Compare the ids of the export; without them the texts."""
+    """Compare the own ids, or the ids of the export in the payload; without them the texts."""
     id = message.payload.get("id")
     if stored.role != message.role:
         return False
+    if stored.id is not None and message.id is not None:
+        return stored.id == message.id
     if stored.source_id is not None and isinstance(id, str):
         return stored.source_id == id
     return stored.digest == hashlib.sha256(message.content.encode()).digest()

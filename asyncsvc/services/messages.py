@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from asyncsvc.errors import (
+    AlreadyExists,
     Conflict,
     IdempotencyConflict,
     InvalidInput,
@@ -42,6 +43,7 @@ from asyncsvc.validation.types import (
 )
 
 _APPEND_ATTEMPTS = 3
+_ID_EXISTS = "the conversation has a message with this id"
 
 
 class ConversationMessages(ConversationServiceBase):
@@ -118,6 +120,7 @@ class ConversationMessages(ConversationServiceBase):
         Raises:
             NotFound: The tenant has no conversation with this id.
             IdempotencyConflict: The key was used for another turn.
+            AlreadyExists: The conversation has a message with the id of a message of the turn.
             StaleSequence: `last_seq` is not `expected_seq`.
             InvalidInput: A counter of the conversation would exceed its maximum: `last_seq` and
                 `round` 2**31 - 1, `tokens` 2**63 - 1, `duration` 9 * 10**12.
@@ -170,7 +173,7 @@ class ConversationMessages(ConversationServiceBase):
         """
         rejection = row_or_not_found(
             await self._repository.explain_append(
-                tenant_id=tenant_id, id=id, idempotency_key=idempotency_key
+                tenant_id=tenant_id, id=id, turn=turn, idempotency_key=idempotency_key
             ),
             "conversation",
         )
@@ -178,6 +181,8 @@ class ConversationMessages(ConversationServiceBase):
             if rejection.body_hash != body_hash:
                 raise IdempotencyConflict("the idempotency key was used for another turn")
             return rejection.replay
+        if rejection.has_ids:
+            raise AlreadyExists(_ID_EXISTS)
         if expected_seq not in {None, rejection.current_seq}:
             raise StaleSequence(
                 f"expected_seq is {expected_seq}, but last_seq is {rejection.current_seq}"
@@ -321,6 +326,12 @@ def _identifying_parts(turn: Turn) -> Iterator[str]:
         yield canonical_json(message.reference)
         yield canonical_json(message.payload)
     yield f"{turn.tokens} {microseconds(turn.duration)} {turn.round}"
+    ids = [message.id for message in turn.messages]
+    times = [each.created_at and each.created_at.isoformat() for each in turn.messages]
+    for name, values in (("ids", ids), ("times", times)):
+        if any(values):
+            yield name
+            yield canonical_json(values)
     for name, value in (("errors", turn.errors), ("dsl", turn.dsl)):
         if value is not UNSET:
             yield name

@@ -146,6 +146,13 @@ def _bytes(value: object) -> int:
     return stored_size(value) if isinstance(value, dict | list | tuple) else 0
 
 
+def check_distinct_ids(ids: Iterable[str | None]) -> None:
+    """Check that no id of the messages of a conversation occurs twice."""
+    present = [id for id in ids if id is not None]
+    if len(set(present)) < len(present):
+        raise invalid_value("the id of each message must be unique")
+
+
 def check_iterable(value: T) -> T:
     """Check that the value is iterable. Its items are checked one by one during the import."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable | AsyncIterable):

@@ -1,11 +1,13 @@
 -- Append the messages of one turn, update the conversation's counters and record the usage.
 --
 -- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
---   differs from :expected_seq or its created_at from :created_at, :idempotency_key was used before, or a
---   counter would exceed its maximum. Without :created_at, conversation/explain_append reads the reason.
+--   differs from :expected_seq or its created_at from :created_at, :idempotency_key was used before, one of
+--   :message_ids exists, or a counter would exceed its maximum. Without :created_at,
+--   conversation/explain_append reads the reason.
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
 --   queue on it, so seq has no gaps and follows the order of commits.
--- Index: primary keys. The cost does not depend on the length of the conversation.
+-- Index: primary keys; message_id_idx with :message_ids. The cost does not depend on the length of the
+--   conversation.
 -- Idempotent: if idempotency_key, body_hash: a retry finds the key and changes no row.
 -- Notes: updated_at never decreases, even if this transaction began before the one for which it waited.
 --   With a key, the row lock comes first, so a concurrent call with the same key waits for the first
@@ -15,9 +17,28 @@
 --   docs/project/sql-files.md, Lookups by key. It does not repeat :expected_seq, because it first reads
 --   the snapshot of the statement, which may be older than the locked row.
 --   notified wakes the sessions that watch the tenant, at the commit. It reads no row if nobody watches.
+--   present_ids are read in the snapshot of the statement. If another transaction stores one of the ids while
+--   this one waits for the lock, message_id_idx rejects it. Row comparisons: see docs/project/sql-files.md,
+--   Lookups by key.
 --   :created_at distinguishes the conversation from another one that was stored under its id later. No
 --   index serves IS TRUE, so the plan reads the primary key.
 WITH
+--? message_ids {
+present_ids AS MATERIALIZED (
+    SELECT m.seq
+      FROM unnest(:message_ids::text[]) AS r (id)
+     CROSS JOIN LATERAL (
+            SELECT m.seq
+              FROM asyncsvc.message AS m
+             WHERE m.tenant_id = :tenant_id
+               AND m.id IS NOT NULL
+               AND (m.id, m.conversation_id) >= (r.id, :id)
+               AND (m.id, m.conversation_id) <= (r.id, :id)
+             ORDER BY m.id, m.conversation_id
+             LIMIT 1
+           ) AS m
+),
+--? }
 --? idempotency_key, body_hash {
 locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.last_seq, c.round
@@ -26,6 +47,7 @@ locked AS MATERIALIZED (
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq
        AND (c.created_at = :created_at) IS TRUE --? created_at
+       AND NOT EXISTS (SELECT FROM present_ids) --? message_ids
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
        AND c.round <= 2147483647 - :round::int
        AND c.tokens <= 9223372036854775807 - :tokens::bigint
@@ -55,6 +77,7 @@ appended AS (
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq, !idempotency_key
        AND (c.created_at = :created_at) IS TRUE --? created_at, !idempotency_key
+       AND NOT EXISTS (SELECT FROM present_ids) --? message_ids, !idempotency_key
 --? !idempotency_key {
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
        AND c.round <= 2147483647 - :round::int
@@ -65,14 +88,25 @@ appended AS (
               c.round, c.updated_at
 ), message_rows AS (
     INSERT INTO asyncsvc.message (
-           tenant_id, conversation_id, seq, role, content, payload, reference, created_at,
-           dialog_id, conversation_created_at)
+           tenant_id, conversation_id, seq, role, content, payload, reference, dialog_id,
+           conversation_created_at
+         , id                                   --? message_ids
+         , created_at)
     SELECT a.tenant_id, a.id, a.last_seq - cardinality(:roles::text[]) + m.position,
-           m.role, m.content, m.payload::jsonb, m.reference::jsonb, a.updated_at,
-           a.dialog_id, a.created_at
+           m.role, m.content, m.payload::jsonb, m.reference::jsonb, a.dialog_id, a.created_at
+         , m.id                                 --? message_ids
+         , a.updated_at                         --? !message_times
+         , coalesce(m.created_at, a.updated_at) --? message_times
       FROM appended AS a
-     CROSS JOIN unnest(:roles::text[], :contents::text[], :payloads::text[], :references::text[])
-           WITH ORDINALITY AS m (role, content, payload, reference, position)
+     CROSS JOIN unnest(
+           :roles::text[], :contents::text[], :payloads::text[], :references::text[]
+         , :message_times::timestamptz[]        --? message_times
+         , :message_ids::text[]                 --? message_ids
+           ) WITH ORDINALITY AS m (
+           role, content, payload, reference
+         , created_at                           --? message_times
+         , id                                   --? message_ids
+         , position)
 ), recency_updated AS (
     UPDATE asyncsvc.conversation_recency AS r
        SET updated_at = a.updated_at,

@@ -2,15 +2,33 @@
 --
 -- Returns: current_seq (last_seq), current_round, current_tokens and current_duration of the
 --   conversation; if :idempotency_key is known, its body_hash and the first_seq, last_seq and round that
---   its append returned, otherwise NULLs. No row if the conversation does not exist.
+--   its append returned, otherwise NULLs; has_ids, whether one of :message_ids exists. No row if the
+--   conversation does not exist.
 -- Locks: none.
--- Index: primary keys.
+-- Index: primary keys; message_id_idx with :message_ids. Row comparisons: see docs/project/sql-files.md,
+--   Lookups by key.
 -- Notes: it is a separate statement after the append, because the snapshot of the append can be older
 --   than the commit for which it waited.
 --   Keys are not empty, so coalesce matches no row for an append without a key. Citus cannot route a
 --   join on k.key = NULL.
 SELECT c.last_seq AS current_seq, c.round AS current_round, c.tokens AS current_tokens,
        c.duration AS current_duration, k.body_hash, k.first_seq, k.last_seq, k.round
+     , false AS has_ids                         --? !message_ids
+--? message_ids {
+     , EXISTS (
+           SELECT
+             FROM unnest(:message_ids::text[]) AS r (id)
+            CROSS JOIN LATERAL (
+                   SELECT m.seq
+                     FROM asyncsvc.message AS m
+                    WHERE m.tenant_id = :tenant_id
+                      AND m.id IS NOT NULL
+                      AND (m.id, m.conversation_id) >= (r.id, :id)
+                      AND (m.id, m.conversation_id) <= (r.id, :id)
+                    ORDER BY m.id, m.conversation_id
+                    LIMIT 1
+                  ) AS m) AS has_ids
+--? }
   FROM asyncsvc.conversation AS c
   LEFT JOIN asyncsvc.append_key AS k
     ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id

@@ -16,10 +16,10 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
 --? max_message_bytes {
        (SELECT coalesce(json_agg(m ORDER BY m.seq), '[]')
           FROM (
-            SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
+            SELECT b.seq, b.id, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
               FROM (
-                SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
-                       m.thumb, m.created_at,
+                SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload,
+                       m.reference::text AS reference, m.thumb, m.created_at,
                        sum(octet_length(m.content) + octet_length(m.payload::text)
                            + coalesce(octet_length(m.reference::text), 0))
                            OVER (ORDER BY m.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)

@@ -35,7 +35,7 @@ WITH locked AS MATERIALIZED (
        AND m.seq = :seq                         --? seq
        AND m.seq = n.seq                        --? newest
     RETURNING m.thumb                           --? !newest
-    RETURNING m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at  --? newest
+    RETURNING m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at  --? newest
 ), counters_updated AS (
     UPDATE asyncsvc.conversation AS c
        SET thumb_up = c.thumb_up - total.thumb_up,
@@ -65,7 +65,7 @@ WITH locked AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM deleted) AS deleted
 --? newest {
-     , m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+     , m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at
 --? }
   FROM locked AS l

@@ -6,12 +6,12 @@
 -- Returns: messages after :after_seq and up to :last_seq, in the order of seq.
 -- Locks: none.
 -- Index: message_pkey. The scan stops after :limit rows.
-SELECT b.seq, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
+SELECT b.seq, b.id, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
   FROM (
-    SELECT m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at,
+    SELECT m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at,
            sum(m.bytes) OVER (ORDER BY m.seq ROWS UNBOUNDED PRECEDING) - m.bytes AS bytes_before
       FROM (
-        SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+        SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
                m.thumb, m.created_at,
                octet_length(m.content) + octet_length(m.payload::text)
                + coalesce(octet_length(m.reference::text), 0) AS bytes

@@ -4,11 +4,11 @@
 --   row if the conversation does not exist.
 -- Locks: none.
 -- Index: primary keys. The scan starts at the bound and stops after :limit rows.
-SELECT m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at
   FROM asyncsvc.conversation AS c
   LEFT JOIN LATERAL (
-        SELECT m.seq, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
+        SELECT m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
           FROM asyncsvc.message AS m
          WHERE m.tenant_id = :tenant_id
            AND m.conversation_id = :id

@@ -50,7 +50,7 @@ WITH locked AS MATERIALIZED (
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq
-    RETURNING m.seq, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
+    RETURNING m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
               m.thumb, m.created_at
 )
 TABLE updated

@@ -106,11 +106,12 @@ CREATE INDEX conversation_recency_tenant_idx
 -- is assigned under the lock of the conversation row, in order, and never used twice. dialog_id and
 -- conversation_created_at are copies for the search index. The search index contains the rows with
 -- is_indexed; maintenance sets that flag on new and changed messages. A later export replaces only messages
--- with is_imported.
+-- with is_imported. id is an id of the application, unique in the conversation.
 CREATE TABLE asyncsvc.message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
     seq             integer NOT NULL,
+    id              text COLLATE "C",
     role            text NOT NULL,
     content         text NOT NULL,
     payload         jsonb NOT NULL,
@@ -125,6 +126,10 @@ CREATE TABLE asyncsvc.message (
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
 );
+
+-- A message by its own id, in a conversation or in a tenant. Messages without one are not in the index.
+CREATE UNIQUE INDEX message_id_idx
+    ON asyncsvc.message (tenant_id, id, conversation_id) WHERE id IS NOT NULL;
 
 -- The searched text of a conversation in addition to its messages: its id and its name. If the index
 -- were on the conversation row, each append would write to it.

@@ -24,6 +24,7 @@ def rows(count):
         Row(
             {
                 "seq": seq,
+                "id": f"m{seq}" if seq % 2 else None,
                 "role": "user",
                 "content": f"text {seq}",
                 "payload": '{"parts": [1, null]}',

@@ -82,6 +82,7 @@ COLUMNS = {
         *("current_seq", "current_round", "current_tokens", "current_duration"),
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
+        "has_ids",
     ],
     "conversation/export": ["id", "created_at"],
     "conversation/extend": [field.name for field in dataclasses.fields(ExtendedConversation)],

@@ -37,7 +37,7 @@ from tests.models.state import (
 )
 
 TURN = {"tokens": 0, "duration": 0.0, "round": 1}
-MESSAGE = {"payload": {}, "reference": None, "thumb": None}
+MESSAGE = {"id": None, "payload": {}, "reference": None, "thumb": None}
 SORT_KEYS: Mapping[str, Callable[[Conversation], Any]] = {
     "created_at": lambda each: each.created_at,
     "updated_at": lambda each: each.updated_at,

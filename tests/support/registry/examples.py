@@ -7,11 +7,14 @@ from asyncsvc.services.credentials import new_secret
 MESSAGE = {
     "role": "user",
     "content": "hello",
+    "id": "question",
+    "created_at": datetime(2026, 1, 2, tzinfo=UTC),
     "reference": {"chunks": ["c"]},
     "payload": {"id": "m", "parts": ["p"]},
 }
+ANSWER = {"role": "assistant", "content": "world", "id": "answer"}
 TURN = {
-    "messages": [MESSAGE, MESSAGE | {"role": "assistant", "content": "world"}],
+    "messages": [MESSAGE, MESSAGE | ANSWER],
     "tokens": 7,
     "duration": 0.5,
     "round": 1,
@@ -32,6 +35,7 @@ CONVERSATION = {
     "created_at": datetime(2026, 1, 1, tzinfo=UTC),
 }
 MESSAGE_RECORD = MESSAGE | {
+    "id": "recorded",
     "seq": 1,
     "thumb": 1,
     "created_at": datetime(2026, 1, 2, tzinfo=UTC),

@@ -171,10 +171,16 @@ class Method:
 
 
 async def furnish(svc: Services, tenant_id: str) -> Tenant:
-    """Store the rows that the valid calls need: conversation "a" of 4 messages, and a token."""
+    """Store the rows that the valid calls need: conversation "a" of 4 messages, and a token.
+
+    The ids of the messages are "m1" to "m4".
+    """
     await svc.conversations.create(tenant_id=tenant_id, **CONVERSATION | {"id": "a"})
-    for key in ("first", "second"):
-        await svc.conversations.append_message("a", TURN, tenant_id=tenant_id, idempotency_key=key)
+    for key, ids in (("first", ("m1", "m2")), ("second", ("m3", "m4"))):
+        messages = [each | {"id": id} for each, id in zip(TURN["messages"], ids, strict=True)]
+        await svc.conversations.append_message(
+            "a", TURN | {"messages": messages}, tenant_id=tenant_id, idempotency_key=key
+        )
     await svc.conversations.set_feedback("a", 2, -1, tenant_id=tenant_id)
     issued = await svc.tokens.create(tenant_id=tenant_id, name="n", dialog_id="d", scopes=["read"])
     return Tenant(tenant_id, issued.token.id, issued.secret.get_secret_value())
