@@ -24,7 +24,7 @@ from asyncsvc.database import (
     open_pools,
 )
 from asyncsvc.errors import ConcurrentUse, InvalidInput
-from asyncsvc.models import Finding, MaintenanceReport, Migration, Plan
+from asyncsvc.models import Backlog, Finding, MaintenanceReport, Migration, Plan, PoolStats
 from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.operations.background import BackgroundMaintenance
 from asyncsvc.services import API4ConversationService, APITokenService
@@ -117,6 +117,7 @@ class AsyncSvc(Services):
         )
         super().__init__(executor, settings)
         self._pools: OpenedPools | None = None
+        self._maintenance_executor: PoolExecutor | None = None
         self._maintenance: BackgroundMaintenance | None = None
 
     async def close(self) -> None:
@@ -139,6 +140,21 @@ class AsyncSvc(Services):
                 await self._maintenance.stop()
         finally:
             await self._pools.close()
+
+    def pool_stats(self) -> tuple[PoolStats, ...]:
+        """Return the present numbers of connections of each pool.
+
+        Any thread may call it.
+
+        Returns:
+            The primary's pool, the pools of the replicas, and the pool for maintenance in the
+            background, if `connect` opened the pools.
+
+        Cost:
+            No round trip. Reads the state of each connection in this process.
+        """
+        own = self._maintenance_executor
+        return (*self._executor.pool_stats(), *(own.pool_stats() if own is not None else ()))
 
     async def position(self) -> str:
         """Return the present position of the primary, for `at_least`.
@@ -294,9 +310,24 @@ class AsyncSvc(Services):
             2 for each of them, 4 or 5 if a tenant has so many new conversations that it is
             recounted; 1 to find no more, and 1 at the end. Texts: for each tenant 3 round trips,
             and 1 for each 2,000 texts or 2 MiB; for each 20,000 texts, at the start and at the end,
-            1 to flush the new entries of the index. No append waits.
+            1 to flush the new entries of the index. 1 to record the run. No append waits.
         """
         return await maintenance.maintain(self._executor, on_batch)
+
+    async def backlog(self) -> Backlog:
+        """Count the rows of all tenants that maintenance has not processed yet.
+
+        Returns:
+            The numbers of rows, each at most 10,000, and the age of the last complete run.
+
+        Raises:
+            DatabaseError: The role does not own the tables or row-level security restricts it.
+            MigrationError: The schema does not exist.
+
+        Cost:
+            1 round trip, no locks. Reads at most 10,000 entries of each kind.
+        """
+        return await maintenance.backlog(self._executor)
 
     async def doctor(self) -> list[Finding]:
         """Examine the server and the schema, and return findings with advice.
@@ -438,10 +469,10 @@ async def _connect(
     if settings.maintenance_interval is not None:
         # Its role is not restricted, so no statement needs a tenant. The next run is its retry.
         own = settings.model_copy(update={"row_level_security": False, "retry_timeout": 0})
+        worker = PoolExecutor(pools.maintenance, own, "maintenance")
+        svc._maintenance_executor = worker  # noqa: SLF001
         svc._maintenance = BackgroundMaintenance(  # noqa: SLF001
-            PoolExecutor(pools.primary, own),
-            PoolExecutor(pools.maintenance, own),
-            settings.maintenance_interval,
+            PoolExecutor(pools.primary, own), worker, settings.maintenance_interval
         )
         svc._maintenance.start()  # noqa: SLF001
     return svc

@@ -33,6 +33,9 @@ Peppers = dict[
 
 QueryHook = Callable[[str, float, int, BaseException | None], None]
 """`on_query(name, seconds, rows, error)`, called after each statement. `name` is its SQL file."""
+AcquireHook = Callable[[str, float, BaseException | None], None]
+"""`on_acquire(pool, seconds, error)`, called after each wait for a connection of a pool. `pool` is
+its name in `AsyncSvc.pool_stats`."""
 RetryHook = Callable[[str, int, float, Unavailable], None]
 """`on_retry(name, attempt, pause, error)`, called before each pause of `pause` seconds. The first
 `attempt` is 1."""
@@ -115,6 +118,9 @@ class Settings(Limits):
     on_query: QueryHook | None = None
     """Called after every statement of an SQL file, not after BEGIN, COMMIT or the commands of a
     migration."""
+    on_acquire: AcquireHook | None = None
+    """Called after every wait for a connection of a pool, with the error if none became free. The
+    wait includes the opening of a new connection."""
     on_retry: RetryHook | None = None
     """Called before every retry. The logger `asyncsvc` also logs it as a warning."""
     on_maintenance: MaintenanceHook | None = None

@@ -194,6 +194,7 @@ CREATE TABLE asyncsvc.maintenance (
     worker text NOT NULL,
     claimed_at timestamp with time zone NOT NULL,
     claimed_until timestamp with time zone NOT NULL,
+    processed_until timestamp with time zone,
     CONSTRAINT maintenance_pkey PRIMARY KEY (only_row),
     CONSTRAINT maintenance_only_row_check CHECK (only_row)
 );

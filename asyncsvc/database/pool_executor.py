@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
@@ -17,6 +18,7 @@ from asyncsvc.database.retry import backoff
 from asyncsvc.database.row_security import set_tenant
 from asyncsvc.database.rows import build_model
 from asyncsvc.errors import LockTimeout, PoolExhausted, StatementTimeout, Unavailable
+from asyncsvc.models import PoolStats
 
 if TYPE_CHECKING:
     import asyncpg
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from asyncsvc.database.driver_errors import Connection
     from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
-    from asyncsvc.settings import Settings
+    from asyncsvc.settings import AcquireHook, Settings
 
     Pool: TypeAlias = asyncpg.Pool[Any]
 
@@ -44,14 +46,34 @@ class LogPositions(NamedTuple):
 class PoolLease:
     """A connection of a pool. The pool gets it back at the end of the block."""
 
-    __slots__ = ("_connection", "_pool", "_timeout")
+    __slots__ = ("_connection", "_hook", "_name", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool, timeout: float) -> None:  # noqa: D107
+    def __init__(  # noqa: D107
+        self, pool: Pool, timeout: float, name: str, hook: AcquireHook | None
+    ) -> None:
         self._pool = pool
         self._timeout = timeout
+        self._name = name
+        self._hook = hook
 
     async def __aenter__(self) -> Connection:  # noqa: D105
         check_event_loop(self._pool)
+        if self._hook is None:
+            return await self._acquire()
+        start = time.perf_counter()
+        try:
+            await self._acquire()
+        except BaseException as error:
+            self._hook(self._name, time.perf_counter() - start, error)
+            raise
+        try:
+            self._hook(self._name, time.perf_counter() - start, None)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self._connection
+
+    async def _acquire(self) -> Connection:
         # The timeout of asyncpg's pool.fetch() does not cover the wait for a connection, and the
         # timeout of its acquire() costs a task.
         try:
@@ -74,14 +96,31 @@ class PoolLease:
 class PoolExecutor(Executor):
     """Runs each statement on a connection of a pool, and returns the connection at once."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
-        """Borrow the pool. This class neither configures nor closes it."""
+    def __init__(self, pool: Pool, settings: Settings, name: str = "primary") -> None:
+        """Borrow the pool. This class neither configures nor closes it.
+
+        `name` is the name that `Settings.on_acquire` receives.
+        """
         super().__init__(settings)
         check_pool("pool", pool)
         self._pool = pool
+        self._name = name
 
     def _lease(self) -> PoolLease:
-        return PoolLease(self._pool, self._settings.acquire_timeout)
+        settings = self._settings
+        return PoolLease(self._pool, settings.acquire_timeout, self._name, settings.on_acquire)
+
+    def pool_stats(self) -> list[PoolStats]:
+        """Return the present numbers of connections of each pool."""
+        pool = self._pool
+        return [
+            PoolStats(
+                name=self._name,
+                size=pool.get_size(),
+                idle=pool.get_idle_size(),
+                max_size=pool.get_max_size(),
+            )
+        ]
 
     @asynccontextmanager
     async def transaction(

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from asyncsvc.database.pool_executor import Pool
     from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
-    from asyncsvc.settings import Settings
+    from asyncsvc.models import PoolStats
+    from asyncsvc.settings import AcquireHook, Settings
 
 _log = logging.getLogger("asyncsvc")
 
@@ -112,8 +113,10 @@ class _ReplicaLease(PoolLease):
 
     __slots__ = ("_replica",)
 
-    def __init__(self, replica: _Replica, pool: Pool, timeout: float) -> None:
-        super().__init__(pool, timeout)
+    def __init__(
+        self, replica: _Replica, pool: Pool, timeout: float, name: str, hook: AcquireHook | None
+    ) -> None:
+        super().__init__(pool, timeout, name, hook)
         self._replica = replica
 
     async def __aenter__(self) -> Connection:
@@ -143,11 +146,12 @@ class _Replica(PoolExecutor):
         self,
         pool: Pool,
         settings: Settings,
+        name: str,
         primary_positions: _PrimaryPositions,
         health: _Health,
         min_position: int,
     ) -> None:
-        super().__init__(pool, settings)
+        super().__init__(pool, settings, name)
         self._primary_positions = primary_positions
         self._health = health
         self._min_position = min_position
@@ -156,11 +160,19 @@ class _Replica(PoolExecutor):
         """Return an executor for reads that must also see each commit before this position."""
         min_position = max(self._min_position, _lsn_to_int(position))
         return _Replica(
-            self._pool, self._settings, self._primary_positions, self._health, min_position
+            self._pool,
+            self._settings,
+            self._name,
+            self._primary_positions,
+            self._health,
+            min_position,
         )
 
     def _lease(self) -> _ReplicaLease:
-        return _ReplicaLease(self, self._pool, self._settings.replica_timeout)
+        settings = self._settings
+        return _ReplicaLease(
+            self, self._pool, settings.replica_timeout, self._name, settings.on_acquire
+        )
 
     @property
     def is_resting(self) -> bool:
@@ -268,7 +280,10 @@ class ReplicatedExecutor(PoolExecutor):
         for replica in replicas:
             check_pool("replicas", replica)
         positions = _PrimaryPositions(PoolExecutor(pool, settings), settings.replica_lag)
-        self._replicas = [_Replica(each, settings, positions, _Health(), 0) for each in replicas]
+        self._replicas = [
+            _Replica(each, settings, f"replica {number}", positions, _Health(), 0)
+            for number, each in enumerate(replicas, 1)
+        ]
         self._task_numbers = weakref.WeakKeyDictionary[asyncio.Task[object], int]()
         self._next_task_number = itertools.count()
 
@@ -279,6 +294,13 @@ class ReplicatedExecutor(PoolExecutor):
         executor._task_numbers = self._task_numbers
         executor._next_task_number = self._next_task_number
         return executor
+
+    def pool_stats(self) -> list[PoolStats]:
+        """Return the present numbers of connections of each pool, the primary's first."""
+        return [
+            *super().pool_stats(),
+            *(stats for replica in self._replicas for stats in replica.pool_stats()),
+        ]
 
     async def fetch(self, query: Query) -> list[Row]:
         """Run one statement and return its rows. A read that may be stale tries the replicas first.

@@ -25,6 +25,7 @@ from asyncsvc.models.operations import (
     Level,
     Migration,
     Plan,
+    PoolStats,
     SQLStatement,
 )
 from asyncsvc.models.page import (
@@ -36,6 +37,7 @@ from asyncsvc.models.records import (
     Records,
 )
 from asyncsvc.models.reports import (
+    Backlog,
     ErasureReceipt,
     ImportReport,
     MaintenanceFailure,
@@ -60,6 +62,7 @@ from asyncsvc.models.usage import (
 __all__ = [
     "APIToken",
     "Appended",
+    "Backlog",
     "Conversation",
     "ConversationName",
     "ConversationPatch",
@@ -84,6 +87,7 @@ __all__ = [
     "Page",
     "PatchesById",
     "Plan",
+    "PoolStats",
     "PurgeReport",
     "Records",
     "SQLStatement",

@@ -49,6 +49,20 @@ class Plan(Model):
     """The lines of EXPLAIN."""
 
 
+class PoolStats(Model):
+    """The connections of a pool at one moment."""
+
+    name: str
+    """ "primary", "replica 1", "replica 2" and so on in the order of the replicas, or "maintenance"
+    for the pool that `connect` opens for maintenance in the background."""
+    size: int
+    """The number of open connections."""
+    idle: int
+    """The number of open connections that no call uses."""
+    max_size: int
+    """The maximum number of open connections."""
+
+
 Level = Literal["ok", "note", "warning", "problem"]
 
 

@@ -109,6 +109,26 @@ class MaintenanceReport(Model):
         )
 
 
+class Backlog(Model):
+    """The rows of all tenants that maintenance has not processed yet."""
+
+    ledger_rows: int
+    """The number of usage ledger rows that are not rolled up."""
+    messages: int
+    """The number of messages outside the search index."""
+    titles: int
+    """The number of conversation titles (id and name) outside the search index."""
+    age: float
+    """The seconds since the begin of the last run that processed all rows, in any process, by the
+    server's clock. No row of the backlog is older. Without such a run, the seconds since the first
+    migration. A run without work is not recorded."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether maintenance has processed all rows."""
+        return not (self.ledger_rows or self.messages or self.titles)
+
+
 class TenantReceipt(Model):
     """The counts of a deletion of a tenant: the rows that this call deleted."""
 

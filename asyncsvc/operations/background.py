@@ -118,7 +118,7 @@ class BackgroundMaintenance:
 
     async def _work(self) -> bool:
         """Run the jobs that are due; return whether there were any and this process ran them."""
-        lifetime = timedelta(seconds=self._settings.key_lifetime)
+        lifetime, start = timedelta(seconds=self._settings.key_lifetime), time.monotonic()
         due = await self._repository.find_due(lifetime=lifetime)
         if not due:
             self._succeed()
@@ -126,11 +126,11 @@ class BackgroundMaintenance:
         if not await self._claim():
             _log.debug("maintenance is skipped: another process runs it")
             return False
-        return await self._run_claimed(due)
+        return await self._run_claimed(due, start)
 
-    async def _run_claimed(self, due: Sequence[MaintenanceJob]) -> bool:
+    async def _run_claimed(self, due: Sequence[MaintenanceJob], start: float) -> bool:
         renewal = time.monotonic() + self._lease / 2
-        async with aclosing(run_jobs(self._worker, due)) as batches:
+        async with aclosing(run_jobs(self._worker, due, start)) as batches:
             async for batch in batches:
                 self._report += batch
                 self._log_new_failures(batch)

@@ -7,16 +7,22 @@ batch of a tenant fails, the job reports that and continues with the other tenan
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, get_args
 
 from asyncsvc.errors import DatabaseError, StatementTimeout
-from asyncsvc.models import MaintenanceJob, MaintenanceReport
+from asyncsvc.models import Backlog, MaintenanceJob, MaintenanceReport
 from asyncsvc.operations.maintenance_failures import SHRINK, TENANT_ERRORS, failure, log_failure
 from asyncsvc.operations.search_index import index_texts
-from asyncsvc.repositories import AppendKeyRepository, MigrationRepository, UsageRepository
+from asyncsvc.repositories import (
+    AppendKeyRepository,
+    MaintenanceRepository,
+    MigrationRepository,
+    UsageRepository,
+)
 from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.services.usage import roll_up_usage
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 _TENANT_TABLE: Final = "append_key"
 _KEY_BATCH_SIZE: Final = 1_000
 _TENANT_BATCH_SIZE: Final = 100
+_MAX_COUNTED: Final = 10_000
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
@@ -40,7 +47,7 @@ async def maintain(
             _INSUFFICIENT_PRIVILEGE,
         )
     report = MaintenanceReport()
-    async for batch in run_jobs(executor, get_args(MaintenanceJob)):
+    async for batch in run_jobs(executor, get_args(MaintenanceJob), time.monotonic()):
         report += batch
         for failed in batch.failures:
             log_failure(failed)
@@ -50,12 +57,34 @@ async def maintain(
 
 
 async def run_jobs(
-    executor: Executor, jobs: Iterable[MaintenanceJob]
+    executor: Executor, jobs: Iterable[MaintenanceJob], start: float
 ) -> AsyncGenerator[MaintenanceReport]:
-    """Run jobs one after the other, and yield the report of each batch."""
+    """Run jobs one after the other, and yield the report of each batch.
+
+    At the end it records the run if no batch failed. `start` is the time, by `time.monotonic`, from
+    which on rows may be missed; before it the other jobs had no rows.
+    """
+    has_failed = False
     for job in jobs:
         async for batch in _JOBS[job](executor):
+            has_failed = has_failed or bool(batch.failures)
             yield batch
+    if not has_failed:
+        await MaintenanceRepository(executor).record_run(seconds=time.monotonic() - start)
+
+
+async def backlog(executor: Executor) -> Backlog:
+    """Count the rows that are not processed; see `AsyncSvc.backlog`."""
+    row = await MaintenanceRepository(executor).backlog(limit=_MAX_COUNTED)
+    if row.is_restricted:
+        raise DatabaseError(
+            "the backlog is of all tenants, and row-level security restricts this role to one: read"
+            " it as the owner of the tables",
+            _INSUFFICIENT_PRIVILEGE,
+        )
+    return Backlog(
+        ledger_rows=row.ledger_rows, messages=row.messages, titles=row.titles, age=row.age
+    )
 
 
 async def _delete_expired_keys(executor: Executor) -> AsyncIterator[MaintenanceReport]:

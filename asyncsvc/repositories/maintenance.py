@@ -38,6 +38,17 @@ class DueJobs(NamedTuple):
         return [job for job, is_due in due.items() if is_due]
 
 
+class BacklogRow(NamedTuple):
+    """The numbers of rows that are not processed, and the age of the last complete run."""
+
+    ledger_rows: int
+    messages: int
+    titles: int
+    age: float
+    is_restricted: bool
+    """Whether row-level security hides rows from the role."""
+
+
 class MaintenanceRepository(Repository):
     """The maintenance in the background: its work and its claim."""
 
@@ -52,6 +63,15 @@ class MaintenanceRepository(Repository):
         """Return the jobs that have rows to process. Keys older than `lifetime` are expired."""
         (row,) = await self._rows("find_due", lifetime=lifetime)
         return build_model(DueJobs, row).names()
+
+    async def backlog(self, *, limit: int) -> BacklogRow:
+        """Count the rows that are not processed, of all tenants and each kind up to the limit."""
+        (row,) = await self._rows("backlog", limit=limit)
+        return build_model(BacklogRow, row)
+
+    async def record_run(self, *, seconds: float) -> None:
+        """Record a run that began `seconds` ago and has processed all rows of before."""
+        await self._rows("record_run", seconds=seconds)
 
     async def claim(self, *, worker: str, lease: timedelta) -> bool:
         """Claim the maintenance, or renew the claim; False if another worker has claimed it."""

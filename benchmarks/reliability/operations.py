@@ -428,7 +428,9 @@ async def _maintain(app: Application) -> None:
     await app.svc.maintain()
 
 
-@_operation("doctor", "explain", weight=0.1)
+@_operation("doctor", "explain", "backlog", "pool_stats", weight=0.1)
 async def _doctor(app: Application) -> None:
     await app.svc.doctor()
+    await app.svc.backlog()
+    app.svc.pool_stats()
     await app.svc.explain("conversation/get_list", present=["user_id"])

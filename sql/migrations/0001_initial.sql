@@ -505,10 +505,12 @@ CREATE TABLE asyncsvc.watched_tenant (
 
 -- The claim of the process that runs maintenance in the background. The other processes skip their runs
 -- until claimed_until. A claim outlives its transaction, so that it works through a transaction pooler,
--- and expires if its process is killed. At most one row.
+-- and expires if its process is killed. At most one row. The last complete run, of any process, has
+-- processed all rows that were committed before processed_until.
 CREATE TABLE asyncsvc.maintenance (
-    only_row      boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
-    worker        text NOT NULL,
-    claimed_at    timestamptz NOT NULL,
-    claimed_until timestamptz NOT NULL
+    only_row        boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
+    worker          text NOT NULL,
+    claimed_at      timestamptz NOT NULL,
+    claimed_until   timestamptz NOT NULL,
+    processed_until timestamptz
 );

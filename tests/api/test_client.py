@@ -646,6 +646,59 @@ async def test_on_query_is_called_for_every_statement(dsn):
     assert all(0 < seconds < 10 for _, seconds, _, _ in seen)
 
 
+async def test_on_acquire_is_called_for_every_wait_for_a_connection(dsn):
+    seen = []
+    settings = Settings(acquire_timeout=0.2, on_acquire=lambda *event: seen.append(event))
+    async with asyncsvc.connect(dsn, settings=settings, max_size=1) as svc:
+        await create(svc, "a")
+        async with svc.transaction() as tx:
+            await listed(tx)
+            with pytest.raises(PoolExhausted) as caught:
+                await listed(svc)
+        await listed(svc)
+    assert [(pool, error) for pool, _, error in seen] == [
+        ("primary", None),
+        ("primary", None),
+        ("primary", caught.value),
+        ("primary", None),
+    ]
+    assert seen[2][1] >= 0.2
+    assert all(0 < seconds < 10 for _, seconds, _ in seen)
+
+
+async def test_a_hook_that_raises_keeps_no_connection(dsn):
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    settings = Settings(acquire_timeout=5, on_acquire=broken)
+    async with asyncsvc.connect(dsn, settings=settings, max_size=1) as svc:
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="broken"):
+                await listed(svc)
+        (primary, _) = svc.pool_stats()
+        assert primary.idle == primary.size == 1
+
+
+async def test_pool_stats_counts_the_connections_of_each_pool(dsn):
+    svc = await asyncsvc.connect(dsn, replicas=[dsn], min_size=2, max_size=3)
+    names = ["primary", "replica 1", "maintenance"]
+    assert [each.name for each in svc.pool_stats()] == names
+    assert [(each.size, each.idle, each.max_size) for each in svc.pool_stats()] == [
+        (2, 2, 3), (0, 0, 3), (0, 0, 1)
+    ]  # fmt: skip
+    async with svc.transaction():
+        assert (svc.pool_stats()[0].size, svc.pool_stats()[0].idle) == (2, 1)
+    await svc.close()
+    assert [each.size for each in svc.pool_stats()] == [0, 0, 0]
+
+
+async def test_pool_stats_of_a_pool_of_the_caller(pool):
+    (stats,) = AsyncSvc(pool).pool_stats()
+    assert (stats.name, stats.size, stats.max_size) == (
+        "primary", pool.get_size(), pool.get_max_size()
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "lost",
     [

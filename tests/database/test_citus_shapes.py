@@ -9,6 +9,7 @@ from tests.support.citus_shapes import faults, parsed
 
 OF_ALL_TENANTS = {
     "append_key/find_expired",
+    "maintenance/backlog",
     "maintenance/find_due",
     "search/next_tenant",
     "usage/backlog",

@@ -417,6 +417,12 @@ async def test_the_work_of_maintenance_is_found_by_one_entry_of_each_index(expla
     assert rows_read(plan) <= 4
 
 
+async def test_the_backlog_reads_no_more_rows_than_it_counts(explain):
+    plan = await explain("maintenance/backlog", limit=10)
+    assert {"message_unindexed_idx", "conversation_title_unindexed_idx"} <= indexes(plan)
+    assert rows_read(plan) <= 3 * 10 + 2  # and the last run and the first migration
+
+
 TURN = {
     "roles": ["user"],
     "contents": ["hello"],

@@ -23,7 +23,7 @@ from asyncsvc.repositories.conversation_rows import (
     ExtendedConversation,
     LockedBatch,
 )
-from asyncsvc.repositories.maintenance import DueJobs, MaintenanceRole
+from asyncsvc.repositories.maintenance import BacklogRow, DueJobs, MaintenanceRole
 from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.usage import LedgerTenant
@@ -92,9 +92,11 @@ COLUMNS = {
     "conversation/get_names": list(models.ConversationName.model_fields),
     "conversation/lock": [field.name for field in dataclasses.fields(LockedBatch)],
     "conversation/update_many_by_id": CONVERSATION,
+    "maintenance/backlog": list(BacklogRow._fields),
     "maintenance/claim": ["worker"],
     "maintenance/find_due": list(DueJobs._fields),
     "maintenance/get_role": list(MaintenanceRole._fields),
+    "maintenance/record_run": ["processed_until"],
     "message/change_dialog": ["updated"],
     "message/delete": ["deleted"],
     "message/digests": ["id", "digest"],

@@ -308,6 +308,14 @@ async def test_maintenance_as_a_restricted_role_is_rejected(dsn, role, restricte
             assert caught.value.sqlstate == "42501"
 
 
+async def test_the_backlog_is_rejected_for_a_restricted_role(dsn, role, restricted):
+    async with asyncsvc.connect(f"{dsn}?role={role}") as forgetful:
+        for services in (restricted, forgetful):
+            with pytest.raises(DatabaseError, match="as the owner") as caught:
+                await services.backlog()
+            assert caught.value.sqlstate == "42501"
+
+
 async def test_the_owner_can_maintain_and_import_with_the_setting(dsn, role):
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         record = {"id": "r", "dialog_id": "d", "messages": TURN["messages"]}

@@ -336,7 +336,7 @@ def test_the_public_api_equals_the_model_under_cancellations_and_lost_connection
 
 NOT_MODELLED = {
     "transaction", "on", "at_least", "close", "position", "applied", "pending", "check",
-    "migrate", "doctor", "explain",
+    "migrate", "doctor", "explain", "pool_stats", "backlog",
 }  # fmt: skip
 """Methods of the facade that neither return nor change rows of tenants."""
 NEW_METHOD = """\

@@ -100,6 +100,7 @@ async def test_usage_is_rolled_up_and_messages_are_indexed_without_a_call(dsn, p
         while total != expected:
             total += (await hook.next()).report
         assert tuple(await pool.fetchrow(REST)) == (0, 0, 0, 0)
+        assert await pool.fetchval("SELECT processed_until FROM asyncsvc.maintenance")
         assert (await svc.conversations.search("parcel", tenant_id="acme")).items[0].id == "a"
     assert all(call.error is None and call.seconds >= 0 for call in hook.calls)
 

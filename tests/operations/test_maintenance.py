@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from datetime import timedelta
 
 import pytest
 
@@ -244,3 +245,69 @@ async def test_many_maintainers_at_once_never_raise(dsn, svc, pool):
     reports.append(await svc.maintain())
     assert all(report.failures == () for report in reports)
     assert sum(report.messages for report in reports) == 120
+
+
+async def test_the_backlog_counts_the_rows_that_are_not_processed(svc):
+    assert (await svc.backlog()).is_empty
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    await append(svc, "k")
+    await svc.conversations.create(tenant_id="other", dialog_id="d", id="a")
+    backlog = await svc.backlog()
+    assert (backlog.ledger_rows, backlog.messages, backlog.titles) == (3, 1, 2)
+    assert not backlog.is_empty
+    await svc.maintain()
+    assert (await svc.backlog()).is_empty
+
+
+async def test_the_counts_of_the_backlog_have_a_limit(svc, monkeypatch):
+    monkeypatch.setattr(maintenance, "_MAX_COUNTED", 2)
+    for id in "abc":
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id=id)
+        await append(svc, "k", id=id)
+    backlog = await svc.backlog()
+    assert (backlog.ledger_rows, backlog.messages, backlog.titles) == (2, 2, 2)
+
+
+RUN_A_DAY_AGO = "UPDATE asyncsvc.maintenance SET processed_until = now() - interval '1 day'"
+
+
+async def test_the_age_counts_from_the_begin_of_the_last_complete_run(svc, pool):
+    await pool.execute("UPDATE asyncsvc.migration SET applied_at = applied_at - interval '2 days'")
+    assert 2 * DAY < (await svc.backlog()).age < 3 * DAY
+    begun = await pool.fetchval("SELECT clock_timestamp()")
+    await svc.maintain()
+    until = await pool.fetchval("SELECT processed_until FROM asyncsvc.maintenance")
+    assert begun - timedelta(seconds=1) < until < await pool.fetchval("SELECT clock_timestamp()")
+    assert 0 < (await svc.backlog()).age < DAY
+    await pool.execute(RUN_A_DAY_AGO)
+    assert DAY < (await svc.backlog()).age < 2 * DAY
+
+
+async def test_a_run_with_a_failure_is_not_complete(svc, pool):
+    await svc.maintain()
+    await pool.execute(RUN_A_DAY_AGO)
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+    await pool.execute(
+        "CREATE FUNCTION asyncsvc.fail() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'broken'; END $$;"
+        "CREATE TRIGGER fail BEFORE UPDATE ON asyncsvc.conversation_title"
+        " FOR EACH ROW EXECUTE FUNCTION asyncsvc.fail()"
+    )
+    assert (await svc.maintain()).failures
+    assert (await svc.backlog()).age > DAY
+    await pool.execute("DROP FUNCTION asyncsvc.fail CASCADE")
+    assert not (await svc.maintain()).failures
+    assert (await svc.backlog()).age < DAY
+
+
+async def test_an_interrupted_run_is_not_complete(svc, pool):
+    await svc.maintain()
+    await pool.execute(RUN_A_DAY_AGO)
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+
+    def stop(_report):
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await svc.maintain(on_batch=stop)
+    assert (await svc.backlog()).age > DAY
