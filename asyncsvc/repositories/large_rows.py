@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc.database import build_models, build_models_of_json, build_value
+from pydantic import Json as JsonText
+from pydantic import JsonValue
+
+from asyncsvc.database import build_models, build_models_of_json, build_value, build_values
 from asyncsvc.models import Conversation, StoredMessage
 from asyncsvc.threads import in_turns
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 _LARGE: Final = 2**18
 """The number of characters of JSON from which on a few milliseconds are not enough."""
 _STEP: Final = 2**16
+_PAYLOAD: Final = JsonText[dict[str, JsonValue]]
 
 
 async def build_messages(rows: Sequence[Row]) -> list[StoredMessage]:
@@ -23,9 +27,19 @@ async def build_messages(rows: Sequence[Row]) -> list[StoredMessage]:
     if _characters(rows, "payload") + _characters(rows, "reference") <= _LARGE:
         return build_models(StoredMessage, rows)
     messages = list[StoredMessage]()
-    async for part in in_turns(_parts(rows)):
+    async for part in in_turns(_parts(rows, "payload", "reference")):
         messages += build_models(StoredMessage, part)
     return messages
+
+
+async def build_payloads(rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+    """Build the payloads of messages from their rows."""
+    if _characters(rows, "payload") <= _LARGE:
+        return build_values(_PAYLOAD, rows, "payload")
+    payloads = list[dict[str, JsonValue]]()
+    async for part in in_turns(_parts(rows, "payload")):
+        payloads += build_values(_PAYLOAD, part, "payload")
+    return payloads
 
 
 async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
@@ -48,11 +62,11 @@ def _characters(rows: Sequence[Row], column: str) -> int:
         return 0
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _parts(rows: Sequence[Row], *columns: str) -> Iterator[Sequence[Row]]:
     """Yield the rows in parts whose JSON is parsed in about a millisecond."""
     start, characters = 0, 0
     for index, row in enumerate(rows):
-        characters += len(row["payload"]) + len(row["reference"] or "")
+        characters += sum(len(row[column] or "") for column in columns)
         if characters > _STEP:
             yield rows[start : index + 1]
             start, characters = index + 1, 0

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Literal, NamedTuple
 
+from pydantic import JsonValue
+
 from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.models import MessagePatch, MessageRecord, StoredMessage
 from asyncsvc.models.columns import Bytes
@@ -18,7 +20,7 @@ from asyncsvc.repositories.base import (
     to_json,
     to_json_apart,
 )
-from asyncsvc.repositories.large_rows import build_messages
+from asyncsvc.repositories.large_rows import build_messages, build_payloads
 from asyncsvc.threads import run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -119,6 +121,17 @@ class MessageRepository(Repository):
         if not rows:
             return None
         return [] if rows[0]["seq"] is None else await build_messages(rows)
+
+    async def payloads(
+        self, *, tenant_id: str, id: str, user_id: str | UnsetType, newest: int | UnsetType
+    ) -> list[dict[str, JsonValue]] | None:
+        """Return payloads in the order of seq; None if the conversation does not exist."""
+        rows = await self._rows(
+            "payloads", tenant_id=tenant_id, id=id, user_id=user_id, newest=newest
+        )
+        if not rows:
+            return None
+        return [] if rows[0]["payload"] is None else await build_payloads(rows)
 
     async def copy(
         self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]

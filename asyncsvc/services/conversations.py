@@ -47,8 +47,8 @@ class API4ConversationService(
 
     - Conversations: `create`, `create_many`, `get_by_id`, `get_by_ids`, `update_by_id`,
       `update_many_by_id`, `delete_by_id`, `delete_by_ids`
-    - Messages: `append_message`, `messages`, `set_feedback`, `update_message`, `delete_message`,
-      `pop_message`, `clear_messages`
+    - Messages: `append_message`, `messages`, `payloads`, `set_feedback`, `update_message`,
+      `delete_message`, `pop_message`, `clear_messages`
     - Lists and searches: `get_list`, `get_names`, `search`
     - Usage: `stats`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`

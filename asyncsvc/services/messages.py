@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 
+from pydantic import JsonValue
+
 from asyncsvc.errors import (
     AlreadyExists,
     Conflict,
@@ -31,15 +33,19 @@ from asyncsvc.threads import run_apart
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.json_values import canonical_json
 from asyncsvc.validation.types import (
+    ANY,
     MAX_DURATION,
     MAX_INT,
     MAX_TOKENS,
     UNSET,
+    Count,
     Id,
     IdempotencyKey,
+    OrAny,
     PageSize,
     Seq,
     Thumb,
+    UserId,
 )
 
 _APPEND_ATTEMPTS = 3
@@ -91,6 +97,42 @@ class ConversationMessages(ConversationServiceBase):
             part="first" if last is None else "last",
         )
         return row_or_not_found(messages, "conversation")
+
+    @validated
+    async def payloads(
+        self,
+        id: Id,
+        *,
+        tenant_id: Id,
+        user_id: OrAny[UserId] = ANY,
+        newest: Count | None = None,
+    ) -> list[dict[str, JsonValue]]:
+        """Return the payloads of all messages of a conversation, or of the `newest` ones.
+
+        For applications that store each message whole in its payload: reading the payloads alone
+        takes about a third of the time of `messages`.
+
+        Args:
+            user_id: Only a conversation of this user; ANY for every user.
+            newest: Maximum number of payloads. 0 reads none. None: all.
+
+        Returns:
+            The payloads, in the order of `seq`.
+
+        Raises:
+            NotFound: The tenant, or the user, has no conversation with this id.
+
+        Cost:
+            1 round trip on the primary key, no locks. The cost and the memory grow with the number
+            of returned payloads, which no setting limits.
+        """
+        payloads = await self._messages.payloads(
+            tenant_id=tenant_id,
+            id=id,
+            user_id=UNSET if user_id is ANY else user_id,
+            newest=UNSET if newest is None else newest,
+        )
+        return row_or_not_found(payloads, "conversation")
 
     @validated
     async def append_message(

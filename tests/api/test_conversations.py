@@ -235,6 +235,23 @@ async def test_messages_are_read_by_page(svc):
     assert await seqs(svc, "a", last=100, after_seq=8) == [9, 10]
 
 
+async def test_payloads_are_those_of_all_messages_or_of_the_newest(svc):
+    await create(svc, "a", "empty")
+    payloads = [{"n": number, "t": "é\n"} for number in range(4)] + [{}]
+    messages = [{"role": "user", "content": "x", "payload": each} for each in payloads]
+    await svc.conversations.append_message("a", {"messages": messages}, tenant_id="acme")
+    await svc.conversations.delete_message("a", 2, tenant_id="acme")
+    del payloads[1]
+    for newest, expected in ((None, payloads), (0, []), (2, payloads[-2:]), (9, payloads)):
+        read = await svc.conversations.payloads("a", tenant_id="acme", newest=newest)
+        assert read == expected
+    assert await svc.conversations.payloads("empty", tenant_id="acme") == []
+    assert await svc.conversations.payloads("a", tenant_id="acme", user_id="") == payloads
+    for id, tenant, user in (("b", "acme", ""), ("a", "other", ""), ("a", "acme", "ann")):
+        with pytest.raises(NotFound):
+            await svc.conversations.payloads(id, tenant_id=tenant, user_id=user)
+
+
 async def test_messages_of_an_absent_conversation_are_not_found(svc):
     await create(svc, "a")
     assert await seqs(svc, "a") == []

@@ -143,7 +143,7 @@ async def test_large_reads_are_built_in_steps(svc, monkeypatch):
 
         return build_and_record
 
-    for name in ("build_models_of_json", "build_models"):
+    for name in ("build_models_of_json", "build_models", "build_values"):
         monkeypatch.setattr(large_rows, name, recorded(getattr(large_rows, name)))
     read = {"tenant_id": "t", "include_messages": True}
     whole = await svc.conversations.get_by_id("a", **read)
@@ -153,8 +153,10 @@ async def test_large_reads_are_built_in_steps(svc, monkeypatch):
     assert (await svc.conversations.get_list(**read)).items == [whole]
     assert [each async for each in svc.conversations.export(tenant_id="t")] == [whole]
     assert await svc.conversations.messages("a", tenant_id="t") == list(whole.messages)
+    payloads = await svc.conversations.payloads("a", tenant_id="t")
+    assert payloads == [each.payload for each in whole.messages]
     # A part ends with a message of over 64 KiB; each of 3 reads builds the conversation alone.
-    assert sorted(steps) == [*[1] * 3, *[5] * 80]
+    assert sorted(steps) == [*[1] * 3, *[5] * 100]
 
 
 async def test_small_reads_are_built_in_one_step(svc, monkeypatch):

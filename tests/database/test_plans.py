@@ -712,6 +712,13 @@ async def test_a_page_of_messages_reads_the_page(explain, order, bounds):
     assert rows_read(plan) <= 3
 
 
+@pytest.mark.parametrize("bounds", [{}, {"newest": 2}])
+async def test_payloads_read_one_conversation(explain, bounds):
+    plan = await explain("message/payloads", tenant_id="big", id="big7", **bounds)
+    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
+    assert rows_read(plan) <= 1 + bounds.get("newest", 3)
+
+
 async def test_get_by_ids_reads_only_these_conversations_and_their_messages(explain):
     plan = await explain(
         "conversation/get_by_ids",

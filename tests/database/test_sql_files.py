@@ -102,6 +102,7 @@ COLUMNS = {
     "message/digests": ["id", "digest"],
     "message/get_chunk": MESSAGE,
     "message/get_list": MESSAGE,
+    "message/payloads": ["payload"],
     "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,
     "message/update": MESSAGE,

@@ -250,6 +250,7 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "after_seq": st.none() | SEQS,
         "before_seq": st.none() | SEQS,
         "last": st.none() | st.integers(1, 3),
+        "newest": st.none() | st.integers(0, 3),
         "include_dsl": st.booleans(),
         "include_messages": st.booleans(),
         "orderby": st.sampled_from(list(SORT_KEYS)),
@@ -343,7 +344,8 @@ DELETIONS = (
 )
 READS = (
     *("conversations.get_by_id", "conversations.get_by_ids", "conversations.get_names"),
-    *("conversations.messages", "conversations.export", "conversations.stats"),
+    *("conversations.messages", "conversations.payloads"),
+    *("conversations.export", "conversations.stats"),
     *("tokens.get_by_id", "tokens.get_by_ids"),
 )
 LISTS = ("conversations.get_list", "conversations.search", "tokens.get_list", "tokens.audit")

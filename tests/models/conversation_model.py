@@ -12,6 +12,7 @@ from asyncsvc import (
     IdempotencyConflict,
     ImportReport,
     InvalidInput,
+    NotFound,
     StaleSequence,
 )
 from tests.models.clocks import (
@@ -173,6 +174,13 @@ class ConversationModel:
             if row["seq"] > (after_seq or 0) and (before_seq is None or row["seq"] < before_seq)
         ]
         return rows if last is None else rows[-last:]
+
+    def payloads(self, id, *, tenant_id, user_id=ANY, newest=None) -> list[Row]:
+        conversation = self._tenants[tenant_id].conversation(id)
+        if not matches(user_id, conversation.user_id):
+            raise NotFound("conversation")
+        rows = message_rows(conversation)
+        return [row["payload"] for row in (rows if newest is None else rows[len(rows) - newest :])]
 
     def append_message(
         self, id, turn, *, tenant_id, idempotency_key=None, expected_seq=None

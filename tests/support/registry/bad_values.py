@@ -109,6 +109,7 @@ BAD = {
     "keep": IDS,
     "last": SIZE,
     "limit": SIZE,
+    "newest": [-1, 2**31, 1.0, "1", True],
     "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
     "on_batch": CALLBACK,
     "on_rejected": CALLBACK,

@@ -123,6 +123,9 @@ CONVERSATIONS = [
         cost="page",
     ),
     Method(
+        name="conversations.payloads", call={"id": "a", "user_id": "u", "newest": 2}, cost="page"
+    ),
+    Method(
         name="conversations.append_message",
         call={"id": "a", "turn": TURN, "idempotency_key": "k", "expected_seq": None},
         cost="row",
