@@ -154,8 +154,12 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         idempotency_key: str | UnsetType,
         body_hash: bytes | UnsetType,
         created_at: datetime | UnsetType = UNSET,
+        create: ConversationRow | UnsetType = UNSET,
     ) -> Appended | None:
-        """Append a turn; None if no row changed. The key and the hash are passed together."""
+        """Append a turn; None if no row changed. The key and the hash are passed together.
+
+        `create` is stored if there is no conversation of this id; its counters are ignored.
+        """
         messages = turn.messages
         json_values = [turn.dsl, *((each.payload, each.reference) for each in messages)]
         payloads, references, dsl = await run_apart(partial(_json_columns, turn), json_values)
@@ -179,6 +183,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             errors=turn.errors,
             dsl=dsl,
             token_id=turn.token_id,
+            conversation=UNSET if create is UNSET else await to_json_apart(_columns(create)),
         )
         return build_model(Appended, rows[0]) if rows else None
 

@@ -9,9 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from asyncsvc.errors import NotFound, Resource
-from asyncsvc.models import Conversation, ConversationPatch, Model, ModelLike, PatchesById, as_model
+from asyncsvc.models import (
+    Conversation,
+    ConversationPatch,
+    Model,
+    ModelLike,
+    NewConversation,
+    PatchesById,
+    as_model,
+)
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.repositories.base import KeyedRepository
+from asyncsvc.repositories.conversation_rows import ConversationRow
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.types import Id, Ids
@@ -188,6 +197,22 @@ def row_or_not_found(row: T | None, resource: Resource) -> T:
     if row is None:
         raise NotFound(resource)
     return row
+
+
+def conversation_row(conversation: NewConversation, id: str | None = None) -> ConversationRow:
+    """Return the columns of a new conversation: with this id, its own or a new one."""
+    return ConversationRow(
+        id=id or conversation.id or new_id(),
+        dialog_id=conversation.dialog_id,
+        user_id=conversation.user_id,
+        exp_user_id=conversation.exp_user_id,
+        name=conversation.name,
+        source=conversation.source,
+        version_title=conversation.version_title,
+        metadata=conversation.metadata,
+        dsl=conversation.dsl,
+        created_at=conversation.created_at,
+    )
 
 
 def new_id() -> str:

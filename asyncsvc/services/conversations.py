@@ -13,9 +13,9 @@ from asyncsvc.models import (
     as_model,
 )
 from asyncsvc.repositories import ConversationRepository, MessageRepository
-from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation
+from asyncsvc.repositories.conversation_rows import CreatedConversation
 from asyncsvc.repositories.query import Include
-from asyncsvc.services.common import new_id
+from asyncsvc.services.common import conversation_row
 from asyncsvc.services.listing import ConversationListing
 from asyncsvc.services.messages import ConversationMessages
 from asyncsvc.services.retention import ConversationRetention
@@ -117,7 +117,7 @@ class API4ConversationService(
         )
         created = await self._repository.create_many(
             tenant_id=tenant_id,
-            conversations=[_conversation_row(conversation)],
+            conversations=[conversation_row(conversation)],
             returning=Conversation,
         )
         if not created:
@@ -142,7 +142,7 @@ class API4ConversationService(
         created = await self._repository.create_many(
             tenant_id=tenant_id,
             conversations=[
-                _conversation_row(as_model(NewConversation, conversation))
+                conversation_row(as_model(NewConversation, conversation))
                 for conversation in conversations
             ],
             returning=CreatedConversation,
@@ -222,19 +222,3 @@ class API4ConversationService(
 
     async def _delete(self, ids: Sequence[str], tenant_id: str) -> int:
         return (await self._repository.delete(tenant_id=tenant_id, ids=ids)).deleted
-
-
-def _conversation_row(conversation: NewConversation) -> ConversationRow:
-    """Return the columns of a new conversation, with a new id if it has none."""
-    return ConversationRow(
-        id=conversation.id or new_id(),
-        dialog_id=conversation.dialog_id,
-        user_id=conversation.user_id,
-        exp_user_id=conversation.exp_user_id,
-        name=conversation.name,
-        source=conversation.source,
-        version_title=conversation.version_title,
-        metadata=conversation.metadata,
-        dsl=conversation.dsl,
-        created_at=conversation.created_at,
-    )

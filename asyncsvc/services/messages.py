@@ -19,14 +19,16 @@ from asyncsvc.models import (
     Appended,
     MessagePatch,
     ModelLike,
+    NewConversation,
     StoredMessage,
     Turn,
     as_model,
     microseconds,
 )
-from asyncsvc.repositories.conversation_rows import AppendRejection
+from asyncsvc.repositories.conversation_rows import AppendRejection, ConversationRow
 from asyncsvc.services.common import (
     ConversationServiceBase,
+    conversation_row,
     row_or_not_found,
 )
 from asyncsvc.threads import run_apart
@@ -143,6 +145,7 @@ class ConversationMessages(ConversationServiceBase):
         tenant_id: Id,
         idempotency_key: IdempotencyKey | None = None,
         expected_seq: Seq | None = None,
+        create: ModelLike[NewConversation] | None = None,
     ) -> Appended:
         """Append the messages of a turn and update the conversation's counters, atomically.
 
@@ -155,12 +158,17 @@ class ConversationMessages(ConversationServiceBase):
                 `Settings.key_lifetime`. Without a key the library never retries.
             expected_seq: Append only if this is the `last_seq` of the conversation. A replay
                 ignores it.
+            create: The conversation to create if the tenant has none with this id, as a model or an
+                equal mapping. Its `id` is None or this id. An existing conversation keeps its
+                columns. A conversation that was appended to is not created again: with an
+                `expected_seq` other than 0 a missing one is NotFound.
 
         Returns:
             The position of the messages and the rounds of the conversation.
 
         Raises:
-            NotFound: The tenant has no conversation with this id.
+            NotFound: The tenant has no conversation with this id, and `create` is None or
+                `expected_seq` is greater than 0.
             IdempotencyConflict: The key was used for another turn.
             AlreadyExists: The conversation has a message with the id of a message of the turn.
             StaleSequence: `last_seq` is not `expected_seq`.
@@ -169,11 +177,15 @@ class ConversationMessages(ConversationServiceBase):
             Conflict: The conversation kept changing during 3 attempts.
 
         Cost:
-            1 round trip; 2 if it replays or raises; at most 6 in a race. Locks the conversation row
-            until the end of the transaction. The cost does not depend on the length of the
-            conversation.
+            1 round trip, also if it creates the conversation; 2 if it replays or raises; 3 if
+            another call has created the conversation meanwhile; at most 6 in a race. Locks the
+            conversation row until the end of the transaction. The cost does not depend on the
+            length of the conversation.
         """
         turn = as_model(Turn, turn)
+        new = None if create is None else _new_conversation(id, as_model(NewConversation, create))
+        if expected_seq not in {None, 0}:
+            new = None
         body_hash = None
         if idempotency_key is not None:
             body_hash = await run_apart(partial(_body_hash, turn), turn)
@@ -185,6 +197,7 @@ class ConversationMessages(ConversationServiceBase):
                 expected_seq=UNSET if expected_seq is None else expected_seq,
                 idempotency_key=UNSET if idempotency_key is None else idempotency_key,
                 body_hash=UNSET if body_hash is None else body_hash,
+                create=UNSET if new is None else new,
             )
             if appended is None:
                 appended = await self._replay_or_raise(
@@ -194,6 +207,7 @@ class ConversationMessages(ConversationServiceBase):
                     expected_seq=expected_seq,
                     idempotency_key=idempotency_key,
                     body_hash=body_hash,
+                    creates=new is not None,
                 )
             if appended is not None:
                 return appended
@@ -208,17 +222,19 @@ class ConversationMessages(ConversationServiceBase):
         expected_seq: int | None,
         idempotency_key: str | None,
         body_hash: bytes | None,
+        creates: bool,
     ) -> Appended | None:
         """Return the replay of a keyed append, or raise why an append changed no row.
 
-        None: the reason no longer holds, since another call created or changed the conversation.
+        None: the reason no longer holds, since another call created, changed or deleted the
+        conversation.
         """
-        rejection = row_or_not_found(
-            await self._repository.explain_append(
-                tenant_id=tenant_id, id=id, turn=turn, idempotency_key=idempotency_key
-            ),
-            "conversation",
+        rejection = await self._repository.explain_append(
+            tenant_id=tenant_id, id=id, turn=turn, idempotency_key=idempotency_key
         )
+        if rejection is None and creates:
+            return None
+        rejection = row_or_not_found(rejection, "conversation")
         if rejection.replay is not None:
             if rejection.body_hash != body_hash:
                 raise IdempotencyConflict("the idempotency key was used for another turn")
@@ -331,6 +347,13 @@ class ConversationMessages(ConversationServiceBase):
         """
         deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq="all")
         return 0 if deleted is None else deleted.count
+
+
+def _new_conversation(id: str, conversation: NewConversation) -> ConversationRow:
+    """Return the columns of the conversation that an append creates."""
+    if conversation.id not in {None, id}:
+        raise InvalidInput("create.id", "must be None or the id of the call")
+    return conversation_row(conversation, id)
 
 
 def _check_counters(turn: Turn, current: AppendRejection) -> None:

@@ -139,13 +139,19 @@ async def _create_many(app: Application) -> None:
 
 @_operation("conversations.append_message", weight=16)
 async def _append(app: Application) -> None:
-    """Append without a key, with a key that may be repeated, or after a wrong seq."""
+    """Append with or without a key, after a wrong seq, or as the first turn."""
     key = secrets.token_hex(8) if app.chance.random() < 2 / 3 else None
     expected = 10**6 if app.chance.random() < 1 / 16 else None
     id, turn = await app.id(), app.turn()
+    creates = app.chance.random() < 1 / 4
     for _ in range(app.chance.choice((1, 1, 2)) if key else 1):
         await app.conversations.append_message(
-            id, turn, tenant_id=app.tenant, idempotency_key=key, expected_seq=expected
+            id,
+            turn,
+            tenant_id=app.tenant,
+            idempotency_key=key,
+            expected_seq=expected,
+            create=app.new() | {"id": id} if creates else None,
         )
 
 

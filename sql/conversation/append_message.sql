@@ -1,11 +1,15 @@
 -- Append the messages of one turn, update the conversation's counters and record the usage.
 --
+-- With :conversation, a JSON object with a member for each column, a missing conversation is created.
+--
 -- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
 --   differs from :expected_seq or its created_at from :created_at, :idempotency_key was used before, one of
 --   :message_ids exists, or a counter would exceed its maximum. Without :created_at,
---   conversation/explain_append reads the reason.
+--   conversation/explain_append reads the reason. With :conversation also no row if another session has
+--   created the conversation meanwhile.
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
---   queue on it, so seq has no gaps and follows the order of commits.
+--   queue on it, so seq has no gaps and follows the order of commits. With :conversation it waits for a
+--   transaction that creates the conversation.
 -- Index: primary keys; message_id_idx with :message_ids. The cost does not depend on the length of the
 --   conversation.
 -- Idempotent: if idempotency_key, body_hash: a retry finds the key and changes no row.
@@ -63,7 +67,8 @@ locked AS MATERIALIZED (
     RETURNING k.conversation_id
 ),
 --? }
-appended AS (
+appended AS (                                   --? !conversation
+updated AS (                                    --? conversation
     UPDATE asyncsvc.conversation AS c
        SET last_seq = c.last_seq + cardinality(:roles::text[]),
            round = c.round + :round,
@@ -86,6 +91,55 @@ appended AS (
 --? }
     RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.last_seq,
               c.round, c.updated_at
+--? conversation {
+), created AS (
+    INSERT INTO asyncsvc.conversation AS c (
+           tenant_id, id, dialog_id, user_id, exp_user_id, name, source, version_title, metadata,
+           dsl, errors, round, tokens, duration, last_seq, created_at, updated_at)
+    SELECT :tenant_id, :id, r.dialog_id, r.user_id, r.exp_user_id, r.name, r.source,
+           r.version_title, nullif(r.metadata, 'null'),
+           nullif(r.dsl, 'null'),               --? !dsl
+           :dsl::text::jsonb,                   --? dsl
+           NULL,                                --? !errors
+           :errors,                             --? errors
+           :round, :tokens, :duration, cardinality(:roles::text[]),
+           coalesce(r.created_at, statement_timestamp()),
+           greatest(r.created_at, statement_timestamp())
+      FROM jsonb_to_record(:conversation::text::jsonb) AS r (
+           dialog_id text, user_id text, exp_user_id text, name text, source text,
+           version_title text, metadata jsonb, dsl jsonb, created_at timestamptz)
+     WHERE NOT EXISTS (SELECT FROM updated)
+    ON CONFLICT (tenant_id, id) DO NOTHING
+    RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.last_seq,
+              c.round, c.updated_at, c.name
+), title_rows AS (
+    INSERT INTO asyncsvc.conversation_title (
+           tenant_id, conversation_id, name, dialog_id, conversation_created_at)
+    SELECT c.tenant_id, c.id, c.name, c.dialog_id, c.created_at
+      FROM created AS c
+), recency_rows AS (
+    INSERT INTO asyncsvc.conversation_recency (tenant_id, id, dialog_id, updated_at, appended_at)
+    SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at, statement_timestamp()
+      FROM created AS c
+--? }
+--? conversation, idempotency_key, body_hash {
+), first_key_rows AS (
+    INSERT INTO asyncsvc.append_key (
+           tenant_id, conversation_id, key, body_hash, first_seq, last_seq, round, created_at)
+    SELECT c.tenant_id, c.id, :idempotency_key, :body_hash, 1, c.last_seq, c.round,
+           statement_timestamp()
+      FROM created AS c
+--? }
+--? conversation {
+), appended AS (
+    SELECT u.tenant_id, u.id, u.dialog_id, u.source, u.user_id, u.created_at, u.last_seq, u.round,
+           u.updated_at
+      FROM updated AS u
+     UNION ALL
+    SELECT c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.last_seq, c.round,
+           c.updated_at
+      FROM created AS c
+--? }
 ), message_rows AS (
     INSERT INTO asyncsvc.message (
            tenant_id, conversation_id, seq, role, content, payload, reference, dialog_id,
@@ -117,12 +171,20 @@ appended AS (
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, quarter_hour, token_id, tokens, duration,
-           rounds)
+           rounds)                              --? !conversation
+           rounds, pv)                          --? conversation
     SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
            date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
            :token_id, :tokens, :duration, :round
+         , 0                                    --? conversation
       FROM appended AS a
      WHERE :tokens > 0 OR :duration > 0 OR :round > 0
+    --? conversation {
+     UNION ALL
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
+           date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), NULL, 0, 0, 0, 1
+      FROM created AS c
+    --? }
 ), notified AS (
     SELECT pg_notify('asyncsvc_new_messages', encode(sha256(convert_to(w.tenant_id, 'UTF8')), 'hex'))
       FROM asyncsvc.watched_tenant AS w

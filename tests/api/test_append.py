@@ -428,6 +428,215 @@ async def test_an_append_is_one_round_trip(dsn, svc, id):
     ]
 
 
+# ------------------------------------------------------------------ create
+
+NEW = {
+    "dialog_id": "d",
+    "user_id": "u",
+    "exp_user_id": "e",
+    "name": "title",
+    "source": "web",
+    "dsl": {"graph": [1]},
+    "version_title": "v",
+    "metadata": {"label": "l"},
+}
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize("expected_seq", [None, 0])
+async def test_the_first_turn_creates_its_conversation(svc, key, expected_seq):
+    appended = await svc.conversations.append_message(
+        "new",
+        turn("a", "b", tokens=3, duration=0.5),
+        tenant_id="acme",
+        idempotency_key=key,
+        expected_seq=expected_seq,
+        create=NEW,
+    )
+    assert appended == asyncsvc.Appended(first_seq=1, last_seq=2, round=1, replayed=False)
+    stored = await svc.conversations.get_by_id("new", tenant_id="acme", include_messages=True)
+    assert {name: getattr(stored, name) for name in NEW} == NEW
+    assert (stored.round, stored.tokens, stored.duration, stored.last_seq) == (1, 3, 0.5, 2)
+    assert [(message.seq, message.content) for message in stored.messages] == [(1, "a"), (2, "b")]
+    assert stored.messages[0].created_at == stored.updated_at == stored.created_at
+    for orderby in ("created_at", "updated_at"):
+        page = await svc.conversations.get_list(tenant_id="acme", orderby=orderby)
+        assert [each.id for each in page.items] == ["new"]
+    for keywords in ("title", "b"):
+        page = await svc.conversations.get_list(tenant_id="acme", keywords=keywords)
+        assert [each.id for each in page.items] == ["new"]
+
+
+async def test_the_dsl_and_the_errors_of_the_first_turn_replace_those_of_the_conversation(svc):
+    await svc.conversations.append_message(
+        "new", turn("a", dsl=[2], errors="late"), tenant_id="acme", create=NEW
+    )
+    stored = await svc.conversations.get_by_id("new", tenant_id="acme")
+    assert (stored.dsl, stored.errors) == ([2], "late")
+    await svc.conversations.append_message(
+        "empty", turn("a", dsl=None, errors=None), tenant_id="acme", create=NEW
+    )
+    stored = await svc.conversations.get_by_id("empty", tenant_id="acme")
+    assert (stored.dsl, stored.errors) == (None, None)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_an_existing_conversation_keeps_its_columns(svc, id, key):
+    before = await svc.conversations.get_by_id(id, tenant_id="acme")
+    for number, expected_seq in enumerate((0, 1, None)):
+        await svc.conversations.append_message(
+            id,
+            turn("a"),
+            tenant_id="acme",
+            idempotency_key=key and f"{key}{number}",
+            expected_seq=expected_seq,
+            create=NEW,
+        )
+    after = await svc.conversations.get_by_id(id, tenant_id="acme")
+    assert {name: getattr(after, name) for name in NEW} == {
+        name: getattr(before, name) for name in NEW
+    }
+    assert (after.created_at, after.round) == (before.created_at, 3)
+
+
+async def test_a_replay_of_the_first_turn_creates_nothing(svc):
+    first, replay = [
+        await svc.conversations.append_message(
+            "new", turn("a"), tenant_id="acme", idempotency_key="k", create=NEW
+        )
+        for _ in range(2)
+    ]
+    assert replay == first.model_copy(update={"replayed": True})
+    with pytest.raises(IdempotencyConflict):
+        await svc.conversations.append_message(
+            "new", turn("b"), tenant_id="acme", idempotency_key="k", create=NEW
+        )
+    assert await texts(svc, "new") == ["a"]
+
+
+async def test_a_conversation_that_had_messages_is_not_created_again(svc, id):
+    await svc.conversations.append_message(id, turn("a", "b"), tenant_id="acme")
+    await svc.conversations.delete_by_id(id, tenant_id="acme")
+    for key in (None, "k"):
+        with pytest.raises(NotFound):
+            await svc.conversations.append_message(
+                id,
+                turn("c"),
+                tenant_id="acme",
+                idempotency_key=key,
+                expected_seq=2,
+                create=NEW,
+            )
+    with pytest.raises(NotFound):
+        await svc.conversations.get_by_id(id, tenant_id="acme")
+
+
+async def test_create_checks_expected_seq_of_an_existing_conversation(svc, id):
+    await svc.conversations.append_message(id, turn("a", "b"), tenant_id="acme")
+    with pytest.raises(StaleSequence):
+        await svc.conversations.append_message(
+            id, turn("c"), tenant_id="acme", expected_seq=0, create=NEW
+        )
+    assert await texts(svc, id) == ["a", "b"]
+
+
+async def test_the_id_of_create_is_that_of_the_call(svc):
+    with pytest.raises(InvalidInput) as error:
+        await svc.conversations.append_message(
+            "new", turn("a"), tenant_id="acme", create=NEW | {"id": "other"}
+        )
+    assert error.value.field == "create.id"
+    await svc.conversations.append_message(
+        "new", turn("a"), tenant_id="acme", create=NEW | {"id": "new"}
+    )
+    assert await texts(svc, "new") == ["a"]
+
+
+async def test_create_never_sees_the_conversation_of_another_tenant(svc, id):
+    await svc.conversations.append_message(id, turn("theirs"), tenant_id="other", create=NEW)
+    assert await texts(svc, id) == []
+    stored = await svc.conversations.get_by_id(id, tenant_id="other")
+    assert (stored.name, stored.last_seq) == ("title", 1)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_32_first_turns_at_once_make_one_conversation_and_lose_nothing(dsn, keyed):
+    """Several pools act like several processes. With a key, each turn is sent twice."""
+    async with contextlib.AsyncExitStack() as stack:
+        pools = [
+            await stack.enter_async_context(asyncsvc.connect(dsn, max_size=8)) for _ in range(4)
+        ]
+
+        async def append(writer):
+            number = writer % 16 if keyed else writer
+            return await pools[writer % 4].conversations.append_message(
+                "new",
+                turn(f"{number} q", f"{number} a", tokens=2),
+                tenant_id="acme",
+                idempotency_key=f"{number}" if keyed else None,
+                create=NEW,
+            )
+
+        results = await asyncio.gather(*(append(writer) for writer in range(32)))
+        stored = await pools[0].conversations.get_by_id(
+            "new", tenant_id="acme", include_messages=True
+        )
+        buckets = await pools[0].conversations.stats(
+            tenant_id="acme", from_date="2020-01-01", to_date="2100-01-01", interval="month"
+        )
+    turns = 16 if keyed else 32
+    assert sum(result.replayed for result in results) == 32 - turns
+    assert (stored.round, stored.tokens, stored.last_seq) == (turns, 2 * turns, 2 * turns)
+    assert [message.seq for message in stored.messages] == list(range(1, 2 * turns + 1))
+    contents = [message.content for message in stored.messages]
+    assert sorted(contents[::2]) == sorted(f"{number} q" for number in range(turns))
+    assert [text[:-1] for text in contents[::2]] == [text[:-1] for text in contents[1::2]]
+    assert [(each.pv, each.tokens, each.rounds) for each in buckets if each.pv] == [
+        (1, 2 * turns, turns)
+    ]
+
+
+async def test_32_equal_first_turns_with_one_key_are_one_turn(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        results = await asyncio.gather(
+            *(
+                svc.conversations.append_message(
+                    "new", turn("a"), tenant_id="acme", idempotency_key="k", create=NEW
+                )
+                for _ in range(32)
+            )
+        )
+        assert sorted(result.replayed for result in results) == [False] + [True] * 31
+        assert await texts(svc, "new") == ["a"]
+
+
+async def test_a_first_turn_that_waits_for_a_deletion_creates_the_conversation_again(svc, id):
+    for key in (None, "k"):
+        async with svc.transaction() as tx:
+            await tx.conversations.delete_by_id(id, tenant_id="acme")
+            append = asyncio.create_task(
+                svc.conversations.append_message(
+                    id, turn("a"), tenant_id="acme", idempotency_key=key, create=NEW
+                )
+            )
+            await asyncio.sleep(0.1)
+        assert (await append).first_seq == 1
+        assert await texts(svc, id) == ["a"]
+
+
+async def test_a_first_turn_that_waits_for_a_rolled_back_one_creates_the_conversation(svc):
+    with pytest.raises(ZeroDivisionError):
+        async with svc.transaction() as tx:
+            await tx.conversations.append_message("new", turn("a"), tenant_id="acme", create=NEW)
+            append = asyncio.create_task(
+                svc.conversations.append_message("new", turn("b"), tenant_id="acme", create=NEW)
+            )
+            await asyncio.sleep(0.1)
+            raise ZeroDivisionError
+    assert (await append).first_seq == 1
+    assert await texts(svc, "new") == ["b"]
+
+
 async def test_a_turn_without_messages_is_invalid():
     with pytest.raises(InvalidInput, match="messages"):
         Turn(messages=[])

@@ -434,12 +434,16 @@ TURN = {
     "token_id": "k",
 }
 IF_UNCHANGED = {"expected_seq": 1, "created_at": NOW}
+WITH_A_KEY = {"idempotency_key": "k", "body_hash": b"h"}
+CREATE = {"conversation": '{"dialog_id": "d", "user_id": "u"}'}
 
 
 ON_ONE_CONVERSATION = [
     ("conversation/append_message", (), TURN),
     ("conversation/append_message", (), TURN | IF_UNCHANGED),
-    ("conversation/append_message", (), TURN | {"idempotency_key": "k", "body_hash": b"h"}),
+    ("conversation/append_message", (), TURN | WITH_A_KEY),
+    ("conversation/append_message", (), TURN | CREATE),
+    ("conversation/append_message", (), TURN | CREATE | WITH_A_KEY),
     ("conversation/explain_append", (), {"idempotency_key": "k"}),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
     ("message/update", (), {"seq": 1, "patch": "{}"}),
@@ -462,6 +466,16 @@ async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name,
     assert rows_read(plan) <= 14
 
 
+@pytest.mark.parametrize("key", [{}, WITH_A_KEY])
+async def test_a_first_turn_reads_no_conversation(explain, key):
+    plan = await explain(
+        "conversation/append_message", tenant_id="big", id="absent", **TURN, **CREATE, **key
+    )
+    assert indexes(plan) <= {"conversation_pkey", "conversation_recency_pkey"}
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) == 1  # the new row
+
+
 SHORT = ("unfiltered", "short")
 BY_UPDATE = ("by_updated_at",)
 HOT = [
@@ -480,6 +494,8 @@ HOT = [
     ("session/get_by_ids", ("one",), {"ids": ["big7"]}),
     ("conversation/append_message", (), TURN | {"id": "big7"}),
     ("conversation/append_message", (), TURN | IF_UNCHANGED | {"id": "big7"}),
+    ("conversation/append_message", (), TURN | CREATE | {"id": "big7"}),
+    ("conversation/append_message", (), TURN | CREATE | {"id": "absent"}),
     ("message/get_list", ("first",), {"id": "big7", "limit": 100}),
     ("message/get_list", ("last",), {"id": "big7", "limit": 20}),
     ("api_token/verify", (), {"token_hash": b"", "kind": "api", "pepper_version": 0}),

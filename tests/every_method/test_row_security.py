@@ -99,6 +99,11 @@ async def test_a_restricted_role_and_the_owner_get_the_same_results(svc, restric
         "a", TURN, tenant_id="acme", idempotency_key="k"
     )
     assert (again.last_seq, again.replayed) == (1, True)
+    for tenant_id in ("acme", "third"):
+        first = await restricted.conversations.append_message(
+            "first", TURN, tenant_id=tenant_id, create={"dialog_id": "d"}
+        )
+        assert first.first_seq == 1
 
 
 async def test_without_the_setting_a_restricted_role_sees_and_writes_nothing(dsn, role, svc, raw):

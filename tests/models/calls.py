@@ -187,7 +187,9 @@ FIELDS = {
     "metadata": st.none() | OBJECTS,
     "dsl": JSONS,
 }
-CONVERSATION = {"id": IDS, **FIELDS, "created_at": st.sampled_from([None, *PAST])}
+NEW_CONVERSATION = {**FIELDS, "created_at": st.sampled_from([None, *PAST])}
+NEW_CONVERSATIONS = st.fixed_dictionaries(NEW_CONVERSATION)
+CONVERSATION = {"id": IDS, **NEW_CONVERSATION}
 CONVERSATIONS = st.fixed_dictionaries(CONVERSATION)
 PATCHES = optional(**FIELDS, errors=NAMES)
 TEXT = {"role": st.sampled_from(["user", "assistant"]), "content": TEXTS}
@@ -245,6 +247,7 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "turn": TURNS,
         "idempotency_key": st.none(),
         "expected_seq": mostly(None, 0, 4),
+        "create": st.none() | NEW_CONVERSATIONS,
         "seq": SEQS,
         "thumb": THUMBS,
         "after_seq": st.none() | SEQS,

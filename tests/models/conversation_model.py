@@ -183,8 +183,10 @@ class ConversationModel:
         return [row["payload"] for row in (rows if newest is None else rows[len(rows) - newest :])]
 
     def append_message(
-        self, id, turn, *, tenant_id, idempotency_key=None, expected_seq=None
+        self, id, turn, *, tenant_id, idempotency_key=None, expected_seq=None, create=None
     ) -> Row:
+        if create is not None and expected_seq in {None, 0}:
+            self.create_many([create | {"id": id}], tenant_id=tenant_id)
         conversation = self._tenants[tenant_id].conversation(id)
         turn = TURN | turn | {"messages": [MESSAGE | each for each in turn["messages"]]}
         token_id = turn.pop("token_id", None)

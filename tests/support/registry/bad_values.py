@@ -85,6 +85,10 @@ BAD = {
     "by": [*CHOICE, "updated"],
     "citus": BOOL,
     "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
+    "create": [
+        *("abc", [], {}, {"dialog_id": ""}, {"dialog_id": "d", "nonsense": 1}),
+        *({"dialog_id": "d", "id": "another"}, {"dialog_id": "d", "metadata": []}),
+    ],
     "created_at": INSTANT,
     "desc": BOOL,
     "dialog_id": ID,

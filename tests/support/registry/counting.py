@@ -83,6 +83,24 @@ def after(other: str | None, **changes: object) -> Case:
 # ------------------------------------------------------------------ conversations
 
 
+async def append_while_the_conversation_is_created(count: Count) -> Act:
+    """Count the first append to a conversation that another session creates at the same time."""
+    tenant_id = count.tenant.id
+
+    async def append() -> None:
+        async with count.uncounted.transaction() as tx:
+            await tx.conversations.create(dialog_id="d", id="b", tenant_id=tenant_id)
+            appending = asyncio.create_task(
+                count.svc.conversations.append_message(
+                    "b", TURN, tenant_id=tenant_id, create={"dialog_id": "d"}
+                )
+            )
+            await until_blocked(count.uncounted)
+        await appending
+
+    return append
+
+
 async def append_while_the_conversation_is_deleted_and_created(count: Count) -> Act:
     """Count an append that finds no conversation, although explain_append finds one, each time."""
     at = {"tenant_id": count.tenant.id}

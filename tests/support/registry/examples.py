@@ -34,6 +34,7 @@ CONVERSATION = {
     "metadata": {"label": "l"},
     "created_at": datetime(2026, 1, 1, tzinfo=UTC),
 }
+NEW_CONVERSATION = {name: value for name, value in CONVERSATION.items() if name != "id"}
 MESSAGE_RECORD = MESSAGE | {
     "id": "recorded",
     "seq": 1,
