@@ -1,6 +1,7 @@
 """The async service layer for multi-tenant conversational applications on PostgreSQL.
 
-`connect` and `AsyncSvc` return the two services, `APITokenService` and `API4ConversationService`.
+`connect` and `AsyncSvc` return the services: `APITokenService`, `API4ConversationService` and
+`RecordService`.
 `asyncsvc.errors` has the tree of their errors.
 """
 
@@ -49,6 +50,7 @@ from asyncsvc.models import (
     Plan,
     PoolStats,
     PurgeReport,
+    Record,
     SQLStatement,
     StoredMessage,
     TenantReceipt,
@@ -60,7 +62,7 @@ from asyncsvc.models import (
     UsageBucket,
 )
 from asyncsvc.operations.query_plans import sql_statement, sql_statement_names
-from asyncsvc.services import API4ConversationService, APITokenService, CommonService
+from asyncsvc.services import API4ConversationService, APITokenService, CommonService, RecordService
 from asyncsvc.settings import Settings
 from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
@@ -111,6 +113,8 @@ __all__ = [
     "PoolExhausted",
     "PoolStats",
     "PurgeReport",
+    "Record",
+    "RecordService",
     "SQLStatement",
     "Services",
     "Settings",

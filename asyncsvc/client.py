@@ -1,4 +1,4 @@
-"""The facade: both services on a pool, on a connection or inside one transaction."""
+"""The facade: the services on a pool, on a connection or inside one transaction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from asyncsvc.errors import ConcurrentUse, InvalidInput
 from asyncsvc.models import Backlog, Finding, MaintenanceReport, Migration, Plan, PoolStats
 from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.operations.background import BackgroundMaintenance
-from asyncsvc.services import API4ConversationService, APITokenService
+from asyncsvc.services import API4ConversationService, APITokenService, RecordService
 from asyncsvc.settings import Settings
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import Names
@@ -39,7 +39,7 @@ _POSITION: Final = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
 class Services:
-    """Both services on one executor, and transactions over both."""
+    """The services on one executor, and transactions over all of them."""
 
     def __init__(self, executor: Executor, settings: Settings) -> None:
         """Internal. Use `asyncsvc.connect`, `AsyncSvc`, `AsyncSvc.on` or `transaction`."""
@@ -47,6 +47,7 @@ class Services:
         self._settings = settings
         self._tokens = APITokenService(executor, settings)
         self._conversations = API4ConversationService(executor, settings)
+        self._records = RecordService(executor, settings)
 
     @property
     def settings(self) -> Settings:
@@ -63,9 +64,14 @@ class Services:
         """The service of conversations, messages and usage."""
         return self._conversations
 
+    @property
+    def records(self) -> RecordService:
+        """The service of records: data that is not a conversation."""
+        return self._records
+
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Services]:
-        """Open one transaction over both services, or a savepoint inside an open transaction.
+        """Open one transaction over all services, or a savepoint inside an open transaction.
 
         The end of the block commits; an error in the block rolls back. One task at a time may use
         the services of the block.

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-Resource: TypeAlias = Literal["conversation", "message", "token"]
+Resource: TypeAlias = Literal["conversation", "message", "token", "record"]
 """The kinds of rows that a method looks up."""
 
 
@@ -58,8 +58,8 @@ class NotFound(AsyncSvcError):
     """The tenant has no such row. The error is the same if another tenant has one.
 
     Attributes:
-        resource: The kind of the missing row: "conversation", "message" or "token". "message" also
-            if the conversation of the message is missing.
+        resource: The kind of the missing row: "conversation", "message", "token" or "record".
+            "message" also if the conversation of the message is missing.
     """
 
     def __init__(self, resource: Resource) -> None:

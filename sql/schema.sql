@@ -189,6 +189,17 @@ CREATE TABLE asyncsvc.watched_tenant (
     CONSTRAINT watched_tenant_pkey PRIMARY KEY (tenant_id)
 ) WITH (fillfactor=50);
 
+CREATE TABLE asyncsvc.record (
+    tenant_id text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    user_id text COLLATE "C" DEFAULT ''::text NOT NULL,
+    data jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT record_pkey PRIMARY KEY (tenant_id, kind, id)
+) WITH (fillfactor=85);
+
 CREATE TABLE asyncsvc.maintenance (
     only_row boolean DEFAULT true NOT NULL,
     worker text NOT NULL,
@@ -230,6 +241,8 @@ CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token USING btree (tenant_id, 
 CREATE UNIQUE INDEX api_token_rotated_from_idx ON asyncsvc.api_token USING btree (rotated_from) WHERE (rotated_from IS NOT NULL);
 
 CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit USING btree (tenant_id, token_id, at, id);
+
+CREATE INDEX record_user_idx ON asyncsvc.record USING btree (tenant_id, user_id, kind, id);
 
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 

@@ -47,6 +47,9 @@ from asyncsvc.models.reports import (
     TenantReceipt,
     TokenImportReport,
 )
+from asyncsvc.models.stored_record import (
+    Record,
+)
 from asyncsvc.models.tokens import (
     APIToken,
     IssuedToken,
@@ -89,6 +92,7 @@ __all__ = [
     "Plan",
     "PoolStats",
     "PurgeReport",
+    "Record",
     "Records",
     "SQLStatement",
     "StoredMessage",

@@ -140,6 +140,8 @@ class TenantReceipt(Model):
     """The number of their messages."""
     append_keys: int = 0
     """The number of their idempotency keys."""
+    records: int = 0
+    """The number of deleted records."""
     tokens: int = 0
     """The number of deleted API tokens."""
     audit_events: int = 0
@@ -167,5 +169,7 @@ class ErasureReceipt(Model):
     """The number of their messages."""
     append_keys: int
     """The number of their idempotency keys."""
+    records: int
+    """The number of deleted records of the person."""
     erased_at: datetime
-    """The time, by the server's clock, at which no conversation named the person."""
+    """The time, by the server's clock, at which no conversation or record named the person."""

@@ -9,6 +9,7 @@ from asyncsvc.repositories.conversation import ConversationRepository
 from asyncsvc.repositories.maintenance import MaintenanceRepository
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.migration import MigrationRepository
+from asyncsvc.repositories.record import RecordRepository
 from asyncsvc.repositories.search import SearchRepository
 from asyncsvc.repositories.server import ServerRepository
 from asyncsvc.repositories.session import SessionRepository
@@ -22,6 +23,7 @@ __all__ = [
     "MaintenanceRepository",
     "MessageRepository",
     "MigrationRepository",
+    "RecordRepository",
     "SearchRepository",
     "ServerRepository",
     "SessionRepository",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import Json as JsonText
 from pydantic import JsonValue
 
 from asyncsvc.database import build_models, build_models_of_json, build_value, build_values
-from asyncsvc.models import Conversation, StoredMessage
+from asyncsvc.models import Conversation, Record, StoredMessage
 from asyncsvc.threads import in_turns
 
 if TYPE_CHECKING:
     from asyncsvc.database import Row
+
+T = TypeVar("T")
 
 _LARGE: Final = 2**18
 """The number of characters of JSON from which on a few milliseconds are not enough."""
@@ -24,22 +27,17 @@ _PAYLOAD: Final = JsonText[dict[str, JsonValue]]
 
 async def build_messages(rows: Sequence[Row]) -> list[StoredMessage]:
     """Build messages from their rows."""
-    if _characters(rows, "payload") + _characters(rows, "reference") <= _LARGE:
-        return build_models(StoredMessage, rows)
-    messages = list[StoredMessage]()
-    async for part in in_turns(_parts(rows, "payload", "reference")):
-        messages += build_models(StoredMessage, part)
-    return messages
+    return await _build(partial(build_models, StoredMessage), rows, "payload", "reference")
+
+
+async def build_records(rows: Sequence[Row]) -> list[Record]:
+    """Build records from their rows."""
+    return await _build(partial(build_models, Record), rows, "data")
 
 
 async def build_payloads(rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
     """Build the payloads of messages from their rows."""
-    if _characters(rows, "payload") <= _LARGE:
-        return build_values(_PAYLOAD, rows, "payload")
-    payloads = list[dict[str, JsonValue]]()
-    async for part in in_turns(_parts(rows, "payload")):
-        payloads += build_values(_PAYLOAD, part, "payload")
-    return payloads
+    return await _build(partial(build_values, _PAYLOAD, column="payload"), rows, "payload")
 
 
 async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
@@ -53,6 +51,18 @@ async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
             messages += build_models_of_json(StoredMessage, array, "messages")
         conversations[index] = conversations[index].model_copy(update={"messages": tuple(messages)})
     return conversations
+
+
+async def _build(
+    build: Callable[[Sequence[Row]], list[T]], rows: Sequence[Row], *columns: str
+) -> list[T]:
+    """Build values from rows, in parts if the JSON in these columns is large."""
+    if sum(_characters(rows, column) for column in columns) <= _LARGE:
+        return build(rows)
+    values = list[T]()
+    async for part in in_turns(_parts(rows, *columns)):
+        values += build(part)
+    return values
 
 
 def _characters(rows: Sequence[Row], column: str) -> int:

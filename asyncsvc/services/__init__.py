@@ -2,6 +2,7 @@
 
 from asyncsvc.services.common import CommonService
 from asyncsvc.services.conversations import API4ConversationService
+from asyncsvc.services.records import RecordService
 from asyncsvc.services.tokens import APITokenService
 
-__all__ = ["API4ConversationService", "APITokenService", "CommonService"]
+__all__ = ["API4ConversationService", "APITokenService", "CommonService", "RecordService"]

@@ -1,4 +1,4 @@
-"""Erasure of the conversations of a person, and of all data of a tenant."""
+"""Erasure of the conversations and records of a person, and of all data of a tenant."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from asyncsvc.models import TenantReceipt
 from asyncsvc.repositories import (
     APITokenRepository,
     ConversationRepository,
+    RecordRepository,
     TokenAuditRepository,
     UsageRepository,
 )
@@ -26,25 +27,29 @@ BATCH_SIZE: Final = 50
 """The maximum number of conversations that one transaction deletes by user, tenant or age."""
 MAX_MESSAGES: Final = 500
 """A batch ends with the conversation that reaches this number of messages."""
+_RECORD_BATCH_SIZE: Final = 100
 _MAX_PASSES: Final = 100
 _ROW_BATCH_SIZE: Final = 5_000
 """The batch size of tokens, usage and audit, whose rows are small."""
 
 
 class ErasedBatch(NamedTuple):
-    """One batch of erased conversations."""
+    """One batch of erased conversations and records."""
 
     deleted: DeletedBatch
+    """The conversations. `matched` includes the records."""
+    records: int
     erased_at: datetime
     """The server's clock before the batch was read."""
 
 
-async def erase_conversations(
+async def erase_batch(
     executor: Executor, *, tenant_id: str, user_id: str | UnsetType = UNSET
 ) -> ErasedBatch:
-    """Delete one batch of the conversations of a tenant.
+    """Delete one batch of the conversations, and one of the records, of a tenant.
 
-    With `user_id`, only conversations whose `user_id` or `exp_user_id` equals it.
+    With `user_id`, only conversations whose `user_id` or `exp_user_id` equals it, and only records
+    of this owner.
 
     The counts are exact: the second statement sees each message that was appended while the first
     one waited for the locks.
@@ -62,7 +67,11 @@ async def erase_conversations(
             deleted = await conversations.delete(
                 tenant_id=tenant_id, ids=locked.ids, count_messages=True, count_append_keys=True
             )
-    return ErasedBatch(replace(deleted, matched=locked.matched), locked.locked_at)
+        records = await RecordRepository(transaction).delete(
+            tenant_id=tenant_id, user_id=user_id, batch_size=_RECORD_BATCH_SIZE
+        )
+    deleted = replace(deleted, matched=locked.matched + records)
+    return ErasedBatch(deleted, records, locked.locked_at)
 
 
 class TenantDeletion:
@@ -103,7 +112,7 @@ class TenantDeletion:
         tenant_id, size = self._tenant_id, _ROW_BATCH_SIZE
         while count := await self._tokens.delete(tenant_id=tenant_id, batch_size=size):
             self._add(tokens=count)
-        await self._delete_conversations()
+        await self._delete_conversations_and_records()
         while count := await self._usage.delete_quarter_hours(tenant_id=tenant_id, batch_size=size):
             self._add(usage_rows=count)
         if count := await self._delete_usage():
@@ -124,15 +133,18 @@ class TenantDeletion:
                     return 0
             return max(0, await usage.delete(tenant_id=self._tenant_id) - declared)
 
-    async def _delete_conversations(self) -> None:
+    async def _delete_conversations_and_records(self) -> None:
         while True:
-            batch, self._deleted_at = await erase_conversations(
+            batch, records, self._deleted_at = await erase_batch(
                 self._executor, tenant_id=self._tenant_id
             )
             if not batch.matched:
                 return
             self._add(
-                conversations=batch.deleted, messages=batch.messages, append_keys=batch.append_keys
+                conversations=batch.deleted,
+                messages=batch.messages,
+                append_keys=batch.append_keys,
+                records=records,
             )
 
     def _add(self, **counts: int) -> None:

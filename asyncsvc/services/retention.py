@@ -15,7 +15,7 @@ from asyncsvc.services.erasure import (
     BATCH_SIZE,
     MAX_MESSAGES,
     TenantDeletion,
-    erase_conversations,
+    erase_batch,
 )
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
@@ -94,33 +94,36 @@ class ConversationRetention(ConversationServiceBase):
         tenant_id: Id,
         on_batch: Callable[[ErasureReceipt], None] | None = None,
     ) -> ErasureReceipt:
-        """Delete all conversations that name a person as `user_id` or `exp_user_id`.
+        """Delete all conversations and records of a person.
 
-        Their messages and append keys are deleted too. Usage by creation decreases accordingly.
+        These are the conversations that name the person as `user_id` or `exp_user_id`, with their
+        messages and append keys, and the records whose `user_id` it is. Usage by creation decreases
+        accordingly.
 
         Args:
             user_id: The id of the person.
             on_batch: Called after each batch with the receipt so far.
 
         Returns:
-            The counts of this call. No conversation named the person at `erased_at`.
+            The counts of this call. No conversation or record named the person at `erased_at`.
 
         Cost:
-            4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
-            and 3 for the last batch, which is empty. Locks the rows of a batch in the order of
-            their ids. Indexes by user.
+            5 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
+            and of 100 records; 4 for the last batch, which is empty. Locks the rows of a batch in
+            the order of their ids. Indexes by user.
 
         Raises:
             LockTimeout: A transaction holds a row for longer than `Settings.lock_timeout`. Another
                 call continues.
         """
-        erased_at = MIN_INSTANT
+        erased_at, records = MIN_INSTANT, 0
 
         async def delete() -> DeletedBatch:
-            nonlocal erased_at
-            batch, erased_at = await erase_conversations(
+            nonlocal erased_at, records
+            batch, count, erased_at = await erase_batch(
                 self._executor, tenant_id=tenant_id, user_id=user_id
             )
+            records += count
             return batch
 
         return await _delete_batches(
@@ -131,6 +134,7 @@ class ConversationRetention(ConversationServiceBase):
                 conversations=total.deleted,
                 messages=total.messages,
                 append_keys=total.append_keys,
+                records=records,
                 erased_at=erased_at,
             ),
             on_batch=on_batch,
@@ -140,7 +144,7 @@ class ConversationRetention(ConversationServiceBase):
     async def delete_tenant(
         self, *, tenant_id: Id, on_batch: Callable[[TenantReceipt], None] | None = None
     ) -> TenantReceipt:
-        """Delete all data of a tenant: its tokens, conversations, usage and audit.
+        """Delete all data of a tenant: its tokens, conversations, records, usage and audit.
 
         Tokens are deleted first, so that later requests with a token are rejected.
 
@@ -156,10 +160,10 @@ class ConversationRetention(ConversationServiceBase):
             Conflict: Other sessions wrote to the tenant during 100 passes. Stop them first.
 
         Cost:
-            4 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
-            1 round trip for each 5,000 tokens, sums of usage and events, 4 to 6 with 1 commit for
-            the rest of the usage, and 11 for the last pass, which finds no row. Locks the rows of a
-            batch in the order of their ids. Indexes by tenant.
+            5 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
+            and of 100 records, 1 round trip for each 5,000 tokens, sums of usage and events, 4 to 6
+            with 1 commit for the rest of the usage, and 12 for the last pass, which finds no row.
+            Locks the rows of a batch in the order of their ids. Indexes by tenant.
         """
         return await TenantDeletion(self._executor, tenant_id, on_batch).run()
 

@@ -61,6 +61,11 @@ class Application:
         """The tokens."""
         return self.svc.tokens
 
+    @property
+    def records(self) -> asyncsvc.RecordService:
+        """The records."""
+        return self.svc.records
+
     async def id(self) -> str:
         """Return the id of a conversation, which may be deleted."""
         return self.chance.choice(self.ids) if self.ids else await create(self)
@@ -362,6 +367,33 @@ async def _revoke_many(app: Application) -> None:
 async def _import_token(app: Application) -> None:
     record = {"secret": f"ragflow-{secrets.token_hex(16)}"}
     await app.tokens.import_([record], tenant_id=app.tenant)
+
+
+# ------------------------------------------------------------------------- records
+
+
+@_operation("records.put", weight=2)
+async def _put_records(app: Application) -> None:
+    data = {"n": app.chance.random()}
+    await app.records.put("state", app.chance.choice(DIALOGS), data, tenant_id=app.tenant)
+    user = app.chance.choice(("ann", "bob", "eve"))
+    await app.records.put("user", user, data, tenant_id=app.tenant, user_id=user)
+
+
+@_operation("records.get_many", "records.list", weight=2)
+async def _read_records(app: Application) -> None:
+    await app.records.get_many("state", DIALOGS, tenant_id=app.tenant)
+    page = await app.records.list("user", tenant_id=app.tenant, limit=2)
+    if page.next is not None:
+        await app.records.list("user", tenant_id=app.tenant, limit=2, after=page.next)
+
+
+@_operation("records.get", "records.delete")
+async def _delete_record(app: Application) -> None:
+    id = app.chance.choice(DIALOGS)
+    with suppress(asyncsvc.NotFound):
+        await app.records.get("state", id, tenant_id=app.tenant)
+    await app.records.delete("state", id, tenant_id=app.tenant)
 
 
 # ------------------------------------------------------------------------- facade

@@ -503,6 +503,23 @@ CREATE TABLE asyncsvc.watched_tenant (
     PRIMARY KEY (tenant_id)
 ) WITH (fillfactor = 50);
 
+-- Small data of an application that is not a conversation, by kind and id: attachments, users, state that
+-- several conversations share. No statistic counts it. The owner never changes. An update changes no
+-- indexed column, so the new row version is a HOT update if it fits on the page.
+CREATE TABLE asyncsvc.record (
+    tenant_id  text COLLATE "C" NOT NULL,
+    kind       text COLLATE "C" NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL DEFAULT '',
+    data       jsonb NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, kind, id)
+) WITH (fillfactor = 85);
+
+-- record/get_list of one user, erasure of a user, deletion of a tenant.
+CREATE INDEX record_user_idx ON asyncsvc.record (tenant_id, user_id, kind, id);
+
 -- The claim of the process that runs maintenance in the background. The other processes skip their runs
 -- until claimed_until. A claim outlives its transaction, so that it works through a transaction pooler,
 -- and expires if its process is killed. At most one row. The last complete run, of any process, has

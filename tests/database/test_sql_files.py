@@ -59,6 +59,7 @@ TENANT_STATEMENTS = [
 CONVERSATION = list(models.Conversation.model_fields)
 MESSAGE = list(models.StoredMessage.model_fields)
 TOKEN = list(models.APIToken.model_fields)
+RECORD = list(models.Record.model_fields)
 APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
     "append_key/delete_expired": ["deleted"],
@@ -116,6 +117,10 @@ COLUMNS = {
     "migration/try_lock": ["is_locked", "idle_timeout"],
     "migration/record": [],
     "migration/get_unrestricted_tables": ["name"],
+    "record/delete": ["deleted"],
+    "record/get_list": RECORD,
+    "record/get_many": RECORD,
+    "record/put": RECORD,
     "replica/position": ["position", "flushed"],
     "replica/replayed": ["position", "is_standby", "is_streaming"],
     "row_security/set_tenant": ["tenant_id", "token_hashes"],

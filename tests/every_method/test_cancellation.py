@@ -92,6 +92,11 @@ STATE = """
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = $1
      UNION ALL
+    SELECT 'record ' || r.kind || ' ' || r.id,
+           (to_jsonb(r) - '{tenant_id,created_at,updated_at}'::text[])::text
+      FROM asyncsvc.record AS r
+     WHERE r.tenant_id = $1
+     UNION ALL
     SELECT 'token ' || t.name || ' '
            || row_number() OVER (PARTITION BY t.name ORDER BY t.created_at, t.id),
            (to_jsonb(t) - '{id,tenant_id,token_hash,hint,created_at,revoked_at,last_used_at,
@@ -145,11 +150,12 @@ COPIES = ", ".join(
     " SELECT (jsonb_populate_record(r, jsonb_build_object('tenant_id', $2::text))).*"
     f" FROM asyncsvc.{table} AS r WHERE r.tenant_id = $1)"
     for table in (
-        "conversation", "conversation_recency", "conversation_title", "message", "usage_ledger"
+        "conversation", "conversation_recency", "conversation_title", "message", "usage_ledger",
+        "record"
     )
 )  # fmt: skip
 COPY = f"WITH {COPIES} SELECT"
-"""Copy the conversations of a tenant to another one."""
+"""Copy the conversations and records of a tenant to another one."""
 SETTINGS = Settings(accept_foreign_tokens=True)
 
 
@@ -195,6 +201,8 @@ class Trials:
             tenant_id=ORIGIN,
         )
         await self._outside.conversations.set_feedback("a", 2, 1, tenant_id=ORIGIN)
+        for id in ("a", "b", "c"):
+            await self._outside.records.put("k", id, {}, tenant_id=ORIGIN, user_id="u")
 
     async def state(self, tenant: Tenant) -> dict[str, object]:
         rows = await self.observer.fetch(STATE, tenant.id)
@@ -252,6 +260,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few rows form several batches."""
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     monkeypatch.setattr(erasure, "BATCH_SIZE", 2)
+    monkeypatch.setattr(erasure, "_RECORD_BATCH_SIZE", 2)
     monkeypatch.setattr(retention, "_DIALOG_BATCH_SIZE", 2)
     monkeypatch.setattr(conversation_import, "_MAX_MESSAGES", 5)
     monkeypatch.setattr(token_import, "_BATCH_SIZE", 2)

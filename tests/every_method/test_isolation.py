@@ -71,6 +71,8 @@ async def furnish_another(svc, tenant_id) -> Tenant:
         "a", {"messages": messages}, tenant_id=tenant_id, idempotency_key="theirs"
     )
     await svc.conversations.import_([RECORD | {"messages": messages}], tenant_id=tenant_id)
+    for id in ("a", "theirs"):
+        await svc.records.put("k", id, {"of": "theirs"}, tenant_id=tenant_id)
     return tenant
 
 

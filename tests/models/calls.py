@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from asyncsvc import ANY, UNSET, Conflict, Services
 from tests.models.conversation_model import SORT_KEYS
 from tests.models.model import Model
+from tests.models.record_model import RECORD_KINDS
 from tests.models.state import Row, Tenant
 from tests.support.registry import parameters_of
 
@@ -295,6 +296,13 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "reason": st.sampled_from([None, "lost"]),
         "actor": st.sampled_from([None, "me"]),
     },
+    "records": {
+        "kind": st.sampled_from(RECORD_KINDS),
+        "id": IDS,
+        "ids": st.lists(IDS, min_size=1, max_size=4),
+        "data": OBJECTS,
+        "user_id": mostly(ANY, "", "u", "v"),
+    },
 }
 """The values of a parameter in each method of a service."""
 VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
@@ -334,6 +342,7 @@ WRITES = (
     *("conversations.update_by_id", "conversations.update_many_by_id"),
     *("conversations.set_feedback", "conversations.update_message", "conversations.delete_message"),
     *("conversations.pop_message", "conversations.clear_messages", "conversations.import_"),
+    "records.put",
 )
 TOKEN_WRITES = (
     *("tokens.create", "tokens.import_", "tokens.update_by_id", "tokens.update_many_by_id"),
@@ -343,15 +352,18 @@ DELETIONS = (
     *("conversations.delete_by_id", "conversations.delete_by_ids", "conversations.erase_user"),
     *("conversations.delete_by_dialog_ids", "conversations.purge", "conversations.delete_tenant"),
     *("tokens.delete_by_id", "tokens.delete_by_ids", "tokens.delete_by_tenant_id"),
-    "tokens.revoke_all",
+    *("tokens.revoke_all", "records.delete"),
 )
 READS = (
     *("conversations.get_by_id", "conversations.get_by_ids", "conversations.get_names"),
     *("conversations.messages", "conversations.payloads"),
     *("conversations.export", "conversations.stats"),
-    *("tokens.get_by_id", "tokens.get_by_ids"),
+    *("tokens.get_by_id", "tokens.get_by_ids", "records.get", "records.get_many"),
 )
-LISTS = ("conversations.get_list", "conversations.search", "tokens.get_list", "tokens.audit")
+LISTS = (
+    *("conversations.get_list", "conversations.search", "tokens.get_list", "tokens.audit"),
+    "records.list",
+)
 UPKEEP = ("maintain", "conversations.declare_zone", "conversations.recount_usage")
 GENERATED = {*WRITES, *TOKEN_WRITES, *DELETIONS, *READS, *LISTS, *UPKEEP}
 NOT_GENERATED = {

@@ -278,11 +278,13 @@ class ConversationModel:
 
     def erase_user(self, user_id, *, tenant_id) -> Row:
         counts = self._delete(tenant_id, lambda each: user_id in {each.user_id, each.exp_user_id})
+        counts["records"] = self._delete_records(tenant_id, user_id)
         return counts | {"tenant_id": tenant_id, "user_id": user_id, "erased_at": SERVER_TIME}
 
     def delete_tenant(self, *, tenant_id) -> Row:
         """Delete the tenant with its tokens, whose deletions are events too."""
         counts = self._delete(tenant_id, lambda _: True)
+        counts["records"] = self._delete_records(tenant_id)
         tenant = self._tenants.pop(tenant_id)
         return counts | {
             "tenant_id": tenant_id,
@@ -291,6 +293,13 @@ class ConversationModel:
             "usage_rows": Unknown(int),
             "deleted_at": SERVER_TIME,
         }
+
+    def _delete_records(self, tenant_id: str, user_id: object = ANY) -> int:
+        records = self._tenants[tenant_id].records
+        owned = [key for key, each in records.items() if matches(user_id, each["user_id"])]
+        for key in owned:
+            del records[key]
+        return len(owned)
 
     def purge(
         self,

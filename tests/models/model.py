@@ -1,9 +1,9 @@
 """A model of the store: the public methods over plain Python objects.
 
-`Model` mirrors `AsyncSvc`: `model.conversations` and `model.tokens` have each public method of both
-services, with the same name and parameters. A method makes the expected change in the model, and
-returns the expected result or raises the expected error. The model follows the docstrings and
-shares no code with the library, except errors and `ANY`.
+`Model` mirrors `AsyncSvc`: `model.conversations`, `model.tokens` and `model.records` have each
+public method of the services, with the same name and parameters. A method makes the expected
+change in the model, and returns the expected result or raises the expected error. The model follows
+the docstrings and shares no code with the library, except errors and `ANY`.
 
 - A result has the fields that the model knows. It is a dictionary in place of a pydantic model, and
   a list of all items in place of a page; `differences` compares both forms. Therefore methods have
@@ -21,6 +21,7 @@ import asyncsvc
 from asyncsvc import AsyncSvc, Services
 from tests.models.comparison import differences, totals
 from tests.models.conversation_model import ConversationModel
+from tests.models.record_model import RECORD_KINDS, RecordModel
 from tests.models.state import Conversation, Row, Tenant, Token
 from tests.models.token_model import TokenModel
 
@@ -34,6 +35,7 @@ class Model:
         self.tenants: defaultdict[str, Tenant] = defaultdict(Tenant)
         self.conversations = ConversationModel(self.tenants)
         self.tokens = TokenModel(self.tenants)
+        self.records = RecordModel(self.tenants)
 
     def maintain(self) -> Row:
         """Change nothing: no idempotency key is old enough to be deleted."""
@@ -56,6 +58,7 @@ class Stored:
     conversations: list[asyncsvc.Conversation]
     tokens: list[asyncsvc.APIToken]
     audit: list[asyncsvc.TokenEvent]
+    records: list[asyncsvc.Record]
     activity: dict[str, float]
 
 
@@ -64,6 +67,11 @@ async def read_tenant(svc: Services, tenant_id: str) -> Stored:
         [each async for each in svc.conversations.export(tenant_id=tenant_id)],
         (await svc.tokens.get_list(tenant_id=tenant_id, limit=1_000)).items,
         (await svc.tokens.audit(tenant_id=tenant_id, limit=1_000)).items,
+        [
+            each
+            for kind in RECORD_KINDS
+            for each in (await svc.records.list(kind, tenant_id=tenant_id)).items
+        ],
         totals(await svc.conversations.stats(tenant_id=tenant_id, basis="activity", **EVER)),
     )
 
@@ -80,10 +88,13 @@ def adopt(model: Model, tenant_id: str, stored: Stored) -> list[str]:
     ]
     events = [(event.at, event.id) for event in stored.audit]
     activity = model.conversations.stats(tenant_id=tenant_id, basis="activity", **EVER)
+    by_kind = [model.records.list(kind, tenant_id=tenant_id) for kind in RECORD_KINDS]
+    records = [each for kind in by_kind for each in kind]
     return [
         *wrong_times,
         *differences(model.conversations.export(tenant_id=tenant_id), stored.conversations),
         *differences(model.tokens.get_list(tenant_id=tenant_id), stored.tokens, "tokens"),
+        *differences(records, stored.records, "records"),
         *event_differences(model.tokens.audit(tenant_id=tenant_id), stored.audit),
         *differences(sorted(events, reverse=True), events, "order of the audit"),
         *differences(totals(activity), stored.activity, "activity"),

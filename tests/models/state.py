@@ -146,6 +146,8 @@ class Tenant:
     """Usage by quarter hour, dialog, source and token."""
     zones: set[str] = field(default_factory=set)
     tokens: list[Token] = field(default_factory=list)
+    records: dict[tuple[str, str], Row] = field(default_factory=dict)
+    """Records by kind and id."""
     audit: list[tuple[str, Token, str | None]] = field(default_factory=list)
     """Actions with their tokens and actors, oldest first."""
 

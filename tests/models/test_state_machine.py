@@ -350,7 +350,7 @@ and its values to VALUES in tests/models/calls.py."""
 def gaps() -> Iterator[str]:
     """Yield what to add to the model for new methods and parameters."""
     for name in public_methods() - NOT_MODELLED - generated.GENERATED:
-        module = "token" if name.startswith("tokens.") else "conversation"
+        module = name.partition("s.")[0] if "." in name else "conversation"
         yield NEW_METHOD.format(name=name, module=module)
     for name in generated.GENERATED - public_methods():
         yield f"{name} does not exist. Remove it from tests/models."

@@ -62,6 +62,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "migration",
         "migrations",
         "ragflow",
+        "record",
         "replica",
         "row_security",
         "schema.sql",

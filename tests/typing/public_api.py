@@ -82,4 +82,4 @@ async def use(dsn: str) -> None:
 def problem(error: NotFound | DatabaseError) -> str:
     if isinstance(error, DatabaseError):
         return assert_type(error.sqlstate, str)
-    return assert_type(error.resource, Literal["conversation", "message", "token"])
+    return assert_type(error.resource, Literal["conversation", "message", "token", "record"])

@@ -129,9 +129,10 @@ async def delete_tenant(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete everything of a tenant: tokens, conversations, usage and audit. Print a receipt.
+    """Delete everything of a tenant, and print a receipt.
 
-    The tokens are deleted first. After an interruption, run it again.
+    Its tokens are deleted first, then conversations, records, usage and audit. After an
+    interruption, run it again.
     """
     async with connected(dsn) as svc:
         if not yes and not confirm(f"Delete the tenant {tenant_id} with all its data?"):

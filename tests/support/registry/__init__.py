@@ -1,8 +1,8 @@
 """All public methods: one entry for each, from which the tests in `every_method` are generated.
 
-A new method needs one entry, in `conversations`, `tokens` or `facade`. A new parameter needs a
-valid value in the `call` of its entry and, if no other method has a parameter of that name, its
-invalid values in `bad_values`. If something is missing, `test_registry` says where to add it.
+A new method needs one entry, in `conversations`, `tokens`, `records` or `facade`. A new parameter
+needs a valid value in the `call` of its entry and, if no other method has a parameter of that name,
+its invalid values in `bad_values`. If something is missing, `test_registry` says where to add it.
 """
 
 from tests.support.registry.conversations import CONVERSATIONS
@@ -15,9 +15,10 @@ from tests.support.registry.method import (
     parameters_of,
     public_methods,
 )
+from tests.support.registry.records import RECORDS
 from tests.support.registry.tokens import TOKENS
 
-SERVICE_METHODS = [*CONVERSATIONS, *TOKENS]
+SERVICE_METHODS = [*CONVERSATIONS, *TOKENS, *RECORDS]
 METHODS = [*SERVICE_METHODS, *FACADE]
 BY_NAME = {method.name: method for method in METHODS}
 

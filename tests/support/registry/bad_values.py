@@ -1,4 +1,7 @@
-"""Invalid values for each parameter of the public methods, by the name of the parameter."""
+"""Invalid values for each parameter of the public methods, by the name of the parameter.
+
+A name such as `records.kind` is for the methods of one service.
+"""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -91,6 +94,7 @@ BAD = {
     ],
     "created_at": INSTANT,
     "desc": BOOL,
+    "data": [None, *OBJECT],
     "dialog_id": ID,
     "dialog_ids": IDS,
     "dsl": JSON,
@@ -117,6 +121,7 @@ BAD = {
     "older_than": [*DATE, timedelta(0), timedelta(days=-1), None],
     "on_batch": CALLBACK,
     "on_rejected": CALLBACK,
+    "records.kind": ID,
     "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
     "dry_run": BOOL,
     "metadata": OBJECT,

@@ -228,7 +228,7 @@ CONVERSATIONS = [
         name="conversations.erase_user",
         call={"user_id": "u", "on_batch": None},
         cost="batches",
-        round_trips=[(7, valid()), (3, valid(user_id="absent"))],
+        round_trips=[(9, valid()), (4, valid(user_id="absent"))],
         writes=True,
         isolation=[VALID, with_(user_id="e")],  # this user is the exp_user_id
         has_batches=True,
@@ -237,7 +237,7 @@ CONVERSATIONS = [
         name="conversations.delete_tenant",
         call={"on_batch": None},
         cost="batches",
-        round_trips=[(29, valid()), (11, repeated())],
+        round_trips=[(32, valid()), (12, repeated())],
         writes=True,
         has_batches=True,
     ),

@@ -10,12 +10,23 @@ from typing import Literal
 
 import pytest
 
-from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, Services
+from asyncsvc import (
+    API4ConversationService,
+    APITokenService,
+    AsyncSvc,
+    RecordService,
+    Services,
+)
 from asyncsvc.services.credentials import new_secret
 from tests.support.registry.counting import Case, valid
 from tests.support.registry.examples import CONVERSATION, TOKEN_PATCH, TOKEN_RECORD, TURN
 
-OWNERS = {"conversations": API4ConversationService, "tokens": APITokenService, "": AsyncSvc}
+OWNERS = {
+    "conversations": API4ConversationService,
+    "tokens": APITokenService,
+    "records": RecordService,
+    "": AsyncSvc,
+}
 """The classes with public methods, by the attribute of the facade that holds them."""
 
 Cost = Literal["nothing", "row", "page", "batches", "tenant", "database"]
@@ -171,7 +182,7 @@ class Method:
 
 
 async def furnish(svc: Services, tenant_id: str) -> Tenant:
-    """Store the rows that the valid calls need: conversation "a" of 4 messages, and a token.
+    """Store the rows of the valid calls: conversation "a" of 4 messages, records and a token.
 
     The ids of the messages are "m1" to "m4".
     """
@@ -182,6 +193,8 @@ async def furnish(svc: Services, tenant_id: str) -> Tenant:
             "a", TURN | {"messages": messages}, tenant_id=tenant_id, idempotency_key=key
         )
     await svc.conversations.set_feedback("a", 2, -1, tenant_id=tenant_id)
+    for id in ("a", "b"):
+        await svc.records.put("k", id, {"n": 0}, tenant_id=tenant_id, user_id="u")
     issued = await svc.tokens.create(tenant_id=tenant_id, name="n", dialog_id="d", scopes=["read"])
     return Tenant(tenant_id, issued.token.id, issued.secret.get_secret_value())
 

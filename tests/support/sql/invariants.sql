@@ -278,4 +278,8 @@ SELECT coalesce(r.tenant_id, c.tenant_id),
   FULL JOIN asyncsvc.conversation_recency AS r
          ON r.tenant_id = c.tenant_id AND r.id = c.id
  WHERE (c.updated_at, c.dialog_id) IS DISTINCT FROM (r.updated_at, r.dialog_id)
+ UNION ALL
+SELECT r.tenant_id, format('record %s %s', r.kind, r.id), 'it was updated before it was created'
+  FROM asyncsvc.record AS r
+ WHERE r.updated_at < r.created_at
  ORDER BY 1, 2, 3;
