@@ -23,15 +23,21 @@ class RecordRepository(Repository):
         id: str,
         data: Mapping[str, object],
         user_id: str | UnsetType,
+        max_merged_bytes: int | UnsetType = UNSET,
     ) -> Record | None:
-        """Create or replace a record; None if it belongs to another user."""
+        """Create or replace a record; None if it belongs to another user.
+
+        With `max_merged_bytes`, `data` is a merge patch; None also if the result would exceed it.
+        """
         rows = await self._rows(
             "put",
+            *([] if max_merged_bytes is UNSET else ["merge"]),
             tenant_id=tenant_id,
             kind=kind,
             id=id,
             user_id=user_id,
             data=await to_json_apart(data),
+            max_json_bytes=max_merged_bytes,
         )
         return (await build_records(rows))[0] if rows else None
 

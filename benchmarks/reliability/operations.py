@@ -372,10 +372,11 @@ async def _import_token(app: Application) -> None:
 # ------------------------------------------------------------------------- records
 
 
-@_operation("records.put", weight=2)
+@_operation("records.put", "records.merge", weight=2)
 async def _put_records(app: Application) -> None:
     data = {"n": app.chance.random()}
     await app.records.put("state", app.chance.choice(DIALOGS), data, tenant_id=app.tenant)
+    await app.records.merge("state", "all", {secrets.token_hex(1): data}, tenant_id=app.tenant)
     user = app.chance.choice(("ann", "bob", "eve"))
     await app.records.put("user", user, data, tenant_id=app.tenant, user_id=user)
 

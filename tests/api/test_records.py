@@ -87,6 +87,46 @@ async def test_32_users_that_put_one_id_at_once_leave_one_owner(svc):
     assert record.data == {"of": record.user_id}
 
 
+# ---------------------------------------------------------------- merges
+
+
+async def test_merge_sets_and_removes_members(svc):
+    created = await svc.records.merge("k", "a", {"n": 1, "none": None, "o": {"x": 1}}, **AT)
+    assert created.data == {"n": 1, "o": {"x": 1}}
+    changed = await svc.records.merge("k", "a", {"n": None, "o": {"y": [None]}, "s": "é"}, **AT)
+    assert changed.data == {"o": {"x": 1, "y": [None]}, "s": "é"}
+    assert (changed.created_at, changed.user_id) == (created.created_at, "")
+    assert changed.updated_at > created.updated_at
+    assert await svc.records.get("k", "a", **AT) == changed
+
+
+async def test_32_merges_of_different_members_at_once_keep_all(svc):
+    await asyncio.gather(
+        *(svc.records.merge("k", "a", {"of": {f"m{n}": n}}, **AT) for n in range(32))
+    )
+    assert (await svc.records.get("k", "a", **AT)).data == {"of": {f"m{n}": n for n in range(32)}}
+
+
+async def test_merge_respects_the_owner(svc):
+    await svc.records.merge("k", "a", {"n": 1}, **AT, user_id="ann")
+    for user_id in ("bob", ""):
+        with pytest.raises(AlreadyExists):
+            await svc.records.merge("k", "a", {"n": 2}, **AT, user_id=user_id)
+    merged = await svc.records.merge("k", "a", {"m": 3}, **AT)
+    assert (merged.user_id, merged.data) == ("ann", {"n": 1, "m": 3})
+
+
+@pytest.mark.parametrize("owner", [{}, {"user_id": "ann"}])
+async def test_a_merge_beyond_the_limit_stores_nothing(dsn, owner):
+    async with asyncsvc.connect(dsn, settings=Settings(max_json_bytes=100)) as svc:
+        before = await svc.records.put("k", "a", {"a": "ä" * 44}, **AT, **owner)
+        with pytest.raises(InvalidInput) as caught:
+            await svc.records.merge("k", "a", {"b": "x"}, **AT, **owner)
+        assert caught.value.field == "patch"
+        assert await svc.records.get("k", "a", **AT) == before
+        await svc.records.merge("k", "a", {"a": None, "b": "x" * 70}, **AT, **owner)
+
+
 # ---------------------------------------------------------------- lists
 
 

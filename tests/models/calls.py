@@ -301,6 +301,7 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "id": IDS,
         "ids": st.lists(IDS, min_size=1, max_size=4),
         "data": OBJECTS,
+        "patch": st.sampled_from([{}, {"k": None}, {"a": {"b": 1}}, {"a": {"b": None, "c": []}}]),
         "user_id": mostly(ANY, "", "u", "v"),
     },
 }
@@ -342,7 +343,7 @@ WRITES = (
     *("conversations.update_by_id", "conversations.update_many_by_id"),
     *("conversations.set_feedback", "conversations.update_message", "conversations.delete_message"),
     *("conversations.pop_message", "conversations.clear_messages", "conversations.import_"),
-    "records.put",
+    *("records.put", "records.merge"),
 )
 TOKEN_WRITES = (
     *("tokens.create", "tokens.import_", "tokens.update_by_id", "tokens.update_many_by_id"),

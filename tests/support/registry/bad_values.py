@@ -122,6 +122,7 @@ BAD = {
     "on_batch": CALLBACK,
     "on_rejected": CALLBACK,
     "records.kind": ID,
+    "records.patch": [None, *OBJECT],
     "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
     "dry_run": BOOL,
     "metadata": OBJECT,
