@@ -43,6 +43,7 @@ from benchmarks.suites import (
     sizes,
     start,
     stats,
+    telemetry,
     verify,
 )
 
@@ -63,6 +64,7 @@ SUITES: dict[str, ModuleType] = {
     "retention": retention,
     "pooler": pooler,
     "replicas": replicas,
+    "telemetry": telemetry,
     "memory": memory,  # deletes the tenants of the other suites
     "row_level_security": row_level_security,  # turns row-level security on
 }
