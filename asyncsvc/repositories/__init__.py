@@ -13,6 +13,7 @@ from asyncsvc.repositories.record import RecordRepository
 from asyncsvc.repositories.search import SearchRepository
 from asyncsvc.repositories.server import ServerRepository
 from asyncsvc.repositories.session import SessionRepository
+from asyncsvc.repositories.testing import DatabaseForTestsRepository
 from asyncsvc.repositories.token_audit import TokenAuditRepository
 from asyncsvc.repositories.usage import UsageRepository
 
@@ -20,6 +21,7 @@ __all__ = [
     "APITokenRepository",
     "AppendKeyRepository",
     "ConversationRepository",
+    "DatabaseForTestsRepository",
     "MaintenanceRepository",
     "MessageRepository",
     "MigrationRepository",

@@ -1,36 +1,9 @@
-"""Test an application on the embedded server: one server for the run, a rollback for each test."""
+"""Test an application with the fixtures of the pytest plugin: no test sees the rows of another."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import asyncpg
 import pytest
-import pytest_asyncio
 
 import asyncsvc
-from asyncsvc import Message, Turn, embedded
-
-
-# The fixtures belong into conftest.py.
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def dsn(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """A migrated database on a server of its own."""
-    directory: Path = tmp_path_factory.mktemp("postgres")
-    # No test survives a crash of the machine, so nothing has to be written to disk.
-    async with embedded.running(directory, options={"fsync": "off"}) as server:
-        async with asyncsvc.connect(server.dsn) as svc:
-            await svc.migrate()
-        yield server.dsn
-
-
-@pytest_asyncio.fixture
-async def svc(dsn: str) -> AsyncIterator[asyncsvc.Services]:
-    """The services in a transaction that is rolled back: no test sees the rows of another."""
-    async with asyncpg.create_pool(dsn, min_size=0) as pool, pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        yield asyncsvc.AsyncSvc(pool).on(connection)
-        await transaction.rollback()
+from asyncsvc import Message, Turn
 
 
 async def greet(svc: asyncsvc.Services) -> str:
@@ -42,12 +15,12 @@ async def greet(svc: asyncsvc.Services) -> str:
 
 
 @pytest.mark.asyncio
-async def test_a_greeting_is_stored(svc: asyncsvc.Services) -> None:
-    id = await greet(svc)
-    (message,) = await svc.conversations.messages(id, tenant_id="acme")
+async def test_a_greeting_is_stored(asyncsvc_services: asyncsvc.AsyncSvc) -> None:
+    id = await greet(asyncsvc_services)
+    (message,) = await asyncsvc_services.conversations.messages(id, tenant_id="acme")
     assert message.content == "Hello"
 
 
 @pytest.mark.asyncio
-async def test_the_database_is_empty_again(svc: asyncsvc.Services) -> None:
-    assert (await svc.conversations.get_list(tenant_id="acme")).total == 0
+async def test_the_store_is_empty_again(asyncsvc_services: asyncsvc.AsyncSvc) -> None:
+    assert (await asyncsvc_services.conversations.get_list(tenant_id="acme")).total == 0

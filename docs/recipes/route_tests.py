@@ -1,18 +1,15 @@
-"""Test the routes of a FastAPI application, in a transaction that is rolled back."""
+"""Test the routes of a FastAPI application, on a store without rows for each test."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated
 
-import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 from fastapi import Depends, FastAPI, Request
 
 import asyncsvc
-from asyncsvc import embedded
 
 
 # The application: its routes get the services from a dependency.
@@ -37,31 +34,11 @@ async def create(svc: Annotated[asyncsvc.Services, Depends(services)]) -> dict[s
     return {"id": chat.id}
 
 
-# The fixtures belong into conftest.py.
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def dsn(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """A migrated database on a server of its own."""
-    directory: Path = tmp_path_factory.mktemp("postgres")
-    async with embedded.running(directory, options={"fsync": "off"}) as server:
-        async with asyncsvc.connect(server.dsn) as svc:
-            await svc.migrate()
-        yield server.dsn
-
-
+# The fixture belongs into conftest.py.
 @pytest_asyncio.fixture
-async def svc(dsn: str) -> AsyncIterator[asyncsvc.Services]:
-    """The services in a transaction that is rolled back: no test sees the rows of another."""
-    async with asyncpg.create_pool(dsn, min_size=0) as pool, pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        yield asyncsvc.AsyncSvc(pool).on(connection)
-        await transaction.rollback()
-
-
-@pytest_asyncio.fixture
-async def client(svc: asyncsvc.Services) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application, whose routes use `svc`. It does not run the lifespan."""
-    app.dependency_overrides[services] = lambda: svc
+async def client(asyncsvc_services: asyncsvc.AsyncSvc) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, whose routes use the fixture. It does not run the lifespan."""
+    app.dependency_overrides[services] = lambda: asyncsvc_services
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -70,14 +47,15 @@ async def client(svc: asyncsvc.Services) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.asyncio
 async def test_a_route_stores_a_conversation(
-    client: httpx.AsyncClient, svc: asyncsvc.Services
+    client: httpx.AsyncClient, asyncsvc_services: asyncsvc.AsyncSvc
 ) -> None:
     response = await client.post("/conversations")
     assert response.status_code == httpx.codes.CREATED
-    chat = await svc.conversations.get_by_id(response.json()["id"], tenant_id="acme")
+    id = response.json()["id"]
+    chat = await asyncsvc_services.conversations.get_by_id(id, tenant_id="acme")
     assert chat.dialog_id == "support"
 
 
 @pytest.mark.asyncio
-async def test_the_database_is_empty_again(svc: asyncsvc.Services) -> None:
-    assert (await svc.conversations.get_list(tenant_id="acme")).total == 0
+async def test_the_store_is_empty_again(asyncsvc_services: asyncsvc.AsyncSvc) -> None:
+    assert (await asyncsvc_services.conversations.get_list(tenant_id="acme")).total == 0

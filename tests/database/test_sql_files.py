@@ -26,6 +26,7 @@ from asyncsvc.repositories.conversation_rows import (
 from asyncsvc.repositories.maintenance import BacklogRow, DueJobs, MaintenanceRole
 from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
+from asyncsvc.repositories.testing import DatabaseCommands
 from asyncsvc.repositories.usage import LedgerTenant
 from tests.support import citus_shapes as trees
 from tests.support.registry import SERVICE_METHODS, furnish
@@ -41,9 +42,9 @@ TENANT_STATEMENTS = [
     name
     for name in NAMES
     # Migrations have no tenant, the lookup of a token by its hash has none yet, and maintenance
-    # reads all tenants.
+    # and the databases of tests concern all tenants.
     if not name.startswith(
-        ("maintenance/", "migration/", "server/", "api_token/verify", *EXECUTORS)
+        ("maintenance/", "migration/", "server/", "testing/", "api_token/verify", *EXECUTORS)
     )
     and name
     not in {
@@ -142,6 +143,8 @@ COLUMNS = {
         *("conversation", "roles", "contents", "payloads", "message_references", "thumbs"),
     ],
     "session/lock": CONVERSATION,
+    "testing/empty": [],
+    "testing/get_commands": list(DatabaseCommands._fields),
     "token_audit/delete": ["deleted"],
     "token_audit/get_list": list(models.TokenEvent.model_fields),
     "usage/backlog": ["ledger_rows"],
@@ -318,6 +321,7 @@ WRITING_AND_IDEMPOTENT = {
     "conversation/append_message",
     "search/index_messages",
     "search/index_titles",
+    "testing/empty",
 }
 IDEMPOTENT = [name for name in NAMES if sql_files.load(name).idempotent_if is not None]
 

@@ -73,6 +73,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "search",
         "server",
         "session",
+        "testing",
         "token_audit",
         "usage",
     }
