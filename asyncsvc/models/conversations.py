@@ -263,6 +263,15 @@ class Conversation(Model):
     """All messages in the order of `seq`. None if the call did not request them."""
 
 
+class FoundMessage(Model):
+    """A message, and the conversation that contains it."""
+
+    conversation: Conversation
+    """The conversation, without its messages."""
+    message: StoredMessage
+    """The message."""
+
+
 class Hit(Model):
     """A conversation that a search found."""
 

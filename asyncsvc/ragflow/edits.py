@@ -146,7 +146,7 @@ class RowWriter:
         messages = list[StoredMessage]()
         while True:
             page = await self.svc.conversations.messages(
-                id, tenant_id=self.tenant_id, after_seq=seq, limit=size
+                id, tenant_id=self.tenant_id, after=seq, limit=size
             )
             messages += page
             if len(page) < size:

@@ -36,7 +36,7 @@ from asyncsvc.repositories.conversation_rows import (
     LockedBatch,
 )
 from asyncsvc.repositories.large_rows import build_conversations
-from asyncsvc.repositories.message import MessageRepository
+from asyncsvc.repositories.message import MessageBounds, MessageRepository
 from asyncsvc.repositories.query import ANY_TIME, WHOLE, Include, ListFilter, Order, PageSlice
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.cursors import Position
@@ -155,6 +155,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         body_hash: bytes | UnsetType,
         created_at: datetime | UnsetType = UNSET,
         create: ConversationRow | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
     ) -> Appended | None:
         """Append a turn; None if no row changed. The key and the hash are passed together.
 
@@ -169,6 +170,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             id=id,
             expected_seq=expected_seq,
             created_at=created_at,
+            user_id=user_id,
             idempotency_key=idempotency_key,
             body_hash=body_hash,
             roles=[message.role for message in messages],
@@ -211,7 +213,13 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         return build_model(ExtendedConversation, rows[0]) if rows else None
 
     async def explain_append(
-        self, *, tenant_id: str, id: str, turn: Turn, idempotency_key: str | None
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        turn: Turn,
+        idempotency_key: str | None,
+        user_id: str | UnsetType,
     ) -> AppendRejection | None:
         """Return why an append changed no row; None if the conversation does not exist."""
         rows = await self._rows(
@@ -220,6 +228,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             id=id,
             message_ids=_unless_empty([message.id for message in turn.messages]),
             idempotency_key=idempotency_key,
+            user_id=user_id,
         )
         if not rows:
             return None
@@ -361,17 +370,16 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         self, conversation: Conversation, max_bytes: int
     ) -> AsyncGenerator[list[StoredMessage]]:
         """Iterate over the messages after those of the conversation, in chunks of some bytes."""
-        messages = conversation.messages
+        messages = conversation.messages or ()
         after_seq = messages[-1].seq if messages else 0
-        while chunk := await self._messages.get_chunk(
+        async for chunk in self._messages.chunks(
             tenant_id=conversation.tenant_id,
             id=conversation.id,
-            after_seq=after_seq,
-            last_seq=conversation.last_seq,
+            bounds=MessageBounds(after_seq=after_seq, last_seq=conversation.last_seq),
             max_bytes=max_bytes,
+            previous=len(messages),
         ):
             yield chunk
-            after_seq = chunk[-1].seq
 
 
 async def with_all_messages(

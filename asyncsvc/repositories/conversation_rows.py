@@ -22,6 +22,8 @@ class AppendRejection(Model):
     current_tokens: int
     current_duration: int
     """In microseconds."""
+    is_of_user: bool
+    """Whether the conversation belongs to the user of the call."""
     has_ids: bool
     """Whether the conversation has a message with an id of the turn."""
     body_hash: Bytes | None

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from pydantic import JsonValue
 
 from asyncsvc.database import build_model, build_models, build_value
-from asyncsvc.models import MessagePatch, MessageRecord, StoredMessage
+from asyncsvc.errors import NotFound
+from asyncsvc.models import (
+    Conversation,
+    FoundMessage,
+    Message,
+    MessagePatch,
+    MessageRecord,
+    StoredMessage,
+)
 from asyncsvc.models.columns import Bytes
 from asyncsvc.repositories.base import (
     Repository,
@@ -21,10 +29,18 @@ from asyncsvc.repositories.base import (
     to_json_apart,
 )
 from asyncsvc.repositories.large_rows import build_messages, build_payloads
-from asyncsvc.threads import run_in_thread
+from asyncsvc.threads import run_apart, run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
 
-_CHUNK_SIZE = 5_000
+if TYPE_CHECKING:
+    from asyncsvc.database import Row
+
+Bound: TypeAlias = int | str | datetime | None
+"""A bound of a read of messages: a seq, the own id of a message, or a time."""
+
+_MIN_CHUNK = 64
+_CHUNK_GROWTH = 4
+_MAX_CHUNK = 5_000
 _NULL = "\\N"
 _COLUMNS = (
     "tenant_id",
@@ -51,6 +67,27 @@ class DeletedMessages:
     """The number of deleted messages."""
     newest: StoredMessage | None
     """The deleted message, if the call was to delete only the newest and there was one."""
+
+
+class _KnownBounds(NamedTuple):
+    """The seq of the last message of a conversation, and of the messages that are bounds."""
+
+    last_seq: int
+    after_seq: int | None
+    before_seq: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageBounds:
+    """The bounds of an iteration over the messages of a conversation."""
+
+    after_seq: int
+    """The iteration starts after it."""
+    last_seq: int
+    after_time: datetime | UnsetType = UNSET
+    """Only messages that are later."""
+    before_time: datetime | UnsetType = UNSET
+    """Only messages that are earlier."""
 
 
 class _Digest(NamedTuple):
@@ -103,23 +140,29 @@ class MessageRepository(Repository):
         *,
         tenant_id: str,
         id: str,
-        after_seq: int | UnsetType,
-        before_seq: int | UnsetType,
+        user_id: str | UnsetType,
+        after: Bound,
+        before: Bound,
         limit: int,
         part: Literal["first", "last"],
-    ) -> list[StoredMessage] | None:
-        """Return messages in the order of seq; None if the conversation does not exist."""
+    ) -> list[StoredMessage]:
+        """Return messages in the order of seq.
+
+        Raises NotFound for the conversation, or for a message that is a bound.
+        """
         rows = await self._rows(
             "get_list",
             part,
             tenant_id=tenant_id,
             id=id,
-            after_seq=after_seq,
-            before_seq=before_seq,
+            user_id=user_id,
+            **_bound("after", after),
+            **_bound("before", before),
             limit=limit,
         )
         if not rows:
-            return None
+            raise NotFound("conversation")
+        _check_bounds(rows[0], after=after, before=before)
         return [] if rows[0]["seq"] is None else await build_messages(rows)
 
     async def payloads(
@@ -132,6 +175,89 @@ class MessageRepository(Repository):
         if not rows:
             return None
         return [] if rows[0]["payload"] is None else await build_payloads(rows)
+
+    async def get_bounds(
+        self, *, tenant_id: str, id: str, user_id: str | UnsetType, after: Bound, before: Bound
+    ) -> MessageBounds:
+        """Return the bounds of an iteration. Raises NotFound as `get_list` does."""
+        rows = await self._rows(
+            "get_bounds",
+            tenant_id=tenant_id,
+            id=id,
+            user_id=user_id,
+            after_id=after if isinstance(after, str) else UNSET,
+            before_id=before if isinstance(before, str) else UNSET,
+        )
+        if not rows:
+            raise NotFound("conversation")
+        _check_bounds(rows[0], after=after, before=before)
+        known = build_model(_KnownBounds, rows[0])
+        before_seq = before if isinstance(before, int) else known.before_seq
+        return MessageBounds(
+            after_seq=after if isinstance(after, int) else known.after_seq or 0,
+            last_seq=known.last_seq if before_seq is None else min(before_seq - 1, known.last_seq),
+            after_time=after if isinstance(after, datetime) else UNSET,
+            before_time=before if isinstance(before, datetime) else UNSET,
+        )
+
+    async def get(
+        self, *, tenant_id: str, id: str, message: int | str, user_id: str | UnsetType
+    ) -> StoredMessage | None:
+        """Return a message; None if it does not exist."""
+        rows = await self._rows("get", tenant_id=tenant_id, id=id, **_key(message), user_id=user_id)
+        return build_model(StoredMessage, rows[0]) if rows else None
+
+    async def find(
+        self,
+        *,
+        tenant_id: str,
+        message_id: str,
+        dialog_id: str | UnsetType,
+        user_id: str | UnsetType,
+    ) -> FoundMessage | None:
+        """Return the newest message with an own id, and its conversation; None without one."""
+        rows = await self._rows(
+            "find",
+            tenant_id=tenant_id,
+            message_id=message_id,
+            dialog_id=dialog_id,
+            user_id=user_id,
+        )
+        if not rows:
+            return None
+        columns = dict(rows[0].items())
+        message = {"id": columns["message_id"], "created_at": columns["message_created_at"]}
+        return FoundMessage(
+            conversation=build_model(Conversation, columns),
+            message=build_model(StoredMessage, columns | message),
+        )
+
+    async def put(
+        self, *, tenant_id: str, id: str, message: Message, user_id: str | UnsetType
+    ) -> StoredMessage | Literal["full"] | None:
+        """Store a message under its own id; None if the conversation does not exist.
+
+        "full": the conversation has no further seq.
+        """
+        json_values = [message.payload, message.reference]
+        payload, reference = await run_apart(
+            lambda: [to_json(value) for value in json_values], json_values
+        )
+        rows = await self._rows(
+            "put",
+            tenant_id=tenant_id,
+            id=id,
+            user_id=user_id,
+            message_id=message.id,
+            role=message.role,
+            content=message.content,
+            payload=payload,
+            reference=reference,
+            created_at=UNSET if message.created_at is None else message.created_at,
+        )
+        if not rows:
+            return None
+        return "full" if rows[0]["seq"] is None else build_model(StoredMessage, rows[0])
 
     async def copy(
         self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]
@@ -152,17 +278,43 @@ class MessageRepository(Repository):
         rows = await self._rows("digests", tenant_id=tenant_id, ids=ids, last_seqs=last_seqs)
         return {each.id: each.digest for each in build_models(_Digest, rows)}
 
+    async def chunks(
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        bounds: MessageBounds,
+        max_bytes: int,
+        previous: int = 0,
+    ) -> AsyncGenerator[list[StoredMessage]]:
+        """Iterate over messages in chunks of some bytes.
+
+        The server measures all messages within the limit of a chunk, and returns a part of them. So
+        the limit follows the length of the previous chunk; `previous` is that before the first one.
+        """
+        while bounds.after_seq < bounds.last_seq:
+            limit = min(max(_CHUNK_GROWTH * previous, _MIN_CHUNK), _MAX_CHUNK)
+            chunk = await self.get_chunk(
+                tenant_id=tenant_id, id=id, bounds=bounds, limit=limit, max_bytes=max_bytes
+            )
+            if not chunk:
+                return
+            yield chunk
+            bounds, previous = replace(bounds, after_seq=chunk[-1].seq), len(chunk)
+
     async def get_chunk(
-        self, *, tenant_id: str, id: str, after_seq: int, last_seq: int, max_bytes: int
+        self, *, tenant_id: str, id: str, bounds: MessageBounds, limit: int, max_bytes: int
     ) -> list[StoredMessage]:
         """Return the next messages, up to the first one that reaches a number of bytes."""
         rows = await self._rows(
             "get_chunk",
             tenant_id=tenant_id,
             id=id,
-            after_seq=after_seq,
-            last_seq=last_seq,
-            limit=_CHUNK_SIZE,
+            after_seq=bounds.after_seq,
+            last_seq=bounds.last_seq,
+            after_time=bounds.after_time,
+            before_time=bounds.before_time,
+            limit=limit,
             max_bytes=max_bytes,
         )
         return await build_messages(rows)
@@ -177,22 +329,42 @@ class MessageRepository(Repository):
         return build_models(MessageOutline, rows)
 
     async def set_feedback(
-        self, *, tenant_id: str, id: str, seq: int, thumb: int | None
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        message: int | str,
+        thumb: int | None,
+        user_id: str | UnsetType,
     ) -> StoredMessage | None:
         """Set or remove the thumb of a message; None if the message does not exist."""
-        rows = await self._rows("set_feedback", tenant_id=tenant_id, id=id, seq=seq, thumb=thumb)
+        rows = await self._rows(
+            "set_feedback",
+            tenant_id=tenant_id,
+            id=id,
+            **_key(message),
+            thumb=thumb,
+            user_id=user_id,
+        )
         return build_model(StoredMessage, rows[0]) if rows else None
 
     async def update(
-        self, *, tenant_id: str, id: str, seq: int, patch: MessagePatch
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        message: int | str,
+        patch: MessagePatch,
+        user_id: str | UnsetType,
     ) -> StoredMessage | None:
         """Set columns of a message; None if the message does not exist."""
         rows = await self._rows(
             "update",
             tenant_id=tenant_id,
             id=id,
-            seq=seq,
+            **_key(message),
             patch=await to_json_apart(columns_to_set(patch)),
+            user_id=user_id,
         )
         return build_model(StoredMessage, rows[0]) if rows else None
 
@@ -202,22 +374,54 @@ class MessageRepository(Repository):
         return build_value(int, row, "updated")
 
     async def delete(
-        self, *, tenant_id: str, id: str, seq: int | Literal["newest", "all"]
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        message: int | str | UnsetType = UNSET,
+        newest: bool = False,
+        user_id: str | UnsetType,
     ) -> DeletedMessages | None:
         """Delete one message, the newest or all; None if the conversation does not exist."""
-        newest = seq == "newest"
         rows = await self._rows(
             "delete",
             *(["newest"] if newest else []),
             tenant_id=tenant_id,
             id=id,
-            seq=seq if isinstance(seq, int) else UNSET,
+            **_key(message),
+            user_id=user_id,
         )
         if not rows:
             return None
         count = build_value(int, rows[0], "deleted")
         is_shown = newest and count > 0
         return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
+
+
+def _key(message: int | str | UnsetType) -> dict[str, int | str]:
+    """Return the parameter that selects a message by its seq or its own id."""
+    if message is UNSET:
+        return {}
+    return {"message_id" if isinstance(message, str) else "seq": message}
+
+
+def _bound(side: str, bound: Bound) -> dict[str, int | str | datetime]:
+    """Return the parameter of a bound."""
+    match bound:
+        case None:
+            return {}
+        case str():
+            return {f"{side}_id": bound}
+        case datetime():
+            return {f"{side}_time": bound}
+    return {f"{side}_seq": bound}
+
+
+def _check_bounds(row: Row, *, after: Bound, before: Bound) -> None:
+    """Raise NotFound if a bound is the id of no message."""
+    for side, bound in (("after", after), ("before", before)):
+        if isinstance(bound, str) and row[f"{side}_seq"] is None:
+            raise NotFound("message")
 
 
 def _copy_data(tenant_id: str, conversations: Iterable[NewConversationMessages]) -> bytes:

@@ -23,7 +23,7 @@ from asyncsvc.repositories.base import KeyedRepository
 from asyncsvc.repositories.conversation_rows import ConversationRow
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.inputs import Input
-from asyncsvc.validation.types import Id, Ids
+from asyncsvc.validation.types import ANY, UNSET, AnyType, Id, Ids, UnsetType
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -213,6 +213,11 @@ def conversation_row(conversation: NewConversation, id: str | None = None) -> Co
         dsl=conversation.dsl,
         created_at=conversation.created_at,
     )
+
+
+def unset_if_any(condition: T | AnyType) -> T | UnsetType:
+    """Return the condition of a filter as repositories take it."""
+    return UNSET if condition is ANY else condition
 
 
 def new_id() -> str:

@@ -17,6 +17,7 @@ from asyncsvc.repositories.conversation_rows import CreatedConversation
 from asyncsvc.repositories.query import Include
 from asyncsvc.services.common import conversation_row
 from asyncsvc.services.listing import ConversationListing
+from asyncsvc.services.message_reads import ConversationMessageReads
 from asyncsvc.services.messages import ConversationMessages
 from asyncsvc.services.retention import ConversationRetention
 from asyncsvc.services.transfer import ConversationTransfer
@@ -38,6 +39,7 @@ from asyncsvc.validation.types import (
 
 class API4ConversationService(
     ConversationListing,
+    ConversationMessageReads,
     ConversationMessages,
     ConversationUsage,
     ConversationRetention,
@@ -47,8 +49,9 @@ class API4ConversationService(
 
     - Conversations: `create`, `create_many`, `get_by_id`, `get_by_ids`, `update_by_id`,
       `update_many_by_id`, `delete_by_id`, `delete_by_ids`
-    - Messages: `append_message`, `messages`, `payloads`, `set_feedback`, `update_message`,
-      `delete_message`, `pop_message`, `clear_messages`
+    - Messages: `append_message`, `messages`, `iter_messages`, `payloads`, `get_message`,
+      `find_message`, `put_message`, `set_feedback`, `update_message`, `delete_message`,
+      `pop_message`, `clear_messages`
     - Lists and searches: `get_list`, `get_names`, `search`
     - Usage: `stats`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`

@@ -1,4 +1,4 @@
-"""The messages of a conversation: append, read, edit, rate, delete."""
+"""Changes of the messages of a conversation: append, put, edit, rate, delete."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 
-from pydantic import JsonValue
-
 from asyncsvc.errors import (
     AlreadyExists,
     Conflict,
     IdempotencyConflict,
     InvalidInput,
+    NotFound,
     StaleSequence,
 )
 from asyncsvc.models import (
     Appended,
+    Message,
     MessagePatch,
     ModelLike,
     NewConversation,
@@ -30,6 +30,7 @@ from asyncsvc.services.common import (
     ConversationServiceBase,
     conversation_row,
     row_or_not_found,
+    unset_if_any,
 )
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.arguments import validated
@@ -40,13 +41,13 @@ from asyncsvc.validation.types import (
     MAX_INT,
     MAX_TOKENS,
     UNSET,
-    Count,
     Id,
     IdempotencyKey,
+    MessageKey,
     OrAny,
-    PageSize,
     Seq,
     Thumb,
+    UnsetType,
     UserId,
 )
 
@@ -55,86 +56,7 @@ _ID_EXISTS = "the conversation has a message with this id"
 
 
 class ConversationMessages(ConversationServiceBase):
-    """The messages of a conversation: append, read, edit, rate, delete."""
-
-    @validated
-    async def messages(
-        self,
-        id: Id,
-        *,
-        tenant_id: Id,
-        after_seq: Seq | None = None,
-        before_seq: Seq | None = None,
-        last: PageSize | None = None,
-        limit: PageSize = 100,
-    ) -> list[StoredMessage]:
-        """Return the first `limit` or the `last` messages of a conversation, in order of `seq`.
-
-        For the next page, pass the last `seq` of this page as `after_seq`. For the previous page,
-        pass the first `seq` of this page as `before_seq`, with `last`.
-
-        Args:
-            after_seq: Exclusive lower bound of `seq`.
-            before_seq: Exclusive upper bound of `seq`.
-            last: Return at most this number of messages, the last within the bounds. None: the
-                first `limit` messages. At most `Settings.max_page_size`.
-            limit: Maximum number of messages without `last`. At most `Settings.max_page_size`.
-
-        Returns:
-            The messages, the lowest `seq` first.
-
-        Raises:
-            NotFound: The tenant has no conversation with this id.
-
-        Cost:
-            1 round trip on the primary key, no locks. The cost grows with the number of returned
-            messages, not with the length of the conversation.
-        """
-        messages = await self._messages.get_list(
-            tenant_id=tenant_id,
-            id=id,
-            after_seq=UNSET if after_seq is None else after_seq,
-            before_seq=UNSET if before_seq is None else before_seq,
-            limit=limit if last is None else last,
-            part="first" if last is None else "last",
-        )
-        return row_or_not_found(messages, "conversation")
-
-    @validated
-    async def payloads(
-        self,
-        id: Id,
-        *,
-        tenant_id: Id,
-        user_id: OrAny[UserId] = ANY,
-        newest: Count | None = None,
-    ) -> list[dict[str, JsonValue]]:
-        """Return the payloads of all messages of a conversation, or of the `newest` ones.
-
-        For applications that store each message whole in its payload: reading the payloads alone
-        takes about a third of the time of `messages`.
-
-        Args:
-            user_id: Only a conversation of this user; ANY for every user.
-            newest: Maximum number of payloads. 0 reads none. None: all.
-
-        Returns:
-            The payloads, in the order of `seq`.
-
-        Raises:
-            NotFound: The tenant, or the user, has no conversation with this id.
-
-        Cost:
-            1 round trip on the primary key, no locks. The cost and the memory grow with the number
-            of returned payloads, which no setting limits.
-        """
-        payloads = await self._messages.payloads(
-            tenant_id=tenant_id,
-            id=id,
-            user_id=UNSET if user_id is ANY else user_id,
-            newest=UNSET if newest is None else newest,
-        )
-        return row_or_not_found(payloads, "conversation")
+    """Changes of the messages of a conversation: append, put, edit, rate, delete."""
 
     @validated
     async def append_message(
@@ -146,6 +68,7 @@ class ConversationMessages(ConversationServiceBase):
         idempotency_key: IdempotencyKey | None = None,
         expected_seq: Seq | None = None,
         create: ModelLike[NewConversation] | None = None,
+        user_id: OrAny[UserId] = ANY,
     ) -> Appended:
         """Append the messages of a turn and update the conversation's counters, atomically.
 
@@ -162,6 +85,7 @@ class ConversationMessages(ConversationServiceBase):
                 equal mapping. Its `id` is None or this id. An existing conversation keeps its
                 columns. A conversation that was appended to is not created again: with an
                 `expected_seq` other than 0 a missing one is NotFound.
+            user_id: Only if the conversation belongs to this user, or is created.
 
         Returns:
             The position of the messages and the rounds of the conversation.
@@ -198,6 +122,7 @@ class ConversationMessages(ConversationServiceBase):
                 idempotency_key=UNSET if idempotency_key is None else idempotency_key,
                 body_hash=UNSET if body_hash is None else body_hash,
                 create=UNSET if new is None else new,
+                user_id=unset_if_any(user_id),
             )
             if appended is None:
                 appended = await self._replay_or_raise(
@@ -208,6 +133,7 @@ class ConversationMessages(ConversationServiceBase):
                     idempotency_key=idempotency_key,
                     body_hash=body_hash,
                     creates=new is not None,
+                    user_id=unset_if_any(user_id),
                 )
             if appended is not None:
                 return appended
@@ -223,6 +149,7 @@ class ConversationMessages(ConversationServiceBase):
         idempotency_key: str | None,
         body_hash: bytes | None,
         creates: bool,
+        user_id: str | UnsetType,
     ) -> Appended | None:
         """Return the replay of a keyed append, or raise why an append changed no row.
 
@@ -230,11 +157,17 @@ class ConversationMessages(ConversationServiceBase):
         conversation.
         """
         rejection = await self._repository.explain_append(
-            tenant_id=tenant_id, id=id, turn=turn, idempotency_key=idempotency_key
+            tenant_id=tenant_id,
+            id=id,
+            turn=turn,
+            idempotency_key=idempotency_key,
+            user_id=user_id,
         )
         if rejection is None and creates:
             return None
         rejection = row_or_not_found(rejection, "conversation")
+        if not rejection.is_of_user:
+            raise NotFound("conversation")
         if rejection.replay is not None:
             if rejection.body_hash != body_hash:
                 raise IdempotencyConflict("the idempotency key was used for another turn")
@@ -249,8 +182,53 @@ class ConversationMessages(ConversationServiceBase):
         return None
 
     @validated
+    async def put_message(
+        self,
+        id: Id,
+        message: ModelLike[Message],
+        *,
+        tenant_id: Id,
+        user_id: OrAny[UserId] = ANY,
+    ) -> StoredMessage:
+        """Store a message under its own id: replace it, or append it if the conversation lacks it.
+
+        A replaced message keeps `seq` and `thumb`, and its `created_at` unless the new one has a
+        time. A new message adds no round and no usage. `updated_at` of the conversation is set.
+
+        Args:
+            message: The message with its `id`, as a model or an equal mapping.
+            user_id: Only if the conversation belongs to this user.
+
+        Returns:
+            The message as stored.
+
+        Raises:
+            NotFound: The tenant has no conversation with this id.
+            InvalidInput: The message has no id, or `last_seq` of the conversation is 2**31 - 1.
+
+        Cost:
+            1 round trip on the primary keys and the index of ids; locks the conversation row, then
+            the message, until the end of the transaction.
+        """
+        message = as_model(Message, message)
+        if message.id is None:
+            raise InvalidInput("message.id", "must be an id")
+        stored = await self._messages.put(
+            tenant_id=tenant_id, id=id, message=message, user_id=unset_if_any(user_id)
+        )
+        if isinstance(stored, str):
+            raise InvalidInput("message", "exceeds what the conversation can still count")
+        return row_or_not_found(stored, "conversation")
+
+    @validated
     async def set_feedback(
-        self, id: Id, seq: Seq, thumb: Thumb | None, *, tenant_id: Id
+        self,
+        id: Id,
+        message: MessageKey,
+        thumb: Thumb | None,
+        *,
+        tenant_id: Id,
+        user_id: OrAny[UserId] = ANY,
     ) -> StoredMessage:
         """Set or remove the feedback of a message.
 
@@ -258,55 +236,74 @@ class ConversationMessages(ConversationServiceBase):
         `updated_at` does not change.
 
         Args:
-            seq: The number of the message.
+            message: The `seq` of the message, or its own id.
             thumb: 1 is positive, -1 is negative, None removes the feedback.
+            user_id: Only if the conversation belongs to this user.
 
         Returns:
             The message after the update.
 
         Raises:
-            NotFound: The conversation has no message with this `seq`.
+            NotFound: The conversation has no such message.
 
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the message.
         """
-        message = await self._messages.set_feedback(
-            tenant_id=tenant_id, id=id, seq=seq, thumb=thumb
+        rated = await self._messages.set_feedback(
+            tenant_id=tenant_id,
+            id=id,
+            message=message,
+            thumb=thumb,
+            user_id=unset_if_any(user_id),
         )
-        return row_or_not_found(message, "message")
+        return row_or_not_found(rated, "message")
 
     @validated
     async def update_message(
-        self, id: Id, seq: Seq, patch: ModelLike[MessagePatch], *, tenant_id: Id
+        self,
+        id: Id,
+        message: MessageKey,
+        patch: ModelLike[MessagePatch],
+        *,
+        tenant_id: Id,
+        user_id: OrAny[UserId] = ANY,
     ) -> StoredMessage:
         """Set columns of a message, and `updated_at` of its conversation.
 
         Args:
-            seq: The number of the message.
+            message: The `seq` of the message, or its own id.
             patch: The columns to set, as a model or an equal mapping.
+            user_id: Only if the conversation belongs to this user.
 
         Returns:
             The message after the update.
 
         Raises:
-            NotFound: The conversation has no message with this `seq`.
+            NotFound: The conversation has no such message.
 
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the message.
         """
-        message = await self._messages.update(
-            tenant_id=tenant_id, id=id, seq=seq, patch=as_model(MessagePatch, patch)
+        updated = await self._messages.update(
+            tenant_id=tenant_id,
+            id=id,
+            message=message,
+            patch=as_model(MessagePatch, patch),
+            user_id=unset_if_any(user_id),
         )
-        return row_or_not_found(message, "message")
+        return row_or_not_found(updated, "message")
 
     @validated
-    async def delete_message(self, id: Id, seq: Seq, *, tenant_id: Id) -> int:
+    async def delete_message(
+        self, id: Id, message: MessageKey, *, tenant_id: Id, user_id: OrAny[UserId] = ANY
+    ) -> int:
         """Delete a message and withdraw its feedback from the counters.
 
         Its `seq` is not used again.
 
         Args:
-            seq: The number of the message.
+            message: The `seq` of the message, or its own id.
+            user_id: Only if the conversation belongs to this user.
 
         Returns:
             1, or 0 if the message does not exist.
@@ -314,14 +311,21 @@ class ConversationMessages(ConversationServiceBase):
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the message.
         """
-        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq=seq)
+        deleted = await self._messages.delete(
+            tenant_id=tenant_id, id=id, message=message, user_id=unset_if_any(user_id)
+        )
         return 0 if deleted is None else deleted.count
 
     @validated
-    async def pop_message(self, id: Id, *, tenant_id: Id) -> StoredMessage | None:
+    async def pop_message(
+        self, id: Id, *, tenant_id: Id, user_id: OrAny[UserId] = ANY
+    ) -> StoredMessage | None:
         """Delete the newest message and withdraw its feedback from the counters.
 
         2 concurrent calls delete 2 messages.
+
+        Args:
+            user_id: Only if the conversation belongs to this user.
 
         Returns:
             The deleted message, or None if the conversation has no messages.
@@ -332,12 +336,17 @@ class ConversationMessages(ConversationServiceBase):
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the message.
         """
-        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq="newest")
+        deleted = await self._messages.delete(
+            tenant_id=tenant_id, id=id, newest=True, user_id=unset_if_any(user_id)
+        )
         return row_or_not_found(deleted, "conversation").newest
 
     @validated
-    async def clear_messages(self, id: Id, *, tenant_id: Id) -> int:
+    async def clear_messages(self, id: Id, *, tenant_id: Id, user_id: OrAny[UserId] = ANY) -> int:
         """Delete all messages of a conversation and withdraw their feedback from the counters.
+
+        Args:
+            user_id: Only if the conversation belongs to this user.
 
         Returns:
             The number of deleted messages; 0 also if the conversation does not exist.
@@ -345,7 +354,9 @@ class ConversationMessages(ConversationServiceBase):
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the messages.
         """
-        deleted = await self._messages.delete(tenant_id=tenant_id, id=id, seq="all")
+        deleted = await self._messages.delete(
+            tenant_id=tenant_id, id=id, user_id=unset_if_any(user_id)
+        )
         return 0 if deleted is None else deleted.count
 
 

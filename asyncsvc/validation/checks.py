@@ -52,6 +52,14 @@ def text_length(
     return with_limits(check)
 
 
+def check_storable(text: str, maximum: int) -> str:
+    """Check a text of 1 to `maximum` characters, as `text_length` does."""
+    if not 1 <= len(text) <= maximum:
+        raise invalid_value(f"must be 1 to {maximum} characters")
+    _utf8_size(text)
+    return text
+
+
 def message_text(*, nfc: bool) -> AfterValidator:
     """Return a validator for text of up to `max_message_bytes` that PostgreSQL can store.
 

@@ -25,6 +25,7 @@ from asyncsvc.validation.checks import (
     batch_size,
     check_json_object,
     check_json_value,
+    check_storable,
     message_text,
     text_length,
     with_limits,
@@ -154,6 +155,22 @@ def _check_thumb(value: int) -> int:
     return value
 
 
+def _check_message_key(value: object) -> int | str:
+    if isinstance(value, str):
+        return check_storable(value, _MAX_ID_LENGTH)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT:
+        return value
+    raise invalid_value(f"must be a seq, 0 to {MAX_INT}, or the id of a message")
+
+
+def _check_message_bound(value: object) -> int | str | datetime:
+    if not isinstance(value, datetime):
+        return _check_message_key(value)
+    if value.utcoffset() is None:
+        raise invalid_value("must have a time zone: naive datetimes are ambiguous")
+    return _check_instant(value)
+
+
 def _check_secret(value: SecretStr | str) -> SecretStr:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
@@ -168,7 +185,8 @@ def _check_names(value: Collection[str]) -> Collection[str]:
     return value
 
 
-Id = Annotated[str, text_length(1, 128)]
+_MAX_ID_LENGTH: Final = 128
+Id = Annotated[str, text_length(1, _MAX_ID_LENGTH)]
 """An id that the caller chooses: 1 to 128 characters, stored unchanged."""
 UserId = Annotated[str, text_length(0, 128)]
 """The id of a user: 0 to 128 characters. The empty text is an unknown visitor."""
@@ -220,6 +238,15 @@ JsonObject = Annotated[Mapping[str, object], PlainValidator(check_json_object)]
 
 Seq = Annotated[int, Field(ge=0, le=MAX_INT)]
 """The sequence number of a message within its conversation. The first message has 1."""
+MessageKey = Annotated[
+    int | str, PlainValidator(_check_message_key, json_schema_input_type=int | str)
+]
+"""A message of a conversation: its `seq` as an integer, or its own id as text."""
+MessageBound = Annotated[
+    int | str | datetime,
+    PlainValidator(_check_message_bound, json_schema_input_type=int | str | datetime),
+]
+"""A bound of a read of messages: a `seq`, the own id of a message, or an aware datetime."""
 Tokens = Annotated[int, Field(ge=0, le=10**12)]
 """The language model tokens of one turn: 0 to 10**12."""
 Rounds = Annotated[int, Field(ge=0, le=1_000)]

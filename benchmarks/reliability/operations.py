@@ -215,6 +215,24 @@ async def _update(app: Application) -> None:
     await app.conversations.update_many_by_id({id: patch, "absent": patch}, tenant_id=app.tenant)
 
 
+@_operation("conversations.put_message", "conversations.get_message", "conversations.find_message")
+async def _put_message(app: Application) -> None:
+    id, own_id = await app.id(), secrets.token_hex(8)
+    for content in ("first", "second"):
+        message = Message(role="assistant", content=content, id=own_id)
+        await app.conversations.put_message(id, message, tenant_id=app.tenant)
+    await app.conversations.get_message(id, own_id, tenant_id=app.tenant)
+    await app.conversations.find_message(own_id, tenant_id=app.tenant)
+
+
+@_operation("conversations.iter_messages")
+async def _iterate(app: Application) -> None:
+    messages = app.conversations.iter_messages(await app.id(), tenant_id=app.tenant)
+    async with aclosing(messages):
+        async for _ in messages:
+            pass
+
+
 @_operation(
     *("conversations.set_feedback", "conversations.update_message"),
     *("conversations.delete_message", "conversations.pop_message"),

@@ -15,7 +15,7 @@ async def context(svc: asyncsvc.AsyncSvc, id: str, *, max_characters: int) -> li
     newest: list[dict[str, str]] = []
     before: int | None = None
     while page := await svc.conversations.messages(
-        id, tenant_id="acme", before_seq=before, last=PAGE_SIZE
+        id, tenant_id="acme", before=before, last=PAGE_SIZE
     ):
         for message in reversed(page):
             max_characters -= len(message.content)

@@ -11,7 +11,7 @@ DSN = os.environ["ASYNCSVC_DSN"]
 
 async def regenerate(svc: asyncsvc.AsyncSvc, id: str, seq: int) -> None:
     """Replace the answer `seq`, which must be the last message."""
-    (question,) = await svc.conversations.messages(id, tenant_id="acme", before_seq=seq, last=1)
+    (question,) = await svc.conversations.messages(id, tenant_id="acme", before=seq, last=1)
     # Ask the model before the transaction, which must be short.
     message = Message(role="assistant", content=f"Once more: {question.content}")
     # `round=0`: it is still the same question and answer.

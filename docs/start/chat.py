@@ -152,7 +152,7 @@ async def append(
 # --8<-- [start:reads]
 @app.get("/conversations/{id}/messages")
 async def messages(svc: Services, token: Token, id: str, after_seq: int = 0) -> list[StoredMessage]:
-    return await svc.conversations.messages(id, tenant_id=token.tenant_id, after_seq=after_seq)
+    return await svc.conversations.messages(id, tenant_id=token.tenant_id, after=after_seq)
 
 
 @app.get("/search")

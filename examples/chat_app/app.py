@@ -211,7 +211,7 @@ async def append_turn(me: Me, id: Id, body: Question, key: Key = None) -> Answer
 @app.get("/conversations/{id}/messages", tags=["chat"], responses=problems(404))
 async def list_messages(me: Me, id: Id, after: Seq = 0, limit: Limit = 20) -> list[StoredMessage]:
     """List messages, oldest first. Pass the last `seq` as `after` to get the next page."""
-    return await me.chats.messages(id, tenant_id=me.tenant, after_seq=after, limit=limit)
+    return await me.chats.messages(id, tenant_id=me.tenant, after=after, limit=limit)
 
 
 @app.put("/conversations/{id}/thumbs/{seq}", tags=["chat"], responses=problems(400, 404, 413))

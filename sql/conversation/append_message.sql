@@ -21,9 +21,9 @@
 --   docs/project/sql-files.md, Lookups by key. It does not repeat :expected_seq, because it first reads
 --   the snapshot of the statement, which may be older than the locked row.
 --   notified wakes the sessions that watch the tenant, at the commit. It reads no row if nobody watches.
---   present_ids are read in the snapshot of the statement. If another transaction stores one of the ids while
---   this one waits for the lock, message_id_idx rejects it. Row comparisons: see docs/project/sql-files.md,
---   Lookups by key.
+--   present_ids are read in the snapshot of the statement. If another transaction stores one of the ids
+--   while this one waits for the lock, message_id_idx rejects it. Row comparisons: see
+--   docs/project/sql-files.md, Lookups by key.
 --   :created_at distinguishes the conversation from another one that was stored under its id later. No
 --   index serves IS TRUE, so the plan reads the primary key.
 WITH
@@ -51,6 +51,7 @@ locked AS MATERIALIZED (
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq
        AND (c.created_at = :created_at) IS TRUE --? created_at
+       AND c.user_id = :user_id                 --? user_id
        AND NOT EXISTS (SELECT FROM present_ids) --? message_ids
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
        AND c.round <= 2147483647 - :round::int
@@ -82,6 +83,7 @@ updated AS (                                    --? conversation
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq, !idempotency_key
        AND (c.created_at = :created_at) IS TRUE --? created_at, !idempotency_key
+       AND c.user_id = :user_id                 --? user_id, !idempotency_key
        AND NOT EXISTS (SELECT FROM present_ids) --? message_ids, !idempotency_key
 --? !idempotency_key {
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])

@@ -2,8 +2,8 @@
 --
 -- Returns: current_seq (last_seq), current_round, current_tokens and current_duration of the
 --   conversation; if :idempotency_key is known, its body_hash and the first_seq, last_seq and round that
---   its append returned, otherwise NULLs; has_ids, whether one of :message_ids exists. No row if the
---   conversation does not exist.
+--   its append returned, otherwise NULLs; is_of_user, whether it belongs to :user_id; has_ids, whether one
+--   of :message_ids exists. No row if the conversation does not exist.
 -- Locks: none.
 -- Index: primary keys; message_id_idx with :message_ids. Row comparisons: see docs/project/sql-files.md,
 --   Lookups by key.
@@ -13,6 +13,8 @@
 --   join on k.key = NULL.
 SELECT c.last_seq AS current_seq, c.round AS current_round, c.tokens AS current_tokens,
        c.duration AS current_duration, k.body_hash, k.first_seq, k.last_seq, k.round
+     , true AS is_of_user                       --? !user_id
+     , c.user_id = :user_id AS is_of_user       --? user_id
      , false AS has_ids                         --? !message_ids
 --? message_ids {
      , EXISTS (

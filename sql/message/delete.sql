@@ -1,9 +1,10 @@
--- Delete one message (:seq), the newest message (newest) or all messages of a conversation.
+-- Delete one message (:seq or :message_id), the newest message (newest) or all messages of a conversation.
 --
 -- Returns: deleted (the number of messages) and, with newest, the deleted message, or NULLs if the
 --   conversation has no messages. No row if the conversation does not exist.
 -- Locks: the conversation row, then the deleted messages, until the end of the transaction.
--- Index: primary keys.
+-- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
+--   Lookups by key.
 -- Notes: the feedback of the deleted messages is subtracted from the counters. round, tokens, duration
 --   and last_seq do not change, so no seq is used twice.
 --   newest_message is a locking read. If a concurrent call has deleted the newest message, it continues
@@ -14,6 +15,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
+       AND c.user_id = :user_id                 --? user_id
        FOR NO KEY UPDATE
 --? newest {
 ), newest_message AS MATERIALIZED (
@@ -33,6 +35,18 @@ WITH locked AS MATERIALIZED (
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq                         --? seq
+       --? message_id {
+       AND m.seq = (
+           SELECT k.seq
+             FROM asyncsvc.message AS k
+            WHERE k.tenant_id = :tenant_id
+              AND k.id IS NOT NULL
+              AND (k.id, k.conversation_id) >= (:message_id, :id)
+              AND (k.id, k.conversation_id) <= (:message_id, :id)
+            ORDER BY k.id, k.conversation_id
+            LIMIT 1
+           )
+       --? }
        AND m.seq = n.seq                        --? newest
     RETURNING m.thumb                           --? !newest
     RETURNING m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at  --? newest

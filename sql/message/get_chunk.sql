@@ -5,7 +5,7 @@
 --
 -- Returns: messages after :after_seq and up to :last_seq, in the order of seq.
 -- Locks: none.
--- Index: message_pkey. The scan stops after :limit rows.
+-- Index: message_pkey. The scan stops after :limit rows, which are measured before some are returned.
 SELECT b.seq, b.id, b.role, b.content, b.payload, b.reference, b.thumb, b.created_at
   FROM (
     SELECT m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at,
@@ -20,6 +20,8 @@ SELECT b.seq, b.id, b.role, b.content, b.payload, b.reference, b.thumb, b.create
            AND m.conversation_id = :id
            AND m.seq > :after_seq
            AND m.seq <= :last_seq
+           AND m.created_at > :after_time       --? after_time
+           AND m.created_at < :before_time      --? before_time
          ORDER BY m.seq
          LIMIT :limit
       ) AS m

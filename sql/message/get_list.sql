@@ -1,23 +1,58 @@
--- Read the first or the last :limit messages of a conversation, within bounds on seq.
+-- Read the first or the last :limit messages of a conversation, within bounds.
+--
+-- A bound is a seq, the own id of a message, or a time. All bounds are exclusive.
 --
 -- Returns: messages in the order of seq. One row of NULLs if the conversation has no such message; no
---   row if the conversation does not exist.
+--   row if the conversation does not exist. With :after_id or :before_id also the seq of that message, NULL
+--   if it does not exist.
 -- Locks: none.
--- Index: primary keys. The scan starts at the bound and stops after :limit rows.
+-- Index: primary keys; message_id_idx with ids. Row comparisons: see docs/project/sql-files.md, Lookups by
+--   key. The scan starts at the bound and stops after :limit rows. A time is no bound of the scan.
 SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at
+     , after_message.seq AS after_seq           --? after_id
+     , before_message.seq AS before_seq         --? before_id
   FROM asyncsvc.conversation AS c
+  --? after_id {
+  LEFT JOIN LATERAL (
+        SELECT k.seq
+          FROM asyncsvc.message AS k
+         WHERE k.tenant_id = :tenant_id
+           AND k.id IS NOT NULL
+           AND (k.id, k.conversation_id) >= (:after_id, :id)
+           AND (k.id, k.conversation_id) <= (:after_id, :id)
+         ORDER BY k.id, k.conversation_id
+         LIMIT 1
+       ) AS after_message ON true
+  --? }
+  --? before_id {
+  LEFT JOIN LATERAL (
+        SELECT k.seq
+          FROM asyncsvc.message AS k
+         WHERE k.tenant_id = :tenant_id
+           AND k.id IS NOT NULL
+           AND (k.id, k.conversation_id) >= (:before_id, :id)
+           AND (k.id, k.conversation_id) <= (:before_id, :id)
+         ORDER BY k.id, k.conversation_id
+         LIMIT 1
+       ) AS before_message ON true
+  --? }
   LEFT JOIN LATERAL (
         SELECT m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at
           FROM asyncsvc.message AS m
          WHERE m.tenant_id = :tenant_id
            AND m.conversation_id = :id
            AND m.seq > :after_seq               --? after_seq
+           AND m.seq > after_message.seq        --? after_id
+           AND m.created_at > :after_time       --? after_time
            AND m.seq < :before_seq              --? before_seq
+           AND m.seq < before_message.seq       --? before_id
+           AND m.created_at < :before_time      --? before_time
          ORDER BY m.seq                         --? first
          ORDER BY m.seq DESC                    --? last
          LIMIT :limit
        ) AS m ON true
  WHERE c.tenant_id = :tenant_id
    AND c.id = :id
+   AND c.user_id = :user_id                     --? user_id
  ORDER BY m.seq

@@ -1,8 +1,10 @@
--- Set or remove the feedback (thumb) of a message and update the counters of its conversation.
+-- Set or remove the feedback (thumb) of a message, by :seq or :message_id, and update the counters of its
+-- conversation.
 --
 -- Returns: the message. No row if the message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
--- Index: primary keys.
+-- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
+--   Lookups by key.
 -- Notes: the old thumb is read under both locks, so concurrent calls are counted correctly. A repeated
 --   call with the same thumb changes no counter. updated_at of the conversation does not change.
 --   The message leaves the search index until the next maintenance run, since it costs less to index
@@ -12,9 +14,10 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
+       AND c.user_id = :user_id                 --? user_id
        FOR NO KEY UPDATE
 ), locked_message AS MATERIALIZED (
-    SELECT m.thumb,
+    SELECT m.seq, m.thumb,
            (:thumb::smallint IS NOT DISTINCT FROM 1)::int
            - (m.thumb IS NOT DISTINCT FROM 1)::int AS up_delta,
            (:thumb::smallint IS NOT DISTINCT FROM -1)::int
@@ -22,7 +25,19 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.message AS m
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
-       AND m.seq = :seq
+       AND m.seq = :seq                         --? seq
+       --? message_id {
+       AND m.seq = (
+           SELECT k.seq
+             FROM asyncsvc.message AS k
+            WHERE k.tenant_id = :tenant_id
+              AND k.id IS NOT NULL
+              AND (k.id, k.conversation_id) >= (:message_id, :id)
+              AND (k.id, k.conversation_id) <= (:message_id, :id)
+            ORDER BY k.id, k.conversation_id
+            LIMIT 1
+           )
+       --? }
        AND EXISTS (SELECT FROM locked)
        FOR NO KEY UPDATE
 ), counters_updated AS (
@@ -49,7 +64,7 @@ WITH locked AS MATERIALIZED (
       FROM locked_message AS old
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
-       AND m.seq = :seq
+       AND m.seq = old.seq
     RETURNING m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
               m.thumb, m.created_at
 )

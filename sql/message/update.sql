@@ -1,8 +1,9 @@
--- Set columns of a message.
+-- Set columns of a message, by :seq or :message_id.
 --
 -- Returns: the message. No row if the message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
--- Index: primary keys.
+-- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
+--   Lookups by key.
 -- Notes: :patch is a JSON object of the columns to set. JSON null sets a column to NULL; a column without
 --   a key keeps its value.
 --   updated_at of the conversation is set too. The message leaves the search index until the next
@@ -12,6 +13,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.conversation AS c, (SELECT :patch::text::jsonb AS patch) AS requested
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
+       AND c.user_id = :user_id                 --? user_id
        FOR NO KEY UPDATE OF c
 ), updated AS (
     UPDATE asyncsvc.message AS m
@@ -23,7 +25,19 @@ WITH locked AS MATERIALIZED (
       FROM locked AS l
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
-       AND m.seq = :seq
+       AND m.seq = :seq                         --? seq
+       --? message_id {
+       AND m.seq = (
+           SELECT k.seq
+             FROM asyncsvc.message AS k
+            WHERE k.tenant_id = :tenant_id
+              AND k.id IS NOT NULL
+              AND (k.id, k.conversation_id) >= (:message_id, :id)
+              AND (k.id, k.conversation_id) <= (:message_id, :id)
+            ORDER BY k.id, k.conversation_id
+            LIMIT 1
+           )
+       --? }
     RETURNING m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
               m.thumb, m.created_at
 ), conversation_updated AS (

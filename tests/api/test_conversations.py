@@ -225,14 +225,14 @@ async def test_messages_are_read_by_page(svc):
     for number in range(5):
         await append(svc, "a", f"{number}", f"{number}!")
     assert await seqs(svc, "a", limit=3) == [1, 2, 3]
-    assert await seqs(svc, "a", after_seq=3, limit=3) == [4, 5, 6]
-    assert await seqs(svc, "a", after_seq=9) == [10]
-    assert await seqs(svc, "a", after_seq=10) == []
-    assert await seqs(svc, "a", before_seq=3) == [1, 2]
-    assert await seqs(svc, "a", after_seq=2, before_seq=5) == [3, 4]
+    assert await seqs(svc, "a", after=3, limit=3) == [4, 5, 6]
+    assert await seqs(svc, "a", after=9) == [10]
+    assert await seqs(svc, "a", after=10) == []
+    assert await seqs(svc, "a", before=3) == [1, 2]
+    assert await seqs(svc, "a", after=2, before=5) == [3, 4]
     assert await seqs(svc, "a", last=2) == [9, 10]
-    assert await seqs(svc, "a", last=2, before_seq=9) == [7, 8]
-    assert await seqs(svc, "a", last=100, after_seq=8) == [9, 10]
+    assert await seqs(svc, "a", last=2, before=9) == [7, 8]
+    assert await seqs(svc, "a", last=100, after=8) == [9, 10]
 
 
 async def test_payloads_are_those_of_all_messages_or_of_the_newest(svc):

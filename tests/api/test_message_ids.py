@@ -1,12 +1,22 @@
 """Messages with ids and times of the application."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import asyncsvc
-from asyncsvc import AlreadyExists, IdempotencyConflict, InvalidInput, Message, StaleSequence, Turn
+from asyncsvc import (
+    AlreadyExists,
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    Message,
+    NotFound,
+    StaleSequence,
+    Turn,
+)
 
 PAST = datetime(2020, 1, 2, tzinfo=UTC)
 
@@ -212,3 +222,286 @@ async def test_a_later_export_is_compared_by_the_ids_of_its_messages(svc):
     report = await svc.conversations.import_([branch], tenant_id="acme", update=True)
     assert (report.rewritten, report.messages_replaced) == (1, 2)
     assert await ids(svc, "a") == ["x", "w", "y"]
+
+
+# ---------------------------------------------------------------- by seq or id
+
+
+@pytest.fixture
+async def three(svc, id):
+    """The id of a conversation of "ann" with the messages x, y and z."""
+    await svc.conversations.update_by_id(id, {"user_id": "ann"}, tenant_id="acme")
+    await svc.conversations.append_message(id, turn("x", "y", "z"), tenant_id="acme")
+    return id
+
+
+@pytest.mark.parametrize("key", [2, "y"])
+async def test_a_message_is_addressed_by_seq_or_id(svc, three, key):
+    conversations, at = svc.conversations, {"tenant_id": "acme"}
+    assert (await conversations.get_message(three, key, **at)).id == "y"
+    rated = await conversations.set_feedback(three, key, 1, **at)
+    assert (rated.seq, rated.id, rated.thumb) == (2, "y", 1)
+    edited = await conversations.update_message(three, key, {"content": "new"}, **at)
+    assert (edited.seq, edited.id, edited.content, edited.thumb) == (2, "y", "new", 1)
+    assert await conversations.get_message(three, key, **at) == edited
+    assert (await conversations.get_by_id(three, **at)).thumb_up == 1
+    assert await conversations.delete_message(three, key, **at) == 1
+    assert await conversations.delete_message(three, key, **at) == 0
+    assert (await conversations.get_by_id(three, **at)).thumb_up == 0
+    assert await ids(svc, three) == ["x", "z"]
+    for call in (
+        conversations.get_message(three, key, **at),
+        conversations.set_feedback(three, key, 1, **at),
+        conversations.update_message(three, key, {}, **at),
+    ):
+        with pytest.raises(NotFound) as caught:
+            await call
+        assert caught.value.resource == "message"
+
+
+async def test_text_of_digits_is_an_id_and_not_a_seq(svc, three):
+    with pytest.raises(NotFound):
+        await svc.conversations.get_message(three, "2", tenant_id="acme")
+    await svc.conversations.append_message(three, turn("2"), tenant_id="acme")
+    assert (await svc.conversations.get_message(three, "2", tenant_id="acme")).seq == 4
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"after": "x"}, ["y", "z"]),
+        ({"before": "z"}, ["x", "y"]),
+        ({"after": "x", "before": "z"}, ["y"]),
+        ({"after": 1, "before": "z"}, ["y"]),
+        ({"after": "z", "before": "x"}, []),
+        ({"before": "z", "last": 1}, ["y"]),
+        ({"after": "x", "limit": 1}, ["y"]),
+        ({"after": PAST}, ["x", "y", "z"]),
+        ({"before": PAST}, []),
+        ({"after": PAST, "before": "y"}, ["x"]),
+    ],
+)
+async def test_the_bounds_of_messages(svc, three, bounds, expected):
+    page = await svc.conversations.messages(three, tenant_id="acme", **bounds)
+    assert [message.id for message in page] == expected
+    if not {"last", "limit"} & bounds.keys():
+        iterating = svc.conversations.iter_messages(three, tenant_id="acme", **bounds)
+        assert [message.id async for message in iterating] == expected
+
+
+async def test_times_are_exclusive_bounds_on_created_at(svc, id):
+    for day in (3, 1, 2):
+        at = PAST + timedelta(days=day)
+        message = Message(role="user", content="", id=str(day), created_at=at)
+        await svc.conversations.put_message(id, message, tenant_id="acme")
+    bounds = {"after": PAST + timedelta(days=1), "before": PAST + timedelta(days=4)}
+    page = await svc.conversations.messages(id, tenant_id="acme", **bounds)
+    assert [message.id for message in page] == ["3", "2"]
+    assert [
+        message.id
+        async for message in svc.conversations.iter_messages(id, tenant_id="acme", **bounds)
+    ] == ["3", "2"]
+
+
+@pytest.mark.parametrize("bounds", [{"after": "absent"}, {"before": "absent", "after": "x"}])
+async def test_an_unknown_id_as_a_bound_is_not_found(svc, three, bounds):
+    for conversation, resource in ((three, "message"), ("absent", "conversation")):
+        with pytest.raises(NotFound) as caught:
+            await svc.conversations.messages(conversation, tenant_id="acme", **bounds)
+        assert caught.value.resource == resource
+        with pytest.raises(NotFound) as caught:
+            async for _ in svc.conversations.iter_messages(
+                conversation, tenant_id="acme", **bounds
+            ):
+                pass
+        assert caught.value.resource == resource
+
+
+async def test_an_iteration_returns_a_long_conversation_in_chunks(svc, id):
+    names: list[str] = []
+    settings = asyncsvc.Settings(on_query=lambda name, *_: names.append(name))
+    sizes = [1] * 700 + [600_000] * 5 + [1] * 10
+    for start in range(0, len(sizes), 100):
+        messages = [Message(role="user", content="a" * size) for size in sizes[start : start + 100]]
+        await svc.conversations.append_message(id, Turn(messages=messages), tenant_id="acme")
+    observed = asyncsvc.AsyncSvc(svc._executor._pool, settings=settings)
+    lengths = [
+        len(message.content)
+        async for message in observed.conversations.iter_messages(id, tenant_id="acme")
+    ]
+    assert lengths == sizes
+    assert names[0] == "message/get_bounds"
+    # 64 messages, 256, 380 and 2 long ones, and then 2 long ones in each.
+    assert names[1:] == ["message/get_chunk"] * 5
+
+
+async def test_an_iteration_does_not_return_what_is_appended_meanwhile(svc, three):
+    read = []
+    async for message in svc.conversations.iter_messages(three, tenant_id="acme"):
+        await svc.conversations.append_message(three, turn(None), tenant_id="acme")
+        read.append(message.id)
+    assert read == ["x", "y", "z"]
+
+
+# ---------------------------------------------------------------- put_message
+
+
+async def test_put_message_appends_a_new_message_without_usage(svc, three):
+    before = await svc.conversations.get_by_id(three, tenant_id="acme")
+    message = Message(role="tool", content="cafe\u0301", id="w", payload={"a": 1}, reference=[2])
+    stored = await svc.conversations.put_message(three, message, tenant_id="acme")
+    assert (stored.seq, stored.id, stored.role, stored.content) == (4, "w", "tool", "caf\u00e9")
+    assert (stored.payload, stored.reference, stored.thumb) == ({"a": 1}, [2], None)
+    after = await svc.conversations.get_by_id(three, tenant_id="acme")
+    assert (after.last_seq, after.round, after.tokens) == (4, before.round, before.tokens)
+    assert after.updated_at == stored.created_at > before.updated_at
+    assert await svc.conversations.get_message(three, "w", tenant_id="acme") == stored
+    appended = await svc.conversations.append_message(three, turn(None), tenant_id="acme")
+    assert appended.first_seq == 5
+
+
+async def test_put_message_replaces_a_message_and_keeps_seq_thumb_and_time(svc, three):
+    before = await svc.conversations.set_feedback(three, "y", -1, tenant_id="acme")
+    stored = await svc.conversations.put_message(
+        three, {"id": "y", "role": "tool", "content": "new"}, tenant_id="acme"
+    )
+    assert (stored.seq, stored.thumb, stored.created_at) == (2, -1, before.created_at)
+    assert (stored.role, stored.content, stored.payload) == ("tool", "new", {})
+    timed = await svc.conversations.put_message(
+        three, {"id": "y", "role": "tool", "content": "new", "created_at": PAST}, tenant_id="acme"
+    )
+    assert timed == stored.model_copy(update={"created_at": PAST})
+    conversation = await svc.conversations.get_by_id(three, tenant_id="acme")
+    assert (conversation.last_seq, conversation.thumb_down) == (3, 1)
+    hits = await svc.conversations.search("new", tenant_id="acme")
+    assert [hit.seq for hit in hits.items] == [2]
+
+
+async def test_put_message_needs_an_id_and_a_conversation(svc, three):
+    message = Message(role="user", content="a", id="w")
+    with pytest.raises(NotFound) as caught:
+        await svc.conversations.put_message("absent", message, tenant_id="acme")
+    assert caught.value.resource == "conversation"
+    with pytest.raises(InvalidInput, match=r"^message\.id: "):
+        await svc.conversations.put_message(
+            three, {"role": "user", "content": "a"}, tenant_id="acme"
+        )
+
+
+async def test_put_message_does_not_exceed_the_last_seq(svc, three, pool):
+    await pool.execute("UPDATE asyncsvc.conversation SET last_seq = 2147483647")
+    with pytest.raises(InvalidInput, match=r"^message: "):
+        await svc.conversations.put_message(
+            three, {"role": "user", "content": "a", "id": "w"}, tenant_id="acme"
+        )
+    await pool.execute("UPDATE asyncsvc.conversation SET last_seq = 3")
+
+
+async def test_32_puts_of_one_id_make_one_message_and_no_error(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id="c")
+        stored = await asyncio.gather(
+            *(
+                svc.conversations.put_message(
+                    "c", {"role": "user", "content": str(n), "id": "x"}, tenant_id="acme"
+                )
+                for n in range(32)
+            )
+        )
+        assert {message.seq for message in stored} == {1}
+        (message,) = await svc.conversations.messages("c", tenant_id="acme")
+        assert message in stored
+
+
+async def test_concurrent_puts_appends_and_deletions_of_one_id_leave_no_gap(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id="c")
+
+        async def work(number: int) -> None:
+            at = {"tenant_id": "acme"}
+            for _ in range(5):
+                if number % 3 == 0:
+                    message = {"role": "user", "content": "put", "id": "x"}
+                    await svc.conversations.put_message("c", message, **at)
+                elif number % 3 == 1:
+                    with contextlib.suppress(AlreadyExists, Conflict):
+                        await svc.conversations.append_message("c", turn("x", None), **at)
+                else:
+                    await svc.conversations.delete_message("c", "x", **at)
+
+        await asyncio.gather(*map(work, range(24)))
+        stored = await svc.conversations.get_by_id("c", tenant_id="acme", include_messages=True)
+        assert [each.id for each in stored.messages].count("x") <= 1
+        assert max(each.seq for each in stored.messages) <= stored.last_seq
+
+
+# ---------------------------------------------------------------- find_message
+
+
+async def test_find_message_returns_the_message_and_its_conversation(svc, three):
+    newest = await svc.conversations.find_message("y", tenant_id="acme")
+    assert newest.conversation == await svc.conversations.get_by_id(three, tenant_id="acme")
+    assert newest.message == await svc.conversations.get_message(three, "y", tenant_id="acme")
+    for tenant, more in (
+        ("globex", {}),
+        ("acme", {"user_id": "bob"}),
+        ("acme", {"dialog_id": "other"}),
+    ):
+        with pytest.raises(NotFound, match="message"):
+            await svc.conversations.find_message("y", tenant_id=tenant, **more)
+
+
+async def test_find_message_returns_the_newest_of_several(svc):
+    for number, conversation in enumerate("bca"):
+        await svc.conversations.create(
+            tenant_id="acme", dialog_id=f"d{number}", id=conversation, user_id=conversation
+        )
+        message = Message(role="user", content="", id="x", created_at=PAST + timedelta(number % 2))
+        await svc.conversations.put_message(conversation, message, tenant_id="acme")
+
+    async def find(**filters: str) -> str:
+        newest = await svc.conversations.find_message("x", tenant_id="acme", **filters)
+        return newest.conversation.id
+
+    assert [await find(), await find(user_id="b"), await find(dialog_id="d2")] == ["c", "b", "a"]
+
+
+# ---------------------------------------------------------------- the owner
+
+
+@pytest.mark.parametrize("user", ["bob", ""])
+async def test_another_user_does_not_find_the_messages(svc, three, user):
+    mine = {"tenant_id": "acme", "user_id": user}
+    message = Message(role="user", content="a", id="x")
+    before = await svc.conversations.get_by_id(three, tenant_id="acme", include_messages=True)
+    conversations = svc.conversations
+    for call in (
+        conversations.messages(three, **mine),
+        conversations.messages(three, after="x", **mine),
+        anext(conversations.iter_messages(three, **mine)),
+        conversations.get_message(three, 1, **mine),
+        conversations.get_message(three, "x", **mine),
+        conversations.append_message(three, turn("w"), **mine),
+        conversations.append_message(three, turn("x"), idempotency_key="k", **mine),
+        conversations.put_message(three, message, **mine),
+        conversations.set_feedback(three, "x", 1, **mine),
+        conversations.update_message(three, 1, {"content": "b"}, **mine),
+        conversations.pop_message(three, **mine),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert await conversations.delete_message(three, "x", **mine) == 0
+    assert await conversations.clear_messages(three, **mine) == 0
+    after = await conversations.get_by_id(three, tenant_id="acme", include_messages=True)
+    assert after == before
+
+
+async def test_the_owner_changes_and_reads_the_messages(svc, three):
+    mine = {"tenant_id": "acme", "user_id": "ann"}
+    conversations = svc.conversations
+    await conversations.append_message(three, turn("w"), idempotency_key="k", **mine)
+    replay = await conversations.append_message(three, turn("w"), idempotency_key="k", **mine)
+    assert replay.replayed
+    assert (await conversations.pop_message(three, **mine)).id == "w"
+    assert [each.id async for each in conversations.iter_messages(three, **mine)] == ["x", "y", "z"]
+    assert await conversations.clear_messages(three, **mine) == 3

@@ -38,9 +38,10 @@ SEED = (
     """,
     f"""
     INSERT INTO asyncsvc.message (
-           tenant_id, conversation_id, seq, role, content, payload, created_at, dialog_id,
+           tenant_id, conversation_id, seq, id, role, content, payload, created_at, dialog_id,
            conversation_created_at, is_indexed)
-    SELECT c.tenant_id, c.id, seq, 'user', 'please order coffee ' || md5(c.id || seq), '{{}}',
+    SELECT c.tenant_id, c.id, seq, CASE seq WHEN 2 THEN 'same' WHEN 3 THEN c.id END, 'user',
+           'please order coffee ' || md5(c.id || seq), '{{}}',
            c.created_at, c.dialog_id, c.created_at, seq > 1 OR c.created_at < '{LAST_MAINTENANCE}'
       FROM asyncsvc.conversation AS c, generate_series(1, 3) AS seq
     """,
@@ -433,6 +434,8 @@ TURN = {
     "duration": 1,
     "token_id": "k",
 }
+WITH_IDS = {"message_ids": ["same"]}
+PUT = {"role": "user", "content": "hello", "payload": "{}", "reference": None}
 IF_UNCHANGED = {"expected_seq": 1, "created_at": NOW}
 WITH_A_KEY = {"idempotency_key": "k", "body_hash": b"h"}
 CREATE = {"conversation": '{"dialog_id": "d", "user_id": "u"}'}
@@ -444,7 +447,19 @@ ON_ONE_CONVERSATION = [
     ("conversation/append_message", (), TURN | WITH_A_KEY),
     ("conversation/append_message", (), TURN | CREATE),
     ("conversation/append_message", (), TURN | CREATE | WITH_A_KEY),
+    ("conversation/append_message", (), TURN | WITH_IDS),
+    ("conversation/append_message", (), TURN | WITH_IDS | WITH_A_KEY),
     ("conversation/explain_append", (), {"idempotency_key": "k"}),
+    ("conversation/explain_append", (), {"idempotency_key": "k"} | WITH_IDS),
+    ("message/get", (), {"seq": 1}),
+    ("message/get", (), {"message_id": "same", "user_id": "u7"}),
+    ("message/put", (), PUT | {"message_id": "same"}),
+    ("message/put", (), PUT | {"message_id": "new", "user_id": "u7"}),
+    ("message/set_feedback", (), {"message_id": "same", "thumb": 1}),
+    ("message/update", (), {"message_id": "same", "patch": "{}"}),
+    ("message/delete", (), {"message_id": "same"}),
+    ("message/get_list", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
+    ("message/get_bounds", (), {"after_id": "same", "before_id": "big7"}),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
     ("message/update", (), {"seq": 1, "patch": "{}"}),
     ("message/delete", (), {"seq": 1}),
@@ -458,10 +473,11 @@ async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name,
     plan = await explain(name, *flags, tenant_id="big", id="big7", **more)
     tables = ("conversation", "conversation_recency", "message", "append_key", "watched_tenant")
     keys = {f"{table}_pkey" for table in tables}
-    assert indexes(plan) <= keys
+    assert indexes(plan) <= keys | {"message_id_idx"}
     # watched_tenant is empty here, and the server reads its first page instead of an index.
     assert scans(plan) <= {(key.removesuffix("_pkey"), key) for key in keys} | {
-        ("watched_tenant", None)
+        ("watched_tenant", None),
+        ("message", "message_id_idx"),
     }
     assert rows_read(plan) <= 14
 

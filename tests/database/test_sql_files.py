@@ -84,7 +84,7 @@ COLUMNS = {
         *("current_seq", "current_round", "current_tokens", "current_duration"),
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
-        "has_ids",
+        *("is_of_user", "has_ids"),
     ],
     "conversation/export": ["id", "created_at"],
     "conversation/extend": [field.name for field in dataclasses.fields(ExtendedConversation)],
@@ -102,9 +102,18 @@ COLUMNS = {
     "message/change_dialog": ["updated"],
     "message/delete": ["deleted"],
     "message/digests": ["id", "digest"],
+    "message/find": [
+        *CONVERSATION,
+        *("seq", "message_id"),
+        *(name for name in MESSAGE if name not in {"seq", "id", "created_at"}),
+        "message_created_at",
+    ],
+    "message/get": MESSAGE,
+    "message/get_bounds": ["last_seq", "after_seq", "before_seq"],
     "message/get_chunk": MESSAGE,
     "message/get_list": MESSAGE,
     "message/payloads": ["payload"],
+    "message/put": MESSAGE,
     "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,
     "message/update": MESSAGE,
@@ -165,6 +174,8 @@ ADDED_COLUMNS = {
         name for name in CONVERSATION if name not in {"id", "created_at"}
     ],
     ("message/delete", "newest"): MESSAGE,
+    ("message/get_list", "after_id"): ["after_seq"],
+    ("message/get_list", "before_id"): ["before_seq"],
 }
 """Columns that a file returns only if a flag is present."""
 

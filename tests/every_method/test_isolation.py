@@ -18,6 +18,7 @@ import asyncsvc
 from asyncsvc import AsyncSvcError, Settings
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import SessionRepository
+from asyncsvc.repositories.message import MessageBounds
 from tests.support.registry import METHODS, SERVICE_METHODS, Tenant, comparable, furnish
 from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
@@ -279,8 +280,9 @@ async def send_other_statements(svc):
     for messages in (RECORD["messages"], [*RECORD["messages"], *TURN["messages"]]):
         grown = record | {"messages": messages}
         await svc.conversations.import_([grown], tenant_id=text, update=True)
+    bounds = MessageBounds(after_seq=0, last_seq=9)
     await svc.conversations._messages.get_chunk(  # a call needs 32 MiB of messages for it
-        tenant_id=text, id=text, after_seq=0, last_seq=9, max_bytes=1
+        tenant_id=text, id=text, bounds=bounds, limit=9, max_bytes=1
     )
     sessions = SessionRepository(svc._executor)  # for RAGFlow's rows alone
     assert len(await sessions.get_by_ids(tenant_id=text, ids=[text, f"{text}2"])) == 2

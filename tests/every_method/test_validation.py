@@ -94,7 +94,8 @@ async def test_a_valid_call_queries_the_database(method, unconnected):
 async def test_each_parameter_rejects_invalid_values_before_any_sql(method, parameter, unconnected):
     valid = method.arguments()
     service = method.name.partition(".")[0]
-    for value in BAD.get(f"{service}.{parameter}", BAD[parameter]):
+    of_service = BAD.get(f"{service}.{parameter}", BAD[parameter])
+    for value in BAD.get(f"{method}.{parameter}", of_service):
         if value is None and parameter in method.accepts_none:
             continue
         with pytest.raises(InvalidInput) as caught:

@@ -194,6 +194,8 @@ CONVERSATION = {"id": IDS, **NEW_CONVERSATION}
 CONVERSATIONS = st.fixed_dictionaries(CONVERSATION)
 PATCHES = optional(**FIELDS, errors=NAMES)
 TEXT = {"role": st.sampled_from(["user", "assistant"]), "content": TEXTS}
+MESSAGE_IDS = st.sampled_from(["m1", "m2", "m3"])
+OWN = {"id": MESSAGE_IDS, "created_at": st.sampled_from([None, *PAST])}
 MESSAGE = {"payload": OBJECTS, "reference": JSONS}
 THUMBS = st.sampled_from([1, -1, None])
 TURNS = st.fixed_dictionaries(
@@ -204,6 +206,16 @@ TURNS = st.fixed_dictionaries(
     optional={"tokens": COUNTS, "duration": DURATIONS, "round": st.integers(0, 2),
               "errors": NAMES, "dsl": JSONS},
 )  # fmt: skip
+TURNS_WITH_IDS = st.fixed_dictionaries(
+    {
+        "messages": st.lists(
+            st.fixed_dictionaries(TEXT | OWN, optional=MESSAGE),
+            min_size=1,
+            max_size=2,
+            unique_by=lambda each: each["id"],
+        )
+    }
+)
 RECORDS = st.fixed_dictionaries(
     {
         "id": IDS,
@@ -245,14 +257,15 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "records": st.lists(RECORDS, min_size=1, max_size=3),
         "patch": PATCHES,
         "patches": st.dictionaries(IDS, PATCHES, min_size=1, max_size=3),
-        "turn": TURNS,
+        "turn": st.one_of(TURNS, TURNS_WITH_IDS),
         "idempotency_key": st.none(),
         "expected_seq": mostly(None, 0, 4),
         "create": st.none() | NEW_CONVERSATIONS,
-        "seq": SEQS,
+        "message": SEQS | MESSAGE_IDS,
+        "message_id": MESSAGE_IDS,
         "thumb": THUMBS,
-        "after_seq": st.none() | SEQS,
-        "before_seq": st.none() | SEQS,
+        "after": st.none() | SEQS | MESSAGE_IDS,
+        "before": st.none() | SEQS | MESSAGE_IDS,
         "last": st.none() | st.integers(1, 3),
         "newest": st.none() | st.integers(0, 3),
         "include_dsl": st.booleans(),
@@ -309,6 +322,7 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
 VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     "conversations.create": CONVERSATION,
     "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
+    "conversations.put_message": {"message": st.fixed_dictionaries(TEXT | OWN, optional=MESSAGE)},
     "conversations.update_message": {"patch": optional(content=TEXTS, **MESSAGE)},
     "conversations.get_list": {
         "id": mostly(ANY, "1"),
@@ -342,6 +356,7 @@ WRITES = (
     *("conversations.create", "conversations.create_many", "conversations.append_message"),
     *("conversations.update_by_id", "conversations.update_many_by_id"),
     *("conversations.set_feedback", "conversations.update_message", "conversations.delete_message"),
+    *("conversations.put_message",),
     *("conversations.pop_message", "conversations.clear_messages", "conversations.import_"),
     *("records.put", "records.merge"),
 )
@@ -357,7 +372,8 @@ DELETIONS = (
 )
 READS = (
     *("conversations.get_by_id", "conversations.get_by_ids", "conversations.get_names"),
-    *("conversations.messages", "conversations.payloads"),
+    *("conversations.messages", "conversations.payloads", "conversations.iter_messages"),
+    *("conversations.get_message", "conversations.find_message"),
     *("conversations.export", "conversations.stats"),
     *("tokens.get_by_id", "tokens.get_by_ids", "records.get", "records.get_many"),
 )

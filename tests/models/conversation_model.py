@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from asyncsvc import (
     ANY,
     AlreadyExists,
+    FoundMessage,
     IdempotencyConflict,
     ImportReport,
     InvalidInput,
@@ -161,33 +162,79 @@ class ConversationModel:
             and any(contains(message, keywords) for message in each.messages.values())
         ]
 
+    def find_message(self, message_id, *, tenant_id, dialog_id=ANY, user_id=ANY) -> Row:
+        matching = [
+            (each, message)
+            for each in self._tenants[tenant_id].conversations.values()
+            if matches(dialog_id, each.dialog_id)
+            and matches(user_id, each.user_id)
+            and (message := each.message(message_id))
+        ]
+        if not matching:
+            raise NotFound("message")
+        # The time of a message without one is that of its append.
+        known = all(message["created_at"] for _, message in matching)
+        if len(matching) > 1 and not known:
+            return Unknown(FoundMessage)
+        conversation, message = max(matching, key=lambda each: (each[1]["created_at"], each[0].id))
+        return {"conversation": conversation.row(), "message": message_row(message)}
+
     def get_names(self, *, tenant_id, exp_user_id, dialog_id=ANY) -> list[Row]:
         rows = self.get_list(tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id)
         return [{"id": row["id"], "name": row["name"]} for row in rows]
 
     # ------------------------------------------------------------ messages
 
-    def messages(self, id, *, tenant_id, after_seq=None, before_seq=None, last=None) -> list[Row]:
-        rows = [
-            row
-            for row in message_rows(self._tenants[tenant_id].conversation(id))
-            if row["seq"] > (after_seq or 0) and (before_seq is None or row["seq"] < before_seq)
-        ]
+    def messages(
+        self, id, *, tenant_id, after=None, before=None, last=None, user_id=ANY
+    ) -> list[Row]:
+        tenant = self._tenants[tenant_id]
+        rows = message_rows(tenant.conversation(id, user_id))
+        for bound, sign in ((after, 1), (before, -1)):
+            if bound is not None:
+                seq = tenant.message(id, bound)["seq"] if isinstance(bound, str) else bound
+                rows = [row for row in rows if row["seq"] * sign > seq * sign]
         return rows if last is None else rows[-last:]
 
     def payloads(self, id, *, tenant_id, user_id=ANY, newest=None) -> list[Row]:
-        conversation = self._tenants[tenant_id].conversation(id)
-        if not matches(user_id, conversation.user_id):
-            raise NotFound("conversation")
-        rows = message_rows(conversation)
+        rows = message_rows(self._tenants[tenant_id].conversation(id, user_id))
         return [row["payload"] for row in (rows if newest is None else rows[len(rows) - newest :])]
 
+    def iter_messages(self, id, *, tenant_id, **bounds) -> list[Row]:
+        return self.messages(id, tenant_id=tenant_id, **bounds)
+
+    def get_message(self, id, message, *, tenant_id, user_id=ANY) -> Row:
+        return message_row(self._tenants[tenant_id].message(id, message, user_id))
+
+    def put_message(self, id, message, *, tenant_id, user_id=ANY) -> Row:
+        conversation = self._tenants[tenant_id].conversation(id, user_id)
+        message = MESSAGE | {"created_at": None} | copy.deepcopy(message)
+        stored = conversation.message(message["id"])
+        if stored is None:
+            conversation.last_seq += 1
+            message["seq"] = conversation.last_seq
+        else:
+            kept = {"seq": stored["seq"], "thumb": stored["thumb"]}
+            message |= kept | {"created_at": message["created_at"] or stored["created_at"]}
+        conversation.messages[message["seq"]] = message
+        conversation.is_updated = True
+        return message_row(message)
+
     def append_message(
-        self, id, turn, *, tenant_id, idempotency_key=None, expected_seq=None, create=None
+        self,
+        id,
+        turn,
+        *,
+        tenant_id,
+        idempotency_key=None,
+        expected_seq=None,
+        create=None,
+        user_id=ANY,
     ) -> Row:
         if create is not None and expected_seq in {None, 0}:
-            self.create_many([create | {"id": id}], tenant_id=tenant_id)
-        conversation = self._tenants[tenant_id].conversation(id)
+            if self.create_many([create | {"id": id}], tenant_id=tenant_id):
+                user_id = ANY  # a condition on an existing conversation
+        conversation = self._tenants[tenant_id].conversation(id, user_id)
         turn = TURN | turn | {"messages": [MESSAGE | each for each in turn["messages"]]}
         token_id = turn.pop("token_id", None)
         if idempotency_key in conversation.keys:
@@ -195,12 +242,14 @@ class ConversationModel:
             if turn != first_turn:
                 raise IdempotencyConflict
             return result | {"replayed": True}
+        if any(each["id"] and conversation.message(each["id"]) for each in turn["messages"]):
+            raise AlreadyExists
         if expected_seq not in {None, conversation.last_seq}:
             raise StaleSequence
         first_seq = conversation.last_seq + 1
         for conversation.last_seq, message in enumerate(turn["messages"], first_seq):
             conversation.messages[conversation.last_seq] = {
-                "seq": conversation.last_seq, **copy.deepcopy(message), "created_at": None
+                "seq": conversation.last_seq, "created_at": None, **copy.deepcopy(message)
             }  # fmt: skip
         costs = {
             "rounds": turn["round"],
@@ -224,8 +273,8 @@ class ConversationModel:
             conversation.keys[idempotency_key] = (turn, result)
         return result
 
-    def set_feedback(self, id, seq, thumb, *, tenant_id) -> Row:
-        message = self._tenants[tenant_id].message(id, seq)
+    def set_feedback(self, id, message, thumb, *, tenant_id, user_id=ANY) -> Row:
+        message = self._tenants[tenant_id].message(id, message, user_id)
         conversation = self._tenants[tenant_id].conversation(id)
         before = conversation.counters
         message["thumb"] = thumb
@@ -233,28 +282,32 @@ class ConversationModel:
         self.record_activity(tenant_id, conversation, changes)
         return message_row(message)
 
-    def update_message(self, id, seq, patch, *, tenant_id) -> Row:
-        message = self._tenants[tenant_id].message(id, seq)
+    def update_message(self, id, message, patch, *, tenant_id, user_id=ANY) -> Row:
+        message = self._tenants[tenant_id].message(id, message, user_id)
         message.update(copy.deepcopy(patch))
         self._tenants[tenant_id].conversation(id).is_updated = True
         return message_row(message)
 
-    def delete_message(self, id, seq, *, tenant_id) -> int:
+    def delete_message(self, id, message, *, tenant_id, user_id=ANY) -> int:
+        try:
+            seq = self._tenants[tenant_id].message(id, message, user_id)["seq"]
+        except NotFound:
+            return 0
         return self._delete_messages(tenant_id, id, [seq])
 
-    def pop_message(self, id, *, tenant_id) -> Row | None:
-        messages = self._tenants[tenant_id].conversation(id).messages
+    def pop_message(self, id, *, tenant_id, user_id=ANY) -> Row | None:
+        messages = self._tenants[tenant_id].conversation(id, user_id).messages
         if not messages:
             return None
         newest = message_row(messages[max(messages)])
         self._delete_messages(tenant_id, id, [newest["seq"]])
         return newest
 
-    def clear_messages(self, id, *, tenant_id) -> int:
+    def clear_messages(self, id, *, tenant_id, user_id=ANY) -> int:
         conversation = self._tenants[tenant_id].conversations.get(id)
-        return self._delete_messages(
-            tenant_id, id, list(conversation.messages if conversation else ())
-        )
+        if conversation is None or not matches(user_id, conversation.user_id):
+            return 0
+        return self._delete_messages(tenant_id, id, list(conversation.messages))
 
     def _delete_messages(self, tenant_id: str, id: str, seqs: Sequence[int]) -> int:
         conversation = self._tenants[tenant_id].conversations.get(id)

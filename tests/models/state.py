@@ -64,6 +64,12 @@ class Conversation:
         texts = [self.id, self.name or "", *(each["content"] for each in self.messages.values())]
         return any(keywords.casefold() in text.casefold() for text in texts)
 
+    def message(self, key: int | str) -> Row | None:
+        """Return the message with this seq or own id."""
+        if isinstance(key, int):
+            return self.messages.get(key)
+        return next((each for each in self.messages.values() if each["id"] == key), None)
+
     @property
     def counters(self) -> dict[str, int]:
         """The usage of the conversation, in the order of `COUNTERS`."""
@@ -151,15 +157,18 @@ class Tenant:
     audit: list[tuple[str, Token, str | None]] = field(default_factory=list)
     """Actions with their tokens and actors, oldest first."""
 
-    def conversation(self, id: str) -> Conversation:
-        if id not in self.conversations:
+    def conversation(self, id: str, user_id: object = ANY) -> Conversation:
+        conversation = self.conversations.get(id)
+        if conversation is None or not matches(user_id, conversation.user_id):
             raise NotFound("conversation")
-        return self.conversations[id]
+        return conversation
 
-    def message(self, id: str, seq: int) -> Row:
-        if id not in self.conversations or seq not in self.conversations[id].messages:
+    def message(self, id: str, key: int | str, user_id: object = ANY) -> Row:
+        conversation = self.conversations.get(id)
+        message = conversation and conversation.message(key)
+        if message is None or not matches(user_id, conversation.user_id):
             raise NotFound("message")
-        return self.conversations[id].messages[seq]
+        return message
 
     def token(self, id: str) -> Token:
         for token in self.tokens:

@@ -112,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
             for turn in turns
         ]
         feedback = [
-            Call("conversations.set_feedback", {"id": id, "seq": 2, "thumb": thumb})
+            Call("conversations.set_feedback", {"id": id, "message": 2, "thumb": thumb})
             for id, thumb in zip(ids, thumbs, strict=False)
         ]
         first = Call(keyed.method, keyed.arguments | {"expected_seq": None})

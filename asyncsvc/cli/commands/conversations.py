@@ -193,7 +193,7 @@ async def show(
             id, tenant_id=tenant_id, include_dsl=as_json
         )
         messages = await svc.conversations.messages(
-            id, tenant_id=tenant_id, after_seq=after_seq, last=last, limit=_SHOWN_MESSAGES
+            id, tenant_id=tenant_id, after=after_seq, last=last, limit=_SHOWN_MESSAGES
         )
     if as_json:
         print_json(conversation.model_copy(update={"messages": tuple(messages)}))

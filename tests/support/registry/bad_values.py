@@ -1,6 +1,7 @@
 """Invalid values for each parameter of the public methods, by the name of the parameter.
 
-A name such as `records.kind` is for the methods of one service.
+A name such as `records.kind` is for the methods of one service, `conversations.messages.after` for one
+method.
 """
 
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -69,7 +70,6 @@ INSTANT = [
     datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
     datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
 ]
-SEQ = [-1, 2**31, 1.0, "1", True, None]
 BOOL = [0, 1, "yes", None]
 SIZE = [0, -1, 1001, 10**12, 1.0, "1", True]
 SCOPES = ["read", [""], [5], ["a\x00"], ["s"] * 1001, None, 5]
@@ -77,13 +77,15 @@ CURSOR = ["", "nonsense", "e30", "\x00", "ä", "A" * 1025, "bnVsbA", 5]
 CHOICE = ["; drop table", "", "CREATE_TIME", None, 5, "id", "create_time"]
 IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
 
+MESSAGE = ["", -1, 2**31, 1.0, True, "a\x00b", "\ud800", "x" * 129, b"m", ["m"], {"role": "user"}]
+BOUND = [*MESSAGE, *INSTANT[1:3], *INSTANT[4:]]
+
 CALLBACK = ["print", 5, []]
 
 BAD = {
     "actor": ["", "a" * 257, *TEXT],
     "after": CURSOR,
-    "after_seq": [-1, 2**31, 1.0, "1", True],
-    "before_seq": [-1, 2**31, 1.0, "1", True],
+    "before": BOUND,
     "basis": [*CHOICE, "created"],
     "by": [*CHOICE, "updated"],
     "citus": BOOL,
@@ -123,8 +125,12 @@ BAD = {
     "on_rejected": CALLBACK,
     "records.kind": ID,
     "records.patch": [None, *OBJECT],
+    "conversations.messages.after": BOUND,
+    "conversations.iter_messages.after": BOUND,
     "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],
     "dry_run": BOOL,
+    "message": [None, {"role": "user", "content": "without an id"}, *MESSAGE],
+    "message_id": ID,
     "metadata": OBJECT,
     "name": TEXT,
     "overlap": [timedelta(days=31), timedelta(days=-1), 5, "1d", None],
@@ -146,7 +152,6 @@ BAD = {
     "reason": ["", *TEXT],
     "scopes": SCOPES,
     "secret": [None, 5, b"bytes", ["asv_"]],
-    "seq": SEQ,
     "source": ["", *TEXT],
     "tenant_id": ID,
     "thumb": [0, 2, -2, 1.0, True, "1"],

@@ -8,10 +8,12 @@ from tests.support.registry.counting import repeated, search, search_in_300, val
 from tests.support.registry.examples import (
     CONVERSATION,
     CONVERSATION_PATCH,
+    MESSAGE,
     MESSAGE_PATCH,
     NEW_CONVERSATION,
     RECORD,
     TURN,
+    TURN_WITHOUT_IDS,
 )
 from tests.support.registry.method import VALID, Method, Write, only, with_
 
@@ -120,8 +122,35 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.messages",
-        call={"id": "a", "after_seq": 1, "before_seq": 9, "last": None, "limit": 5},
+        call={
+            "id": "a",
+            "after": 1,
+            "before": "m4",
+            "last": None,
+            "limit": 5,
+            "user_id": "u",
+        },
         cost="page",
+        isolation=[VALID, only("id"), with_(before=None, user_id="theirs")],
+    ),
+    Method(
+        name="conversations.iter_messages",
+        call={"id": "a", "after": 1, "before": "m4", "user_id": "u"},
+        cost="batches",
+        round_trips=[(1, valid(after=3)), (2, valid()), (2, valid(after=None, before=None))],
+        isolation=[VALID, only("id")],
+    ),
+    Method(
+        name="conversations.get_message",
+        call={"id": "a", "message": "m1", "user_id": "u"},
+        cost="row",
+        isolation=[VALID, only("id", "message"), only("id", message=1)],
+    ),
+    Method(
+        name="conversations.find_message",
+        call={"message_id": "m1", "dialog_id": "d", "user_id": "u"},
+        cost="row",
+        isolation=[VALID, only("message_id")],
     ),
     Method(
         name="conversations.payloads", call={"id": "a", "user_id": "u", "newest": 2}, cost="page"
@@ -134,6 +163,7 @@ CONVERSATIONS = [
             "idempotency_key": "k",
             "expected_seq": None,
             "create": NEW_CONVERSATION,
+            "user_id": "u",
         },
         cost="row",
         round_trips=[
@@ -157,7 +187,10 @@ CONVERSATIONS = [
             with_(create=None),
         ],
         cancelled=[
-            Write({"idempotency_key": None, "create": None}, is_repeatable=False),
+            Write(
+                {"idempotency_key": None, "create": None, "turn": TURN_WITHOUT_IDS},
+                is_repeatable=False,
+            ),
             Write(),
             Write({"id": "absent"}),
             Write({"expected_seq": 2}),
@@ -180,33 +213,46 @@ CONVERSATIONS = [
         cancelled=[Write({"patches": {"a": {"name": "x"}, "b": {"user_id": "v"}}})],
     ),
     Method(
-        name="conversations.set_feedback",
-        call={"id": "a", "seq": 1, "thumb": 1},
+        name="conversations.put_message",
+        call={"id": "a", "message": MESSAGE, "user_id": "u"},
         cost="row",
         writes=True,
-        cancelled=[Write({"seq": 2, "thumb": -1})],
+        cancelled=[Write(), Write({"message": MESSAGE | {"id": "m1"}})],
+    ),
+    Method(
+        name="conversations.set_feedback",
+        call={"id": "a", "message": "m1", "thumb": 1, "user_id": "u"},
+        cost="row",
+        writes=True,
+        cancelled=[Write({"message": 2, "thumb": -1})],
     ),
     Method(
         name="conversations.update_message",
-        call={"id": "a", "seq": 1, "patch": MESSAGE_PATCH},
+        call={"id": "a", "message": "m1", "patch": MESSAGE_PATCH, "user_id": "u"},
         cost="row",
         writes=True,
+        cancelled=[Write({"message": 1})],
     ),
     Method(
         name="conversations.delete_message",
-        call={"id": "a", "seq": 1},
+        call={"id": "a", "message": "m1", "user_id": "u"},
         cost="row",
         writes=True,
-        cancelled=[Write({"seq": 2})],
+        cancelled=[Write({"message": 2})],
     ),
     Method(
         name="conversations.pop_message",
-        call={"id": "a"},
+        call={"id": "a", "user_id": "u"},
         cost="row",
         writes=True,
         cancelled=[Write(is_repeatable=False)],
     ),
-    Method(name="conversations.clear_messages", call={"id": "a"}, cost="row", writes=True),
+    Method(
+        name="conversations.clear_messages",
+        call={"id": "a", "user_id": "u"},
+        cost="row",
+        writes=True,
+    ),
     Method(name="conversations.delete_by_id", call={"id": "a"}, cost="row", writes=True),
     Method(
         name="conversations.delete_by_ids",

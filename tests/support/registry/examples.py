@@ -22,6 +22,7 @@ TURN = {
     "dsl": {"graph": ["node"]},
     "token_id": "t",
 }
+TURN_WITHOUT_IDS = TURN | {"messages": [each | {"id": None} for each in TURN["messages"]]}
 CONVERSATION = {
     "dialog_id": "d",
     "id": "new",
