@@ -469,6 +469,13 @@ async def test_find_message_returns_the_newest_of_several(svc):
 # ---------------------------------------------------------------- the owner
 
 
+async def test_an_append_that_may_create_does_not_find_the_conversation_of_another_user(svc, three):
+    with pytest.raises(NotFound, match="conversation"):
+        await svc.conversations.append_message(
+            three, turn("w"), tenant_id="acme", create={"dialog_id": "d"}, user_id="bob"
+        )
+
+
 @pytest.mark.parametrize("user", ["bob", ""])
 async def test_another_user_does_not_find_the_messages(svc, three, user):
     mine = {"tenant_id": "acme", "user_id": user}

@@ -231,9 +231,9 @@ class ConversationModel:
         create=None,
         user_id=ANY,
     ) -> Row:
-        if create is not None and expected_seq in {None, 0}:
-            if self.create_many([create | {"id": id}], tenant_id=tenant_id):
-                user_id = ANY  # a condition on an existing conversation
+        creates = create is not None and expected_seq in {None, 0}
+        if creates and self.create_many([create | {"id": id}], tenant_id=tenant_id):
+            user_id = ANY  # a condition on an existing conversation
         conversation = self._tenants[tenant_id].conversation(id, user_id)
         turn = TURN | turn | {"messages": [MESSAGE | each for each in turn["messages"]]}
         token_id = turn.pop("token_id", None)

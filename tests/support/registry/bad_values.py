@@ -1,7 +1,7 @@
 """Invalid values for each parameter of the public methods, by the name of the parameter.
 
-A name such as `records.kind` is for the methods of one service, `conversations.messages.after` for one
-method.
+A name such as `records.kind` is for the methods of one service, and one such as
+`conversations.messages.after` for one method.
 """
 
 from datetime import UTC, date, datetime, timedelta, timezone
