@@ -47,7 +47,6 @@ from asyncsvc.models import (
     MessageRecord,
     Migration,
     NewConversation,
-    NewMessages,
     Page,
     Plan,
     PoolStats,
@@ -64,13 +63,7 @@ from asyncsvc.models import (
     UsageBucket,
 )
 from asyncsvc.operations.query_plans import sql_statement, sql_statement_names
-from asyncsvc.services import (
-    API4ConversationService,
-    APITokenService,
-    CommonService,
-    RecordService,
-    Watch,
-)
+from asyncsvc.services import API4ConversationService, APITokenService, CommonService, RecordService
 from asyncsvc.settings import Settings
 from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
@@ -115,7 +108,6 @@ __all__ = [
     "Migration",
     "MigrationError",
     "NewConversation",
-    "NewMessages",
     "NotFound",
     "Page",
     "Plan",
@@ -140,7 +132,6 @@ __all__ = [
     "Unavailable",
     "UnsetType",
     "UsageBucket",
-    "Watch",
     "connect",
     "sql_statement",
     "sql_statement_names",

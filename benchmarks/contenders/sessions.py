@@ -122,7 +122,10 @@ def installed() -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def opened(bench: Bench) -> AsyncIterator[dict[str, Framework]]:
-    """Open the library and the frameworks that are installed, by name."""
+    """Open the library and the frameworks that are installed, by name.
+
+    A framework's module with the class `Integrated` compares the integration of the library too.
+    """
     async with contextlib.AsyncExitStack() as stack:
         svc = await stack.enter_async_context(connect(bench.dsn))
         await svc.migrate()
@@ -132,6 +135,8 @@ async def opened(bench: Bench) -> AsyncIterator[dict[str, Framework]]:
             async with connected(bench.dsn) as connection:
                 await connection.execute(f"CREATE SCHEMA {module.SCHEMA}")
             stores[name] = await stack.enter_async_context(module.opened(bench.dsn))
+            if hasattr(module, "Integrated"):
+                stores[f"asyncsvc for {name}"] = module.Integrated(svc)
         yield stores
 
 

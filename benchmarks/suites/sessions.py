@@ -8,7 +8,8 @@ times include its work in Python. An append to 1,000 messages takes
 {append at 1,000 messages, 1 task: Chainlit / asyncsvc} times with Chainlit.
 
 An append is a question and its answer: 1 call of asyncsvc and of OpenAI Agents, 2 events of ADK, 2
-steps of Chainlit. ADK's session is loaded before, without its events; its runner loads it for each
+steps of Chainlit. `asyncsvc for OpenAI Agents` is the session of `asyncsvc.integrations`, with the
+items of the SDK. ADK's session is loaded before, without its events; its runner loads it for each
 invocation. OpenAI Agents has no lists. Chainlit cannot read a part of a thread.
 """
 

@@ -1,0 +1,151 @@
+"""The messages of one conversation as a framework writes and reads them.
+
+The adapters that store the history of a conversation share this module. They convert the items of
+their framework to messages and back.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+from asyncsvc import AlreadyExists, NewConversation, NotFound
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from asyncsvc import Services, StoredMessage
+
+_MAX_UTF8_BYTES_OF_NFC: Final = 12
+"""The most bytes of UTF-8 that NFC can make of one character."""
+
+
+class _Owner(TypedDict):
+    """The condition of each statement."""
+
+    tenant_id: str
+    user_id: str
+
+
+class MessageLog:
+    """The messages of a conversation, each with an item of a framework in its payload.
+
+    Any number of logs, tasks and processes can use one conversation at a time.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        svc: Services,
+        *,
+        tenant_id: str,
+        dialog_id: str,
+        user_id: str = "",
+        token_id: str | None = None,
+    ) -> None:
+        """Use the conversation with this id. No statement runs before the first call.
+
+        Args:
+            id: The id of the conversation. The first append creates it.
+            svc: The services, also those of a transaction.
+            tenant_id: The tenant. Another tenant's conversation with this id is another one.
+            dialog_id: The dialog of a new conversation, for example the name of the agent.
+            user_id: The end user. A conversation of another user has no messages, and raises
+                NotFound when it is written.
+            token_id: The API token to which the usage is attributed.
+
+        Raises:
+            InvalidInput: An argument has another type.
+        """
+        self.svc = svc
+        self.id = id
+        self._owner: _Owner = {"tenant_id": tenant_id, "user_id": user_id}
+        self._new = NewConversation(id=id, dialog_id=dialog_id, user_id=user_id)
+        self._token_id = token_id
+
+    async def read(
+        self,
+        newest: int | None,
+        *,
+        is_item: Callable[[dict[str, JsonValue]], bool],
+        item: Callable[[StoredMessage], Any],
+    ) -> list[Any]:
+        """Return the items of all or of the newest messages, oldest first. 1 round trip.
+
+        Args:
+            newest: The number of items; None for all.
+            is_item: Whether a payload is an item.
+            item: Returns the item of a message, also of one whose payload is none: another program
+                may have appended it. Then the messages are read too.
+        """
+        try:
+            payloads = await self.svc.conversations.payloads(self.id, **self._owner, newest=newest)
+        except NotFound:
+            return []
+        if all(map(is_item, payloads)):
+            return payloads
+        return [item(each) for each in await self._messages(len(payloads))]
+
+    async def _messages(self, newest: int) -> list[StoredMessage]:
+        conversations = self.svc.conversations
+        if newest <= self.svc.settings.max_page_size:
+            return await conversations.messages(self.id, **self._owner, last=newest)
+        messages = [each async for each in conversations.iter_messages(self.id, **self._owner)]
+        return messages[-newest:]
+
+    async def append(
+        self, messages: Sequence[Mapping[str, object]], *, tokens: int = 0, rounds: int = 0
+    ) -> None:
+        """Append messages as one turn, all of them or none. 1 round trip for up to 1,000.
+
+        Messages whose ids the conversation has are appended without their ids.
+
+        Args:
+            messages: The fields of `Message`.
+            tokens: The language model tokens to count.
+            rounds: The rounds to count.
+        """
+        size = self.svc.settings.max_batch_size
+        if len(messages) <= size:
+            await self._append(self.svc, messages, tokens, rounds)
+            return
+        async with self.svc.transaction() as tx:
+            await self._append(tx, messages[:size], tokens, rounds)
+            for start in range(size, len(messages), size):
+                await self._append(tx, messages[start : start + size], 0, 0)
+
+    async def _append(
+        self, svc: Services, messages: Sequence[Mapping[str, object]], tokens: int, rounds: int
+    ) -> None:
+        turn = {"tokens": tokens, "round": rounds, "token_id": self._token_id}
+        append = partial(
+            svc.conversations.append_message,
+            self.id,
+            **self._owner,
+            create=self._new,
+        )
+        try:
+            await append(turn=turn | {"messages": messages})
+        except AlreadyExists:
+            await append(turn=turn | {"messages": [dict(each, id=None) for each in messages]})
+
+    async def pop(self) -> StoredMessage | None:
+        """Delete and return the newest message; None if there is none. 1 round trip."""
+        try:
+            return await self.svc.conversations.pop_message(self.id, **self._owner)
+        except NotFound:
+            return None
+
+    async def clear(self) -> None:
+        """Delete all messages. The conversation and its usage stay. 1 round trip."""
+        await self.svc.conversations.clear_messages(self.id, **self._owner)
+
+    def searchable(self, text: str) -> str:
+        """Return as much of a text as the content of a message may have. The payload has all."""
+        limit = self.svc.settings.max_message_bytes
+        if len(text) * _MAX_UTF8_BYTES_OF_NFC <= limit:
+            return text
+        stored = unicodedata.normalize("NFC", text[:limit])
+        return stored.encode(errors="replace")[:limit].decode(errors="ignore")

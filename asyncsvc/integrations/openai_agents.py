@@ -1,0 +1,157 @@
+"""Sessions of the OpenAI Agents SDK, each a conversation with 1 message for each item.
+
+The extra `openai-agents` installs the SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from agents import SessionSettings
+
+from asyncsvc.integrations.message_log import MessageLog
+
+if TYPE_CHECKING:
+    from agents import RunContextWrapper, TResponseInputItem
+
+    from asyncsvc import Services, StoredMessage
+
+_TEXTS: Final = ("content", "summary", "output")
+"""The fields of an item that contain text or a list of parts with text."""
+
+
+class Session:
+    """A session that `Runner.run` reads and extends.
+
+    It implements the protocol `agents.Session`. Any number of instances, in any number of tasks and
+    processes, can use one session at a time: each call is atomic, and no item is lost.
+
+    An item is stored whole in the payload of its message, which has the role and the text of the
+    item too. Items whose messages another program has appended have role and content.
+
+    A call of the runner with an item of the user counts 1 round. The tokens of a run count with the
+    items that follow them: the runner passes its usage.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        svc: Services,
+        *,
+        tenant_id: str,
+        dialog_id: str,
+        user_id: str = "",
+        token_id: str | None = None,
+        session_settings: SessionSettings | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open a session. `MessageLog` explains the arguments that both have.
+
+        Args:
+            session_settings: The default `limit` of `get_items`.
+        """
+        if session_settings is None or isinstance(session_settings, Mapping):
+            session_settings = SessionSettings(**session_settings or {})
+        self.session_id = session_id
+        self.session_settings: SessionSettings | None = session_settings
+        owner = {"tenant_id": tenant_id, "dialog_id": dialog_id, "user_id": user_id}
+        self._log = MessageLog(session_id, svc, token_id=token_id, **owner)
+        self._counted: WeakKeyDictionary[RunContextWrapper[Any], int] = WeakKeyDictionary()
+
+    async def get_items(
+        self, limit: int | None = None, *, wrapper: RunContextWrapper[Any] | None = None
+    ) -> list[TResponseInputItem]:
+        """Return the items, oldest first.
+
+        Args:
+            limit: Only the newest items; 0 or less for none. None: `session_settings.limit`, or
+                all.
+            wrapper: The run that reads. Its tokens count from here on.
+        """
+        if wrapper is not None:
+            self._counted.setdefault(wrapper, wrapper.usage.total_tokens)
+        if limit is None and self.session_settings is not None:
+            limit = self.session_settings.limit
+        if limit is not None and limit <= 0:
+            return []
+        return await self._log.read(limit, is_item=_is_item, item=_item)
+
+    async def add_items(
+        self,
+        items: Sequence[TResponseInputItem],
+        *,
+        wrapper: RunContextWrapper[Any] | None = None,
+    ) -> None:
+        """Append items, all of them or none.
+
+        Args:
+            items: Any number of items.
+            wrapper: The run that adds them, whose new tokens are counted.
+        """
+        if not items:
+            return
+        messages = [_message(item, self._log) for item in items]
+        total = 0 if wrapper is None else wrapper.usage.total_tokens
+        tokens = total - (total if wrapper is None else self._counted.get(wrapper, total))
+        rounds = int(any(each["role"] == "user" for each in messages))
+        await self._log.append(messages, tokens=max(tokens, 0), rounds=rounds)
+        if wrapper is not None:
+            self._counted[wrapper] = total
+
+    async def pop_item(
+        self,
+        *,
+        wrapper: RunContextWrapper[Any] | None = None,  # noqa: ARG002 - see get_items
+    ) -> TResponseInputItem | None:
+        """Delete and return the newest item; None if there is none."""
+        message = await self._log.pop()
+        return None if message is None else _item(message)
+
+    async def clear_session(
+        self,
+        *,
+        wrapper: RunContextWrapper[Any] | None = None,  # noqa: ARG002 - see get_items
+    ) -> None:
+        """Delete all items. The conversation and its usage stay."""
+        await self._log.clear()
+
+
+def _message(item: Mapping[str, Any], log: MessageLog) -> dict[str, object]:
+    """Return the fields of the message of an item.
+
+    The message has no id: items of one session may have equal ids, for example those of models
+    that give none, and of the SDK's own models for tests.
+    """
+    return {
+        "role": item.get("role") or _role(str(item.get("type"))),
+        "content": log.searchable("\n".join(_texts(item))),
+        "payload": item,
+    }
+
+
+def _role(kind: str) -> str:
+    """Return the role of an item without one. Its type says whether a tool wrote it."""
+    return "tool" if kind.endswith("_output") else "assistant"
+
+
+def _texts(item: Mapping[str, Any]) -> Iterator[str]:
+    """Return the texts of an item: of a message, of a refusal, of reasoning, of a tool."""
+    for name in _TEXTS:
+        parts = item.get(name)
+        for part in [parts] if isinstance(parts, str | Mapping) else parts or ():
+            text = part if isinstance(part, str) else part.get("text") or part.get("refusal")
+            if isinstance(text, str):
+                yield text
+
+
+def _item(message: StoredMessage) -> TResponseInputItem:
+    """Return the item of a message."""
+    if _is_item(message.payload):
+        return message.payload
+    return {"role": message.role, "content": message.content}
+
+
+def _is_item(payload: Mapping[str, object]) -> bool:
+    """Return whether an adapter has stored this payload, and not an append of another program."""
+    return "type" in payload or ("role" in payload and "content" in payload)

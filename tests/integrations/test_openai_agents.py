@@ -1,0 +1,366 @@
+"""The session of the OpenAI Agents SDK: the contract of its own stores, and its runner."""
+
+import asyncio
+
+import agents
+import pytest
+from agents import Agent, RunConfig, Runner, SessionSettings, function_tool
+from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
+from agents.usage import Usage
+
+import asyncsvc
+from asyncsvc import InvalidInput, NotFound, Settings
+from asyncsvc.integrations.openai_agents import Session
+from tests.integrations.histories import OWNER, counted
+
+QUESTION = {"role": "user", "content": "Where is my parcel?"}
+ANSWER = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "In Vienna.", "annotations": [], "logprobs": []}],
+}
+ITEMS = [
+    QUESTION,
+    {"role": "user", "content": [{"type": "input_text", "text": "And this?"},
+                                 {"type": "input_image", "image_url": "data:image/png;base64,AA"}]},
+    {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Look."}]},
+    {"type": "function_call", "call_id": "c1", "name": "look", "arguments": '{"x": 1}', "id": "f"},
+    {"type": "function_call_output", "call_id": "c1", "output": "seen"},
+    {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text",
+                                                                 "text": "listed"}]},
+    {"type": "compaction", "encrypted_content": "abc", "new": {"of": [None, 1.5, True, 2**60]}},
+    {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]},
+    ANSWER,
+]  # fmt: skip
+TEXTS = ["Where is my parcel?", "And this?", "Look.", "", "seen", "listed", "", "I cannot.",
+         "In Vienna."]  # fmt: skip
+ROLES = ["user", "user", "assistant", "assistant", "tool", "tool", "assistant", "assistant",
+         "assistant"]  # fmt: skip
+
+
+def session(svc, id="s1", **options):
+    return Session(id, svc, **OWNER | options)
+
+
+def texts(*contents):
+    return [{"role": "user", "content": content} for content in contents]
+
+
+def contents(items):
+    return [item["content"] for item in items]
+
+
+async def test_it_implements_the_protocol_of_the_sdk(svc):
+    assert isinstance(session(svc), agents.Session)
+
+
+async def test_items_of_all_kinds_are_read_back_equal_and_in_order(svc):
+    stored = session(svc)
+    await stored.add_items(ITEMS)
+    await stored.add_items([QUESTION])
+    assert await stored.get_items() == [*ITEMS, QUESTION]
+    messages = await svc.conversations.messages("s1", tenant_id="acme")
+    assert [each.content for each in messages[:-1]] == TEXTS
+    assert [each.role for each in messages[:-1]] == ROLES
+    hits = await svc.conversations.search("vienna", tenant_id="acme")
+    assert [each.id for each in hits.items] == ["s1"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(None, "abcd"), (2, "cd"), (4, "abcd"), (9, "abcd"), (0, ""), (-1, "")],
+)
+async def test_a_limit_selects_the_newest_items(svc, limit, expected):
+    stored = session(svc)
+    await stored.add_items(texts(*"abcd"))
+    assert contents(await stored.get_items(limit)) == list(expected)
+    assert contents(await stored.get_items(limit=limit)) == list(expected)
+
+
+@pytest.mark.parametrize("settings", [SessionSettings(limit=3), {"limit": 3}])
+async def test_the_settings_of_the_session_are_the_default_limit(svc, settings):
+    stored = session(svc, session_settings=settings)
+    assert stored.session_settings == SessionSettings(limit=3)
+    await stored.add_items(texts(*"abcde"))
+    assert contents(await stored.get_items()) == list("cde")
+    assert contents(await stored.get_items(1)) == ["e"]
+    stored.session_settings = None
+    assert len(await stored.get_items()) == 5
+
+
+async def test_a_session_without_items_is_empty(svc):
+    stored = session(svc)
+    await stored.add_items([])
+    assert await stored.get_items() == []
+    assert await stored.pop_item() is None
+    await stored.clear_session()
+    with pytest.raises(NotFound):
+        await svc.conversations.get_by_id("s1", tenant_id="acme")
+
+
+async def test_pop_returns_and_deletes_the_newest_item(svc):
+    stored, other = session(svc), session(svc, "s2")
+    await stored.add_items([QUESTION, ANSWER])
+    await other.add_items(texts("other"))
+    assert await stored.pop_item() == ANSWER
+    assert await stored.get_items() == [QUESTION]
+    assert await stored.pop_item() == QUESTION
+    assert await stored.pop_item() is None
+    assert contents(await other.get_items()) == ["other"]
+
+
+async def test_concurrent_pops_return_each_item_once(svc):
+    await session(svc).add_items(texts(*(str(number) for number in range(20))))
+    popped = await asyncio.gather(*(session(svc).pop_item() for _ in range(32)))
+    assert sorted(int(item["content"]) for item in popped if item) == list(range(20))
+
+
+async def test_clear_deletes_the_items_of_one_session_and_keeps_its_usage(svc):
+    stored, other = session(svc), session(svc, "s2")
+    await stored.add_items([QUESTION, ANSWER])
+    await other.add_items([QUESTION])
+    await stored.clear_session()
+    assert await stored.get_items() == []
+    assert (await svc.conversations.get_by_id("s1", tenant_id="acme")).round == 1
+    await stored.add_items([ANSWER])
+    assert await stored.get_items() == [ANSWER]
+    assert await other.get_items() == [QUESTION]
+
+
+async def test_equal_items_and_equal_ids_are_kept(svc):
+    stored = session(svc)
+    await stored.add_items([ANSWER, ANSWER])
+    await stored.add_items([ANSWER])
+    assert await stored.get_items() == [ANSWER] * 3
+
+
+async def test_the_first_items_create_the_conversation(svc):
+    stored = session(svc, user_id="ann", token_id="t1")
+    await stored.add_items([QUESTION])
+    row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+    assert (row.dialog_id, row.user_id, row.round) == ("support", "ann", 1)
+    await stored.add_items([ANSWER])
+    row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+    assert (row.round, row.last_seq) == (1, 2)
+
+
+async def test_sessions_of_tenants_are_different(svc):
+    await session(svc).add_items([QUESTION])
+    assert await session(svc, tenant_id="globex").get_items() == []
+
+
+async def test_a_session_of_another_user_is_absent(svc):
+    await session(svc, user_id="ann").add_items([QUESTION])
+    for user_id in ("bob", ""):
+        foreign = session(svc, user_id=user_id)
+        assert await foreign.get_items() == []
+        assert await foreign.pop_item() is None
+        await foreign.clear_session()
+        with pytest.raises(NotFound):
+            await foreign.add_items([ANSWER])
+    assert await session(svc, user_id="ann").get_items() == [QUESTION]
+
+
+async def test_32_first_writers_of_one_session_lose_nothing(svc):
+    await asyncio.gather(*(session(svc).add_items(texts(f"{n}a", f"{n}b")) for n in range(32)))
+    stored = contents(await session(svc).get_items())
+    assert sorted(stored) == sorted(f"{n}{part}" for n in range(32) for part in "ab")
+    pairs = zip(stored[::2], stored[1::2], strict=True)
+    assert all(first[:-1] == second[:-1] for first, second in pairs)
+
+
+async def test_more_items_than_a_batch_are_stored_at_once_or_not_at_all(dsn):
+    async with asyncsvc.connect(dsn, settings=Settings(max_batch_size=10)) as svc:
+        many = texts(*(str(number) for number in range(35)))
+        await session(svc).add_items(many)
+        assert await session(svc).get_items() == many
+        with pytest.raises(InvalidInput):
+            await session(svc).add_items([*many, {"role": "user", "content": "a\x00"}])
+        assert await session(svc).get_items() == many
+        row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+        assert row.round == 1
+
+
+async def test_a_large_output_is_stored_whole(dsn):
+    output = {"type": "function_call_output", "call_id": "c", "output": "ä" * 2**20 + "end"}
+    async with asyncsvc.connect(dsn, settings=Settings(max_json_bytes=2**22)) as svc:
+        await session(svc).add_items([output])
+        assert await session(svc).get_items() == [output]
+        assert await session(svc).pop_item() == output
+
+
+async def test_text_that_postgresql_cannot_store_is_rejected_or_replaced(svc, dsn):
+    item = {"type": "function_call_output", "call_id": "c", "output": "a\x00\ud800"}
+    with pytest.raises(InvalidInput):
+        await session(svc).add_items([item])
+    async with asyncsvc.connect(dsn, settings=Settings(unstorable_text="replace")) as replacing:
+        await session(replacing).add_items([item])
+    (stored,) = await session(svc).get_items()
+    assert stored == item | {"output": "a\ufffd\ufffd"}
+
+
+@pytest.mark.parametrize("count", [1, 1_200])
+async def test_messages_of_other_programs_are_items_too(svc, count):
+    stored = session(svc)
+    await stored.add_items([ANSWER])
+    message = {"role": "assistant", "content": "I take over.", "payload": {"operator": "eve"}}
+    for start in range(0, count, 1_000):
+        turn = {"messages": [message] * min(1_000, count - start)}
+        await svc.conversations.append_message("s1", turn, tenant_id="acme")
+    item = {"role": "assistant", "content": "I take over."}
+    assert await stored.get_items() == [ANSWER, *[item] * count]
+    assert await stored.get_items(1) == [item]
+    assert await stored.pop_item() == item
+
+
+async def test_a_session_works_inside_a_transaction_of_the_application(svc):
+    with pytest.raises(ZeroDivisionError):
+        async with svc.transaction() as tx:
+            await session(tx).add_items([QUESTION])
+            assert await session(tx).get_items() == [QUESTION]
+            raise ZeroDivisionError
+    assert await session(svc).get_items() == []
+
+
+async def test_a_cancelled_call_is_applied_or_not(svc):
+    for number in range(20):
+        task = asyncio.create_task(session(svc).add_items(texts(f"{number}a", f"{number}b")))
+        await asyncio.sleep(number * 0.000_2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+            raise asyncio.CancelledError
+    stored = contents(await session(svc).get_items())
+    assert all(each[:-1] + "b" in stored for each in stored)
+    assert len(stored) == len(set(stored))
+
+
+async def test_round_trips(dsn):
+    async with counted(dsn) as (svc, round_trips):
+        for id in ("warm", "counted"):
+            stored = session(svc, id)
+            counts = [
+                await round_trips(stored.get_items),
+                await round_trips(stored.add_items, [QUESTION]),
+                await round_trips(stored.add_items, [QUESTION, ANSWER]),
+                await round_trips(stored.get_items, 20),
+                await round_trips(stored.get_items),
+                await round_trips(stored.pop_item),
+                await round_trips(stored.clear_session),
+            ]
+        assert counts == [1] * 7
+
+
+# -------------------------------------------------------------------------- the runner of the SDK
+
+
+@function_tool
+async def look(place: str) -> str:
+    return f"{place}: found"
+
+
+@function_tool(needs_approval=True)
+async def pay(amount: int) -> str:
+    return "paid"
+
+
+def step(*output, tokens=15):
+    usage = Usage(requests=1, input_tokens=tokens - 5, output_tokens=5, total_tokens=tokens)
+    return ModelStep(output=list(output), usage=usage)
+
+
+def agent(*steps):
+    return Agent(name="support", model=ScriptedModel(steps=list(steps)), tools=[look, pay])
+
+
+async def run(agent, question, stored, *, streamed=False, **options):
+    if not streamed:
+        return await Runner.run(agent, question, session=stored, **options)
+    result = Runner.run_streamed(agent, question, session=stored, **options)
+    async for _ in result.stream_events():
+        pass
+    return result
+
+
+@pytest.fixture(autouse=True)
+def no_tracing(monkeypatch):
+    """Without it the SDK sends traces to its vendor."""
+    agents.set_tracing_disabled(True)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_run_resumes_after_a_restart(dsn, streamed):
+    async with asyncsvc.connect(dsn) as svc:
+        bot = agent(step(assistant_message("San Francisco")))
+        await run(bot, "Where is the bridge?", session(svc), streamed=streamed)
+    async with asyncsvc.connect(dsn) as svc:
+        bot = agent(step(assistant_message("California")))
+        result = await run(bot, "In which state?", session(svc), streamed=streamed)
+        assert result.final_output == "California"
+        seen = bot.model.calls[-1].input
+        assert seen[0]["content"] == "Where is the bridge?"
+        assert seen[1]["content"][0]["text"] == "San Francisco"
+        assert len(await session(svc).get_items()) == 4
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_tokens_and_rounds_of_a_run_are_counted_once(svc, streamed):
+    bot = agent(
+        step(function_call("look", {"place": "depot"}, call_id="c1"), tokens=100),
+        step(assistant_message("Found."), tokens=10),
+        step(assistant_message("Bye."), tokens=7),
+    )
+    stored = session(svc)
+    await run(bot, "Where?", stored, streamed=streamed)
+    row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+    assert (row.tokens, row.round, row.last_seq) == (110, 1, 4)
+    await run(bot, "Bye", stored, streamed=streamed)
+    row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+    assert (row.tokens, row.round, row.last_seq) == (117, 2, 6)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_run_that_waits_for_an_approval_resumes_in_another_process(dsn, streamed):
+    async with asyncsvc.connect(dsn) as svc:
+        bot = agent(
+            step(function_call("look", {"place": "depot"}, call_id="c1"), tokens=100),
+            step(function_call("pay", {"amount": 5}, call_id="c2"), tokens=20),
+        )
+        result = await run(bot, "Pay it", session(svc), streamed=streamed)
+        paused = result.to_state().to_json()
+    async with asyncsvc.connect(dsn) as svc:
+        bot = agent(step(assistant_message("Paid."), tokens=3))
+        state = await agents.RunState.from_json(bot, paused)
+        for interruption in state.get_interruptions():
+            state.approve(interruption)
+        result = await run(bot, state, session(svc), streamed=streamed)
+        assert result.final_output == "Paid."
+        kinds = [item.get("type", "message") for item in await session(svc).get_items()]
+        call = ["function_call", "function_call_output"]
+        assert kinds == ["message", *call, *call, "message"]
+        row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+        assert (row.tokens, row.round) == (123, 1)
+
+
+async def test_the_limit_of_a_run_overrides_that_of_the_session(svc):
+    stored = session(svc, session_settings=SessionSettings(limit=100))
+    await stored.add_items(texts(*(str(number) for number in range(10))))
+    bot = agent(step(assistant_message("Yes.")))
+    await run(bot, "New", stored, run_config=RunConfig(session_settings=SessionSettings(limit=2)))
+    assert contents(bot.model.calls[-1].input) == ["8", "9", "New"]
+
+
+async def test_32_sessions_at_once_keep_their_own_items(svc):
+    async def talk(number):
+        stored = session(svc, f"s{number}")
+        for turn in range(3):
+            bot = agent(step(assistant_message(f"{number}.{turn}")))
+            await run(bot, f"question {turn}", stored)
+        return await stored.get_items()
+
+    results = await asyncio.gather(*map(talk, range(32)))
+    for number, items in enumerate(results):
+        answers = [item["content"][0]["text"] for item in items[1::2]]
+        assert answers == [f"{number}.{turn}" for turn in range(3)]
