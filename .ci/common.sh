@@ -48,6 +48,7 @@ need() {
 has() {
     case $1 in
         ca-certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
+        docker-compose) docker compose version || command -v docker-compose ;;
         docker.io) docker info || command -v dockerd ;;
         iptables) docker info || command -v iptables ;;
         mariadb-client-core) command -v mariadb ;;

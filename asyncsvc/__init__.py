@@ -47,6 +47,7 @@ from asyncsvc.models import (
     MessageRecord,
     Migration,
     NewConversation,
+    NewMessages,
     Page,
     Plan,
     PoolStats,
@@ -63,7 +64,13 @@ from asyncsvc.models import (
     UsageBucket,
 )
 from asyncsvc.operations.query_plans import sql_statement, sql_statement_names
-from asyncsvc.services import API4ConversationService, APITokenService, CommonService, RecordService
+from asyncsvc.services import (
+    API4ConversationService,
+    APITokenService,
+    CommonService,
+    RecordService,
+    Watch,
+)
 from asyncsvc.settings import Settings
 from asyncsvc.validation.types import ANY, UNSET, AnyType, UnsetType
 
@@ -108,6 +115,7 @@ __all__ = [
     "Migration",
     "MigrationError",
     "NewConversation",
+    "NewMessages",
     "NotFound",
     "Page",
     "Plan",
@@ -132,6 +140,7 @@ __all__ = [
     "Unavailable",
     "UnsetType",
     "UsageBucket",
+    "Watch",
     "connect",
     "sql_statement",
     "sql_statement_names",

@@ -130,7 +130,7 @@ class AsyncSvc(Services):
         """Close the pools that `connect` opened. Pools of the caller stay open.
 
         It cancels the maintenance in the background, and waits for the calls that use a connection.
-        A later call raises PoolClosed.
+        A later call raises PoolClosed, and so does a `watch` that is waiting.
 
         Raises:
             ConcurrentUse: The pools belong to another event loop.
@@ -142,6 +142,7 @@ class AsyncSvc(Services):
             return
         self._pools.check_event_loop()
         try:
+            await self._executor.listener.close()
             if self._maintenance is not None:
                 await self._maintenance.stop()
         finally:

@@ -79,6 +79,10 @@ class Settings(Limits):
     Of all processes on a database one works at a time, on 1 connection beside its pool, which is
     closed after the run. A run without work is 1 short statement. See
     docs/guides/operating.md#maintenance."""
+    watch_interval: Annotated[Seconds, Field(le=86_400)] = 5.0
+    """Seconds between two reads of `conversations.watch` without a notification. Notifications do
+    not pass a pooler of transactions, so this is the delay behind one. See
+    docs/guides/watching.md."""
     pgbouncer: bool = False
     """Whether `connect` connects to PgBouncer or another pooler of transactions. The pool then
     prepares no statements and sends no session parameters. Open a pool of your own with

@@ -13,11 +13,12 @@ import asyncpg
 
 from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.database.driver_errors import is_usable, translate_errors
-from asyncsvc.errors import AsyncSvcError, DatabaseError
+from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput
 
 if TYPE_CHECKING:
     from asyncsvc.database.connection_executor import ConnectionExecutor
     from asyncsvc.database.driver_errors import Connection
+    from asyncsvc.database.listener import Listener
     from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import QueryHook, Settings
@@ -71,6 +72,11 @@ class Executor(abc.ABC):
     def is_in_transaction(self) -> bool:
         """Whether the statements run inside a transaction that is open already."""
         return False
+
+    @property
+    def listener(self) -> Listener:
+        """The connection that receives notifications. Raises InvalidInput if there is no pool."""
+        raise InvalidInput("watch", "needs the services of a pool, not of a connection")
 
     @abc.abstractmethod
     def _lease(self) -> AbstractAsyncContextManager[Connection]:

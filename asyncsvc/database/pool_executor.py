@@ -14,6 +14,7 @@ from asyncsvc.database.borrowed import check_event_loop, check_pool
 from asyncsvc.database.connection_executor import ConnectionExecutor, open_transaction
 from asyncsvc.database.driver_errors import is_transient, translate_errors
 from asyncsvc.database.executor import Executor
+from asyncsvc.database.listener import Listener
 from asyncsvc.database.retry import backoff
 from asyncsvc.database.row_security import set_tenant
 from asyncsvc.database.rows import build_model
@@ -105,6 +106,12 @@ class PoolExecutor(Executor):
         check_pool("pool", pool)
         self._pool = pool
         self._name = name
+        self._listener = Listener(pool, settings)
+
+    @property
+    def listener(self) -> Listener:
+        """The connection that receives notifications, beside the pool."""
+        return self._listener
 
     def _lease(self) -> PoolLease:
         settings = self._settings

@@ -298,6 +298,15 @@ class ConversationName(Model):
     """The title of the conversation."""
 
 
+class NewMessages(Model):
+    """A conversation to which messages were appended, as `watch` reports it."""
+
+    conversation_id: str
+    """The conversation."""
+    last_seq: int
+    """The `seq` of the last message, also if that was deleted since."""
+
+
 class Appended(Model):
     """The result of an append."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, get_args
 
-from asyncsvc.errors import DatabaseError, StatementTimeout
+from asyncsvc.errors import DatabaseError, LockTimeout, StatementTimeout
 from asyncsvc.models import Backlog, MaintenanceJob, MaintenanceReport
 from asyncsvc.operations.maintenance_failures import SHRINK, TENANT_ERRORS, failure, log_failure
 from asyncsvc.operations.search_index import index_texts
@@ -70,7 +71,8 @@ async def run_jobs(
             has_failed = has_failed or bool(batch.failures)
             yield batch
     if not has_failed:
-        await MaintenanceRepository(executor).record_run(seconds=time.monotonic() - start)
+        with suppress(LockTimeout):  # another run is being recorded
+            await MaintenanceRepository(executor).record_run(seconds=time.monotonic() - start)
 
 
 async def backlog(executor: Executor) -> Backlog:

@@ -16,6 +16,7 @@ from asyncsvc.repositories.session import SessionRepository
 from asyncsvc.repositories.testing import DatabaseForTestsRepository
 from asyncsvc.repositories.token_audit import TokenAuditRepository
 from asyncsvc.repositories.usage import UsageRepository
+from asyncsvc.repositories.watch import WatchRepository
 
 __all__ = [
     "APITokenRepository",
@@ -31,4 +32,5 @@ __all__ = [
     "SessionRepository",
     "TokenAuditRepository",
     "UsageRepository",
+    "WatchRepository",
 ]

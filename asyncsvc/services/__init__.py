@@ -4,5 +4,12 @@ from asyncsvc.services.common import CommonService
 from asyncsvc.services.conversations import API4ConversationService
 from asyncsvc.services.records import RecordService
 from asyncsvc.services.tokens import APITokenService
+from asyncsvc.services.watching import Watch
 
-__all__ = ["API4ConversationService", "APITokenService", "CommonService", "RecordService"]
+__all__ = [
+    "API4ConversationService",
+    "APITokenService",
+    "CommonService",
+    "RecordService",
+    "Watch",
+]

@@ -22,6 +22,7 @@ from asyncsvc.services.messages import ConversationMessages
 from asyncsvc.services.retention import ConversationRetention
 from asyncsvc.services.transfer import ConversationTransfer
 from asyncsvc.services.usage import ConversationUsage
+from asyncsvc.services.watching import ConversationWatching
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
     UNSET,
@@ -44,6 +45,7 @@ class API4ConversationService(
     ConversationUsage,
     ConversationRetention,
     ConversationTransfer,
+    ConversationWatching,
 ):
     """Conversations of tenants: their messages, lists, usage and retention.
 
@@ -56,6 +58,7 @@ class API4ConversationService(
     - Usage: `stats`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`
+    - New messages as they come: `watch`
 
     Each method works on 1 tenant. An id of another tenant behaves like an id that does not exist.
 

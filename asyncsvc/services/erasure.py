@@ -16,6 +16,7 @@ from asyncsvc.repositories import (
     RecordRepository,
     TokenAuditRepository,
     UsageRepository,
+    WatchRepository,
 )
 from asyncsvc.repositories.conversation_rows import DeletedBatch
 from asyncsvc.validation.types import UNSET, UnsetType
@@ -100,6 +101,7 @@ class TenantDeletion:
         """
         for _ in range(_MAX_PASSES):
             if not await self._delete_once():
+                await WatchRepository(self._executor).delete(tenant_id=self._tenant_id)
                 return self._receipt()
         raise Conflict("other sessions still write to the tenant")
 

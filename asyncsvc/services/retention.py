@@ -162,7 +162,7 @@ class ConversationRetention(ConversationServiceBase):
         Cost:
             5 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
             and of 100 records, 1 round trip for each 5,000 tokens, sums of usage and events, 4 to 6
-            with 1 commit for the rest of the usage, and 12 for the last pass, which finds no row.
+            with 1 commit for the rest of the usage, and 13 for the last pass, which finds no row.
             Locks the rows of a batch in the order of their ids. Indexes by tenant.
         """
         return await TenantDeletion(self._executor, tenant_id, on_batch).run()

@@ -297,6 +297,18 @@ async def _export_and_import(app: Application) -> None:
         await app.conversations.import_([copy], tenant_id=app.tenant)
 
 
+@_operation("conversations.watch", weight=0.5)
+async def _watch(app: Application) -> None:
+    """Watch the first turn of a new tenant."""
+    tenant_id = f"watched {secrets.token_hex(4)}"
+    async with app.conversations.watch(tenant_id=tenant_id) as watch:
+        await app.conversations.append_message(
+            "a", app.turn(), tenant_id=tenant_id, create={"dialog_id": DIALOGS[0]}
+        )
+        await anext(watch)
+    await app.conversations.delete_tenant(tenant_id=tenant_id)
+
+
 @_operation("conversations.stats", weight=2)
 async def _stats(app: Application) -> None:
     bases: tuple[Literal["creation", "activity"], ...] = ("creation", "activity")

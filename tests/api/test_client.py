@@ -648,7 +648,7 @@ async def test_on_query_is_called_for_every_statement(dsn):
 
 async def test_on_acquire_is_called_for_every_wait_for_a_connection(dsn):
     seen = []
-    settings = Settings(acquire_timeout=0.2, on_acquire=lambda *event: seen.append(event))
+    settings = Settings(acquire_timeout=3, on_acquire=lambda *event: seen.append(event))
     async with asyncsvc.connect(dsn, settings=settings, max_size=1) as svc:
         await create(svc, "a")
         async with svc.transaction() as tx:
@@ -662,8 +662,8 @@ async def test_on_acquire_is_called_for_every_wait_for_a_connection(dsn):
         ("primary", caught.value),
         ("primary", None),
     ]
-    assert seen[2][1] >= 0.2
-    assert all(0 < seconds < 10 for _, seconds, _ in seen)
+    assert seen[2][1] > 2.9
+    assert all(0 < seconds < 30 for _, seconds, _ in seen)
 
 
 async def test_a_hook_that_raises_keeps_no_connection(dsn):

@@ -28,6 +28,7 @@ from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.testing import DatabaseCommands
 from asyncsvc.repositories.usage import LedgerTenant
+from asyncsvc.repositories.watch import NewAppend, RunningTransactions
 from tests.support import citus_shapes as trees
 from tests.support.registry import SERVICE_METHODS, furnish
 
@@ -36,7 +37,7 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
-EXECUTORS = ("replica/", "row_security/")
+EXECUTORS = ("replica/", "row_security/", "watch/get_session")
 REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
 TENANT_STATEMENTS = [
     name
@@ -55,6 +56,7 @@ TENANT_STATEMENTS = [
         "usage/backlog",
         "usage/find_tenants_to_roll_up",
         "usage/vacuum",
+        "watch/get_running",
     }
 ]
 CONVERSATION = list(models.Conversation.model_fields)
@@ -166,6 +168,11 @@ COLUMNS = {
     "usage/roll_up": ["ledger_rows"],
     "usage/stats": [*models.UsageBucket.model_fields, "large_tokens", "large_rounds"],
     "usage/vacuum": [],
+    "watch/delete": ["deleted"],
+    "watch/get_new": list(NewAppend._fields),
+    "watch/get_running": list(RunningTransactions._fields),
+    "watch/get_session": ["backend_pid", "is_distributed"],
+    "watch/renew": ["tenant_id"],
 }
 
 
@@ -333,6 +340,7 @@ WRITING_AND_IDEMPOTENT = {
     "search/index_messages",
     "search/index_titles",
     "testing/empty",
+    "watch/renew",
 }
 IDEMPOTENT = [name for name in NAMES if sql_files.load(name).idempotent_if is not None]
 

@@ -55,7 +55,7 @@ async def exposition(dsn, pool):
     reader = PrometheusMetricReader()
     provider = MeterProvider(metric_readers=[reader])
     telemetry = Telemetry(meter_provider=provider)
-    settings = telemetry.instrument(Settings(acquire_timeout=0.5, maintenance_interval=0.05))
+    settings = telemetry.instrument(Settings(acquire_timeout=3, maintenance_interval=0.05))
     try:
         async with (
             asyncio.timeout(WAIT),
@@ -204,7 +204,7 @@ async def test_the_example_serves_its_metrics(dsn):
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
 async def test_prometheus_evaluates_each_expression(dsn, tmp_path):
     server = f"127.0.0.1:{free_port()}"
-    async with asyncio.timeout(2 * WAIT), running_example(dsn) as port:
+    async with asyncio.timeout(5 * WAIT), running_example(dsn) as port:
         configuration = (EXAMPLE / "prometheus.yml").read_text(encoding="utf-8")
         configuration = configuration.replace("9464", str(port)).replace("15s", "200ms")
         (tmp_path / "prometheus.yml").write_text(configuration)

@@ -245,7 +245,7 @@ async def test_each_retry_is_counted_and_each_attempt_is_a_span(exported, dsn, p
 
 async def test_waits_for_connections_are_recorded(exported, dsn):
     pool = {"min_size": 1, "max_size": 1}
-    async with connected(exported, dsn, pool=pool, acquire_timeout=0.2) as svc:
+    async with connected(exported, dsn, pool=pool, acquire_timeout=3) as svc:
         async with svc.transaction() as tx:
             await create(tx)
             with pytest.raises(asyncsvc.PoolExhausted):

@@ -1,6 +1,5 @@
 """The fixtures of `asyncsvc_pytest`, in runs of pytest of their own."""
 
-import importlib.metadata
 import pathlib
 import shutil
 import tempfile
@@ -57,11 +56,6 @@ def directory(monkeypatch):
     monkeypatch.delenv("ASYNCSVC_TEST_DSN")
     yield directory
     shutil.rmtree(directory)
-
-
-def test_pytest_loads_the_plugin():
-    plugins = importlib.metadata.entry_points(group="pytest11")
-    assert plugins["asyncsvc"].value == "asyncsvc_pytest"
 
 
 def test_each_test_has_a_store_without_rows(run):

@@ -80,5 +80,10 @@ def test_the_sql_files_are_installed_with_the_package():
     assert all(path.suffix == ".sql" for path in root.rglob("*") if path.is_file())
 
 
+def test_pytest_finds_the_plugin_in_an_installation():
+    plugin = metadata.entry_points(group="pytest11")["asyncsvc"]
+    assert plugin.load().__name__ == "asyncsvc_pytest"
+
+
 def test_the_package_has_a_type_marker():
     assert (Path(asyncsvc.__file__).parent / "py.typed").exists()

@@ -228,3 +228,17 @@ async def until_blocked(svc: AsyncSvc) -> None:
     async with asyncio.timeout(20):
         while not await svc._executor._pool.fetchval(query):
             await asyncio.sleep(0.01)
+
+
+async def second_watch(count: Count) -> Act:
+    """Count a watch of a tenant that the process watches already."""
+    arguments = count.method.arguments(count.tenant)
+    first = count.svc.conversations.watch(**arguments)
+    await first.__aenter__()
+
+    async def act() -> None:
+        async with count.svc.conversations.watch(**arguments):
+            count.ended_at = count.wire.round_trips
+        await first.aclose()
+
+    return act
