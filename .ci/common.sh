@@ -20,8 +20,9 @@ under_run=${ASYNCSVC_CI_WORK:+yes}
 work=${ASYNCSVC_CI_WORK:-$(mktemp -d -t asyncsvc-ci.XXXXXX)}
 chmod 755 "$work" # root starts PostgreSQL as another user, which reads the programs here
 
+# clean_up [STATUS]: end the script with the status, by default that of its last command.
 clean_up() {
-    local status=$?
+    local status=${1:-$?}
     trap - EXIT
     stop_docker
     if [ -z "$under_run" ]; then

@@ -298,7 +298,7 @@ def test_a_run_that_uses_no_fixture_imports_nothing(run, directory):
         assert "asyncsvc" not in sys.modules
         assert "asyncio" not in sys.modules
     """
-    run(source, "-p", "no:faulthandler", plugins="").assert_outcomes(passed=1)
+    run(source, plugins="").assert_outcomes(passed=1)
     assert list(directory.glob("asyncsvc-pytest-*")) == []
 
 
