@@ -26,7 +26,7 @@ from asyncsvc.validation.checks import (
     check_distinct_ids,
     with_limits,
 )
-from asyncsvc.validation.inputs import Input
+from asyncsvc.validation.inputs import Input, invalid_value
 from asyncsvc.validation.limits import Limits
 from asyncsvc.validation.types import (
     UNSET,
@@ -75,6 +75,18 @@ def _values(items: Iterable[Input]) -> list[object]:
     return [value for item in items for value in vars(item).values()]
 
 
+def _exclusive(*names: str) -> object:
+    """Return a validator: a patch does not set and merge the same column."""
+
+    def check(value: object, info: ValidationInfo) -> object:
+        column = (info.field_name or "").removeprefix("merge_")
+        if value is not UNSET and info.data.get(column, UNSET) is not UNSET:
+            raise invalid_value(f"must not be passed together with {column}")
+        return value
+
+    return field_validator(*names)(check)
+
+
 class Turn(Input):
     """The messages that one append adds, and their usage."""
 
@@ -93,6 +105,10 @@ class Turn(Input):
     """The new `errors` of the conversation. UNSET: they do not change."""
     dsl: OrUnset[Json] = UNSET
     """The new `dsl` of the conversation. UNSET: it does not change."""
+    merge_dsl: OrUnset[JsonObject] = UNSET
+    """A merge patch (RFC 7396) of the conversation's `dsl`: members are set, None removes one."""
+    merge_metadata: OrUnset[JsonObject] = UNSET
+    """A merge patch of the conversation's `metadata`."""
     token_id: Id | None = None
     """The id of the API token to which statistics by activity attribute the usage."""
 
@@ -105,8 +121,11 @@ class Turn(Input):
     @model_validator(mode="after")
     def _is_within_batch(self, info: ValidationInfo) -> Self:
         if info.context is not None:
-            check_batch_bytes([self.errors, self.dsl, *_values(self.messages)], info.context)
+            values = [self.errors, self.dsl, self.merge_dsl, self.merge_metadata]
+            check_batch_bytes([*values, *_values(self.messages)], info.context)
         return self
+
+    _is_no_replacement = _exclusive("merge_dsl")
 
 
 class NewConversation(Input):
@@ -147,6 +166,11 @@ class ConversationPatch(Input):
     """The whole JSON object; the previous one is replaced."""
     dsl: OrUnset[Json] = UNSET
     """The whole state of the agent; the previous one is replaced."""
+    merge_metadata: OrUnset[JsonObject] = UNSET
+    """A merge patch (RFC 7396) of the metadata: members are set, objects are merged, None removes a
+    member. Concurrent patches of different members all count."""
+    merge_dsl: OrUnset[JsonObject] = UNSET
+    """A merge patch of the state of the agent. A state that is no object is replaced."""
     errors: OrUnset[ErrorText | None] = UNSET
     """The errors of the latest turn."""
     user_id: OrUnset[UserId] = UNSET
@@ -155,6 +179,8 @@ class ConversationPatch(Input):
     """The account that explores an agent."""
     dialog_id: OrUnset[Id] = UNSET
     """The dialog to move the conversation to, with its messages."""
+
+    _is_no_replacement = _exclusive("merge_metadata", "merge_dsl")
 
 
 Bulk = TypeVar("Bulk", Sequence[Input], Mapping[str, Input])

@@ -34,6 +34,7 @@ from asyncsvc.repositories.conversation_rows import (
     ExportPage,
     ExtendedConversation,
     LockedBatch,
+    OversizedMergeError,
 )
 from asyncsvc.repositories.large_rows import build_conversations
 from asyncsvc.repositories.message import MessageBounds, MessageRepository
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _MAX_MESSAGE_BYTES: Final = 2**25
 """The bytes of the messages of one conversation that a statement returns."""
 _MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
+_MERGES: Final = ("merge_metadata", "merge_dsl")
 _SHORT_LIST: Final = 100
 """The rows from the start of a list within which a page is `short`."""
 
@@ -83,17 +85,27 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         return build_models(returning, rows)
 
     async def get_by_ids(
-        self, *, tenant_id: str, ids: Sequence[str], include: Include = WHOLE
+        self,
+        *,
+        tenant_id: str,
+        ids: Sequence[str],
+        include: Include = WHOLE,
+        user_id: str | UnsetType = UNSET,
     ) -> list[Conversation]:
         """Return the conversations that exist, in the order of the ids."""
-        conversations, cut = await self._read(tenant_id, ids, include, _MAX_MESSAGE_BYTES)
+        conversations, cut = await self._read(tenant_id, ids, include, _MAX_MESSAGE_BYTES, user_id)
         return [
             await with_all_messages(self, each) if each.id in cut else each
             for each in conversations
         ]
 
     async def _read(
-        self, tenant_id: str, ids: Sequence[str], include: Include, max_bytes: int
+        self,
+        tenant_id: str,
+        ids: Sequence[str],
+        include: Include,
+        max_bytes: int,
+        user_id: str | UnsetType = UNSET,
     ) -> tuple[list[Conversation], set[str]]:
         """Return conversations, and the ids of those of which only the first messages are read."""
         rows = await self._rows(
@@ -101,6 +113,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             *(["one"] if len(ids) == 1 else []),
             tenant_id=tenant_id,
             ids=ids,
+            user_id=user_id,
             include_dsl=include.dsl,
             max_message_bytes=max_bytes if include.messages else UNSET,
         )
@@ -154,18 +167,22 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         idempotency_key: str | UnsetType,
         body_hash: bytes | UnsetType,
         created_at: datetime | UnsetType = UNSET,
-        create: ConversationRow | UnsetType = UNSET,
         user_id: str | UnsetType = UNSET,
+        create: ConversationRow | UnsetType = UNSET,
+        max_json_bytes: int | UnsetType = UNSET,
     ) -> Appended | None:
         """Append a turn; None if no row changed. The key and the hash are passed together.
 
         `create` is stored if there is no conversation of this id; its counters are ignored.
+        `max_json_bytes` limits what a merge of the turn stores.
         """
         messages = turn.messages
         json_values = [turn.dsl, *((each.payload, each.reference) for each in messages)]
         payloads, references, dsl = await run_apart(partial(_json_columns, turn), json_values)
+        merges = await _merges(turn)
         rows = await self._rows(
             "append_message",
+            *(["merges"] if merges else []),
             tenant_id=tenant_id,
             id=id,
             expected_seq=expected_seq,
@@ -184,6 +201,8 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             duration=microseconds(turn.duration),
             errors=turn.errors,
             dsl=dsl,
+            **merges,
+            max_json_bytes=max_json_bytes if merges else UNSET,
             token_id=turn.token_id,
             conversation=UNSET if create is UNSET else await to_json_apart(_columns(create)),
         )
@@ -229,6 +248,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             message_ids=_unless_empty([message.id for message in turn.messages]),
             idempotency_key=idempotency_key,
             user_id=user_id,
+            **await _merges(turn),
         )
         if not rows:
             return None
@@ -238,13 +258,36 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         return build_model(AppendRejection, values)
 
     async def update_many_by_id(
-        self, *, tenant_id: str, patches: Mapping[str, ConversationPatch]
+        self,
+        *,
+        tenant_id: str,
+        patches: Mapping[str, ConversationPatch],
+        user_id: str | UnsetType = UNSET,
+        create: ConversationRow | UnsetType = UNSET,
+        max_json_bytes: int | UnsetType = UNSET,
     ) -> list[Conversation]:
-        """Set columns of conversations, by id; return the changed conversations."""
+        """Set columns of conversations, by id; return the changed conversations.
+
+        `create` is stored if the conversation of the only patch does not exist.
+
+        Raises OversizedMergeError if a merge would store more than `max_json_bytes`.
+        """
         columns = {id: columns_to_set(patch) for id, patch in patches.items()}
+        merges = any(each.keys() & {*_MERGES} for each in columns.values())
         rows = await self._rows(
-            "update_many_by_id", tenant_id=tenant_id, patches=await to_json_apart(columns)
+            "update_many_by_id",
+            *(["merges"] if merges else []),
+            tenant_id=tenant_id,
+            patches=await to_json_apart(columns),
+            user_id=user_id,
+            conversation=UNSET if create is UNSET else await to_json_apart(_columns(create)),
+            max_json_bytes=max_json_bytes if merges else UNSET,
         )
+        if merges and rows and rows[0]["oversized_id"] is not None:
+            raise OversizedMergeError(
+                build_value(str, rows[0], "oversized_id"),
+                build_value(str, rows[0], "oversized_column"),
+            )
         return build_models(Conversation, rows)
 
     async def find_expired(
@@ -431,6 +474,14 @@ def _json_columns(
     payloads = [to_json(message.payload) for message in turn.messages]
     references = [to_json(message.reference) for message in turn.messages]
     return payloads, references, UNSET if turn.dsl is UNSET else to_json(turn.dsl)
+
+
+async def _merges(turn: Turn) -> dict[str, str | None]:
+    """Return the merge patches of a turn as JSON, by parameter."""
+    patches = {name: getattr(turn, name) for name in _MERGES}
+    return {
+        name: await to_json_apart(patch) for name, patch in patches.items() if patch is not UNSET
+    }
 
 
 def _columns(conversation: ConversationRow) -> dict[str, object]:

@@ -24,6 +24,10 @@ class AppendRejection(Model):
     """In microseconds."""
     is_of_user: bool
     """Whether the conversation belongs to the user of the call."""
+    metadata_bytes: int | None
+    """The size of the metadata after the merge of the turn, if it has one."""
+    dsl_bytes: int | None
+    """The size of the dsl after the merge of the turn, if it has one."""
     has_ids: bool
     """Whether the conversation has a message with an id of the turn."""
     body_hash: Bytes | None
@@ -55,6 +59,16 @@ class ConversationRow:
     last_seq: int = 0
     created_at: datetime | None
     updated_at: datetime | None = None
+
+
+class OversizedMergeError(Exception):
+    """The merge of a column would exceed the limit. No row changed."""
+
+    def __init__(self, id: str, column: str) -> None:
+        """Take the id of the conversation and the column."""
+        super().__init__(id, column)
+        self.id = id
+        self.field = f"merge_{column}"
 
 
 class CreatedConversation(Model):

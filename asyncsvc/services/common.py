@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from asyncsvc.errors import NotFound, Resource
+from asyncsvc.errors import InvalidInput, NotFound, Resource
 from asyncsvc.models import (
     Conversation,
     ConversationPatch,
@@ -218,6 +218,26 @@ def conversation_row(conversation: NewConversation, id: str | None = None) -> Co
 def unset_if_any(condition: T | AnyType) -> T | UnsetType:
     """Return the condition of a filter as repositories take it."""
     return UNSET if condition is ANY else condition
+
+
+def row_to_create(
+    field: str, conversation: NewConversation, id: str, user_id: str | AnyType
+) -> ConversationRow:
+    """Return the columns of a conversation to create under this id, for this user.
+
+    Raises InvalidInput, by the name of the argument, if it has another id or user.
+    """
+    if conversation.id not in {None, id}:
+        raise InvalidInput(f"{field}.id", "must be None or the id of the call")
+    if user_id not in {ANY, conversation.user_id}:
+        raise InvalidInput(f"{field}.user_id", "must be the user_id of the call")
+    return conversation_row(conversation, id)
+
+
+def oversized_merge(field: str, settings: Settings) -> InvalidInput:
+    """Return the error for a merge whose result exceeds the limit."""
+    reason = f"the merged value must be at most {settings.max_json_bytes} bytes of JSON"
+    return InvalidInput(field, reason)
 
 
 def new_id() -> str:

@@ -28,13 +28,14 @@ from asyncsvc.models import (
 from asyncsvc.repositories.conversation_rows import AppendRejection, ConversationRow
 from asyncsvc.services.common import (
     ConversationServiceBase,
-    conversation_row,
+    oversized_merge,
     row_or_not_found,
+    row_to_create,
     unset_if_any,
 )
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.arguments import validated
-from asyncsvc.validation.json_values import canonical_json
+from asyncsvc.validation.json_values import canonical_json, stored_size
 from asyncsvc.validation.types import (
     ANY,
     MAX_DURATION,
@@ -85,19 +86,20 @@ class ConversationMessages(ConversationServiceBase):
                 equal mapping. Its `id` is None or this id. An existing conversation keeps its
                 columns. A conversation that was appended to is not created again: with an
                 `expected_seq` other than 0 a missing one is NotFound.
-            user_id: Only if the conversation belongs to this user, or is created.
+            user_id: Only if the conversation belongs to this user, who must be that of `create`.
 
         Returns:
             The position of the messages and the rounds of the conversation.
 
         Raises:
             NotFound: The tenant has no conversation with this id, and `create` is None or
-                `expected_seq` is greater than 0.
+                `expected_seq` is greater than 0; or the conversation is another user's.
             IdempotencyConflict: The key was used for another turn.
             AlreadyExists: The conversation has a message with the id of a message of the turn.
             StaleSequence: `last_seq` is not `expected_seq`.
             InvalidInput: A counter of the conversation would exceed its maximum: `last_seq` and
-                `round` 2**31 - 1, `tokens` 2**63 - 1, `duration` 9 * 10**12.
+                `round` 2**31 - 1, `tokens` 2**63 - 1, `duration` 9 * 10**12. Or a merge would
+                store more than `Settings.max_json_bytes`.
             Conflict: The conversation kept changing during 3 attempts.
 
         Cost:
@@ -107,7 +109,10 @@ class ConversationMessages(ConversationServiceBase):
             length of the conversation.
         """
         turn = as_model(Turn, turn)
-        new = None if create is None else _new_conversation(id, as_model(NewConversation, create))
+        new = None
+        if create is not None:
+            new = row_to_create("create", as_model(NewConversation, create), id, user_id)
+            await self._check_first_merges(turn, new)
         if expected_seq not in {None, 0}:
             new = None
         body_hash = None
@@ -123,6 +128,7 @@ class ConversationMessages(ConversationServiceBase):
                 body_hash=UNSET if body_hash is None else body_hash,
                 create=UNSET if new is None else new,
                 user_id=unset_if_any(user_id),
+                max_json_bytes=self._settings.max_json_bytes,
             )
             if appended is None:
                 appended = await self._replay_or_raise(
@@ -138,6 +144,18 @@ class ConversationMessages(ConversationServiceBase):
             if appended is not None:
                 return appended
         raise Conflict("the conversation kept changing; try again")
+
+    async def _check_first_merges(self, turn: Turn, new: ConversationRow) -> None:
+        """Raise InvalidInput if a new conversation and the merges of its turn are too large."""
+        for column, value, patch in (
+            ("metadata", new.metadata, turn.merge_metadata),
+            ("dsl", new.dsl, turn.merge_dsl),
+        ):
+            if value is None or patch is UNSET:
+                continue
+            size = await run_apart(partial(stored_size, [value, patch]), value, patch)
+            if size > self._settings.max_json_bytes:
+                raise oversized_merge(f"turn.merge_{column}", self._settings)
 
     async def _replay_or_raise(
         self,
@@ -179,6 +197,9 @@ class ConversationMessages(ConversationServiceBase):
                 f"expected_seq is {expected_seq}, but last_seq is {rejection.current_seq}"
             )
         _check_counters(turn, rejection)
+        for column, size in (("metadata", rejection.metadata_bytes), ("dsl", rejection.dsl_bytes)):
+            if size is not None and size > self._settings.max_json_bytes:
+                raise oversized_merge(f"turn.merge_{column}", self._settings)
         return None
 
     @validated
@@ -360,13 +381,6 @@ class ConversationMessages(ConversationServiceBase):
         return 0 if deleted is None else deleted.count
 
 
-def _new_conversation(id: str, conversation: NewConversation) -> ConversationRow:
-    """Return the columns of the conversation that an append creates."""
-    if conversation.id not in {None, id}:
-        raise InvalidInput("create.id", "must be None or the id of the call")
-    return conversation_row(conversation, id)
-
-
 def _check_counters(turn: Turn, current: AppendRejection) -> None:
     """Raise InvalidInput if the turn would increase a counter beyond its maximum."""
     for field, total, maximum in (
@@ -408,7 +422,8 @@ def _identifying_parts(turn: Turn) -> Iterator[str]:
         if any(values):
             yield name
             yield canonical_json(values)
-    for name, value in (("errors", turn.errors), ("dsl", turn.dsl)):
+    for name in ("errors", "dsl", "merge_dsl", "merge_metadata"):
+        value = getattr(turn, name)
         if value is not UNSET:
             yield name
             yield canonical_json(value)

@@ -142,6 +142,16 @@ async def _create_many(app: Application) -> None:
     app.ids.extend(str(each["id"]) for each in new)
 
 
+@_operation("conversations.upsert")
+async def _upsert(app: Application) -> None:
+    """Upsert a known or a new conversation, by a whole or by a merged metadata."""
+    new = app.new()
+    id = app.chance.choice((await app.id(), str(new["id"])))
+    patch = app.chance.choice((None, {"merge_metadata": {app.chance.choice("abc"): 1}}))
+    await app.conversations.upsert(id, new | {"id": id}, tenant_id=app.tenant, patch=patch)
+    app.ids.append(id)
+
+
 @_operation("conversations.append_message", weight=16)
 async def _append(app: Application) -> None:
     """Append with or without a key, after a wrong seq, or as the first turn."""

@@ -3,10 +3,10 @@
 -- With :conversation, a JSON object with a member for each column, a missing conversation is created.
 --
 -- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
---   differs from :expected_seq or its created_at from :created_at, :idempotency_key was used before, one of
---   :message_ids exists, or a counter would exceed its maximum. Without :created_at,
---   conversation/explain_append reads the reason. With :conversation also no row if another session has
---   created the conversation meanwhile.
+--   differs from :expected_seq, its user_id from :user_id or its created_at from :created_at,
+--   :idempotency_key was used before, one of :message_ids exists, a counter would exceed its maximum, or a
+--   merged column :max_json_bytes. Without :created_at, conversation/explain_append reads the reason. With
+--   :conversation also no row if another session has created the conversation meanwhile.
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
 --   queue on it, so seq has no gaps and follows the order of commits. With :conversation it waits for a
 --   transaction that creates the conversation.
@@ -24,8 +24,10 @@
 --   present_ids are read in the snapshot of the statement. If another transaction stores one of the ids
 --   while this one waits for the lock, message_id_idx rejects it. Row comparisons: see
 --   docs/project/sql-files.md, Lookups by key.
+--   merged is a locking read, so it merges into the values that the transaction for which it waited has
+--   stored. With :conversation and no conversation the values of :conversation are merged, unchecked.
 --   :created_at distinguishes the conversation from another one that was stored under its id later. No
---   index serves IS TRUE, so the plan reads the primary key.
+--   index serves IS TRUE, so the plan reads the primary key, also with :user_id.
 WITH
 --? message_ids {
 present_ids AS MATERIALIZED (
@@ -43,6 +45,25 @@ present_ids AS MATERIALIZED (
            ) AS m
 ),
 --? }
+--? merges {
+merged AS MATERIALIZED (
+    SELECT c.id
+         , asyncsvc.json_merge_v1(c.metadata, :merge_metadata::text::jsonb) AS metadata --? merge_metadata
+         , asyncsvc.json_merge_v1(c.dsl, :merge_dsl::text::jsonb) AS dsl                --? merge_dsl
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.id = :id
+       FOR NO KEY UPDATE
+), accepted AS MATERIALIZED (
+    SELECT m.id
+         , m.metadata                           --? merge_metadata
+         , m.dsl                                --? merge_dsl
+      FROM merged AS m
+     WHERE m.id = :id
+       AND octet_length(m.metadata::text) <= :max_json_bytes  --? merge_metadata, max_json_bytes
+       AND octet_length(m.dsl::text) <= :max_json_bytes       --? merge_dsl, max_json_bytes
+),
+--? }
 --? idempotency_key, body_hash {
 locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.last_seq, c.round
@@ -51,7 +72,8 @@ locked AS MATERIALIZED (
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq
        AND (c.created_at = :created_at) IS TRUE --? created_at
-       AND c.user_id = :user_id                 --? user_id
+       AND (c.user_id = :user_id) IS TRUE       --? user_id
+       AND EXISTS (SELECT FROM accepted)        --? merges
        AND NOT EXISTS (SELECT FROM present_ids) --? message_ids
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
        AND c.round <= 2147483647 - :round::int
@@ -78,12 +100,16 @@ updated AS (                                    --? conversation
            updated_at = greatest(c.updated_at, statement_timestamp())
          , errors = :errors                     --? errors
          , dsl = :dsl::text::jsonb              --? dsl
-      FROM key_rows AS k                        --? idempotency_key, body_hash
+         , dsl = m.dsl                          --? merge_dsl, merges, !dsl
+         , metadata = m.metadata                --? merge_metadata, merges
+      FROM key_rows AS k                        --? idempotency_key, body_hash, !merges
+      FROM accepted AS m                        --? merges
+     CROSS JOIN key_rows AS k                   --? merges, idempotency_key, body_hash
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
        AND c.last_seq = :expected_seq           --? expected_seq, !idempotency_key
        AND (c.created_at = :created_at) IS TRUE --? created_at, !idempotency_key
-       AND c.user_id = :user_id                 --? user_id, !idempotency_key
+       AND (c.user_id = :user_id) IS TRUE       --? user_id, !idempotency_key
        AND NOT EXISTS (SELECT FROM present_ids) --? message_ids, !idempotency_key
 --? !idempotency_key {
        AND c.last_seq <= 2147483647 - cardinality(:roles::text[])
@@ -99,8 +125,11 @@ updated AS (                                    --? conversation
            tenant_id, id, dialog_id, user_id, exp_user_id, name, source, version_title, metadata,
            dsl, errors, round, tokens, duration, last_seq, created_at, updated_at)
     SELECT :tenant_id, :id, r.dialog_id, r.user_id, r.exp_user_id, r.name, r.source,
-           r.version_title, nullif(r.metadata, 'null'),
-           nullif(r.dsl, 'null'),               --? !dsl
+           r.version_title,
+           nullif(r.metadata, 'null'),          --? !merge_metadata
+           asyncsvc.json_merge_v1(r.metadata, :merge_metadata::text::jsonb),  --? merge_metadata
+           nullif(r.dsl, 'null'),               --? !dsl, !merge_dsl
+           asyncsvc.json_merge_v1(r.dsl, :merge_dsl::text::jsonb),            --? !dsl, merge_dsl
            :dsl::text::jsonb,                   --? dsl
            NULL,                                --? !errors
            :errors,                             --? errors

@@ -2,8 +2,9 @@
 --
 -- Returns: current_seq (last_seq), current_round, current_tokens and current_duration of the
 --   conversation; if :idempotency_key is known, its body_hash and the first_seq, last_seq and round that
---   its append returned, otherwise NULLs; is_of_user, whether it belongs to :user_id; has_ids, whether one
---   of :message_ids exists. No row if the conversation does not exist.
+--   its append returned, otherwise NULLs; is_of_user, whether it belongs to :user_id; metadata_bytes and
+--   dsl_bytes, the sizes of the merged columns, or NULLs; has_ids, whether one of :message_ids exists. No
+--   row if the conversation does not exist.
 -- Locks: none.
 -- Index: primary keys; message_id_idx with :message_ids. Row comparisons: see docs/project/sql-files.md,
 --   Lookups by key.
@@ -15,6 +16,15 @@ SELECT c.last_seq AS current_seq, c.round AS current_round, c.tokens AS current_
        c.duration AS current_duration, k.body_hash, k.first_seq, k.last_seq, k.round
      , true AS is_of_user                       --? !user_id
      , c.user_id = :user_id AS is_of_user       --? user_id
+--? merge_metadata {
+     , octet_length(asyncsvc.json_merge_v1(c.metadata, :merge_metadata::text::jsonb)::text)
+           AS metadata_bytes
+--? }
+     , NULL::integer AS metadata_bytes          --? !merge_metadata
+--? merge_dsl {
+     , octet_length(asyncsvc.json_merge_v1(c.dsl, :merge_dsl::text::jsonb)::text) AS dsl_bytes
+--? }
+     , NULL::integer AS dsl_bytes               --? !merge_dsl
      , false AS has_ids                         --? !message_ids
 --? message_ids {
      , EXISTS (

@@ -1,7 +1,7 @@
 -- Read conversations of a tenant by id.
 --
--- Returns: the columns of a conversation, in the order of :ids. An id that does not exist has no
---   row. A repeated id is returned again.
+-- Returns: the columns of a conversation, in the order of :ids. An id that does not exist, or belongs to
+--   another user than :user_id, has no row. A repeated id is returned again.
 -- Locks: none.
 -- Index: the primary keys.
 -- Notes: LIMIT 1 of the lookup: see docs/project/sql-files.md, Lookups by key. one: see Plans there.
@@ -43,6 +43,7 @@ SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.sourc
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
            AND c.id BETWEEN requested.id AND requested.id
+           AND (c.user_id = :user_id) IS TRUE                     --? user_id
          ORDER BY c.id
          LIMIT 1
        ) AS c

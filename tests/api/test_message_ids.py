@@ -472,7 +472,11 @@ async def test_find_message_returns_the_newest_of_several(svc):
 async def test_an_append_that_may_create_does_not_find_the_conversation_of_another_user(svc, three):
     with pytest.raises(NotFound, match="conversation"):
         await svc.conversations.append_message(
-            three, turn("w"), tenant_id="acme", create={"dialog_id": "d"}, user_id="bob"
+            three,
+            turn("w"),
+            tenant_id="acme",
+            create={"dialog_id": "d", "user_id": "bob"},
+            user_id="bob",
         )
 
 

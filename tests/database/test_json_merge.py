@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models.comparison import profile
+from tests.models.state import merge
 
 MERGE = "SELECT asyncsvc.json_merge_v1($1::text::jsonb, $2::text::jsonb)::text"
 RFC_EXAMPLES = [
@@ -37,19 +38,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """Return what the RFC's pseudocode returns."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge(merged.get(key), value)
-    return merged
 
 
 def chain(levels: int, leaf: object) -> str:

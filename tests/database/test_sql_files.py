@@ -86,7 +86,7 @@ COLUMNS = {
         *("current_seq", "current_round", "current_tokens", "current_duration"),
         "body_hash",
         *(name for name in APPENDED if name != "replayed"),
-        *("is_of_user", "has_ids"),
+        *("is_of_user", "metadata_bytes", "dsl_bytes", "has_ids"),
     ],
     "conversation/export": ["id", "created_at"],
     "conversation/extend": [field.name for field in dataclasses.fields(ExtendedConversation)],
@@ -180,6 +180,7 @@ ADDED_COLUMNS = {
     ("conversation/create_many", "full_row"): [
         name for name in CONVERSATION if name not in {"id", "created_at"}
     ],
+    ("conversation/update_many_by_id", "merges"): ["oversized_id", "oversized_column"],
     ("message/delete", "newest"): MESSAGE,
     ("message/get_list", "after_id"): ["after_seq"],
     ("message/get_list", "before_id"): ["before_seq"],

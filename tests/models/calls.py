@@ -192,7 +192,16 @@ NEW_CONVERSATION = {**FIELDS, "created_at": st.sampled_from([None, *PAST])}
 NEW_CONVERSATIONS = st.fixed_dictionaries(NEW_CONVERSATION)
 CONVERSATION = {"id": IDS, **NEW_CONVERSATION}
 CONVERSATIONS = st.fixed_dictionaries(CONVERSATION)
-PATCHES = optional(**FIELDS, errors=NAMES)
+MERGES = st.sampled_from([{}, {"k": None}, {"k": {"x": 1}}, {"a": {"y": None, "z": [None]}}])
+
+
+def exclusive(patch: Row) -> Row:
+    """Return the patch without merges of columns that it replaces."""
+    replaced = {f"merge_{name}" for name in patch}
+    return {name: value for name, value in patch.items() if name not in replaced}
+
+
+PATCHES = optional(**FIELDS, errors=NAMES, merge_dsl=MERGES, merge_metadata=MERGES).map(exclusive)
 TEXT = {"role": st.sampled_from(["user", "assistant"]), "content": TEXTS}
 MESSAGE_IDS = st.sampled_from(["m1", "m2", "m3"])
 OWN = {"id": MESSAGE_IDS, "created_at": st.sampled_from([None, *PAST])}
@@ -204,8 +213,8 @@ TURNS = st.fixed_dictionaries(
         "token_id": TOKEN_IDS,
     },
     optional={"tokens": COUNTS, "duration": DURATIONS, "round": st.integers(0, 2),
-              "errors": NAMES, "dsl": JSONS},
-)  # fmt: skip
+              "errors": NAMES, "dsl": JSONS, "merge_dsl": MERGES, "merge_metadata": MERGES},
+).map(exclusive)  # fmt: skip
 TURNS_WITH_IDS = st.fixed_dictionaries(
     {
         "messages": st.lists(
@@ -261,6 +270,7 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "idempotency_key": st.none(),
         "expected_seq": mostly(None, 0, 4),
         "create": st.none() | NEW_CONVERSATIONS,
+        "new": NEW_CONVERSATIONS,
         "message": SEQS | MESSAGE_IDS,
         "message_id": MESSAGE_IDS,
         "thumb": THUMBS,
@@ -321,6 +331,7 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
 """The values of a parameter in each method of a service."""
 VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     "conversations.create": CONVERSATION,
+    "conversations.upsert": {"patch": st.none() | PATCHES},
     "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
     "conversations.put_message": {"message": st.fixed_dictionaries(TEXT | OWN, optional=MESSAGE)},
     "conversations.update_message": {"patch": optional(content=TEXTS, **MESSAGE)},
@@ -354,7 +365,7 @@ WITH_A_KEY = {
 
 WRITES = (
     *("conversations.create", "conversations.create_many", "conversations.append_message"),
-    *("conversations.update_by_id", "conversations.update_many_by_id"),
+    *("conversations.update_by_id", "conversations.update_many_by_id", "conversations.upsert"),
     *("conversations.set_feedback", "conversations.update_message", "conversations.delete_message"),
     *("conversations.put_message",),
     *("conversations.pop_message", "conversations.clear_messages", "conversations.import_"),

@@ -95,15 +95,24 @@ class ConversationModel:
         key = (quarter_hour(at or now()), conversation.dialog_id, conversation.source, token_id)
         self._tenants[tenant_id].activity[key].update(counters)
 
-    def get_by_id(self, id, *, tenant_id, **include) -> Row:
-        return self._tenants[tenant_id].conversation(id).row(**include)
+    def get_by_id(self, id, *, tenant_id, user_id=ANY, **include) -> Row:
+        return self._tenants[tenant_id].conversation(id, user_id).row(**include)
 
     def get_by_ids(self, ids, *, tenant_id, **include) -> list[Row]:
         conversations = self._tenants[tenant_id].conversations
         return [conversations[id].row(**include) for id in ids if id in conversations]
 
-    def update_by_id(self, id, patch, *, tenant_id) -> Row:
-        conversation = self._tenants[tenant_id].conversation(id)
+    def upsert(self, id, new, *, tenant_id, patch=None, user_id=ANY) -> Row:
+        if user_id not in {ANY, new["user_id"]}:
+            raise InvalidInput("new.user_id", "")
+        if self.create_many([new | {"id": id}], tenant_id=tenant_id):
+            return self.get_by_id(id, tenant_id=tenant_id)
+        if patch is None:
+            patch = {name: new[name] for name in new.keys() - {"dialog_id", "created_at"}}
+        return self.update_by_id(id, patch, tenant_id=tenant_id, user_id=user_id)
+
+    def update_by_id(self, id, patch, *, tenant_id, user_id=ANY) -> Row:
+        conversation = self._tenants[tenant_id].conversation(id, user_id)
         self.update_many_by_id({id: patch}, tenant_id=tenant_id)
         return conversation.row()
 
@@ -111,9 +120,7 @@ class ConversationModel:
         conversations = self._tenants[tenant_id].conversations
         updated = [id for id in patches if id in conversations]
         for id in updated:
-            for name, value in patches[id].items():
-                setattr(conversations[id], name, value)
-            conversations[id].is_updated = True
+            conversations[id].set(copy.deepcopy(patches[id]))
         return len(updated)
 
     # ------------------------------------------------------------ lists and searches
@@ -231,9 +238,11 @@ class ConversationModel:
         create=None,
         user_id=ANY,
     ) -> Row:
-        creates = create is not None and expected_seq in {None, 0}
-        if creates and self.create_many([create | {"id": id}], tenant_id=tenant_id):
-            user_id = ANY  # a condition on an existing conversation
+        if create is not None and user_id not in {ANY, create["user_id"]}:
+            raise InvalidInput("create.user_id", "")
+        is_new = False
+        if create is not None and expected_seq in {None, 0}:
+            is_new = bool(self.create_many([create | {"id": id}], tenant_id=tenant_id))
         conversation = self._tenants[tenant_id].conversation(id, user_id)
         turn = TURN | turn | {"messages": [MESSAGE | each for each in turn["messages"]]}
         token_id = turn.pop("token_id", None)
@@ -259,9 +268,10 @@ class ConversationModel:
         conversation.round += costs["rounds"]
         conversation.tokens += costs["tokens"]
         conversation.microseconds += costs["duration"]
-        conversation.errors = turn.get("errors", conversation.errors)
-        conversation.dsl = copy.deepcopy(turn.get("dsl", conversation.dsl))
-        conversation.is_updated = True
+        columns = turn.keys() & {"errors", "dsl", "merge_dsl", "merge_metadata"}
+        conversation.set({name: copy.deepcopy(turn[name]) for name in columns})
+        # Of a new conversation both times are those of the statement, unless it has its own.
+        conversation.is_updated = not is_new or conversation.created_at is not None
         self.record_activity(tenant_id, conversation, costs, token_id=token_id)
         result = {
             "first_seq": first_seq,
@@ -319,7 +329,10 @@ class ConversationModel:
 
     # ------------------------------------------------------------ deletions
 
-    def delete_by_id(self, id, *, tenant_id) -> int:
+    def delete_by_id(self, id, *, tenant_id, user_id=ANY) -> int:
+        conversation = self._tenants[tenant_id].conversations.get(id)
+        if conversation is None or not matches(user_id, conversation.user_id):
+            return 0
         return self.delete_by_ids([id], tenant_id=tenant_id)
 
     def delete_by_ids(self, ids, *, tenant_id) -> int:

@@ -57,6 +57,14 @@ class Conversation:
     is_updated: bool = False
     """Whether `updated_at` increased since it was read."""
 
+    def set(self, columns: Row) -> None:
+        """Set columns, or merge those whose name begins with merge_."""
+        for name, value in columns.items():
+            column = name.removeprefix("merge_")
+            merged = value if column == name else merge(getattr(self, column), value)
+            setattr(self, column, merged)
+        self.is_updated = True
+
     def count(self, thumb: int) -> int:
         return [message["thumb"] for message in self.messages.values()].count(thumb)
 
@@ -180,6 +188,19 @@ class Tenant:
 def matches(condition: object, value: object) -> bool:
     """Return whether a value meets a condition of a filter."""
     return condition is ANY or condition == value
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """Return what the pseudocode of RFC 7396 returns."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged
 
 
 def now() -> datetime:

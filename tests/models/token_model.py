@@ -133,7 +133,9 @@ class TokenModel:
         for _ in tokens:  # each pass adds the direct relatives
             links = [{each.id, each.rotated_from} - {None} for each in tokens]
             ids = ids.union(*(link for link in links if link & ids))
-        return self._revoke(tenant_id, [each for each in tokens if each.id in ids], reason, actor)
+        # The id of a successor in the same transaction is not known yet.
+        family = [each for each in tokens if {each.id, each.rotated_from} & ids]
+        return self._revoke(tenant_id, family, reason, actor)
 
     def revoke_all(
         self,

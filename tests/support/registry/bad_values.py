@@ -92,7 +92,7 @@ BAD = {
     "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
     "create": [
         *("abc", [], {}, {"dialog_id": ""}, {"dialog_id": "d", "nonsense": 1}),
-        *({"dialog_id": "d", "id": "another"}, {"dialog_id": "d", "metadata": []}),
+        *({"dialog_id": "d", "id": "another"}, {"dialog_id": "d", "user_id": "another"}),
     ],
     "created_at": INSTANT,
     "desc": BOOL,
@@ -137,6 +137,10 @@ BAD = {
     "orderby": [*CHOICE, "dsl", "created_at DESC"],
     "connection": [None, 5, "postgresql://localhost/x"],
     "page_number": [0, -1, 10**12, 2**63, 1.0, "1", True, None],
+    "new": [
+        *(None, "abc", [], {}, {"dialog_id": ""}, {"dialog_id": "d", "nonsense": 1}),
+        *({"dialog_id": "d", "id": "another"}, {"dialog_id": "d", "user_id": "another"}),
+    ],
     "patch": [None, [], "a", {"nonsense": 1}],
     "patches": [
         {str(n): {"errors": "x" * 2**20} for n in range(17)},
@@ -146,6 +150,8 @@ BAD = {
         {"a\x00": {}},
         {"a": {"name": 5}},
         {"a": {"dialog_id": ""}},
+        *({"a": {"merge_dsl": value}} for value in ([], None, 5, {"a": nested(100)})),
+        *({"a": {name: {}, f"merge_{name}": {}}} for name in ("dsl", "metadata")),
     ],
     "position": [None, 5, "", "nonsense", "0", "0/", "0/0\n", "123456789/0"],
     "present": [None, 5, "user_id", ["nonsense"], [5]],

@@ -106,7 +106,7 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.get_by_id",
-        call={"id": "a", "include_dsl": True, "include_messages": True},
+        call={"id": "a", "user_id": "u", "include_dsl": True, "include_messages": True},
         cost="row",
     ),
     Method(
@@ -175,6 +175,8 @@ CONVERSATIONS = [
             (2, valid(id="absent", create=None)),
             (2, valid(id="absent", expected_seq=1)),
             (2, valid(expected_seq=1)),
+            (2, valid(user_id="v", create=None)),
+            (2, valid(user_id="v", create=NEW_CONVERSATION | {"user_id": "v"})),
             (3, counting.append_while_the_conversation_is_created),
             (6, counting.append_while_the_conversation_is_deleted_and_created),
         ],
@@ -198,11 +200,39 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.update_by_id",
-        call={"id": "a", "patch": CONVERSATION_PATCH},
+        call={"id": "a", "patch": CONVERSATION_PATCH, "user_id": "u"},
         cost="row",
-        round_trips=[(1, valid(patch={"name": "n"})), (4, valid())],
+        round_trips=[
+            (1, valid(patch={"name": "n"})),
+            (1, valid(patch={"merge_metadata": {"a": 1}})),
+            (1, valid(patch={"merge_metadata": {"a": "x" * 2**19, "b": "x" * (2**19 - 20)}})),
+            (1, valid(patch={"name": "n"}, user_id="v")),
+            (4, valid()),
+        ],
         writes=True,
-        cancelled=[Write({"patch": {"name": "new", "dsl": None}})],
+        cancelled=[Write({"patch": {"name": "new", "merge_dsl": {"a": {"b": None}}}})],
+    ),
+    Method(
+        name="conversations.upsert",
+        call={"id": "a", "new": NEW_CONVERSATION, "patch": None, "user_id": "u"},
+        cost="row",
+        round_trips=[
+            (1, valid()),
+            (1, valid(id="absent")),
+            (1, valid(patch={"merge_dsl": {"a": 1}})),
+            (1, valid(id="absent", patch={"merge_dsl": {"a": 1}})),
+            (2, counting.upsert_while_the_conversation_is_created),
+            (2, valid(user_id="v", new=NEW_CONVERSATION | {"user_id": "v"})),
+            (4, valid(patch=CONVERSATION_PATCH)),
+        ],
+        writes=True,
+        isolation=[VALID, with_(patch=CONVERSATION_PATCH), with_(id="absent")],
+        cancelled=[
+            Write(),
+            Write({"id": "absent"}, is_repeatable=False),  # a second call sets updated_at
+            Write({"patch": CONVERSATION_PATCH}),
+        ],
+        accepts_none=frozenset({"patch"}),
     ),
     Method(
         name="conversations.update_many_by_id",
@@ -210,7 +240,10 @@ CONVERSATIONS = [
         cost="row",
         round_trips=[(1, valid(patches={"a": {"name": "n"}})), (4, valid())],
         writes=True,
-        cancelled=[Write({"patches": {"a": {"name": "x"}, "b": {"user_id": "v"}}})],
+        cancelled=[
+            Write({"patches": {"a": {"name": "x"}, "b": {"user_id": "v"}}}),
+            Write({"patches": {"a": {"merge_metadata": {"x": 1}}, "b": {"user_id": "v"}}}),
+        ],
     ),
     Method(
         name="conversations.put_message",
@@ -253,7 +286,12 @@ CONVERSATIONS = [
         cost="row",
         writes=True,
     ),
-    Method(name="conversations.delete_by_id", call={"id": "a"}, cost="row", writes=True),
+    Method(
+        name="conversations.delete_by_id",
+        call={"id": "a", "user_id": "u"},
+        cost="row",
+        writes=True,
+    ),
     Method(
         name="conversations.delete_by_ids",
         call={"ids": ["a"]},

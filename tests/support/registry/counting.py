@@ -85,20 +85,32 @@ def after(other: str | None, **changes: object) -> Case:
 
 async def append_while_the_conversation_is_created(count: Count) -> Act:
     """Count the first append to a conversation that another session creates at the same time."""
-    tenant_id = count.tenant.id
+    append = count.svc.conversations.append_message
+    new = {"dialog_id": "d"}
+    return while_another_session_creates(
+        count, lambda: append("b", TURN, tenant_id=count.tenant.id, create=new)
+    )
 
-    async def append() -> None:
+
+async def upsert_while_the_conversation_is_created(count: Count) -> Act:
+    """Count an upsert of a conversation that another session creates at the same time."""
+    upsert = count.svc.conversations.upsert
+    return while_another_session_creates(
+        count, lambda: upsert("b", {"dialog_id": "d"}, tenant_id=count.tenant.id)
+    )
+
+
+def while_another_session_creates(count: Count, act: Act) -> Act:
+    """Return `act`, started while a transaction that created conversation "b" is open."""
+
+    async def run() -> None:
         async with count.uncounted.transaction() as tx:
-            await tx.conversations.create(dialog_id="d", id="b", tenant_id=tenant_id)
-            appending = asyncio.create_task(
-                count.svc.conversations.append_message(
-                    "b", TURN, tenant_id=tenant_id, create={"dialog_id": "d"}
-                )
-            )
+            await tx.conversations.create(dialog_id="d", id="b", tenant_id=count.tenant.id)
+            waiting = asyncio.ensure_future(act())
             await until_blocked(count.uncounted)
-        await appending
+        await waiting
 
-    return append
+    return run
 
 
 async def append_while_the_conversation_is_deleted_and_created(count: Count) -> Act:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from asyncsvc import UNSET
 from asyncsvc.services.credentials import new_secret
 
 MESSAGE = {
@@ -20,6 +21,8 @@ TURN = {
     "round": 1,
     "errors": "none",
     "dsl": {"graph": ["node"]},
+    "merge_dsl": UNSET,  # excludes dsl
+    "merge_metadata": {"label": "l"},
     "token_id": "t",
 }
 TURN_WITHOUT_IDS = TURN | {"messages": [each | {"id": None} for each in TURN["messages"]]}
@@ -57,7 +60,9 @@ CONVERSATION_PATCH = {
     "source": "s",
     "version_title": "v",
     "metadata": {"label": "l"},
-    "dsl": {"graph": ["node"]},
+    "merge_metadata": UNSET,  # excludes metadata
+    "dsl": UNSET,
+    "merge_dsl": {"graph": ["node"]},
     "errors": "none",
     "user_id": "u",
     "exp_user_id": "e",
