@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+from typing import Annotated
 
 import httpx
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Response
 
 import asyncsvc
-from asyncsvc import MigrationError, Unavailable
+from asyncsvc import AsyncSvc, MigrationError, Unavailable
+from asyncsvc.integrations.fastapi import lifespan, services
 
 DSN = os.environ["ASYNCSVC_DSN"]
-app = FastAPI()
+app = FastAPI(lifespan=lifespan(lambda: asyncsvc.connect(DSN)))
 
 
 @app.get("/live")
@@ -19,8 +21,7 @@ async def live() -> str:
 
 
 @app.get("/ready")
-async def ready(request: Request, response: Response) -> str:
-    svc: asyncsvc.AsyncSvc = request.app.state.svc
+async def ready(svc: Annotated[AsyncSvc, Depends(services)], response: Response) -> str:
     try:
         await svc.check()
     except (Unavailable, MigrationError) as error:
@@ -31,7 +32,7 @@ async def ready(request: Request, response: Response) -> str:
 
 async def main() -> None:
     async with asyncsvc.connect(DSN) as svc:
-        app.state.svc = svc
+        app.dependency_overrides[services] = lambda: svc  # as in a test: no lifespan runs
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             print((await client.get("/live")).status_code, (await client.get("/ready")).status_code)

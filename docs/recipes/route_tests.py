@@ -1,31 +1,18 @@
 """Test the routes of a FastAPI application, on a store without rows for each test."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import httpx
 import pytest
 import pytest_asyncio
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 
 import asyncsvc
-
+from asyncsvc.integrations.fastapi import lifespan, services
 
 # The application: its routes get the services from a dependency.
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with asyncsvc.connect("postgresql://app@database.internal/app") as svc:
-        app.state.svc = svc
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-def services(request: Request) -> asyncsvc.Services:
-    svc: asyncsvc.Services = request.app.state.svc
-    return svc
+app = FastAPI(lifespan=lifespan(lambda: asyncsvc.connect("postgresql://app@database.internal/app")))
 
 
 @app.post("/conversations", status_code=201)

@@ -2,28 +2,22 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 import anyio
 import httpx
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 import asyncsvc
-from asyncsvc import Message, NotFound, Turn
+from asyncsvc import AsyncSvc, Message, Turn
+from asyncsvc.integrations.fastapi import add_problem_details, lifespan, services
 
 DSN = os.environ["ASYNCSVC_DSN"]
-
-
-@asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, asyncsvc.AsyncSvc]]:
-    async with asyncsvc.connect(DSN) as svc:
-        yield {"svc": svc}
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=lifespan(lambda: asyncsvc.connect(DSN)))
+add_problem_details(app)
 
 
 async def model(question: str) -> AsyncIterator[str]:
@@ -35,12 +29,13 @@ async def model(question: str) -> AsyncIterator[str]:
 
 
 @app.post("/conversations/{id}/turns")
-async def ask(request: Request, id: str, question: str) -> StreamingResponse:
-    chats: asyncsvc.API4ConversationService = request.state.svc.conversations
-
+async def ask(
+    svc: Annotated[AsyncSvc, Depends(services)], id: str, question: str
+) -> StreamingResponse:
     async def append(role: str, content: str, *, round: int, finish_reason: str = "") -> None:
         message = Message(role=role, content=content, payload={"finish_reason": finish_reason})
-        await chats.append_message(id, Turn(messages=[message], round=round), tenant_id="acme")
+        turn = Turn(messages=[message], round=round)
+        await svc.conversations.append_message(id, turn, tenant_id="acme")
 
     async def stream() -> AsyncIterator[str]:
         parts: list[str] = []
@@ -56,10 +51,8 @@ async def ask(request: Request, id: str, question: str) -> StreamingResponse:
                 answer = "".join(parts)
                 await append("assistant", answer, round=1, finish_reason=finish_reason)
 
-    try:  # before the stream starts: 404 is still possible, and a crash loses no question
-        await append("user", question, round=0)
-    except NotFound as error:
-        raise HTTPException(404, str(error)) from error
+    # Before the stream starts: a 404 is still possible, and a crash loses no question.
+    await append("user", question, round=0)
     return StreamingResponse(stream(), media_type="text/plain")
 
 

@@ -2,14 +2,10 @@
 """A chat service: conversations of many tenants, over HTTP."""
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import date
-from typing import Annotated, TypedDict
+from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header, Request
-from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, FastAPI, Security
 from pydantic import BaseModel
 
 import asyncsvc
@@ -25,26 +21,18 @@ from asyncsvc import (
     Turn,
     UsageBucket,
 )
+from asyncsvc.integrations.fastapi import (
+    add_problem_details,
+    idempotency_key,
+    lifespan,
+    services,
+    verified_token,
+)
 
-
-class State(TypedDict):
-    svc: AsyncSvc
-
-
-@asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
-    """Open a pool when the service starts, and close it when the service ends."""
-    async with asyncsvc.connect(os.environ["ASYNCSVC_DSN"]) as svc:
-        yield {"svc": svc}
-
-
-app = FastAPI(title="Chat", lifespan=lifespan)
-
-
-def services(request: Request) -> AsyncSvc:
-    svc: AsyncSvc = request.state.svc
-    return svc
-
+app = FastAPI(
+    title="Chat",
+    lifespan=lifespan(lambda: asyncsvc.connect(os.environ["ASYNCSVC_DSN"])),
+)
 
 Services = Annotated[AsyncSvc, Depends(services)]
 
@@ -57,14 +45,7 @@ async def ready(svc: Services) -> dict[str, str]:
 
 # --8<-- [end:application]
 # --8<-- [start:token]
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-
-
-async def verify(svc: Services, header: Bearer) -> APIToken:
-    return await svc.tokens.verify(header.credentials if header else "", scopes=["chat"])
-
-
-Token = Annotated[APIToken, Depends(verify)]
+Token = Annotated[APIToken, Security(verified_token, scopes=["chat"])]
 
 
 @app.get("/me")
@@ -74,25 +55,7 @@ async def me(token: Token) -> dict[str, str]:
 
 # --8<-- [end:token]
 # --8<-- [start:errors]
-STATUS: dict[type[Exception], int] = {
-    asyncsvc.InvalidInput: 422,
-    asyncsvc.NotFound: 404,
-    asyncsvc.AlreadyExists: 409,
-    asyncsvc.Conflict: 409,
-    asyncsvc.InvalidToken: 401,
-    asyncsvc.InsufficientScope: 403,
-    asyncsvc.Unavailable: 503,
-}
-
-
-@app.exception_handler(asyncsvc.AsyncSvcError)
-async def problem(_request: Request, error: Exception) -> JSONResponse:
-    for kind, status in STATUS.items():
-        if isinstance(error, kind):
-            invalid = isinstance(error, asyncsvc.InvalidToken)
-            headers = {"WWW-Authenticate": "Bearer"} if invalid else None
-            return JSONResponse({"status": status, "detail": str(error)}, status, headers)
-    raise error  # a fault of the service: FastAPI answers 500, and the server logs it
+add_problem_details(app)
 
 
 # --8<-- [end:errors]
@@ -136,7 +99,7 @@ async def append(
     token: Token,
     id: str,
     body: Question,
-    key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+    key: Annotated[str | None, Depends(idempotency_key)],
 ) -> Appended:
     messages = [
         Message(role="user", content=body.question),

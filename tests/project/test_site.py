@@ -14,12 +14,16 @@ from mkdocstrings import Inventory
 import asyncsvc
 import asyncsvc.embedded
 import asyncsvc.exports
+import asyncsvc.integrations.fastapi
+import asyncsvc.integrations.opentelemetry
 import asyncsvc.ragflow
 from asyncsvc.validation import types
 
 ROOT = Path(__file__).parents[2]
 ASSET = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?(?:https?:)?//")
 CSS_ASSET = re.compile(r"(?:url\(|@import )[\"']?(?:https?:)?//")
+INTEGRATIONS = [asyncsvc.integrations.fastapi, asyncsvc.integrations.opentelemetry]
+"""Modules without `__all__`: their functions and classes are public."""
 TRIVIAL = {"self", "id", "tenant_id", "actor", "reason"}
 """Parameters that mean the same in each method; the docstring of the class explains them."""
 
@@ -53,6 +57,14 @@ def public_names():
             if inspect.isclass(value) and value is not asyncsvc.Settings:
                 yield from (f"{module.__name__}.{name}.{method}" for method in methods_of(value))
     yield from (f"{types.__name__}.{name}" for name in aliases())
+    for module in INTEGRATIONS:
+        own = (name for name, value in vars(module).items() if is_defined_in(module, value))
+        yield from (f"{module.__name__}.{name}" for name in own if not name.startswith("_"))
+
+
+def is_defined_in(module, value):
+    is_code = inspect.isclass(value) or inspect.isfunction(value)
+    return is_code and value.__module__ == module.__name__
 
 
 def methods_of(cls):
