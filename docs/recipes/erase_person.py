@@ -25,7 +25,7 @@ async def main() -> None:
 
         receipt = await svc.conversations.erase_user("ann", tenant_id="acme")
         print(receipt.model_dump_json(exclude={"erased_at"}))
-        # > {"tenant_id":"acme","user_id":"ann","conversations":2,"messages":2,"append_keys":0}
+        # > {"tenant_id":"acme","user_id":"ann","conversations":2,"messages":2,"append_keys":0,...}
 
 
 if __name__ == "__main__":
