@@ -1,23 +1,37 @@
 """A chat service on asyncsvc. An echo answers in place of a model."""
 
-import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
-from fastapi import Depends, FastAPI, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI, Query, Request, Response, Security
 from fastapi.responses import HTMLResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
-from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import asyncsvc
-from asyncsvc import APIToken, Conversation, Hit, Message, Page, StoredMessage, UsageBucket
+from asyncsvc import (
+    APIToken,
+    AsyncSvc,
+    Conversation,
+    Hit,
+    Message,
+    Page,
+    StoredMessage,
+    UsageBucket,
+)
+from asyncsvc.integrations.fastapi import (
+    Problem,
+    add_problem_details,
+    idempotency_key,
+    lifespan,
+    mark_replay,
+    problems,
+    services,
+    verified_token,
+)
 
 DIALOG: Final = "assistant"
 MAX_BODY_BYTES: Final = 2**17  # a question of 10,000 characters, each escaped as 12
@@ -33,7 +47,7 @@ SearchText = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x0
 Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(description="`next` of the page before", max_length=2048)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,255}$")]
+Key = Annotated[str | None, Depends(idempotency_key)]
 
 
 class _Body(BaseModel, strict=True, extra="forbid"):
@@ -71,64 +85,8 @@ class Answer(asyncsvc.Appended):
     answer: str
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457): `type` and `status` are for programs, `detail` is for people."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str | None = None
-
-
-PROBLEM: Final = "application/problem+json"
-ANSWERS: Final[Mapping[type, tuple[int, Mapping[str, str]]]] = {
-    asyncsvc.InvalidInput: (422, {}),
-    asyncsvc.NotFound: (404, {}),
-    asyncsvc.AlreadyExists: (409, {}),
-    asyncsvc.Conflict: (409, {}),
-    asyncsvc.InvalidToken: (401, {"WWW-Authenticate": "Bearer"}),
-    asyncsvc.InsufficientScope: (403, {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}),
-    asyncsvc.Unavailable: (503, {"Retry-After": "2"}),
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documented errors of an operation: these and the common ones."""
-    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"content": content} for status in sorted({*statuses, 401, 403, 422, 503})}
-
-
-def problem(status: int, headers: Mapping[str, str], **fields: str) -> Response:
-    """Return a problem. Its fields are shortened, because they may quote the client's input."""
-    fields = {name: text[:500].encode(errors="replace").decode() for name, text in fields.items()}
-    body = Problem(status=status, title=HTTPStatus(status).phrase, **fields)
-    return Response(body.model_dump_json(exclude_none=True), status, headers, media_type=PROBLEM)
-
-
-async def answer(request: Request, error: Exception) -> Response:
-    """Return the problem of an error of the library or of FastAPI, or of an unexpected error."""
-    match error:
-        case asyncsvc.AsyncSvcError():
-            answers = (ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
-            status, headers = next(answers, (500, {}))
-            fields = {"type": f"urn:example:chat:{type(error).__name__}", "detail": str(error)}
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # the details are for the operator
-                logging.getLogger(__name__).error("%s: %s", request.url.path, fields.pop("detail"))
-            return problem(status, headers, **fields)
-        case RequestValidationError():
-            errors = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()[:10]]
-            return problem(422, {}, detail="; ".join(errors))
-        case HTTPException(status_code=405):  # FastAPI's header has the methods of 1 route
-            routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]
-            allowed = sorted({method for route in routes for method in route.methods})
-            return problem(405, {"Allow": ", ".join(allowed)})
-        case HTTPException():
-            return problem(error.status_code, error.headers or {}, detail=error.detail)
-    return problem(500, {})  # uvicorn logs the error
-
-
 class Caller(NamedTuple):
-    """The verified token of a request, its tenant and the services."""
+    """The services and the verified token of a request."""
 
     chats: asyncsvc.API4ConversationService
     tokens: asyncsvc.APITokenService
@@ -136,13 +94,11 @@ class Caller(NamedTuple):
     tenant: str
 
 
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-
-
-async def authenticated(request: Request, header: Bearer) -> Caller:
+async def authenticated(
+    svc: Annotated[AsyncSvc, Depends(services)],
+    token: Annotated[APIToken, Security(verified_token, scopes=["chat"])],
+) -> Caller:
     """Verify the token of a request."""
-    svc: asyncsvc.AsyncSvc = request.state.svc
-    token = await svc.tokens.verify(header.credentials if header else "", scopes=["chat"])
     return Caller(svc.conversations, svc.tokens, token, token.tenant_id)
 
 
@@ -150,16 +106,28 @@ Me = Annotated[Caller, Depends(authenticated)]
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, asyncsvc.AsyncSvc]]:
+async def database() -> AsyncGenerator[AsyncSvc]:
     """Open the database for the lifetime of the service, and migrate its schema."""
     async with asyncsvc.connect(os.environ["ASYNCSVC_DSN"], settings=SETTINGS) as svc:
         await svc.migrate()
-        yield {"svc": svc}
+        yield svc
 
 
-app = FastAPI(title="Chat", lifespan=lifespan, redirect_slashes=False)
-for kind in (asyncsvc.AsyncSvcError, RequestValidationError, HTTPException, Exception):
-    app.add_exception_handler(kind, answer)
+app = FastAPI(
+    title="Chat",
+    lifespan=lifespan(database),
+    redirect_slashes=False,
+    responses=problems(401, 403, 422, 503),
+)
+add_problem_details(app, prefix="urn:example:chat:", all_errors=True)
+
+
+@app.exception_handler(405)
+async def method_not_allowed(request: Request, _: Exception) -> Response:
+    """Name all methods of the path: FastAPI names those of 1 route."""
+    routes = [it for it in request.app.routes if it.matches(request.scope)[0] != Match.NONE]
+    allowed = sorted({method for route in routes for method in route.methods})
+    return Problem(status=405).response({"Allow": ", ".join(allowed)})
 
 
 @app.middleware("http")
@@ -167,9 +135,10 @@ async def limit_body(request: Request, serve: Callable[[Request], Awaitable[Resp
     """Reject a body that is too large or has no valid length, and protect the responses."""
     length = request.headers.get("content-length", "0")
     if not length.isdecimal():
-        response = problem(400, {}, detail="the Content-Length is no number")
+        response = Problem(status=400, detail="the Content-Length is no number").response()
     elif int(length[:20]) > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
-        response = problem(413, {}, detail=f"the Content-Length must be at most {MAX_BODY_BYTES:,}")
+        detail = f"the Content-Length must be at most {MAX_BODY_BYTES:,}"
+        response = Problem(status=413, detail=detail).response()
     else:
         response = await serve(request)
     response.headers.update(HEADERS)
@@ -182,7 +151,7 @@ async def create_conversation(me: Me, new: NewConversation) -> Conversation:
     return await me.chats.create(tenant_id=me.tenant, dialog_id=DIALOG, **new.model_dump())
 
 
-@app.get("/conversations", tags=["chat"], responses=problems())
+@app.get("/conversations", tags=["chat"])
 async def list_conversations(me: Me, after: After = None, limit: Limit = 20) -> Page[Conversation]:
     """List conversations, newest first."""
     return await me.chats.get_list(
@@ -198,13 +167,14 @@ async def delete_conversation(me: Me, id: Id) -> None:
 
 
 @app.post("/conversations/{id}/turns", tags=["chat"], responses=problems(400, 404, 409, 413))
-async def append_turn(me: Me, id: Id, body: Question, key: Key = None) -> Answer:
+async def append_turn(me: Me, id: Id, body: Question, key: Key, response: Response) -> Answer:
     """Ask a question. A request with the same idempotency key is applied exactly once."""
     text, echo = body.question, f"You said: {body.question}"
     messages = [Message(role="user", content=text), Message(role="assistant", content=echo)]
     tokens = sum(len(message.content.split()) for message in messages)
     turn = asyncsvc.Turn(messages=messages, tokens=tokens, token_id=me.token.id)
     appended = await me.chats.append_message(id, turn, tenant_id=me.tenant, idempotency_key=key)
+    mark_replay(response, appended)
     return Answer(answer=echo, **dict(appended))
 
 
@@ -220,19 +190,19 @@ async def set_feedback(me: Me, id: Id, seq: Seq, feedback: Feedback) -> StoredMe
     return await me.chats.set_feedback(id, seq, feedback.thumb, tenant_id=me.tenant)
 
 
-@app.get("/search", tags=["chat"], responses=problems())
+@app.get("/search", tags=["chat"])
 async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit = 20) -> Page[Hit]:
     """Find the newest conversations with a message that contains the keywords."""
     return await me.chats.search(keywords, tenant_id=me.tenant, after=after, limit=limit)
 
 
-@app.get("/statistics", tags=["usage"], responses=problems())
+@app.get("/statistics", tags=["usage"])
 async def statistics(me: Me, from_date: Day, to_date: Day, tz: str = "UTC") -> list[UsageBucket]:
     """Return the usage of each day, including both dates."""
     return await me.chats.stats(tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz)
 
 
-@app.get("/usage", tags=["usage"], response_class=HTMLResponse)
+@app.get("/usage", response_class=HTMLResponse, include_in_schema=False)
 async def usage_page() -> str:
     """Return a page that asks for a token and plots the usage of the last 30 days."""
     return PAGE
@@ -245,6 +215,3 @@ async def revoke_token(me: Me, id: Id) -> APIToken:
         raise asyncsvc.InsufficientScope("the token lacks admin")
     token_id = me.token.id if id == "current" else id
     return await me.tokens.revoke(token_id, tenant_id=me.tenant, actor=me.token.id)
-
-
-app.openapi()["components"]["schemas"]["Problem"] = Problem.model_json_schema()
