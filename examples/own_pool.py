@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import asyncpg
-from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Request
 
-import asyncsvc
-from asyncsvc import Appended, Conversation, Message, Page, Turn, UsageBucket
+from asyncsvc import Appended, AsyncSvc, Conversation, Message, Page, Turn, UsageBucket
+from asyncsvc.integrations.fastapi import add_problem_details, services
 
 TENANT = "acme"
 PARCELS = "CREATE TABLE IF NOT EXISTS parcel (conversation_id text, number text)"
@@ -26,35 +25,24 @@ else:
 
 
 class State(TypedDict):
-    """The state of the running application."""
+    """The state of the running application. The dependency `services` reads `asyncsvc`."""
 
     pool: Pool
-    svc: asyncsvc.AsyncSvc
+    asyncsvc: AsyncSvc
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
     """Open the pool, pass it to the services, and close it at the end."""
     async with asyncpg.create_pool(os.environ["DATABASE_URL"]) as pool:
-        svc = asyncsvc.AsyncSvc(pool)
+        svc = AsyncSvc(pool)
         await svc.migrate()
         await pool.execute(PARCELS)
-        yield {"pool": pool, "svc": svc}
+        yield {"pool": pool, "asyncsvc": svc}
 
 
 app = FastAPI(lifespan=lifespan)
-
-
-@app.exception_handler(asyncsvc.InvalidInput)
-async def reject(_request: Request, error: Exception) -> JSONResponse:
-    """Return status 422 for an invalid value, for example a cursor of another list."""
-    return JSONResponse({"detail": str(error)}, 422)
-
-
-def services(request: Request) -> asyncsvc.AsyncSvc:
-    """Return the services."""
-    svc: asyncsvc.AsyncSvc = request.state.svc
-    return svc
+add_problem_details(app)
 
 
 def own_pool(request: Request) -> Pool:
@@ -63,7 +51,7 @@ def own_pool(request: Request) -> Pool:
     return pool
 
 
-Services = Annotated[asyncsvc.AsyncSvc, Depends(services)]
+Services = Annotated[AsyncSvc, Depends(services)]
 OwnPool = Annotated[Pool, Depends(own_pool)]
 
 
@@ -87,10 +75,7 @@ async def ask_for_parcel(svc: Services, pool: OwnPool, id: str, number: str) -> 
     turn = Turn(messages=[Message(role="user", content=f"Where is parcel {number}?")])
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("INSERT INTO parcel VALUES ($1, $2)", id, number)
-        try:
-            return await svc.on(connection).conversations.append_message(id, turn, tenant_id=TENANT)
-        except asyncsvc.NotFound as error:
-            raise HTTPException(404, str(error)) from error
+        return await svc.on(connection).conversations.append_message(id, turn, tenant_id=TENANT)
 
 
 @app.get("/usage")

@@ -2,38 +2,33 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi import Depends, FastAPI, Header
 from fastapi.responses import StreamingResponse
 
 import asyncsvc
-from asyncsvc import Message, NotFound, Turn
+from asyncsvc import AsyncSvc, Message, Turn
+from asyncsvc.integrations.fastapi import add_problem_details, lifespan, services
 
 DSN = os.environ["ASYNCSVC_DSN"]
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, since proxies close silent connections."""
-
-
-@asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, asyncsvc.AsyncSvc]]:
-    async with asyncsvc.connect(DSN) as svc:
-        yield {"svc": svc}
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=lifespan(lambda: asyncsvc.connect(DSN)))
+add_problem_details(app)
 
 
 @app.get("/conversations/{id}/events")
 async def events(
-    request: Request, id: str, last_event_id: Annotated[int, Header()] = 0
+    svc: Annotated[AsyncSvc, Depends(services)],
+    id: str,
+    last_event_id: Annotated[int, Header()] = 0,
 ) -> StreamingResponse:
     """Stream the messages after `Last-Event-ID`, which a browser sends when it reconnects."""
-    chats: asyncsvc.API4ConversationService = request.state.svc.conversations
+    chats = svc.conversations
 
     async def stream() -> AsyncIterator[str]:
         sent = last_event_id
@@ -51,10 +46,8 @@ async def events(
                 except TimeoutError:
                     yield ": no news\n\n"
 
-    try:  # before the stream starts: 404 is still possible
-        await chats.get_by_id(id, tenant_id="acme", include_dsl=False)
-    except NotFound as error:
-        raise HTTPException(404, str(error)) from error
+    # Before the stream starts, so that a 404 is still possible.
+    await chats.get_by_id(id, tenant_id="acme", include_dsl=False)
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
