@@ -95,7 +95,8 @@ class Services:
 class AsyncSvc(Services):
     """The services on a pool of the caller. They neither close nor configure the pool.
 
-    Nothing runs in the background: call `maintain` about once a minute, or run `asyncsvc maintain`.
+    No maintenance runs in the background: call `maintain` about once a minute, or run
+    `asyncsvc maintain`.
     """
 
     _executor: PoolExecutor

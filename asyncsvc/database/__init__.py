@@ -16,6 +16,7 @@ from asyncsvc.database.borrowed import check_connection
 from asyncsvc.database.connection_executor import ConnectionExecutor
 from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
 from asyncsvc.database.executor import Executor
+from asyncsvc.database.notifier import payload_of
 from asyncsvc.database.pool_executor import PoolExecutor
 from asyncsvc.database.pools import OpenedPools, open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor
@@ -54,5 +55,6 @@ __all__ = [
     "is_connection_lost",
     "json_arrays",
     "open_pools",
+    "payload_of",
     "translate_errors",
 ]

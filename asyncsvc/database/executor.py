@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncsvc.database.connection_executor import ConnectionExecutor
     from asyncsvc.database.driver_errors import Connection
     from asyncsvc.database.listener import Listener
+    from asyncsvc.database.notifier import Notifier
     from asyncsvc.database.rows import Row
     from asyncsvc.database.sql_files import Query
     from asyncsvc.settings import QueryHook, Settings
@@ -77,6 +78,11 @@ class Executor(abc.ABC):
     def listener(self) -> Listener:
         """The connection that receives notifications. Raises InvalidInput if there is no pool."""
         raise InvalidInput("watch", "needs the services of a pool, not of a connection")
+
+    @property
+    def notifier(self) -> Notifier | None:
+        """Notifies of committed appends. None: the statement of an append notifies itself."""
+        return None
 
     @abc.abstractmethod
     def _lease(self) -> AbstractAsyncContextManager[Connection]:

@@ -15,6 +15,7 @@ from asyncsvc.database.connection_executor import ConnectionExecutor, open_trans
 from asyncsvc.database.driver_errors import is_transient, translate_errors
 from asyncsvc.database.executor import Executor
 from asyncsvc.database.listener import Listener
+from asyncsvc.database.notifier import Notifier
 from asyncsvc.database.retry import backoff
 from asyncsvc.database.row_security import set_tenant
 from asyncsvc.database.rows import build_model
@@ -107,11 +108,17 @@ class PoolExecutor(Executor):
         self._pool = pool
         self._name = name
         self._listener = Listener(pool, settings)
+        self._notifier = Notifier(self)
 
     @property
     def listener(self) -> Listener:
         """The connection that receives notifications, beside the pool."""
         return self._listener
+
+    @property
+    def notifier(self) -> Notifier:
+        """Notifies of committed appends, on the connections of the pool."""
+        return self._notifier
 
     def _lease(self) -> PoolLease:
         settings = self._settings

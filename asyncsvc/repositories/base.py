@@ -42,6 +42,17 @@ class Repository:
         statement = sql_files.load(f"{self.folder}/{name}")
         return await self._executor.fetch(statement.bind(flags, parameters))
 
+    async def _append(
+        self, name: str, /, *flags: str, tenant_id: str, **parameters: object
+    ) -> list[Row]:
+        """Run a file that appends messages, and notify the processes that watch the tenant."""
+        notifier = self._executor.notifier
+        own = ["notify"] if notifier is None else []
+        rows = await self._rows(name, *flags, *own, tenant_id=tenant_id, **parameters)
+        if notifier is not None and rows and build_value(bool, rows[0], "is_watched"):
+            notifier.notify(tenant_id)
+        return rows
+
     async def _count(self, name: str, /, **parameters: object) -> int:
         """Run a file that returns one row with the column `deleted`."""
         (row,) = await self._rows(name, **parameters)

@@ -180,7 +180,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         json_values = [turn.dsl, *((each.payload, each.reference) for each in messages)]
         payloads, references, dsl = await run_apart(partial(_json_columns, turn), json_values)
         merges = await _merges(turn)
-        rows = await self._rows(
+        rows = await self._append(
             "append_message",
             *(["merges"] if merges else []),
             tenant_id=tenant_id,

@@ -243,7 +243,7 @@ class MessageRepository(Repository):
         payload, reference = await run_apart(
             lambda: [to_json(value) for value in json_values], json_values
         )
-        rows = await self._rows(
+        rows = await self._append(
             "put",
             tenant_id=tenant_id,
             id=id,

@@ -7,13 +7,13 @@ so a lost notification delays a message and loses none.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 import weakref
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asyncsvc.database import payload_of
 from asyncsvc.errors import PoolClosed, Unavailable
 from asyncsvc.models import NewMessages
 from asyncsvc.repositories.watch import NewAppend, WatchRepository
@@ -82,7 +82,7 @@ class TenantFeed:
         self._repository = WatchRepository(executor)
         self._interval = executor.settings.watch_interval
         self._tenant_id = tenant_id
-        self._payload = hashlib.sha256(tenant_id.encode()).hexdigest()
+        self._payload = payload_of(tenant_id)
         self._wakeup = asyncio.Event()
         self._inboxes = weakref.WeakSet[Inbox]()
         self._users = 0

@@ -60,11 +60,12 @@ class ConversationWatching(ConversationServiceBase):
 
         Cost:
             A process that watches has 1 connection beside its pool, which listens for
-            notifications. At the start 3 round trips, and for the first watch the opening of that
-            connection. For each notification, at most 20 times a second for a tenant, and each
-            `Settings.watch_interval`: 2 round trips for all watches of a process on a tenant, on
-            the index of the update time; 1 more a quarter minute or more. No locks. While a tenant
-            is watched each of its appends also sends a notification, and their commits queue.
+            notifications. A start makes 2 or 3 round trips, and the first one of the process opens
+            that connection, with 4 more. A notification, at most 20 times a second for a tenant,
+            and the end of each `Settings.watch_interval` cause 2 round trips for all watches of the
+            process on the tenant, on the index of the update time, and sometimes 1 more to renew
+            the watch. No locks. A process that appends to a watched tenant makes 1 round trip in
+            the background for all appends of 50 ms.
         """
         find_feed = partial(
             self._find_feed, tenant_id=tenant_id, dialog_id=dialog_id, user_id=user_id

@@ -2,8 +2,8 @@
 --
 -- With :conversation, a JSON object with a member for each column, a missing conversation is created.
 --
--- Returns: first_seq, last_seq, round, replayed. No row if the conversation does not exist, its last_seq
---   differs from :expected_seq, its user_id from :user_id or its created_at from :created_at,
+-- Returns: first_seq, last_seq, round, replayed, is_watched. No row if the conversation does not exist, its
+--   last_seq differs from :expected_seq, its user_id from :user_id or its created_at from :created_at,
 --   :idempotency_key was used before, one of :message_ids exists, a counter would exceed its maximum, or a
 --   merged column :max_json_bytes. Without :created_at, conversation/explain_append reads the reason. With
 --   :conversation also no row if another session has created the conversation meanwhile.
@@ -20,7 +20,7 @@
 --   The UPDATE repeats :tenant_id and :id although key_rows contains them: see
 --   docs/project/sql-files.md, Lookups by key. It does not repeat :expected_seq, because it first reads
 --   the snapshot of the statement, which may be older than the locked row.
---   notified wakes the sessions that watch the tenant, at the commit. It reads no row if nobody watches.
+--   is_watched: sessions watch the tenant. With notify the commit wakes them, otherwise the caller does.
 --   present_ids are read in the snapshot of the statement. If another transaction stores one of the ids
 --   while this one waits for the lock, message_id_idx rejects it. Row comparisons: see
 --   docs/project/sql-files.md, Lookups by key.
@@ -216,13 +216,17 @@ updated AS (                                    --? conversation
            date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), NULL, 0, 0, 0, 1
       FROM created AS c
     --? }
-), notified AS (
+), watched AS (
+    SELECT true AS is_watched                   --? !notify
+    --? notify {
     SELECT pg_notify('asyncsvc_new_messages', encode(sha256(convert_to(w.tenant_id, 'UTF8')), 'hex'))
+           IS NULL AS is_watched
+    --? }
       FROM asyncsvc.watched_tenant AS w
      WHERE w.tenant_id = :tenant_id
        AND w.expires_at > statement_timestamp()
 )
 SELECT a.last_seq - cardinality(:roles::text[]) + 1 AS first_seq, a.last_seq, a.round,
-       false AS replayed
+       false AS replayed, coalesce(w.is_watched, false) AS is_watched
   FROM appended AS a
-  LEFT JOIN notified AS n ON true
+  LEFT JOIN watched AS w ON true

@@ -1,7 +1,7 @@
 -- Store a message under its own id: replace the message with this id, or append a new one.
 --
--- Returns: the message. One row of NULLs if the conversation has no further seq; no row if the conversation
---   does not exist.
+-- Returns: the message, and is_watched as conversation/append_message does. One row of NULLs if the
+--   conversation has no further seq; no row if the conversation does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
 -- Index: primary keys, message_id_idx.
 -- Notes: ON CONFLICT reads the index itself and not the snapshot of the statement, so it finds a message
@@ -51,14 +51,18 @@ WITH locked AS MATERIALIZED (
       FROM conversation_updated AS u
      WHERE r.tenant_id = :tenant_id
        AND r.id = :id
-), notified AS (
+), watched AS (
+    SELECT true AS is_watched                   --? !notify
+    --? notify {
     SELECT pg_notify('asyncsvc_new_messages', encode(sha256(convert_to(w.tenant_id, 'UTF8')), 'hex'))
+           IS NULL AS is_watched
+    --? }
       FROM asyncsvc.watched_tenant AS w
      WHERE w.tenant_id = :tenant_id
        AND w.expires_at > statement_timestamp()
 )
 SELECT s.seq, s.id, s.role, s.content, s.payload::text AS payload, s.reference::text AS reference,
-       s.thumb, s.created_at
+       s.thumb, s.created_at, coalesce(w.is_watched, false) AS is_watched
   FROM locked AS l
   LEFT JOIN stored AS s ON true
-  LEFT JOIN notified AS n ON true
+  LEFT JOIN watched AS w ON true

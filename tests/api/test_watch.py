@@ -287,21 +287,42 @@ async def notifications(dsn: str) -> AsyncIterator[asyncio.Queue[str]]:
 
 async def received_before(notifications: asyncio.Queue[str], dsn: str) -> list[str]:
     """Return the payloads of all transactions that committed before this call."""
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(f"NOTIFY {CHANNEL}, 'end'")
-    await connection.close()
+    await notify(dsn, "end")
     payloads = []
     while (payload := await soon(notifications.get())) != "end":
         payloads.append(payload)
     return payloads
 
 
+async def notify(dsn: str, payload: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f"NOTIFY {CHANNEL}, '{payload}'")
+    await connection.close()
+
+
+async def sent(services: AsyncSvc) -> None:
+    """Wait until all notifications of a process are sent."""
+    while services._executor.notifier._is_busy:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("on", ["a pool", "a transaction", "a connection"])
 @pytest.mark.parametrize("key", [None, "k"], ids=["without a key", "with a key"])
 async def test_an_append_notifies_only_while_its_tenant_is_watched(
-    svc, pool, dsn, notifications, key
+    svc, pool, dsn, notifications, key, on
 ):
-    async def append_to(tenant_id: str) -> None:
-        await svc.conversations.append_message("a", TURN, tenant_id=tenant_id, idempotency_key=key)
+    async def append_to(tenant_id: str) -> list[str]:
+        async with contextlib.AsyncExitStack() as stack:
+            services: Services = svc
+            if on == "a transaction":
+                services = await stack.enter_async_context(svc.transaction())
+            elif on == "a connection":
+                services = svc.on(await stack.enter_async_context(pool.acquire()))
+            await services.conversations.append_message(
+                "a", TURN, tenant_id=tenant_id, idempotency_key=key
+            )
+        await sent(svc)
+        return await received_before(notifications, dsn)
 
     for tenant_id in ("acme", "expired", "nobody"):
         await create(svc, "a", tenant_id=tenant_id)
@@ -310,14 +331,61 @@ async def test_an_append_notifies_only_while_its_tenant_is_watched(
         " VALUES ('acme', statement_timestamp() + interval '1 hour'),"
         " ('expired', statement_timestamp())"
     )
-    await append_to("nobody")
-    await append_to("expired")
-    assert await received_before(notifications, dsn) == []
-    await append_to("acme")
-    assert await received_before(notifications, dsn) == [hashlib.sha256(b"acme").hexdigest()]
+    assert await append_to("nobody") == []
+    assert await append_to("expired") == []
+    assert await append_to("acme") == [hashlib.sha256(b"acme").hexdigest()]
     if key is not None:  # a replay appends nothing
-        await append_to("acme")
+        assert await append_to("acme") == []
+
+
+async def test_an_append_that_is_rolled_back_notifies_nobody(svc, quiet, dsn, notifications):
+    await create(svc, "a")
+    async with quiet.conversations.watch(tenant_id="acme"):
+        with contextlib.suppress(KeyError):
+            async with svc.transaction() as transaction:
+                await append(transaction, "a")
+                raise KeyError
+        await sent(svc)
         assert await received_before(notifications, dsn) == []
+
+
+async def test_many_appends_share_a_notification(svc, quiet, dsn, notifications):
+    """Commits with a notification queue for the whole server, so appends have none of their own."""
+    tenants = [f"tenant {number}" for number in range(4)]
+    for tenant_id in tenants:
+        await create(svc, "a", tenant_id=tenant_id)
+    async with contextlib.AsyncExitStack() as stack:
+        watches = [
+            await stack.enter_async_context(quiet.conversations.watch(tenant_id=tenant_id))
+            for tenant_id in tenants
+        ]
+        for _ in range(50):
+            await asyncio.gather(*(append(svc, "a", tenant_id=each) for each in tenants))
+        await sent(svc)
+        assert len(await received_before(notifications, dsn)) < 4 * 50
+        for watch in watches:
+            last = 0
+            while last < 50:
+                ((_, last),) = await take(watch)
+
+
+async def test_a_notification_that_fails_delays_a_message_and_loses_none(dsn, svc):
+    settings = OFTEN.model_copy(update={"retry_timeout": 0})
+    await create(svc, "a")
+    async with (
+        svc.conversations.watch(tenant_id="acme"),
+        Wire(dsn) as wire,
+        asyncsvc.connect(wire.dsn, settings=settings) as over_it,
+        over_it.conversations.watch(tenant_id="acme") as watch,
+    ):
+        failed = wire.inject(Fault.LOSE_REQUEST, "/notify ", times=3)
+        for number in (1, 2, 3):
+            await append(over_it, "a")
+            assert await take(watch) == [("a", number)]
+            await sent(over_it)
+        assert failed.count >= 1
+        await append(over_it, "a")
+        assert await take(watch) == [("a", 4)]
 
 
 async def test_a_watch_that_was_not_renewed_misses_nothing(polling, pool, dsn, notifications):
@@ -326,6 +394,7 @@ async def test_a_watch_that_was_not_renewed_misses_nothing(polling, pool, dsn, n
     async with polling.conversations.watch(tenant_id="acme") as watch:
         await pool.execute("UPDATE asyncsvc.watched_tenant SET expires_at = '-infinity'")
         await append(polling, "a")
+        await sent(polling)
         assert await received_before(notifications, dsn) == []
         assert await take(watch) == [("a", 1)]
 

@@ -37,7 +37,7 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
-EXECUTORS = ("replica/", "row_security/", "watch/get_session")
+EXECUTORS = ("replica/", "row_security/", "watch/get_session", "watch/notify")
 REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
 TENANT_STATEMENTS = [
     name
@@ -57,6 +57,7 @@ TENANT_STATEMENTS = [
         "usage/find_tenants_to_roll_up",
         "usage/vacuum",
         "watch/get_running",
+        "watch/notify",
     }
 ]
 CONVERSATION = list(models.Conversation.model_fields)
@@ -79,7 +80,7 @@ COLUMNS = {
     "api_token/rotate": TOKEN,
     "api_token/update_many_by_id": TOKEN,
     "api_token/verify": [*TOKEN, "is_due"],
-    "conversation/append_message": APPENDED,
+    "conversation/append_message": [*APPENDED, "is_watched"],
     "conversation/create_many": ["id", "created_at"],
     "conversation/delete": [field.name for field in dataclasses.fields(DeletedBatch)],
     "conversation/explain_append": [
@@ -115,7 +116,7 @@ COLUMNS = {
     "message/get_chunk": MESSAGE,
     "message/get_list": MESSAGE,
     "message/payloads": ["payload"],
-    "message/put": MESSAGE,
+    "message/put": [*MESSAGE, "is_watched"],
     "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,
     "message/update": MESSAGE,
@@ -172,6 +173,7 @@ COLUMNS = {
     "watch/get_new": list(NewAppend._fields),
     "watch/get_running": list(RunningTransactions._fields),
     "watch/get_session": ["backend_pid", "is_distributed"],
+    "watch/notify": ["synchronous_commit", "notified"],
     "watch/renew": ["tenant_id"],
 }
 
