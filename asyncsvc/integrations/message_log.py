@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -16,10 +17,14 @@ from asyncsvc import AlreadyExists, NewConversation, NotFound
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from asyncsvc import Services, StoredMessage
+    from asyncsvc import Appended, Services, StoredMessage
 
 _MAX_UTF8_BYTES_OF_NFC: Final = 12
 """The most bytes of UTF-8 that NFC can make of one character."""
+
+
+class _ChangedError(Exception):
+    """The messages to replace have changed. It ends the transaction."""
 
 
 class _Owner(TypedDict):
@@ -118,18 +123,14 @@ class MessageLog:
 
     async def _append(
         self, svc: Services, messages: Sequence[Mapping[str, object]], tokens: int, rounds: int
-    ) -> None:
+    ) -> Appended:
         turn = {"tokens": tokens, "round": rounds, "token_id": self._token_id}
-        append = partial(
-            svc.conversations.append_message,
-            self.id,
-            **self._owner,
-            create=self._new,
-        )
+        append = partial(svc.conversations.append_message, self.id, **self._owner, create=self._new)
         try:
-            await append(turn=turn | {"messages": messages})
+            return await append(turn=turn | {"messages": messages})
         except AlreadyExists:
-            await append(turn=turn | {"messages": [dict(each, id=None) for each in messages]})
+            without_ids = [dict(each, id=None) for each in messages]
+            return await append(turn=turn | {"messages": without_ids})
 
     async def pop(self) -> StoredMessage | None:
         """Delete and return the newest message; None if there is none. 1 round trip."""
@@ -137,6 +138,53 @@ class MessageLog:
             return await self.svc.conversations.pop_message(self.id, **self._owner)
         except NotFound:
             return None
+
+    async def newest(self, count: int) -> list[StoredMessage]:
+        """Return the newest messages, oldest first. 1 round trip for up to 1,000."""
+        try:
+            return await self._messages(count)
+        except NotFound:
+            return []
+
+    async def replace(
+        self, old: list[StoredMessage], messages: Sequence[Mapping[str, object]]
+    ) -> bool:
+        """Replace the newest messages in one transaction, unless they have changed.
+
+        5 round trips. The statement that appends the new messages locks the conversation, so what
+        the next one reads does not change until the end of the transaction.
+
+        Args:
+            old: The newest messages: 1 or more of those that `newest` returned, fewer than
+                `Settings.max_page_size`.
+            messages: The fields of the messages that take their place.
+
+        Returns:
+            Whether the messages were replaced.
+        """
+        try:
+            async with self.svc.transaction() as tx:
+                appended = await self._append(tx, messages, 0, 0)
+                after, before = old[0].seq - 1, appended.first_seq
+                read, clear = tx.conversations.messages, tx.conversations.clear_messages
+                current = await read(
+                    self.id, **self._owner, after=after, before=before, limit=len(old) + 1
+                )
+                if current != old:
+                    raise _ChangedError  # noqa: TRY301 - it ends the transaction
+                await clear(self.id, **self._owner, after_seq=after, before_seq=before)
+        except _ChangedError:
+            return False
+        return True
+
+    async def replace_all(self, messages: Sequence[Mapping[str, object]]) -> None:
+        """Delete all messages and append others, in one transaction. 4 round trips."""
+        async with self.svc.transaction() as tx:
+            log = copy(self)
+            log.svc = tx
+            await log.clear()
+            if messages:
+                await log.append(messages)
 
     async def clear(self) -> None:
         """Delete all messages. The conversation and its usage stay. 1 round trip."""

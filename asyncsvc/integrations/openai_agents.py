@@ -5,24 +5,23 @@ The extra `openai-agents` installs the SDK.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from agents import SessionSettings
 
 from asyncsvc.integrations.message_log import MessageLog
+from asyncsvc.integrations.openai_compaction import CompactionHooks
+from asyncsvc.integrations.openai_items import is_item, item_of, message_of
 
 if TYPE_CHECKING:
     from agents import RunContextWrapper, TResponseInputItem
 
-    from asyncsvc import Services, StoredMessage
-
-_TEXTS: Final = ("content", "summary", "output")
-"""The fields of an item that contain text or a list of parts with text."""
+    from asyncsvc import Services
 
 
-class Session:
+class Session(CompactionHooks):
     """A session that `Runner.run` reads and extends.
 
     It implements the protocol `agents.Session`. Any number of instances, in any number of tasks and
@@ -75,7 +74,7 @@ class Session:
             limit = self.session_settings.limit
         if limit is not None and limit <= 0:
             return []
-        return await self._log.read(limit, is_item=_is_item, item=_item)
+        return await self._log.read(limit, is_item=is_item, item=item_of)
 
     async def add_items(
         self,
@@ -91,7 +90,7 @@ class Session:
         """
         if not items:
             return
-        messages = [_message(item, self._log) for item in items]
+        messages = [message_of(item, self._log) for item in items]
         total = 0 if wrapper is None else wrapper.usage.total_tokens
         tokens = total - (total if wrapper is None else self._counted.get(wrapper, total))
         rounds = int(any(each["role"] == "user" for each in messages))
@@ -106,7 +105,7 @@ class Session:
     ) -> TResponseInputItem | None:
         """Delete and return the newest item; None if there is none."""
         message = await self._log.pop()
-        return None if message is None else _item(message)
+        return None if message is None else item_of(message)
 
     async def clear_session(
         self,
@@ -115,43 +114,3 @@ class Session:
     ) -> None:
         """Delete all items. The conversation and its usage stay."""
         await self._log.clear()
-
-
-def _message(item: Mapping[str, Any], log: MessageLog) -> dict[str, object]:
-    """Return the fields of the message of an item.
-
-    The message has no id: items of one session may have equal ids, for example those of models
-    that give none, and of the SDK's own models for tests.
-    """
-    return {
-        "role": item.get("role") or _role(str(item.get("type"))),
-        "content": log.searchable("\n".join(_texts(item))),
-        "payload": item,
-    }
-
-
-def _role(kind: str) -> str:
-    """Return the role of an item without one. Its type says whether a tool wrote it."""
-    return "tool" if kind.endswith("_output") else "assistant"
-
-
-def _texts(item: Mapping[str, Any]) -> Iterator[str]:
-    """Return the texts of an item: of a message, of a refusal, of reasoning, of a tool."""
-    for name in _TEXTS:
-        parts = item.get(name)
-        for part in [parts] if isinstance(parts, str | Mapping) else parts or ():
-            text = part if isinstance(part, str) else part.get("text") or part.get("refusal")
-            if isinstance(text, str):
-                yield text
-
-
-def _item(message: StoredMessage) -> TResponseInputItem:
-    """Return the item of a message."""
-    if _is_item(message.payload):
-        return message.payload
-    return {"role": message.role, "content": message.content}
-
-
-def _is_item(payload: Mapping[str, object]) -> bool:
-    """Return whether an adapter has stored this payload, and not an append of another program."""
-    return "type" in payload or ("role" in payload and "content" in payload)

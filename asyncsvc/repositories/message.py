@@ -381,8 +381,10 @@ class MessageRepository(Repository):
         message: int | str | UnsetType = UNSET,
         newest: bool = False,
         user_id: str | UnsetType,
+        after_seq: int | UnsetType = UNSET,
+        before_seq: int | UnsetType = UNSET,
     ) -> DeletedMessages | None:
-        """Delete one message, the newest or all; None if the conversation does not exist."""
+        """Delete one message, the newest, or all within bounds; None without the conversation."""
         rows = await self._rows(
             "delete",
             *(["newest"] if newest else []),
@@ -390,6 +392,8 @@ class MessageRepository(Repository):
             id=id,
             **_key(message),
             user_id=user_id,
+            after_seq=after_seq,
+            before_seq=before_seq,
         )
         if not rows:
             return None

@@ -363,11 +363,21 @@ class ConversationMessages(ConversationServiceBase):
         return row_or_not_found(deleted, "conversation").newest
 
     @validated
-    async def clear_messages(self, id: Id, *, tenant_id: Id, user_id: OrAny[UserId] = ANY) -> int:
+    async def clear_messages(
+        self,
+        id: Id,
+        *,
+        tenant_id: Id,
+        user_id: OrAny[UserId] = ANY,
+        after_seq: Seq | None = None,
+        before_seq: Seq | None = None,
+    ) -> int:
         """Delete all messages of a conversation and withdraw their feedback from the counters.
 
         Args:
             user_id: Only if the conversation belongs to this user.
+            after_seq: Delete only messages with a higher `seq`.
+            before_seq: Delete only messages with a lower `seq`.
 
         Returns:
             The number of deleted messages; 0 also if the conversation does not exist.
@@ -376,7 +386,11 @@ class ConversationMessages(ConversationServiceBase):
             1 round trip on the primary keys; locks the conversation row, then the messages.
         """
         deleted = await self._messages.delete(
-            tenant_id=tenant_id, id=id, user_id=unset_if_any(user_id)
+            tenant_id=tenant_id,
+            id=id,
+            user_id=unset_if_any(user_id),
+            after_seq=UNSET if after_seq is None else after_seq,
+            before_seq=UNSET if before_seq is None else before_seq,
         )
         return 0 if deleted is None else deleted.count
 

@@ -1,4 +1,4 @@
--- Delete one message (:seq or :message_id), the newest message (newest) or all messages of a conversation.
+-- Delete one message (:seq or :message_id), the newest (newest), or all of a conversation within bounds.
 --
 -- Returns: deleted (the number of messages) and, with newest, the deleted message, or NULLs if the
 --   conversation has no messages. No row if the conversation does not exist.
@@ -35,6 +35,8 @@ WITH locked AS MATERIALIZED (
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
        AND m.seq = :seq                         --? seq
+       AND m.seq > :after_seq                   --? after_seq
+       AND m.seq < :before_seq                  --? before_seq
        --? message_id {
        AND m.seq = (
            SELECT k.seq

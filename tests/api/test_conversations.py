@@ -5,6 +5,7 @@ Tests of lists and statistics are in other files.
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -374,6 +375,19 @@ async def test_clear_messages_deletes_all_messages_of_one_conversation(svc):
     row = await svc.conversations.get_by_id("a", tenant_id="acme")
     assert (row.thumb_up, row.round, row.last_seq) == (0, 1, 2)
     assert await seqs(svc, "b") == [1]
+
+
+async def test_clear_messages_deletes_only_within_bounds(svc):
+    await create(svc, "a")
+    await append(svc, "a", *"abcdef")
+    await svc.conversations.set_feedback("a", 4, -1, tenant_id="acme")
+    cleared = partial(svc.conversations.clear_messages, "a", tenant_id="acme")
+    assert await cleared(after_seq=2, before_seq=5) == 2
+    assert await seqs(svc, "a") == [1, 2, 5, 6]
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).thumb_down == 0
+    assert await cleared(before_seq=1) == await cleared(after_seq=6) == 0
+    assert await cleared(before_seq=2) == await cleared(after_seq=5) == 1
+    assert await seqs(svc, "a") == [2, 5]
 
 
 async def test_concurrent_changes_of_messages_keep_the_invariants(dsn):

@@ -470,6 +470,7 @@ ON_ONE_CONVERSATION = [
     ("message/delete", (), {"seq": 1}),
     ("message/delete", ("newest",), {}),
     ("message/delete", (), {}),
+    ("message/delete", (), {"after_seq": 1, "before_seq": 9}),
 ]
 
 

@@ -1,16 +1,20 @@
 """The session of the OpenAI Agents SDK: the contract of its own stores, and its runner."""
 
 import asyncio
+from types import SimpleNamespace
+from unittest import mock
 
 import agents
 import pytest
 from agents import Agent, RunConfig, Runner, SessionSettings, function_tool
+from agents.memory import OpenAIResponsesCompactionSession
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.usage import Usage
 
 import asyncsvc
 from asyncsvc import InvalidInput, NotFound, Settings
 from asyncsvc.integrations.openai_agents import Session
+from asyncsvc.integrations.openai_compaction import CompactionSnapshot
 from tests.integrations.histories import OWNER, counted
 
 QUESTION = {"role": "user", "content": "Where is my parcel?"}
@@ -364,3 +368,93 @@ async def test_32_sessions_at_once_keep_their_own_items(svc):
     for number, items in enumerate(results):
         answers = [item["content"][0]["text"] for item in items[1::2]]
         assert answers == [f"{number}.{turn}" for turn in range(3)]
+
+
+# ---------------------------------------------------------------------------- compaction
+
+SUMMARY = {"type": "compaction", "id": "cmp_1", "encrypted_content": "summary"}
+
+
+class Compactor:
+    """The client of a compaction. It answers with a summary, after another program's turn."""
+
+    def __init__(self, before=None):
+        self.responses = self
+        self.inputs = []
+        self._before = before
+
+    async def compact(self, **arguments):
+        self.inputs.append(arguments["input"])
+        if self._before is not None:
+            await self._before()
+        return SimpleNamespace(output=[SUMMARY], usage=None)
+
+
+def compacting(svc, client, **options):
+    return OpenAIResponsesCompactionSession(
+        "s1",
+        session(svc, **options),
+        client=client,
+        compaction_mode="input",
+        should_trigger_compaction=lambda context: len(context["compaction_candidate_items"]) > 1,
+    )
+
+
+async def test_a_run_compacts_what_its_model_has_seen_and_keeps_older_items(svc):
+    await session(svc).add_items(texts("old 1", "old 2", "old 3"))
+    client = Compactor()
+    bot = agent(
+        step(function_call("look", {"place": "depot"}, call_id="c1")),
+        step(assistant_message("Found.")),
+    )
+    await run(bot, "Where?", compacting(svc, client, session_settings={"limit": 1}))
+    (seen,) = client.inputs
+    assert [each.get("content") for each in seen[:2]] == ["old 3", "Where?"]
+    assert await session(svc).get_items() == [*texts("old 1", "old 2"), SUMMARY]
+
+
+async def test_a_compaction_keeps_what_another_program_has_appended_meanwhile(svc):
+    async def interrupt():
+        await session(svc).add_items(texts("meanwhile"))
+
+    bot = agent(
+        step(function_call("look", {"place": "depot"}, call_id="c1")),
+        step(assistant_message("Found.")),
+    )
+    await run(bot, "Where?", compacting(svc, Compactor(interrupt)))
+    items = await session(svc).get_items()
+    assert [items[0]["content"], items[-1]["content"], len(items)] == ["Where?", "meanwhile", 5]
+
+
+async def test_a_manual_compaction_replaces_all_items_or_none(svc, monkeypatch):
+    await session(svc).add_items([QUESTION, ANSWER, *texts("more")])
+    compacted = compacting(svc, Compactor())
+    await compacted.run_compaction({"force": True})
+    assert await session(svc).get_items() == [SUMMARY]
+    await session(svc).add_items([QUESTION])
+    items = [SUMMARY, {"role": "user", "content": "a\x00"}]
+    with pytest.raises(InvalidInput):
+        await session(svc)._atomic_replace_items(items)
+    assert await session(svc).get_items() == [SUMMARY, QUESTION]
+
+
+async def test_a_snapshot_replaces_only_unchanged_items(svc):
+    stored = session(svc)
+    await stored.add_items(texts(*"abcd"))
+    snapshot = await stored._get_compaction_snapshot(3)
+    assert (contents(snapshot.items), snapshot.complete) == (list("bcd"), False)
+    await svc.conversations.update_message("s1", 3, {"content": "edited"}, tenant_id="acme")
+    assert not await snapshot.replace_suffix(1, [SUMMARY])
+    assert contents(await stored.get_items()) == list("abcd")
+    assert await snapshot.replace_suffix(2, [SUMMARY, QUESTION])
+    assert await stored.get_items() == [*texts(*"abc"), SUMMARY, QUESTION]
+    assert not await snapshot.replace_suffix(2, [SUMMARY])
+    assert not await snapshot.replace_suffix(3, [SUMMARY])
+    whole = await stored._get_compaction_snapshot(5)
+    assert (len(whole.items), whole.complete) == (5, True)
+    await svc.conversations.delete_by_id("s1", tenant_id="acme")
+    assert not await whole.replace_suffix(0, [SUMMARY])
+    assert await stored._get_compaction_snapshot(5) == CompactionSnapshot([], True, mock.ANY)
+    assert await stored._get_compaction_snapshot(1_000) is None
+    with pytest.raises(NotFound):
+        await svc.conversations.get_by_id("s1", tenant_id="acme")

@@ -85,7 +85,9 @@ CALLBACK = ["print", 5, []]
 BAD = {
     "actor": ["", "a" * 257, *TEXT],
     "after": CURSOR,
+    "after_seq": [-1, 2**31, 1.0, "1", True],
     "before": BOUND,
+    "before_seq": [-1, 2**31, 1.0, "1", True],
     "basis": [*CHOICE, "created"],
     "by": [*CHOICE, "updated"],
     "citus": BOOL,

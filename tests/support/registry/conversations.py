@@ -282,7 +282,7 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.clear_messages",
-        call={"id": "a", "user_id": "u"},
+        call={"id": "a", "user_id": "u", "after_seq": 1, "before_seq": 4},
         cost="row",
         writes=True,
     ),

@@ -1,0 +1,55 @@
+"""Items of OpenAI's Responses API as messages of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from agents import TResponseInputItem
+
+    from asyncsvc import StoredMessage
+    from asyncsvc.integrations.message_log import MessageLog
+
+_TEXTS: Final = ("content", "summary", "output")
+"""The fields of an item that contain text or a list of parts with text."""
+
+
+def message_of(item: Mapping[str, Any], log: MessageLog) -> dict[str, object]:
+    """Return the fields of the message of an item.
+
+    The message has no id: items of one session may have equal ids, for example those of models
+    that give none, and of the SDK's own models for tests.
+    """
+    return {
+        "role": item.get("role") or _role(str(item.get("type"))),
+        "content": log.searchable("\n".join(_texts(item))),
+        "payload": item,
+    }
+
+
+def _role(kind: str) -> str:
+    """Return the role of an item without one. Its type says whether a tool wrote it."""
+    return "tool" if kind.endswith("_output") else "assistant"
+
+
+def _texts(item: Mapping[str, Any]) -> Iterator[str]:
+    """Return the texts of an item: of a message, of a refusal, of reasoning, of a tool."""
+    for name in _TEXTS:
+        parts = item.get(name)
+        for part in [parts] if isinstance(parts, str | Mapping) else parts or ():
+            text = part if isinstance(part, str) else part.get("text") or part.get("refusal")
+            if isinstance(text, str):
+                yield text
+
+
+def item_of(message: StoredMessage) -> TResponseInputItem:
+    """Return the item of a message."""
+    if is_item(message.payload):
+        return message.payload
+    return {"role": message.role, "content": message.content}
+
+
+def is_item(payload: Mapping[str, object]) -> bool:
+    """Return whether an adapter has stored this payload, and not an append of another program."""
+    return "type" in payload or ("role" in payload and "content" in payload)
