@@ -216,6 +216,8 @@ CREATE INDEX conversation_user_idx ON asyncsvc.conversation USING btree (tenant_
 
 CREATE INDEX conversation_tenant_created_idx ON asyncsvc.conversation USING btree (tenant_id, created_at, id);
 
+CREATE INDEX conversation_metadata_idx ON asyncsvc.conversation USING gin (asyncsvc.tenant_metadata_v1(tenant_id, metadata) jsonb_path_ops) WITH (fastupdate=off) WHERE (metadata <> '{}'::jsonb);
+
 CREATE INDEX conversation_exp_user_idx ON asyncsvc.conversation USING btree (tenant_id, exp_user_id, created_at, id) WHERE (exp_user_id IS NOT NULL);
 
 CREATE INDEX conversation_recency_updated_idx ON asyncsvc.conversation_recency USING btree (tenant_id, dialog_id, updated_at, id);
@@ -275,6 +277,16 @@ BEGIN
         RETURN asyncsvc.json_merge_text_v1(target, patch);
     END IF;
     RETURN patch;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION asyncsvc.tenant_metadata_v1(tenant_id text, metadata jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ IMMUTABLE PARALLEL SAFE COST 200
+AS $function$
+BEGIN
+    RETURN jsonb_set('{}', ARRAY[tenant_id], metadata);
 END
 $function$;
 

@@ -315,6 +315,17 @@ class Hit(Model):
     """The keywords in this message, with up to 40 characters before and after them."""
 
 
+class DialogSummary(Model):
+    """The conversations of a dialog, in numbers."""
+
+    dialog_id: str
+    """The dialog."""
+    conversations: int
+    """The number of its conversations."""
+    updated_at: Timestamp
+    """The `updated_at` of its conversation that was updated last."""
+
+
 class ConversationName(Model):
     """The id and title of a conversation, for a sidebar."""
 

@@ -13,6 +13,7 @@ from asyncsvc.models import (
     Conversation,
     ConversationName,
     ConversationPatch,
+    DialogSummary,
     StoredMessage,
     Turn,
     microseconds,
@@ -143,6 +144,13 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         if rows and rows[0]["id"] is None:  # only the total
             return total, []
         return total, build_models(Conversation, rows)
+
+    async def list_dialogs(
+        self, *, tenant_id: str, after_id: str | UnsetType, limit: int
+    ) -> list[DialogSummary]:
+        """Return the dialogs after an id that have conversations, in the order of their ids."""
+        rows = await self._rows("list_dialogs", tenant_id=tenant_id, after_id=after_id, limit=limit)
+        return build_models(DialogSummary, rows)
 
     async def get_names(
         self, *, tenant_id: str, dialog_id: str | UnsetType, exp_user_id: str, limit: int
@@ -437,7 +445,7 @@ async def with_all_messages(
 
 def _list_flags(where: ListFilter, order: Order, page: PageSlice) -> Iterator[str]:
     """Yield the flags of a list that make its statement cheaper."""
-    if where.has_owner and order.column == "updated_at":
+    if where.is_selective and order.column == "updated_at":
         yield "owned"
     if where.is_unfiltered:
         if page.count_limit is None and where.created == where.updated == ANY_TIME:

@@ -36,6 +36,10 @@ class ListFilter:
     id: str | UnsetType = UNSET
     user_id: str | UnsetType = UNSET
     exp_user_id: str | UnsetType = UNSET
+    thumb: int | UnsetType = UNSET
+    """1: conversations with positive feedback. -1: with negative feedback."""
+    metadata: str | UnsetType = UNSET
+    """Members of the metadata, as a JSON object."""
     keywords: str | UnsetType = UNSET
     """A substring of a message or of the name, normalized to NFC."""
     id_keywords: str | UnsetType = UNSET
@@ -54,12 +58,13 @@ class ListFilter:
         )
 
     @property
-    def has_owner(self) -> bool:
-        """Whether an id, a user or an account is a condition, so that few conversations match.
+    def is_selective(self) -> bool:
+        """Whether an id, a user, an account or metadata is a condition, so that few rows match.
 
         The user "" may have all conversations of a tenant.
         """
-        return not (self.id is self.exp_user_id is UNSET and self.user_id in {UNSET, ""})
+        has_owner = self.exp_user_id is not UNSET or self.user_id not in {UNSET, ""}
+        return has_owner or self.id is not UNSET or self.metadata is not UNSET
 
     def conditions(self) -> dict[str, object]:
         """Return the conditions that apply, by parameter name."""
@@ -69,6 +74,8 @@ class ListFilter:
             "id": self.id,
             "user_id": self.user_id,
             "exp_user_id": self.exp_user_id,
+            "thumb": self.thumb,
+            "metadata": self.metadata,
             "keywords": self.keywords,
             "id_keywords": self.id_keywords,
             "created_from": self.created.from_,

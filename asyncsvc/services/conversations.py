@@ -71,7 +71,7 @@ class API4ConversationService(
     - Messages: `append_message`, `messages`, `iter_messages`, `payloads`, `get_message`,
       `find_message`, `put_message`, `set_feedback`, `update_message`, `delete_message`,
       `pop_message`, `clear_messages`
-    - Lists and searches: `get_list`, `get_names`, `search`
+    - Lists and searches: `get_list`, `list_dialogs`, `get_names`, `search`
     - Usage: `stats`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`

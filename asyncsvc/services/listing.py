@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import InvalidInput
-from asyncsvc.models import Conversation, ConversationName, Hit, Page
+from asyncsvc.models import Conversation, ConversationName, DialogSummary, Hit, Page
 from asyncsvc.repositories.query import (
     ANY_TIME,
     NEWEST_FIRST,
@@ -24,6 +24,7 @@ from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.cursors import Item, Position
 from asyncsvc.validation.dates import instants
+from asyncsvc.validation.json_values import canonical_json
 from asyncsvc.validation.types import (
     ANY,
     UNSET,
@@ -31,11 +32,13 @@ from asyncsvc.validation.types import (
     DateLike,
     Id,
     Keywords,
+    Members,
     OrAny,
     OrderBy,
     PageNumber,
     PageSize,
     SearchText,
+    Thumb,
     Total,
     UserId,
     Zone,
@@ -79,6 +82,8 @@ class ConversationListing(ConversationServiceBase):
         from_date: DateLike | None = None,
         to_date: DateLike | None = None,
         exp_user_id: OrAny[Id] = ANY,
+        thumb: OrAny[Thumb] = ANY,
+        metadata: OrAny[Members] = ANY,
         after: Cursor | None = None,
         total: Total = "exact",
         include_messages: bool = False,
@@ -105,6 +110,9 @@ class ConversationListing(ConversationServiceBase):
                 `asyncsvc.validation.dates`.
             to_date: Upper bound, inclusive; a date is the whole day in `tz`.
             exp_user_id: Only conversations that this account explores; ANY for all accounts.
+            thumb: 1 for conversations with positive feedback, -1 with negative; ANY for all.
+            metadata: Only conversations whose metadata has these members, each a text, a number, a
+                boolean or None; ANY or `{}` for all conversations.
             after: `next` of the previous page, for the same filters and the same order by time.
             total: "exact" counts every match, "capped" stops at 10,000, "none" does not count. The
                 cursor does not change the total.
@@ -123,9 +131,11 @@ class ConversationListing(ConversationServiceBase):
             each conversation as it is then, from one snapshot. With `keywords` 1 to 4 round trips,
             see `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its
             order. By number: also the rows of the pages before. Other orders sort the whole list,
-            and so does `updated_at` with `user_id` or `exp_user_id`: all conversations of that
-            user. "exact" with filters: every match. A total without filters: 1 row for each month,
-            and the changes of usage since the last `maintain`.
+            and so does `updated_at` with `user_id`, `exp_user_id` or `metadata`: all conversations
+            that match. `metadata` reads the matches by an index; under row-level security it reads
+            the list in its order until the page is full, as `thumb` does. "exact" with filters:
+            every match. A total without filters: 1 row for each month, and the changes of usage
+            since the last `maintain`.
         """
         if page_number * items_per_page > self._settings.max_page_window:
             raise InvalidInput("page_number", "is too large: use the cursor `next` of a page")
@@ -140,6 +150,8 @@ class ConversationListing(ConversationServiceBase):
             id=UNSET if id is ANY else id,
             user_id=UNSET if user_id is ANY else user_id,
             exp_user_id=UNSET if exp_user_id is ANY else exp_user_id,
+            thumb=UNSET if thumb is ANY else thumb,
+            metadata=UNSET if metadata is ANY or not metadata else canonical_json(metadata),
             keywords=unicodedata.normalize("NFC", keywords) if keywords else UNSET,
             id_keywords=keywords or UNSET,
             created=ANY_TIME if orderby == "updated_at" else period,
@@ -241,6 +253,40 @@ class ConversationListing(ConversationServiceBase):
             count = await self._search.count(where, count_limit=_COUNT_LIMITS[total])
         cursor = cursors.next_cursor(matches, limit, Match.position, filters)
         return _build_page(hits, count, total, cursor)
+
+    @validated
+    async def list_dialogs(
+        self, *, tenant_id: Id, after: Cursor | None = None, limit: PageSize = 100
+    ) -> Page[DialogSummary]:
+        """Return one page of the dialogs that have conversations, in the order of their ids.
+
+        Args:
+            after: The `next` of the previous page.
+            limit: At most `Settings.max_page_size`.
+
+        Returns:
+            The page, with the number of conversations of each dialog and the time of the last
+            update in it, and the cursor `next`. Its `total` is None.
+
+        Raises:
+            InvalidInput: A value is out of range, or the cursor belongs to another list.
+
+        Cost:
+            1 round trip, no locks. For each dialog 2 entries of an index and 1 row for each month;
+            and the changes of usage since the last `maintain`. It does not depend on the number of
+            conversations.
+        """
+        filters = cursors.fingerprint({"order": "dialogs", "tenant_id": tenant_id})
+        position = None if after is None else cursors.decode_cursor(after, filters, self._settings)
+        dialogs = await self._repository.list_dialogs(
+            tenant_id=tenant_id,
+            after_id=UNSET if position is None else position.id,
+            limit=limit + 1,
+        )
+        following = cursors.next_cursor(
+            dialogs, limit, lambda dialog: Position(dialog.updated_at, dialog.dialog_id), filters
+        )
+        return Page(total=None, items=dialogs[:limit], next=following)
 
     @validated
     async def get_names(

@@ -21,6 +21,7 @@ from asyncsvc.validation.unstorable import replace_in_json, replace_in_text
 T = TypeVar("T")
 
 _MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
+_MAX_MEMBERS: Final = 64
 
 
 def with_limits(check: Callable[[T, Limits], T]) -> AfterValidator:
@@ -120,6 +121,16 @@ def check_json_object(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, dict):
         raise invalid_value("must be a JSON object")
     return check_json_value(value, info)
+
+
+def check_members(value: object, info: ValidationInfo) -> object:
+    """Check a filter: an object whose members are texts, numbers, booleans and null."""
+    check_json_object(value, info)
+    if isinstance(value, dict) and len(value) > _MAX_MEMBERS:
+        raise invalid_value(f"must have at most {_MAX_MEMBERS} members")
+    if isinstance(value, dict) and any(isinstance(each, dict | list) for each in value.values()):
+        raise invalid_value("each member must be a text, a number, a boolean or null")
+    return value
 
 
 def batch_size() -> BeforeValidator:

@@ -25,6 +25,7 @@ from asyncsvc.validation.checks import (
     batch_size,
     check_json_object,
     check_json_value,
+    check_members,
     check_storable,
     message_text,
     text_length,
@@ -233,6 +234,8 @@ Json = Annotated[object, PlainValidator(check_json_value)]
 It must not contain NaN or infinity. `Settings.unstorable_text` decides about NUL characters and
 lone surrogates.
 """
+Members = Annotated[Mapping[str, object], PlainValidator(check_members)]
+"""The members that a JSON object must have: up to 64 texts, numbers, booleans and None."""
 JsonObject = Annotated[Mapping[str, object], PlainValidator(check_json_object)]
 """A dict within the limits of `Json`."""
 

@@ -207,6 +207,7 @@ async def _search(app: Application) -> None:
 @_operation(
     *("conversations.get_by_id", "conversations.get_by_ids"),
     *("conversations.messages", "conversations.payloads", "conversations.get_names"),
+    "conversations.list_dialogs",
     weight=4,
 )
 async def _get(app: Application) -> None:
@@ -216,6 +217,7 @@ async def _get(app: Application) -> None:
     await app.conversations.messages(id, tenant_id=app.tenant, last=20)
     await app.conversations.payloads(id, tenant_id=app.tenant, newest=20)
     await app.conversations.get_names(tenant_id=app.tenant, exp_user_id="ann", dialog_id="support")
+    await app.conversations.list_dialogs(tenant_id=app.tenant)
 
 
 @_operation("conversations.update_by_id", "conversations.update_many_by_id")

@@ -8,8 +8,10 @@
 --   cursor; without :dialog_id conversation_tenant_created_idx and
 --   conversation_recency_tenant_idx. With :user_id perhaps conversation_user_idx. Other orders sort
 --   the list. owned: conversation_user_idx, conversation_exp_user_idx or the primary key, all entries
---   of :user_id, :exp_user_id or :id. The total by_usage: the primary key of usage_bucket, one row per
---   month, and usage_ledger_tenant_idx.
+--   of :user_id, :exp_user_id or :id, or conversation_metadata_idx, all entries of the rarest member of
+--   :metadata. :metadata by another order: the same, or the index of the order if many have the members.
+--   :thumb: the index of the order. The total by_usage: the primary key of usage_bucket, one row per month,
+--   and usage_ledger_tenant_idx.
 -- Read replica: a list may be slightly stale.
 -- Notes: `filtered` is planned twice, to count and to read the page. The page reads ids first,
 --   mostly from the index, and then the rows of these ids by key, so a deep offset or a sort by
@@ -45,7 +47,7 @@ WITH filtered AS NOT MATERIALIZED (
       FROM asyncsvc.conversation_recency AS r
 --? !unfiltered {
      CROSS JOIN LATERAL (
-            SELECT c.id, c.user_id, c.exp_user_id, c.name
+            SELECT c.tenant_id, c.id, c.user_id, c.exp_user_id, c.name, c.metadata, c.thumb_up, c.thumb_down
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id BETWEEN r.id AND r.id
@@ -62,6 +64,12 @@ WITH filtered AS NOT MATERIALIZED (
        AND c.id = :id                                             --? id
        AND c.user_id = :user_id                                   --? user_id
        AND c.exp_user_id = :exp_user_id                           --? exp_user_id
+       AND CASE :thumb::int WHEN 1 THEN c.thumb_up ELSE c.thumb_down END > 0  --? thumb
+--? metadata {
+       AND c.metadata <> '{}'
+       AND asyncsvc.tenant_metadata_v1(c.tenant_id, c.metadata)
+           @> asyncsvc.tenant_metadata_v1(:tenant_id, :metadata::text::jsonb)
+--? }
 --? keywords, id_keywords {
        AND (
             strpos(asyncsvc.lower_v1(c.id COLLATE "default"),

@@ -114,7 +114,7 @@ WITH RECURSIVE requested AS MATERIALIZED (
       FROM matches AS h
      CROSS JOIN LATERAL (
             SELECT c.id, c.user_id, c.exp_user_id, c.name, c.round, c.tokens, c.duration, c.thumb_up,
-                   c.created_at, c.updated_at
+                   c.thumb_down, c.metadata, c.created_at, c.updated_at
               FROM asyncsvc.conversation AS c
              WHERE c.tenant_id = :tenant_id
                AND c.id BETWEEN h.id AND h.id
@@ -125,6 +125,8 @@ WITH RECURSIVE requested AS MATERIALIZED (
        AND h.id = :id                                             --? id
        AND c.user_id = :user_id                                   --? user_id
        AND c.exp_user_id = :exp_user_id                           --? exp_user_id
+       AND CASE :thumb::int WHEN 1 THEN c.thumb_up ELSE c.thumb_down END > 0  --? thumb
+       AND c.metadata @> :metadata::text::jsonb                   --? metadata
        AND c.created_at >= :created_from                          --? created_from
        AND c.created_at < :created_before                         --? created_before
        AND c.updated_at >= :updated_from                          --? updated_from

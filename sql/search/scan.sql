@@ -31,7 +31,8 @@ WITH candidates AS MATERIALIZED (
             SELECT r.id, c.name, c.last_seq, r.updated_at AS at
               FROM asyncsvc.conversation_recency AS r
              CROSS JOIN LATERAL (
-                    SELECT c.id, c.user_id, c.exp_user_id, c.name, c.last_seq, c.created_at
+                    SELECT c.id, c.user_id, c.exp_user_id, c.name, c.last_seq, c.created_at,
+                           c.metadata, c.thumb_up, c.thumb_down
                       FROM asyncsvc.conversation AS c
                      WHERE c.tenant_id = :tenant_id
                        AND c.id BETWEEN r.id AND r.id
@@ -46,6 +47,8 @@ WITH candidates AS MATERIALIZED (
                AND c.id = :id                                         --? id
                AND c.user_id = :user_id                               --? user_id
                AND c.exp_user_id = :exp_user_id                       --? exp_user_id
+               AND CASE :thumb::int WHEN 1 THEN c.thumb_up ELSE c.thumb_down END > 0  --? thumb
+               AND c.metadata @> :metadata::text::jsonb           --? metadata
                AND c.created_at >= :created_from                      --? created_from
                AND c.created_at < :created_before                     --? created_before
           ) AS f

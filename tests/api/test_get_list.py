@@ -265,3 +265,111 @@ async def test_an_invalid_argument_is_rejected_before_any_query(wrong, field):
 async def test_the_page_with_the_highest_allowed_number_may_be_empty(svc):
     page = await svc.conversations.get_list(tenant_id="t", page_number=10**6, items_per_page=1_000)
     assert (page.total, page.items, page.next) == (0, [], None)
+
+
+# ---------------------------------------------------------------- metadata and feedback
+
+
+async def test_metadata_selects_conversations_with_all_members(svc):
+    await create(
+        svc,
+        {"id": "a", "metadata": {"n": 1, "s": "x", "t": True, "none": None}},
+        {"id": "b", "metadata": {"n": 1.0, "deep": {"n": 2}, "tags": ["x"]}},
+        {"id": "c", "metadata": {"n": "1", "S": "x"}},
+        {"id": "d", "metadata": {}},
+        {"id": "e"},
+    )
+    await create(svc, {"id": "theirs", "metadata": {"n": 1}}, tenant_id="other")
+    for metadata, expected in (
+        ({"n": 1}, "ab"),
+        ({"n": "1"}, "c"),
+        ({"s": "x", "n": 1}, "a"),
+        ({"s": "x", "n": 2}, ""),
+        ({"none": None}, "a"),
+        ({"t": True}, "a"),
+        ({"t": 1}, ""),
+        ({"deep": 2}, ""),
+        ({"tags": "x"}, ""),
+        ({}, "abcde"),
+        (ANY, "abcde"),
+    ):
+        for orderby in ("created_at", "updated_at", "name"):
+            query = {"metadata": metadata, "orderby": orderby, "desc": False}
+            assert await listed_ids(svc, **query) == list(expected), query
+
+
+async def test_metadata_follows_updates_and_deletions(svc):
+    await create(svc, {"id": "a", "metadata": {"n": 1}}, {"id": "b", "metadata": {"n": 1}})
+    await svc.conversations.update_by_id("a", {"metadata": {"n": 2}}, tenant_id="t")
+    await svc.conversations.delete_by_id("b", tenant_id="t")
+    assert await listed_ids(svc, metadata={"n": 1}) == []
+    assert await listed_ids(svc, metadata={"n": 2}) == ["a"]
+
+
+@pytest.mark.parametrize("metadata", [{"a": []}, {"a": {}}, {f"{n}": n for n in range(65)}])
+async def test_a_filter_on_metadata_has_few_members_without_parts(svc, metadata):
+    with pytest.raises(InvalidInput) as caught:
+        await listed_ids(svc, metadata=metadata)
+    assert caught.value.field == "metadata"
+
+
+async def test_thumb_selects_conversations_with_such_feedback(svc):
+    await create(svc, *({"id": id} for id in ("up", "down", "both", "none", "withdrawn")))
+    messages = [{"role": "assistant", "content": "x"}] * 2
+    for id, thumbs in {
+        "up": [1],
+        "down": [-1],
+        "both": [1, -1],
+        "none": [],
+        "withdrawn": [1],
+    }.items():
+        await svc.conversations.append_message(id, {"messages": messages}, tenant_id="t")
+        for seq, thumb in enumerate(thumbs, 1):
+            await svc.conversations.set_feedback(id, seq, thumb, tenant_id="t")
+    await svc.conversations.set_feedback("withdrawn", 1, None, tenant_id="t")
+    for orderby in ("created_at", "updated_at"):
+        assert sorted(await listed_ids(svc, thumb=1, orderby=orderby)) == ["both", "up"]
+        assert sorted(await listed_ids(svc, thumb=-1, orderby=orderby)) == ["both", "down"]
+
+
+# ---------------------------------------------------------------- dialogs
+
+
+@pytest.mark.parametrize("is_maintained", [False, True])
+async def test_list_dialogs_counts_the_conversations_of_each_dialog(svc, is_maintained):
+    await create(svc, *({"dialog_id": "dde"[n % 3]} for n in range(7)), {"id": "moved"})
+    await create(svc, {"dialog_id": "theirs"}, tenant_id="other")
+    if is_maintained:
+        await svc.maintain()
+    await svc.conversations.update_by_id("moved", {"dialog_id": "new"}, tenant_id="t")
+    await create(svc, {"dialog_id": "gone", "id": "gone"}, {"dialog_id": "e", "id": "last"})
+    await svc.conversations.delete_by_id("gone", tenant_id="t")
+    turn = {"messages": [{"role": "user", "content": "x"}]}
+    await svc.conversations.append_message("last", turn, tenant_id="t")
+    last = await svc.conversations.get_by_id("last", tenant_id="t")
+    dialogs = (await svc.conversations.list_dialogs(tenant_id="t")).items
+    assert [(each.dialog_id, each.conversations) for each in dialogs] == [
+        ("d", 5),
+        ("e", 3),
+        ("new", 1),
+    ]
+    assert dialogs[1].updated_at == last.updated_at
+    assert (await svc.conversations.list_dialogs(tenant_id="empty")).items == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 100])
+async def test_pages_of_dialogs_neither_overlap_nor_skip_one(svc, limit):
+    ids = ["A", "a", "aa", "b", "z", "ä"]  # in the order of their bytes
+    await create(svc, *({"dialog_id": id} for id in ids * 2))
+    read, after = [], None
+    while True:
+        page = await svc.conversations.list_dialogs(tenant_id="t", limit=limit, after=after)
+        assert len(page.items) <= limit
+        read += [each.dialog_id for each in page.items]
+        after = page.next
+        if after is None:
+            break
+    assert read == ids
+    with pytest.raises(InvalidInput, match="after"):
+        names = await svc.conversations.get_list(tenant_id="t", items_per_page=1)
+        await svc.conversations.list_dialogs(tenant_id="t", after=names.next)

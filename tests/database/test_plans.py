@@ -28,9 +28,12 @@ SEED_LEDGER = """
 SEED = (
     f"""
     INSERT INTO asyncsvc.conversation (
-           tenant_id, id, dialog_id, user_id, name, source, last_seq, created_at, updated_at)
+           tenant_id, id, dialog_id, user_id, name, source, metadata, last_seq, created_at,
+           updated_at)
     SELECT t.id, t.id || n, CASE n % 100 WHEN 99 THEN 'rare' ELSE 'd' || n % 2 END,
-           'u' || n % 500, 'name ' || n, CASE n % 3 WHEN 1 THEN 'api' WHEN 2 THEN 'agent' END, 3,
+           'u' || n % 500, 'name ' || n, CASE n % 3 WHEN 1 THEN 'api' WHEN 2 THEN 'agent' END,
+           jsonb_build_object('n', n, 'label',
+               CASE WHEN t.id = 'small' OR n % 1000 = 0 THEN 'rare' ELSE 'common' END), 3,
            '{NOW}'::timestamptz - n * interval '1 minute',
            '{NOW}'::timestamptz - (n * 7919 % t.size) * interval '1 minute'
       FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
@@ -308,6 +311,39 @@ async def test_a_page_of_one_user_reads_no_other_conversations(explain, flags, p
     assert rows_read(plan) <= 3 * CONVERSATIONS / 500 + 2 * 31
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("store", ["seeded", "misled"])
+async def test_a_list_of_dialogs_reads_no_conversation(seeded, misled, store, mode):
+    connection = await asyncpg.connect({"seeded": seeded, "misled": misled}[store])
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    plan = await executed(connection, "conversation/list_dialogs", tenant_id="big", limit=101)
+    await connection.close()
+    read = [node for node in plan if node.get("Relation Name") == "conversation_recency"]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in read) <= 2 * 3 + 1
+    assert {node["Index Name"] for node in read} == {"conversation_recency_updated_idx"}
+    assert "conversation" not in {node.get("Relation Name") for node in plan}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("flags", [("by_created_at",), ("by_updated_at", "owned")])
+@pytest.mark.parametrize("page", [PAGE, TENANT_PAGE], ids=["dialog", "tenant"])
+async def test_a_page_of_a_rare_label_reads_no_other_conversations(seeded, mode, flags, page):
+    """The small tenant has the label in all of its conversations.
+
+    A generic plan may also read the index entries of the dialog.
+    """
+    connection = await asyncpg.connect(seeded)
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    page = page | {"count_limit": None, "metadata": '{"label": "rare"}'}
+    plan = await executed(connection, "conversation/get_list", *flags, **page)
+    await connection.close()
+    assert "conversation_metadata_idx" in indexes(plan)
+    from_tables = [node for node in plan if "Relation Name" in node]
+    assert rows_read(from_tables) <= 4 * CONVERSATIONS / 1_000 + 2 * 31
+    if mode == "force_custom_plan":
+        assert rows_read(plan) <= 6 * CONVERSATIONS / 1_000 + 2 * 31
+
+
 @pytest.mark.parametrize(
     ("of", "is_sorted"),
     [
@@ -315,10 +351,12 @@ async def test_a_page_of_one_user_reads_no_other_conversations(explain, flags, p
         ({"user_id": ""}, False),
         ({"user_id": "u2"}, True),
         ({"exp_user_id": "e"}, True),
+        ({"metadata": "{}"}, True),
+        ({"thumb": 1}, False),
     ],
 )
 def test_only_the_few_conversations_of_an_owner_are_sorted(of, is_sorted):
-    assert ListFilter(tenant_id="big", **of).has_owner == is_sorted
+    assert ListFilter(tenant_id="big", **of).is_selective == is_sorted
 
 
 async def test_an_exact_total_is_counted_on_an_index_alone(explain):

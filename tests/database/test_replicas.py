@@ -22,6 +22,7 @@ READ_BY_REPLICAS = {
     "api_token/get_list",
     "conversation/get_list",
     "conversation/get_names",
+    "conversation/list_dialogs",
     "record/get_list",
     "search/match_page",
     "search/newest_matches",

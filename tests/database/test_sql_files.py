@@ -95,6 +95,7 @@ COLUMNS = {
     "conversation/get_by_ids": CONVERSATION,
     "conversation/get_list": ["total", *CONVERSATION],
     "conversation/get_names": list(models.ConversationName.model_fields),
+    "conversation/list_dialogs": list(models.DialogSummary.model_fields),
     "conversation/lock": [field.name for field in dataclasses.fields(LockedBatch)],
     "conversation/update_many_by_id": CONVERSATION,
     "maintenance/backlog": list(BacklogRow._fields),

@@ -341,6 +341,8 @@ VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "id": mostly(ANY, "1"),
         "user_id": mostly(ANY, "", "u"),
         "exp_user_id": mostly(ANY, "u"),
+        "thumb": mostly(ANY, 1, -1),
+        "metadata": mostly(ANY, {}, {"k": "v"}, {"k": None}),
         "keywords": mostly("", "HELLO", "%", "a_b", "50"),
         "from_date": mostly(None, "2026-03-01"),
         "to_date": mostly(None, "2026-03-01", "2027-06-30"),
@@ -392,7 +394,7 @@ READS = (
 )
 LISTS = (
     *("conversations.get_list", "conversations.search", "tokens.get_list", "tokens.audit"),
-    "records.list",
+    *("conversations.list_dialogs", "records.list"),
 )
 UPKEEP = ("maintain", "conversations.declare_zone", "conversations.recount_usage")
 GENERATED = {*WRITES, *TOKEN_WRITES, *DELETIONS, *READS, *LISTS, *UPKEEP}

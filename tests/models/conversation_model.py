@@ -1,7 +1,7 @@
 """The model of `API4ConversationService`."""
 
 import copy
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -138,6 +138,8 @@ class ConversationModel:
         from_date=None,
         to_date=None,
         exp_user_id=ANY,
+        thumb=ANY,
+        metadata=ANY,
         tz="UTC",
         **include,
     ) -> list[Row]:
@@ -150,6 +152,8 @@ class ConversationModel:
             and matches(id, each.id)
             and matches(user_id, each.user_id)
             and matches(exp_user_id, each.exp_user_id)
+            and (thumb is ANY or each.count(thumb) > 0)
+            and (metadata in (ANY, {}) or has_members(each.metadata, metadata))
             and since <= time(each) < until
             and (not keywords or each.contains(keywords))
         ]
@@ -185,6 +189,13 @@ class ConversationModel:
             return Unknown(FoundMessage)
         conversation, message = max(matching, key=lambda each: (each[1]["created_at"], each[0].id))
         return {"conversation": conversation.row(), "message": message_row(message)}
+
+    def list_dialogs(self, *, tenant_id) -> list[Row]:
+        counts = Counter(each.dialog_id for each in self._tenants[tenant_id].conversations.values())
+        return [
+            {"dialog_id": dialog_id, "conversations": count, "updated_at": SERVER_TIME}
+            for dialog_id, count in sorted(counts.items())
+        ]
 
     def get_names(self, *, tenant_id, exp_user_id, dialog_id=ANY) -> list[Row]:
         rows = self.get_list(tenant_id=tenant_id, dialog_id=dialog_id, exp_user_id=exp_user_id)
@@ -515,6 +526,12 @@ def ordered(
     keyed = [each for each in by_id if key(each) is not None]
     keyed.sort(key=key, reverse=desc)
     return keyed + [each for each in by_id if key(each) is None]
+
+
+def has_members(value: Row | None, members: Row) -> bool:
+    return value is not None and all(
+        name in value and value[name] == each for name, each in members.items()
+    )
 
 
 def contains(message: Row, keywords: str) -> bool:

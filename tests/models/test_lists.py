@@ -90,6 +90,7 @@ RECORDS = st.fixed_dictionaries(
         "exp_user_id": st.sampled_from([None, "ann", "eve"]),
         "name": st.sampled_from([None, *NAMES]),
         "source": st.sampled_from([None, "web"]),
+        "metadata": st.sampled_from([None, {}, {"a": 1}, {"a": 1, "b": None}, {"a": {"b": 1}}]),
         "dsl": st.sampled_from([None, {"graph": [1, None, "%"]}]),
         "messages": st.lists(MESSAGES, max_size=4),
         "tokens": st.integers(0, 2),
@@ -124,6 +125,8 @@ def queries(draw: st.DrawFn, records: Sequence[Row]) -> Row:
         "id": draw(mostly_any([*(each["id"] for each in records), "absent"])),
         "user_id": draw(mostly_any(["", "ann", "bob", "ANN"])),
         "exp_user_id": draw(mostly_any(["ann", "eve", "absent"])),
+        "thumb": draw(mostly_any([1, -1])),
+        "metadata": draw(mostly_any([{}, {"a": 1}, {"b": None}, {"a": 1, "b": None}])),
         "keywords": draw(mostly_none(KEYWORDS)) or "",
         "from_date": from_date,
         "to_date": to_date,
@@ -245,6 +248,7 @@ def records() -> list[Row]:
             "user_id": ["", "ann"][n % 2],
             "exp_user_id": [None, "eve"][n // 2 % 2],
             "name": [None, *NAMES][n % 9],
+            "metadata": [{"a": 1, "n": n}, {"a": 2}, None][n // 2 % 3],
             "tokens": n % 3,
             "duration": n % 2,
             "round": n % 4,
@@ -259,13 +263,14 @@ def records() -> list[Row]:
 @pytest.mark.parametrize("orderby", ORDERS)
 async def test_every_combination_of_filters_in_every_order_equals_the_model(svc, records, orderby):
     model, (tenant_id,) = await store(svc, [records])
-    target = records[7]
+    target = records[7]  # it has {"a": 1} and -1
     first, *_, last = times(records, orderby)
     filters = {
         "dialog_id": target["dialog_id"],
         "id": target["id"],
         "user_id": target["user_id"],
         "exp_user_id": target["exp_user_id"],
+        "labels": {"thumb": -1, "metadata": {"a": 1}},
         "keywords": target["id"][0].lower(),
         "from_date": first + MICROSECOND,
         "to_date": last - MICROSECOND,
@@ -273,6 +278,8 @@ async def test_every_combination_of_filters_in_every_order_equals_the_model(svc,
     for names in powerset(filters):
         for desc in (True, False):
             query = {name: filters[name] for name in names} | {"orderby": orderby, "desc": desc}
+            if "labels" in query:
+                query |= query.pop("labels")
             expected = model.conversations.get_list(tenant_id=tenant_id, **query)
             page = await svc.conversations.get_list(tenant_id=tenant_id, **query)
             assert differences(expected, page.items) == [], query

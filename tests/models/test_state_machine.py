@@ -288,7 +288,7 @@ class StoreMachine(RuleBasedStateMachine):
         call = call.resolved(self.model, self.ids[name])
         is_list = call.method == "conversations.get_list"
         page = {"items_per_page" if is_list else "limit": size}
-        if call.method.startswith("conversations"):
+        if call.method in {"conversations.get_list", "conversations.search"}:
             page["total"] = total
 
         def read(**more: object) -> Coroutine[Any, Any, Any]:

@@ -49,6 +49,8 @@ CONVERSATIONS = [
             "from_date": "2026-01-01",
             "to_date": "2026-12-31",
             "exp_user_id": "e",
+            "thumb": 1,
+            "metadata": {"label": "l"},
             "after": None,
             "total": "exact",
             "include_messages": False,
@@ -63,6 +65,8 @@ CONVERSATIONS = [
                 valid(
                     keywords="",
                     exp_user_id=ANY,
+                    thumb=ANY,
+                    metadata=ANY,
                     from_date=None,
                     to_date=None,
                     include_messages=True,
@@ -113,6 +117,11 @@ CONVERSATIONS = [
         name="conversations.get_by_ids",
         call={"ids": ["a"], "include_dsl": True, "include_messages": True},
         cost="row",
+    ),
+    Method(
+        name="conversations.list_dialogs",
+        call={"after": None, "limit": 5},
+        cost="page",
     ),
     Method(
         name="conversations.get_names",
