@@ -126,8 +126,11 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
 
     async def get_list(
         self, where: ListFilter, *, order: Order, page: PageSlice, include_dsl: bool
-    ) -> tuple[int, list[Conversation]]:
-        """Return the total and one page of the conversations of a tenant or a dialog."""
+    ) -> tuple[int, list[Conversation]] | None:
+        """Return the total and one page of the conversations of a tenant or a dialog.
+
+        None if the conversation `page.after_id` does not exist.
+        """
         rows = await self._rows(
             "get_list",
             *order.flags,
@@ -135,11 +138,14 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             **where.conditions(),
             after_at=UNSET if page.after is None else page.after.at,
             after_id=UNSET if page.after is None else page.after.id,
+            anchor_id=page.after_id,
             limit=page.limit,
             offset=page.offset or UNSET,
             count_limit=UNSET if page.count_limit == 0 else page.count_limit,
             include_dsl=include_dsl,
         )
+        if not rows and page.after_id is not UNSET:
+            return None
         total = build_value(int, rows[0], "total") if rows else 0
         if rows and rows[0]["id"] is None:  # only the total
             return total, []

@@ -116,6 +116,8 @@ class PageSlice:
     offset: int = 0
     after: Position | None = None
     """The page starts after this position. It does not reduce the total."""
+    after_id: str | UnsetType = UNSET
+    """The page starts after the conversation with this id, in place of a position."""
     count_limit: int | None = 0
     """The number at which counting stops. 0: no total. None: every match is counted."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import InvalidInput
@@ -18,7 +19,7 @@ from asyncsvc.repositories.query import (
     TimeRange,
 )
 from asyncsvc.repositories.search import Match
-from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.common import ConversationServiceBase, row_or_not_found
 from asyncsvc.services.search import Search
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
@@ -85,6 +86,7 @@ class ConversationListing(ConversationServiceBase):
         thumb: OrAny[Thumb] = ANY,
         metadata: OrAny[Members] = ANY,
         after: Cursor | None = None,
+        after_id: Id | None = None,
         total: Total = "exact",
         include_messages: bool = False,
         tz: Zone = "UTC",
@@ -114,6 +116,8 @@ class ConversationListing(ConversationServiceBase):
             metadata: Only conversations whose metadata has these members, each a text, a number, a
                 boolean or None; ANY or `{}` for all conversations.
             after: `next` of the previous page, for the same filters and the same order by time.
+            after_id: Begin after the conversation with this id, which need not match the filters,
+                in an order by time. It does not change the total.
             total: "exact" counts every match, "capped" stops at 10,000, "none" does not count. The
                 cursor does not change the total.
             include_messages: Return all messages of each conversation; otherwise None.
@@ -123,24 +127,28 @@ class ConversationListing(ConversationServiceBase):
             The page: `items`, `total` and the cursor `next`.
 
         Raises:
-            InvalidInput: A value is out of range, or the cursor belongs to other filters, or a
-                cursor comes with a page number.
+            InvalidInput: A value is out of range, or the cursor belongs to other filters, or two
+                of cursor, `after_id` and page number come together.
+            NotFound: The tenant has no conversation `after_id`; on a replica also if it is newer
+                than the replica.
 
         Cost:
             1 round trip, no locks, one snapshot; 2 with messages, which are read after the page:
             each conversation as it is then, from one snapshot. With `keywords` 1 to 4 round trips,
-            see `asyncsvc.services.search`. By cursor: the rows of the page, on the index of its
-            order. By number: also the rows of the pages before. Other orders sort the whole list,
-            and so does `updated_at` with `user_id`, `exp_user_id` or `metadata`: all conversations
-            that match. `metadata` reads the matches by an index; under row-level security it reads
-            the list in its order until the page is full, as `thumb` does. "exact" with filters:
-            every match. A total without filters: 1 row for each month, and the changes of usage
-            since the last `maintain`.
+            see `asyncsvc.services.search`, and 1 more with `after_id`. By cursor or `after_id`: the
+            rows of the page, on the index of its order. By number: also the rows of the pages
+            before. Other orders sort the whole list, and so does `updated_at` with `user_id`,
+            `exp_user_id` or `metadata`: all conversations that match. `metadata` reads the matches
+            by an index; under row-level security it reads the list in its order until the page is
+            full, as `thumb` does. "exact" with filters: every match. A total without filters: 1 row
+            for each month, and the changes of usage since the last `maintain`.
         """
         if page_number * items_per_page > self._settings.max_page_window:
             raise InvalidInput("page_number", "is too large: use the cursor `next` of a page")
-        if after is not None and page_number != 1:
-            raise InvalidInput("page_number", "cannot be combined with a cursor")
+        if page_number != 1 and not (after is after_id is None):
+            raise InvalidInput("page_number", "cannot be combined with a cursor or after_id")
+        if after is not None and after_id is not None:
+            raise InvalidInput("after_id", "cannot be combined with a cursor")
         order = Order(column=orderby, descending=desc)
         start, end = instants(from_date, to_date, tz)
         period = TimeRange(from_=start, before=end)
@@ -162,6 +170,7 @@ class ConversationListing(ConversationServiceBase):
             limit=items_per_page + 1,
             offset=(page_number - 1) * items_per_page,
             after=self._position(after, order, filters),
+            after_id=UNSET if after_id is None else after_id,
             count_limit=_COUNT_LIMITS[total],
         )
         count, items, cursor = await self._read_page(
@@ -174,15 +183,18 @@ class ConversationListing(ConversationServiceBase):
     ) -> tuple[int, list[Conversation], str | None]:
         """Return the total, the conversations of one page and the cursor of the next page."""
         size = page.limit - 1
+        if page.after_id is not UNSET and not order.is_by_time:
+            raise InvalidInput("after_id", "requires an order by time: use page numbers")
         if where.keywords is UNSET or not self._search.has_index:
-            count, items = await self._repository.get_list(
+            listed = await self._repository.get_list(
                 where, order=order, page=page, include_dsl=include.dsl and not include.messages
             )
-            position_of = _update_position if order.column == "updated_at" else _creation_position
-            cursor = cursors.next_cursor(items, size, position_of, filters)
+            count, items = row_or_not_found(listed, "conversation")
+            cursor = cursors.next_cursor(items, size, _position_in(order), filters)
             items = items[:size]
             ids = [item.id for item in items] if include.messages else []
         else:
+            page = await self._with_position(page, where.tenant_id, order)
             count, matches = await self._search.page(where, order=order, page=page)
             cursor = cursors.next_cursor(matches, size, Match.position, filters)
             items, ids = [], [match.id for match in matches[:size]]
@@ -191,6 +203,16 @@ class ConversationListing(ConversationServiceBase):
                 tenant_id=where.tenant_id, ids=ids, include=include
             )
         return count, items, cursor if order.is_by_time else None
+
+    async def _with_position(self, page: PageSlice, tenant_id: str, order: Order) -> PageSlice:
+        """Return the page with the position of the conversation after which it starts."""
+        if page.after_id is UNSET:
+            return page
+        conversations = await self._repository.get_by_ids(
+            tenant_id=tenant_id, ids=[page.after_id], include=Include(dsl=False)
+        )
+        anchor = self._first(conversations)
+        return replace(page, after=_position_in(order)(anchor), after_id=UNSET)
 
     def _position(self, cursor: str | None, order: Order, filters: str) -> Position | None:
         """Return the position after which the page starts; None for the first page."""
@@ -320,6 +342,10 @@ class ConversationListing(ConversationServiceBase):
             exp_user_id=exp_user_id,
             limit=limit,
         )
+
+
+def _position_in(order: Order) -> Callable[[Conversation], Position]:
+    return _update_position if order.column == "updated_at" else _creation_position
 
 
 def _creation_position(item: Conversation) -> Position:

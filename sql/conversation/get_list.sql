@@ -2,7 +2,7 @@
 -- snapshot.
 --
 -- Returns: total, and the columns of a conversation. If the page is empty, one row with the total
---   and no id.
+--   and no id. With :anchor_id the page begins after this conversation; no row if it does not exist.
 -- Locks: none.
 -- Index: conversation_created_idx or, with by_updated_at, conversation_recency_updated_idx, from the
 --   cursor; without :dialog_id conversation_tenant_created_idx and
@@ -86,6 +86,16 @@ WITH filtered AS NOT MATERIALIZED (
 --? }
 --? }
 )
+--? anchor_id {
+, anchor AS MATERIALIZED (
+    SELECT c.id, c.created_at, c.updated_at
+      FROM asyncsvc.conversation AS c
+     WHERE c.tenant_id = :tenant_id
+       AND c.id BETWEEN :anchor_id AND :anchor_id
+     ORDER BY c.id
+     LIMIT 1
+)
+--? }
 --? count_limit {
 , counted AS (
     SELECT least(t.total, :count_limit::bigint) AS total
@@ -128,6 +138,14 @@ WITH filtered AS NOT MATERIALIZED (
                AND (f.created_at, f.id) > (:after_at, :after_id)  --? after_at, after_id, by_created_at, asc
                AND (f.updated_at, f.id) < (:after_at, :after_id)  --? after_at, after_id, by_updated_at, !asc
                AND (f.updated_at, f.id) > (:after_at, :after_id)  --? after_at, after_id, by_updated_at, asc
+--? anchor_id, by_created_at {
+               AND (f.created_at, f.id) < (SELECT a.created_at, a.id FROM anchor AS a)  --? !asc
+               AND (f.created_at, f.id) > (SELECT a.created_at, a.id FROM anchor AS a)  --? asc
+--? }
+--? anchor_id, by_updated_at {
+               AND (f.updated_at, f.id) < (SELECT a.updated_at, a.id FROM anchor AS a)  --? !asc
+               AND (f.updated_at, f.id) > (SELECT a.updated_at, a.id FROM anchor AS a)  --? asc
+--? }
              ORDER BY f.created_at DESC, f.id DESC                --? by_created_at, !asc
              ORDER BY f.created_at, f.id                          --? by_created_at, asc
              ORDER BY f.updated_at DESC, f.id DESC                --? by_updated_at, !asc
@@ -156,8 +174,12 @@ SELECT 0::bigint AS total,                                        --? !count_lim
        c.tokens, (c.duration / 1e6)::float8 AS duration, c.thumb_up, c.thumb_down, c.last_seq,
        c.created_at, c.updated_at,
        NULL::text AS messages
-  FROM counted AS t LEFT JOIN page AS p ON true                   --? count_limit
-  FROM page AS p                                                  --? !count_limit
+  FROM counted AS t                                               --? count_limit
+ CROSS JOIN anchor AS a                                           --? count_limit, anchor_id
+  FROM anchor AS a                                                --? !count_limit, anchor_id
+  LEFT JOIN page AS p ON true                                     --? count_limit
+  LEFT JOIN page AS p ON true                                     --? !count_limit, anchor_id
+  FROM page AS p                                                  --? !count_limit, !anchor_id
   LEFT JOIN LATERAL (
         SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source, c.version_title,
                c.metadata, c.dsl, c.errors, c.round, c.tokens, c.duration, c.thumb_up, c.thumb_down,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from asyncsvc import ANY, AsyncSvc, InvalidInput
+from asyncsvc import ANY, AsyncSvc, InvalidInput, NotFound
 
 MICROSECOND = timedelta(microseconds=1)
 LORD_HOWE = "Australia/Lord_Howe"
@@ -373,3 +373,59 @@ async def test_pages_of_dialogs_neither_overlap_nor_skip_one(svc, limit):
     with pytest.raises(InvalidInput, match="after"):
         names = await svc.conversations.get_list(tenant_id="t", items_per_page=1)
         await svc.conversations.list_dialogs(tenant_id="t", after=names.next)
+
+
+# ---------------------------------------------------------------- after an id
+
+
+@pytest.mark.parametrize("desc", [True, False])
+@pytest.mark.parametrize("orderby", ["created_at", "updated_at"])
+@pytest.mark.parametrize("keywords", ["", "name"])
+async def test_a_list_begins_after_the_conversation_with_an_id(svc, orderby, desc, keywords):
+    rows = [
+        {"id": id, "name": "name", "created_at": NOON + n // 2 * MICROSECOND}
+        for n, id in enumerate("abcdef")
+    ]
+    await create(
+        svc, *rows, {"id": "elsewhere", "dialog_id": "e", "created_at": NOON - MICROSECOND}
+    )
+    query = {"orderby": orderby, "desc": desc, "keywords": keywords}
+    whole = await listed_ids(svc, **query)
+    for index, id in enumerate(whole):
+        assert await listed_ids(svc, **query, after_id=id) == whole[index + 1 :]
+        assert await listed_ids(svc, **query, after_id=id, total="none") == whole[index + 1 :]
+    at = {"tenant_id": "t", "dialog_id": "d", "items_per_page": 2} | query
+    page = await svc.conversations.get_list(**at, after_id=whole[0])
+    assert ([item.id for item in page.items], page.total) == (whole[1:3], 6)
+    page = await svc.conversations.get_list(**at, after=page.next)
+    assert [item.id for item in page.items] == whole[3:5]
+    if orderby == "created_at":
+        assert await listed_ids(svc, **query, after_id="elsewhere") == ([] if desc else whole)
+
+
+@pytest.mark.parametrize("keywords", ["", "name"])
+async def test_a_list_after_an_absent_id_is_not_found(svc, keywords):
+    await create(svc, {"id": "a"})
+    await create(svc, {"id": "theirs"}, tenant_id="other")
+    for total in ("exact", "none"):
+        for id in ("absent", "theirs"):
+            with pytest.raises(NotFound):
+                await listed_ids(svc, after_id=id, keywords=keywords, total=total)
+        assert await listed_ids(svc, after_id="a", keywords=keywords, total=total) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"after_id": "a", "page_number": 2}, "page_number"),
+        ({"after_id": "a", "orderby": "name"}, "after_id"),
+    ],
+)
+async def test_after_id_is_not_combined_with_pages_or_other_orders(svc, options, field):
+    await create(svc, {"id": "a"}, {"id": "b"})
+    with pytest.raises(InvalidInput) as caught:
+        await listed_ids(svc, **options)
+    assert caught.value.field == field
+    page = await svc.conversations.get_list(tenant_id="t", dialog_id="d", items_per_page=1)
+    with pytest.raises(InvalidInput, match="after_id"):
+        await listed_ids(svc, after=page.next, after_id="a", items_per_page=1)

@@ -399,7 +399,7 @@ LISTS = (
 UPKEEP = ("maintain", "conversations.declare_zone", "conversations.recount_usage")
 GENERATED = {*WRITES, *TOKEN_WRITES, *DELETIONS, *READS, *LISTS, *UPKEEP}
 NOT_GENERATED = {
-    *("tenant_id", "page_number", "items_per_page", "limit", "after", "total"),
+    *("tenant_id", "page_number", "items_per_page", "limit", "after", "after_id", "total"),
     *("on_batch", "on_rejected"),
 }
 """Parameters that the state machine itself passes, or leaves at their defaults."""

@@ -86,6 +86,7 @@ BAD = {
     "actor": ["", "a" * 257, *TEXT],
     "after": CURSOR,
     "after_seq": [-1, 2**31, 1.0, "1", True],
+    "after_id": ID,
     "before": BOUND,
     "before_seq": [-1, 2**31, 1.0, "1", True],
     "basis": [*CHOICE, "created"],

@@ -52,6 +52,7 @@ CONVERSATIONS = [
             "thumb": 1,
             "metadata": {"label": "l"},
             "after": None,
+            "after_id": None,
             "total": "exact",
             "include_messages": False,
             "tz": "UTC",
@@ -59,6 +60,9 @@ CONVERSATIONS = [
         cost="page",
         round_trips=[
             (1, valid(keywords="")),
+            (1, valid(keywords="", after_id="a")),
+            (2, valid(after_id="a")),
+            (1, valid(after_id="absent")),
             (1, valid(keywords="", dialog_id="absent", include_messages=True)),
             (
                 2,
@@ -78,8 +82,11 @@ CONVERSATIONS = [
             only("dialog_id", include_messages=True, keywords="theirs"),
             only("dialog_id", include_messages=True, keywords=""),
             only("dialog_id"),
+            only("dialog_id", after_id="record"),
+            only("dialog_id", after_id="record", keywords="h"),
             only(),
         ],
+        accepts_none=frozenset({"after_id"}),
     ),
     Method(
         name="conversations.search",
