@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -39,7 +39,7 @@ from asyncsvc.repositories.conversation_rows import (
 )
 from asyncsvc.repositories.large_rows import build_conversations
 from asyncsvc.repositories.message import MessageBounds, MessageRepository
-from asyncsvc.repositories.query import ANY_TIME, WHOLE, Include, ListFilter, Order, PageSlice
+from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice, list_flags
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
@@ -51,8 +51,6 @@ _MAX_MESSAGE_BYTES: Final = 2**25
 """The bytes of the messages of one conversation that a statement returns."""
 _MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
 _MERGES: Final = ("merge_metadata", "merge_dsl")
-_SHORT_LIST: Final = 100
-"""The rows from the start of a list within which a page is `short`."""
 
 
 Created = TypeVar("Created", Conversation, CreatedConversation)
@@ -134,7 +132,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         rows = await self._rows(
             "get_list",
             *order.flags,
-            *_list_flags(where, order, page),
+            *list_flags(where, order, page),
             **where.conditions(),
             after_at=UNSET if page.after is None else page.after.at,
             after_id=UNSET if page.after is None else page.after.id,
@@ -447,20 +445,6 @@ async def with_all_messages(
     async for chunk in repository.rest(conversation, _MAX_MESSAGE_BYTES):
         messages += chunk
     return conversation.model_copy(update={"messages": tuple(messages)})
-
-
-def _list_flags(where: ListFilter, order: Order, page: PageSlice) -> Iterator[str]:
-    """Yield the flags of a list that make its statement cheaper."""
-    if where.is_selective and order.column == "updated_at":
-        yield "owned"
-    if where.is_unfiltered:
-        if page.count_limit is None and where.created == where.updated == ANY_TIME:
-            # The usage contains the total of a tenant or dialog. A capped count reads fewer rows
-            # than the ledger of a store without maintenance may have.
-            yield "by_usage"
-        yield "unfiltered"
-        if page.offset + page.limit <= _SHORT_LIST:
-            yield "short"
 
 
 def _may_be_cut(conversation: Conversation, row: Row, max_bytes: int) -> bool:

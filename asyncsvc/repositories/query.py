@@ -6,12 +6,16 @@ values; only repositories turn them into the parameters and flags of SQL files.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, OrderBy, UnsetType
+
+_SHORT_LIST: Final = 100
+"""The rows from the start of a list within which a page is `short`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,3 +135,17 @@ class Include:
 
 
 WHOLE: Final = Include()
+
+
+def list_flags(where: ListFilter, order: Order, page: PageSlice) -> Iterator[str]:
+    """Yield the flags of a list that make its statement cheaper."""
+    if where.is_selective and order.column == "updated_at":
+        yield "owned"
+    if where.is_unfiltered:
+        if page.count_limit is None and where.created == where.updated == ANY_TIME:
+            # The usage contains the total of a tenant or dialog. A capped count reads fewer rows
+            # than the ledger of a store without maintenance may have.
+            yield "by_usage"
+        yield "unfiltered"
+        if page.offset + page.limit <= _SHORT_LIST:
+            yield "short"
