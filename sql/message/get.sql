@@ -28,5 +28,5 @@ SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::
          FROM asyncsvc.conversation AS c
         WHERE c.tenant_id = :tenant_id
           AND c.id = :id
-          AND c.user_id = :user_id)
+          AND (c.user_id = :user_id) IS TRUE)
    --? }

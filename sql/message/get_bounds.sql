@@ -37,4 +37,4 @@ SELECT c.last_seq
   --? }
  WHERE c.tenant_id = :tenant_id
    AND c.id = :id
-   AND c.user_id = :user_id                     --? user_id
+   AND (c.user_id = :user_id) IS TRUE           --? user_id

@@ -54,5 +54,5 @@ SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::
        ) AS m ON true
  WHERE c.tenant_id = :tenant_id
    AND c.id = :id
-   AND c.user_id = :user_id                     --? user_id
+   AND (c.user_id = :user_id) IS TRUE           --? user_id
  ORDER BY m.seq

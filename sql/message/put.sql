@@ -15,7 +15,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
-       AND c.user_id = :user_id                 --? user_id
+       AND (c.user_id = :user_id) IS TRUE       --? user_id
        FOR NO KEY UPDATE
 ), stored AS (
     INSERT INTO asyncsvc.message AS m (

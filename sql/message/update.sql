@@ -13,7 +13,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.conversation AS c, (SELECT :patch::text::jsonb AS patch) AS requested
      WHERE c.tenant_id = :tenant_id
        AND c.id = :id
-       AND c.user_id = :user_id                 --? user_id
+       AND (c.user_id = :user_id) IS TRUE       --? user_id
        FOR NO KEY UPDATE OF c
 ), updated AS (
     UPDATE asyncsvc.message AS m

@@ -493,17 +493,18 @@ ON_ONE_CONVERSATION = [
     ("conversation/append_message", (), TURN | OF_USER),
     ("conversation/append_message", ("merges",), TURN | MERGES),
     ("conversation/append_message", ("merges",), TURN | MERGES | CREATE | OF_USER | WITH_A_KEY),
+    ("conversation/append_message", (), TURN | WITH_A_KEY | OF_USER),
     ("conversation/explain_append", (), {"idempotency_key": "k"}),
     ("conversation/explain_append", (), {"idempotency_key": "k"} | WITH_IDS),
     ("message/get", (), {"seq": 1}),
-    ("message/get", (), {"message_id": "same", "user_id": "u7"}),
+    ("message/get", (), {"message_id": "same"} | OF_USER),
     ("message/put", (), PUT | {"message_id": "same"}),
-    ("message/put", (), PUT | {"message_id": "new", "user_id": "u7"}),
-    ("message/set_feedback", (), {"message_id": "same", "thumb": 1}),
-    ("message/update", (), {"message_id": "same", "patch": "{}"}),
-    ("message/delete", (), {"message_id": "same"}),
+    ("message/put", (), PUT | {"message_id": "new"} | OF_USER),
+    ("message/set_feedback", (), {"message_id": "same", "thumb": 1} | OF_USER),
+    ("message/update", (), {"message_id": "same", "patch": "{}"} | OF_USER),
+    ("message/delete", (), {"message_id": "same"} | OF_USER),
     ("message/get_list", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
-    ("message/get_bounds", (), {"after_id": "same", "before_id": "big7"}),
+    ("message/get_bounds", (), {"after_id": "same", "before_id": "big7"} | OF_USER),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
     ("message/update", (), {"seq": 1, "patch": "{}"}),
     ("message/delete", (), {"seq": 1}),
@@ -558,6 +559,9 @@ HOT = [
     ("session/get_by_ids", ("one",), {"ids": ["big7"]}),
     ("conversation/append_message", (), TURN | {"id": "big7"}),
     ("conversation/append_message", (), TURN | IF_UNCHANGED | {"id": "big7"}),
+    ("conversation/append_message", (), TURN | WITH_IDS | {"id": "big7"}),
+    ("message/get", (), {"id": "big7", "message_id": "same"}),
+    ("message/put", (), PUT | {"id": "big7", "message_id": "same"}),
     ("conversation/append_message", (), TURN | CREATE | {"id": "big7"}),
     ("conversation/append_message", (), TURN | CREATE | {"id": "absent"}),
     ("message/get_list", ("first",), {"id": "big7", "limit": 100}),
@@ -1110,3 +1114,10 @@ def without_dead_entries(plan):
 async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):
     plan = await explain("usage/stats", tenant_id="small", **RANGE)
     assert rows_read(plan) <= 2 * CONVERSATIONS // 100
+
+
+async def test_a_message_is_found_by_the_entries_of_its_id(explain):
+    for filters in ({}, {"user_id": "u7"}):
+        plan = await explain("message/find", tenant_id="big", message_id="big7", **filters)
+        assert indexes(plan) == {"message_id_idx", "conversation_pkey", "message_pkey"}
+        assert rows_read(plan) <= 4
