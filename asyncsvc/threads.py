@@ -93,6 +93,8 @@ def is_large(values: object) -> bool:
             budget -= _PER_VALUE * len(parts)
             if budget < 0:
                 return True
+            if isinstance(value, dict):
+                budget -= sum([len(name) for name in value if isinstance(name, str)])
             pending += parts
     return budget < 0
 

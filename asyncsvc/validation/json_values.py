@@ -19,6 +19,8 @@ _STEP: Final = 1_000
 _SMALL: Final = 4_000
 """The maximum size of a value for one call of the encoder. Other threads wait during a call."""
 _CHARACTERS_PER_VALUE: Final = 16
+_MAX_TEXT: Final = 2**17
+"""The characters of a string that one call of the encoder takes."""
 _TEXT: Final = frozenset({str})
 _SCALARS: Final = frozenset({float, bool, type(None)})
 _MAX_LEVELS: Final = 1_000
@@ -26,6 +28,12 @@ _EXPONENT: Final = re.compile(
     r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?P<number>-?\d(?:\.\d+)?e(?P<exponent>[+-]\d+))'
 )
 """A string, or a float with an exponent, which the encoder writes with 1 digit before the point."""
+
+
+class _TextPiece(str):
+    """A part of the text of a string."""
+
+    __slots__ = ()
 
 
 def json_text(value: object) -> str:
@@ -52,7 +60,7 @@ def stored_size(value: object) -> int:
 
 def check_json(value: object, limits: Limits) -> None:
     """Check that PostgreSQL can store the JSON and Python can read it."""
-    is_small = count_values(value, limits) <= _SMALL
+    is_small = count_values(value, limits) <= _SMALL and not isinstance(value, str)
     size, has_nul = 0, False
     try:
         for piece in [_ENCODER.encode(value)] if is_small else _pieces(value, _ENCODER):
@@ -78,15 +86,25 @@ def _has_nul(piece: str) -> bool:
 def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
     """Yield the text of a valid JSON value in pieces, each of which takes about a millisecond.
 
-    A piece contains whole strings and numbers.
+    A piece contains whole numbers, and whole strings or a part of one.
     """
     pause_if_apart()
     if isinstance(value, dict) and not _is_small(value):
         yield from _pieces_of_dict(value, encoder)
     elif isinstance(value, list) and not _is_small(value):
         yield from _pieces_of_list(value, encoder)
+    elif isinstance(value, str) and len(value) > _MAX_TEXT:
+        yield from _pieces_of_text(value, encoder)
     else:
         yield encoder.encode(value)
+
+
+def _pieces_of_text(text: str, encoder: json.JSONEncoder) -> Iterator[str]:
+    yield '"'
+    for start in range(0, len(text), _MAX_TEXT):
+        pause_if_apart()
+        yield _TextPiece(encoder.encode(text[start : start + _MAX_TEXT])[1:-1])
+    yield '"'
 
 
 def _pieces_of_list(values: Sequence[object], encoder: json.JSONEncoder) -> Iterator[str]:
@@ -120,7 +138,7 @@ def _pieces_of_dict(values: Mapping[str, object], encoder: json.JSONEncoder) -> 
             continue
         for name, value in part.items():
             yield separator
-            yield encoder.encode(name)
+            yield from _pieces(name, encoder)
             yield ": "
             yield from _pieces(value, encoder)
             separator = ", "
@@ -148,7 +166,8 @@ def _without_exponents(piece: str) -> str:
 
 def _may_have_exponent(piece: str) -> bool:
     """Return whether a piece may contain a float with an exponent. A string contains none."""
-    return piece[0] != '"' and ("e+" in piece or "e-" in piece)
+    is_text = type(piece) is _TextPiece or piece[0] == '"'
+    return not is_text and ("e+" in piece or "e-" in piece)
 
 
 def count_values(value: object, limits: Limits) -> int:

@@ -30,13 +30,13 @@ class Limits(Input):
     """Maximum of page number times page size. Pages by cursor have no such limit."""
     max_message_bytes: Positive = 2**20
     """Maximum bytes of the UTF-8 content of one message, and of the `errors` of a conversation."""
-    max_json_bytes: Positive = 2**20
+    max_json_bytes: Positive = 2**23
     """Maximum bytes of one JSON value, as the server returns it: UTF-8, all digits of numbers."""
     max_json_depth: Annotated[int, Field(gt=0, le=200)] = 64
     """Maximum nested lists and objects of one JSON value."""
     max_batch_size: Positive = 1_000
     """Maximum messages of one turn, or ids, scopes, conversations or patches of one call."""
-    max_batch_bytes: Positive = 2**24
+    max_batch_bytes: Positive = 2**25
     """Maximum bytes of the text and JSON in one turn, `create_many` or `update_many_by_id`."""
     max_buckets: Positive = 10_000
     """Maximum buckets of one usage statistic."""

@@ -23,6 +23,8 @@ _LIMITS: Final = Settings()
 _TEXT: Final = _LIMITS.max_message_bytes
 _JSON: Final = _LIMITS.max_json_bytes
 _PER_TURN: Final = _LIMITS.max_batch_bytes // _TEXT - 1
+_JSON_PER_TURN: Final = _LIMITS.max_batch_bytes // _JSON - 1
+_MEBIBYTES: Final = _JSON // 2**20
 _REPEATS: Final = 3
 _POLL: Final = 0.001
 _KIBIBYTE: Final = 1024
@@ -78,7 +80,8 @@ async def _import(svc: asyncsvc.AsyncSvc) -> list[tuple[str, str]]:
     short = {"zeros": [0] * (_KIBIBYTE // 3)}
     messages = {
         f"read {_PER_TURN} x 1 MiB of words": [_message(words)] * _PER_TURN,
-        f"read {_PER_TURN} x 1 MiB of JSON": [_message("", payload=zeros)] * _PER_TURN,
+        f"read {_JSON_PER_TURN} x {_MEBIBYTES} MiB of JSON": [_message("", payload=zeros)]
+        * _JSON_PER_TURN,
         "read 16,000 x 1 KiB of words": [_message(words[:_KIBIBYTE])] * 16_000,
         "read 16,000 x 1 KiB of JSON": [_message("", payload=short)] * 16_000,
     }
@@ -130,17 +133,19 @@ def _turns() -> Iterator[tuple[str, Turn]]:
     for name, text in texts.items():
         yield name, Turn(messages=[_message(text)])
     values: dict[str, Callable[[], list[object]]] = {
-        "1 MiB of JSON: zeros": lambda: [0] * (_JSON // 3 - 1),
-        "1 MiB of JSON: floats": lambda: [1.5] * (_JSON // 5 - 1),
-        "1 MiB of JSON: empty objects": lambda: [{}] * (_JSON // 4 - 1),
-        "1 MiB of JSON: integers of 4,000 digits": lambda: [10**3_999] * (_JSON // 4_002),
+        f"{_MEBIBYTES} MiB of JSON: zeros": lambda: [0] * (_JSON // 3 - 1),
+        f"{_MEBIBYTES} MiB of JSON: floats": lambda: [1.5] * (_JSON // 5 - 1),
+        f"{_MEBIBYTES} MiB of JSON: empty objects": lambda: [{}] * (_JSON // 4 - 1),
+        f"{_MEBIBYTES} MiB of JSON: integers of 4,000 digits": lambda: (
+            [10**3_999] * (_JSON // 4_002)
+        ),
     }
     for name, value in values.items():
         yield name, Turn(messages=[_message("", reference=value())])
     words = texts["1 MiB of words"]
     yield f"{_PER_TURN} MiB of words", Turn(messages=[_message(words)] * _PER_TURN)
-    zeros = values["1 MiB of JSON: zeros"]()
+    zeros = values[f"{_MEBIBYTES} MiB of JSON: zeros"]()
     yield (
-        f"{_PER_TURN} MiB of JSON: zeros",
-        Turn(messages=[_message("", reference=zeros)] * _PER_TURN),
+        f"{_JSON_PER_TURN * _MEBIBYTES} MiB of JSON: zeros",
+        Turn(messages=[_message("", reference=zeros)] * _JSON_PER_TURN),
     )

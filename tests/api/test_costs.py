@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
 import asyncsvc
 from asyncsvc import InvalidInput, Settings
@@ -154,10 +155,39 @@ async def test_json_is_measured_as_the_server_returns_it(svc):
     create = svc.conversations.create
     for number in (1e308, -1e308, 1.7e16, 5e-324, 1.5e-7):
         fits = LIMIT // (len(f"{Decimal(repr(number)):f}") + 10)
-        with pytest.raises(InvalidInput, match="dsl: must be at most 1048576 bytes of JSON"):
+        with pytest.raises(InvalidInput, match="dsl: must be at most 8388608 bytes of JSON"):
             await create(tenant_id="t", dialog_id="d", dsl=[number] * (LIMIT // len(f"{number}, ")))
         stored = await create(tenant_id="t", dialog_id="d", dsl=[number] * fits)
         assert stored.dsl == [number] * fits
+
+
+@pytest.mark.parametrize(
+    "text", ["1e+23 " * 50_000, '\\u0000"' * 50_000, "é😀\n" * 100_000, "a" * 2**17 + "\\" * 2**17]
+)
+async def test_a_long_text_in_json_is_encoded_in_pieces_and_returned_unchanged(
+    svc, text, monkeypatch
+):
+    lengths = [0]
+
+    class Encoder(json.JSONEncoder):
+        def encode(self, value: object) -> str:
+            encoded = super().encode(value)
+            lengths.append(len(encoded))
+            return encoded
+
+    monkeypatch.setattr(json_values, "_ENCODER", Encoder(ensure_ascii=False, allow_nan=False))
+    value = {"text": text, text: [text]}
+    assert json.loads(json_values.stored_json(value)) == value
+    assert json.loads(canonical_json(value)) == json.loads(json_text(value)) == value
+    json_values.check_json(value, Settings())
+    assert max(lengths) < 2**19
+    stored = await svc.conversations.create(tenant_id="t", dialog_id="d", dsl=value)
+    assert stored.dsl == value
+
+
+def test_a_nul_in_a_long_text_is_rejected():
+    with pytest.raises(PydanticCustomError, match="NUL"):
+        json_values.check_json("a" * 2**20 + "\x00", Settings())
 
 
 @pytest.mark.parametrize("levels", [30, 60])
@@ -165,7 +195,7 @@ async def test_json_that_holds_a_list_many_times_is_rejected(levels, unconnected
     value: list[object] = []
     for _ in range(levels):
         value = [value, value]
-    with pytest.raises(InvalidInput, match="dsl: must be at most 1048576 bytes of JSON"):
+    with pytest.raises(InvalidInput, match="dsl: must be at most 8388608 bytes of JSON"):
         await unconnected.conversations.create(tenant_id="t", dialog_id="d", dsl=value)
 
 

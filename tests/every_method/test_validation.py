@@ -109,10 +109,10 @@ async def test_each_parameter_rejects_invalid_values_before_any_sql(method, para
     ("field", "bad"),
     [
         ("turn.messages", {"messages": [TURN["messages"][0]] * 1001}),
-        ("turn", {"messages": [{"role": "user", "content": "x" * 2**20}] * 17}),
+        ("turn", {"messages": [{"role": "user", "content": "x" * 2**20}] * 33}),
         (
             "turn",
-            {"messages": [{"role": "u", "content": "x" * 2**20}] * 15}
+            {"messages": [{"role": "u", "content": "x" * 2**20}] * 31}
             | {"dsl": "x" * (2**20 - 2), "errors": "x" * 2**20},
         ),
         ("turn.messages.0.content", turn(content="x" * 100 * 2**20)),

@@ -313,7 +313,7 @@ def test_openwebui_tokens_thumbs_and_details():
     assert texts(record) == [("assistant", "deep & wide"), ("assistant", "The answer.")]
     assert (record["tokens"], record["messages"][1]["thumb"]) == (5, -1)
     assert notes.payload_only == {"call": 1}
-    image = {"type": "image_url", "image_url": {"url": "data:" + "x" * 2**21}}
+    image = {"type": "image_url", "image_url": {"url": "data:" + "x" * 2**24}}
     listed = {"role": "user", "content": [{"type": "text", "text": "see"}, image], "parentId": None}
     record, notes = read(webui({"a": listed}))
     assert texts(record) == [("user", "see")]
@@ -400,7 +400,7 @@ def test_values_that_exceed_the_limits_are_cut_or_dropped_by_name():
     deep: object = 0
     for _ in range(100):
         deep = [deep]
-    long = tree(ROOT, QUESTION, title="x" * 600, deep=deep, big="y" * 2**21, small=1)
+    long = tree(ROOT, QUESTION, title="x" * 600, deep=deep, big="y" * 2**24, small=1)
     record, notes = read(long)
     assert (len(record["name"]), record["metadata"]) == (512, {"small": 1})
     assert notes.changed == {"name cut": 1, "metadata.deep dropped": 1, "metadata.big dropped": 1}

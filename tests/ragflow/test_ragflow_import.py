@@ -321,9 +321,9 @@ def dirty() -> dict[str, tuple[dict[str, object], set[str], Callable[[object], o
             session("dsldeep", dsl=f'{{"a": {DEEP}}}'), {"depth"},
             lambda c: json.dumps(c.dsl).count("["), 100,
         ),
-        "dslhuge": (session("dslhuge", dsl=["x" * 2**20]), {"lost"}, lambda c: c.dsl, None),
+        "dslhuge": (session("dslhuge", dsl=["x" * 2**23]), {"lost"}, lambda c: c.dsl, None),
         "badhuge": (
-            session("badhuge", dsl="{" + "x" * 2**20), {"not_json", "lost"},
+            session("badhuge", dsl="{" + "x" * 2**23), {"not_json", "lost"},
             lambda c: (c.dsl, c.metadata), (None, None),
         ),
         "escaped": (
@@ -461,7 +461,7 @@ REJECTED = {
         "messages.0.content: must be at m",
     ),
     "rawhuge": (
-        session("rawhuge", "x" * 2**21),
+        session("rawhuge", "x" * 2**24),
         Skip.TOO_LONG,
         "message: is not a list of messages",
     ),
@@ -1229,7 +1229,7 @@ async def test_the_command_prints_a_report_and_notes(rag, run, svc):
     await fill(
         rag,
         session("a", talk("p", "q")), session("b", dsl=json.dumps(json.dumps({"x": 1}))),
-        session("c", dialog_id="gone"), session("d", dsl=["x" * 2**20]),
+        session("c", dialog_id="gone"), session("d", dsl=["x" * 2**23]),
     )  # fmt: skip
     await rag.insert("api_token", [token("t1", SECRET), token("t2", SECRET)])
     finished = run(rag.dsn, "--actor", "ann")

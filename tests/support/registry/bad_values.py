@@ -28,8 +28,8 @@ JSON = [
     nested(100),
     nested(100_000),
     10**5000,
-    "x" * 2**21,
-    ["x" * 1000] * 2000,
+    "x" * 2**24,
+    ["x" * 1000] * 9000,
 ]
 OBJECT = [[], "a", 5, *({"a": value} for value in JSON)]
 DATE = [
@@ -146,7 +146,7 @@ BAD = {
     ],
     "patch": [None, [], "a", {"nonsense": 1}],
     "patches": [
-        {str(n): {"errors": "x" * 2**20} for n in range(17)},
+        {str(n): {"errors": "x" * 2**20} for n in range(33)},
         None,
         [],
         {"": {}},
