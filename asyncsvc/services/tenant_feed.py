@@ -31,7 +31,10 @@ _MIN_PAUSE: Final = 0.05
 """The seconds between two reads of a tenant, at least, so that many appends share a read."""
 _FIRST_PAUSE: Final = 0.1
 """The seconds until the second read after appends begin to notify. Those that had begun do not."""
+_RETRY_PAUSE: Final = 1.0
+"""The seconds until the next attempt after a failure, if the interval is longer."""
 _MIN_LEASE: Final = 60.0
+"""The minimum seconds for which the appends of a tenant notify after a renewal."""
 _HIDDEN_AGE: Final = timedelta(hours=1)
 """The assumed age of the transactions of other roles when a watch starts."""
 
@@ -89,7 +92,8 @@ class TenantFeed:
         self._watermark: Watermark | None = None
         self._known = dict[str, _Known]()
         self._pause = self._interval
-        self._next_renewal = 0.0
+        self._next_renewal = float("-inf")
+        self._is_failing = False
         self._last_read = 0.0
 
     async def join(self, inbox: Inbox) -> None:
@@ -125,11 +129,16 @@ class TenantFeed:
             self._wakeup.set()
             raise
         except Unavailable as error:
-            _log.warning("new messages are read again in %g s: %s", self._interval, error)
-            self._pause = self._interval
+            self._fail("new messages cannot be read now: %s", error)
         except BaseException:
             self._wakeup.set()  # the next watcher repeats the read
             raise
+
+    def _fail(self, message: str, error: Unavailable) -> None:
+        """Log the first of several failures, and try again soon."""
+        _log.log(logging.DEBUG if self._is_failing else logging.WARNING, message, error)
+        self._is_failing = True
+        self._pause = min(self._interval, _RETRY_PAUSE)
 
     async def _wait(self) -> bool:
         """Wait for a notification or the end of the pause; return whether the pause has ended."""
@@ -149,8 +158,9 @@ class TenantFeed:
         except PoolClosed:
             raise
         except Unavailable as error:
-            _log.warning("new messages are polled: %s", error)
+            self._fail("new messages are polled: %s", error)
             return
+        self._is_failing = False
         if not is_listening or time.monotonic() < self._next_renewal:
             return
         lease = max(_MIN_LEASE, 4 * self._interval)

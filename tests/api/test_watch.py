@@ -637,8 +637,9 @@ async def test_a_fault_of_any_statement_loses_nothing(dsn, svc, fault, statement
             assert await take(watch) == [("b", number)]
 
 
-async def test_a_watch_waits_for_a_database_that_is_away(dsn, svc):
-    settings = OFTEN.model_copy(update={"retry_timeout": 0})
+@pytest.mark.parametrize("often", [OFTEN, RARELY], ids=["often", "rarely"])
+async def test_a_watch_waits_for_a_database_that_is_away(dsn, svc, often):
+    settings = often.model_copy(update={"retry_timeout": 0})
     await create(svc, "a")
     async with (
         Wire(dsn) as wire,

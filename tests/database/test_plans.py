@@ -541,6 +541,14 @@ async def test_a_first_turn_reads_no_conversation(explain, key):
     assert rows_read(plan) == 1  # the new row
 
 
+@pytest.mark.parametrize("after", [{}, {"after_at": NOW, "after_id": ""}])
+async def test_a_watch_reads_the_conversations_updated_since_an_instant(explain, after):
+    plan = await explain("watch/get_new", tenant_id="big", since=NOW, limit=300, **after)
+    assert indexes(plan) <= {"conversation_recency_tenant_idx", "conversation_pkey"}
+    assert None not in {index for _, index in scans(plan)}
+    assert rows_read(plan) <= 2 * 300
+
+
 SHORT = ("unfiltered", "short")
 BY_UPDATE = ("by_updated_at",)
 HOT = [

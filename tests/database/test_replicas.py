@@ -432,12 +432,24 @@ async def test_without_the_primary_writes_fail_and_reads_continue_for_a_while(
             await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
 
 
+async def follow(svc, watched):
+    """Record the last message of each conversation that a watch reports."""
+    async for new in svc.conversations.watch(tenant_id="t"):
+        watched[new.conversation_id] = new.last_seq
+
+
+async def until_equal(watched, expected):
+    async with asyncio.timeout(60):
+        while watched != expected:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair):
     """The primary crashes and the standby is promoted. The DSN stays the same."""
     primary, replica = own_pair
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{replica.port}"
     dsn = f"postgresql://postgres@{hosts}/postgres"
-    settings = Settings(retry_timeout=20)
+    settings = Settings(retry_timeout=20, watch_interval=1)
     # The primary acknowledges a write only after the standby has it.
     await primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     await primary.execute("SELECT pg_reload_conf()")
@@ -464,6 +476,8 @@ async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair)
             while not stopped.is_set():
                 assert (await svc.conversations.get_list(dialog_id="d", tenant_id="t")).total == 8
 
+        watched = {}
+        following = asyncio.create_task(follow(svc, watched))
         working = [asyncio.create_task(work) for work in (*map(write, range(8)), read(), read())]
         await asyncio.sleep(0.5)
         before = list(acknowledged)
@@ -478,6 +492,9 @@ async def test_a_promotion_under_load_loses_nothing_and_raises_nothing(own_pair)
         after = await svc.conversations.get_by_ids([f"{n}" for n in range(8)], tenant_id="t")
         for number, item in enumerate(after):
             assert item.last_seq == acknowledged[number] > before[number] > 0
+        await until_equal(watched, {item.id: item.last_seq for item in after})
+        following.cancel()
+        await asyncio.wait({following})
 
 
 async def test_a_standby_of_the_failed_primary_is_not_used_after_a_failover(own_pair):
