@@ -76,6 +76,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "testing",
         "token_audit",
         "usage",
+        "watch",
     }
     assert all(path.suffix == ".sql" for path in root.rglob("*") if path.is_file())
 
