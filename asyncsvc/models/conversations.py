@@ -215,8 +215,12 @@ class MessagePatch(Input):
     """The text of the message. It is stored as NFC."""
     payload: OrUnset[JsonObject] = UNSET
     """The whole JSON object; the previous one is replaced."""
+    merge_payload: OrUnset[JsonObject] = UNSET
+    """A merge patch (RFC 7396) of the payload: members are set, None removes a member."""
     reference: OrUnset[Json] = UNSET
     """The sources that an answer cites. None sets NULL."""
+
+    _is_no_replacement = _exclusive("merge_payload")
 
 
 class StoredMessage(Model):

@@ -356,14 +356,16 @@ class MessageRepository(Repository):
         message: int | str,
         patch: MessagePatch,
         user_id: str | UnsetType,
+        max_json_bytes: int,
     ) -> StoredMessage | None:
-        """Set columns of a message; None if the message does not exist."""
+        """Set columns of a message; None if it does not exist or a merge would be too large."""
         rows = await self._rows(
             "update",
             tenant_id=tenant_id,
             id=id,
             **_key(message),
             patch=await to_json_apart(columns_to_set(patch)),
+            max_json_bytes=UNSET if patch.merge_payload is UNSET else max_json_bytes,
             user_id=user_id,
         )
         return build_model(StoredMessage, rows[0]) if rows else None

@@ -289,11 +289,11 @@ class ConversationMessages(ConversationServiceBase):
         tenant_id: Id,
         user_id: OrAny[UserId] = ANY,
     ) -> StoredMessage:
-        """Set columns of a message, and `updated_at` of its conversation.
+        """Set or merge columns of a message, and set `updated_at` of its conversation.
 
         Args:
             message: The `seq` of the message, or its own id.
-            patch: The columns to set, as a model or an equal mapping.
+            patch: The columns to set or to merge, as a model or an equal mapping.
             user_id: Only if the conversation belongs to this user.
 
         Returns:
@@ -301,17 +301,30 @@ class ConversationMessages(ConversationServiceBase):
 
         Raises:
             NotFound: The conversation has no such message.
+            InvalidInput: A merge would store more than `Settings.max_json_bytes`.
 
         Cost:
-            1 round trip on the primary keys; locks the conversation row, then the message.
+            1 round trip on the primary keys, 1 more if a merge changes nothing; locks the
+            conversation row, then the message. A merge costs linear time in the stored value.
         """
+        patch = as_model(MessagePatch, patch)
+        condition = unset_if_any(user_id)
         updated = await self._messages.update(
             tenant_id=tenant_id,
             id=id,
             message=message,
-            patch=as_model(MessagePatch, patch),
-            user_id=unset_if_any(user_id),
+            patch=patch,
+            user_id=condition,
+            max_json_bytes=self._settings.max_json_bytes,
         )
+        if updated is None and patch.merge_payload is not UNSET:
+            row_or_not_found(
+                await self._messages.get(
+                    tenant_id=tenant_id, id=id, message=message, user_id=condition
+                ),
+                "message",
+            )
+            raise oversized_merge("patch.merge_payload", self._settings)
         return row_or_not_found(updated, "message")
 
     @validated

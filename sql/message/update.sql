@@ -1,11 +1,13 @@
 -- Set columns of a message, by :seq or :message_id.
 --
--- Returns: the message. No row if the message does not exist.
+-- Returns: the message. No row if the message does not exist, or if the merged payload would exceed
+--   :max_json_bytes.
 -- Locks: the conversation row, then the message, until the end of the transaction.
 -- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
 --   Lookups by key.
 -- Notes: :patch is a JSON object of the columns to set. JSON null sets a column to NULL; a column without
---   a key keeps its value.
+--   a key keeps its value. With :max_json_bytes merge_payload is a merge patch of the stored payload. No
+--   other statement changes the message meanwhile, since all lock the conversation row first.
 --   updated_at of the conversation is set too. The message leaves the search index until the next
 --   maintenance run.
 WITH locked AS MATERIALIZED (
@@ -18,7 +20,12 @@ WITH locked AS MATERIALIZED (
 ), updated AS (
     UPDATE asyncsvc.message AS m
        SET content = CASE WHEN l.patch ? 'content' THEN l.patch ->> 'content' ELSE m.content END,
-           payload = CASE WHEN l.patch ? 'payload' THEN l.patch -> 'payload' ELSE m.payload END,
+           payload = CASE WHEN l.patch ? 'payload' THEN l.patch -> 'payload'
+           --? max_json_bytes {
+                          WHEN l.patch ? 'merge_payload'
+                          THEN asyncsvc.json_merge_v1(m.payload, l.patch -> 'merge_payload')
+           --? }
+                          ELSE m.payload END,
            reference = CASE WHEN l.patch ? 'reference' THEN nullif(l.patch -> 'reference', 'null')
                             ELSE m.reference END,
            is_indexed = false
@@ -37,6 +44,10 @@ WITH locked AS MATERIALIZED (
             ORDER BY k.id, k.conversation_id
             LIMIT 1
            )
+       --? }
+       --? max_json_bytes {
+       AND octet_length(asyncsvc.json_merge_v1(m.payload, l.patch -> 'merge_payload')::text)
+           <= :max_json_bytes
        --? }
     RETURNING m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
               m.thumb, m.created_at

@@ -162,6 +162,68 @@ async def test_the_same_key_with_another_merge_is_a_conflict(svc):
     assert await stored(svc, "dsl") is None
 
 
+# ------------------------------------------------------------------ payloads
+
+
+@pytest.fixture
+async def message(svc):
+    await svc.conversations.append_message(
+        "a",
+        Turn(messages=[Message(role="user", content="hello", id="m", payload={"a": {"x": 1}})]),
+        tenant_id="acme",
+    )
+
+
+@pytest.mark.parametrize("key", ["m", 1])
+async def test_a_payload_is_merged(svc, message, key):
+    for patch, merged in [
+        ({"merge_payload": {"a": {"x": None, "y": [1]}, "b": 2}}, {"a": {"y": [1]}, "b": 2}),
+        ({"merge_payload": {"b": None}, "content": "new"}, {"a": {"y": [1]}}),
+        ({"merge_payload": {}}, {"a": {"y": [1]}}),
+    ]:
+        stored = await svc.conversations.update_message("a", key, patch, tenant_id="acme")
+        assert stored.payload == merged
+    assert stored.content == "new"
+
+
+async def test_32_writers_of_different_members_of_a_payload_keep_all(dsn, svc, message):
+    async with asyncsvc.connect(dsn, max_size=16) as many:
+        await asyncio.gather(
+            *(
+                many.conversations.update_message(
+                    "a", "m", {"merge_payload": {f"{writer}": writer}}, tenant_id="acme"
+                )
+                for writer in range(32)
+            )
+        )
+    (stored,) = await svc.conversations.messages("a", tenant_id="acme")
+    assert stored.payload == {"a": {"x": 1}} | {f"{writer}": writer for writer in range(32)}
+
+
+async def test_a_payload_beyond_the_limit_is_invalid_and_changes_nothing(small, message):
+    update = small.conversations.update_message
+    await update("a", "m", {"merge_payload": {"b": LARGE}}, tenant_id="acme")
+    before = await small.conversations.messages("a", tenant_id="acme")
+    async with small.transaction() as tx:
+        with pytest.raises(InvalidInput) as error:
+            await tx.conversations.update_message(
+                "a", "m", {"merge_payload": {"c": LARGE}, "content": "new"}, tenant_id="acme"
+            )
+        assert error.value.field == "patch.merge_payload"
+        assert await tx.conversations.messages("a", tenant_id="acme") == before
+    for id, user_id in (("none", asyncsvc.ANY), ("m", "another")):
+        with pytest.raises(NotFound):
+            await update(
+                "a", id, {"merge_payload": {"c": LARGE}}, tenant_id="acme", user_id=user_id
+            )
+
+
+def test_a_payload_is_not_both_replaced_and_merged():
+    with pytest.raises(InvalidInput) as error:
+        asyncsvc.MessagePatch(payload={}, merge_payload={})
+    assert error.value.field == "merge_payload"
+
+
 # ------------------------------------------------------------------ limits
 
 

@@ -502,6 +502,11 @@ ON_ONE_CONVERSATION = [
     ("message/put", (), PUT | {"message_id": "new"} | OF_USER),
     ("message/set_feedback", (), {"message_id": "same", "thumb": 1} | OF_USER),
     ("message/update", (), {"message_id": "same", "patch": "{}"} | OF_USER),
+    (
+        "message/update",
+        (),
+        {"message_id": "same", "patch": '{"merge_payload": {"a": 1}}', "max_json_bytes": 2**20},
+    ),
     ("message/delete", (), {"message_id": "same"} | OF_USER),
     ("message/get_list", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
     ("message/get_bounds", (), {"after_id": "same", "before_id": "big7"} | OF_USER),

@@ -336,7 +336,9 @@ VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     "conversations.upsert": {"patch": st.none() | PATCHES},
     "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
     "conversations.put_message": {"message": st.fixed_dictionaries(TEXT | OWN, optional=MESSAGE)},
-    "conversations.update_message": {"patch": optional(content=TEXTS, **MESSAGE)},
+    "conversations.update_message": {
+        "patch": optional(content=TEXTS, **MESSAGE, merge_payload=MERGES).map(exclusive)
+    },
     "conversations.get_list": {
         "id": mostly(ANY, "1"),
         "user_id": mostly(ANY, "", "u"),

@@ -36,6 +36,7 @@ from tests.models.state import (
     message_row,
     message_rows,
     now,
+    set_columns,
 )
 
 TURN = {"tokens": 0, "duration": 0.0, "round": 1}
@@ -120,7 +121,7 @@ class ConversationModel:
         conversations = self._tenants[tenant_id].conversations
         updated = [id for id in patches if id in conversations]
         for id in updated:
-            conversations[id].set(copy.deepcopy(patches[id]))
+            conversations[id].set(patches[id])
         return len(updated)
 
     # ------------------------------------------------------------ lists and searches
@@ -216,7 +217,8 @@ class ConversationModel:
 
     def payloads(self, id, *, tenant_id, user_id=ANY, newest=None) -> list[Row]:
         rows = message_rows(self._tenants[tenant_id].conversation(id, user_id))
-        return [row["payload"] for row in (rows if newest is None else rows[len(rows) - newest :])]
+        first = 0 if newest is None else max(0, len(rows) - newest)
+        return [row["payload"] for row in rows[first:]]
 
     def iter_messages(self, id, *, tenant_id, **bounds) -> list[Row]:
         return self.messages(id, tenant_id=tenant_id, **bounds)
@@ -280,7 +282,7 @@ class ConversationModel:
         conversation.tokens += costs["tokens"]
         conversation.microseconds += costs["duration"]
         columns = turn.keys() & {"errors", "dsl", "merge_dsl", "merge_metadata"}
-        conversation.set({name: copy.deepcopy(turn[name]) for name in columns})
+        conversation.set({name: turn[name] for name in columns})
         # Of a new conversation both times are those of the statement, unless it has its own.
         conversation.is_updated = not is_new or conversation.created_at is not None
         self.record_activity(tenant_id, conversation, costs, token_id=token_id)
@@ -305,7 +307,7 @@ class ConversationModel:
 
     def update_message(self, id, message, patch, *, tenant_id, user_id=ANY) -> Row:
         message = self._tenants[tenant_id].message(id, message, user_id)
-        message.update(copy.deepcopy(patch))
+        set_columns(message, patch)
         self._tenants[tenant_id].conversation(id).is_updated = True
         return message_row(message)
 

@@ -1,5 +1,6 @@
 """The state of the model: conversations and tokens of tenants, as plain objects."""
 
+import copy
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,12 +58,8 @@ class Conversation:
     is_updated: bool = False
     """Whether `updated_at` increased since it was read."""
 
-    def set(self, columns: Row) -> None:
-        """Set columns, or merge those whose name begins with merge_."""
-        for name, value in columns.items():
-            column = name.removeprefix("merge_")
-            merged = value if column == name else merge(getattr(self, column), value)
-            setattr(self, column, merged)
+    def set(self, patch: Row) -> None:
+        set_columns(vars(self), patch)
         self.is_updated = True
 
     def count(self, thumb: int) -> int:
@@ -188,6 +185,13 @@ class Tenant:
 def matches(condition: object, value: object) -> bool:
     """Return whether a value meets a condition of a filter."""
     return condition is ANY or condition == value
+
+
+def set_columns(row: Row, patch: Row) -> None:
+    """Set columns, or merge those whose name begins with merge_."""
+    for name, value in copy.deepcopy(patch).items():
+        column = name.removeprefix("merge_")
+        row[column] = value if column == name else merge(row[column], value)
 
 
 def merge(target: Any, patch: Any) -> Any:

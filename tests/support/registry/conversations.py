@@ -279,6 +279,7 @@ CONVERSATIONS = [
         name="conversations.update_message",
         call={"id": "a", "message": "m1", "patch": MESSAGE_PATCH, "user_id": "u"},
         cost="row",
+        round_trips=[(1, valid()), (1, valid(patch={"content": "c"})), (2, valid(message="none"))],
         writes=True,
         cancelled=[Write({"message": 1})],
     ),

@@ -68,7 +68,12 @@ CONVERSATION_PATCH = {
     "exp_user_id": "e",
     "dialog_id": "d",
 }
-MESSAGE_PATCH = {"content": "c", "payload": {"id": "m"}, "reference": {"chunks": ["c"]}}
+MESSAGE_PATCH = {
+    "content": "c",
+    "payload": UNSET,  # excludes merge_payload
+    "merge_payload": {"id": "m"},
+    "reference": {"chunks": ["c"]},
+}
 TOKEN_PATCH = {
     "name": "n",
     "scopes": ["read"],
