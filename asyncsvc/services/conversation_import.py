@@ -27,6 +27,7 @@ from asyncsvc.repositories.message import MessageRow, NewConversationMessages
 from asyncsvc.services.conversation_update import ConversationUpdate
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 from asyncsvc.services.usage import roll_up_usage
+from asyncsvc.validation.json_values import approximate_size
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -65,7 +66,10 @@ class _Batch:
         self.records[record.id] = record
         self.indexes[record.id] = index
         self.messages += len(record.messages) + 1
-        self.characters += sum(len(message.content) for message in record.messages)
+        self.characters += sum(
+            len(each.content) + approximate_size(each.payload) + approximate_size(each.reference)
+            for each in record.messages
+        )
 
 
 class ConversationImport:

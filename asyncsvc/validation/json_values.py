@@ -19,6 +19,7 @@ _STEP: Final = 1_000
 _SMALL: Final = 4_000
 """The maximum size of a value for one call of the encoder. Other threads wait during a call."""
 _CHARACTERS_PER_VALUE: Final = 16
+_MAX_SIZE: Final = 2**62
 _MAX_TEXT: Final = 2**17
 """The characters of a string that one call of the encoder takes."""
 _TEXT: Final = frozenset({str})
@@ -56,6 +57,15 @@ def stored_json(value: object) -> str:
 def stored_size(value: object) -> int:
     """Return an upper bound of the size in bytes of a valid JSON value as jsonb returns it."""
     return sum(map(_stored_size, _pieces(value, _ENCODER)))
+
+
+def approximate_size(value: object) -> int:
+    """Return about the number of characters of a valid JSON value, without its encoding."""
+    if isinstance(value, str):
+        return len(value)
+    if value and isinstance(value, dict | list):
+        return _CHARACTERS_PER_VALUE * (_MAX_SIZE - _size_left(value, _MAX_SIZE))
+    return 0
 
 
 def check_json(value: object, limits: Limits) -> None:

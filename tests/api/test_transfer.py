@@ -551,3 +551,14 @@ async def test_an_import_releases_its_memory(svc):
         tracemalloc.stop()
         gc.enable()
     assert after - before < 1_000_000
+
+
+@pytest.mark.parametrize("payload", [{"image": "a" * 2**21}, {"items": [0] * 2**17}])
+async def test_the_json_of_messages_limits_a_batch_of_an_import(svc, payload):
+    names: list[str] = []
+    settings = asyncsvc.Settings(on_query=lambda name, *_: names.append(name))
+    observed = asyncsvc.AsyncSvc(svc._executor._pool, settings=settings)
+    message = {"role": "user", "content": "", "payload": payload}
+    records = [{"id": str(n), "dialog_id": "d", "messages": [message]} for n in range(8)]
+    await observed.conversations.import_(records, tenant_id="acme")
+    assert names.count("message/copy") == 2
