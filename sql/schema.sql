@@ -246,6 +246,8 @@ CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit USING btree (tenant_i
 
 CREATE INDEX record_user_idx ON asyncsvc.record USING btree (tenant_id, user_id, kind, id);
 
+CREATE STATISTICS asyncsvc.conversation_metadata_stat ON asyncsvc.tenant_metadata_v1(tenant_id, metadata) FROM asyncsvc.conversation;
+
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
 CREATE OR REPLACE FUNCTION asyncsvc.json_merge_text_v1(target jsonb, patch jsonb)

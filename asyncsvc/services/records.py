@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsvc.errors import AlreadyExists, InvalidInput
+from asyncsvc.errors import AlreadyExists
 from asyncsvc.models import Page, Record
 from asyncsvc.repositories import RecordRepository
-from asyncsvc.services.common import row_or_not_found
+from asyncsvc.services.common import oversized_merge, row_or_not_found
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.cursors import Position
@@ -134,8 +134,7 @@ class RecordService:
             tenant_id=tenant_id, kind=kind, ids=[id], user_id=owner
         ):
             raise AlreadyExists("another user owns the record")
-        limit = self._settings.max_json_bytes
-        raise InvalidInput("patch", f"the merged value must be at most {limit} bytes of JSON")
+        raise oversized_merge("patch", self._settings)
 
     @validated
     async def get(self, kind: Id, id: Id, *, tenant_id: Id, user_id: OrAny[UserId] = ANY) -> Record:

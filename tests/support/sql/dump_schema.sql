@@ -42,6 +42,10 @@ WITH tables AS (
       JOIN tables AS t ON t.oid = i.indrelid
      WHERE NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid)
      UNION ALL
+    SELECT 3, s.oid, concat(pg_get_statisticsobjdef(s.oid), ';')
+      FROM pg_statistic_ext AS s
+      JOIN tables AS t ON t.oid = s.stxrelid
+     UNION ALL
     SELECT 3, a.attrelid,
            format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s;', t.name, a.attname,
                   a.attstattarget)

@@ -18,6 +18,11 @@ BEGIN
      USING pg_class AS c
      WHERE c.oid = s.starelid
        AND c.relnamespace = 'asyncsvc'::regnamespace;
+    DELETE FROM pg_statistic_ext_data AS d
+     USING pg_statistic_ext AS s, pg_class AS c
+     WHERE s.oid = d.stxoid
+       AND c.oid = s.stxrelid
+       AND c.relnamespace = 'asyncsvc'::regnamespace;
     PERFORM pg_stat_reset();
 END
 $do$
