@@ -74,12 +74,16 @@ def _characters(rows: Sequence[Row], column: str) -> int:
 
 def _parts(rows: Sequence[Row], *columns: str) -> Iterator[Sequence[Row]]:
     """Yield the rows in parts whose JSON is parsed in about a millisecond."""
+    sizes = [0] * len(rows)
+    for column in columns:
+        values = map(itemgetter(column), rows)
+        sizes = [size + len(value or "") for size, value in zip(sizes, values, strict=True)]
     start, characters = 0, 0
-    for index, row in enumerate(rows):
-        characters += sum(len(row[column] or "") for column in columns)
+    for index, size in enumerate(sizes, 1):
+        characters += size
         if characters > _STEP:
-            yield rows[start : index + 1]
-            start, characters = index + 1, 0
+            yield rows[start:index]
+            start, characters = index, 0
     if start < len(rows):
         yield rows[start:]
 
