@@ -476,6 +476,8 @@ def _json_columns(
 
 async def _merges(turn: Turn) -> dict[str, str | None]:
     """Return the merge patches of a turn as JSON, by parameter."""
+    if turn.merge_metadata is turn.merge_dsl is UNSET:  # almost always
+        return {}
     patches = {name: getattr(turn, name) for name in _MERGES}
     return {
         name: await to_json_apart(patch) for name, patch in patches.items() if patch is not UNSET
