@@ -461,7 +461,7 @@ REJECTED = {
         "messages.0.content: must be at m",
     ),
     "rawhuge": (
-        session("rawhuge", "x" * 2**24),
+        session("rawhuge", "x" * 2**23),
         Skip.TOO_LONG,
         "message: is not a list of messages",
     ),
