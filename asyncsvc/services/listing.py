@@ -19,7 +19,7 @@ from asyncsvc.repositories.query import (
     TimeRange,
 )
 from asyncsvc.repositories.search import Match
-from asyncsvc.services.common import ConversationServiceBase, row_or_not_found
+from asyncsvc.services.common import ConversationServiceBase, row_or_not_found, unset_if_any
 from asyncsvc.services.search import Search
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
@@ -154,11 +154,11 @@ class ConversationListing(ConversationServiceBase):
         period = TimeRange(from_=start, before=end)
         where = ListFilter(
             tenant_id=tenant_id,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
-            id=UNSET if id is ANY else id,
-            user_id=UNSET if user_id is ANY else user_id,
-            exp_user_id=UNSET if exp_user_id is ANY else exp_user_id,
-            thumb=UNSET if thumb is ANY else thumb,
+            dialog_id=unset_if_any(dialog_id),
+            id=unset_if_any(id),
+            user_id=unset_if_any(user_id),
+            exp_user_id=unset_if_any(exp_user_id),
+            thumb=unset_if_any(thumb),
             metadata=UNSET if metadata is ANY or not metadata else canonical_json(metadata),
             keywords=unicodedata.normalize("NFC", keywords) if keywords else UNSET,
             id_keywords=keywords or UNSET,
@@ -262,8 +262,8 @@ class ConversationListing(ConversationServiceBase):
         """
         where = ListFilter(
             tenant_id=tenant_id,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
-            user_id=UNSET if user_id is ANY else user_id,
+            dialog_id=unset_if_any(dialog_id),
+            user_id=unset_if_any(user_id),
             keywords=keywords,
         )
         filters = cursors.fingerprint({"order": "search", **where.conditions()})
@@ -338,7 +338,7 @@ class ConversationListing(ConversationServiceBase):
         """
         return await self._repository.get_names(
             tenant_id=tenant_id,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            dialog_id=unset_if_any(dialog_id),
             exp_user_id=exp_user_id,
             limit=limit,
         )

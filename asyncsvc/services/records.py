@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asyncsvc.errors import AlreadyExists
 from asyncsvc.models import Page, Record
 from asyncsvc.repositories import RecordRepository
-from asyncsvc.services.common import oversized_merge, row_or_not_found
+from asyncsvc.services.common import oversized_merge, row_or_not_found, unset_if_any
 from asyncsvc.validation import cursors
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.cursors import Position
@@ -76,7 +76,7 @@ class RecordService:
         Cost:
             1 round trip on the primary key; locks the row.
         """
-        owner = UNSET if user_id is ANY else user_id
+        owner = unset_if_any(user_id)
         record = await self._repository.put(
             tenant_id=tenant_id,
             kind=kind,
@@ -119,7 +119,7 @@ class RecordService:
             1 round trip on the primary key, 1 more before an error; locks the row. Linear in the
             size of the data and of the patch.
         """
-        owner = UNSET if user_id is ANY else user_id
+        owner = unset_if_any(user_id)
         record = await self._repository.put(
             tenant_id=tenant_id,
             kind=kind,
@@ -153,7 +153,7 @@ class RecordService:
         Cost:
             1 round trip on the primary key, no locks.
         """
-        owner = UNSET if user_id is ANY else user_id
+        owner = unset_if_any(user_id)
         records = await self._repository.get_many(
             tenant_id=tenant_id, kind=kind, ids=[id], user_id=owner
         )
@@ -176,7 +176,7 @@ class RecordService:
         Cost:
             1 round trip on the primary key, no locks.
         """
-        owner = UNSET if user_id is ANY else user_id
+        owner = unset_if_any(user_id)
         return await self._repository.get_many(
             tenant_id=tenant_id, kind=kind, ids=ids, user_id=owner
         )
@@ -195,7 +195,7 @@ class RecordService:
         Cost:
             1 round trip on the primary key; locks the row.
         """
-        owner = UNSET if user_id is ANY else user_id
+        owner = unset_if_any(user_id)
         return await self._repository.delete(tenant_id=tenant_id, kind=kind, id=id, user_id=owner)
 
     @validated
@@ -228,7 +228,7 @@ class RecordService:
             1 round trip, no locks. Reads the rows of the page from the primary key or from the
             index on owners.
         """
-        owner = UNSET if user_id is ANY else user_id
+        owner = unset_if_any(user_id)
         filters = cursors.fingerprint(
             {"order": "records", "tenant_id": tenant_id, "kind": kind, "user_id": owner}
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
 from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.conversation_rows import DeletedBatch, ExpiredConversation
-from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.common import ConversationServiceBase, unset_if_any
 from asyncsvc.services.erasure import (
     BATCH_SIZE,
     MAX_MESSAGES,
@@ -22,7 +22,6 @@ from asyncsvc.validation.dates import first_instant, zone
 from asyncsvc.validation.types import (
     ANY,
     MIN_INSTANT,
-    UNSET,
     Age,
     AgeBy,
     Id,
@@ -208,7 +207,7 @@ class ConversationRetention(ConversationServiceBase):
             the dialog's part of one index once, or the user's part once for each batch.
         """
         before = await self._instant_before(older_than, tz)
-        dialog, user = (UNSET if each is ANY else each for each in (dialog_id, user_id))
+        dialog, user = (unset_if_any(each) for each in (dialog_id, user_id))
         after: ExpiredConversation | None = None
 
         async def delete() -> DeletedBatch:

@@ -27,7 +27,7 @@ from asyncsvc.models import (
 )
 from asyncsvc.repositories import TokenAuditRepository
 from asyncsvc.repositories.api_token import NewToken
-from asyncsvc.services.common import new_id
+from asyncsvc.services.common import new_id, unset_if_any
 from asyncsvc.services.credentials import new_secret
 from asyncsvc.services.token_import import TokenImport
 from asyncsvc.services.token_verification import TokenVerification
@@ -199,8 +199,8 @@ class APITokenService(TokenVerification):
         )
         tokens = await self._repository.get_list(
             tenant_id=tenant_id,
-            kind=UNSET if kind is ANY else kind,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
+            kind=unset_if_any(kind),
+            dialog_id=unset_if_any(dialog_id),
             after=self._position(after, filters),
             limit=limit + 1,
         )
@@ -427,8 +427,8 @@ class APITokenService(TokenVerification):
             batch = await self._repository.revoke_many(
                 tenant_id=tenant_id,
                 keep=keep,
-                kind=UNSET if kind is ANY else kind,
-                dialog_id=UNSET if dialog_id is ANY else dialog_id,
+                kind=unset_if_any(kind),
+                dialog_id=unset_if_any(dialog_id),
                 unused_since=UNSET if unused_since is None else unused_since,
                 reason=reason,
                 actor=actor,
@@ -486,7 +486,7 @@ class APITokenService(TokenVerification):
         filters = cursors.fingerprint({"tenant_id": tenant_id, "audit_of": token_id})
         events = await self._audit.get_list(
             tenant_id=tenant_id,
-            token_id=UNSET if token_id is ANY else token_id,
+            token_id=unset_if_any(token_id),
             after=self._position(after, filters),
             limit=limit + 1,
         )

@@ -8,12 +8,12 @@ from typing import Final
 from asyncsvc.models import Conversation, ImportReport, Records, StoredMessage
 from asyncsvc.repositories.conversation import with_all_messages
 from asyncsvc.repositories.conversation_rows import ExportPage
-from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.common import ConversationServiceBase, unset_if_any
 from asyncsvc.services.conversation_import import ConversationImport
 from asyncsvc.services.record_reader import OnRejected
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.cursors import Position
-from asyncsvc.validation.types import ANY, UNSET, AnyType, Id, OrAny, UserId
+from asyncsvc.validation.types import ANY, AnyType, Id, OrAny, UserId
 
 _BATCH_SIZE: Final = 500
 _MAX_MESSAGES: Final = 10_000
@@ -102,8 +102,8 @@ class ConversationTransfer(ConversationServiceBase):
         """Return the next page of an export; without `split`, its conversations are complete."""
         page = await self._repository.export(
             tenant_id=tenant_id,
-            dialog_id=UNSET if dialog_id is ANY else dialog_id,
-            user_id=UNSET if user_id is ANY else user_id,
+            dialog_id=unset_if_any(dialog_id),
+            user_id=unset_if_any(user_id),
             after=after,
             batch_size=_BATCH_SIZE,
             max_messages=_MAX_MESSAGES,

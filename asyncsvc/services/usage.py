@@ -11,7 +11,7 @@ from asyncsvc.errors import DatabaseError, InvalidInput
 from asyncsvc.models import UsageBucket
 from asyncsvc.repositories import UsageRepository
 from asyncsvc.repositories.query import TimeRange
-from asyncsvc.services.common import ConversationServiceBase
+from asyncsvc.services.common import ConversationServiceBase, unset_if_any
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import instants, zone
 from asyncsvc.validation.types import (
@@ -114,9 +114,9 @@ class ConversationUsage(ConversationServiceBase):
                 interval=interval,
                 tz=tz,
                 fill=fill,
-                dialog_id=UNSET if dialog_id is ANY else dialog_id,
-                source=UNSET if source is ANY else source,
-                token_id=UNSET if token_id is ANY else token_id,
+                dialog_id=unset_if_any(dialog_id),
+                source=unset_if_any(source),
+                token_id=unset_if_any(token_id),
                 basis=basis,
             )
 
