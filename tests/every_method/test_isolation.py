@@ -157,6 +157,7 @@ STATEMENTS_WITHOUT_A_FILE = [
     r"ROLLBACK;",
     r"(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO) __asyncpg_savepoint_\w+__;",
     r'COPY "asyncsvc"\."message"\(("\w+"(, )?)+\) FROM STDIN *',
+    r'LISTEN "asyncsvc_new_messages"',
 ]
 # asyncpg sends these itself, once a connection, to look up a type that it does not know.
 OF_THE_DRIVER = {
@@ -169,6 +170,7 @@ OF_THE_DRIVER = {
 }
 NOT_OF_SERVICES = (
     *("append_key/", "maintenance/", "migration/", "replica/", "row_security/", "server/"),
+    "testing/",  # of the pytest plugin
     # Maintenance runs these.
     *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
