@@ -166,14 +166,30 @@ class MessageRepository(Repository):
         return [] if rows[0]["seq"] is None else await build_messages(rows)
 
     async def payloads(
-        self, *, tenant_id: str, id: str, user_id: str | UnsetType, newest: int | UnsetType
-    ) -> list[dict[str, JsonValue]] | None:
-        """Return payloads in the order of seq; None if the conversation does not exist."""
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        user_id: str | UnsetType,
+        after: Bound,
+        before: Bound,
+        limit: int | UnsetType,
+        part: Literal["first", "last"],
+    ) -> list[dict[str, JsonValue]]:
+        """Return payloads in the order of seq. Raises NotFound as `get_list` does."""
         rows = await self._rows(
-            "payloads", tenant_id=tenant_id, id=id, user_id=user_id, newest=newest
+            "payloads",
+            part,
+            tenant_id=tenant_id,
+            id=id,
+            user_id=user_id,
+            **_bound("after", after),
+            **_bound("before", before),
+            limit=limit,
         )
         if not rows:
-            return None
+            raise NotFound("conversation")
+        _check_bounds(rows[0], after=after, before=before)
         return [] if rows[0]["payload"] is None else await build_payloads(rows)
 
     async def get_bounds(

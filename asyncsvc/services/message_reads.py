@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from asyncsvc.errors import InvalidInput
 from asyncsvc.models import FoundMessage, StoredMessage
 from asyncsvc.repositories.message import MessageBounds
 from asyncsvc.services.common import ConversationServiceBase, row_or_not_found, unset_if_any
@@ -146,34 +147,50 @@ class ConversationMessageReads(ConversationServiceBase):
         *,
         tenant_id: Id,
         user_id: OrAny[UserId] = ANY,
+        after: MessageBound | None = None,
+        before: MessageBound | None = None,
+        oldest: Count | None = None,
         newest: Count | None = None,
     ) -> list[dict[str, JsonValue]]:
-        """Return the payloads of all messages of a conversation, or of the `newest` ones.
+        """Return the payloads of all messages of a conversation, or of its `oldest` or `newest`.
 
         For applications that store each message whole in its payload: reading the payloads alone
         takes about a third of the time of `messages`.
 
         Args:
             user_id: Only a conversation of this user; ANY for every user.
-            newest: Maximum number of payloads. 0 reads none. None: all.
+            after: Exclusive lower bound: a `seq`, the own id of a message, or an aware datetime. A
+                time selects messages by their `created_at`.
+            before: Exclusive upper bound, like `after`.
+            oldest: Maximum number of payloads, the first within the bounds. 0 reads none.
+            newest: Maximum number of payloads, the last within the bounds. 0 reads none. None of
+                both: all within the bounds.
 
         Returns:
             The payloads, in the order of `seq`.
 
         Raises:
-            NotFound: The tenant, or the user, has no conversation with this id.
+            NotFound: The tenant, or the user, has no conversation with this id, or the conversation
+                has no message with the id of a bound ("message").
+            InvalidInput: A value is out of range, or `oldest` and `newest` come together.
 
         Cost:
             1 round trip on the primary key, no locks. The cost and the memory grow with the number
-            of returned payloads, which no setting limits.
+            of returned payloads, which no setting limits. With a time it also reads the messages
+            outside of the bounds that come first in the order.
         """
-        payloads = await self._messages.payloads(
+        if oldest is not None and newest is not None:
+            raise InvalidInput("oldest", "cannot be combined with newest")
+        limit = newest if oldest is None else oldest
+        return await self._messages.payloads(
             tenant_id=tenant_id,
             id=id,
             user_id=unset_if_any(user_id),
-            newest=UNSET if newest is None else newest,
+            after=after,
+            before=before,
+            limit=UNSET if limit is None else limit,
+            part="last" if oldest is None else "first",
         )
-        return row_or_not_found(payloads, "conversation")
 
     @validated
     async def get_message(

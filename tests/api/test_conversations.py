@@ -254,6 +254,35 @@ async def test_payloads_are_those_of_all_messages_or_of_the_newest(svc):
             await svc.conversations.payloads(id, tenant_id=tenant, user_id=user)
 
 
+async def test_payloads_within_bounds(svc):
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    messages = [
+        {"role": "user", "content": "x", "id": f"m{n}", "created_at": at + n * timedelta(hours=1)}
+        for n in range(6)
+    ]
+    turn = {"messages": [each | {"payload": {"n": n}} for n, each in enumerate(messages)]}
+    await create(svc, "a")
+    await svc.conversations.append_message("a", turn, tenant_id="acme")
+    for bounds, expected in (
+        ({"after": "m1"}, [2, 3, 4, 5]),
+        ({"before": "m4", "newest": 2}, [2, 3]),
+        ({"after": 2, "oldest": 2}, [2, 3]),
+        ({"after": "m0", "before": 5, "oldest": 9}, [1, 2, 3]),
+        ({"oldest": 1}, [0]),
+        ({"oldest": 0}, []),
+        ({"after": "m5"}, []),
+        ({"after": at + timedelta(minutes=90), "before": "m5"}, [2, 3, 4]),
+    ):
+        read = await svc.conversations.payloads("a", tenant_id="acme", **bounds)
+        assert [payload["n"] for payload in read] == expected, bounds
+    for bound in ("after", "before"):
+        with pytest.raises(NotFound) as caught:
+            await svc.conversations.payloads("a", tenant_id="acme", **{bound: "absent"})
+        assert caught.value.resource == "message"
+    with pytest.raises(InvalidInput):
+        await svc.conversations.payloads("a", tenant_id="acme", oldest=1, newest=1)
+
+
 async def test_messages_of_an_absent_conversation_are_not_found(svc):
     await create(svc, "a")
     assert await seqs(svc, "a") == []

@@ -509,6 +509,7 @@ ON_ONE_CONVERSATION = [
     ),
     ("message/delete", (), {"message_id": "same"} | OF_USER),
     ("message/get_list", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
+    ("message/payloads", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
     ("message/get_bounds", (), {"after_id": "same", "before_id": "big7"} | OF_USER),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
     ("message/update", (), {"seq": 1, "patch": "{}"}),
@@ -815,11 +816,12 @@ async def test_a_page_of_messages_reads_the_page(explain, order, bounds):
     assert rows_read(plan) <= 3
 
 
-@pytest.mark.parametrize("bounds", [{}, {"newest": 2}])
-async def test_payloads_read_one_conversation(explain, bounds):
-    plan = await explain("message/payloads", tenant_id="big", id="big7", **bounds)
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("bounds", [{}, {"limit": 2}, {"limit": 2, "after_seq": 1}])
+async def test_payloads_read_one_conversation(explain, order, bounds):
+    plan = await explain("message/payloads", order, tenant_id="big", id="big7", **bounds)
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
-    assert rows_read(plan) <= 1 + bounds.get("newest", 3)
+    assert rows_read(plan) <= 1 + bounds.get("limit", 3)
 
 
 async def test_get_by_ids_reads_only_these_conversations_and_their_messages(explain):

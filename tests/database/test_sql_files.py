@@ -187,6 +187,8 @@ ADDED_COLUMNS = {
     ("message/delete", "newest"): MESSAGE,
     ("message/get_list", "after_id"): ["after_seq"],
     ("message/get_list", "before_id"): ["before_seq"],
+    ("message/payloads", "after_id"): ["after_seq"],
+    ("message/payloads", "before_id"): ["before_seq"],
 }
 """Columns that a file returns only if a flag is present."""
 
