@@ -192,8 +192,12 @@ class MessageLog:
 
     def searchable(self, text: str) -> str:
         """Return as much of a text as the content of a message may have. The payload has all."""
-        limit = self.svc.settings.max_message_bytes
-        if len(text) * _MAX_UTF8_BYTES_OF_NFC <= limit:
-            return text
-        stored = unicodedata.normalize("NFC", text[:limit])
-        return stored.encode(errors="replace")[:limit].decode(errors="ignore")
+        return searchable(text, self.svc.settings.max_message_bytes)
+
+
+def searchable(text: str, max_bytes: int) -> str:
+    """Return as much of a text as fits into the content of a message."""
+    if len(text) * _MAX_UTF8_BYTES_OF_NFC <= max_bytes:
+        return text
+    stored = unicodedata.normalize("NFC", text[:max_bytes])
+    return stored.encode(errors="replace")[:max_bytes].decode(errors="ignore")

@@ -31,6 +31,8 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<source>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
+_WARNINGS = ["-W", "error", "-W", "ignore:Direct usage of named widget classes:DeprecationWarning"]
+"""The second is openai-chatkit's, at its import."""
 EXPECTED = re.compile(r"^ *# ?> ?(.*)$", re.MULTILINE)
 
 
@@ -119,7 +121,7 @@ class Story:
 
     async def _run_python(self, block: Block) -> str:
         if "asyncio.run(" in block.source:
-            return await self._run_program(sys.executable, "-W", "error", "-c", block.source)
+            return await self._run_program(sys.executable, *_WARNINGS, "-c", block.source)
         source = "\n" * (block.line - 1) + block.source  # tracebacks name the line of the page
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         code = compile(source, block.page, "exec", flags=flags, dont_inherit=True)
