@@ -36,6 +36,7 @@ from asyncsvc.repositories.conversation_rows import (
     ExtendedConversation,
     LockedBatch,
     OversizedMergeError,
+    columns_to_create,
 )
 from asyncsvc.repositories.large_rows import build_conversations
 from asyncsvc.repositories.message import MessageBounds, MessageRepository
@@ -79,7 +80,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             "create_many",
             *(["full_row"] if returning is Conversation else []),
             tenant_id=tenant_id,
-            conversations=await to_json_apart([_columns(each) for each in conversations]),
+            conversations=await to_json_apart([columns_to_create(each) for each in conversations]),
         )
         return build_models(returning, rows)
 
@@ -216,7 +217,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             **merges,
             max_json_bytes=max_json_bytes if merges else UNSET,
             token_id=turn.token_id,
-            conversation=UNSET if create is UNSET else await to_json_apart(_columns(create)),
+            conversation=UNSET
+            if create is UNSET
+            else await to_json_apart(columns_to_create(create)),
         )
         return build_model(Appended, rows[0]) if rows else None
 
@@ -292,7 +295,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             tenant_id=tenant_id,
             patches=await to_json_apart(columns),
             user_id=user_id,
-            conversation=UNSET if create is UNSET else await to_json_apart(_columns(create)),
+            conversation=UNSET
+            if create is UNSET
+            else await to_json_apart(columns_to_create(create)),
             max_json_bytes=max_json_bytes if merges else UNSET,
         )
         if merges and rows and rows[0]["oversized_id"] is not None:
@@ -481,14 +486,4 @@ async def _merges(turn: Turn) -> dict[str, str | None]:
     patches = {name: getattr(turn, name) for name in _MERGES}
     return {
         name: await to_json_apart(patch) for name, patch in patches.items() if patch is not UNSET
-    }
-
-
-def _columns(conversation: ConversationRow) -> dict[str, object]:
-    """Return a conversation as an object of JSON."""
-    created_at, updated_at = conversation.created_at, conversation.updated_at
-    return vars(conversation) | {
-        "duration": microseconds(conversation.duration),
-        "created_at": None if created_at is None else created_at.isoformat(),
-        "updated_at": None if updated_at is None else updated_at.isoformat(),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from asyncsvc.models import Appended, Conversation, Model
+from asyncsvc.models import Appended, Conversation, Model, microseconds
 from asyncsvc.models.columns import Bytes, Timestamp
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, UnsetType
@@ -148,3 +148,13 @@ class ExpiredConversation:
     dialog_id: str
     at: Timestamp
     messages: int
+
+
+def columns_to_create(conversation: ConversationRow) -> dict[str, object]:
+    """Return a conversation as an object of JSON."""
+    created_at, updated_at = conversation.created_at, conversation.updated_at
+    return vars(conversation) | {
+        "duration": microseconds(conversation.duration),
+        "created_at": None if created_at is None else created_at.isoformat(),
+        "updated_at": None if updated_at is None else updated_at.isoformat(),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -28,6 +28,7 @@ from asyncsvc.repositories.base import (
     to_json,
     to_json_apart,
 )
+from asyncsvc.repositories.conversation_rows import ConversationRow, columns_to_create
 from asyncsvc.repositories.large_rows import build_messages, build_payloads
 from asyncsvc.threads import run_apart, run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
@@ -249,21 +250,36 @@ class MessageRepository(Repository):
         )
 
     async def put(
-        self, *, tenant_id: str, id: str, message: Message, user_id: str | UnsetType
+        self,
+        *,
+        tenant_id: str,
+        id: str,
+        message: Message,
+        patch: MessagePatch | UnsetType,
+        create: ConversationRow | UnsetType,
+        user_id: str | UnsetType,
+        max_json_bytes: int,
     ) -> StoredMessage | Literal["full"] | None:
         """Store a message under its own id; None if the conversation does not exist.
 
-        "full": the conversation has no further seq.
+        "full": the conversation has no further seq, or a merge would be too large. `create` is
+        stored if there is no conversation of this id; its counters are ignored.
         """
         json_values = [message.payload, message.reference]
         payload, reference = await run_apart(
             lambda: [to_json(value) for value in json_values], json_values
         )
+        merges = patch is not UNSET and patch.merge_payload is not UNSET
         rows = await self._append(
             "put",
             tenant_id=tenant_id,
             id=id,
             user_id=user_id,
+            conversation=UNSET
+            if create is UNSET
+            else await to_json_apart(columns_to_create(create)),
+            patch=UNSET if patch is UNSET else await to_json_apart(columns_to_set(patch)),
+            max_json_bytes=max_json_bytes if merges else UNSET,
             message_id=message.id,
             role=message.role,
             content=message.content,
@@ -351,15 +367,20 @@ class MessageRepository(Repository):
         id: str,
         message: int | str,
         thumb: int | None,
+        merge_payload: Mapping[str, object] | UnsetType,
         user_id: str | UnsetType,
+        max_json_bytes: int,
     ) -> StoredMessage | None:
-        """Set or remove the thumb of a message; None if the message does not exist."""
+        """Set or remove the thumb; None without the message, or if a merge would be too large."""
+        merges = merge_payload is not UNSET
         rows = await self._rows(
             "set_feedback",
             tenant_id=tenant_id,
             id=id,
             **_key(message),
             thumb=thumb,
+            merge_payload=await to_json_apart(merge_payload) if merges else UNSET,
+            max_json_bytes=max_json_bytes if merges else UNSET,
             user_id=user_id,
         )
         return build_model(StoredMessage, rows[0]) if rows else None

@@ -44,8 +44,10 @@ from asyncsvc.validation.types import (
     UNSET,
     Id,
     IdempotencyKey,
+    JsonObject,
     MessageKey,
     OrAny,
+    OrUnset,
     Seq,
     Thumb,
     UnsetType,
@@ -53,6 +55,7 @@ from asyncsvc.validation.types import (
 )
 
 _APPEND_ATTEMPTS = 3
+_PUT_ATTEMPTS = 2
 _ID_EXISTS = "the conversation has a message with this id"
 
 
@@ -209,37 +212,74 @@ class ConversationMessages(ConversationServiceBase):
         message: ModelLike[Message],
         *,
         tenant_id: Id,
+        patch: ModelLike[MessagePatch] | None = None,
+        create: ModelLike[NewConversation] | None = None,
         user_id: OrAny[UserId] = ANY,
     ) -> StoredMessage:
         """Store a message under its own id: replace it, or append it if the conversation lacks it.
 
-        A replaced message keeps `seq` and `thumb`, and its `created_at` unless the new one has a
+        An existing message keeps `seq` and `thumb`, and its `created_at` unless the new one has a
         time. A new message adds no round and no usage. `updated_at` of the conversation is set.
 
         Args:
             message: The message with its `id`, as a model or an equal mapping.
-            user_id: Only if the conversation belongs to this user.
+            patch: The columns to set or to merge if the message exists, in place of its
+                replacement. So concurrent calls that each know a part of it lose nothing.
+            create: The conversation to create if the tenant has none with this id. Its `id` is None
+                or this id. An existing conversation keeps its columns.
+            user_id: Only if the conversation belongs to this user, who must be that of `create`.
 
         Returns:
             The message as stored.
 
         Raises:
-            NotFound: The tenant has no conversation with this id.
-            InvalidInput: The message has no id, or `last_seq` of the conversation is 2**31 - 1.
+            NotFound: The tenant has no conversation with this id and `create` is None, or the
+                conversation is another user's.
+            InvalidInput: The message has no id, or `last_seq` of the conversation is 2**31 - 1, or
+                a merge would store more than `Settings.max_json_bytes`.
+            Conflict: The conversation kept changing during 2 attempts.
 
         Cost:
-            1 round trip on the primary keys and the index of ids; locks the conversation row, then
-            the message, until the end of the transaction.
+            1 round trip on the primary keys and the index of ids; 1 more if a merge changes
+            nothing, if another call has created or deleted the conversation meanwhile, or if with
+            `create` it is another user's. Locks the conversation row, then the message, until the
+            end of the transaction.
         """
         message = as_model(Message, message)
         if message.id is None:
             raise InvalidInput("message.id", "must be an id")
-        stored = await self._messages.put(
-            tenant_id=tenant_id, id=id, message=message, user_id=unset_if_any(user_id)
-        )
-        if isinstance(stored, str):
-            raise InvalidInput("message", "exceeds what the conversation can still count")
-        return row_or_not_found(stored, "conversation")
+        changes = UNSET if patch is None else as_model(MessagePatch, patch)
+        condition = unset_if_any(user_id)
+        new: ConversationRow | UnsetType = UNSET
+        if create is not None:
+            new = row_to_create("create", as_model(NewConversation, create), id, user_id)
+        for _ in range(1 if new is UNSET else _PUT_ATTEMPTS):
+            stored = await self._messages.put(
+                tenant_id=tenant_id,
+                id=id,
+                message=message,
+                patch=changes,
+                create=new,
+                user_id=condition,
+                max_json_bytes=self._settings.max_json_bytes,
+            )
+            if isinstance(stored, str):
+                if changes is not UNSET and changes.merge_payload is not UNSET:
+                    field = "patch.merge_payload"
+                    await self._reject_merge(field, tenant_id, id, message.id, condition)
+                raise InvalidInput("message", "exceeds what the conversation can still count")
+            if stored is not None:
+                return stored
+        if new is not UNSET and user_id is ANY:
+            raise Conflict("the conversation kept changing; try again")
+        raise NotFound("conversation")
+
+    async def _reject_merge(
+        self, field: str, tenant_id: str, id: str, message: int | str, user_id: str | UnsetType
+    ) -> None:
+        """Raise InvalidInput for a merge that changed nothing, unless the message is missing."""
+        if await self._messages.get(tenant_id=tenant_id, id=id, message=message, user_id=user_id):
+            raise oversized_merge(field, self._settings)
 
     @validated
     async def set_feedback(
@@ -249,6 +289,7 @@ class ConversationMessages(ConversationServiceBase):
         thumb: Thumb | None,
         *,
         tenant_id: Id,
+        merge_payload: OrUnset[JsonObject] = UNSET,
         user_id: OrAny[UserId] = ANY,
     ) -> StoredMessage:
         """Set or remove the feedback of a message.
@@ -259,6 +300,8 @@ class ConversationMessages(ConversationServiceBase):
         Args:
             message: The `seq` of the message, or its own id.
             thumb: 1 is positive, -1 is negative, None removes the feedback.
+            merge_payload: A merge patch (RFC 7396) of the payload, for example with the comment of
+                the user. UNSET: it does not change.
             user_id: Only if the conversation belongs to this user.
 
         Returns:
@@ -266,17 +309,24 @@ class ConversationMessages(ConversationServiceBase):
 
         Raises:
             NotFound: The conversation has no such message.
+            InvalidInput: A merge would store more than `Settings.max_json_bytes`.
 
         Cost:
-            1 round trip on the primary keys; locks the conversation row, then the message.
+            1 round trip on the primary keys, 1 more if a merge changes nothing; locks the
+            conversation row, then the message.
         """
+        condition = unset_if_any(user_id)
         rated = await self._messages.set_feedback(
             tenant_id=tenant_id,
             id=id,
             message=message,
             thumb=thumb,
-            user_id=unset_if_any(user_id),
+            merge_payload=merge_payload,
+            user_id=condition,
+            max_json_bytes=self._settings.max_json_bytes,
         )
+        if rated is None and merge_payload is not UNSET:
+            await self._reject_merge("merge_payload", tenant_id, id, message, condition)
         return row_or_not_found(rated, "message")
 
     @validated
@@ -318,13 +368,7 @@ class ConversationMessages(ConversationServiceBase):
             max_json_bytes=self._settings.max_json_bytes,
         )
         if updated is None and patch.merge_payload is not UNSET:
-            row_or_not_found(
-                await self._messages.get(
-                    tenant_id=tenant_id, id=id, message=message, user_id=condition
-                ),
-                "message",
-            )
-            raise oversized_merge("patch.merge_payload", self._settings)
+            await self._reject_merge("patch.merge_payload", tenant_id, id, message, condition)
         return row_or_not_found(updated, "message")
 
     @validated

@@ -1,7 +1,8 @@
 -- Set or remove the feedback (thumb) of a message, by :seq or :message_id, and update the counters of its
 -- conversation.
 --
--- Returns: the message. No row if the message does not exist.
+-- Returns: the message. No row if the message does not exist, or if the merged payload would exceed
+--   :max_json_bytes.
 -- Locks: the conversation row, then the message, until the end of the transaction.
 -- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
 --   Lookups by key.
@@ -38,6 +39,10 @@ WITH locked AS MATERIALIZED (
             LIMIT 1
            )
        --? }
+       --? merge_payload, max_json_bytes {
+       AND octet_length(asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb)::text)
+           <= :max_json_bytes
+       --? }
        AND EXISTS (SELECT FROM locked)
        FOR NO KEY UPDATE
 ), counters_updated AS (
@@ -61,6 +66,7 @@ WITH locked AS MATERIALIZED (
     UPDATE asyncsvc.message AS m
        SET thumb = :thumb::smallint,
            is_indexed = false
+         , payload = asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb) --? merge_payload
       FROM locked_message AS old
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id

@@ -14,6 +14,7 @@ from asyncsvc import (
     InvalidInput,
     Message,
     NotFound,
+    Settings,
     StaleSequence,
     Turn,
 )
@@ -395,6 +396,110 @@ async def test_put_message_does_not_exceed_the_last_seq(svc, three, pool):
             three, {"role": "user", "content": "a", "id": "w"}, tenant_id="acme"
         )
     await pool.execute("UPDATE asyncsvc.conversation SET last_seq = 3")
+
+
+async def test_put_message_patches_an_existing_message(svc, three):
+    put = svc.conversations.put_message
+    message = Message(role="tool", content="new", id="w", payload={"a": {"b": 1}}, reference=[2])
+    patch = {"merge_payload": {"a": {"b": None, "c": 2}}}
+    stored = await put(three, message, patch=patch, tenant_id="acme")
+    assert (stored.seq, stored.payload) == (4, {"a": {"b": 1}})
+    patched = await put(
+        three, Message(role="user", content="no", id="w"), patch=patch, tenant_id="acme"
+    )
+    assert patched == stored.model_copy(update={"payload": {"a": {"c": 2}}})
+    patch = {"content": "edited", "payload": {}, "reference": None}
+    patched = await put(three, message, patch=patch, tenant_id="acme")
+    changes = {"content": "edited", "payload": {}, "reference": None}
+    assert patched == stored.model_copy(update=changes)
+    assert await put(three, message, patch={}, tenant_id="acme") == patched
+    assert (await svc.conversations.get_by_id(three, tenant_id="acme")).last_seq == 4
+
+
+async def created(svc):
+    """Return the number of conversations that the statistics count."""
+    now = datetime.now(UTC)
+    buckets = await svc.conversations.stats(
+        from_date=now - timedelta(days=1), to_date=now + timedelta(days=1), tenant_id="acme"
+    )
+    return sum(bucket.pv for bucket in buckets)
+
+
+async def test_put_message_creates_the_conversation_that_is_missing(svc):
+    new = {"dialog_id": "d", "user_id": "ann", "name": "Parcel", "metadata": {"a": 1}, "dsl": [1]}
+    message = {"role": "user", "content": "a", "id": "x"}
+    mine = {"tenant_id": "acme", "user_id": "ann"}
+    stored = await svc.conversations.put_message("c", message, create=new, **mine)
+    row = await svc.conversations.get_by_id("c", tenant_id="acme")
+    assert (row.dialog_id, row.user_id, row.name, row.dsl) == ("d", "ann", "Parcel", [1])
+    assert (row.last_seq, row.round, row.metadata) == (1, 0, {"a": 1})
+    assert (stored.seq, row.updated_at) == (1, row.created_at)
+    again = await svc.conversations.put_message(
+        "c", message | {"id": "y"}, create=new | {"name": "other"}, **mine
+    )
+    assert again.seq == 2
+    assert (await svc.conversations.get_by_id("c", tenant_id="acme")).name == "Parcel"
+    assert await created(svc) == 1
+    page = await svc.conversations.get_list(
+        tenant_id="acme", orderby="updated_at", keywords="parcel"
+    )
+    assert [each.id for each in page.items] == ["c"]
+    with pytest.raises(NotFound):
+        await svc.conversations.put_message(
+            "c", message, create=new | {"user_id": "bob"}, tenant_id="acme", user_id="bob"
+        )
+    with pytest.raises(InvalidInput, match=r"^create\.id: "):
+        await svc.conversations.put_message("c", message, create=new | {"id": "e"}, **mine)
+
+
+async def test_a_merge_into_a_message_that_is_too_large_changes_nothing(dsn):
+    async with asyncsvc.connect(dsn, settings=Settings(max_json_bytes=1_000)) as svc:
+        at = {"tenant_id": "acme"}
+        await svc.conversations.create(dialog_id="d", id="c", **at)
+        message = Message(role="user", content="a", id="x", payload={"a": "x" * 600})
+        before = await svc.conversations.put_message("c", message, **at)
+        merge = {"b": "x" * 600}
+        with pytest.raises(InvalidInput, match=r"^patch\.merge_payload: .* 1000 bytes"):
+            await svc.conversations.put_message("c", message, patch={"merge_payload": merge}, **at)
+        with pytest.raises(InvalidInput, match=r"^merge_payload: .* 1000 bytes"):
+            await svc.conversations.set_feedback("c", "x", 1, merge_payload=merge, **at)
+        assert await svc.conversations.get_message("c", "x", **at) == before
+        row = await svc.conversations.get_by_id("c", **at)
+        assert row.thumb_up == 0
+
+
+async def test_feedback_merges_into_the_payload(svc, three):
+    at = {"tenant_id": "acme"}
+    comment = {"feedback": {"comment": "right"}}
+    rated = await svc.conversations.set_feedback(three, "y", 1, merge_payload=comment, **at)
+    assert (rated.thumb, rated.payload) == (1, comment)
+    rated = await svc.conversations.set_feedback(three, 2, -1, **at)
+    assert (rated.thumb, rated.payload) == (-1, comment)
+    removed = await svc.conversations.set_feedback(
+        three, "y", None, merge_payload={"feedback": None}, **at
+    )
+    assert (removed.thumb, removed.payload) == (None, {})
+    row = await svc.conversations.get_by_id(three, **at)
+    assert (row.thumb_up, row.thumb_down) == (0, 0)
+
+
+async def test_32_first_writers_of_one_message_each_add_their_part(dsn):
+    async with asyncsvc.connect(dsn, max_size=16) as svc:
+
+        async def put(number):
+            part = {str(number): number}
+            return await svc.conversations.put_message(
+                "c",
+                {"role": "user", "content": "a", "id": "x", "payload": part},
+                patch={"merge_payload": part},
+                create={"dialog_id": "d"},
+                tenant_id="acme",
+            )
+
+        await asyncio.gather(*map(put, range(32)))
+        (message,) = await svc.conversations.messages("c", tenant_id="acme")
+        assert message.payload == {str(number): number for number in range(32)}
+        assert await created(svc) == 1
 
 
 async def test_32_puts_of_one_id_make_one_message_and_no_error(dsn):

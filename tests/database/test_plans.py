@@ -479,6 +479,7 @@ IF_UNCHANGED = {"expected_seq": 1, "created_at": NOW}
 WITH_A_KEY = {"idempotency_key": "k", "body_hash": b"h"}
 OF_USER = {"user_id": "u7"}
 MERGES = {"merge_metadata": '{"a": 1}', "merge_dsl": '{"a": 1}', "max_json_bytes": 2**20}
+PATCH = {"patch": '{"merge_payload": {"a": 1}}', "max_json_bytes": 2**20}
 CREATE = {"conversation": '{"dialog_id": "d", "user_id": "u"}'}
 
 
@@ -500,7 +501,13 @@ ON_ONE_CONVERSATION = [
     ("message/get", (), {"message_id": "same"} | OF_USER),
     ("message/put", (), PUT | {"message_id": "same"}),
     ("message/put", (), PUT | {"message_id": "new"} | OF_USER),
+    ("message/put", (), PUT | {"message_id": "same"} | CREATE | PATCH),
     ("message/set_feedback", (), {"message_id": "same", "thumb": 1} | OF_USER),
+    (
+        "message/set_feedback",
+        (),
+        {"message_id": "same", "thumb": 1, "merge_payload": "{}", "max_json_bytes": 2**20},
+    ),
     ("message/update", (), {"message_id": "same", "patch": "{}"} | OF_USER),
     (
         "message/update",
@@ -576,6 +583,7 @@ HOT = [
     ("conversation/append_message", (), TURN | WITH_IDS | {"id": "big7"}),
     ("message/get", (), {"id": "big7", "message_id": "same"}),
     ("message/put", (), PUT | {"id": "big7", "message_id": "same"}),
+    ("message/put", (), PUT | {"id": "big7", "message_id": "same"} | CREATE | PATCH),
     ("conversation/append_message", (), TURN | CREATE | {"id": "big7"}),
     ("conversation/append_message", (), TURN | CREATE | {"id": "absent"}),
     ("message/get_list", ("first",), {"id": "big7", "limit": 100}),

@@ -108,7 +108,8 @@ def test_a_missing_entry_is_reported_with_the_entry_to_add(monkeypatch):
     monkeypatch.delitem(BY_NAME, "conversations.set_feedback")
     (line,) = (line for line in entries() if line.startswith("conversations.set_feedback "))
     assert "tests/support/registry/conversations.py" in line
-    assert 'call={"id": ..., "message": ..., "thumb": ..., "user_id": ...}' in line
+    call = '{"id": ..., "message": ..., "thumb": ..., "merge_payload": ..., "user_id": ...}'
+    assert f"call={call}" in line
 
 
 def test_a_missing_parameter_is_reported_with_its_entry(monkeypatch):

@@ -331,14 +331,17 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     },
 }
 """The values of a parameter in each method of a service."""
+MESSAGE_PATCHES = optional(content=TEXTS, **MESSAGE, merge_payload=MERGES).map(exclusive)
 VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     "conversations.create": CONVERSATION,
     "conversations.upsert": {"patch": st.none() | PATCHES},
     "conversations.erase_user": {"user_id": st.sampled_from("uvw")},
-    "conversations.put_message": {"message": st.fixed_dictionaries(TEXT | OWN, optional=MESSAGE)},
-    "conversations.update_message": {
-        "patch": optional(content=TEXTS, **MESSAGE, merge_payload=MERGES).map(exclusive)
+    "conversations.put_message": {
+        "message": st.fixed_dictionaries(TEXT | OWN, optional=MESSAGE),
+        "patch": st.none() | MESSAGE_PATCHES,
     },
+    "conversations.set_feedback": {"merge_payload": MERGES},
+    "conversations.update_message": {"patch": MESSAGE_PATCHES},
     "conversations.get_list": {
         "id": mostly(ANY, "1"),
         "user_id": mostly(ANY, "", "u"),

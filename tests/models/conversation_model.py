@@ -226,10 +226,16 @@ class ConversationModel:
     def get_message(self, id, message, *, tenant_id, user_id=ANY) -> Row:
         return message_row(self._tenants[tenant_id].message(id, message, user_id))
 
-    def put_message(self, id, message, *, tenant_id, user_id=ANY) -> Row:
+    def put_message(self, id, message, *, tenant_id, patch=None, create=None, user_id=ANY) -> Row:
+        if create is not None and user_id not in {ANY, create["user_id"]}:
+            raise InvalidInput("create.user_id", "")
+        if create is not None:
+            self.create_many([create | {"id": id}], tenant_id=tenant_id)
         conversation = self._tenants[tenant_id].conversation(id, user_id)
         message = MESSAGE | {"created_at": None} | copy.deepcopy(message)
         stored = conversation.message(message["id"])
+        if stored is not None and patch is not None:
+            return self.update_message(id, message["id"], patch, tenant_id=tenant_id)
         if stored is None:
             conversation.last_seq += 1
             message["seq"] = conversation.last_seq
@@ -296,8 +302,11 @@ class ConversationModel:
             conversation.keys[idempotency_key] = (turn, result)
         return result
 
-    def set_feedback(self, id, message, thumb, *, tenant_id, user_id=ANY) -> Row:
+    def set_feedback(
+        self, id, message, thumb, *, tenant_id, merge_payload=None, user_id=ANY
+    ) -> Row:
         message = self._tenants[tenant_id].message(id, message, user_id)
+        set_columns(message, {"merge_payload": merge_payload or {}})
         conversation = self._tenants[tenant_id].conversation(id)
         before = conversation.counters
         message["thumb"] = thumb

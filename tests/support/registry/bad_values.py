@@ -144,6 +144,7 @@ BAD = {
         *(None, "abc", [], {}, {"dialog_id": ""}, {"dialog_id": "d", "nonsense": 1}),
         *({"dialog_id": "d", "id": "another"}, {"dialog_id": "d", "user_id": "another"}),
     ],
+    "merge_payload": [None, [], "a", {"a": {1}}, {"a": "x" * 2**23}],
     "patch": [None, [], "a", {"nonsense": 1}],
     "patches": [
         {str(n): {"errors": "x" * 2**20} for n in range(33)},

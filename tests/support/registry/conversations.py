@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from asyncsvc import ANY
+from asyncsvc import ANY, UNSET
 from tests.support.registry import counting
 from tests.support.registry.counting import repeated, search, search_in_300, valid
 from tests.support.registry.examples import (
@@ -263,17 +263,47 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.put_message",
-        call={"id": "a", "message": MESSAGE, "user_id": "u"},
+        call={
+            "id": "a",
+            "message": MESSAGE,
+            "patch": MESSAGE_PATCH,
+            "create": NEW_CONVERSATION,
+            "user_id": "u",
+        },
         cost="row",
+        round_trips=[
+            (1, valid()),
+            (1, valid(patch=None, create=None)),
+            (1, valid(id="absent")),
+            (1, valid(message=MESSAGE | {"id": "m1"})),
+            (2, valid(user_id="v", create=NEW_CONVERSATION | {"user_id": "v"})),
+            (2, counting.put_while_the_conversation_is_created),
+        ],
         writes=True,
-        cancelled=[Write(), Write({"message": MESSAGE | {"id": "m1"}})],
+        isolation=[VALID, with_(create=None), with_(patch=None), with_(id="absent")],
+        cancelled=[
+            Write(is_repeatable=False),  # a second call patches the message
+            Write({"patch": None}),
+            Write({"id": "absent"}, is_repeatable=False),
+        ],
+        accepts_none=frozenset({"patch"}),
     ),
     Method(
         name="conversations.set_feedback",
-        call={"id": "a", "message": "m1", "thumb": 1, "user_id": "u"},
+        call={
+            "id": "a",
+            "message": "m1",
+            "thumb": 1,
+            "merge_payload": {"comment": "right"},
+            "user_id": "u",
+        },
         cost="row",
+        round_trips=[(1, valid()), (1, valid(merge_payload=UNSET)), (2, valid(message="none"))],
         writes=True,
-        cancelled=[Write({"message": 2, "thumb": -1})],
+        cancelled=[
+            Write({"message": 2, "thumb": -1}),
+            Write({"message": 2, "thumb": -1, "merge_payload": UNSET}),
+        ],
     ),
     Method(
         name="conversations.update_message",

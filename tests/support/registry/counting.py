@@ -100,6 +100,15 @@ async def upsert_while_the_conversation_is_created(count: Count) -> Act:
     )
 
 
+async def put_while_the_conversation_is_created(count: Count) -> Act:
+    """Count a put into a conversation that another session creates at the same time."""
+    put, message = count.svc.conversations.put_message, {"id": "m", "role": "r", "content": "c"}
+    create = {"dialog_id": "d"}
+    return while_another_session_creates(
+        count, lambda: put("b", message, create=create, tenant_id=count.tenant.id)
+    )
+
+
 def while_another_session_creates(count: Count, act: Act) -> Act:
     """Return `act`, started while a transaction that created conversation "b" is open."""
 
