@@ -126,7 +126,14 @@ def missing_parts(function):
         for item in section.value
     }
     missing = {parameter.name for parameter in function.parameters} - TRIVIAL - named
-    missing |= set(re.findall(r"\braise (\w+)\(", function.source)) - raised
+    raises = re.findall(r"\braise (\w+)\(", function.source)
+    missing |= {error_named(name, function) for name in raises} - raised
     if "async" in function.labels and "Cost" not in {section.title for section in sections}:
         missing.add("Cost")
     return sorted(missing)
+
+
+def error_named(name, function):
+    """Return the class of `raise name(...)`: the name, or what the function of the name returns."""
+    member = function.module.members.get(name)
+    return str(member.returns) if member is not None and member.is_function else name
