@@ -21,6 +21,7 @@ FRAMEWORKS: Final = {
     "OpenAI Agents": ("agents", "openai-agents"),
     "ADK": ("adk", "google-adk"),
     "Chainlit": ("chainlit", "chainlit"),
+    "ChatKit": ("chatkit", "openai-chatkit"),
 }
 """The frameworks by name: the module here, and the distribution."""
 _MAX_SESSIONS: Final = 1_000
@@ -43,6 +44,17 @@ class HasLast(Protocol):
 
     async def last(self, user_id: str, id: str, count: int, /) -> Texts:
         """Return the last messages of a session."""
+
+
+@runtime_checkable
+class HasItems(Protocol):
+    """Sessions whose first message can be read and replaced by its id."""
+
+    async def first(self, user_id: str, id: str, /) -> tuple[str, str]:
+        """Return the first message."""
+
+    async def save_first(self, user_id: str, id: str, /) -> object:
+        """Replace the first message by another text."""
 
 
 @runtime_checkable

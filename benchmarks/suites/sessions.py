@@ -1,16 +1,18 @@
 """The session stores that agent frameworks ship, on the same messages.
 
 They are SQLAlchemySession of the OpenAI Agents SDK, DatabaseSessionService of Google's ADK, and
-Chainlit's own data layer. Each has the pool of its default settings and runs in this process, so
-times include its work in Python. An append to 1,000 messages takes
+Chainlit's own data layer. ChatKit ships none: its contender is a store as applications write it, on
+SQLAlchemy. Each has the pool of its default settings and runs in this process, so times include its
+work in Python. An append to 1,000 messages takes
 {append at 1,000 messages, 1 task: OpenAI Agents / asyncsvc} times as long with OpenAI Agents,
 {append at 1,000 messages, 1 task: ADK / asyncsvc} times with ADK and
 {append at 1,000 messages, 1 task: Chainlit / asyncsvc} times with Chainlit.
 
 An append is a question and its answer: 1 call of asyncsvc and of OpenAI Agents, 2 events of ADK, 2
-steps of Chainlit. `asyncsvc for OpenAI Agents` is the session of `asyncsvc.integrations`, with the
-items of the SDK. ADK's session is loaded before, without its events; its runner loads it for each
-invocation. OpenAI Agents has no lists. Chainlit cannot read a part of a thread.
+steps of Chainlit, 2 items of ChatKit. `asyncsvc for OpenAI Agents` and `asyncsvc for ChatKit` are
+the stores of `asyncsvc.integrations`, with the items of the frameworks. ADK's session is loaded
+before, without its events; its runner loads it for each invocation. OpenAI Agents has no lists.
+Chainlit cannot read a part of a thread.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any, Final, TypeAlias
 from benchmarks import data
 from benchmarks.bench import Bench
 from benchmarks.contenders import sessions
-from benchmarks.contenders.sessions import Framework, HasLast, HasLists, Sessions, Texts
+from benchmarks.contenders.sessions import Framework, HasItems, HasLast, HasLists, Sessions, Texts
 from benchmarks.data import Tenant
 from benchmarks.measuring import Work, agree
 from benchmarks.server import connected, sql
@@ -72,9 +74,14 @@ class _Suite:
         await self._compare(f"a session of {of}", wholes, owners)
         lasts = {name: store.last for name, store in stores.items() if isinstance(store, HasLast)}
         await self._compare(f"the last {_LAST} of {of}", lasts, [(*o, _LAST) for o in owners])
+        items = {name: store for name, store in stores.items() if isinstance(store, HasItems)}
+        firsts = {name: store.first for name, store in items.items()}
+        await self._compare(f"the first of {of}", firsts, owners)
         await agree("append", {n: _appended(s, owners[0]) for n, s in stores.items()})
         appends = {name: _random(store.append, owners) for name, store in stores.items()}
         await self.bench.contest(f"append at {of}", appends, tasks=1)
+        saves = {name: _random(store.save_first, owners) for name, store in items.items()}
+        await self.bench.contest(f"save the first of {of}", saves, tasks=1)
 
     async def _compare(
         self,
