@@ -1,0 +1,143 @@
+"""The data layer of Chainlit: threads are conversations, and steps are their messages.
+
+The extra `chainlit` installs Chainlit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from chainlit.types import PageInfo, PaginatedResponse
+from chainlit.user import PersistedUser
+
+from asyncsvc import ANY, NotFound
+from asyncsvc.integrations import chainlit_items as items
+from asyncsvc.integrations.chainlit_elements import ElementStore
+
+if TYPE_CHECKING:
+    from chainlit.types import Pagination, ThreadDict, ThreadFilter
+    from chainlit.user import User
+
+    from asyncsvc import Record
+
+_USERS: Final = "chainlit-user"
+"""The kind of the records of users."""
+_MAX_NAME_LENGTH: Final = 255
+
+
+class DataLayer(ElementStore):
+    """The data layer that an application returns from its `@chainlit.data_layer`.
+
+    Any number of processes can use one store. Each call is atomic: concurrent changes of a thread's
+    metadata and of a step lose nothing.
+
+    A step is stored whole in the payload of its message, which has the id, the role and the output
+    of the step too. A user's id is his identifier, of at most 128 characters.
+    """
+
+    async def get_user(self, identifier: str) -> PersistedUser | None:
+        """Return a user; None if there is none. 1 round trip."""
+        try:
+            return _user(await self._svc.records.get(_USERS, identifier, tenant_id=self._tenant_id))
+        except NotFound:
+            return None
+
+    async def create_user(self, user: User) -> PersistedUser | None:
+        """Store a user, or replace the metadata and the name of an existing one. 1 round trip."""
+        data = {"metadata": user.metadata, "display_name": user.display_name}
+        id, tenant_id = user.identifier, self._tenant_id
+        return _user(await self._svc.records.put(_USERS, id, data, tenant_id=tenant_id, user_id=id))
+
+    async def get_thread_author(self, thread_id: str) -> str:
+        """Return the identifier of a thread's user; empty if there is no thread or no user."""
+        read, tenant_id = self._svc.conversations, self._tenant_id
+        try:
+            return (await read.get_by_id(thread_id, tenant_id=tenant_id)).user_id
+        except NotFound:
+            return ""
+
+    async def get_thread(self, thread_id: str) -> ThreadDict | None:
+        """Return a thread with all steps and elements; None if there is none. 2 round trips."""
+        read, tenant_id = self._svc.conversations, self._tenant_id
+        try:
+            conversation = await read.get_by_id(thread_id, tenant_id=tenant_id)
+            payloads = await read.payloads(thread_id, tenant_id=tenant_id)
+        except NotFound:
+            return None
+        if all(map(items.is_step, payloads)):
+            steps = [items.step_of(each) for each in payloads]
+        else:  # another program has appended some
+            messages = read.iter_messages(thread_id, tenant_id=tenant_id)
+            steps = [items.step_of_message(each, thread_id) async for each in messages]
+        stored = items.elements_of(conversation).values()
+        elements = await asyncio.gather(*map(self._readable, stored))
+        return items.thread_of(
+            conversation, conversation.created_at, items.in_order(steps), list(elements)
+        )
+
+    async def list_threads(
+        self, pagination: Pagination, filters: ThreadFilter
+    ) -> PaginatedResponse[ThreadDict]:
+        """Return a page of threads without steps, those updated last first. 1 round trip.
+
+        The cursor is the id of the last thread of the page before; if it was deleted, the page is
+        empty. A search finds words in the id, the name and the outputs of a thread.
+        """
+        try:
+            page = await self._svc.conversations.get_list(
+                tenant_id=self._tenant_id,
+                dialog_id=self._dialog_id,
+                user_id=ANY if filters.userId is None else filters.userId,
+                keywords=filters.search or "",
+                thumb=ANY if filters.feedback is None else 2 * filters.feedback - 1,
+                orderby="updated_at",
+                items_per_page=min(pagination.first, self._svc.settings.max_page_size),
+                after_id=pagination.cursor or None,
+                include_dsl=False,
+                total="none",
+            )
+        except NotFound:
+            return PaginatedResponse(PageInfo(False, None, None), [])  # noqa: FBT003
+        threads = [items.thread_of(each, each.updated_at, [], []) for each in page.items]
+        first, last = (threads[0]["id"], threads[-1]["id"]) if threads else (None, None)
+        return PaginatedResponse(PageInfo(page.next is not None, first, last), threads)
+
+    async def update_thread(
+        self,
+        thread_id: str,
+        name: str | None = None,
+        user_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        """Set columns of a thread and keys of its metadata, or create it. 1 round trip.
+
+        None changes nothing; a key of the metadata with the value None is removed.
+        """
+        if name is None and metadata:
+            name = metadata.get("name")
+        columns = {"name": name and str(name)[:_MAX_NAME_LENGTH], "user_id": user_id}
+        patch: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
+        new = patch | {"metadata": items.metadata_of(metadata, tags, is_patch=False)}
+        if merged := items.metadata_of(metadata, tags, is_patch=True):
+            patch["merge_metadata"] = merged
+        await self._svc.conversations.upsert(
+            thread_id, self._new() | new, patch=patch, tenant_id=self._tenant_id
+        )
+
+    async def build_debug_url(self) -> str:
+        """Return no URL: the store has no pages."""
+        return ""
+
+    async def close(self) -> None:
+        """Close the storage client. The application closes the services."""
+        if self._storage is not None:
+            await self._storage.close()
+
+
+def _user(record: Record) -> PersistedUser:
+    data: dict[str, Any] = dict(record.data)
+    return PersistedUser(
+        id=record.id, identifier=record.id, createdAt=items.iso(record.created_at), **data
+    )
