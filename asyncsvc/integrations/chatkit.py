@@ -64,7 +64,7 @@ class Store(ThreadStore[TContext]):
         except NotFound as error:
             if error.resource == "conversation":
                 return Page[ThreadItem]()
-            raise NotFoundError(after) from error
+            raise NotFoundError(f"Item {after} not found") from error
         if not ascending:
             payloads.reverse()
         items = items_of(payloads[:limit])
@@ -74,7 +74,7 @@ class Store(ThreadStore[TContext]):
     async def load_item(self, thread_id: str, item_id: str, context: TContext) -> ThreadItem:
         """Return an item."""
         get, key = self._svc.conversations.get_message, key_of(item_id)
-        with not_found(item_id):
+        with not_found(f"Item {item_id}"):
             message = await get(thread_id, key, **self._owner(context))
         return items_of([payload_of(message, thread_id)])[0]
 
@@ -86,24 +86,22 @@ class Store(ThreadStore[TContext]):
         """
         message = message_of(item, self._svc.settings.max_message_bytes)
         turn = {"messages": [message], "round": int(item.type == "user_message")}
-        with not_found(thread_id):
+        with not_found(f"Thread {thread_id}"):
             try:
                 await self._svc.conversations.append_message(
                     thread_id, turn, **self._owner(context)
                 )
             except AlreadyExists:
-                stored = await self.load_item(thread_id, item.id, context)
-                if stored.model_dump(mode="json") != message["payload"]:
+                get = self._svc.conversations.get_message
+                stored = await get(thread_id, item.id, **self._owner(context))
+                if stored.payload != message["payload"]:
                     raise
 
     async def save_item(self, thread_id: str, item: ThreadItem, context: TContext) -> None:
         """Replace an item in its place, or append it."""
-        put, message = (
-            self._svc.conversations.put_message,
-            message_of(item, self._svc.settings.max_message_bytes),
-        )
-        with not_found(thread_id):
-            await put(thread_id, message, **self._owner(context))
+        message = message_of(item, self._svc.settings.max_message_bytes)
+        with not_found(f"Thread {thread_id}"):
+            await self._svc.conversations.put_message(thread_id, message, **self._owner(context))
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: TContext) -> None:
         """Delete an item, if it exists."""
@@ -116,7 +114,7 @@ class Store(ThreadStore[TContext]):
         """Store feedback, for `ChatKitServer.add_feedback`. 1 round trip for each item."""
         rate, thumb = self._svc.conversations.set_feedback, 1 if kind == "positive" else -1
         for item_id in item_ids:
-            with not_found(item_id):
+            with not_found(f"Item {item_id}"):
                 await rate(thread_id, key_of(item_id), thumb, **self._owner(context))
 
     async def save_attachment(self, attachment: Attachment, context: TContext) -> None:
@@ -125,11 +123,11 @@ class Store(ThreadStore[TContext]):
         try:
             await put(_ATTACHMENT, attachment.id, data, **self._owner(context))
         except AlreadyExists as error:
-            raise NotFoundError(attachment.id) from error
+            raise NotFoundError(f"Attachment {attachment.id} not found") from error
 
     async def load_attachment(self, attachment_id: str, context: TContext) -> Attachment:
         """Return the metadata of an attachment."""
-        with not_found(attachment_id):
+        with not_found(f"Attachment {attachment_id}"):
             record = await self._svc.records.get(_ATTACHMENT, attachment_id, **self._owner(context))
         return _ATTACHMENTS.validate_python(record.data)
 

@@ -66,7 +66,7 @@ class ThreadStore(chatkit.store.Store[TContext]):
 
     async def load_thread(self, thread_id: str, context: TContext) -> ThreadMetadata:
         """Return a thread."""
-        with not_found(thread_id):
+        with not_found(f"Thread {thread_id}"):
             row = await self._svc.conversations.get_by_id(thread_id, **self._owner(context))
         return _thread(row)
 
@@ -74,7 +74,7 @@ class ThreadStore(chatkit.store.Store[TContext]):
         """Create or replace a thread. 2 round trips if several calls create it at once."""
         owner = self._owner(context)
         place = {"dialog_id": self._dialog_id, "user_id": owner["user_id"]}
-        with not_found(thread.id):
+        with not_found(f"Thread {thread.id}"):
             await self._svc.conversations.upsert(thread.id, place | _columns(thread), **owner)
 
     async def delete_thread(self, thread_id: str, context: TContext) -> None:
@@ -90,7 +90,7 @@ class ThreadStore(chatkit.store.Store[TContext]):
             limit: At least 1, at most `Settings.max_page_size`.
             order: "asc": the oldest first. Otherwise the newest first.
         """
-        with not_found(after):
+        with not_found(f"Thread {after}"):
             page = await self._svc.conversations.get_list(
                 dialog_id=self._dialog_id,
                 items_per_page=min(max(limit, 1), self._svc.settings.max_page_size),
@@ -108,12 +108,12 @@ class ThreadStore(chatkit.store.Store[TContext]):
 
 
 @contextlib.contextmanager
-def not_found(id: str | None) -> Iterator[None]:
+def not_found(resource: str) -> Iterator[None]:
     """Raise ChatKit's error for what does not exist or belongs to another user."""
     try:
         yield
     except NotFound as error:
-        raise NotFoundError(id) from error
+        raise NotFoundError(f"{resource} not found") from error
 
 
 def _random_id(item_type: StoreItemType) -> str:

@@ -263,7 +263,7 @@ async def test_a_deleted_thread_is_gone_with_its_items(svc):
     assert await ids_of(store) == (["a"], False)
     await store.delete_thread("t1", ANN)
     await store.delete_thread("t1", ANN)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match="Thread t1 not found"):
         await store.load_thread("t1", ANN)
     assert await ids_of(store) == ([], False)
     await store.save_thread(thread_of(), ANN)
@@ -329,6 +329,7 @@ async def test_fields_that_this_version_does_not_know_stay_in_the_store(svc):
     store = await stored_thread(svc)
     later = Later(**item("a").model_dump(), mood={"x": [1, None]})
     await store.add_thread_item("t1", later, ANN)
+    await store.add_thread_item("t1", later, ANN)
     await store.save_thread(LaterThread(**thread_of().model_dump(), pinned=True), ANN)
     (payload,) = await svc.conversations.payloads("t1", tenant_id="acme")
     assert Later.model_validate(payload) == later
@@ -367,7 +368,7 @@ async def test_a_deleted_item_is_gone(svc):
     await store.delete_thread_item("t1", "b", ANN)
     await store.delete_thread_item("absent", "b", ANN)
     assert await ids_of(store) == ([*"ac"], False)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match="Item b not found"):
         await store.load_item("t1", "b", ANN)
 
 
