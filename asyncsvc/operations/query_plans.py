@@ -138,5 +138,6 @@ def _check_names(field: str, names: Collection[str], known: Collection[str]) -> 
 
 def _suggestion(name: str, names: Collection[str]) -> str:
     """Return names that resemble this one, as the end of a sentence."""
-    similar = difflib.get_close_matches(name, sorted(names), cutoff=0.5)
+    without_folder = [each for each in sorted(names) if each.endswith(f"/{name}")]
+    similar = without_folder or difflib.get_close_matches(name, sorted(names), cutoff=0.5)
     return f": did you mean {' or '.join(similar)}?" if similar else ""
