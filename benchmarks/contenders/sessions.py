@@ -58,6 +58,20 @@ class HasItems(Protocol):
 
 
 @runtime_checkable
+class HasStates(Protocol):
+    """Sessions with states, which are created before their first message."""
+
+    async def set_state(self, user_id: str, id: str, /) -> object:
+        """Append a message that changes the state of the session."""
+
+    async def set_all_states(self, user_id: str, id: str, /) -> object:
+        """Append a message that changes the states of session, user and app."""
+
+    async def create(self, user_id: str, id: str, /) -> object:
+        """Create another session of the user."""
+
+
+@runtime_checkable
 class HasLists(Protocol):
     """Sessions that can be listed."""
 

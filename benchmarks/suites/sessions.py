@@ -9,10 +9,10 @@ work in Python. An append to 1,000 messages takes
 {append at 1,000 messages, 1 task: Chainlit / asyncsvc} times with Chainlit.
 
 An append is a question and its answer: 1 call of asyncsvc and of OpenAI Agents, 2 events of ADK, 2
-steps of Chainlit, 2 items of ChatKit. `asyncsvc for OpenAI Agents` and `asyncsvc for ChatKit` are
-the stores of `asyncsvc.integrations`, with the items of the frameworks. ADK's session is loaded
-before, without its events; its runner loads it for each invocation. OpenAI Agents has no lists.
-Chainlit cannot read a part of a thread.
+steps of Chainlit, 2 items of ChatKit. `asyncsvc for` a framework is the store of
+`asyncsvc.integrations`, with the items of the framework. ADK's session is loaded before, without
+its events; its runner loads it for each invocation. Only ADK has states: of a session, its user and
+its app. OpenAI Agents has no lists. Chainlit cannot read a part of a thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ from typing import Any, Final, TypeAlias
 from benchmarks import data
 from benchmarks.bench import Bench
 from benchmarks.contenders import sessions
-from benchmarks.contenders.sessions import Framework, HasItems, HasLast, HasLists, Sessions, Texts
+from benchmarks.contenders.sessions import (
+    Framework,
+    HasItems,
+    HasLast,
+    HasLists,
+    HasStates,
+    Sessions,
+    Texts,
+)
 from benchmarks.data import Tenant
 from benchmarks.measuring import Work, agree
 from benchmarks.server import connected, sql
@@ -78,10 +86,23 @@ class _Suite:
         firsts = {name: store.first for name, store in items.items()}
         await self._compare(f"the first of {of}", firsts, owners)
         await agree("append", {n: _appended(s, owners[0]) for n, s in stores.items()})
-        appends = {name: _random(store.append, owners) for name, store in stores.items()}
-        await self.bench.contest(f"append at {of}", appends, tasks=1)
-        saves = {name: _random(store.save_first, owners) for name, store in items.items()}
-        await self.bench.contest(f"save the first of {of}", saves, tasks=1)
+        appends = {name: store.append for name, store in stores.items()}
+        await self._contest(f"append at {of}", appends, owners)
+        saves = {name: store.save_first for name, store in items.items()}
+        await self._contest(f"save the first of {of}", saves, owners)
+        await self._change_states(of, owners, stores)
+
+    async def _change_states(
+        self, of: str, owners: list[Owner], stores: Mapping[str, Sessions]
+    ) -> None:
+        """Measure the appends that change states, and the creation of sessions."""
+        stateful = {name: store for name, store in stores.items() if isinstance(store, HasStates)}
+        for title, calls in (
+            ("the session's state", {name: store.set_state for name, store in stateful.items()}),
+            ("all states", {name: store.set_all_states for name, store in stateful.items()}),
+            ("create a session", {name: store.create for name, store in stateful.items()}),
+        ):
+            await self._contest(f"{title} at {of}", calls, owners)
 
     async def _compare(
         self,
@@ -90,9 +111,20 @@ class _Suite:
         arguments: list[Any],
     ) -> None:
         """Compare the answers to one call, then the times of calls with random arguments."""
-        await agree(title, {name: _random(call, arguments[:1]) for name, call in calls.items()})
-        works = {name: _random(call, arguments) for name, call in calls.items()}
-        await self.bench.contest(title, works, tasks=1)
+        if calls:
+            await agree(title, {name: _random(call, arguments[:1]) for name, call in calls.items()})
+        await self._contest(title, calls, arguments)
+
+    async def _contest(
+        self,
+        title: str,
+        calls: Mapping[str, Callable[..., Awaitable[object]]],
+        arguments: list[Any],
+    ) -> None:
+        """Compare the times of calls with random arguments, if a store has the operation."""
+        if calls:
+            works = {name: _random(call, arguments) for name, call in calls.items()}
+            await self.bench.contest(title, works, tasks=1)
 
     def _of(self, tenant: Tenant) -> dict[str, Sessions]:
         return {name: store.of_tenant(tenant.name) for name, store in self.stores.items()}
