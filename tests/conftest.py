@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -85,6 +86,12 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the tests of the modules `LONG` to the start."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_configure() -> None:
+    """Let programs of tests receive SIGINT, which a shell ignores in its background jobs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
