@@ -125,12 +125,14 @@ def check_json_object(value: object, info: ValidationInfo) -> object:
 
 def check_members(value: object, info: ValidationInfo) -> object:
     """Check a filter: an object whose members are texts, numbers, booleans and null."""
-    check_json_object(value, info)
-    if isinstance(value, dict) and len(value) > _MAX_MEMBERS:
+    members = check_json_object(value, info)
+    if isinstance(members, dict) and len(members) > _MAX_MEMBERS:
         raise invalid_value(f"must have at most {_MAX_MEMBERS} members")
-    if isinstance(value, dict) and any(isinstance(each, dict | list) for each in value.values()):
+    if isinstance(members, dict) and any(
+        isinstance(each, dict | list) for each in members.values()
+    ):
         raise invalid_value("each member must be a text, a number, a boolean or null")
-    return value
+    return members
 
 
 def batch_size() -> BeforeValidator:

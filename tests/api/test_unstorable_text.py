@@ -48,6 +48,20 @@ async def test_replaces_in_content_names_and_json(replacing, bad, good):
     assert message.payload == {"out": [good], f"key {good}": 1}
 
 
+@pytest.mark.parametrize(("bad", "good"), PAIRS)
+async def test_replaces_in_merges_records_and_filters(replacing, bad, good):
+    await replacing.conversations.create(tenant_id="t", dialog_id="d", id="a")
+    patch = {"merge_metadata": {bad: bad}}
+    await replacing.conversations.update_by_id("a", patch, tenant_id="t")
+    merged = await replacing.records.merge("kind", "1", {bad: bad}, tenant_id="t")
+    assert merged.data == {good: good}
+    for keywords in ("", "a"):
+        page = await replacing.conversations.get_list(
+            tenant_id="t", metadata={bad: bad}, keywords=keywords
+        )
+        assert [item.metadata for item in page.items] == [{good: good}]
+
+
 async def test_ids_are_rejected_in_either_case(replacing):
     with pytest.raises(InvalidInput):
         await replacing.conversations.create(tenant_id="t", dialog_id="d", id="a\x00")
