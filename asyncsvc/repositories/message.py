@@ -259,11 +259,12 @@ class MessageRepository(Repository):
         create: ConversationRow | UnsetType,
         user_id: str | UnsetType,
         max_json_bytes: int,
-    ) -> StoredMessage | Literal["full"] | None:
+    ) -> StoredMessage | Literal["full", "oversized"] | None:
         """Store a message under its own id; None if the conversation does not exist.
 
-        "full": the conversation has no further seq, or a merge would be too large. `create` is
-        stored if there is no conversation of this id; its counters are ignored.
+        "full": the conversation has no further seq. "oversized": a merge would store more than
+        `max_json_bytes`. `create` is stored if there is no conversation of this id; its counters
+        are ignored.
         """
         json_values = [message.payload, message.reference]
         payload, reference = await run_apart(
@@ -287,9 +288,8 @@ class MessageRepository(Repository):
             reference=reference,
             created_at=UNSET if message.created_at is None else message.created_at,
         )
-        if not rows:
-            return None
-        return "full" if rows[0]["seq"] is None else build_model(StoredMessage, rows[0])
+        is_full = bool(rows) and build_value(bool, rows[0], "is_full")
+        return "full" if is_full else _changed_message(rows)
 
     async def copy(
         self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]
@@ -370,8 +370,11 @@ class MessageRepository(Repository):
         merge_payload: Mapping[str, object] | UnsetType,
         user_id: str | UnsetType,
         max_json_bytes: int,
-    ) -> StoredMessage | None:
-        """Set or remove the thumb; None without the message, or if a merge would be too large."""
+    ) -> StoredMessage | Literal["oversized"] | None:
+        """Set or remove the thumb of a message; None if it does not exist.
+
+        "oversized": a merge would store more than `max_json_bytes`.
+        """
         merges = merge_payload is not UNSET
         rows = await self._rows(
             "set_feedback",
@@ -383,7 +386,7 @@ class MessageRepository(Repository):
             max_json_bytes=max_json_bytes if merges else UNSET,
             user_id=user_id,
         )
-        return build_model(StoredMessage, rows[0]) if rows else None
+        return _changed_message(rows)
 
     async def update(
         self,
@@ -394,8 +397,11 @@ class MessageRepository(Repository):
         patch: MessagePatch,
         user_id: str | UnsetType,
         max_json_bytes: int,
-    ) -> StoredMessage | None:
-        """Set columns of a message; None if it does not exist or a merge would be too large."""
+    ) -> StoredMessage | Literal["oversized"] | None:
+        """Set columns of a message; None if it does not exist.
+
+        "oversized": a merge would store more than `max_json_bytes`.
+        """
         rows = await self._rows(
             "update",
             tenant_id=tenant_id,
@@ -405,7 +411,7 @@ class MessageRepository(Repository):
             max_json_bytes=UNSET if patch.merge_payload is UNSET else max_json_bytes,
             user_id=user_id,
         )
-        return build_model(StoredMessage, rows[0]) if rows else None
+        return _changed_message(rows)
 
     async def change_dialog(self, *, tenant_id: str, ids: Sequence[str]) -> int:
         """Set the dialog of the messages of moved conversations; return their number."""
@@ -446,6 +452,13 @@ def _key(message: int | str | UnsetType) -> dict[str, int | str]:
     if message is UNSET:
         return {}
     return {"message_id" if isinstance(message, str) else "seq": message}
+
+
+def _changed_message(rows: Sequence[Row]) -> StoredMessage | Literal["oversized"] | None:
+    """Return the message after a change; a row of NULLs says that a merge would be too large."""
+    if not rows:
+        return None
+    return "oversized" if rows[0]["seq"] is None else build_model(StoredMessage, rows[0])
 
 
 def _bound(side: str, bound: Bound) -> dict[str, int | str | datetime]:

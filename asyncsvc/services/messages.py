@@ -240,10 +240,9 @@ class ConversationMessages(ConversationServiceBase):
             Conflict: The conversation kept changing during 2 attempts.
 
         Cost:
-            1 round trip on the primary keys and the index of ids; 1 more if a merge changes
-            nothing, if another call has created or deleted the conversation meanwhile, or if with
-            `create` it is another user's. Locks the conversation row, then the message, until the
-            end of the transaction.
+            1 round trip on the primary keys and the index of ids; 1 more if another call has
+            created or deleted the conversation meanwhile, or if with `create` it is another user's.
+            Locks the conversation row, then the message, until the end of the transaction.
         """
         message = as_model(Message, message)
         if message.id is None:
@@ -263,23 +262,15 @@ class ConversationMessages(ConversationServiceBase):
                 user_id=condition,
                 max_json_bytes=self._settings.max_json_bytes,
             )
-            if isinstance(stored, str):
-                if changes is not UNSET and changes.merge_payload is not UNSET:
-                    field = "patch.merge_payload"
-                    await self._reject_merge(field, tenant_id, id, message.id, condition)
+            if stored == "oversized":
+                raise oversized_merge("patch.merge_payload", self._settings)
+            if stored == "full":
                 raise InvalidInput("message", "exceeds what the conversation can still count")
             if stored is not None:
                 return stored
         if new is not UNSET and user_id is ANY:
             raise Conflict("the conversation kept changing; try again")
         raise NotFound("conversation")
-
-    async def _reject_merge(
-        self, field: str, tenant_id: str, id: str, message: int | str, user_id: str | UnsetType
-    ) -> None:
-        """Raise InvalidInput for a merge that changed nothing, unless the message is missing."""
-        if await self._messages.get(tenant_id=tenant_id, id=id, message=message, user_id=user_id):
-            raise oversized_merge(field, self._settings)
 
     @validated
     async def set_feedback(
@@ -312,21 +303,20 @@ class ConversationMessages(ConversationServiceBase):
             InvalidInput: A merge would store more than `Settings.max_json_bytes`.
 
         Cost:
-            1 round trip on the primary keys, 1 more if a merge changes nothing; locks the
-            conversation row, then the message.
+            1 round trip on the primary keys; locks the conversation row, then the message. A merge
+            costs linear time in the stored value.
         """
-        condition = unset_if_any(user_id)
         rated = await self._messages.set_feedback(
             tenant_id=tenant_id,
             id=id,
             message=message,
             thumb=thumb,
             merge_payload=merge_payload,
-            user_id=condition,
+            user_id=unset_if_any(user_id),
             max_json_bytes=self._settings.max_json_bytes,
         )
-        if rated is None and merge_payload is not UNSET:
-            await self._reject_merge("merge_payload", tenant_id, id, message, condition)
+        if isinstance(rated, str):
+            raise oversized_merge("merge_payload", self._settings)
         return row_or_not_found(rated, "message")
 
     @validated
@@ -354,21 +344,19 @@ class ConversationMessages(ConversationServiceBase):
             InvalidInput: A merge would store more than `Settings.max_json_bytes`.
 
         Cost:
-            1 round trip on the primary keys, 1 more if a merge changes nothing; locks the
-            conversation row, then the message. A merge costs linear time in the stored value.
+            1 round trip on the primary keys; locks the conversation row, then the message. A merge
+            costs linear time in the stored value.
         """
-        patch = as_model(MessagePatch, patch)
-        condition = unset_if_any(user_id)
         updated = await self._messages.update(
             tenant_id=tenant_id,
             id=id,
             message=message,
-            patch=patch,
-            user_id=condition,
+            patch=as_model(MessagePatch, patch),
+            user_id=unset_if_any(user_id),
             max_json_bytes=self._settings.max_json_bytes,
         )
-        if updated is None and patch.merge_payload is not UNSET:
-            await self._reject_merge("patch.merge_payload", tenant_id, id, message, condition)
+        if isinstance(updated, str):
+            raise oversized_merge("patch.merge_payload", self._settings)
         return row_or_not_found(updated, "message")
 
     @validated

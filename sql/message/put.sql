@@ -2,10 +2,10 @@
 --
 -- With :conversation, a JSON object with a member for each column, a missing conversation is created.
 --
--- Returns: the message, and is_watched as conversation/append_message does. One row of NULLs if the
---   conversation has no further seq, or if the merged payload would exceed :max_json_bytes. No row if the
---   conversation does not exist; with :conversation only if it is another user's, or if another session has
---   created it meanwhile.
+-- Returns: the message, is_watched as conversation/append_message does, and is_full, whether the
+--   conversation has no further seq. The columns of the message are NULL if is_full, or if the merged payload
+--   would exceed :max_json_bytes. No row if the conversation does not exist; with :conversation only if it is
+--   another user's, or if another session has created it meanwhile.
 -- Locks: the conversation row, then the message, until the end of the transaction. With :conversation it
 --   waits for a transaction that creates the conversation.
 -- Index: primary keys, message_id_idx.
@@ -126,7 +126,8 @@ WITH locked AS MATERIALIZED (
        AND w.expires_at > statement_timestamp()
 )
 SELECT s.seq, s.id, s.role, s.content, s.payload::text AS payload, s.reference::text AS reference,
-       s.thumb, s.created_at, coalesce(w.is_watched, false) AS is_watched
+       s.thumb, s.created_at, coalesce(w.is_watched, false) AS is_watched,
+       t.last_seq = 2147483647 AS is_full
   FROM target AS t
   LEFT JOIN stored AS s ON true
   LEFT JOIN watched AS w ON true

@@ -1,8 +1,8 @@
 -- Set or remove the feedback (thumb) of a message, by :seq or :message_id, and update the counters of its
 -- conversation.
 --
--- Returns: the message. No row if the message does not exist, or if the merged payload would exceed
---   :max_json_bytes.
+-- Returns: the message. One row of NULLs if the merged payload would exceed :max_json_bytes; no row if the
+--   message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
 -- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
 --   Lookups by key.
@@ -17,12 +17,14 @@ WITH locked AS MATERIALIZED (
        AND c.id = :id
        AND (c.user_id = :user_id) IS TRUE       --? user_id
        FOR NO KEY UPDATE
-), locked_message AS MATERIALIZED (
+), locked_message AS MATERIALIZED (             --? !merge_payload
+), stored_message AS MATERIALIZED (             --? merge_payload
     SELECT m.seq, m.thumb,
            (:thumb::smallint IS NOT DISTINCT FROM 1)::int
            - (m.thumb IS NOT DISTINCT FROM 1)::int AS up_delta,
            (:thumb::smallint IS NOT DISTINCT FROM -1)::int
            - (m.thumb IS NOT DISTINCT FROM -1)::int AS down_delta
+         , asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb) AS payload --? merge_payload
       FROM asyncsvc.message AS m
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
@@ -39,12 +41,14 @@ WITH locked AS MATERIALIZED (
             LIMIT 1
            )
        --? }
-       --? merge_payload, max_json_bytes {
-       AND octet_length(asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb)::text)
-           <= :max_json_bytes
-       --? }
        AND EXISTS (SELECT FROM locked)
        FOR NO KEY UPDATE
+--? merge_payload {
+), locked_message AS MATERIALIZED (
+    SELECT s.seq, s.thumb, s.up_delta, s.down_delta, s.payload
+      FROM stored_message AS s
+     WHERE octet_length(s.payload::text) <= :max_json_bytes  --? max_json_bytes
+--? }
 ), counters_updated AS (
     UPDATE asyncsvc.conversation AS c
        SET thumb_up = c.thumb_up + old.up_delta,
@@ -66,7 +70,7 @@ WITH locked AS MATERIALIZED (
     UPDATE asyncsvc.message AS m
        SET thumb = :thumb::smallint,
            is_indexed = false
-         , payload = asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb) --? merge_payload
+         , payload = old.payload                --? merge_payload
       FROM locked_message AS old
      WHERE m.tenant_id = :tenant_id
        AND m.conversation_id = :id
@@ -74,4 +78,7 @@ WITH locked AS MATERIALIZED (
     RETURNING m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
               m.thumb, m.created_at
 )
-TABLE updated
+SELECT u.seq, u.id, u.role, u.content, u.payload, u.reference, u.thumb, u.created_at
+  FROM updated AS u                             --? !merge_payload
+  FROM stored_message AS s                      --? merge_payload
+  LEFT JOIN updated AS u ON true                --? merge_payload

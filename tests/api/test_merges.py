@@ -218,6 +218,28 @@ async def test_a_payload_beyond_the_limit_is_invalid_and_changes_nothing(small, 
             )
 
 
+async def test_a_merge_into_a_message_that_comes_and_goes_is_stored_or_not_found(svc, message):
+    api, at, merge = svc.conversations, {"tenant_id": "acme"}, {"merge_payload": {"b": 1}}
+    new = {"role": "user", "content": "", "id": "n"}
+
+    async def put_and_delete() -> None:
+        for _ in range(100):
+            await api.put_message("a", new, patch=merge, **at)
+            await api.delete_message("a", "n", **at)
+
+    async def repeat(write) -> None:
+        while not changes.done():
+            with contextlib.suppress(NotFound):
+                await write()
+
+    changes = asyncio.create_task(put_and_delete())
+    await asyncio.gather(
+        changes,
+        repeat(lambda: api.update_message("a", "n", merge, **at)),
+        repeat(lambda: api.set_feedback("a", "n", 1, **merge, **at)),
+    )
+
+
 def test_a_payload_is_not_both_replaced_and_merged():
     with pytest.raises(InvalidInput) as error:
         asyncsvc.MessagePatch(payload={}, merge_payload={})

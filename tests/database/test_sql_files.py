@@ -117,7 +117,7 @@ COLUMNS = {
     "message/get_chunk": MESSAGE,
     "message/get_list": MESSAGE,
     "message/payloads": ["payload"],
-    "message/put": [*MESSAGE, "is_watched"],
+    "message/put": [*MESSAGE, "is_watched", "is_full"],
     "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,
     "message/update": MESSAGE,

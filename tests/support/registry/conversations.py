@@ -298,7 +298,7 @@ CONVERSATIONS = [
             "user_id": "u",
         },
         cost="row",
-        round_trips=[(1, valid()), (1, valid(merge_payload=UNSET)), (2, valid(message="none"))],
+        round_trips=[(1, valid()), (1, valid(merge_payload=UNSET)), (1, valid(message="none"))],
         writes=True,
         cancelled=[
             Write({"message": 2, "thumb": -1}),
@@ -309,7 +309,7 @@ CONVERSATIONS = [
         name="conversations.update_message",
         call={"id": "a", "message": "m1", "patch": MESSAGE_PATCH, "user_id": "u"},
         cost="row",
-        round_trips=[(1, valid()), (1, valid(patch={"content": "c"})), (2, valid(message="none"))],
+        round_trips=[(1, valid()), (1, valid(patch={"content": "c"})), (1, valid(message="none"))],
         writes=True,
         cancelled=[Write({"message": 1})],
     ),
