@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Bound: TypeAlias = int | str | datetime | None
 """A bound of a read of messages: a seq, the own id of a message, or a time."""
 
-_MIN_CHUNK = 64
+_FIRST_CHUNK = 64
 _CHUNK_GROWTH = 4
 _MAX_CHUNK = 5_000
 _NULL = "\\N"
@@ -322,10 +322,11 @@ class MessageRepository(Repository):
         """Iterate over messages in chunks of some bytes.
 
         The server measures all messages within the limit of a chunk, and returns a part of them. So
-        the limit follows the length of the previous chunk; `previous` is that before the first one.
+        the limit follows the length of the previous chunk, also downwards: of messages of some MiB
+        the server measures 4 for each that it returns. `previous` is that before the first one.
         """
         while bounds.after_seq < bounds.last_seq:
-            limit = min(max(_CHUNK_GROWTH * previous, _MIN_CHUNK), _MAX_CHUNK)
+            limit = min(_CHUNK_GROWTH * previous or _FIRST_CHUNK, _MAX_CHUNK)
             chunk = await self.get_chunk(
                 tenant_id=tenant_id, id=id, bounds=bounds, limit=limit, max_bytes=max_bytes
             )

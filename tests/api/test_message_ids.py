@@ -332,8 +332,8 @@ async def test_an_iteration_returns_a_long_conversation_in_chunks(svc, id):
     ]
     assert lengths == sizes
     assert names[0] == "message/get_bounds"
-    # 64 messages, 256, 380 and 2 long ones, and then 2 long ones in each.
-    assert names[1:] == ["message/get_chunk"] * 5
+    # 64 messages, 256, 380 and 2 long ones, 2 long ones, 8 messages, 3.
+    assert names[1:] == ["message/get_chunk"] * 6
 
 
 async def test_an_iteration_does_not_return_what_is_appended_meanwhile(svc, three):
