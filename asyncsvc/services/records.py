@@ -76,13 +76,12 @@ class RecordService:
         Cost:
             1 round trip on the primary key; locks the row.
         """
-        owner = unset_if_any(user_id)
         record = await self._repository.put(
             tenant_id=tenant_id,
             kind=kind,
             id=id,
             data=data,
-            user_id=owner,
+            user_id=unset_if_any(user_id),
         )
         if record is None:
             raise AlreadyExists("another user owns the record")
@@ -153,9 +152,8 @@ class RecordService:
         Cost:
             1 round trip on the primary key, no locks.
         """
-        owner = unset_if_any(user_id)
         records = await self._repository.get_many(
-            tenant_id=tenant_id, kind=kind, ids=[id], user_id=owner
+            tenant_id=tenant_id, kind=kind, ids=[id], user_id=unset_if_any(user_id)
         )
         return row_or_not_found(records[0] if records else None, "record")
 
@@ -176,9 +174,8 @@ class RecordService:
         Cost:
             1 round trip on the primary key, no locks.
         """
-        owner = unset_if_any(user_id)
         return await self._repository.get_many(
-            tenant_id=tenant_id, kind=kind, ids=ids, user_id=owner
+            tenant_id=tenant_id, kind=kind, ids=ids, user_id=unset_if_any(user_id)
         )
 
     @validated
@@ -195,8 +192,9 @@ class RecordService:
         Cost:
             1 round trip on the primary key; locks the row.
         """
-        owner = unset_if_any(user_id)
-        return await self._repository.delete(tenant_id=tenant_id, kind=kind, id=id, user_id=owner)
+        return await self._repository.delete(
+            tenant_id=tenant_id, kind=kind, id=id, user_id=unset_if_any(user_id)
+        )
 
     @validated
     async def list(
