@@ -39,7 +39,8 @@ from asyncsvc.repositories.conversation_rows import (
     columns_to_create,
 )
 from asyncsvc.repositories.large_rows import build_conversations
-from asyncsvc.repositories.message import MessageBounds, MessageRepository
+from asyncsvc.repositories.message import MessageRepository
+from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice, list_flags
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.cursors import Position
@@ -148,7 +149,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         total = build_value(int, rows[0], "total") if rows else 0
         if rows and rows[0]["id"] is None:  # only the total
             return total, []
-        return total, build_models(Conversation, rows)
+        return total, await build_conversations(rows)
 
     async def list_dialogs(
         self, *, tenant_id: str, after_id: str | UnsetType, limit: int
@@ -305,7 +306,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
                 build_value(str, rows[0], "oversized_id"),
                 build_value(str, rows[0], "oversized_column"),
             )
-        return build_models(Conversation, rows)
+        return await build_conversations(rows)
 
     async def find_expired(
         self,

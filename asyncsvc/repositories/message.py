@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -17,7 +17,6 @@ from asyncsvc.models import (
     FoundMessage,
     Message,
     MessagePatch,
-    MessageRecord,
     StoredMessage,
 )
 from asyncsvc.models.columns import Bytes
@@ -30,6 +29,12 @@ from asyncsvc.repositories.base import (
 )
 from asyncsvc.repositories.conversation_rows import ConversationRow, columns_to_create
 from asyncsvc.repositories.large_rows import build_messages, build_payloads
+from asyncsvc.repositories.message_rows import (
+    DeletedMessages,
+    MessageBounds,
+    MessageOutline,
+    NewConversationMessages,
+)
 from asyncsvc.threads import run_apart, run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -60,16 +65,6 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DeletedMessages:
-    """The result of a deletion of messages."""
-
-    count: int
-    """The number of deleted messages."""
-    newest: StoredMessage | None
-    """The deleted message, if the call was to delete only the newest and there was one."""
-
-
 class _KnownBounds(NamedTuple):
     """The seq of the last message of a conversation, and of the messages that are bounds."""
 
@@ -78,57 +73,11 @@ class _KnownBounds(NamedTuple):
     before_seq: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageBounds:
-    """The bounds of an iteration over the messages of a conversation."""
-
-    after_seq: int
-    """The iteration starts after it."""
-    last_seq: int
-    after_time: datetime | UnsetType = UNSET
-    """Only messages that are later."""
-    before_time: datetime | UnsetType = UNSET
-    """Only messages that are earlier."""
-
-
 class _Digest(NamedTuple):
     """The digest of a conversation's messages up to a seq."""
 
     id: str
     digest: Bytes
-
-
-class MessageOutline(NamedTuple):
-    """What identifies a stored message."""
-
-    seq: int
-    id: str | None
-    """The own id of the message."""
-    source_id: str | None
-    """The id in the payload: that of the export that the message came from."""
-    role: str
-    digest: Bytes
-    """The SHA-256 of the content."""
-    is_imported: bool
-    """Whether an import stored the message, and not an append."""
-
-
-class MessageRow(NamedTuple):
-    """A message to store."""
-
-    seq: int
-    created_at: datetime
-    message: MessageRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewConversationMessages:
-    """The messages to store in a new conversation, and the columns that they copy from it."""
-
-    id: str
-    dialog_id: str
-    created_at: datetime
-    messages: Iterable[MessageRow]
 
 
 class MessageRepository(Repository):

@@ -23,7 +23,7 @@ from asyncsvc.errors import (
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
 from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation
-from asyncsvc.repositories.message import MessageRow, NewConversationMessages
+from asyncsvc.repositories.message_rows import MessageRow, NewConversationMessages
 from asyncsvc.services.conversation_update import ConversationUpdate
 from asyncsvc.services.record_reader import OnRejected, RecordReader, iterate
 from asyncsvc.services.usage import roll_up_usage

@@ -15,7 +15,7 @@ from asyncsvc.errors import AlreadyExists, Conflict
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, MessageRecord
 from asyncsvc.repositories import ConversationRepository, MessageRepository
 from asyncsvc.repositories.conversation_rows import ConversationExtension, ConversationRow
-from asyncsvc.repositories.message import MessageOutline, MessageRow, NewConversationMessages
+from asyncsvc.repositories.message_rows import MessageOutline, MessageRow, NewConversationMessages
 from asyncsvc.repositories.query import Include
 from asyncsvc.validation.types import UNSET
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import FoundMessage, StoredMessage
-from asyncsvc.repositories.message import MessageBounds
+from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.services.common import ConversationServiceBase, row_or_not_found, unset_if_any
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
