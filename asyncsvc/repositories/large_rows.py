@@ -22,6 +22,7 @@ T = TypeVar("T")
 _LARGE: Final = 2**18
 """The number of characters of JSON from which on a few milliseconds are not enough."""
 _STEP: Final = 2**16
+_CONVERSATION_JSON: Final = ("metadata", "dsl")
 _Payload: TypeAlias = JsonText[Any]  # validating a dict of JsonValue takes half as long again
 
 
@@ -43,14 +44,18 @@ async def build_payloads(rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
 async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
     """Build conversations from their rows, with the messages that the rows contain as JSON."""
     if _characters(rows, "messages") <= _LARGE:
-        return build_models(Conversation, rows)
-    conversations = build_models(Conversation, rows, messages=[None] * len(rows))
+        return await _build(partial(build_models, Conversation), rows, *_CONVERSATION_JSON)
+    conversations = await _build(_build_without_messages, rows, *_CONVERSATION_JSON)
     for index, row in enumerate(rows):
         messages = list[StoredMessage]()
         async for array in in_turns(_arrays(build_value(str, row, "messages"))):
             messages += build_models_of_json(StoredMessage, array, "messages")
         conversations[index] = conversations[index].model_copy(update={"messages": tuple(messages)})
     return conversations
+
+
+def _build_without_messages(rows: Sequence[Row]) -> list[Conversation]:
+    return build_models(Conversation, rows, messages=[None] * len(rows))
 
 
 async def _build(

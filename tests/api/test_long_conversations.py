@@ -125,16 +125,10 @@ def peak_mebibytes(command: list[str]) -> tuple[float, str]:
     return int(peak) / 1_024, output
 
 
-async def test_large_reads_are_built_in_steps(svc, monkeypatch):
-    """The event loop runs between two steps. Texts may look like the separator of rows."""
-    odd = [', \n {"seq":1}', "}, \n {", '"\\', "\n" * 50, "x" * 70_000]
-    messages = [
-        {"role": "user", "content": odd[number % 5], "payload": {"n": [odd[number % 5]] * 3}}
-        for number in range(100)
-    ]
-    conversation = {"id": "a", "dialog_id": "d", "messages": messages}
-    await svc.conversations.import_([conversation], tenant_id="t")
-    steps = []
+@pytest.fixture
+def steps(monkeypatch):
+    """The number of rows of each step of a read."""
+    steps: list[int] = []
 
     def recorded(build: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
         def build_and_record(*arguments: Any, **columns: Any) -> list[Any]:
@@ -145,6 +139,18 @@ async def test_large_reads_are_built_in_steps(svc, monkeypatch):
 
     for name in ("build_models_of_json", "build_models", "build_values"):
         monkeypatch.setattr(large_rows, name, recorded(getattr(large_rows, name)))
+    return steps
+
+
+async def test_large_reads_are_built_in_steps(svc, steps):
+    """The event loop runs between two steps. Texts may look like the separator of rows."""
+    odd = [', \n {"seq":1}', "}, \n {", '"\\', "\n" * 50, "x" * 70_000]
+    messages = [
+        {"role": "user", "content": odd[number % 5], "payload": {"n": [odd[number % 5]] * 3}}
+        for number in range(100)
+    ]
+    conversation = {"id": "a", "dialog_id": "d", "messages": messages}
+    await svc.conversations.import_([conversation], tenant_id="t")
     read = {"tenant_id": "t", "include_messages": True}
     whole = await svc.conversations.get_by_id("a", **read)
     assert [(each.content, each.payload["n"]) for each in whole.messages] == [
@@ -155,8 +161,19 @@ async def test_large_reads_are_built_in_steps(svc, monkeypatch):
     assert await svc.conversations.messages("a", tenant_id="t") == list(whole.messages)
     payloads = await svc.conversations.payloads("a", tenant_id="t")
     assert payloads == [each.payload for each in whole.messages]
-    # A part ends with a message of over 64 KiB; each of 3 reads builds the conversation alone.
-    assert sorted(steps) == [*[1] * 3, *[5] * 100]
+    # A part ends with a message of over 64 KiB; each of 3 reads builds the conversation alone,
+    # and so does the list, before its messages.
+    assert sorted(steps) == [*[1] * 4, *[5] * 100]
+
+
+async def test_a_page_of_large_states_is_built_in_steps(svc, steps):
+    for number in range(10):
+        await svc.conversations.create(
+            tenant_id="t", dialog_id="d", id=str(number), dsl=["x" * 70_000]
+        )
+    _, items = await svc.conversations.get_list(tenant_id="t")
+    assert await svc.conversations.get_by_ids([each.id for each in items], tenant_id="t") == items
+    assert steps == [1] * 20
 
 
 async def test_small_reads_are_built_in_one_step(svc, monkeypatch):
