@@ -290,6 +290,7 @@ class ReplicatedExecutor(PoolExecutor):
     def at_least(self, position: str) -> ReplicatedExecutor:
         """Return an executor whose reads see each commit before this position."""
         executor = ReplicatedExecutor(self._pool, self._settings, ())
+        executor._listener, executor._notifier = self._listener, self._notifier
         executor._replicas = [replica.at_least(position) for replica in self._replicas]
         executor._task_numbers = self._task_numbers
         executor._next_task_number = self._next_task_number

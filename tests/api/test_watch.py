@@ -548,6 +548,17 @@ async def test_the_end_of_an_opened_pool_ends_its_watches(dsn, pool):
     await until(lambda: no_listener(pool))
 
 
+async def test_watches_of_at_least_share_the_connection(dsn, pool):
+    async with asyncsvc.connect(dsn, replicas=[dsn], settings=RARELY) as svc:
+        services = svc.at_least(await svc.position())
+        async with (
+            svc.conversations.watch(tenant_id="acme"),
+            services.conversations.watch(tenant_id="acme"),
+        ):
+            assert len(await pool.fetch(LISTENERS)) == 1
+    assert await no_listener(pool)
+
+
 @pytest.mark.parametrize("end", ["close", "terminate"])
 async def test_the_end_of_a_borrowed_pool_ends_its_watches(dsn, pool, end):
     """The connection of a watch is not one of the pool, so the pool can close."""
