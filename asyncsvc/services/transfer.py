@@ -136,8 +136,9 @@ class ConversationTransfer(ConversationServiceBase):
 
         With `update`, records are later exports of stored conversations. Their new messages are
         appended. If a record shows another branch, it replaces the last messages, provided that
-        imports stored all of these, their payload has an `id`, that of the export, and the
-        conversation has the source of the record. A newer name and newer metadata are stored.
+        imports stored all of these, each has an id, its own or that of the export in its payload,
+        and the conversation has the source of the record. A newer name and newer metadata are
+        stored.
 
         Args:
             records: `ConversationRecord`s, equal mappings, or the items of `export`.
