@@ -32,14 +32,17 @@ def iso(at: datetime) -> str:
 
 
 def message_of(step: Mapping[str, Any], settings: Settings) -> dict[str, object]:
-    """Return the fields of the message of a new step, whose payload has each field in an array."""
+    """Return the fields of the message of a new step.
+
+    The payload has each field that is an object or an array in an array, see `wrap_values`.
+    """
     complete = _EMPTY | {"metadata": {}, "createdAt": utc_now()} | _without(step, {"feedback"})
     kind = str(complete["type"])
     return {
         "id": step["id"],
         "role": _ROLES.get(kind, "system" if kind == "system_message" else "tool"),
         "content": searchable(str(complete["output"] or ""), settings.max_message_bytes),
-        "payload": wrap_values(complete),
+        "payload": complete | wrap_values({k: v for k, v in complete.items() if v is not None}),
         "created_at": _time(complete["createdAt"]),
     }
 
@@ -67,7 +70,7 @@ def patch_of(step: Mapping[str, Any], settings: Settings, *, is_new: bool) -> di
 
 def is_step(payload: Mapping[str, JsonValue]) -> bool:
     """Return whether the data layer has stored this payload, and not another program."""
-    return isinstance(payload.get("createdAt"), list)
+    return isinstance(payload.get("metadata"), list) and "threadId" in payload
 
 
 def step_of(payload: Mapping[str, Any]) -> StepDict:

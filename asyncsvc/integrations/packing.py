@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic_core import to_jsonable_python
 
 _MAX_ID_LENGTH: Final = 128
+_SCALARS: Final = {str, int, float, bool}
 
 
 def pack_id(*parts: str) -> str:
@@ -25,16 +26,21 @@ def pack_id(*parts: str) -> str:
 
 
 def wrap_values(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return each value of a state in an array.
+    """Return the values of a state, those that are no text, number or boolean in an array.
 
     A merge patch (RFC 7396) merges objects and removes the members that are null, but it replaces
     an array as a whole. A value that JSON has no form for is stored as its text.
     """
     return {
-        key: [to_jsonable_python(value, serialize_unknown=True)] for key, value in state.items()
+        key: value if type(value) in _SCALARS else _wrapped(value) for key, value in state.items()
     }
 
 
 def unwrap_values(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state whose values are stored in arrays."""
-    return {key: value for key, (value,) in stored.items()}
+    """Return the state from which `wrap_values` made this one."""
+    return {key: value[0] if isinstance(value, list) else value for key, value in stored.items()}
+
+
+def _wrapped(value: object) -> object:
+    stored = to_jsonable_python(value, serialize_unknown=True)
+    return stored if type(stored) in _SCALARS else [stored]

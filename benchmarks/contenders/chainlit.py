@@ -1,4 +1,6 @@
-"""ChainlitDataLayer, Chainlit's own data layer on asyncpg, with its pool of default settings.
+"""ChainlitDataLayer, Chainlit's own data layer on asyncpg, and that of the integration.
+
+ChainlitDataLayer has its pool of default settings.
 
 Chainlit writes its configuration into a directory when it is imported, so it gets a temporary one.
 """
@@ -14,6 +16,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from asyncsvc import AsyncSvc
 from benchmarks.data import MESSAGES
 from benchmarks.server import connected, sql
 
@@ -21,8 +24,11 @@ _directory = tempfile.TemporaryDirectory(prefix="asyncsvc-benchmarks-")
 os.environ.setdefault("CHAINLIT_APP_ROOT", _directory.name)
 
 from chainlit.context import init_http_context  # noqa: E402
+from chainlit.data.base import BaseDataLayer  # noqa: E402
 from chainlit.data.chainlit_data_layer import ISO_FORMAT, ChainlitDataLayer  # noqa: E402
 from chainlit.types import Pagination, ThreadFilter  # noqa: E402
+
+from asyncsvc.integrations.chainlit import DataLayer  # noqa: E402
 
 SCHEMA: Final = "chainlit"
 _MAX_THREADS: Final = 1_000
@@ -39,16 +45,31 @@ class OpenedChainlit:
 
     def of_tenant(self, tenant_id: str) -> Chainlit:
         """Return the threads of a tenant."""
-        return Chainlit(self._layer, tenant_id)
+        return Chainlit(self._layer, f"{tenant_id}-")
+
+
+class Integrated:
+    """The data layer of the integration, one for each tenant."""
+
+    schema = "chainlit_layer"
+
+    def __init__(self, svc: AsyncSvc) -> None:
+        """Borrow the services."""
+        self._svc = svc
+
+    def of_tenant(self, tenant_id: str) -> Chainlit:
+        """Return the threads of the copy of a tenant."""
+        copy = f"{tenant_id}-chainlit"
+        return Chainlit(DataLayer(self._svc, tenant_id=copy, dialog_id="chainlit"), "")
 
 
 class Chainlit:
     """The threads of a tenant's users."""
 
-    def __init__(self, layer: ChainlitDataLayer, tenant_id: str) -> None:
-        """Borrow the data layer."""
+    def __init__(self, layer: BaseDataLayer, user_prefix: str) -> None:
+        """Borrow the data layer. The ids of users begin with the prefix."""
         self._layer = layer
-        self._tenant_id = tenant_id
+        self._user_prefix = user_prefix
         self._milliseconds = itertools.count()
 
     async def append(self, _user_id: str, id: str) -> None:
@@ -76,7 +97,7 @@ class Chainlit:
         """Return the ids of all threads of a user, the latest first."""
         page = await self._layer.list_threads(
             Pagination(first=_MAX_THREADS),
-            ThreadFilter(userId=f"{self._tenant_id}-{user_id}"),
+            ThreadFilter(userId=self._user_prefix + user_id),
         )
         return [thread["id"] for thread in page.data]
 

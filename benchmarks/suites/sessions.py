@@ -6,7 +6,7 @@ SQLAlchemy. Each has the pool of its default settings and runs in this process, 
 work in Python. An append to 1,000 messages takes
 {append at 1,000 messages, 1 task: OpenAI Agents / asyncsvc} times as long with OpenAI Agents,
 {append at 1,000 messages, 1 task: ADK / asyncsvc} times with ADK and
-{append at 1,000 messages, 1 task: Chainlit / asyncsvc} times with Chainlit.
+{append at 1,000 messages, 1 task: Chainlit / asyncsvc for Chainlit} times with Chainlit.
 
 An append is a question and its answer: 1 call of asyncsvc and of OpenAI Agents, 2 events of ADK, 2
 steps of Chainlit, 2 items of ChatKit. `asyncsvc for` a framework is the store of

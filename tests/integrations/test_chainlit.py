@@ -436,7 +436,8 @@ async def test_the_round_trips_of_each_operation(dsn):
 
 async def many_steps(svc, id):
     for start in range(0, 2_000, 1_000):
-        payloads = [{"createdAt": ["2026"], "n": [n]} for n in range(start, start + 1_000)]
+        fields = {"threadId": id, "metadata": [{}], "createdAt": "2026"}
+        payloads = [fields | {"n": n} for n in range(start, start + 1_000)]
         messages = [{"role": "tool", "content": "", "payload": each} for each in payloads]
         await svc.conversations.append_message(id, {"messages": messages}, **AT)
 
