@@ -115,7 +115,6 @@ class ConversationMessages(ConversationServiceBase):
         new = None
         if create is not None:
             new = row_to_create("create", as_model(NewConversation, create), id, user_id)
-            await self._check_first_merges(turn, new)
         if expected_seq not in {None, 0}:
             new = None
         body_hash = None
@@ -141,7 +140,7 @@ class ConversationMessages(ConversationServiceBase):
                     expected_seq=expected_seq,
                     idempotency_key=idempotency_key,
                     body_hash=body_hash,
-                    creates=new is not None,
+                    new=new,
                     user_id=unset_if_any(user_id),
                 )
             if appended is not None:
@@ -149,7 +148,7 @@ class ConversationMessages(ConversationServiceBase):
         raise Conflict("the conversation kept changing; try again")
 
     async def _check_first_merges(self, turn: Turn, new: ConversationRow) -> None:
-        """Raise InvalidInput if a new conversation and the merges of its turn are too large."""
+        """Raise InvalidInput if the merges of a turn can be too large for a new conversation."""
         for column, value, patch in (
             ("metadata", new.metadata, turn.merge_metadata),
             ("dsl", new.dsl, turn.merge_dsl),
@@ -169,7 +168,7 @@ class ConversationMessages(ConversationServiceBase):
         expected_seq: int | None,
         idempotency_key: str | None,
         body_hash: bytes | None,
-        creates: bool,
+        new: ConversationRow | None,
         user_id: str | UnsetType,
     ) -> Appended | None:
         """Return the replay of a keyed append, or raise why an append changed no row.
@@ -184,7 +183,8 @@ class ConversationMessages(ConversationServiceBase):
             idempotency_key=idempotency_key,
             user_id=user_id,
         )
-        if rejection is None and creates:
+        if rejection is None and new is not None:
+            await self._check_first_merges(turn, new)
             return None
         rejection = row_or_not_found(rejection, "conversation")
         if not rejection.is_of_user:

@@ -25,7 +25,7 @@
 --   while this one waits for the lock, message_id_idx rejects it. Row comparisons: see
 --   docs/project/sql-files.md, Lookups by key.
 --   merged is a locking read, so it merges into the values that the transaction for which it waited has
---   stored. With :conversation and no conversation the values of :conversation are merged, unchecked.
+--   stored. With :conversation and no conversation the values of :conversation are merged.
 --   :created_at distinguishes the conversation from another one that was stored under its id later. No
 --   index serves IS TRUE, so the plan reads the primary key, also with :user_id.
 WITH
@@ -140,6 +140,13 @@ updated AS (                                    --? conversation
            dialog_id text, user_id text, exp_user_id text, name text, source text,
            version_title text, metadata jsonb, dsl jsonb, created_at timestamptz)
      WHERE NOT EXISTS (SELECT FROM updated)
+       --? merge_metadata, max_json_bytes {
+       AND octet_length(asyncsvc.json_merge_v1(r.metadata, :merge_metadata::text::jsonb)::text)
+           <= :max_json_bytes
+       --? }
+       --? merge_dsl, max_json_bytes {
+       AND octet_length(asyncsvc.json_merge_v1(r.dsl, :merge_dsl::text::jsonb)::text) <= :max_json_bytes
+       --? }
     ON CONFLICT (tenant_id, id) DO NOTHING
     RETURNING c.tenant_id, c.id, c.dialog_id, c.source, c.user_id, c.created_at, c.last_seq,
               c.round, c.updated_at, c.name

@@ -322,6 +322,20 @@ async def test_a_transaction_continues_after_a_merge_that_was_too_large(small, w
     assert await stored(small, "metadata") == {"a": LARGE, "c": 1}
 
 
+@pytest.mark.parametrize("column", COLUMNS)
+async def test_a_first_turn_may_replace_a_large_member(small, column):
+    """Together the member and its successor exceed the limit."""
+    for number in range(2):
+        large = f"{number}".ljust(len(LARGE))
+        await small.conversations.append_message(
+            "new",
+            turn(**{f"merge_{column}": {"a": large}}),
+            tenant_id="acme",
+            create={"dialog_id": "d", column: {"a": LARGE}},
+        )
+        assert await stored(small, column, "new") == {"a": large}
+
+
 async def test_a_first_turn_beyond_the_limit_creates_nothing(small):
     for column in COLUMNS:
         with pytest.raises(InvalidInput) as error:
