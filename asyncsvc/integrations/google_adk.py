@@ -138,7 +138,7 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
             except asyncsvc.StaleSequence as error:
                 raise StaleSessionError(f"Session {session.id} has newer events.") from error
             except asyncsvc.NotFound:
-                raise SessionNotFoundError(f"Session {session.id} not stored.") from None
+                raise SessionNotFoundError(f"Session {session.id} not found.") from None
             if seq is None:
                 return event
             session.last_update_time = event.timestamp

@@ -231,7 +231,7 @@ async def test_a_deleted_session_is_gone_and_the_states_of_its_user_stay(own, sv
             await sessions.delete_session(**OWNER, session_id="s1")
         assert await get(sessions) is None
         assert await sessions.get_user_state(**OWNER) == {"u": [1]}
-        with pytest.raises(SessionNotFoundError):
+        with pytest.raises(SessionNotFoundError, match=r"Session (s1|none) not found\."):
             await sessions.append_event(session, event())
         again = await sessions.create_session(**OWNER, session_id="s1")
         assert again.state == {"app:a": {"x": 1}, "user:u": [1]}
@@ -312,7 +312,7 @@ async def test_a_session_of_other_means_is_stale_without_the_last_event(own, svc
             await sessions.append_event(old, event("5"))
         assert texts(await get(sessions)) == ["1", "2", "3", "4"]
         unknown = Session(id="none", app_name="app", user_id="ann")
-        with pytest.raises(SessionNotFoundError):
+        with pytest.raises(SessionNotFoundError, match=r"Session (s1|none) not found\."):
             await sessions.append_event(unknown, event())
 
 
