@@ -119,12 +119,14 @@ class DataLayer(ElementStore):
             name = metadata.get("name")
         columns = {"name": name and str(name)[:_MAX_NAME_LENGTH], "user_id": user_id}
         patch: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
-        new = patch | {"metadata": items.metadata_of(metadata, tags, is_patch=False)}
+        new = {
+            "dialog_id": self._dialog_id,
+            **patch,
+            "metadata": items.metadata_of(metadata, tags, is_patch=False),
+        }
         if merged := items.metadata_of(metadata, tags, is_patch=True):
             patch["merge_metadata"] = merged
-        await self._svc.conversations.upsert(
-            thread_id, self._new() | new, patch=patch, tenant_id=self._tenant_id
-        )
+        await self._svc.conversations.upsert(thread_id, new, patch=patch, tenant_id=self._tenant_id)
 
     async def build_debug_url(self) -> str:
         """Return no URL: the store has no pages."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chainlit.data.base import BaseDataLayer
 
-from asyncsvc import NotFound
+from asyncsvc import NewConversation, NotFound
 from asyncsvc.integrations import chainlit_items as items
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class FavoriteStore(BaseDataLayer):
         self._svc = svc
         self._tenant_id = tenant_id
         self._dialog_id = dialog_id
+        self._new = NewConversation(dialog_id=dialog_id)
         self._token_id = token_id
         self._storage = storage_client
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chainlit.data.utils import queue_until_user_message
 
@@ -30,7 +30,7 @@ class StepStore(FavoriteStore):
             turn = {"messages": [message], "round": 1, "token_id": self._token_id}
             try:
                 await self._svc.conversations.append_message(
-                    step_dict["threadId"], turn, create=self._new(), tenant_id=self._tenant_id
+                    step_dict["threadId"], turn, create=self._new, tenant_id=self._tenant_id
                 )
             except AlreadyExists:
                 await self._put(step_dict, is_new=True)
@@ -54,13 +54,10 @@ class StepStore(FavoriteStore):
             thread_id,
             items.message_of({**step, "threadId": thread_id}, settings),
             patch=items.patch_of(step, settings, is_new=is_new),
-            create=self._new(),
+            create=self._new,
             tenant_id=self._tenant_id,
         )
         await self._index_favorite(step, thread_id)
-
-    def _new(self) -> dict[str, Any]:
-        return {"dialog_id": self._dialog_id}
 
     async def _find(self, step_id: str) -> str:
         """Return the id of the thread of a step."""
