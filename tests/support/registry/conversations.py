@@ -169,7 +169,17 @@ CONVERSATIONS = [
         isolation=[VALID, only("message_id")],
     ),
     Method(
-        name="conversations.payloads", call={"id": "a", "user_id": "u", "newest": 2}, cost="page"
+        name="conversations.payloads",
+        call={
+            "id": "a",
+            "user_id": "u",
+            "after": 1,
+            "before": "m4",
+            "oldest": None,
+            "newest": 2,
+        },
+        cost="page",
+        isolation=[VALID, only("id"), with_(before=None, user_id="theirs")],
     ),
     Method(
         name="conversations.append_message",
