@@ -36,7 +36,8 @@ def message_of(step: Mapping[str, Any], settings: Settings) -> dict[str, object]
 
     The payload has each field that is an object or an array in an array, see `wrap_values`.
     """
-    complete = _EMPTY | {"metadata": {}, "createdAt": utc_now()} | _without(step, {"feedback"})
+    complete = _EMPTY | {"metadata": {}, "createdAt": utc_now()} | step
+    complete.pop("feedback", None)
     kind = str(complete["type"])
     return {
         "id": step["id"],
@@ -50,16 +51,12 @@ def message_of(step: Mapping[str, Any], settings: Settings) -> dict[str, object]
 def patch_of(step: Mapping[str, Any], settings: Settings, *, is_new: bool) -> dict[str, object]:
     """Return the change of the message of a step that exists.
 
-    Tasks that create and update a step run in any order, so an empty field changes nothing. The
-    type "run" is that of a step of which Chainlit knows no other. A step that is created anew does
-    not reset what an update has set to False.
+    Tasks that create and update a step run in any order, so an empty field changes nothing, and a
+    False only if it comes from an update. The type "run" stands for an unknown one.
     """
     empty: list[object] = [None, "", {}]
-    changes = {
-        key: value
-        for key, value in _without(step, _KEPT).items()
-        if value not in empty and not (is_new and value is False)
-    }
+    kept = [(key, value) for key, value in step.items() if key not in _KEPT]
+    changes = {k: v for k, v in kept if v not in empty and not (is_new and v is False)}
     if changes.get("type") == "run":
         del changes["type"]
     patch: dict[str, object] = {"merge_payload": wrap_values(changes)}
@@ -137,10 +134,6 @@ def thread_of(
         "steps": steps,
         "elements": elements,
     }
-
-
-def _without(step: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in step.items() if key not in names}
 
 
 def _time(value: object) -> datetime | None:
