@@ -36,7 +36,7 @@ def message_of(step: Mapping[str, Any], settings: Settings) -> dict[str, object]
 
     The payload has each field that is an object or an array in an array, see `wrap_values`.
     """
-    complete = _EMPTY | {"metadata": {}, "createdAt": utc_now()} | step
+    complete: dict[str, Any] = {**_EMPTY, "metadata": {}, "createdAt": utc_now(), **step}
     complete.pop("feedback", None)
     kind = str(complete["type"])
     return {

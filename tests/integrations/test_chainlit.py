@@ -1,6 +1,7 @@
 """The data layer of Chainlit: the contract of its own layers, and its emitter, messages, steps."""
 
 import asyncio
+import atexit
 import json
 import os
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 
 # Chainlit writes its configuration into a directory when it is imported.
 _directory = tempfile.TemporaryDirectory(prefix="asyncsvc-chainlit-")
+atexit.register(_directory.cleanup)
 os.environ.setdefault("CHAINLIT_APP_ROOT", _directory.name)
 
 with warnings.catch_warnings(action="ignore"):
