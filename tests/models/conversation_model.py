@@ -215,8 +215,10 @@ class ConversationModel:
                 rows = [row for row in rows if row["seq"] * sign > seq * sign]
         return rows if last is None else rows[-last:]
 
-    def payloads(self, id, *, tenant_id, user_id=ANY, newest=None) -> list[Row]:
-        rows = message_rows(self._tenants[tenant_id].conversation(id, user_id))
+    def payloads(self, id, *, tenant_id, oldest=None, newest=None, **bounds) -> list[Row]:
+        if None not in {oldest, newest}:
+            raise InvalidInput("oldest", "")
+        rows = self.messages(id, tenant_id=tenant_id, **bounds)[:oldest]
         first = 0 if newest is None else max(0, len(rows) - newest)
         return [row["payload"] for row in rows[first:]]
 
