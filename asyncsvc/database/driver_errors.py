@@ -36,6 +36,7 @@ _CLASS_BY_SQLSTATE: Final[dict[str, type[AsyncSvcError]]] = {
     "55P03": LockTimeout,  # lock_not_available
 }
 _SCHEMA_MISSING: Final = {"42P01", "3F000"}
+_TEXT_BY_INDEX: Final = {"message_id_idx": "the conversation has a message with this id"}
 # The message or its detail quotes a value, which may be the hash of a token.
 _QUOTES_VALUE: Final = {_DATA_EXCEPTION, _UNIQUE_VIOLATION}
 # Connection failures, resources, shutdowns, serialization failures and deadlocks.
@@ -155,7 +156,8 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
             sqlstate,
         )
     if sqlstate in _CLASS_BY_SQLSTATE:
-        return _CLASS_BY_SQLSTATE[sqlstate](message)
+        text = _TEXT_BY_INDEX.get(error.constraint_name or "", message)
+        return _CLASS_BY_SQLSTATE[sqlstate](text)
     if sqlstate.startswith(_UNAVAILABLE_CLASSES):
         return Unavailable(message)
     if sqlstate in _SCHEMA_MISSING:

@@ -18,6 +18,7 @@ from asyncsvc import (
     StaleSequence,
     Turn,
 )
+from tests.support.registry.counting import until_blocked
 
 PAST = datetime(2020, 1, 2, tzinfo=UTC)
 
@@ -168,6 +169,17 @@ async def test_32_appends_of_one_id_store_exactly_one_turn(dsn, keyed):
         stored = await svc.conversations.get_by_id("c", tenant_id="acme", include_messages=True)
         assert (stored.last_seq, stored.round, stored.tokens) == (2, 1, 1)
         assert [message.id for message in stored.messages] == ["x", None]
+
+
+async def test_a_lost_race_for_an_id_names_the_id_and_not_the_index(svc, id):
+    async with svc.transaction() as tx:
+        await tx.conversations.append_message(id, turn("x"), tenant_id="acme")
+        late = asyncio.create_task(
+            svc.conversations.append_message(id, turn("x"), tenant_id="acme")
+        )
+        await until_blocked(svc)
+    with pytest.raises(AlreadyExists, match=r"^the conversation has a message with this id$"):
+        await late
 
 
 async def test_32_appends_of_one_key_and_id_store_one_turn_and_31_replays(dsn):
