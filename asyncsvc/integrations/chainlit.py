@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from chainlit.types import PageInfo, PaginatedResponse
-from chainlit.user import PersistedUser
+from asyncsvc.integrations.extras import needs_extra
+
+with needs_extra("chainlit"):
+    from chainlit.types import PageInfo, PaginatedResponse
+    from chainlit.user import PersistedUser
 
 from asyncsvc import ANY, NotFound
 from asyncsvc.integrations import chainlit_items as items

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from chatkit.store import NotFoundError, TContext
-from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem
+from asyncsvc.integrations.extras import needs_extra
+
+with needs_extra("chatkit"):
+    from chatkit.store import NotFoundError, TContext
+    from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem
+
 from pydantic import TypeAdapter
 
 from asyncsvc import AlreadyExists, NotFound

@@ -11,9 +11,13 @@ from http.client import responses as phrases
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import Depends, FastAPI, Header, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from asyncsvc.integrations.extras import needs_extra
+
+with needs_extra("fastapi"):
+    from fastapi import Depends, FastAPI, Header, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection

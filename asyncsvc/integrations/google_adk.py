@@ -11,11 +11,14 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from google.adk.errors import StaleSessionError
-from google.adk.errors.already_exists_error import AlreadyExistsError
-from google.adk.errors.session_not_found_error import SessionNotFoundError
-from google.adk.sessions import BaseSessionService
-from google.adk.sessions.base_session_service import ListSessionsResponse
+from asyncsvc.integrations.extras import needs_extra
+
+with needs_extra("google-adk"):
+    from google.adk.errors import StaleSessionError
+    from google.adk.errors.already_exists_error import AlreadyExistsError
+    from google.adk.errors.session_not_found_error import SessionNotFoundError
+    from google.adk.sessions import BaseSessionService
+    from google.adk.sessions.base_session_service import ListSessionsResponse
 
 import asyncsvc
 from asyncsvc.integrations.google_adk_events import session_of, turn_of

@@ -6,10 +6,15 @@ The extra `openai-agents` installs the SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from agents import SessionSettings
+from asyncsvc import InvalidInput
+from asyncsvc.integrations.extras import needs_extra
+
+with needs_extra("openai-agents"):
+    from agents import SessionSettings
 
 from asyncsvc.integrations.message_log import MessageLog
 from asyncsvc.integrations.openai_compaction import CompactionHooks
@@ -49,8 +54,16 @@ class Session(CompactionHooks):
 
         Args:
             session_settings: The default `limit` of `get_items`.
+
+        Raises:
+            InvalidInput: `session_settings` has an unknown option.
         """
         if session_settings is None or isinstance(session_settings, Mapping):
+            # The class of the SDK ignores an unknown option, such as a misspelled one.
+            options = {field.name for field in fields(SessionSettings)}
+            if session_settings and not session_settings.keys() <= options:
+                reason = f"has only these options: {', '.join(sorted(options))}"
+                raise InvalidInput("session_settings", reason)
             session_settings = SessionSettings(**session_settings or {})
         self.session_id = session_id
         self.session_settings: SessionSettings | None = session_settings

@@ -16,10 +16,27 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Final, TypeAlias, TypeVarTuple
 
-from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation, get_meter
-from opentelemetry.trace import SpanKind, StatusCode, TracerProvider, get_tracer
+from asyncsvc.integrations.extras import needs_extra
 
-from asyncsvc import AsyncSvc, AsyncSvcError, Backlog, MaintenanceReport, PoolExhausted, Settings
+with needs_extra("opentelemetry"):
+    from opentelemetry.metrics import (
+        CallbackOptions,
+        Histogram,
+        MeterProvider,
+        Observation,
+        get_meter,
+    )
+    from opentelemetry.trace import SpanKind, StatusCode, TracerProvider, get_tracer
+
+from asyncsvc import (
+    AsyncSvc,
+    AsyncSvcError,
+    Backlog,
+    InvalidInput,
+    MaintenanceReport,
+    PoolExhausted,
+    Settings,
+)
 
 _log: Final = logging.getLogger(__name__)
 _BOUNDS: Final = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10]  # seconds, from the conventions
@@ -87,7 +104,12 @@ class Telemetry:
 
         A task reads the backlog every `interval` seconds, which is 1 statement. It ends if the role
         does not own the tables.
+
+        Raises:
+            InvalidInput: `interval` is not a positive number.
         """
+        if not (isinstance(interval, int | float) and interval > 0):
+            raise InvalidInput("interval", "must be a number of seconds above 0")
         observed = _Observed(svc)
         self._observed.append(observed)
         # The empty context keeps the caller's span out of the spans of the task.

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelMessagesTypeAdapter,
-    ModelRequest,
-    ModelResponse,
-    SystemPromptPart,
-    TextContent,
-    TextPart,
-    ToolReturnPart,
-    UserPromptPart,
-)
+from asyncsvc.integrations.extras import needs_extra
+
+with needs_extra("pydantic-ai"):
+    from pydantic_ai.messages import (
+        ModelMessage,
+        ModelMessagesTypeAdapter,
+        ModelRequest,
+        ModelResponse,
+        SystemPromptPart,
+        TextContent,
+        TextPart,
+        ToolReturnPart,
+        UserPromptPart,
+    )
 
 from asyncsvc.integrations.message_log import MessageLog
 

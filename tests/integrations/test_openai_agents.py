@@ -94,6 +94,11 @@ async def test_the_settings_of_the_session_are_the_default_limit(svc, settings):
     assert len(await stored.get_items()) == 5
 
 
+async def test_a_misspelled_option_of_the_session_is_rejected(svc):
+    with pytest.raises(InvalidInput, match="session_settings: has only these options: limit"):
+        session(svc, session_settings={"limt": 3})
+
+
 async def test_a_session_without_items_is_empty(svc):
     stored = session(svc)
     await stored.add_items([])

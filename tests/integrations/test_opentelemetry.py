@@ -360,6 +360,14 @@ async def test_a_failed_read_of_the_backlog_is_repeated(exported, dsn, pool):
         await until(lambda: exported.points("asyncsvc.maintenance.backlog"))
 
 
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), "60"])
+async def test_an_interval_without_a_pause_is_rejected(exported, dsn, interval):
+    async with asyncsvc.connect(dsn) as svc:
+        with pytest.raises(asyncsvc.InvalidInput, match="interval: must be"):
+            async with exported.telemetry().observe(svc, interval=interval):
+                pass
+
+
 async def test_the_statements_of_the_observation_do_not_belong_to_the_callers_span(exported, dsn):
     telemetry = exported.telemetry()
     settings = telemetry.instrument(Settings(maintenance_interval=None))
