@@ -14,7 +14,7 @@ from agents.usage import Usage
 import asyncsvc
 from asyncsvc import InvalidInput, NotFound, Settings
 from asyncsvc.integrations.openai_agents import Session
-from asyncsvc.integrations.openai_compaction import CompactionSnapshot
+from asyncsvc.integrations.openai_agents.compaction import CompactionSnapshot
 from tests.integrations.histories import OWNER, counted
 
 QUESTION = {"role": "user", "content": "Where is my parcel?"}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from chainlit.data.utils import queue_until_user_message
 
 from asyncsvc import AlreadyExists, InvalidInput, NotFound
-from asyncsvc.integrations import chainlit_items as items
-from asyncsvc.integrations.chainlit_favorites import FavoriteStore
+from asyncsvc.integrations.chainlit import items
+from asyncsvc.integrations.chainlit.favorites import FavoriteStore
 
 if TYPE_CHECKING:
     from chainlit.step import StepDict

@@ -13,9 +13,9 @@ from chainlit.context import context
 from chainlit.data.utils import queue_until_user_message
 
 from asyncsvc import NotFound
-from asyncsvc.integrations import chainlit_items as items
-from asyncsvc.integrations.chainlit_favorites import FAVORITES
-from asyncsvc.integrations.chainlit_steps import StepStore
+from asyncsvc.integrations.chainlit import items
+from asyncsvc.integrations.chainlit.favorites import FAVORITES
+from asyncsvc.integrations.chainlit.steps import StepStore
 
 if TYPE_CHECKING:
     from chainlit.element import Element, ElementDict

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncsvc.integrations.openai_items import item_of, message_of
+from asyncsvc.integrations.openai_agents.items import item_of, message_of
 
 if TYPE_CHECKING:
     from agents import TResponseInputItem

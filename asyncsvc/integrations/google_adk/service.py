@@ -1,8 +1,4 @@
-"""The session service of Google's Agent Development Kit (ADK).
-
-An app is a dialog, a session a conversation, an event a message. The extra `google-adk` installs
-the kit.
-"""
+"""The session service of ADK."""
 
 from __future__ import annotations
 
@@ -21,9 +17,9 @@ with needs_extra("google-adk"):
     from google.adk.sessions.base_session_service import ListSessionsResponse
 
 import asyncsvc
-from asyncsvc.integrations.google_adk_events import session_of, turn_of
-from asyncsvc.integrations.google_adk_session import StoredSession, find_sessions
-from asyncsvc.integrations.google_adk_state import Delta, SharedStates
+from asyncsvc.integrations.google_adk.events import session_of, turn_of
+from asyncsvc.integrations.google_adk.session import StoredSession, find_sessions
+from asyncsvc.integrations.google_adk.state import Delta, SharedStates
 
 if TYPE_CHECKING:
     from google.adk.events import Event

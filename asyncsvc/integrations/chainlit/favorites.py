@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from chainlit.data.base import BaseDataLayer
 
 from asyncsvc import NewConversation, NotFound
-from asyncsvc.integrations import chainlit_items as items
+from asyncsvc.integrations.chainlit import items
 
 if TYPE_CHECKING:
     from chainlit.data.storage_clients.base import BaseStorageClient

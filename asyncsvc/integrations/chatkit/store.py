@@ -1,7 +1,4 @@
-"""The store of a ChatKit server. A thread is a conversation, and an item is a message.
-
-The extra `chatkit` installs ChatKit.
-"""
+"""The store of a ChatKit server: its items and attachments."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ with needs_extra("chatkit"):
 from pydantic import TypeAdapter
 
 from asyncsvc import AlreadyExists, NotFound
-from asyncsvc.integrations.chatkit_items import is_item, items_of, key_of, message_of, payload_of
-from asyncsvc.integrations.chatkit_threads import ThreadStore, not_found
+from asyncsvc.integrations.chatkit.items import is_item, items_of, key_of, message_of, payload_of
+from asyncsvc.integrations.chatkit.threads import ThreadStore, not_found
 
 _ATTACHMENT: Final = "chatkit.attachment"
 _ATTACHMENTS: Final = TypeAdapter[Attachment](Attachment)

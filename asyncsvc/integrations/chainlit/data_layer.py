@@ -1,7 +1,4 @@
-"""The data layer of Chainlit: threads are conversations, and steps are their messages.
-
-The extra `chainlit` installs Chainlit.
-"""
+"""The data layer of Chainlit: its users and threads."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ with needs_extra("chainlit"):
     from chainlit.user import PersistedUser
 
 from asyncsvc import ANY, NotFound
-from asyncsvc.integrations import chainlit_items as items
-from asyncsvc.integrations.chainlit_elements import ElementStore
+from asyncsvc.integrations.chainlit import items
+from asyncsvc.integrations.chainlit.elements import ElementStore
 
 if TYPE_CHECKING:
     from chainlit.types import Pagination, ThreadDict, ThreadFilter

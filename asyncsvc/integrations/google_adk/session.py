@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from asyncsvc import ANY, AlreadyExists, StaleSequence
-from asyncsvc.integrations.google_adk_events import is_event, is_session, item_of, updated_at
+from asyncsvc.integrations.google_adk.events import is_event, is_session, item_of, updated_at
 from asyncsvc.integrations.message_log import MessageLog
 from asyncsvc.integrations.packing import pack_id
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from google.adk.sessions import Session
 
     from asyncsvc import Conversation, Services
-    from asyncsvc.integrations.google_adk_state import Delta, SharedStates
+    from asyncsvc.integrations.google_adk.state import Delta, SharedStates
 
 
 class _Owner(TypedDict):

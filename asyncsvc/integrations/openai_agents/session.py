@@ -1,7 +1,4 @@
-"""Sessions of the OpenAI Agents SDK, each a conversation with 1 message for each item.
-
-The extra `openai-agents` installs the SDK.
-"""
+"""The session of the OpenAI Agents SDK."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ with needs_extra("openai-agents"):
     from agents import SessionSettings
 
 from asyncsvc.integrations.message_log import MessageLog
-from asyncsvc.integrations.openai_compaction import CompactionHooks
-from asyncsvc.integrations.openai_items import is_item, item_of, message_of
+from asyncsvc.integrations.openai_agents.compaction import CompactionHooks
+from asyncsvc.integrations.openai_agents.items import is_item, item_of, message_of
 
 if TYPE_CHECKING:
     from agents import RunContextWrapper, TResponseInputItem
