@@ -91,7 +91,8 @@ async def test_an_agent_with_a_tool_resumes_after_a_restart(dsn):
 
 
 async def test_32_sessions_at_once(dsn):
-    async with asyncsvc.connect(dsn) as svc:
+    settings = asyncsvc.Settings(acquire_timeout=60)  # all wait for the connections of one pool
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
         app = runner(svc)
         for turn in range(2):
             await asyncio.gather(
