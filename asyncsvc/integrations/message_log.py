@@ -86,7 +86,7 @@ class MessageLog:
                 may have appended it. Then the messages are read too.
         """
         try:
-            payloads = await self.svc.conversations.payloads(self.id, **self._owner, newest=newest)
+            payloads = await self.svc.conversations.payloads(self.id, **self._owner, last=newest)
         except NotFound:
             return []
         if all(map(is_item, payloads)):

@@ -149,10 +149,10 @@ class ConversationMessageReads(ConversationServiceBase):
         user_id: OrAny[UserId] = ANY,
         after: MessageBound | None = None,
         before: MessageBound | None = None,
-        oldest: Count | None = None,
-        newest: Count | None = None,
+        last: Count | None = None,
+        limit: Count | None = None,
     ) -> list[dict[str, JsonValue]]:
-        """Return the payloads of all messages of a conversation, or of its `oldest` or `newest`.
+        """Return the payloads of all, the first `limit` or the `last` messages of a conversation.
 
         For applications that store each message whole in its payload: reading the payloads alone
         takes about a third of the time of `messages`.
@@ -162,9 +162,9 @@ class ConversationMessageReads(ConversationServiceBase):
             after: Exclusive lower bound: a `seq`, the own id of a message, or an aware datetime. A
                 time selects messages by their `created_at`.
             before: Exclusive upper bound, like `after`.
-            oldest: Maximum number of payloads, the first within the bounds. 0 reads none.
-            newest: Maximum number of payloads, the last within the bounds. 0 reads none. None of
-                both: all within the bounds.
+            last: Return at most this number of payloads, the last within the bounds. 0 reads none.
+            limit: Return at most this number of payloads, the first within the bounds. 0 reads
+                none. Without `last` and `limit`: all within the bounds.
 
         Returns:
             The payloads, in the order of `seq`.
@@ -172,24 +172,24 @@ class ConversationMessageReads(ConversationServiceBase):
         Raises:
             NotFound: The tenant, or the user, has no conversation with this id, or the conversation
                 has no message with the id of a bound ("message").
-            InvalidInput: A value is out of range, or `oldest` and `newest` come together.
+            InvalidInput: A value is out of range, or `last` and `limit` come together.
 
         Cost:
             1 round trip on the primary key, no locks. The cost and the memory grow with the number
             of returned payloads, which no setting limits. With a time it also reads the messages
             outside of the bounds that come first in the order.
         """
-        if oldest is not None and newest is not None:
-            raise InvalidInput("oldest", "cannot be combined with newest")
-        limit = newest if oldest is None else oldest
+        if last is not None and limit is not None:
+            raise InvalidInput("limit", "cannot be combined with last")
+        count = limit if last is None else last
         return await self._messages.payloads(
             tenant_id=tenant_id,
             id=id,
             user_id=unset_if_any(user_id),
             after=after,
             before=before,
-            limit=UNSET if limit is None else limit,
-            part="last" if oldest is None else "first",
+            limit=UNSET if count is None else count,
+            part="first" if last is None else "last",
         )
 
     @validated

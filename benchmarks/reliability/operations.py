@@ -215,7 +215,7 @@ async def _get(app: Application) -> None:
     await app.conversations.get_by_id(id, tenant_id=app.tenant, include_messages=True)
     await app.conversations.get_by_ids([id, "absent"], tenant_id=app.tenant)
     await app.conversations.messages(id, tenant_id=app.tenant, last=20)
-    await app.conversations.payloads(id, tenant_id=app.tenant, newest=20)
+    await app.conversations.payloads(id, tenant_id=app.tenant, last=20)
     await app.conversations.get_names(tenant_id=app.tenant, exp_user_id="ann", dialog_id="support")
     await app.conversations.list_dialogs(tenant_id=app.tenant)
 

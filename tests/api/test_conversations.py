@@ -237,15 +237,15 @@ async def test_messages_are_read_by_page(svc):
     assert await seqs(svc, "a", last=100, after=8) == [9, 10]
 
 
-async def test_payloads_are_those_of_all_messages_or_of_the_newest(svc):
+async def test_payloads_are_those_of_all_messages_or_of_the_last(svc):
     await create(svc, "a", "empty")
     payloads = [{"n": number, "t": "é\n"} for number in range(4)] + [{}]
     messages = [{"role": "user", "content": "x", "payload": each} for each in payloads]
     await svc.conversations.append_message("a", {"messages": messages}, tenant_id="acme")
     await svc.conversations.delete_message("a", 2, tenant_id="acme")
     del payloads[1]
-    for newest, expected in ((None, payloads), (0, []), (2, payloads[-2:]), (9, payloads)):
-        read = await svc.conversations.payloads("a", tenant_id="acme", newest=newest)
+    for last, expected in ((None, payloads), (0, []), (2, payloads[-2:]), (9, payloads)):
+        read = await svc.conversations.payloads("a", tenant_id="acme", last=last)
         assert read == expected
     assert await svc.conversations.payloads("empty", tenant_id="acme") == []
     assert await svc.conversations.payloads("a", tenant_id="acme", user_id="") == payloads
@@ -265,11 +265,11 @@ async def test_payloads_within_bounds(svc):
     await svc.conversations.append_message("a", turn, tenant_id="acme")
     for bounds, expected in (
         ({"after": "m1"}, [2, 3, 4, 5]),
-        ({"before": "m4", "newest": 2}, [2, 3]),
-        ({"after": 2, "oldest": 2}, [2, 3]),
-        ({"after": "m0", "before": 5, "oldest": 9}, [1, 2, 3]),
-        ({"oldest": 1}, [0]),
-        ({"oldest": 0}, []),
+        ({"before": "m4", "last": 2}, [2, 3]),
+        ({"after": 2, "limit": 2}, [2, 3]),
+        ({"after": "m0", "before": 5, "limit": 9}, [1, 2, 3]),
+        ({"limit": 1}, [0]),
+        ({"limit": 0}, []),
         ({"after": "m5"}, []),
         ({"after": at + timedelta(minutes=90), "before": "m5"}, [2, 3, 4]),
     ):
@@ -280,7 +280,7 @@ async def test_payloads_within_bounds(svc):
             await svc.conversations.payloads("a", tenant_id="acme", **{bound: "absent"})
         assert caught.value.resource == "message"
     with pytest.raises(InvalidInput):
-        await svc.conversations.payloads("a", tenant_id="acme", oldest=1, newest=1)
+        await svc.conversations.payloads("a", tenant_id="acme", last=1, limit=1)
 
 
 async def test_messages_of_an_absent_conversation_are_not_found(svc):

@@ -279,8 +279,6 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "before_seq": st.none() | SEQS,
         "before": st.none() | SEQS | MESSAGE_IDS,
         "last": st.none() | st.integers(1, 3),
-        "newest": st.none() | st.integers(0, 3),
-        "oldest": st.none() | st.integers(0, 3),
         "include_dsl": st.booleans(),
         "include_messages": st.booleans(),
         "orderby": st.sampled_from(list(SORT_KEYS)),

@@ -215,11 +215,11 @@ class ConversationModel:
                 rows = [row for row in rows if row["seq"] * sign > seq * sign]
         return rows if last is None else rows[-last:]
 
-    def payloads(self, id, *, tenant_id, oldest=None, newest=None, **bounds) -> list[Row]:
-        if None not in {oldest, newest}:
-            raise InvalidInput("oldest", "")
-        rows = self.messages(id, tenant_id=tenant_id, **bounds)[:oldest]
-        first = 0 if newest is None else max(0, len(rows) - newest)
+    def payloads(self, id, *, tenant_id, last=None, limit=None, **bounds) -> list[Row]:
+        if None not in {last, limit}:
+            raise InvalidInput("limit", "")
+        rows = self.messages(id, tenant_id=tenant_id, **bounds)[:limit]
+        first = 0 if last is None else max(0, len(rows) - last)
         return [row["payload"] for row in rows[first:]]
 
     def iter_messages(self, id, *, tenant_id, **bounds) -> list[Row]:

@@ -49,10 +49,10 @@ class Store(ThreadStore[TContext]):
         bound = key_of(after) if after else None
         lower, upper = (bound, None) if ascending else (None, bound)
         conversations, owner = self._svc.conversations, self._owner(context)
-        oldest, newest = (limit + 1, None) if ascending else (None, limit + 1)
+        part = {"limit" if ascending else "last": limit + 1}
         try:
             payloads = await conversations.payloads(
-                thread_id, after=lower, before=upper, oldest=oldest, newest=newest, **owner
+                thread_id, after=lower, before=upper, **part, **owner
             )
             count = len(payloads)
             if not all(map(is_item, payloads)):
