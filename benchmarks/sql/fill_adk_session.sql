@@ -24,7 +24,7 @@ SELECT $1::text || '-adk', format('["%s","%s","%s"]', $1::text, c.user_id, c.id)
        t.at, $1::text, m.conversation_created_at
   FROM asyncsvc.message AS m
   JOIN asyncsvc.conversation AS c ON c.tenant_id = m.tenant_id AND c.id = m.conversation_id
- CROSS JOIN LATERAL (SELECT m.created_at + m.seq * interval '1 second') AS t (at)
+ CROSS JOIN LATERAL (SELECT m.created_at + m.seq * interval '1 microsecond') AS t (at)
  WHERE m.tenant_id = $1::text
  ORDER BY m.conversation_id, m.seq;
 

@@ -6,7 +6,7 @@ SELECT c.id
 
 INSERT INTO agent_messages (session_id, message_data, created_at)
 SELECT m.conversation_id, json_build_object('role', m.role, 'content', m.content)::text,
-       m.created_at AT TIME ZONE 'UTC' + m.seq * interval '1 second'
+       m.created_at AT TIME ZONE 'UTC' + m.seq * interval '1 microsecond'
   FROM asyncsvc.message AS m
  WHERE m.tenant_id = $1
  ORDER BY m.conversation_id, m.seq

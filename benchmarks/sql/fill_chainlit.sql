@@ -15,6 +15,6 @@ SELECT m.conversation_id || '-' || m.seq, m.conversation_id, '', '{}', m.role, m
        (m.role || '_message')::"StepType", t.at, t.at
   FROM asyncsvc.message AS m
  CROSS JOIN LATERAL (
-       SELECT m.created_at AT TIME ZONE 'UTC' + m.seq * interval '1 second') AS t (at)
+       SELECT m.created_at AT TIME ZONE 'UTC' + m.seq * interval '1 millisecond') AS t (at)
  WHERE m.tenant_id = $1
  ORDER BY m.conversation_id, m.seq

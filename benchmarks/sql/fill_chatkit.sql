@@ -7,7 +7,7 @@ SELECT c.id, c.user_id, c.created_at,
 
 INSERT INTO items (id, thread_id, user_id, created_at, data)
 SELECT m.conversation_id || '-' || m.seq, m.conversation_id, c.user_id,
-       m.created_at + m.seq * interval '1 millisecond',
+       m.created_at + m.seq * interval '1 microsecond',
        CASE m.role
        WHEN 'user' THEN json_build_object(
            'id', m.conversation_id || '-' || m.seq, 'thread_id', m.conversation_id,

@@ -54,13 +54,18 @@ async def run(bench: Bench) -> None:
     bench.remark("versions: " + ", ".join(f"{name} {each}" for name, each in versions.items()))
     async with sessions.opened(bench) as stores:
         suite = _Suite(bench, stores)
-        await suite.lists(data.of_size(bench.choose(200, 10_000, 10_000)))
+        await suite.lists(_tenant(2, bench.choose(200, 10_000, 10_000)))
         for messages, count in bench.choose(
             ((10, 20), (100, 4)),
             ((10, 200), (1_000, 20)),
             ((10, 1_000), (1_000, 50), (10_000, 10)),
         ):
-            await suite.at_length(data.of_length(messages, count))
+            await suite.at_length(_tenant(messages, count))
+
+
+def _tenant(messages: int, conversations: int) -> Tenant:
+    """Return a tenant of this suite: the copies have the order of unchanged conversations."""
+    return Tenant(f"s{messages}", 1_500_000_000 + messages * 10_000, conversations, messages)
 
 
 @dataclass(frozen=True)
