@@ -77,7 +77,7 @@ async def polling(dsn: str) -> AsyncIterator[AsyncSvc]:
         yield services
 
 
-# ------------------------------------------------------------------------------ what is reported
+# ------------------------------------------------------------------------------ reported appends
 
 
 async def test_each_append_of_the_tenant_is_reported(quiet, svc):
@@ -128,7 +128,7 @@ async def test_a_watch_of_a_dialog_or_a_user_reports_no_others(quiet):
         assert await take(nothing) == [("x", 1)]
 
 
-async def test_appends_that_nobody_waits_for_are_reported_once_with_the_last_seq(quiet):
+async def test_appends_without_a_waiting_watch_are_reported_once_with_the_last_seq(quiet):
     await create(quiet, "a", "b")
     async with quiet.conversations.watch(tenant_id="acme") as watch:
         for id in ("a", "b", "a", "a"):
@@ -324,21 +324,21 @@ async def test_an_append_notifies_only_while_its_tenant_is_watched(
         await sent(svc)
         return await received_before(notifications, dsn)
 
-    for tenant_id in ("acme", "expired", "nobody"):
+    for tenant_id in ("acme", "expired", "unwatched"):
         await create(svc, "a", tenant_id=tenant_id)
     await pool.execute(
         "INSERT INTO asyncsvc.watched_tenant (tenant_id, expires_at)"
         " VALUES ('acme', statement_timestamp() + interval '1 hour'),"
         " ('expired', statement_timestamp())"
     )
-    assert await append_to("nobody") == []
+    assert await append_to("unwatched") == []
     assert await append_to("expired") == []
     assert await append_to("acme") == [hashlib.sha256(b"acme").hexdigest()]
     if key is not None:  # a replay appends nothing
         assert await append_to("acme") == []
 
 
-async def test_an_append_that_is_rolled_back_notifies_nobody(svc, quiet, dsn, notifications):
+async def test_an_append_that_is_rolled_back_sends_no_notification(svc, quiet, dsn, notifications):
     await create(svc, "a")
     async with quiet.conversations.watch(tenant_id="acme"):
         with contextlib.suppress(KeyError):

@@ -1,4 +1,4 @@
-"""Plans of the statements on records: what they read, with any statistics."""
+"""Rows and indexes that the statements on records read, with any statistics."""
 
 import contextlib
 

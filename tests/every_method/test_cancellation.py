@@ -61,7 +61,7 @@ def cases(*methods: Method) -> list[ParameterSet]:
 
 WRITES = cases(*(method for method in SERVICE_METHODS if method.writes))
 IN_TRANSACTIONS = [case for case in WRITES if case.id != "conversations.watch-0"]
-"""A watch reads what is committed, so a transaction has none."""
+"""A watch reads committed rows, so a transaction has no watch."""
 ATOMIC = [case for case in WRITES if not case.values[0].commits_batches]
 APPENDS = cases(BY_NAME["conversations.append_message"])
 

@@ -202,7 +202,7 @@ async def test_the_list_is_in_the_order_of_updates(own, svc):
                 for listed in (
                     sessions.list_sessions(app_name="app"),
                     sessions.list_sessions(app_name="app", user_id="x"),
-                    sessions.list_sessions(app_name="app", user_id="nobody"),
+                    sessions.list_sessions(app_name="app", user_id="absent"),
                     sessions.list_sessions(app_name="none"),
                 )
             ]

@@ -21,7 +21,7 @@ class StepStore(FavoriteStore):
 
     @queue_until_user_message()
     async def create_step(self, step_dict: StepDict) -> None:
-        """Store a step, or what it adds to the stored one. 1 round trip, a favourite 3.
+        """Store a step, or add its fields to the stored step. 1 round trip, a favourite 3.
 
         The message of a user counts 1 round; if it exists, it is not counted again.
         """
@@ -46,10 +46,8 @@ class StepStore(FavoriteStore):
 
     async def _put(self, step: StepDict, *, is_new: bool) -> None:
         """Store a step or its change. Without a thread, 1 more round trip finds it."""
-        thread_id, settings = (
-            step.get("threadId") or await self._find(step["id"]),
-            self._svc.settings,
-        )
+        thread_id = step.get("threadId") or await self._find(step["id"])
+        settings = self._svc.settings
         await self._svc.conversations.put_message(
             thread_id,
             items.message_of({**step, "threadId": thread_id}, settings),
