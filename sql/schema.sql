@@ -166,6 +166,7 @@ CREATE TABLE asyncsvc.api_token (
     revoked_reason text,
     last_used_at timestamp with time zone,
     rotated_from text COLLATE "C",
+    family_id text COLLATE "C" NOT NULL,
     CONSTRAINT api_token_pkey PRIMARY KEY (id),
     CONSTRAINT api_token_kind_check CHECK ((kind = ANY (ARRAY['api'::text, 'beta'::text]))),
     CONSTRAINT api_token_token_hash_check CHECK ((octet_length(token_hash) = 32)),
@@ -241,6 +242,8 @@ CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger USING btree (tenan
 CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token USING btree (tenant_id, created_at, id);
 
 CREATE UNIQUE INDEX api_token_rotated_from_idx ON asyncsvc.api_token USING btree (rotated_from) WHERE (rotated_from IS NOT NULL);
+
+CREATE INDEX api_token_family_idx ON asyncsvc.api_token USING btree (family_id);
 
 CREATE INDEX token_audit_token_idx ON asyncsvc.token_audit USING btree (tenant_id, token_id, at, id);
 

@@ -112,6 +112,8 @@ class APIToken(Model):
     time of the previous use."""
     rotated_from: str | None
     """The id of the predecessor by rotation."""
+    family_id: str
+    """The id of the first token of its chain of rotations; its own id if no rotation created it."""
     pepper_version: int
     """The version of the pepper of the stored hash; 0 without a pepper. `verify` returns the
     version before its own update."""

@@ -260,8 +260,6 @@ class APITokenService(TokenVerification):
     async def delete_by_id(self, id: Id, *, tenant_id: Id, actor: Actor | None = None) -> int:
         """Delete a token. The audit is kept. The next verification rejects the secret.
 
-        `revoke_family` does not reach from the predecessors of a deleted token to its successors.
-
         Returns:
             1, or 0 if the token does not exist.
 
@@ -378,7 +376,7 @@ class APITokenService(TokenVerification):
             NotFound: The tenant has no token with this id.
 
         Cost:
-            3 round trips on the primary key and the index of rotations, 1 if no token is live, 2
+            3 round trips on the primary key and the index of families, 1 if no token is live, 2
             more for each concurrent rotation; locks the token rows.
         """
         family = await self._repository.get_family(tenant_id=tenant_id, id=id)

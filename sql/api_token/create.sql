@@ -6,12 +6,13 @@
 WITH created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
-           metadata, created_at, created_by, expires_at)
+           metadata, created_at, created_by, family_id, expires_at)
     VALUES (:id, :tenant_id, :name, :token_hash, :pepper_version, :hint, :kind, :scopes, :dialog_id,
-           :source, :metadata::text::jsonb, statement_timestamp(), :actor, :expires_at)
+           :source, :metadata::text::jsonb, statement_timestamp(), :actor, :id,
+           :expires_at)
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
               t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
               CASE WHEN t.expires_at <= t.created_at THEN 'expired' ELSE 'active' END AS status
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)

@@ -5,7 +5,7 @@
 -- Index: the primary key, once per id.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-       t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+       t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
        CASE WHEN t.revoked_at <= statement_timestamp() THEN 'revoked'
             WHEN t.expires_at <= statement_timestamp() THEN 'expired'
             WHEN t.revoked_at IS NOT NULL THEN 'retiring'

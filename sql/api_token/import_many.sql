@@ -24,10 +24,11 @@ WITH requested AS MATERIALIZED (
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
-           metadata, created_at, created_by, expires_at)
+           metadata, created_at, created_by, family_id, expires_at)
     SELECT r.id, :tenant_id, r.name, r.token_hash, r.pepper_version, r.hint, r.kind,
            ARRAY(SELECT jsonb_array_elements_text(r.scopes::jsonb)), r.dialog_id, r.source,
-           r.metadata::jsonb, coalesce(r.created_at, statement_timestamp()), :actor, r.expires_at
+           r.metadata::jsonb, coalesce(r.created_at, statement_timestamp()), :actor, r.id,
+           r.expires_at
       FROM requested AS r
      WHERE NOT EXISTS (SELECT 1 FROM stored AS s WHERE s.position = r.position)
     ON CONFLICT (token_hash) DO NOTHING

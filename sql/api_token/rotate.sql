@@ -15,19 +15,19 @@ WITH retired AS (
        AND t.revoked_at IS NULL
        AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
     RETURNING t.id, t.tenant_id, t.name, t.kind, t.scopes, t.dialog_id, t.source, t.metadata,
-              t.expires_at, t.revoked_at
+              t.family_id, t.expires_at, t.revoked_at
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
-           metadata, created_at, created_by, rotated_from, expires_at)
+           metadata, created_at, created_by, rotated_from, family_id, expires_at)
     SELECT :successor_id, r.tenant_id, r.name, :token_hash, :pepper_version, :hint, r.kind, r.scopes,
-           r.dialog_id, r.source, r.metadata, statement_timestamp(), :actor, r.id
+           r.dialog_id, r.source, r.metadata, statement_timestamp(), :actor, r.id, r.family_id
            , r.expires_at                --? !expires_at
            , :expires_at::timestamptz    --? expires_at
       FROM retired AS r
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
               t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
               CASE WHEN t.expires_at <= t.created_at THEN 'expired' ELSE 'active' END AS status
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)

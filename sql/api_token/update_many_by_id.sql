@@ -35,7 +35,7 @@ WITH requested AS MATERIALIZED (
        AND t.id = r.id
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
               t.metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-              t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version, r.patch
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version, r.patch
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT t.tenant_id, t.id, 'update', :actor, statement_timestamp(), t.patch
@@ -43,7 +43,7 @@ WITH requested AS MATERIALIZED (
 )
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-       t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+       t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
        CASE WHEN t.revoked_at <= statement_timestamp() THEN 'revoked'
             WHEN t.expires_at <= statement_timestamp() THEN 'expired'
             WHEN t.revoked_at IS NOT NULL THEN 'retiring'

@@ -11,7 +11,7 @@
 --   also expires inside a long transaction of the caller. At the instant expires_at it is expired.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-       t.revoked_reason, t.last_used_at, t.rotated_from, t.pepper_version,
+       t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
        CASE WHEN t.revoked_at <= statement_timestamp() THEN 'revoked'
             WHEN t.expires_at <= statement_timestamp() THEN 'expired'
             WHEN t.revoked_at IS NOT NULL THEN 'retiring'

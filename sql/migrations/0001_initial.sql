@@ -471,7 +471,8 @@ $$;
 
 -- API tokens. The table contains the hash of the secret, never the secret. pepper_version 0 is SHA-256, n
 -- is HMAC-SHA-256 with pepper n. hint is the beginning of the secret, for people. A token is retiring
--- while revoked_at is in the future. last_used_at has no index, so that its update is a HOT update. No
+-- while revoked_at is in the future. family_id is the id of the first token of a chain of rotations: its own
+-- id for a token that no rotation created. last_used_at has no index, so that its update is a HOT update. No
 -- foreign key refers to a token, so that no lock on another table delays a write to it.
 CREATE TABLE asyncsvc.api_token (
     id             text COLLATE "C" NOT NULL PRIMARY KEY,
@@ -491,15 +492,19 @@ CREATE TABLE asyncsvc.api_token (
     revoked_at     timestamptz,
     revoked_reason text,
     last_used_at   timestamptz,
-    rotated_from   text COLLATE "C"
+    rotated_from   text COLLATE "C",
+    family_id      text COLLATE "C" NOT NULL
 ) WITH (fillfactor = 85);
 
 -- Lists, revocation and deletion of a tenant's tokens.
 CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, id);
 
--- Families of rotated tokens. It allows at most one successor under concurrent rotation.
+-- It allows at most one successor under concurrent rotation.
 CREATE UNIQUE INDEX api_token_rotated_from_idx
     ON asyncsvc.api_token (rotated_from) WHERE rotated_from IS NOT NULL;
+
+-- api_token/get_family. A rotation does not change it, so it also finds relatives of a deleted token.
+CREATE INDEX api_token_family_idx ON asyncsvc.api_token (family_id);
 
 -- The actions on the tokens of a tenant, with their actors. The statement that changes a token inserts
 -- the row. Rows outlive their tokens, and contain no secret and no hash.

@@ -611,6 +611,31 @@ async def test_a_whole_family_is_revoked_from_any_member(svc, which):
     assert events[0].detail == {"reason": "leaked", "family_of": family[which].token.id}
 
 
+async def test_a_family_has_the_id_of_its_first_token(svc):
+    first = await issue(svc)
+    second = await rotated(svc, first, overlap=timedelta(days=1))
+    third = await rotated(svc, second, overlap=timedelta(days=1))
+    assert {each.token.family_id for each in (first, second, third)} == {first.token.id}
+    assert (await svc.tokens.verify(third.secret)).family_id == first.token.id
+    assert (await issue(svc)).token.family_id != first.token.id
+
+
+async def test_an_imported_token_begins_a_family(open_service):
+    svc = await open_service(accept_foreign_tokens=True)
+    await svc.tokens.import_([{"secret": "sk-" + "x" * 40}], tenant_id="acme")
+    (imported,) = (await svc.tokens.get_list(tenant_id="acme")).items
+    assert imported.family_id == imported.id
+
+
+async def test_a_family_is_revoked_across_a_deleted_token(svc):
+    first = await issue(svc)
+    second = await rotated(svc, first, overlap=timedelta(days=1))
+    third = await rotated(svc, second, overlap=timedelta(days=1))
+    await svc.tokens.delete_by_id(second.token.id, tenant_id="acme")
+    assert await svc.tokens.revoke_family(first.token.id, tenant_id="acme") == 2
+    await rejected(svc, third.secret)
+
+
 @pytest.mark.parametrize("overlap", [timedelta(0), timedelta(days=1)])
 @pytest.mark.parametrize("call", ["revoke_family", "revoke_all", "delete_by_tenant_id"])
 async def test_no_token_survives_that_is_rotated_concurrently(svc, dsn, call, overlap):

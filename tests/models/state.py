@@ -118,6 +118,8 @@ class Token:
     created_at: datetime | None = None
     created_by: str | None = None
     rotated_from: str | None = None
+    family: "Token | None" = field(default=None, repr=False)
+    """The first token of its chain of rotations; None for itself."""
     id: str | None = None
     secret: str | None = None
     end: str | None = None

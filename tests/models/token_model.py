@@ -115,6 +115,7 @@ class TokenModel:
         successor.id = successor.secret = successor.created_at = None
         successor.is_used = False
         successor.created_by, successor.rotated_from = actor, token.id
+        successor.family = token.family or token
         successor.expires_at = token.expires_at if expires_at is UNSET else expires_at
         token.end = "retiring" if overlap else "revoked"
         token.reason = "rotated"
@@ -128,13 +129,9 @@ class TokenModel:
         return token.row()
 
     def revoke_family(self, id, *, tenant_id, reason=None, actor=None) -> int:
-        tokens = self._tenants[tenant_id].tokens
-        ids = {self._tenants[tenant_id].token(id).id}
-        for _ in tokens:  # each pass adds the direct relatives
-            links = [{each.id, each.rotated_from} - {None} for each in tokens]
-            ids = ids.union(*(link for link in links if link & ids))
-        # The id of a successor in the same transaction is not known yet.
-        family = [each for each in tokens if {each.id, each.rotated_from} & ids]
+        token = self._tenants[tenant_id].token(id)
+        first = token.family or token
+        family = [each for each in self._tenants[tenant_id].tokens if (each.family or each) is first]
         return self._revoke(tenant_id, family, reason, actor)
 
     def revoke_all(
