@@ -13,7 +13,8 @@ WITH revoked AS (
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
               t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
-              t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version, 'revoked' AS status
+              t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
+              'revoked' AS status
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT t.tenant_id, t.id, 'revoke', :actor, t.revoked_at,

@@ -582,3 +582,10 @@ async def test_the_error_of_a_duplicate_secret_shows_no_secret_and_no_hash(svc, 
     digest = hashlib.sha256(secret.encode()).hexdigest()
     assert digest[:16] not in text
     assert secret[8:20] not in text
+
+
+async def test_an_imported_token_begins_a_family(open_service):
+    svc = await open_service(accept_foreign_tokens=True)
+    await svc.tokens.import_([{"secret": "sk-" + "x" * 40}], tenant_id="acme")
+    (imported,) = (await svc.tokens.get_list(tenant_id="acme")).items
+    assert imported.family_id == imported.id

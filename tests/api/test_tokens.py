@@ -620,13 +620,6 @@ async def test_a_family_has_the_id_of_its_first_token(svc):
     assert (await issue(svc)).token.family_id != first.token.id
 
 
-async def test_an_imported_token_begins_a_family(open_service):
-    svc = await open_service(accept_foreign_tokens=True)
-    await svc.tokens.import_([{"secret": "sk-" + "x" * 40}], tenant_id="acme")
-    (imported,) = (await svc.tokens.get_list(tenant_id="acme")).items
-    assert imported.family_id == imported.id
-
-
 async def test_a_family_is_revoked_across_a_deleted_token(svc):
     first = await issue(svc)
     second = await rotated(svc, first, overlap=timedelta(days=1))

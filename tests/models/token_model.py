@@ -131,7 +131,9 @@ class TokenModel:
     def revoke_family(self, id, *, tenant_id, reason=None, actor=None) -> int:
         token = self._tenants[tenant_id].token(id)
         first = token.family or token
-        family = [each for each in self._tenants[tenant_id].tokens if (each.family or each) is first]
+        family = [
+            each for each in self._tenants[tenant_id].tokens if (each.family or each) is first
+        ]
         return self._revoke(tenant_id, family, reason, actor)
 
     def revoke_all(
