@@ -62,6 +62,8 @@ from asyncsvc.models import (
     TokenPatch,
     TokenRecord,
     Turn,
+    Usage,
+    UsageAdjustment,
     UsageBucket,
 )
 from asyncsvc.operations.query_plans import sql_statement, sql_statement_names
@@ -141,6 +143,8 @@ __all__ = [
     "Turn",
     "Unavailable",
     "UnsetType",
+    "Usage",
+    "UsageAdjustment",
     "UsageBucket",
     "Watch",
     "connect",

@@ -62,7 +62,10 @@ from asyncsvc.models.tokens import (
     TokenRecords,
 )
 from asyncsvc.models.usage import (
+    Usage,
+    UsageAdjustment,
     UsageBucket,
+    nano_units,
 )
 
 __all__ = [
@@ -109,7 +112,10 @@ __all__ = [
     "TokenRecord",
     "TokenRecords",
     "Turn",
+    "Usage",
+    "UsageAdjustment",
     "UsageBucket",
     "as_model",
     "microseconds",
+    "nano_units",
 ]

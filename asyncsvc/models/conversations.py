@@ -20,6 +20,7 @@ from pydantic import Json as JsonText
 
 from asyncsvc.models.base import Model, ModelLike
 from asyncsvc.models.columns import Timestamp
+from asyncsvc.models.usage import Usage, Usages, usages
 from asyncsvc.validation.checks import (
     batch_size,
     check_batch_bytes,
@@ -93,7 +94,10 @@ class Turn(Input):
     messages: Annotated[Sequence[Message], Field(min_length=1), batch_size()]
     """1 to `Settings.max_batch_size` messages, in their order in the conversation."""
     tokens: Tokens = 0
-    """The language model tokens that the turn consumed."""
+    """The language model tokens of a turn of which only the total is known. Otherwise `usage`."""
+    usage: Usages = None
+    """The usage of the turn's requests to language models: one `Usage`, or up to 32, in order.
+    The conversation's `tokens` grow by their input and output."""
     duration: Duration = 0.0
     """The time that the turn took, in seconds."""
     round: Rounds = 1
@@ -111,6 +115,25 @@ class Turn(Input):
     """A merge patch of the conversation's `metadata`."""
     token_id: Id | None = None
     """The id of the API token to which statistics by activity attribute the usage."""
+    user_id: UserId | None = None
+    """The user to whom statistics by activity attribute the usage. None: the conversation's."""
+
+    @property
+    def usages(self) -> Sequence[Usage]:
+        """The usage of the turn, as a sequence."""
+        return usages(self.usage)
+
+    @property
+    def total_tokens(self) -> int:
+        """The tokens of the turn: `tokens`, or the sum of its usage."""
+        return self.tokens + sum(each.tokens for each in self.usages)
+
+    @field_validator("usage")
+    @classmethod
+    def _is_no_total(cls, usage: Usages, info: ValidationInfo) -> Usages:
+        if usage is not None and info.data.get("tokens"):
+            raise invalid_value("must not be passed together with tokens")
+        return usage
 
     @field_validator("messages")
     @classmethod

@@ -211,7 +211,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             message_ids=_unless_empty([message.id for message in messages]),
             message_times=_unless_empty([message.created_at for message in messages]),
             round=turn.round,
-            tokens=turn.tokens,
+            tokens=turn.total_tokens,
             duration=microseconds(turn.duration),
             errors=turn.errors,
             dsl=dsl,

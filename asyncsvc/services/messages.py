@@ -22,8 +22,10 @@ from asyncsvc.models import (
     NewConversation,
     StoredMessage,
     Turn,
+    Usage,
     as_model,
     microseconds,
+    nano_units,
 )
 from asyncsvc.repositories.conversation_rows import AppendRejection, ConversationRow
 from asyncsvc.services.common import (
@@ -445,7 +447,7 @@ def _check_counters(turn: Turn, current: AppendRejection) -> None:
     for field, total, maximum in (
         ("messages", current.current_seq + len(turn.messages), MAX_INT),
         ("round", current.current_round + turn.round, MAX_INT),
-        ("tokens", current.current_tokens + turn.tokens, MAX_TOKENS),
+        ("tokens", current.current_tokens + turn.total_tokens, MAX_TOKENS),
         (
             "duration",
             current.current_duration + microseconds(turn.duration),
@@ -468,6 +470,11 @@ def _body_hash(turn: Turn) -> bytes:
     return digest.digest()
 
 
+def _identity(usage: Usage) -> list[object]:
+    cost = None if usage.cost is None else nano_units(usage.cost)
+    return [*usage.model_dump(exclude={"cost"}).values(), cost]
+
+
 def _identifying_parts(turn: Turn) -> Iterator[str]:
     for message in turn.messages:
         yield message.role
@@ -475,6 +482,12 @@ def _identifying_parts(turn: Turn) -> Iterator[str]:
         yield canonical_json(message.reference)
         yield canonical_json(message.payload)
     yield f"{turn.tokens} {microseconds(turn.duration)} {turn.round}"
+    if turn.usage is not None:
+        yield "usage"
+        yield canonical_json([_identity(usage) for usage in turn.usages])
+    if turn.user_id is not None:
+        yield "user_id"
+        yield turn.user_id
     ids = [message.id for message in turn.messages]
     times = [each.created_at and each.created_at.isoformat() for each in turn.messages]
     for name, values in (("ids", ids), ("times", times)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Annotated, Final, Literal, TypeVar, Union, get_args
 
 from pydantic import (
@@ -14,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetCoreSchemaHandler,
+    PlainSerializer,
     PlainValidator,
     SecretStr,
     ValidationInfo,
@@ -45,6 +48,18 @@ MAX_DURATION: Final = 9 * 10**12
 MIN_INSTANT: Final = datetime(2, 1, 1, tzinfo=UTC)
 MAX_INSTANT: Final = datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 """1 year below Python's maximum, so that local times and the ends of buckets fit too."""
+MAX_USAGE_TOKENS: Final = 10**12
+"""The largest number of tokens of one usage."""
+MAX_LABEL_LENGTH: Final = 200
+"""The most characters of the label of a model."""
+MAX_COST: Final = 1_000
+"""The largest cost of one usage."""
+MAX_ADJUSTED_COST: Final = 1_000_000
+"""The largest cost that one adjustment adds or withdraws. Its nano units fit into a bigint."""
+_NANO_UNIT: Final = Decimal("1E-9")
+COST_CONTEXT: Final = Context(prec=28, rounding=ROUND_HALF_EVEN)
+"""The context of computations with costs, since that of a thread may have another precision."""
+_MAX_DECIMAL_LENGTH: Final = 64
 
 
 class AnyType(enum.Enum):
@@ -150,6 +165,25 @@ def _check_instant(value: datetime) -> datetime:
     return instant
 
 
+def _check_cost(value: object, info: ValidationInfo) -> Decimal:
+    """Return a cost in whole nano units. A float is rejected, since it is not exact."""
+    if info.mode == "json" and isinstance(value, str) and len(value) <= _MAX_DECIMAL_LENGTH:
+        with contextlib.suppress(InvalidOperation):
+            value = Decimal(value)
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        raise invalid_value("must be a Decimal")
+    exact = Decimal(value)
+    if not exact.is_finite() or not -MAX_ADJUSTED_COST <= exact <= MAX_ADJUSTED_COST:
+        raise invalid_value(f"must be at most {MAX_ADJUSTED_COST:,}")
+    return exact.quantize(_NANO_UNIT, context=COST_CONTEXT)
+
+
+def _check_usage_cost(value: Decimal) -> Decimal:
+    if not 0 <= value <= MAX_COST:
+        raise invalid_value(f"must be 0 to {MAX_COST:,}")
+    return value.copy_abs()  # of -0
+
+
 def _check_thumb(value: int) -> int:
     if value not in {-1, 1}:  # Literal[-1, 1] accepts True and 1.0
         raise invalid_value("must be 1 or -1")
@@ -250,8 +284,20 @@ MessageBound = Annotated[
     PlainValidator(_check_message_bound, json_schema_input_type=int | str | datetime),
 ]
 """A bound of a read of messages: a `seq`, the own id of a message, or an aware datetime."""
-Tokens = Annotated[int, Field(ge=0, le=10**12)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_USAGE_TOKENS)]
 """The language model tokens of one turn: 0 to 10**12."""
+SignedTokens = Annotated[int, Field(ge=-MAX_USAGE_TOKENS, le=MAX_USAGE_TOKENS)]
+"""The change of a counter of usage: -10**12 to 10**12."""
+SignedCost = Annotated[
+    Decimal,
+    PlainValidator(_check_cost, json_schema_input_type=str),
+    PlainSerializer(lambda cost: format(cost, "f"), return_type=str, when_used="json"),
+]
+"""The change of a cost: a Decimal of at most 1,000,000, rounded half even to 9 places."""
+Cost = Annotated[SignedCost, AfterValidator(_check_usage_cost)]
+"""The cost of one usage: a Decimal, 0 to 1,000, rounded half even to 9 places."""
+ModelLabel = Annotated[str, text_length(1, MAX_LABEL_LENGTH)]
+"""The label of a language model, such as "openai/gpt-5": 1 to 200 characters."""
 Rounds = Annotated[int, Field(ge=0, le=1_000)]
 """The rounds that one turn adds: 0 to 1,000."""
 Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from decimal import Decimal
 
 import asyncpg
 import pytest
@@ -16,6 +17,7 @@ from asyncsvc import (
     NotFound,
     StaleSequence,
     Turn,
+    Usage,
 )
 
 
@@ -141,6 +143,8 @@ async def test_a_replay_returns_the_first_result_and_adds_nothing(svc, id):
         turn("a", "b", round=0),
         turn("a", "b", errors=None),
         turn("a", "b", dsl=None),
+        turn("a", "b", user_id=""),
+        turn("a", "b", usage=Usage(input_tokens=0, output_tokens=0)),
         Turn(messages=[Message(role="user", content="a"), Message(role="tool", content="b")]),
         Turn(
             messages=[
@@ -157,6 +161,47 @@ async def test_the_same_key_with_another_turn_is_a_conflict(svc, id, other):
     with pytest.raises(IdempotencyConflict):
         await svc.conversations.append_message(id, other, tenant_id="acme", idempotency_key="k")
     assert await texts(svc, id) == ["a", "b"]
+
+
+BOOKED = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.0000000025"), model="m")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        [],
+        [BOOKED, BOOKED],
+        *(
+            BOOKED.model_copy(update=changes)
+            for changes in (
+                {"input_tokens": 6},
+                {"cached_input_tokens": 1},
+                {"cache_write_tokens": 1},
+                {"reasoning_tokens": 1},
+                {"requests": 2},
+                {"cost": None},
+                {"cost": Decimal("0.000000003")},
+                {"model": None},
+            )
+        ),
+    ],
+)
+async def test_the_same_key_with_another_usage_is_a_conflict(svc, id, other):
+    await svc.conversations.append_message(
+        id, turn("a", usage=BOOKED), tenant_id="acme", idempotency_key="k"
+    )
+    same = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.000000002"), model="m")
+    replay = await svc.conversations.append_message(
+        id, turn("a", usage=[same]), tenant_id="acme", idempotency_key="k"
+    )
+    assert replay.replayed
+    with pytest.raises(IdempotencyConflict):
+        await svc.conversations.append_message(
+            id, turn("a", usage=other), tenant_id="acme", idempotency_key="k"
+        )
+    stored = await svc.conversations.get_by_id(id, tenant_id="acme")
+    assert (stored.tokens, stored.round) == (8, 1)
 
 
 async def test_a_key_belongs_to_its_conversation(svc, id):

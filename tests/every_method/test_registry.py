@@ -16,6 +16,7 @@ from asyncsvc.models import (
     TokenPatch,
     TokenRecord,
     Turn,
+    Usage,
 )
 from benchmarks.reliability.operations import all_calls
 from tests.support.registry import (
@@ -33,6 +34,7 @@ EXAMPLES = {
     "MESSAGE": Message,
     "MESSAGE_RECORD": MessageRecord,
     "TURN": Turn,
+    "USAGE": Usage,
     "CONVERSATION": NewConversation,
     "RECORD": ConversationRecord,
     "CONVERSATION_PATCH": ConversationPatch,

@@ -5,6 +5,7 @@ A name such as `records.kind` is for the methods of one service, and one such as
 """
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 
 
 def nested(levels: int) -> object:
@@ -80,6 +81,15 @@ IDS = ["abc", [""], [5], ["a\x00"], ["i"] * 1001, None, {"a"}, iter("a")]
 MESSAGE = ["", -1, 2**31, 1.0, True, "a\x00b", "\ud800", "x" * 129, b"m", ["m"], {"role": "user"}]
 BOUND = [*MESSAGE, *INSTANT[1:3], *INSTANT[4:]]
 
+MESSAGES = [{"role": "user", "content": "a"}]
+USAGE = {"input_tokens": 5, "output_tokens": 2}
+WRONG_USAGE = [
+    *({"cost": cost} for cost in (0.1, "1", Decimal(-1), Decimal(1001), Decimal("NaN"))),
+    *({"model": model} for model in ("", "m" * 201, "a\x00", "\ud800")),
+    *({"input_tokens": tokens} for tokens in (-1, 10**12 + 1, 1.0, None)),
+    {"cached_input_tokens": 6},
+    {"reasoning_tokens": 3},
+]
 CALLBACK = ["print", 5, []]
 
 BAD = {
@@ -171,7 +181,12 @@ BAD = {
     "token_id": ID,
     "total": [*CHOICE, "all"],
     "record_use": BOOL,
-    "turn": [None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}],
+    "turn": [
+        *(None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}),
+        *({"messages": MESSAGES, "usage": USAGE | wrong} for wrong in WRONG_USAGE),
+        {"messages": MESSAGES, "usage": USAGE, "tokens": 1},
+        {"messages": MESSAGES, "usage": [USAGE] * 33},
+    ],
     "unused_since": INSTANT,
     "tz": [
         *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),

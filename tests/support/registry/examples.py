@@ -1,6 +1,7 @@
 """Example inputs: one for each input model, with a value for each of its fields."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from asyncsvc import UNSET
 from asyncsvc.services.credentials import new_secret
@@ -14,9 +15,20 @@ MESSAGE = {
     "payload": {"id": "m", "parts": ["p"]},
 }
 ANSWER = {"role": "assistant", "content": "world", "id": "answer"}
+USAGE = {
+    "input_tokens": 5,
+    "output_tokens": 2,
+    "cached_input_tokens": 1,
+    "cache_write_tokens": 1,
+    "reasoning_tokens": 1,
+    "requests": 1,
+    "cost": Decimal("0.25"),
+    "model": "m",
+}
 TURN = {
     "messages": [MESSAGE, MESSAGE | ANSWER],
-    "tokens": 7,
+    "tokens": 0,  # excludes usage
+    "usage": [USAGE],
     "duration": 0.5,
     "round": 1,
     "errors": "none",
@@ -24,6 +36,7 @@ TURN = {
     "merge_dsl": UNSET,  # excludes dsl
     "merge_metadata": {"label": "l"},
     "token_id": "t",
+    "user_id": "v",
 }
 TURN_WITHOUT_IDS = TURN | {"messages": [each | {"id": None} for each in TURN["messages"]]}
 CONVERSATION = {
