@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from functools import partial
 
 from asyncsvc.errors import (
@@ -22,10 +20,8 @@ from asyncsvc.models import (
     NewConversation,
     StoredMessage,
     Turn,
-    Usage,
     as_model,
     microseconds,
-    nano_units,
 )
 from asyncsvc.repositories.conversation_rows import AppendRejection, ConversationRow
 from asyncsvc.services.common import (
@@ -35,9 +31,10 @@ from asyncsvc.services.common import (
     row_to_create,
     unset_if_any,
 )
+from asyncsvc.services.idempotency import hash_of_turn
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.arguments import validated
-from asyncsvc.validation.json_values import canonical_json, stored_size
+from asyncsvc.validation.json_values import stored_size
 from asyncsvc.validation.types import (
     ANY,
     MAX_DURATION,
@@ -121,7 +118,7 @@ class ConversationMessages(ConversationServiceBase):
             new = None
         body_hash = None
         if idempotency_key is not None:
-            body_hash = await run_apart(partial(_body_hash, turn), turn)
+            body_hash = await run_apart(partial(hash_of_turn, turn), turn)
         for _ in range(_APPEND_ATTEMPTS):
             appended = await self._repository.append_message(
                 tenant_id=tenant_id,
@@ -456,46 +453,3 @@ def _check_counters(turn: Turn, current: AppendRejection) -> None:
     ):
         if total > maximum:
             raise InvalidInput(f"turn.{field}", "exceeds what the conversation can still count")
-
-
-def _body_hash(turn: Turn) -> bytes:
-    """Return the SHA-256 that identifies the turn of an idempotency key.
-
-    The hash does not cover `token_id`: a call that is repeated with a rotated token is a replay.
-    """
-    digest = hashlib.sha256()
-    for part in _identifying_parts(turn):
-        data = part.encode()
-        digest.update(b"%d:" % len(data) + data)
-    return digest.digest()
-
-
-def _identity(usage: Usage) -> list[object]:
-    cost = None if usage.cost is None else nano_units(usage.cost)
-    return [*usage.model_dump(exclude={"cost"}).values(), cost]
-
-
-def _identifying_parts(turn: Turn) -> Iterator[str]:
-    for message in turn.messages:
-        yield message.role
-        yield message.content
-        yield canonical_json(message.reference)
-        yield canonical_json(message.payload)
-    yield f"{turn.tokens} {microseconds(turn.duration)} {turn.round}"
-    if turn.usage is not None:
-        yield "usage"
-        yield canonical_json([_identity(usage) for usage in turn.usages])
-    if turn.user_id is not None:
-        yield "user_id"
-        yield turn.user_id
-    ids = [message.id for message in turn.messages]
-    times = [each.created_at and each.created_at.isoformat() for each in turn.messages]
-    for name, values in (("ids", ids), ("times", times)):
-        if any(values):
-            yield name
-            yield canonical_json(values)
-    for name in ("errors", "dsl", "merge_dsl", "merge_metadata"):
-        value = getattr(turn, name)
-        if value is not UNSET:
-            yield name
-            yield canonical_json(value)

@@ -163,7 +163,7 @@ async def test_the_same_key_with_another_turn_is_a_conflict(svc, id, other):
     assert await texts(svc, id) == ["a", "b"]
 
 
-BOOKED = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.0000000025"), model="m")
+USAGE = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.0000000025"), model="m")
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ BOOKED = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.0000000025"), mo
     [
         None,
         [],
-        [BOOKED, BOOKED],
+        [USAGE, USAGE],
         *(
-            BOOKED.model_copy(update=changes)
+            USAGE.model_copy(update=changes)
             for changes in (
                 {"input_tokens": 6},
                 {"cached_input_tokens": 1},
@@ -189,7 +189,7 @@ BOOKED = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.0000000025"), mo
 )
 async def test_the_same_key_with_another_usage_is_a_conflict(svc, id, other):
     await svc.conversations.append_message(
-        id, turn("a", usage=BOOKED), tenant_id="acme", idempotency_key="k"
+        id, turn("a", usage=USAGE), tenant_id="acme", idempotency_key="k"
     )
     same = Usage(input_tokens=5, output_tokens=3, cost=Decimal("0.000000002"), model="m")
     replay = await svc.conversations.append_message(
