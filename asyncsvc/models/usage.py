@@ -156,9 +156,9 @@ class UsageBucket(Model):
     An hour in which a clock shifts by half an hour is two buckets. The label of the second is the
     start of the hour in the new offset, which is before the shift.
     """
-    pv: int
+    conversations: int
     """The number of conversations."""
-    uv: int
+    users: int
     """The number of distinct users of these conversations, without the empty user id."""
     tokens: int
     """The sum of language model tokens."""

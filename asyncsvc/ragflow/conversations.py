@@ -175,8 +175,8 @@ class API4ConversationService(CommonService):
         return [
             {
                 "dt": bucket.dt.replace(tzinfo=None),
-                "pv": bucket.pv,
-                "uv": bucket.uv,
+                "pv": bucket.conversations,
+                "uv": bucket.users,
                 "tokens": bucket.tokens,
                 "duration": bucket.duration,
                 "round": bucket.round,

@@ -75,6 +75,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         tenant_id: str,
         conversations: Iterable[ConversationRow],
         returning: type[Created],
+        is_imported: bool = False,
     ) -> list[Created]:
         """Create conversations; return the created ones. Existing ids are skipped."""
         rows = await self._rows(
@@ -82,6 +83,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             *(["full_row"] if returning is Conversation else []),
             tenant_id=tenant_id,
             conversations=await to_json_apart([columns_to_create(each) for each in conversations]),
+            is_imported=is_imported,
         )
         return build_models(returning, rows)
 

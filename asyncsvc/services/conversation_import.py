@@ -145,6 +145,7 @@ class ConversationImport:
                 tenant_id=self._tenant_id,
                 conversations=(_conversation_row(record) for record in batch.records.values()),
                 returning=CreatedConversation,
+                is_imported=True,
             )
             messages = await self._copy(executor, batch.records, created) if created else 0
         new = {conversation.id for conversation in created}

@@ -80,7 +80,7 @@ class ConversationUsage(ConversationServiceBase):
             basis: "creation" counts each existing conversation, with its present values, at its
                 creation. "activity" counts each change at its own time: creations, the costs of
                 turns, and feedback, of which a withdrawal subtracts 1. A deletion subtracts
-                nothing. Imported conversations count at their creation. `uv` is 0. The range is
+                nothing. Imported conversations count at their creation. `users` is 0. The range is
                 widened to quarter hours.
             interval: The length of a bucket.
             dialog_id: Only this dialog; ANY for the whole tenant.

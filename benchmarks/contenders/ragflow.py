@@ -142,8 +142,8 @@ class RAGFlow:
         query = (
             table.select(
                 day.alias("dt"),
-                fn.COUNT(table.id).alias("pv"),
-                fn.COUNT(table.user_id.distinct()).alias("uv"),
+                fn.COUNT(table.id).alias("conversations"),
+                fn.COUNT(table.user_id.distinct()).alias("users"),
                 fn.SUM(table.tokens).alias("tokens"),
                 fn.SUM(table.duration).alias("duration"),
                 fn.AVG(table.round).alias("round"),

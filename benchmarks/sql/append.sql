@@ -43,9 +43,9 @@ WITH appended AS ( --? !key
 --? ledger {
 ), ledger_rows AS (
     INSERT INTO ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, tokens, rounds)
+           tenant_id, dialog_id, source, user_id, created_at, at, tokens, rounds)
     SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
-           date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'), :tokens, 1
+           statement_timestamp(), :tokens, 1
       FROM appended AS a
 --? }
 --? recency {

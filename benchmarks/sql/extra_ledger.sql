@@ -5,7 +5,7 @@ CREATE TABLE ledger (
     source     text COLLATE "C",
     user_id    text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL,
-    quarter_hour timestamptz,
+    at         timestamptz,
     tokens     bigint NOT NULL,
     rounds     integer NOT NULL
 );

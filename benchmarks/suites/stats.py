@@ -195,12 +195,12 @@ def _dates(days: int) -> tuple[date, date]:
 
 
 def _whole(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
-    names = ("dt", "pv", "uv", "tokens", "rounds", "thumb_up")
+    names = ("dt", "conversations", "users", "tokens", "rounds", "thumb_up")
     return [each for each in (_values(row, names) for row in rows) if each[1]]
 
 
 def _in_short(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
-    days = (_values(row, ("dt", "pv", "uv", "thumb_up")) for row in rows)
+    days = (_values(row, ("dt", "conversations", "users", "thumb_up")) for row in rows)
     return sorted((dt.date(), *counts) for dt, *counts in days if counts[0])
 
 

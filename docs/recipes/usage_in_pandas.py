@@ -25,8 +25,8 @@ async def main() -> None:
             tenant_id="acme", from_date=now.date().replace(day=1), to_date=now.date(), tz="UTC"
         )
         days = pd.DataFrame([bucket.model_dump() for bucket in buckets]).set_index("dt")
-        print(days[["pv", "uv", "tokens", "duration"]].sum().to_dict())
-        # > {'pv': 2.0, 'uv': 2.0, 'tokens': 80.0, 'duration': 3.0}
+        print(days[["conversations", "users", "tokens", "duration"]].sum().to_dict())
+        # > {'conversations': 2.0, 'users': 2.0, 'tokens': 80.0, 'duration': 3.0}
         busiest = days["tokens"].idxmax()
         print(busiest.date() == now.date(), days.index.is_monotonic_increasing)
         # > True True

@@ -208,19 +208,18 @@ updated AS (                                    --? conversation
        AND r.id = :id
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, token_id, tokens, duration,
+           tenant_id, dialog_id, source, user_id, created_at, at, token_id, tokens, duration,
            rounds)                              --? !conversation
-           rounds, pv)                          --? conversation
+           rounds, conversations)                          --? conversation
     SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
-           date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
-           :token_id, :tokens, :duration, :round
+           statement_timestamp(), :token_id, :tokens, :duration, :round
          , 0                                    --? conversation
       FROM appended AS a
      WHERE :tokens > 0 OR :duration > 0 OR :round > 0
     --? conversation {
      UNION ALL
     SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
-           date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), NULL, 0, 0, 0, 1
+           c.created_at, NULL, 0, 0, 0, 1
       FROM created AS c
     --? }
 ), watched AS (

@@ -1,6 +1,7 @@
 -- Create conversations with their counters and titles, and record each in the usage ledger.
 --
 -- :conversations is a JSON array with one object for each conversation and a member for each column.
+-- :is_imported marks their usage, which no budget counts.
 --
 -- Returns: the created conversations in any order: id and created_at, with full_row all columns. An id
 --   that the tenant already has causes no error and has no row; that conversation does not change.
@@ -38,11 +39,10 @@ WITH created AS (
       FROM created AS c
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, pv, tokens, duration, rounds,
-           thumb_up, thumb_down)
-    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
-           date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), 1, c.tokens, c.duration, c.round,
-           c.thumb_up, c.thumb_down
+           tenant_id, dialog_id, source, user_id, created_at, at, is_imported, conversations, tokens,
+           duration, rounds, thumb_up, thumb_down)
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.created_at, :is_imported, 1,
+           c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down
       FROM created AS c
 )
 SELECT c.id, c.created_at

@@ -77,7 +77,7 @@ WITH candidates AS (
               c.duration, c.thumb_up, c.thumb_down, l.messages, l.append_keys
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, pv, tokens, duration, rounds,
+           tenant_id, dialog_id, source, user_id, created_at, conversations, tokens, duration, rounds,
            thumb_up, thumb_down)
     SELECT d.tenant_id, d.dialog_id, d.source, d.user_id, d.created_at, -1, -d.tokens, -d.duration,
            -d.round, -d.thumb_up, -d.thumb_down

@@ -66,11 +66,10 @@ WITH locked AS MATERIALIZED (
 --? }
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, tokens, duration, rounds,
+           tenant_id, dialog_id, source, user_id, created_at, at, is_imported, tokens, duration, rounds,
            thumb_up, thumb_down)
-    SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at,
-           date_bin('15 minutes', u.updated_at, '0001-01-01 00:00+00'), u.tokens, u.duration, u.rounds,
-           u.thumb_up, u.thumb_down
+    SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.updated_at, true, u.tokens,
+           u.duration, u.rounds, u.thumb_up, u.thumb_down
       FROM updated AS u
      WHERE u.tokens <> 0 OR u.duration <> 0 OR u.rounds <> 0 OR u.thumb_up <> 0 OR u.thumb_down <> 0
 )

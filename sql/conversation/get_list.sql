@@ -105,9 +105,9 @@ WITH filtered AS NOT MATERIALIZED (
           FROM (SELECT FROM filtered AS f LIMIT :count_limit) AS f
 --? }
 --? by_usage {
-        SELECT coalesce(sum(s.pv), 0)::bigint AS total
+        SELECT coalesce(sum(s.conversations), 0)::bigint AS total
           FROM (
-            SELECT b.pv
+            SELECT b.conversations
               FROM asyncsvc.usage_bucket AS b
              WHERE b.tenant_id = :tenant_id
                AND b.zone = 'UTC'
@@ -117,7 +117,7 @@ WITH filtered AS NOT MATERIALIZED (
                AND b.dialog_key = '*'                             --? !dialog_id
                AND b.source_key = '*'
              UNION ALL
-            SELECT u.pv
+            SELECT u.conversations
               FROM asyncsvc.usage_ledger AS u
              WHERE u.tenant_id = :tenant_id
                AND u.dialog_id = :dialog_id                       --? dialog_id

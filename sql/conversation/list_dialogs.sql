@@ -28,13 +28,13 @@ WITH RECURSIVE dialogs AS (
            ) AS n
      WHERE d.position < :limit
 ), ledger AS MATERIALIZED (
-    SELECT u.dialog_id, sum(u.pv) AS pv
+    SELECT u.dialog_id, sum(u.conversations) AS conversations
       FROM asyncsvc.usage_ledger AS u
      WHERE u.tenant_id = :tenant_id
      GROUP BY u.dialog_id
 )
 SELECT d.dialog_id,
-       (coalesce(b.pv, 0) + coalesce(u.pv, 0))::bigint AS conversations,
+       (coalesce(b.conversations, 0) + coalesce(u.conversations, 0))::bigint AS conversations,
        l.updated_at
   FROM dialogs AS d
  CROSS JOIN LATERAL (
@@ -46,7 +46,7 @@ SELECT d.dialog_id,
          LIMIT 1
        ) AS l
  CROSS JOIN LATERAL (
-        SELECT sum(b.pv) AS pv
+        SELECT sum(b.conversations) AS conversations
           FROM asyncsvc.usage_bucket AS b
          WHERE b.tenant_id = :tenant_id
            AND b.zone = 'UTC'

@@ -122,9 +122,9 @@ stored AS MATERIALIZED (                                                        
        AND l.patch ?| ARRAY['name', 'dialog_id']
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, pv, tokens, duration, rounds,
+           tenant_id, dialog_id, source, user_id, created_at, conversations, tokens, duration, rounds,
            thumb_up, thumb_down)                                                  --? !conversation
-           thumb_up, thumb_down, quarter_hour)                                    --? conversation
+           thumb_up, thumb_down, at)                                              --? conversation
     SELECT u.tenant_id, v.dialog_id, v.source, v.user_id, u.created_at, v.sign, v.sign * u.tokens,
            v.sign * u.duration, v.sign * u.round, v.sign * u.thumb_up, v.sign * u.thumb_down
          , NULL::timestamptz                                                      --? conversation
@@ -138,7 +138,7 @@ stored AS MATERIALIZED (                                                        
     --? conversation {
      UNION ALL
     SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1, 0, 0, 0, 0, 0,
-           date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00')
+           c.created_at
       FROM created AS c
     --? }
 )

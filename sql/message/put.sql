@@ -49,9 +49,8 @@ WITH locked AS MATERIALIZED (
       FROM created AS c
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, pv)
-    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
-           date_bin('15 minutes', c.created_at, '0001-01-01 00:00+00'), 1
+           tenant_id, dialog_id, source, user_id, created_at, at, conversations)
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.created_at, 1
       FROM created AS c
 --? }
 ), target AS (

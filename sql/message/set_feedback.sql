@@ -59,10 +59,9 @@ WITH locked AS MATERIALIZED (
        AND old.thumb IS DISTINCT FROM :thumb::smallint
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, quarter_hour, thumb_up, thumb_down)
+           tenant_id, dialog_id, source, user_id, created_at, at, thumb_up, thumb_down)
     SELECT l.tenant_id, l.dialog_id, l.source, l.user_id, l.created_at,
-           date_bin('15 minutes', statement_timestamp(), '0001-01-01 00:00+00'),
-           old.up_delta, old.down_delta
+           statement_timestamp(), old.up_delta, old.down_delta
       FROM locked AS l
      CROSS JOIN locked_message AS old
      WHERE old.thumb IS DISTINCT FROM :thumb::smallint

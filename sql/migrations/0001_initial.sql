@@ -316,25 +316,41 @@ CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 --
 -- The ledger contains the changes that the sums below do not include yet. Each statement that changes a
 -- conversation or its counters inserts a row with the differences, and with the dialog, source, user
--- and creation that the conversation has under its row lock. A row that is not activity has no
--- quarter_hour. Rows are only inserted, so concurrent appends do not wait for each other; with a shared
--- counter they would. usage/roll_up moves the rows into the sums in one statement, so the sums plus
--- the ledger are exact in every snapshot. One change fits into a bigint; the sum of many may not, so the
--- sums of tokens, durations and rounds are numeric.
+-- and creation that the conversation has under its row lock. `at` is the time of the activity by the
+-- server's clock, or for an import the creation of the conversation; a row that is not activity has none. A
+-- row that no conversation counts has no created_at. acting_user_id is the person who acted, NULL for the
+-- user of the conversation. token_id is the first token of a family of rotated tokens. cost is in nano units
+-- (10^-9), unpriced the number of usages without a known cost, unmetered the number of rounds without
+-- usage. Budgets do not count rows with is_imported. Rows are only inserted, so concurrent appends do not
+-- wait for each other; with a shared counter they would. usage/roll_up moves the rows into the sums in one
+-- statement, so the sums plus the ledger are exact in every snapshot. One change fits into a bigint; the
+-- sum of many may not, so the sums of tokens, durations and rounds are numeric.
 CREATE TABLE asyncsvc.usage_ledger (
     tenant_id  text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     user_id    text COLLATE "C" NOT NULL,
-    created_at timestamptz NOT NULL,
-    quarter_hour timestamptz,
+    created_at timestamptz,
+    at         timestamptz,
     token_id   text COLLATE "C",
-    pv         integer NOT NULL DEFAULT 0,
+    conversations integer NOT NULL DEFAULT 0,
     tokens     bigint NOT NULL DEFAULT 0,
     duration   bigint NOT NULL DEFAULT 0,
     rounds     integer NOT NULL DEFAULT 0,
     thumb_up   integer NOT NULL DEFAULT 0,
-    thumb_down integer NOT NULL DEFAULT 0
+    thumb_down integer NOT NULL DEFAULT 0,
+    is_imported boolean NOT NULL DEFAULT false,
+    acting_user_id text COLLATE "C",
+    model      text COLLATE "C",
+    requests   integer,
+    input_tokens bigint,
+    cached_input_tokens bigint,
+    cache_write_tokens bigint,
+    output_tokens bigint,
+    reasoning_tokens bigint,
+    cost       bigint,
+    unpriced   integer,
+    unmetered  integer
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- Each statement on the ledger reads the rows of one tenant. Without statistics on tenant_id the planner
@@ -365,8 +381,8 @@ CREATE TABLE asyncsvc.usage_bucket (
     dialog_key text COLLATE "C" NOT NULL,
     source_key text COLLATE "C" NOT NULL,
     bucket     date NOT NULL,
-    pv         bigint NOT NULL,
-    uv         bigint NOT NULL,
+    conversations bigint NOT NULL,
+    users      bigint NOT NULL,
     tokens     numeric NOT NULL,
     duration   numeric NOT NULL,
     rounds     numeric NOT NULL,
@@ -383,7 +399,7 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     token_id   text COLLATE "C",
-    pv         bigint NOT NULL,
+    conversations bigint NOT NULL,
     tokens     numeric NOT NULL,
     duration   numeric NOT NULL,
     rounds     numeric NOT NULL,

@@ -13,8 +13,8 @@ SELECT u.tenant_id,
        EXISTS (SELECT FROM asyncsvc.usage_zone AS z
                 WHERE z.tenant_id = u.tenant_id
                   AND z.zone = 'UTC') AS has_utc_zone,
-       count(*) FILTER (WHERE u.pv <> 0) AS creations,
-       (sum(u.pv) + (SELECT coalesce(sum(b.pv), 0)
+       count(*) FILTER (WHERE u.conversations <> 0) AS creations,
+       (sum(u.conversations) + (SELECT coalesce(sum(b.conversations), 0)
                        FROM asyncsvc.usage_bucket AS b
                       WHERE b.tenant_id = u.tenant_id
                         AND b.zone = 'UTC'

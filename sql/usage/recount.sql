@@ -21,19 +21,20 @@ WITH
 drained AS (
     DELETE FROM asyncsvc.usage_ledger AS u
      WHERE u.tenant_id = :tenant_id
-    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter_hour, u.token_id, u.pv, u.tokens,
-              u.duration, u.rounds, u.thumb_up, u.thumb_down
+    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.at, u.token_id, u.conversations,
+              u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down
 ), quarter_hour_rows AS (
     INSERT INTO asyncsvc.usage_quarter_hour AS q (
-           tenant_id, quarter_hour, dialog_id, source, token_id, pv, tokens, duration, rounds, thumb_up,
-           thumb_down)
-    SELECT :tenant_id, d.quarter_hour, d.dialog_id, d.source, d.token_id, sum(d.pv), sum(d.tokens),
-           sum(d.duration), sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
+           tenant_id, quarter_hour, dialog_id, source, token_id, conversations, tokens, duration,
+           rounds, thumb_up, thumb_down)
+    SELECT :tenant_id, date_bin('15 minutes', d.at, '0001-01-01 00:00+00') AS quarter_hour, d.dialog_id,
+           d.source, d.token_id, sum(d.conversations), sum(d.tokens), sum(d.duration),
+           sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
       FROM drained AS d
-     WHERE d.quarter_hour IS NOT NULL
-     GROUP BY d.quarter_hour, d.dialog_id, d.source, d.token_id
+     WHERE d.at IS NOT NULL
+     GROUP BY quarter_hour, d.dialog_id, d.source, d.token_id
     ON CONFLICT (tenant_id, quarter_hour, dialog_id, source, token_id) DO UPDATE
-       SET pv = q.pv + excluded.pv,
+       SET conversations = q.conversations + excluded.conversations,
            tokens = q.tokens + excluded.tokens,
            duration = q.duration + excluded.duration,
            rounds = q.rounds + excluded.rounds,
@@ -53,20 +54,21 @@ zones AS (
       FROM asyncsvc.conversation AS c                                              --? !tz
       --? tz {
       FROM (
-        SELECT c.user_id, c.created_at, c.dialog_id, c.source, 1 AS pv
+        SELECT c.user_id, c.created_at, c.dialog_id, c.source, 1 AS conversations
           FROM asyncsvc.conversation AS c
          WHERE c.tenant_id = :tenant_id
          UNION ALL
-        SELECT u.user_id, u.created_at, u.dialog_id, u.source, -u.pv
+        SELECT u.user_id, u.created_at, u.dialog_id, u.source, -u.conversations
           FROM asyncsvc.usage_ledger AS u
          WHERE u.tenant_id = :tenant_id
+           AND u.created_at IS NOT NULL
       ) AS c
       --? }
      CROSS JOIN zones AS z
      WHERE c.user_id <> ''
        AND c.tenant_id = :tenant_id                                                --? !tz
      GROUP BY z.zone, c.user_id, day, c.dialog_id, c.source                        --? tz
-    HAVING sum(c.pv) > 0                                                           --? tz
+    HAVING sum(c.conversations) > 0                                                           --? tz
 ), days_before AS (
     SELECT u.zone, u.day, u.dialog_id, u.source,
            date_trunc('week', u.day::timestamp)::date AS week,
@@ -97,7 +99,7 @@ zones AS (
      GROUP BY b.zone, b.day, b.dialog_id, b.source
 ), day_sums AS (
     SELECT z.zone, 'creation' AS basis, (c.created_at AT TIME ZONE z.zone)::date AS day, c.dialog_id,
-           c.source, count(*) AS pv, sum(c.tokens) AS tokens, sum(c.duration) AS duration,
+           c.source, count(*) AS conversations, sum(c.tokens) AS tokens, sum(c.duration) AS duration,
            sum(c.round) AS rounds, sum(c.thumb_up) AS thumb_up, sum(c.thumb_down) AS thumb_down
       FROM asyncsvc.conversation AS c
      CROSS JOIN zones AS z
@@ -105,7 +107,8 @@ zones AS (
      GROUP BY z.zone, day, c.dialog_id, c.source
      UNION ALL
     SELECT z.zone, 'activity', (q.quarter_hour AT TIME ZONE z.zone)::date AS day, q.dialog_id, q.source,
-           sum(q.pv), sum(q.tokens), sum(q.duration), sum(q.rounds), sum(q.thumb_up), sum(q.thumb_down)
+           sum(q.conversations), sum(q.tokens), sum(q.duration), sum(q.rounds), sum(q.thumb_up),
+           sum(q.thumb_down)
       FROM asyncsvc.usage_quarter_hour AS q
      CROSS JOIN zones AS z
      WHERE q.tenant_id = :tenant_id
@@ -113,57 +116,64 @@ zones AS (
      UNION ALL
     --? tz {
     SELECT z.zone, 'creation', (u.created_at AT TIME ZONE z.zone)::date AS day, u.dialog_id, u.source,
-           -sum(u.pv), -sum(u.tokens), -sum(u.duration), -sum(u.rounds), -sum(u.thumb_up),
+           -sum(u.conversations), -sum(u.tokens), -sum(u.duration), -sum(u.rounds), -sum(u.thumb_up),
            -sum(u.thumb_down)
       FROM asyncsvc.usage_ledger AS u
      CROSS JOIN zones AS z
      WHERE u.tenant_id = :tenant_id
+       AND u.created_at IS NOT NULL
      GROUP BY z.zone, day, u.dialog_id, u.source
     --? }
     --? !tz {
-    SELECT z.zone, 'activity', (d.quarter_hour AT TIME ZONE z.zone)::date AS day, d.dialog_id, d.source,
-           sum(d.pv), sum(d.tokens), sum(d.duration), sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
+    SELECT z.zone, 'activity',
+           (date_bin('15 minutes', d.at, '0001-01-01 00:00+00') AT TIME ZONE z.zone)::date AS day,
+           d.dialog_id, d.source,
+           sum(d.conversations), sum(d.tokens), sum(d.duration), sum(d.rounds), sum(d.thumb_up),
+           sum(d.thumb_down)
       FROM drained AS d
      CROSS JOIN zones AS z
-     WHERE d.quarter_hour IS NOT NULL
+     WHERE d.at IS NOT NULL
      GROUP BY z.zone, day, d.dialog_id, d.source
     --? }
 ), grain_sums AS (
     SELECT d.zone, d.basis, d.grain, date_trunc(d.grain, d.day::timestamp)::date AS bucket, d.dialog_id,
-           d.source, sum(d.pv)::bigint AS pv, sum(d.tokens) AS tokens, sum(d.duration) AS duration,
-           sum(d.rounds) AS rounds, sum(d.thumb_up)::bigint AS thumb_up,
-           sum(d.thumb_down)::bigint AS thumb_down, sum(d.uv) AS uv, sum(d.dialog_uv) AS dialog_uv,
-           sum(d.source_uv) AS source_uv, sum(d.pair_uv) AS pair_uv
+           d.source, sum(d.conversations)::bigint AS conversations, sum(d.tokens) AS tokens,
+           sum(d.duration) AS duration, sum(d.rounds) AS rounds, sum(d.thumb_up)::bigint AS thumb_up,
+           sum(d.thumb_down)::bigint AS thumb_down, sum(d.users) AS users,
+           sum(d.dialog_users) AS dialog_users, sum(d.source_users) AS source_users,
+           sum(d.pair_users) AS pair_users
       FROM (
-        SELECT s.zone, s.basis, g.grain, s.day, s.dialog_id, s.source, s.pv, s.tokens, s.duration,
-               s.rounds, s.thumb_up, s.thumb_down, 0 AS uv, 0 AS dialog_uv, 0 AS source_uv, 0 AS pair_uv
+        SELECT s.zone, s.basis, g.grain, s.day, s.dialog_id, s.source, s.conversations, s.tokens, s.duration,
+               s.rounds, s.thumb_up, s.thumb_down, 0 AS users, 0 AS dialog_users, 0 AS source_users,
+               0 AS pair_users
           FROM day_sums AS s
          CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
          UNION ALL
-        SELECT u.zone, 'creation', g.grain, u.day, u.dialog_id, u.source, 0, 0, 0, 0, 0, 0, g.uv,
-               g.dialog_uv, g.source_uv, g.pair_uv
+        SELECT u.zone, 'creation', g.grain, u.day, u.dialog_id, u.source, 0, 0, 0, 0, 0, 0, g.users,
+               g.dialog_users, g.source_users, g.pair_users
           FROM day_users AS u
          CROSS JOIN LATERAL (
                 VALUES ('day', u.day_all, u.day_dialog, u.day_source, u.day_pair),
                        ('week', u.week_all, u.week_dialog, u.week_source, u.week_pair),
                        ('month', u.month_all, u.month_dialog, u.month_source, u.month_pair)
-               ) AS g (grain, uv, dialog_uv, source_uv, pair_uv)
+               ) AS g (grain, users, dialog_users, source_users, pair_users)
       ) AS d
      GROUP BY d.zone, d.basis, d.grain, bucket, d.dialog_id, d.source
 ), counted AS MATERIALIZED (
-    SELECT g.zone, g.basis, g.grain, k.dialog_key, k.source_key, g.bucket, sum(g.pv)::bigint AS pv,
-           sum(k.uv)::bigint AS uv, sum(g.tokens) AS tokens, sum(g.duration) AS duration,
+    SELECT g.zone, g.basis, g.grain, k.dialog_key, k.source_key, g.bucket,
+           sum(g.conversations)::bigint AS conversations, sum(k.users)::bigint AS users,
+           sum(g.tokens) AS tokens, sum(g.duration) AS duration,
            sum(g.rounds) AS rounds, sum(g.thumb_up)::bigint AS thumb_up,
            sum(g.thumb_down)::bigint AS thumb_down
       FROM grain_sums AS g
      CROSS JOIN LATERAL (
-            VALUES ('*', '*', g.uv),
-                   ('=' || g.dialog_id, '*', g.dialog_uv),
-                   ('*', coalesce('=' || g.source, '-'), g.source_uv),
-                   ('=' || g.dialog_id, coalesce('=' || g.source, '-'), g.pair_uv)
-           ) AS k (dialog_key, source_key, uv)
+            VALUES ('*', '*', g.users),
+                   ('=' || g.dialog_id, '*', g.dialog_users),
+                   ('*', coalesce('=' || g.source, '-'), g.source_users),
+                   ('=' || g.dialog_id, coalesce('=' || g.source, '-'), g.pair_users)
+           ) AS k (dialog_key, source_key, users)
      GROUP BY g.zone, g.basis, g.grain, k.dialog_key, k.source_key, g.bucket
-    HAVING sum(g.pv) <> 0 OR g.basis = 'activity'                                  --? tz
+    HAVING sum(g.conversations) <> 0 OR g.basis = 'activity'                                  --? tz
 ),
 --? !tz {
 deleted AS (
@@ -183,15 +193,15 @@ deleted AS (
 --? }
 bucket_rows AS (
     INSERT INTO asyncsvc.usage_bucket AS b (
-           tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
-           rounds, thumb_up, thumb_down)
-    SELECT :tenant_id, n.zone, n.basis, n.grain, n.dialog_key, n.source_key, n.bucket, n.pv, n.uv,
-           n.tokens, n.duration, n.rounds, n.thumb_up, n.thumb_down
+           tenant_id, zone, basis, grain, dialog_key, source_key, bucket, conversations, users, tokens,
+           duration, rounds, thumb_up, thumb_down)
+    SELECT :tenant_id, n.zone, n.basis, n.grain, n.dialog_key, n.source_key, n.bucket,
+           n.conversations, n.users, n.tokens, n.duration, n.rounds, n.thumb_up, n.thumb_down
       FROM counted AS n
      ORDER BY n.zone, n.basis, n.grain, n.dialog_key, n.source_key, n.bucket
     ON CONFLICT (tenant_id, zone, basis, grain, dialog_key, source_key, bucket) DO UPDATE
-       SET pv = excluded.pv,
-           uv = excluded.uv,
+       SET conversations = excluded.conversations,
+           users = excluded.users,
            tokens = excluded.tokens,
            duration = excluded.duration,
            rounds = excluded.rounds,

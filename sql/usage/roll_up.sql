@@ -24,19 +24,20 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.usage_ledger AS u
      USING locked AS l
      WHERE u.tenant_id = l.tenant_id
-    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.quarter_hour, u.token_id, u.pv, u.tokens,
+    RETURNING u.dialog_id, u.source, u.user_id, u.created_at, u.at, u.token_id, u.conversations, u.tokens,
               u.duration, u.rounds, u.thumb_up, u.thumb_down
 ), quarter_hour_rows AS (
     INSERT INTO asyncsvc.usage_quarter_hour AS q (
-           tenant_id, quarter_hour, dialog_id, source, token_id, pv, tokens, duration, rounds, thumb_up,
-           thumb_down)
-    SELECT :tenant_id, d.quarter_hour, d.dialog_id, d.source, d.token_id, sum(d.pv), sum(d.tokens),
-           sum(d.duration), sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
+           tenant_id, quarter_hour, dialog_id, source, token_id, conversations, tokens, duration,
+           rounds, thumb_up, thumb_down)
+    SELECT :tenant_id, date_bin('15 minutes', d.at, '0001-01-01 00:00+00') AS quarter_hour, d.dialog_id,
+           d.source, d.token_id, sum(d.conversations), sum(d.tokens), sum(d.duration),
+           sum(d.rounds), sum(d.thumb_up), sum(d.thumb_down)
       FROM drained AS d
-     WHERE d.quarter_hour IS NOT NULL
-     GROUP BY d.quarter_hour, d.dialog_id, d.source, d.token_id
+     WHERE d.at IS NOT NULL
+     GROUP BY quarter_hour, d.dialog_id, d.source, d.token_id
     ON CONFLICT (tenant_id, quarter_hour, dialog_id, source, token_id) DO UPDATE
-       SET pv = q.pv + excluded.pv,
+       SET conversations = q.conversations + excluded.conversations,
            tokens = q.tokens + excluded.tokens,
            duration = q.duration + excluded.duration,
            rounds = q.rounds + excluded.rounds,
@@ -44,7 +45,7 @@ WITH locked AS MATERIALIZED (
            thumb_down = q.thumb_down + excluded.thumb_down
 ), ledger_changes AS MATERIALIZED (
     SELECT u.basis, u.at, u.dialog_id, u.source, u.user_id,
-           sum(u.pv)::bigint AS pv,
+           sum(u.conversations)::bigint AS conversations,
            sum(u.tokens) AS tokens,
            sum(u.duration) AS duration,
            sum(u.rounds) AS rounds,
@@ -54,14 +55,15 @@ WITH locked AS MATERIALIZED (
         SELECT 'creation' AS basis,
                CASE WHEN d.created_at < '1973-01-01 00:00+00' THEN d.created_at
                     ELSE date_bin('15 minutes', d.created_at, '0001-01-01 00:00+00') END AS at,
-               d.dialog_id, d.source, d.user_id, d.pv, d.tokens, d.duration, d.rounds, d.thumb_up,
+               d.dialog_id, d.source, d.user_id, d.conversations, d.tokens, d.duration, d.rounds, d.thumb_up,
                d.thumb_down
           FROM drained AS d
+         WHERE d.created_at IS NOT NULL
          UNION ALL
-        SELECT 'activity', d.quarter_hour, d.dialog_id, d.source, '', d.pv, d.tokens, d.duration,
-               d.rounds, d.thumb_up, d.thumb_down
+        SELECT 'activity', date_bin('15 minutes', d.at, '0001-01-01 00:00+00'), d.dialog_id, d.source, '',
+               d.conversations, d.tokens, d.duration, d.rounds, d.thumb_up, d.thumb_down
           FROM drained AS d
-         WHERE d.quarter_hour IS NOT NULL
+         WHERE d.at IS NOT NULL
       ) AS u
      GROUP BY u.basis, u.at, u.dialog_id, u.source, u.user_id
 ), zones AS (
@@ -81,25 +83,26 @@ WITH locked AS MATERIALIZED (
               AND (u.dialog_key = '*' OR u.dialog_key = '=' || c.dialog_id)
               AND (u.source_key = '*' OR u.source_key = coalesce('=' || c.source, '-'))
             ORDER BY c.user_id, c.created_at
-           OFFSET greatest(u.pv, 0)) THEN 0 ELSE sign(u.pv) END)::bigint AS uv
+           OFFSET greatest(u.conversations, 0)) THEN 0 ELSE sign(u.conversations) END)::bigint AS users
       FROM (
         SELECT z.zone, g.grain, d.key AS dialog_key, s.key AS source_key,
-               date_trunc(g.grain, h.at AT TIME ZONE z.zone) AS bucket, h.user_id, sum(h.pv) AS pv
+               date_trunc(g.grain, h.at AT TIME ZONE z.zone) AS bucket, h.user_id,
+               sum(h.conversations) AS conversations
           FROM ledger_changes AS h
          CROSS JOIN zones AS z
          CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
          CROSS JOIN LATERAL (VALUES ('*'), ('=' || h.dialog_id)) AS d (key)
          CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || h.source, '-'))) AS s (key)
-         WHERE h.pv <> 0
+         WHERE h.conversations <> 0
            AND h.user_id <> ''
          GROUP BY z.zone, g.grain, d.key, s.key, bucket, h.user_id
-        HAVING sum(h.pv) <> 0
+        HAVING sum(h.conversations) <> 0
       ) AS u
      GROUP BY u.zone, u.grain, u.dialog_key, u.source_key, u.bucket
 ), bucket_changes AS (
     SELECT z.zone, h.basis, g.grain, d.key AS dialog_key, s.key AS source_key,
            date_trunc(g.grain, h.at AT TIME ZONE z.zone)::date AS bucket,
-           sum(h.pv)::bigint AS pv,
+           sum(h.conversations)::bigint AS conversations,
            sum(h.tokens) AS tokens,
            sum(h.duration) AS duration,
            sum(h.rounds) AS rounds,
@@ -113,22 +116,23 @@ WITH locked AS MATERIALIZED (
      GROUP BY z.zone, h.basis, g.grain, d.key, s.key, bucket
 ), bucket_rows AS (
     INSERT INTO asyncsvc.usage_bucket AS b (
-           tenant_id, zone, basis, grain, dialog_key, source_key, bucket, pv, uv, tokens, duration,
-           rounds, thumb_up, thumb_down)
-    SELECT :tenant_id, c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket, sum(c.pv), sum(c.uv),
-           sum(c.tokens), sum(c.duration), sum(c.rounds), sum(c.thumb_up), sum(c.thumb_down)
+           tenant_id, zone, basis, grain, dialog_key, source_key, bucket, conversations, users, tokens,
+           duration, rounds, thumb_up, thumb_down)
+    SELECT :tenant_id, c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket,
+           sum(c.conversations), sum(c.users), sum(c.tokens), sum(c.duration), sum(c.rounds), sum(c.thumb_up),
+           sum(c.thumb_down)
       FROM (
-        SELECT b.zone, b.basis, b.grain, b.dialog_key, b.source_key, b.bucket, b.pv, 0 AS uv, b.tokens,
-               b.duration, b.rounds, b.thumb_up, b.thumb_down
+        SELECT b.zone, b.basis, b.grain, b.dialog_key, b.source_key, b.bucket, b.conversations,
+               0 AS users, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down
           FROM bucket_changes AS b
          UNION ALL
-        SELECT u.zone, 'creation', u.grain, u.dialog_key, u.source_key, u.bucket, 0, u.uv, 0, 0, 0, 0, 0
+        SELECT u.zone, 'creation', u.grain, u.dialog_key, u.source_key, u.bucket, 0, u.users, 0, 0, 0, 0, 0
           FROM user_changes AS u
       ) AS c
      GROUP BY c.zone, c.basis, c.grain, c.dialog_key, c.source_key, c.bucket
     ON CONFLICT (tenant_id, zone, basis, grain, dialog_key, source_key, bucket) DO UPDATE
-       SET pv = b.pv + excluded.pv,
-           uv = b.uv + excluded.uv,
+       SET conversations = b.conversations + excluded.conversations,
+           users = b.users + excluded.users,
            tokens = b.tokens + excluded.tokens,
            duration = b.duration + excluded.duration,
            rounds = b.rounds + excluded.rounds,

@@ -5,10 +5,10 @@
 -- is widened to quarter hours.
 --
 -- Returns: dt, the label of the bucket by date_trunc (the second midnight, if a clock goes back over
---   midnight); pv, the number of creations; uv, the number of their distinct users without '' (0 by
---   activity); tokens, rounds, duration, thumb_up, thumb_down, sums; round, the mean number of rounds per
---   creation; large_tokens and large_rounds, the sum as numeric if a bigint does not hold it, otherwise
---   NULL, since a client reads bigint much faster. Oldest first; with :fill also the empty buckets.
+--   midnight); conversations, the number of creations; users, the number of their distinct users without ''
+--   (0 by activity); tokens, rounds, duration, thumb_up, thumb_down, sums; round, the mean number of
+--   rounds per creation; large_tokens and large_rounds, the sum as numeric if a bigint does not hold it,
+--   otherwise NULL, since a client reads bigint much faster. Oldest first; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and
 --   conversation_user_idx for distinct users. Counted conversations are read from their range of
@@ -59,8 +59,8 @@ WITH requested AS MATERIALIZED (
 ), counted AS (
     --? !activity {
     SELECT c.dt,
-           count(*) AS pv,
-           count(DISTINCT nullif(c.user_id, '')) AS uv,
+           count(*) AS conversations,
+           count(DISTINCT nullif(c.user_id, '')) AS users,
            sum(c.tokens) AS tokens,
            sum(c.duration) AS duration,
            sum(c.round) AS rounds,
@@ -84,11 +84,11 @@ WITH requested AS MATERIALIZED (
      GROUP BY c.dt
     --? }
     --? activity {
-    SELECT q.dt, q.pv, 0 AS uv, q.tokens, q.duration, q.rounds, q.thumb_up, q.thumb_down
+    SELECT q.dt, q.conversations, 0 AS users, q.tokens, q.duration, q.rounds, q.thumb_up, q.thumb_down
       FROM counted_ranges AS r
      CROSS JOIN LATERAL (
-            SELECT date_trunc(:interval, q.quarter_hour, :tz) AS dt, q.pv, q.tokens, q.duration,
-                   q.rounds, q.thumb_up, q.thumb_down
+            SELECT date_trunc(:interval, q.quarter_hour, :tz) AS dt, q.conversations, q.tokens,
+                   q.duration, q.rounds, q.thumb_up, q.thumb_down
               FROM asyncsvc.usage_quarter_hour AS q
              WHERE q.tenant_id = :tenant_id
                AND q.quarter_hour >= r.since
@@ -104,8 +104,8 @@ WITH requested AS MATERIALIZED (
            ) AS q
     --? }
 ), stored_buckets AS (
-    SELECT b.bucket::timestamp AT TIME ZONE :tz AS dt, b.pv, b.uv, b.tokens, b.duration, b.rounds,
-           b.thumb_up, b.thumb_down
+    SELECT b.bucket::timestamp AT TIME ZONE :tz AS dt, b.conversations, b.users, b.tokens,
+           b.duration, b.rounds, b.thumb_up, b.thumb_down
       FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = :tenant_id
        AND b.zone = :tz
@@ -120,12 +120,12 @@ WITH requested AS MATERIALIZED (
        AND b.bucket >= (SELECT w.first_whole::date FROM whole AS w)
        AND b.bucket <= (SELECT w.last_whole::date FROM whole AS w)
 ), ledger_changes AS MATERIALIZED (
-    SELECT u.pv, u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down,
+    SELECT u.conversations, u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down,
            --? !activity {
            u.user_id, date_trunc(:interval, u.created_at, :tz) AS dt,
            date_trunc(:interval, u.created_at AT TIME ZONE :tz) AS bucket
            --? }
-           date_trunc(:interval, u.quarter_hour, :tz) AS dt --? activity
+           date_trunc(:interval, date_bin('15 minutes', u.at, '0001-01-01 00:00+00'), :tz) AS dt --? activity
       FROM asyncsvc.usage_ledger AS u
       --? !activity {
       JOIN whole AS w
@@ -133,7 +133,7 @@ WITH requested AS MATERIALIZED (
       --? }
       --? activity {
       JOIN requested AS r
-        ON u.quarter_hour >= r.since AND u.quarter_hour < r.until
+        ON u.at >= r.since AND u.at < r.until
       --? }
      WHERE u.tenant_id = :tenant_id
        AND u.dialog_id = :dialog_id             --? dialog_id
@@ -156,44 +156,44 @@ WITH requested AS MATERIALIZED (
               AND c.source = :source            --? source
               AND c.source IS NULL              --? source_is_null
             ORDER BY c.user_id, c.created_at
-           OFFSET greatest(u.pv, 0)) THEN 0 ELSE sign(u.pv) END AS uv
-      FROM (SELECT l.bucket, l.user_id, sum(l.pv) AS pv
+           OFFSET greatest(u.conversations, 0)) THEN 0 ELSE sign(u.conversations) END AS users
+      FROM (SELECT l.bucket, l.user_id, sum(l.conversations) AS conversations
               FROM ledger_changes AS l
-             WHERE l.pv <> 0
+             WHERE l.conversations <> 0
                AND l.user_id <> ''
              GROUP BY l.bucket, l.user_id
-            HAVING sum(l.pv) <> 0) AS u
+            HAVING sum(l.conversations) <> 0) AS u
 --? }
 ), changes AS (
-    SELECT b.dt, sum(b.pv)::bigint AS pv, sum(b.uv)::bigint AS uv, sum(b.tokens) AS tokens,
-           sum(b.duration) AS duration, sum(b.rounds) AS rounds,
+    SELECT b.dt, sum(b.conversations)::bigint AS conversations, sum(b.users)::bigint AS users,
+           sum(b.tokens) AS tokens, sum(b.duration) AS duration, sum(b.rounds) AS rounds,
            sum(b.thumb_up)::bigint AS thumb_up, sum(b.thumb_down)::bigint AS thumb_down
       FROM (
-        SELECT c.dt, c.pv, c.uv, c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
+        SELECT c.dt, c.conversations, c.users, c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down
           FROM counted AS c
          UNION ALL
-        SELECT l.dt, sum(l.pv), 0, sum(l.tokens), sum(l.duration), sum(l.rounds), sum(l.thumb_up),
+        SELECT l.dt, sum(l.conversations), 0, sum(l.tokens), sum(l.duration), sum(l.rounds), sum(l.thumb_up),
                sum(l.thumb_down)
           FROM ledger_changes AS l
          GROUP BY l.dt
         --? !activity {
          UNION ALL
-        SELECT u.dt, 0, u.uv, 0, 0, 0, 0, 0
+        SELECT u.dt, 0, u.users, 0, 0, 0, 0, 0
           FROM user_changes AS u
         --? }
       ) AS b
      GROUP BY b.dt
 )
-SELECT b.dt, b.pv, b.uv,
+SELECT b.dt, b.conversations, b.users,
        least(b.tokens, 9223372036854775807)::bigint AS tokens,
        (b.duration * 0.000001)::float8 AS duration,
        least(b.rounds, 9223372036854775807)::bigint AS rounds,
-       coalesce(b.rounds / nullif(b.pv, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down,
+       coalesce(b.rounds / nullif(b.conversations, 0)::float8, 0) AS round, b.thumb_up, b.thumb_down,
        CASE WHEN b.tokens > 9223372036854775807 THEN b.tokens END AS large_tokens,
        CASE WHEN b.rounds > 9223372036854775807 THEN b.rounds END AS large_rounds
   FROM (SELECT coalesce(s.dt, c.dt, e.dt) AS dt,
-               coalesce(s.pv, 0) + coalesce(c.pv, 0) AS pv,
-               coalesce(s.uv, 0) + coalesce(c.uv, 0) AS uv,
+               coalesce(s.conversations, 0) + coalesce(c.conversations, 0) AS conversations,
+               coalesce(s.users, 0) + coalesce(c.users, 0) AS users,
                coalesce(s.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
                coalesce(s.duration, 0) + coalesce(c.duration, 0) AS duration,
                coalesce(s.rounds, 0) + coalesce(c.rounds, 0) AS rounds,
@@ -204,5 +204,5 @@ SELECT b.dt, b.pv, b.uv,
           FULL JOIN (SELECT DISTINCT e.dt
                        FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS e (dt)
                       WHERE :fill::bool) AS e ON e.dt = coalesce(s.dt, c.dt)) AS b
- WHERE :fill::bool OR b.pv > 0                  --? !activity
+ WHERE :fill::bool OR b.conversations > 0                  --? !activity
  ORDER BY b.dt

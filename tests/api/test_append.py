@@ -636,9 +636,9 @@ async def test_32_first_turns_at_once_make_one_conversation_and_lose_nothing(dsn
     contents = [message.content for message in stored.messages]
     assert sorted(contents[::2]) == sorted(f"{number} q" for number in range(turns))
     assert [text[:-1] for text in contents[::2]] == [text[:-1] for text in contents[1::2]]
-    assert [(each.pv, each.tokens, each.rounds) for each in buckets if each.pv] == [
-        (1, 2 * turns, turns)
-    ]
+    assert [
+        (each.conversations, each.tokens, each.rounds) for each in buckets if each.conversations
+    ] == [(1, 2 * turns, turns)]
 
 
 async def test_32_equal_first_turns_with_one_key_are_one_turn(dsn):

@@ -149,7 +149,7 @@ async def test_usage_is_recorded_at_the_time_of_the_server(server, svc):
             buckets = await svc.conversations.stats(
                 tenant_id="t", from_date=start, to_date=end, basis=basis, interval="hour"
             )
-            counted = [(bucket.pv, bucket.tokens, bucket.thumb_up) for bucket in buckets]
+            counted = [(bucket.conversations, bucket.tokens, bucket.thumb_up) for bucket in buckets]
             assert tuple(map(sum, zip(*counted, strict=True))) == expected, (basis, start)
 
 

@@ -434,7 +434,7 @@ async def created(svc):
     buckets = await svc.conversations.stats(
         from_date=now - timedelta(days=1), to_date=now + timedelta(days=1), tenant_id="acme"
     )
-    return sum(bucket.pv for bucket in buckets)
+    return sum(bucket.conversations for bucket in buckets)
 
 
 async def test_put_message_creates_the_conversation_that_is_missing(svc):

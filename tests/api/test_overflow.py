@@ -29,7 +29,7 @@ async def totals(svc):
         {"dialog_id": "d"}, {"source": None},
     ):  # fmt: skip
         (bucket,) = await stats(svc, fill=False, **options)
-        buckets.add((bucket.pv, bucket.rounds, bucket.tokens, bucket.duration))
+        buckets.add((bucket.conversations, bucket.rounds, bucket.tokens, bucket.duration))
     return buckets
 
 
@@ -51,7 +51,7 @@ async def test_sums_of_the_largest_conversations_are_right(svc):
     assert await svc.conversations.delete_by_ids([f"c{n}" for n in range(4)], tenant_id="t") == 4
     await svc.maintain()
     (left,) = await stats(svc, fill=False)
-    assert (left.pv, left.tokens, left.rounds) == (1, MAX_TOKENS, MAX_INT)
+    assert (left.conversations, left.tokens, left.rounds) == (1, MAX_TOKENS, MAX_INT)
 
 
 @pytest.mark.parametrize("key", [None, "k"])

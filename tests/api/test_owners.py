@@ -178,7 +178,7 @@ async def test_32_upserts_at_once_make_one_conversation(dsn, svc):
     first = metadata.pop("first")
     assert metadata == {f"{writer}": writer for writer in range(32) if writer != first}
     assert page.total == 1
-    assert sum(each.pv for each in buckets) == 2  # with conversation a
+    assert sum(each.conversations for each in buckets) == 2  # with conversation a
 
 
 async def test_an_upsert_that_waits_for_a_deletion_creates_the_conversation_again(svc):

@@ -261,5 +261,5 @@ async def test_records_are_in_no_statistic(svc):
     assert (await svc.conversations.get_list(**AT)).total == 1
     ever = {"from_date": "2020-01-01", "to_date": "2030-01-01", "interval": "month", "fill": False}
     (bucket,) = await svc.conversations.stats(**AT, **ever)
-    assert (bucket.pv, bucket.uv) == (1, 1)
+    assert (bucket.conversations, bucket.users) == (1, 1)
     assert len([each async for each in svc.conversations.export(**AT)]) == 1

@@ -162,18 +162,18 @@ async def test_statistics_follow_a_purge_and_an_erasure(svc):
     records = [record("a", 9, user_id="u"), record("b", 2, user_id="u"), record("c", 2)]
     await svc.conversations.import_(records, tenant_id="acme")
 
-    async def pv() -> int:
+    async def count() -> int:
         since = (NOW - timedelta(days=20)).date()
         buckets = await svc.conversations.stats(
             tenant_id="acme", from_date=since, to_date=NOW.date()
         )
-        return sum(bucket.pv for bucket in buckets)
+        return sum(bucket.conversations for bucket in buckets)
 
-    assert await pv() == 3
+    assert await count() == 3
     await svc.conversations.purge(timedelta(days=5), tenant_id="acme")
-    assert await pv() == 2
+    assert await count() == 2
     await svc.conversations.erase_user("u", tenant_id="acme")
-    assert await pv() == 1
+    assert await count() == 1
 
 
 @pytest.mark.parametrize("by", ["created_at", "updated_at"])

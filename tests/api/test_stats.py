@@ -39,7 +39,7 @@ async def starts(svc, from_date, to_date, *, tz, interval="hour"):
 async def counts(svc, from_date, to_date, *, tz, interval):
     """Return the number of conversations in each bucket that is not empty."""
     buckets = await stats(svc, from_date, to_date, tz=tz, interval=interval, fill=False)
-    return {bucket.dt.isoformat(timespec="minutes"): bucket.pv for bucket in buckets}
+    return {bucket.dt.isoformat(timespec="minutes"): bucket.conversations for bucket in buckets}
 
 
 async def create(svc, *instants):
@@ -171,8 +171,8 @@ async def test_a_bucket_sums_and_counts(svc):
     (bucket,) = await stats(svc, "2026-11-22", "2026-11-22")
     assert bucket == UsageBucket(
         dt=datetime(2026, 11, 22, tzinfo=UTC),
-        pv=4,
-        uv=2,
+        conversations=4,
+        users=2,
         tokens=15,
         duration=0.700001,
         rounds=3,
@@ -187,7 +187,7 @@ async def test_source_none_means_conversations_without_a_source(svc):
         await svc.conversations.create(tenant_id="t", dialog_id="d", created_at=NOON, source=source)
     for source, count in {ANY: 3, None: 1, "web": 2, "None": 0, "any": 0}.items():
         (bucket,) = await stats(svc, NOON, NOON, source=source)
-        assert bucket.pv == count, source
+        assert bucket.conversations == count, source
 
 
 async def test_a_lower_bound_may_be_within_the_day_of_the_upper_bound(svc):

@@ -340,12 +340,12 @@ class Usage:
         return await self.repository.backlog(limit=10_000)
 
     async def totals(self) -> tuple[int, int, int, int]:
-        """Return pv, uv and tokens of all time, and the total of a list."""
+        """Return conversations, users and tokens of all time, and the total of a list."""
         (month,) = await self.conversations.stats(
             tenant_id="acme", from_date="2026-11-01", to_date="2026-11-30", interval="month"
         )
         page = await self.conversations.get_list(tenant_id="acme")
-        return month.pv, month.uv, month.tokens, page.total
+        return month.conversations, month.users, month.tokens, page.total
 
 
 def with_users(count: int, start: int = 0) -> list[dict[str, object]]:
@@ -375,6 +375,16 @@ async def test_an_import_rolls_up_its_usage_as_it_goes(svc, monkeypatch, min_rec
     await svc.conversations.import_(with_users(60) + with_users(2, start=60), tenant_id="acme")
     assert await usage.ledger_rows() == 2  # few new conversations are left to maintenance
     assert await usage.totals() == (62, 7, sum(range(62)), 62)
+
+
+async def test_only_imports_mark_their_usage(svc, pool):
+    await svc.conversations.create(tenant_id="acme", dialog_id="d", created_at=NOW)
+    await svc.conversations.import_([record("a", "x")], tenant_id="acme")
+    await svc.conversations.import_([record("a", "x", "y")], tenant_id="acme", update=True)
+    rows = await pool.fetch(
+        "SELECT conversations, rounds, is_imported FROM asyncsvc.usage_ledger ORDER BY 3, 1 DESC"
+    )
+    assert [tuple(row) for row in rows] == [(1, 0, False), (1, 1, True), (0, 1, True)]
 
 
 async def test_an_import_in_a_transaction_leaves_the_roll_up_to_maintenance(svc, monkeypatch):

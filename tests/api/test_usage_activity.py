@@ -12,7 +12,7 @@ from asyncsvc import ANY, InvalidInput, NotFound
 
 TODAY = {"from_date": "2020-01-01", "to_date": "2035-01-01"}
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Havana", "Australia/Lord_Howe"]
-COUNTED = ("pv", "uv", "tokens", "rounds", "thumb_up", "thumb_down")
+COUNTED = ("conversations", "users", "tokens", "rounds", "thumb_up", "thumb_down")
 
 
 async def total(svc, tenant_id="t", **of):
@@ -49,9 +49,14 @@ async def test_statistics_can_be_limited_to_one_token(svc):
         none | {"tokens": 1, "rounds": 1, "duration": 0}
     )
     assert await total(svc, token_id=None) == (
-        none | {"pv": 2, "tokens": 30, "rounds": 1, "duration": 0}
+        none | {"conversations": 2, "tokens": 30, "rounds": 1, "duration": 0}
     )
-    assert await total(svc) == none | {"pv": 2, "tokens": 143, "rounds": 4, "duration": 0.75}
+    assert await total(svc) == none | {
+        "conversations": 2,
+        "tokens": 143,
+        "rounds": 4,
+        "duration": 0.75,
+    }
     assert await total(svc, tenant_id="other", token_id="key") == none | {"duration": 0}
 
 
@@ -60,7 +65,7 @@ async def test_deletions_and_moves_keep_the_activity(svc):
     await svc.conversations.append_message(chat.id, turn("key", tokens=7), tenant_id="t")
     await svc.conversations.set_feedback(chat.id, 1, 1, tenant_id="t")
     before = await total(svc)
-    assert (before["pv"], before["tokens"], before["thumb_up"]) == (1, 7, 1)
+    assert (before["conversations"], before["tokens"], before["thumb_up"]) == (1, 7, 1)
     await svc.conversations.update_by_id(chat.id, {"dialog_id": "e", "source": "s"}, tenant_id="t")
     await svc.conversations.pop_message(chat.id, tenant_id="t")
     assert await total(svc, dialog_id="d") == before
@@ -115,7 +120,7 @@ async def test_an_imported_conversation_counts_once_at_its_creation(svc):
         interval="hour",
         fill=False,
     )
-    assert (bucket.pv, bucket.tokens, bucket.duration, bucket.rounds) == (2, 18, 3.0, 8)
+    assert (bucket.conversations, bucket.tokens, bucket.duration, bucket.rounds) == (2, 18, 3.0, 8)
     assert (bucket.thumb_up, bucket.thumb_down, bucket.round) == (2, 2, 4.0)
     assert bucket.dt == created.replace(minute=0)
 
@@ -140,7 +145,7 @@ async def test_a_range_is_widened_to_quarter_hours(svc, since, until, count):
         basis="activity",
         fill=False,
     )
-    assert sum(bucket.pv for bucket in buckets) == count
+    assert sum(bucket.conversations for bucket in buckets) == count
 
 
 @pytest.mark.parametrize("year", [2, 1969, 1999, 2000, 9998])
@@ -158,7 +163,7 @@ async def test_a_quarter_hour_starts_at_its_instant_in_any_year(svc, year):
         interval="hour",
         fill=False,
     )
-    assert bucket.pv == 2
+    assert bucket.conversations == 2
 
 
 async def test_concurrent_writers_lose_no_usage(svc):

@@ -88,7 +88,7 @@ class World:
         self.ids[tenant_id].append(fields["id"])
         conversation = Conversation(**fields)
         self.committed.conversations.record_activity(
-            tenant_id, conversation, {"pv": 1} | counters, at=conversation.created_at
+            tenant_id, conversation, {"conversations": 1} | counters, at=conversation.created_at
         )
 
     def id(self, tenant_id: str) -> str:
@@ -427,10 +427,10 @@ MUTATIONS = {
         ),
     ),
     "a roll-up ignores the change when it looks for other rows of a user": (
-        "usage/roll_up", (("           OFFSET greatest(u.pv, 0))", "           )"),)
+        "usage/roll_up", (("           OFFSET greatest(u.conversations, 0))", "           )"),)
     ),
     "statistics ignore a change when they look for other rows of a user": (
-        "usage/stats", (("           OFFSET greatest(u.pv, 0))", "           )"),)
+        "usage/stats", (("           OFFSET greatest(u.conversations, 0))", "           )"),)
     ),
     "statistics do not read the ledger": (
         "usage/stats",

@@ -220,7 +220,7 @@ async def test_usage_fits_a_terminal(filled, dsn, columns):
     assert shown.code == 0
     assert max(map(cell_len, shown.lines)) <= columns
     assert re.search(r"total +7 +36 +2,800", shown.screen) or columns >= 64
-    for series in ("pv: conversations", "uv: users", "tokens", "rounds"):
+    for series in ("conversations", "users", "tokens", "rounds"):
         assert f"{series} by day" in shown.screen
     titles = [line for line in shown.lines if " by day" in line]
     assert len(titles) == {50: 4, 80: 2, 140: 2}[columns]
@@ -233,12 +233,16 @@ async def test_a_plot_of_more_buckets_than_columns_is_drawn(filled, dsn, run):
     command = ["stats", "--tenant=t", "--interval=hour", "--tz=Asia/Shanghai"]
     shown = await asyncio.to_thread(in_terminal, command, environment(ASYNCSVC_DSN=dsn), 60)
     assert max(map(cell_len, shown.lines)) <= 60
-    assert re.search(r"pv: conversations by hour, highest of \d\d", shown.screen)
+    assert re.search(r"conversations by hour, highest of \d\d", shown.screen)
     assert shown.screen.count("█") > 5
 
     usage = document(run("stats", "--tenant=t", "--interval=month", "--no-source", "--json"))
-    assert usage["total"]["pv"] == sum(bucket["pv"] for bucket in usage["buckets"]) == 7
-    assert "uv" not in usage["total"]
+    assert (
+        usage["total"]["conversations"]
+        == sum(bucket["conversations"] for bucket in usage["buckets"])
+        == 7
+    )
+    assert "users" not in usage["total"]
     none = run("stats", "--tenant=t", "--source=web")
     assert "no conversations in this range" in none.stdout
 
@@ -269,7 +273,10 @@ def test_a_chart_has_all_panels_and_is_reproducible(filled, run, dsn, tmp_path):
 def test_a_chart_ends_with_its_range_and_has_no_empty_panel():
     days = [datetime(2026, 11, day, tzinfo=UTC) for day in range(1, 31)]
     no_thumbs = {"duration": 1.0, "round": 1.0, "thumb_up": 0, "thumb_down": 0}
-    buckets = [UsageBucket(dt=day, pv=2, uv=1, tokens=3, rounds=2, **no_thumbs) for day in days]
+    buckets = [
+        UsageBucket(dt=day, conversations=2, users=1, tokens=3, rounds=2, **no_thumbs)
+        for day in days
+    ]
     figure = charts.usage_figure("November", buckets, interval="day", local=UTC)
     figure.canvas.draw()
     assert len(figure.axes) == 4

@@ -105,7 +105,7 @@ def test_the_demo_shows_every_step_and_leaves_no_files(run: Run, folder: pathlib
     assert re.search(r"sample values for\b[^✓]* created_at, tokens, user_id", out)
     assert "“train” occurs in 3 conversations" in out
     assert "40 conversations, 2,006 tokens in 30 days" in out
-    assert "pv: conversations by day" in out
+    assert "conversations by day" in out
     assert "█" in out
     assert not CONTROLS.search(out)
     assert not SECRET.search(out)

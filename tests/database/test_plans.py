@@ -21,7 +21,8 @@ LAST_MAINTENANCE = NOW - timedelta(hours=1)
 
 
 SEED_LEDGER = """
-    INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at, pv)
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, dialog_id, source, user_id, created_at, conversations)
     SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1
       FROM asyncsvc.conversation AS c
 """
@@ -79,8 +80,8 @@ SEED = (
     """,
     f"""
     INSERT INTO asyncsvc.usage_quarter_hour (
-           tenant_id, quarter_hour, dialog_id, token_id, pv, tokens, duration, rounds, thumb_up,
-           thumb_down)
+           tenant_id, quarter_hour, dialog_id, token_id, conversations, tokens, duration,
+           rounds, thumb_up, thumb_down)
     SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 0, 5, 0,
            0, 0, 0
       FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
@@ -97,7 +98,7 @@ SEED = (
     ),
     """
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, user_id, created_at, quarter_hour, tokens)
+           tenant_id, dialog_id, user_id, created_at, at, tokens)
     SELECT 'tenant' || n % 50, 'd', '', now(), now(), 5 FROM generate_series(1, 20000) AS n
     """,
     "VACUUM ANALYZE",

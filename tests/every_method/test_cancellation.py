@@ -109,15 +109,15 @@ STATE = """
      WHERE t.tenant_id = $1
      UNION ALL
     SELECT 'usage', jsonb_agg(u ORDER BY u::text)::text
-      FROM (SELECT u.dialog_id, u.source, u.token_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
-                   sum(u.duration) AS duration, sum(u.rounds) AS rounds,
+      FROM (SELECT u.dialog_id, u.source, u.token_id, sum(u.conversations) AS conversations,
+                   sum(u.tokens) AS tokens, sum(u.duration) AS duration, sum(u.rounds) AS rounds,
                    sum(u.thumb_up) AS thumb_up, sum(u.thumb_down) AS thumb_down
-              FROM (SELECT u.dialog_id, u.source, u.token_id, u.pv, u.tokens, u.duration,
+              FROM (SELECT u.dialog_id, u.source, u.token_id, u.conversations, u.tokens, u.duration,
                            u.rounds, u.thumb_up, u.thumb_down
                       FROM asyncsvc.usage_ledger AS u
-                     WHERE u.tenant_id = $1 AND u.quarter_hour IS NOT NULL
+                     WHERE u.tenant_id = $1 AND u.at IS NOT NULL
                      UNION ALL
-                    SELECT q.dialog_id, q.source, q.token_id, q.pv, q.tokens, q.duration,
+                    SELECT q.dialog_id, q.source, q.token_id, q.conversations, q.tokens, q.duration,
                            q.rounds, q.thumb_up, q.thumb_down
                       FROM asyncsvc.usage_quarter_hour AS q
                      WHERE q.tenant_id = $1) AS u
@@ -499,7 +499,7 @@ async def remove_turn(trials: Trials, tenant: Tenant, id: str) -> None:
     )
     await trials.observer.execute(
         "INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, source, user_id, created_at,"
-        " quarter_hour, tokens, duration, rounds)"
+        " at, tokens, duration, rounds)"
         " SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, '2020-01-01Z',"
         " -3, -500000, -1 FROM asyncsvc.conversation AS c WHERE tenant_id = $1 AND id = $2",
         tenant.id,

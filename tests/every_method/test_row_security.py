@@ -93,7 +93,7 @@ async def test_a_restricted_role_and_the_owner_get_the_same_results(svc, restric
                 interval="month",
                 fill=False,
             )
-            assert (month.pv, month.rounds) == (1, 1)
+            assert (month.conversations, month.rounds) == (1, 1)
         assert (await services.conversations.get_list(dialog_id="d", tenant_id="third")).total == 0
     again = await restricted.conversations.append_message(
         "a", TURN, tenant_id="acme", idempotency_key="k"

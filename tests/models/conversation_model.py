@@ -596,7 +596,7 @@ def message_texts(conversation: Conversation, last: int) -> list[tuple]:
     ]
 
 
-EMPTY_BUCKET = dict.fromkeys(COUNTERS, 0) | {"uv": 0, "duration": 0.0, "round": 0.0}
+EMPTY_BUCKET = dict.fromkeys(COUNTERS, 0) | {"users": 0, "duration": 0.0, "round": 0.0}
 
 
 def bucket(start: datetime, usage: Sequence[Usage]) -> Row:
@@ -606,7 +606,7 @@ def bucket(start: datetime, usage: Sequence[Usage]) -> Row:
     sums = {name: sum(each.counters[name] for each in usage) for name in COUNTERS}
     return sums | {
         "dt": start,
-        "uv": len({each.user_id for each in usage} - {""}),
+        "users": len({each.user_id for each in usage} - {""}),
         "duration": sums["duration"] / 1_000_000,
-        "round": sums["rounds"] / sums["pv"] if sums["pv"] else 0.0,
+        "round": sums["rounds"] / sums["conversations"] if sums["conversations"] else 0.0,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from asyncsvc import ANY, NotFound
 
 Row = dict[str, Any]
-COUNTERS = ("pv", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
+COUNTERS = ("conversations", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
 """The sums of a bucket. The model counts durations in microseconds."""
 STORED_COLUMNS = ("id", "dialog_id", "user_id", "exp_user_id", "name", "source", "version_title",
                   "metadata", "errors", "round", "tokens", "last_seq")  # fmt: skip

@@ -175,7 +175,7 @@ async def test_a_user_creates_asks_searches_and_deletes(ann):
     today = datetime.now(UTC).date()
     period = {"from_date": str(today - timedelta(days=1)), "to_date": str(today)}
     _, day = succeeded(await ann.get("/statistics", params=period))
-    assert (day["pv"], day["uv"], day["rounds"], day["thumb_up"]) == (1, 1, 2, 1)
+    assert (day["conversations"], day["users"], day["rounds"], day["thumb_up"]) == (1, 1, 2, 1)
     assert day["tokens"] == 4 + 6 + 4 + 6
     (of_the_token,) = await ann.svc.conversations.stats(
         tenant_id=ann.tenant,
@@ -300,7 +300,9 @@ async def test_ids_of_another_tenant_are_like_absent_ids(ann, visit):
         assert succeeded(await bob.get("/conversations"))["items"] == []
         assert succeeded(await bob.get("/search", params={"keywords": "parcel"}))["items"] == []
         period = dict.fromkeys(["from_date", "to_date"], str(datetime.now(UTC).date()))
-        assert [day["pv"] for day in succeeded(await bob.get("/statistics", params=period))] == [0]
+        assert [
+            day["conversations"] for day in succeeded(await bob.get("/statistics", params=period))
+        ] == [0]
         await bob.create("hers")  # the id is free in his tenant
     assert len(await ann.messages("hers")) == 2
     assert succeeded(await ann.get("/conversations"))["items"][0]["thumb_up"] == 0

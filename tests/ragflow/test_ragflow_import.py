@@ -708,7 +708,7 @@ async def test_new_messages_of_the_source_are_appended(rag, dsn):
         (bucket,) = await svc.conversations.stats(
             tenant_id="t1", from_date=CREATED_AT, to_date=CREATED_AT, source=None, fill=False
         )
-        assert (bucket.pv, bucket.tokens) == (6, 75)
+        assert (bucket.conversations, bucket.tokens) == (6, 75)
 
 
 async def test_a_concurrent_append_is_not_overwritten(rag, svc, monkeypatch):

@@ -309,7 +309,7 @@ async def _show_stats(svc: AsyncSvc, tz: tzinfo, newest: datetime) -> None:
             dialog_id=DIALOG,
             tz=str(tz),
         )
-        total = sum(bucket.pv for bucket in buckets)
+        total = sum(bucket.conversations for bucket in buckets)
         tokens = sum(bucket.tokens for bucket in buckets)
         usage = f"{counted(total, 'conversation')}, {counted(tokens, 'token')}"
         step.result = f"{usage} in {_DAYS} days"

@@ -27,8 +27,8 @@ _DAYS: Final = 30
 _FORMATS: Final = {"hour": "%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m"}
 _PLOT_FORMATS: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
 _SERIES: Final[Sequence[tuple[str, Callable[[UsageBucket], int], str]]] = (
-    ("pv: conversations", lambda bucket: bucket.pv, "cyan"),
-    ("uv: users", lambda bucket: bucket.uv, "green"),
+    ("conversations", lambda bucket: bucket.conversations, "cyan"),
+    ("users", lambda bucket: bucket.users, "green"),
     ("tokens", lambda bucket: bucket.tokens, "magenta"),
     ("rounds", lambda bucket: bucket.rounds, "blue"),
     ("thumbs up", lambda bucket: bucket.thumb_up, "bright_green"),
@@ -70,10 +70,7 @@ async def stats(
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the usage of a tenant; by default of the last 30 days, by day.
-
-    pv is the number of conversations, uv the number of distinct users.
-    """
+    """Show the usage of a tenant; by default of the last 30 days, by day."""
     _check_options(source, plot, no_source=no_source)
     first, last = _range(from_date, to_date, tz)
     async with connected(dsn) as svc:
@@ -117,9 +114,9 @@ def _range(from_date: str | None, to_date: str | None, local: tzinfo) -> tuple[s
 
 
 def _totals(buckets: Sequence[UsageBucket]) -> dict[str, float]:
-    """Return the sums of all buckets, without uv: a user may occur in several buckets."""
+    """Return the sums of all buckets, without users: a user may occur in several buckets."""
     return {
-        "pv": sum(bucket.pv for bucket in buckets),
+        "conversations": sum(bucket.conversations for bucket in buckets),
         "tokens": sum(bucket.tokens for bucket in buckets),
         "duration": sum(bucket.duration for bucket in buckets),
         "rounds": sum(bucket.rounds for bucket in buckets),
@@ -132,25 +129,31 @@ def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_aver
     """Print usage as a table and as plots; `with_average` adds the mean duration."""
     totals = _totals(buckets)
     columns: list[Column[Sequence[str]]] = [Column(interval, itemgetter(0))]
-    for at, name in enumerate(("pv", "uv", "rounds", "tokens", "up", "down"), start=1):
-        columns.append(Column(name, itemgetter(at), right=True, rank=int(name in {"up", "down"})))
+    for at, name in enumerate(
+        ("conversations", "users", "rounds", "tokens", "up", "down"), start=1
+    ):
+        columns.append(
+            Column(name, itemgetter(at), right=True, rank=int(name in {"users", "up", "down"}))
+        )
     rows = [
         (
             f"{bucket.dt:{_FORMATS[interval]}}",
-            *_cells(bucket.pv, bucket.uv, bucket.rounds, bucket.tokens),
+            *_cells(bucket.conversations, bucket.users, bucket.rounds, bucket.tokens),
             *_cells(bucket.thumb_up, bucket.thumb_down),
         )
         for bucket in buckets
     ]
     total = _cells(*(totals[name] for name in ("rounds", "tokens", "thumb_up", "thumb_down")))
-    console().print(table_in_blocks(columns, [*rows, ("total", f"{totals['pv']:,}", "", *total)]))
+    console().print(
+        table_in_blocks(columns, [*rows, ("total", f"{totals['conversations']:,}", "", *total)])
+    )
     if not any(totals.values()):
         say("no conversations in this range")
         return
     console().print(side_by_side(_plots(interval, buckets)))
     if with_average:
-        average = totals["duration"] / totals["pv"]
-        conversations = counted(int(totals["pv"]), "conversation")
+        average = totals["duration"] / totals["conversations"]
+        conversations = counted(int(totals["conversations"]), "conversation")
         say(f"{conversations}, {average:,.1f} s each on average")
 
 

@@ -169,27 +169,27 @@ SELECT u.tenant_id,
        'activity',
        rule.broken
   FROM (SELECT coalesce(u.tenant_id, c.tenant_id) AS tenant_id,
-               coalesce(u.pv, 0) AS pv, coalesce(c.pv, 0) AS there,
+               coalesce(u.conversations, 0) AS conversations, coalesce(c.conversations, 0) AS there,
                coalesce(u.tokens, 0) AS tokens, coalesce(c.tokens, 0) AS tokens_there,
                coalesce(u.duration, 0) AS duration, coalesce(c.duration, 0) AS duration_there,
                coalesce(u.rounds, 0) AS rounds, coalesce(c.rounds, 0) AS rounds_there
-          FROM (SELECT a.tenant_id, sum(a.pv) AS pv, sum(a.tokens) AS tokens,
+          FROM (SELECT a.tenant_id, sum(a.conversations) AS conversations, sum(a.tokens) AS tokens,
                        sum(a.duration) AS duration, sum(a.rounds) AS rounds
-                  FROM (SELECT u.tenant_id, u.pv, u.tokens, u.duration, u.rounds
+                  FROM (SELECT u.tenant_id, u.conversations, u.tokens, u.duration, u.rounds
                           FROM asyncsvc.usage_ledger AS u
-                         WHERE u.quarter_hour IS NOT NULL
+                         WHERE u.at IS NOT NULL
                          UNION ALL
-                        SELECT q.tenant_id, q.pv, q.tokens, q.duration, q.rounds
+                        SELECT q.tenant_id, q.conversations, q.tokens, q.duration, q.rounds
                           FROM asyncsvc.usage_quarter_hour AS q) AS a
                  GROUP BY a.tenant_id) AS u
-          FULL JOIN (SELECT c.tenant_id, count(*) AS pv, sum(c.tokens) AS tokens,
+          FULL JOIN (SELECT c.tenant_id, count(*) AS conversations, sum(c.tokens) AS tokens,
                             sum(c.duration) AS duration, sum(c.round) AS rounds
                        FROM asyncsvc.conversation AS c
                       GROUP BY c.tenant_id) AS c
                  ON c.tenant_id = u.tenant_id) AS u
  CROSS JOIN LATERAL (
-           VALUES (u.pv >= u.there,
-                   format('activity has %s creations, and %s conversations exist', u.pv, u.there)),
+           VALUES (u.conversations >= u.there,
+                   format('activity has %s creations, and %s conversations exist', u.conversations, u.there)),
                   (u.tokens >= u.tokens_there,
                    format('activity has %s tokens, conversations have %s', u.tokens, u.tokens_there)),
                   (u.duration >= u.duration_there,
@@ -206,14 +206,14 @@ SELECT b.tenant_id,
               b.bucket, b.grain, b.zone, b.dialog_key, b.source_key),
        format('buckets and ledger have %s, conversations have %s', b.stored, b.existing)
   FROM (SELECT s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket,
-               array[coalesce(sum(s.pv) FILTER (WHERE s.is_stored), 0),
+               array[coalesce(sum(s.conversations) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.tokens) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.duration) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.rounds) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.thumb_up) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.thumb_down) FILTER (WHERE s.is_stored), 0),
-                     coalesce(sum(s.uv), 0)] AS stored,
-               array[coalesce(sum(s.pv) FILTER (WHERE NOT s.is_stored), 0),
+                     coalesce(sum(s.users), 0)] AS stored,
+               array[coalesce(sum(s.conversations) FILTER (WHERE NOT s.is_stored), 0),
                      coalesce(sum(s.tokens) FILTER (WHERE NOT s.is_stored), 0),
                      coalesce(sum(s.duration) FILTER (WHERE NOT s.is_stored), 0),
                      coalesce(sum(s.rounds) FILTER (WHERE NOT s.is_stored), 0),
@@ -221,26 +221,26 @@ SELECT b.tenant_id,
                      coalesce(sum(s.thumb_down) FILTER (WHERE NOT s.is_stored), 0),
                      CASE WHEN EXISTS (SELECT FROM asyncsvc.usage_ledger AS u
                                         WHERE u.tenant_id = s.tenant_id)
-                          THEN coalesce(sum(s.uv), 0)
+                          THEN coalesce(sum(s.users), 0)
                           ELSE count(DISTINCT nullif(s.user_id, '')) END] AS existing
-          FROM (SELECT b.tenant_id, b.zone, b.grain, b.dialog_key, b.source_key, b.bucket, b.pv,
-                       b.uv, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down,
+          FROM (SELECT b.tenant_id, b.zone, b.grain, b.dialog_key, b.source_key, b.bucket, b.conversations,
+                       b.users, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down,
                        NULL AS user_id, true AS is_stored
                   FROM asyncsvc.usage_bucket AS b
                  WHERE b.basis = 'creation'
                  UNION ALL
                 SELECT z.tenant_id, z.zone, g.grain, d.key, s.key,
-                       date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date, c.pv, 0,
+                       date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date, c.conversations, 0,
                        c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down, c.user_id, c.is_stored
                   FROM asyncsvc.usage_zone AS z
-                  JOIN (SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.pv,
+                  JOIN (SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.conversations,
                                u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down, true
                           FROM asyncsvc.usage_ledger AS u
                          UNION ALL
                         SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1,
                                c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down, false
                           FROM asyncsvc.conversation AS c
-                       ) AS c (tenant_id, dialog_id, source, user_id, created_at, pv, tokens,
+                       ) AS c (tenant_id, dialog_id, source, user_id, created_at, conversations, tokens,
                                duration, rounds, thumb_up, thumb_down, is_stored)
                     ON c.tenant_id = z.tenant_id
                  CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
@@ -254,20 +254,20 @@ SELECT b.tenant_id,
 SELECT coalesce(u.tenant_id, c.tenant_id),
        'ledger',
        format('it has %s creations, %s tokens and %s thumbs, conversations have %s, %s and %s',
-              u.pv, u.tokens, u.thumbs, c.pv, c.tokens, c.thumbs)
-  FROM (SELECT u.tenant_id, sum(u.pv) AS pv, sum(u.tokens) AS tokens,
+              u.conversations, u.tokens, u.thumbs, c.conversations, c.tokens, c.thumbs)
+  FROM (SELECT u.tenant_id, sum(u.conversations) AS conversations, sum(u.tokens) AS tokens,
                sum(u.thumb_up + u.thumb_down) AS thumbs
           FROM asyncsvc.usage_ledger AS u
          GROUP BY u.tenant_id) AS u
-  FULL JOIN (SELECT c.tenant_id, count(*) AS pv, sum(c.tokens) AS tokens,
+  FULL JOIN (SELECT c.tenant_id, count(*) AS conversations, sum(c.tokens) AS tokens,
                     sum(c.thumb_up + c.thumb_down) AS thumbs
                FROM asyncsvc.conversation AS c
               GROUP BY c.tenant_id) AS c
          ON c.tenant_id = u.tenant_id
  WHERE NOT EXISTS (SELECT FROM asyncsvc.usage_zone AS z
                     WHERE z.tenant_id = coalesce(u.tenant_id, c.tenant_id))
-   AND (coalesce(u.pv, 0), coalesce(u.tokens, 0), coalesce(u.thumbs, 0))
-       <> (coalesce(c.pv, 0), coalesce(c.tokens, 0), coalesce(c.thumbs, 0))
+   AND (coalesce(u.conversations, 0), coalesce(u.tokens, 0), coalesce(u.thumbs, 0))
+       <> (coalesce(c.conversations, 0), coalesce(c.tokens, 0), coalesce(c.thumbs, 0))
  UNION ALL
 -- Recency equals the update times of the conversations.
 SELECT coalesce(r.tenant_id, c.tenant_id),
