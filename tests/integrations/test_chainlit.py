@@ -81,13 +81,26 @@ async def listed(layer, first=10, cursor=None, user="ann", **filters):
 async def test_a_user_is_created_once_and_his_metadata_replaced(layer):
     assert await layer.get_user("ann@example.org") is None
     created = await layer.create_user(cl.User("ann@example.org", metadata={"role": "admin"}))
-    assert (created.id, created.identifier) == ("ann@example.org", "ann@example.org")
+    assert (uuid.UUID(created.id).version, created.identifier) == (5, "ann@example.org")
     assert await layer.get_user("ann@example.org") == created
     again = await layer.create_user(cl.User("ann@example.org", "Ann", metadata={"a": {"b": None}}))
     assert (again.createdAt, again.display_name) == (created.createdAt, "Ann")
     assert again.metadata == {"a": {"b": None}}
     with pytest.raises(InvalidInput):
         await layer.create_user(cl.User("x" * 129))
+
+
+async def test_the_id_of_a_user_stands_for_his_identifier(svc, layer):
+    user = await layer.create_user(cl.User("ann@example.org"))
+    await layer.update_thread("t1", "Parcel", user_id=user.id)
+    await layer.create_step(step(metadata={"favorite": True}))
+    thread = await layer.get_thread("t1")
+    assert (thread["userId"], thread["userIdentifier"]) == (user.id, user.identifier)
+    assert await layer.get_thread_author("t1") == user.identifier
+    page, threads = await listed(layer, user=user.id)
+    assert (threads, page.data[0]["userId"]) == (["t1"], user.id)
+    assert [each["id"] for each in await layer.get_favorite_steps(user.id)] == ["s1"]
+    assert (await svc.conversations.get_by_id("t1", **AT)).user_id == "ann@example.org"
 
 
 async def test_users_and_threads_of_tenants_are_different(svc, layer):
@@ -123,7 +136,7 @@ async def test_a_thread_has_an_author_and_nobody_else_passes_the_check(layer, mo
             await is_thread_author(user, thread)
         assert caught.value.status_code == status
     thread = await layer.get_thread("t1")
-    assert (thread["name"], thread["userId"], thread["userIdentifier"]) == ("Parcel", "ann", "ann")
+    assert (thread["name"], thread["userIdentifier"]) == ("Parcel", "ann")
     assert (thread["tags"], thread["metadata"]) == (["a"], {})
     assert (thread["steps"], thread["elements"]) == ([], [])
     assert json.loads(json.dumps(thread)) == thread
@@ -146,7 +159,7 @@ async def test_metadata_is_merged_key_by_key_and_none_removes_a_key(layer):
     assert (await layer.get_thread("t1"))["name"] == "By metadata"
     await layer.update_thread("t1", name="x" * 300, user_id="ann", tags=[])
     thread = await layer.get_thread("t1")
-    assert (thread["name"], thread["userId"], thread["tags"]) == ("x" * 255, "ann", [])
+    assert (thread["name"], thread["userIdentifier"], thread["tags"]) == ("x" * 255, "ann", [])
 
 
 async def test_32_writers_of_metadata_keep_all_keys(dsn):
@@ -414,15 +427,18 @@ async def test_the_round_trips_of_each_operation(dsn):
                 "create thread": await round_trips(layer.create_step, step("s", f"new {id}")),
                 "update": await round_trips(layer.update_step, step("s1", id, output="More.")),
                 "feedback": await round_trips(layer.upsert_feedback, feedback),
-                "thread": await round_trips(layer.update_thread, id, "N", "ann", {"a": 1}, ["t"]),
-                "list": await round_trips(layer.list_threads, *page),
+                "thread": await round_trips(layer.update_thread, id, "N", None, {"a": 1}, ["t"]),
                 "element": await round_trips(layer.create_element, text),
                 "get element": await round_trips(layer.get_element, id, "e1"),
                 "user": await round_trips(layer.create_user, cl.User("ann")),
                 "get user": await round_trips(layer.get_user, "ann"),
                 "author": await round_trips(layer.get_thread_author, id),
             }
-            more = {"get": await round_trips(layer.get_thread, id)}
+            more = {
+                "get": await round_trips(layer.get_thread, id),
+                "thread of a user": await round_trips(layer.update_thread, id, "N", "ann"),
+                "list": await round_trips(layer.list_threads, *page),
+            }
             await many_steps(svc, id)
             more |= {
                 "get long": await round_trips(layer.get_thread, id),

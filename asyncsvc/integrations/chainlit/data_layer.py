@@ -1,4 +1,4 @@
-"""The data layer of Chainlit: its users and threads."""
+"""The data layer of Chainlit: its threads."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from asyncsvc.integrations.extras import needs_extra
 
 with needs_extra("chainlit"):
     from chainlit.types import PageInfo, PaginatedResponse
-    from chainlit.user import PersistedUser
 
 from asyncsvc import ANY, NotFound
 from asyncsvc.integrations.chainlit import items
 from asyncsvc.integrations.chainlit.elements import ElementStore
+from asyncsvc.integrations.chainlit.users import user_id_of
+from asyncsvc.integrations.packing import unwrap_values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from chainlit.element import ElementDict
+    from chainlit.step import StepDict
     from chainlit.types import Pagination, ThreadDict, ThreadFilter
-    from chainlit.user import User
 
-    from asyncsvc import Record
+    from asyncsvc import Conversation
 
-_USERS: Final = "chainlit-user"
-"""The kind of the records of users."""
 _MAX_NAME_LENGTH: Final = 255
 
 
@@ -33,21 +36,8 @@ class DataLayer(ElementStore):
     metadata and of a step lose nothing.
 
     A step is stored whole in the payload of its message, which has the id, the role and the output
-    of the step too. A user's id is his identifier, of at most 128 characters.
+    of the step too. The user of a thread is stored by his identifier.
     """
-
-    async def get_user(self, identifier: str) -> PersistedUser | None:
-        """Return a user; None if there is none. 1 round trip."""
-        try:
-            return _user(await self._svc.records.get(_USERS, identifier, tenant_id=self._tenant_id))
-        except NotFound:
-            return None
-
-    async def create_user(self, user: User) -> PersistedUser | None:
-        """Store a user, or replace the metadata and the name of an existing one. 1 round trip."""
-        data = {"metadata": user.metadata, "display_name": user.display_name}
-        id, tenant_id = user.identifier, self._tenant_id
-        return _user(await self._svc.records.put(_USERS, id, data, tenant_id=tenant_id, user_id=id))
 
     async def get_thread_author(self, thread_id: str) -> str:
         """Return the identifier of a thread's user; empty if there is no thread or no user."""
@@ -72,23 +62,22 @@ class DataLayer(ElementStore):
             steps = [items.step_of_message(each, thread_id) async for each in messages]
         stored = items.elements_of(conversation).values()
         elements = await asyncio.gather(*map(self._readable, stored))
-        return items.thread_of(
-            conversation, conversation.created_at, items.in_order(steps), list(elements)
-        )
+        return _thread(conversation, conversation.created_at, items.in_order(steps), list(elements))
 
     async def list_threads(
         self, pagination: Pagination, filters: ThreadFilter
     ) -> PaginatedResponse[ThreadDict]:
-        """Return a page of threads without steps, those updated last first. 1 round trip.
+        """Return a page of threads without steps, those updated last first. 2 round trips.
 
         The cursor is the id of the last thread of the page before; if it was deleted, the page is
         empty. A search finds words in the id, the name and the outputs of a thread.
         """
+        user_id = ANY if filters.userId is None else await self._identifier(filters.userId)
         try:
             page = await self._svc.conversations.get_list(
                 tenant_id=self._tenant_id,
                 dialog_id=self._dialog_id,
-                user_id=ANY if filters.userId is None else filters.userId,
+                user_id=user_id,
                 keywords=filters.search or "",
                 thumb=ANY if filters.feedback is None else 2 * filters.feedback - 1,
                 orderby="updated_at",
@@ -99,7 +88,7 @@ class DataLayer(ElementStore):
             )
         except NotFound:
             return PaginatedResponse(PageInfo(False, None, None), [])  # noqa: FBT003
-        threads = [items.thread_of(each, each.updated_at, [], []) for each in page.items]
+        threads = [_thread(each, each.updated_at, [], []) for each in page.items]
         first, last = (threads[0]["id"], threads[-1]["id"]) if threads else (None, None)
         return PaginatedResponse(PageInfo(page.next is not None, first, last), threads)
 
@@ -111,12 +100,15 @@ class DataLayer(ElementStore):
         metadata: dict[str, Any] | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        """Set columns of a thread and keys of its metadata, or create it. 1 round trip.
+        """Set columns of a thread and keys of its metadata, or create it.
 
-        None changes nothing; a key of the metadata with the value None is removed.
+        1 round trip, with a user 2. None changes nothing; a key of the metadata with the value None
+        is removed.
         """
         if name is None and metadata:
             name = metadata.get("name")
+        if user_id is not None:
+            user_id = await self._identifier(user_id)
         columns = {"name": name and str(name)[:_MAX_NAME_LENGTH], "user_id": user_id}
         patch: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
         new = {
@@ -138,8 +130,20 @@ class DataLayer(ElementStore):
             await self._storage.close()
 
 
-def _user(record: Record) -> PersistedUser:
-    data: dict[str, Any] = dict(record.data)
-    return PersistedUser(
-        id=record.id, identifier=record.id, createdAt=items.iso(record.created_at), **data
-    )
+def _thread(
+    conversation: Conversation, at: datetime, steps: list[StepDict], elements: list[ElementDict]
+) -> ThreadDict:
+    """Return a conversation as a thread."""
+    stored: Mapping[str, Any] = conversation.metadata or {}
+    identifier = conversation.user_id or None
+    return {
+        "id": conversation.id,
+        "createdAt": items.iso(at),
+        "name": conversation.name,
+        "userId": identifier and user_id_of(identifier),
+        "userIdentifier": identifier,
+        "tags": stored.get("tags") or [],
+        "metadata": unwrap_values(stored.get("metadata") or {}),
+        "steps": steps,
+        "elements": elements,
+    }

@@ -14,7 +14,6 @@ from asyncsvc.integrations.packing import unwrap_values, wrap_values
 if TYPE_CHECKING:
     from chainlit.element import ElementDict
     from chainlit.step import StepDict
-    from chainlit.types import ThreadDict
     from pydantic import JsonValue
 
     from asyncsvc import Conversation, Settings, StoredMessage
@@ -115,25 +114,6 @@ def elements_of(conversation: Conversation) -> dict[str, ElementDict]:
     dsl: Any = conversation.dsl
     stored = dsl.get("elements") if isinstance(dsl, dict) else None
     return unwrap_values(stored or {})
-
-
-def thread_of(
-    conversation: Conversation, at: datetime, steps: list[StepDict], elements: list[ElementDict]
-) -> ThreadDict:
-    """Return a conversation as a thread."""
-    stored: Mapping[str, Any] = conversation.metadata or {}
-    user_id = conversation.user_id or None
-    return {
-        "id": conversation.id,
-        "createdAt": iso(at),
-        "name": conversation.name,
-        "userId": user_id,
-        "userIdentifier": user_id,
-        "tags": stored.get("tags") or [],
-        "metadata": unwrap_values(stored.get("metadata") or {}),
-        "steps": steps,
-        "elements": elements,
-    }
 
 
 def _time(value: object) -> datetime | None:
