@@ -67,7 +67,7 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
         Raises:
             AlreadyExistsError: The user has a session with this id in the app.
         """
-        session_id = session_id or str(uuid.uuid4())
+        session_id = (session_id or "").strip() or str(uuid.uuid4())
         delta = Delta.of(state)
         new = self._stored(app_name, user_id, session_id)
         try:
@@ -135,7 +135,8 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
             try:
                 seq = await stored.append(turn, await stored.last_seq(session), self._states, delta)
             except asyncsvc.StaleSequence as error:
-                raise StaleSessionError(f"Session {session.id} has newer events.") from error
+                reason = f"Session {session.id} was modified in storage. Get it again."
+                raise StaleSessionError(reason) from error
             except asyncsvc.NotFound:
                 raise SessionNotFoundError(f"Session {session.id} not found.") from None
             if seq is None:
@@ -145,4 +146,5 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
             return await super().append_event(session, event)
 
     def _stored(self, app_name: str, user_id: str, session_id: str) -> StoredSession:
-        return StoredSession(self._svc, self._tenant_id, app_name, user_id, session_id)
+        # ADK's own stores ignore whitespace around an id.
+        return StoredSession(self._svc, self._tenant_id, app_name, user_id, session_id.strip())
