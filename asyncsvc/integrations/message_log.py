@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 _MAX_UTF8_BYTES_OF_NFC: Final = 12
 """The most bytes of UTF-8 that NFC can make of one character."""
-
-
-class _ChangedError(Exception):
-    """The messages to replace have changed. It ends the transaction."""
 
 
 class _Owner(TypedDict):
@@ -147,35 +144,56 @@ class MessageLog:
             return []
 
     async def replace(
-        self, old: list[StoredMessage], messages: Sequence[Mapping[str, object]]
+        self,
+        old: list[StoredMessage],
+        messages: Sequence[Mapping[str, object]],
+        *,
+        is_expired: Callable[[StoredMessage], bool] | None = None,
     ) -> bool:
         """Replace the newest messages in one transaction, unless they have changed.
 
-        5 round trips. The statement that appends the new messages locks the conversation, so what
-        the next one reads does not change until the end of the transaction.
+        6 round trips. With `is_expired` 2 more, and 1 more for each 8 MiB of expired messages.
 
         Args:
             old: The newest messages: 1 or more of those that `newest` returned, fewer than
                 `Settings.max_page_size`.
             messages: The fields of the messages that take their place.
+            is_expired: Says of the oldest messages which to delete too, until it says no.
 
         Returns:
             Whether the messages were replaced.
         """
-        try:
-            async with self.svc.transaction() as tx:
-                appended = await self._append(tx, messages, 0, 0)
-                after, before = old[0].seq - 1, appended.first_seq
-                read, clear = tx.conversations.messages, tx.conversations.clear_messages
-                current = await read(
-                    self.id, **self._owner, after=after, before=before, limit=len(old) + 1
-                )
-                if current != old:
-                    raise _ChangedError  # noqa: TRY301 - it ends the transaction
-                await clear(self.id, **self._owner, after_seq=after, before_seq=before)
-        except _ChangedError:
-            return False
+        after = old[0].seq - 1
+        async with self.svc.transaction() as tx:
+            read, clear = tx.conversations.messages, tx.conversations.clear_messages
+            # It deletes nothing, but it locks the conversation until the end of the transaction.
+            await clear(self.id, **self._owner, after_seq=after, before_seq=after + 1)
+            try:
+                current = await read(self.id, **self._owner, after=after, limit=len(old) + 1)
+            except NotFound:
+                return False
+            if current != old:
+                return False
+            await clear(self.id, **self._owner, after_seq=after)
+            if is_expired is not None:
+                await self._clear_expired(tx, is_expired)
+            if messages:
+                await self._append(tx, messages, 0, 0)
         return True
+
+    async def _clear_expired(
+        self, tx: Services, is_expired: Callable[[StoredMessage], bool]
+    ) -> None:
+        """Delete the oldest messages until one is not expired."""
+        last = 0
+        async with aclosing(tx.conversations.iter_messages(self.id, **self._owner)) as messages:
+            async for message in messages:
+                if not is_expired(message):
+                    break
+                last = message.seq
+        if last:
+            clear = tx.conversations.clear_messages
+            await clear(self.id, **self._owner, before_seq=last + 1)
 
     async def replace_all(self, messages: Sequence[Mapping[str, object]]) -> None:
         """Delete all messages and append others, in one transaction. 4 round trips."""

@@ -7,6 +7,7 @@ from unittest import mock
 import agents
 import pytest
 from agents import Agent, RunConfig, Runner, SessionSettings, function_tool
+from agents.extensions.memory import EncryptedSession
 from agents.memory import OpenAIResponsesCompactionSession
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.usage import Usage
@@ -95,7 +96,7 @@ async def test_the_settings_of_the_session_are_the_default_limit(svc, settings):
 
 
 async def test_a_misspelled_option_of_the_session_is_rejected(svc):
-    with pytest.raises(InvalidInput, match="session_settings: has only these options: limit"):
+    with pytest.raises(TypeError, match="Unknown session settings"):
         session(svc, session_settings={"limt": 3})
 
 
@@ -143,6 +144,18 @@ async def test_equal_items_and_equal_ids_are_kept(svc):
     await stored.add_items([ANSWER, ANSWER])
     await stored.add_items([ANSWER])
     assert await stored.get_items() == [ANSWER] * 3
+
+
+async def test_items_of_a_session_around_this_one_are_read_back_equal(svc):
+    encrypted = EncryptedSession("s1", session(svc), encryption_key="key")
+    await encrypted.add_items(ITEMS)
+    assert await encrypted.get_items() == ITEMS
+    assert await encrypted.get_items(2) == ITEMS[-2:]
+    assert await encrypted.pop_item() == ITEMS[-1]
+    other = session(svc, "s2")
+    await other.add_items([{"zip": "abc"}, QUESTION, {}])
+    assert await other.get_items() == [{"zip": "abc"}, QUESTION, {}]
+    assert await other.pop_item() == {}
 
 
 async def test_the_first_items_create_the_conversation(svc):
@@ -442,6 +455,42 @@ async def test_a_manual_compaction_replaces_all_items_or_none(svc, monkeypatch):
     assert await session(svc).get_items() == [SUMMARY, QUESTION]
 
 
+async def test_a_compaction_does_not_bypass_a_subclass_that_changes_items(svc):
+    class Loud(Session):
+        async def get_items(self, limit=None, *, wrapper=None):
+            items = await super().get_items(limit, wrapper=wrapper)
+            return [{**each, "content": each["content"].upper()} for each in items]
+
+    loud = Loud("s1", svc, **OWNER)
+    await loud.add_items(texts("a"))
+    assert await loud._get_compaction_snapshot(5) is None
+    assert not await loud._atomic_replace_items([SUMMARY])
+    assert contents(await loud.get_items()) == ["A"]
+
+
+async def test_a_replacement_deletes_the_oldest_items_that_are_expired(svc):
+    stored = session(svc)
+    await stored.add_items(texts("old 1", "old 2", "live", "old 3", "new"))
+
+    def is_expired(item):
+        return item["content"].startswith("old")
+
+    snapshot = await stored._get_compaction_snapshot(1, prune_prefix=is_expired)
+    assert await snapshot.replace_suffix(0, [SUMMARY])
+    assert await stored.get_items() == [*texts("live", "old 3"), SUMMARY]
+
+
+async def test_an_encrypted_session_is_compacted_too(svc):
+    bot = agent(
+        step(function_call("look", {"place": "depot"}, call_id="c1")),
+        step(assistant_message("Found.")),
+    )
+    encrypted = EncryptedSession("s1", compacting(svc, Compactor()), encryption_key="key")
+    await run(bot, "Where?", encrypted)
+    assert await encrypted.get_items() == [SUMMARY]
+    assert [item["__enc__"] for item in await session(svc).get_items()] == [1]
+
+
 async def test_a_snapshot_replaces_only_unchanged_items(svc):
     stored = session(svc)
     await stored.add_items(texts(*"abcd"))
@@ -454,8 +503,10 @@ async def test_a_snapshot_replaces_only_unchanged_items(svc):
     assert await stored.get_items() == [*texts(*"abc"), SUMMARY, QUESTION]
     assert not await snapshot.replace_suffix(2, [SUMMARY])
     assert not await snapshot.replace_suffix(3, [SUMMARY])
+    assert await (await stored._get_compaction_snapshot(2)).replace_suffix(1, [])
+    assert await stored.get_items() == [*texts(*"abc"), SUMMARY]
     whole = await stored._get_compaction_snapshot(5)
-    assert (len(whole.items), whole.complete) == (5, True)
+    assert (len(whole.items), whole.complete) == (4, True)
     await svc.conversations.delete_by_id("s1", tenant_id="acme")
     assert not await whole.replace_suffix(0, [SUMMARY])
     assert await stored._get_compaction_snapshot(5) == CompactionSnapshot([], True, mock.ANY)

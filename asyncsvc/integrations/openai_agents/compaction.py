@@ -28,29 +28,42 @@ class CompactionSnapshot:
 class CompactionHooks:
     """The methods that `OpenAIResponsesCompactionSession` looks for by name in a session.
 
-    Without them it reads all items, deletes them and adds the summary, in several calls.
+    Without them it reads all items, deletes them and adds the summary, in several calls. That is
+    also what it does with a subclass of the session, which may convert the items.
     """
 
     _log: MessageLog
 
+    @property
+    def _is_subclass(self) -> bool:
+        return CompactionHooks not in type(self).__bases__
+
     async def _get_compaction_snapshot(
-        self, limit: int, *, prune_prefix: object = None
+        self, limit: int, *, prune_prefix: Callable[[TResponseInputItem], bool] | None = None
     ) -> CompactionSnapshot | None:
-        """Return the newest items; None if the SDK has to do without."""
-        if prune_prefix is not None or not 0 < limit < self._log.svc.settings.max_page_size:
+        """Return the newest items; None if the SDK has to do without.
+
+        Args:
+            limit: The number of items.
+            prune_prefix: Says of the oldest items which to delete with a replacement.
+        """
+        if self._is_subclass or not 0 < limit < self._log.svc.settings.max_page_size:
             return None
         messages = await self._log.newest(limit + 1)
         newest = messages[-limit:]
 
         async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
             old, new = newest[start:], [message_of(item, self._log) for item in output]
-            return bool(old and new) and await self._log.replace(old, new)
+            is_expired = prune_prefix and (lambda message: prune_prefix(item_of(message)))
+            return bool(old) and await self._log.replace(old, new, is_expired=is_expired)
 
         return CompactionSnapshot(
             list(map(item_of, newest)), len(messages) <= limit, replace_suffix
         )
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
-        """Replace all items in one transaction."""
+        """Replace all items in one transaction; return whether the items were replaced."""
+        if self._is_subclass:
+            return False
         await self._log.replace_all([message_of(item, self._log) for item in items])
         return True

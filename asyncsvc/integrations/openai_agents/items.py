@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _TEXTS: Final = ("content", "summary", "output")
 """The fields of an item that contain text or a list of parts with text."""
+_UNKNOWN: Final = "asyncsvc.item"
+"""The field with an item that has no field of the SDK, as a session around this one may store."""
 
 
 def message_of(item: Mapping[str, Any], log: MessageLog) -> dict[str, object]:
@@ -24,7 +26,7 @@ def message_of(item: Mapping[str, Any], log: MessageLog) -> dict[str, object]:
     return {
         "role": item.get("role") or _role(str(item.get("type"))),
         "content": log.searchable("\n".join(_texts(item))),
-        "payload": item,
+        "payload": item if is_item(item) else {_UNKNOWN: item},
     }
 
 
@@ -47,9 +49,14 @@ def item_of(message: StoredMessage) -> TResponseInputItem:
     """Return the item of a message."""
     if is_item(message.payload):
         return message.payload
+    if _UNKNOWN in message.payload:
+        return message.payload[_UNKNOWN]
     return {"role": message.role, "content": message.content}
 
 
 def is_item(payload: Mapping[str, object]) -> bool:
-    """Return whether an adapter has stored this payload, and not an append of another program."""
-    return "type" in payload or ("role" in payload and "content" in payload)
+    """Return whether a payload is an item, and not that of another program's message.
+
+    An item of `EncryptedSession` has the field "__enc__".
+    """
+    return "type" in payload or ("role" in payload and "content" in payload) or "__enc__" in payload

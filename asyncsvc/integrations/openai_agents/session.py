@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from asyncsvc import InvalidInput
 from asyncsvc.integrations.extras import needs_extra
 
 with needs_extra("openai-agents"):
-    from agents import SessionSettings
+    from agents.memory.session_settings import coerce_session_settings
 
 from asyncsvc.integrations.message_log import MessageLog
 from asyncsvc.integrations.openai_agents.compaction import CompactionHooks
 from asyncsvc.integrations.openai_agents.items import is_item, item_of, message_of
 
 if TYPE_CHECKING:
-    from agents import RunContextWrapper, TResponseInputItem
+    from agents import RunContextWrapper, SessionSettings, TResponseInputItem
 
     from asyncsvc import Services
 
@@ -45,7 +43,7 @@ class Session(CompactionHooks):
         dialog_id: str,
         user_id: str = "",
         token_id: str | None = None,
-        session_settings: SessionSettings | Mapping[str, Any] | None = None,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         """Open a session. `MessageLog` explains the arguments that both have.
 
@@ -53,17 +51,12 @@ class Session(CompactionHooks):
             session_settings: The default `limit` of `get_items`.
 
         Raises:
-            InvalidInput: `session_settings` has an unknown option.
+            TypeError: `session_settings` has an unknown option.
         """
-        if session_settings is None or isinstance(session_settings, Mapping):
-            # The class of the SDK ignores an unknown option, such as a misspelled one.
-            options = {field.name for field in fields(SessionSettings)}
-            if session_settings and not session_settings.keys() <= options:
-                reason = f"has only these options: {', '.join(sorted(options))}"
-                raise InvalidInput("session_settings", reason)
-            session_settings = SessionSettings(**session_settings or {})
         self.session_id = session_id
-        self.session_settings: SessionSettings | None = session_settings
+        self.session_settings: SessionSettings | None = coerce_session_settings(
+            {} if session_settings is None else session_settings
+        )
         owner = {"tenant_id": tenant_id, "dialog_id": dialog_id, "user_id": user_id}
         self._log = MessageLog(session_id, svc, token_id=token_id, **owner)
         self._counted: WeakKeyDictionary[RunContextWrapper[Any], int] = WeakKeyDictionary()
