@@ -15,7 +15,7 @@ from asyncsvc.database import build_value, sql_files
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.inputs import Input
 from asyncsvc.validation.json_values import stored_json
-from asyncsvc.validation.types import UNSET
+from asyncsvc.validation.types import UNSET, UnsetType
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor, Row
@@ -76,6 +76,11 @@ class KeyedRepository(Repository, abc.ABC, Generic[Stored, Patch]):
 async def to_json_apart(value: object) -> str | None:
     """Return what `to_json` returns, for a value that may be large."""
     return await run_apart(partial(to_json, value), value)
+
+
+async def json_unless_unset(value: object) -> str | UnsetType | None:
+    """Return what `to_json_apart` returns; UNSET stays UNSET."""
+    return UNSET if value is UNSET else await to_json_apart(value)
 
 
 def to_json(value: object) -> str | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.errors import NotFound
@@ -22,8 +28,8 @@ from asyncsvc.models import (
 from asyncsvc.models.columns import Bytes
 from asyncsvc.repositories.base import (
     Repository,
-    columns_to_set,
     escape_copy_text,
+    json_unless_unset,
     to_json,
     to_json_apart,
 )
@@ -35,12 +41,13 @@ from asyncsvc.repositories.message_rows import (
     MessageOutline,
     NewConversationMessages,
 )
-from asyncsvc.threads import run_apart, run_in_thread
+from asyncsvc.threads import run_in_thread
 from asyncsvc.validation.types import UNSET, UnsetType
 
 if TYPE_CHECKING:
     from asyncsvc.database import Row
 
+T = TypeVar("T")
 Bound: TypeAlias = int | str | datetime | None
 """A bound of a read of messages: a seq, the own id of a message, or a time."""
 
@@ -65,12 +72,23 @@ _COLUMNS = (
 )
 
 
+class MessageForm(NamedTuple, Generic[T]):
+    """What a list returns of each message: the flags of the statement, and how to build it."""
+
+    flags: tuple[str, ...]
+    build: Callable[[Sequence[Row]], Awaitable[list[T]]]
+
+
+MESSAGES: Final = MessageForm(("full_row",), build_messages)
+PAYLOADS: Final = MessageForm((), build_payloads)
+
+
 class _KnownBounds(NamedTuple):
     """The seq of the last message of a conversation, and of the messages that are bounds."""
 
     last_seq: int
-    after_seq: int | None
-    before_seq: int | None
+    after_seq: int | None = None
+    before_seq: int | None = None
 
 
 class _Digest(NamedTuple):
@@ -93,16 +111,18 @@ class MessageRepository(Repository):
         user_id: str | UnsetType,
         after: Bound,
         before: Bound,
-        limit: int,
+        limit: int | UnsetType,
         part: Literal["first", "last"],
-    ) -> list[StoredMessage]:
-        """Return messages in the order of seq.
+        returning: MessageForm[T],
+    ) -> list[T]:
+        """Return messages, or their payloads, in the order of seq.
 
         Raises NotFound for the conversation, or for a message that is a bound.
         """
         rows = await self._rows(
             "get_list",
             part,
+            *returning.flags,
             tenant_id=tenant_id,
             id=id,
             user_id=user_id,
@@ -113,34 +133,7 @@ class MessageRepository(Repository):
         if not rows:
             raise NotFound("conversation")
         _check_bounds(rows[0], after=after, before=before)
-        return [] if rows[0]["seq"] is None else await build_messages(rows)
-
-    async def payloads(
-        self,
-        *,
-        tenant_id: str,
-        id: str,
-        user_id: str | UnsetType,
-        after: Bound,
-        before: Bound,
-        limit: int | UnsetType,
-        part: Literal["first", "last"],
-    ) -> list[dict[str, JsonValue]]:
-        """Return payloads in the order of seq. Raises NotFound as `get_list` does."""
-        rows = await self._rows(
-            "payloads",
-            part,
-            tenant_id=tenant_id,
-            id=id,
-            user_id=user_id,
-            **_bound("after", after),
-            **_bound("before", before),
-            limit=limit,
-        )
-        if not rows:
-            raise NotFound("conversation")
-        _check_bounds(rows[0], after=after, before=before)
-        return [] if rows[0]["payload"] is None else await build_payloads(rows)
+        return [] if rows[0]["payload"] is None else await returning.build(rows)
 
     async def get_bounds(
         self, *, tenant_id: str, id: str, user_id: str | UnsetType, after: Bound, before: Bound
@@ -215,27 +208,27 @@ class MessageRepository(Repository):
         `max_json_bytes`. `create` is stored if there is no conversation of this id; its counters
         are ignored.
         """
-        json_values = [message.payload, message.reference]
-        payload, reference = await run_apart(
-            lambda: [to_json(value) for value in json_values], json_values
-        )
-        merges = patch is not UNSET and patch.merge_payload is not UNSET
+        changes = MessagePatch() if patch is UNSET else patch
         rows = await self._append(
             "put",
+            *([] if patch is UNSET else ["patch"]),
             tenant_id=tenant_id,
             id=id,
             user_id=user_id,
             conversation=UNSET
             if create is UNSET
             else await to_json_apart(columns_to_create(create)),
-            patch=UNSET if patch is UNSET else await to_json_apart(columns_to_set(patch)),
-            max_json_bytes=max_json_bytes if merges else UNSET,
             message_id=message.id,
             role=message.role,
             content=message.content,
-            payload=payload,
-            reference=reference,
+            payload=await to_json_apart(message.payload),
+            reference=await to_json_apart(message.reference),
             created_at=UNSET if message.created_at is None else message.created_at,
+            new_content=changes.content,
+            new_payload=await json_unless_unset(changes.payload),
+            new_reference=await json_unless_unset(changes.reference),
+            merge_payload=await json_unless_unset(changes.merge_payload),
+            max_json_bytes=max_json_bytes,
         )
         is_full = bool(rows) and build_value(bool, rows[0], "is_full")
         return "full" if is_full else _changed_message(rows)
@@ -325,15 +318,14 @@ class MessageRepository(Repository):
 
         "oversized": a merge would store more than `max_json_bytes`.
         """
-        merges = merge_payload is not UNSET
         rows = await self._rows(
             "set_feedback",
             tenant_id=tenant_id,
             id=id,
             **_key(message),
             thumb=thumb,
-            merge_payload=await to_json_apart(merge_payload) if merges else UNSET,
-            max_json_bytes=max_json_bytes if merges else UNSET,
+            merge_payload=await json_unless_unset(merge_payload),
+            max_json_bytes=max_json_bytes,
             user_id=user_id,
         )
         return _changed_message(rows)
@@ -357,8 +349,11 @@ class MessageRepository(Repository):
             tenant_id=tenant_id,
             id=id,
             **_key(message),
-            patch=await to_json_apart(columns_to_set(patch)),
-            max_json_bytes=UNSET if patch.merge_payload is UNSET else max_json_bytes,
+            content=patch.content,
+            payload=await json_unless_unset(patch.payload),
+            reference=await json_unless_unset(patch.reference),
+            merge_payload=await json_unless_unset(patch.merge_payload),
+            max_json_bytes=max_json_bytes,
             user_id=user_id,
         )
         return _changed_message(rows)

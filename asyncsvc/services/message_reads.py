@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from asyncsvc.errors import InvalidInput
 from asyncsvc.models import FoundMessage, StoredMessage
+from asyncsvc.repositories.message import MESSAGES, PAYLOADS
 from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.services.common import ConversationServiceBase, row_or_not_found, unset_if_any
 from asyncsvc.validation.arguments import validated
@@ -78,6 +79,7 @@ class ConversationMessageReads(ConversationServiceBase):
             before=before,
             limit=limit if last is None else last,
             part="first" if last is None else "last",
+            returning=MESSAGES,
         )
 
     async def iter_messages(
@@ -182,7 +184,7 @@ class ConversationMessageReads(ConversationServiceBase):
         if last is not None and limit is not None:
             raise InvalidInput("limit", "cannot be combined with last")
         count = limit if last is None else last
-        return await self._messages.payloads(
+        return await self._messages.get_list(
             tenant_id=tenant_id,
             id=id,
             user_id=unset_if_any(user_id),
@@ -190,6 +192,7 @@ class ConversationMessageReads(ConversationServiceBase):
             before=before,
             limit=UNSET if count is None else count,
             part="first" if last is None else "last",
+            returning=PAYLOADS,
         )
 
     @validated

@@ -35,8 +35,7 @@ SELECT c.last_seq AS current_seq, c.round AS current_round, c.tokens AS current_
                      FROM asyncsvc.message AS m
                     WHERE m.tenant_id = :tenant_id
                       AND m.id IS NOT NULL
-                      AND (m.id, m.conversation_id) >= (r.id, :id)
-                      AND (m.id, m.conversation_id) <= (r.id, :id)
+                      AND (m.id, m.conversation_id) BETWEEN (r.id, :id) AND (r.id, :id)
                     ORDER BY m.id, m.conversation_id
                     LIMIT 1
                   ) AS m) AS has_ids

@@ -43,8 +43,7 @@ WITH locked AS MATERIALIZED (
              FROM asyncsvc.message AS k
             WHERE k.tenant_id = :tenant_id
               AND k.id IS NOT NULL
-              AND (k.id, k.conversation_id) >= (:message_id, :id)
-              AND (k.id, k.conversation_id) <= (:message_id, :id)
+              AND (k.id, k.conversation_id) BETWEEN (:message_id, :id) AND (:message_id, :id)
             ORDER BY k.id, k.conversation_id
             LIMIT 1
            )

@@ -12,8 +12,9 @@
 -- Notes: ON CONFLICT reads the index itself and not the snapshot of the statement, so it finds a message
 --   that was committed while this statement waited for the lock. seq and thumb of an existing message do not
 --   change. It leaves the search index until the next maintenance run. No usage is recorded, since it adds
---   no round. Without :created_at a new message has the time of the update. :patch is that of
---   message/update; it does not change role and time.
+--   no round. Without :created_at a new message has the time of the update. With patch, an
+--   existing message takes no column of the new one, but those of :new_content, :new_payload and
+--   :new_reference, and :merge_payload as a merge patch.
 WITH locked AS MATERIALIZED (
     SELECT c.tenant_id, c.id, c.dialog_id, c.created_at, c.last_seq,
            greatest(c.updated_at, statement_timestamp()) AS updated_at,
@@ -81,20 +82,13 @@ WITH locked AS MATERIALIZED (
          , created_at = excluded.created_at     --? created_at
          --? }
          --? patch {
-         , content = CASE WHEN :patch::text::jsonb ? 'content' THEN :patch::text::jsonb ->> 'content'
-                          ELSE m.content END
-         , payload = CASE WHEN :patch::text::jsonb ? 'payload' THEN :patch::text::jsonb -> 'payload'
-           --? max_json_bytes {
-                          WHEN :patch::text::jsonb ? 'merge_payload'
-                          THEN asyncsvc.json_merge_v1(m.payload, :patch::text::jsonb -> 'merge_payload')
-           --? }
-                          ELSE m.payload END
-         , reference = CASE WHEN :patch::text::jsonb ? 'reference'
-                            THEN nullif(:patch::text::jsonb -> 'reference', 'null')
-                            ELSE m.reference END
+         , content = :new_content               --? new_content
+         , payload = :new_payload::text::jsonb  --? new_payload, !merge_payload
+         , payload = asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb)  --? merge_payload
+         , reference = :new_reference::text::jsonb  --? new_reference
          --? }
-     --? patch, max_json_bytes {
-     WHERE octet_length(asyncsvc.json_merge_v1(m.payload, :patch::text::jsonb -> 'merge_payload')::text)
+     --? merge_payload, max_json_bytes {
+     WHERE octet_length(asyncsvc.json_merge_v1(m.payload, :merge_payload::text::jsonb)::text)
            <= :max_json_bytes
      --? }
     RETURNING m.seq, m.id, m.role, m.content, m.payload, m.reference, m.thumb, m.created_at

@@ -481,7 +481,7 @@ IF_UNCHANGED = {"expected_seq": 1, "created_at": NOW}
 WITH_A_KEY = {"idempotency_key": "k", "body_hash": b"h"}
 OF_USER = {"user_id": "u7"}
 MERGES = {"merge_metadata": '{"a": 1}', "merge_dsl": '{"a": 1}', "max_json_bytes": 2**20}
-PATCH = {"patch": '{"merge_payload": {"a": 1}}', "max_json_bytes": 2**20}
+MERGE = {"merge_payload": '{"a": 1}', "max_json_bytes": 2**20}
 CREATE = {"conversation": '{"dialog_id": "d", "user_id": "u"}'}
 
 
@@ -503,25 +503,21 @@ ON_ONE_CONVERSATION = [
     ("message/get", (), {"message_id": "same"} | OF_USER),
     ("message/put", (), PUT | {"message_id": "same"}),
     ("message/put", (), PUT | {"message_id": "new"} | OF_USER),
-    ("message/put", (), PUT | {"message_id": "same"} | CREATE | PATCH),
+    ("message/put", ("patch",), PUT | {"message_id": "same"} | CREATE | MERGE),
     ("message/set_feedback", (), {"message_id": "same", "thumb": 1} | OF_USER),
-    (
-        "message/set_feedback",
-        (),
-        {"message_id": "same", "thumb": 1, "merge_payload": "{}", "max_json_bytes": 2**20},
-    ),
-    ("message/update", (), {"message_id": "same", "patch": "{}"} | OF_USER),
-    (
-        "message/update",
-        (),
-        {"message_id": "same", "patch": '{"merge_payload": {"a": 1}}', "max_json_bytes": 2**20},
-    ),
+    ("message/set_feedback", (), {"message_id": "same", "thumb": 1} | MERGE),
+    ("message/update", (), {"message_id": "same", "content": "x", "payload": "{}"} | OF_USER),
+    ("message/update", (), {"message_id": "same"} | MERGE),
     ("message/delete", (), {"message_id": "same"} | OF_USER),
+    (
+        "message/get_list",
+        ("last", "full_row"),
+        {"after_id": "same", "before_id": "big7", "limit": 9},
+    ),
     ("message/get_list", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
-    ("message/payloads", ("last",), {"after_id": "same", "before_id": "big7", "limit": 9}),
     ("message/get_bounds", (), {"after_id": "same", "before_id": "big7"} | OF_USER),
     ("message/set_feedback", (), {"seq": 1, "thumb": 1}),
-    ("message/update", (), {"seq": 1, "patch": "{}"}),
+    ("message/update", (), {"seq": 1, "reference": None}),
     ("message/delete", (), {"seq": 1}),
     ("message/delete", ("newest",), {}),
     ("message/delete", (), {}),
@@ -585,11 +581,11 @@ HOT = [
     ("conversation/append_message", (), TURN | WITH_IDS | {"id": "big7"}),
     ("message/get", (), {"id": "big7", "message_id": "same"}),
     ("message/put", (), PUT | {"id": "big7", "message_id": "same"}),
-    ("message/put", (), PUT | {"id": "big7", "message_id": "same"} | CREATE | PATCH),
+    ("message/put", ("patch",), PUT | {"id": "big7", "message_id": "same"} | CREATE | MERGE),
     ("conversation/append_message", (), TURN | CREATE | {"id": "big7"}),
     ("conversation/append_message", (), TURN | CREATE | {"id": "absent"}),
-    ("message/get_list", ("first",), {"id": "big7", "limit": 100}),
-    ("message/get_list", ("last",), {"id": "big7", "limit": 20}),
+    ("message/get_list", ("first", "full_row"), {"id": "big7", "limit": 100}),
+    ("message/get_list", ("last", "full_row"), {"id": "big7", "limit": 20}),
     ("api_token/verify", (), {"token_hash": b"", "kind": "api", "pepper_version": 0}),
 ]
 
@@ -820,17 +816,11 @@ async def test_a_search_of_one_user_looks_up_each_match_by_key(
     assert rows_read(plan) <= 6 * CONVERSATIONS
 
 
-@pytest.mark.parametrize(("order", "bounds"), [("first", {"after_seq": 1}), ("last", {})])
-async def test_a_page_of_messages_reads_the_page(explain, order, bounds):
-    plan = await explain("message/get_list", order, tenant_id="big", id="big7", limit=2, **bounds)
-    assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
-    assert rows_read(plan) <= 3
-
-
+@pytest.mark.parametrize("flags", [("full_row",), ()])
 @pytest.mark.parametrize("order", ["first", "last"])
 @pytest.mark.parametrize("bounds", [{}, {"limit": 2}, {"limit": 2, "after_seq": 1}])
-async def test_payloads_read_one_conversation(explain, order, bounds):
-    plan = await explain("message/payloads", order, tenant_id="big", id="big7", **bounds)
+async def test_a_list_of_messages_reads_its_rows(explain, flags, order, bounds):
+    plan = await explain("message/get_list", order, *flags, tenant_id="big", id="big7", **bounds)
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
     assert rows_read(plan) <= 1 + bounds.get("limit", 3)
 

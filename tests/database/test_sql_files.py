@@ -113,10 +113,9 @@ COLUMNS = {
         "message_created_at",
     ],
     "message/get": MESSAGE,
-    "message/get_bounds": ["last_seq", "after_seq", "before_seq"],
+    "message/get_bounds": ["last_seq"],
     "message/get_chunk": MESSAGE,
-    "message/get_list": MESSAGE,
-    "message/payloads": ["payload"],
+    "message/get_list": ["payload"],
     "message/put": [*MESSAGE, "is_watched", "is_full"],
     "message/outline": list(MessageOutline._fields),
     "message/set_feedback": MESSAGE,
@@ -185,10 +184,11 @@ ADDED_COLUMNS = {
     ],
     ("conversation/update_many_by_id", "merges"): ["oversized_id", "oversized_column"],
     ("message/delete", "newest"): MESSAGE,
+    ("message/get_bounds", "after_id"): ["after_seq"],
+    ("message/get_bounds", "before_id"): ["before_seq"],
     ("message/get_list", "after_id"): ["after_seq"],
     ("message/get_list", "before_id"): ["before_seq"],
-    ("message/payloads", "after_id"): ["after_seq"],
-    ("message/payloads", "before_id"): ["before_seq"],
+    ("message/get_list", "full_row"): [name for name in MESSAGE if name != "payload"],
 }
 """Columns that a file returns only if a flag is present."""
 
