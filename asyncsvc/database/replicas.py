@@ -21,6 +21,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
@@ -148,25 +149,17 @@ class _Replica(PoolExecutor):
         settings: Settings,
         name: str,
         primary_positions: _PrimaryPositions,
-        health: _Health,
-        min_position: int,
     ) -> None:
         super().__init__(pool, settings, name)
         self._primary_positions = primary_positions
-        self._health = health
-        self._min_position = min_position
+        self._health = _Health()
+        self._min_position = 0
 
     def at_least(self, position: str) -> _Replica:
         """Return an executor for reads that must also see each commit before this position."""
-        min_position = max(self._min_position, _lsn_to_int(position))
-        return _Replica(
-            self._pool,
-            self._settings,
-            self._name,
-            self._primary_positions,
-            self._health,
-            min_position,
-        )
+        replica: _Replica = copy(self)
+        replica._min_position = max(self._min_position, _lsn_to_int(position))
+        return replica
 
     def _lease(self) -> _ReplicaLease:
         settings = self._settings
@@ -281,7 +274,7 @@ class ReplicatedExecutor(PoolExecutor):
             check_pool("replicas", replica)
         positions = _PrimaryPositions(PoolExecutor(pool, settings), settings.replica_lag)
         self._replicas = [
-            _Replica(each, settings, f"replica {number}", positions, _Health(), 0)
+            _Replica(each, settings, f"replica {number}", positions)
             for number, each in enumerate(replicas, 1)
         ]
         self._task_numbers = weakref.WeakKeyDictionary[asyncio.Task[object], int]()
@@ -289,11 +282,8 @@ class ReplicatedExecutor(PoolExecutor):
 
     def at_least(self, position: str) -> ReplicatedExecutor:
         """Return an executor whose reads see each commit before this position."""
-        executor = ReplicatedExecutor(self._pool, self._settings, ())
-        executor._listener, executor._notifier = self._listener, self._notifier
+        executor: ReplicatedExecutor = copy(self)
         executor._replicas = [replica.at_least(position) for replica in self._replicas]
-        executor._task_numbers = self._task_numbers
-        executor._next_task_number = self._next_task_number
         return executor
 
     def pool_stats(self) -> list[PoolStats]:
