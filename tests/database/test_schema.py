@@ -1,24 +1,21 @@
-"""`sql/schema.sql` is the sum of the migrations."""
+"""The page of the schema shows the sum of the migrations."""
 
 import os
 from pathlib import Path
 
 from asyncsvc.database import sql_files
+from scripts.docs.root_files import ROOT
+from scripts.docs.sql import schema_page
 
-SCHEMA = Path(str(sql_files.root())) / "schema.sql"
+PAGE = ROOT / "docs/reference/schema.md"
 DUMP = Path(__file__).parents[1] / "support" / "sql" / "dump_schema.sql"
-HEADER = """\
--- The schema after all migrations, in one piece, to read. Nothing runs this file.
--- sql/migrations/ has the reasons for each table and index.
---
--- Generated: ASYNCSVC_UPDATE_SCHEMA=1 pytest tests/database/test_schema.py
-
-"""
+MIGRATIONS = Path(str(sql_files.root())) / "migrations"
 
 
-async def test_schema_sql_is_the_sum_of_the_migrations(pool):
+async def test_the_page_of_the_schema_is_the_sum_of_the_migrations(pool):
     schema = await pool.fetchval(DUMP.read_text(encoding="utf-8"))
-    text = f"{HEADER}{schema}\n"
+    files = [file.read_text(encoding="utf-8") for file in sorted(MIGRATIONS.glob("*.sql"))]
+    page = schema_page(f"{schema}\n", "".join(files))
     if os.environ.get("ASYNCSVC_UPDATE_SCHEMA"):
-        SCHEMA.write_text(text, encoding="utf-8")
-    assert SCHEMA.read_text(encoding="utf-8") == text
+        PAGE.write_text(page, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page

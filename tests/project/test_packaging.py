@@ -69,7 +69,6 @@ def test_the_sql_files_are_installed_with_the_package():
         "record",
         "replica",
         "row_security",
-        "schema.sql",
         "search",
         "server",
         "session",
