@@ -24,7 +24,7 @@ _MAX_UTF8_BYTES_OF_NFC: Final = 12
 """The most bytes of UTF-8 that NFC can make of one character."""
 
 
-class _Owner(TypedDict):
+class Owner(TypedDict):
     """The condition of each statement."""
 
     tenant_id: str
@@ -63,7 +63,7 @@ class MessageLog:
         """
         self.svc = svc
         self.id = id
-        self._owner: _Owner = {"tenant_id": tenant_id, "user_id": user_id}
+        self._owner: Owner = {"tenant_id": tenant_id, "user_id": user_id}
         self._new = NewConversation(id=id, dialog_id=dialog_id, user_id=user_id)
         self._token_id = token_id
 

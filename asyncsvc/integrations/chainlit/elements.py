@@ -14,8 +14,7 @@ from chainlit.data.utils import queue_until_user_message
 
 from asyncsvc import NotFound
 from asyncsvc.integrations.chainlit import items
-from asyncsvc.integrations.chainlit.favorites import FAVORITES
-from asyncsvc.integrations.chainlit.steps import StepStore
+from asyncsvc.integrations.chainlit.steps import FAVORITES, StepStore
 
 if TYPE_CHECKING:
     from chainlit.element import Element, ElementDict

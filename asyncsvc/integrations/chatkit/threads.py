@@ -7,25 +7,19 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final
 
 import chatkit.store
 from chatkit.store import NotFoundError, StoreItemType, TContext, default_generate_id
 from chatkit.types import Page, ThreadMetadata
 
 from asyncsvc import NotFound
+from asyncsvc.integrations.message_log import Owner
 
 if TYPE_CHECKING:
     from asyncsvc import Conversation, Services
 
 _MAX_NAME_LENGTH: Final = 512
-
-
-class Owner(TypedDict):
-    """The condition of each statement."""
-
-    tenant_id: str
-    user_id: str
 
 
 class ThreadStore(chatkit.store.Store[TContext]):

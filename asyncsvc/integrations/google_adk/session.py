@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from asyncsvc import ANY, AlreadyExists, StaleSequence
 from asyncsvc.integrations.google_adk.events import is_event, is_session, item_of, updated_at
-from asyncsvc.integrations.message_log import MessageLog
+from asyncsvc.integrations.message_log import MessageLog, Owner
 from asyncsvc.integrations.packing import pack_id
 
 if TYPE_CHECKING:
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
     from asyncsvc import Conversation, Services
     from asyncsvc.integrations.google_adk.state import Delta, SharedStates
-
-
-class _Owner(TypedDict):
-    """The condition of each statement."""
-
-    tenant_id: str
-    user_id: str
 
 
 class StoredSession:
@@ -37,7 +30,7 @@ class StoredSession:
         self.id = pack_id(app_name, user_id, session_id)
         self._svc = svc
         self._app_name = app_name
-        self._owner: _Owner = {"tenant_id": tenant_id, "user_id": user_id}
+        self._owner: Owner = {"tenant_id": tenant_id, "user_id": user_id}
 
     async def create(self, svc: Services, dsl: dict[str, Any]) -> Conversation:
         """Create the conversation with these services."""
