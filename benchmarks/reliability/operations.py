@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import asyncpg
 
 import asyncsvc
-from asyncsvc import Message, Turn
+from asyncsvc import Message
+from benchmarks.reliability.application import DIALOGS, Application
 
-if TYPE_CHECKING:
-    Pool = asyncpg.Pool[asyncpg.Record]
-
-TENANTS: Final = ("acme", "globex", "initech")
-DIALOGS: Final = ("support", "sales")
-USERS: Final = ("ann", "bob", "eve", "")
-_KEPT: Final = 12
 OLD: Final = timedelta(seconds=20)
 """The retention of conversations in a purge, and the lifetime of idempotency keys."""
 _DAY: Final = timedelta(days=1)
@@ -37,60 +29,6 @@ _DAY: Final = timedelta(days=1)
 
 class _RollBack(Exception):
     """Rolls back a transaction."""
-
-
-@dataclass(slots=True)
-class Application:
-    """One task of an application, with the ids and tokens that it created."""
-
-    svc: asyncsvc.AsyncSvc
-    pool: Pool
-    dsn: str
-    tenant: str
-    chance: random.Random
-    ids: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    issued: deque[asyncsvc.IssuedToken] = field(default_factory=lambda: deque(maxlen=_KEPT))
-
-    @property
-    def conversations(self) -> asyncsvc.API4ConversationService:
-        """The conversations."""
-        return self.svc.conversations
-
-    @property
-    def tokens(self) -> asyncsvc.APITokenService:
-        """The tokens."""
-        return self.svc.tokens
-
-    @property
-    def records(self) -> asyncsvc.RecordService:
-        """The records."""
-        return self.svc.records
-
-    async def id(self) -> str:
-        """Return the id of a conversation, which may be deleted."""
-        return self.chance.choice(self.ids) if self.ids else await create(self)
-
-    async def token(self) -> asyncsvc.IssuedToken:
-        """Return a token, which may be deleted."""
-        return self.chance.choice(self.issued) if self.issued else await create_token(self)
-
-    def turn(self) -> Turn:
-        """Return a random turn."""
-        chance = self.chance
-        messages = [
-            Message(role=role, content="word " * chance.randint(1, 100), payload={"n": [1, 2]})
-            for role in ("user", "assistant")
-        ]
-        return Turn(messages=messages, tokens=chance.randint(1, 100), duration=chance.random())
-
-    def new(self) -> dict[str, object]:
-        """Return a conversation to create."""
-        return {
-            "id": secrets.token_hex(8),
-            "dialog_id": self.chance.choice(DIALOGS),
-            "user_id": self.chance.choice(USERS),
-            "name": f"about {self.chance.choice(('cats', 'dogs', 'birds'))}",
-        }
 
 
 Work = Callable[[Application], Awaitable[object]]
@@ -126,13 +64,8 @@ def all_calls() -> set[str]:
 
 
 @_operation("conversations.create", weight=4)
-async def create(app: Application) -> str:
-    """Create a conversation and keep its id."""
-    conversation = await app.conversations.create(
-        tenant_id=app.tenant, dialog_id=app.chance.choice(DIALOGS), dsl={"nodes": [1, 2, 3]}
-    )
-    app.ids.append(conversation.id)
-    return conversation.id
+async def _create(app: Application) -> None:
+    await app.create()
 
 
 @_operation("conversations.create_many")
@@ -346,11 +279,8 @@ async def _recount_usage(app: Application) -> None:
 
 
 @_operation("tokens.create", weight=2)
-async def create_token(app: Application) -> asyncsvc.IssuedToken:
-    """Issue a token and keep it."""
-    issued = await app.tokens.create(tenant_id=app.tenant, name="one more", scopes=["chat"])
-    app.issued.append(issued)
-    return issued
+async def _create_token(app: Application) -> None:
+    await app.create_token()
 
 
 @_operation("tokens.verify", weight=9)

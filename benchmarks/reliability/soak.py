@@ -21,14 +21,8 @@ import asyncpg
 import asyncsvc
 from asyncsvc.cli.runner import CommandError
 from benchmarks.reliability import Frozen
-from benchmarks.reliability.operations import (
-    OLD,
-    OPERATIONS,
-    TENANTS,
-    Application,
-    Operation,
-    all_calls,
-)
+from benchmarks.reliability.application import TENANTS, Application
+from benchmarks.reliability.operations import OLD, OPERATIONS, Operation, all_calls
 from benchmarks.reliability.samples import MEASURES, Figure, Sample, Watch
 from benchmarks.reliability.server import Server, described, temporary_directory
 from benchmarks.server import connected
