@@ -42,6 +42,7 @@ from asyncsvc.repositories.large_rows import build_conversations
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice, list_flags
+from asyncsvc.repositories.usage_rows import usages_to_json
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
@@ -219,7 +220,9 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             dsl=dsl,
             **merges,
             max_json_bytes=max_json_bytes if merges else UNSET,
-            token_id=turn.token_id,
+            token_id=UNSET if turn.token_id is None else turn.token_id,
+            acting_user_id=UNSET if turn.user_id is None else turn.user_id,
+            usages=usages_to_json(turn.usages),
             conversation=UNSET
             if create is UNSET
             else await to_json_apart(columns_to_create(create)),

@@ -444,7 +444,11 @@ def _check_counters(turn: Turn, current: AppendRejection) -> None:
     for field, total, maximum in (
         ("messages", current.current_seq + len(turn.messages), MAX_INT),
         ("round", current.current_round + turn.round, MAX_INT),
-        ("tokens", current.current_tokens + turn.total_tokens, MAX_TOKENS),
+        (
+            "tokens" if turn.usage is None else "usage",
+            current.current_tokens + turn.total_tokens,
+            MAX_TOKENS,
+        ),
         (
             "duration",
             current.current_duration + microseconds(turn.duration),

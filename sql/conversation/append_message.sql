@@ -1,6 +1,7 @@
 -- Append the messages of one turn, update the conversation's counters and record the usage.
 --
 -- With :conversation, a JSON object with a member for each column, a missing conversation is created.
+-- With :usages, a JSON array with an object for each usage of the turn, :tokens is their sum.
 --
 -- Returns: first_seq, last_seq, round, replayed, is_watched. No row if the conversation does not exist, its
 --   last_seq differs from :expected_seq, its user_id from :user_id or its created_at from :created_at,
@@ -10,8 +11,8 @@
 -- Locks: the conversation row, until the end of the transaction. Concurrent appends to one conversation
 --   queue on it, so seq has no gaps and follows the order of commits. With :conversation it waits for a
 --   transaction that creates the conversation.
--- Index: primary keys; message_id_idx with :message_ids. The cost does not depend on the length of the
---   conversation.
+-- Index: primary keys, with :token_id also that of api_token; message_id_idx with :message_ids. The cost
+--   does not depend on the length of the conversation.
 -- Idempotent: if idempotency_key, body_hash: a retry finds the key and changes no row.
 -- Notes: updated_at never decreases, even if this transaction began before the one for which it waited.
 --   With a key, the row lock comes first, so a concurrent call with the same key waits for the first
@@ -26,6 +27,8 @@
 --   docs/project/sql-files.md, Lookups by key.
 --   merged is a locking read, so it merges into the values that the transaction for which it waited has
 --   stored. With :conversation and no conversation the values of :conversation are merged.
+--   The ledger has a row for each usage of the turn; rounds and duration are in the first. It names
+--   the first token of the rotation family of :token_id.
 --   :created_at distinguishes the conversation from another one that was stored under its id later. No
 --   index serves IS TRUE, so the plan reads the primary key, also with :user_id.
 WITH
@@ -208,18 +211,56 @@ updated AS (                                    --? conversation
        AND r.id = :id
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, at, token_id, tokens, duration,
-           rounds)                              --? !conversation
-           rounds, conversations)                          --? conversation
-    SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at,
-           statement_timestamp(), :token_id, :tokens, :duration, :round
+           tenant_id, dialog_id, source, user_id, created_at, at, tokens, duration, rounds, unpriced
+         , unmetered                            --? !usages
+         , token_id                             --? token_id
+         , acting_user_id                       --? acting_user_id
+         --? usages {
+         , model, requests, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+           reasoning_tokens, cost
+         --? }
+         , conversations                        --? conversation
+           )
+    SELECT a.tenant_id, a.dialog_id, a.source, a.user_id, a.created_at, statement_timestamp()
+         --? !usages {
+         , :tokens, :duration, :round, CASE WHEN :tokens > 0 THEN 1 END,
+           CASE WHEN :tokens = 0 THEN :round END
+         --? }
+         --? usages {
+         , u.input_tokens + u.output_tokens, CASE WHEN u.position = 1 THEN :duration ELSE 0 END,
+           CASE WHEN u.position = 1 THEN :round ELSE 0 END, CASE WHEN u.cost IS NULL THEN 1 END
+         --? }
+         --? token_id {
+         , coalesce((SELECT t.family_id
+                       FROM asyncsvc.api_token AS t
+                      WHERE (t.tenant_id = :tenant_id) IS TRUE
+                        AND t.id = :token_id), :token_id)
+         --? }
+         , nullif(:acting_user_id, a.user_id)   --? acting_user_id
+         --? usages {
+         , u.model, u.requests, u.input_tokens, u.cached_input_tokens, u.cache_write_tokens,
+           u.output_tokens, u.reasoning_tokens, u.cost
+         --? }
          , 0                                    --? conversation
       FROM appended AS a
-     WHERE :tokens > 0 OR :duration > 0 OR :round > 0
+     WHERE :tokens > 0 OR :duration > 0 OR :round > 0  --? !usages
+     --? usages {
+     CROSS JOIN ROWS FROM (
+           jsonb_to_recordset(:usages::text::jsonb) AS (
+               model text, requests bigint, input_tokens bigint, cached_input_tokens bigint,
+               cache_write_tokens bigint, output_tokens bigint, reasoning_tokens bigint, cost bigint)
+           ) WITH ORDINALITY AS u (
+           model, requests, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+           reasoning_tokens, cost, position)
+     --? }
     --? conversation {
      UNION ALL
-    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at,
-           c.created_at, NULL, 0, 0, 0, 1
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.created_at, 0, 0, 0, NULL
+         , NULL                                 --? !usages
+         , NULL                                 --? token_id
+         , NULL                                 --? acting_user_id
+         , NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL  --? usages
+         , 1
       FROM created AS c
     --? }
 ), watched AS (

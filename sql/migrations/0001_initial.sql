@@ -342,7 +342,7 @@ CREATE TABLE asyncsvc.usage_ledger (
     is_imported boolean NOT NULL DEFAULT false,
     acting_user_id text COLLATE "C",
     model      text COLLATE "C",
-    requests   integer,
+    requests   bigint,
     input_tokens bigint,
     cached_input_tokens bigint,
     cache_write_tokens bigint,

@@ -475,6 +475,7 @@ TURN = {
     "duration": 1,
     "token_id": "k",
 }
+USED = {"usages": '[{"input_tokens": 1, "output_tokens": 1}]', "acting_user_id": "u8"}
 WITH_IDS = {"message_ids": ["same"]}
 PUT = {"role": "user", "content": "hello", "payload": "{}", "reference": None}
 IF_UNCHANGED = {"expected_seq": 1, "created_at": NOW}
@@ -487,6 +488,8 @@ CREATE = {"conversation": '{"dialog_id": "d", "user_id": "u"}'}
 
 ON_ONE_CONVERSATION = [
     ("conversation/append_message", (), TURN),
+    ("conversation/append_message", (), TURN | USED),
+    ("conversation/append_message", (), TURN | USED | CREATE | WITH_A_KEY),
     ("conversation/append_message", (), TURN | IF_UNCHANGED),
     ("conversation/append_message", (), TURN | WITH_A_KEY),
     ("conversation/append_message", (), TURN | CREATE),
@@ -529,7 +532,7 @@ ON_ONE_CONVERSATION = [
 async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name, flags, more):
     plan = await explain(name, *flags, tenant_id="big", id="big7", **more)
     tables = ("conversation", "conversation_recency", "message", "append_key", "watched_tenant")
-    keys = {f"{table}_pkey" for table in tables}
+    keys = {f"{table}_pkey" for table in (*tables, "api_token")}
     assert indexes(plan) <= keys | {"message_id_idx"}
     # watched_tenant is empty here, and the server reads its first page instead of an index.
     assert scans(plan) <= {(key.removesuffix("_pkey"), key) for key in keys} | {
@@ -547,6 +550,7 @@ async def test_a_first_turn_reads_no_conversation(explain, key):
     assert scans(plan) <= {
         ("conversation", "conversation_pkey"),
         ("conversation_recency", "conversation_recency_pkey"),
+        ("api_token", "api_token_pkey"),
         ("watched_tenant", None),  # empty here
     }
     assert rows_read(plan) == 1  # the new row

@@ -1,0 +1,18 @@
+"""Arguments of the statements that insert into the usage ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asyncsvc.models import Usage, nano_units
+from asyncsvc.repositories.base import to_json
+from asyncsvc.validation.types import UNSET, UnsetType
+
+
+def usages_to_json(usages: Sequence[Usage]) -> str | UnsetType | None:
+    """Return the columns of usages as a JSON array; UNSET without a usage."""
+    return to_json([_columns(usage) for usage in usages]) if usages else UNSET
+
+
+def _columns(usage: Usage) -> dict[str, object]:
+    return dict(usage) | {"cost": None if usage.cost is None else nano_units(usage.cost)}
