@@ -454,25 +454,6 @@ async def test_the_pool_has_all_its_connections_after_cancellations(dsn, pool):
     assert open_transactions == 0
 
 
-async def test_an_append_is_one_round_trip(dsn, svc, id):
-    statements = []
-    settings = asyncsvc.Settings(on_query=lambda name, *_: statements.append(name))
-    async with asyncsvc.connect(dsn, settings=settings) as watched:
-        await watched.conversations.append_message(id, turn("a"), tenant_id="acme")
-        await watched.conversations.append_message(
-            id, turn("a"), tenant_id="acme", idempotency_key="k"
-        )
-        await watched.conversations.append_message(
-            id, turn("a"), tenant_id="acme", idempotency_key="k"
-        )
-    assert statements == [
-        "conversation/append_message",
-        "conversation/append_message",
-        "conversation/append_message",
-        "conversation/explain_append",
-    ]
-
-
 # ------------------------------------------------------------------ create
 
 NEW = {

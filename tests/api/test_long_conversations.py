@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,7 @@ from asyncsvc import ImportReport
 from asyncsvc.repositories import conversation as repository
 from asyncsvc.repositories import large_rows
 from asyncsvc.services import transfer
-from tests.support.command_line import PROGRAM
+from tests.support.command_line import run_and_measure
 
 COUNT = 60
 
@@ -104,25 +102,12 @@ async def test_a_long_conversation_is_moved_in_little_memory(svc, dsn, tmp_path)
         ["export", "--tenant", "t", "-o", str(file)],
         ["import", str(file), "--tenant", "copy", "--json"],
     ):
-        peak, output = await asyncio.to_thread(peak_mebibytes, [*command, "--dsn", dsn])
-        assert peak < 450, command  # a whole conversation of 160 MiB takes 1 GiB
-    report = json.loads(output)
+        peak, done = await asyncio.to_thread(run_and_measure, [*command, "--dsn", dsn])
+        assert (done.returncode, peak < 450) == (0, True), (
+            command
+        )  # a whole conversation of 160 MiB takes 1 GiB
+    report = json.loads(done.stdout)
     assert (report["conversations"], report["messages"] + report["messages_appended"]) == (2, 160)
-
-
-def peak_mebibytes(command: list[str]) -> tuple[float, str]:
-    """Run a command in a separate process; return its peak memory and its output."""
-    code = (
-        "import resource, subprocess, sys; "
-        "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); "
-        "sys.stdout.write(done.stdout.decode())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *PROGRAM, *command], capture_output=True, text=True, check=True
-    )
-    peak, _, output = done.stdout.partition("\n")
-    return int(peak) / 1_024, output
 
 
 @pytest.fixture

@@ -108,17 +108,6 @@ async def test_an_id_is_free_again_after_its_message_is_deleted(svc, id):
     assert await ids(svc, id) == []
 
 
-async def test_a_replay_of_a_turn_with_ids_is_a_replay(svc, id):
-    first = await svc.conversations.append_message(
-        id, turn("x", "y"), tenant_id="acme", idempotency_key="k"
-    )
-    replay = await svc.conversations.append_message(
-        id, turn("x", "y"), tenant_id="acme", idempotency_key="k"
-    )
-    assert replay == first.model_copy(update={"replayed": True})
-    assert await ids(svc, id) == ["x", "y"]
-
-
 @pytest.mark.parametrize(
     "changes", [{"id": None}, {"id": "y"}, {"created_at": PAST}, {"id": None, "created_at": PAST}]
 )
@@ -193,7 +182,9 @@ async def test_32_appends_of_one_key_and_id_store_one_turn_and_31_replays(dsn):
                 for _ in range(32)
             )
         )
-        assert sorted(each.replayed for each in outcomes) == [False] + [True] * 31
+        (first,) = [each for each in outcomes if not each.replayed]
+        replays = [each for each in outcomes if each.replayed]
+        assert replays == [first.model_copy(update={"replayed": True})] * 31
         assert await ids(svc, "c") == ["x"]
 
 
@@ -584,17 +575,6 @@ async def test_find_message_returns_the_newest_of_several(svc):
 
 
 # ---------------------------------------------------------------- the owner
-
-
-async def test_an_append_that_may_create_does_not_find_the_conversation_of_another_user(svc, three):
-    with pytest.raises(NotFound, match="conversation"):
-        await svc.conversations.append_message(
-            three,
-            turn("w"),
-            tenant_id="acme",
-            create={"dialog_id": "d", "user_id": "bob"},
-            user_id="bob",
-        )
 
 
 @pytest.mark.parametrize("user", ["bob", ""])

@@ -7,14 +7,13 @@ import json
 import pathlib
 import stat
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 
 import pytest
 
 from tests.cli.test_demo import environment
-from tests.support.command_line import PROGRAM, failed, run_command
+from tests.support.command_line import failed, run_and_measure, run_command
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ACME = ("--tenant", "acme", "--dialog", "d", "--json")
@@ -250,22 +249,9 @@ async def test_a_bomb_of_values_is_rejected_in_little_memory(run: Run, svc, dsn,
         data = bomb if bomb.startswith(b"[") else good + b"\n" + bomb
         (tmp_path / "bomb.gz").write_bytes(gzip.compress(data, 1))
         command = ["import", str(tmp_path / "bomb.gz"), *ACME, "--dsn", dsn]
-        peak, code = await asyncio.to_thread(peak_mebibytes, command)
-        assert (code, peak < 600) == (1 if bomb.startswith(b"[") else 3, True), (name, peak)
-
-
-def peak_mebibytes(command: list[str]) -> tuple[float, int]:
-    """Run a command in a separate process; return its peak memory and its exit code."""
-    code = (
-        "import resource, subprocess, sys; "
-        "done = subprocess.run(sys.argv[1:], capture_output=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.returncode)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *PROGRAM, *command], capture_output=True, text=True, check=True
-    )
-    peak, exit_code = map(int, done.stdout.split())
-    return peak / 1_024, exit_code
+        peak, done = await asyncio.to_thread(run_and_measure, command)
+        code = 1 if bomb.startswith(b"[") else 3
+        assert (done.returncode, peak < 600) == (code, True), (name, peak)
 
 
 async def test_damaged_entries_do_not_stop_the_others(run: Run, svc, tmp_path):

@@ -350,10 +350,14 @@ async def test_a_closed_pipe_ends_an_export(run: Run, svc, dsn, tmp_path):
 
 
 @contextmanager
-def running_command(dsn: str, tmp_path: pathlib.Path, *arguments: object):
+def running_command(
+    dsn: str, tmp_path: pathlib.Path, *arguments: object, stdin: int = subprocess.DEVNULL
+):
+    """Start a command. With a pipe as its standard input, its streams are binary."""
     with subprocess.Popen(
         [*PROGRAM, *map(str, arguments)], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=stdin == subprocess.DEVNULL,
     ) as process:  # fmt: skip
         try:
             yield process
@@ -515,19 +519,6 @@ async def test_a_second_purge_completes_an_interrupted_one(
     assert [item.id for item in await exported(svc)] == ["young"]
 
 
-@contextmanager
-def command_with_pipe(dsn: str, tmp_path: pathlib.Path, *arguments: object):
-    """Start a command with a pipe as its standard input."""
-    with subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)], env=environment(tmp_path) | {"ASYNCSVC_DSN": dsn},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def unread(pipe: IO[bytes]) -> int:
     """Return the number of bytes in a pipe."""
     import fcntl
@@ -546,7 +537,7 @@ def unread(pipe: IO[bytes]) -> int:
 async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
     dsn, connection, tmp_path, command, number, sent
 ):
-    with command_with_pipe(dsn, tmp_path, *command) as process:
+    with running_command(dsn, tmp_path, *command, stdin=subprocess.PIPE) as process:
         process.stdin.write(sent)
         process.stdin.flush()
         while unread(process.stdin):
@@ -561,7 +552,9 @@ async def test_a_signal_ends_an_import_that_waits_for_a_pipe(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_an_export_into_an_unread_pipe(svc, dsn, tmp_path, number):
     await filled(svc, 2_000)
-    with command_with_pipe(dsn, tmp_path, "export", "--tenant", "acme") as process:
+    with running_command(
+        dsn, tmp_path, "export", "--tenant", "acme", stdin=subprocess.PIPE
+    ) as process:
         held = 0
         while not held or held != unread(process.stdout):  # until the pipe takes no more
             assert process.poll() is None, process.communicate()
@@ -576,7 +569,7 @@ async def test_no_transaction_waits_for_a_pipe(dsn, connection, tmp_path):
     async def all_are_in() -> bool:
         return await count(connection) == 10_000
 
-    with command_with_pipe(dsn, tmp_path, "import", "-", *ACME) as process:
+    with running_command(dsn, tmp_path, "import", "-", *ACME, stdin=subprocess.PIPE) as process:
         process.stdin.write(talks(10_000))
         process.stdin.flush()
         await until(all_are_in, process)

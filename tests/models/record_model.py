@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from asyncsvc import ANY, AlreadyExists, NotFound
-from tests.models.state import SERVER_TIME, Row, Tenant, matches
+from tests.models.state import SERVER_TIME, Row, Tenant, matches, merge
 
 RECORD_KINDS = ("k", "l")
 """The kinds of the generated records."""
@@ -28,7 +28,7 @@ class RecordModel:
 
     def merge(self, kind, id, patch, *, tenant_id, user_id=ANY) -> Row:
         stored = self._tenants[tenant_id].records.get((kind, id), {"data": {}})
-        data = merged(stored["data"], patch)
+        data = merge(stored["data"], patch)
         return self.put(kind, id, data, tenant_id=tenant_id, user_id=user_id)
 
     def get(self, kind, id, *, tenant_id, user_id=ANY) -> Row:
@@ -50,19 +50,6 @@ class RecordModel:
         for _ in records:
             del self._tenants[tenant_id].records[kind, id]
         return len(records)
-
-
-def merged(target: object, patch: object) -> object:
-    """Apply a merge patch, as the pseudocode of RFC 7396 says."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result
 
 
 def stored(record: Row) -> Row:

@@ -76,6 +76,25 @@ def run_fork(
         return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
 
+def run_and_measure(
+    arguments: Sequence[str],
+) -> "tuple[float, subprocess.CompletedProcess[str]]":
+    """Run a command in a process of its own; return its peak memory in MiB, and its result."""
+    code = (
+        "import resource, subprocess, sys; "
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, flush=True); "
+        "sys.stdout.buffer.write(done.stdout); "
+        "sys.exit(done.returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *PROGRAM, *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    peak, _, done.stdout = done.stdout.partition("\n")
+    return int(peak) / 1_024, done
+
+
 def is_loop_running() -> bool:
     try:
         asyncio.get_running_loop()
