@@ -8,14 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from asyncsvc.exports.model import (
-    STRUCTURE,
-    ExportedConversation,
-    JsonObject,
-    Node,
-    Notes,
-    Part,
-)
+from asyncsvc.exports.model import STRUCTURE, ExportedConversation, JsonObject, Node, Notes, Part
 from asyncsvc.exports.tree import visible_branch
 from asyncsvc.exports.values import joined
 from asyncsvc.validation.limits import Limits

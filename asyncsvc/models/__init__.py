@@ -1,10 +1,6 @@
 """Frozen pydantic models: inputs of the public methods, stored rows, pages and reports."""
 
-from asyncsvc.models.base import (
-    Model,
-    ModelLike,
-    as_model,
-)
+from asyncsvc.models.base import Model, ModelLike, as_model
 from asyncsvc.models.conversations import (
     Appended,
     Conversation,
@@ -23,22 +19,9 @@ from asyncsvc.models.conversations import (
     Turn,
     microseconds,
 )
-from asyncsvc.models.operations import (
-    Finding,
-    Level,
-    Migration,
-    Plan,
-    PoolStats,
-    SQLStatement,
-)
-from asyncsvc.models.page import (
-    Page,
-)
-from asyncsvc.models.records import (
-    ConversationRecord,
-    MessageRecord,
-    Records,
-)
+from asyncsvc.models.operations import Finding, Level, Migration, Plan, PoolStats, SQLStatement
+from asyncsvc.models.page import Page
+from asyncsvc.models.records import ConversationRecord, MessageRecord, Records
 from asyncsvc.models.reports import (
     Backlog,
     ErasureReceipt,
@@ -50,9 +33,7 @@ from asyncsvc.models.reports import (
     TenantReceipt,
     TokenImportReport,
 )
-from asyncsvc.models.stored_record import (
-    Record,
-)
+from asyncsvc.models.stored_record import Record
 from asyncsvc.models.tokens import (
     APIToken,
     IssuedToken,
@@ -61,12 +42,7 @@ from asyncsvc.models.tokens import (
     TokenRecord,
     TokenRecords,
 )
-from asyncsvc.models.usage import (
-    Usage,
-    UsageAdjustment,
-    UsageBucket,
-    nano_units,
-)
+from asyncsvc.models.usage import Usage, UsageAdjustment, UsageBucket, nano_units
 
 __all__ = [
     "APIToken",

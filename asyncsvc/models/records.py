@@ -6,13 +6,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
 from asyncsvc.models.conversations import Conversation
 from asyncsvc.validation.checks import check_distinct_ids, check_iterable

@@ -13,13 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from asyncsvc.errors import (
-    AlreadyExists,
-    AsyncSvcError,
-    Conflict,
-    LockTimeout,
-    StatementTimeout,
-)
+from asyncsvc.errors import AlreadyExists, AsyncSvcError, Conflict, LockTimeout, StatementTimeout
 from asyncsvc.models import Conversation, ConversationRecord, ImportReport, Records
 from asyncsvc.repositories import ConversationRepository, MessageRepository, UsageRepository
 from asyncsvc.repositories.conversation_rows import ConversationRow, CreatedConversation

@@ -21,12 +21,7 @@ from asyncsvc.repositories.conversation_rows import (
     OversizedMergeError,
 )
 from asyncsvc.repositories.query import Include
-from asyncsvc.services.common import (
-    conversation_row,
-    oversized_merge,
-    row_to_create,
-    unset_if_any,
-)
+from asyncsvc.services.common import conversation_row, oversized_merge, row_to_create, unset_if_any
 from asyncsvc.services.listing import ConversationListing
 from asyncsvc.services.message_reads import ConversationMessageReads
 from asyncsvc.services.messages import ConversationMessages

@@ -11,25 +11,10 @@ from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
 from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.conversation_rows import DeletedBatch, ExpiredConversation
 from asyncsvc.services.common import ConversationServiceBase, unset_if_any
-from asyncsvc.services.erasure import (
-    BATCH_SIZE,
-    MAX_MESSAGES,
-    TenantDeletion,
-    erase_batch,
-)
+from asyncsvc.services.erasure import BATCH_SIZE, MAX_MESSAGES, TenantDeletion, erase_batch
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
-from asyncsvc.validation.types import (
-    ANY,
-    MIN_INSTANT,
-    Age,
-    AgeBy,
-    Id,
-    Ids,
-    OrAny,
-    UserId,
-    Zone,
-)
+from asyncsvc.validation.types import ANY, MIN_INSTANT, Age, AgeBy, Id, Ids, OrAny, UserId, Zone
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor

@@ -7,13 +7,7 @@ import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import (
-    AsyncSvc,
-    DatabaseError,
-    InvalidToken,
-    MigrationError,
-    Settings,
-)
+from asyncsvc import AsyncSvc, DatabaseError, InvalidToken, MigrationError, Settings
 from asyncsvc.database.sql_files import Query
 from tests.support.cancelling import at_each_await, cancelled_at
 from tests.support.registry import SERVICE_METHODS, comparable, furnish

@@ -24,15 +24,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Option
 
-from asyncsvc import (
-    AsyncSvc,
-    Conversation,
-    ImportReport,
-    InvalidInput,
-    Settings,
-    connect,
-    embedded,
-)
+from asyncsvc import AsyncSvc, Conversation, ImportReport, InvalidInput, Settings, connect, embedded
 from asyncsvc.cli.commands.conversations import print_conversations, print_hits
 from asyncsvc.cli.commands.stats import print_usage
 from asyncsvc.cli.files import open_seekable

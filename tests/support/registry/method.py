@@ -10,13 +10,7 @@ from typing import Literal
 
 import pytest
 
-from asyncsvc import (
-    API4ConversationService,
-    APITokenService,
-    AsyncSvc,
-    RecordService,
-    Services,
-)
+from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, RecordService, Services
 from asyncsvc.services.credentials import new_secret
 from tests.support.registry.counting import Case, valid
 from tests.support.registry.examples import CONVERSATION, TOKEN_PATCH, TOKEN_RECORD, TURN
