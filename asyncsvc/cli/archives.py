@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import lzma
 import re
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
+from asyncsvc.cli.files import unzipped
 from asyncsvc.cli.runner import CommandError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ZIP_MAGIC: Final = b"PK\x03\x04"
 _EMPTY_ZIP_MAGIC: Final = b"PK\x05\x06"
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_ENTRIES: Final = 20_000
 _MAX_DIRECTORY_BYTES: Final = 2**25
 _MAX_ENTRY_BYTES: Final = 2**34
@@ -108,20 +107,6 @@ def folder_entries(folder: Path) -> list[Entry]:
 def _opened(path: Path) -> Iterator[io.BufferedReader]:
     with path.open("rb") as file, unzipped(file, str(path)) as stream:
         yield stream
-
-
-@contextmanager
-def unzipped(file: io.BufferedReader, name: str) -> Iterator[io.BufferedReader]:
-    """Return the bytes of a file, unzipped if they are gzip."""
-    if not file.peek(2).startswith(_GZIP_MAGIC):
-        yield file
-        return
-    unzipped_file: io.BufferedReader = io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER_SIZE)
-    try:
-        with unzipped_file as stream:
-            yield stream
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise CommandError(f"{name}: gzip data is damaged or truncated") from None
 
 
 class Archive:

@@ -49,7 +49,8 @@ async def open_input(name: str) -> AsyncIterator[InputFile]:
     """Open a file, or standard input for `-`. It may be a slow pipe."""
     with _open_raw(name) as (raw, size):
         await read_in_thread(raw, lambda: first_bytes(raw))
-        with _unzipped(raw, name) as stream:
+        _check_suffix(raw, name)
+        with unzipped(raw, name) as stream:
             yield InputFile(raw, stream, size)
 
 
@@ -86,24 +87,29 @@ def open_seekable(path: Path) -> Iterator[io.BufferedReader]:
             shutil.copyfileobj(file, copy)
             copy.flush()
             path = Path(copy.name)
-        with path.open("rb") as raw, _unzipped(raw, str(path)) as stream:
-            yield stream
+        with path.open("rb") as raw:
+            _check_suffix(raw, str(path))
+            with unzipped(raw, str(path)) as stream:
+                yield stream
+
+
+def _check_suffix(raw: io.BufferedReader, name: str) -> None:
+    if name.endswith(".gz") and not first_bytes(raw).startswith(_GZIP_MAGIC):
+        raise CommandError(f"{name}: is not gzip, although its name ends in .gz")
 
 
 @contextmanager
-def _unzipped(raw: io.BufferedReader, name: str) -> Iterator[io.BufferedReader]:
-    """Return the bytes of a stream, unzipped if they are gzip. Errors contain `name`."""
-    if not first_bytes(raw).startswith(_GZIP_MAGIC):
-        if name.endswith(".gz"):
-            raise CommandError(f"{name}: is not gzip, although its name ends in .gz")
-        yield raw
+def unzipped(file: io.BufferedReader, name: str) -> Iterator[io.BufferedReader]:
+    """Return the bytes of a file, unzipped if they are gzip. Errors contain `name`."""
+    if not first_bytes(file).startswith(_GZIP_MAGIC):
+        yield file
         return
-    unzipped: io.BufferedReader = io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_SIZE)
-    with unzipped:
-        try:
-            yield unzipped
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise CommandError(f"{name}: gzip data is damaged or truncated") from None
+    stream: io.BufferedReader = io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER_SIZE)
+    try:
+        with stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise CommandError(f"{name}: gzip data is damaged or truncated") from None
 
 
 def first_bytes(stream: io.BufferedReader) -> bytes:
