@@ -22,7 +22,8 @@ import asyncpg
 from asyncsvc.database import sql_files
 from benchmarks.server import free_port
 
-DDL = pathlib.Path(__file__).parent / "sql"
+DDL = pathlib.Path(__file__).parent / "sql" / "ragflow.sql"
+TYPES_ON_POSTGRESQL = {"DATETIME": "TIMESTAMP", "LONGTEXT": "TEXT", "FLOAT": "REAL"}
 SECONDS = 60.0
 TABLES = ("api_4_conversation", "api_token", "dialog", "user_canvas")
 PASSWORD = secrets.token_hex(8)
@@ -113,7 +114,10 @@ class Database:
     dsn: str
 
     async def create_tables(self) -> None:
-        text = (DDL / f"ragflow_{self.dialect}.sql").read_text(encoding="utf-8")
+        text = DDL.read_text(encoding="utf-8")
+        if self.dialect == "postgresql":
+            for of_mysql, of_postgresql in TYPES_ON_POSTGRESQL.items():
+                text = text.replace(of_mysql, of_postgresql)
         for command in sql_files.commands(text):
             await self.execute(command)
 

@@ -1,5 +1,5 @@
 -- RAGFlow's tables, with the columns that the import reads and the types that RAGFlow's ORM uses on
--- MySQL.
+-- MySQL. ragflow_sources.py has those on PostgreSQL.
 CREATE TABLE api_4_conversation (
     id VARCHAR(32) NOT NULL PRIMARY KEY,
     create_time BIGINT NULL,
