@@ -1,28 +1,9 @@
 """Load the SQL files and compile them to the statements that the server receives.
 
-A file contains one statement after a header in prose. Three constructs are specific to this
-library:
-
-- `:name` is a parameter. Each becomes `$1`, `$2`, ... in the order of first use. Colons in strings,
-  quoted names, dollar quotes, comments, casts (`::`) and slices are not parameters.
-- A line that ends in `--? a, !b` is kept if `a` is present and `b` is absent, otherwise dropped.
-- A block between the lines `--? a, !b {` and `--? }` is kept or dropped as a whole. Blocks nest.
-
-A name is a parameter or a flag. A parameter is present if a value is passed. UNSET is no value, and
-None is NULL. If the file has the flag `x_is_null`, None for `x` raises this flag instead, because
-`= NULL` matches no row. A flag is only a name in marks. A flag that is the only present name in the
-mark of an ORDER BY line is an order; exactly one order is passed.
-
-Therefore each combination in use is a plain statement with its own plan. A generic plan of
-`(:x IS NULL OR column = :x)` cannot use the index on `column`.
-
-Labels in the header that this module reads:
-
-- `Idempotent:` the statement writes and may be retried after its connection was lost. With
-  `Idempotent: if a, !b:` this holds for the variants in which `a` is present and `b` is absent. A
-  statement that only reads may always be retried.
-- `Timeout: none` lets the statement exceed `Settings.statement_timeout`.
-- `Read replica:` lets a replica run the statement, so its rows may be slightly stale.
+A file contains one statement after a header in prose. `docs/project/sql-files.md` describes its
+parameters, the marks of its optional parts, and the labels of the header. UNSET is no value of a
+parameter, and None is NULL, or raises the flag `x_is_null` if the file has it, because `= NULL`
+matches no row.
 """
 
 from __future__ import annotations
