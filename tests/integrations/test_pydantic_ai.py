@@ -3,7 +3,6 @@
 import asyncio
 from datetime import UTC, datetime
 
-import pytest
 from pydantic_ai import Agent
 from pydantic_ai.messages import (
     BinaryContent,
@@ -24,7 +23,6 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
 
 import asyncsvc
-from asyncsvc import InvalidInput, NotFound, Settings
 from asyncsvc.integrations.pydantic_ai import MessageHistory
 from tests.integrations.histories import OWNER, counted
 
@@ -95,54 +93,6 @@ async def test_messages_of_all_kinds_are_read_back_equal_and_in_order(svc):
     ]
     row = await svc.conversations.get_by_id("h1", tenant_id="acme")
     assert (row.tokens, row.round, row.dialog_id) == (12, 1, "support")
-
-
-async def test_a_history_without_messages_is_empty(svc):
-    stored = history(svc)
-    await stored.add([])
-    assert await stored.load() == []
-    await stored.clear()
-    with pytest.raises(NotFound):
-        await svc.conversations.get_by_id("h1", tenant_id="acme")
-
-
-async def test_clear_deletes_the_messages_of_one_history_and_keeps_its_usage(svc):
-    await history(svc).add(MESSAGES, tokens=5)
-    await history(svc, "h2").add(prompts("other"))
-    await history(svc).clear()
-    assert await history(svc).load() == []
-    assert (await svc.conversations.get_by_id("h1", tenant_id="acme")).tokens == 5
-    assert len(await history(svc, "h2").load()) == 1
-
-
-async def test_a_history_of_another_user_is_absent(svc):
-    await history(svc, user_id="ann").add(prompts("hi"))
-    for user_id in ("bob", ""):
-        assert await history(svc, user_id=user_id).load() == []
-        await history(svc, user_id=user_id).clear()
-        with pytest.raises(NotFound):
-            await history(svc, user_id=user_id).add(prompts("x"))
-    assert len(await history(svc, user_id="ann").load()) == 1
-    assert await history(svc, user_id="ann", tenant_id="globex").load() == []
-
-
-async def test_32_first_writers_of_one_history_lose_nothing(svc):
-    await asyncio.gather(*(history(svc).add(prompts(f"{n}a", f"{n}b")) for n in range(32)))
-    stored = [message.parts[0].content for message in await history(svc).load()]
-    assert sorted(stored) == sorted(f"{n}{part}" for n in range(32) for part in "ab")
-    pairs = zip(stored[::2], stored[1::2], strict=True)
-    assert all(first[:-1] == second[:-1] for first, second in pairs)
-
-
-async def test_large_and_odd_texts(svc, dsn):
-    large = prompts("ä" * 2**20 + "end")
-    await history(svc).add(large)
-    assert dump(await history(svc).load()) == dump(large)
-    with pytest.raises(InvalidInput):
-        await history(svc).add(prompts("a\x00"))
-    async with asyncsvc.connect(dsn, settings=Settings(unstorable_text="replace")) as replacing:
-        await history(replacing, "h2").add(prompts("a\x00"))
-    assert (await history(svc, "h2").load())[0].parts[0].content == "a\ufffd"
 
 
 async def test_messages_of_other_programs_are_part_of_the_history(svc):
