@@ -273,24 +273,43 @@ async def test_text_of_digits_is_an_id_and_not_a_seq(svc, three):
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
-        ({"after": "x"}, ["y", "z"]),
-        ({"before": "z"}, ["x", "y"]),
-        ({"after": "x", "before": "z"}, ["y"]),
-        ({"after": 1, "before": "z"}, ["y"]),
-        ({"after": "z", "before": "x"}, []),
-        ({"before": "z", "last": 1}, ["y"]),
-        ({"after": "x", "limit": 1}, ["y"]),
-        ({"after": PAST}, ["x", "y", "z"]),
+        ({"after": "m1"}, [2, 3, 4, 5]),
+        ({"before": "m2"}, [0, 1]),
+        ({"after": "m0", "before": "m2"}, [1]),
+        ({"after": 1, "before": "m2"}, [1]),
+        ({"after": "m2", "before": "m0"}, []),
+        ({"after": "m5"}, []),
+        ({"before": "m4", "last": 2}, [2, 3]),
+        ({"after": "m0", "limit": 1}, [1]),
+        ({"after": 2, "limit": 2}, [2, 3]),
+        ({"after": "m0", "before": 5, "limit": 9}, [1, 2, 3]),
+        ({"limit": 1}, [0]),
+        ({"after": PAST}, [1, 2, 3, 4, 5]),
         ({"before": PAST}, []),
-        ({"after": PAST, "before": "y"}, ["x"]),
+        ({"after": PAST - timedelta(hours=1), "before": "m1"}, [0]),
+        ({"after": PAST + timedelta(minutes=90), "before": "m5"}, [2, 3, 4]),
     ],
 )
-async def test_the_bounds_of_messages(svc, three, bounds, expected):
-    page = await svc.conversations.messages(three, tenant_id="acme", **bounds)
-    assert [message.id for message in page] == expected
+async def test_the_bounds_of_messages(svc, id, bounds, expected):
+    messages = [
+        Message(
+            role="user",
+            content="",
+            id=f"m{n}",
+            created_at=PAST + timedelta(hours=n),
+            payload={"n": n},
+        )
+        for n in range(6)
+    ]
+    await svc.conversations.append_message(id, Turn(messages=messages), tenant_id="acme")
+    within = {"tenant_id": "acme"} | bounds
+    page = await svc.conversations.messages(id, **within)
+    assert [message.payload["n"] for message in page] == expected
+    payloads = await svc.conversations.payloads(id, **within)
+    assert [payload["n"] for payload in payloads] == expected
     if not {"last", "limit"} & bounds.keys():
-        iterating = svc.conversations.iter_messages(three, tenant_id="acme", **bounds)
-        assert [message.id async for message in iterating] == expected
+        iterating = svc.conversations.iter_messages(id, **within)
+        assert [message.payload["n"] async for message in iterating] == expected
 
 
 async def test_times_are_exclusive_bounds_on_created_at(svc, id):
@@ -310,9 +329,10 @@ async def test_times_are_exclusive_bounds_on_created_at(svc, id):
 @pytest.mark.parametrize("bounds", [{"after": "absent"}, {"before": "absent", "after": "x"}])
 async def test_an_unknown_id_as_a_bound_is_not_found(svc, three, bounds):
     for conversation, resource in ((three, "message"), ("absent", "conversation")):
-        with pytest.raises(NotFound) as caught:
-            await svc.conversations.messages(conversation, tenant_id="acme", **bounds)
-        assert caught.value.resource == resource
+        for read in (svc.conversations.messages, svc.conversations.payloads):
+            with pytest.raises(NotFound) as caught:
+                await read(conversation, tenant_id="acme", **bounds)
+            assert caught.value.resource == resource
         with pytest.raises(NotFound) as caught:
             async for _ in svc.conversations.iter_messages(
                 conversation, tenant_id="acme", **bounds
