@@ -145,13 +145,11 @@ class Turn(Input):
     _is_no_replacement = _exclusive("merge_dsl")
 
 
-class NewConversation(Input):
-    """A conversation to create."""
+class ConversationColumns(Input):
+    """The columns of a conversation that the application chooses when it creates one."""
 
     dialog_id: Id
     """The assistant or agent that the conversation belongs to."""
-    id: Id | None = None
-    """An id of the application, unique within the tenant. None: a new id."""
     user_id: UserId = ""
     """The end user. Empty for an anonymous visitor."""
     exp_user_id: Id | None = None
@@ -166,6 +164,13 @@ class NewConversation(Input):
     """The title of the agent's version."""
     metadata: JsonObject | None = None
     """A JSON object of the application."""
+
+
+class NewConversation(ConversationColumns):
+    """A conversation to create."""
+
+    id: Id | None = None
+    """An id of the application, unique within the tenant. None: a new id."""
     created_at: Instant | None = None
     """The time of creation, for data of another system. None: the server's clock."""
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
-from asyncsvc.models.conversations import Conversation
+from asyncsvc.models.conversations import Conversation, ConversationColumns
 from asyncsvc.validation.checks import check_distinct_ids, check_iterable
-from asyncsvc.validation.inputs import Described, Input, invalid_value
+from asyncsvc.validation.inputs import Described, invalid_value
 from asyncsvc.validation.types import (
     MAX_INT,
     BigCount,
@@ -21,13 +21,9 @@ from asyncsvc.validation.types import (
     Instant,
     Json,
     JsonObject,
-    Name,
     Role,
-    Source,
     Thumb,
     TotalDuration,
-    UserId,
-    VersionTitle,
 )
 
 
@@ -55,7 +51,7 @@ class MessageRecord(Described):
     """The time of the message. None: the time of the previous message, or of the conversation."""
 
 
-class ConversationRecord(Input):
+class ConversationRecord(ConversationColumns):
     """A conversation to import with its messages, from another system or from `export`.
 
     `thumb_up` and `thumb_down` are computed from the messages.
@@ -63,24 +59,8 @@ class ConversationRecord(Input):
 
     id: Id
     """The id, unique within the tenant."""
-    dialog_id: Id
-    """The assistant or agent that the conversation belongs to."""
     messages: Annotated[list[MessageRecord], Field(strict=False, fail_fast=True)]
     """All messages in the order of their `seq`."""
-    user_id: UserId = ""
-    """The end user. Empty for an anonymous visitor."""
-    exp_user_id: Id | None = None
-    """The account that explores an agent."""
-    name: Name | None = None
-    """The title for people. It is stored as NFC."""
-    source: Source | None = None
-    """The application's label for where the conversation came from."""
-    dsl: Json = None
-    """The state of the agent, as any JSON value."""
-    version_title: VersionTitle | None = None
-    """The title of the agent's version."""
-    metadata: JsonObject | None = None
-    """A JSON object of the application."""
     errors: ErrorText | None = None
     """The errors of the latest turn."""
     round: Count | None = None

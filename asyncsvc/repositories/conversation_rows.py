@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from asyncsvc.models import Appended, Conversation, Model, microseconds
 from asyncsvc.models.columns import Bytes, Timestamp
+from asyncsvc.models.conversations import ConversationColumns
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -41,14 +42,7 @@ class ConversationRow:
     """The columns of a conversation to create. Missing times default to the server's clock."""
 
     id: str
-    dialog_id: str
-    user_id: str
-    exp_user_id: str | None
-    name: str | None
-    source: str | None
-    version_title: str | None
-    metadata: Mapping[str, object] | None
-    dsl: object
+    columns: ConversationColumns
     errors: str | None = None
     round: int = 0
     tokens: int = 0
@@ -153,7 +147,10 @@ class ExpiredConversation:
 def columns_to_create(conversation: ConversationRow) -> dict[str, object]:
     """Return a conversation as an object of JSON."""
     created_at, updated_at = conversation.created_at, conversation.updated_at
-    return vars(conversation) | {
+    values = dict(vars(conversation))
+    columns = values.pop("columns")
+    values |= {name: getattr(columns, name) for name in ConversationColumns.model_fields}
+    return values | {
         "duration": microseconds(conversation.duration),
         "created_at": None if created_at is None else created_at.isoformat(),
         "updated_at": None if updated_at is None else updated_at.isoformat(),

@@ -203,14 +203,7 @@ def conversation_row(conversation: NewConversation, id: str | None = None) -> Co
     """Return the columns of a new conversation: with this id, its own or a new one."""
     return ConversationRow(
         id=id or conversation.id or new_id(),
-        dialog_id=conversation.dialog_id,
-        user_id=conversation.user_id,
-        exp_user_id=conversation.exp_user_id,
-        name=conversation.name,
-        source=conversation.source,
-        version_title=conversation.version_title,
-        metadata=conversation.metadata,
-        dsl=conversation.dsl,
+        columns=conversation,
         created_at=conversation.created_at,
     )
 

@@ -232,14 +232,7 @@ def _conversation_row(record: ConversationRecord) -> ConversationRow:
     rounds = sum(message.role == _USER for message in record.messages)
     return ConversationRow(
         id=record.id,
-        dialog_id=record.dialog_id,
-        user_id=record.user_id,
-        exp_user_id=record.exp_user_id,
-        name=record.name,
-        source=record.source,
-        version_title=record.version_title,
-        metadata=record.metadata,
-        dsl=record.dsl,
+        columns=record,
         errors=record.errors,
         round=rounds if record.round is None else record.round,
         tokens=record.tokens,

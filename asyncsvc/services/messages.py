@@ -149,8 +149,8 @@ class ConversationMessages(ConversationServiceBase):
     async def _check_first_merges(self, turn: Turn, new: ConversationRow) -> None:
         """Raise InvalidInput if the merges of a turn can be too large for a new conversation."""
         for column, value, patch in (
-            ("metadata", new.metadata, turn.merge_metadata),
-            ("dsl", new.dsl, turn.merge_dsl),
+            ("metadata", new.columns.metadata, turn.merge_metadata),
+            ("dsl", new.columns.dsl, turn.merge_dsl),
         ):
             if value is None or patch is UNSET:
                 continue
