@@ -116,8 +116,8 @@ class ConversationListing(ConversationServiceBase):
             metadata: Only conversations whose metadata has these members, each a text, a number, a
                 boolean or None; ANY or `{}` for all conversations.
             after: `next` of the previous page, for the same filters and the same order by time.
-            after_id: Begin after the conversation with this id, which need not match the filters,
-                in an order by time. It does not change the total.
+            after_id: Begin after the conversation with this id, in an order by time. It must belong
+                to `user_id`, and need not match the other filters. It does not change the total.
             total: "exact" counts every match, "capped" stops at 10,000, "none" does not count. The
                 cursor does not change the total.
             include_messages: Return all messages of each conversation; otherwise None.
@@ -129,8 +129,8 @@ class ConversationListing(ConversationServiceBase):
         Raises:
             InvalidInput: A value is out of range, or the cursor belongs to other filters, or two
                 of cursor, `after_id` and page number come together.
-            NotFound: The tenant has no conversation `after_id`; on a replica also if it is newer
-                than the replica.
+            NotFound: The tenant or the user has no conversation `after_id`; on a replica also if it
+                is newer than the replica.
 
         Cost:
             1 round trip, no locks, one snapshot; 2 with messages, which are read after the page:
@@ -194,7 +194,7 @@ class ConversationListing(ConversationServiceBase):
             items = items[:size]
             ids = [item.id for item in items] if include.messages else []
         else:
-            page = await self._with_position(page, where.tenant_id, order)
+            page = await self._with_position(page, where, order)
             count, matches = await self._search.page(where, order=order, page=page)
             cursor = cursors.next_cursor(matches, size, Match.position, filters)
             items, ids = [], [match.id for match in matches[:size]]
@@ -204,12 +204,15 @@ class ConversationListing(ConversationServiceBase):
             )
         return count, items, cursor if order.is_by_time else None
 
-    async def _with_position(self, page: PageSlice, tenant_id: str, order: Order) -> PageSlice:
+    async def _with_position(self, page: PageSlice, where: ListFilter, order: Order) -> PageSlice:
         """Return the page with the position of the conversation after which it starts."""
         if page.after_id is UNSET:
             return page
         conversations = await self._repository.get_by_ids(
-            tenant_id=tenant_id, ids=[page.after_id], include=Include(dsl=False)
+            tenant_id=where.tenant_id,
+            ids=[page.after_id],
+            include=Include(dsl=False),
+            user_id=where.user_id,
         )
         anchor = self._first(conversations)
         return replace(page, after=_position_in(order)(anchor), after_id=UNSET)

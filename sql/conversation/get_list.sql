@@ -2,7 +2,8 @@
 -- snapshot.
 --
 -- Returns: total, and the columns of a conversation. If the page is empty, one row with the total
---   and no id. With :anchor_id the page begins after this conversation; no row if it does not exist.
+--   and no id. With :anchor_id the page begins after this conversation; no row if it does not exist
+--   or belongs to another user than :user_id.
 -- Locks: none.
 -- Index: conversation_created_idx or, with by_updated_at, conversation_recency_updated_idx, from the
 --   cursor; without :dialog_id conversation_tenant_created_idx and
@@ -92,6 +93,7 @@ WITH filtered AS NOT MATERIALIZED (
       FROM asyncsvc.conversation AS c
      WHERE c.tenant_id = :tenant_id
        AND c.id BETWEEN :anchor_id AND :anchor_id
+       AND (c.user_id = :user_id) IS TRUE                         --? user_id
      ORDER BY c.id
      LIMIT 1
 )

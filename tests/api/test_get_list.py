@@ -405,13 +405,18 @@ async def test_a_list_begins_after_the_conversation_with_an_id(svc, orderby, des
 
 @pytest.mark.parametrize("keywords", ["", "name"])
 async def test_a_list_after_an_absent_id_is_not_found(svc, keywords):
-    await create(svc, {"id": "a"})
+    await create(svc, {"id": "a"}, {"id": "bobs", "user_id": "bob"})
     await create(svc, {"id": "theirs"}, tenant_id="other")
     for total in ("exact", "none"):
+        options = {"keywords": keywords, "total": total}
         for id in ("absent", "theirs"):
             with pytest.raises(NotFound):
-                await listed_ids(svc, after_id=id, keywords=keywords, total=total)
-        assert await listed_ids(svc, after_id="a", keywords=keywords, total=total) == []
+                await listed_ids(svc, after_id=id, **options)
+        for user_id in ("ann", ""):
+            with pytest.raises(NotFound):
+                await listed_ids(svc, after_id="bobs", user_id=user_id, **options)
+        assert await listed_ids(svc, after_id="bobs", user_id="bob", **options) == []
+        assert await listed_ids(svc, after_id="a", **options) == []
 
 
 @pytest.mark.parametrize(
