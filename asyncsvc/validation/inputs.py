@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 _MAX_NAME_LENGTH: Final = 64
 _FIELDS: Final = "\n\nFields:\n"
 _FIELD_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
+
+_is_nested: Final = ContextVar("asyncsvc_is_nested", default=False)
+"""Whether an input model is validated as a part of another one."""
 
 
 def invalid_value(reason: str) -> PydanticCustomError:
@@ -64,7 +68,7 @@ def safe_field_name(name: str) -> str:
 class Described(BaseModel):
     """The base of all public models. `help` shows the descriptions of their fields."""
 
-    # Build at the first use, to keep imports fast.
+    # Build rows at the first use, to keep imports fast.
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, defer_build=True)
 
     @classmethod
@@ -99,6 +103,8 @@ class Input(Described):
         extra="forbid",
         revalidate_instances="always",
         hide_input_in_errors=True,
+        # pydantic warns of a request body of FastAPI whose build is deferred.
+        defer_build=False,
     )
 
     @model_validator(mode="wrap")
@@ -106,12 +112,16 @@ class Input(Described):
     def _raise_invalid_input(
         cls, value: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
+        fields = _few_fields(cls, value) if isinstance(value, Mapping) else value
+        if info.context is not None or _is_nested.get():
+            return handler(fields)  # `validated` or the outer model reports the complete path
+        token = _is_nested.set(True)
         try:
-            return handler(_few_fields(cls, value) if isinstance(value, Mapping) else value)
+            return handler(fields)
         except ValidationError as error:
-            if info.context is not None:  # `validated` reports the complete path
-                raise
             rejected = invalid_input(error)
+        finally:
+            _is_nested.reset(token)
         # Raise outside of the handler: pydantic's error holds the values, so it must not become the
         # context of this error.
         raise rejected

@@ -5,7 +5,15 @@ import pickle
 
 import pytest
 
-from asyncsvc import AsyncSvc, DatabaseError, InvalidInput, InvalidToken, NotFound
+from asyncsvc import (
+    AsyncSvc,
+    DatabaseError,
+    InvalidInput,
+    InvalidToken,
+    Message,
+    NotFound,
+    Turn,
+)
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.ragflow import drivers
@@ -81,3 +89,19 @@ async def test_a_pool_is_not_accepted_as_a_connection_nor_a_connection_as_a_pool
                 construct()
     with pytest.raises(InvalidInput, match=r"^connection: "):
         AsyncSvc(pool).on(pool.acquire())
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "a"}, {"id": ""}]}, "messages.1.role"),
+        ({"messages": [{"role": "user", "content": "a"}], "tokens": -1}, "tokens"),
+    ],
+)
+def test_the_error_of_a_nested_model_names_the_whole_path(fields, path):
+    with pytest.raises(InvalidInput) as caught:
+        Turn(**fields)
+    assert (caught.value.field, caught.value.__context__) == (path, None)
+    with pytest.raises(InvalidInput, match=r"^content: "):
+        Message(role="user", content=3)

@@ -679,3 +679,21 @@ def test_the_openapi_document_has_the_problems_the_scopes_and_the_key(dsn):
     assert list(schema["properties"]) == ["type", "status", "title", "detail", "errors"]
     assert "$ref" not in json.dumps(schema)
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_an_input_model_is_a_request_body():
+    app = FastAPI()
+    add_problem_details(app)
+
+    @app.post("/turns")
+    async def append(turn: Turn) -> int:
+        return len(turn.messages)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        stored = await client.post("/turns", json={"messages": [{"role": "user", "content": "a"}]})
+        assert stored.json() == 1
+        failed = await client.post("/turns", json={"messages": [{"role": "user", "content": 3}]})
+    assert failed.status_code == 422
+    assert list(failed.json()["errors"]) == ["messages.0.content"]
