@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from asyncsvc import AlreadyExists, NewConversation, NotFound
+from asyncsvc.integrations.extras import require_services
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -61,7 +62,7 @@ class MessageLog:
         Raises:
             InvalidInput: An argument has another type.
         """
-        self.svc = svc
+        self.svc = require_services(svc)
         self.id = id
         self._owner: Owner = {"tenant_id": tenant_id, "user_id": user_id}
         self._new = NewConversation(id=id, dialog_id=dialog_id, user_id=user_id)

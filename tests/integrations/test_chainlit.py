@@ -78,6 +78,11 @@ async def listed(layer, first=10, cursor=None, user="ann", **filters):
 # ---------------------------------------------------------------------------- users
 
 
+def test_a_layer_without_services_names_the_argument():
+    with pytest.raises(InvalidInput, match="svc: must be services"):
+        DataLayer("postgresql://db", **OWNER)
+
+
 async def test_a_user_is_created_once_and_his_metadata_replaced(layer):
     assert await layer.get_user("ann@example.org") is None
     created = await layer.create_user(cl.User("ann@example.org", metadata={"role": "admin"}))

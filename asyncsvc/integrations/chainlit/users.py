@@ -11,6 +11,7 @@ from chainlit.user import PersistedUser
 
 from asyncsvc import InvalidInput, NewConversation, NotFound
 from asyncsvc.integrations.chainlit import items
+from asyncsvc.integrations.extras import require_services
 
 if TYPE_CHECKING:
     from chainlit.data.storage_clients.base import BaseStorageClient
@@ -45,7 +46,7 @@ class UserStore(BaseDataLayer):
             token_id: The API token to which the usage is attributed.
             storage_client: The files of elements. None: only the data of elements is stored.
         """
-        self._svc = svc
+        self._svc = require_services(svc)
         self._tenant_id = tenant_id
         self._dialog_id = dialog_id
         self._new = NewConversation(dialog_id=dialog_id)

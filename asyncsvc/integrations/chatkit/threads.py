@@ -13,7 +13,8 @@ import chatkit.store
 from chatkit.store import NotFoundError, StoreItemType, TContext, default_generate_id
 from chatkit.types import Page, ThreadMetadata
 
-from asyncsvc import NotFound
+from asyncsvc import InvalidInput, NotFound
+from asyncsvc.integrations.extras import require_services
 from asyncsvc.integrations.message_log import Owner
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class ThreadStore(chatkit.store.Store[TContext]):
             dialog_id: The dialog of new threads, for example the name of the agent. `load_threads`
                 returns the threads of this dialog.
         """
-        self._svc = svc
+        self._svc = require_services(svc)
+        if not callable(owner):
+            raise InvalidInput("owner", "must be a function of a request's context")
         self._owner_of = owner
         self._dialog_id = dialog_id
 
@@ -94,11 +97,8 @@ class ThreadStore(chatkit.store.Store[TContext]):
                 **self._owner(context),
             )
         threads = [_thread(row) for row in page.items]
-        return Page(
-            data=threads,
-            has_more=page.next is not None,
-            after=threads[-1].id if page.next else None,
-        )
+        after = threads[-1].id if page.next else None
+        return Page(data=threads, has_more=after is not None, after=after)
 
 
 @contextlib.contextmanager

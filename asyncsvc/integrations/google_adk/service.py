@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from asyncsvc.integrations.extras import needs_extra
+from asyncsvc.integrations.extras import needs_extra, require_services
 
 with needs_extra("google-adk"):
     from google.adk.errors import StaleSessionError
@@ -48,7 +48,7 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
             tenant_id: The tenant. The sessions and the states of its apps and users are its own.
             token_id: The API token to which the usage is attributed.
         """
-        self._svc = svc
+        self._svc = require_services(svc)
         self._tenant_id = tenant_id
         self._token_id = token_id
         self._states = SharedStates(svc, tenant_id)
@@ -135,8 +135,7 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
             try:
                 seq = await stored.append(turn, await stored.last_seq(session), self._states, delta)
             except asyncsvc.StaleSequence as error:
-                reason = f"Session {session.id} was modified in storage. Get it again."
-                raise StaleSessionError(reason) from error
+                raise StaleSessionError(f"{session.id} was modified in storage.") from error
             except asyncsvc.NotFound:
                 raise SessionNotFoundError(f"Session {session.id} not found.") from None
             if seq is None:
@@ -146,5 +145,5 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
             return await super().append_event(session, event)
 
     def _stored(self, app_name: str, user_id: str, session_id: str) -> StoredSession:
-        # ADK's own stores ignore whitespace around an id.
-        return StoredSession(self._svc, self._tenant_id, app_name, user_id, session_id.strip())
+        id = session_id.strip()  # as ADK's own stores do
+        return StoredSession(self._svc, self._tenant_id, app_name, user_id, id)
