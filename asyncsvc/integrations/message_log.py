@@ -168,14 +168,14 @@ class MessageLog:
         async with self.svc.transaction() as tx:
             read, clear = tx.conversations.messages, tx.conversations.clear_messages
             # It deletes nothing, but it locks the conversation until the end of the transaction.
-            await clear(self.id, **self._owner, after_seq=after, before_seq=after + 1)
+            await clear(self.id, **self._owner, after=after, before=after + 1)
             try:
                 current = await read(self.id, **self._owner, after=after, limit=len(old) + 1)
             except NotFound:
                 return False
             if current != old:
                 return False
-            await clear(self.id, **self._owner, after_seq=after)
+            await clear(self.id, **self._owner, after=after)
             if is_expired is not None:
                 await self._clear_expired(tx, is_expired)
             if messages:
@@ -194,7 +194,7 @@ class MessageLog:
                 last = message.seq
         if last:
             clear = tx.conversations.clear_messages
-            await clear(self.id, **self._owner, before_seq=last + 1)
+            await clear(self.id, **self._owner, before=last + 1)
 
     async def replace_all(self, messages: Sequence[Mapping[str, object]]) -> None:
         """Delete all messages and append others, in one transaction. 4 round trips."""

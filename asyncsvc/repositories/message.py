@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Bound: TypeAlias = int | str | datetime | None
-"""A bound of a read of messages: a seq, the own id of a message, or a time."""
+"""A bound of messages: a seq, the own id of a message, or a time."""
 
 _FIRST_CHUNK = 64
 _CHUNK_GROWTH = 4
@@ -371,10 +371,13 @@ class MessageRepository(Repository):
         message: int | str | UnsetType = UNSET,
         newest: bool = False,
         user_id: str | UnsetType,
-        after_seq: int | UnsetType = UNSET,
-        before_seq: int | UnsetType = UNSET,
+        after: Bound = None,
+        before: Bound = None,
     ) -> DeletedMessages | None:
-        """Delete one message, the newest, or all within bounds; None without the conversation."""
+        """Delete one message, the newest, or all within bounds; None without the conversation.
+
+        Raises NotFound for a message that is a bound.
+        """
         rows = await self._rows(
             "delete",
             *(["newest"] if newest else []),
@@ -382,11 +385,12 @@ class MessageRepository(Repository):
             id=id,
             **_key(message),
             user_id=user_id,
-            after_seq=after_seq,
-            before_seq=before_seq,
+            **_bound("after", after),
+            **_bound("before", before),
         )
         if not rows:
             return None
+        _check_bounds(rows[0], after=after, before=before)
         count = build_value(int, rows[0], "deleted")
         is_shown = newest and count > 0
         return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)

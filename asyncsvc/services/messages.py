@@ -44,6 +44,7 @@ from asyncsvc.validation.types import (
     Id,
     IdempotencyKey,
     JsonObject,
+    MessageBound,
     MessageKey,
     OrAny,
     OrUnset,
@@ -413,28 +414,33 @@ class ConversationMessages(ConversationServiceBase):
         *,
         tenant_id: Id,
         user_id: OrAny[UserId] = ANY,
-        after_seq: Seq | None = None,
-        before_seq: Seq | None = None,
+        after: MessageBound | None = None,
+        before: MessageBound | None = None,
     ) -> int:
         """Delete all messages of a conversation and withdraw their feedback from the counters.
 
         Args:
             user_id: Only if the conversation belongs to this user.
-            after_seq: Delete only messages with a higher `seq`.
-            before_seq: Delete only messages with a lower `seq`.
+            after: Exclusive lower bound: a `seq`, the own id of a message, or an aware datetime. A
+                time compares with `created_at`.
+            before: Exclusive upper bound, like `after`.
 
         Returns:
             The number of deleted messages; 0 also if the conversation does not exist.
 
+        Raises:
+            NotFound: The conversation exists, and has no message with the id of a bound.
+
         Cost:
-            1 round trip on the primary keys; locks the conversation row, then the messages.
+            1 round trip on the primary keys; locks the conversation row, then the messages. A time
+            reads all messages within the other bound.
         """
         deleted = await self._messages.delete(
             tenant_id=tenant_id,
             id=id,
             user_id=unset_if_any(user_id),
-            after_seq=UNSET if after_seq is None else after_seq,
-            before_seq=UNSET if before_seq is None else before_seq,
+            after=after,
+            before=before,
         )
         return 0 if deleted is None else deleted.count
 

@@ -1,9 +1,12 @@
 -- Delete one message (:seq or :message_id), the newest (newest), or all of a conversation within bounds.
 --
+-- A bound is a seq, the own id of a message, or a time. All bounds are exclusive.
+--
 -- Returns: deleted (the number of messages) and, with newest, the deleted message, or NULLs if the
---   conversation has no messages. No row if the conversation does not exist.
+--   conversation has no messages. With :after_id or :before_id also the seq of that message, NULL if it does
+--   not exist; then nothing is deleted. No row if the conversation does not exist.
 -- Locks: the conversation row, then the deleted messages, until the end of the transaction.
--- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
+-- Index: primary keys; message_id_idx with ids. A time is no bound of the scan. Row comparisons: see docs/project/sql-files.md,
 --   Lookups by key.
 -- Notes: the feedback of the deleted messages is subtracted from the counters. round, tokens, duration
 --   and last_seq do not change, so no seq is used twice.
@@ -28,6 +31,28 @@ WITH locked AS MATERIALIZED (
      LIMIT 1
        FOR UPDATE
 --? }
+--? after_id {
+), after_message AS MATERIALIZED (
+    SELECT k.seq
+      FROM asyncsvc.message AS k
+     WHERE k.tenant_id = :tenant_id
+       AND k.id IS NOT NULL
+       AND (k.id, k.conversation_id) >= (:after_id, :id)
+       AND (k.id, k.conversation_id) <= (:after_id, :id)
+     ORDER BY k.id, k.conversation_id
+     LIMIT 1
+--? }
+--? before_id {
+), before_message AS MATERIALIZED (
+    SELECT k.seq
+      FROM asyncsvc.message AS k
+     WHERE k.tenant_id = :tenant_id
+       AND k.id IS NOT NULL
+       AND (k.id, k.conversation_id) >= (:before_id, :id)
+       AND (k.id, k.conversation_id) <= (:before_id, :id)
+     ORDER BY k.id, k.conversation_id
+     LIMIT 1
+--? }
 ), deleted AS (
     DELETE FROM asyncsvc.message AS m
      USING locked AS l                          --? !newest
@@ -36,7 +61,11 @@ WITH locked AS MATERIALIZED (
        AND m.conversation_id = :id
        AND m.seq = :seq                         --? seq
        AND m.seq > :after_seq                   --? after_seq
+       AND m.seq > (SELECT k.seq FROM after_message AS k)   --? after_id
+       AND m.created_at > :after_time           --? after_time
        AND m.seq < :before_seq                  --? before_seq
+       AND m.seq < (SELECT k.seq FROM before_message AS k)  --? before_id
+       AND m.created_at < :before_time          --? before_time
        --? message_id {
        AND m.seq = (
            SELECT k.seq
@@ -79,6 +108,8 @@ WITH locked AS MATERIALIZED (
      WHERE u.thumb_up > 0 OR u.thumb_down > 0
 )
 SELECT (SELECT count(*) FROM deleted) AS deleted
+     , (SELECT k.seq FROM after_message AS k) AS after_seq    --? after_id
+     , (SELECT k.seq FROM before_message AS k) AS before_seq  --? before_id
 --? newest {
      , m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at

@@ -386,12 +386,31 @@ async def test_clear_messages_deletes_only_within_bounds(svc):
     await append(svc, "a", *"abcdef")
     await svc.conversations.set_feedback("a", 4, -1, tenant_id="acme")
     cleared = partial(svc.conversations.clear_messages, "a", tenant_id="acme")
-    assert await cleared(after_seq=2, before_seq=5) == 2
+    assert await cleared(after=2, before=5) == 2
     assert await seqs(svc, "a") == [1, 2, 5, 6]
     assert (await svc.conversations.get_by_id("a", tenant_id="acme")).thumb_down == 0
-    assert await cleared(before_seq=1) == await cleared(after_seq=6) == 0
-    assert await cleared(before_seq=2) == await cleared(after_seq=5) == 1
+    assert await cleared(before=1) == await cleared(after=6) == 0
+    assert await cleared(before=2) == await cleared(after=5) == 1
     assert await seqs(svc, "a") == [2, 5]
+
+
+async def test_clear_messages_takes_ids_and_times_as_bounds(svc):
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    messages = [
+        {"id": id, "role": "user", "content": id, "created_at": start + timedelta(hours=hour)}
+        for hour, id in enumerate("abcdef")
+    ]
+    await create(svc, "a")
+    await svc.conversations.append_message("a", {"messages": messages}, tenant_id="acme")
+    cleared = partial(svc.conversations.clear_messages, "a", tenant_id="acme")
+    assert await cleared(after="d") == 2
+    assert await cleared(after=1, before="c") == 1
+    assert await cleared(after=start, before=start + timedelta(hours=3)) == 1
+    for bounds in ({"after": "none"}, {"before": "none"}, {"after": 0, "before": "c"}):
+        with pytest.raises(NotFound, match="message"):
+            await cleared(**bounds)
+    assert await seqs(svc, "a") == [1, 4]
+    assert await svc.conversations.clear_messages("none", tenant_id="acme", after="a") == 0
 
 
 async def test_concurrent_changes_of_messages_keep_the_invariants(dsn):

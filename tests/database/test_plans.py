@@ -525,6 +525,7 @@ ON_ONE_CONVERSATION = [
     ("message/delete", ("newest",), {}),
     ("message/delete", (), {}),
     ("message/delete", (), {"after_seq": 1, "before_seq": 9}),
+    ("message/delete", (), {"after_id": "same", "before_id": "big7"}),
 ]
 
 

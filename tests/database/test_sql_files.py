@@ -184,6 +184,8 @@ ADDED_COLUMNS = {
     ],
     ("conversation/update_many_by_id", "merges"): ["oversized_id", "oversized_column"],
     ("message/delete", "newest"): MESSAGE,
+    ("message/delete", "after_id"): ["after_seq"],
+    ("message/delete", "before_id"): ["before_seq"],
     ("message/get_bounds", "after_id"): ["after_seq"],
     ("message/get_bounds", "before_id"): ["before_seq"],
     ("message/get_list", "after_id"): ["after_seq"],

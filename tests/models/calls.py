@@ -275,8 +275,6 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "message_id": MESSAGE_IDS,
         "thumb": THUMBS,
         "after": st.none() | SEQS | MESSAGE_IDS,
-        "after_seq": st.none() | SEQS,
-        "before_seq": st.none() | SEQS,
         "before": st.none() | SEQS | MESSAGE_IDS,
         "last": st.none() | st.integers(1, 3),
         "include_dsl": st.booleans(),

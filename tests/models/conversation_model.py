@@ -337,16 +337,12 @@ class ConversationModel:
         self._delete_messages(tenant_id, id, [newest["seq"]])
         return newest
 
-    def clear_messages(self, id, *, tenant_id, user_id=ANY, after_seq=None, before_seq=None) -> int:
+    def clear_messages(self, id, *, tenant_id, user_id=ANY, after=None, before=None) -> int:
         conversation = self._tenants[tenant_id].conversations.get(id)
         if conversation is None or not matches(user_id, conversation.user_id):
             return 0
-        seqs = [
-            seq
-            for seq in conversation.messages
-            if seq > (after_seq or 0) and (before_seq is None or seq < before_seq)
-        ]
-        return self._delete_messages(tenant_id, id, seqs)
+        rows = self.messages(id, tenant_id=tenant_id, after=after, before=before)
+        return self._delete_messages(tenant_id, id, [row["seq"] for row in rows])
 
     def _delete_messages(self, tenant_id: str, id: str, seqs: Sequence[int]) -> int:
         conversation = self._tenants[tenant_id].conversations.get(id)

@@ -95,10 +95,8 @@ CALLBACK = ["print", 5, []]
 BAD = {
     "actor": ["", "a" * 257, *TEXT],
     "after": CURSOR,
-    "after_seq": [-1, 2**31, 1.0, "1", True],
     "after_id": ID,
     "before": BOUND,
-    "before_seq": [-1, 2**31, 1.0, "1", True],
     "basis": [*CHOICE, "created"],
     "by": [*CHOICE, "updated"],
     "citus": BOOL,
@@ -140,6 +138,7 @@ BAD = {
     "conversations.messages.after": BOUND,
     "conversations.iter_messages.after": BOUND,
     "conversations.payloads.after": BOUND,
+    "conversations.clear_messages.after": BOUND,
     "conversations.payloads.last": [-1, 2**31, 1.0, "1", True],
     "conversations.payloads.limit": [-1, 2**31, 1.0, "1", True],
     "records": ["abc", b"bytes", {"a": 1}, 5, None, [{}], [None], [{"id": "a"}]],

@@ -339,9 +339,10 @@ CONVERSATIONS = [
     ),
     Method(
         name="conversations.clear_messages",
-        call={"id": "a", "user_id": "u", "after_seq": 1, "before_seq": 4},
+        call={"id": "a", "user_id": "u", "after": 1, "before": 4},
         cost="row",
         writes=True,
+        isolation=[VALID, only("id"), only("id", after="m1"), with_(user_id="theirs")],
     ),
     Method(
         name="conversations.delete_by_id",
