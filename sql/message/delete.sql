@@ -37,8 +37,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.message AS k
      WHERE k.tenant_id = :tenant_id
        AND k.id IS NOT NULL
-       AND (k.id, k.conversation_id) >= (:after_id, :id)
-       AND (k.id, k.conversation_id) <= (:after_id, :id)
+       AND (k.id, k.conversation_id) BETWEEN (:after_id, :id) AND (:after_id, :id)
      ORDER BY k.id, k.conversation_id
      LIMIT 1
 --? }
@@ -48,8 +47,7 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.message AS k
      WHERE k.tenant_id = :tenant_id
        AND k.id IS NOT NULL
-       AND (k.id, k.conversation_id) >= (:before_id, :id)
-       AND (k.id, k.conversation_id) <= (:before_id, :id)
+       AND (k.id, k.conversation_id) BETWEEN (:before_id, :id) AND (:before_id, :id)
      ORDER BY k.id, k.conversation_id
      LIMIT 1
 --? }

@@ -93,12 +93,9 @@ class StepStore(UserStore):
         """Delete the feedback of a step; return whether there is such a step. 1 round trip."""
         try:
             thread_id, step_id = json.loads(feedback_id)
-            await self._svc.conversations.set_feedback(
-                thread_id,
-                step_id,
-                None,
-                merge_payload={"feedback": None},
-                tenant_id=self._tenant_id,
+            rate, tenant_id = self._svc.conversations.set_feedback, self._tenant_id
+            await rate(
+                thread_id, step_id, None, merge_payload={"feedback": None}, tenant_id=tenant_id
             )
         except (InvalidInput, NotFound, TypeError, ValueError):
             return False
