@@ -6,6 +6,7 @@ The extra `langchain` installs langchain-core.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncsvc.integrations.extras import needs_extra
@@ -31,8 +32,7 @@ _ROLES: Final = {"human": "user", "ai": "assistant", "system": "system", "tool":
 _CLASSES: Final = {"user": HumanMessage, "assistant": AIMessage, "system": SystemMessage}
 _MAX_ID_LENGTH: Final = 128
 _ASYNC_ONLY: Final = (
-    "this history is asynchronous: await aget_messages, aadd_messages and aclear, and call the"
-    " chain by ainvoke, astream or abatch"
+    "this history is asynchronous: await aget_messages, aadd_messages, aclear, or ainvoke a chain"
 )
 
 
@@ -141,9 +141,7 @@ def _item(message: StoredMessage) -> dict[str, Any]:
     """Return a message as LangChain's dict."""
     if _is_item(message.payload):
         return message.payload
-    kind = _CLASSES.get(message.role)
-    if kind is None:
-        return message_to_dict(ChatMessage(content=message.content, role=message.role))
+    kind = _CLASSES.get(message.role, partial(ChatMessage, role=message.role))
     return message_to_dict(kind(content=message.content))
 
 

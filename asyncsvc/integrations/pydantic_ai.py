@@ -138,10 +138,9 @@ def _item(message: StoredMessage) -> dict[str, Any]:
     stored: ModelMessage
     if message.role == "assistant":
         stored = ModelResponse(parts=[TextPart(message.content)])
-    elif message.role == "system":
-        stored = ModelRequest(parts=[SystemPromptPart(message.content)])
     else:
-        stored = ModelRequest(parts=[UserPromptPart(message.content)])
+        part = SystemPromptPart if message.role == "system" else UserPromptPart
+        stored = ModelRequest(parts=[part(message.content)])
     (payload,) = ModelMessagesTypeAdapter.dump_python([stored], mode="json")
     return dict(payload)
 

@@ -486,12 +486,10 @@ async def test_the_prefix_and_the_time_to_wait_are_options():
 async def test_a_full_pool_is_a_503_in_whole_seconds(svc, dsn, caplog):
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     headers = await bearer(svc, "chat")
+    settings = Settings(acquire_timeout=0.2, retry_timeout=0, maintenance_interval=None)
+    # The only connection is open and idle when the first request needs it.
     app = FastAPI(
-        lifespan=lifespan(
-            lambda: asyncsvc.connect(
-                dsn, settings=Settings(acquire_timeout=0.2, retry_timeout=0), min_size=0, max_size=1
-            )
-        )
+        lifespan=lifespan(lambda: asyncsvc.connect(dsn, settings=settings, min_size=1, max_size=1))
     )
     add_problem_details(app)
 
