@@ -169,7 +169,7 @@ class AsyncSvc(Services):
         Cost:
             1 round trip.
         """
-        return await self._executor.position()
+        return (await self._executor.positions()).position
 
     def at_least(self, position: str) -> Services:
         """Return the services for reads that see each commit before `position`.

@@ -196,10 +196,6 @@ class PoolExecutor(Executor):
         if self._settings.on_retry is not None:
             self._settings.on_retry(query.name, attempt, pause, error)
 
-    async def position(self) -> str:
-        """Return the end of the primary's write-ahead log, such as `16/B374D848`."""
-        return (await self.positions()).position
-
     async def positions(self) -> LogPositions:
         """Return the end of the primary's write-ahead log, and the end of the part on disk."""
         (row,) = await self.fetch(sql_files.load("replica/position").bind((), {}))

@@ -100,13 +100,7 @@ class MaintenanceReport(Model):
 
     def __add__(self, other: MaintenanceReport) -> MaintenanceReport:
         """Return the sum of both reports."""
-        return MaintenanceReport(
-            append_keys=self.append_keys + other.append_keys,
-            ledger_rows=self.ledger_rows + other.ledger_rows,
-            messages=self.messages + other.messages,
-            titles=self.titles + other.titles,
-            failures=self.failures + other.failures,
-        )
+        return MaintenanceReport(**{name: value + getattr(other, name) for name, value in self})
 
 
 class Backlog(Model):

@@ -1,28 +1,12 @@
 """The example with the application's own pool: its stored rows and its OpenAPI document."""
 
-import contextlib
-
-import httpx
-
 from examples import own_pool
-
-
-@contextlib.asynccontextmanager
-async def running_application():
-    """Yield a client of the application, between its start and its end."""
-    async with own_pool.lifespan(own_pool.app) as state:
-
-        async def with_state(scope, receive, send):
-            await own_pool.app(scope | {"state": state}, receive, send)
-
-        transport = httpx.ASGITransport(with_state)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client
+from tests.integrations.test_fastapi import running
 
 
 async def test_the_rows_of_both_are_stored_in_one_transaction(dsn, pool, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", dsn)
-    async with running_application() as client:
+    async with running(own_pool.app) as client:
         created = (await client.post("/conversations", params={"user_id": "ann"})).json()
         appended = (await client.post(f"/conversations/{created['id']}/parcels/7")).json()
         missing = await client.post("/conversations/absent/parcels/8")
