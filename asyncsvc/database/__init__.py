@@ -24,12 +24,13 @@ from asyncsvc.database.retry import backoff, full_jitter
 from asyncsvc.database.rows import (
     Row,
     build_model,
-    build_model_of_json,
     build_models,
     build_models_of_json,
     build_value,
     build_values,
     json_arrays,
+    parse_rows,
+    parse_value,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ __all__ = [
     "Row",
     "backoff",
     "build_model",
-    "build_model_of_json",
     "build_models",
     "build_models_of_json",
     "build_value",
@@ -55,6 +55,8 @@ __all__ = [
     "is_connection_lost",
     "json_arrays",
     "open_pools",
+    "parse_rows",
+    "parse_value",
     "payload_of",
     "translate_errors",
 ]

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from asyncsvc.errors import DatabaseError
+from asyncsvc.validation.json_pieces import parse_json
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -34,14 +35,14 @@ CODEC_ADVICE: Final = (
 class Row(Protocol):
     """One row of a result, with its columns by name and in their order."""
 
-    def __iter__(self) -> Iterator[Any]:
-        """Iterate over the values, as a record of the driver does."""
-
     def items(self) -> Iterable[tuple[str, Any]]:
         """Return the name and the value of each column."""
 
     def keys(self) -> Iterable[str]:
         """Return the name of each column."""
+
+    def values(self) -> Iterable[Any]:
+        """Return the value of each column."""
 
     def __getitem__(self, name: str, /) -> Any:  # noqa: ANN401 - validated by the functions below
         """Return the value of a column."""
@@ -76,12 +77,6 @@ def build_model(model: type[T], row: Row) -> T:
     return _validate(adapter.validate_python, dict(row.items()))
 
 
-def build_model_of_json(model: type[T], row: Row, column: str) -> T:
-    """Build a model from a column with its JSON as text."""
-    adapter: TypeAdapter[T] = _adapter(model)
-    return _validate(adapter.validate_json, build_value(str, row, column), column)
-
-
 def build_models_of_json(model: type[T], text: str, column: str) -> list[T]:
     """Build models from a JSON array, a part of a column."""
     return _validate(_list_adapter(model).validate_json, text, column)
@@ -96,7 +91,7 @@ def build_models(model: type[T], rows: Iterable[Row], **columns: Iterable[object
     rows = list(rows)
     if not rows:
         return []
-    by_column = zip(*rows, strict=True)
+    by_column = zip(*(row.values() for row in rows), strict=True)
     values = dict(zip(rows[0].keys(), by_column, strict=True))
     values |= {name: tuple(column) for name, column in columns.items()}
     if len(rows) >= _MANY_ROWS and issubclass(model, BaseModel):
@@ -132,7 +127,22 @@ def json_arrays(values: Iterable[str]) -> Iterator[str]:
         if characters > _MAX_CHARACTERS:
             yield f"[{','.join(array)}]"
             array, characters = [], 0
-    yield f"[{','.join(array)}]"
+    if array:
+        yield f"[{','.join(array)}]"
+
+
+async def parse_value(text: str, column: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value of JSON, a part of a column, in turns with the event loop if it is long."""
+    try:
+        return await parse_json(text)
+    except (ValueError, RecursionError):
+        pass
+    raise _mismatch(column)
+
+
+async def parse_rows(text: str, column: str) -> list[dict[str, Any]]:
+    """Return the rows of a JSON array, a part of a column, as `parse_value` does."""
+    return build_value(list[dict[str, Any]], {column: await parse_value(text, column)}, column)
 
 
 def build_value(kind: type[T], row: Row, column: str) -> T:
@@ -153,8 +163,11 @@ def _validate(validate: Callable[[V], T], value: V, column: str = "") -> T:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         names = (place for place in details[0]["loc"] if isinstance(place, str))
     # Outside the handler, so that pydantic's error, which holds the values, is not the context.
-    raise DatabaseError(
-        f"a codec of the connection decodes the column {column or next(names, '?')} to another"
-        f" type: {CODEC_ADVICE}",
+    raise _mismatch(column or next(names, "?"))
+
+
+def _mismatch(column: str) -> DatabaseError:
+    return DatabaseError(
+        f"a codec of the connection decodes the column {column} to another type: {CODEC_ADVICE}",
         DATATYPE_MISMATCH,
     )

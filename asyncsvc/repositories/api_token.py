@@ -13,7 +13,9 @@ from asyncsvc.repositories.base import (
     KeyedRepository,
     columns_to_set,
     to_json,
+    to_json_apart,
 )
+from asyncsvc.repositories.large_rows import build_row, build_rows
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, TokenKind, UnsetType
 
@@ -103,11 +105,11 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             scopes=token.scopes,
             dialog_id=token.dialog_id,
             source=token.source,
-            metadata=to_json(token.metadata),
+            metadata=await to_json_apart(token.metadata),
             expires_at=token.expires_at,
             actor=actor,
         )
-        return build_model(APIToken, row)
+        return await build_row(APIToken, row)
 
     async def import_many(
         self,
@@ -135,7 +137,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             scopes=[to_json(list(token.scopes)) for token in tokens],
             dialog_ids=[token.dialog_id for token in tokens],
             sources=[token.source for token in tokens],
-            metadatas=[to_json(token.metadata) for token in tokens],
+            metadatas=[await to_json_apart(token.metadata) for token in tokens],
             created_ats=[token.created_at for token in tokens],
             expires_ats=[token.expires_at for token in tokens],
             positions=[position for position, _ in positions_and_hashes],
@@ -168,7 +170,8 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         )
         if len(rows) != 1:  # no method stores a secret twice; such a secret is ambiguous
             return None
-        return TokenLookup(build_model(APIToken, rows[0]), build_value(bool, rows[0], "is_due"))
+        token = await build_row(APIToken, rows[0])
+        return TokenLookup(token, build_value(bool, rows[0], "is_due"))
 
     async def record_use(
         self,
@@ -208,11 +211,12 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             after_id=UNSET if after is None else after.id,
             limit=limit,
         )
-        return build_models(APIToken, rows)
+        return await build_rows(APIToken, rows)
 
     async def get_by_ids(self, *, tenant_id: str, ids: Sequence[str]) -> list[APIToken]:
         """Return the tokens that exist, in the order of the ids."""
-        return build_models(APIToken, await self._rows("get_by_ids", tenant_id=tenant_id, ids=ids))
+        rows = await self._rows("get_by_ids", tenant_id=tenant_id, ids=ids)
+        return await build_rows(APIToken, rows)
 
     async def update_many_by_id(
         self, *, tenant_id: str, patches: Mapping[str, TokenPatch], actor: str | None = None
@@ -220,9 +224,12 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         """Set columns of tokens, by id; return the changed tokens."""
         columns = {id: columns_to_set(patch) for id, patch in patches.items()}
         rows = await self._rows(
-            "update_many_by_id", tenant_id=tenant_id, patches=to_json(columns), actor=actor
+            "update_many_by_id",
+            tenant_id=tenant_id,
+            patches=await to_json_apart(columns),
+            actor=actor,
         )
-        return build_models(APIToken, rows)
+        return await build_rows(APIToken, rows)
 
     async def rotate(
         self,
@@ -236,7 +243,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         actor: str | None,
     ) -> APIToken | None:
         """Retire a token and return its successor, which keeps `expires_at` if that is UNSET."""
-        return _token(
+        return await _token(
             await self._rows(
                 "rotate",
                 tenant_id=tenant_id,
@@ -255,7 +262,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         self, *, tenant_id: str, id: str, reason: str | None, actor: str | None
     ) -> APIToken | None:
         """Revoke one live token and return it."""
-        return _token(
+        return await _token(
             await self._rows("revoke", tenant_id=tenant_id, id=id, reason=reason, actor=actor)
         )
 
@@ -311,5 +318,5 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         )
 
 
-def _token(rows: Sequence[Row]) -> APIToken | None:
-    return build_model(APIToken, rows[0]) if rows else None
+async def _token(rows: Sequence[Row]) -> APIToken | None:
+    return await build_row(APIToken, rows[0]) if rows else None

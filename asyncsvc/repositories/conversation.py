@@ -38,7 +38,7 @@ from asyncsvc.repositories.conversation_rows import (
     OversizedMergeError,
     columns_to_create,
 )
-from asyncsvc.repositories.large_rows import build_conversations
+from asyncsvc.repositories.large_rows import build_conversations, build_rows
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice, list_flags
@@ -86,7 +86,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             conversations=await to_json_apart([columns_to_create(each) for each in conversations]),
             is_imported=is_imported,
         )
-        return build_models(returning, rows)
+        return await build_rows(returning, rows)
 
     async def get_by_ids(
         self,
@@ -247,7 +247,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             thumb_down=extension.thumb_down,
             updated_at=extension.updated_at,
             name=extension.name,
-            metadata=UNSET if metadata is UNSET else to_json(metadata),
+            metadata=UNSET if metadata is UNSET else await to_json_apart(metadata),
             keep_seq=extension.keep_seq,
         )
         return build_model(ExtendedConversation, rows[0]) if rows else None

@@ -2,82 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from pydantic import BaseModel, JsonValue
 from pydantic import Json as JsonText
-from pydantic import JsonValue
 
-from asyncsvc.database import build_models, build_models_of_json, build_value, build_values
-from asyncsvc.models import Conversation, Record, StoredMessage
+from asyncsvc.database import (
+    build_model,
+    build_models,
+    build_models_of_json,
+    build_value,
+    build_values,
+    json_arrays,
+    parse_rows,
+    parse_value,
+)
+from asyncsvc.models import APIToken, Conversation, Record, StoredMessage, TokenEvent
 from asyncsvc.threads import in_turns
+from asyncsvc.validation.json_pieces import LONG_JSON
 
 if TYPE_CHECKING:
     from asyncsvc.database import Row
 
-T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 _LARGE: Final = 2**18
 """The number of characters of JSON from which on a few milliseconds are not enough."""
 _STEP: Final = 2**16
-_CONVERSATION_JSON: Final = ("metadata", "dsl")
+_JSON_COLUMNS: Final[Mapping[type[BaseModel], Sequence[str]]] = {
+    APIToken: ("metadata",),
+    Conversation: ("metadata", "dsl"),
+    Record: ("data",),
+    StoredMessage: ("payload", "reference"),
+    TokenEvent: ("detail",),
+}
+_EMPTY: Final = {"{": "{}", "[": "[]", '"': '""'}
+"""An empty value of the same type, by the first character of JSON."""
 _Payload: TypeAlias = JsonText[Any]  # validating a dict of JsonValue takes half as long again
 
 
-async def build_messages(rows: Sequence[Row]) -> list[StoredMessage]:
-    """Build messages from their rows."""
-    return await _build(partial(build_models, StoredMessage), rows, "payload", "reference")
+async def build_row(model: type[M], row: Row) -> M:
+    """Build a model from its row."""
+    if _characters(model, [row]) <= _LARGE:
+        return build_model(model, row)
+    (built,) = await build_rows(model, [row])
+    return built
 
 
-async def build_records(rows: Sequence[Row]) -> list[Record]:
-    """Build records from their rows."""
-    return await _build(partial(build_models, Record), rows, "data")
+async def build_rows(model: type[M], rows: Sequence[Row]) -> list[M]:
+    """Build models from their rows."""
+    if _characters(model, rows) <= _LARGE:
+        return build_models(model, rows)
+    models = list[M]()
+    async for part in in_turns(_parts(rows, _JSON_COLUMNS[model])):
+        models += await _build_part(model, part)
+    return models
 
 
-async def build_payloads(rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
-    """Build the payloads of messages from their rows."""
-    return await _build(partial(build_values, _Payload, column="payload"), rows, "payload")
+async def _build_part(model: type[M], rows: Sequence[Row]) -> list[M]:
+    """Build models from rows, whose JSON is parsed in pieces if it is long."""
+    columns = {name: [row[name] for row in rows] for name in _JSON_COLUMNS[model]}
+    short = {
+        name: [_EMPTY[text[0]] if _is_long(text) else text for text in texts]
+        for name, texts in columns.items()
+    }
+    models = build_models(model, rows, **short)
+    for name, texts in columns.items():
+        for index, text in enumerate(texts):
+            if _is_long(text):
+                value = await parse_value(text, name)
+                models[index] = models[index].model_copy(update={name: value})
+    return models
+
+
+def _is_long(text: object) -> bool:
+    return isinstance(text, str) and len(text) > LONG_JSON and text[0] in _EMPTY
 
 
 async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
     """Build conversations from their rows, with the messages that the rows contain as JSON."""
-    if _characters(rows, "messages") <= _LARGE:
-        return await _build(partial(build_models, Conversation), rows, *_CONVERSATION_JSON)
-    conversations = await _build(_build_without_messages, rows, *_CONVERSATION_JSON)
+    if _characters_of(rows, "messages") <= _LARGE:
+        return await build_rows(Conversation, rows)
+    without_messages = [{**dict(row.items()), "messages": None} for row in rows]
+    conversations = await build_rows(Conversation, without_messages)
     for index, row in enumerate(rows):
         messages = list[StoredMessage]()
         async for array in in_turns(_arrays(build_value(str, row, "messages"))):
-            messages += build_models_of_json(StoredMessage, array, "messages")
+            messages += await _messages(array)
         conversations[index] = conversations[index].model_copy(update={"messages": tuple(messages)})
     return conversations
 
 
-def _build_without_messages(rows: Sequence[Row]) -> list[Conversation]:
-    return build_models(Conversation, rows, messages=[None] * len(rows))
+async def _messages(array: str) -> list[StoredMessage]:
+    if len(array) > LONG_JSON:
+        return await build_rows(StoredMessage, await parse_rows(array, "messages"))
+    return build_models_of_json(StoredMessage, array, "messages")
 
 
-async def _build(
-    build: Callable[[Sequence[Row]], list[T]], rows: Sequence[Row], *columns: str
-) -> list[T]:
-    """Build values from rows, in parts if the JSON in these columns is large."""
-    if sum(_characters(rows, column) for column in columns) <= _LARGE:
-        return build(rows)
-    values = list[T]()
-    async for part in in_turns(_parts(rows, *columns)):
-        values += build(part)
+async def build_payloads(rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+    """Build the payloads of messages from their rows."""
+    if _characters_of(rows, "payload") <= _LARGE:
+        return build_values(_Payload, rows, "payload")
+    return await parse_values(build_values(str, rows, "payload"), "payload")
+
+
+async def parse_values(texts: Iterable[str], column: str) -> list[Any]:
+    """Return the values of JSON texts, parts of a column."""
+    values = list[Any]()
+    async for array in in_turns(json_arrays(texts)):
+        values += await parse_value(array, column)
     return values
 
 
-def _characters(rows: Sequence[Row], column: str) -> int:
+def _characters(model: type[BaseModel], rows: Sequence[Row]) -> int:
+    return sum([_characters_of(rows, column) for column in _JSON_COLUMNS.get(model, ())])
+
+
+def _characters_of(rows: Sequence[Row], column: str) -> int:
     try:
         return sum(map(len, filter(None, map(itemgetter(column), rows))))
     except TypeError:  # of a codec of the connection, which the models reject
         return 0
 
 
-def _parts(rows: Sequence[Row], *columns: str) -> Iterator[Sequence[Row]]:
+def _parts(rows: Sequence[Row], columns: Iterable[str]) -> Iterator[Sequence[Row]]:
     """Yield the rows in parts whose JSON is parsed in about a millisecond."""
     sizes = [0] * len(rows)
     for column in columns:

@@ -34,7 +34,7 @@ from asyncsvc.repositories.base import (
     to_json_apart,
 )
 from asyncsvc.repositories.conversation_rows import ConversationRow, columns_to_create
-from asyncsvc.repositories.large_rows import build_messages, build_payloads
+from asyncsvc.repositories.large_rows import build_payloads, build_row, build_rows
 from asyncsvc.repositories.message_rows import (
     DeletedMessages,
     MessageBounds,
@@ -79,7 +79,7 @@ class MessageForm(NamedTuple, Generic[T]):
     build: Callable[[Sequence[Row]], Awaitable[list[T]]]
 
 
-MESSAGES: Final = MessageForm(("full_row",), build_messages)
+MESSAGES: Final = MessageForm(("full_row",), partial(build_rows, StoredMessage))
 PAYLOADS: Final = MessageForm((), build_payloads)
 
 
@@ -164,7 +164,7 @@ class MessageRepository(Repository):
     ) -> StoredMessage | None:
         """Return a message; None if it does not exist."""
         rows = await self._rows("get", tenant_id=tenant_id, id=id, **_key(message), user_id=user_id)
-        return build_model(StoredMessage, rows[0]) if rows else None
+        return await build_row(StoredMessage, rows[0]) if rows else None
 
     async def find(
         self,
@@ -187,8 +187,8 @@ class MessageRepository(Repository):
         columns = dict(rows[0].items())
         message = {"id": columns["message_id"], "created_at": columns["message_created_at"]}
         return FoundMessage(
-            conversation=build_model(Conversation, columns),
-            message=build_model(StoredMessage, columns | message),
+            conversation=await build_row(Conversation, columns),
+            message=await build_row(StoredMessage, columns | message),
         )
 
     async def put(
@@ -231,7 +231,7 @@ class MessageRepository(Repository):
             max_json_bytes=max_json_bytes,
         )
         is_full = bool(rows) and build_value(bool, rows[0], "is_full")
-        return "full" if is_full else _changed_message(rows)
+        return "full" if is_full else await _changed_message(rows)
 
     async def copy(
         self, *, tenant_id: str, conversations: Iterable[NewConversationMessages]
@@ -292,7 +292,7 @@ class MessageRepository(Repository):
             limit=limit,
             max_bytes=max_bytes,
         )
-        return await build_messages(rows)
+        return await build_rows(StoredMessage, rows)
 
     async def outline(
         self, *, tenant_id: str, id: str, after_seq: int, limit: int
@@ -328,7 +328,7 @@ class MessageRepository(Repository):
             max_json_bytes=max_json_bytes,
             user_id=user_id,
         )
-        return _changed_message(rows)
+        return await _changed_message(rows)
 
     async def update(
         self,
@@ -356,7 +356,7 @@ class MessageRepository(Repository):
             max_json_bytes=max_json_bytes,
             user_id=user_id,
         )
-        return _changed_message(rows)
+        return await _changed_message(rows)
 
     async def change_dialog(self, *, tenant_id: str, ids: Sequence[str]) -> int:
         """Set the dialog of the messages of moved conversations; return their number."""
@@ -393,7 +393,8 @@ class MessageRepository(Repository):
         _check_bounds(rows[0], after=after, before=before)
         count = build_value(int, rows[0], "deleted")
         is_shown = newest and count > 0
-        return DeletedMessages(count, build_model(StoredMessage, rows[0]) if is_shown else None)
+        newest_message = await build_row(StoredMessage, rows[0]) if is_shown else None
+        return DeletedMessages(count, newest_message)
 
 
 def _key(message: int | str | UnsetType) -> dict[str, int | str]:
@@ -403,11 +404,13 @@ def _key(message: int | str | UnsetType) -> dict[str, int | str]:
     return {"message_id" if isinstance(message, str) else "seq": message}
 
 
-def _changed_message(rows: Sequence[Row]) -> StoredMessage | Literal["oversized"] | None:
+async def _changed_message(
+    rows: Sequence[Row],
+) -> StoredMessage | Literal["oversized"] | None:
     """Return the message after a change; a row of NULLs says that a merge would be too large."""
     if not rows:
         return None
-    return "oversized" if rows[0]["seq"] is None else build_model(StoredMessage, rows[0])
+    return "oversized" if rows[0]["seq"] is None else await build_row(StoredMessage, rows[0])
 
 
 def _bound(side: str, bound: Bound) -> dict[str, int | str | datetime]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from asyncsvc.models import Record
 from asyncsvc.repositories.base import Repository, to_json_apart
-from asyncsvc.repositories.large_rows import build_records
+from asyncsvc.repositories.large_rows import build_rows
 from asyncsvc.validation.types import UNSET, UnsetType
 
 
@@ -39,7 +39,7 @@ class RecordRepository(Repository):
             data=await to_json_apart(data),
             max_json_bytes=max_merged_bytes,
         )
-        return (await build_records(rows))[0] if rows else None
+        return (await build_rows(Record, rows))[0] if rows else None
 
     async def get_many(
         self, *, tenant_id: str, kind: str, ids: Sequence[str], user_id: str | UnsetType
@@ -53,7 +53,7 @@ class RecordRepository(Repository):
             ids=ids,
             user_id=user_id,
         )
-        return await build_records(rows)
+        return await build_rows(Record, rows)
 
     async def get_list(
         self,
@@ -73,7 +73,7 @@ class RecordRepository(Repository):
             after_id=after_id,
             limit=limit,
         )
-        return await build_records(rows)
+        return await build_rows(Record, rows)
 
     async def delete(
         self,

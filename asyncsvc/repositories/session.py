@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncsvc.database import build_model, build_model_of_json, build_values, json_arrays
+from asyncsvc.database import (
+    build_models_of_json,
+    build_value,
+    build_values,
+    parse_rows,
+)
 from asyncsvc.models import Conversation
 from asyncsvc.repositories.base import Repository
-from asyncsvc.threads import in_turns
+from asyncsvc.repositories.large_rows import build_row, parse_values
+from asyncsvc.validation.json_pieces import LONG_JSON
 
 if TYPE_CHECKING:
     from asyncsvc.database import Row
@@ -43,12 +48,12 @@ class SessionRepository(Repository):
     async def lock(self, *, tenant_id: str, id: str) -> Conversation | None:
         """Lock a conversation; return it without dsl and messages, or None if there is none."""
         rows = await self._rows("lock", tenant_id=tenant_id, id=id)
-        return build_model(Conversation, rows[0]) if rows else None
+        return await build_row(Conversation, rows[0]) if rows else None
 
 
 async def _session(parts: Sequence[Row]) -> Session:
     """Build a conversation from its parts."""
-    conversation = build_model_of_json(Conversation, parts[0], "conversation")
+    conversation = await _conversation(parts[0])
     if parts[0]["roles"] is None:
         return Session(conversation, [], [], [], [], [])
     roles = build_values(list[str], parts, "roles")
@@ -59,11 +64,14 @@ async def _session(parts: Sequence[Row]) -> Session:
         conversation,
         list(chain.from_iterable(roles)),
         list(chain.from_iterable(build_values(list[str], parts, "contents"))),
-        await _parsed(chain.from_iterable(build_values(list[str], parts, "payloads"))),
-        await _parsed(
+        await parse_values(
+            chain.from_iterable(build_values(list[str], parts, "payloads")), "payloads"
+        ),
+        await parse_values(
             chain.from_iterable(
                 part or ["null"] * count for part, count in zip(references, counts, strict=True)
-            )
+            ),
+            "message_references",
         ),
         list(
             chain.from_iterable(
@@ -73,9 +81,10 @@ async def _session(parts: Sequence[Row]) -> Session:
     )
 
 
-async def _parsed(values: Iterable[str]) -> list[Any]:
-    """Parse JSON values, in turns with the event loop."""
-    parsed = list[Any]()
-    async for array in in_turns(json_arrays(values)):
-        parsed += json.loads(array)
-    return parsed
+async def _conversation(row: Row) -> Conversation:
+    array = f"[{build_value(str, row, 'conversation')}]"
+    if len(array) > LONG_JSON:
+        (columns,) = await parse_rows(array, "conversation")
+        return await build_row(Conversation, columns)
+    (conversation,) = build_models_of_json(Conversation, array, "conversation")
+    return conversation

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from asyncsvc.database import build_models
 from asyncsvc.models import TokenEvent
 from asyncsvc.repositories.base import Repository
+from asyncsvc.repositories.large_rows import build_rows
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, UnsetType
 
@@ -26,7 +26,7 @@ class TokenAuditRepository(Repository):
             after_id=UNSET if after is None else after.number,
             limit=limit,
         )
-        return build_models(TokenEvent, rows)
+        return await build_rows(TokenEvent, rows)
 
     async def delete(self, *, tenant_id: str, batch_size: int) -> int:
         """Delete all events of a batch of deleted tokens; return the number of events."""

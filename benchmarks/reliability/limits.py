@@ -78,10 +78,14 @@ async def _import(svc: asyncsvc.AsyncSvc) -> list[tuple[str, str]]:
     """Store long conversations; return the name and the id of each."""
     words, zeros = "word " * (_TEXT // 5), {"zeros": [0] * (_JSON // 3 - 10)}
     short = {"zeros": [0] * (_KIBIBYTE // 3)}
+    objects = {"objects": [dict[str, object]()] * (_JSON // 4 - 10)}
+    text = {"text": "word " * (_JSON // 5 - 10)}
     messages = {
         f"read {_PER_TURN} x 1 MiB of words": [_message(words)] * _PER_TURN,
         f"read {_JSON_PER_TURN} x {_MEBIBYTES} MiB of JSON": [_message("", payload=zeros)]
         * _JSON_PER_TURN,
+        f"read {_MEBIBYTES} MiB of JSON: empty objects": [_message("", payload=objects)],
+        f"read {_MEBIBYTES} MiB of JSON: a text": [_message("", payload=text)],
         "read 16,000 x 1 KiB of words": [_message(words[:_KIBIBYTE])] * 16_000,
         "read 16,000 x 1 KiB of JSON": [_message("", payload=short)] * 16_000,
     }

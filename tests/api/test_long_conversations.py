@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asyncsvc import ImportReport
+from asyncsvc.database import parse_value
 from asyncsvc.repositories import conversation as repository
 from asyncsvc.repositories import large_rows
 from asyncsvc.services import transfer
@@ -122,8 +123,15 @@ def steps(monkeypatch):
 
         return build_and_record
 
-    for name in ("build_models_of_json", "build_models", "build_values"):
+    async def parse_and_record(text: str, column: str) -> Any:
+        values = await parse_value(text, column)
+        if isinstance(values, list):  # otherwise it is one long payload
+            steps.append(len(values))
+        return values
+
+    for name in ("build_models_of_json", "build_models"):
         monkeypatch.setattr(large_rows, name, recorded(getattr(large_rows, name)))
+    monkeypatch.setattr(large_rows, "parse_value", parse_and_record)
     return steps
 
 
@@ -136,6 +144,7 @@ async def test_large_reads_are_built_in_steps(svc, steps):
     ]
     conversation = {"id": "a", "dialog_id": "d", "messages": messages}
     await svc.conversations.import_([conversation], tenant_id="t")
+    steps.clear()
     read = {"tenant_id": "t", "include_messages": True}
     whole = await svc.conversations.get_by_id("a", **read)
     assert [(each.content, each.payload["n"]) for each in whole.messages] == [
@@ -156,6 +165,7 @@ async def test_a_page_of_large_states_is_built_in_steps(svc, steps):
         await svc.conversations.create(
             tenant_id="t", dialog_id="d", id=str(number), dsl=["x" * 70_000]
         )
+    steps.clear()
     _, items = await svc.conversations.get_list(tenant_id="t")
     assert await svc.conversations.get_by_ids([each.id for each in items], tenant_id="t") == items
     assert steps == [1] * 20

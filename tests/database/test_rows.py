@@ -12,28 +12,19 @@ from asyncsvc.models import Model, StoredMessage
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
-class Row(dict):
-    """A row with the interface of a record: it iterates over its values."""
-
-    def __iter__(self):
-        return iter(self.values())
-
-
 def rows(count):
     return [
-        Row(
-            {
-                "seq": seq,
-                "id": f"m{seq}" if seq % 2 else None,
-                "role": "user",
-                "content": f"text {seq}",
-                "payload": '{"parts": [1, null]}',
-                "reference": None if seq % 2 else "[1.5]",
-                "thumb": None,
-                "created_at": NOW,
-                "a column that is no field": 1,
-            }
-        )
+        {
+            "seq": seq,
+            "id": f"m{seq}" if seq % 2 else None,
+            "role": "user",
+            "content": f"text {seq}",
+            "payload": '{"parts": [1, null]}',
+            "reference": None if seq % 2 else "[1.5]",
+            "thumb": None,
+            "created_at": NOW,
+            "a column that is no field": 1,
+        }
         for seq in range(1, count + 1)
     ]
 
