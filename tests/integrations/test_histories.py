@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from asyncsvc import InvalidInput, NotFound, Settings
 from asyncsvc.integrations.langchain import ChatMessageHistory
 from asyncsvc.integrations.openai_agents import Session
 from asyncsvc.integrations.pydantic_ai import MessageHistory
-from tests.integrations.histories import OWNER
+from tests.integrations.histories import OWNER, counted
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Framework:
     add: Callable[..., Awaitable[None]]
     read: Callable[[Any], Awaitable[list[str]]]
     clear: Callable[[Any], Awaitable[None]]
+    more: Callable[[Any], list[Callable[[], Awaitable[object]]]]
+    """Returns further calls on a history with messages, of 1 round trip each."""
 
     def open(self, svc, id="h1", **options):
         return self.history(id, svc, **OWNER | options)
@@ -54,12 +57,29 @@ async def read_requests(history):
     return [each.parts[0].content for each in await history.load()]
 
 
+def newest_messages(history):
+    limited = ChatMessageHistory("h1", history._log.svc, limit=20, **OWNER)
+    return [limited.aget_messages]
+
+
 FRAMEWORKS = {
     "langchain": Framework(
-        ChatMessageHistory, add_messages, read_messages, ChatMessageHistory.aclear
+        ChatMessageHistory, add_messages, read_messages, ChatMessageHistory.aclear, newest_messages
     ),
-    "openai-agents": Framework(Session, add_items, read_items, Session.clear_session),
-    "pydantic-ai": Framework(MessageHistory, add_requests, read_requests, MessageHistory.clear),
+    "openai-agents": Framework(
+        Session,
+        add_items,
+        read_items,
+        Session.clear_session,
+        lambda session: [partial(session.get_items, 20), session.pop_item],
+    ),
+    "pydantic-ai": Framework(
+        MessageHistory,
+        add_requests,
+        read_requests,
+        MessageHistory.clear,
+        lambda history: [partial(history.load, 20)],
+    ),
 }
 
 
@@ -119,3 +139,19 @@ async def test_text_is_stored_whole_or_rejected_or_replaced(svc, dsn, framework)
     async with asyncsvc.connect(dsn, settings=Settings(unstorable_text="replace")) as replacing:
         await framework.add(framework.open(replacing, "h2"), "a\x00\ud800")
     assert await framework.read(framework.open(svc, "h2")) == ["a\ufffd\ufffd"]
+
+
+async def test_each_call_is_one_round_trip(dsn, framework):
+    async with counted(dsn) as (svc, round_trips):
+        stored = framework.open(svc)
+        calls = [
+            partial(framework.read, stored),
+            partial(framework.add, stored, "a"),
+            partial(framework.add, stored, "b", "c"),
+            partial(framework.read, stored),
+            *framework.more(stored),
+            partial(framework.clear, stored),
+        ]
+        for _ in range(2):  # the first calls prepare the statements
+            counts = [await round_trips(call) for call in calls]
+    assert counts == [1] * len(calls)

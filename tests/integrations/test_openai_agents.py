@@ -16,7 +16,7 @@ import asyncsvc
 from asyncsvc import InvalidInput, NotFound, Settings
 from asyncsvc.integrations.openai_agents import Session
 from asyncsvc.integrations.openai_agents.compaction import CompactionSnapshot
-from tests.integrations.histories import OWNER, counted
+from tests.integrations.histories import OWNER
 
 QUESTION = {"role": "user", "content": "Where is my parcel?"}
 ANSWER = {
@@ -201,22 +201,6 @@ async def test_a_cancelled_call_is_applied_or_not(svc):
     stored = contents(await session(svc).get_items())
     assert all(each[:-1] + "b" in stored for each in stored)
     assert len(stored) == len(set(stored))
-
-
-async def test_round_trips(dsn):
-    async with counted(dsn) as (svc, round_trips):
-        for id in ("warm", "counted"):
-            stored = session(svc, id)
-            counts = [
-                await round_trips(stored.get_items),
-                await round_trips(stored.add_items, [QUESTION]),
-                await round_trips(stored.add_items, [QUESTION, ANSWER]),
-                await round_trips(stored.get_items, 20),
-                await round_trips(stored.get_items),
-                await round_trips(stored.pop_item),
-                await round_trips(stored.clear_session),
-            ]
-        assert counts == [1] * 7
 
 
 # -------------------------------------------------------------------------- the runner of the SDK

@@ -24,7 +24,7 @@ from pydantic_ai.usage import RequestUsage
 
 import asyncsvc
 from asyncsvc.integrations.pydantic_ai import MessageHistory
-from tests.integrations.histories import OWNER, counted
+from tests.integrations.histories import OWNER
 
 TestModel.__test__ = False
 
@@ -108,21 +108,6 @@ async def test_messages_of_other_programs_are_part_of_the_history(svc):
         ("request", "system-prompt", "of system"),
         ("request", "user-prompt", "of operator"),
     ]
-
-
-async def test_round_trips(dsn):
-    async with counted(dsn) as (svc, round_trips):
-        for id in ("warm", "counted"):
-            stored = history(svc, id)
-            counts = [
-                await round_trips(stored.load),
-                await round_trips(stored.add, MESSAGES),
-                await round_trips(stored.add, MESSAGES),
-                await round_trips(stored.load),
-                await round_trips(stored.load, 20),
-                await round_trips(stored.clear),
-            ]
-        assert counts == [1] * 6
 
 
 # ------------------------------------------------------------------------- agents of pydantic-ai
