@@ -13,7 +13,9 @@ from asyncsvc.exports.model import (
     UnreadableError,
 )
 from asyncsvc.exports.tree import chain
+from asyncsvc.exports.usage import usage_of_message
 from asyncsvc.exports.values import identifier, mapping, moment, objects, text, without
+from asyncsvc.models import Usage
 
 name: Final = "librechat"
 _RATINGS: Final = {"thumbsUp": 1, "thumbsDown": -1}
@@ -82,7 +84,18 @@ def _node(message: JsonObject, parent: str | None, notes: Notes) -> Node:
         parts=_parts(message, notes),
         payload=without(message, *_READ_FIELDS),
         thumb=_RATINGS.get(rating),
+        usage=None if is_user else _usage(message),
     )
+
+
+def _usage(message: JsonObject) -> Usage | None:
+    """Return the usage of an answer. Of the input most exports have no number, and it counts 0."""
+    counts = {
+        "completion_tokens": message.get("tokenCount"),
+        "prompt_tokens": message.get("promptTokens") or 0,
+    }
+    has_count = counts["completion_tokens"] is not None
+    return usage_of_message(counts, identifier(message.get("model"))) if has_count else None
 
 
 def _parts(message: JsonObject, notes: Notes) -> tuple[Part, ...]:

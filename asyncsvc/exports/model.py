@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeAlias
 
+from asyncsvc.models import Usage
+
 JsonObject: TypeAlias = Mapping[str, object]
 Kind: TypeAlias = Literal["text", "thinking", "call", "result", "asset", "unknown"]
 
@@ -43,7 +45,8 @@ class Node:
     """The type of an omitted node: hidden context, or `STRUCTURE`."""
     thumb: int | None = None
     """1 is positive, -1 is negative."""
-    tokens: int = 0
+    usage: Usage | None = None
+    """The usage of the requests that made the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from asyncsvc.exports.model import (
@@ -16,7 +15,9 @@ from asyncsvc.exports.model import (
     UnreadableError,
 )
 from asyncsvc.exports.tree import chain
+from asyncsvc.exports.usage import usage_of_message
 from asyncsvc.exports.values import identifier, joined, mapping, moment, objects, text, without
+from asyncsvc.models import Usage
 
 name: Final = "openwebui"
 _DETAILS: Final = re.compile(r"<details\b(?P<attributes>[^<>]*+)>|</details>")
@@ -24,8 +25,6 @@ _TYPE: Final = re.compile(r'\btype="([a-z_]+)"', re.ASCII)
 _SUMMARY: Final = re.compile(r"<summary>[^<]*</summary>")
 _QUOTE_MARK: Final = re.compile(r"^> ?", re.MULTILINE)
 _THINKING: Final = "reasoning"
-_TOKENS: Final = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"),
-                  ("prompt_eval_count", "eval_count"))  # fmt: skip
 _READ_FIELDS: Final = ("id", "parentId", "childrenIds", "role", "content", "timestamp", "output")
 _READ_CHAT: Final = ("id", "title", "history", "messages", "timestamp")
 
@@ -92,7 +91,7 @@ def _node(message: JsonObject, id: str | None, notes: Notes) -> Node:
         parts=tuple(parts),
         payload=without(message, *_READ_FIELDS),
         thumb=rating if rating in {1, -1} and isinstance(rating, int) else None,
-        tokens=_tokens(message),
+        usage=_usage(message),
     )
 
 
@@ -174,16 +173,6 @@ def _details(attributes: str, inner: str) -> list[Part]:
     ]
 
 
-def _tokens(message: JsonObject) -> int:
-    info = message.get("info")
-    usage = mapping(message.get("usage")) or mapping(mapping(info).get("usage"))
-    return next((total for pair in _TOKENS if (total := _sum(usage, pair))), 0)
-
-
-def _sum(usage: Mapping[str, object], names: tuple[str, str]) -> int:
-    values = (usage.get(name) for name in names)
-    return sum(
-        value
-        for value in values
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0
-    )
+def _usage(message: JsonObject) -> Usage | None:
+    usage = mapping(message.get("usage")) or mapping(mapping(message.get("info")).get("usage"))
+    return usage_of_message(usage, identifier(message.get("model")))

@@ -13,7 +13,9 @@ from asyncsvc.exports.model import (
     UnreadableError,
 )
 from asyncsvc.exports.tree import chain
-from asyncsvc.exports.values import identifier, joined, moment, objects, text, without
+from asyncsvc.exports.usage import usage_of_message
+from asyncsvc.exports.values import identifier, joined, mapping, moment, objects, text, without
+from asyncsvc.models import Usage
 
 name: Final = "openai"
 _TEXT_TYPES: Final = {"text", "input_text", "output_text"}
@@ -31,6 +33,8 @@ def read(element: JsonObject, notes: Notes) -> ExportedConversation:
     messages = element.get("messages")
     if not isinstance(messages, list):
         raise UnreadableError("messages: must be a list")
+    model, shown = identifier(element.get("model")), objects(messages)
+    of_last = usage_of_message(mapping(element.get("usage")), model)
     return ExportedConversation(
         id=None,
         name=identifier(element.get("name"), element.get("title")),
@@ -38,11 +42,15 @@ def read(element: JsonObject, notes: Notes) -> ExportedConversation:
         updated_at=moment(element.get("updated_at")),
         current=None,
         metadata=without(element, "messages", "name", "title", "created_at", "updated_at"),
-        nodes=chain(_node(message, notes) for message in objects(messages)),
+        nodes=chain(
+            _node(message, model, of_last if message is shown[-1] else None, notes)
+            for message in shown
+        ),
     )
 
 
-def _node(message: JsonObject, notes: Notes) -> Node:
+def _node(message: JsonObject, model: str | None, usage: Usage | None, notes: Notes) -> Node:
+    model = identifier(message.get("model")) or model
     content = message.get("content")
     parts = [Part("text", content_text(content))]
     payload = without(message, *_READ_FIELDS)
@@ -56,6 +64,7 @@ def _node(message: JsonObject, notes: Notes) -> Node:
         created_at=moment(message.get("created_at")),
         parts=tuple(parts),
         payload=payload,
+        usage=usage_of_message(mapping(message.get("usage")), model) or usage,
     )
 
 

@@ -2,23 +2,29 @@
 
 A line has at least `{"id", "messages": [{"role", "content"}]}`. `user` may stand for `user_id`,
 times are ISO 8601 or seconds since 1970. Content may be a list of parts or null, as in OpenAI's
-APIs. Other fields of a line are added to its `metadata`, other fields of a message to its
-`payload`. So are the ids of messages, unless all are different texts.
+APIs. A cost is a text. Other fields of a line are added to its `metadata`, also a `usage` without
+the fields of `Usage`, other fields of a message to its `payload`. So are the ids of messages,
+unless all are different texts.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from asyncsvc.exports.model import JsonObject, UnreadableError
 from asyncsvc.exports.openai import content_text, is_text
 from asyncsvc.exports.values import moment
-from asyncsvc.models import ConversationRecord, MessageRecord
+from asyncsvc.models import ConversationRecord, MessageRecord, Usage
 
 _CONVERSATION_FIELDS: Final = frozenset(ConversationRecord.model_fields)
 _MESSAGE_FIELDS: Final = frozenset(MessageRecord.model_fields)
+_USAGE: Final = frozenset(Usage.model_fields)
+_TOKENS: Final = frozenset({"input_tokens", "output_tokens"})
+_MAX_COST_LENGTH: Final = 64
 _MIN_YEAR: Final = 1900
 
 
@@ -32,17 +38,35 @@ def read_record(line: JsonObject, tz: tzinfo) -> dict[str, object]:
         if "user_id" in line:
             raise UnreadableError("user: stands for user_id, which is present too")
         line["user_id"] = line.pop("user")
-    fields = _with_others_in(line, _CONVERSATION_FIELDS, "metadata")
+    usage = _usage(line.get("usage"))
+    known = _CONVERSATION_FIELDS if usage is not None else _CONVERSATION_FIELDS - {"usage"}
+    fields = _with_others_in(line, known, "metadata")
+    if usage is not None:
+        fields["usage"] = usage
     messages = fields.get("messages")
     if isinstance(messages, list):
-        known = _MESSAGE_FIELDS if _has_own_ids(messages) else _MESSAGE_FIELDS - {"id"}
+        of_message = _MESSAGE_FIELDS if _has_own_ids(messages) else _MESSAGE_FIELDS - {"id"}
         fields["messages"] = [
-            _message(at, message, known, tz) if isinstance(message, dict) else message
+            _message(at, message, of_message, tz) if isinstance(message, dict) else message
             for at, message in enumerate(messages)
         ]
     for name in ("created_at", "updated_at"):
         fields |= _time(fields, name, name, tz)
     return fields
+
+
+def _usage(value: object) -> list[dict[str, object]] | None:
+    """Return the usage of a line, if it has the fields of `Usage`. A cost is a text."""
+    items = value if isinstance(value, list) else [value]
+    usages = [dict(item) for item in items if isinstance(item, dict)]
+    if len(usages) < len(items) or not all(_TOKENS <= item.keys() <= _USAGE for item in usages):
+        return None
+    for item in usages:
+        cost = item.get("cost")
+        if isinstance(cost, str) and len(cost) <= _MAX_COST_LENGTH:
+            with contextlib.suppress(InvalidOperation):
+                item["cost"] = Decimal(cost)
+    return usages
 
 
 def _has_own_ids(messages: Sequence[object]) -> bool:

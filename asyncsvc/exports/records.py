@@ -10,12 +10,12 @@ from typing import Final
 
 from asyncsvc.exports.model import STRUCTURE, ExportedConversation, JsonObject, Node, Notes, Part
 from asyncsvc.exports.tree import visible_branch
+from asyncsvc.exports.usage import sums_by_model
 from asyncsvc.exports.values import joined
 from asyncsvc.validation.limits import Limits
 
 _MAX_NAME: Final = 512
 _MAX_ROLE: Final = 32
-_MAX_TOKENS: Final = 10**12
 _SEARCHABLE: Final = {"text", "thinking"}
 _USER: Final = "user"
 _UNREMARKABLE: Final = {"id", "model", "sender"}
@@ -56,16 +56,12 @@ def to_record(
         for message in _messages(node, limits, notes, thumbs.get((id, _message_id(node))))
     ]
     created_at, updated_at = _set_times(conversation, messages, notes)
-    tokens = sum(node.tokens for node in branch)
-    if tokens > _MAX_TOKENS:
-        notes.changed["tokens dropped"] += 1
-        tokens = 0
     return {
         "id": id,
         "name": _name(conversation.name, notes),
         "source": source,
         "metadata": _within_limits("metadata", conversation.metadata, limits, notes) or None,
-        "tokens": tokens,
+        "usage": sums_by_model((node.usage for node in branch), notes),
         "created_at": created_at,
         "updated_at": updated_at,
         "messages": messages,

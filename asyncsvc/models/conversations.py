@@ -14,7 +14,7 @@ from pydantic import Json as JsonText
 
 from asyncsvc.models.base import Model, ModelLike
 from asyncsvc.models.columns import Timestamp
-from asyncsvc.models.usage import Usage, Usages, usages
+from asyncsvc.models.usage import Usage, Usages, refuse_total, usages
 from asyncsvc.validation.checks import (
     batch_size,
     check_batch_bytes,
@@ -122,12 +122,7 @@ class Turn(Input):
         """The tokens of the turn: `tokens`, or the sum of its usage."""
         return self.tokens + sum(each.tokens for each in self.usages)
 
-    @field_validator("usage")
-    @classmethod
-    def _is_no_total(cls, usage: Usages, info: ValidationInfo) -> Usages:
-        if usage is not None and info.data.get("tokens"):
-            raise invalid_value("must not be passed together with tokens")
-        return usage
+    _has_no_total = field_validator("usage")(refuse_total)
 
     @field_validator("messages")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
 from asyncsvc.models.conversations import Conversation, ConversationColumns
+from asyncsvc.models.usage import Usage, Usages, refuse_total, usages
 from asyncsvc.validation.checks import check_distinct_ids, check_iterable
 from asyncsvc.validation.inputs import Described, invalid_value
 from asyncsvc.validation.types import (
@@ -66,7 +67,9 @@ class ConversationRecord(ConversationColumns):
     round: Count | None = None
     """The number of rounds. None: the number of messages with the role "user"."""
     tokens: BigCount = 0
-    """The language model tokens of all turns."""
+    """The language model tokens of all turns, if only their total is known. Otherwise `usage`."""
+    usage: Usages = None
+    """The usage of all turns: one `Usage`, or up to 32, for example the sums of each model."""
     duration: TotalDuration = 0.0
     """The duration of all turns in seconds."""
     last_seq: Count | None = None
@@ -76,6 +79,16 @@ class ConversationRecord(ConversationColumns):
     """The time of creation. None: the earliest of the messages' times, or the server's clock."""
     updated_at: Instant | None = None
     """The time of the last change. None: the latest of the messages' times, or `created_at`."""
+
+    @property
+    def usages(self) -> Sequence[Usage]:
+        """The usage of all turns, as a sequence."""
+        return usages(self.usage)
+
+    @property
+    def total_tokens(self) -> int:
+        """The tokens of all turns: `tokens`, or the sum of their usage."""
+        return self.tokens + sum(each.tokens for each in self.usages)
 
     @property
     def seqs(self) -> list[int]:
@@ -93,6 +106,8 @@ class ConversationRecord(ConversationColumns):
             raise invalid_value("each seq must be greater than the previous one")
         check_distinct_ids(message.id for message in messages)
         return messages
+
+    _has_no_total = field_validator("usage")(refuse_total)
 
     @field_validator("last_seq")
     @classmethod

@@ -142,6 +142,13 @@ def usages(value: Usages) -> Sequence[Usage]:
     return (value,) if isinstance(value, Usage) else value
 
 
+def refuse_total(usage: Usages, info: ValidationInfo) -> Usages:
+    """Check, as a validator of the field `usage`, that the model has no `tokens` beside it."""
+    if usage is not None and info.data.get("tokens"):
+        raise invalid_value("must not be passed together with tokens")
+    return usage
+
+
 def nano_units(cost: Decimal) -> int:
     """Convert a cost to whole nano units, the stored form, because integer sums are exact."""
     return int(cost.scaleb(9, context=COST_CONTEXT))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -42,7 +42,7 @@ from asyncsvc.repositories.large_rows import build_conversations, build_rows
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice, list_flags
-from asyncsvc.repositories.usage_rows import usages_to_json
+from asyncsvc.repositories.usage_rows import usages_by_id_to_json, usages_to_json
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
@@ -74,7 +74,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         self,
         *,
         tenant_id: str,
-        conversations: Iterable[ConversationRow],
+        conversations: Sequence[ConversationRow],
         returning: type[Created],
         is_imported: bool = False,
     ) -> list[Created]:
@@ -85,6 +85,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             tenant_id=tenant_id,
             conversations=await to_json_apart([columns_to_create(each) for each in conversations]),
             is_imported=is_imported,
+            usages=usages_by_id_to_json({each.id: each.usages for each in conversations}),
         )
         return await build_rows(returning, rows)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from asyncsvc.models import Appended, Conversation, Model, microseconds
+from asyncsvc.models import Appended, Conversation, Model, Usage, microseconds
 from asyncsvc.models.columns import Bytes, Timestamp
 from asyncsvc.models.conversations import ConversationColumns
 from asyncsvc.validation.cursors import Position
@@ -53,6 +53,8 @@ class ConversationRow:
     last_seq: int = 0
     created_at: datetime | None
     updated_at: datetime | None = None
+    usages: Sequence[Usage] = ()
+    """The usage of which `tokens` are the sum. None: only the sum is known."""
 
 
 class OversizedMergeError(Exception):
@@ -149,6 +151,7 @@ def columns_to_create(conversation: ConversationRow) -> dict[str, object]:
     created_at, updated_at = conversation.created_at, conversation.updated_at
     values = dict(vars(conversation))
     columns = values.pop("columns")
+    del values["usages"]
     values |= {name: getattr(columns, name) for name in ConversationColumns.model_fields}
     return values | {
         "duration": microseconds(conversation.duration),

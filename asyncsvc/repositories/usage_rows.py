@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from asyncsvc.models import Usage, nano_units
 from asyncsvc.repositories.base import to_json
@@ -12,6 +12,12 @@ from asyncsvc.validation.types import UNSET, UnsetType
 def usages_to_json(usages: Sequence[Usage]) -> str | UnsetType | None:
     """Return the columns of usages as a JSON array; UNSET without a usage."""
     return to_json([_columns(usage) for usage in usages]) if usages else UNSET
+
+
+def usages_by_id_to_json(usages: Mapping[str, Sequence[Usage]]) -> str | UnsetType | None:
+    """Return the columns of the usages of several conversations; UNSET without a usage."""
+    columns = [{"id": id} | _columns(usage) for id, each in usages.items() for usage in each]
+    return to_json(columns) if columns else UNSET
 
 
 def _columns(usage: Usage) -> dict[str, object]:

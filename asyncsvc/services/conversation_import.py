@@ -137,7 +137,7 @@ class ConversationImport:
         async with self._executor.transaction() as executor:
             created = await ConversationRepository(executor).create_many(
                 tenant_id=self._tenant_id,
-                conversations=(_conversation_row(record) for record in batch.records.values()),
+                conversations=[_conversation_row(record) for record in batch.records.values()],
                 returning=CreatedConversation,
                 is_imported=True,
             )
@@ -235,7 +235,8 @@ def _conversation_row(record: ConversationRecord) -> ConversationRow:
         columns=record,
         errors=record.errors,
         round=rounds if record.round is None else record.round,
-        tokens=record.tokens,
+        tokens=record.total_tokens,
+        usages=record.usages,
         duration=record.duration,
         thumb_up=thumbs.count(1),
         thumb_down=thumbs.count(-1),

@@ -1,7 +1,8 @@
 -- Create conversations with their counters and titles, and record each in the usage ledger.
 --
 -- :conversations is a JSON array with one object for each conversation and a member for each column.
--- :is_imported marks their usage, which no budget counts.
+-- :is_imported marks their usage, which no budget counts. :usages is a JSON array with an object for each
+-- usage, and the id of its conversation; the others are recorded by their numbers of tokens alone.
 --
 -- Returns: the created conversations in any order: id and created_at, with full_row all columns. An id
 --   that the tenant already has causes no error and has no row; that conversation does not change.
@@ -37,13 +38,44 @@ WITH created AS (
     INSERT INTO asyncsvc.conversation_recency (tenant_id, id, dialog_id, updated_at)
     SELECT c.tenant_id, c.id, c.dialog_id, c.updated_at
       FROM created AS c
+--? usages {
+), usage_rows AS MATERIALIZED (
+    SELECT u.id, u.model, u.requests, u.input_tokens, u.cached_input_tokens, u.cache_write_tokens,
+           u.output_tokens, u.reasoning_tokens, u.cost
+      FROM jsonb_to_recordset(:usages::text::jsonb) AS u (
+           id text, model text, requests bigint, input_tokens bigint, cached_input_tokens bigint,
+           cache_write_tokens bigint, output_tokens bigint, reasoning_tokens bigint, cost bigint)
+--? }
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
-           tenant_id, dialog_id, source, user_id, created_at, at, is_imported, conversations, tokens,
-           duration, rounds, thumb_up, thumb_down)
-    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.created_at, :is_imported, 1,
-           c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down
+           tenant_id, dialog_id, source, user_id, created_at, at, is_imported, conversations,
+           duration, rounds, thumb_up, thumb_down, tokens, unpriced, unmetered
+         --? usages {
+         , model, requests, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+           reasoning_tokens, cost
+         --? }
+           )
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.created_at,
+           :is_imported::boolean, 1, c.duration, c.round, c.thumb_up, c.thumb_down
+         --? !usages {
+         , c.tokens, CASE WHEN c.tokens > 0 THEN 1 END, CASE WHEN c.tokens = 0 THEN c.round END
       FROM created AS c
+         --? }
+         --? usages {
+         , CASE WHEN u.id IS NULL THEN c.tokens ELSE 0 END,
+           CASE WHEN u.id IS NULL AND c.tokens > 0 THEN 1 END,
+           CASE WHEN u.id IS NULL AND c.tokens = 0 THEN c.round END,
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+      FROM created AS c
+      LEFT JOIN (SELECT DISTINCT u.id FROM usage_rows AS u) AS u ON u.id = c.id
+     UNION ALL
+    SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, c.created_at,
+           :is_imported::boolean, 0, 0, 0, 0, 0, u.input_tokens + u.output_tokens,
+           CASE WHEN u.cost IS NULL THEN 1 END, NULL, u.model, u.requests, u.input_tokens,
+           u.cached_input_tokens, u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.cost
+      FROM created AS c
+      JOIN usage_rows AS u ON u.id = c.id
+         --? }
 )
 SELECT c.id, c.created_at
      --? full_row {

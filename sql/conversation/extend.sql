@@ -67,9 +67,10 @@ WITH locked AS MATERIALIZED (
 ), ledger_rows AS (
     INSERT INTO asyncsvc.usage_ledger (
            tenant_id, dialog_id, source, user_id, created_at, at, is_imported, tokens, duration, rounds,
-           thumb_up, thumb_down)
+           thumb_up, thumb_down, unpriced, unmetered)
     SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.updated_at, true, u.tokens,
-           u.duration, u.rounds, u.thumb_up, u.thumb_down
+           u.duration, u.rounds, u.thumb_up, u.thumb_down, CASE WHEN u.tokens > 0 THEN 1 END,
+           CASE WHEN u.tokens = 0 AND u.rounds > 0 THEN u.rounds END
       FROM updated AS u
      WHERE u.tokens <> 0 OR u.duration <> 0 OR u.rounds <> 0 OR u.thumb_up <> 0 OR u.thumb_down <> 0
 )

@@ -5,6 +5,7 @@ import gc
 import itertools
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -69,7 +70,7 @@ async def test_import_stores_every_column_of_a_record(svc):
     report = await svc.conversations.import_([full], tenant_id="acme")
     assert report == ImportReport(conversations=1, messages=3)
     (stored,) = await exported(svc)
-    for name in ConversationRecord.model_fields.keys() - {"messages"}:
+    for name in ConversationRecord.model_fields.keys() - {"messages", "usage"}:
         assert getattr(stored, name) == getattr(full, name), name
     assert (stored.thumb_up, stored.thumb_down) == (1, 1)
     assert [message.seq for message in stored.messages] == [1, 5, 8]
@@ -385,6 +386,44 @@ async def test_only_imports_mark_their_usage(svc, pool):
         "SELECT conversations, rounds, is_imported FROM asyncsvc.usage_ledger ORDER BY 3, 1 DESC"
     )
     assert [tuple(row) for row in rows] == [(1, 0, False), (1, 1, True), (0, 1, True)]
+
+
+async def test_an_import_records_the_usage_of_each_model(svc, pool):
+    ours = asyncsvc.Usage(input_tokens=5, output_tokens=2, cost=Decimal("0.5"), model="m")
+    free = asyncsvc.Usage(input_tokens=1, output_tokens=0, cost=Decimal(0))
+    await svc.conversations.import_(
+        [
+            record("a", "x") | {"usage": [ours, free, {"input_tokens": 1, "output_tokens": 1}]},
+            record("b", "x") | {"tokens": 9},
+            record("c", "x", "y"),
+        ],
+        tenant_id="acme",
+    )
+    rows = await pool.fetch(
+        "SELECT conversations, rounds, tokens, model, cost, unpriced, unmetered, is_imported"
+        "  FROM asyncsvc.usage_ledger ORDER BY conversations DESC, tokens DESC, unmetered, cost"
+    )
+    assert [tuple(row) for row in rows] == [
+        (1, 1, 9, None, None, 1, None, True),
+        (1, 2, 0, None, None, None, 2, True),
+        (1, 1, 0, None, None, None, None, True),
+        (0, 0, 7, "m", 500_000_000, None, None, True),
+        (0, 0, 2, None, None, 1, None, True),
+        (0, 0, 1, None, 0, None, None, True),
+    ]
+    assert (await svc.conversations.get_by_id("a", tenant_id="acme")).tokens == 10
+    items = await exported(svc)
+    assert [item.tokens for item in items] == [10, 9, 0]
+    await svc.conversations.import_(moved(items, "other"), tenant_id="other")
+    assert (await svc.conversations.get_by_id("a", tenant_id="other")).tokens == 10
+
+
+async def test_a_record_with_usage_and_a_total_is_rejected(svc):
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    with pytest.raises(InvalidInput):
+        await svc.conversations.import_(
+            [record("a", "x") | {"usage": usage, "tokens": 1}], tenant_id="acme"
+        )
 
 
 async def test_an_import_in_a_transaction_leaves_the_roll_up_to_maintenance(svc, monkeypatch):

@@ -91,6 +91,28 @@ async def test_an_import_reads_standard_input_and_the_tenants_of_the_lines(run: 
     assert [item.id for item in await exported(svc, "two")] == ["b", "c"]
 
 
+async def test_an_import_reads_usage_in_the_names_of_the_library_and_no_other(run: Run, svc):
+    ours = {"input_tokens": 5, "output_tokens": 2, "cost": "0.0000005", "model": "m"}
+    foreign = {"prompt_tokens": 5, "completion_tokens": 2}
+    text = lines_of(
+        conversation("a", "x", usage=ours),
+        conversation("b", "x", usage=[ours, ours]),
+        conversation("c", "x", usage=foreign),
+        conversation("d", "x", usage=ours | {"cost": 0.5}),
+        conversation("e", "x", usage=ours | {"cost": "much"}),
+        conversation("f", "x", usage=ours, tokens=7),
+    ).decode()
+    finished = run("import", "-", *ACME, input=text)
+    assert finished.returncode == 3
+    assert finished.stderr == (
+        "2 lines (4, 5): usage.0.cost: must be a Decimal\n"
+        "line 6: usage: must not be passed together with tokens\n"
+    )
+    a, b, c = await exported(svc)
+    assert (a.tokens, b.tokens, c.tokens) == (7, 14, 0)
+    assert (a.metadata, c.metadata) == (None, {"usage": foreign})
+
+
 def test_an_empty_default_is_rejected(run: Run, svc):
     text = lines_of(conversation("a", "hi")).decode()
     finished = run("import", "-", *ACME, "--source", "", input=text)

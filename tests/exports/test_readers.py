@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from asyncsvc import ConversationRecord, Settings
+from asyncsvc import ConversationRecord, Settings, Usage
 from asyncsvc.exports import READERS, Notes, Part, UnreadableError, find_reader, read_conversation
 from asyncsvc.exports.model import ExportedConversation, Node
 from asyncsvc.exports.values import moment
@@ -307,11 +307,12 @@ def test_openwebui_tokens_thumbs_and_details():
     usage = {"input_tokens": 2, "output_tokens": 3}
     answer = {
         "role": "assistant", "content": details, "parentId": None, "usage": usage,
-        "annotation": {"rating": -1},
+        "model": "m", "annotation": {"rating": -1},
     }  # fmt: skip
     record, notes = read(webui({"a": answer}))
     assert texts(record) == [("assistant", "deep & wide"), ("assistant", "The answer.")]
-    assert (record["tokens"], record["messages"][1]["thumb"]) == (5, -1)
+    assert record["usage"] == [Usage(input_tokens=2, output_tokens=3, model="m")]
+    assert record["messages"][1]["thumb"] == -1
     assert notes.payload_only == {"call": 1}
     image = {"type": "image_url", "image_url": {"url": "data:" + "x" * 2**24}}
     listed = {"role": "user", "content": [{"type": "text", "text": "see"}, image], "parentId": None}
@@ -343,6 +344,61 @@ def test_librechat_reads_trees_of_any_depth_and_flat_lists():
     flat = [{"messageId": "a", "sender": "User", "text": "x"}, {"messageId": "b", "text": "y"}]
     record, _ = read({"conversationId": "c", "messages": flat})
     assert texts(record) == [("user", "x"), ("assistant", "y")]
+
+
+def test_the_usage_of_a_conversation_is_summed_by_model():
+    openai = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {
+        "cached_tokens": 4}}  # fmt: skip
+    ollama = {"prompt_eval_count": 7, "eval_count": 2, "eval_duration": 10**9}
+    messages = {
+        "1": {"role": "user", "content": "q", "parentId": None},
+        "2": {"role": "assistant", "content": "a", "parentId": "1", "model": "x", "usage": openai},
+        "3": {"role": "assistant", "content": "b", "parentId": "2", "model": "y",
+              "info": {"usage": ollama}},
+        "4": {"role": "assistant", "content": "c", "parentId": "3", "model": "x", "usage": openai},
+        "5": {"role": "assistant", "content": "d", "parentId": "3", "usage": openai},
+        "6": {"role": "assistant", "content": "e", "parentId": "4", "usage": {"total": "many"}},
+    }  # fmt: skip
+    record, _ = read(webui(messages, "6"))
+    assert record["usage"] == [
+        Usage(input_tokens=10, output_tokens=2, cached_input_tokens=8, requests=2, model="x"),
+        Usage(input_tokens=7, output_tokens=2, model="y"),
+    ]
+
+
+def test_a_usage_is_stored_whatever_its_export_contains():
+    answers = {
+        f"{number}": {
+            "role": "assistant", "content": "a", "parentId": f"{number - 1}" if number else None,
+            "model": f"m{number}", "usage": {"prompt_tokens": 10**12 + number % 2},
+        }
+        for number in range(50)
+    }  # fmt: skip
+    record, notes = read(webui(answers, "49"))
+    assert len(record["usage"]) == 31
+    assert notes.changed == {"usage dropped": 1}  # the sum of the other models
+
+
+def test_librechat_counts_the_tokens_of_answers():
+    messages = [
+        {"messageId": "a", "isCreatedByUser": True, "text": "q", "tokenCount": 9},
+        {"messageId": "b", "isCreatedByUser": False, "text": "a", "tokenCount": 30, "model": "m"},
+        {"messageId": "c", "isCreatedByUser": False, "text": "b"},
+    ]
+    record, _ = read({"conversationId": "c", "messages": messages})
+    assert record["usage"] == [Usage(input_tokens=0, output_tokens=30, model="m")]
+
+
+def test_lines_of_openai_have_the_usage_of_a_message_or_of_the_line():
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    line = {"messages": [question, answer], "model": "m", "usage": usage}
+    expected = [Usage(input_tokens=3, output_tokens=2, model="m")]
+    assert read(line)[0]["usage"] == expected
+    assert read({"messages": [question, answer | {"usage": usage, "model": "m"}]})[0]["usage"] == (
+        expected
+    )
+    assert read({"messages": [question, answer]})[0]["usage"] == []
 
 
 def test_deepseek_is_distinguished_from_chatgpt():

@@ -63,7 +63,8 @@ RECORD = CONVERSATION | {
     "messages": [MESSAGE_RECORD],
     "errors": "none",
     "round": 1,
-    "tokens": 7,
+    "tokens": 0,  # excludes usage
+    "usage": [USAGE],
     "duration": 0.5,
     "last_seq": 1,
     "updated_at": datetime(2026, 1, 3, tzinfo=UTC),
