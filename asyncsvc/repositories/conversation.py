@@ -19,12 +19,7 @@ from asyncsvc.models import (
     microseconds,
 )
 from asyncsvc.models.columns import Timestamp
-from asyncsvc.repositories.base import (
-    KeyedRepository,
-    columns_to_set,
-    to_json,
-    to_json_apart,
-)
+from asyncsvc.repositories.base import KeyedRepository, columns_to_set, to_json, to_json_apart
 from asyncsvc.repositories.conversation_rows import (
     AppendRejection,
     ConversationExtension,

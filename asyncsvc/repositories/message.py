@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeAlias
 
 from asyncsvc.database import build_model, build_models, build_value
 from asyncsvc.errors import NotFound
-from asyncsvc.models import (
-    Conversation,
-    FoundMessage,
-    Message,
-    MessagePatch,
-    StoredMessage,
-)
+from asyncsvc.models import Conversation, FoundMessage, Message, MessagePatch, StoredMessage
 from asyncsvc.models.columns import Bytes
 from asyncsvc.repositories.base import (
     Repository,

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncsvc.database import (
-    build_models_of_json,
-    build_value,
-    build_values,
-    parse_rows,
-)
+from asyncsvc.database import build_models_of_json, build_value, build_values, parse_rows
 from asyncsvc.models import Conversation
 from asyncsvc.repositories.base import Repository
 from asyncsvc.repositories.large_rows import build_row, parse_values

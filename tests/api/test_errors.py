@@ -5,15 +5,7 @@ import pickle
 
 import pytest
 
-from asyncsvc import (
-    AsyncSvc,
-    DatabaseError,
-    InvalidInput,
-    InvalidToken,
-    Message,
-    NotFound,
-    Turn,
-)
+from asyncsvc import AsyncSvc, DatabaseError, InvalidInput, InvalidToken, Message, NotFound, Turn
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.ragflow import drivers
