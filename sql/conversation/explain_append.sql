@@ -6,8 +6,7 @@
 --   dsl_bytes, the sizes of the merged columns, or NULLs; has_ids, whether one of :message_ids exists. No
 --   row if the conversation does not exist.
 -- Locks: none.
--- Index: primary keys; message_id_idx with :message_ids. Row comparisons: see docs/project/sql-files.md,
---   Lookups by key.
+-- Index: primary keys; message_id_idx with :message_ids, see docs/project/sql-files.md, Lookups by key.
 -- Notes: it is a separate statement after the append, because the snapshot of the append can be older
 --   than the commit for which it waited.
 --   Keys are not empty, so coalesce matches no row for an append without a key. Citus cannot route a

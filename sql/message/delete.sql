@@ -6,8 +6,8 @@
 --   conversation has no messages. With :after_id or :before_id also the seq of that message, NULL if it does
 --   not exist; then nothing is deleted. No row if the conversation does not exist.
 -- Locks: the conversation row, then the deleted messages, until the end of the transaction.
--- Index: primary keys; message_id_idx with ids. A time is no bound of the scan. Row comparisons: see
---   docs/project/sql-files.md, Lookups by key.
+-- Index: primary keys; message_id_idx with ids, see docs/project/sql-files.md, Lookups by key. A time is
+--   no bound of the scan.
 -- Notes: the feedback of the deleted messages is subtracted from the counters. round, tokens, duration
 --   and last_seq do not change, so no seq is used twice.
 --   newest_message is a locking read. If a concurrent call has deleted the newest message, it continues

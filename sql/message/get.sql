@@ -2,8 +2,7 @@
 --
 -- Returns: the message. No row if the message does not exist.
 -- Locks: none.
--- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
---   Lookups by key.
+-- Index: primary keys; message_id_idx with :message_id, see docs/project/sql-files.md, Lookups by key.
 SELECT m.seq, m.id, m.role, m.content, m.payload::text AS payload, m.reference::text AS reference,
        m.thumb, m.created_at
   FROM asyncsvc.message AS m

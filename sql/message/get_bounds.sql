@@ -3,8 +3,7 @@
 -- Returns: last_seq of the conversation; with :after_id and :before_id the seq of these messages as
 --   after_seq and before_seq, NULL without such a message. No row if the conversation does not exist.
 -- Locks: none.
--- Index: primary key; message_id_idx with ids. Row comparisons: see docs/project/sql-files.md, Lookups by
---   key.
+-- Index: primary key; message_id_idx with ids, see docs/project/sql-files.md, Lookups by key.
 SELECT c.last_seq
      --? after_id {
      , (SELECT k.seq

@@ -6,8 +6,8 @@
 --   row of NULLs if the conversation has no such message; no row if the conversation does not exist. With
 --   :after_id or :before_id also the seq of that message, NULL if it does not exist.
 -- Locks: none.
--- Index: primary keys; message_id_idx with ids. Row comparisons: see docs/project/sql-files.md, Lookups by
---   key. The scan starts at the bound and stops after :limit rows. A time is no bound of the scan.
+-- Index: primary keys; message_id_idx with ids, see docs/project/sql-files.md, Lookups by key.
+--   The scan starts at the bound and stops after :limit rows. A time is no bound of the scan.
 SELECT m.payload::text AS payload
      , after_message.seq AS after_seq           --? after_id
      , before_message.seq AS before_seq         --? before_id

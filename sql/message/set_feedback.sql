@@ -4,8 +4,7 @@
 -- Returns: the message. One row of NULLs if the merged payload would exceed :max_json_bytes; no row if the
 --   message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
--- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
---   Lookups by key.
+-- Index: primary keys; message_id_idx with :message_id, see docs/project/sql-files.md, Lookups by key.
 -- Notes: the old thumb is read under both locks, so concurrent calls are counted correctly. A repeated
 --   call with the same thumb changes no counter. updated_at of the conversation does not change.
 --   The message leaves the search index until the next maintenance run, since it costs less to index

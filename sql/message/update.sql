@@ -3,8 +3,7 @@
 -- Returns: the message. One row of NULLs if the merged payload would exceed :max_json_bytes; no row if the
 --   message does not exist.
 -- Locks: the conversation row, then the message, until the end of the transaction.
--- Index: primary keys; message_id_idx with :message_id. Row comparisons: see docs/project/sql-files.md,
---   Lookups by key.
+-- Index: primary keys; message_id_idx with :message_id, see docs/project/sql-files.md, Lookups by key.
 -- Notes: :merge_payload is a merge patch of the stored payload, which is read under both locks.
 --   updated_at of the conversation is set too. The message leaves the search index until the next
 --   maintenance run.
