@@ -348,15 +348,10 @@ class ConversationListing(ConversationServiceBase):
 
 
 def _position_in(order: Order) -> Callable[[Conversation], Position]:
-    return _update_position if order.column == "updated_at" else _creation_position
-
-
-def _creation_position(item: Conversation) -> Position:
-    return Position(item.created_at, item.id)
-
-
-def _update_position(item: Conversation) -> Position:
-    return Position(item.updated_at, item.id)
+    """Return the function from a conversation to its position in an order by time."""
+    if order.column == "updated_at":
+        return lambda item: Position(item.updated_at, item.id)
+    return lambda item: Position(item.created_at, item.id)
 
 
 def _build_page(items: list[Item], count: int, total: Total, next: str | None) -> Page[Item]:
