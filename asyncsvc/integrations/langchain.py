@@ -24,9 +24,10 @@ with needs_extra("langchain"):
     )
 
 from asyncsvc.integrations.message_log import MessageLog
+from asyncsvc.metering import usage_from_openai
 
 if TYPE_CHECKING:
-    from asyncsvc import Services, StoredMessage
+    from asyncsvc import Services, StoredMessage, Usage
 
 _ROLES: Final = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 _CLASSES: Final = {"user": HumanMessage, "assistant": AIMessage, "system": SystemMessage}
@@ -45,7 +46,7 @@ class ChatMessageHistory(BaseChatMessageHistory):
 
     A message is stored whole in the payload. Role and text are stored too, and the id of LangChain
     becomes the id of the message, so `set_feedback` finds it. A call with a message of the user
-    counts 1 round, and the tokens are those of `usage_metadata`.
+    counts 1 round, and the usage is that of `usage_metadata`.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ChatMessageHistory(BaseChatMessageHistory):
         ids = _ids(messages)
         await self._log.append(
             [_message(each, next(ids), self._log) for each in messages],
-            tokens=sum(map(_tokens, messages)),
+            usage=[usage for usage in map(_usage, messages) if usage is not None],
             rounds=int(any(each.type == "human" for each in messages)),
         )
 
@@ -132,9 +133,25 @@ def _ids(messages: Sequence[BaseMessage]) -> Iterator[str | None]:
         seen.add(id or "")
 
 
-def _tokens(message: BaseMessage) -> int:
+def _usage(message: BaseMessage) -> Usage | None:
+    """Return the usage of an answer, whose counts LangChain has made those of OpenAI's format."""
     usage = message.usage_metadata if isinstance(message, AIMessage) else None
-    return usage["total_tokens"] if usage else 0
+    if not usage:
+        return None
+    cached = usage.get("input_token_details", {})
+    counts = {
+        **usage,
+        "input_tokens_details": {
+            "cached_tokens": cached.get("cache_read"),
+            "cache_write_tokens": cached.get("cache_creation"),
+        },
+        "output_tokens_details": {
+            "reasoning_tokens": usage.get("output_token_details", {}).get("reasoning")
+        },
+    }
+    return usage_from_openai(
+        {"usage": counts, "model": message.response_metadata.get("model_name")}
+    )
 
 
 def _item(message: StoredMessage) -> dict[str, Any]:

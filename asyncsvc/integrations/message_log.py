@@ -19,8 +19,9 @@ from asyncsvc.integrations.extras import require_services
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from asyncsvc import Appended, Services, StoredMessage
+    from asyncsvc import Appended, Services, StoredMessage, Usage
 
+_MAX_USAGES: Final = 32
 _MAX_UTF8_BYTES_OF_NFC: Final = 12
 """The most bytes of UTF-8 that NFC can make of one character."""
 
@@ -99,7 +100,12 @@ class MessageLog:
         return messages[-newest:]
 
     async def append(
-        self, messages: Sequence[Mapping[str, object]], *, tokens: int = 0, rounds: int = 0
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tokens: int = 0,
+        usage: Sequence[Usage] = (),
+        rounds: int = 0,
     ) -> None:
         """Append messages as one turn, all of them or none. 1 round trip for up to 1,000.
 
@@ -107,22 +113,31 @@ class MessageLog:
 
         Args:
             messages: The fields of `Message`.
-            tokens: The language model tokens to count.
+            tokens: The language model tokens to count, if only their number is known.
+            usage: The usage to count. Of more than 32 only the number of tokens is counted.
             rounds: The rounds to count.
         """
         size = self.svc.settings.max_batch_size
+        counts: dict[str, object] = {"round": rounds, "tokens": tokens}
+        if len(usage) > _MAX_USAGES:
+            counts["tokens"] = sum(each.tokens for each in usage)
+        elif usage:
+            counts["usage"] = usage
         if len(messages) <= size:
-            await self._append(self.svc, messages, tokens, rounds)
+            await self._append(self.svc, messages, counts)
             return
         async with self.svc.transaction() as tx:
-            await self._append(tx, messages[:size], tokens, rounds)
+            await self._append(tx, messages[:size], counts)
             for start in range(size, len(messages), size):
-                await self._append(tx, messages[start : start + size], 0, 0)
+                await self._append(tx, messages[start : start + size], {"round": 0})
 
     async def _append(
-        self, svc: Services, messages: Sequence[Mapping[str, object]], tokens: int, rounds: int
+        self,
+        svc: Services,
+        messages: Sequence[Mapping[str, object]],
+        counts: Mapping[str, object],
     ) -> Appended:
-        turn = {"tokens": tokens, "round": rounds, "token_id": self._token_id}
+        turn = {"token_id": self._token_id, **counts}
         append = partial(svc.conversations.append_message, self.id, **self._owner, create=self._new)
         try:
             return await append(turn=turn | {"messages": messages})
@@ -179,7 +194,7 @@ class MessageLog:
             if is_expired is not None:
                 await self._clear_expired(tx, is_expired)
             if messages:
-                await self._append(tx, messages, 0, 0)
+                await self._append(tx, messages, {"round": 0})
         return True
 
     async def _clear_expired(

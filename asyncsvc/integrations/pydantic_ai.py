@@ -23,7 +23,9 @@ with needs_extra("pydantic-ai"):
         UserPromptPart,
     )
 
+from asyncsvc import Usage
 from asyncsvc.integrations.message_log import MessageLog
+from asyncsvc.metering import usage_from_openrouter
 
 if TYPE_CHECKING:
     from pydantic_ai.usage import RunUsage
@@ -73,19 +75,27 @@ class MessageHistory:
         return ModelMessagesTypeAdapter.validate_python(items)
 
     async def save(self, result: Result) -> None:
-        """Append the new messages of a run and count its tokens. 1 round trip.
+        """Append the new messages of a run and count its usage. 1 round trip.
 
         `result.usage` is that of the run if the run began with `message_history=`. A run that
         began with `usage=` or `conversation=` includes earlier usage: then call `add`.
         """
-        await self.add(result.new_messages(), tokens=result.usage.total_tokens)
+        messages, total = result.new_messages(), result.usage.total_tokens
+        usage = [_usage(each) for each in messages if isinstance(each, ModelResponse)]
+        is_complete = sum(each.tokens for each in usage) == total
+        await self.add(
+            messages, tokens=0 if is_complete else total, usage=usage if is_complete else ()
+        )
 
-    async def add(self, messages: Sequence[ModelMessage], *, tokens: int = 0) -> None:
+    async def add(
+        self, messages: Sequence[ModelMessage], *, tokens: int = 0, usage: Sequence[Usage] = ()
+    ) -> None:
         """Append messages, all of them or none. 1 round trip.
 
         Args:
             messages: Any number of messages.
-            tokens: The tokens to count.
+            tokens: The tokens to count, if only their number is known.
+            usage: The usage to count.
         """
         if not messages:
             return
@@ -99,11 +109,28 @@ class MessageHistory:
             for message, payload in zip(messages, payloads, strict=True)
         ]
         rounds = int(any(each["role"] == "user" for each in fields))
-        await self._log.append(fields, tokens=tokens, rounds=rounds)
+        await self._log.append(fields, tokens=tokens, usage=usage, rounds=rounds)
 
     async def clear(self) -> None:
         """Delete all messages. The conversation and its usage stay. 1 round trip."""
         await self._log.clear()
+
+
+def _usage(response: ModelResponse) -> Usage:
+    """Return the usage of a response, whose counts pydantic-ai has made those of `Usage`."""
+    counts = response.usage
+    mapped = {
+        "prompt_tokens": counts.input_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": counts.cache_read_tokens,
+            "cache_write_tokens": counts.cache_write_tokens,
+        },
+        "completion_tokens": counts.output_tokens,
+        "completion_tokens_details": {"reasoning_tokens": counts.details.get("reasoning_tokens")},
+        "cost": getattr(counts, "cost", None),
+    }
+    usage = usage_from_openrouter({"usage": mapped, "model": response.model_name})
+    return usage or Usage(input_tokens=0, output_tokens=0)
 
 
 def _role(message: ModelMessage) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from asyncsvc.models import Usage, nano_units
-from asyncsvc.repositories.base import to_json
 from asyncsvc.validation.types import UNSET, UnsetType
 
 
-def usages_to_json(usages: Sequence[Usage]) -> str | UnsetType | None:
+def usages_to_json(usages: Sequence[Usage]) -> str | UnsetType:
     """Return the columns of usages as a JSON array; UNSET without a usage."""
-    return to_json([_columns(usage) for usage in usages]) if usages else UNSET
+    return json.dumps([_columns(usage) for usage in usages]) if usages else UNSET
 
 
-def usages_by_id_to_json(usages: Mapping[str, Sequence[Usage]]) -> str | UnsetType | None:
+def usages_by_id_to_json(usages: Mapping[str, Sequence[Usage]]) -> str | UnsetType:
     """Return the columns of the usages of several conversations; UNSET without a usage."""
     columns = [{"id": id} | _columns(usage) for id, each in usages.items() for usage in each]
-    return to_json(columns) if columns else UNSET
+    return json.dumps(columns) if columns else UNSET
 
 
 def _columns(usage: Usage) -> dict[str, object]:

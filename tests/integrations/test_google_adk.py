@@ -18,7 +18,7 @@ from google.genai import types
 import asyncsvc
 from asyncsvc import InvalidInput, Settings, Unavailable
 from asyncsvc.integrations.google_adk import SessionService
-from tests.integrations.histories import counted
+from tests.integrations.histories import counted, ledger_usage
 from tests.support.wire import Fault, Wire
 
 OWNER = {"app_name": "app", "user_id": "ann"}
@@ -152,6 +152,22 @@ async def test_events_of_all_kinds_are_read_back_equal(own, svc):
     ]
     assert [each.id for each in row.messages] == [each.id for each in events]
     assert (row.tokens, row.round, row.dialog_id, row.user_id) == (12, 2, "app", "ann")
+
+
+async def test_the_usage_of_events_is_stored_by_model(svc, pool):
+    sessions = service(svc)
+    session = await sessions.create_session(**OWNER, session_id="s1")
+    usage = types.GenerateContentResponseUsageMetadata(
+        prompt_token_count=20,
+        cached_content_token_count=16,
+        candidates_token_count=3,
+        thoughts_token_count=2,
+        tool_use_prompt_token_count=1,
+        total_token_count=26,
+    )
+    answer = event("Yes.", "agent", usage_metadata=usage, model_version="gemini-2.5-flash")
+    await sessions.append_event(session, answer)
+    assert await ledger_usage(pool) == [("gemini-2.5-flash", 21, 16, 0, 5, 2, None)]
 
 
 async def test_limits_of_events_are_those_of_adk(own, svc):

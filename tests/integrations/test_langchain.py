@@ -21,7 +21,7 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 import asyncsvc
 from asyncsvc import InvalidInput
 from asyncsvc.integrations.langchain import ChatMessageHistory
-from tests.integrations.histories import OWNER
+from tests.integrations.histories import OWNER, ledger_usage
 
 USAGE = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
 MESSAGES = [
@@ -71,6 +71,22 @@ async def test_messages_of_all_kinds_are_read_back_equal_and_in_order(svc):
     assert [(each.role, each.content, each.id) for each in messages] == STORED
     row = await svc.conversations.get_by_id("h1", tenant_id="acme")
     assert (row.tokens, row.round, row.dialog_id) == (15, 1, "support")
+
+
+async def test_the_usage_of_answers_is_stored_by_model(svc, pool):
+    details = {
+        "input_token_details": {"cache_read": 6, "cache_creation": 3, "audio": 1},
+        "output_token_details": {"reasoning": 2},
+    }
+    answers = [
+        AIMessage("a", usage_metadata=USAGE | details, response_metadata={"model_name": "m"}),
+        AIMessage("b", usage_metadata=USAGE | {"input_tokens": 11, "total_tokens": 16}),
+    ]
+    await history(svc).aadd_messages(answers)
+    assert await ledger_usage(pool) == [("m", 10, 6, 3, 5, 2, None), (None, 11, 0, 0, 5, 0, None)]
+    many = [AIMessage(str(number), usage_metadata=USAGE) for number in range(33)]
+    await history(svc, "h2").aadd_messages(many)
+    assert (await svc.conversations.get_by_id("h2", tenant_id="acme")).tokens == 33 * 15
 
 
 async def test_the_id_of_a_message_finds_it(svc):

@@ -24,7 +24,7 @@ from pydantic_ai.usage import RequestUsage
 
 import asyncsvc
 from asyncsvc.integrations.pydantic_ai import MessageHistory
-from tests.integrations.histories import OWNER
+from tests.integrations.histories import OWNER, ledger_usage
 
 TestModel.__test__ = False
 
@@ -139,6 +139,20 @@ async def test_a_run_resumes_after_a_restart(dsn):
         assert dump(await history(svc).load()) == dump(result.all_messages())
         row = await svc.conversations.get_by_id("h1", tenant_id="acme")
         assert (row.tokens, row.round, row.last_seq) == (22, 2, 4)
+
+
+async def test_the_usage_of_a_run_is_stored_by_model(svc, pool):
+    def answer(_messages, _info):
+        usage = RequestUsage(
+            input_tokens=10, cache_read_tokens=6, cache_write_tokens=3, output_tokens=4,
+            details={"reasoning_tokens": 2},
+        )  # fmt: skip
+        return ModelResponse(parts=[TextPart("Yes.")], usage=usage, model_name="m")
+
+    result = await Agent(FunctionModel(answer)).run("Well?")
+    await history(svc).save(result)
+    ((model, *counts),) = await ledger_usage(pool)
+    assert (model is not None, counts) == (True, [10, 6, 3, 4, 2, None])
 
 
 async def test_a_run_with_a_tool_is_one_round_and_all_of_its_tokens(svc):

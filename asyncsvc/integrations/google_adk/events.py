@@ -12,6 +12,7 @@ from google.genai import types
 
 from asyncsvc.integrations.message_log import searchable
 from asyncsvc.integrations.packing import unwrap_values
+from asyncsvc.metering import usage_from_gemini
 
 if TYPE_CHECKING:
     from asyncsvc import Conversation, Settings, StoredMessage
@@ -22,6 +23,8 @@ _MAX_ID_LENGTH: Final = 128
 def turn_of(event: Event, state: Mapping[str, object], settings: Settings) -> dict[str, Any]:
     """Return the fields of the turn that stores an event and the changes of its session's state."""
     usage = event.usage_metadata
+    known = usage_from_gemini({"usage_metadata": usage, "model_version": event.model_version})
+    total = (usage and usage.total_token_count) or 0
     payload = event.model_dump(mode="json", exclude_none=True)
     changes = payload["actions"]["state_delta"]
     for key in [each for each in changes if each.startswith(State.TEMP_PREFIX)]:
@@ -36,7 +39,7 @@ def turn_of(event: Event, state: Mapping[str, object], settings: Settings) -> di
     return {
         "messages": [message],
         "round": int(event.author == "user"),
-        "tokens": (usage and usage.total_token_count) or 0,
+        **({"usage": known} if known and known.tokens else {"tokens": total}),
         "merge_dsl": {"state": state, "updated_at": event.timestamp},
     }
 

@@ -36,8 +36,8 @@ class SessionService(BaseSessionService):  # type: ignore[misc]  # mypy does not
     raises StaleSessionError if another `Session` object has appended to the session meanwhile.
 
     An event is stored whole in the payload of its message. Role and text are stored too, and its id
-    becomes the id of the message. An event of the user counts 1 round, and the tokens are those of
-    `usage_metadata`.
+    becomes the id of the message. An event of the user counts 1 round, and the usage is that of
+    `usage_metadata`, with its model.
     """
 
     def __init__(self, svc: Services, *, tenant_id: str, token_id: str | None = None) -> None:
