@@ -77,11 +77,6 @@ def build_model(model: type[T], row: Row) -> T:
     return _validate(adapter.validate_python, dict(row.items()))
 
 
-def build_models_of_json(model: type[T], text: str, column: str) -> list[T]:
-    """Build models from a JSON array, a part of a column."""
-    return _validate(_list_adapter(model).validate_json, text, column)
-
-
 def build_models(model: type[T], rows: Iterable[Row], **columns: Iterable[object]) -> list[T]:
     """Build a model from each row. `columns` replace columns of the rows.
 
@@ -94,16 +89,23 @@ def build_models(model: type[T], rows: Iterable[Row], **columns: Iterable[object
     by_column = zip(*(row.values() for row in rows), strict=True)
     values = dict(zip(rows[0].keys(), by_column, strict=True))
     values |= {name: tuple(column) for name, column in columns.items()}
-    if len(rows) >= _MANY_ROWS and issubclass(model, BaseModel):
+    return build_models_of_columns(model, values, len(rows))
+
+
+def build_models_of_columns(
+    model: type[T], columns: Mapping[str, Sequence[object]], count: int
+) -> list[T]:
+    """Build this number of models from their columns."""
+    if count >= _MANY_ROWS and issubclass(model, BaseModel):
         adapters = _column_adapters(model)
-        if adapters.keys() <= values.keys():
+        if adapters.keys() <= columns.keys():
             checked = {
-                name: _validate(each.validate_python, values[name], name)
+                name: _validate(each.validate_python, columns[name], name)
                 for name, each in adapters.items()
             }
-            return _assemble(model, checked, len(rows))
-    names = tuple(values)
-    dicts = [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+            return _assemble(model, checked, count)
+    names = tuple(columns)
+    dicts = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return _validate(_list_adapter(model).validate_python, dicts)
 
 
@@ -138,11 +140,6 @@ async def parse_value(text: str, column: str) -> Any:  # noqa: ANN401 - any JSON
     except (ValueError, RecursionError):
         pass
     raise _mismatch(column)
-
-
-async def parse_rows(text: str, column: str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON array, a part of a column, as `parse_value` does."""
-    return build_value(list[dict[str, Any]], {column: await parse_value(text, column)}, column)
 
 
 def build_value(kind: type[T], row: Row, column: str) -> T:

@@ -306,7 +306,7 @@ class Conversation(Model):
     """The time of creation."""
     updated_at: Timestamp
     """The time of the last change other than feedback. It never decreases."""
-    messages: JsonText[tuple[StoredMessage, ...]] | None
+    messages: tuple[StoredMessage, ...] | None
     """All messages in the order of `seq`. None if the call did not request them."""
 
 

@@ -43,7 +43,7 @@ from asyncsvc.ragflow.messages import append, attach_references
 from asyncsvc.ragflow.row_state import RowState
 from asyncsvc.ragflow.shapes import METADATA_KEY, Record, conversation_row, session_row
 from asyncsvc.repositories import SessionRepository
-from asyncsvc.repositories.session import Session
+from asyncsvc.repositories.session import Session, build_session
 from asyncsvc.services.common import new_id
 from asyncsvc.validation.types import ANY, AnyType
 
@@ -146,7 +146,9 @@ class API4ConversationService(CommonService):
         repository = SessionRepository(self._svc._executor)  # noqa: SLF001 - of the same library
         sessions = list[Session]()
         for batch in self._batches(storable_ids(pids, "pids")):
-            sessions += await repository.get_by_ids(tenant_id=self._tenant_id, ids=batch)
+            sessions += await repository.get_by_ids(
+                build_session, tenant_id=self._tenant_id, ids=batch
+            )
         records = [Record(**session_row(each, self._local)) for each in sessions]
         if not isinstance(self._svc, AsyncSvc):  # a transaction of the caller may roll back
             for record in records:

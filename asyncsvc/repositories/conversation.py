@@ -33,21 +33,19 @@ from asyncsvc.repositories.conversation_rows import (
     OversizedMergeError,
     columns_to_create,
 )
-from asyncsvc.repositories.large_rows import build_conversations, build_rows
+from asyncsvc.repositories.large_rows import build_conversation, build_rows
 from asyncsvc.repositories.message import MessageRepository
 from asyncsvc.repositories.message_rows import MessageBounds
 from asyncsvc.repositories.query import WHOLE, Include, ListFilter, Order, PageSlice, list_flags
+from asyncsvc.repositories.session import SessionRepository
 from asyncsvc.repositories.usage_rows import usages_by_id_to_json, usages_to_json
 from asyncsvc.threads import run_apart
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, AgeBy, UnsetType
 
 if TYPE_CHECKING:
-    from asyncsvc.database import Executor, Row
+    from asyncsvc.database import Executor
 
-_MAX_MESSAGE_BYTES: Final = 2**25
-"""The bytes of the messages of one conversation that a statement returns."""
-_MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
 _MERGES: Final = ("merge_metadata", "merge_dsl")
 
 
@@ -93,21 +91,14 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         user_id: str | UnsetType = UNSET,
     ) -> list[Conversation]:
         """Return the conversations that exist, in the order of the ids."""
-        conversations, cut = await self._read(tenant_id, ids, include, _MAX_MESSAGE_BYTES, user_id)
-        return [
-            await with_all_messages(self, each) if each.id in cut else each
-            for each in conversations
-        ]
-
-    async def _read(
-        self,
-        tenant_id: str,
-        ids: Sequence[str],
-        include: Include,
-        max_bytes: int,
-        user_id: str | UnsetType = UNSET,
-    ) -> tuple[list[Conversation], set[str]]:
-        """Return conversations, and the ids of those of which only the first messages are read."""
+        if include.messages:
+            return await SessionRepository(self._executor).get_by_ids(
+                build_conversation,
+                tenant_id=tenant_id,
+                ids=ids,
+                include_dsl=include.dsl,
+                user_id=user_id,
+            )
         rows = await self._rows(
             "get_by_ids",
             *(["one"] if len(ids) == 1 else []),
@@ -115,13 +106,8 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             ids=ids,
             user_id=user_id,
             include_dsl=include.dsl,
-            max_message_bytes=max_bytes if include.messages else UNSET,
         )
-        conversations = await build_conversations(rows)
-        if not include.messages:
-            return conversations, set()
-        pairs = zip(conversations, rows, strict=True)
-        return conversations, {each.id for each, row in pairs if _may_be_cut(each, row, max_bytes)}
+        return await build_rows(Conversation, rows)
 
     async def get_list(
         self, where: ListFilter, *, order: Order, page: PageSlice, include_dsl: bool
@@ -148,7 +134,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         total = build_value(int, rows[0], "total") if rows else 0
         if rows and rows[0]["id"] is None:  # only the total
             return total, []
-        return total, await build_conversations(rows)
+        return total, await build_rows(Conversation, rows)
 
     async def list_dialogs(
         self, *, tenant_id: str, after_id: str | UnsetType, limit: int
@@ -307,7 +293,7 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
                 build_value(str, rows[0], "oversized_id"),
                 build_value(str, rows[0], "oversized_column"),
             )
-        return await build_conversations(rows)
+        return await build_rows(Conversation, rows)
 
     async def find_expired(
         self,
@@ -406,8 +392,12 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
         batch_size: int,
         max_messages: int,
         max_bytes: int,
+        split: bool,
     ) -> ExportPage:
-        """Return the next conversations with their messages."""
+        """Return the next conversations with their messages.
+
+        With `split` one whose messages have more than `max_bytes` is returned without them.
+        """
         is_by_id = dialog_id is UNSET and user_id is UNSET
         rows = await self._rows(
             "export",
@@ -422,49 +412,25 @@ class ConversationRepository(KeyedRepository[Conversation, ConversationPatch]):
             max_bytes=max_bytes,
         )
         if not rows:
-            return ExportPage([], set(), None)
+            return ExportPage([], None, None)
         ids, last = build_values(str, rows, "id"), rows[-1]
-        conversations, cut = await self._read(tenant_id, ids, Include(messages=True), max_bytes)
         position = Position(build_value(Timestamp, last, "created_at"), ids[-1])
-        return ExportPage(conversations, cut, position)
+        long = None
+        if split and build_value(bool, last, "is_long"):
+            long = next(iter(await self.get_by_ids(tenant_id=tenant_id, ids=[ids.pop()])), None)
+        whole = await self.get_by_ids(tenant_id=tenant_id, ids=ids, include=Include(messages=True))
+        return ExportPage(whole, long, position)
 
-    async def rest(
+    def messages(
         self, conversation: Conversation, max_bytes: int
     ) -> AsyncGenerator[list[StoredMessage]]:
-        """Iterate over the messages after those of the conversation, in chunks of some bytes."""
-        messages = conversation.messages or ()
-        after_seq = messages[-1].seq if messages else 0
-        async for chunk in self._messages.chunks(
+        """Iterate over the messages of a conversation, in chunks of about so many bytes."""
+        return self._messages.chunks(
             tenant_id=conversation.tenant_id,
             id=conversation.id,
-            bounds=MessageBounds(after_seq=after_seq, last_seq=conversation.last_seq),
+            bounds=MessageBounds(after_seq=0, last_seq=conversation.last_seq),
             max_bytes=max_bytes,
-            previous=len(messages),
-        ):
-            yield chunk
-
-
-async def with_all_messages(
-    repository: ConversationRepository, conversation: Conversation
-) -> Conversation:
-    """Return a conversation with all messages, of which the first ones are read already."""
-    messages = list(conversation.messages or ())
-    async for chunk in repository.rest(conversation, _MAX_MESSAGE_BYTES):
-        messages += chunk
-    return conversation.model_copy(update={"messages": tuple(messages)})
-
-
-def _may_be_cut(conversation: Conversation, row: Row, max_bytes: int) -> bool:
-    """Return whether a statement may have returned only the first messages.
-
-    Messages of `max_bytes` have JSON of at least a fourth as many characters.
-    """
-    messages = conversation.messages
-    return (
-        messages is not None
-        and (messages[-1].seq if messages else 0) < conversation.last_seq
-        and len(row["messages"]) * _MAX_UTF8_BYTES_PER_CHARACTER >= max_bytes
-    )
+        )
 
 
 def _unless_empty(values: list[T | None]) -> list[T | None] | UnsetType:

@@ -108,8 +108,9 @@ class ExportPage(NamedTuple):
     """The next conversations of an export."""
 
     conversations: list[Conversation]
-    cut: set[str]
-    """The ids of long conversations, of which the page has only the first messages."""
+    """Whole conversations."""
+    long: Conversation | None
+    """A long conversation after them, without its messages."""
     last: Position | None
     """The position after which the next page starts. None: this page is the end."""
 

@@ -12,11 +12,10 @@ from pydantic import Json as JsonText
 from asyncsvc.database import (
     build_model,
     build_models,
-    build_models_of_json,
+    build_models_of_columns,
     build_value,
     build_values,
     json_arrays,
-    parse_rows,
     parse_value,
 )
 from asyncsvc.models import APIToken, Conversation, Record, StoredMessage, TokenEvent
@@ -40,6 +39,17 @@ _JSON_COLUMNS: Final[Mapping[type[BaseModel], Sequence[str]]] = {
 }
 _EMPTY: Final = {"{": "{}", "[": "[]", '"': '""'}
 """An empty value of the same type, by the first character of JSON."""
+_MESSAGE_ARRAYS: Final = {
+    "seq": "seqs",
+    "id": "ids",
+    "role": "roles",
+    "content": "contents",
+    "payload": "payloads",
+    "reference": "message_references",
+    "thumb": "thumbs",
+    "created_at": "created_ats",
+}
+"""The array with the values of each column of messages."""
 _Payload: TypeAlias = JsonText[Any]  # validating a dict of JsonValue takes half as long again
 
 
@@ -81,24 +91,32 @@ def _is_long(text: object) -> bool:
     return isinstance(text, str) and len(text) > LONG_JSON and text[0] in _EMPTY
 
 
-async def build_conversations(rows: Sequence[Row]) -> list[Conversation]:
-    """Build conversations from their rows, with the messages that the rows contain as JSON."""
-    if _characters_of(rows, "messages") <= _LARGE:
-        return await build_rows(Conversation, rows)
-    without_messages = [{**dict(row.items()), "messages": None} for row in rows]
-    conversations = await build_rows(Conversation, without_messages)
-    for index, row in enumerate(rows):
-        messages = list[StoredMessage]()
-        async for array in in_turns(_arrays(build_value(str, row, "messages"))):
-            messages += await _messages(array)
-        conversations[index] = conversations[index].model_copy(update={"messages": tuple(messages)})
-    return conversations
+async def build_conversation(rows: Sequence[Row]) -> Conversation:
+    """Build a conversation with its messages from its rows."""
+    messages = list[StoredMessage]()
+    async for row in in_turns(rows if rows[0]["seqs"] is not None else ()):
+        messages += await _build_messages(row)
+    conversation = await build_row(Conversation, rows[0])
+    return conversation.model_copy(update={"messages": tuple(messages)})
 
 
-async def _messages(array: str) -> list[StoredMessage]:
-    if len(array) > LONG_JSON:
-        return await build_rows(StoredMessage, await parse_rows(array, "messages"))
-    return build_models_of_json(StoredMessage, array, "messages")
+async def _build_messages(row: Row) -> list[StoredMessage]:
+    """Build messages from the arrays of their columns."""
+    seqs = array_of(row, "seqs")
+    columns = {
+        name: array_of(row, array) or [None] * len(seqs) for name, array in _MESSAGE_ARRAYS.items()
+    }
+    if sum(len(text or "") for text in (*columns["payload"], *columns["reference"])) > LONG_JSON:
+        values = zip(*columns.values(), strict=True)
+        return await build_rows(
+            StoredMessage, [dict(zip(columns, each, strict=True)) for each in values]
+        )
+    return build_models_of_columns(StoredMessage, columns, len(seqs))
+
+
+def array_of(row: Row, column: str) -> list[Any]:
+    """Return the array in a column."""
+    return build_value(list[Any], row, column)
 
 
 async def build_payloads(rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
@@ -141,16 +159,3 @@ def _parts(rows: Sequence[Row], columns: Iterable[str]) -> Iterator[Sequence[Row
             start, characters = index, 0
     if start < len(rows):
         yield rows[start:]
-
-
-def _arrays(text: str) -> Iterator[str]:
-    """Split a JSON array of rows into arrays that are parsed in about a millisecond.
-
-    json_agg separates rows by a comma, spaces and a line break. There is no line break in a row.
-    """
-    start, end = 1, len(text) - 1
-    while start < end:
-        next_row = text.find("\n", start + _STEP, end)
-        items = text[start : end if next_row < 0 else next_row]
-        yield f"[{items.rstrip(' ,')}]"
-        start += len(items)

@@ -253,14 +253,14 @@ class MessageRepository(Repository):
         id: str,
         bounds: MessageBounds,
         max_bytes: int,
-        previous: int = 0,
     ) -> AsyncGenerator[list[StoredMessage]]:
         """Iterate over messages in chunks of some bytes.
 
         The server measures all messages within the limit of a chunk, and returns a part of them. So
         the limit follows the length of the previous chunk, also downwards: of messages of some MiB
-        the server measures 4 for each that it returns. `previous` is that before the first one.
+        the server measures 4 for each that it returns.
         """
+        previous = 0
         while bounds.after_seq < bounds.last_seq:
             limit = min(_CHUNK_GROWTH * previous or _FIRST_CHUNK, _MAX_CHUNK)
             chunk = await self.get_chunk(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from asyncsvc.models import Conversation, ImportReport, Records, StoredMessage
-from asyncsvc.repositories.conversation import with_all_messages
 from asyncsvc.repositories.conversation_rows import ExportPage
 from asyncsvc.services.common import ConversationServiceBase, unset_if_any
 from asyncsvc.services.conversation_import import ConversationImport
@@ -70,22 +69,22 @@ class ConversationTransfer(ConversationServiceBase):
                 after=after,
             )
             for conversation in page.conversations:
-                if conversation.id not in page.cut:
-                    yield conversation
-                    continue
-                async for part in self._parts(conversation):
+                yield conversation
+            if page.long is not None:
+                async for part in self._parts(page.long):
                     yield part
             after = page.last
             if after is None:
                 return
 
     async def _parts(self, conversation: Conversation) -> AsyncGenerator[Conversation]:
-        """Iterate over the parts of a conversation, of which the first messages are read."""
-        messages: Sequence[StoredMessage] = conversation.messages or ()
-        async for chunk in self._repository.rest(conversation, _MAX_BYTES):
-            yield conversation.model_copy(
-                update={"messages": tuple(messages), "last_seq": messages[-1].seq}
-            )
+        """Iterate over the parts of a conversation."""
+        messages = list[StoredMessage]()
+        async for chunk in self._repository.messages(conversation, _MAX_BYTES):
+            if messages:
+                yield conversation.model_copy(
+                    update={"messages": tuple(messages), "last_seq": messages[-1].seq}
+                )
             messages = chunk
         yield conversation.model_copy(update={"messages": tuple(messages)})
 
@@ -100,7 +99,7 @@ class ConversationTransfer(ConversationServiceBase):
         after: Position | None,
     ) -> ExportPage:
         """Return the next page of an export; without `split`, its conversations are complete."""
-        page = await self._repository.export(
+        return await self._repository.export(
             tenant_id=tenant_id,
             dialog_id=unset_if_any(dialog_id),
             user_id=unset_if_any(user_id),
@@ -108,16 +107,8 @@ class ConversationTransfer(ConversationServiceBase):
             batch_size=_BATCH_SIZE,
             max_messages=_MAX_MESSAGES,
             max_bytes=_MAX_BYTES,
+            split=split,
         )
-        if split:
-            return page
-        conversations = [
-            await with_all_messages(self._repository, conversation)
-            if conversation.id in page.cut
-            else conversation
-            for conversation in page.conversations
-        ]
-        return ExportPage(conversations, set(), page.last)
 
     @validated
     async def import_(

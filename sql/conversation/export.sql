@@ -3,8 +3,8 @@
 -- A page has at most :batch_size conversations. It ends with the first one that reaches :max_messages
 -- messages or :max_bytes bytes. The next page starts after :after_id (and :after_at).
 --
--- Returns: id and created_at, by id for a tenant, by creation and id otherwise. conversation/get_by_ids
---   returns the conversations.
+-- Returns: id, created_at and is_long, whether it alone reaches :max_bytes, by id for a tenant, by creation
+--   and id otherwise. conversation/get_by_ids returns the conversations.
 -- Locks: none.
 -- Index: conversation_pkey for a tenant, conversation_created_idx for a dialog, conversation_user_idx for
 --   a user; message_pkey once per conversation.
@@ -38,10 +38,11 @@ WITH matched AS (
       FROM counted AS n
      WHERE n.messages_before < :max_messages
 ), candidates AS MATERIALIZED (
-    SELECT m.id, m.created_at, m.position, sum(m.bytes) OVER (ORDER BY m.position) - m.bytes AS bytes_before
+    SELECT m.id, m.created_at, m.position, m.bytes,
+           sum(m.bytes) OVER (ORDER BY m.position) - m.bytes AS bytes_before
       FROM measured AS m
 )
-SELECT n.id, n.created_at
+SELECT n.id, n.created_at, n.bytes >= :max_bytes AS is_long
   FROM candidates AS n
  WHERE n.bytes_before < :max_bytes
  ORDER BY n.position

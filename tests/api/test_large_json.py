@@ -227,7 +227,7 @@ def lengths(monkeypatch):
         return record_and_build
 
     for module in (large_rows, session):
-        for name in ("build_model", "build_models", "build_models_of_json"):
+        for name in ("build_model", "build_models", "build_models_of_columns"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, recorded(getattr(module, name)))
     return lengths
@@ -278,7 +278,7 @@ async def test_long_json_of_sessions_records_and_tokens_is_read_in_pieces(svc, l
     new = {"id": "a", "dialog_id": "d", "dsl": LONG}
     await svc.conversations.import_([{**new, "messages": [message]}], **AT)
     repository = session.SessionRepository(svc._executor)
-    (whole,) = await repository.get_by_ids(tenant_id="t", ids=["a"])
+    (whole,) = await repository.get_by_ids(session.build_session, tenant_id="t", ids=["a"])
     assert (whole.conversation.dsl, whole.payloads, whole.references) == (LONG, [LONG], [[LONG]])
     assert (await svc.records.put("k", "a", LONG, **AT)).data == LONG
     assert (await svc.records.get("k", "a", **AT)).data == LONG

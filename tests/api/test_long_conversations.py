@@ -9,7 +9,6 @@ import pytest
 
 from asyncsvc import ImportReport
 from asyncsvc.database import parse_value
-from asyncsvc.repositories import conversation as repository
 from asyncsvc.repositories import large_rows
 from asyncsvc.services import transfer
 from tests.support.command_line import run_and_measure
@@ -19,7 +18,6 @@ COUNT = 60
 
 @pytest.fixture
 def small_limits(monkeypatch):
-    monkeypatch.setattr(repository, "_MAX_MESSAGE_BYTES", 500)
     monkeypatch.setattr(transfer, "_MAX_BYTES", 300)
 
 
@@ -129,14 +127,14 @@ def steps(monkeypatch):
             steps.append(len(values))
         return values
 
-    for name in ("build_models_of_json", "build_models"):
+    for name in ("build_models_of_columns", "build_models"):
         monkeypatch.setattr(large_rows, name, recorded(getattr(large_rows, name)))
     monkeypatch.setattr(large_rows, "parse_value", parse_and_record)
     return steps
 
 
 async def test_large_reads_are_built_in_steps(svc, steps):
-    """The event loop runs between two steps. Texts may look like the separator of rows."""
+    """The event loop runs between two steps. Texts may look like the separators of JSON."""
     odd = [', \n {"seq":1}', "}, \n {", '"\\', "\n" * 50, "x" * 70_000]
     messages = [
         {"role": "user", "content": odd[number % 5], "payload": {"n": [odd[number % 5]] * 3}}
@@ -155,9 +153,9 @@ async def test_large_reads_are_built_in_steps(svc, steps):
     assert await svc.conversations.messages("a", tenant_id="t") == list(whole.messages)
     payloads = await svc.conversations.payloads("a", tenant_id="t")
     assert payloads == [each.payload for each in whole.messages]
-    # A part ends with a message of over 64 KiB; each of 3 reads builds the conversation alone,
-    # and so does the list, before its messages.
-    assert sorted(steps) == [*[1] * 4, *[5] * 100]
+    # A step ends with a message of over 64 KiB. Each of 3 reads of the whole conversation also
+    # ends one with the message 63, and the list builds the conversation alone.
+    assert sorted(steps) == [1, *[2] * 3, *[3] * 3, *[5] * 97]
 
 
 async def test_a_page_of_large_states_is_built_in_steps(svc, steps):
@@ -175,6 +173,6 @@ async def test_small_reads_are_built_in_one_step(svc, monkeypatch):
     await svc.conversations.create(tenant_id="t", dialog_id="d", id="a")
     turn = {"messages": [{"role": "user", "content": "hi"}] * 3}
     await svc.conversations.append_message("a", turn, tenant_id="t")
-    monkeypatch.setattr(large_rows, "in_turns", None)
     whole = await svc.conversations.get_by_id("a", tenant_id="t", include_messages=True)
+    monkeypatch.setattr(large_rows, "in_turns", None)
     assert await svc.conversations.messages("a", tenant_id="t") == list(whole.messages)

@@ -538,18 +538,18 @@ async def test_conversations_deleted_between_the_statements_of_a_page_are_left_o
     svc, monkeypatch
 ):
     monkeypatch.setattr(service, "_BATCH_SIZE", 3)
-    read = ConversationRepository._read
+    read = ConversationRepository.get_by_ids
 
-    async def delete_and_read(repository, tenant_id, ids, *args):
+    async def delete_and_read(repository, *, tenant_id, ids, **options):
         gone = [id for id in ids if id < "004"]
         await svc.conversations.delete_by_ids(gone, tenant_id=tenant_id)
-        return await read(repository, tenant_id, ids, *args)
+        return await read(repository, tenant_id=tenant_id, ids=ids, **options)
 
     for tenant_id in ("exported", "listed"):
         await svc.conversations.import_(
             [record(f"{n:03}", "x") for n in range(8)], tenant_id=tenant_id
         )
-    monkeypatch.setattr(ConversationRepository, "_read", delete_and_read)
+    monkeypatch.setattr(ConversationRepository, "get_by_ids", delete_and_read)
     assert [item.id for item in await exported(svc, "exported")] == ["004", "005", "006", "007"]
     listed, cursor = [], None
     while cursor is not None or not listed:

@@ -237,7 +237,6 @@ PAGE = {
     "limit": 31,
     "include_dsl": True,
 }
-MESSAGE_LIMITS = {"max_message_bytes": 2**25}
 TENANT_PAGE = {name: value for name, value in PAGE.items() if name != "dialog_id"}
 MIDDLE = {"after_at": NOW - timedelta(minutes=CONVERSATIONS / 2), "after_id": "big5000"}
 ANCHOR = {"anchor_id": "big5000"}
@@ -580,7 +579,7 @@ HOT = [
         PAGE | {"count_limit": None},
     ),
     ("conversation/get_by_ids", ("one",), {"ids": ["big7"], "include_dsl": True}),
-    ("session/get_by_ids", ("one",), {"ids": ["big7"]}),
+    ("session/get_by_ids", ("one",), {"ids": ["big7"], "include_dsl": True}),
     ("conversation/append_message", (), TURN | {"id": "big7"}),
     ("conversation/append_message", (), TURN | IF_UNCHANGED | {"id": "big7"}),
     ("conversation/append_message", (), TURN | WITH_IDS | {"id": "big7"}),
@@ -631,8 +630,8 @@ MERGED = json.dumps({id: {"merge_dsl": {"a": 1}} for id in IDS})
 BATCH = {"batch_size": 100, "max_messages": 9_999}
 ON_A_HUNDRED = [
     ("conversation/get_list", ("by_created_at",), PAGE | {"limit": 100}),
-    ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True} | MESSAGE_LIMITS),
-    ("session/get_by_ids", (), {"ids": IDS}),
+    ("conversation/get_by_ids", (), {"ids": IDS, "include_dsl": True}),
+    ("session/get_by_ids", (), {"ids": IDS, "include_dsl": True}),
     ("conversation/update_many_by_id", (), {"patches": PATCHES}),
     (
         "conversation/update_many_by_id",
@@ -682,12 +681,8 @@ async def test_a_statement_about_many_rows_reads_a_table_once_with_misleading_st
 TENANT_SIZE = 2_000
 NEW_IDS = [f"new{number}" for number in range(1, 101)]
 KEY_LOOKUPS = [
-    (
-        "conversation/get_by_ids",
-        (),
-        {"ids": NEW_IDS, "include_dsl": True} | MESSAGE_LIMITS,
-    ),
-    ("session/get_by_ids", (), {"ids": NEW_IDS}),
+    ("conversation/get_by_ids", (), {"ids": NEW_IDS, "include_dsl": True}),
+    ("session/get_by_ids", (), {"ids": NEW_IDS, "include_dsl": True}),
     ("conversation/update_many_by_id", (), {"patches": json.dumps({id: {} for id in NEW_IDS})}),
     ("conversation/delete", ("by_updated_at", "count_messages"), {"ids": NEW_IDS, "before": NOW}),
     ("conversation/lock", (), BATCH | {"user_id": "u1"}),
@@ -830,13 +825,12 @@ async def test_a_list_of_messages_reads_its_rows(explain, flags, order, bounds):
     assert rows_read(plan) <= 1 + bounds.get("limit", 3)
 
 
-async def test_get_by_ids_reads_only_these_conversations_and_their_messages(explain):
+async def test_whole_conversations_are_read_with_their_messages_only(explain):
     plan = await explain(
-        "conversation/get_by_ids",
+        "session/get_by_ids",
         tenant_id="big",
         ids=["big1", "big2"],
         include_dsl=True,
-        **MESSAGE_LIMITS,
     )
     assert scans(plan) == {("conversation", "conversation_pkey"), ("message", "message_pkey")}
     assert rows_read(plan) == 2 + 2 * 3

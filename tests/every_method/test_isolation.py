@@ -19,6 +19,7 @@ from asyncsvc import AsyncSvcError, Settings
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import SessionRepository
 from asyncsvc.repositories.message import MessageBounds
+from asyncsvc.repositories.session import build_session
 from tests.support.registry import METHODS, SERVICE_METHODS, Tenant, comparable, furnish
 from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
@@ -287,7 +288,9 @@ async def send_other_statements(svc):
         tenant_id=text, id=text, bounds=bounds, limit=9, max_bytes=1
     )
     sessions = SessionRepository(svc._executor)  # for RAGFlow's rows alone
-    assert len(await sessions.get_by_ids(tenant_id=text, ids=[text, f"{text}2"])) == 2
+    assert (
+        len(await sessions.get_by_ids(build_session, tenant_id=text, ids=[text, f"{text}2"])) == 2
+    )
     assert (await sessions.lock(tenant_id=text, id=text)).id == text
     secret = (await svc.tokens.create(tenant_id=text, name=text)).secret
     await svc.tokens.verify(secret, record_use=False)
