@@ -73,6 +73,9 @@ class Settings(Limits):
     the read."""
     key_lifetime: Annotated[Seconds, Field(le=MAX_SECONDS)] = 7 * 86_400.0
     """Minimum seconds for which an idempotency key is kept. `maintain` deletes older keys."""
+    usage_retention: Annotated[Seconds, Field(le=MAX_SECONDS)] = 400 * 86_400.0
+    """Seconds for which usage names persons. `maintain` then replaces them in the sums of whole UTC
+    months. All other dimensions of usage stay until the tenant is deleted."""
     maintenance_interval: Annotated[Seconds, Field(le=86_400)] | None = 60.0
     """Seconds between two runs of maintenance in the background, on average. None: no runs. Only
     `connect` starts them, if the role owns the tables and row-level security does not restrict it.

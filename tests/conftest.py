@@ -359,13 +359,18 @@ async def empty_dsn(database_factory: DatabaseFactory) -> str:
 
 @pytest_asyncio.fixture
 async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
-    """The library on `dsn`, as an application opens it; with THROUGH_PGBOUNCER, by a PgBouncer."""
+    """The library on `dsn`, as an application opens it; with THROUGH_PGBOUNCER, by a PgBouncer.
+
+    Usage names persons for 31 years, since the times in tests are of any year.
+    """
     if pooler is None:
-        async with asyncsvc.connect(dsn) as service:
+        async with asyncsvc.connect(dsn, settings=Settings(usage_retention=10**9)) as service:
             yield service
     else:
         pooled = dsn_of(pooler, urllib.parse.urlsplit(dsn).path.removeprefix("/"))
-        async with asyncsvc.connect(pooled, settings=Settings(pgbouncer=True)) as service:
+        async with asyncsvc.connect(
+            pooled, settings=Settings(pgbouncer=True, usage_retention=10**9)
+        ) as service:
             yield service
 
 

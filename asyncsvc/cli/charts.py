@@ -133,7 +133,7 @@ def usage_figure(
 def _series(buckets: Sequence[UsageBucket]) -> list[_Series]:
     return [
         _Series("Conversations", "conversations", "#2b6cb0", [b.conversations for b in buckets]),
-        _Series("Users", "distinct users", "#2c8a7d", [b.users for b in buckets]),
+        _Series("Users", "distinct users", "#2c8a7d", [b.users or 0 for b in buckets]),
         _Series("Rounds", "rounds", "#7a5ab5", [b.rounds for b in buckets]),
         _Series("Tokens", "tokens", "#b7791f", [b.tokens for b in buckets]),
         _Series(

@@ -19,6 +19,7 @@ from asyncsvc.validation.types import (
     SignedCost,
     SignedTokens,
     Tokens,
+    TotalCost,
 )
 
 MAX_USAGES: Final = 32
@@ -155,7 +156,10 @@ def nano_units(cost: Decimal) -> int:
 
 
 class UsageBucket(Model):
-    """The usage of one hour, day, week or month."""
+    """The usage of one hour, day, week or month, or of a whole range; perhaps of one group.
+
+    Counters that a conversation does not keep are None by creation.
+    """
 
     dt: datetime
     """The first instant of the bucket, with the offset that its zone has then.
@@ -163,16 +167,40 @@ class UsageBucket(Model):
     An hour in which a clock shifts by half an hour is two buckets. The label of the second is the
     start of the hour in the new offset, which is before the shift.
     """
+    group: str | None = None
+    """The model, token, user, dialog or source of the usage; None for usage without one, and in
+    statistics without groups."""
+    is_other: bool = False
+    """Whether this is the sum of all groups that have no rows of their own."""
     conversations: int
-    """The number of conversations."""
-    users: int
-    """The number of distinct users of these conversations, without the empty user id."""
-    tokens: int
-    """The sum of language model tokens."""
-    duration: float
-    """The sum of the durations of turns, in seconds."""
+    """The number of conversations; by activity, that were created."""
+    users: int | None
+    """The number of distinct users, without the empty user id: of these conversations, or by
+    activity those who acted. None: unknown, for the other groups and for groups of a range."""
     rounds: int
     """The sum of rounds."""
+    requests: int | None = None
+    """The number of requests to language models."""
+    input_tokens: int | None = None
+    """The input tokens, with those of caches."""
+    cached_input_tokens: int | None = None
+    """The input tokens that providers read from a cache."""
+    cache_write_tokens: int | None = None
+    """The input tokens that providers wrote to a cache."""
+    output_tokens: int | None = None
+    """The output tokens, with those of reasoning."""
+    reasoning_tokens: int | None = None
+    """The output tokens of reasoning."""
+    tokens: int
+    """The sum of language model tokens."""
+    cost: TotalCost | None = None
+    """The sum of known costs, exact."""
+    unpriced: int | None = None
+    """The number of usages without a cost."""
+    unmetered: int | None = None
+    """The number of rounds without usage."""
+    duration: float
+    """The sum of the durations of turns, in seconds."""
     round: float
     """The mean number of rounds per conversation; 0 without conversations."""
     thumb_up: int

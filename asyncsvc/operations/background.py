@@ -118,8 +118,11 @@ class BackgroundMaintenance:
 
     async def _work(self) -> bool:
         """Run the jobs that are due; return whether there were any and this process ran them."""
-        lifetime, start = timedelta(seconds=self._settings.key_lifetime), time.monotonic()
-        due = await self._repository.find_due(lifetime=lifetime)
+        settings, start = self._settings, time.monotonic()
+        due = await self._repository.find_due(
+            lifetime=timedelta(seconds=settings.key_lifetime),
+            retention=timedelta(seconds=settings.usage_retention),
+        )
         if not due:
             self._succeed()
             return False

@@ -25,7 +25,7 @@ from asyncsvc.repositories import (
     UsageRepository,
 )
 from asyncsvc.repositories.append_key import ExpiredKey
-from asyncsvc.services.usage import roll_up_usage
+from asyncsvc.services.usage import roll_up_usage, sum_out_users
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
@@ -149,6 +149,23 @@ async def _roll_up_usage(executor: Executor) -> AsyncIterator[MaintenanceReport]
             yield batch
     if ledger_rows:
         await usage.vacuum()
+    async for batch in _sum_out_users(executor):
+        yield batch
+
+
+async def _sum_out_users(executor: Executor) -> AsyncIterator[MaintenanceReport]:
+    """Replace persons in old sums, one tenant at a time."""
+    usage, last = UsageRepository(executor), ""
+    retention = timedelta(seconds=executor.settings.usage_retention)
+    while tenants := await usage.find_old_users(
+        retention=retention, after_tenant_id=last, limit=_TENANT_BATCH_SIZE
+    ):
+        last = tenants[-1]
+        for tenant_id in tenants:
+            try:
+                await sum_out_users(executor, tenant_id)
+            except TENANT_ERRORS as error:
+                yield failure("usage", tenant_id, error)
 
 
 _JOBS: Final[dict[MaintenanceJob, Callable[[Executor], AsyncIterator[MaintenanceReport]]]] = {

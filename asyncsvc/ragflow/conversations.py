@@ -171,6 +171,7 @@ class API4ConversationService(CommonService):
             from_date=from_date,
             to_date=to_date,
             source=source or None,
+            basis="creation",
             tz=self._tz,
             fill=False,
         )

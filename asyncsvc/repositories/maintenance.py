@@ -59,9 +59,12 @@ class MaintenanceRepository(Repository):
         (row,) = await self._rows("get_role")
         return build_model(MaintenanceRole, row)
 
-    async def find_due(self, *, lifetime: timedelta) -> list[MaintenanceJob]:
-        """Return the jobs that have rows to process. Keys older than `lifetime` are expired."""
-        (row,) = await self._rows("find_due", lifetime=lifetime)
+    async def find_due(self, *, lifetime: timedelta, retention: timedelta) -> list[MaintenanceJob]:
+        """Return the jobs that have rows to process.
+
+        Keys older than `lifetime` are expired, and sums older than `retention` name no persons.
+        """
+        (row,) = await self._rows("find_due", lifetime=lifetime, retention=retention)
         return build_model(DueJobs, row).names()
 
     async def backlog(self, *, limit: int) -> BacklogRow:

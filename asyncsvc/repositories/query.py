@@ -32,6 +32,35 @@ ANY_TIME: Final = TimeRange()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """Conditions of a usage statistic. None: usage without a source, token or model."""
+
+    dialog_id: str | UnsetType = UNSET
+    source: str | UnsetType | None = UNSET
+    token_id: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    user_id: str | UnsetType = UNSET
+
+    @property
+    def dimension(self) -> str | None:
+        """The dimension of the buckets that have this usage; None if there are none."""
+        names = [name for name, value in self.conditions().items() if value is not UNSET]
+        if not names:
+            return "all"
+        return names[0] if len(names) == 1 and names[0] != "user_id" else None
+
+    def conditions(self) -> dict[str, object]:
+        """Return the conditions by parameter name."""
+        return {
+            "dialog_id": self.dialog_id,
+            "source": self.source,
+            "token_id": self.token_id,
+            "model": self.model,
+            "user_id": self.user_id,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListFilter:
     """Conditions of a list or search of conversations."""
 

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asyncsvc.database import build_models, build_value, build_values
+from asyncsvc.database import build_model, build_models, build_value, build_values
 from asyncsvc.models import UsageBucket
 from asyncsvc.models.columns import Timestamp
 from asyncsvc.repositories.base import Repository
-from asyncsvc.repositories.query import TimeRange
+from asyncsvc.repositories.query import TimeRange, UsageFilter
 from asyncsvc.validation.dates import bucket_start, zone
-from asyncsvc.validation.types import UNSET, Interval, UnsetType, UsageBasis
+from asyncsvc.validation.types import UNSET, Interval, UnsetType, UsageBasis, UsageGroup
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Row
+
+
+_CREATION_SUMS: Final = ("rounds", "tokens")
+_SUMS: Final = (
+    "rounds",
+    "requests",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "tokens",
+    "cost",
+    "unpriced",
+)
+"""The sums that may exceed a bigint, in the order of `large_sums`."""
 
 
 class LedgerTenant(NamedTuple):
@@ -24,6 +45,13 @@ class LedgerTenant(NamedTuple):
     """The number of its ledger rows that create or delete conversations."""
     conversations: int
     """The number of its conversations."""
+
+
+class SummedOut(NamedTuple):
+    """One batch of months of persons that were summed out."""
+
+    user_months: int
+    last_user_id: str
 
 
 class UsageRepository(Repository):
@@ -47,27 +75,62 @@ class UsageRepository(Repository):
         )
         return build_models(LedgerTenant, rows)
 
-    async def roll_up(self, *, tenant_id: str) -> int:
-        """Move a tenant's ledger into its sums; return the number of ledger rows."""
-        (row,) = await self._rows("roll_up", tenant_id=tenant_id)
-        return build_value(int, row, "ledger_rows")
+    async def roll_up(self, *, tenant_id: str, buckets: bool = True) -> int:
+        """Move a tenant's ledger into its sums; return the number of ledger rows.
 
-    async def recount(self, *, tenant_id: str, tz: str | UnsetType = UNSET) -> int:
-        """Count a tenant's buckets again; return the number of ledger rows that were added.
-
-        `tz` counts only the buckets of this new zone.
+        Without `buckets` the caller recounts the buckets in the same transaction.
         """
-        (row,) = await self._rows("recount", tenant_id=tenant_id, tz=tz)
+        flags = ["buckets"] if buckets else []
+        (row,) = await self._rows("roll_up", *flags, tenant_id=tenant_id)
         return build_value(int, row, "ledger_rows")
 
-    async def lock(self, *, tenant_id: str, skip_locked: bool = False) -> bool:
+    async def recount(
+        self, *, tenant_id: str, users_since: date, tz: str | UnsetType = UNSET
+    ) -> None:
+        """Count a tenant's buckets again; with `tz` only those of this zone.
+
+        Buckets before `users_since`, from `lock`, keep their users.
+        """
+        await self._rows("recount", tenant_id=tenant_id, users_since=users_since, tz=tz)
+
+    async def lock(self, *, tenant_id: str, skip_locked: bool = False) -> date | None:
         """Lock a tenant's usage against roll-ups and recounts until the transaction ends.
 
-        False: the tenant has no zone, so nothing is locked; or with `skip_locked` another session
-        holds the lock.
+        Return the month from which on its sums name persons. None: the tenant has no zone, so
+        nothing is locked; or with `skip_locked` another session holds the lock.
         """
         flags = ["skip_locked"] if skip_locked else []
-        return bool(await self._rows("lock", *flags, tenant_id=tenant_id))
+        rows = await self._rows("lock", *flags, tenant_id=tenant_id)
+        return build_value(date, rows[0], "users_since") if rows else None
+
+    async def find_old_users(
+        self, *, retention: timedelta, after_tenant_id: str, limit: int
+    ) -> list[str]:
+        """Return the next tenants whose sums may name persons of too long ago."""
+        rows = await self._rows(
+            "find_old_users", retention=retention, after_tenant_id=after_tenant_id, limit=limit
+        )
+        return build_values(str, rows, "tenant_id")
+
+    async def sum_out_users(
+        self, *, tenant_id: str, retention: timedelta, after_user_id: str, batch_size: int
+    ) -> SummedOut:
+        """Replace persons of too long ago in one batch of the sums."""
+        (row,) = await self._rows(
+            "sum_out_users",
+            tenant_id=tenant_id,
+            retention=retention,
+            after_user_id=after_user_id,
+            batch_size=batch_size,
+        )
+        return build_model(SummedOut, row)
+
+    async def erase_user(self, *, tenant_id: str, user_id: str, erased_id: str) -> int:
+        """Replace the id of a person in the sums; return the number of rows."""
+        (row,) = await self._rows(
+            "erase_user", tenant_id=tenant_id, user_id=user_id, erased_id=erased_id
+        )
+        return build_value(int, row, "erased")
 
     async def declare_zone(self, *, tenant_id: str, tz: str, if_used: bool = False) -> list[str]:
         """Declare this zone and UTC, in which buckets are then stored; return the new zones.
@@ -86,6 +149,10 @@ class UsageRepository(Repository):
         """Delete one batch of the sums by quarter hour and return the number of rows."""
         return await self._count("delete_quarter_hours", tenant_id=tenant_id, batch_size=batch_size)
 
+    async def delete_user_months(self, *, tenant_id: str, batch_size: int) -> int:
+        """Delete one batch of the sums by person and return the number of rows."""
+        return await self._count("delete_user_months", tenant_id=tenant_id, batch_size=batch_size)
+
     async def backlog(self, *, limit: int) -> int:
         """Return the number of ledger rows of all tenants, counted up to `limit`."""
         (row,) = await self._rows("backlog", limit=limit)
@@ -103,30 +170,147 @@ class UsageRepository(Repository):
         interval: Interval,
         tz: str,
         fill: bool,
-        dialog_id: str | UnsetType,
-        source: str | UnsetType | None,
-        token_id: str | UnsetType | None,
+        where: UsageFilter,
         basis: UsageBasis,
     ) -> list[UsageBucket]:
         """Return the buckets of the range, oldest first."""
+        flags = ["activity"] if basis == "activity" else []
+        if where.dimension is None:
+            flags.append("counted")
         rows = await self._rows(
             "stats",
-            *(["activity"] if basis == "activity" else []),
+            *flags,
             tenant_id=tenant_id,
             range_from=range.from_,
             range_before=range.before,
             interval=interval,
             tz=tz,
             fill=fill,
-            dialog_id=dialog_id,
-            source=source,
-            token_id=token_id,
+            dimension=where.dimension or "all",
+            **where.conditions(),
         )
-        local, hourly = zone(tz), interval == "hour"
-        labels = build_values(Timestamp, rows, "dt")
-        starts = (bucket_start(label, local, hourly=hourly) for label in labels)
-        columns: dict[str, Iterable[object]] = {"dt": starts}
-        for name, large in (("tokens", "large_tokens"), ("rounds", "large_rounds")):
-            if any(row[large] is not None for row in rows):
-                columns[name] = [row[name] if row[large] is None else row[large] for row in rows]
-        return build_models(UsageBucket, rows, **columns)
+        return _buckets(rows, _starts(rows, tz, interval), basis)
+
+    async def total(
+        self,
+        *,
+        tenant_id: str,
+        range: TimeRange,
+        tz: str,
+        where: UsageFilter,
+        basis: UsageBasis,
+    ) -> UsageBucket:
+        """Return the usage of the range."""
+        flags = ["activity"] if basis == "activity" else []
+        if where.dimension is None:
+            flags.append("counted")
+        if where.dimension == "all" or where == UsageFilter(user_id=where.user_id):
+            flags.append("by_month")
+        rows = await self._rows(
+            "total",
+            *flags,
+            tenant_id=tenant_id,
+            range_from=range.from_,
+            range_before=range.before,
+            tz=tz,
+            dimension=where.dimension or "all",
+            **where.conditions(),
+        )
+        (bucket,) = _buckets(rows, _starts(rows, tz, "total"), basis)
+        return bucket
+
+    async def group_stats(
+        self,
+        *,
+        tenant_id: str,
+        range: TimeRange,
+        interval: Interval,
+        tz: str,
+        fill: bool,
+        where: UsageFilter,
+        group_by: UsageGroup,
+        top: int,
+    ) -> list[UsageBucket]:
+        """Return the buckets of each group by activity, oldest first, then by rank."""
+        rows = await self._rows(
+            "group_stats",
+            *_group_flags(interval, where),
+            tenant_id=tenant_id,
+            range_from=range.from_,
+            range_before=range.before,
+            grain="day" if interval == "total" else interval,
+            tz=tz,
+            top=top,
+            dimension=group_by,
+            fill=UNSET if interval == "total" else fill,
+            **where.conditions(),
+        )
+        return _buckets(rows, _starts(rows, tz, interval), "activity")
+
+    async def user_stats(
+        self,
+        *,
+        tenant_id: str,
+        range: TimeRange,
+        interval: Interval,
+        tz: str,
+        fill: bool,
+        where: UsageFilter,
+        top: int,
+    ) -> list[UsageBucket]:
+        """Return the buckets of each person by activity, oldest first, then by rank."""
+        rows = await self._rows(
+            "user_stats",
+            *_group_flags(interval, where),
+            tenant_id=tenant_id,
+            range_from=range.from_,
+            range_before=range.before,
+            grain="day" if interval == "total" else interval,
+            tz=tz,
+            top=top,
+            fill=UNSET if interval == "total" else fill,
+            **where.conditions(),
+        )
+        return _buckets(rows, _starts(rows, tz, interval), "activity")
+
+
+def _group_flags(interval: Interval, where: UsageFilter) -> list[str]:
+    """Return the flags of statistics with groups."""
+    counted = ["counted"] if where != UsageFilter() else []
+    return counted + (["total"] if interval == "total" else [])
+
+
+def _starts(rows: Sequence[Row], tz: str, interval: Interval) -> list[datetime]:
+    """Return the first instant of each bucket."""
+    local, is_exact = zone(tz), interval in {"hour", "total"}
+    labels = build_values(Timestamp, rows, "dt")
+    return [bucket_start(label, local, hourly=is_exact) for label in labels]
+
+
+def _buckets(
+    rows: Sequence[Row], starts: Sequence[datetime], basis: UsageBasis
+) -> list[UsageBucket]:
+    """Build the buckets; by creation the counters that a conversation does not keep are None."""
+    names, none = (_SUMS if basis == "activity" else _CREATION_SUMS), [None] * len(rows)
+    columns = dict[str, Sequence[object]]()
+    if rows and "group" not in rows[0].keys():  # noqa: SIM118 - a row iterates over its values
+        columns |= {"group": none, "is_other": [False] * len(rows)}
+    columns |= dict.fromkeys({*_SUMS, "unmetered"}, none) if basis == "creation" else {}
+    columns |= {name: [row[name] for row in rows] for name in names}
+    if any(row["large_sums"] is not None for row in rows):
+        columns |= _large_sums(rows, names)
+    columns["dt"] = starts
+    if basis == "activity":
+        columns["cost"] = [Decimal(f"{cost}E-9") for cost in columns["cost"]]
+    return build_models(UsageBucket, rows, **columns)
+
+
+def _large_sums(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Sequence[object]]:
+    """Return the sums by name, of which a bigint does not hold all."""
+    sums = [
+        [row[name] for name in names]
+        if row["large_sums"] is None
+        else [int(each) for each in row["large_sums"].split()]
+        for row in rows
+    ]
+    return dict(zip(names, zip(*sums, strict=True), strict=True))

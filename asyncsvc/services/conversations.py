@@ -67,7 +67,7 @@ class API4ConversationService(
       `find_message`, `put_message`, `set_feedback`, `update_message`, `delete_message`,
       `pop_message`, `clear_messages`
     - Lists and searches: `get_list`, `list_dialogs`, `get_names`, `search`
-    - Usage: `stats`, `declare_zone`, `recount_usage`
+    - Usage: `stats`, `stats_total`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`
     - New messages as they come: `watch`

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
 
 from asyncsvc.errors import Conflict
 from asyncsvc.models import TenantReceipt
@@ -75,6 +76,19 @@ async def erase_batch(
     return ErasedBatch(deleted, records, locked.locked_at)
 
 
+async def erase_user_from_usage(executor: Executor, *, tenant_id: str, user_id: str) -> None:
+    """Replace the id of a person in usage by a random one that is stored nowhere else."""
+    async with executor.transaction() as transaction:
+        usage = UsageRepository(transaction)
+        if await usage.lock(tenant_id=tenant_id) is None:
+            await usage.declare_zone(tenant_id=tenant_id, tz="UTC", if_used=True)
+            if await usage.lock(tenant_id=tenant_id) is None:
+                return
+        await usage.roll_up(tenant_id=tenant_id)
+        erased_id = f"erased-{uuid4().hex}"
+        await usage.erase_user(tenant_id=tenant_id, user_id=user_id, erased_id=erased_id)
+
+
 class TenantDeletion:
     """Deletes all data of a tenant in batches, with one transaction for each batch."""
 
@@ -117,6 +131,8 @@ class TenantDeletion:
         await self._delete_conversations_and_records()
         while count := await self._usage.delete_quarter_hours(tenant_id=tenant_id, batch_size=size):
             self._add(usage_rows=count)
+        while count := await self._usage.delete_user_months(tenant_id=tenant_id, batch_size=size):
+            self._add(usage_rows=count)
         if count := await self._delete_usage():
             self._add(usage_rows=count)
         while count := await self._audit.delete(tenant_id=tenant_id, batch_size=size):
@@ -127,11 +143,11 @@ class TenantDeletion:
         """Delete ledger, buckets and zones in one statement, so that totals stay exact."""
         async with self._executor.transaction() as transaction:
             usage, declared = UsageRepository(transaction), 0
-            if not await usage.lock(tenant_id=self._tenant_id):
+            if await usage.lock(tenant_id=self._tenant_id) is None:
                 # A tenant without a zone has no row to lock, but it may have ledger rows.
                 zones = await usage.declare_zone(tenant_id=self._tenant_id, tz="UTC", if_used=True)
                 declared = len(zones)
-                if not await usage.lock(tenant_id=self._tenant_id):
+                if await usage.lock(tenant_id=self._tenant_id) is None:
                     return 0
             return max(0, await usage.delete(tenant_id=self._tenant_id) - declared)
 

@@ -11,7 +11,13 @@ from asyncsvc.models import ErasureReceipt, PurgeReport, TenantReceipt
 from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.conversation_rows import DeletedBatch, ExpiredConversation
 from asyncsvc.services.common import ConversationServiceBase, unset_if_any
-from asyncsvc.services.erasure import BATCH_SIZE, MAX_MESSAGES, TenantDeletion, erase_batch
+from asyncsvc.services.erasure import (
+    BATCH_SIZE,
+    MAX_MESSAGES,
+    TenantDeletion,
+    erase_batch,
+    erase_user_from_usage,
+)
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import first_instant, zone
 from asyncsvc.validation.types import ANY, MIN_INSTANT, Age, AgeBy, Id, Ids, OrAny, UserId, Zone
@@ -82,7 +88,7 @@ class ConversationRetention(ConversationServiceBase):
 
         These are the conversations that name the person as `user_id` or `exp_user_id`, with their
         messages and append keys, and the records whose `user_id` it is. Usage by creation decreases
-        accordingly.
+        accordingly. Usage by activity stays, under a random id that is stored nowhere else.
 
         Args:
             user_id: The id of the person.
@@ -93,8 +99,9 @@ class ConversationRetention(ConversationServiceBase):
 
         Cost:
             5 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
-            and of 100 records; 4 for the last batch, which is empty. Locks the rows of a batch in
-            the order of their ids. Indexes by user.
+            and of 100 records; 4 for the last batch, which is empty, and 5 to 7 with 1 commit to
+            roll up the usage and replace the person there. Locks the rows of a batch in the
+            order of their ids. Indexes by user.
 
         Raises:
             LockTimeout: A transaction holds a row for longer than `Settings.lock_timeout`. Another
@@ -110,7 +117,7 @@ class ConversationRetention(ConversationServiceBase):
             records += count
             return batch
 
-        return await _delete_batches(
+        receipt = await _delete_batches(
             delete,
             build_report=lambda total: ErasureReceipt(
                 tenant_id=tenant_id,
@@ -123,6 +130,8 @@ class ConversationRetention(ConversationServiceBase):
             ),
             on_batch=on_batch,
         )
+        await erase_user_from_usage(self._executor, tenant_id=tenant_id, user_id=user_id)
+        return receipt
 
     @validated
     async def delete_tenant(
@@ -146,7 +155,7 @@ class ConversationRetention(ConversationServiceBase):
         Cost:
             5 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
             and of 100 records, 1 round trip for each 5,000 tokens, sums of usage and events, 4 to 6
-            with 1 commit for the rest of the usage, and 13 for the last pass, which finds no row.
+            with 1 commit for the rest of the usage, and 14 for the last pass, which finds no row.
             Locks the rows of a batch in the order of their ids. Indexes by tenant.
         """
         return await TenantDeletion(self._executor, tenant_id, on_batch).run()

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from asyncsvc.errors import DatabaseError, InvalidInput
 from asyncsvc.models import UsageBucket
 from asyncsvc.repositories import UsageRepository
-from asyncsvc.repositories.query import TimeRange
+from asyncsvc.repositories.query import TimeRange, UsageFilter
 from asyncsvc.services.common import ConversationServiceBase, unset_if_any
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import instants, zone
 from asyncsvc.validation.types import (
     ANY,
-    UNSET,
     DateLike,
     Id,
     Interval,
+    ModelLabel,
     OrAny,
     Source,
-    UnsetType,
+    TopGroups,
     UsageBasis,
+    UsageGroup,
+    UserId,
     Zone,
 )
 
@@ -36,6 +38,8 @@ _UNKNOWN_ZONE: Final = "22023"
 _MIN_RECOUNT: Final = 1_000
 _RECOUNT_RATIO: Final = 16
 """A creation costs this times as much in a roll-up as a conversation in a recount."""
+_RETENTION_BATCH_SIZE: Final = 500
+"""The months of persons that one statement sums out."""
 _HOUR_SECONDS: Final = 3_600
 _BUCKET_SECONDS: Final[Mapping[Interval, int]] = {
     "hour": _HOUR_SECONDS,
@@ -61,14 +65,18 @@ class ConversationUsage(ConversationServiceBase):
         from_date: DateLike,
         to_date: DateLike,
         source: OrAny[Source | None] = ANY,
-        basis: UsageBasis = "creation",
+        basis: UsageBasis = "activity",
         interval: Interval = "day",
         dialog_id: OrAny[Id] = ANY,
         token_id: OrAny[Id | None] = ANY,
+        model: OrAny[ModelLabel | None] = ANY,
+        user_id: OrAny[UserId] = ANY,
+        group_by: UsageGroup | None = None,
+        top: TopGroups = 20,
         tz: Zone = "UTC",
         fill: bool = True,
     ) -> list[UsageBucket]:
-        """Return the usage of a tenant in buckets of one hour, day, week or month.
+        """Return the usage of a tenant in buckets of one hour, day, week or month, or of the range.
 
         The numbers are exact at any moment, in any zone, and include each committed change. Weeks
         start on Monday. The first and the last bucket are cut at the bounds of the range.
@@ -77,51 +85,129 @@ class ConversationUsage(ConversationServiceBase):
             from_date: The lower bound; see `asyncsvc.validation.dates`.
             to_date: The upper bound, inclusive at its precision: a date is the whole day in `tz`.
             source: Only conversations from this source; None for those without a source.
-            basis: "creation" counts each existing conversation, with its present values, at its
-                creation. "activity" counts each change at its own time: creations, the costs of
-                turns, and feedback, of which a withdrawal subtracts 1. A deletion subtracts
-                nothing. Imported conversations count at their creation. `users` is 0. The range is
-                widened to quarter hours.
-            interval: The length of a bucket.
+            basis: "activity" counts each change at its own time: creations, the usage of turns, and
+                feedback, of which a withdrawal subtracts 1. A deletion subtracts nothing. Imported
+                conversations count at their creation. The range is widened to quarter hours.
+                "creation" counts each existing conversation, with its present values, at its
+                creation.
+            interval: The length of a bucket; "total": one bucket of the whole range.
             dialog_id: Only this dialog; ANY for the whole tenant.
-            token_id: Only turns with this token id; None for turns without one. It requires
-                basis="activity".
+            token_id: Only the usage of this token and of the tokens that it was rotated to or from;
+                None for usage without a token. It requires basis="activity".
+            model: Only this model; None for usage without one. It requires basis="activity".
+            user_id: Only this person: who acted, or by creation who has the conversation.
+            group_by: Return the usage of each model, token, person, dialog or source. Tokens that
+                were rotated are one group, by the id of the first. It requires basis="activity".
+            top: The number of groups with buckets of their own: those with the highest cost, then
+                tokens, then rounds in the range. All others are one group, `is_other`, so that the
+                groups add up to the usage without groups.
             tz: The time zone of the buckets, and of bounds without an offset.
             fill: Also return empty buckets.
 
         Returns:
-            The buckets, oldest first.
+            The buckets, oldest first, then by rank of the group.
 
         Raises:
             InvalidInput: A parameter is wrong, the zone is unknown, or the range is longer than
                 `Settings.max_buckets` buckets. A month counts as 31 days.
 
         Cost:
-            1 round trip, no locks. In UTC and declared zones (see `declare_zone`): reads 1 row for
-            each day, week or month within the range, and the tenant's changes since the last
-            `maintain`. For cut buckets at the ends of the range, for hours, for other zones and
-            with `token_id` it reads each conversation, or by activity each row of
-            `usage_quarter_hour`.
+            1 round trip, no locks. In UTC and declared zones (see `declare_zone`), with at most one
+            of `dialog_id`, `source`, `token_id` and `model`: reads 1 row for each day, week or
+            month within the range, and the tenant's changes since the last `maintain`. For cut
+            buckets at the ends of the range, for hours, for other zones, with several filters and
+            with `user_id` it reads each conversation, or by activity each row of
+            `usage_quarter_hour`. With `group_by` 1 row for each bucket and group, and to rank the
+            groups 1 for each group and month; for `user_id` 1 for each person and month, and each
+            row of `usage_quarter_hour` of the `top` persons.
         """
         start, end = instants(from_date, to_date, tz)
         self._check_length(start, end, interval)
-        if basis == "creation" and token_id is not ANY:
-            raise InvalidInput("token_id", "applies to usage by activity only")
+        if basis == "creation":
+            _require_unset(token_id=token_id, model=model, group_by=group_by or ANY)
+        range_ = TimeRange(from_=start, before=end)
+        where = UsageFilter(
+            dialog_id=unset_if_any(dialog_id),
+            source=unset_if_any(source),
+            token_id=unset_if_any(token_id),
+            model=unset_if_any(model),
+            user_id=unset_if_any(user_id),
+        )
         with _translate_unknown_zone():
+            if group_by == "user_id":
+                return await self._usage.user_stats(
+                    tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
+                    where=where, top=top,
+                )  # fmt: skip
+            if group_by is not None:
+                return await self._usage.group_stats(
+                    tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
+                    where=where, group_by=group_by, top=top,
+                )  # fmt: skip
+            if interval == "total":
+                return [
+                    await self._usage.total(
+                        tenant_id=tenant_id, range=range_, tz=tz, where=where, basis=basis
+                    )
+                ]
             return await self._usage.stats(
-                tenant_id=tenant_id,
-                range=TimeRange(from_=start, before=end),
-                interval=interval,
-                tz=tz,
-                fill=fill,
-                dialog_id=unset_if_any(dialog_id),
-                source=unset_if_any(source),
-                token_id=unset_if_any(token_id),
-                basis=basis,
-            )
+                tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
+                where=where, basis=basis,
+            )  # fmt: skip
+
+    @validated
+    async def stats_total(
+        self,
+        *,
+        tenant_id: Id,
+        from_date: DateLike,
+        to_date: DateLike,
+        source: OrAny[Source | None] = ANY,
+        basis: UsageBasis = "activity",
+        dialog_id: OrAny[Id] = ANY,
+        token_id: OrAny[Id | None] = ANY,
+        model: OrAny[ModelLabel | None] = ANY,
+        user_id: OrAny[UserId] = ANY,
+        tz: Zone = "UTC",
+    ) -> UsageBucket:
+        """Return the usage of a tenant in a range, as one bucket, with its distinct users.
+
+        Args:
+            from_date: The lower bound; see `asyncsvc.validation.dates`.
+            to_date: The upper bound, inclusive at its precision: a date is the whole day in `tz`.
+            source: Only conversations from this source; None for those without a source.
+            basis: When usage counts, as in `stats`.
+            dialog_id: Only this dialog; ANY for the whole tenant.
+            token_id: Only the usage of this token and of the tokens that it was rotated to or from;
+                None for usage without a token. It requires basis="activity".
+            model: Only this model; None for usage without one. It requires basis="activity".
+            user_id: Only this person: who acted, or by creation who has the conversation.
+            tz: The time zone of bounds without an offset. A declared zone is fast.
+
+        Returns:
+            The bucket. Persons older than `Settings.usage_retention` are not counted as users.
+
+        Raises:
+            InvalidInput: A parameter is wrong, or the zone is unknown.
+
+        Cost:
+            1 round trip, no locks. In UTC and declared zones, with at most one of `dialog_id`,
+            `source`, `token_id` and `model`: reads 1 row for each day within the range, and the
+            tenant's changes since the last `maintain`; otherwise each conversation, or by activity
+            each row of `usage_quarter_hour`. For distinct users it reads 1 row for each person and
+            month; with filters each row of `usage_quarter_hour`, by creation each conversation.
+        """
+        (bucket,) = await self.stats(
+            tenant_id=tenant_id, from_date=from_date, to_date=to_date, source=source, basis=basis,
+            interval="total", dialog_id=dialog_id, token_id=token_id, model=model, user_id=user_id,
+            tz=tz,
+        )  # fmt: skip
+        return bucket
 
     def _check_length(self, start: datetime, end: datetime, interval: Interval) -> None:
         """Raise InvalidInput if the range has more than `max_buckets` buckets."""
+        if interval == "total":
+            return
         max_buckets = self._settings.max_buckets
         # The extra hour is for a clock that goes back within the range.
         max_seconds = _BUCKET_SECONDS[interval] * max_buckets + _HOUR_SECONDS
@@ -156,8 +242,9 @@ class ConversationUsage(ConversationServiceBase):
             usage = UsageRepository(transaction)
             if tz not in await usage.declare_zone(tenant_id=tenant_id, tz=tz):
                 return False
+            users_since = await lock_usage(usage, tenant_id)
             with _translate_unknown_zone():
-                await _lock_and_recount(usage, tenant_id, tz)
+                await usage.recount(tenant_id=tenant_id, users_since=users_since, tz=tz)
             return True
 
     @validated
@@ -175,11 +262,12 @@ class ConversationUsage(ConversationServiceBase):
                 `Settings.lock_timeout`.
 
         Cost:
-            4 round trips in 1 transaction, 6 for a tenant that has no statistics yet. It counts and
+            5 round trips in 1 transaction, 7 for a tenant that has no statistics yet. It counts and
             locks as `declare_zone` does.
         """
         async with self._executor.transaction() as transaction:
-            return await _lock_and_recount(UsageRepository(transaction), tenant_id)
+            usage = UsageRepository(transaction)
+            return await _recount(usage, tenant_id, await lock_usage(usage, tenant_id))
 
 
 async def roll_up_usage(executor: Executor, tenant: LedgerTenant) -> int:
@@ -194,19 +282,54 @@ async def roll_up_usage(executor: Executor, tenant: LedgerTenant) -> int:
         return await usage.roll_up(tenant_id=tenant.tenant_id)
     async with executor.transaction() as transaction:
         usage = UsageRepository(transaction)
-        if not await usage.lock(tenant_id=tenant.tenant_id, skip_locked=True):
+        users_since = await usage.lock(tenant_id=tenant.tenant_id, skip_locked=True)
+        if users_since is None:
             return 0
-        return await usage.recount(tenant_id=tenant.tenant_id)
+        return await _recount(usage, tenant.tenant_id, users_since)
 
 
-async def _lock_and_recount(
-    usage: UsageRepository, tenant_id: str, tz: str | UnsetType = UNSET
-) -> int:
-    """Lock a tenant's usage and count it again; return the number of ledger rows."""
-    # Two statements, so that the second one sees the roll-up for which the first one waited.
-    while not await usage.lock(tenant_id=tenant_id):  # the tenant is new, or was just deleted
+async def sum_out_users(executor: Executor, tenant_id: str) -> None:
+    """Replace the persons in sums that are older than `Settings.usage_retention`."""
+    usage, last = UsageRepository(executor), ""
+    retention = timedelta(seconds=executor.settings.usage_retention)
+    while True:
+        batch = await usage.sum_out_users(
+            tenant_id=tenant_id,
+            retention=retention,
+            after_user_id=last,
+            batch_size=_RETENTION_BATCH_SIZE,
+        )
+        if not batch.user_months:
+            if not last:
+                return
+            last = ""  # a pass without persons completes the month
+        else:
+            last = batch.last_user_id
+
+
+async def lock_usage(usage: UsageRepository, tenant_id: str) -> date:
+    """Lock a tenant's usage, so that the next statement sees each earlier roll-up.
+
+    Return the month from which on its sums name persons.
+    """
+    while (users_since := await usage.lock(tenant_id=tenant_id)) is None:
+        # The tenant is new, or was just deleted.
         await usage.declare_zone(tenant_id=tenant_id, tz="UTC")
-    return await usage.recount(tenant_id=tenant_id, tz=tz)
+    return users_since
+
+
+async def _recount(usage: UsageRepository, tenant_id: str, users_since: date) -> int:
+    """Roll up a tenant's usage by a recount; return the number of ledger rows."""
+    ledger_rows = await usage.roll_up(tenant_id=tenant_id, buckets=False)
+    await usage.recount(tenant_id=tenant_id, users_since=users_since)
+    return ledger_rows
+
+
+def _require_unset(**values: object) -> None:
+    """Raise InvalidInput for a parameter that applies to usage by activity only."""
+    for name, value in values.items():
+        if value is not ANY:
+            raise InvalidInput(name, "applies to usage by activity only")
 
 
 @contextmanager

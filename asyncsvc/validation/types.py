@@ -296,6 +296,10 @@ SignedCost = Annotated[
 """The change of a cost: a Decimal of at most 1,000,000, rounded half even to 9 places."""
 Cost = Annotated[SignedCost, AfterValidator(_check_usage_cost)]
 """The cost of one usage: a Decimal, 0 to 1,000, rounded half even to 9 places."""
+TotalCost = Annotated[
+    Decimal, PlainSerializer(lambda cost: format(cost, "f"), return_type=str, when_used="json")
+]
+"""A sum of costs, exact. Its JSON is a string without an exponent."""
 ModelLabel = Annotated[str, text_length(1, MAX_LABEL_LENGTH)]
 """The label of a language model, such as "openai/gpt-5": 1 to 200 characters."""
 Rounds = Annotated[int, Field(ge=0, le=1_000)]
@@ -310,6 +314,8 @@ TotalDuration = Annotated[float, Field(ge=0, le=MAX_DURATION, allow_inf_nan=Fals
 """A sum of durations in seconds: 0 to 9 * 10**12, whose microseconds fit into 64 bits."""
 Thumb = Annotated[int, AfterValidator(_check_thumb)]
 """Feedback: 1 is positive, -1 is negative."""
+TopGroups = Annotated[int, Field(ge=1, le=1_000)]
+"""The number of groups with rows of their own: 1 to 1,000."""
 PageNumber = Annotated[int, Field(ge=1)]
 """The number of a page. The first page is 1."""
 PageSize = Annotated[int, with_limits(_check_page_size)]
@@ -340,8 +346,10 @@ Total = Literal["exact", "capped", "none"]
 """How `Page.total` is counted: completely, up to a cap, or not at all."""
 AgeBy = Literal["created_at", "updated_at"]
 """The column that determines the age of a conversation."""
-Interval = Literal["hour", "day", "week", "month"]
-"""The length of the buckets of a usage statistic."""
+Interval = Literal["hour", "day", "week", "month", "total"]
+"""The length of the buckets of a usage statistic; "total": one bucket of the whole range."""
+UsageGroup = Literal["model", "token_id", "user_id", "dialog_id", "source"]
+"""What a usage statistic is grouped by."""
 UsageBasis = Literal["creation", "activity"]
 """The time at which usage counts: the creation of its conversation, or the time of the activity."""
 TokenKind = Literal["api", "beta"]

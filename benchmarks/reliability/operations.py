@@ -268,6 +268,14 @@ async def _stats(app: Application) -> None:
     )
 
 
+@_operation("conversations.stats_total")
+async def _stats_total(app: Application) -> None:
+    now = datetime.now(UTC)
+    await app.conversations.stats_total(
+        tenant_id=app.tenant, from_date=now - _DAY, to_date=now + _DAY
+    )
+
+
 @_operation("conversations.declare_zone", "conversations.recount_usage", weight=0.3)
 async def _recount_usage(app: Application) -> None:
     zone = app.chance.choice(("Europe/Berlin", "Asia/Kathmandu"))

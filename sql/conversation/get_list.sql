@@ -115,9 +115,9 @@ WITH filtered AS NOT MATERIALIZED (
                AND b.zone = 'UTC'
                AND b.basis = 'creation'
                AND b.grain = 'month'
-               AND b.dialog_key = '=' || :dialog_id               --? dialog_id
-               AND b.dialog_key = '*'                             --? !dialog_id
-               AND b.source_key = '*'
+               AND b.dimension = 'dialog_id'                      --? dialog_id
+               AND b.value = :dialog_id                           --? dialog_id
+               AND b.dimension = 'all'                            --? !dialog_id
              UNION ALL
             SELECT u.conversations
               FROM asyncsvc.usage_ledger AS u

@@ -52,8 +52,8 @@ SELECT d.dialog_id,
            AND b.zone = 'UTC'
            AND b.basis = 'creation'
            AND b.grain = 'month'
-           AND b.dialog_key = '=' || d.dialog_id
-           AND b.source_key = '*'
+           AND b.dimension = 'dialog_id'
+           AND b.value = d.dialog_id
        ) AS b
   LEFT JOIN ledger AS u ON u.dialog_id = d.dialog_id
  ORDER BY d.dialog_id

@@ -1,10 +1,10 @@
 -- Return which jobs of maintenance have rows to process.
 --
 -- Returns: append_keys, usage, search: whether there are keys older than :lifetime, rows in the usage
---   ledger, messages or titles outside the search index.
+--   ledger or persons in sums older than :retention, messages or titles outside the search index.
 -- Locks: none.
--- Index: append_key_created_idx, usage_ledger_tenant_idx, message_unindexed_idx and
---   conversation_title_unindexed_idx, one entry of each.
+-- Index: append_key_created_idx, usage_ledger_tenant_idx, usage_zone_users_since_idx,
+--   message_unindexed_idx and conversation_title_unindexed_idx, one entry of each.
 -- Notes: it reads all tenants. EXISTS without an order could read a whole table, if the statistics say
 --   that many of its rows match.
 SELECT coalesce((
@@ -16,7 +16,14 @@ SELECT coalesce((
        SELECT u.tenant_id
          FROM asyncsvc.usage_ledger AS u
         ORDER BY u.tenant_id
-        LIMIT 1) IS NOT NULL AS usage,
+        LIMIT 1) IS NOT NULL
+       OR coalesce((
+       SELECT z.users_since
+         FROM asyncsvc.usage_zone AS z
+        WHERE z.zone = 'UTC'
+        ORDER BY z.users_since
+        LIMIT 1) < date_trunc('month', (statement_timestamp() - :retention::interval) AT TIME ZONE 'UTC'),
+           false) AS usage,
        coalesce((
        SELECT m.tenant_id
          FROM asyncsvc.message AS m

@@ -336,7 +336,7 @@ CREATE TABLE asyncsvc.usage_ledger (
     conversations integer NOT NULL DEFAULT 0,
     tokens     bigint NOT NULL DEFAULT 0,
     duration   bigint NOT NULL DEFAULT 0,
-    rounds     integer NOT NULL DEFAULT 0,
+    rounds     bigint NOT NULL DEFAULT 0,
     thumb_up   integer NOT NULL DEFAULT 0,
     thumb_down integer NOT NULL DEFAULT 0,
     is_imported boolean NOT NULL DEFAULT false,
@@ -349,8 +349,8 @@ CREATE TABLE asyncsvc.usage_ledger (
     output_tokens bigint,
     reasoning_tokens bigint,
     cost       bigint,
-    unpriced   integer,
-    unmetered  integer
+    unpriced   bigint,
+    unmetered  bigint
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- Each statement on the ledger reads the rows of one tenant. Without statistics on tenant_id the planner
@@ -360,54 +360,118 @@ CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger (tenant_id);
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
 -- The zones in which buckets of a tenant are stored. The first roll-up adds UTC. A roll-up locks the UTC
--- row, so 1 session at a time works on a tenant, and other sessions skip the tenant.
+-- row, so 1 session at a time works on a tenant, and other sessions skip the tenant. In the UTC row,
+-- users_since is the first UTC month of which the sums name the persons.
 CREATE TABLE asyncsvc.usage_zone (
     tenant_id text COLLATE "C" NOT NULL,
     zone      text COLLATE "C" NOT NULL,
+    users_since date NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (tenant_id, zone)
 );
 
+-- The tenants whose sums may name persons of too long ago.
+CREATE INDEX usage_zone_users_since_idx ON asyncsvc.usage_zone (users_since) WHERE zone = 'UTC';
+
 -- The sums of both bases by local day, week (from Monday) and month in each of these zones, so a year has
--- a few hundred rows at any volume. There is a bucket for all dialogs and sources together, for each
--- dialog, for each source, and for each pair of them, each with its number of distinct users. `bucket`
--- is the local date of its start, because a local midnight may occur twice. dialog_key is '*' for all
--- dialogs, or '=' and the dialog. source_key is '*' for all sources, '=' and the source, or '-' for no
--- source.
+-- a few hundred rows at any volume. Buckets have one dimension at a time: the tenant ("all"), each dialog,
+-- each source, and by activity each family of tokens and each model. value is NULL for "all" and for usage
+-- without a source, token or model. Each bucket has its number of distinct users. `bucket` is the local date
+-- of its start, because a local midnight may occur twice. A conversation does not keep all counters; by
+-- creation the others are NULL.
 CREATE TABLE asyncsvc.usage_bucket (
     tenant_id  text COLLATE "C" NOT NULL,
     zone       text COLLATE "C" NOT NULL,
     basis      text COLLATE "C" NOT NULL CHECK (basis IN ('creation', 'activity')),
     grain      text COLLATE "C" NOT NULL CHECK (grain IN ('day', 'week', 'month')),
-    dialog_key text COLLATE "C" NOT NULL,
-    source_key text COLLATE "C" NOT NULL,
+    dimension  text COLLATE "C" NOT NULL
+               CHECK (dimension IN ('all', 'dialog_id', 'source', 'token_id', 'model')),
+    value      text COLLATE "C",
     bucket     date NOT NULL,
     conversations bigint NOT NULL,
     users      bigint NOT NULL,
-    tokens     numeric NOT NULL,
-    duration   numeric NOT NULL,
     rounds     numeric NOT NULL,
+    requests   numeric,
+    input_tokens numeric,
+    cached_input_tokens numeric,
+    cache_write_tokens numeric,
+    output_tokens numeric,
+    reasoning_tokens numeric,
+    tokens     numeric NOT NULL,
+    cost       numeric,
+    unpriced   numeric,
+    unmetered  bigint,
+    duration   numeric NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
-    PRIMARY KEY (tenant_id, zone, basis, grain, dialog_key, source_key, bucket)
+    CONSTRAINT usage_bucket_key
+        UNIQUE NULLS NOT DISTINCT (tenant_id, zone, basis, grain, dimension, value, bucket)
 ) WITH (fillfactor = 70);
 
--- The sums of the activity by quarter hour, dialog, source and token. They are never deleted. They serve
--- statistics by hour, by token and in undeclared zones, and the buckets of zones declared later.
+-- The sums of the activity by quarter hour and all dimensions. user_id is the person who acted, '' for
+-- none. They serve statistics by hour, by person, by several dimensions and in undeclared zones, and the
+-- buckets of zones declared later. They are kept until their tenant is deleted; usage/sum_out_users removes
+-- the persons of old ones.
 CREATE TABLE asyncsvc.usage_quarter_hour (
     tenant_id  text COLLATE "C" NOT NULL,
     quarter_hour timestamptz NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
     source     text COLLATE "C",
     token_id   text COLLATE "C",
+    user_id    text COLLATE "C" NOT NULL,
+    model      text COLLATE "C",
+    is_imported boolean NOT NULL,
     conversations bigint NOT NULL,
-    tokens     numeric NOT NULL,
-    duration   numeric NOT NULL,
     rounds     numeric NOT NULL,
+    requests   numeric NOT NULL,
+    input_tokens numeric NOT NULL,
+    cached_input_tokens numeric NOT NULL,
+    cache_write_tokens numeric NOT NULL,
+    output_tokens numeric NOT NULL,
+    reasoning_tokens numeric NOT NULL,
+    tokens     numeric NOT NULL,
+    cost       numeric NOT NULL,
+    unpriced   numeric NOT NULL,
+    unmetered  bigint NOT NULL,
+    duration   numeric NOT NULL,
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
-    CONSTRAINT usage_quarter_hour_key
-        UNIQUE NULLS NOT DISTINCT (tenant_id, quarter_hour, dialog_id, source, token_id)
+    CONSTRAINT usage_quarter_hour_key UNIQUE NULLS NOT DISTINCT (
+        tenant_id, quarter_hour, dialog_id, source, token_id, user_id, model, is_imported)
 ) WITH (fillfactor = 85);
+
+-- The usage of a person, and whether a person was active in a bucket before a roll-up.
+CREATE INDEX usage_quarter_hour_user_idx
+    ON asyncsvc.usage_quarter_hour (tenant_id, user_id, quarter_hour);
+
+-- The sums of the activity by person and UTC month, for the persons with the highest usage and for distinct
+-- users of a long range. usage/sum_out_users deletes old ones.
+CREATE TABLE asyncsvc.usage_user_month (
+    tenant_id  text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    month      date NOT NULL,
+    conversations bigint NOT NULL,
+    rounds     numeric NOT NULL,
+    requests   numeric NOT NULL,
+    input_tokens numeric NOT NULL,
+    cached_input_tokens numeric NOT NULL,
+    cache_write_tokens numeric NOT NULL,
+    output_tokens numeric NOT NULL,
+    reasoning_tokens numeric NOT NULL,
+    tokens     numeric NOT NULL,
+    cost       numeric NOT NULL,
+    unpriced   numeric NOT NULL,
+    unmetered  bigint NOT NULL,
+    duration   numeric NOT NULL,
+    thumb_up   bigint NOT NULL,
+    thumb_down bigint NOT NULL,
+    PRIMARY KEY (tenant_id, user_id, month)
+) WITH (fillfactor = 85);
+
+-- Return a sum as bigint; NULL if a bigint does not hold it.
+CREATE FUNCTION asyncsvc.bigint_v1(total numeric) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT CASE WHEN total BETWEEN -9223372036854775807 AND 9223372036854775807 THEN total::bigint END
+$body$;
 
 -- Return whether the clock of a zone goes back within 25 hours of an instant. Near such a change a local
 -- date may occur twice, with up to 1 day between.

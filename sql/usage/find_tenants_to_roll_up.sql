@@ -5,8 +5,8 @@
 --   number of its ledger rows that create or delete conversations; conversations, the number of its
 --   conversations; at most :limit rows.
 -- Locks: none.
--- Index: usage_ledger_tenant_idx, the rows of these tenants; the primary keys of usage_zone and
---   usage_bucket.
+-- Index: usage_ledger_tenant_idx, the rows of these tenants; the primary key of usage_zone and
+--   usage_bucket_key.
 -- Timeout: none. The number of ledger rows has no bound.
 -- Notes: it reads all tenants; usage/roll_up rolls up one.
 SELECT u.tenant_id,
@@ -20,8 +20,7 @@ SELECT u.tenant_id,
                         AND b.zone = 'UTC'
                         AND b.basis = 'creation'
                         AND b.grain = 'month'
-                        AND b.dialog_key = '*'
-                        AND b.source_key = '*'))::bigint AS conversations
+                        AND b.dimension = 'all'))::bigint AS conversations
   FROM asyncsvc.usage_ledger AS u
  WHERE true
    AND u.tenant_id = :tenant_id                 --? tenant_id

@@ -17,7 +17,11 @@ def record(id, **fields):
 
 def stats(svc, **options):
     return svc.conversations.stats(
-        tenant_id="t", from_date="2020-01-01", to_date="2030-01-01", interval="month", **options
+        tenant_id="t",
+        from_date="2020-01-01",
+        to_date="2030-01-01",
+        interval="month",
+        **{"basis": "creation"} | options,
     )
 
 

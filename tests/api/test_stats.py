@@ -26,7 +26,7 @@ INTERVALS = ("hour", "day", "week", "month")
 
 async def stats(svc, from_date, to_date, **options):
     return await svc.conversations.stats(
-        tenant_id="t", from_date=from_date, to_date=to_date, **options
+        tenant_id="t", from_date=from_date, to_date=to_date, basis="creation", **options
     )
 
 

@@ -343,7 +343,11 @@ class Usage:
     async def totals(self) -> tuple[int, int, int, int]:
         """Return conversations, users and tokens of all time, and the total of a list."""
         (month,) = await self.conversations.stats(
-            tenant_id="acme", from_date="2026-11-01", to_date="2026-11-30", interval="month"
+            tenant_id="acme",
+            from_date="2026-11-01",
+            to_date="2026-11-30",
+            basis="creation",
+            interval="month",
         )
         page = await self.conversations.get_list(tenant_id="acme")
         return month.conversations, month.users, month.tokens, page.total

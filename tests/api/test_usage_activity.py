@@ -75,7 +75,9 @@ async def test_deletions_and_moves_keep_the_activity(svc):
     await svc.conversations.erase_user("u", tenant_id="t")
     after = await total(svc)
     assert after == before | {"tokens": 10, "rounds": 2}
-    assert await svc.conversations.stats(tenant_id="t", **TODAY, interval="month", fill=False) == []
+    assert not await svc.conversations.stats(
+        tenant_id="t", **TODAY, basis="creation", interval="month", fill=False
+    )
 
 
 async def test_a_withdrawn_thumb_subtracts_one(svc):
@@ -204,6 +206,6 @@ async def test_concurrent_writers_lose_no_usage(svc):
 
 async def test_statistics_by_creation_reject_a_token(svc):
     with pytest.raises(InvalidInput, match="token_id: applies to usage by activity"):
-        await svc.conversations.stats(tenant_id="t", **TODAY, token_id="key")
+        await svc.conversations.stats(tenant_id="t", **TODAY, basis="creation", token_id="key")
     with pytest.raises(InvalidInput, match=r"^turn\.token_id"):
         await svc.conversations.append_message("a", turn(""), tenant_id="t")

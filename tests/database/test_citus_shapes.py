@@ -13,6 +13,7 @@ OF_ALL_TENANTS = {
     "maintenance/find_due",
     "search/next_tenant",
     "usage/backlog",
+    "usage/find_old_users",
     "usage/find_tenants_to_roll_up",
 }
 """Statements of maintenance that read all tenants. Citus sends them to all nodes."""

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from asyncsvc.database import sql_files
 from asyncsvc.repositories.query import ListFilter, Order
+from asyncsvc.validation.types import UNSET
 from tests.conftest import create_database, drop_database, dsn_of
 
 CONVERSATIONS = 20_000  # of the big tenant; the small tenant has 200
@@ -79,11 +80,10 @@ SEED = (
       FROM generate_series(1, 20000) AS n
     """,
     f"""
-    INSERT INTO asyncsvc.usage_quarter_hour (
-           tenant_id, quarter_hour, dialog_id, token_id, conversations, tokens, duration,
-           rounds, thumb_up, thumb_down)
-    SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3, 0, 5, 0,
-           0, 0, 0
+    INSERT INTO asyncsvc.usage_ledger (
+           tenant_id, at, dialog_id, token_id, user_id, model, tokens)
+    SELECT t.id, '{NOW}'::timestamptz - n * interval '15 minutes', 'd', 'token' || n % 3,
+           'u' || n % 1000, 'model' || n % 4, 5
       FROM (VALUES ('big', {CONVERSATIONS}), ('small', {CONVERSATIONS // 100})) AS t (id, size),
            generate_series(1, t.size) AS n
     """,
@@ -91,10 +91,12 @@ SEED = (
     "INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ('big', 'UTC'), ('small', 'UTC')",
     # Like AsyncSvc.maintain for a tenant with many creations.
     *(
-        sql_files.load("usage/recount")
-        .bind((), {"tenant_id": tenant})
+        sql_files.load(name)
+        .bind((), {"tenant_id": tenant} | more)
         .text.replace("$1", f"'{tenant}'")
+        .replace("$2", "date '-infinity'")
         for tenant in ("big", "small")
+        for name, more in (("usage/roll_up", {}), ("usage/recount", {"users_since": None}))
     ),
     """
     INSERT INTO asyncsvc.usage_ledger (
@@ -760,18 +762,22 @@ YEAR = {"range_from": NOW - timedelta(days=365), "range_before": NOW + timedelta
 
 
 @pytest.mark.parametrize(
-    ("name", "of"),
+    ("name", "flags", "of"),
     [
-        ("usage/roll_up", {}),
-        ("usage/recount", {}),
-        ("usage/recount", {"tz": "Asia/Kathmandu"}),
-        ("usage/stats", YEAR | {"interval": "day", "tz": "UTC", "fill": True}),
+        ("usage/roll_up", ("buckets",), {}),
+        ("usage/recount", (), {"users_since": date.min}),
+        ("usage/recount", (), {"users_since": date.min, "tz": "Asia/Kathmandu"}),
+        (
+            "usage/stats",
+            (),
+            YEAR | {"interval": "day", "tz": "UTC", "dimension": "all", "fill": True},
+        ),
     ],
 )
 async def test_creations_of_a_tenant_that_was_never_analyzed_are_not_compared_with_each_other(
-    grown_connection, name, of
+    grown_connection, name, flags, of
 ):
-    plan = await executed(grown_connection, name, tenant_id="new", **of)
+    plan = await executed(grown_connection, name, *flags, tenant_id="new", **of)
     assert sum(node.get("Rows Removed by Join Filter", 0) for node in plan) <= TENANT_SIZE
     probes = [node for node in plan if node.get("Subplan Name", "").startswith("SubPlan")]
     assert bool(probes) == (name != "usage/recount")
@@ -1041,11 +1047,19 @@ async def test_the_audit_is_read_from_its_index(explain, of, index):
 
 async def test_the_activity_of_a_range_is_read_from_the_index(explain):
     activity = RANGE | {"range_from": NOW - timedelta(days=1)}
-    plan = await explain("usage/stats", "activity", tenant_id="big", token_id="token1", **activity)
+    plan = await explain(
+        "usage/stats",
+        "activity",
+        tenant_id="big",
+        dimension="token_id",
+        token_id="token1",
+        **activity,
+    )
     assert {"usage_quarter_hour_key", "usage_ledger_tenant_idx"} <= indexes(plan)
     assert rows_read(plan) <= 2 * 4 * 24
 
 
+MONTH = datetime(2026, 11, 1, tzinfo=UTC)
 RANGE = {
     "range_from": NOW - timedelta(days=1),
     "range_before": NOW,
@@ -1056,7 +1070,9 @@ RANGE = {
 
 
 async def test_statistics_of_a_dialog_read_their_range(explain):
-    plan = await explain("usage/stats", tenant_id="big", dialog_id="d0", **RANGE)
+    plan = await explain(
+        "usage/stats", tenant_id="big", dimension="dialog_id", dialog_id="d0", **RANGE
+    )
     assert "conversation_created_idx" in indexes(plan)
     assert rows_read(plan) <= 2 * 24 * 60
 
@@ -1073,18 +1089,18 @@ WHOLE = {
 
 @pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
 async def test_statistics_of_whole_days_read_one_row_per_day(explain, basis):
-    plan = await explain("usage/stats", *basis, tenant_id="big", **WHOLE)
-    assert "usage_bucket_pkey" in indexes(plan)
+    plan = await explain("usage/stats", *basis, tenant_id="big", dimension="all", **WHOLE)
+    assert "usage_bucket_key" in indexes(plan)
     # 10 days and the zone. The ledger has no row of this tenant.
     assert rows_read(without_dead_entries(plan)) <= 12
 
 
 OF = {
-    "all": ((), {}),
-    "source": ((), {"source": "api"}),
-    "no source": (("source_is_null",), {}),
-    "dialog": ((), {"dialog_id": "d0"}),
-    "both": ((), {"dialog_id": "d0", "source": "api"}),
+    "all": ((), {"dimension": "all"}),
+    "source": ((), {"dimension": "source", "source": "api"}),
+    "no source": (("source_is_null",), {"dimension": "source"}),
+    "dialog": ((), {"dimension": "dialog_id", "dialog_id": "d0"}),
+    "both": (("counted",), {"dimension": "all", "dialog_id": "d0", "source": "api"}),
 }
 
 
@@ -1116,7 +1132,7 @@ async def test_the_total_of_a_dialog_reads_one_row_per_month(explain):
             "by_usage",
             **PAGE | {"count_limit": None},
         )
-        assert {"usage_bucket_pkey", "usage_ledger_tenant_idx"} <= indexes(plan)
+        assert {"usage_bucket_key", "usage_ledger_tenant_idx"} <= indexes(plan)
         assert rows_read(without_dead_entries(plan)) <= 3 * 31 + 2
 
 
@@ -1125,8 +1141,62 @@ def without_dead_entries(plan):
     return [node for node in plan if node.get("Index Name") != "usage_ledger_tenant_idx"]
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_groups_read_their_buckets_and_no_quarter_hour(seeded, mode):
+    grouped = {name: value for name, value in WHOLE.items() if name != "interval"}
+    connection = await asyncpg.connect(seeded)
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    for flags, more in (((), {}), (("total",), {"fill": UNSET})):
+        plan = await executed(
+            connection,
+            "usage/group_stats",
+            *flags,
+            tenant_id="big",
+            dimension="model",
+            grain="day",
+            top=2,
+            **grouped | more,
+        )
+        # 4 models of 10 days, to rank them and for the 2 first ones, 10 days of all, the zone.
+        assert rows_read(without_dead_entries(plan)) <= 4 * 10 + 2 * 10 + 10 + 2
+    await connection.close()
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_the_usage_of_a_person_is_read_from_its_index(seeded, mode):
+    connection = await asyncpg.connect(seeded)
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    plan = await executed(
+        connection,
+        "usage/stats",
+        *("activity", "counted"),
+        tenant_id="big",
+        dimension="all",
+        user_id="u7",
+        **WHOLE | {"range_from": NOW - timedelta(days=300)},
+    )
+    await connection.close()
+    assert "usage_quarter_hour_user_idx" in indexes(plan)
+    assert rows_read(without_dead_entries(plan)) <= 50
+
+
+async def test_persons_are_ranked_by_months(explain):
+    grouped = {name: value for name, value in WHOLE.items() if name not in {"interval", "fill"}}
+    plan = await explain(
+        "usage/user_stats",
+        "total",
+        tenant_id="big",
+        grain="day",
+        top=3,
+        **grouped | {"range_from": datetime(2026, 7, 1, tzinfo=UTC), "range_before": MONTH},
+    )
+    assert {"usage_user_month_pkey", "usage_bucket_key"} <= indexes(plan)
+    # All 8 months of 1,000 persons, the months of 3 persons, 123 days, no quarter hour.
+    assert rows_read(without_dead_entries(plan)) <= 1_000 * 8 + 3 * 8 + 123 + 2
+
+
 async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):
-    plan = await explain("usage/stats", tenant_id="small", **RANGE)
+    plan = await explain("usage/stats", tenant_id="small", dimension="all", **RANGE)
     assert rows_read(plan) <= 2 * CONVERSATIONS // 100
 
 

@@ -29,7 +29,10 @@ READ_BY_REPLICAS = {
     "search/scan",
     "search/snippets",
     "token_audit/get_list",
+    "usage/group_stats",
     "usage/stats",
+    "usage/total",
+    "usage/user_stats",
 }
 POSITIONS = {"replica/position", "replica/replayed"}
 

@@ -27,7 +27,7 @@ from asyncsvc.repositories.maintenance import BacklogRow, DueJobs, MaintenanceRo
 from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.testing import DatabaseCommands
-from asyncsvc.repositories.usage import LedgerTenant
+from asyncsvc.repositories.usage import LedgerTenant, SummedOut
 from asyncsvc.repositories.watch import NewAppend, RunningTransactions
 from tests.support import citus_shapes as trees
 from tests.support.registry import SERVICE_METHODS, furnish
@@ -54,6 +54,7 @@ TENANT_STATEMENTS = [
         "search/next_tenant",
         "search/flush_pending_list",
         "usage/backlog",
+        "usage/find_old_users",
         "usage/find_tenants_to_roll_up",
         "usage/vacuum",
         "watch/get_running",
@@ -64,6 +65,29 @@ CONVERSATION = list(models.Conversation.model_fields)
 MESSAGE = list(models.StoredMessage.model_fields)
 TOKEN = list(models.APIToken.model_fields)
 RECORD = list(models.Record.model_fields)
+BUCKET = [
+    "dt",
+    "conversations",
+    "users",
+    "rounds",
+    "tokens",
+    "duration",
+    "thumb_up",
+    "thumb_down",
+    "round",
+]
+ACTIVITY_COUNTERS = [
+    "requests",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost",
+    "unpriced",
+    "unmetered",
+]
+GROUP_BUCKET = ["dt", "group", "is_other", *BUCKET[1:], "large_sums", *ACTIVITY_COUNTERS]
 APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
     "append_key/delete_expired": ["deleted"],
@@ -165,11 +189,18 @@ COLUMNS = {
     "usage/declare_zone": ["zone"],
     "usage/delete": ["deleted"],
     "usage/delete_quarter_hours": ["deleted"],
+    "usage/delete_user_months": ["deleted"],
+    "usage/erase_user": ["erased"],
+    "usage/find_old_users": ["tenant_id"],
     "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
-    "usage/lock": ["tenant_id"],
-    "usage/recount": ["ledger_rows"],
+    "usage/group_stats": GROUP_BUCKET,
+    "usage/lock": ["users_since"],
+    "usage/recount": ["buckets"],
     "usage/roll_up": ["ledger_rows"],
-    "usage/stats": [*models.UsageBucket.model_fields, "large_tokens", "large_rounds"],
+    "usage/stats": [*BUCKET, "large_sums"],
+    "usage/sum_out_users": list(SummedOut._fields),
+    "usage/total": [*BUCKET, "large_sums"],
+    "usage/user_stats": GROUP_BUCKET,
     "usage/vacuum": [],
     "watch/delete": ["deleted"],
     "watch/get_new": list(NewAppend._fields),
@@ -181,6 +212,8 @@ COLUMNS = {
 
 
 ADDED_COLUMNS = {
+    ("usage/stats", "activity"): ACTIVITY_COUNTERS,
+    ("usage/total", "activity"): ACTIVITY_COUNTERS,
     ("conversation/create_many", "full_row"): [
         name for name in CONVERSATION if name not in {"id", "created_at"}
     ],
@@ -385,6 +418,9 @@ def test_reads_and_idempotent_writes_may_be_retried():
         "search/newest_matches",
         "search/flush_pending_list",
         "usage/stats",
+        "usage/group_stats",
+        "usage/user_stats",
+        "usage/total",
     }
 
 

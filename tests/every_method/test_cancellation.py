@@ -123,8 +123,8 @@ STATE = """
                      WHERE q.tenant_id = $1) AS u
              GROUP BY 1, 2, 3) AS u
      UNION ALL
-    SELECT 'bucket ' || b.zone || ' ' || b.basis || ' ' || b.grain || ' ' || b.dialog_key || ' '
-           || b.source_key || ' ' || b.bucket,
+    SELECT 'bucket ' || b.zone || ' ' || b.basis || ' ' || b.grain || ' ' || b.dimension || ' '
+           || coalesce(b.value, '') || ' ' || b.bucket,
            (to_jsonb(b) - 'tenant_id')::text
       FROM asyncsvc.usage_bucket AS b
      WHERE b.tenant_id = $1

@@ -287,8 +287,11 @@ VALUES: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "tz": ZONES,
         "source": st.just(ANY) | SOURCES,
         "basis": st.sampled_from(["creation", "activity"]),
-        "interval": st.sampled_from(["day", "week", "month"]),
+        "interval": st.sampled_from(["day", "week", "month", "total"]),
         "token_id": mostly(ANY, None, "k"),
+        "model": mostly(ANY, None, "m"),
+        "group_by": mostly(None, "user_id", "dialog_id", "source", "token_id", "model"),
+        "top": st.sampled_from([1, 2, 20]),
         "fill": st.booleans(),
         "older_than": st.sampled_from(
             [*PAST, PAST[2] + timedelta(1), timedelta(1), timedelta(9_999), "2026-03-01"]
@@ -391,7 +394,7 @@ READS = (
     *("conversations.get_by_id", "conversations.get_by_ids", "conversations.get_names"),
     *("conversations.messages", "conversations.payloads", "conversations.iter_messages"),
     *("conversations.get_message", "conversations.find_message"),
-    *("conversations.export", "conversations.stats"),
+    *("conversations.export", "conversations.stats", "conversations.stats_total"),
     *("tokens.get_by_id", "tokens.get_by_ids", "records.get", "records.get_many"),
 )
 LISTS = (

@@ -61,6 +61,7 @@ class Usage(NamedTuple):
     token_id: str | None
     user_id: str
     counters: Mapping[str, int]
+    model: str | None = None
 
 
 class ConversationModel:
@@ -93,8 +94,9 @@ class ConversationModel:
         return True
 
     def record_activity(self, tenant_id, conversation, counters, *, token_id=None, at=None) -> None:
-        key = (quarter_hour(at or now()), conversation.dialog_id, conversation.source, token_id)
-        self._tenants[tenant_id].activity[key].update(counters)
+        if any(counters.values()):
+            place = conversation.dialog_id, conversation.source, token_id, conversation.user_id
+            self._tenants[tenant_id].activity[quarter_hour(at or now()), *place].update(counters)
 
     def get_by_id(self, id, *, tenant_id, user_id=ANY, **include) -> Row:
         return self._tenants[tenant_id].conversation(id, user_id).row(**include)
@@ -477,34 +479,90 @@ class ConversationModel:
         from_date,
         to_date,
         source=ANY,
-        basis="creation",
+        basis="activity",
         interval="day",
         dialog_id=ANY,
         token_id=ANY,
+        model=ANY,
+        user_id=ANY,
+        group_by=None,
+        top=20,
         tz="UTC",
         fill=True,
     ) -> list[Row]:
-        if basis == "creation" and token_id is not ANY:
+        filters = {
+            "dialog_id": dialog_id,
+            "source": source,
+            "token_id": token_id,
+            "model": model,
+            "user_id": user_id,
+        }
+        if basis == "creation" and (token_id, model, group_by) != (ANY, ANY, None):
             raise InvalidInput("token_id", "applies to usage by activity only")
         range_ = range_of_bounds(from_date, to_date, tz)
-        buckets: dict[datetime, list[Usage]] = {}
-        if fill:
-            buckets = {start: [] for start in bucket_starts(tz, interval, range_)}
-        for usage in (self._creations if basis == "creation" else self._activity)(
-            tenant_id, range_
-        ):
-            if (
-                matches(dialog_id, usage.dialog_id)
-                and matches(source, usage.source)
-                and matches(token_id, usage.token_id)
-            ):
-                buckets.setdefault(bucket_start(tz, interval, usage.at), []).append(usage)
-        return [bucket(start, buckets[start]) for start in sorted(buckets)]
+        kind = self._creations if basis == "creation" else self._activity
+        usages = [
+            usage
+            for usage in kind(tenant_id, range_)
+            if all(matches(value, getattr(usage, name)) for name, value in filters.items())
+        ]
+
+        def start_of(usage: Usage) -> datetime:
+            return range_.since if interval == "total" else bucket_start(tz, interval, usage.at)
+
+        starts = {start_of(usage) for usage in usages}
+        if interval == "total":
+            starts = set() if group_by else {range_.since}
+        elif fill:
+            starts |= set(bucket_starts(tz, interval, range_))
+        if group_by is None:
+            return [
+                bucket(start, [usage for usage in usages if start_of(usage) == start])
+                for start in sorted(starts)
+            ]
+        starts |= {start_of(usage) for usage in usages}
+        return group_buckets(usages, starts, start_of, group_by, top, fill=fill, interval=interval)
+
+    def stats_total(
+        self,
+        *,
+        tenant_id,
+        from_date,
+        to_date,
+        source=ANY,
+        basis="activity",
+        dialog_id=ANY,
+        token_id=ANY,
+        model=ANY,
+        user_id=ANY,
+        tz="UTC",
+    ) -> Row:
+        (total,) = self.stats(
+            tenant_id=tenant_id,
+            from_date=from_date,
+            to_date=to_date,
+            source=source,
+            basis=basis,
+            interval="total",
+            dialog_id=dialog_id,
+            token_id=token_id,
+            model=model,
+            user_id=user_id,
+            tz=tz,
+        )
+        return total
 
     def _creations(self, tenant_id: str, range_: Range) -> list[Usage]:
         """Return the usage of each conversation that exists, at its creation."""
         return [
-            Usage(each.created_at, each.dialog_id, each.source, None, each.user_id, each.counters)
+            Usage(
+                each.created_at,
+                each.dialog_id,
+                each.source,
+                None,
+                each.user_id,
+                each.counters,
+            )
             for each in self._tenants[tenant_id].conversations.values()
             if range_.since <= each.created_at < range_.until
         ]
@@ -513,7 +571,7 @@ class ConversationModel:
         """Return the activity of the range, which is widened to quarter hours."""
         until = quarter_hour(range_.until - MICROSECOND) + QUARTER_HOUR
         return [
-            Usage(*key, "", counters)
+            Usage(*key, counters)
             for key, counters in self._tenants[tenant_id].activity.items()
             if quarter_hour(range_.since) <= key[0] < until
         ]
@@ -590,6 +648,36 @@ def message_texts(conversation: Conversation, last: int) -> list[tuple]:
         for seq, message in conversation.messages.items()
         if seq <= last
     ]
+
+
+def group_buckets(usages, starts, start_of, group_by, top, *, fill, interval) -> list[Row]:
+    """Return the buckets of the groups of usage."""
+
+    def group_of(usage: Usage) -> str | None:
+        return getattr(usage, group_by) or None
+
+    groups: dict[str | None, list[Usage]] = {}
+    for usage in usages:
+        groups.setdefault(group_of(usage), []).append(usage)
+
+    def rank(group: str | None) -> tuple:
+        sums = [sum(each.counters[name] for each in groups[group]) for name in ("tokens", "rounds")]
+        return (*(-total for total in sums), group is None, group or "")
+
+    ranked = sorted(groups, key=rank)
+    rows = []
+    for start in sorted(starts):
+        present = [usage for usage in usages if start_of(usage) == start]
+        for group in ranked[:top]:
+            own = [usage for usage in present if group_of(usage) == group]
+            if own or fill:
+                rows.append(bucket(start, own) | {"group": group, "is_other": False})
+        if len(ranked) > top and (present or fill):
+            others = [usage for usage in present if group_of(usage) not in ranked[:top]]
+            rows.append(bucket(start, others) | {"group": None, "is_other": True, "users": None})
+    if interval == "total":
+        rows = [row | {"users": row["users"] if group_by == "user_id" else None} for row in rows]
+    return rows
 
 
 EMPTY_BUCKET = dict.fromkeys(COUNTERS, 0) | {"users": 0, "duration": 0.0, "round": 0.0}

@@ -124,10 +124,10 @@ def histories(draw: st.DrawFn) -> tuple[str, list[datetime], list[Row]]:
 def questions(draw: st.DrawFn, tz: str, near: Sequence[datetime]) -> Row:
     """Draw a query of at most some dozen buckets around these moments."""
     tz = draw(st.just(tz) | st.just(tz) | st.sampled_from(ZONES))
-    interval = draw(st.sampled_from(list(INTERVALS)))
+    interval = draw(st.sampled_from([*INTERVALS, "total"]))
     since = draw(st.sampled_from(near)) + draw(st.sampled_from(STEPS))
     until = since + draw(st.sampled_from([step for step in STEPS if step >= timedelta(0)]))
-    until += draw(st.floats(0, 1)) * INTERVALS[interval] * draw(st.booleans())
+    until += draw(st.floats(0, 1)) * INTERVALS.get(interval, 200 * DAY) * draw(st.booleans())
     if draw(st.integers(0, 9)) == 9:
         since, until = until, since
     return {
@@ -137,6 +137,11 @@ def questions(draw: st.DrawFn, tz: str, near: Sequence[datetime]) -> Row:
         "basis": draw(st.sampled_from(BASES)),
         "interval": interval,
         "dialog_id": draw(st.sampled_from([ANY, ANY, "d", "nowhere"])),
+        "user_id": draw(st.sampled_from([ANY, ANY, ANY, "ann", ""])),
+        "group_by": draw(
+            st.sampled_from([None, None, "dialog_id", "source", "token_id", "user_id"])
+        ),
+        "top": draw(st.sampled_from([1, 2, 20])),
         "tz": tz,
         "fill": draw(st.booleans()),
     }
@@ -153,7 +158,7 @@ async def test_any_statistics_of_any_conversations_equal_the_model(svc, history,
         try:
             model.conversations.stats(tenant_id=tenant_id, **question)
         except InvalidInput:
-            with pytest.raises(InvalidInput, match="from_date"):
+            with pytest.raises(InvalidInput, match=r"from_date|group_by"):
                 await svc.conversations.stats(tenant_id=tenant_id, **question)
         else:
             await assert_equal(svc, model, tenant_id, **question)

@@ -298,6 +298,7 @@ async def _show_stats(svc: AsyncSvc, tz: tzinfo, newest: datetime) -> None:
             tenant_id=TENANT,
             from_date=last_day - timedelta(days=_DAYS - 1),
             to_date=last_day,
+            basis="creation",
             dialog_id=DIALOG,
             tz=str(tz),
         )

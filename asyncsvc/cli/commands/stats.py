@@ -28,7 +28,7 @@ _FORMATS: Final = {"hour": "%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d",
 _PLOT_FORMATS: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
 _SERIES: Final[Sequence[tuple[str, Callable[[UsageBucket], int], str]]] = (
     ("conversations", lambda bucket: bucket.conversations, "cyan"),
-    ("users", lambda bucket: bucket.users, "green"),
+    ("users", lambda bucket: bucket.users or 0, "green"),
     ("tokens", lambda bucket: bucket.tokens, "magenta"),
     ("rounds", lambda bucket: bucket.rounds, "blue"),
     ("thumbs up", lambda bucket: bucket.thumb_up, "bright_green"),
@@ -138,7 +138,7 @@ def print_usage(interval: Interval, buckets: Sequence[UsageBucket], *, with_aver
     rows = [
         (
             f"{bucket.dt:{_FORMATS[interval]}}",
-            *_cells(bucket.conversations, bucket.users, bucket.rounds, bucket.tokens),
+            *_cells(bucket.conversations, bucket.users or 0, bucket.rounds, bucket.tokens),
             *_cells(bucket.thumb_up, bucket.thumb_down),
         )
         for bucket in buckets

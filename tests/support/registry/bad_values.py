@@ -116,6 +116,7 @@ BAD = {
     "expires_at": INSTANT,
     "fill": BOOL,
     "from_date": [*DATE, "2027-01-01"],
+    "group_by": [value for value in CHOICE if value is not None] + ["user"],
     "id": ID,
     "idempotency_key": ["", "k" * 256, *TEXT],
     "ids": IDS,
@@ -125,6 +126,7 @@ BAD = {
     "include_messages": BOOL,
     "interval": [*CHOICE, "year"],
     "items_per_page": SIZE,
+    "model": ["", "m" * 201, *TEXT],
     "keywords": [None, *TEXT],
     "kind": [*CHOICE, "API"],
     "keep": IDS,
@@ -178,6 +180,7 @@ BAD = {
     "thumb": [0, 2, -2, 1.0, True, "1"],
     "to_date": DATE,
     "token_id": ID,
+    "top": [0, 1_001, 1.0, "1", True, None],
     "total": [*CHOICE, "all"],
     "record_use": BOOL,
     "turn": [

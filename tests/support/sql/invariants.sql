@@ -202,10 +202,9 @@ SELECT u.tenant_id,
 -- The buckets by creation plus the ledger equal a recount of the conversations, in each zone. If the
 -- ledger is empty, the distinct users are equal too.
 SELECT b.tenant_id,
-       format('bucket %s of a %s in %s, dialog %s, source %s',
-              b.bucket, b.grain, b.zone, b.dialog_key, b.source_key),
+       format('bucket %s of a %s by creation in %s, %s %s', b.bucket, b.grain, b.zone, b.dimension, b.value),
        format('buckets and ledger have %s, conversations have %s', b.stored, b.existing)
-  FROM (SELECT s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket,
+  FROM (SELECT s.tenant_id, s.zone, s.grain, s.dimension, s.value, s.bucket,
                array[coalesce(sum(s.conversations) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.tokens) FILTER (WHERE s.is_stored), 0),
                      coalesce(sum(s.duration) FILTER (WHERE s.is_stored), 0),
@@ -223,19 +222,21 @@ SELECT b.tenant_id,
                                         WHERE u.tenant_id = s.tenant_id)
                           THEN coalesce(sum(s.users), 0)
                           ELSE count(DISTINCT nullif(s.user_id, '')) END] AS existing
-          FROM (SELECT b.tenant_id, b.zone, b.grain, b.dialog_key, b.source_key, b.bucket, b.conversations,
+          FROM (SELECT b.tenant_id, b.zone, b.grain, b.dimension, b.value, b.bucket, b.conversations,
                        b.users, b.tokens, b.duration, b.rounds, b.thumb_up, b.thumb_down,
                        NULL AS user_id, true AS is_stored
                   FROM asyncsvc.usage_bucket AS b
                  WHERE b.basis = 'creation'
                  UNION ALL
-                SELECT z.tenant_id, z.zone, g.grain, d.key, s.key,
+                SELECT z.tenant_id, z.zone, g.grain, k.dimension, k.value,
                        date_trunc(g.grain, c.created_at AT TIME ZONE z.zone)::date, c.conversations, 0,
                        c.tokens, c.duration, c.rounds, c.thumb_up, c.thumb_down, c.user_id, c.is_stored
                   FROM asyncsvc.usage_zone AS z
-                  JOIN (SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at, u.conversations,
-                               u.tokens, u.duration, u.rounds, u.thumb_up, u.thumb_down, true
+                  JOIN (SELECT u.tenant_id, u.dialog_id, u.source, u.user_id, u.created_at,
+                               u.conversations, u.tokens, u.duration, u.rounds, u.thumb_up,
+                               u.thumb_down, true
                           FROM asyncsvc.usage_ledger AS u
+                         WHERE u.created_at IS NOT NULL
                          UNION ALL
                         SELECT c.tenant_id, c.dialog_id, c.source, c.user_id, c.created_at, 1,
                                c.tokens, c.duration, c.round, c.thumb_up, c.thumb_down, false
@@ -244,11 +245,99 @@ SELECT b.tenant_id,
                                duration, rounds, thumb_up, thumb_down, is_stored)
                     ON c.tenant_id = z.tenant_id
                  CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
-                 CROSS JOIN LATERAL (VALUES ('*'), ('=' || c.dialog_id)) AS d (key)
-                 CROSS JOIN LATERAL (VALUES ('*'), (coalesce('=' || c.source, '-'))) AS s (key)
+                 CROSS JOIN LATERAL (
+                        VALUES ('all', NULL), ('dialog_id', c.dialog_id), ('source', c.source)
+                       ) AS k (dimension, value)
                ) AS s
-         GROUP BY s.tenant_id, s.zone, s.grain, s.dialog_key, s.source_key, s.bucket) AS b
+         GROUP BY s.tenant_id, s.zone, s.grain, s.dimension, s.value, s.bucket) AS b
  WHERE b.stored <> b.existing
+ UNION ALL
+-- The buckets by activity equal the sums by quarter hour, in each zone, with their distinct users. Buckets
+-- of which the persons were summed out may have more users. The deletion of a tenant deletes the quarter
+-- hours first, when it has no conversation left.
+SELECT b.tenant_id,
+       format('bucket %s of a %s by activity in %s, %s %s', b.bucket, b.grain, b.zone, b.dimension, b.value),
+       format('it has %s, quarter hours have %s', b.stored, b.summed)
+  FROM (SELECT s.tenant_id, s.zone, s.grain, s.dimension, s.value, s.bucket,
+               array[sum(s.conversations) FILTER (WHERE s.is_stored),
+                     sum(s.rounds) FILTER (WHERE s.is_stored),
+                     sum(s.requests) FILTER (WHERE s.is_stored),
+                     sum(s.input_tokens) FILTER (WHERE s.is_stored),
+                     sum(s.cached_input_tokens) FILTER (WHERE s.is_stored),
+                     sum(s.cache_write_tokens) FILTER (WHERE s.is_stored),
+                     sum(s.output_tokens) FILTER (WHERE s.is_stored),
+                     sum(s.reasoning_tokens) FILTER (WHERE s.is_stored),
+                     sum(s.tokens) FILTER (WHERE s.is_stored),
+                     sum(s.cost) FILTER (WHERE s.is_stored),
+                     sum(s.unpriced) FILTER (WHERE s.is_stored),
+                     sum(s.unmetered) FILTER (WHERE s.is_stored),
+                     sum(s.duration) FILTER (WHERE s.is_stored),
+                     sum(s.thumb_up) FILTER (WHERE s.is_stored),
+                     sum(s.thumb_down) FILTER (WHERE s.is_stored)] AS stored,
+               array[sum(s.conversations) FILTER (WHERE NOT s.is_stored),
+                     sum(s.rounds) FILTER (WHERE NOT s.is_stored),
+                     sum(s.requests) FILTER (WHERE NOT s.is_stored),
+                     sum(s.input_tokens) FILTER (WHERE NOT s.is_stored),
+                     sum(s.cached_input_tokens) FILTER (WHERE NOT s.is_stored),
+                     sum(s.cache_write_tokens) FILTER (WHERE NOT s.is_stored),
+                     sum(s.output_tokens) FILTER (WHERE NOT s.is_stored),
+                     sum(s.reasoning_tokens) FILTER (WHERE NOT s.is_stored),
+                     sum(s.tokens) FILTER (WHERE NOT s.is_stored),
+                     sum(s.cost) FILTER (WHERE NOT s.is_stored),
+                     sum(s.unpriced) FILTER (WHERE NOT s.is_stored),
+                     sum(s.unmetered) FILTER (WHERE NOT s.is_stored),
+                     sum(s.duration) FILTER (WHERE NOT s.is_stored),
+                     sum(s.thumb_up) FILTER (WHERE NOT s.is_stored),
+                     sum(s.thumb_down) FILTER (WHERE NOT s.is_stored)] AS summed,
+               sum(s.users) FILTER (WHERE s.is_stored) AS users,
+               count(DISTINCT nullif(s.user_id, '')) AS active,
+               max(z.users_since) AS users_since
+          FROM (SELECT b.tenant_id, b.zone, b.grain, b.dimension, b.value, b.bucket, b.conversations,
+                       b.rounds, b.requests, b.input_tokens, b.cached_input_tokens, b.cache_write_tokens,
+                       b.output_tokens, b.reasoning_tokens, b.tokens, b.cost, b.unpriced, b.unmetered,
+                       b.duration, b.thumb_up, b.thumb_down, b.users, NULL AS user_id, true AS is_stored
+                  FROM asyncsvc.usage_bucket AS b
+                 WHERE b.basis = 'activity'
+                 UNION ALL
+                SELECT z.tenant_id, z.zone, g.grain, k.dimension, k.value,
+                       date_trunc(g.grain, q.quarter_hour AT TIME ZONE z.zone)::date, q.conversations,
+                       q.rounds, q.requests, q.input_tokens, q.cached_input_tokens, q.cache_write_tokens,
+                       q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced, q.unmetered,
+                       q.duration, q.thumb_up, q.thumb_down, NULL, q.user_id, false
+                  FROM asyncsvc.usage_zone AS z
+                  JOIN asyncsvc.usage_quarter_hour AS q ON q.tenant_id = z.tenant_id
+                 CROSS JOIN (VALUES ('day'), ('week'), ('month')) AS g (grain)
+                 CROSS JOIN LATERAL (
+                        VALUES ('all', NULL), ('dialog_id', q.dialog_id), ('source', q.source),
+                               ('token_id', q.token_id), ('model', q.model)
+                       ) AS k (dimension, value)
+               ) AS s
+          JOIN asyncsvc.usage_zone AS z ON z.tenant_id = s.tenant_id AND z.zone = 'UTC'
+         GROUP BY s.tenant_id, s.zone, s.grain, s.dimension, s.value, s.bucket) AS b
+ WHERE (b.stored IS DISTINCT FROM b.summed
+        OR b.users < b.active
+        OR b.users > b.active AND b.bucket > coalesce(b.users_since, '-infinity'))
+   AND EXISTS (SELECT FROM asyncsvc.conversation AS c WHERE c.tenant_id = b.tenant_id)
+ UNION ALL
+-- The sums by person and month equal the sums by quarter hour.
+SELECT coalesce(m.tenant_id, q.tenant_id),
+       format('month %s of %s', coalesce(m.month, q.month), coalesce(m.user_id, q.user_id)),
+       format('it has %s, quarter hours have %s', m.sums, q.sums)
+  FROM (SELECT m.tenant_id, m.user_id, m.month,
+               array[m.conversations, m.rounds, m.requests, m.input_tokens, m.cached_input_tokens,
+                     m.cache_write_tokens, m.output_tokens, m.reasoning_tokens, m.tokens, m.cost,
+                     m.unpriced, m.unmetered, m.duration, m.thumb_up, m.thumb_down] AS sums
+          FROM asyncsvc.usage_user_month AS m) AS m
+  FULL JOIN (SELECT q.tenant_id, q.user_id, date_trunc('month', q.quarter_hour AT TIME ZONE 'UTC')::date AS month,
+                    array[sum(q.conversations), sum(q.rounds), sum(q.requests), sum(q.input_tokens),
+                          sum(q.cached_input_tokens), sum(q.cache_write_tokens), sum(q.output_tokens),
+                          sum(q.reasoning_tokens), sum(q.tokens), sum(q.cost), sum(q.unpriced),
+                          sum(q.unmetered), sum(q.duration), sum(q.thumb_up), sum(q.thumb_down)] AS sums
+               FROM asyncsvc.usage_quarter_hour AS q
+              GROUP BY q.tenant_id, q.user_id, 3) AS q
+         ON q.tenant_id = m.tenant_id AND q.user_id = m.user_id AND q.month = m.month
+ WHERE m.sums IS DISTINCT FROM q.sums
+   AND EXISTS (SELECT FROM asyncsvc.conversation AS c WHERE c.tenant_id = coalesce(m.tenant_id, q.tenant_id))
  UNION ALL
 -- Without stored buckets the ledger alone equals the conversations.
 SELECT coalesce(u.tenant_id, c.tenant_id),

@@ -1,0 +1,313 @@
+-- Return a tenant's usage by activity as the groups of persons, in buckets of one hour, day, week or month
+-- in the zone :tz, or with the flag `total` of the whole range.
+--
+-- The :top persons with the highest cost, then tokens, then rounds in the range have rows of their own. All
+-- others are one row of each bucket, so the groups add up to usage/stats. :grain is the interval of the
+-- buckets, with `total` it is "day". With filters the flag `counted` is set.
+--
+-- Returns: the columns of usage/group_stats. group is NULL for usage without a person; users is 1 for a
+--   person with usage in the bucket, otherwise 0, and NULL for the others.
+-- Locks: none.
+-- Index: the keys of usage_zone, usage_bucket, usage_quarter_hour and usage_user_month,
+--   usage_ledger_tenant_idx, and usage_quarter_hour_user_idx for the usage of the :top persons in whole
+--   buckets.
+-- Read replica: the result is exact for a slightly earlier moment.
+-- Notes: persons are ranked by the UTC months within the range, the quarter hours at both ends and the
+--   ledger. Their months are summed in the order of the primary key.
+WITH
+--? token_id {
+token AS MATERIALIZED (
+    SELECT coalesce((SELECT t.family_id
+                       FROM asyncsvc.api_token AS t
+                      WHERE t.tenant_id = :tenant_id
+                        AND t.id = :token_id), :token_id) AS family_id
+),
+--? }
+requested AS MATERIALIZED (
+    SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
+           date_bin('15 minutes', :range_before::timestamptz - interval '1 microsecond',
+                    '0001-01-01 00:00+00') + interval '15 minutes' AS until
+), whole AS MATERIALIZED (
+    SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since
+      FROM requested AS r
+      LEFT JOIN LATERAL asyncsvc.whole_buckets(r.since, r.until, :grain, :tz) AS w
+        ON w.first_whole <= w.last_whole
+       AND :grain <> 'hour'
+       AND EXISTS (SELECT FROM asyncsvc.usage_zone AS z
+                    WHERE z.tenant_id = :tenant_id
+                      AND z.zone = :tz)
+       AND false                                --? counted
+), counted_ranges AS MATERIALIZED (
+    SELECT r.since, r.until, '-infinity'::timestamp AS first_bucket, 'infinity'::timestamp AS last_bucket
+      FROM requested AS r
+     CROSS JOIN whole AS w
+     WHERE w.first_whole IS NULL
+     UNION ALL
+    SELECT r.since, least(r.until, w.head_until), '-infinity', w.first_whole - interval '1 microsecond'
+      FROM requested AS r
+     CROSS JOIN whole AS w
+     WHERE w.head_until IS NOT NULL
+     UNION ALL
+    SELECT greatest(r.since, w.tail_since), r.until, w.last_whole + interval '1 microsecond', 'infinity'
+      FROM requested AS r
+     CROSS JOIN whole AS w
+     WHERE w.tail_since IS NOT NULL
+), months AS MATERIALIZED (
+    SELECT m.first_month, m.after_months
+      FROM requested AS r
+      LEFT JOIN LATERAL (
+             SELECT date_trunc('month', r.since AT TIME ZONE 'UTC' + interval '1 month'
+                                        - interval '1 microsecond') AS first_month,
+                    date_trunc('month', r.until AT TIME ZONE 'UTC') AS after_months
+           ) AS m
+        ON m.first_month < m.after_months
+       AND false                                --? counted
+), ledger_changes AS MATERIALIZED (
+    SELECT date_trunc(:grain, date_bin('15 minutes', u.at, '0001-01-01 00:00+00'), :tz) AS dt,
+           coalesce(u.acting_user_id, u.user_id) AS user_id,
+           u.conversations, u.rounds, u.requests, u.input_tokens, u.cached_input_tokens,
+           u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.tokens, u.cost, u.unpriced,
+           u.unmetered, u.duration, u.thumb_up, u.thumb_down
+      FROM asyncsvc.usage_ledger AS u
+      JOIN requested AS r
+        ON u.at >= r.since AND u.at < r.until
+     WHERE u.tenant_id = :tenant_id
+       AND u.dialog_id = :dialog_id                                  --? dialog_id
+       AND u.source = :source                                        --? source
+       AND u.source IS NULL                                          --? source_is_null
+       AND u.token_id = (SELECT t.family_id FROM token AS t)         --? token_id
+       AND u.token_id IS NULL                                        --? token_id_is_null
+       AND u.model = :model                                          --? model
+       AND u.model IS NULL                                           --? model_is_null
+       AND coalesce(u.acting_user_id, u.user_id) = :user_id          --? user_id
+), ends AS MATERIALIZED (
+    SELECT q.user_id, q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+           q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+           q.unmetered, q.duration, q.thumb_up, q.thumb_down
+      FROM requested AS r
+     CROSS JOIN months AS m
+     CROSS JOIN LATERAL (
+            VALUES (r.since, coalesce(m.first_month AT TIME ZONE 'UTC', r.until)),
+                   (m.after_months AT TIME ZONE 'UTC', r.until)
+           ) AS e (since, until)
+     CROSS JOIN LATERAL (
+            SELECT q.user_id,
+                   q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+                   q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+                   q.unmetered, q.duration, q.thumb_up, q.thumb_down
+              FROM asyncsvc.usage_quarter_hour AS q
+             WHERE q.tenant_id = :tenant_id
+               AND q.quarter_hour >= e.since
+               AND q.quarter_hour < e.until
+               AND q.dialog_id = :dialog_id                          --? dialog_id
+               AND q.source = :source                                --? source
+               AND q.source IS NULL                                  --? source_is_null
+               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
+               AND q.token_id IS NULL                                --? token_id_is_null
+               AND q.model = :model                                  --? model
+               AND q.model IS NULL                                   --? model_is_null
+               AND q.user_id = :user_id                              --? user_id
+            OFFSET 0
+           ) AS q
+), ranked AS MATERIALIZED (
+    SELECT p.user_id, row_number() OVER (ORDER BY sum(p.cost) DESC, sum(p.tokens) DESC, sum(p.rounds) DESC,
+                                                  nullif(p.user_id, '')) AS place
+      FROM (
+        SELECT u.user_id, sum(u.cost) AS cost, sum(u.tokens) AS tokens, sum(u.rounds) AS rounds
+          FROM asyncsvc.usage_user_month AS u
+         WHERE u.tenant_id = :tenant_id
+           AND u.month >= (SELECT m.first_month::date FROM months AS m)
+           AND u.month < (SELECT m.after_months::date FROM months AS m)
+         GROUP BY u.user_id
+         UNION ALL
+        SELECT e.user_id, e.cost, e.tokens, e.rounds
+          FROM ends AS e
+         UNION ALL
+        SELECT l.user_id, coalesce(l.cost, 0), l.tokens, l.rounds
+          FROM ledger_changes AS l
+      ) AS p
+     GROUP BY p.user_id
+     ORDER BY place
+     LIMIT :top + 1
+), top AS MATERIALIZED (
+    SELECT r.user_id, r.place
+      FROM ranked AS r
+     WHERE r.place <= :top
+), top_usage AS MATERIALIZED (
+    --? total {
+    SELECT :range_from::timestamptz AS dt, t.place,
+           u.conversations, u.rounds, u.requests, u.input_tokens, u.cached_input_tokens,
+           u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.tokens, u.cost, u.unpriced,
+           u.unmetered, u.duration, u.thumb_up, u.thumb_down
+      FROM top AS t
+     CROSS JOIN LATERAL (
+            SELECT u.conversations, u.rounds, u.requests, u.input_tokens, u.cached_input_tokens,
+                   u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.tokens, u.cost, u.unpriced,
+                   u.unmetered, u.duration, u.thumb_up, u.thumb_down
+              FROM asyncsvc.usage_user_month AS u
+             WHERE u.tenant_id = :tenant_id
+               AND u.user_id = t.user_id
+               AND u.month >= (SELECT m.first_month::date FROM months AS m)
+               AND u.month < (SELECT m.after_months::date FROM months AS m)
+            OFFSET 0
+           ) AS u
+     UNION ALL
+    SELECT :range_from::timestamptz, t.place,
+           e.conversations, e.rounds, e.requests, e.input_tokens, e.cached_input_tokens,
+           e.cache_write_tokens, e.output_tokens, e.reasoning_tokens, e.tokens, e.cost, e.unpriced,
+           e.unmetered, e.duration, e.thumb_up, e.thumb_down
+      FROM top AS t
+      JOIN ends AS e ON e.user_id = t.user_id
+     UNION ALL
+    SELECT :range_from::timestamptz, t.place,
+           l.conversations, l.rounds, l.requests, l.input_tokens, l.cached_input_tokens,
+           l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.tokens, l.cost, l.unpriced,
+           l.unmetered, l.duration, l.thumb_up, l.thumb_down
+      FROM top AS t
+      JOIN ledger_changes AS l ON l.user_id = t.user_id
+    --? }
+    --? !total {
+    SELECT date_trunc(:grain, q.quarter_hour, :tz) AS dt, t.place,
+           q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+           q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+           q.unmetered, q.duration, q.thumb_up, q.thumb_down
+      FROM top AS t
+     CROSS JOIN requested AS r
+     CROSS JOIN LATERAL (
+            SELECT q.quarter_hour,
+                   q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+                   q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+                   q.unmetered, q.duration, q.thumb_up, q.thumb_down
+              FROM asyncsvc.usage_quarter_hour AS q
+             WHERE q.tenant_id = :tenant_id
+               AND q.user_id = t.user_id
+               AND q.quarter_hour >= r.since
+               AND q.quarter_hour < r.until
+               AND q.dialog_id = :dialog_id                          --? dialog_id
+               AND q.source = :source                                --? source
+               AND q.source IS NULL                                  --? source_is_null
+               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
+               AND q.token_id IS NULL                                --? token_id_is_null
+               AND q.model = :model                                  --? model
+               AND q.model IS NULL                                   --? model_is_null
+               AND q.user_id = :user_id                              --? user_id
+            OFFSET 0
+           ) AS q
+     UNION ALL
+    SELECT l.dt, t.place,
+           l.conversations, l.rounds, l.requests, l.input_tokens, l.cached_input_tokens,
+           l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.tokens, l.cost, l.unpriced,
+           l.unmetered, l.duration, l.thumb_up, l.thumb_down
+      FROM top AS t
+      JOIN ledger_changes AS l ON l.user_id = t.user_id
+    --? }
+), parts AS (
+    SELECT t.dt, t.place, t.conversations, t.rounds, t.requests, t.input_tokens, t.cached_input_tokens,
+           t.cache_write_tokens, t.output_tokens, t.reasoning_tokens, t.tokens, t.cost, t.unpriced,
+           t.unmetered, t.duration, t.thumb_up, t.thumb_down
+      FROM top_usage AS t
+     UNION ALL
+    SELECT t.dt, NULL, -t.conversations, -t.rounds, -t.requests, -t.input_tokens, -t.cached_input_tokens,
+           -t.cache_write_tokens, -t.output_tokens, -t.reasoning_tokens, -t.tokens, -t.cost, -t.unpriced,
+           -t.unmetered, -t.duration, -t.thumb_up, -t.thumb_down
+      FROM top_usage AS t
+     UNION ALL
+    SELECT b.bucket::timestamp AT TIME ZONE :tz, NULL,                   --? !total
+    SELECT :range_from::timestamptz, NULL,                               --? total
+           b.conversations, b.rounds, b.requests, b.input_tokens, b.cached_input_tokens,
+           b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens, b.cost, b.unpriced,
+           b.unmetered, b.duration, b.thumb_up, b.thumb_down
+      FROM asyncsvc.usage_bucket AS b
+     WHERE b.tenant_id = :tenant_id
+       AND b.zone = :tz
+       AND b.basis = 'activity'
+       AND b.grain = :grain
+       AND b.dimension = 'all'
+       AND b.value IS NULL
+       AND b.bucket >= (SELECT w.first_whole::date FROM whole AS w)
+       AND b.bucket <= (SELECT w.last_whole::date FROM whole AS w)
+     UNION ALL
+    SELECT date_trunc(:grain, q.quarter_hour, :tz), NULL,           --? !total
+    SELECT :range_from::timestamptz, NULL,                               --? total
+           q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+           q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+           q.unmetered, q.duration, q.thumb_up, q.thumb_down
+      FROM counted_ranges AS r
+     CROSS JOIN LATERAL (
+            SELECT q.quarter_hour,
+                   q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+                   q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+                   q.unmetered, q.duration, q.thumb_up, q.thumb_down
+              FROM asyncsvc.usage_quarter_hour AS q
+             WHERE q.tenant_id = :tenant_id
+               AND q.quarter_hour >= r.since
+               AND q.quarter_hour < r.until
+               AND date_trunc(:grain, q.quarter_hour AT TIME ZONE :tz)
+                   BETWEEN r.first_bucket AND r.last_bucket
+               AND q.dialog_id = :dialog_id                          --? dialog_id
+               AND q.source = :source                                --? source
+               AND q.source IS NULL                                  --? source_is_null
+               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
+               AND q.token_id IS NULL                                --? token_id_is_null
+               AND q.model = :model                                  --? model
+               AND q.model IS NULL                                   --? model_is_null
+               AND q.user_id = :user_id                              --? user_id
+            OFFSET 0
+           ) AS q
+     UNION ALL
+    SELECT l.dt, NULL,                                                   --? !total
+    SELECT :range_from::timestamptz, NULL,                               --? total
+           l.conversations, l.rounds, l.requests, l.input_tokens, l.cached_input_tokens,
+           l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.tokens, l.cost, l.unpriced,
+           l.unmetered, l.duration, l.thumb_up, l.thumb_down
+      FROM ledger_changes AS l
+    --? !total {
+     UNION ALL
+    SELECT e.dt, t.place,
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+      FROM asyncsvc.bucket_labels(:range_from, :range_before, :grain, :tz) AS e (dt)
+     CROSS JOIN (SELECT t.place FROM top AS t UNION ALL SELECT NULL) AS t
+     WHERE :fill::bool                          --? fill
+    --? }
+), summed AS (
+    SELECT p.dt, nullif(t.user_id, '') AS value, p.place,
+           CASE WHEN p.place IS NOT NULL
+                THEN (t.user_id <> '' AND count(p.conversations) > 0)::integer::bigint END AS users,
+           coalesce(sum(p.conversations), 0)::bigint AS conversations,
+           coalesce(sum(p.rounds), 0) AS rounds, coalesce(sum(p.requests), 0) AS requests,
+           coalesce(sum(p.input_tokens), 0) AS input_tokens,
+           coalesce(sum(p.cached_input_tokens), 0) AS cached_input_tokens,
+           coalesce(sum(p.cache_write_tokens), 0) AS cache_write_tokens,
+           coalesce(sum(p.output_tokens), 0) AS output_tokens,
+           coalesce(sum(p.reasoning_tokens), 0) AS reasoning_tokens, coalesce(sum(p.tokens), 0) AS tokens,
+           coalesce(sum(p.cost), 0) AS cost, coalesce(sum(p.unpriced), 0) AS unpriced,
+           coalesce(sum(p.unmetered), 0)::bigint AS unmetered, coalesce(sum(p.duration), 0) AS duration,
+           coalesce(sum(p.thumb_up), 0)::bigint AS thumb_up,
+           coalesce(sum(p.thumb_down), 0)::bigint AS thumb_down
+      FROM parts AS p
+      LEFT JOIN top AS t ON t.place = p.place
+     GROUP BY p.dt, t.user_id, p.place
+)
+SELECT b.dt, b.value AS "group", b.place IS NULL AS is_other, b.conversations, b.users,
+       asyncsvc.bigint_v1(b.rounds) AS rounds,
+       asyncsvc.bigint_v1(b.tokens) AS tokens,
+       (b.duration * 0.000001)::float8 AS duration, b.thumb_up, b.thumb_down,
+       coalesce(b.rounds / nullif(b.conversations, 0)::float8, 0) AS round,
+       CASE WHEN greatest(abs(b.rounds), abs(b.requests), abs(b.input_tokens), abs(b.cached_input_tokens),
+                          abs(b.cache_write_tokens), abs(b.output_tokens), abs(b.reasoning_tokens),
+                          abs(b.tokens), abs(b.cost), abs(b.unpriced)) > 9223372036854775807
+            THEN concat_ws(' ', b.rounds, b.requests, b.input_tokens, b.cached_input_tokens,
+                           b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens, b.cost,
+                           b.unpriced) END AS large_sums,
+       asyncsvc.bigint_v1(b.requests) AS requests,
+       asyncsvc.bigint_v1(b.input_tokens) AS input_tokens,
+       asyncsvc.bigint_v1(b.cached_input_tokens) AS cached_input_tokens,
+       asyncsvc.bigint_v1(b.cache_write_tokens) AS cache_write_tokens,
+       asyncsvc.bigint_v1(b.output_tokens) AS output_tokens,
+       asyncsvc.bigint_v1(b.reasoning_tokens) AS reasoning_tokens,
+       asyncsvc.bigint_v1(b.cost) AS cost,
+       asyncsvc.bigint_v1(b.unpriced) AS unpriced, b.unmetered
+  FROM summed AS b
+ WHERE b.place IS NOT NULL
+    OR EXISTS (SELECT FROM ranked AS r WHERE r.place > :top)
+ ORDER BY b.dt, b.place
