@@ -42,7 +42,14 @@ from asyncsvc.models.tokens import (
     TokenRecord,
     TokenRecords,
 )
-from asyncsvc.models.usage import Usage, UsageAdjustment, UsageBucket, nano_units
+from asyncsvc.models.usage import (
+    Usage,
+    UsageAdjustment,
+    UsageBucket,
+    UsagesLike,
+    nano_units,
+    usages,
+)
 
 __all__ = [
     "APIToken",
@@ -91,7 +98,9 @@ __all__ = [
     "Usage",
     "UsageAdjustment",
     "UsageBucket",
+    "UsagesLike",
     "as_model",
     "microseconds",
     "nano_units",
+    "usages",
 ]

@@ -141,8 +141,8 @@ class TenantReceipt(Model):
     audit_events: int = 0
     """The number of deleted events of the audit, with those of the deletion of the tokens."""
     usage_rows: int = 0
-    """The number of deleted rows of usage: the sums, the declared zones and the ledger, including
-    the ledger rows of this deletion."""
+    """The number of deleted rows of usage: the sums, the declared zones, the keys of recorded
+    usage, and the ledger, including the ledger rows of this deletion."""
     deleted_at: datetime | None
     """The time, by the server's clock, of the last pass, which found no rows of the tenant.
 

@@ -17,6 +17,7 @@ from asyncsvc.validation.types import (
     Cost,
     ModelLabel,
     SignedCost,
+    SignedCount,
     SignedTokens,
     Tokens,
     TotalCost,
@@ -76,7 +77,7 @@ class Usage(Input):
 class UsageAdjustment(Input):
     """A correction of usage: what it adds to the counters. Negative values withdraw."""
 
-    rounds: SignedTokens = 0
+    rounds: SignedCount = 0
     """Rounds."""
     requests: SignedTokens = 0
     """Requests to language models."""
@@ -94,7 +95,7 @@ class UsageAdjustment(Input):
     """Tokens of turns that know only a total. They add to `tokens` alone."""
     cost: SignedCost = Decimal(0)
     """The cost, at most 1,000,000, rounded half even to 9 places."""
-    unpriced: SignedTokens = 0
+    unpriced: SignedCount = 0
     """Usages without a cost: -1 with the `cost` that became known later."""
     model: ModelLabel | None = None
     """The model whose usage changes."""
@@ -134,13 +135,16 @@ def _sequence_of_usages(value: object) -> object:
 
 Usages = Annotated[Usage | Sequence[Usage] | None, _OneOrMore()]
 """The usage of a turn: one `Usage`, up to 32 of them, or None. A model holds a tuple or None."""
+UsagesLike = Annotated[
+    Usage | Mapping[str, object] | Sequence[Usage | Mapping[str, object]], _OneOrMore()
+]
+"""One `Usage`, or up to 32 of them, as models or equal mappings."""
 
 
-def usages(value: Usages) -> Sequence[Usage]:
-    """Return the usages of a validated field; none for None."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, Usage) else value
+def usages(value: Usages | UsagesLike) -> Sequence[Usage]:
+    """Return the usages of a validated value; none for None."""
+    each = value if isinstance(value, Sequence) else [value]
+    return [usage for usage in each if isinstance(usage, Usage)]
 
 
 def refuse_total(usage: Usages, info: ValidationInfo) -> Usages:

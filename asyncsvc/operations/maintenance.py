@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, get_args
 
 from asyncsvc.errors import DatabaseError, LockTimeout, StatementTimeout
 from asyncsvc.models import Backlog, MaintenanceJob, MaintenanceReport
@@ -22,9 +22,11 @@ from asyncsvc.repositories import (
     AppendKeyRepository,
     MaintenanceRepository,
     MigrationRepository,
+    UsageKeyRepository,
     UsageRepository,
 )
 from asyncsvc.repositories.append_key import ExpiredKey
+from asyncsvc.repositories.usage_key import ExpiredUsageKey
 from asyncsvc.services.usage import roll_up_usage, sum_out_users
 
 if TYPE_CHECKING:
@@ -35,6 +37,21 @@ _KEY_BATCH_SIZE: Final = 1_000
 _TENANT_BATCH_SIZE: Final = 100
 _MAX_COUNTED: Final = 10_000
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+
+_Key = TypeVar("_Key", ExpiredKey, ExpiredUsageKey)
+
+
+class _KeyRepository(Protocol[_Key]):
+    """The repository of idempotency keys that expire."""
+
+    async def find_expired(
+        self, *, lifetime: timedelta, after: _Key | None, limit: int
+    ) -> list[_Key]: ...
+
+    async def delete_expired(
+        self, *, tenant_id: str, keys: Sequence[_Key], lifetime: timedelta
+    ) -> int: ...
 
 
 async def maintain(
@@ -91,32 +108,41 @@ async def backlog(executor: Executor) -> Backlog:
 
 async def _delete_expired_keys(executor: Executor) -> AsyncIterator[MaintenanceReport]:
     """Delete idempotency keys that are older than `Settings.key_lifetime`."""
-    append_keys = AppendKeyRepository(executor)
-    lifetime, last = timedelta(seconds=executor.settings.key_lifetime), None
-    while keys := await append_keys.find_expired(
+    lifetime = timedelta(seconds=executor.settings.key_lifetime)
+    async for batch in _delete_expired(AppendKeyRepository(executor), lifetime):
+        yield batch
+    async for batch in _delete_expired(UsageKeyRepository(executor), lifetime):
+        yield batch
+
+
+async def _delete_expired(
+    repository: _KeyRepository[_Key], lifetime: timedelta
+) -> AsyncIterator[MaintenanceReport]:
+    last = None
+    while keys := await repository.find_expired(
         lifetime=lifetime, after=last, limit=_KEY_BATCH_SIZE
     ):
         last = keys[-1]
         batch = MaintenanceReport()
         for tenant_id, tenant_keys in _group_by_tenant(keys).items():
             try:
-                batch += await _delete_keys(append_keys, tenant_id, tenant_keys, lifetime)
+                batch += await _delete_keys(repository, tenant_id, tenant_keys, lifetime)
             except TENANT_ERRORS as error:
                 batch += failure("append_keys", tenant_id, error)
         yield batch
 
 
 async def _delete_keys(
-    append_keys: AppendKeyRepository,
+    repository: _KeyRepository[_Key],
     tenant_id: str,
-    keys: Sequence[ExpiredKey],
+    keys: Sequence[_Key],
     lifetime: timedelta,
 ) -> MaintenanceReport:
     """Delete keys of one tenant, in smaller batches after a timeout."""
     size, deleted = len(keys), 0
     while keys:
         try:
-            deleted += await append_keys.delete_expired(
+            deleted += await repository.delete_expired(
                 tenant_id=tenant_id, keys=keys[:size], lifetime=lifetime
             )
         except StatementTimeout:
@@ -128,7 +154,7 @@ async def _delete_keys(
     return MaintenanceReport(append_keys=deleted)
 
 
-def _group_by_tenant(keys: Iterable[ExpiredKey]) -> dict[str, list[ExpiredKey]]:
+def _group_by_tenant(keys: Iterable[_Key]) -> dict[str, list[_Key]]:
     by_tenant = defaultdict(list)
     for key in keys:
         by_tenant[key.tenant_id].append(key)

@@ -16,6 +16,7 @@ from asyncsvc.repositories.session import SessionRepository
 from asyncsvc.repositories.testing import DatabaseForTestsRepository
 from asyncsvc.repositories.token_audit import TokenAuditRepository
 from asyncsvc.repositories.usage import UsageRepository
+from asyncsvc.repositories.usage_key import UsageKeyRepository
 from asyncsvc.repositories.watch import WatchRepository
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ServerRepository",
     "SessionRepository",
     "TokenAuditRepository",
+    "UsageKeyRepository",
     "UsageRepository",
     "WatchRepository",
 ]

@@ -8,10 +8,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncsvc.database import build_model, build_models, build_value, build_values
-from asyncsvc.models import UsageBucket
+from asyncsvc.models import Usage, UsageAdjustment, UsageBucket
 from asyncsvc.models.columns import Timestamp
-from asyncsvc.repositories.base import Repository
+from asyncsvc.repositories.base import Repository, to_json
 from asyncsvc.repositories.query import TimeRange, UsageFilter
+from asyncsvc.repositories.usage_rows import adjustment_columns, optional, usages_to_json
 from asyncsvc.validation.dates import bucket_start, zone
 from asyncsvc.validation.types import UNSET, Interval, UnsetType, UsageBasis, UsageGroup
 
@@ -140,6 +141,67 @@ class UsageRepository(Repository):
         flags = ["if_used"] if if_used else []
         rows = await self._rows("declare_zone", *flags, tenant_id=tenant_id, tz=tz)
         return build_values(str, rows, "zone")
+
+    async def record(
+        self,
+        *,
+        tenant_id: str,
+        usages: Sequence[Usage],
+        conversation_id: str | None,
+        dialog_id: str | None,
+        source: str | None,
+        user_id: str | None,
+        token_id: str | None,
+        idempotency_key: str | None,
+        body_hash: bytes | None,
+    ) -> bool:
+        """Insert usage without a message into the ledger; return whether it was inserted.
+
+        False: the conversation does not exist, or the key was used before. The key and the hash are
+        passed together.
+        """
+        (row,) = await self._rows(
+            "record",
+            tenant_id=tenant_id,
+            usages=usages_to_json(usages),
+            **optional(
+                conversation_id=conversation_id,
+                dialog_id=dialog_id,
+                source=source,
+                token_id=token_id,
+                acting_user_id=user_id,
+                idempotency_key=idempotency_key,
+                body_hash=body_hash,
+            ),
+        )
+        return build_value(bool, row, "is_recorded")
+
+    async def adjust(
+        self,
+        *,
+        tenant_id: str,
+        adjustment: UsageAdjustment,
+        actor: str,
+        reason: str,
+        dialog_id: str | None,
+        source: str | None,
+        user_id: str | None,
+        token_id: str | None,
+        idempotency_key: str | None,
+        body_hash: bytes | None,
+    ) -> bool:
+        """Insert a correction and its audit; False if the key was used before."""
+        of = {"dialog_id": dialog_id, "source": source}
+        detail = optional(**adjustment.model_dump(mode="json", exclude_defaults=True), **of)
+        (row,) = await self._rows(
+            "adjust",
+            tenant_id=tenant_id,
+            adjustment=to_json(adjustment_columns(adjustment) | of | {"user_id": user_id}),
+            detail=to_json(detail | optional(reason=reason, token_id=token_id)),
+            actor=actor,
+            **optional(token_id=token_id, idempotency_key=idempotency_key, body_hash=body_hash),
+        )
+        return build_value(bool, row, "is_recorded")
 
     async def delete(self, *, tenant_id: str) -> int:
         """Delete ledger, buckets and zones if no conversation is left; return their number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from asyncsvc.models import Usage, nano_units
+from asyncsvc.models import Usage, UsageAdjustment, nano_units
 from asyncsvc.validation.types import UNSET, UnsetType
 
 
@@ -22,3 +22,16 @@ def usages_by_id_to_json(usages: Mapping[str, Sequence[Usage]]) -> str | UnsetTy
 
 def _columns(usage: Usage) -> dict[str, object]:
     return dict(usage) | {"cost": None if usage.cost is None else nano_units(usage.cost)}
+
+
+def adjustment_columns(adjustment: UsageAdjustment) -> dict[str, object]:
+    """Return the columns of a correction, with the sum of its tokens."""
+    return dict(adjustment) | {
+        "tokens": adjustment.tokens,
+        "cost": nano_units(adjustment.cost),
+    }
+
+
+def optional(**parameters: object) -> dict[str, object]:
+    """Return the parameters that are not None, for parts of a statement that need a value."""
+    return {name: value for name, value in parameters.items() if value is not None}

@@ -28,6 +28,7 @@ from asyncsvc.services.messages import ConversationMessages
 from asyncsvc.services.retention import ConversationRetention
 from asyncsvc.services.transfer import ConversationTransfer
 from asyncsvc.services.usage import ConversationUsage
+from asyncsvc.services.usage_recording import ConversationUsageRecording
 from asyncsvc.services.watching import ConversationWatching
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import (
@@ -55,6 +56,7 @@ class API4ConversationService(
     ConversationMessageReads,
     ConversationMessages,
     ConversationUsage,
+    ConversationUsageRecording,
     ConversationRetention,
     ConversationTransfer,
     ConversationWatching,
@@ -67,7 +69,7 @@ class API4ConversationService(
       `find_message`, `put_message`, `set_feedback`, `update_message`, `delete_message`,
       `pop_message`, `clear_messages`
     - Lists and searches: `get_list`, `list_dialogs`, `get_names`, `search`
-    - Usage: `stats`, `stats_total`, `declare_zone`, `recount_usage`
+    - Usage: `record_usage`, `adjust_usage`, `stats`, `stats_total`, `declare_zone`, `recount_usage`
     - Retention: `delete_by_dialog_ids`, `erase_user`, `delete_tenant`, `purge`
     - Import and export: `import_`, `export`
     - New messages as they come: `watch`

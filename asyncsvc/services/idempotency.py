@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from asyncsvc.models import Turn, Usage, microseconds, nano_units
+from asyncsvc.models import Turn, Usage, UsageAdjustment, microseconds, nano_units
 from asyncsvc.validation.json_values import canonical_json
 from asyncsvc.validation.types import UNSET
 
@@ -20,6 +20,18 @@ def hash_of_turn(turn: Turn) -> bytes:
         data = part.encode()
         digest.update(b"%d:" % len(data) + data)
     return digest.digest()
+
+
+def hash_of_usage(usages: Sequence[Usage], *names: str | None) -> bytes:
+    """Return the SHA-256 that identifies usage without a message, and what it belongs to."""
+    values = [[_identity(usage) for usage in usages], *names]
+    return hashlib.sha256(canonical_json(values).encode()).digest()
+
+
+def hash_of_adjustment(adjustment: UsageAdjustment, *names: str | None) -> bytes:
+    """Return the SHA-256 that identifies a correction, and what it belongs to."""
+    values = [adjustment.model_dump(mode="json"), *names]
+    return hashlib.sha256(canonical_json(values).encode()).digest()
 
 
 def _identity(usage: Usage) -> list[object]:

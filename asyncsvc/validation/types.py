@@ -286,6 +286,8 @@ MessageBound = Annotated[
 """A bound of a read of messages: a `seq`, the own id of a message, or an aware datetime."""
 Tokens = Annotated[int, Field(ge=0, le=MAX_USAGE_TOKENS)]
 """The language model tokens of one turn: 0 to 10**12."""
+SignedCount = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
+"""The change of a counter: at most 2**31 - 1."""
 SignedTokens = Annotated[int, Field(ge=-MAX_USAGE_TOKENS, le=MAX_USAGE_TOKENS)]
 """The change of a counter of usage: -10**12 to 10**12."""
 SignedCost = Annotated[

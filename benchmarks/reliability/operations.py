@@ -85,6 +85,34 @@ async def _upsert(app: Application) -> None:
     app.ids.append(id)
 
 
+@_operation("conversations.record_usage", weight=2)
+async def _record_usage(app: Application) -> None:
+    """Record the usage of a conversation or of the tenant, with or without a key, once or twice."""
+    key = secrets.token_hex(8) if app.chance.random() < 1 / 2 else None
+    id = await app.id() if app.chance.random() < 1 / 2 else None
+    for _ in range(2 if key else 1):
+        await app.conversations.record_usage(
+            {"input_tokens": 10, "output_tokens": 2, "model": "m"},
+            tenant_id=app.tenant,
+            conversation_id=id,
+            idempotency_key=key,
+        )
+
+
+@_operation("conversations.adjust_usage", weight=0.5)
+async def _adjust_usage(app: Application) -> None:
+    """Correct usage with a key, once or twice."""
+    key = secrets.token_hex(8)
+    for _ in range(app.chance.choice((1, 2))):
+        await app.conversations.adjust_usage(
+            {"output_tokens": 1, "model": "m"},
+            tenant_id=app.tenant,
+            actor="soak",
+            reason="soak",
+            idempotency_key=key,
+        )
+
+
 @_operation("conversations.append_message", weight=16)
 async def _append(app: Application) -> None:
     """Append with or without a key, after a wrong seq, or as the first turn."""

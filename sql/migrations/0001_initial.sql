@@ -308,6 +308,19 @@ CREATE TABLE asyncsvc.append_key (
 -- Expiry of keys. A new key is the youngest, so an insert writes to the last page.
 CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 
+-- The idempotency keys of usage that was recorded without a message, by usage/record and usage/adjust.
+-- body_hash is the SHA-256 of the call. Maintenance deletes a key after Settings.key_lifetime.
+CREATE TABLE asyncsvc.usage_key (
+    tenant_id  text COLLATE "C" NOT NULL,
+    key        text COLLATE "C" NOT NULL,
+    body_hash  bytea NOT NULL,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, key)
+);
+
+-- Expiry of keys, as append_key_created_idx.
+CREATE INDEX usage_key_created_idx ON asyncsvc.usage_key (created_at);
+
 -- Usage is counted on two bases. "creation" counts each existing conversation with its present values at
 -- its creation: a deletion removes its usage, and a move to another dialog moves it. "activity" counts
 -- each change in the quarter hour in which it happened, and a deletion removes nothing, so past bills do
@@ -315,16 +328,17 @@ CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
 -- every zone are exact. Durations are in microseconds.
 --
 -- The ledger contains the changes that the sums below do not include yet. Each statement that changes a
--- conversation or its counters inserts a row with the differences, and with the dialog, source, user
--- and creation that the conversation has under its row lock. `at` is the time of the activity by the
--- server's clock, or for an import the creation of the conversation; a row that is not activity has none. A
--- row that no conversation counts has no created_at. acting_user_id is the person who acted, NULL for the
--- user of the conversation. token_id is the first token of a family of rotated tokens. cost is in nano units
--- (10^-9), unpriced the number of usages without a known cost, unmetered the number of rounds without
--- usage. Budgets do not count rows with is_imported. Rows are only inserted, so concurrent appends do not
--- wait for each other; with a shared counter they would. usage/roll_up moves the rows into the sums in one
--- statement, so the sums plus the ledger are exact in every snapshot. One change fits into a bigint; the
--- sum of many may not, so the sums of tokens, durations and rounds are numeric.
+-- conversation or its counters inserts a row with the differences, and with the dialog, source, user and
+-- creation that the conversation has under its row lock. `at` is the time of the activity by the server's
+-- clock, or for an import the creation of the conversation; a row that is not activity has none. A row
+-- that no conversation counts has no created_at, and '' for a missing dialog or user. acting_user_id is
+-- the person who acted, NULL for the user of the conversation. token_id is the first token of a family of
+-- rotated tokens. cost is in nano units (10^-9), unpriced the number of usages without a known cost,
+-- unmetered the number of rounds without usage. Budgets do not count rows with is_imported. Rows are only
+-- inserted, so concurrent appends do not wait for each other; with a shared counter they would.
+-- usage/roll_up moves the rows into the sums in one statement, so the sums plus the ledger are exact in
+-- every snapshot. One change fits into a bigint; the sum of many may not, so the sums of tokens, durations
+-- and rounds are numeric.
 CREATE TABLE asyncsvc.usage_ledger (
     tenant_id  text COLLATE "C" NOT NULL,
     dialog_id  text COLLATE "C" NOT NULL,
@@ -358,6 +372,24 @@ CREATE TABLE asyncsvc.usage_ledger (
 -- dead rows that are not vacuumed yet.
 CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger (tenant_id);
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
+
+-- Changes of budgets and corrections of usage, with their actors, and the thresholds (50, 80 and 100 percent)
+-- that the usage of a subject crossed. Only these have window_start, threshold and max_used.
+CREATE TABLE asyncsvc.usage_audit (
+    tenant_id  text COLLATE "C" NOT NULL,
+    id         bigint GENERATED ALWAYS AS IDENTITY,
+    at         timestamptz NOT NULL,
+    action     text NOT NULL CHECK (action IN (
+                   'adjust', 'set_budget', 'raise_limit', 'delete_budget', 'budget_crossed')),
+    actor      text,
+    budget_id  text COLLATE "C",
+    subject    text COLLATE "C",
+    window_start timestamptz,
+    threshold  smallint,
+    max_used   numeric,
+    detail     jsonb NOT NULL,
+    PRIMARY KEY (tenant_id, at, id)
+);
 
 -- The zones in which buckets of a tenant are stored. The first roll-up adds UTC. A roll-up locks the UTC
 -- row, so 1 session at a time works on a tenant, and other sessions skip the tenant. In the UTC row,

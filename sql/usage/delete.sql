@@ -1,4 +1,4 @@
--- Delete the usage ledger, the buckets and the declared zones of a tenant that has no conversations.
+-- Delete ledger, buckets, zones, keys and audit of the usage of a tenant that has no conversations.
 --
 -- Returns: deleted, the number of rows. 0 if the tenant has a conversation.
 -- Locks: the deleted rows.
@@ -21,6 +21,16 @@ WITH empty AS MATERIALIZED (
      USING empty AS e
      WHERE b.tenant_id = :tenant_id
     RETURNING 1 AS one
+), audit AS (
+    DELETE FROM asyncsvc.usage_audit AS a
+     USING empty AS e
+     WHERE a.tenant_id = :tenant_id
+    RETURNING 1 AS one
+), keys AS (
+    DELETE FROM asyncsvc.usage_key AS k
+     USING empty AS e
+     WHERE k.tenant_id = :tenant_id
+    RETURNING 1 AS one
 ), zones AS (
     DELETE FROM asyncsvc.usage_zone AS z
      USING empty AS e
@@ -28,4 +38,5 @@ WITH empty AS MATERIALIZED (
     RETURNING 1 AS one
 )
 SELECT (SELECT count(*) FROM drained) + (SELECT count(*) FROM buckets)
+       + (SELECT count(*) FROM audit) + (SELECT count(*) FROM keys)
        + (SELECT count(*) FROM zones) AS deleted

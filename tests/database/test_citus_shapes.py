@@ -15,6 +15,7 @@ OF_ALL_TENANTS = {
     "usage/backlog",
     "usage/find_old_users",
     "usage/find_tenants_to_roll_up",
+    "usage_key/find_expired",
 }
 """Statements of maintenance that read all tenants. Citus sends them to all nodes."""
 NOT_DISTRIBUTED = ("migration/", "replica/", "row_security/", "server/")

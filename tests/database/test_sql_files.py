@@ -28,6 +28,7 @@ from asyncsvc.repositories.message import MessageOutline
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.testing import DatabaseCommands
 from asyncsvc.repositories.usage import LedgerTenant, SummedOut
+from asyncsvc.repositories.usage_key import ExpiredUsageKey
 from asyncsvc.repositories.watch import NewAppend, RunningTransactions
 from tests.support import citus_shapes as trees
 from tests.support.registry import SERVICE_METHODS, furnish
@@ -57,6 +58,7 @@ TENANT_STATEMENTS = [
         "usage/find_old_users",
         "usage/find_tenants_to_roll_up",
         "usage/vacuum",
+        "usage_key/find_expired",
         "watch/get_running",
         "watch/notify",
     }
@@ -185,6 +187,7 @@ COLUMNS = {
     "testing/get_commands": list(DatabaseCommands._fields),
     "token_audit/delete": ["deleted"],
     "token_audit/get_list": list(models.TokenEvent.model_fields),
+    "usage/adjust": ["is_recorded"],
     "usage/backlog": ["ledger_rows"],
     "usage/declare_zone": ["zone"],
     "usage/delete": ["deleted"],
@@ -195,6 +198,7 @@ COLUMNS = {
     "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
     "usage/group_stats": GROUP_BUCKET,
     "usage/lock": ["users_since"],
+    "usage/record": ["is_recorded"],
     "usage/recount": ["buckets"],
     "usage/roll_up": ["ledger_rows"],
     "usage/stats": [*BUCKET, "large_sums"],
@@ -202,6 +206,9 @@ COLUMNS = {
     "usage/total": [*BUCKET, "large_sums"],
     "usage/user_stats": GROUP_BUCKET,
     "usage/vacuum": [],
+    "usage_key/delete_expired": ["deleted"],
+    "usage_key/find_expired": list(ExpiredUsageKey._fields),
+    "usage_key/get": ["body_hash"],
     "watch/delete": ["deleted"],
     "watch/get_new": list(NewAppend._fields),
     "watch/get_running": list(RunningTransactions._fields),
@@ -383,6 +390,8 @@ WRITING_AND_IDEMPOTENT = {
     "search/index_messages",
     "search/index_titles",
     "testing/empty",
+    "usage/adjust",
+    "usage/record",
     "watch/renew",
 }
 IDEMPOTENT = [name for name in NAMES if sql_files.load(name).idempotent_if is not None]

@@ -175,6 +175,7 @@ NOT_OF_SERVICES = (
     # Maintenance runs these.
     *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
+    *("usage_key/find_expired", "usage_key/delete_expired"),
 )
 
 

@@ -17,6 +17,7 @@ from asyncsvc.models import (
     TokenRecord,
     Turn,
     Usage,
+    UsageAdjustment,
 )
 from benchmarks.reliability.operations import all_calls
 from tests.support.registry import (
@@ -35,6 +36,7 @@ EXAMPLES = {
     "MESSAGE_RECORD": MessageRecord,
     "TURN": Turn,
     "USAGE": Usage,
+    "ADJUSTMENT": UsageAdjustment,
     "CONVERSATION": NewConversation,
     "RECORD": ConversationRecord,
     "CONVERSATION_PATCH": ConversationPatch,

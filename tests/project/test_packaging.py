@@ -75,6 +75,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "testing",
         "token_audit",
         "usage",
+        "usage_key",
         "watch",
     }
     assert all(path.suffix == ".sql" for path in root.rglob("*") if path.is_file())

@@ -94,12 +94,17 @@ CALLBACK = ["print", 5, []]
 
 BAD = {
     "actor": ["", "a" * 257, *TEXT],
+    "adjustment": [
+        *(None, [], {}, "a", {"model": "m"}, {"tokens": 1}, {"rounds": 1.0}, {"rounds": 2**31}),
+        *({"cost": cost} for cost in (0.5, "1", Decimal("NaN"), Decimal(-1_000_001))),
+    ],
     "after": CURSOR,
     "after_id": ID,
     "before": BOUND,
     "basis": [*CHOICE, "created"],
     "by": [*CHOICE, "updated"],
     "citus": BOOL,
+    "conversation_id": ID,
     "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
     "create": [
         *("abc", [], {}, {"dialog_id": ""}, {"dialog_id": "d", "nonsense": 1}),
@@ -190,6 +195,10 @@ BAD = {
         {"messages": MESSAGES, "usage": [USAGE] * 33},
     ],
     "unused_since": INSTANT,
+    "usage": [
+        *(None, [], {}, "a", 5, [5], [None], [USAGE] * 33),
+        *(USAGE | wrong for wrong in WRONG_USAGE),
+    ],
     "tz": [
         *("", "Mars/Olympus", "../../etc/passwd", "UTC; DROP TABLE x", "+05:00", "CET", "EST"),
         *("posix/Europe/Berlin", "right/UTC", "Europe", "europe/berlin", "Europe/", "/"),

@@ -6,6 +6,7 @@ from asyncsvc import ANY, UNSET
 from tests.support.registry import counting
 from tests.support.registry.counting import repeated, search, search_in_300, valid
 from tests.support.registry.examples import (
+    ADJUSTMENT,
     CONVERSATION,
     CONVERSATION_PATCH,
     MESSAGE,
@@ -14,6 +15,7 @@ from tests.support.registry.examples import (
     RECORD,
     TURN,
     TURN_WITHOUT_IDS,
+    USAGE,
 )
 from tests.support.registry.method import VALID, Method, Write, only, with_
 
@@ -508,6 +510,43 @@ CONVERSATIONS = [
             only("from_date", "to_date"),
         ],
         accepts_none=frozenset({"token_id", "model"}),
+    ),
+    Method(
+        name="conversations.record_usage",
+        call={
+            "usage": [USAGE],
+            "conversation_id": "a",
+            "dialog_id": None,
+            "source": None,
+            "user_id": "v",
+            "token_id": "t",
+            "idempotency_key": "k",
+        },
+        cost="row",
+        round_trips=[(1, valid()), (2, repeated())],
+        writes=True,
+        is_retried=True,
+        isolation=[VALID, only("usage"), with_(conversation_id=None, dialog_id="d", source="s")],
+        accepts_none=frozenset({"conversation_id", "dialog_id", "token_id", "user_id"}),
+    ),
+    Method(
+        name="conversations.adjust_usage",
+        call={
+            "adjustment": ADJUSTMENT,
+            "actor": "ops",
+            "reason": "r",
+            "dialog_id": "d",
+            "source": "s",
+            "user_id": "v",
+            "token_id": "t",
+            "idempotency_key": "k",
+        },
+        cost="row",
+        round_trips=[(1, valid()), (2, repeated())],
+        writes=True,
+        is_retried=True,
+        isolation=[VALID, only("adjustment", "actor", "reason")],
+        accepts_none=frozenset({"dialog_id", "token_id", "user_id"}),
     ),
     Method(
         name="conversations.declare_zone",

@@ -25,6 +25,19 @@ USAGE = {
     "cost": Decimal("0.25"),
     "model": "m",
 }
+ADJUSTMENT = {
+    "rounds": 1,
+    "requests": -1,
+    "input_tokens": -5,
+    "cached_input_tokens": -1,
+    "cache_write_tokens": -1,
+    "output_tokens": 2,
+    "reasoning_tokens": 1,
+    "total_tokens": 4,
+    "cost": Decimal("-0.25"),
+    "unpriced": -1,
+    "model": "m",
+}
 TURN = {
     "messages": [MESSAGE, MESSAGE | ANSWER],
     "tokens": 0,  # excludes usage

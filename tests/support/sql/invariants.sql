@@ -347,6 +347,7 @@ SELECT coalesce(u.tenant_id, c.tenant_id),
   FROM (SELECT u.tenant_id, sum(u.conversations) AS conversations, sum(u.tokens) AS tokens,
                sum(u.thumb_up + u.thumb_down) AS thumbs
           FROM asyncsvc.usage_ledger AS u
+         WHERE u.created_at IS NOT NULL
          GROUP BY u.tenant_id) AS u
   FULL JOIN (SELECT c.tenant_id, count(*) AS conversations, sum(c.tokens) AS tokens,
                     sum(c.thumb_up + c.thumb_down) AS thumbs
