@@ -20,7 +20,12 @@ from asyncsvc.errors import ConcurrentUse, InvalidInput
 from asyncsvc.models import Backlog, Finding, MaintenanceReport, Migration, Plan, PoolStats
 from asyncsvc.operations import doctor, maintenance, migrations, query_plans
 from asyncsvc.operations.background import BackgroundMaintenance
-from asyncsvc.services import API4ConversationService, APITokenService, RecordService
+from asyncsvc.services import (
+    API4ConversationService,
+    APITokenService,
+    BudgetService,
+    RecordService,
+)
 from asyncsvc.settings import Settings
 from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.types import Names
@@ -41,6 +46,7 @@ class Services:
         self._tokens = APITokenService(executor, settings)
         self._conversations = API4ConversationService(executor, settings)
         self._records = RecordService(executor, settings)
+        self._budgets = BudgetService(executor, settings)
 
     @property
     def settings(self) -> Settings:
@@ -61,6 +67,11 @@ class Services:
     def records(self) -> RecordService:
         """The service of records: data that is not a conversation."""
         return self._records
+
+    @property
+    def budgets(self) -> BudgetService:
+        """The service of budgets: limits of usage."""
+        return self._budgets
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Services]:

@@ -10,6 +10,7 @@ AsyncSvcError
 │   └── StaleSequence           `expected_seq` is not the present `last_seq`
 ├── InvalidToken            the token is unknown, malformed, expired or revoked
 ├── InsufficientScope       the token is valid and lacks a scope
+├── BudgetExceeded          a budget is spent; its attributes name the budget
 ├── ConcurrentUse           2 tasks used one connection, or 2 event loops used one pool
 ├── Unavailable             the database did not answer; a later call may succeed
 │   ├── PoolExhausted           no connection became free in time
@@ -24,9 +25,13 @@ AsyncSvcError
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-Resource: TypeAlias = Literal["conversation", "message", "token", "record"]
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+Resource: TypeAlias = Literal["conversation", "message", "token", "record", "budget"]
 """The kinds of rows that a method looks up."""
 
 
@@ -58,8 +63,8 @@ class NotFound(AsyncSvcError):
     """The tenant has no such row. The error is the same if another tenant has one.
 
     Attributes:
-        resource: The kind of the missing row: "conversation", "message", "token" or "record".
-            "message" also if the conversation of the message is missing.
+        resource: The kind of the missing row: "conversation", "message", "token", "record" or
+            "budget". "message" also if the conversation of the message is missing.
     """
 
     def __init__(self, resource: Resource) -> None:
@@ -105,6 +110,47 @@ class InvalidToken(AsyncSvcError):
 
 class InsufficientScope(AsyncSvcError):
     """The token is valid and lacks a required scope."""
+
+
+class BudgetExceeded(AsyncSvcError):
+    """A budget is spent: its usage has reached its limit. Of several it is the tightest one.
+
+    Attributes:
+        budget_id: The id of the budget.
+        scope: "tenant", "token", "user" or "dialog".
+        subject: The user, the dialog, or the first token of the rotated ones. None for a tenant.
+        metric: "cost", "tokens", "uncached_tokens" or "rounds".
+        used: The usage in the present window, a Decimal for a cost.
+        limit: The limit.
+        window: "hour", "day", "week", "month" or "total".
+        resets_at: The end of the present window. None for "total".
+    """
+
+    def __init__(
+        self,
+        budget_id: str,
+        scope: str,
+        subject: str | None,
+        metric: str,
+        used: Decimal | int,
+        limit: Decimal | int,
+        window: str,
+        resets_at: datetime | None,
+    ) -> None:
+        """Take the budget and its usage."""
+        super().__init__(f"a budget of the {scope} is spent: {metric} {used:f} of {limit:f}")
+        self.budget_id = budget_id
+        self.scope = scope
+        self.subject = subject
+        self.metric = metric
+        self.used = used
+        self.limit = limit
+        self.window = window
+        self.resets_at = resets_at
+
+    def __reduce__(self) -> tuple[type[BudgetExceeded], tuple[object, ...]]:
+        """Pickle the attributes instead of the text, in the order of the arguments."""
+        return type(self), tuple(vars(self).values())
 
 
 class ConcurrentUse(AsyncSvcError):

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
 
 from asyncsvc.errors import Unavailable
+from asyncsvc.models.budgets import BudgetAlert
 from asyncsvc.models.reports import MaintenanceReport
 from asyncsvc.validation.inputs import invalid_value
 from asyncsvc.validation.limits import MAX_SECONDS, Limits, Seconds
@@ -42,6 +43,10 @@ RetryHook = Callable[[str, int, float, Unavailable], None]
 MaintenanceHook = Callable[[MaintenanceReport, float, BaseException | None], None]
 """`on_maintenance(report, seconds, error)`, called after each run in the background that had work
 or failed. `report` is the work done, also before an `error`."""
+
+BudgetHook = Callable[[BudgetAlert], None]
+"""`on_budget(alert)`, called once when the usage of a budget first crosses 50, 80 or 100 % of its
+limit in a window."""
 
 
 class Settings(Limits):
@@ -98,6 +103,9 @@ class Settings(Limits):
     """Whether each call sends its tenant to the server, for a role that row-level security
     restricts. `migrate` then enables row-level security. It adds up to 3 round trips to each call,
     see docs/guides/row-level-security.md."""
+    citus: bool = False
+    """Whether the tables are distributed by Citus. `verify` with budgets then reads the budgets in
+    a second statement, since the token is on each node and the budgets are on one."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (
@@ -134,6 +142,12 @@ class Settings(Limits):
     """Called after each run of maintenance in the background that had work or failed. The logger
     `asyncsvc.operations.background` also logs it: at INFO, and the first failure of each kind as a
     warning."""
+
+    on_budget: BudgetHook | None = None
+    """Called when the usage of a budget first crosses 50, 80 or 100 % of its limit in a window.
+    Maintenance finds that after a roll-up, so about 1 minute later, and a refused `verify` or
+    `check` at once. The process that records the crossing in the audit calls it. If the process is
+    killed in between, the entry stays and the call is lost."""
 
     @field_validator("token_pepper_version")
     @classmethod

@@ -30,6 +30,7 @@ STATUSES: Final[Mapping[type[Exception], int]] = {
     InvalidInput: 422,
     InvalidToken: 401,
     asyncsvc.InsufficientScope: 403,
+    asyncsvc.BudgetExceeded: 429,
     asyncsvc.NotFound: 404,
     asyncsvc.AlreadyExists: 409,
     asyncsvc.Conflict: 409,

@@ -1,6 +1,13 @@
 """Frozen pydantic models: inputs of the public methods, stored rows, pages and reports."""
 
 from asyncsvc.models.base import Model, ModelLike, as_model
+from asyncsvc.models.budgets import (
+    Budget,
+    BudgetAlert,
+    BudgetStatus,
+    UsageEvent,
+    VerifiedToken,
+)
 from asyncsvc.models.conversations import (
     Appended,
     Conversation,
@@ -55,6 +62,9 @@ __all__ = [
     "APIToken",
     "Appended",
     "Backlog",
+    "Budget",
+    "BudgetAlert",
+    "BudgetStatus",
     "Conversation",
     "ConversationName",
     "ConversationPatch",
@@ -98,7 +108,9 @@ __all__ = [
     "Usage",
     "UsageAdjustment",
     "UsageBucket",
+    "UsageEvent",
     "UsagesLike",
+    "VerifiedToken",
     "as_model",
     "microseconds",
     "nano_units",

@@ -27,6 +27,7 @@ from asyncsvc.repositories import (
 )
 from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.repositories.usage_key import ExpiredUsageKey
+from asyncsvc.services.budgets import follow_roll_up
 from asyncsvc.services.usage import roll_up_usage, sum_out_users
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ async def _roll_up_usage(executor: Executor) -> AsyncIterator[MaintenanceReport]
         for tenant in tenants:
             try:
                 batch = MaintenanceReport(ledger_rows=await roll_up_usage(executor, tenant))
+                if tenant.has_budgets:
+                    await follow_roll_up(executor, tenant.tenant_id)
             except TENANT_ERRORS as error:
                 batch = failure("usage", tenant.tenant_id, error)
             ledger_rows += batch.ledger_rows

@@ -15,6 +15,7 @@ from asyncsvc.repositories.base import (
     to_json,
     to_json_apart,
 )
+from asyncsvc.repositories.budget import CheckedBudget, build_status
 from asyncsvc.repositories.large_rows import build_row, build_rows
 from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.types import UNSET, TokenKind, UnsetType
@@ -80,10 +81,20 @@ class _Relative(NamedTuple):
 
 
 class TokenLookup(NamedTuple):
-    """The token of a secret, and whether `record_use` must write."""
+    """The token of a secret, whether `record_use` must write, and the tightest budget."""
 
     token: APIToken
     is_due: bool
+    budget: CheckedBudget | None
+    """None without `subjects`, or if no budget applies."""
+
+
+class Subjects(NamedTuple):
+    """The user and the dialog of a request, beside the tenant and the family of its token."""
+
+    user_id: str | None
+    dialog_id: str | None
+    """The dialog, unless the token belongs to one."""
 
 
 class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
@@ -154,12 +165,17 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         kind: TokenKind | UnsetType,
         last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
+        subjects: Subjects | None = None,
     ) -> TokenLookup | None:
-        """Look a token up by the hashes of its secret, the current one first."""
+        """Look a token up by the hashes of its secret, the current one first.
+
+        With `subjects` also read the tightest budget that applies to them.
+        """
         token_hash, *older = hashes
         second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES] or (UNSET,) * _OLDER_HASHES
         rows = await self._rows(
             "verify",
+            *([] if subjects is None else ["budgets"]),
             token_hash=token_hash,
             second_hash=second,
             third_hash=third,
@@ -167,11 +183,16 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             kind=kind,
             last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
+            user_id=UNSET if subjects is None else subjects.user_id,
+            dialog_id=UNSET if subjects is None else subjects.dialog_id,
         )
         if len(rows) != 1:  # no method stores a secret twice; such a secret is ambiguous
             return None
-        token = await build_row(APIToken, rows[0])
-        return TokenLookup(token, build_value(bool, rows[0], "is_due"))
+        (row,) = rows
+        token = await build_row(APIToken, row)
+        has_budget = subjects is not None and row["budget_id"] is not None
+        budget = build_status(row) if has_budget else None
+        return TokenLookup(token, build_value(bool, row, "is_due"), budget)
 
     async def record_use(
         self,

@@ -42,6 +42,7 @@ class LedgerTenant(NamedTuple):
     tenant_id: str
     has_utc_zone: bool
     """Whether buckets in UTC are stored for the tenant."""
+    has_budgets: bool
     creations: int
     """The number of its ledger rows that create or delete conversations."""
     conversations: int

@@ -13,6 +13,7 @@ from asyncsvc.errors import Conflict
 from asyncsvc.models import TenantReceipt
 from asyncsvc.repositories import (
     APITokenRepository,
+    BudgetRepository,
     ConversationRepository,
     RecordRepository,
     TokenAuditRepository,
@@ -87,6 +88,9 @@ async def erase_user_from_usage(executor: Executor, *, tenant_id: str, user_id: 
         await usage.roll_up(tenant_id=tenant_id)
         erased_id = f"erased-{uuid4().hex}"
         await usage.erase_user(tenant_id=tenant_id, user_id=user_id, erased_id=erased_id)
+        await BudgetRepository(transaction).erase_user(
+            tenant_id=tenant_id, user_id=user_id, erased_id=erased_id
+        )
 
 
 class TenantDeletion:
@@ -104,6 +108,7 @@ class TenantDeletion:
         self._on_batch = on_batch
         self._tokens = APITokenRepository(executor)
         self._usage = UsageRepository(executor)
+        self._budgets = BudgetRepository(executor)
         self._audit = TokenAuditRepository(executor)
         self._counts = Counter[str]()
         self._deleted_at: datetime | None = None
@@ -129,6 +134,8 @@ class TenantDeletion:
         while count := await self._tokens.delete(tenant_id=tenant_id, batch_size=size):
             self._add(tokens=count)
         await self._delete_conversations_and_records()
+        if count := await self._budgets.delete_all(tenant_id=tenant_id):
+            self._add(usage_rows=count)
         while count := await self._usage.delete_quarter_hours(tenant_id=tenant_id, batch_size=size):
             self._add(usage_rows=count)
         while count := await self._usage.delete_user_months(tenant_id=tenant_id, batch_size=size):

@@ -88,7 +88,8 @@ class ConversationRetention(ConversationServiceBase):
 
         These are the conversations that name the person as `user_id` or `exp_user_id`, with their
         messages and append keys, and the records whose `user_id` it is. Usage by creation decreases
-        accordingly. Usage by activity stays, under a random id that is stored nowhere else.
+        accordingly. Usage by activity and budgets stay, under a random id that is stored
+        nowhere else.
 
         Args:
             user_id: The id of the person.
@@ -99,7 +100,7 @@ class ConversationRetention(ConversationServiceBase):
 
         Cost:
             5 round trips with 1 commit for each batch of about 50 conversations or 500 messages,
-            and of 100 records; 4 for the last batch, which is empty, and 5 to 7 with 1 commit to
+            and of 100 records; 4 for the last batch, which is empty, and 6 to 8 with 1 commit to
             roll up the usage and replace the person there. Locks the rows of a batch in the
             order of their ids. Indexes by user.
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, overload
 
 from pydantic import SecretStr
 
 from asyncsvc.errors import InsufficientScope, InvalidToken
-from asyncsvc.models import APIToken, TokenPatch
-from asyncsvc.repositories import APITokenRepository
+from asyncsvc.models import APIToken, TokenPatch, VerifiedToken
+from asyncsvc.repositories import APITokenRepository, BudgetRepository
+from asyncsvc.repositories.api_token import Subjects, TokenLookup
+from asyncsvc.services.budgets import refuse_if_spent
 from asyncsvc.services.common import CommonService
 from asyncsvc.services.credentials import Keyring, has_foreign_format, has_own_format
 from asyncsvc.validation.arguments import validated
-from asyncsvc.validation.types import UNSET, Scopes, Secret, TokenKind, UnsetType
+from asyncsvc.validation.types import UNSET, Id, Scopes, Secret, TokenKind, UnsetType, UserId
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
+    from asyncsvc.repositories.budget import CheckedBudget
     from asyncsvc.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
@@ -38,8 +41,35 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
         """Run on this executor, with the peppers of these settings."""
         super().__init__(executor, settings, APITokenRepository(executor))
         self._keyring = Keyring(settings)
+        self._reads_budgets_apart = settings.row_level_security or settings.citus
         seconds = settings.last_used_resolution
         self._last_used_resolution = UNSET if seconds is None else timedelta(seconds=seconds)
+
+    @overload
+    @validated
+    async def verify(
+        self,
+        secret: Secret,
+        *,
+        kind: TokenKind = "api",
+        scopes: Scopes = (),
+        record_use: bool = True,
+        budgets: Literal[False] = False,
+    ) -> APIToken: ...
+
+    @overload
+    @validated
+    async def verify(
+        self,
+        secret: Secret,
+        *,
+        kind: TokenKind = "api",
+        scopes: Scopes = (),
+        record_use: bool = True,
+        budgets: Literal[True],
+        user_id: UserId | None = None,
+        dialog_id: Id | None = None,
+    ) -> VerifiedToken: ...
 
     @validated
     async def verify(
@@ -49,6 +79,9 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
         kind: TokenKind = "api",
         scopes: Scopes = (),
         record_use: bool = True,
+        budgets: bool = False,
+        user_id: UserId | None = None,
+        dialog_id: Id | None = None,
     ) -> APIToken:
         """Return the token of a secret if it is valid and of this kind.
 
@@ -63,28 +96,61 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
                 transaction, since the write locks the token row until the transaction ends, and
                 delays a revocation. Above READ COMMITTED a concurrent write of the same row is a
                 serialization failure.
+            budgets: Also check the budgets of the tenant, of the token's family, of `user_id` and
+                of `dialog_id`.
+            user_id: The acting user, from the authenticated session. None or empty: budgets of
+                users do not apply.
+            dialog_id: The dialog. A token that belongs to a dialog has that one.
 
         Returns:
-            The token as it was before this use was recorded.
+            The token as it was before this use was recorded; with `budgets` a `VerifiedToken`,
+            whose `budget` is the tightest one.
 
         Raises:
             InvalidToken: The secret is malformed, or its token is unknown, expired, revoked or of
                 another kind. The error is the same in all cases; only the log names the case.
             InsufficientScope: The token lacks one of `scopes`.
+            BudgetExceeded: The token is valid, and a budget is spent. The error names the tightest
+                one. The use is recorded all the same.
             Unavailable: The database does not answer. Verification fails closed.
 
         Cost:
             1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
-            malformed secret.
+            malformed secret. With `budgets` it costs what `budgets.status` does in the same round
+            trip, or in 1 more under row-level security and on Citus. The first refusal in a window
+            has 1 more, which records the crossing, unless it runs inside a transaction or
+            `record_use` is False.
         """
-        token = await self._find_valid(secret, kind=kind, record_use=record_use)
-        if token is None:
+        subjects = Subjects(user_id, dialog_id) if budgets else None
+        lookup = await self._find_valid(secret, kind=kind, record_use=record_use, subjects=subjects)
+        if lookup is None:
             raise InvalidToken
+        token = lookup.token
         missing = set(scopes) - set(token.scopes)
         if missing and _ALL_SCOPES not in token.scopes:
             _log.info("token %s lacks a requested scope", token.id)
             raise InsufficientScope(f"the token lacks {', '.join(sorted(missing))}")
-        return token
+        if subjects is None:
+            return token
+        budget = await refuse_if_spent(
+            self._executor,
+            await self._tightest(lookup, subjects),
+            tenant_id=token.tenant_id,
+            may_write=record_use,
+        )
+        return VerifiedToken.model_construct(**dict(token), budget=budget)
+
+    async def _tightest(self, lookup: TokenLookup, subjects: Subjects) -> CheckedBudget | None:
+        """Return the tightest budget, in a second statement if the first one cannot read it."""
+        if not self._reads_budgets_apart:
+            return lookup.budget
+        statuses = await BudgetRepository(self._executor).get_status(
+            tenant_id=lookup.token.tenant_id,
+            family_id=lookup.token.family_id,
+            user_id=subjects.user_id,
+            dialog_id=lookup.token.dialog_id or subjects.dialog_id,
+        )
+        return statuses[0] if statuses else None
 
     @validated
     async def used(self, secret: Secret) -> bool:
@@ -108,8 +174,13 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
         return await self._find_valid(secret, kind=UNSET, record_use=True) is not None
 
     async def _find_valid(
-        self, secret: SecretStr | str, *, kind: TokenKind | UnsetType, record_use: bool
-    ) -> APIToken | None:
+        self,
+        secret: SecretStr | str,
+        *,
+        kind: TokenKind | UnsetType,
+        record_use: bool,
+        subjects: Subjects | None = None,
+    ) -> TokenLookup | None:
         """Return the token of a secret if it is valid, record its use, and log a rejection."""
         hashes = self._hashes(secret)
         if not hashes:
@@ -120,15 +191,16 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             kind=kind,
             last_used_resolution=self._last_used_resolution,
             pepper_version=self._keyring.version,
+            subjects=None if self._reads_budgets_apart else subjects,
         )
         if lookup is None:
             _log.info("rejected a token: it is unknown or of another kind")
             return None
-        token, is_due = lookup
+        token = lookup.token
         if token.status not in _VALID:
             _log_rejection(token)
             return None
-        if record_use and is_due:
+        if record_use and lookup.is_due:
             await self._repository.record_use(
                 tenant_id=token.tenant_id,
                 id=token.id,
@@ -136,7 +208,7 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
                 last_used_resolution=self._last_used_resolution,
                 pepper_version=self._keyring.version,
             )
-        return token
+        return lookup
 
     def _hashes(self, secret: SecretStr | str) -> list[bytes]:
         """Return the hashes under which a secret may be stored; none if it is malformed.

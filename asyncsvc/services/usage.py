@@ -133,7 +133,7 @@ class ConversationUsage(ConversationServiceBase):
             model=unset_if_any(model),
             user_id=unset_if_any(user_id),
         )
-        with _translate_unknown_zone():
+        with translate_unknown_zone():
             if group_by == "user_id":
                 return await self._usage.user_stats(
                     tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
@@ -243,7 +243,7 @@ class ConversationUsage(ConversationServiceBase):
             if tz not in await usage.declare_zone(tenant_id=tenant_id, tz=tz):
                 return False
             users_since = await lock_usage(usage, tenant_id)
-            with _translate_unknown_zone():
+            with translate_unknown_zone():
                 await usage.recount(tenant_id=tenant_id, users_since=users_since, tz=tz)
             return True
 
@@ -333,7 +333,7 @@ def _require_unset(**values: object) -> None:
 
 
 @contextmanager
-def _translate_unknown_zone() -> Generator[None]:
+def translate_unknown_zone() -> Generator[None]:
     """Raise InvalidInput for a zone that Python knows and the server does not."""
     try:
         yield

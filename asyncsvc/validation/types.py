@@ -184,6 +184,17 @@ def _check_usage_cost(value: Decimal) -> Decimal:
     return value.copy_abs()  # of -0
 
 
+def _check_limit(value: object) -> Decimal | int:
+    """Return the limit of a budget. A float is rejected, since it is not exact."""
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        raise invalid_value("must be an int or a Decimal")
+    if not (Decimal(value).is_finite() and 0 <= value <= _MAX_LIMIT):
+        raise invalid_value(f"must be 0 to {_MAX_LIMIT:,}")
+    if isinstance(value, Decimal) and value != value.quantize(_NANO_UNIT, context=COST_CONTEXT):
+        raise invalid_value("must have at most 9 decimal places")
+    return value
+
+
 def _check_thumb(value: int) -> int:
     if value not in {-1, 1}:  # Literal[-1, 1] accepts True and 1.0
         raise invalid_value("must be 1 or -1")
@@ -221,6 +232,7 @@ def _check_names(value: Collection[str]) -> Collection[str]:
 
 
 _MAX_ID_LENGTH: Final = 128
+_MAX_LIMIT: Final = 10**15
 Id = Annotated[str, text_length(1, _MAX_ID_LENGTH)]
 """An id that the caller chooses: 1 to 128 characters, stored unchanged."""
 UserId = Annotated[str, text_length(0, 128)]
@@ -304,6 +316,8 @@ TotalCost = Annotated[
 """A sum of costs, exact. Its JSON is a string without an exponent."""
 ModelLabel = Annotated[str, text_length(1, MAX_LABEL_LENGTH)]
 """The label of a language model, such as "openai/gpt-5": 1 to 200 characters."""
+BudgetLimit = Annotated[Decimal | int, PlainValidator(_check_limit)]
+"""The limit of a budget: a Decimal or int for a cost, an int for others, 0 to 10**15."""
 Rounds = Annotated[int, Field(ge=0, le=1_000)]
 """The rounds that one turn adds: 0 to 1,000."""
 Duration = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
@@ -358,5 +372,13 @@ TokenKind = Literal["api", "beta"]
 """The kind of a token: "api", or "beta" for embedded chats. A token is valid for 1 kind only."""
 TokenStatus = Literal["active", "retiring", "expired", "revoked"]
 """The state of a token. A retiring token was rotated and is valid until its overlap ends."""
+BudgetScope = Literal["tenant", "token", "user", "dialog"]
+"""What a budget limits: a tenant, or each or one of its tokens, users or dialogs."""
+BudgetMetric = Literal["cost", "tokens", "uncached_tokens", "rounds"]
+"""What a budget counts. "uncached_tokens" are all tokens except input from a cache."""
+BudgetWindow = Literal["hour", "day", "week", "month", "total"]
+"""The time that a budget counts: the present local hour, day, week or month, or all time."""
+UsageAction = Literal["adjust", "set_budget", "raise_limit", "delete_budget", "budget_crossed"]
+"""The action that an entry of the audit of usage records."""
 TokenAction = Literal["create", "import", "update", "rotate", "revoke", "delete"]
 """The action that an audit entry records."""

@@ -45,6 +45,11 @@ class Application:
         return self.svc.tokens
 
     @property
+    def budgets(self) -> asyncsvc.BudgetService:
+        """The budgets."""
+        return self.svc.budgets
+
+    @property
     def records(self) -> asyncsvc.RecordService:
         """The records."""
         return self.svc.records

@@ -20,7 +20,7 @@ import asyncpg
 
 import asyncsvc
 from asyncsvc import Message
-from benchmarks.reliability.application import DIALOGS, Application
+from benchmarks.reliability.application import DIALOGS, USERS, Application
 
 OLD: Final = timedelta(seconds=20)
 """The retention of conversations in a purge, and the lifetime of idempotency keys."""
@@ -403,6 +403,31 @@ async def _delete_record(app: Application) -> None:
     with suppress(asyncsvc.NotFound):
         await app.records.get("state", id, tenant_id=app.tenant)
     await app.records.delete("state", id, tenant_id=app.tenant)
+
+
+# ------------------------------------------------------------------------- budgets
+
+
+@_operation("budgets.set", "budgets.raise_limit", "budgets.delete")
+async def _change_budgets(app: Application) -> None:
+    for window in ("hour", "month"):
+        await app.budgets.set(
+            tenant_id=app.tenant, scope="user", metric="rounds", limit=10**9, window=window
+        )
+    budget = await app.budgets.set(
+        tenant_id=app.tenant, scope="dialog", subject=app.chance.choice(DIALOGS), limit=10**9
+    )
+    await app.budgets.raise_limit(budget.id, tenant_id=app.tenant, by=1)
+    await app.budgets.delete(budget.id, tenant_id=app.tenant)
+
+
+@_operation("budgets.status", "budgets.check", "budgets.list", "budgets.audit", weight=2)
+async def _read_budgets(app: Application) -> None:
+    subjects = {"user_id": app.chance.choice(USERS), "dialog_id": app.chance.choice(DIALOGS)}
+    await app.budgets.status(tenant_id=app.tenant, **subjects)
+    await app.budgets.check(tenant_id=app.tenant, **subjects)
+    await app.budgets.list(tenant_id=app.tenant, limit=2)
+    await app.budgets.audit(tenant_id=app.tenant, limit=2)
 
 
 # ------------------------------------------------------------------------- facade

@@ -670,3 +670,151 @@ CREATE TABLE asyncsvc.maintenance (
     claimed_until   timestamptz NOT NULL,
     processed_until timestamptz
 );
+
+-- Return the first instant of the local hour, day, week (from Monday) or month that contains an instant,
+-- and the first instant after it. These are the buckets of date_trunc(grain, at, zone). 'total' is all time.
+--
+-- A local midnight may be skipped or occur twice, and so may half an hour or a whole day. Near a change of
+-- the clock the function therefore compares quarter hours, which contain no change. Elsewhere a local time is
+-- 1 instant.
+CREATE FUNCTION asyncsvc.budget_window_v1(
+    at timestamptz, grain text, zone text, OUT window_start timestamptz, OUT window_end timestamptz)
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    bucket timestamptz;
+BEGIN
+    IF grain = 'total' THEN
+        window_start := '-infinity';
+        window_end := 'infinity';
+        RETURN;
+    END IF;
+    bucket := date_trunc(grain, at, zone);
+    window_start := bucket;
+    window_end := CASE grain WHEN 'hour' THEN bucket + interval '1 hour' ELSE
+        (date_trunc(grain, at AT TIME ZONE zone) + ('1 ' || grain)::interval) AT TIME ZONE zone END;
+    IF (window_start + interval '25 hours') AT TIME ZONE zone
+       - (window_start - interval '25 hours') AT TIME ZONE zone <> interval '50 hours' THEN
+        window_start := (SELECT min(q.at)
+                           FROM generate_series(
+                                date_bin('15 minutes', window_start, '0001-01-01 00:00+00')
+                                - interval '25 hours', window_start + interval '25 hours',
+                                interval '15 minutes') AS q (at)
+                          WHERE date_trunc(grain, q.at, zone) = bucket);
+    END IF;
+    IF (window_end + interval '25 hours') AT TIME ZONE zone
+       - (window_end - interval '25 hours') AT TIME ZONE zone <> interval '50 hours' THEN
+        window_end := (SELECT max(q.at) + interval '15 minutes'
+                         FROM generate_series(
+                              date_bin('15 minutes', window_end, '0001-01-01 00:00+00')
+                              - interval '25 hours', window_end + interval '25 hours',
+                              interval '15 minutes') AS q (at)
+                        WHERE date_trunc(grain, q.at, zone) = bucket);
+    END IF;
+END
+$$;
+
+-- Limits of usage. subject is a user, a dialog or the first token of a family of rotated tokens; '' is each
+-- one of the scope that has no budget of its own for this metric and grain, and the only subject of the scope
+-- tenant. No other index begins with the tenant, so that a plan without statistics does not read all budgets
+-- of a tenant for those of a subject. max_used is in the unit of the metric, a cost in nano units (10^-9).
+-- since is the begin of the grain total, and NULL for the others.
+CREATE TABLE asyncsvc.budget (
+    tenant_id  text COLLATE "C" NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    scope      text COLLATE "C" NOT NULL CHECK (scope IN ('tenant', 'token', 'user', 'dialog')),
+    subject    text COLLATE "C" NOT NULL,
+    metric     text COLLATE "C" NOT NULL CHECK (metric IN ('cost', 'tokens', 'uncached_tokens', 'rounds')),
+    grain      text COLLATE "C" NOT NULL CHECK (grain IN ('hour', 'day', 'week', 'month', 'total')),
+    zone       text COLLATE "C" NOT NULL,
+    max_used   numeric NOT NULL,
+    since      timestamptz,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, subject, scope, metric, grain),
+    CONSTRAINT budget_id_key UNIQUE (id, tenant_id)
+);
+
+-- The usage that budgets count, by budget, subject and window, without the rows of the ledger. usage/roll_up
+-- adds the rows of the ledger that it moves. No usage is ever subtracted or set to 0: the start of the
+-- present window is computed. Maintenance deletes the rows of ended windows.
+CREATE TABLE asyncsvc.budget_usage (
+    tenant_id  text COLLATE "C" NOT NULL,
+    budget_id  text COLLATE "C" NOT NULL,
+    subject    text COLLATE "C" NOT NULL,
+    window_start timestamptz NOT NULL,
+    used       numeric NOT NULL,
+    PRIMARY KEY (tenant_id, budget_id, subject, window_start)
+) WITH (fillfactor = 85);
+
+-- budget/erase_user.
+CREATE INDEX budget_usage_subject_idx ON asyncsvc.budget_usage (tenant_id, subject);
+
+-- A threshold is crossed once for each subject, window and limit.
+CREATE UNIQUE INDEX usage_audit_crossed_idx ON asyncsvc.usage_audit (
+    tenant_id, budget_id, subject, window_start, threshold, max_used) WHERE action = 'budget_crossed';
+
+-- budget/get_events of one budget, budget/erase_user.
+CREATE INDEX usage_audit_budget_idx ON asyncsvc.usage_audit (tenant_id, budget_id, at, id);
+CREATE INDEX usage_audit_subject_idx ON asyncsvc.usage_audit (tenant_id, subject) WHERE subject IS NOT NULL;
+
+-- Return each budget that applies to a token family, a user and a dialog, with the usage of its window at an
+-- instant: the rolled up usage and the ledger, both in the snapshot of the calling statement. NULL is no
+-- subject of a scope. A budget of a subject hides the default of the same scope, metric and grain. share is
+-- used / max_used.
+--
+-- The server inlines it into the calling statement, whose plan a connection keeps. Each budget reads the
+-- ledger of the tenant once, which for a few budgets takes less time than one pass that groups the rows.
+CREATE FUNCTION asyncsvc.budget_status_v1(
+    of_tenant_id text, of_family_id text, of_user_id text, of_dialog_id text, instant timestamptz)
+RETURNS TABLE (
+    budget_id text, scope text, subject text, is_default boolean, metric text, grain text, zone text,
+    max_used numeric, window_start timestamptz, window_end timestamptz, used numeric, share numeric,
+    is_alerted boolean)
+LANGUAGE sql STABLE ROWS 4 AS $$
+    SELECT a.id, a.scope, nullif(a.subject, ''), a.is_default, a.metric, a.grain, a.zone, a.max_used,
+           a.window_start, nullif(a.window_end, 'infinity'), u.used,
+           CASE a.max_used WHEN 0 THEN 'infinity' ELSE u.used / a.max_used END,
+           u.used >= a.max_used AND EXISTS (
+               SELECT FROM asyncsvc.usage_audit AS e
+                WHERE e.tenant_id = of_tenant_id
+                  AND e.budget_id = a.id
+                  AND e.subject = a.subject
+                  AND e.window_start = a.window_start
+                  AND e.threshold = 100
+                  AND e.max_used = a.max_used
+                  AND e.action = 'budget_crossed')
+      FROM (
+        SELECT DISTINCT ON (b.scope, b.metric, b.grain)
+               b.id, b.scope, s.subject, b.subject = '' AND b.scope <> 'tenant' AS is_default, b.metric,
+               b.grain, b.zone, b.max_used, coalesce(b.since, w.window_start) AS window_start, w.window_end
+          FROM asyncsvc.budget AS b
+         CROSS JOIN LATERAL (
+               SELECT CASE b.scope WHEN 'tenant' THEN ''
+                                   WHEN 'token' THEN of_family_id
+                                   WHEN 'user' THEN nullif(of_user_id, '')
+                                   ELSE of_dialog_id END AS subject) AS s
+         CROSS JOIN LATERAL asyncsvc.budget_window_v1(instant, b.grain, b.zone) AS w
+         WHERE b.tenant_id = of_tenant_id
+           AND b.subject = ANY (ARRAY['', of_family_id, of_user_id, of_dialog_id])
+           AND (b.subject = s.subject OR b.subject = '' AND s.subject IS NOT NULL)
+         ORDER BY b.scope, b.metric, b.grain, b.subject DESC
+      ) AS a
+      LEFT JOIN asyncsvc.budget_usage AS r
+        ON r.tenant_id = of_tenant_id AND r.budget_id = a.id AND r.subject = a.subject
+       AND r.window_start = a.window_start
+     CROSS JOIN LATERAL (
+           SELECT sum(CASE a.metric WHEN 'cost' THEN l.cost
+                                    WHEN 'tokens' THEN l.tokens
+                                    WHEN 'rounds' THEN l.rounds
+                                    ELSE l.tokens - coalesce(l.cached_input_tokens, 0) END) AS used
+             FROM asyncsvc.usage_ledger AS l
+            WHERE l.tenant_id = of_tenant_id
+              AND l.at >= a.window_start
+              AND l.at < a.window_end
+              AND NOT l.is_imported
+              AND CASE a.scope WHEN 'tenant' THEN true
+                               WHEN 'token' THEN l.token_id = a.subject
+                               WHEN 'user' THEN coalesce(l.acting_user_id, l.user_id) = a.subject
+                               ELSE l.dialog_id = a.subject END) AS l
+     CROSS JOIN LATERAL (SELECT coalesce(r.used, 0) + coalesce(l.used, 0) AS used) AS u
+$$;

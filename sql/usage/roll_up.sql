@@ -1,6 +1,6 @@
--- Move a tenant's usage ledger into the sums by quarter hour, the sums by person and month, and with the
--- flag `buckets` into the buckets of each declared zone. Without it the caller recounts the buckets in the
--- same transaction.
+-- Move a tenant's usage ledger into the sums by quarter hour, the sums by person and month, the usage of
+-- budgets, and with the flag `buckets` into the buckets of each declared zone. Without it the caller
+-- recounts the buckets in the same transaction.
 --
 -- Returns: ledger_rows, the number of moved rows; 0 also if another session works on this tenant.
 -- Locks: the tenant's UTC row of usage_zone (skipped if another session holds it), the rows of the
@@ -13,6 +13,8 @@
 --   It takes all ledger rows of its snapshot or none, because creating_users and active_users compare the
 --   conversations and quarter hours before and after these rows, like usage/stats. If two roll-ups shared
 --   the rows of a tenant, neither could count the users.
+--   usage/lock updates the UTC row. If that happened after this snapshot, xmin of the locked row differs,
+--   so the roll-up does nothing: it would not see the new zone or the new budget.
 --   Buckets and users are joined by a UNION ALL with one GROUP BY. For a LEFT JOIN the server chose a plan
 --   that compares each bucket with each other one of the same grain.
 --   Creations from 1973 on are grouped by quarter hour first, which reduces their number. Before 1973
@@ -23,6 +25,10 @@ WITH locked AS MATERIALIZED (
       FROM asyncsvc.usage_zone AS z
      WHERE z.tenant_id = :tenant_id
        AND z.zone = 'UTC'
+       AND z.xmin = (SELECT o.xmin
+                       FROM asyncsvc.usage_zone AS o
+                      WHERE o.tenant_id = :tenant_id
+                        AND o.zone = 'UTC')
        FOR UPDATE SKIP LOCKED
 ), drained AS (
     DELETE FROM asyncsvc.usage_ledger AS u
@@ -82,6 +88,61 @@ WITH locked AS MATERIALIZED (
            duration = q.duration + excluded.duration,
            thumb_up = q.thumb_up + excluded.thumb_up,
            thumb_down = q.thumb_down + excluded.thumb_down
+), budget_windows AS MATERIALIZED (
+    SELECT d.quarter_hour, b.grain, b.zone, w.window_start
+      FROM (SELECT DISTINCT date_bin('15 minutes', d.at, '0001-01-01 00:00+00') AS quarter_hour
+              FROM drained AS d
+             WHERE d.at IS NOT NULL
+               AND NOT d.is_imported) AS d
+     CROSS JOIN (SELECT DISTINCT b.grain, b.zone
+                   FROM asyncsvc.budget AS b
+                  WHERE b.tenant_id = :tenant_id) AS b
+     CROSS JOIN LATERAL asyncsvc.budget_window_v1(d.quarter_hour, b.grain, b.zone) AS w
+     WHERE w.window_end > statement_timestamp() - interval '1 hour'
+), subject_changes AS MATERIALIZED (
+    SELECT date_bin('15 minutes', d.at, '0001-01-01 00:00+00') AS quarter_hour, s.scope, s.subject,
+           min(d.at) AS first_at, sum(d.cost) AS cost, sum(d.tokens) AS tokens,
+           sum(d.tokens) - coalesce(sum(d.cached_input_tokens), 0) AS uncached_tokens,
+           sum(d.rounds) AS rounds
+      FROM drained AS d
+     CROSS JOIN LATERAL (
+           VALUES ('tenant', ''), ('token', d.token_id),
+                  ('user', nullif(coalesce(d.acting_user_id, d.user_id), '')),
+                  ('dialog', d.dialog_id)) AS s (scope, subject)
+     WHERE EXISTS (SELECT FROM budget_windows)
+       AND d.at IS NOT NULL
+       AND NOT d.is_imported
+       AND s.subject IS NOT NULL
+     GROUP BY quarter_hour, s.scope, s.subject, width_bucket(d.at, (
+              SELECT array_agg(b.since ORDER BY b.since)
+                FROM asyncsvc.budget AS b
+               WHERE b.tenant_id = :tenant_id
+                 AND b.since IS NOT NULL))
+), budget_usage_rows AS (
+    INSERT INTO asyncsvc.budget_usage AS u (tenant_id, budget_id, subject, window_start, used)
+    SELECT :tenant_id, b.id, s.subject, coalesce(b.since, w.window_start) AS window_start,
+           coalesce(sum(CASE b.metric WHEN 'cost' THEN s.cost
+                                      WHEN 'tokens' THEN s.tokens
+                                      WHEN 'uncached_tokens' THEN s.uncached_tokens
+                                      ELSE s.rounds END), 0)
+      FROM (SELECT s.quarter_hour, s.scope, s.subject, s.first_at, s.cost, s.tokens, s.uncached_tokens,
+                   s.rounds, k.key
+              FROM subject_changes AS s
+             CROSS JOIN LATERAL (SELECT '' UNION SELECT s.subject) AS k (key)) AS s
+     CROSS JOIN LATERAL (
+           SELECT b.id, b.metric, b.grain, b.zone, b.since
+             FROM asyncsvc.budget AS b
+            WHERE b.tenant_id = :tenant_id
+              AND b.subject BETWEEN s.key AND s.key
+              AND b.scope = s.scope
+            ORDER BY b.subject
+            LIMIT 80) AS b
+      JOIN budget_windows AS w
+        ON w.quarter_hour = s.quarter_hour AND w.grain = b.grain AND w.zone = b.zone
+     WHERE b.since IS NULL OR s.first_at >= b.since
+     GROUP BY b.id, s.subject, coalesce(b.since, w.window_start)
+    ON CONFLICT (tenant_id, budget_id, subject, window_start) DO UPDATE
+       SET used = u.used + excluded.used
 ), user_month_rows AS (
     INSERT INTO asyncsvc.usage_user_month AS m (
            tenant_id, user_id, month, conversations, rounds, requests, input_tokens, cached_input_tokens,

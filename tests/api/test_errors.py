@@ -2,10 +2,20 @@
 
 import copy
 import pickle
+from decimal import Decimal
 
 import pytest
 
-from asyncsvc import AsyncSvc, DatabaseError, InvalidInput, InvalidToken, Message, NotFound, Turn
+from asyncsvc import (
+    AsyncSvc,
+    BudgetExceeded,
+    DatabaseError,
+    InvalidInput,
+    InvalidToken,
+    Message,
+    NotFound,
+    Turn,
+)
 from asyncsvc.database.sql_files import Query
 from asyncsvc.errors import AsyncSvcError
 from asyncsvc.ragflow import drivers
@@ -14,6 +24,7 @@ ARGUMENTS = {
     InvalidInput: ("tenant_id", "must be text"),
     NotFound: ("message",),
     InvalidToken: (),
+    BudgetExceeded: ("b", "user", "ann", "cost", Decimal("10.5"), 10, "month", None),
     DatabaseError: ("permission denied", "42501"),
 }
 

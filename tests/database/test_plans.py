@@ -103,6 +103,18 @@ SEED = (
            tenant_id, dialog_id, user_id, created_at, at, tokens)
     SELECT 'tenant' || n % 50, 'd', '', now(), now(), 5 FROM generate_series(1, 20000) AS n
     """,
+    """
+    INSERT INTO asyncsvc.budget (
+           tenant_id, id, scope, subject, metric, grain, zone, max_used, created_at, updated_at)
+    SELECT t.id, t.id || n, CASE n WHEN 0 THEN 'tenant' ELSE 'user' END,
+           CASE n WHEN 0 THEN '' ELSE 'u' || n END, 'tokens', 'month', 'UTC', 1000000, now(), now()
+      FROM (VALUES ('tenant7'), ('tenant8')) AS t (id), generate_series(0, 10000) AS n
+    """,
+    """
+    INSERT INTO asyncsvc.budget_usage (tenant_id, budget_id, subject, window_start, used)
+    SELECT b.tenant_id, b.id, b.subject, date_trunc('month', now(), 'UTC'), 5
+      FROM asyncsvc.budget AS b
+    """,
     "VACUUM ANALYZE",
 )
 
@@ -593,6 +605,11 @@ HOT = [
     ("message/get_list", ("first", "full_row"), {"id": "big7", "limit": 100}),
     ("message/get_list", ("last", "full_row"), {"id": "big7", "limit": 20}),
     ("api_token/verify", (), {"token_hash": b"", "kind": "api", "pepper_version": 0}),
+    (
+        "api_token/verify",
+        ("budgets",),
+        {"token_hash": b"", "kind": "api", "pepper_version": 0, "user_id": "u", "dialog_id": "d"},
+    ),
 ]
 
 
@@ -950,6 +967,32 @@ async def test_the_use_of_a_token_is_recorded_by_its_key(explain):
     )
     assert indexes(plan) == {"api_token_pkey"}
     assert rows_read(plan) <= 4
+
+
+@pytest.mark.parametrize("is_verified", [False, True])
+async def test_the_budgets_of_a_request_are_read_by_their_keys(explain, is_verified):
+    """Of 10,001 budgets 2 apply, and each reads the 400 ledger rows of the tenant."""
+    import hashlib
+
+    if is_verified:
+        digest = hashlib.sha256(b"secret7").digest()
+        more = {"token_hash": digest, "kind": "api", "pepper_version": 1, "user_id": "u7"}
+        plan = await explain("api_token/verify", "budgets", dialog_id="d", **more)
+    else:
+        of = {"family_id": "token7", "user_id": "u7", "dialog_id": "d"}
+        plan = await explain("budget/get_status", tenant_id="tenant7", **of)
+    assert None not in {index for _, index in scans(plan)}
+    assert {"budget_pkey", "usage_ledger_tenant_idx"} <= indexes(plan)
+    assert rows_read(plan) <= 2 * 2 * 400 + 40
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("budget/delete", {}), ("budget/raise_limit", {"by": 1})]
+)
+async def test_a_budget_is_changed_by_its_id(explain, name, more):
+    plan = await explain(name, tenant_id="tenant7", id="tenant77", actor=None, **more)
+    assert "budget_id_key" in indexes(plan)
+    assert rows_read(plan) <= 10
 
 
 async def test_tokens_are_listed_from_the_index(explain):

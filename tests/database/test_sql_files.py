@@ -90,6 +90,8 @@ ACTIVITY_COUNTERS = [
     "unmetered",
 ]
 GROUP_BUCKET = ["dt", "group", "is_other", *BUCKET[1:], "large_sums", *ACTIVITY_COUNTERS]
+BUDGET = list(models.Budget.model_fields)
+STATUS = [*models.BudgetStatus.model_fields, "is_alerted"]
 APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
     "append_key/delete_expired": ["deleted"],
@@ -106,6 +108,18 @@ COLUMNS = {
     "api_token/rotate": TOKEN,
     "api_token/update_many_by_id": TOKEN,
     "api_token/verify": [*TOKEN, "is_due"],
+    "budget/delete": ["deleted"],
+    "budget/delete_all": ["deleted"],
+    "budget/delete_usage": ["deleted"],
+    "budget/erase_user": ["replaced"],
+    "budget/get_list": BUDGET,
+    "budget/get_status": STATUS,
+    "budget/raise_limit": BUDGET,
+    "budget/record_crossings": [
+        name for name in models.BudgetAlert.model_fields if name != "tenant_id"
+    ],
+    "budget/recount": ["counted"],
+    "budget/set": [*BUDGET, "must_recount"],
     "conversation/append_message": [*APPENDED, "is_watched"],
     "conversation/create_many": ["id", "created_at"],
     "conversation/delete": [field.name for field in dataclasses.fields(DeletedBatch)],
@@ -209,6 +223,7 @@ COLUMNS = {
     "usage_key/delete_expired": ["deleted"],
     "usage_key/find_expired": list(ExpiredUsageKey._fields),
     "usage_key/get": ["body_hash"],
+    "usage_audit/get_list": list(models.UsageEvent.model_fields),
     "watch/delete": ["deleted"],
     "watch/get_new": list(NewAppend._fields),
     "watch/get_running": list(RunningTransactions._fields),
@@ -221,6 +236,7 @@ COLUMNS = {
 ADDED_COLUMNS = {
     ("usage/stats", "activity"): ACTIVITY_COUNTERS,
     ("usage/total", "activity"): ACTIVITY_COUNTERS,
+    ("api_token/verify", "budgets"): STATUS,
     ("conversation/create_many", "full_row"): [
         name for name in CONVERSATION if name not in {"id", "created_at"}
     ],
@@ -386,6 +402,7 @@ def test_an_unbound_table_is_detected(text):
 
 WRITING_AND_IDEMPOTENT = {
     "api_token/record_use",
+    "budget/record_crossings",
     "conversation/append_message",
     "search/index_messages",
     "search/index_titles",

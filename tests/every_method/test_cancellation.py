@@ -142,6 +142,15 @@ STATE = """
                    a.detail - '{successor,ends_at,rotated_from,family_of}'::text[] AS detail
               FROM asyncsvc.token_audit AS a
              WHERE a.tenant_id = $1) AS a
+     UNION ALL
+    SELECT concat_ws(' ', 'budget', b.scope, b.subject, b.metric, b.grain, b.zone), b.max_used::text
+      FROM asyncsvc.budget AS b
+     WHERE b.tenant_id = $1
+     UNION ALL
+    SELECT 'audit of usage', jsonb_agg(e ORDER BY e::text)::text
+      FROM (SELECT e.action, e.actor, e.subject, e.detail - 'since' AS detail
+              FROM asyncsvc.usage_audit AS e
+             WHERE e.tenant_id = $1) AS e
 """
 UNFINISHED = """
     SELECT (SELECT count(*) FROM pg_stat_activity
@@ -188,11 +197,15 @@ class Trials:
             first.token.id, tenant_id=id, overlap=timedelta(hours=1)
         )
         secrets = [new_secret("asv") for _ in range(3)]
+        budget = await self._outside.budgets.set(
+            tenant_id=id, scope="tenant", metric="rounds", limit=10**6
+        )
         return Tenant(
             id,
             issued.token.id,
             issued.secret.get_secret_value(),
             [{"secret": secret, "name": secret[-4:]} for secret in secrets],
+            budget.id,
         )
 
     async def _create_origin(self) -> None:

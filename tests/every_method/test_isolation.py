@@ -15,7 +15,7 @@ import pytest
 from asyncpg import introspection
 
 import asyncsvc
-from asyncsvc import AsyncSvcError, Settings
+from asyncsvc import AsyncSvcError, BudgetExceeded, Settings
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import SessionRepository
 from asyncsvc.repositories.message import MessageBounds
@@ -106,7 +106,7 @@ async def stable_rows_of(tenant_id, svc) -> dict[str, list[str]]:
     return {
         table: [INSTANT.sub("...", comparable(row)) for row in records]
         for table, records in rows.items()
-        if not table.startswith("token_") and table != "api_token"
+        if not table.startswith("token_") and table not in {"api_token", "usage_audit"}
     }
 
 
@@ -295,6 +295,9 @@ async def send_other_statements(svc):
     assert (await sessions.lock(tenant_id=text, id=text)).id == text
     secret = (await svc.tokens.create(tenant_id=text, name=text)).secret
     await svc.tokens.verify(secret, record_use=False)
+    await svc.budgets.set(tenant_id=text, scope="tenant", limit=0)
+    with contextlib.suppress(BudgetExceeded):
+        await svc.budgets.check(tenant_id=text)
     async with svc.transaction() as tx:
         await tx.conversations.import_([RECORD | {"id": text}], tenant_id=text, on_rejected=print)
         with contextlib.suppress(ZeroDivisionError):

@@ -152,6 +152,25 @@ async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, ra
         assert await raw.fetchval("SELECT count(*) FROM asyncsvc.token_audit") == 1
 
 
+async def test_a_restricted_role_verifies_budgets_in_a_second_statement(restricted, raw):
+    issued = await restricted.tokens.create(tenant_id="acme", name="mine")
+    for tenant_id in ("acme", "other"):
+        await restricted.budgets.set(
+            tenant_id=tenant_id, scope="token", subject=issued.token.id, metric="rounds", limit=1
+        )
+    verified = await restricted.tokens.verify(issued.secret, budgets=True, user_id="ann")
+    assert (verified.budget.used, verified.budget.limit) == (0, 1)
+    await create(restricted, "acme")
+    turn = {"messages": [{"role": "user", "content": "x"}], "token_id": issued.token.id}
+    await restricted.conversations.append_message("a", turn, tenant_id="acme")
+    with pytest.raises(asyncsvc.BudgetExceeded):
+        await restricted.tokens.verify(issued.secret, budgets=True)
+    events = (await restricted.budgets.audit(tenant_id="acme")).items
+    assert [event.threshold for event in events] == [100, 80, 50, None]
+    assert (await restricted.budgets.audit(tenant_id="other")).items[0].action == "set_budget"
+    assert await raw.fetchval("SELECT count(*) FROM asyncsvc.budget") == 0
+
+
 async def test_a_restricted_role_rehashes_a_token_with_a_new_pepper(dsn, role, restricted):
     issued = await restricted.tokens.create(tenant_id="acme", name="t")
     settings = Settings(
@@ -294,9 +313,9 @@ async def test_migrate_with_the_setting_enables_row_level_security_permanently(d
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         await asyncio.gather(*(owner.migrate() for _ in range(4)))
         assert await owner.pending() == []
-    assert await pool.fetchval(enabled) == 13
+    assert await pool.fetchval(enabled) == 18
     await svc.migrate()
-    assert await pool.fetchval(enabled) == 13
+    assert await pool.fetchval(enabled) == 18
 
 
 async def test_maintenance_as_a_restricted_role_is_rejected(dsn, role, restricted):

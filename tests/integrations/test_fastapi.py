@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Annotated
 
 import fastapi
@@ -355,6 +356,7 @@ async def test_each_error_has_a_status_a_type_and_a_title_and_no_text_of_the_ser
         asyncsvc.InvalidInput: ("turn.messages", "is too long"),
         asyncsvc.NotFound: ("conversation",),
         asyncsvc.InvalidToken: (),
+        asyncsvc.BudgetExceeded: ("b", "user", "ann", "cost", Decimal("10.5"), 10, "month", None),
         asyncsvc.DatabaseError: (secret, "42501"),
     }
     error = kind(*arguments.get(kind, (secret,)))
@@ -386,6 +388,7 @@ def test_each_subclass_of_unavailable_is_a_503_and_each_other_error_has_its_clas
         "AsyncSvcError": 500,
         "InvalidInput": 422,
         "NotFound": 404,
+        "BudgetExceeded": 429,
         "AlreadyExists": 409,
         "Conflict": 409,
         "IdempotencyConflict": 422,

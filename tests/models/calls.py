@@ -354,7 +354,12 @@ VALUES_OF_METHODS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
     },
     "conversations.declare_zone": {"tz": st.sampled_from(["Europe/Berlin", "Asia/Kathmandu"])},
     "tokens.create": {"name": st.sampled_from(["one", "two"]), "kind": KINDS, **TOKEN},
-    "tokens.verify": {"kind": KINDS},
+    "tokens.verify": {
+        "kind": KINDS,
+        "budgets": st.just(False),
+        "user_id": st.none(),
+        "dialog_id": st.none(),
+    },
 }
 """Values of a parameter in one method that differ from those of its service."""
 # Only 2 turns, so that a key is often repeated with the same turn and with another turn.

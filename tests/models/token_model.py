@@ -47,7 +47,18 @@ class TokenModel:
                     return tenant_id, token
         return "", None
 
-    def verify(self, secret, *, kind="api", scopes=(), record_use=True) -> Row:
+    def verify(
+        self,
+        secret,
+        *,
+        kind="api",
+        scopes=(),
+        record_use=True,
+        budgets=False,
+        user_id=None,
+        dialog_id=None,
+    ) -> Row:
+        assert (budgets, user_id, dialog_id) == (False, None, None)
         tenant_id, token = self._with_secret(secret)
         if token is None or token.kind != kind or not token.is_valid:
             raise InvalidToken

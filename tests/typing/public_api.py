@@ -82,4 +82,6 @@ async def use(dsn: str) -> None:
 def problem(error: NotFound | DatabaseError) -> str:
     if isinstance(error, DatabaseError):
         return assert_type(error.sqlstate, str)
-    return assert_type(error.resource, Literal["conversation", "message", "token", "record"])
+    return assert_type(
+        error.resource, Literal["conversation", "message", "token", "record", "budget"]
+    )

@@ -91,6 +91,17 @@ WRONG_USAGE = [
     {"reasoning_tokens": 3},
 ]
 CALLBACK = ["print", 5, []]
+LIMIT = [
+    -1,
+    1.5,
+    "1",
+    True,
+    None,
+    Decimal("NaN"),
+    Decimal("1E-10"),
+    Decimal("Infinity"),
+    10**15 + 1,
+]
 
 BAD = {
     "actor": ["", "a" * 257, *TEXT],
@@ -105,6 +116,10 @@ BAD = {
     "by": [*CHOICE, "updated"],
     "citus": BOOL,
     "conversation_id": ID,
+    "budget_id": ID,
+    "budgets": BOOL,
+    "budgets.raise_limit.by": LIMIT,
+    "budgets.set.limit": LIMIT,
     "conversations": ["abc", [{}], [{"dialog_id": ""}], [None], [{"dialog_id": "d"}] * 1001, None],
     "create": [
         *("abc", [], {}, {"dialog_id": ""}, {"dialog_id": "d", "nonsense": 1}),
@@ -181,6 +196,9 @@ BAD = {
     "scopes": SCOPES,
     "secret": [None, 5, b"bytes", ["asv_"]],
     "source": ["", *TEXT],
+    "scope": CHOICE,
+    "since": INSTANT,
+    "subject": ["", *TEXT, None],
     "tenant_id": ID,
     "thumb": [0, 2, -2, 1.0, True, "1"],
     "to_date": DATE,
@@ -188,6 +206,8 @@ BAD = {
     "top": [0, 1_001, 1.0, "1", True, None],
     "total": [*CHOICE, "all"],
     "record_use": BOOL,
+    "metric": CHOICE,
+    "window": CHOICE,
     "turn": [
         *(None, [], {}, "a", {"messages": []}, {"messages": "a"}, {"messages": [{}]}),
         *({"messages": MESSAGES, "usage": USAGE | wrong} for wrong in WRONG_USAGE),

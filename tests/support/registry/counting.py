@@ -58,6 +58,17 @@ def valid(**changes: object) -> Case:
     return case
 
 
+def of_a_new_tenant(**changes: object) -> Case:
+    """Count the valid call for a tenant without rows."""
+
+    async def case(count: Count) -> Act:
+        arguments = count.method.arguments(count.tenant) | changes
+        arguments |= {"tenant_id": f"{count.tenant.id}-new"}
+        return lambda: count.method.run(count.svc, arguments)
+
+    return case
+
+
 def repeated(**changes: object) -> Case:
     """Count the second of two equal calls."""
     return after(None, **changes)

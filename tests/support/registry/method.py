@@ -10,7 +10,14 @@ from typing import Literal
 
 import pytest
 
-from asyncsvc import API4ConversationService, APITokenService, AsyncSvc, RecordService, Services
+from asyncsvc import (
+    API4ConversationService,
+    APITokenService,
+    AsyncSvc,
+    BudgetService,
+    RecordService,
+    Services,
+)
 from asyncsvc.services.credentials import new_secret
 from tests.support.registry.counting import Case, valid
 from tests.support.registry.examples import CONVERSATION, TOKEN_PATCH, TOKEN_RECORD, TURN
@@ -19,6 +26,7 @@ OWNERS = {
     "conversations": API4ConversationService,
     "tokens": APITokenService,
     "records": RecordService,
+    "budgets": BudgetService,
     "": AsyncSvc,
 }
 """The classes with public methods, by the attribute of the facade that holds them."""
@@ -45,6 +53,7 @@ class Tenant:
     token_records: list[dict[str, object]] = field(
         default_factory=lambda: [TOKEN_RECORD | {"secret": new_secret("asv")}]
     )
+    budget_id: str = "a"
 
     @property
     def token_ids(self) -> list[str]:
@@ -64,6 +73,7 @@ class OfTenant:
 
 TOKEN_ID = OfTenant("token_id")
 SECRET = OfTenant("secret")
+BUDGET_ID = OfTenant("budget_id")
 TOKEN_RECORDS = OfTenant("token_records")
 TOKEN_IDS = OfTenant("token_ids")
 TOKEN_PATCHES = OfTenant("token_patches")
@@ -176,7 +186,8 @@ class Method:
 
 
 async def furnish(svc: Services, tenant_id: str) -> Tenant:
-    """Store the rows of the valid calls: conversation "a" of 4 messages, records and a token.
+    """Store the rows of the valid calls: conversation "a" of 4 messages, records, a token and a
+    budget of the tenant.
 
     The ids of the messages are "m1" to "m4".
     """
@@ -190,12 +201,15 @@ async def furnish(svc: Services, tenant_id: str) -> Tenant:
     for id in ("a", "b"):
         await svc.records.put("k", id, {"n": 0}, tenant_id=tenant_id, user_id="u")
     issued = await svc.tokens.create(tenant_id=tenant_id, name="n", dialog_id="d", scopes=["read"])
-    return Tenant(tenant_id, issued.token.id, issued.secret.get_secret_value())
+    budget = await svc.budgets.set(
+        tenant_id=tenant_id, scope="tenant", metric="rounds", limit=10**6
+    )
+    return Tenant(tenant_id, issued.token.id, issued.secret.get_secret_value(), budget_id=budget.id)
 
 
 # The parts of a result that differ per call: instants, new ids, and the hints of secrets.
 _VARYING = re.compile(
-    r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|TokenEvent\(id=\d+"
+    r"datetime\.datetime\((?:[^()]|\([^()]*\))*\)|\b[0-9a-f]{32}\b|hint='[^']*'|(?:Token|Usage)Event\(id=\d+"
 )
 
 

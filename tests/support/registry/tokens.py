@@ -44,17 +44,27 @@ TOKENS = [
     ),
     Method(
         name="tokens.verify",
-        call={"secret": SECRET, "kind": "api", "scopes": ["read"], "record_use": True},
+        call={
+            "secret": SECRET,
+            "kind": "api",
+            "scopes": ["read"],
+            "record_use": True,
+            "budgets": True,
+            "user_id": "u",
+            "dialog_id": "d",
+        },
         cost="row",
         round_trips=[
             (2, valid()),
             (1, repeated()),
             (1, valid(record_use=False)),
             (0, valid(secret="s")),
+            (1, valid(record_use=False, budgets=False)),
         ],
         writes=True,
         is_retried=True,
         tenant="secret",
+        accepts_none=frozenset({"user_id", "dialog_id"}),
     ),
     Method(
         name="tokens.used",

@@ -1,0 +1,627 @@
+"""Budgets: what they count, which ones apply, and when they refuse."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+import asyncsvc
+from asyncsvc import BudgetExceeded, InvalidInput, NotFound, Settings
+from tests.support.usage import spend
+
+NANO = Decimal("0.000000001")
+METRICS = {
+    "cost": ({"cost": 1}, NANO),
+    "tokens": ({"tokens": 1}, 1),
+    "uncached_tokens": ({"tokens": 5, "cached_input_tokens": 4}, 1),
+    "rounds": ({"rounds": 1}, 1),
+}
+"""The smallest usage of each metric, as columns of the ledger and as an amount."""
+SUBJECTS = {
+    "tenant": {},
+    "token": {"token_id": "key"},
+    "user": {"user_id": "ann"},
+    "dialog": {"dialog_id": "d"},
+}
+ALL = {"token_id": "key", "user_id": "ann", "dialog_id": "d"}
+
+
+async def issue(svc, tenant_id="t", **fields):
+    return await svc.tokens.create(name="key", tenant_id=tenant_id, **fields)
+
+
+def subject_of(scope):
+    return next(iter(SUBJECTS[scope].values()), None)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scope", SUBJECTS)
+@pytest.mark.parametrize("is_default", [False, True])
+async def test_a_budget_is_spent_when_its_usage_reaches_its_limit(
+    svc, pool, scope, metric, is_default
+):
+    columns, unit = METRICS[metric]
+    subject = None if is_default else subject_of(scope)
+    budget = await svc.budgets.set(
+        tenant_id="t", scope=scope, subject=subject, metric=metric, limit=2 * unit, window="hour"
+    )
+    subjects_of_scope = {"tenant_id": "t", **SUBJECTS[scope]}
+    for spent in range(4):
+        (status,) = await svc.budgets.status(**subjects_of_scope)
+        assert (status.used, status.limit) == (spent * unit, 2 * unit)
+        assert status.remaining == max(2 - spent, 0) * unit
+        assert status.subject == subject_of(scope)
+        assert status.is_default == (is_default and scope != "tenant")
+        if spent < 2:
+            assert await svc.budgets.check(**subjects_of_scope) == status
+        else:
+            with pytest.raises(BudgetExceeded) as refused:
+                await svc.budgets.check(**subjects_of_scope)
+            error = refused.value
+            assert (error.budget_id, error.scope, error.subject) == (
+                budget.id, scope, subject_of(scope)
+            )  # fmt: skip
+            assert (error.metric, error.used, error.limit) == (metric, spent * unit, 2 * unit)
+            assert (error.window, error.resets_at) == ("hour", status.resets_at)
+        await spend(pool, **SUBJECTS[scope], **columns)
+        await spend(pool, token_id="other", user_id="other", dialog_id="other")
+        if spent == 1:
+            await svc.maintain()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scope", SUBJECTS)
+async def test_a_limit_of_0_refuses_all(svc, scope, metric):
+    await svc.budgets.set(
+        tenant_id="t", scope=scope, subject=subject_of(scope), metric=metric, limit=0
+    )
+    with pytest.raises(BudgetExceeded) as refused:
+        await svc.budgets.check(tenant_id="t", **SUBJECTS[scope])
+    assert (refused.value.used, refused.value.limit) == (0, 0)
+    others = [each for name, each in SUBJECTS.items() if name != scope]
+    if scope != "tenant":
+        for other in others:
+            assert await svc.budgets.check(tenant_id="t", **other) is None
+    assert await svc.budgets.check(tenant_id="globex", **ALL) is None
+
+
+@pytest.mark.parametrize("spent", SUBJECTS)
+async def test_each_budget_must_have_a_rest_and_the_error_names_the_spent_one(svc, pool, spent):
+    token = await issue(svc)
+    subjects = {"token": token.token.id, "user": "ann", "dialog": "d"}
+    for scope in SUBJECTS:
+        await svc.budgets.set(
+            tenant_id="t", scope=scope, subject=subjects.get(scope), metric="tokens",
+            limit=3 if scope == spent else 10,
+        )  # fmt: skip
+    await spend(pool, token_id=token.token.id, user_id="ann", dialog_id="d", tokens=3)
+    with pytest.raises(BudgetExceeded) as refused:
+        await svc.tokens.verify(token.secret, budgets=True, user_id="ann", dialog_id="d")
+    assert (refused.value.scope, refused.value.subject) == (spent, subjects.get(spent))
+    assert (await svc.tokens.verify(token.secret)).id == token.token.id
+
+
+async def test_verify_returns_the_token_with_the_tightest_budget(svc, pool):
+    token = await issue(svc)
+    verified = await svc.tokens.verify(token.secret, budgets=True)
+    assert verified.budget is None
+    assert dict(verified) == {**dict(token.token), "budget": None}
+    for metric, limit in (("tokens", 100), ("rounds", 10), ("cost", Decimal("0.5"))):
+        await svc.budgets.set(tenant_id="t", scope="tenant", metric=metric, limit=limit)
+    await spend(pool, tokens=10, rounds=2, cost=50_000_000)
+    verified = await svc.tokens.verify(token.secret, budgets=True)
+    assert (verified.budget.metric, verified.budget.used, verified.budget.remaining) == (
+        "rounds", 2, 8
+    )  # fmt: skip
+    statuses = await svc.budgets.status(tenant_id="t")
+    assert statuses[0].metric == "rounds"
+    assert {each.metric: each.used for each in statuses}["cost"] == Decimal("0.05")
+
+
+async def test_a_token_of_a_dialog_has_the_budget_of_its_dialog(svc, pool):
+    token = await issue(svc, dialog_id="d")
+    await svc.budgets.set(tenant_id="t", scope="dialog", subject="d", metric="rounds", limit=1)
+    await spend(pool, dialog_id="d", rounds=1)
+    for dialog_id in (None, "other"):
+        with pytest.raises(BudgetExceeded):
+            await svc.tokens.verify(token.secret, budgets=True, dialog_id=dialog_id)
+
+
+async def test_an_own_budget_replaces_the_default_of_its_metric_and_window(svc, pool):
+    async def used(user_id):
+        statuses = await svc.budgets.status(tenant_id="t", user_id=user_id)
+        return sorted((each.limit, each.used, each.is_default) for each in statuses)
+
+    default = {"tenant_id": "t", "scope": "user", "metric": "rounds"}
+    await svc.budgets.set(**default, limit=1, window="day")
+    await svc.budgets.set(**default, limit=9, window="month")
+    await spend(pool, user_id="ann", rounds=2)
+    await spend(pool, user_id="bob", rounds=3)
+    assert await used("new") == [(1, 0, True), (9, 0, True)]
+    own = await svc.budgets.set(**default, subject="ann", limit=5, window="day")
+    assert await used("ann") == [(5, 2, False), (9, 2, True)]
+    assert await used("bob") == [(1, 3, True), (9, 3, True)]
+    await svc.maintain()
+    await spend(pool, user_id="ann", rounds=1)
+    assert await used("ann") == [(5, 3, False), (9, 3, True)]
+    assert await svc.budgets.delete(own.id, tenant_id="t") == 1
+    assert await svc.budgets.delete(own.id, tenant_id="t") == 0
+    assert await used("ann") == [(1, 3, True), (9, 3, True)]
+    assert await used("") == []
+    assert await used(None) == []
+
+
+async def test_a_rotation_does_not_free_a_budget(svc, pool):
+    first = await issue(svc)
+    await svc.budgets.set(
+        tenant_id="t", scope="token", subject=first.token.id, metric="rounds", limit=1
+    )
+    await spend(pool, token_id=first.token.id, rounds=1)
+    second = await svc.tokens.rotate(first.token.id, tenant_id="t", overlap=timedelta(days=1))
+    for issued in (first, second):
+        with pytest.raises(BudgetExceeded) as refused:
+            await svc.tokens.verify(issued.secret, budgets=True)
+        assert refused.value.subject == first.token.id
+    (status,) = await svc.budgets.status(tenant_id="t", token_id=second.token.id)
+    assert (status.subject, status.used) == (first.token.id, 1)
+    again = await svc.budgets.set(
+        tenant_id="t", scope="token", subject=second.token.id, metric="rounds", limit=5
+    )
+    assert again.subject == first.token.id
+    assert len((await svc.budgets.list(tenant_id="t")).items) == 1
+
+
+async def test_the_windows_are_those_of_the_zone(svc, pool):
+    now = datetime.now(UTC)
+    for window in ("hour", "day", "week", "month"):
+        for tz in ("UTC", "Asia/Kathmandu", "America/Havana"):
+            await svc.budgets.set(
+                tenant_id=tz, scope="tenant", metric="rounds", limit=9, window=window, tz=tz
+            )
+    for tz in ("UTC", "Asia/Kathmandu", "America/Havana"):
+        for status in await svc.budgets.status(tenant_id=tz):
+            assert status.starts_at <= now < status.resets_at
+            start, label = status.starts_at, "SELECT date_trunc($1, $2::timestamptz, $3)"
+            before = start - timedelta(microseconds=1)
+            labels = [
+                await pool.fetchval(label, status.window, at, tz) for at in (start, now, before)
+            ]
+            assert labels[0] == labels[1] > labels[2]
+            await spend(pool, tenant_id=tz, rounds=1, at=start)
+            await spend(pool, tenant_id=tz, rounds=1, at=start - timedelta(microseconds=1))
+    for tz in ("UTC", "Asia/Kathmandu", "America/Havana"):
+        before = {each.window: each.used for each in await svc.budgets.status(tenant_id=tz)}
+        assert 1 <= before["hour"] <= before["day"] <= before["month"] < 8
+        await svc.maintain()
+        after = {each.window: each.used for each in await svc.budgets.status(tenant_id=tz)}
+        assert after == before
+
+
+async def test_a_total_counts_from_its_begin(svc, pool):
+    now = datetime.now(UTC)
+    await spend(pool, rounds=1)
+    await spend(pool, rounds=2, at=now - timedelta(days=3))
+    await svc.maintain()
+    budget = {"tenant_id": "t", "scope": "tenant", "metric": "rounds", "window": "total"}
+    first = await svc.budgets.set(**budget, limit=10)
+    (status,) = await svc.budgets.status(tenant_id="t")
+    assert (status.used, status.resets_at, status.starts_at) == (0, None, first.since)
+    assert now <= first.since
+    await spend(pool, rounds=4)
+    await svc.maintain()
+    await spend(pool, rounds=8)
+    (status,) = await svc.budgets.status(tenant_id="t")
+    assert status.used == 12
+    same = await svc.budgets.set(**budget, limit=20)
+    assert (same.id, same.since) == (first.id, first.since)
+    (status,) = await svc.budgets.status(tenant_id="t")
+    assert (status.used, status.limit) == (12, 20)
+    past = await svc.budgets.set(**budget, limit=20, since=now - timedelta(days=1))
+    assert past.since == past.since.replace(
+        minute=past.since.minute // 15 * 15, second=0, microsecond=0
+    )
+    (status,) = await svc.budgets.status(tenant_id="t")
+    assert status.used == 13
+    await svc.budgets.set(**budget, limit=20, since=now + timedelta(days=1))
+    assert (await svc.budgets.status(tenant_id="t"))[0].used == 0
+
+
+async def test_a_budget_counts_the_whole_present_window(svc, pool):
+    await spend(pool, user_id="ann", rounds=3)
+    await svc.maintain()
+    await spend(pool, user_id="ann", rounds=4)
+    for scope in ("tenant", "user"):
+        await svc.budgets.set(tenant_id="t", scope=scope, metric="rounds", limit=9, window="week")
+    assert [each.used for each in await svc.budgets.status(tenant_id="t", user_id="ann")] == [7, 7]
+    await svc.budgets.set(
+        tenant_id="t", scope="tenant", metric="rounds", limit=9, window="week", tz="Asia/Tokyo"
+    )
+    await svc.maintain()
+    assert len(await svc.budgets.status(tenant_id="t", user_id="ann")) == 2
+
+
+async def test_imports_never_count(svc, pool):
+    await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=1)
+    await spend(pool, rounds=100, is_imported=True)
+    assert (await svc.budgets.check(tenant_id="t")).used == 0
+    await svc.maintain()
+    assert (await svc.budgets.check(tenant_id="t")).used == 0
+    await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=1, window="day")
+    assert [each.used for each in await svc.budgets.status(tenant_id="t")] == [0, 0]
+
+
+async def test_deletion_purge_and_clearing_change_no_budget(svc):
+    await svc.budgets.set(tenant_id="t", scope="dialog", metric="tokens", limit=10**6)
+    for number in range(6):
+        chat = await svc.conversations.create(tenant_id="t", dialog_id="d", user_id="ann")
+        turn = {"messages": [{"role": "user", "content": "x"}], "tokens": 100}
+        await svc.conversations.append_message(chat.id, turn, tenant_id="t")
+        if number % 2:
+            await svc.maintain()
+    page = await svc.conversations.get_list(tenant_id="t", dialog_id="d")
+    ids = [each.id for each in page.items]
+    await svc.conversations.clear_messages(ids[0], tenant_id="t")
+    await svc.conversations.pop_message(ids[1], tenant_id="t")
+    await svc.conversations.delete_by_id(ids[2], tenant_id="t")
+    await svc.conversations.delete_by_ids(ids[3:5], tenant_id="t")
+    await svc.conversations.erase_user("ann", tenant_id="t")
+    assert (await svc.budgets.check(tenant_id="t", dialog_id="d")).used == 600
+    await svc.maintain()
+    assert (await svc.budgets.check(tenant_id="t", dialog_id="d")).used == 600
+
+
+async def test_concurrent_raises_all_count(svc):
+    budget = await svc.budgets.set(tenant_id="t", scope="tenant", limit=Decimal("0.1"))
+    await asyncio.gather(
+        *(svc.budgets.raise_limit(budget.id, tenant_id="t", by=Decimal("0.1")) for _ in range(9))
+    )
+    raised = await svc.budgets.raise_limit(budget.id, tenant_id="t", by=1, actor="ann")
+    assert (raised.limit, raised.id) == (2, budget.id)
+    with pytest.raises(NotFound):
+        await svc.budgets.raise_limit(budget.id, tenant_id="globex", by=1)
+    rounds = await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=1)
+    with pytest.raises(InvalidInput, match="must be whole"):
+        await svc.budgets.raise_limit(rounds.id, tenant_id="t", by=Decimal("0.5"))
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("subject", {"subject": "x"}),
+        ("limit", {"metric": "tokens", "limit": Decimal(1)}),
+        ("limit", {"limit": Decimal("0.0000000001")}),
+        ("limit", {"limit": 1.5}),
+        ("limit", {"limit": -1}),
+        ("limit", {"limit": True}),
+        ("limit", {"limit": Decimal("NaN")}),
+        ("limit", {"limit": 10**12 + 1}),
+        ("since", {"since": datetime.now(UTC)}),
+        ("tz", {"tz": "Mars/Olympus"}),
+    ],
+)
+async def test_values_that_do_not_fit_are_rejected(svc, field, values):
+    with pytest.raises(InvalidInput) as rejected:
+        await svc.budgets.set(**{"tenant_id": "t", "scope": "tenant", "limit": 1} | values)
+    assert rejected.value.field == field
+
+
+async def test_lists_are_paged_and_filtered(svc):
+    for number in range(5):
+        await svc.budgets.set(tenant_id="t", scope="user", subject=f"u{number}", limit=number)
+    await svc.budgets.set(tenant_id="t", scope="user", limit=1)
+    await svc.budgets.set(tenant_id="t", scope="tenant", limit=1)
+    budgets, after = [], None
+    while True:
+        page = await svc.budgets.list(tenant_id="t", after=after, limit=3)
+        budgets += page.items
+        after = page.next
+        if after is None:
+            break
+    assert len({each.id for each in budgets}) == 7
+    of_user = await svc.budgets.list(tenant_id="t", scope="user", subject="u3")
+    assert [each.limit for each in of_user.items] == [3]
+    defaults = await svc.budgets.list(tenant_id="t", subject=None)
+    assert {each.scope for each in defaults.items} == {"user", "tenant"}
+    assert (await svc.budgets.list(tenant_id="globex")).items == []
+
+
+async def test_changes_of_budgets_are_in_the_audit(svc):
+    budget = await svc.budgets.set(
+        tenant_id="t", scope="user", subject="ann", limit=Decimal("1.5"), actor="ops"
+    )
+    await svc.budgets.set(tenant_id="t", scope="user", subject="ann", limit=2, actor="ops")
+    await svc.budgets.raise_limit(budget.id, tenant_id="t", by=Decimal("0.25"), actor="boss")
+    await svc.budgets.delete(budget.id, tenant_id="t")
+    events = (await svc.budgets.audit(tenant_id="t", budget_id=budget.id)).items
+    assert [(each.action, each.actor, each.detail["limit"]) for each in events] == [
+        ("delete_budget", None, "2.25"),
+        ("raise_limit", "boss", "2.25"),
+        ("set_budget", "ops", "2"),
+        ("set_budget", "ops", "1.5"),
+    ]
+    assert events[2].detail["previous_limit"] == "1.5"
+    assert {each.subject for each in events} == {"ann"}
+    first = await svc.budgets.audit(tenant_id="t", limit=3)
+    rest = await svc.budgets.audit(tenant_id="t", limit=3, after=first.next)
+    assert [*first.items, *rest.items] == events
+    assert (await svc.budgets.audit(tenant_id="globex")).items == []
+
+
+async def test_the_errors_of_a_token_come_before_those_of_its_budgets(svc):
+    token = await issue(svc, scopes=["read"])
+    await svc.budgets.set(tenant_id="t", scope="tenant", limit=0)
+    with pytest.raises(asyncsvc.InsufficientScope):
+        await svc.tokens.verify(token.secret, scopes=["write"], budgets=True)
+    with pytest.raises(BudgetExceeded):
+        await svc.tokens.verify(token.secret, scopes=["read"], budgets=True)
+    assert (await svc.tokens.get_by_id(token.token.id, tenant_id="t")).last_used_at is not None
+    await svc.tokens.revoke(token.token.id, tenant_id="t")
+    with pytest.raises(asyncsvc.InvalidToken):
+        await svc.tokens.verify(token.secret, budgets=True)
+
+
+async def test_tasks_that_verify_wait_and_append_overspend_by_at_most_their_number(dsn):
+    tasks, limit = 64, 100
+    settings = Settings(maintenance_interval=0.2)
+    async with asyncsvc.connect(dsn, max_size=8, settings=settings) as svc:
+        token = await issue(svc)
+        chat = await svc.conversations.create(tenant_id="t", dialog_id="d", user_id="ann")
+        await svc.budgets.set(tenant_id="t", scope="token", metric="rounds", limit=limit)
+        turn = {
+            "messages": [{"role": "user", "content": "x"}],
+            "token_id": token.token.id,
+            "tokens": 7,
+        }
+        appended = 0
+
+        async def work():
+            nonlocal appended
+            while True:
+                try:
+                    await svc.tokens.verify(token.secret, budgets=True)
+                except BudgetExceeded:
+                    return
+                await asyncio.sleep(0.005)
+                await svc.conversations.append_message(chat.id, turn, tenant_id="t")
+                appended += 1
+
+        async with asyncio.timeout(120):
+            await asyncio.gather(*(work() for _ in range(tasks)))
+        assert limit <= appended < limit + tasks
+        (status,) = await svc.budgets.status(tenant_id="t", token_id=token.token.id)
+        assert status.used == appended
+        with pytest.raises(BudgetExceeded):
+            await svc.tokens.verify(token.secret, budgets=True)
+
+
+async def test_budgets_are_read_on_the_primary(dsn, pool):
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as unused:
+        svc = asyncsvc.AsyncSvc(pool, replicas=[unused])
+        token = await issue(svc)
+        await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=1)
+        await unused.close()
+        await svc.tokens.verify(token.secret, budgets=True)
+        await svc.budgets.check(tenant_id="t")
+        await svc.budgets.list(tenant_id="t")
+
+
+@pytest.fixture
+def alerts():
+    return []
+
+
+@pytest.fixture
+async def alerting(dsn, alerts):
+    settings = Settings(on_budget=alerts.append, maintenance_interval=None)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        yield svc
+
+
+async def crossings(svc, **of):
+    events = (await svc.budgets.audit(tenant_id="t", **of)).items
+    return sorted(each.threshold for each in events if each.action == "budget_crossed")
+
+
+async def test_maintenance_reports_each_crossing_once(alerting, alerts, pool):
+    budget = await alerting.budgets.set(
+        tenant_id="t", scope="user", metric="cost", limit=Decimal("0.00000001"), window="day"
+    )
+    expected = []
+    for cost, crossed in ((4, []), (1, [50]), (1, []), (3, [80]), (5, [100]), (9, [])):
+        await spend(pool, user_id="ann", cost=cost)
+        await spend(pool, user_id="bob", rounds=1)
+        await asyncio.gather(*(alerting.maintain() for _ in range(3)))
+        expected += crossed
+        assert [each.threshold for each in alerts] == expected
+    assert await crossings(alerting) == [50, 80, 100]
+    last = alerts[-1]
+    assert (last.tenant_id, last.budget_id, last.scope, last.subject) == (
+        "t", budget.id, "user", "ann"
+    )  # fmt: skip
+    assert (last.used, last.limit) == (Decimal("0.000000014"), Decimal("0.00000001"))
+    assert last.starts_at < last.at < last.resets_at
+
+
+async def test_a_new_limit_is_crossed_anew(alerting, alerts, pool):
+    budget = await alerting.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=2)
+    await spend(pool, rounds=2)
+    await alerting.maintain()
+    assert [each.threshold for each in alerts] == [50, 80, 100]
+    await alerting.budgets.raise_limit(budget.id, tenant_id="t", by=8)
+    await spend(pool, rounds=3)
+    await alerting.maintain()
+    assert [(each.threshold, each.limit) for each in alerts[3:]] == [(50, 10)]
+
+
+async def test_64_tasks_cross_all_thresholds_in_one_step(alerting, alerts, pool):
+    token = await issue(alerting)
+    await alerting.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=10)
+    await spend(pool, tokens=11)
+
+    async def refused():
+        with pytest.raises(BudgetExceeded):
+            await alerting.tokens.verify(token.secret, budgets=True)
+
+    await asyncio.gather(*(refused() for _ in range(64)), alerting.maintain())
+    assert sorted(each.threshold for each in alerts) == [50, 80, 100]
+    assert await crossings(alerting) == [50, 80, 100]
+
+
+async def test_a_refusal_in_a_transaction_or_without_use_records_no_crossing(
+    alerting, alerts, pool
+):
+    token = await issue(alerting)
+    await alerting.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=0)
+    with pytest.raises(BudgetExceeded):
+        await alerting.tokens.verify(token.secret, budgets=True, record_use=False)
+    async with alerting.transaction() as tx:
+        with pytest.raises(BudgetExceeded):
+            await tx.budgets.check(tenant_id="t")
+    assert alerts == []
+    with pytest.raises(BudgetExceeded):
+        await alerting.budgets.check(tenant_id="t")
+    assert len(alerts) == 3
+
+
+async def test_the_default_of_a_replaced_budget_reports_no_crossing(alerting, alerts, pool):
+    default = {"tenant_id": "t", "scope": "user", "metric": "rounds"}
+    await alerting.budgets.set(**default, limit=2)
+    await alerting.budgets.set(**default, subject="ann", limit=100)
+    await spend(pool, user_id="ann", rounds=5)
+    await spend(pool, user_id="bob", rounds=1)
+    await alerting.maintain()
+    assert [(each.subject, each.threshold) for each in alerts] == [("bob", 50)]
+
+
+async def test_usage_of_ended_windows_is_deleted(svc, pool):
+    now = datetime.now(UTC)
+    for window in ("hour", "total"):
+        await svc.budgets.set(
+            tenant_id="t", scope="user", metric="rounds", limit=9, window=window,
+            since=now - timedelta(days=9) if window == "total" else None,
+        )  # fmt: skip
+    for hours in range(5):
+        await spend(pool, user_id="ann", rounds=1, at=now - timedelta(hours=hours))
+    await svc.maintain()
+    rows = await pool.fetch("SELECT used FROM asyncsvc.budget_usage ORDER BY used")
+    assert [row["used"] for row in rows] == [1, 1, 5]
+    await pool.execute(
+        "UPDATE asyncsvc.budget_usage SET window_start = window_start - interval '3 hours'"
+        " WHERE used = 1"
+    )
+    await spend(pool, user_id="bob", rounds=1)
+    await svc.maintain()
+    rows = await pool.fetch("SELECT subject, used FROM asyncsvc.budget_usage ORDER BY 1, 2")
+    assert [tuple(row) for row in rows] == [("ann", 5), ("bob", 1), ("bob", 1)]
+
+
+async def run_beside(work, *others):
+    """Repeat other coroutines until the work is done."""
+    is_done = False
+
+    async def repeat(other):
+        while not is_done:
+            await other()
+
+    tasks = [asyncio.create_task(repeat(other)) for other in others]
+    try:
+        await work
+    finally:
+        is_done = True
+        await asyncio.gather(*tasks)
+
+
+async def test_the_usage_equals_a_recount_at_every_moment(svc, pool):
+    """Roll-ups, recounts and changes of the budget run while usage is written and read."""
+    budget = {"tenant_id": "t", "metric": "rounds", "limit": 10**9}
+    for scope in SUBJECTS:
+        await svc.budgets.set(**budget, scope=scope)
+    written = 0
+
+    async def used():
+        statuses = await svc.budgets.status(tenant_id="t", **ALL)
+        return {each.used for each in statuses if each.window == "month"}
+
+    async def write():
+        nonlocal written
+        for _ in range(60):
+            await spend(pool, **ALL, rounds=1)
+            written += 1
+
+    async def change():
+        for window in ("month", "hour"):
+            for tz in ("UTC", "Asia/Kathmandu"):
+                await svc.budgets.set(**budget, scope="user", window=window, tz=tz)
+
+    async def read():
+        before = written
+        (seen,) = await used()
+        assert before <= seen <= written + 8
+
+    writers = asyncio.gather(*(write() for _ in range(8)))
+    await run_beside(writers, change, read, read, svc.maintain, svc.maintain)
+    assert await used() == {480}
+    await svc.maintain()
+    assert await used() == {480}
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Kathmandu", "Australia/Lord_Howe"])
+async def test_turns_at_a_border_of_windows_count_in_one_of_them(svc, pool, tz):
+    """4 maintainers run while usage is written on both sides of a border."""
+    await svc.budgets.set(
+        tenant_id="t", scope="tenant", metric="rounds", limit=10**9, window="hour", tz=tz
+    )
+    border = (await svc.budgets.status(tenant_id="t"))[0].starts_at
+
+    async def write(number):
+        for step in range(20):
+            shift = timedelta(microseconds=step if number % 2 else -1 - step)
+            await spend(pool, rounds=1, at=border + shift)
+
+    writers = asyncio.gather(*(write(number) for number in range(16)))
+    await run_beside(writers, *(4 * [svc.maintain]))
+    await svc.maintain()
+    (status,) = await svc.budgets.status(tenant_id="t")
+    assert (status.starts_at, status.used) == (border, 160) or status.starts_at > border
+    total = await pool.fetchval("SELECT sum(used) FROM asyncsvc.budget_usage")
+    assert total == 320 or status.starts_at > border
+
+
+async def test_erasure_replaces_the_user_and_keeps_the_amounts(svc, pool):
+    own = await svc.budgets.set(
+        tenant_id="t", scope="user", subject="ann", metric="rounds", limit=3
+    )
+    await svc.budgets.set(tenant_id="t", scope="user", metric="rounds", limit=9, window="day")
+    await svc.budgets.set(tenant_id="t", scope="dialog", subject="ann", metric="rounds", limit=9)
+    await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=9)
+    await spend(pool, user_id="ann", dialog_id="ann", rounds=3)
+    await svc.maintain()
+    await svc.conversations.erase_user("ann", tenant_id="t")
+    statuses = await svc.budgets.status(tenant_id="t", user_id="ann", dialog_id="ann")
+    assert {(each.scope, each.used) for each in statuses} == {
+        ("user", 0), ("dialog", 3), ("tenant", 3)
+    }  # fmt: skip
+    (budget,) = [
+        each for each in (await svc.budgets.list(tenant_id="t")).items if each.id == own.id
+    ]
+    assert budget.subject not in {"ann", None}
+    events = (await svc.budgets.audit(tenant_id="t", budget_id=own.id)).items
+    assert {each.subject for each in events} == {budget.subject}
+    assert len(events) == 4
+    sums = await pool.fetch("SELECT subject, used FROM asyncsvc.budget_usage ORDER BY 1")
+    assert [row["used"] for row in sums] == [3, 3, 3, 3]
+    assert [row["subject"] for row in sums].count("ann") == 1
+
+
+async def test_the_deletion_of_a_tenant_deletes_its_budgets(svc, pool):
+    for tenant_id in ("t", "globex"):
+        await svc.budgets.set(tenant_id=tenant_id, scope="tenant", metric="rounds", limit=1)
+        await spend(pool, tenant_id=tenant_id, rounds=1)
+    await svc.maintain()
+    receipt = await svc.conversations.delete_tenant(tenant_id="t")
+    assert receipt.usage_rows > 0
+    for table in ("budget", "budget_usage", "usage_audit"):
+        tenants = await pool.fetch(f"SELECT DISTINCT tenant_id FROM asyncsvc.{table}")
+        assert [row["tenant_id"] for row in tenants] == ["globex"], table
