@@ -353,7 +353,7 @@ requested AS MATERIALIZED (
      GROUP BY p.dt, t.value, p.place
 --? }
 )
-SELECT b.dt, b.value AS "group", b.place IS NULL AS is_other, b.conversations, b.users,
+SELECT b.dt, nullif(b.value, '') AS "group", b.place IS NULL AS is_other, b.conversations, b.users,
        asyncsvc.bigint_v1(b.rounds) AS rounds,
        asyncsvc.bigint_v1(b.tokens) AS tokens,
        (b.duration * 0.000001)::float8 AS duration, b.thumb_up, b.thumb_down,

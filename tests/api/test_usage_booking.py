@@ -218,3 +218,24 @@ async def test_usage_is_booked_once_whenever_the_connection_breaks(dsn, svc, id,
     rows = await ledger()
     assert sum(row["tokens"] for row in rows) == 5 * 128
     assert len(rows) == 10
+
+
+async def test_a_tool_loop_is_one_round_with_the_usage_of_each_model(append, svc):
+    usages = [USAGE, HELPER.model_copy(update={"requests": 1}), USAGE]
+    for _ in range(2):
+        await append(usage=usages, key="k")
+    for _ in range(2):
+        groups = await svc.conversations.stats(
+            tenant_id="acme",
+            from_date="2020-01-01",
+            to_date="2035-01-01",
+            interval="total",
+            group_by="model",
+        )
+        counted = {each.group: (each.requests, each.tokens, each.unpriced) for each in groups}
+        assert counted["openai/gpt-5"] == (2, 240, 0)
+        assert counted["openai/gpt-5-nano"] == (1, 8, 1)
+        assert sum(each.requests for each in groups) == 3
+        assert sum(each.rounds for each in groups) == 1
+        assert sum(each.cost for each in groups) == Decimal("0.000000004")
+        await svc.maintain()

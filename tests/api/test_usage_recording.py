@@ -274,3 +274,21 @@ async def test_recorded_usage_is_rolled_up(record, adjust, svc):
         assert sum(bucket.tokens for bucket in buckets) == 123
         assert sum(bucket.rounds for bucket in buckets) == 0
         await svc.maintain()
+
+
+@pytest.mark.parametrize("dimension", ["dialog_id", "source", "user_id", "token_id"])
+async def test_usage_that_belongs_to_the_tenant_alone_has_no_group(record, svc, id, dimension):
+    await record(conversation_id=id)
+    await record(OTHER)
+    for _ in range(2):
+        groups = await svc.conversations.stats(
+            tenant_id="acme",
+            from_date="2020-01-01",
+            to_date="2035-01-01",
+            interval="total",
+            group_by=dimension,
+        )
+        tokens = {bucket.group: bucket.tokens for bucket in groups}
+        named = {"dialog_id": "d", "source": "web", "user_id": "ann"}.get(dimension)
+        assert tokens == ({named: 120, None: 3} if named else {None: 123})
+        await svc.maintain()

@@ -557,6 +557,27 @@ async def test_a_change_of_one_conversation_reads_its_rows_by_key(explain, name,
 
 
 @pytest.mark.parametrize("key", [{}, WITH_A_KEY])
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("usage/record", {"usages": USED["usages"], "conversation_id": "big7"}),
+        ("usage/record", {"usages": USED["usages"], "dialog_id": "d"}),
+        (
+            "usage/adjust",
+            {"adjustment": '{"tokens": 1, "rounds": 0}', "detail": "{}", "actor": "a"},
+        ),
+    ],
+)
+async def test_usage_without_a_message_is_recorded_by_keys(explain, name, of, key):
+    plan = await explain(name, tenant_id="big", token_id="k", **of, **key)
+    assert scans(plan) <= {
+        ("api_token", "api_token_pkey"),
+        ("conversation", "conversation_pkey"),
+    }
+    assert rows_read(plan) <= 3
+
+
+@pytest.mark.parametrize("key", [{}, WITH_A_KEY])
 async def test_a_first_turn_reads_no_conversation(explain, key):
     plan = await explain(
         "conversation/append_message", tenant_id="big", id="absent", **TURN, **CREATE, **key
