@@ -980,8 +980,8 @@ async def test_a_token_is_found_by_its_hash(explain, ring):
 async def test_the_use_of_a_token_is_recorded_by_its_key(explain):
     plan = await explain(
         "api_token/record_use",
-        tenant_id="tenant7",
-        id="token7",
+        tenant_id="tenant8",
+        id="token8",
         token_hash=b"n" * 32,
         last_used_resolution=timedelta(seconds=60),
         pepper_version=1,

@@ -174,7 +174,8 @@ NOT_OF_SERVICES = (
     "testing/",  # of the pytest plugin
     # Maintenance runs these.
     *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
-    *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/roll_up", "usage/vacuum"),
+    *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/find_old_users"),
+    *("usage/sum_out_users", "usage/vacuum"),
     *("usage_key/find_expired", "usage_key/delete_expired"),
 )
 
@@ -274,6 +275,9 @@ async def send_other_statements(svc):
     await svc.conversations.append_message(text, TURN, tenant_id=text)
     await svc.conversations.stats(
         tenant_id=text, from_date="2026-01-01", to_date="2026-12-31", source=text, dialog_id=text
+    )
+    await svc.conversations.stats(
+        tenant_id=text, from_date="2026-01-01", to_date="2026-12-31", group_by="user_id"
     )
     many = [{"dialog_id": text, "id": str(number)} for number in range(110)]
     await svc.conversations.create_many(many, tenant_id=text)
