@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from decimal import Decimal
 from http import HTTPStatus
 from http.client import responses as phrases
 from typing import Annotated, Any, Final
@@ -23,23 +26,31 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 import asyncsvc
-from asyncsvc import APIToken, AsyncSvc, AsyncSvcError, InvalidInput, InvalidToken
+from asyncsvc import (
+    APIToken,
+    AsyncSvc,
+    AsyncSvcError,
+    BudgetExceeded,
+    InvalidInput,
+    InvalidToken,
+    VerifiedToken,
+)
 
 STATUSES: Final[Mapping[type[Exception], int]] = {
     AsyncSvcError: 500,
     InvalidInput: 422,
     InvalidToken: 401,
     asyncsvc.InsufficientScope: 403,
-    asyncsvc.BudgetExceeded: 429,
+    BudgetExceeded: 429,
     asyncsvc.NotFound: 404,
     asyncsvc.AlreadyExists: 409,
     asyncsvc.Conflict: 409,
     asyncsvc.IdempotencyConflict: 422,
     asyncsvc.Unavailable: 503,
 }
-"""The status of each error. A class that is not here has the status of its base."""
+"""The status of each error. A class that is not here has the status of its base. A `BudgetExceeded`
+whose budget never resets has 402."""
 
-_CODES: Final = {InvalidToken: "invalid_token", asyncsvc.InsufficientScope: "insufficient_scope"}
 _PROBLEM_JSON: Final = "application/problem+json"
 _QUOTED: Final = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"'
 _log: Final = logging.getLogger(__name__)
@@ -80,15 +91,35 @@ async def services(connection: HTTPConnection) -> AsyncSvc:
     return svc
 
 
-class _TokenError(HTTPException):  # FastAPI answers it also without `add_problem_details`
-    def __init__(self, error: AsyncSvcError, code: str, scopes: Sequence[str] = ()) -> None:
-        scope = quote(" ".join(scopes), safe=" !#$&'()*+,/:;=?@[]^`{|}")
-        challenge = {"realm": "api", "error": code, "scope": scope}
-        quoted = ", ".join(f'{name}="{value}"' for name, value in challenge.items() if value)
-        super().__init__(
-            STATUSES[type(error)], str(error), {"WWW-Authenticate": f"Bearer {quoted}"}
-        )
+class _Rejected(HTTPException):  # FastAPI answers it also without `add_problem_details`
+    def __init__(self, error: AsyncSvcError, headers: Mapping[str, str]) -> None:
+        super().__init__(_status_of(error, type(error)), str(error), headers)
         self.error = error
+
+
+def _rejected(
+    error: InvalidToken | asyncsvc.InsufficientScope | BudgetExceeded,
+    scopes: Sequence[str] = (),
+    *,
+    has_token: bool = True,
+) -> _Rejected:
+    """Return the response to a token that is not accepted, with its headers."""
+    if isinstance(error, BudgetExceeded):
+        return _Rejected(error, _budget_headers(error))
+    scope = quote(" ".join(scopes), safe=" !#$&'()*+,/:;=?@[]^`{|}")
+    code = "invalid_token" if isinstance(error, InvalidToken) else "insufficient_scope"
+    challenge = {"realm": "api", "error": code if has_token else "", "scope": scope}
+    quoted = ", ".join(f'{name}="{value}"' for name, value in challenge.items() if value)
+    return _Rejected(error, {"WWW-Authenticate": f"Bearer {quoted}"})
+
+
+def _budget_headers(error: BudgetExceeded) -> dict[str, str]:
+    """Return headers that keep clients from retries before the budget resets."""
+    headers = {"x-should-retry": "false"}
+    if error.resets_at is not None:
+        seconds = math.ceil((error.resets_at - datetime.now(UTC)).total_seconds())
+        headers["Retry-After"] = str(max(1, seconds))
+    return headers
 
 
 async def verified_token(
@@ -105,7 +136,44 @@ async def verified_token(
     try:
         return await svc.tokens.verify(secret, scopes=required.scopes)
     except (InvalidToken, asyncsvc.InsufficientScope) as error:
-        raise _TokenError(error, _CODES[type(error)] if secret else "", required.scopes) from error
+        raise _rejected(error, required.scopes, has_token=bool(secret)) from error
+
+
+async def _none() -> None:
+    """Return no subject."""
+
+
+def token_within_budgets(
+    user_id: Callable[..., str | Awaitable[str | None] | None] = _none,
+    dialog_id: Callable[..., str | Awaitable[str | None] | None] = _none,
+) -> Callable[..., Awaitable[VerifiedToken]]:
+    """Return a dependency as `verified_token` that also checks budgets.
+
+    For example `Security(token_within_budgets(user_id=session_user), scopes=["chat"])`. When a
+    budget is spent, the response is 429 with `Retry-After`, or 402 if the budget never resets.
+    The cost is that of `APITokenService.verify` with budgets.
+
+    Args:
+        user_id: A dependency that returns the acting user of the authenticated request.
+        dialog_id: A dependency that returns the dialog. A token of a dialog has that one.
+    """
+
+    async def verified(
+        required: SecurityScopes,
+        header: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        svc: Annotated[AsyncSvc, Depends(services)],
+        user: str | None = Depends(user_id),
+        dialog: str | None = Depends(dialog_id),
+    ) -> VerifiedToken:
+        secret = header.credentials if header else ""
+        try:
+            return await svc.tokens.verify(
+                secret, scopes=required.scopes, budgets=True, user_id=user, dialog_id=dialog
+            )
+        except (InvalidToken, asyncsvc.InsufficientScope, BudgetExceeded) as error:
+            raise _rejected(error, required.scopes, has_token=bool(secret)) from error
+
+    return verified
 
 
 async def idempotency_key(header: Annotated[str | None, _key] = None) -> str | None:
@@ -128,6 +196,8 @@ class Problem(BaseModel):
     title: str = Field(default_factory=lambda data: phrases.get(data["status"], "Error"))
     detail: _Text | None = None
     errors: dict[_Text, _Text] | None = None
+    code: str | None = None
+    budget: dict[str, str | int | None] | None = None
 
     def response(self, headers: Mapping[str, str] | None = None) -> Response:
         """Return the response of this problem."""
@@ -158,14 +228,14 @@ def add_problem_details(
     async def answer(request: Request, error: Exception) -> Response:
         if not isinstance(error, AsyncSvcError | RequestValidationError | HTTPException):
             error = HTTPException(500)  # the server logs the error
-        if isinstance(error, AsyncSvcError) and type(error) in _CODES:
-            error = _TokenError(error, _CODES[type(error)])
+        if isinstance(error, InvalidToken | asyncsvc.InsufficientScope | BudgetExceeded):
+            error = _rejected(error)
         headers = error.headers if isinstance(error, HTTPException) else None
         if isinstance(error, HTTPException) and error.status_code < HTTPStatus.BAD_REQUEST:
             return Response(None, error.status_code, headers)  # for example a redirect
         if retry := isinstance(error, asyncsvc.Unavailable):
             headers = {"Retry-After": str(retry_after)}
-        problem = _describe(error.error if isinstance(error, _TokenError) else error, prefix)
+        problem = _describe(error.error if isinstance(error, _Rejected) else error, prefix)
         if isinstance(error, AsyncSvcError) and problem.detail is None:
             path, trace = quote(request.scope["path"]), None if retry else error
             _log.error("%s: %s", path, error, exc_info=trace)
@@ -178,7 +248,7 @@ def add_problem_details(
 
     schema = Problem.model_json_schema()
     openapi, app.openapi = app.openapi, document  # type: ignore[method-assign]
-    kinds = [AsyncSvcError, _TokenError, RequestValidationError, HTTPException, Exception]
+    kinds = [AsyncSvcError, _Rejected, RequestValidationError, HTTPException, Exception]
     for kind in kinds if all_errors else kinds[:2]:
         app.add_exception_handler(kind, answer)
 
@@ -193,9 +263,42 @@ def _describe(error: Exception, prefix: str) -> Problem:
             fields = {".".join(map(str, it["loc"])): it["msg"] for it in error.errors()[:10]}
         case InvalidInput():
             fields = {error.field: error.reason}
-    status = next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
+    status = _status_of(error, kind)
     title = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).capitalize()
     text = "; ".join(map(": ".join, fields.items())) or str(error)
     detail = None if status >= HTTPStatus.INTERNAL_SERVER_ERROR else text
-    type_ = f"{prefix}{kind.__name__}"
-    return Problem(type=type_, title=title, status=status, detail=detail, errors=fields or None)
+    budget = _budget(error) if isinstance(error, BudgetExceeded) else None
+    return Problem(
+        type=f"{prefix}{kind.__name__}",
+        title=title,
+        status=status,
+        detail=detail,
+        errors=fields or None,
+        code="budget_exceeded" if budget else None,
+        budget=budget,
+    )
+
+
+def _status_of(error: Exception, kind: type[Exception]) -> int:
+    if isinstance(error, BudgetExceeded) and error.resets_at is None:
+        return HTTPStatus.PAYMENT_REQUIRED
+    return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
+
+
+def _budget(error: BudgetExceeded) -> dict[str, str | int | None]:
+    """Return the budget of an error. A Decimal is a text without an exponent."""
+    used, limit = (
+        format(value, "f") if isinstance(value, Decimal) else value
+        for value in (error.used, error.limit)
+    )
+    resets_at = None if error.resets_at is None else error.resets_at.isoformat()
+    return {
+        "id": error.budget_id,
+        "scope": error.scope,
+        "subject": error.subject,
+        "metric": error.metric,
+        "used": used,
+        "limit": limit,
+        "window": error.window,
+        "resets_at": resets_at,
+    }

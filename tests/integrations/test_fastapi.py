@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
@@ -15,7 +16,19 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException, Response, Security
 
 import asyncsvc
-from asyncsvc import APIToken, Appended, AsyncSvc, Conversation, Message, Settings, Turn, errors
+from asyncsvc import (
+    APIToken,
+    Appended,
+    AsyncSvc,
+    BudgetExceeded,
+    Conversation,
+    Message,
+    Settings,
+    Turn,
+    Usage,
+    VerifiedToken,
+    errors,
+)
 from asyncsvc.integrations.fastapi import (
     STATUSES,
     Problem,
@@ -25,12 +38,17 @@ from asyncsvc.integrations.fastapi import (
     mark_replay,
     problems,
     services,
+    token_within_budgets,
     verified_token,
 )
 from tests.conftest import execute
 
 PROBLEM = "application/problem+json"
-ERRORS = [each for each in vars(errors).values() if isinstance(each, type)]
+ERRORS = [
+    each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, asyncsvc.AsyncSvcError)
+]
 CHALLENGE = re.compile(r'Bearer (?:[a-z_]+="[ !#-\[\]-~]*"(?:, |$))+')
 WRITERS = 16
 
@@ -344,6 +362,110 @@ async def test_the_same_challenge_answers_an_error_of_a_route():
     assert response.headers["www-authenticate"] == 'Bearer realm="api", error="insufficient_scope"'
 
 
+# ---------------------------------------------------------------------------------- budgets
+
+
+def spent(resets_at: datetime | None = datetime(2999, 1, 1, tzinfo=UTC)) -> BudgetExceeded:
+    return BudgetExceeded(
+        budget_id="b1",
+        scope="user",
+        subject="ann",
+        metric="cost",
+        used=Decimal("3.5E-7"),
+        limit=Decimal("0E-9"),
+        window="month" if resets_at else "total",
+        resets_at=resets_at,
+    )
+
+
+async def test_a_spent_budget_is_429_until_it_resets_and_the_problem_names_it():
+    resets_at = datetime.now(UTC) + timedelta(seconds=90.5)
+    response = await answer_of(raising(spent(resets_at)))
+    body = rejected(response, 429, "BudgetExceeded")
+    assert body["code"] == "budget_exceeded"
+    assert body["budget"] == {
+        "id": "b1",
+        "scope": "user",
+        "subject": "ann",
+        "metric": "cost",
+        "used": "0.00000035",
+        "limit": "0.000000000",
+        "window": "month",
+        "resets_at": resets_at.isoformat(),
+    }
+    assert response.headers["x-should-retry"] == "false"
+    assert re.fullmatch(r"\d+", response.headers["retry-after"])
+    left = int(response.headers["retry-after"])
+    waited = datetime.now(UTC) + timedelta(seconds=left)
+    assert left <= 91
+    assert waited >= resets_at - timedelta(seconds=1)
+
+
+async def test_a_budget_that_resets_now_asks_for_1_second():
+    response = await answer_of(raising(spent(datetime.now(UTC) - timedelta(seconds=5))))
+    assert response.headers["retry-after"] == "1"
+
+
+async def test_a_spent_budget_that_never_resets_is_402_without_a_time():
+    response = await answer_of(raising(spent(resets_at=None)))
+    body = rejected(response, 402, "BudgetExceeded")
+    assert body["budget"]["resets_at"] is None
+    assert body["budget"]["window"] == "total"
+    assert "retry-after" not in response.headers
+    assert response.headers["x-should-retry"] == "false"
+
+
+async def acting_user(x_user: Annotated[str | None, fastapi.Header()] = None) -> str | None:
+    return x_user
+
+
+async def dialog(dialog_id: str | None = None) -> str | None:
+    return dialog_id
+
+
+@pytest.mark.parametrize("has_problems", [True, False])
+async def test_a_token_is_refused_when_a_budget_of_its_request_is_spent(svc, dsn, has_problems):
+    app = FastAPI(lifespan=lifespan(lambda: asyncsvc.connect(dsn)))
+    if has_problems:
+        add_problem_details(app)
+
+    @app.get("/")
+    async def get(
+        token: Annotated[
+            VerifiedToken, Security(token_within_budgets(acting_user, dialog), scopes=["chat"])
+        ],
+    ) -> str | None:
+        return token.budget and token.budget.scope
+
+    for scope in ("user", "dialog"):
+        await svc.budgets.set(tenant_id="t", scope=scope, limit=1, window="total")
+    async with running(app) as client:
+        client.headers.update(await bearer(svc, "chat"))
+        assert (await client.get("/")).json() is None
+        assert (await client.get("/", headers={"X-User": "ann"})).json() == "user"
+        turn = Turn(
+            messages=[Message(role="user", content="x")],
+            usage=Usage(input_tokens=1, output_tokens=1, cost=Decimal(1)),
+        )
+        for id, owner in (("a", {"dialog_id": "d", "user_id": "ann"}), ("b", {"dialog_id": "e"})):
+            await svc.conversations.append_message(id, turn, tenant_id="t", create=owner)
+        for headers, path, status in (
+            ({"X-User": "ann"}, "/", 402), ({"X-User": "bob"}, "/", 200), ({}, "/", 200),
+            ({}, "/?dialog_id=e", 402), ({}, "/?dialog_id=f", 200),
+        ):  # fmt: skip
+            assert (await client.get(path, headers=headers)).status_code == status
+        refused = await client.get("/", headers={"X-User": "ann"})
+        assert refused.headers["x-should-retry"] == "false"
+        if has_problems:
+            body = rejected(refused, 402, "BudgetExceeded")
+            assert (body["budget"]["subject"], body["budget"]["used"]) == ("ann", "1")
+        client.headers.update(await bearer(svc, "other"))
+        assert (await client.get("/")).status_code == 403
+        del client.headers["authorization"]
+        challenge = (await client.get("/")).headers["www-authenticate"]
+        assert challenge == 'Bearer realm="api", scope="chat"'
+
+
 # --------------------------------------------------------------------------- problem details
 
 
@@ -356,16 +478,15 @@ async def test_each_error_has_a_status_a_type_and_a_title_and_no_text_of_the_ser
         asyncsvc.InvalidInput: ("turn.messages", "is too long"),
         asyncsvc.NotFound: ("conversation",),
         asyncsvc.InvalidToken: (),
-        asyncsvc.BudgetExceeded: ("b", "user", "ann", "cost", Decimal("10.5"), 10, "month", None),
         asyncsvc.DatabaseError: (secret, "42501"),
     }
-    error = kind(*arguments.get(kind, (secret,)))
+    error = spent() if kind is BudgetExceeded else kind(*arguments.get(kind, (secret,)))
     status = next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
     with caplog.at_level(logging.ERROR):
         response = await answer_of(raising(error))
     body = rejected(response, status, kind.__name__)
     assert body["title"].lower().replace(" ", "") == kind.__name__.lower()
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status in {429, 503})
     assert ("www-authenticate" in response.headers) == (status in {401, 403})
     if status >= 500:
         assert "secret" not in response.text
@@ -677,7 +798,7 @@ def test_the_openapi_document_has_the_problems_the_scopes_and_the_key(dsn):
     for status in ("401", "403", "404", "422", "503"):
         assert append["responses"][status]["content"] == {PROBLEM: {"schema": reference}}
     schema = document["components"]["schemas"]["Problem"]
-    assert list(schema["properties"]) == ["type", "status", "title", "detail", "errors"]
+    assert " ".join(schema["properties"]) == "type status title detail errors code budget"
     assert "$ref" not in json.dumps(schema)
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
