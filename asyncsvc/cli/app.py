@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 from typer import Option
 
+from asyncsvc.cli.commands.budgets import budgets
 from asyncsvc.cli.commands.conversations import list_conversations, search, show
 from asyncsvc.cli.commands.demo import demo
 from asyncsvc.cli.commands.doctor import doctor
@@ -31,8 +32,8 @@ Exit codes:
 - 1: The command failed. The line on stderr gives the reason.
 - 2: The command line is wrong. The line on stderr names the option or the argument.
 - 3: The command is done, and its output reports something that needs attention: rejected lines,
-  a failure of maintenance, a warning of the doctor, pending migrations, an invalid token, a server
-  that does not run.
+  a failure of maintenance, a warning of the doctor, pending migrations, an invalid token, a spent
+  budget, a server that does not run.
 - 128 + n: Signal n ended the command; 130 is Ctrl-C.
 """
 
@@ -89,7 +90,7 @@ def _global_options(
 
 for name, command in _COMMANDS.items():
     app.command(name)(command)
-for group in (tokens, postgres):
+for group in (tokens, budgets, postgres):
     app.add_typer(group)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -13,7 +16,15 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from asyncsvc import Page
-from asyncsvc.cli.terminal import Column, console, print_table, printable, printable_json, say
+from asyncsvc.cli.terminal import (
+    Column,
+    console,
+    print_table,
+    printable,
+    printable_json,
+    printable_lines,
+    say,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +34,17 @@ def print_json(value: object) -> None:
     text = json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2)
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     print(printable_json(text) if is_terminal else text)  # noqa: T201
+
+
+def print_csv(names: Sequence[str], rows: Sequence[BaseModel]) -> None:
+    """Print CSV: a line of names, and a line for each model. None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump(mode="json") for row in rows)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    lines = text.getvalue()
+    print(printable_lines(lines) if is_terminal else lines, end="")  # noqa: T201
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:
@@ -63,6 +85,15 @@ def print_next_page(option: str) -> None:
     say(f"The next page: the same command with {option}")
 
 
+def plain(value: Decimal | float) -> str:
+    """Return a number without an exponent; a Decimal without trailing zeros after 2 places."""
+    text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
+    if isinstance(value, Decimal):
+        whole, _, places = text.partition(".")
+        text = f"{whole}.{places.rstrip('0'):0<2}"
+    return text
+
+
 def counted(count: int, noun: str) -> str:
     """Return a count and its noun, in the plural unless the count is 1."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -73,6 +104,8 @@ def _jsonable(value: object) -> object:
         return value.model_dump(mode="json")
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, Sequence):
         return list(value)
     raise TypeError(type(value).__name__)

@@ -60,6 +60,12 @@ RIGHT = {
     "tokens revoke": Right(("a1",), TENANT),
     "tokens audit": Right((), TENANT),
     "tokens import": Right(("-",), TENANT),
+    "budgets set": Right((), (*TENANT, "--scope", "tenant", "--limit", "5")),
+    "budgets list": Right((), TENANT),
+    "budgets status": Right((), TENANT),
+    "budgets raise-limit": Right(("b1",), (*TENANT, "--by", "5")),
+    "budgets delete": Right(("b1",), TENANT),
+    "budgets audit": Right((), TENANT),
     "postgres start": Right((), DATA),
     "postgres stop": Right((), DATA),
     "postgres status": Right((), DATA),
@@ -86,6 +92,7 @@ BY_METAVAR = {
     "DATE": Wrong("nonsense", "must be ISO 8601"),
     "TIME": Wrong("noon", "must be ISO 8601"),
     "CURSOR": Wrong("x", "is not a cursor"),
+    "NUMBER": Wrong("much", "must be a number"),
     "AGE": Wrong("soon", "must be a number of s, m, h, d or w"),
     "AGE|DATE": Wrong("soon", "must be an age"),
     "SECONDS": Wrong("soon", "must be a valid number"),
@@ -125,10 +132,10 @@ def shown_name(param) -> str:
 def wrong_value(command: str, param) -> Wrong | None:
     """Return a wrong value of a parameter; None if all values are right."""
     name = shown_name(param)
-    if name in BY_NAME:
-        return BY_NAME[name]
     if param.type_descriptor.is_choice:
         return Wrong("nonsense", "'nonsense' is not one of")
+    if name in BY_NAME:
+        return BY_NAME[name]
     if param.metavar is None and param.type_descriptor.annotation is int:
         return Wrong("x", "must be a valid integer")
     if param.metavar in FILES or (command, name) in ANY_TEXT:
