@@ -3,8 +3,9 @@
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from fastapi import Depends, FastAPI, Query, Request, Response, Security
 from fastapi.responses import HTMLResponse
@@ -15,11 +16,13 @@ import asyncsvc
 from asyncsvc import (
     APIToken,
     AsyncSvc,
+    BudgetStatus,
     Conversation,
     Hit,
     Message,
     Page,
     StoredMessage,
+    Usage,
     UsageBucket,
 )
 from asyncsvc.integrations.fastapi import (
@@ -34,6 +37,8 @@ from asyncsvc.integrations.fastapi import (
 )
 
 DIALOG: Final = "assistant"
+PRICES: Final = {"echo/small": ("0.25", "2"), "echo/large": ("1.25", "10")}  # a million tokens
+SHORT: Final = 200
 MAX_BODY_BYTES: Final = 2**17  # a question of 10,000 characters, each escaped as 12
 HEADERS: Final = {"Cache-Control": "no-store", "Content-Security-Policy": "frame-ancestors 'none'"}
 PAGE: Final = Path(__file__).with_name("usage.html").read_text(encoding="utf-8")
@@ -90,6 +95,7 @@ class Caller(NamedTuple):
 
     chats: asyncsvc.API4ConversationService
     tokens: asyncsvc.APITokenService
+    budgets: asyncsvc.BudgetService
     token: APIToken
     tenant: str
 
@@ -99,7 +105,7 @@ async def authenticated(
     token: Annotated[APIToken, Security(verified_token, scopes=["chat"])],
 ) -> Caller:
     """Verify the token of a request."""
-    return Caller(svc.conversations, svc.tokens, token, token.tenant_id)
+    return Caller(svc.conversations, svc.tokens, svc.budgets, token, token.tenant_id)
 
 
 Me = Annotated[Caller, Depends(authenticated)]
@@ -166,13 +172,26 @@ async def delete_conversation(me: Me, id: Id) -> None:
         raise asyncsvc.NotFound("conversation")
 
 
-@app.post("/conversations/{id}/turns", tags=["chat"], responses=problems(400, 404, 409, 413))
+def ask_model(question: str) -> tuple[str, Usage]:
+    """Return an echo, and its usage with the cost. A long question needs the large model."""
+    answer = f"You said: {question}"
+    model = "echo/small" if len(question) <= SHORT else "echo/large"
+    read, written = len(question.split()), len(answer.split())
+    input_price, output_price = map(Decimal, PRICES[model])
+    cost = (read * input_price + written * output_price) / 10**6
+    return answer, Usage(input_tokens=read, output_tokens=written, cost=cost, model=model)
+
+
+@app.post(
+    "/conversations/{id}/turns", tags=["chat"], responses=problems(400, 402, 404, 409, 413, 429)
+)
 async def append_turn(me: Me, id: Id, body: Question, key: Key, response: Response) -> Answer:
     """Ask a question. A request with the same idempotency key is applied exactly once."""
-    text, echo = body.question, f"You said: {body.question}"
+    await me.budgets.check(tenant_id=me.tenant, token_id=me.token.id, dialog_id=DIALOG)
+    text = body.question
+    echo, usage = ask_model(text)
     messages = [Message(role="user", content=text), Message(role="assistant", content=echo)]
-    tokens = sum(len(message.content.split()) for message in messages)
-    turn = asyncsvc.Turn(messages=messages, tokens=tokens, token_id=me.token.id)
+    turn = asyncsvc.Turn(messages=messages, usage=usage, token_id=me.token.id)
     appended = await me.chats.append_message(id, turn, tenant_id=me.tenant, idempotency_key=key)
     mark_replay(response, appended)
     return Answer(answer=echo, **dict(appended))
@@ -197,9 +216,19 @@ async def search(me: Me, keywords: SearchText, after: After = None, limit: Limit
 
 
 @app.get("/statistics", tags=["usage"])
-async def statistics(me: Me, from_date: Day, to_date: Day, tz: str = "UTC") -> list[UsageBucket]:
-    """Return the usage of each day, including both dates."""
-    return await me.chats.stats(tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz)
+async def statistics(
+    me: Me, from_date: Day, to_date: Day, tz: str = "UTC", group_by: Literal["model"] | None = None
+) -> list[UsageBucket]:
+    """Return the usage of each day, including both dates; with `group_by` of each model."""
+    return await me.chats.stats(
+        tenant_id=me.tenant, from_date=from_date, to_date=to_date, tz=tz, group_by=group_by, top=6
+    )
+
+
+@app.get("/budgets", tags=["usage"])
+async def budgets(me: Me) -> list[BudgetStatus]:
+    """Return each budget that applies to the token, the tightest first."""
+    return await me.budgets.status(tenant_id=me.tenant, token_id=me.token.id, dialog_id=DIALOG)
 
 
 @app.get("/usage", response_class=HTMLResponse, include_in_schema=False)

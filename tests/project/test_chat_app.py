@@ -133,7 +133,7 @@ def rejected(answer: httpx.Response, status: int, kind: str | None = None) -> st
     assert body["type"] == (f"urn:example:chat:{kind}" if kind else "about:blank")
     assert body["status"] == status
     assert body["title"]
-    assert set(body) <= {"type", "title", "status", "detail", "errors"}
+    assert set(body) <= {"type", "title", "status", "detail", "errors", "code", "budget"}
     assert ("errors" in body) == (kind == "InvalidInput")
     return body.get("detail", "")
 
@@ -590,7 +590,7 @@ def operations() -> list[tuple[str, str]]:
 def test_the_openapi_document_describes_every_operation():
     document = app.openapi()
     described = [each for path in document["paths"].values() for each in path.values()]
-    assert len(described) == 9
+    assert len(described) == 10
     assert len({each["operationId"] for each in described}) == len(described)
     for each in described:
         assert each["tags"]
@@ -627,7 +627,7 @@ async def test_the_usage_page_loads_nothing_from_other_hosts(url):
     assert set(re.findall(r"https?://[^\"'\s<]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"""\b(src|href)=|@import|url\(|localStorage|document\.cookie""", page)
     assert "default-src 'none'; connect-src 'self'" in page
-    (requested,) = re.findall(r"new URLSearchParams\(\{(.*?)\}\)", page)
+    (requested,) = re.findall(r"new URLSearchParams\(\{(.*?)\}\)", page, re.DOTALL)
     parameters = app.openapi()["paths"]["/statistics"]["get"]["parameters"]
     assert set(re.findall(r"(\w+):", requested)) == {each["name"] for each in parameters}
     drawn = set(re.findall(r"day => day\.(\w+)", page))
@@ -664,13 +664,16 @@ def test_the_commands_of_the_readme_work():
         page = pathlib.Path(place, "page").read_text("utf-8")
     assert page == (FOLDER / "usage.html").read_text("utf-8")
     answers = [line for line in finished.stdout.splitlines() if line.startswith(("{", "["))]
-    created, answer, listed, messages, feedback, hits, days, revoked = answers
+    created, answer, listed, messages, feedback, hits, days, models, budgets, revoked = answers
     assert json.loads(created)["id"] == json.loads(listed)["items"][0]["id"] == "parcel"
     assert json.loads(answer)["answer"] == "You said: Where is it?"
     assert [each["seq"] for each in json.loads(messages)] == [1, 2]
     assert json.loads(feedback)["thumb"] == 1
     assert json.loads(hits)["items"][0]["snippet"] == "Where is it?"
     assert json.loads(days)[0]["thumb_up"] == 1
+    cost = {each["group"]: each["cost"] for each in json.loads(models)}
+    assert cost == {"echo/small": "0.000010750", None: "0.000000000"}
+    assert [each["used"] for each in json.loads(budgets)] == ["0.00001075"]
     assert json.loads(revoked)["status"] == "revoked"
 
 
