@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HAS_PLAN: Final = re.compile(r"/\*.*?\*/\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
 _VALUE_ERRORS: Final = ("22", "42804")
 """Beginnings of SQLSTATEs for values that do not fit their type, of the server or the driver."""
-_SAMPLES: Final = {"timestamptz": "2000-01-01"}
+_SAMPLES: Final = {"date": "2000-01-01", "timestamptz": "2000-01-01"}
 """Sample values by type; "1" is a value of every other type in use, and also JSON."""
 _SAMPLE_WORDS: Final = {"interval": "day", "tz": "UTC"}
 """Sample values of text parameters that accept only certain words."""

@@ -669,7 +669,8 @@ def test_every_statement_is_listed_and_can_be_read(run):
     for name in sql_files.names():
         assert name in listed.stdout
     assert {each["name"] for each in document(run("sql", "--json"))} == set(sql_files.names())
-    shown = run("sql", "message/get_list", "--with", "after_seq", "--with", "last", COLUMNS="50")
+    present = [f"--with={name}" for name in ("after_seq", "last", "limit")]
+    shown = run("sql", "message/get_list", *present, COLUMNS="50")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Read the first or the last :limit messages" in shown.stdout
     assert "AND m.seq > $3\n         ORDER BY m.seq DESC\n         LIMIT $4" in shown.stdout
