@@ -237,6 +237,14 @@ async def test_a_correction_is_a_row_of_the_ledger_and_of_the_audit(adjust, ledg
     ]  # fmt: skip
 
 
+async def test_the_audit_of_corrections_forgets_an_erased_person(adjust, svc):
+    await adjust({"output_tokens": 3}, user_id="ann")
+    await svc.conversations.erase_user("ann", tenant_id="acme")
+    (entry,) = (await svc.budgets.audit(tenant_id="acme")).items
+    assert (entry.action, entry.actor, entry.detail["reason"]) == ("adjust", "ops", "wrong price")
+    assert "ann" not in entry.model_dump_json()
+
+
 async def test_a_key_corrects_once(adjust, record, ledger, pool):
     correction = {"output_tokens": 3}
     assert await adjust(correction, idempotency_key="k")
