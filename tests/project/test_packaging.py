@@ -60,6 +60,7 @@ def test_the_sql_files_are_installed_with_the_package():
     assert {path.name for path in root.iterdir()} == {
         "api_token",
         "append_key",
+        "budget",
         "conversation",
         "maintenance",
         "message",
@@ -75,6 +76,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "testing",
         "token_audit",
         "usage",
+        "usage_audit",
         "usage_key",
         "watch",
     }
