@@ -8,6 +8,7 @@ after a checkpoint.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import asyncpg
 
@@ -34,6 +35,7 @@ async def run(bench: Bench) -> None:
             await suite.conversations(size)
         await suite.tokens(bench.choose(50, 5_000, 50_000))
         await suite.turns(bench.choose(40, 1_000, 5_000))
+        await suite.usage(bench.choose(40, 2_000, 20_000))
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,31 @@ class _Suite:
             "for the text": round(sum(len("".join(each).encode()) for each in texts) / count),
         }
         self.bench.counts("bytes of WAL per turn of 2 messages", counted)
+
+    async def usage(self, count: int) -> None:
+        """Record usage of as many persons, and report its bytes before and after the roll-up."""
+        await self.svc.maintain()
+        await self.connection.execute("VACUUM FULL asyncsvc.usage_ledger")
+        before = await self._bytes()
+        usage = asyncsvc.Usage(
+            input_tokens=1_200, output_tokens=80, cost=Decimal("0.000975"), model="openai/gpt-5"
+        )
+        with self.bench.working(f"{count:,} usages"):
+            for number in range(count):
+                await self.svc.conversations.record_usage(
+                    usage, tenant_id=_TENANT, dialog_id="d", user_id=f"user-{number:012}"
+                )
+            recorded = await self._bytes()
+            await self.svc.maintain()
+        rolled_up = await self._bytes()
+        counted = {
+            "in the ledger": recorded["usage_ledger"] - before["usage_ledger"],
+            "in the quarter hours": rolled_up["usage_quarter_hour"] - before["usage_quarter_hour"],
+            "in the months of persons": rolled_up["usage_user_month"] - before["usage_user_month"],
+        }
+        self.bench.counts(
+            "bytes of a usage", {name: round(total / count) for name, total in counted.items()}
+        )
 
     async def _bytes(self) -> dict[str, int]:
         """Return the bytes of each table with its indexes, and of the search index of messages."""
