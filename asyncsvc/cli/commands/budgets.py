@@ -216,7 +216,7 @@ async def raise_limit(
 async def delete(
     id: BudgetId, *, dsn: Dsn, tenant_id: Tenant, actor: Actor, as_json: AsJson = False
 ) -> None:
-    """Delete a budget. Its usage and its audit are kept."""
+    """Delete a budget. Its audit is kept."""
     async with connected(dsn) as svc:
         if not await svc.budgets.delete(id, tenant_id=tenant_id, actor=actor):
             raise NotFound("budget")
