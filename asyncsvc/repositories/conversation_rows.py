@@ -54,7 +54,7 @@ class ConversationRow:
     created_at: datetime | None
     updated_at: datetime | None = None
     usages: Sequence[Usage] = ()
-    """The usage of which `tokens` are the sum. None: only the sum is known."""
+    """The usage of which `tokens` are the sum. Empty: only the sum is known."""
 
 
 class OversizedMergeError(Exception):
