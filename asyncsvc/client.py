@@ -320,9 +320,10 @@ class AsyncSvc(Services):
             1 round trip to check the role. Keys: for each 1,000 keys 1 round trip, and 1 for each
             of their tenants; 1 to find no more. Usage: for each 100 tenants 1 round trip, and 1 or
             2 for each of them, 4 or 5 if a tenant has so many new conversations that it is
-            recounted; 1 to find no more, and 1 at the end. Texts: for each tenant 3 round trips,
-            and 1 for each 2,000 texts or 2 MiB; for each 20,000 texts, at the start and at the end,
-            1 to flush the new entries of the index. 1 to record the run. No append waits.
+            recounted, 1 more if it has budgets; 1 to find no more, and 1 at the end. Texts: for
+            each tenant 3 round trips, and 1 for each 2,000 texts or 2 MiB; for each 20,000 texts,
+            at the start and at the end, 1 to flush the new entries of the index. 1 to record the
+            run. No append waits.
         """
         return await maintenance.maintain(self._executor, on_batch)
 

@@ -27,7 +27,7 @@ from asyncsvc.repositories import (
 )
 from asyncsvc.repositories.append_key import ExpiredKey
 from asyncsvc.repositories.usage_key import ExpiredUsageKey
-from asyncsvc.services.budgets import follow_roll_up
+from asyncsvc.services.budgets import alert
 from asyncsvc.services.usage import roll_up_usage, sum_out_users
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ async def _roll_up_usage(executor: Executor) -> AsyncIterator[MaintenanceReport]
             try:
                 batch = MaintenanceReport(ledger_rows=await roll_up_usage(executor, tenant))
                 if tenant.has_budgets:
-                    await follow_roll_up(executor, tenant.tenant_id)
+                    await alert(executor, tenant.tenant_id)
             except TENANT_ERRORS as error:
                 batch = failure("usage", tenant.tenant_id, error)
             ledger_rows += batch.ledger_rows

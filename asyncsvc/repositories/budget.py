@@ -136,14 +136,17 @@ class BudgetRepository(Repository):
         (row,) = await self._rows("recount", tenant_id=tenant_id, id=id)
         return build_value(int, row, "counted")
 
-    async def delete_usage(self, *, tenant_id: str, id: str | UnsetType = UNSET) -> int:
-        """Delete the usage of a budget, or of ended windows; return the number of rows."""
+    async def delete_usage(self, *, tenant_id: str, id: str) -> int:
+        """Delete the usage of a budget; return the number of rows."""
         return await self._count("delete_usage", tenant_id=tenant_id, id=id)
 
     async def record_crossings(
         self, *, tenant_id: str, of: BudgetStatus | None = None
     ) -> list[BudgetAlert]:
-        """Record and return the new crossings of one budget, or of all rolled up usage."""
+        """Record and return the new crossings of one budget, or of all rolled up usage.
+
+        The latter also deletes the usage of ended windows.
+        """
         rows = await self._rows(
             "record_crossings",
             *(["rolled_up"] if of is None else []),

@@ -385,12 +385,6 @@ async def refuse_if_spent(
     )
 
 
-async def follow_roll_up(executor: Executor, tenant_id: str) -> None:
-    """Record the new crossings of a tenant, and delete the usage of ended windows."""
-    await alert(executor, tenant_id)
-    await BudgetRepository(executor).delete_usage(tenant_id=tenant_id)
-
-
 async def alert(executor: Executor, tenant_id: str, *, of: BudgetStatus | None = None) -> None:
     """Record the new crossings of a tenant, or of one budget, and call `Settings.on_budget`."""
     crossings = await BudgetRepository(executor).record_crossings(tenant_id=tenant_id, of=of)

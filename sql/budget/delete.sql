@@ -3,8 +3,8 @@
 -- Returns: deleted, 1 or 0.
 -- Locks: the budget row and its usage, until the end of the transaction.
 -- Index: budget_id_key; the primary key of budget_usage.
--- Notes: a roll-up whose snapshot has the budget may add usage of it afterwards. budget/delete_usage deletes
---   it with the usage of ended windows.
+-- Notes: a roll-up whose snapshot has the budget may add usage of it afterwards. budget/record_crossings
+--   deletes it with the usage of ended windows.
 WITH deleted AS (
     DELETE FROM asyncsvc.budget AS b
      WHERE b.tenant_id = :tenant_id

@@ -1,13 +1,15 @@
 -- Record the thresholds that the usage of budgets has crossed, each once for a subject, window and limit.
 --
 -- It records those of :budget_id with this usage, which includes the ledger; with rolled_up those of all
--- rolled up usage of the tenant.
+-- rolled up usage of the tenant, and then deletes the usage of ended windows and of deleted budgets.
 --
 -- Returns: the new crossings, each with its budget.
--- Locks: the new rows, until the end of the transaction.
+-- Locks: the new rows and the deleted rows, until the end of the transaction.
 -- Index: the primary keys; usage_audit_crossed_idx. With rolled_up it reads all rows of budget_usage of
 --   the tenant, which has no ended windows.
 -- Idempotent: a second execution inserts and returns no row.
+-- Notes: the usage of a window stays for 1 hour after its end, for reads that began before. Each zone has few
+--   windows, which are computed once.
 WITH requested AS (
     SELECT :budget_id::text AS budget_id, :subject::text AS subject,
            :window_start::timestamptz AS window_start, :used::numeric AS used
@@ -31,6 +33,25 @@ WITH requested AS (
               AND o.subject = u.subject
               AND o.metric = b.metric
               AND o.grain = b.grain))
+), windows AS MATERIALIZED (
+    SELECT b.grain, b.zone, w.window_start
+      FROM (SELECT DISTINCT b.grain, b.zone
+              FROM asyncsvc.budget AS b
+             WHERE b.tenant_id = :tenant_id) AS b
+     CROSS JOIN LATERAL asyncsvc.budget_window_v1(
+           statement_timestamp() - interval '1 hour', b.grain, b.zone) AS w
+), kept AS MATERIALIZED (
+    SELECT b.id, coalesce(b.since, w.window_start) AS window_start
+      FROM asyncsvc.budget AS b
+      JOIN windows AS w ON w.grain = b.grain AND w.zone = b.zone
+     WHERE b.tenant_id = :tenant_id
+), ended AS (
+    DELETE FROM asyncsvc.budget_usage AS u
+     WHERE u.tenant_id = :tenant_id
+       AND NOT EXISTS (
+           SELECT FROM kept AS k
+            WHERE k.id = u.budget_id
+              AND u.window_start >= k.window_start)
     --? }
 ), crossed AS MATERIALIZED (
     SELECT u.id, u.scope, u.subject, u.metric, u.grain, u.zone, u.max_used, u.window_start, u.used,
