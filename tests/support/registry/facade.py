@@ -40,7 +40,7 @@ FACADE = [
         name="maintain",
         call={"on_batch": None},
         cost="database",
-        round_trips=16,
+        round_trips=20,
         writes=True,
         tenant="none",
     ),
