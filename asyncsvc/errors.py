@@ -25,11 +25,11 @@ AsyncSvcError
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from decimal import Decimal
 
 Resource: TypeAlias = Literal["conversation", "message", "token", "record", "budget"]
 """The kinds of rows that a method looks up."""
@@ -138,7 +138,8 @@ class BudgetExceeded(AsyncSvcError):
         resets_at: datetime | None,
     ) -> None:
         """Take the budget and its usage."""
-        super().__init__(f"a budget of the {scope} is spent: {metric} {used:f} of {limit:f}")
+        amounts = f"{Decimal(used):f} of {Decimal(limit):f}"
+        super().__init__(f"a budget of the {scope} is spent: {metric} {amounts}")
         self.budget_id = budget_id
         self.scope = scope
         self.subject = subject

@@ -47,14 +47,14 @@ def usage_from_openai(
 
     Args:
         payload: The answer or its `usage`, as a mapping or an object of the SDK.
-        model: The label of the model. None: the `model` of the answer.
+        model: The label of the model, 1 to 200 characters. None: the `model` of the answer.
         cost: The cost of the answer. None: unknown.
 
     Returns:
         The usage; None if the answer has none.
 
     Raises:
-        InvalidInput: `model` or `cost` is out of range.
+        InvalidInput: `cost` is out of range.
     """
     counts = _Counts.of(payload, "OpenAI", wrappers=("usage",), fields=_OPENAI_INPUT)
     return None if counts is None else counts.usage_of_openai(_model(payload, model), cost)
@@ -65,13 +65,10 @@ def usage_from_openrouter(payload: object, *, model: str | None = None) -> Usage
 
     Args:
         payload: The answer or its `usage`, as a mapping or an object of the SDK of OpenAI.
-        model: The label of the model. None: the `model` of the answer.
+        model: The label of the model, 1 to 200 characters. None: the `model` of the answer.
 
     Returns:
         The usage; None if the answer has none.
-
-    Raises:
-        InvalidInput: `model` is out of range.
     """
     counts = _Counts.of(payload, "OpenRouter", wrappers=("usage",), fields=_OPENAI_INPUT)
     if counts is None:
@@ -90,14 +87,14 @@ def usage_from_anthropic(
 
     Args:
         payload: The message or its `usage`, as a mapping or an object of the SDK.
-        model: The label of the model. None: the `model` of the message.
+        model: The label of the model, 1 to 200 characters. None: the `model` of the message.
         cost: The cost of the answer. None: unknown.
 
     Returns:
         The usage; None if the message has none.
 
     Raises:
-        InvalidInput: `model` or `cost` is out of range.
+        InvalidInput: `cost` is out of range.
     """
     fields = ("input_tokens", "output_tokens")
     counts = _Counts.of(payload, "Anthropic", wrappers=("usage",), fields=fields)
@@ -133,14 +130,14 @@ def usage_from_gemini(
 
     Args:
         payload: The answer or its `usage_metadata`, as a mapping or an object of the SDK.
-        model: The label of the model. None: the `model_version` of the answer.
+        model: The label of the model, 1 to 200 characters. None: the `model_version` of the answer.
         cost: The cost of the answer. None: unknown.
 
     Returns:
         The usage; None if the answer has none.
 
     Raises:
-        InvalidInput: `model` or `cost` is out of range.
+        InvalidInput: `cost` is out of range.
     """
     counts = _Counts.of(
         payload,
@@ -176,14 +173,14 @@ def usage_from_bedrock(
 
     Args:
         payload: The answer, the event `metadata` of a stream, or its `usage`.
-        model: The label of the model, which the answer does not contain.
+        model: The label of the model, 1 to 200 characters, which the answer does not contain.
         cost: The cost of the answer. None: unknown.
 
     Returns:
         The usage; None if the answer has none.
 
     Raises:
-        InvalidInput: `model` or `cost` is out of range.
+        InvalidInput: `cost` is out of range.
     """
     counts = _Counts.of(
         payload if _read(payload, "metadata") is None else _read(payload, "metadata"),

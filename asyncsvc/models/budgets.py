@@ -80,8 +80,8 @@ class BudgetStatus(Model):
 
     @property
     def is_spent(self) -> bool:
-        """Whether the usage has reached the limit."""
-        return self.used >= self.limit
+        """Whether the usage has reached the limit. A limit of 0 is always spent."""
+        return self.used >= self.limit or self.limit == 0
 
 
 class BudgetAlert(Model):

@@ -181,8 +181,13 @@ def _build(model: type[M], row: Row, **more: object) -> M:
     is_cost = values["metric"] == "cost"
     for name in _AMOUNTS & values.keys():
         amount = build_value(Decimal, row, name)
-        values[name] = COST_CONTEXT.divide(amount, _NANO) if is_cost else int(amount)
+        values[name] = _cost(amount) if is_cost else int(amount)
     return build_model(model, values | more)
+
+
+def _cost(amount: Decimal) -> Decimal:
+    """Return nano units in units of the currency, without trailing zeros: 250, not 2.5E+2."""
+    return COST_CONTEXT.add(COST_CONTEXT.divide(amount, _NANO), Decimal(0))
 
 
 def _stored(metric: BudgetMetric, amount: Decimal | int) -> int:

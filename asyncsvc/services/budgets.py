@@ -49,7 +49,7 @@ class BudgetService:
     start, by the server's clock. Nothing is ever reset: the start of the window is computed.
     Imported usage never counts. A deletion, a purge or an erasure of conversations changes nothing.
     A budget is spent when its usage has reached its limit, and 0 is spent from the start. Each
-    budget that applies must have a rest. See docs/guides/budgets.md.
+    budget that applies must have usage left. See docs/guides/budgets.md.
 
     Each method works on 1 tenant and raises the errors that `API4ConversationService` lists.
     """
@@ -217,7 +217,7 @@ class BudgetService:
         user_id: UserId | None = None,
         dialog_id: Id | None = None,
     ) -> BudgetStatus | None:
-        """Check that each budget that applies has a rest, for example before a call of a model.
+        """Check that no budget that applies is spent, for example before a call of a model.
 
         Args:
             token_id: Any token of a family of rotated tokens.

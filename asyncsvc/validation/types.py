@@ -165,23 +165,24 @@ def _check_instant(value: datetime) -> datetime:
     return instant
 
 
-def _check_cost(value: object, info: ValidationInfo) -> Decimal:
-    """Return a cost in whole nano units. A float is rejected, since it is not exact."""
-    if info.mode == "json" and isinstance(value, str) and len(value) <= _MAX_DECIMAL_LENGTH:
-        with contextlib.suppress(InvalidOperation):
-            value = Decimal(value)
-    if isinstance(value, bool) or not isinstance(value, Decimal | int):
-        raise invalid_value("must be a Decimal")
-    exact = Decimal(value)
-    if not exact.is_finite() or not -MAX_ADJUSTED_COST <= exact <= MAX_ADJUSTED_COST:
-        raise invalid_value(f"must be at most {MAX_ADJUSTED_COST:,}")
-    return exact.quantize(_NANO_UNIT, context=COST_CONTEXT)
+def _cost_within(minimum: int, maximum: int) -> PlainValidator:
+    """Return a validator of costs, which rounds them half even to whole nano units."""
 
+    def check(value: object, info: ValidationInfo) -> Decimal:
+        """Return a cost in whole nano units. A float is rejected, since it is not exact."""
+        if info.mode == "json" and isinstance(value, str) and len(value) <= _MAX_DECIMAL_LENGTH:
+            with contextlib.suppress(InvalidOperation):
+                value = Decimal(value)
+        if isinstance(value, bool) or not isinstance(value, Decimal | int):
+            raise invalid_value("must be a Decimal")
+        cost = Decimal(value)
+        if cost.is_finite() and -MAX_ADJUSTED_COST <= cost <= MAX_ADJUSTED_COST:
+            cost = cost.quantize(_NANO_UNIT, context=COST_CONTEXT)
+        if not cost.is_finite() or not minimum <= cost <= maximum:
+            raise invalid_value(f"must be {minimum:,} to {maximum:,}")
+        return cost.copy_abs() if cost.is_zero() else cost  # of -0
 
-def _check_usage_cost(value: Decimal) -> Decimal:
-    if not 0 <= value <= MAX_COST:
-        raise invalid_value(f"must be 0 to {MAX_COST:,}")
-    return value.copy_abs()  # of -0
+    return PlainValidator(check, json_schema_input_type=str)
 
 
 def _check_limit(value: object) -> Decimal | int:
@@ -302,17 +303,14 @@ SignedCount = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
 """The change of a counter: at most 2**31 - 1."""
 SignedTokens = Annotated[int, Field(ge=-MAX_USAGE_TOKENS, le=MAX_USAGE_TOKENS)]
 """The change of a counter of usage: -10**12 to 10**12."""
-SignedCost = Annotated[
-    Decimal,
-    PlainValidator(_check_cost, json_schema_input_type=str),
-    PlainSerializer(lambda cost: format(cost, "f"), return_type=str, when_used="json"),
-]
-"""The change of a cost: a Decimal of at most 1,000,000, rounded half even to 9 places."""
-Cost = Annotated[SignedCost, AfterValidator(_check_usage_cost)]
+_PLAIN_COST: Final = PlainSerializer(
+    lambda cost: format(cost, "f"), return_type=str, when_used="json"
+)
+SignedCost = Annotated[Decimal, _cost_within(-MAX_ADJUSTED_COST, MAX_ADJUSTED_COST), _PLAIN_COST]
+"""The change of a cost: a Decimal, -1,000,000 to 1,000,000, rounded half even to 9 places."""
+Cost = Annotated[Decimal, _cost_within(0, MAX_COST), _PLAIN_COST]
 """The cost of one usage: a Decimal, 0 to 1,000, rounded half even to 9 places."""
-TotalCost = Annotated[
-    Decimal, PlainSerializer(lambda cost: format(cost, "f"), return_type=str, when_used="json")
-]
+TotalCost = Annotated[Decimal, _PLAIN_COST]
 """A sum of costs, exact. Its JSON is a string without an exponent."""
 ModelLabel = Annotated[str, text_length(1, MAX_LABEL_LENGTH)]
 """The label of a language model, such as "openai/gpt-5": 1 to 200 characters."""

@@ -9,7 +9,7 @@
 --   the tenant, which has no ended windows.
 -- Idempotent: a second execution inserts and returns no row.
 -- Notes: the usage of a window stays for 1 hour after its end, for reads that began before. Each zone has few
---   windows, which are computed once.
+--   windows, which are computed once. A limit of 0 is crossed also by negative usage, after adjustments.
 WITH requested AS (
     SELECT :budget_id::text AS budget_id, :subject::text AS subject,
            :window_start::timestamptz AS window_start, :used::numeric AS used
@@ -57,7 +57,8 @@ WITH requested AS (
     SELECT u.id, u.scope, u.subject, u.metric, u.grain, u.zone, u.max_used, u.window_start, u.used,
            t.threshold
       FROM usages AS u
-      JOIN (VALUES (50::smallint), (80), (100)) AS t (threshold) ON u.used * 100 >= u.max_used * t.threshold
+      JOIN (VALUES (50::smallint), (80), (100)) AS t (threshold)
+        ON u.used * 100 >= u.max_used * t.threshold OR u.max_used = 0
      WHERE NOT EXISTS (
            SELECT FROM asyncsvc.usage_audit AS e
             WHERE e.tenant_id = :tenant_id

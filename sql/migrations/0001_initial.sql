@@ -753,7 +753,7 @@ CREATE INDEX budget_usage_subject_idx ON asyncsvc.budget_usage (tenant_id, subje
 CREATE UNIQUE INDEX usage_audit_crossed_idx ON asyncsvc.usage_audit (
     tenant_id, budget_id, subject, window_start, threshold, max_used) WHERE action = 'budget_crossed';
 
--- budget/get_events of one budget, budget/erase_user.
+-- usage_audit/get_list of one budget, budget/erase_user.
 CREATE INDEX usage_audit_budget_idx ON asyncsvc.usage_audit (tenant_id, budget_id, at, id);
 CREATE INDEX usage_audit_subject_idx ON asyncsvc.usage_audit (tenant_id, subject) WHERE subject IS NOT NULL;
 
@@ -774,7 +774,7 @@ LANGUAGE sql STABLE ROWS 4 AS $$
     SELECT a.id, a.scope, nullif(a.subject, ''), a.is_default, a.metric, a.grain, a.zone, a.max_used,
            a.window_start, nullif(a.window_end, 'infinity'), u.used,
            CASE a.max_used WHEN 0 THEN 'infinity' ELSE u.used / a.max_used END,
-           u.used >= a.max_used AND EXISTS (
+           (u.used >= a.max_used OR a.max_used = 0) AND EXISTS (
                SELECT FROM asyncsvc.usage_audit AS e
                 WHERE e.tenant_id = of_tenant_id
                   AND e.budget_id = a.id

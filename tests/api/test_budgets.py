@@ -87,8 +87,30 @@ async def test_a_limit_of_0_refuses_all(svc, scope, metric):
     assert await svc.budgets.check(tenant_id="globex", **ALL) is None
 
 
+async def test_a_limit_of_0_refuses_also_after_a_withdrawal(alerting, alerts, pool):
+    await alerting.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=0)
+    await spend(pool, tokens=-5)
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded) as refused:
+            await alerting.budgets.check(tenant_id="t")
+        assert (refused.value.used, refused.value.limit) == (-5, 0)
+    assert [alert.threshold for alert in alerts] == [50, 80, 100]
+    await spend(pool, tokens=5)
+
+
+async def test_amounts_are_written_without_exponent_and_places_that_are_not_theirs(svc, pool):
+    cost = await svc.budgets.set(tenant_id="t", scope="tenant", limit=Decimal("250.0"))
+    assert str(cost.limit) == "250"
+    (status,) = await svc.budgets.status(tenant_id="t")
+    assert (str(status.used), str(status.remaining)) == ("0", "250")
+    await svc.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=2_000)
+    await spend(pool, tokens=2_500)
+    with pytest.raises(BudgetExceeded, match=r"tokens 2500 of 2000$"):
+        await svc.budgets.check(tenant_id="t")
+
+
 @pytest.mark.parametrize("spent", SUBJECTS)
-async def test_each_budget_must_have_a_rest_and_the_error_names_the_spent_one(svc, pool, spent):
+async def test_no_budget_may_be_spent_and_the_error_names_the_spent_one(svc, pool, spent):
     token = await issue(svc)
     subjects = {"token": token.token.id, "user": "ann", "dialog": "d"}
     for scope in SUBJECTS:

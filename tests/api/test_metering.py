@@ -60,6 +60,12 @@ def test_an_inconsistent_usage_is_rejected(fields):
     assert caught.value.field in fields or "cache_write_tokens" in fields
 
 
+@pytest.mark.parametrize("cost", [1001, -1, 10**7, Decimal("NaN")])
+def test_the_error_of_a_cost_names_its_range(cost):
+    with pytest.raises(InvalidInput, match=r"cost: must be 0 to 1,000$"):
+        usage(cost=cost)
+
+
 def test_a_usage_at_its_limits_is_accepted():
     largest = usage(
         input_tokens=10**12,
@@ -110,7 +116,7 @@ def test_unknown_and_free_costs_differ():
 
 def test_a_turn_takes_one_or_several_usages():
     two = [usage(), {"input_tokens": 1, "output_tokens": 2}]
-    assert Turn(messages=MESSAGES, usage=usage()).usages == (usage(),)
+    assert Turn(messages=MESSAGES, usage=usage()).usages == [usage()]
     assert Turn(messages=MESSAGES, usage=two).total_tokens == 18
     assert Turn(messages=MESSAGES, usage=tuple([usage()] * 32)).total_tokens == 480
     assert Turn(messages=MESSAGES, usage=[]) == Turn(messages=MESSAGES)
