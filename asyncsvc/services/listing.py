@@ -114,7 +114,7 @@ class ConversationListing(ConversationServiceBase):
             exp_user_id: Only conversations that this account explores; ANY for all accounts.
             thumb: 1 for conversations with positive feedback, -1 with negative; ANY for all.
             metadata: Only conversations whose metadata has these members, each a text, a number, a
-                boolean or None; ANY or `{}` for all conversations.
+                boolean or None, of at most 64 KiB; ANY or `{}` for all conversations.
             after: `next` of the previous page, for the same filters and the same order by time.
             after_id: Begin after the conversation with this id, in an order by time. It must belong
                 to `user_id`, and need not match the other filters. It does not change the total.

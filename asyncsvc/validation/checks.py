@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _MAX_UTF8_BYTES_PER_CHARACTER: Final = 4
 _MAX_MEMBERS: Final = 64
+_MAX_MEMBER_BYTES: Final = 2**16
 
 
 def with_limits(check: Callable[[T, Limits], T]) -> AfterValidator:
@@ -132,6 +133,8 @@ def check_members(value: object, info: ValidationInfo) -> object:
         isinstance(each, dict | list) for each in members.values()
     ):
         raise invalid_value("each member must be a text, a number, a boolean or null")
+    if stored_size(members) > _MAX_MEMBER_BYTES:
+        raise invalid_value(f"must be at most {_MAX_MEMBER_BYTES} bytes of JSON")
     return members
 
 

@@ -282,7 +282,7 @@ It must not contain NaN or infinity. `Settings.unstorable_text` decides about NU
 lone surrogates.
 """
 Members = Annotated[Mapping[str, object], PlainValidator(check_members)]
-"""The members that a JSON object must have: up to 64 texts, numbers, booleans and None."""
+"""The members that a JSON object must have: up to 64 texts, numbers, booleans, None; 64 KiB."""
 JsonObject = Annotated[Mapping[str, object], PlainValidator(check_json_object)]
 """A dict within the limits of `Json`."""
 

@@ -306,7 +306,11 @@ async def test_metadata_follows_updates_and_deletions(svc):
     assert await listed_ids(svc, metadata={"n": 2}) == ["a"]
 
 
-@pytest.mark.parametrize("metadata", [{"a": []}, {"a": {}}, {f"{n}": n for n in range(65)}])
+@pytest.mark.parametrize(
+    "metadata",
+    [{"a": []}, {"a": {}}, {f"{n}": n for n in range(65)}, {"a": "x" * 2**16}],
+    ids=["list", "object", "many", "long"],
+)
 async def test_a_filter_on_metadata_has_few_members_without_parts(svc, metadata):
     with pytest.raises(InvalidInput) as caught:
         await listed_ids(svc, metadata=metadata)
