@@ -67,6 +67,11 @@ def test_groups_are_rows_and_add_up_to_the_total(metered, run: Run):
     assert len(lines) == 4  # no rows for empty buckets
 
 
+def test_a_total_without_costs_is_written_as_a_decimal(metered, run: Run):
+    total = document(run("stats", "--tenant=t", "--model=other", "--json"))["total"]
+    assert (total["cost"], total["tokens"]) == ("0.000000000", 0)
+
+
 @pytest.mark.parametrize("group", ["model", "token", "user", "dialog", "source"])
 def test_each_dimension_is_a_group(metered, run: Run, group):
     table = run("stats", "--tenant=t", "--group-by", group, "--interval=total")

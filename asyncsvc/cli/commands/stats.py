@@ -193,9 +193,9 @@ def _totals(buckets: Sequence[UsageBucket]) -> dict[str, Decimal | float]:
     """
     values = {name: [getattr(bucket, name) for bucket in buckets] for name in _SUMS}
     return {
-        name: sum(value or 0 for value in values[name])
+        name: sum(known)
         for name in _SUMS
-        if any(value is not None for value in values[name])
+        if (known := [value for value in values[name] if value is not None])
     }
 
 
