@@ -9,6 +9,7 @@
 --   may be stored under one of the other hashes. They are scalars, because with an array of unknown
 --   length the server would not use a generic plan. statement_timestamp() instead of now(): a token
 --   also expires inside a long transaction of the caller. At the instant expires_at it is expired.
+--   A spent budget comes before a share that is rounded to 1.
 --   On Citus and under row-level security budget/get_status reads the budgets in place of budgets: their rows
 --   are on one node, or invisible until the tenant is set.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
@@ -41,7 +42,8 @@ SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.sourc
               coalesce(t.dialog_id, :dialog_id),    --? dialog_id
               t.dialog_id,                          --? !dialog_id
               statement_timestamp()) AS s
-        ORDER BY s.share DESC, s.window_end DESC NULLS FIRST, s.budget_id
+        ORDER BY greatest(s.used, 0) >= s.max_used DESC, s.share DESC, s.window_end DESC NULLS FIRST,
+                 s.budget_id
         LIMIT 1) AS s ON true
   --? }
  WHERE (t.token_hash = :token_hash

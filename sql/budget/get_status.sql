@@ -6,7 +6,7 @@
 --   tenant for each budget.
 -- Notes: asyncsvc.budget_status_v1, which is inlined, reads sums and ledger in one snapshot, so usage that a
 --   roll-up moves meanwhile is counted once. api_token/verify has read the family; otherwise :token_id is any
---   token of it.
+--   token of it. Spent budgets come first, since a share that is nearly 1 may be rounded to 1.
 SELECT s.budget_id, s.scope, s.subject, s.is_default, s.metric, s.used, s.max_used AS limit,
        greatest(s.max_used - s.used, 0) AS remaining, s.grain AS window, s.zone AS tz,
        s.window_start AS starts_at, s.window_end AS resets_at, s.is_alerted
@@ -21,4 +21,4 @@ SELECT s.budget_id, s.scope, s.subject, s.is_default, s.metric, s.used, s.max_us
        --? }
        NULL                                                                         --? !token_id, !family_id
        , :user_id, :dialog_id, statement_timestamp()) AS s
- ORDER BY s.share DESC, s.window_end DESC NULLS FIRST, s.budget_id
+ ORDER BY greatest(s.used, 0) >= s.max_used DESC, s.share DESC, s.window_end DESC NULLS FIRST, s.budget_id

@@ -24,7 +24,8 @@ WITH requested AS (
     SELECT b.id, b.scope, u.subject, b.metric, b.grain, b.zone, b.max_used, u.window_start, u.used
       FROM asyncsvc.budget_usage AS u
       JOIN asyncsvc.budget AS b
-        ON b.tenant_id = u.tenant_id AND b.id = u.budget_id AND u.used * 2 >= b.max_used
+        ON b.tenant_id = u.tenant_id AND b.id = u.budget_id
+       AND (u.used * 2 >= b.max_used OR b.max_used = 0)
      WHERE u.tenant_id = :tenant_id
        AND (b.subject <> '' OR b.scope = 'tenant' OR NOT EXISTS (
            SELECT FROM asyncsvc.budget AS o

@@ -14,12 +14,22 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import ANY, AsyncSvc, DatabaseError, MaintenanceReport, NotFound, Turn, Unavailable
+from asyncsvc import (
+    ANY,
+    AsyncSvc,
+    DatabaseError,
+    MaintenanceReport,
+    NotFound,
+    Turn,
+    Unavailable,
+    Usage,
+)
 from asyncsvc.database import sql_files
 from asyncsvc.repositories import UsageRepository
 from asyncsvc.services import conversation_import
@@ -28,6 +38,13 @@ from tests.models.clocks import DAY, clock_changes
 from tests.models.comparison import LONG_RUN, differences, totals
 from tests.models.model import Model
 from tests.models.state import Conversation, Row
+from tests.support.usage import (
+    budget_differences,
+    counters_of,
+    group_differences,
+    random_usage,
+    set_budgets,
+)
 
 TENANTS = ("acme", "globex")
 DECLARED = ("Europe/Berlin", "Asia/Kathmandu", "America/Havana")  # Havana's change at midnight
@@ -35,6 +52,7 @@ LATER = ("Australia/Lord_Howe", "America/New_York")  # by half an hour
 ZONES = ("UTC", *DECLARED, *LATER)
 DIALOGS, SOURCES, TOKENS = ("d1", "d2", "d3"), (None, "web", "api"), (None, "key")
 USERS = ("", "ann", "bob", "eve", "joe")
+ACTING = (None, "ann", "bob", "joe")
 MAINTENANCE = "asyncsvc-maintenance"
 TRIES = 5
 """The number of runs with a mutated statement. The order of tasks is random, so a run may pass."""
@@ -112,9 +130,9 @@ class Writer:
 
     async def work(self) -> None:
         operations = {
-            self.create: 5, self.append: 8, self.set_feedback: 3, self.delete_messages: 2,
-            self.move: 3, self.delete: 2.5, self.import_: 1, self.roll_back: 1, self.erase: 0.1,
-            self.purge: 0.05,
+            self.create: 5, self.append: 8, self.append_usages: 4, self.record_usage: 3,
+            self.adjust_usage: 1, self.set_feedback: 3, self.delete_messages: 2, self.move: 3,
+            self.delete: 2.5, self.import_: 1, self.roll_back: 1, self.erase: 0.1, self.purge: 0.05,
         }  # fmt: skip
         while self.world.left > 0:
             self.world.left -= 1
@@ -140,7 +158,50 @@ class Writer:
             token_id=token_id,
         )
         stored = await self.locked(id, lambda tx: tx.append_message(id, turn, **self.tenant))
-        self.record(stored, costs, token_id=token_id)
+        kind = "unpriced" if costs["tokens"] else "unmetered"
+        without_cost = 1 if costs["tokens"] else costs["rounds"]
+        self.record(stored, {**costs, kind: without_cost}, token_id=token_id)
+
+    async def append_usages(self) -> None:
+        id, usages = self.world.id(self.tenant_id), self.usages()
+        acting = {"token_id": self.chance.choice(TOKENS), "user_id": self.chance.choice(ACTING)}
+        message = {"role": "user", "content": "?"}
+        turn = Turn(messages=[message], usage=usages, duration=0.25, round=1, **acting)
+        stored = await self.locked(id, lambda tx: tx.append_message(id, turn, **self.tenant))
+        self.record(stored, {"rounds": 1, "duration": 250_000}, model=usages[0].model, **acting)
+        self.record_usages(stored, usages, **acting)
+
+    async def record_usage(self) -> None:
+        id, usages = self.world.id(self.tenant_id), self.usages()
+        acting = {"token_id": self.chance.choice(TOKENS), "user_id": self.chance.choice(ACTING)}
+        more = {"conversation_id": id, "idempotency_key": f"{self.chance.getrandbits(64)}"}
+
+        async def record(conversations) -> None:
+            for _ in range(2):  # the second call is a retry
+                await conversations.record_usage(usages, **more, **acting, **self.tenant)
+
+        self.record_usages(await self.locked(id, record), usages, **acting)
+
+    async def adjust_usage(self) -> None:
+        usage, rounds = random_usage(self.chance), self.chance.randrange(-2, 3)
+        change = {name: -value for name, value in counters_of(usage).items()} | {"rounds": rounds}
+        place = self.world.new_conversation()
+        of = {name: place[name] for name in ("dialog_id", "source", "user_id")}
+        adjustment = {name: value for name, value in change.items() if name != "tokens"}
+        adjustment |= {"cost": -(usage.cost or Decimal(0)), "model": usage.model}
+        await self.conversations.adjust_usage(
+            adjustment, actor="a", reason="r", token_id="key", **of, **self.tenant
+        )
+        self.record(Conversation("", **of), change, token_id="key", model=usage.model)
+
+    def usages(self) -> list[Usage]:
+        return [random_usage(self.chance) for _ in range(self.chance.choice((1, 1, 3)))]
+
+    def record_usages(
+        self, stored: asyncsvc.Conversation, usages: list[Usage], **acting: object
+    ) -> None:
+        for usage in usages:
+            self.record(stored, counters_of(usage), model=usage.model, **acting)
 
     async def set_feedback(self) -> None:
         id, thumb = self.world.id(self.tenant_id), self.chance.choice((1, -1, None))
@@ -200,7 +261,7 @@ class Writer:
         record = fields | {"tokens": 5, "duration": 1.5, "round": 2, "messages": messages}
         report = await self.conversations.import_([record], **self.tenant)
         assert report.conversations == 1
-        costs = {"tokens": 5, "duration": 1_500_000, "rounds": 2}
+        costs = {"tokens": 5, "duration": 1_500_000, "rounds": 2, "unpriced": 1}
         self.world.record_creation(self.tenant_id, fields, thumb_up=1, **costs)
 
     async def roll_back(self) -> None:
@@ -324,6 +385,14 @@ async def check(
             world.checks += 1
             if differences(expected, buckets):
                 world.report(f"{tenant_id}: {each}")
+        subjects = {
+            "token_id": "key",
+            "user_id": world.chance.choice(USERS),
+            "dialog_id": world.chance.choice(DIALOGS),
+        }
+        services = world.svc.on(connection)
+        for difference in await budget_differences(services, connection, tenant_id, **subjects):
+            world.report(difference)
         for dialog_id in (ANY, *DIALOGS):
             query = {"tenant_id": tenant_id, "dialog_id": dialog_id}
             page = await conversations.get_list(**query, items_per_page=1)
@@ -377,6 +446,10 @@ async def check_activity(world: World, tenant_id: str) -> None:
                 world.checks += 1
                 if stored != committed:
                     world.report(f"{tenant_id}: {question}: {stored}, but {committed}")
+    activity = world.committed.tenants[tenant_id].activity
+    for tz in ZONES:
+        for each in await group_differences(world.svc, tenant_id, activity, tz, erased="joe"):
+            world.report(each)
 
 
 async def run(dsn: str, operations: int, seed: int) -> World:
@@ -387,6 +460,7 @@ async def run(dsn: str, operations: int, seed: int) -> World:
         for tenant_id in TENANTS:
             for tz in DECLARED:
                 await svc.conversations.declare_zone(tenant_id=tenant_id, tz=tz)
+            await set_budgets(svc, tenant_id)
         async with asyncio.TaskGroup() as group:
             for number in range(16):
                 group.create_task(Writer(world, number).work())
@@ -434,6 +508,14 @@ MUTATIONS = {
     ),
     "a roll-up ignores the change when it looks for other rows of a user": (
         "usage/roll_up", (("           OFFSET greatest(u.conversations, 0))", "           )"),)
+    ),
+    "a roll-up replaces the usage of a budget": (
+        "usage/roll_up", (("SET used = u.used + excluded.used", "SET used = excluded.used"),)
+    ),
+    "a roll-up counts all usage as that of no model": (
+        "usage/roll_up",
+        (("d.user_id) AS user_id, d.model,", "d.user_id) AS user_id, NULL AS model,"),
+         ("d.user_id),\n              d.model,", "d.user_id),\n              ")),
     ),
     "statistics ignore a change when they look for other rows of a user": (
         "usage/stats", (("           OFFSET greatest(u.conversations, 0))", "           )"),)

@@ -60,8 +60,8 @@ class Usage(NamedTuple):
     source: str | None
     token_id: str | None
     user_id: str
+    model: str | None
     counters: Mapping[str, int]
-    model: str | None = None
 
 
 class ConversationModel:
@@ -93,9 +93,20 @@ class ConversationModel:
         self.record_activity(tenant_id, conversation, conversation.counters, at=at)
         return True
 
-    def record_activity(self, tenant_id, conversation, counters, *, token_id=None, at=None) -> None:
+    def record_activity(
+        self,
+        tenant_id,
+        conversation,
+        counters,
+        *,
+        token_id=None,
+        user_id=None,
+        model=None,
+        at=None,
+    ) -> None:
         if any(counters.values()):
-            place = conversation.dialog_id, conversation.source, token_id, conversation.user_id
+            user_id = conversation.user_id if user_id is None else user_id
+            place = conversation.dialog_id, conversation.source, token_id, user_id, model
             self._tenants[tenant_id].activity[quarter_hour(at or now()), *place].update(counters)
 
     def get_by_id(self, id, *, tenant_id, user_id=ANY, **include) -> Row:
@@ -561,6 +572,7 @@ class ConversationModel:
                 each.source,
                 None,
                 each.user_id,
+                None,
                 each.counters,
             )
             for each in self._tenants[tenant_id].conversations.values()
