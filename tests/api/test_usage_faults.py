@@ -295,3 +295,85 @@ async def test_imports_of_this_month_change_statistics_and_no_budget(svc, pool):
             tenant_id="t", scope="tenant", metric="rounds", limit=9, window=window, tz=tz
         )
     assert await budget_differences(svc, pool, "t", **SUBJECTS) == []
+
+
+async def test_budgets_that_change_during_roll_ups_equal_statistics(svc, pool):
+    """Budgets of 3 zones are set and deleted while usage is recorded, rolled up and recounted."""
+    await set_budgets(svc, "t")
+    zones = ("UTC", "Asia/Tokyo", "America/Havana")
+
+    async def write() -> None:
+        for _ in range(10):
+            await svc.conversations.record_usage(
+                {"input_tokens": 1, "output_tokens": 0, "cost": Decimal("0.1")},
+                tenant_id="t", **SUBJECTS,
+            )  # fmt: skip
+
+    async def change(number: int) -> None:
+        for step in range(4):
+            budget = await svc.budgets.set(
+                tenant_id="t", scope="user", subject=("u1", None)[number % 2], metric="tokens",
+                limit=10**9, window="month", tz=zones[(number + step) % 3],
+            )  # fmt: skip
+            if number % 4 == 0:
+                await svc.budgets.delete(budget.id, tenant_id="t")
+
+    await asyncio.gather(
+        *(write() for _ in range(10)),
+        *(change(number) for number in range(16)),
+        *(svc.maintain() for _ in range(6)),
+        svc.conversations.declare_zone("Asia/Tokyo", tenant_id="t"),
+        svc.conversations.recount_usage(tenant_id="t"),
+    )
+    for _ in range(2):
+        assert await budget_differences(svc, pool, "t", **SUBJECTS) == []
+        total = await svc.conversations.stats_total(tenant_id="t", **EVER)
+        assert (total.tokens, total.cost) == (100, 10)
+        await svc.maintain()
+
+
+async def test_all_tokens_of_a_rotation_spend_one_budget_at_once(svc):
+    await svc.budgets.set(tenant_id="t", scope="token", metric="tokens", limit=1_000)
+    ids = [(await svc.tokens.create(tenant_id="t", name="key")).token.id]
+    for _ in range(5):
+        issued = await svc.tokens.rotate(ids[-1], tenant_id="t", overlap=timedelta(hours=1))
+        ids.append(issued.token.id)
+    usage = {"input_tokens": 1, "output_tokens": 0}
+    await asyncio.gather(
+        *(svc.conversations.record_usage(usage, tenant_id="t", token_id=id) for id in ids * 10),
+        svc.maintain(),
+        svc.maintain(),
+    )
+    for id in ids:
+        (status,) = await svc.budgets.status(tenant_id="t", token_id=id)
+        total = await svc.conversations.stats_total(tenant_id="t", **EVER, token_id=id)
+        assert (status.subject, status.used, total.tokens) == (ids[0], 60, 60)
+
+
+async def test_the_largest_usages_and_corrections_add_up(svc, pool):
+    await set_budgets(svc, "t")
+    tokens, subjects = 10**12, {**SUBJECTS, "token_id": "k"}
+    usage = {
+        "input_tokens": tokens, "output_tokens": tokens, "cached_input_tokens": tokens,
+        "reasoning_tokens": tokens, "requests": tokens, "cost": Decimal(1_000),
+    }  # fmt: skip
+    await svc.conversations.record_usage([usage] * 32, tenant_id="t", **subjects)
+    for sign in (1, -1, -1, 1, 1):
+        adjustment = {
+            "input_tokens": sign * tokens, "output_tokens": sign * tokens,
+            "total_tokens": sign * tokens, "cost": Decimal(sign * 10**6),
+            "rounds": sign * (2**31 - 1), "unpriced": sign * (2**31 - 1),
+        }  # fmt: skip
+        await svc.conversations.adjust_usage(
+            adjustment, tenant_id="t", actor="a", reason="r", **subjects
+        )
+        assert await budget_differences(svc, pool, "t", **subjects) == []
+    await svc.maintain()
+    await svc.conversations.recount_usage(tenant_id="t")
+    assert await budget_differences(svc, pool, "t", **subjects) == []
+    for dimension in DIMENSIONS:
+        (group,) = await svc.conversations.stats(
+            tenant_id="t", **EVER, interval="total", group_by=dimension
+        )
+        assert (group.tokens, group.cost) == (67 * tokens, 32_000 + 10**6)
+        assert (group.rounds, group.unpriced) == (2**31 - 1, 2**31 - 1)
