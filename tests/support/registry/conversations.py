@@ -378,7 +378,7 @@ CONVERSATIONS = [
         name="conversations.erase_user",
         call={"user_id": "u", "on_batch": None},
         cost="batches",
-        round_trips=[(16, valid()), (11, valid(user_id="absent"))],
+        round_trips=[(15, valid()), (10, valid(user_id="absent"))],
         writes=True,
         isolation=[VALID, with_(user_id="e")],  # this user is the exp_user_id
         has_batches=True,
