@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field
 
-from asyncsvc import Message, Turn
+from asyncsvc import Message, Turn, Usage
 from benchmarks.reliability import Frozen
 
 TENANT: Final = "acme"
@@ -65,10 +66,11 @@ class Ack(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One turn with its conversation and its idempotency key."""
+    """One turn with its conversation, its idempotency key and its usage."""
 
     conversation: str
     key: str
+    usage: Usage
     turn: Turn
 
 
@@ -90,4 +92,10 @@ def planned(plan: Plan, writer: int, number: int) -> Planned:
         )
         for part in range(chance.choice((1, 2, 2, 3)))
     ]
-    return Planned(conversation, key, Turn(messages=messages, tokens=chance.randint(1, 500)))
+    usage = Usage(
+        input_tokens=chance.randint(1, 500),
+        output_tokens=chance.randint(0, 500),
+        cost=Decimal(chance.randint(0, 10**9)).scaleb(-9),
+        model=chance.choice(("small", "large")),
+    )
+    return Planned(conversation, key, usage, Turn(messages=messages, usage=usage))

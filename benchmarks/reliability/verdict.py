@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import asyncsvc
@@ -55,7 +56,8 @@ class Verdict(Frozen):
     wrong_counters: int
     """Conversations whose round or tokens are not the sums over their turns."""
     wrong_usage: int
-    """The absolute difference between the rounds of the usage and the stored turns."""
+    """The absolute difference between the rounds of the usage and the stored turns; without one,
+    the models whose tokens or cost are not the sums over the turns."""
     open_transactions: int
     """Transactions that are still open after the end of their writer."""
 
@@ -94,7 +96,7 @@ async def evaluate(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) ->
         wrong_results=_wrong_seqs(acknowledged, by_key) + _wrong_rounds(acknowledged),
         gaps=sum(_gaps(by_conversation.get(each.id, ()), each.last_seq) for each in counters),
         wrong_counters=sum(not _is_sum(each, stored) for each in counters),
-        wrong_usage=abs(await _rounds_of_usage(dsn) - len(stored)),
+        wrong_usage=await _wrong_usage(dsn, stored),
         open_transactions=left_open,
     )
 
@@ -160,14 +162,31 @@ def _gaps(messages: Iterable[_Stored], last_seq: int) -> int:
 
 
 def _is_sum(counters: _Counters, stored: Iterable[Planned]) -> bool:
-    turns = [each.turn for each in stored if each.conversation == counters.id]
-    return (counters.round, counters.tokens) == (len(turns), sum(turn.tokens for turn in turns))
+    turns = [each for each in stored if each.conversation == counters.id]
+    return (counters.round, counters.tokens) == (
+        len(turns),
+        sum(each.usage.tokens for each in turns),
+    )
 
 
-async def _rounds_of_usage(dsn: str) -> int:
+async def _wrong_usage(dsn: str, stored: Sequence[Planned]) -> int:
+    """Return the difference of rounds; without one, the number of models with other sums."""
     now, day = datetime.now(UTC), timedelta(days=1)
     async with asyncsvc.connect(dsn, max_size=1) as svc:
-        buckets = await svc.conversations.stats(
-            tenant_id=TENANT, from_date=now - day, to_date=now + day, basis="activity"
+        groups = await svc.conversations.stats(
+            tenant_id=TENANT,
+            from_date=now - day,
+            to_date=now + day,
+            interval="total",
+            group_by="model",
         )
-    return sum(bucket.rounds for bucket in buckets)
+    sums = {each.group: (each.tokens, each.cost) for each in groups if each.tokens}
+    expected: dict[str | None, tuple[int, Decimal]] = {}
+    for each in stored:
+        tokens, cost = expected.get(each.usage.model, (0, Decimal(0)))
+        known = each.usage.cost or Decimal(0)
+        expected[each.usage.model] = (tokens + each.usage.tokens, cost + known)
+    models = sums.keys() | expected.keys()
+    return abs(sum(each.rounds for each in groups) - len(stored)) or sum(
+        sums.get(model) != expected.get(model) for model in models
+    )

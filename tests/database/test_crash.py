@@ -132,6 +132,7 @@ async def test_correctly_stored_turns_have_no_failures(dsn, acks):
         ("UPDATE asyncsvc.conversation SET tokens = 7 WHERE id = 'hot'", {"wrong_counters": 1}),
         ("UPDATE asyncsvc.conversation SET last_seq = last_seq + 3 WHERE id = 'hot'", {"gaps": 3}),
         ("DELETE FROM asyncsvc.usage_ledger", {"wrong_usage": 10}),
+        ("UPDATE asyncsvc.usage_ledger SET cost = cost + 1", {"wrong_usage": 2}),
     ],
 )
 async def test_damage_is_detected(dsn, pool, acks, damage, expected):
