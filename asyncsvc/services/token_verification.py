@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, overload
 
 from pydantic import SecretStr
 
-from asyncsvc.errors import InsufficientScope, InvalidToken
+from asyncsvc.errors import InsufficientScope, InvalidInput, InvalidToken
 from asyncsvc.models import APIToken, TokenPatch, VerifiedToken
 from asyncsvc.repositories import APITokenRepository, BudgetRepository
 from asyncsvc.repositories.api_token import Subjects, TokenLookup
@@ -107,6 +107,7 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             whose `budget` is the tightest one.
 
         Raises:
+            InvalidInput: `user_id` or `dialog_id` without `budgets`.
             InvalidToken: The secret is malformed, or its token is unknown, expired, revoked or of
                 another kind. The error is the same in all cases; only the log names the case.
             InsufficientScope: The token lacks one of `scopes`.
@@ -121,6 +122,9 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             has 1 more, which records the crossing, unless it runs inside a transaction or
             `record_use` is False.
         """
+        for name, subject in (("user_id", user_id), ("dialog_id", dialog_id)):
+            if subject is not None and not budgets:
+                raise InvalidInput(name, "applies to budgets only: pass budgets=True")
         subjects = Subjects(user_id, dialog_id) if budgets else None
         lookup = await self._find_valid(secret, kind=kind, record_use=record_use, subjects=subjects)
         if lookup is None:

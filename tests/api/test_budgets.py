@@ -647,3 +647,10 @@ async def test_the_deletion_of_a_tenant_deletes_its_budgets(svc, pool):
     for table in ("budget", "budget_usage", "usage_audit"):
         tenants = await pool.fetch(f"SELECT DISTINCT tenant_id FROM asyncsvc.{table}")
         assert [row["tenant_id"] for row in tenants] == ["globex"], table
+
+
+@pytest.mark.parametrize("subject", ["user_id", "dialog_id"])
+async def test_a_verification_without_budgets_refuses_their_subjects(svc, subject):
+    issued = await svc.tokens.create(tenant_id="t", name="n")
+    with pytest.raises(InvalidInput, match=f"^{subject}: .*budgets=True"):
+        await svc.tokens.verify(issued.secret, **{subject: "ann"})

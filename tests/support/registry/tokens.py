@@ -59,7 +59,7 @@ TOKENS = [
             (1, repeated()),
             (1, valid(record_use=False)),
             (0, valid(secret="s")),
-            (1, valid(record_use=False, budgets=False)),
+            (1, valid(record_use=False, budgets=False, user_id=None, dialog_id=None)),
         ],
         writes=True,
         is_retried=True,
