@@ -364,7 +364,8 @@ def _buckets(
         columns |= _large_sums(rows, names)
     columns["dt"] = starts
     if basis == "activity":
-        columns["cost"] = [Decimal(f"{cost}E-9") for cost in columns["cost"]]
+        costs = build_values(int, [{"cost": cost} for cost in columns["cost"]], "cost")
+        columns["cost"] = [Decimal(f"{cost}E-9") for cost in costs]
     return build_models(UsageBucket, rows, **columns)
 
 

@@ -88,7 +88,10 @@ READS = {
     ),
     "verify": lambda world, svc: svc.tokens.verify(world.secret),
     "stats": lambda world, svc: svc.conversations.stats(
-        tenant_id=world.tenant, tz="Europe/Berlin", **YEAR
+        tenant_id=world.tenant, tz="Europe/Berlin", basis="creation", **YEAR
+    ),
+    "usage": lambda world, svc: svc.conversations.stats(  # other calls add usage to the present
+        tenant_id=world.tenant, from_date="2026-01-01", to_date="2026-10-31", interval="month"
     ),
     "search": lambda world, svc: svc.conversations.search(
         SECRET, tenant_id=world.tenant, total="exact"
@@ -306,7 +309,7 @@ async def test_a_primary_is_recognised_despite_codecs_of_the_borrowed_pool(world
         svc = AsyncSvc(primary, replicas=[replica], settings=settings)
         assert await READS["list"](world, svc) == world.answers["list"]
         assert statements.count("replica/replayed") == 1
-        assert statements[-2:] == ["conversation/get_list", "conversation/get_by_ids"]
+        assert statements[-2:] == ["conversation/get_list", "session/get_by_ids"]
 
 
 # ------------------------------------------------------------------------ pools that cannot be used

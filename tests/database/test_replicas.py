@@ -33,6 +33,7 @@ READ_BY_REPLICAS = {
     "usage/stats",
     "usage/total",
     "usage/user_stats",
+    "usage_audit/get_list",
 }
 POSITIONS = {"replica/position", "replica/replayed"}
 
@@ -148,7 +149,9 @@ async def test_only_lists_searches_and_statistics_run_on_the_replica(
             with contextlib.suppress(asyncsvc.AsyncSvcError):
                 await method.run(svc, method.arguments(tenant))
         await svc.conversations.get_list(dialog_id="d", tenant_id="t")
-        await svc.conversations.stats(tenant_id="t", from_date="2026-01-01", to_date="2026-01-02")
+        days = {"from_date": "2026-01-01", "to_date": "2026-01-02"}
+        await svc.conversations.stats(tenant_id="t", **days)
+        await svc.conversations.stats(tenant_id="t", group_by="user_id", **days)
         on_replica = set(recorder.on("replica"))
         assert on_replica <= READ_BY_REPLICAS
         assert on_replica >= READ_BY_REPLICAS - {

@@ -508,8 +508,11 @@ class ConversationModel:
             "model": model,
             "user_id": user_id,
         }
-        if basis == "creation" and (token_id, model, group_by) != (ANY, ANY, None):
-            raise InvalidInput("token_id", "applies to usage by activity only")
+        if basis == "creation":
+            by_activity = {"token_id": token_id, "model": model, "group_by": group_by or ANY}
+            for name, value in by_activity.items():
+                if value is not ANY:
+                    raise InvalidInput(name, "applies to usage by activity only")
         range_ = range_of_bounds(from_date, to_date, tz)
         kind = self._creations if basis == "creation" else self._activity
         usages = [

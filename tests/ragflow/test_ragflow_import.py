@@ -706,7 +706,12 @@ async def test_new_messages_of_the_source_are_appended(rag, dsn):
         again, _ = await run_import(svc, rag)
         assert again.conversations == TableReport(read=6, present=3, skipped={Skip.DIVERGED: 3})
         (bucket,) = await svc.conversations.stats(
-            tenant_id="t1", from_date=CREATED_AT, to_date=CREATED_AT, source=None, fill=False
+            tenant_id="t1",
+            from_date=CREATED_AT,
+            to_date=CREATED_AT,
+            source=None,
+            fill=False,
+            basis="creation",
         )
         assert (bucket.conversations, bucket.tokens) == (6, 75)
 
