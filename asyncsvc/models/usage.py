@@ -75,7 +75,7 @@ class Usage(Input):
 
 
 class UsageAdjustment(Input):
-    """A correction of usage: what it adds to the counters. Negative values withdraw."""
+    """A correction of usage: the amounts to add to the counters. Negative amounts withdraw."""
 
     rounds: SignedCount = 0
     """Rounds."""

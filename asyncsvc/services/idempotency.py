@@ -1,4 +1,4 @@
-"""The hashes that identify what was stored under an idempotency key."""
+"""The hashes that identify the body of a call with an idempotency key."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def hash_of_turn(turn: Turn) -> bytes:
 
 
 def hash_of_usage(usages: Sequence[Usage], *names: str | None) -> bytes:
-    """Return the SHA-256 that identifies usage without a message, and what it belongs to."""
+    """Return the SHA-256 that identifies usage without a message, with its subjects."""
     values = [[_identity(usage) for usage in usages], *names]
     return hashlib.sha256(canonical_json(values).encode()).digest()
 
 
 def hash_of_adjustment(adjustment: UsageAdjustment, *names: str | None) -> bytes:
-    """Return the SHA-256 that identifies a correction, and what it belongs to."""
+    """Return the SHA-256 that identifies a correction, with its subjects."""
     values = [adjustment.model_dump(mode="json"), *names]
     return hashlib.sha256(canonical_json(values).encode()).digest()
 

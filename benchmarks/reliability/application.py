@@ -1,4 +1,4 @@
-"""A task of an application of the soak, and what it creates."""
+"""A task of an application of the soak, and the rows that it creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
--- Return the hash of what was recorded under an idempotency key.
+-- Return the hash of the usage that was recorded under an idempotency key.
 --
 -- Returns: body_hash. No row if the key was not used.
 -- Locks: none.

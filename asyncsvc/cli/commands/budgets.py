@@ -22,7 +22,7 @@ _MAX_WHOLE: Final = 10**18
 
 budgets = typer.Typer(
     name="budgets",
-    help="Set, list and delete budgets, show what is left of them, and read their audit.",
+    help="Set, list and delete budgets, show their remaining amounts, and read their audit.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
