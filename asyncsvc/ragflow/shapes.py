@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -64,9 +66,8 @@ def session_row(session: Session, local: tzinfo) -> dict[str, Any]:
     """Return a conversation and its messages as a row that remembers what the database has."""
     stored, roles = session.conversation, session.roles
     joined = session.payloads
-    for message, role, content in zip(joined, roles, session.contents, strict=True):
-        message.setdefault("role", role)
-        message.setdefault("content", content)
+    for name, values in (("role", roles), ("content", session.contents)):
+        deque(map(dict.setdefault, joined, repeat(name), values), maxlen=0)
     for message, thumb in zip(joined, session.thumbs, strict=True):
         if thumb is not None:
             message["thumbup"] = thumb == 1

@@ -6,9 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from asyncsvc.database import build_value, build_values
 from asyncsvc.models import Conversation
 from asyncsvc.repositories.base import Repository
-from asyncsvc.repositories.large_rows import array_of, build_row, parse_values
+from asyncsvc.repositories.large_rows import (
+    array_of,
+    build_conversation,
+    build_row,
+    parse_values,
+)
 from asyncsvc.validation.types import UNSET, UnsetType
 
 if TYPE_CHECKING:
@@ -43,10 +49,14 @@ class SessionRepository(Repository):
         include_dsl: bool = True,
         user_id: str | UnsetType = UNSET,
     ) -> list[T]:
-        """Return the conversations that exist, built from their rows, in the order of the ids."""
+        """Return the conversations that exist, in the order of the ids.
+
+        `build` is `build_session` or `build_conversation`.
+        """
         rows = await self._rows(
             "get_by_ids",
             *(["one"] if len(ids) == 1 else []),
+            *(["message_models"] if build is build_conversation else []),
             tenant_id=tenant_id,
             ids=ids,
             include_dsl=include_dsl,
@@ -63,18 +73,20 @@ class SessionRepository(Repository):
 
 async def build_session(rows: Sequence[Row]) -> Session:
     """Build a conversation from its rows."""
-    rows_with_messages = rows if rows[0]["seqs"] is not None else ()
-
-    def values(column: str) -> list[Any]:
-        parts = [array_of(row, column) or [None] * len(row["seqs"]) for row in rows_with_messages]
-        return list(chain.from_iterable(parts))
-
-    references = [text or "null" for text in values("message_references")]
+    rows_with_messages = rows if rows[0]["roles"] is not None else ()
+    roles = [array_of(row, "roles") for row in rows_with_messages]
+    contents = [array_of(row, "contents") for row in rows_with_messages]
+    counted_rows = [(row, len(each)) for row, each in zip(rows_with_messages, roles, strict=True)]
+    thumbs = [array_of(row, "thumbs") or [None] * count for row, count in counted_rows]
+    references = [
+        build_value(str, row, "message_references") or ",".join(["null"] * count)
+        for row, count in counted_rows
+    ]
     return Session(
         await build_row(Conversation, rows[0]),
-        values("roles"),
-        values("contents"),
-        await parse_values(values("payloads"), "payloads"),
+        list(chain.from_iterable(roles)),
+        list(chain.from_iterable(contents)),
+        await parse_values(build_values(str, rows_with_messages, "payloads"), "payloads"),
         await parse_values(references, "message_references"),
-        values("thumbs"),
+        list(chain.from_iterable(thumbs)),
     )

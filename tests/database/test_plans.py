@@ -619,6 +619,7 @@ HOT = [
     ),
     ("conversation/get_by_ids", ("one",), {"ids": ["big7"], "include_dsl": True}),
     ("session/get_by_ids", ("one",), {"ids": ["big7"], "include_dsl": True}),
+    ("session/get_by_ids", ("message_models", "one"), {"ids": ["big7"], "include_dsl": True}),
     ("conversation/append_message", (), TURN | {"id": "big7"}),
     ("conversation/append_message", (), TURN | IF_UNCHANGED | {"id": "big7"}),
     ("conversation/append_message", (), TURN | WITH_IDS | {"id": "big7"}),

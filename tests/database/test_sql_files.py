@@ -193,8 +193,7 @@ COLUMNS = {
     "server/zones": list(server.ZoneOffset._fields),
     "session/get_by_ids": [
         *CONVERSATION,
-        *("is_first", "seqs", "ids", "roles", "contents", "payloads", "message_references"),
-        *("thumbs", "created_ats"),
+        *("is_first", "roles", "contents", "payloads", "message_references", "thumbs"),
     ],
     "session/lock": CONVERSATION,
     "testing/empty": [],
@@ -249,6 +248,7 @@ ADDED_COLUMNS = {
     ("message/get_list", "after_id"): ["after_seq"],
     ("message/get_list", "before_id"): ["before_seq"],
     ("message/get_list", "full_row"): [name for name in MESSAGE if name != "payload"],
+    ("session/get_by_ids", "message_models"): ["seqs", "ids", "created_ats"],
 }
 """Columns that a file returns only if a flag is present."""
 
