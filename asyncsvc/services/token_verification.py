@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, overload
 
 from pydantic import SecretStr
 
-from asyncsvc.errors import InsufficientScope, InvalidInput, InvalidToken
+from asyncsvc.errors import AsyncSvcError, InsufficientScope, InvalidInput, InvalidToken
 from asyncsvc.models import APIToken, TokenPatch, VerifiedToken
 from asyncsvc.repositories import APITokenRepository, BudgetRepository
 from asyncsvc.repositories.api_token import Subjects, TokenLookup
@@ -28,6 +29,8 @@ _VALID: Final = frozenset({"active", "retiring"})
 _ROTATED: Final = "rotated"
 """The reason that sql/api_token/rotate.sql stores."""
 _ALL_SCOPES: Final = "*"
+_MAX_RECORD_USE_SECONDS: Final = 0.5
+"""The longest time by which the record of its use delays a verification."""
 
 
 class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository]):
@@ -86,7 +89,9 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
         """Return the token of a secret if it is valid and of this kind.
 
         Records the use in `last_used_at`, at most once per `Settings.last_used_resolution`, and
-        replaces a hash under an older pepper. This write never waits for a lock.
+        replaces a hash under an older pepper. Outside of a transaction this write never fails a
+        verification, and delays it by at most 0.5 s: otherwise it is skipped and logged, and the
+        next verification repeats it. It does not wait for a locked row.
 
         Args:
             secret: The secret that a client presented.
@@ -94,8 +99,9 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             scopes: Scopes that the token must have. A token with the scope "*" has all.
             record_use: False: only read, for example on a standby. Pass False in a long
                 transaction, since the write locks the token row until the transaction ends, and
-                delays a revocation. Above READ COMMITTED a concurrent write of the same row is a
-                serialization failure.
+                delays a revocation. Inside a transaction an error of the write is raised, since it
+                aborts the transaction. Above READ COMMITTED a concurrent write of the same row is
+                such an error.
             budgets: Also check the budgets of the tenant, of the token's family, of `user_id` and
                 of `dialog_id`.
             user_id: The acting user, from the authenticated session. None or empty: budgets of
@@ -205,14 +211,26 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             _log_rejection(token)
             return None
         if record_use and lookup.is_due:
-            await self._repository.record_use(
-                tenant_id=token.tenant_id,
-                id=token.id,
-                token_hash=hashes[0],
-                last_used_resolution=self._last_used_resolution,
-                pepper_version=self._keyring.version,
-            )
+            await self._record_use(token, token_hash=hashes[0])
         return lookup
+
+    async def _record_use(self, token: APIToken, *, token_hash: bytes) -> None:
+        """Record the use of a token. Outside of a transaction skip a write that fails or waits."""
+        is_in_transaction = self._executor.is_in_transaction
+        try:
+            async with asyncio.timeout(None if is_in_transaction else _MAX_RECORD_USE_SECONDS):
+                await self._repository.record_use(
+                    tenant_id=token.tenant_id,
+                    id=token.id,
+                    token_hash=token_hash,
+                    last_used_resolution=self._last_used_resolution,
+                    pepper_version=self._keyring.version,
+                )
+        except (AsyncSvcError, TimeoutError) as error:
+            if is_in_transaction:
+                raise
+            reason = error if isinstance(error, AsyncSvcError) else "the database is too slow"
+            _log.warning("the use of token %s is not recorded: %s", token.id, reason)
 
     def _hashes(self, secret: SecretStr | str) -> list[bytes]:
         """Return the hashes under which a secret may be stored; none if it is malformed.
