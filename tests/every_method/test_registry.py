@@ -54,8 +54,8 @@ NEW_ENTRY = """\
         writes=False,
     ),"""
 NO_OPERATION = """\
-{name} is not called by the soak. Add to benchmarks/reliability/operations.py:
-    @_operation("{name}")
+{name} is not called by the soak. Add to benchmarks/reliability/operations/:
+    @operation("{name}")
     async def ...(app: Application) -> None: ..."""
 
 
@@ -94,7 +94,7 @@ def operations() -> Iterator[str]:
     for name in public - all_calls():
         yield NO_OPERATION.format(name=name)
     for name in all_calls() - public:
-        yield f"{name} does not exist. Remove it from benchmarks/reliability/operations.py."
+        yield f"{name} does not exist. Remove it from benchmarks/reliability/operations/."
 
 
 def module_of(name: str) -> str:
