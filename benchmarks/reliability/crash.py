@@ -3,6 +3,8 @@
 SIGKILL ends processes but not the machine, so the kernel still writes its buffers. The run checks
 `fsync` and `synchronous_commit` after each start of the server, because a power failure would lose
 acknowledged turns without them.
+
+Each writer also maintains the store in the background, so kills interrupt roll-ups of usage.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import asyncsvc
-from benchmarks.reliability import Frozen, verdict
-from benchmarks.reliability.plan import DIALOG, TENANT, Plan, conversations
+from benchmarks.reliability import Frozen, metered, verdict
+from benchmarks.reliability.plan import TENANT, Plan, conversations
 from benchmarks.reliability.server import Server, described, temporary_directory
 from benchmarks.reliability.verdict import Verdict
 from benchmarks.reliability.writers import Writers
@@ -139,13 +141,13 @@ class _Run:
             self.kills += 1
 
     async def _begin(self, dsn: str) -> None:
-        """Create the conversations and start the writers, if this is the first start."""
+        """Create conversations and budgets and start the writers, if this is the first start."""
         if self.writers.names:
             return
         async with asyncsvc.connect(dsn, max_size=1) as svc:
             await svc.migrate()
-            new = [{"id": id, "dialog_id": DIALOG} for id in conversations()]
-            await svc.conversations.create_many(new, tenant_id=TENANT)
+            await svc.conversations.create_many(conversations(), tenant_id=TENANT)
+            await metered.set_budgets(svc)
         for writer in range(self.settings.writers):
             await self.writers.start(writer)
 

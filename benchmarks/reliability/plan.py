@@ -14,11 +14,13 @@ from typing import Final
 
 from pydantic import Field
 
-from asyncsvc import Message, Turn, Usage
+from asyncsvc import Message, NewConversation, Turn, Usage
 from benchmarks.reliability import Frozen
 
 TENANT: Final = "acme"
-DIALOG: Final = "support"
+DIALOGS: Final = ("support", "sales")
+USERS: Final = ("ann", "bob", "eve")
+TOKENS: Final = ("web", "app")
 HOT: Final = "hot"
 COLD: Final = 12
 """The number of conversations other than the hot one, which gets about half of all turns."""
@@ -66,23 +68,33 @@ class Ack(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One turn with its conversation, its idempotency key and its usage."""
+    """One turn with its conversation, its idempotency key and its usages."""
 
-    conversation: str
+    conversation: NewConversation
     key: str
-    usage: Usage
+    usages: tuple[Usage, ...]
     turn: Turn
 
 
-def conversations() -> list[str]:
-    """Return the ids of all conversations."""
-    return [HOT, *(f"cold-{number}" for number in range(COLD))]
+def conversations() -> list[NewConversation]:
+    """Return all conversations, the hot one first."""
+    return [_conversation(HOT, 0), *(_conversation(f"cold-{n}", n) for n in range(COLD))]
+
+
+def _conversation(id: str, number: int) -> NewConversation:
+    return NewConversation(
+        id=id,
+        dialog_id=DIALOGS[number % len(DIALOGS)],
+        user_id=USERS[number % len(USERS)],
+        source=(None, "web")[number % 2],
+    )
 
 
 def planned(plan: Plan, writer: int, number: int) -> Planned:
     """Return a writer's turn by number; the payload of each message contains its key and part."""
     chance = random.Random(f"{plan.seed}/{writer}/{number}")  # noqa: S311 - no secret
-    conversation = HOT if chance.random() < 1 / 2 else f"cold-{chance.randrange(COLD)}"
+    hot, *cold = conversations()
+    conversation = hot if chance.random() < 1 / 2 else chance.choice(cold)
     key = f"{writer}/{number}"
     messages = [
         Message(
@@ -92,10 +104,23 @@ def planned(plan: Plan, writer: int, number: int) -> Planned:
         )
         for part in range(chance.choice((1, 2, 2, 3)))
     ]
-    usage = Usage(
-        input_tokens=chance.randint(1, 500),
-        output_tokens=chance.randint(0, 500),
-        cost=Decimal(chance.randint(0, 10**9)).scaleb(-9),
-        model=chance.choice(("small", "large")),
+    usages = tuple(_usage(chance) for _ in range(chance.choice((1, 1, 3))))
+    turn = Turn(
+        messages=messages,
+        usage=usages,
+        user_id=chance.choice((None, *USERS)),
+        token_id=chance.choice((None, *TOKENS)),
     )
-    return Planned(conversation, key, usage, Turn(messages=messages, usage=usage))
+    return Planned(conversation, key, usages, turn)
+
+
+def _usage(chance: random.Random) -> Usage:
+    cached, reasoning = chance.randint(0, 100), chance.randint(0, 100)
+    return Usage(
+        input_tokens=cached + chance.randint(1, 500),
+        output_tokens=reasoning + chance.randint(0, 500),
+        cached_input_tokens=cached,
+        reasoning_tokens=reasoning,
+        cost=chance.choice((None, Decimal(chance.randint(0, 10**9)).scaleb(-9))),
+        model=chance.choice((None, "small", "large")),
+    )

@@ -10,12 +10,9 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Final, NamedTuple
 
-import asyncsvc
-from benchmarks.reliability import Frozen
+from benchmarks.reliability import Frozen, metered
 from benchmarks.reliability.plan import TENANT, Ack, Plan, Planned, planned
 from benchmarks.server import connected
 
@@ -57,7 +54,7 @@ class Verdict(Frozen):
     """Conversations whose round or tokens are not the sums over their turns."""
     wrong_usage: int
     """The absolute difference between the rounds of the usage and the stored turns; without one,
-    the models whose tokens or cost are not the sums over the turns."""
+    the groups of all dimensions and the budgets that are not the sums over the turns."""
     open_transactions: int
     """Transactions that are still open after the end of their writer."""
 
@@ -96,7 +93,7 @@ async def evaluate(dsn: str, plan: Plan, acks: Sequence[Ack], left_open: int) ->
         wrong_results=_wrong_seqs(acknowledged, by_key) + _wrong_rounds(acknowledged),
         gaps=sum(_gaps(by_conversation.get(each.id, ()), each.last_seq) for each in counters),
         wrong_counters=sum(not _is_sum(each, stored) for each in counters),
-        wrong_usage=await _wrong_usage(dsn, stored),
+        wrong_usage=await metered.differences(dsn, stored),
         open_transactions=left_open,
     )
 
@@ -133,7 +130,7 @@ def _grouped(messages: Iterable[_Stored], by: str) -> _Groups:
 def _is_complete(expected: Planned, by_key: _Groups) -> bool:
     stored = {(row.conversation, row.part) for row in by_key.get(expected.key, ())}
     parts = range(len(expected.turn.messages))
-    return stored >= {(expected.conversation, part) for part in parts}
+    return stored >= {(expected.conversation.id, part) for part in parts}
 
 
 def _wrong_seqs(acknowledged: _Acknowledged, by_key: _Groups) -> int:
@@ -149,7 +146,7 @@ def _wrong_rounds(acknowledged: _Acknowledged) -> int:
     """Count the acknowledgements whose round is not the turn's position in its conversation."""
     by_conversation = defaultdict[str, list[Ack]](list)
     for expected, ack in sorted(acknowledged, key=lambda each: each[1].first_seq):
-        by_conversation[expected.conversation].append(ack)
+        by_conversation[str(expected.conversation.id)].append(ack)
     return sum(
         ack.round != position
         for acks in by_conversation.values()
@@ -162,31 +159,8 @@ def _gaps(messages: Iterable[_Stored], last_seq: int) -> int:
 
 
 def _is_sum(counters: _Counters, stored: Iterable[Planned]) -> bool:
-    turns = [each for each in stored if each.conversation == counters.id]
+    turns = [each for each in stored if each.conversation.id == counters.id]
     return (counters.round, counters.tokens) == (
         len(turns),
-        sum(each.usage.tokens for each in turns),
-    )
-
-
-async def _wrong_usage(dsn: str, stored: Sequence[Planned]) -> int:
-    """Return the difference of rounds; without one, the number of models with other sums."""
-    now, day = datetime.now(UTC), timedelta(days=1)
-    async with asyncsvc.connect(dsn, max_size=1) as svc:
-        groups = await svc.conversations.stats(
-            tenant_id=TENANT,
-            from_date=now - day,
-            to_date=now + day,
-            interval="total",
-            group_by="model",
-        )
-    sums = {each.group: (each.tokens, each.cost) for each in groups if each.tokens}
-    expected: dict[str | None, tuple[int, Decimal]] = {}
-    for each in stored:
-        tokens, cost = expected.get(each.usage.model, (0, Decimal(0)))
-        known = each.usage.cost or Decimal(0)
-        expected[each.usage.model] = (tokens + each.usage.tokens, cost + known)
-    models = sums.keys() | expected.keys()
-    return abs(sum(each.rounds for each in groups) - len(stored)) or sum(
-        sums.get(model) != expected.get(model) for model in models
+        sum(usage.tokens for each in turns for usage in each.usages),
     )

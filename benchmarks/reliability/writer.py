@@ -23,6 +23,8 @@ import asyncsvc
 from benchmarks.reliability.plan import TENANT, Ack, Order, planned
 
 PAUSE: Final = 0.02
+MAINTENANCE_INTERVAL: Final = 0.1
+"""Seconds between the runs of maintenance of a writer, so that many kills interrupt one."""
 ACK_TIMEOUT: Final = 120.0
 """Seconds until a turn without an acknowledgement ends the writer, which fails the run."""
 
@@ -62,7 +64,7 @@ async def _acknowledged(database: _Database, order: Order, number: int) -> Ack:
         try:
             svc = await database.services()
             appended = await svc.conversations.append_message(
-                turn.conversation, turn.turn, tenant_id=TENANT, idempotency_key=turn.key
+                str(turn.conversation.id), turn.turn, tenant_id=TENANT, idempotency_key=turn.key
             )
         except asyncsvc.Unavailable as error:
             if time.monotonic() > give_up:
@@ -90,7 +92,9 @@ class _Database:
         self._stack = stack
         self._dsn = ""
         self._settings = asyncsvc.Settings(
-            retry_timeout=order.retry_timeout, on_retry=self._count_retry
+            retry_timeout=order.retry_timeout,
+            on_retry=self._count_retry,
+            maintenance_interval=MAINTENANCE_INTERVAL,
         )
         self.retries = 0
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from benchmarks.reliability import verdict
-from benchmarks.reliability.plan import DIALOG, TENANT, Ack, Plan, conversations, planned
+from benchmarks.reliability import metered, verdict
+from benchmarks.reliability.plan import TENANT, Ack, Plan, conversations, planned
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "benchmarks.reliability", "crash"]
@@ -88,15 +88,15 @@ def processes_in(directory: Path) -> list[str]:
 @pytest.fixture
 async def acks(svc):
     """The acknowledgements of a writer with 10 correctly stored turns."""
-    new = [{"id": id, "dialog_id": DIALOG} for id in conversations()]
-    await svc.conversations.create_many(new, tenant_id=TENANT)
+    await svc.conversations.create_many(conversations(), tenant_id=TENANT)
+    await metered.set_budgets(svc)
     return [await append(svc, number) for number in range(10)]
 
 
 async def append(svc, number: int, *, keyed: bool = True) -> Ack:
     turn = planned(PLAN, 0, number)
     appended = await svc.conversations.append_message(
-        turn.conversation, turn.turn, tenant_id=TENANT,
+        turn.conversation.id, turn.turn, tenant_id=TENANT,
         idempotency_key=turn.key if keyed else None,
     )  # fmt: skip
     result = {name: getattr(appended, name) for name in ("first_seq", "last_seq", "round")}
@@ -132,7 +132,14 @@ async def test_correctly_stored_turns_have_no_failures(dsn, acks):
         ("UPDATE asyncsvc.conversation SET tokens = 7 WHERE id = 'hot'", {"wrong_counters": 1}),
         ("UPDATE asyncsvc.conversation SET last_seq = last_seq + 3 WHERE id = 'hot'", {"gaps": 3}),
         ("DELETE FROM asyncsvc.usage_ledger", {"wrong_usage": 10}),
-        ("UPDATE asyncsvc.usage_ledger SET cost = cost + 1", {"wrong_usage": 2}),
+        ("UPDATE asyncsvc.usage_ledger SET cost = cost + 1", {"wrong_usage": 20}),
+        ("UPDATE asyncsvc.usage_ledger SET model = 'x' WHERE model = 'small'", {"wrong_usage": 2}),
+        (
+            "UPDATE asyncsvc.usage_ledger SET token_id = 'x' WHERE token_id = 'app'",
+            {"wrong_usage": 6},
+        ),
+        ("UPDATE asyncsvc.usage_ledger SET acting_user_id = 'x'", {"wrong_usage": 17}),
+        ("UPDATE asyncsvc.budget SET since = now()", {"wrong_usage": 28}),
     ],
 )
 async def test_damage_is_detected(dsn, pool, acks, damage, expected):
