@@ -27,6 +27,8 @@ import asyncsvc
 from asyncsvc import Settings
 from asyncsvc.operations.background import BackgroundMaintenance
 from benchmarks import pgbouncer as pgbouncer_server
+from tests.support import citus
+from tests.support.citus import ON_CITUS
 from tests.support.memory import use_memory
 from tests.support.servers import Server, ServerError, start_server
 
@@ -36,16 +38,15 @@ if TYPE_CHECKING:
 
     from asyncsvc import AsyncSvc
 
-ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
-"""Whether the schema is distributed, over one node: the coordinator has all shards."""
 SQL = pathlib.Path(__file__).parent / "support" / "sql"
 INVARIANTS, FINGERPRINT, EMPTY = (
     (SQL / f"{name}.sql").read_text(encoding="utf-8")
-    for name in ("invariants", "fingerprint", "empty")
+    for name in ("invariants", "fingerprint", "empty_citus" if ON_CITUS else "empty")
 )
 OTHER_SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    " AND NOT starts_with(application_name, 'citus_internal')"  # of the nodes of Citus
 )
 HAS_SCHEMA = (
     "SELECT to_regclass('asyncsvc.conversation') IS NOT NULL"
@@ -84,7 +85,8 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the tests of the modules `LONG` to the start."""
+    """Move the tests of the modules `LONG` to the start, and skip tests on Citus."""
+    citus.skip_tests(items)
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
@@ -171,21 +173,11 @@ async def template(server_dsn: str, database_prefix: str) -> AsyncIterator[str]:
     await create_database(server_dsn, name, template="template0")
     dsn = dsn_of(server_dsn, name)
     if ON_CITUS:
-        await execute(dsn, "CREATE EXTENSION citus")
-        port = urllib.parse.urlsplit(dsn).port or 5432
-        await execute(dsn, f"SELECT citus_set_coordinator_host('127.0.0.1', {port})")
-        await execute(
-            dsn, f"SELECT citus_set_node_property('127.0.0.1', {port}, 'shouldhaveshards', true)"
-        )
+        await citus.create_cluster(server_dsn, name)
     async with asyncsvc.connect(dsn) as svc:
         await svc.migrate(citus=ON_CITUS)
-    if ON_CITUS:  # its background worker keeps a session, which would prevent copies
-        await execute(server_dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        await execute(
-            server_dsn,
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            f" WHERE datname = '{name}'",
-        )
+    if ON_CITUS:
+        await citus.close_template(server_dsn, name)
     yield name
     await drop_database(server_dsn, name)
 
@@ -245,7 +237,7 @@ class DatabasePool:
         if self._spare:
             return self._spare.pop()
         name = await self._create(self._template)
-        if self._fingerprint is None and not ON_CITUS:
+        if self._fingerprint is None:
             self._fingerprint = await fetch(dsn_of(self._server_dsn, name), FINGERPRINT)
         return name
 
@@ -407,20 +399,12 @@ def dsn_of(server_dsn: str, database: str) -> str:
 
 async def create_database(server_dsn: str, name: str, *, template: str) -> None:
     """Create a database as a copy of a template without sessions."""
-    await execute(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await citus.on_each_node(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
 
 
 async def drop_database(server_dsn: str, name: str) -> None:
     """Drop a database and terminate its sessions."""
-    await execute(server_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-async def execute(dsn: str, command: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        await connection.execute(command)
-    finally:
-        await connection.close()
+    await citus.on_each_node(server_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 async def fetch(dsn: str, query: str) -> object:
@@ -451,7 +435,9 @@ async def contradictions(connection: asyncpg.Connection) -> list[asyncpg.Record]
         await connection.execute(f"DROP TABLE IF EXISTS pg_temp.{table}")
         await connection.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM asyncsvc.{table}")
         text = re.sub(rf"\basyncsvc\.{table}\b", f"pg_temp.{table}", text)
-    return await connection.fetch(text)
+    rows = await connection.fetch(text)
+    await connection.execute("DISCARD TEMP")
+    return rows
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

@@ -54,7 +54,7 @@ SHAPES = {
     "a function that is not immutable in CASE or COALESCE of an UPDATE":
         f"UPDATE {CONV} SET updated_at = CASE WHEN $2 THEN statement_timestamp() END WHERE {BOUND}",
     "an UPDATE of tenant_id": f"UPDATE {CONV} SET tenant_id = $2 WHERE {BOUND}",
-    "an UPDATE from a subquery, without the tenant":
+    "a write whose tenant no parameter gives":
         ("UPDATE asyncsvc.message AS m SET dialog_id = c.dialog_id FROM unnest($2::text[]) AS g"
         f" CROSS JOIN LATERAL (SELECT c.tenant_id, c.dialog_id FROM {CONV} WHERE {BOUND} LIMIT 1)"
         " AS c"
@@ -95,6 +95,10 @@ MORE_SHAPES = {
         " SELECT t.id FROM o JOIN asyncsvc.api_token AS t ON t.rotated_from = o.id), n AS ("
         " INSERT INTO asyncsvc.token_audit (tenant_id, token_id) SELECT $2, o.id FROM o) SELECT 1"
     ): "a recursion over more than one tenant",
+    (
+        f"WITH l AS (SELECT c.tenant_id, c.id FROM {CONV} WHERE {BOUND} FOR UPDATE)"
+        f" DELETE FROM {CONV} USING l WHERE c.tenant_id = l.tenant_id AND c.id = l.id"
+    ): "a write whose tenant no parameter gives",
 }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 import asyncsvc
-from tests.conftest import drop_database, dsn_of, execute, fetch
+from tests.conftest import drop_database, dsn_of, fetch
+from tests.support.citus import execute
 
 WORDS = {
     "Öl": ["öl", "ÖL"],

@@ -111,7 +111,7 @@ def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
         on_returning(tree),
         on_locks(tree),
         on_subqueries(tree),
-        () if of_all_tenants else on_tenants(tree),
+        () if of_all_tenants else (*on_tenants(tree), *on_targets(tree)),
         on_recursion(tree),
         on_definitions(tree),
     )
@@ -141,9 +141,15 @@ def on_updates(tree: Node) -> Iterator[str]:
                 yield "a function that is not immutable in CASE or COALESCE of an UPDATE"
         if any(target.name == "tenant_id" for target in update.targetList):
             yield "an UPDATE of tenant_id"
-        others = of((ast.RangeSubselect, ast.RangeFunction), update.fromClause)
-        if others and unbound([update.relation], update.whereClause):
-            yield "an UPDATE from a subquery, without the tenant"
+
+
+def on_targets(tree: Node) -> Iterator[str]:
+    """Yield a write that Citus sends to all shards: its tenant is only that of a join."""
+    for write in of((ast.UpdateStmt, ast.DeleteStmt), tree):
+        pairs = equalities(write.whereClause)
+        named = {tenant_of(one) for one, other in pairs if is_parameter(other)}
+        if is_distributed(write.relation) and alias(write.relation) not in named:
+            yield "a write whose tenant no parameter gives"
 
 
 def on_returning(tree: Node) -> Iterator[str]:

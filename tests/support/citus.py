@@ -1,0 +1,100 @@
+"""Test databases on Citus: each database is on every node, since Citus does not create it there.
+
+The database of `ASYNCSVC_TEST_DSN` names the nodes: it has the extension, and its coordinator knows
+the workers. Without workers the coordinator has all shards.
+"""
+
+import asyncio
+import os
+import urllib.parse
+
+import asyncpg
+import pytest
+
+ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
+"""Whether the tests run on Citus, with a distributed schema."""
+SHARD_COUNT = 4
+"""Shards of a table of the template: 2 on each of 2 workers. Each shard makes a copy slower."""
+WORKERS = (
+    "SELECT nodename, nodeport FROM pg_dist_node"
+    " WHERE groupid <> 0 AND noderole = 'primary' ORDER BY nodeid"
+)
+SKIPPED = dict[str, str]()
+"""Tests that do not run on Citus, by the begin of their ids, with the reason of each."""
+
+
+def skip_reason(nodeid: str) -> str | None:
+    """Return why a test does not run on Citus, or None if it runs."""
+    return next((why for begin, why in SKIPPED.items() if nodeid.startswith(begin)), None)
+
+
+def skip_tests(items: list[pytest.Item]) -> None:
+    """Mark the tests of `SKIPPED` if the tests run on Citus."""
+    for item in items if ON_CITUS else ():
+        if reason := skip_reason(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=f"on Citus: {reason}"))
+
+
+async def on_each_node(server_dsn: str, command: str) -> None:
+    """Run a command on the server, and if the tests run on Citus, also on each worker."""
+    await asyncio.gather(*(execute(node, command) for node in await nodes(server_dsn)))
+
+
+async def nodes(server_dsn: str) -> list[str]:
+    """Return the DSN of the server and those of the workers that its database names."""
+    if not ON_CITUS:
+        return [server_dsn]
+    connection = await asyncpg.connect(server_dsn, timeout=60)
+    try:
+        has_citus = await connection.fetchval("SELECT to_regclass('pg_dist_node') IS NOT NULL")
+        workers = await connection.fetch(WORKERS) if has_citus else []
+    finally:
+        await connection.close()
+    return [server_dsn, *(dsn_of_node(server_dsn, *worker) for worker in workers)]
+
+
+def dsn_of_node(server_dsn: str, host: str, port: int) -> str:
+    """Return the DSN of the same database on another node."""
+    parts = urllib.parse.urlsplit(server_dsn)
+    login, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}{at}{host}:{port}").geturl()
+
+
+async def create_cluster(server_dsn: str, database: str) -> None:
+    """Make the nodes of an empty database, which is on each node, one cluster."""
+    coordinator, *workers = (
+        urllib.parse.urlsplit(node)._replace(path=f"/{database}")
+        for node in await nodes(server_dsn)
+    )
+    for node in (coordinator, *workers):
+        await execute(node.geturl(), "CREATE EXTENSION citus")
+    host, port = coordinator.hostname or "localhost", coordinator.port or 5432
+    connect = [f"SELECT citus_set_coordinator_host('{host}', {port})"]
+    connect += [f"SELECT citus_add_node('{node.hostname}', {node.port})" for node in workers]
+    if not workers:
+        connect.append(
+            f"SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)"
+        )
+    for command in connect:
+        await execute(coordinator.geturl(), command)
+    await execute(
+        coordinator.geturl(), f'ALTER DATABASE "{database}" SET citus.shard_count = {SHARD_COUNT}'
+    )
+
+
+async def close_template(server_dsn: str, database: str) -> None:
+    """End the sessions of a database, since its maintenance process would prevent copies."""
+    await on_each_node(server_dsn, f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+    await on_each_node(
+        server_dsn,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        f" WHERE datname = '{database}'",
+    )
+
+
+async def execute(dsn: str, command: str) -> None:
+    connection = await asyncpg.connect(dsn, timeout=60)
+    try:
+        await connection.execute(command)
+    finally:
+        await connection.close()
