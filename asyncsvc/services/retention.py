@@ -89,7 +89,8 @@ class ConversationRetention(ConversationServiceBase):
         These are the conversations that name the person as `user_id` or `exp_user_id`, with their
         messages and append keys, and the records whose `user_id` it is. Usage by creation decreases
         accordingly. Usage by activity and budgets stay, under a random id that is stored
-        nowhere else.
+        nowhere else. The audits keep the person as `actor`, since they prove who changed tokens,
+        budgets and usage.
 
         Args:
             user_id: The id of the person.

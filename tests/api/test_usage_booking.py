@@ -1,6 +1,8 @@
 """Usage of turns: what an append inserts into the usage ledger."""
 
 import asyncio
+import itertools
+import random
 from decimal import Decimal
 
 import pytest
@@ -218,6 +220,50 @@ async def test_usage_is_booked_once_whenever_the_connection_breaks(dsn, svc, id,
     rows = await ledger()
     assert sum(row["tokens"] for row in rows) == 5 * 128
     assert len(rows) == 10
+
+
+async def test_1000_cuts_at_random_bytes_lose_and_repeat_no_usage(dsn, svc, id):
+    """Each turn has a model of its own, so its group shows whether it is counted once."""
+    cuts, chance, numbers = 1_000, random.Random(1), itertools.count()
+    settings = asyncsvc.Settings(retry_timeout=0)
+    acknowledged: dict[str, int] = {}
+    async with (
+        Wire(dsn) as wire,
+        asyncsvc.connect(wire.dsn, max_size=8, settings=settings) as wired,
+    ):
+        wire.cut_at = lambda length: chance.randint(0, length)
+
+        async def work() -> None:
+            while wire.fault_count < cuts:
+                number = next(numbers)
+                usage = {"input_tokens": number, "output_tokens": 1, "model": f"m{number}"}
+                while True:
+                    try:
+                        await wired.conversations.append_message(
+                            id, turn(usage=usage), tenant_id="acme", idempotency_key=f"{number}"
+                        )
+                    except Unavailable:
+                        continue
+                    acknowledged[f"m{number}"] = number + 1
+                    break
+
+        wire.inject_at_random(seed=2, share=0.75)
+        async with asyncio.timeout(300):
+            await asyncio.gather(*(work() for _ in range(8)))
+    assert wire.fault_count >= cuts
+    ever = {"from_date": "2020-01-01", "to_date": "2035-01-01"}
+    for _ in range(2):
+        groups = await svc.conversations.stats(
+            tenant_id="acme", **ever, interval="total", group_by="model", top=1_000
+        )
+        counted = {each.group: (each.rounds, each.tokens) for each in groups if each.rounds}
+        assert counted == {model: (1, tokens) for model, tokens in acknowledged.items()}
+        total = await svc.conversations.stats_total(tenant_id="acme", **ever)
+        assert total.tokens == sum(acknowledged.values())
+        assert total.rounds == len(acknowledged)
+        await svc.maintain()
+    chat = await svc.conversations.get_by_id(id, tenant_id="acme")
+    assert (chat.round, chat.tokens) == (total.rounds, total.tokens)
 
 
 async def test_a_tool_loop_is_one_round_with_the_usage_of_each_model(append, svc):

@@ -23,7 +23,7 @@ SUBJECTS = {"user_id": "u1", "dialog_id": "d1"}
 
 
 async def spend_in_conversations(svc, chance: random.Random, token_id: str) -> list[str]:
-    """Append 200 turns of several models, persons and tokens to 20 conversations."""
+    """Append 1,000 turns of several models, persons and tokens to 20 conversations."""
     ids = []
     for number in range(20):
         chat = await svc.conversations.create(
@@ -32,16 +32,17 @@ async def spend_in_conversations(svc, chance: random.Random, token_id: str) -> l
         )  # fmt: skip
         ids.append(chat.id)
 
-    async def append(id: str) -> None:
-        turn = {
-            "messages": [{"role": "user", "content": "x"}],
-            "usage": [random_usage(chance) for _ in range(chance.choice((1, 3)))],
-            "user_id": chance.choice((None, "u1", "u5")),
-            "token_id": chance.choice((None, token_id, "k")),
-        }
-        await svc.conversations.append_message(id, turn, tenant_id="t")
+    async def append() -> None:
+        for _ in range(100):
+            turn = {
+                "messages": [{"role": "user", "content": "x"}],
+                "usage": [random_usage(chance) for _ in range(chance.choice((1, 3)))],
+                "user_id": chance.choice((None, "u1", "u5")),
+                "token_id": chance.choice((None, token_id, "k")),
+            }
+            await svc.conversations.append_message(chance.choice(ids), turn, tenant_id="t")
 
-    await asyncio.gather(*(append(chance.choice(ids)) for _ in range(200)))
+    await asyncio.gather(*(append() for _ in range(10)))
     return ids
 
 

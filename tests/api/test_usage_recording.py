@@ -245,6 +245,19 @@ async def test_the_audit_of_corrections_forgets_an_erased_person(adjust, svc):
     assert "ann" not in entry.model_dump_json()
 
 
+async def test_the_audits_keep_an_erased_person_as_actor(adjust, svc):
+    issued = await svc.tokens.create(tenant_id="acme", name="key", actor="ann")
+    await adjust({"output_tokens": 3}, actor="ann", user_id="bob")
+    await svc.budgets.set(tenant_id="acme", scope="user", subject="ann", limit=1, actor="ann")
+    await svc.conversations.erase_user("ann", tenant_id="acme")
+    changed, adjusted = (await svc.budgets.audit(tenant_id="acme")).items
+    (created,) = (await svc.tokens.audit(tenant_id="acme")).items
+    assert (changed.actor, adjusted.actor, created.actor) == ("ann", "ann", "ann")
+    assert created.token_id == issued.token.id
+    assert changed.subject.startswith("erased-")
+    assert adjusted.subject == "bob"
+
+
 async def test_a_key_corrects_once(adjust, record, ledger, pool):
     correction = {"output_tokens": 3}
     assert await adjust(correction, idempotency_key="k")

@@ -33,7 +33,7 @@ class Fault(enum.Enum):
     """A fault of one request or of its reply."""
 
     LOSE_REQUEST = "the connection is reset before the server receives the request"
-    CUT_REQUEST = "the server receives half of the request, then the connection is reset"
+    CUT_REQUEST = "the server receives a part of the request, then the connection is reset"
     STALL_REQUEST = "the connection forwards nothing until `resume`, and stays open"
     LOSE_REPLY = "the server runs the request, and the connection is reset before the reply"
     CUT_REPLY = "the server runs the request, and the connection is reset amid the reply"
@@ -81,6 +81,8 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
         self._injections: list[Injection] = []
         self._random_faults: tuple[random.Random, float] | None = None
+        self.cut_at: Callable[[int], int] = lambda length: length // 2
+        """Returns the byte at which a request or reply of a length is cut, by default its half."""
         self.flows = asyncio.Event()
         self.statements: list[str] = []
         """The text of every statement that was parsed or run, in order."""
@@ -262,7 +264,7 @@ class Link:
             self.reset()
             return
         if fault is Fault.CUT_REQUEST:
-            self._to_server.write(request.data[: len(request.data) // 2])
+            self._to_server.write(request.data[: self.wire.cut_at(len(request.data))])
             await self._to_server.drain()
             self.reset()
             return
@@ -326,7 +328,7 @@ class Link:
             case Fault.LOSE_REPLY:
                 self.reset()
             case Fault.CUT_REPLY:
-                self._to_client.write(reply[: len(reply) // 2])
+                self._to_client.write(reply[: self.wire.cut_at(len(reply))])
                 await self._to_client.drain()
                 self.reset()
             case Fault.STALL_REPLY:
