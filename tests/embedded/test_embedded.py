@@ -24,7 +24,8 @@ from asyncsvc import embedded
 from asyncsvc.embedded import directory, programs
 from asyncsvc.embedded import server as servers
 from asyncsvc.errors import EmbeddedServerError, InvalidInput
-from tests.conftest import execute, fetch
+from tests.conftest import fetch
+from tests.support.citus import execute
 
 AS_ROOT = os.geteuid() == 0
 REPOSITORY = pathlib.Path(embedded.__file__).parents[2]

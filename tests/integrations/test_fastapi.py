@@ -41,7 +41,7 @@ from asyncsvc.integrations.fastapi import (
     token_within_budgets,
     verified_token,
 )
-from tests.conftest import execute
+from tests.support.citus import execute
 
 PROBLEM = "application/problem+json"
 ERRORS = [

@@ -16,7 +16,8 @@ from asyncsvc import Finding
 from asyncsvc.operations import doctor
 from asyncsvc.repositories import ServerRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table
-from tests.conftest import execute, fetch
+from tests.conftest import fetch
+from tests.support.citus import execute
 
 GOOD = ServerSettings("16.1", 160001, "UTF8", False, True, True, "on", 7, None)
 

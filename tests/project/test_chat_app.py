@@ -24,7 +24,7 @@ import uvicorn
 import asyncsvc
 from asyncsvc import AsyncSvc
 from examples.chat_app.app import MAX_BODY_BYTES, app
-from tests.conftest import execute
+from tests.support.citus import execute
 from tests.support.wire import Wire
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "chat_app"
