@@ -44,6 +44,7 @@ from benchmarks.suites import (
     start,
     stats,
     telemetry,
+    usage,
     verify,
 )
 
@@ -53,6 +54,7 @@ SUITES: dict[str, ModuleType] = {
     "plain": plain,
     "verify": verify,
     "append": append,
+    "usage": usage,
     "ragflow": ragflow,
     "models": models,
     "sessions": sessions,
