@@ -220,6 +220,28 @@ async def test_a_spent_budget_is_found_beside_a_nearly_spent_one_of_a_large_limi
         await svc.tokens.verify(token.secret, budgets=True, user_id="ann")
 
 
+async def test_no_write_of_usage_reads_or_writes_a_budget(svc, pool):
+    """Another session locks the tables of budgets while usage is stored in each way."""
+    await set_budgets(svc, "t")
+    usage = {"input_tokens": 7, "output_tokens": 0, "cost": Decimal("0.5"), "model": "m"}
+    of = {"tenant_id": "t", **SUBJECTS}
+    turn = {"messages": [{"role": "user", "content": "x"}], "usage": usage, "user_id": "u1"}
+    async with pool.acquire() as locking, locking.transaction():
+        await locking.execute(
+            "LOCK TABLE asyncsvc.budget, asyncsvc.budget_usage IN ACCESS EXCLUSIVE MODE"
+        )
+        await svc.conversations.create(**of, id="a")
+        for key in (None, "k", "k"):
+            await svc.conversations.append_message("a", turn, tenant_id="t", idempotency_key=key)
+        await svc.conversations.append_message("b", turn, tenant_id="t", create={"dialog_id": "d1"})
+        await svc.conversations.record_usage(usage, **of)
+        await svc.conversations.adjust_usage(
+            {"cost": Decimal("0.5")}, **of, actor="ops", reason="late"
+        )
+    used = {each.metric: each.used for each in await svc.budgets.status(**of)}
+    assert (used["cost"], used["tokens"], used["rounds"]) == (Decimal("2.5"), 28, 3)
+
+
 async def test_concurrent_calls_of_set_make_one_budget(svc, pool):
     of = {"tenant_id": "t", "scope": "user", "metric": "tokens", "window": "day"}
 
