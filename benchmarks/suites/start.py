@@ -6,7 +6,7 @@ to the first answer: connect and verify / asyncpg.connect} times as long as a ba
 are the only cold measurements here: the connection, its catalog cache and the statement are new,
 but the pages are in memory.
 
-A connection keeps its prepared statements with their plans. The library's own pool keeps 16 of them
+A connection keeps its prepared statements with their plans. The library's own pool keeps 20 of them
 and asyncpg 100, so the memory has a limit for any number of variants. A smaller number would take
 less memory, but a service with more variants would prepare them repeatedly, for 1 round trip each.
 """
