@@ -105,7 +105,8 @@ class Settings(Limits):
     see docs/guides/row-level-security.md."""
     citus: bool = False
     """Whether the tables are distributed by Citus. `verify` with budgets then reads the budgets in
-    a second statement, since the token is on each node and the budgets are on one."""
+    a second statement, since the token is on each node and the budgets are on one. `connect` turns
+    JIT off in its sessions, and `update_message` runs in a transaction, against deadlocks."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (

@@ -41,6 +41,16 @@ _TEXT_BY_INDEX: Final = {"message_id_idx": "the conversation has a message with 
 _QUOTES_VALUE: Final = {_DATA_EXCEPTION, _UNIQUE_VIOLATION}
 # Connection failures, resources, shutdowns, serialization failures and deadlocks.
 _UNAVAILABLE_CLASSES: Final = ("08", "53", "57P", "40")
+# Citus reports a lost node with a code of its own, and the text of libpq.
+_LOST_NODE_CODES: Final = {_INTERNAL_ERROR, "58030"}
+_LOST_NODE: Final = (
+    "server closed the connection unexpectedly",
+    "could not receive data from server",
+    "could not send data to server",
+    "no connection to the server",
+    "failed to COPY to shard",
+    "failure on connection marked as essential",
+)
 # Failures that end without intervention. Of the resources these are connections, not disk or
 # memory.
 _TRANSIENT_CLASSES: Final = ("08", "53300", "57P", "40")
@@ -122,7 +132,7 @@ def is_transient(error: Unavailable) -> bool:
         return False
     cause = error.__cause__
     if isinstance(cause, asyncpg.PostgresError):
-        return (cause.sqlstate or "").startswith(_TRANSIENT_CLASSES)
+        return (cause.sqlstate or "").startswith(_TRANSIENT_CLASSES) or _is_node_lost(cause)
     return cause is not None
 
 
@@ -137,6 +147,11 @@ def is_usable(connection: Connection) -> bool:
         return not connection.is_closed()
     except asyncpg.InterfaceError:  # the pool has taken a lost connection back
         return False
+
+
+def _is_node_lost(error: asyncpg.PostgresError) -> bool:
+    """Return whether a coordinator of Citus reports a lost connection to a node."""
+    return error.sqlstate in _LOST_NODE_CODES and str(error).startswith(_LOST_NODE)
 
 
 def _from_internal_error(error: asyncpg.InternalClientError) -> Unavailable:
@@ -158,7 +173,7 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
     if sqlstate in _CLASS_BY_SQLSTATE:
         text = _TEXT_BY_INDEX.get(error.constraint_name or "", message)
         return _CLASS_BY_SQLSTATE[sqlstate](text)
-    if sqlstate.startswith(_UNAVAILABLE_CLASSES):
+    if sqlstate.startswith(_UNAVAILABLE_CLASSES) or _is_node_lost(error):
         return Unavailable(message)
     if sqlstate in _SCHEMA_MISSING:
         return MigrationError(f"{message}: run `await svc.migrate()` first")

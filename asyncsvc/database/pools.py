@@ -154,8 +154,11 @@ def _session_options(settings: Settings, *, is_pooler: bool) -> dict[str, Any]:
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
     }
+    parameters = {name: f"{value * 1_000:.0f}ms" for name, value in timeouts.items()}
+    if settings.citus:  # the coordinator would compile its part of a statement at each call
+        parameters["jit"] = "off"
     return {
-        "server_settings": {name: f"{value * 1_000:.0f}ms" for name, value in timeouts.items()},
+        "server_settings": parameters,
         "statement_cache_size": _PREPARED_STATEMENTS,
         "max_cacheable_statement_size": 0,  # statements of any length
     }

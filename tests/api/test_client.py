@@ -563,6 +563,21 @@ def test_an_error_is_transient_if_a_retry_can_succeed(error, transient):
     assert is_transient(caught.value) is transient
 
 
+@pytest.mark.parametrize(
+    ("sqlstate", "text"),
+    [
+        ("XX000", "server closed the connection unexpectedly\n\tThis probably means"),
+        ("XX000", "failure on connection marked as essential: 127.0.0.1:5433"),
+        ("58030", "failed to COPY to shard 102035 on 127.0.0.1:5433"),
+    ],
+)
+def test_a_node_that_a_coordinator_of_citus_lost_is_transient(sqlstate, text):
+    lost = asyncpg.PostgresError.new({"S": "ERROR", "C": sqlstate, "M": text})
+    with pytest.raises(Unavailable) as caught, translate_errors():
+        raise lost
+    assert is_transient(caught.value)
+
+
 async def test_a_keyed_append_that_lost_a_race_is_retried(dsn):
     retries = []
     settings = Settings(on_retry=lambda *each: retries.append(each))
