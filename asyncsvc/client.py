@@ -17,9 +17,10 @@ from asyncsvc.database import (
     open_pools,
 )
 from asyncsvc.errors import ConcurrentUse, InvalidInput
-from asyncsvc.models import Backlog, Finding, MaintenanceReport, Migration, Plan, PoolStats
-from asyncsvc.operations import doctor, maintenance, migrations, query_plans
+from asyncsvc.models import Backlog, Finding, MaintenanceReport, Plan, PoolStats
+from asyncsvc.operations import doctor, maintenance, query_plans
 from asyncsvc.operations.background import BackgroundMaintenance
+from asyncsvc.operations.schema_methods import SchemaMethods
 from asyncsvc.services import (
     API4ConversationService,
     APITokenService,
@@ -96,7 +97,7 @@ class Services:
             yield Services(executor, self._settings)
 
 
-class AsyncSvc(Services):
+class AsyncSvc(Services, SchemaMethods):
     """The services on a pool of the caller. They neither close nor configure the pool.
 
     No maintenance runs in the background: call `maintain` about once a minute, or run
@@ -226,71 +227,6 @@ class AsyncSvc(Services):
         """
         check_connection("connection", connection)
         return Services(ConnectionExecutor(connection, self._settings), self._settings)
-
-    @validated
-    async def migrate(self, *, citus: bool = False) -> list[Migration]:
-        """Bring the schema up to date.
-
-        Any number of processes may call this at the same time. With `Settings.row_level_security`
-        it also enables row-level security, permanently. The role needs the right to create; a
-        deployment without it calls `check`.
-
-        Args:
-            citus: Distribute the tables and their rows over the nodes of Citus, by tenant. Pass it
-                at each call, for tables that a migration adds. See docs/guides/citus.md.
-
-        Returns:
-            The migrations that this call applied.
-
-        Raises:
-            MigrationError: The commands of an applied migration have changed, or the database has
-                no Citus.
-            InvalidInput: Citus and row-level security together.
-
-        Cost:
-            6 round trips if the schema is up to date; each migration adds 7 and its commands.
-            Concurrent calls wait for one lock.
-        """
-        return await migrations.migrate(self._executor, citus=citus)
-
-    async def applied(self) -> list[Migration]:
-        """Return the applied migrations, oldest first.
-
-        Returns:
-            The migrations, also those of a newer version of the library.
-
-        Cost:
-            At most 2 round trips, read-only.
-        """
-        return await migrations.applied(self._executor)
-
-    async def pending(self) -> list[Migration]:
-        """Return the migrations that `migrate` would apply.
-
-        Returns:
-            The pending migrations, in the order of their numbers.
-
-        Raises:
-            MigrationError: The commands of an applied migration have changed.
-
-        Cost:
-            At most 2 round trips, read-only.
-        """
-        return await migrations.pending(self._executor)
-
-    async def check(self) -> None:
-        """Check that the schema is up to date.
-
-        With `Settings.row_level_security`, check also that it restricts this role.
-
-        Raises:
-            MigrationError: A migration is pending or has changed, or row-level security does not
-                restrict this role.
-
-        Cost:
-            At most 2 round trips, read-only; 1 more with row-level security.
-        """
-        await migrations.check(self._executor)
 
     @validated
     async def maintain(

@@ -1,4 +1,8 @@
-"""The numbered migration files of `sql/migrations`, and the checksums of their commands."""
+"""The numbered migration files of `sql/migrations`: their kinds, locks and checksums.
+
+The labels of a header say how a file runs and what it locks; `docs/project/migrations.md` describes
+them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,19 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Final
 
 from asyncsvc.database import sql_files
 
+if TYPE_CHECKING:
+    from asyncsvc.database.sql_files import Query
+    from asyncsvc.models import MigrationKind
+
 _NO_TRANSACTION: Final = re.compile(r"^-- Transaction: none\b", re.MULTILINE)
+_BACKFILL: Final = re.compile(r"^-- Backfill: ", re.MULTILINE)
+_LOCK: Final = re.compile(r"^-- Locks: (\w+) ([A-Z ]+[A-Z])\b", re.MULTILINE)
+_CONTRACT: Final = re.compile(r"^-- Contract: (\d+(?:\.\d+)+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +49,43 @@ class MigrationFile:
         return hashlib.sha256(";\n".join(self.commands).encode()).hexdigest()
 
     @property
-    def is_transactional(self) -> bool:
-        """Whether all commands run in one transaction.
+    def kind(self) -> MigrationKind:
+        """How the file runs; see `MigrationStep.kind`.
 
-        False if the header has `Transaction: none`, for indexes that are built concurrently. Such a
-        file is safe to repeat, since an interrupted run leaves a part of it applied.
+        The commands of a file with `Transaction: none` are safe to repeat, since an interrupted run
+        leaves a part of them applied.
         """
-        return _NO_TRANSACTION.search(self.source) is None
+        if _BACKFILL.search(self.source):
+            return "backfill"
+        return "concurrent" if _NO_TRANSACTION.search(self.source) else "transaction"
+
+    @property
+    def locks(self) -> list[tuple[str, str]]:
+        """The existing tables that the file locks, each with PostgreSQL's name of the mode."""
+        return _LOCK.findall(self.source)
+
+    @property
+    def oldest_release(self) -> str | None:
+        """The oldest release that can run after this file; None unless the file contracts."""
+        label = _CONTRACT.search(self.source)
+        return label and label[1]
+
+    def batch(self, position: str, limit: int) -> Query:
+        """Return the statement of one batch of a backfill."""
+        statement = sql_files.Statement(f"migrations/{self.title}", self.source)
+        return statement.bind((), {"position": position, "limit": limit})
 
 
 @cache
 def migration_files() -> tuple[MigrationFile, ...]:
-    """Return the files, oldest first."""
+    """Return the files of the library, oldest first."""
+    return read_folder(sql_files.root() / "migrations")
+
+
+def read_folder(folder: Traversable) -> tuple[MigrationFile, ...]:
+    """Return the migration files of a folder, oldest first."""
     files = list[MigrationFile]()
-    for file in (sql_files.root() / "migrations").iterdir():
+    for file in folder.iterdir():
         number, _, name = file.name.removesuffix(".sql").partition("_")
         files.append(MigrationFile(int(number), name, file.read_text(encoding="utf-8")))
     return tuple(sorted(files, key=lambda migration: migration.version))

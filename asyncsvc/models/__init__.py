@@ -26,7 +26,19 @@ from asyncsvc.models.conversations import (
     Turn,
     microseconds,
 )
-from asyncsvc.models.operations import Finding, Level, Migration, Plan, PoolStats, SQLStatement
+from asyncsvc.models.operations import (
+    Finding,
+    Level,
+    Migration,
+    MigrationKind,
+    MigrationProgress,
+    MigrationStep,
+    Plan,
+    PoolStats,
+    SQLStatement,
+    TableLock,
+    Waiting,
+)
 from asyncsvc.models.page import Page
 from asyncsvc.models.records import ConversationRecord, MessageRecord, Records
 from asyncsvc.models.reports import (
@@ -84,6 +96,9 @@ __all__ = [
     "MessagePatch",
     "MessageRecord",
     "Migration",
+    "MigrationKind",
+    "MigrationProgress",
+    "MigrationStep",
     "Model",
     "ModelLike",
     "NewConversation",
@@ -98,6 +113,7 @@ __all__ = [
     "Records",
     "SQLStatement",
     "StoredMessage",
+    "TableLock",
     "TenantReceipt",
     "TokenEvent",
     "TokenImportReport",
@@ -111,6 +127,7 @@ __all__ = [
     "UsageEvent",
     "UsagesLike",
     "VerifiedToken",
+    "Waiting",
     "as_model",
     "microseconds",
     "nano_units",

@@ -21,6 +21,62 @@ class Migration(Model):
     """When it was applied. None: it is pending."""
 
 
+MigrationKind = Literal["transaction", "concurrent", "backfill"]
+Waiting = Literal["nobody", "writes", "reads and writes"]
+
+
+class TableLock(Model):
+    """A lock that a migration takes on a table that exists already."""
+
+    table: str
+    """The table, without its schema."""
+    mode: str
+    """PostgreSQL's name of the mode, such as "ACCESS EXCLUSIVE"."""
+    waiting: Waiting
+    """The statements of the application that wait while the migration holds the lock."""
+
+
+class MigrationStep(Model):
+    """A pending migration: its locks, and an estimate of its duration on this store.
+
+    A migration may be interrupted at any time, and `migrate` then continues. The kind says from
+    where.
+    """
+
+    version: int
+    """The number of the file, from 1."""
+    name: str
+    """The name of the file without number and suffix."""
+    kind: MigrationKind
+    """ "transaction": short statements; an interruption leaves nothing applied. "concurrent": an
+    index or a validation that reads a table beside reads and writes; it is repeated from its start.
+    "backfill": changes rows in short transactions, and continues after the last one."""
+    locks: tuple[TableLock, ...]
+    """The locks on existing tables. A step of the kind "transaction" waits at most 0.1 s for a lock
+    in each attempt, and holds it for a few milliseconds."""
+    rows: int
+    """The rows of the tables, by the server's statistics."""
+    rows_done: int
+    """The rows that an interrupted backfill has changed."""
+    bytes: int
+    """The size of the tables with their indexes."""
+    seconds: float
+    """The estimated duration, from a measured rate. A slow disk or a busy server takes longer."""
+    oldest_release: str | None
+    """The oldest release of the library that can run after the step; None: the previous one."""
+
+
+class MigrationProgress(Model):
+    """The progress of a backfill after a batch."""
+
+    version: int
+    """The number of the file."""
+    name: str
+    """The name of the file without number and suffix."""
+    rows: int
+    """The rows that it has changed, also before an interruption."""
+
+
 class SQLStatement(Model):
     """A statement of `sql/` in one variant, as the server receives it."""
 

@@ -3,7 +3,8 @@
 A migration takes a lock that all migrating processes share, runs the next file, and records it with
 the checksum of its commands. Therefore any number of processes may start at once. A file runs in
 one transaction, so a killed process leaves no part of it applied. A file that declares
-`Transaction: none` runs command by command, and is safe to repeat.
+`Transaction: none` runs command by command, and is safe to repeat. A file that declares `Backfill`
+runs once for each batch of rows, and each batch is a transaction that records its position.
 
 A process polls for the lock. A statement that waited for the lock would hold a snapshot, and CREATE
 INDEX CONCURRENTLY in another process waits for the end of snapshots. The server would not detect
@@ -14,23 +15,65 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from asyncsvc.database import full_jitter
+from asyncsvc.database import backoff, build_model, full_jitter
 from asyncsvc.database.migration_files import MigrationFile, migration_files
-from asyncsvc.errors import InvalidInput, MigrationError, PoolExhausted
-from asyncsvc.models import Migration
+from asyncsvc.errors import InvalidInput, LockTimeout, MigrationError, PoolExhausted
+from asyncsvc.models import Migration, MigrationProgress, MigrationStep, TableLock
 from asyncsvc.repositories import MigrationRepository
 
 if TYPE_CHECKING:
     from asyncsvc.database import Executor
+    from asyncsvc.models import Waiting
+    from asyncsvc.repositories.migration import TableSize
 
+_T = TypeVar("_T")
 _LOCK_PAUSE, _MAX_LOCK_PAUSE = 0.02, 0.5
+_TABLE_LOCK_WAIT: Final = 0.1
+"""Seconds for which one attempt waits for a lock on a table, and all later statements on the table
+with it."""
+_MAX_RETRY_PAUSE: Final = 1.0
+_FIRST_BATCH_SIZE: Final = 100
+_MAX_BATCH_SIZE: Final = 5_000
+_BATCH_SECONDS: Final = 0.025
+"""The duration of a batch of a backfill that its size approaches."""
+_PAUSE_PER_BATCH: Final = 2.0
+"""The pause after a batch, as a multiple of its duration."""
+_SHORT_SECONDS: Final = 0.05
+"""The estimated duration of a file that reads no rows."""
+_SCANNED_BYTES_PER_SECOND: Final = 200_000_000
+_BACKFILLED_ROWS_PER_SECOND: Final = 7_000
+"""Measured under appends, by the suite `upgrade` of the benchmarks."""
 
 
-async def migrate(executor: Executor, *, citus: bool = False) -> list[Migration]:
+_WRITES_WAIT: Final = {"SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"}
+_READS_WAIT: Final = "ACCESS EXCLUSIVE"
+
+
+class _Progress(NamedTuple):
+    """The place of a backfill, and the number of rows that it has changed."""
+
+    position: str
+    rows: int
+
+
+class _Batch(NamedTuple):
+    """The result of a batch: its last position, or None if no row is left, and the changed rows."""
+
+    position: str | None
+    rows: int
+
+
+async def migrate(
+    executor: Executor,
+    *,
+    citus: bool = False,
+    on_batch: Callable[[MigrationProgress], None] | None = None,
+) -> list[Migration]:
     """Apply the pending migrations in order, and return them.
 
     With `citus` it also distributes the tables, and with `Settings.row_level_security` it enables
@@ -42,14 +85,19 @@ async def migrate(executor: Executor, *, citus: bool = False) -> list[Migration]
     if citus:
         await _check_citus(executor)
     applied_now = list[Migration]()
-    while migration := await _apply_next(executor):
-        applied_now.append(migration)
+    async with aclosing(_Migrator(executor).run()) as results:
+        async for result in results:
+            if isinstance(result, Migration):
+                applied_now.append(result)
+            elif on_batch is not None:
+                on_batch(result)
     if citus:
         async with _locked(executor) as transaction:
             await MigrationRepository(transaction).distribute()
     if executor.settings.row_level_security:
-        async with _locked(executor) as transaction:
-            await MigrationRepository(transaction).enable_row_security()
+        await _with_short_waits(
+            executor, lambda transaction: MigrationRepository(transaction).enable_row_security()
+        )
     return applied_now
 
 
@@ -65,6 +113,47 @@ async def pending(executor: Executor) -> list[Migration]:
     Raises MigrationError if an applied migration has other commands than its file.
     """
     return [_record(file) for file in _pending_files(await applied(executor))]
+
+
+async def plan(executor: Executor) -> list[MigrationStep]:
+    """Return the pending migrations with their locks and estimates. Read-only."""
+    files = _pending_files(await applied(executor))
+    tables = {table.name: table for table in await MigrationRepository(executor).get_sizes()}
+    return [await _step(file, executor, tables) for file in files]
+
+
+async def _step(
+    file: MigrationFile, executor: Executor, tables: Mapping[str, TableSize]
+) -> MigrationStep:
+    touched = [tables[name] for name, _ in file.locks if name in tables]
+    rows, size = sum(table.rows for table in touched), sum(table.bytes for table in touched)
+    seconds, rows_done = _SHORT_SECONDS, 0
+    if file.kind == "concurrent":
+        seconds += size / _SCANNED_BYTES_PER_SECOND
+    elif file.kind == "backfill":
+        if touched:
+            rows_done = (await _get_progress(file, executor)).rows
+        seconds += max(rows - rows_done, 0) / _BACKFILLED_ROWS_PER_SECOND
+    return MigrationStep(
+        version=file.version,
+        name=file.name,
+        kind=file.kind,
+        locks=tuple(
+            TableLock(table=table, mode=mode, waiting=_waiting(mode)) for table, mode in file.locks
+        ),
+        rows=rows,
+        rows_done=rows_done,
+        bytes=size,
+        seconds=seconds,
+        oldest_release=file.oldest_release,
+    )
+
+
+def _waiting(mode: str) -> Waiting:
+    """Return the statements that wait for a lock of this mode."""
+    if mode == _READS_WAIT:
+        return "reads and writes"
+    return "writes" if mode in _WRITES_WAIT else "nobody"
 
 
 async def check(executor: Executor) -> None:
@@ -90,30 +179,87 @@ async def _check_citus(executor: Executor) -> None:
         raise MigrationError("the database has no extension citus")
 
 
-async def _apply_next(executor: Executor) -> Migration | None:
-    """Apply the next pending migration and return it, or None if there is none."""
-    async with _locked(executor) as transaction:
+class _Migrator:
+    """Applies the pending files one after the other, and a backfill batch by batch."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._batch_size = _FIRST_BATCH_SIZE
+
+    async def run(self) -> AsyncGenerator[Migration | MigrationProgress]:
+        """Yield each applied migration, and the progress after each batch of a backfill."""
+        while True:
+            start = time.monotonic()
+            result = await _with_short_waits(self._executor, self._apply_next)
+            if result is None:
+                return
+            yield result
+            if isinstance(result, MigrationProgress):
+                await self._pause(time.monotonic() - start)
+
+    async def _pause(self, seconds: float) -> None:
+        """Give way to the application after a batch that took `seconds`, and adapt the next one."""
+        if seconds < _BATCH_SECONDS / 2:
+            self._batch_size = min(self._batch_size * 2, _MAX_BATCH_SIZE)
+        elif seconds > _BATCH_SECONDS * 2:
+            self._batch_size = max(self._batch_size // 2, 1)
+        await asyncio.sleep(seconds * _PAUSE_PER_BATCH)
+
+    async def _apply_next(self, transaction: Executor) -> Migration | MigrationProgress | None:
+        """Apply the next file or its next batch. None: no file is pending."""
         repository = MigrationRepository(transaction)
         await repository.create_schema()
         await repository.create_table()
         files = _pending_files(await repository.get_applied())
         if not files:
             return None
-        migration = _record(files[0])
-        if files[0].is_transactional:
-            await _run(files[0], transaction)
+        file = files[0]
+        if file.kind == "backfill":
+            progress = await self._run_batch(file, transaction)
+            if progress is not None:
+                return progress
+        elif file.kind == "transaction":
+            for command in file.commands:
+                await transaction.execute(command)
         else:
             # The last statement keeps its snapshot until a statement of the simple protocol ends.
             await transaction.execute("SELECT")
-            await _run(files[0], executor)
+            await _run_concurrently(file, self._executor)
+        migration = _record(file)
         await repository.record(
             version=migration.version, name=migration.name, checksum=migration.checksum
         )
         return migration
 
+    async def _run_batch(
+        self, file: MigrationFile, transaction: Executor
+    ) -> MigrationProgress | None:
+        """Change the next rows and record the position. None: there are no more rows."""
+        progress = await _get_progress(file, transaction)
+        (row,) = await transaction.fetch(file.batch(progress.position, self._batch_size))
+        batch = build_model(_Batch, row)
+        if batch.position is None:
+            return None
+        rows = progress.rows + batch.rows
+        await MigrationRepository(transaction).record_progress(
+            version=file.version,
+            name=file.name,
+            checksum=file.checksum,
+            position=batch.position,
+            rows=rows,
+        )
+        return MigrationProgress(version=file.version, name=file.name, rows=rows)
 
-async def _run(file: MigrationFile, executor: Executor) -> None:
-    """Run the commands in one transaction, or each command alone on a pool."""
+
+async def _get_progress(file: MigrationFile, executor: Executor) -> _Progress:
+    rows = await MigrationRepository(executor).get_progress(
+        version=file.version, checksum=file.checksum
+    )
+    return build_model(_Progress, rows[0]) if rows else _Progress("[]", 0)
+
+
+async def _run_concurrently(file: MigrationFile, executor: Executor) -> None:
+    """Run each command alone on the pool."""
     try:
         for command in file.commands:
             await executor.execute(command)
@@ -122,6 +268,29 @@ async def _run(file: MigrationFile, executor: Executor) -> None:
             f"{file.title} runs outside a transaction, beside the connection that holds the lock:"
             " migrate with a pool of at least 2 connections"
         ) from error
+    except LockTimeout as error:
+        raise MigrationError(
+            f"{file.title} waited for a transaction that is older than Settings.lock_timeout: end"
+            " that transaction or raise the timeout, and migrate again"
+        ) from error
+
+
+async def _with_short_waits(executor: Executor, work: Callable[[Executor], Awaitable[_T]]) -> _T:
+    """Run `work` in a transaction under the lock of all migrating processes.
+
+    A statement that waits for a lock on a table makes all later statements on the table wait. So
+    each attempt waits for `_TABLE_LOCK_WAIT`, and further ones follow for `Settings.lock_timeout`.
+    """
+    pauses = backoff(executor.settings.lock_timeout, base=_TABLE_LOCK_WAIT, cap=_MAX_RETRY_PAUSE)
+    while True:
+        try:
+            async with _locked(executor) as transaction:
+                await MigrationRepository(transaction).set_lock_timeout(seconds=_TABLE_LOCK_WAIT)
+                return await work(transaction)
+        except LockTimeout:
+            if (pause := next(pauses, None)) is None:
+                raise
+            await asyncio.sleep(pause)
 
 
 @asynccontextmanager

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 from asyncsvc.database import build_models, build_value, build_values
 from asyncsvc.models import Migration
 from asyncsvc.repositories.base import Repository
+
+if TYPE_CHECKING:
+    from asyncsvc.database import Row
+
+
+class TableSize(NamedTuple):
+    """The size of a table of the schema, by the server's statistics."""
+
+    name: str
+    rows: int
+    bytes: int
 
 
 class MigrationRepository(Repository):
@@ -37,6 +50,31 @@ class MigrationRepository(Repository):
     async def record(self, *, version: int, name: str, checksum: str) -> None:
         """Record a migration as applied."""
         await self._rows("record", version=version, name=name, checksum=checksum)
+
+    async def get_sizes(self) -> list[TableSize]:
+        """Return the sizes of the tables, by name."""
+        return build_models(TableSize, await self._rows("get_sizes"))
+
+    async def get_progress(self, *, version: int, checksum: str) -> list[Row]:
+        """Return the progress of a backfill that is not finished, or no row."""
+        return await self._rows("get_progress", version=version, checksum=checksum)
+
+    async def record_progress(
+        self, *, version: int, name: str, checksum: str, position: str, rows: int
+    ) -> None:
+        """Record the progress of a backfill."""
+        await self._rows(
+            "record_progress",
+            version=version,
+            name=name,
+            checksum=checksum,
+            position=position,
+            rows=rows,
+        )
+
+    async def set_lock_timeout(self, *, seconds: float) -> None:
+        """Limit the wait for each lock in the open transaction."""
+        await self._rows("set_lock_timeout", milliseconds=round(seconds * 1_000))
 
     async def enable_row_security(self) -> None:
         """Turn row-level security on for the tables on which it is off."""

@@ -44,6 +44,7 @@ from benchmarks.suites import (
     start,
     stats,
     telemetry,
+    upgrade,
     usage,
     verify,
 )
@@ -65,6 +66,7 @@ SUITES: dict[str, ModuleType] = {
     "sizes": sizes,
     "retention": retention,
     "pooler": pooler,
+    "upgrade": upgrade,
     "replicas": replicas,
     "telemetry": telemetry,
     "memory": memory,  # deletes the tenants of the other suites

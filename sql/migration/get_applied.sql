@@ -5,4 +5,5 @@
 -- Index: the primary key.
 SELECT m.version, m.name, m.checksum, m.applied_at
   FROM asyncsvc.migration AS m
+ WHERE m.applied_at IS NOT NULL
  ORDER BY m.version

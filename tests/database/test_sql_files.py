@@ -25,6 +25,7 @@ from asyncsvc.repositories.conversation_rows import (
 )
 from asyncsvc.repositories.maintenance import BacklogRow, DueJobs, MaintenanceRole
 from asyncsvc.repositories.message import MessageOutline
+from asyncsvc.repositories.migration import TableSize
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.testing import DatabaseCommands
 from asyncsvc.repositories.usage import LedgerTenant, SummedOut
@@ -165,10 +166,14 @@ COLUMNS = {
     "migration/distribute": [],
     "migration/enable_row_security": [],
     "migration/get_applied": list(models.Migration.model_fields),
+    "migration/get_progress": ["position", "rows"],
+    "migration/get_sizes": list(TableSize._fields),
     "migration/has_citus": ["exists"],
     "migration/has_table": ["exists"],
     "migration/try_lock": ["is_locked", "idle_timeout"],
     "migration/record": [],
+    "migration/record_progress": [],
+    "migration/set_lock_timeout": ["lock_timeout"],
     "migration/get_unrestricted_tables": ["name"],
     "record/delete": ["deleted"],
     "record/get_list": RECORD,

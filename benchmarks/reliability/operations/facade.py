@@ -72,11 +72,12 @@ async def _at_least(app: Application) -> None:
     await svc.conversations.get_list(tenant_id=app.tenant, items_per_page=1)
 
 
-@operation("migrate", "pending", "applied", "check", weight=0.2)
+@operation("migrate", "pending", "applied", "migration_plan", "check", weight=0.2)
 async def _migrate(app: Application) -> None:
     await app.svc.migrate()
     await app.svc.pending()
     await app.svc.applied()
+    await app.svc.migration_plan()
     await app.svc.check()
 
 

@@ -28,12 +28,13 @@ FACADE = [
     Method(name="position", call={}, cost="nothing", tenant="none"),
     Method(name="applied", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(name="pending", call={}, cost="nothing", round_trips=2, tenant="none"),
+    Method(name="migration_plan", call={}, cost="nothing", round_trips=3, tenant="none"),
     Method(name="check", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(
         name="migrate",
-        call={"citus": False},
+        call={"citus": False, "on_batch": None},
         cost="nothing",
-        round_trips=6,
+        round_trips=7,
         tenant="none",
     ),
     Method(
