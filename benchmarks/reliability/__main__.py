@@ -18,7 +18,7 @@ from asyncsvc.cli.output import print_pairs
 from asyncsvc.cli.progress import progress_bar
 from asyncsvc.cli.runner import Exit, asynchronous, run_app
 from asyncsvc.cli.terminal import Column, print_table, printable
-from benchmarks.reliability import chart, crash, limits, soak
+from benchmarks.reliability import chart, crash, limits, mixed, mixed_chart, soak
 from benchmarks.reliability.samples import Figure
 
 app = typer.Typer(
@@ -33,6 +33,10 @@ Json: TypeAlias = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the report here.")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="The seed of the random load.")]
+Plot: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw the samples into this .svg or .png."),
+]
 
 
 @app.command("crash")
@@ -68,10 +72,7 @@ async def _soak(
     minutes: Annotated[float, typer.Option(min=0.01, help="The duration of the load.")] = 10,
     tasks: Annotated[int, typer.Option(min=1, max=256, help="Tasks that call the library.")] = 12,
     seed: Seed = 1,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw the samples into this .svg or .png."),
-    ] = None,
+    plot: Plot = None,
     json: Json = None,
 ) -> Exit:
     """Call the whole public API for a long time, with cancelled calls and lost connections.
@@ -97,6 +98,90 @@ async def _soak(
     if plot is not None:
         chart.write(report, plot)
     return _end(report, json, report.failures)
+
+
+@app.command("mixed")
+@asynchronous
+async def _mixed(
+    *,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="The duration of the load beside the large tenant.")
+    ] = 60,
+    alone: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="The minutes of the small tenants alone.  [default: a tenth]"),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Calls of small tenants per second.")] = 40,
+    large: Annotated[
+        int, typer.Option(min=100, help="Conversations of the large tenant.")
+    ] = 1_000_000,
+    tenants: Annotated[int, typer.Option(min=1, help="The number of small tenants.")] = 10_000,
+    small: Annotated[int, typer.Option(min=1, help="Conversations of a small tenant.")] = 10,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            help="A database that is empty, or loaded by an earlier run of the same sizes, with"
+            " a superuser (default: start an embedded server)."
+        ),
+    ] = None,
+    seed: Seed = 1,
+    plot: Plot = None,
+    json: Json = None,
+) -> Exit:
+    """Run many small tenants beside a large one; measure latency, backlog and sizes.
+
+    It fails if a p99 of the small tenants is more than 3 times that alone, if maintenance is late
+    by more than 180 s, or if a large table or index has more than 1.3 times its fresh size per row.
+    """
+    if plot is not None:
+        check_plot_path(plot)
+    alone = minutes / 10 if alone is None else alone
+    settings = mixed.Settings(
+        minutes=minutes,
+        alone=alone,
+        rate=rate,
+        large=large,
+        tenants=tenants,
+        small=small,
+        seed=seed,
+    )
+    with progress_bar("mixing", (minutes + alone) * 60) as bar:
+        report = await mixed.mixed(settings, dsn, bar.show)
+    _print(report.summary)
+    _print_mixed(report)
+    if plot is not None:
+        mixed_chart.write(report, plot)
+    return _end(report, json, report.failures)
+
+
+def _print_mixed(report: mixed.Report) -> None:
+    """Print the latencies and the sizes of a mixed run."""
+    operations: list[Column[mixed.Operation]] = [
+        Column("small tenants", lambda each: each.name),
+        Column("calls", lambda each: f"{each.calls:,}", right=True),
+        Column("alone p50, ms", lambda each: f"{each.alone_p50:.1f}", right=True),
+        Column("p99", lambda each: f"{each.alone_p99:.1f}", right=True),
+        Column("beside p50, ms", lambda each: f"{each.mixed_p50:.1f}", right=True),
+        Column("p99", lambda each: f"{each.mixed_p99:.1f}", right=True),
+        Column("ratio", lambda each: f"{each.ratio:.2f}", right=True),
+    ]
+    print_table(operations, report.operations)
+    large: list[Column[mixed.LargeOperation]] = [
+        Column("large tenant", lambda each: each.name),
+        Column("calls", lambda each: f"{each.calls:,}", right=True),
+        Column("p50, ms", lambda each: f"{each.p50:.1f}", right=True),
+        Column("p99, ms", lambda each: f"{each.p99:.1f}", right=True),
+    ]
+    print_table(large, report.large_operations)
+    relations: list[Column[mixed.Relation]] = [
+        Column("relation", lambda each: each.name),
+        Column("fresh MiB", lambda each: f"{each.fresh_bytes / 2**20:,.1f}", right=True),
+        Column("MiB", lambda each: f"{each.bytes / 2**20:,.1f}", right=True),
+        Column("fresh rows", lambda each: f"{each.fresh_rows:,}", right=True),
+        Column("rows", lambda each: f"{each.rows:,}", right=True),
+        Column("growth per row", lambda each: f"{each.growth:.2f}", right=True),
+    ]
+    print_table(relations, report.large_relations)
 
 
 @app.command("limits")
