@@ -33,6 +33,10 @@ _MANY_ROWS: Final = 10_000
 _MAX_DEAD_SHARE: Final = 0.2
 _MAX_NAMED_ZONES: Final = 5
 _MIB: Final = 2**20
+_MIN_VACUUM_RATE: Final = 100_000
+"""Cost units per second with PostgreSQL's defaults."""
+_MIN_VACUUM_MEMORY: Final = 64 * _MIB
+"""The default of maintenance_work_mem, and the size of the pending list of the search index."""
 _OWNERS_TABLES: Final = {"maintenance", "migration"}
 """The tables without a tenant, which only the owner of the tables needs."""
 _LOST_STATEMENT: Final = {"26000", "42P05"}
@@ -88,6 +92,7 @@ async def _check_server(executor: Executor) -> list[Finding]:
         version(server),
         replica(server),
         durability(server),
+        autovacuum(server),
         pooler(server, pid, is_expected=is_expected),
         search(server),
     ]
@@ -139,6 +144,27 @@ def durability(server: ServerSettings) -> Finding:
         f"fsync {fsync}, full_page_writes {pages}, synchronous_commit {commit}",
         ("off" in {fsync, pages}, "problem", "turn both on: a crash can destroy the database"),
         (commit == "off", "warning", "turn it on: a crash loses the last 0.6 s of writes"),
+    )
+
+
+def autovacuum(server: ServerSettings) -> Finding:
+    """Check whether autovacuum keeps up with new and changed rows."""
+    rate = f"{server.vacuum_rate:,} cost units a second" if server.vacuum_rate else "no cost limit"
+    is_slow = 0 < server.vacuum_rate < _MIN_VACUUM_RATE
+    faster = (
+        "set autovacuum_vacuum_cost_delay = 2ms and autovacuum_vacuum_cost_limit = 200 or more: a"
+        " slower autovacuum may not keep up with indexing and purges"
+    )
+    larger = (
+        "set maintenance_work_mem = 64MB or more: with less, autovacuum and the search index read"
+        " each large index several times"
+    )
+    return _finding(
+        "autovacuum",
+        f"{'on' if server.autovacuum else 'off'}, {rate}, {_size(server.vacuum_memory)} of memory",
+        (not server.autovacuum, "problem", "turn autovacuum and track_counts on: tables grow"),
+        (is_slow, "warning", faster),
+        (server.vacuum_memory < _MIN_VACUUM_MEMORY, "warning", larger),
     )
 
 

@@ -11,7 +11,7 @@ from asyncsvc.repositories.base import Repository
 
 
 class ServerSettings(NamedTuple):
-    """The version of the server and the settings that durability and the search depend on."""
+    """The version of the server and the settings that the doctor checks."""
 
     version: str
     version_number: int
@@ -23,6 +23,11 @@ class ServerSettings(NamedTuple):
     backend_pid: int
     search_locale: str | None
     """The locale of the database if it decides which letters a search considers equal."""
+    autovacuum: bool
+    vacuum_rate: int
+    """The cost units of autovacuum per second; 0: no limit."""
+    vacuum_memory: int
+    """The memory of each worker of autovacuum in bytes."""
 
 
 class Table(NamedTuple):

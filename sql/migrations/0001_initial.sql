@@ -3,6 +3,10 @@
 -- The primary key of each table of a tenant starts with tenant_id, so that it can be distributed by
 -- tenant. api_token is the exception: a token is looked up before its tenant is known. Ids are text of
 -- the caller and are compared byte by byte (COLLATE "C").
+--
+-- By default autovacuum waits until 20 % of the rows are dead, and tables and indexes grow by that much.
+-- Large tables have a lower scale factor: 2 % where an append, indexing or a purge leaves dead rows, 5 %
+-- where only the expiry of keys or a roll-up does.
 
 -- Return the JSON text of a JSON value after a merge patch, which is an object. The text of a nested object
 -- is not parsed before the end, so the cost is linear in the size of both; with jsonb_object_agg each
@@ -40,6 +44,7 @@ $body$;
 -- a HOT update on the same page; the fillfactor reserves space for it. round, tokens, duration and
 -- last_seq never decrease; the deletion of messages does not change them. duration is in microseconds,
 -- since sums of integers are exact.
+-- Scale factor: a purge deletes rows, and an update of a name or of feedback leaves one version.
 CREATE TABLE asyncsvc.conversation (
     tenant_id     text COLLATE "C" NOT NULL,
     id            text COLLATE "C" NOT NULL,
@@ -61,7 +66,7 @@ CREATE TABLE asyncsvc.conversation (
     created_at    timestamptz NOT NULL,
     updated_at    timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, id)
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02);
 
 -- conversation/get_list ordered by creation, and its total.
 CREATE INDEX conversation_created_idx
@@ -107,6 +112,7 @@ CREATE INDEX conversation_exp_user_idx
 -- would make each append write to all indexes of the conversation. With this table an append writes to
 -- 3 indexes. dialog_id and updated_at are copies. appended_at is the server's clock at the last append, for
 -- watch/get_new; NULL before the first append. It is never later than updated_at.
+-- Scale factor: each append leaves a dead row in the table and in two indexes.
 CREATE TABLE asyncsvc.conversation_recency (
     tenant_id  text COLLATE "C" NOT NULL,
     id         text COLLATE "C" NOT NULL,
@@ -116,7 +122,7 @@ CREATE TABLE asyncsvc.conversation_recency (
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02);
 
 -- conversation/get_list and purges ordered by update time.
 CREATE INDEX conversation_recency_updated_idx
@@ -129,6 +135,8 @@ CREATE INDEX conversation_recency_tenant_idx
 -- conversation_created_at are copies for the search index. The search index contains the rows with
 -- is_indexed; maintenance sets that flag on new and changed messages. A later export replaces only messages
 -- with is_imported. id is an id of the application, unique in the conversation.
+-- Scale factors: indexing leaves 1 dead version of each message; after many inserts a vacuum marks the new
+-- pages as visible, for scans of indexes alone.
 CREATE TABLE asyncsvc.message (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -147,7 +155,7 @@ CREATE TABLE asyncsvc.message (
     PRIMARY KEY (tenant_id, conversation_id, seq),
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
 -- A message by its own id, in a conversation or in a tenant. Messages without one are not in the index.
 CREATE UNIQUE INDEX message_id_idx
@@ -155,6 +163,7 @@ CREATE UNIQUE INDEX message_id_idx
 
 -- The searched text of a conversation in addition to its messages: its id and its name. If the index
 -- were on the conversation row, each append would write to it.
+-- Scale factor: indexing leaves 1 dead version of each title.
 CREATE TABLE asyncsvc.conversation_title (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -165,7 +174,7 @@ CREATE TABLE asyncsvc.conversation_title (
     PRIMARY KEY (tenant_id, conversation_id),
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 
 -- The functions of the search index. docs/explanation/search-index.md explains the searches. The index
 -- stores the results of these functions, so a function is never changed: its successor has a new name
@@ -291,6 +300,7 @@ CREATE INDEX conversation_title_unindexed_idx
 -- The result of each append with an idempotency key, so that a replay returns the same result.
 -- body_hash is the SHA-256 of the turn: the same key with another turn is a conflict. A key is deleted
 -- with its conversation, or by maintenance after Settings.key_lifetime.
+-- Scale factor: maintenance deletes about as many keys a day as appends add.
 CREATE TABLE asyncsvc.append_key (
     tenant_id       text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -303,7 +313,7 @@ CREATE TABLE asyncsvc.append_key (
     PRIMARY KEY (tenant_id, conversation_id, key),
     FOREIGN KEY (tenant_id, conversation_id)
         REFERENCES asyncsvc.conversation (tenant_id, id) ON DELETE CASCADE
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- Expiry of keys. A new key is the youngest, so an insert writes to the last page.
 CREATE INDEX append_key_created_idx ON asyncsvc.append_key (created_at);
@@ -410,6 +420,7 @@ CREATE INDEX usage_zone_users_since_idx ON asyncsvc.usage_zone (users_since) WHE
 -- without a source, token or model. Each bucket has its number of distinct users. `bucket` is the local date
 -- of its start, because a local midnight may occur twice. A conversation does not keep all counters; by
 -- creation the others are NULL.
+-- Scale factor: a roll-up updates the rows of the present day, week and month.
 CREATE TABLE asyncsvc.usage_bucket (
     tenant_id  text COLLATE "C" NOT NULL,
     zone       text COLLATE "C" NOT NULL,
@@ -437,12 +448,13 @@ CREATE TABLE asyncsvc.usage_bucket (
     thumb_down bigint NOT NULL,
     CONSTRAINT usage_bucket_key
         UNIQUE NULLS NOT DISTINCT (tenant_id, zone, basis, grain, dimension, value, bucket)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The sums of the activity by quarter hour and all dimensions. user_id is the person who acted, '' for
 -- none. They serve statistics by hour, by person, by several dimensions and in undeclared zones, and the
 -- buckets of zones declared later. They are kept until their tenant is deleted; usage/sum_out_users removes
 -- the persons of old ones.
+-- Scale factor: a roll-up updates the rows of the present quarter hour.
 CREATE TABLE asyncsvc.usage_quarter_hour (
     tenant_id  text COLLATE "C" NOT NULL,
     quarter_hour timestamptz NOT NULL,
@@ -469,7 +481,7 @@ CREATE TABLE asyncsvc.usage_quarter_hour (
     thumb_down bigint NOT NULL,
     CONSTRAINT usage_quarter_hour_key UNIQUE NULLS NOT DISTINCT (
         tenant_id, quarter_hour, dialog_id, source, token_id, user_id, model, is_imported)
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The usage of a person, and whether a person was active in a bucket before a roll-up.
 CREATE INDEX usage_quarter_hour_user_idx
@@ -477,6 +489,7 @@ CREATE INDEX usage_quarter_hour_user_idx
 
 -- The sums of the activity by person and UTC month, for the persons with the highest usage and for distinct
 -- users of a long range. usage/sum_out_users deletes old ones.
+-- Scale factor: a roll-up updates the rows of the present month.
 CREATE TABLE asyncsvc.usage_user_month (
     tenant_id  text COLLATE "C" NOT NULL,
     user_id    text COLLATE "C" NOT NULL,
@@ -497,7 +510,7 @@ CREATE TABLE asyncsvc.usage_user_month (
     thumb_up   bigint NOT NULL,
     thumb_down bigint NOT NULL,
     PRIMARY KEY (tenant_id, user_id, month)
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 
 -- Return a sum as bigint; NULL if a bigint does not hold it.
 CREATE FUNCTION asyncsvc.bigint_v1(total numeric) RETURNS bigint

@@ -19,7 +19,9 @@ from asyncsvc.repositories.server import Index, ServerSettings, Table
 from tests.conftest import fetch
 from tests.support.citus import execute
 
-GOOD = ServerSettings("16.1", 160001, "UTF8", False, True, True, "on", 7, None)
+GOOD = ServerSettings(
+    "16.1", 160001, "UTF8", False, True, True, "on", 7, None, True, 100_000, 2**26
+)
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
@@ -34,7 +36,7 @@ async def examine(dsn: str) -> dict[str, Finding]:
 async def test_a_healthy_database_has_no_problem(svc):
     findings = by_check(await svc.doctor())
     checks = {"server", "replica", "durability", "pooler", "search", "clock", "zones", "migrations"}
-    checks |= {"indexes", "rights", "row security", "size", "usage"}
+    checks |= {"autovacuum", "indexes", "rights", "row security", "size", "usage"}
     assert findings.keys() == checks
     for check in checks - {"durability", "row security", "size"}:
         assert (findings[check].level, findings[check].advice) == ("ok", None), findings[check]
@@ -142,6 +144,24 @@ def test_version_encoding_durability_and_pooler_have_levels():
     assert doctor.pooler(GOOD, 7, is_expected=False).level == "ok"
     assert doctor.pooler(GOOD, 8, is_expected=False).level == "note"
     assert doctor.pooler(GOOD, 8, is_expected=True).level == "ok"
+
+
+def test_an_autovacuum_that_cannot_keep_up_has_a_level():
+    assert doctor.autovacuum(GOOD).level == "ok"
+    assert doctor.autovacuum(GOOD._replace(vacuum_rate=0)).level == "ok"
+    assert "no cost limit" in doctor.autovacuum(GOOD._replace(vacuum_rate=0)).observed
+    assert doctor.autovacuum(GOOD._replace(autovacuum=False)).level == "problem"
+    assert doctor.autovacuum(GOOD._replace(vacuum_rate=10_000)).level == "warning"
+    assert doctor.autovacuum(GOOD._replace(vacuum_memory=2**20)).level == "warning"
+
+
+async def test_the_settings_of_autovacuum_are_those_of_the_server(dsn):
+    name = urllib.parse.urlsplit(dsn).path[1:]
+    for setting in ("maintenance_work_mem = '2MB'", "vacuum_cost_limit = 100"):
+        await execute(dsn, f'ALTER DATABASE "{name}" SET {setting}')
+    finding = (await examine(dsn))["autovacuum"]
+    assert finding.observed == "on, 50,000 cost units a second, 2.0 MiB of memory"
+    assert (finding.level, "cost_delay" in finding.advice) == ("warning", True)
 
 
 @pytest.mark.parametrize(
