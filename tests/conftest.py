@@ -356,7 +356,8 @@ async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
     Usage names persons for 31 years, since the times in tests are of any year.
     """
     if pooler is None:
-        async with asyncsvc.connect(dsn, settings=Settings(usage_retention=10**9)) as service:
+        settings = Settings(citus=ON_CITUS, usage_retention=10**9)
+        async with asyncsvc.connect(dsn, settings=settings) as service:
             yield service
     else:
         pooled = dsn_of(pooler, urllib.parse.urlsplit(dsn).path.removeprefix("/"))
