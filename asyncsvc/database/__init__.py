@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from asyncsvc.database.borrowed import check_connection
 from asyncsvc.database.connection_executor import ConnectionExecutor
-from asyncsvc.database.driver_errors import is_connection_lost, translate_errors
+from asyncsvc.database.driver_errors import LOST_STATEMENT, is_connection_lost, translate_errors
 from asyncsvc.database.executor import Executor
 from asyncsvc.database.notifier import payload_of
 from asyncsvc.database.pool_executor import PoolExecutor
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncsvc.database.pool_executor import Pool as Pool
 
 __all__ = [
+    "LOST_STATEMENT",
     "ConnectionExecutor",
     "Executor",
     "OpenedPools",

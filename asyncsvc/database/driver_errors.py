@@ -35,6 +35,8 @@ _CLASS_BY_SQLSTATE: Final[dict[str, type[AsyncSvcError]]] = {
     "57014": StatementTimeout,  # query_canceled
     "55P03": LockTimeout,  # lock_not_available
 }
+LOST_STATEMENT: Final = {"26000", "42P05"}
+"""A prepared statement does not exist or exists already, since a pooler switched the connection."""
 _SCHEMA_MISSING: Final = {"42P01", "3F000"}
 _TEXT_BY_INDEX: Final = {"message_id_idx": "the conversation has a message with this id"}
 # The message or its detail quotes a value, which may be the hash of a token.
@@ -177,4 +179,6 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
         return Unavailable(message)
     if sqlstate in _SCHEMA_MISSING:
         return MigrationError(f"{message}: run `await svc.migrate()` first")
+    if sqlstate in LOST_STATEMENT:
+        message += ": a pooler keeps no prepared statements, see Settings.pgbouncer"
     return DatabaseError(message, sqlstate)

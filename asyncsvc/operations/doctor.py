@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
+from asyncsvc.database import LOST_STATEMENT
 from asyncsvc.database.migration_files import migration_files
 from asyncsvc.errors import AsyncSvcError, DatabaseError, MigrationError
 from asyncsvc.models import Finding, Level
@@ -39,8 +40,6 @@ _MIN_VACUUM_MEMORY: Final = 64 * _MIB
 """The default of maintenance_work_mem, and the size of the pending list of the search index."""
 _OWNERS_TABLES: Final = {"maintenance", "migration"}
 """The tables without a tenant, which only the owner of the tables needs."""
-_LOST_STATEMENT: Final = {"26000", "42P05"}
-"""A prepared statement does not exist or exists already, since a pooler switched the connection."""
 _POOLER_ADVICE: Final = (
     "if it pools transactions, set Settings.pgbouncer, or open the pool that you pass to AsyncSvc"
     " with statement_cache_size=0"
@@ -64,7 +63,7 @@ async def _run(check: Check, executor: Executor) -> list[Finding]:
 
 def _failure(check: str, error: AsyncSvcError) -> Finding:
     """Return the finding for a check that failed."""
-    if isinstance(error, DatabaseError) and error.sqlstate in _LOST_STATEMENT:
+    if isinstance(error, DatabaseError) and error.sqlstate in LOST_STATEMENT:
         observed = f"prepared statements are lost or confused: {error}"
         return Finding(check="pooler", level="problem", observed=observed, advice=_POOLER_ADVICE)
     advice = (

@@ -134,6 +134,16 @@ async def test_without_the_setting_connect_is_rejected(pgbouncer, mode):
             pass
 
 
+async def test_a_lost_prepared_statement_names_the_setting(svc, pool):
+    async with pool.acquire() as connection:
+        mine = svc.on(connection)
+        await mine.conversations.get_list(tenant_id="acme")
+        await connection.execute("DEALLOCATE ALL")  # as another server connection of a pooler
+        with pytest.raises(asyncsvc.DatabaseError, match=r"Settings\.pgbouncer") as caught:
+            await mine.conversations.get_list(tenant_id="acme")
+    assert caught.value.sqlstate == "26000"
+
+
 async def test_the_setting_works_with_pooled_sessions_and_without_a_pooler(pgbouncer, dsn):
     for way in (pgbouncer["session"], dsn):
         async with asyncsvc.connect(way, settings=POOLED) as svc:
