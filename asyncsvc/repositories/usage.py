@@ -234,55 +234,32 @@ class UsageRepository(Repository):
         tz: str,
         fill: bool,
         where: UsageFilter,
-        basis: UsageBasis,
+        group_by: UsageGroup | UnsetType = UNSET,
+        top: int | UnsetType = UNSET,
     ) -> list[UsageBucket]:
-        """Return the buckets of the range, oldest first."""
-        flags = ["activity"] if basis == "activity" else []
-        if where.dimension is None:
-            flags.append("counted")
+        """Return the buckets of the range by activity, oldest first, then by rank of the group."""
+        flags = _flags(interval, where)
+        if group_by is not UNSET:
+            flags += ["counted"] if where != UsageFilter() else []
+        elif where.dimension == "all" or where == UsageFilter(user_id=where.user_id):
+            flags.append("by_month")
         rows = await self._rows(
             "stats",
             *flags,
             tenant_id=tenant_id,
             range_from=range.from_,
             range_before=range.before,
-            interval=interval,
+            grain="day" if interval == "total" else interval,
             tz=tz,
-            fill=fill,
-            dimension=where.dimension or "all",
+            fill=fill or interval == "total",
+            dimension="all" if group_by is not UNSET else where.dimension or "all",
+            group_by=group_by,
+            top=top,
             **where.conditions(),
         )
-        return _buckets(rows, _starts(rows, tz, interval), basis)
+        return _buckets(rows, _starts(rows, tz, interval), "activity")
 
-    async def total(
-        self,
-        *,
-        tenant_id: str,
-        range: TimeRange,
-        tz: str,
-        where: UsageFilter,
-        basis: UsageBasis,
-    ) -> UsageBucket:
-        """Return the usage of the range."""
-        flags = ["activity"] if basis == "activity" else []
-        if where.dimension is None:
-            flags.append("counted")
-        if where.dimension == "all" or where == UsageFilter(user_id=where.user_id):
-            flags.append("by_month")
-        rows = await self._rows(
-            "total",
-            *flags,
-            tenant_id=tenant_id,
-            range_from=range.from_,
-            range_before=range.before,
-            tz=tz,
-            dimension=where.dimension or "all",
-            **where.conditions(),
-        )
-        (bucket,) = _buckets(rows, _starts(rows, tz, "total"), basis)
-        return bucket
-
-    async def group_stats(
+    async def creation_stats(
         self,
         *,
         tenant_id: str,
@@ -291,24 +268,23 @@ class UsageRepository(Repository):
         tz: str,
         fill: bool,
         where: UsageFilter,
-        group_by: UsageGroup,
-        top: int,
     ) -> list[UsageBucket]:
-        """Return the buckets of each group by activity, oldest first, then by rank."""
+        """Return the buckets of the range by creation, oldest first."""
         rows = await self._rows(
-            "group_stats",
-            *_group_flags(interval, where),
+            "creation_stats",
+            *_flags(interval, where),
             tenant_id=tenant_id,
             range_from=range.from_,
             range_before=range.before,
             grain="day" if interval == "total" else interval,
             tz=tz,
-            top=top,
-            dimension=group_by,
-            fill=UNSET if interval == "total" else fill,
-            **where.conditions(),
+            fill=fill or interval == "total",
+            dimension=where.dimension or "all",
+            dialog_id=where.dialog_id,
+            source=where.source,
+            user_id=where.user_id,
         )
-        return _buckets(rows, _starts(rows, tz, interval), "activity")
+        return _buckets(rows, _starts(rows, tz, interval), "creation")
 
     async def user_stats(
         self,
@@ -324,7 +300,8 @@ class UsageRepository(Repository):
         """Return the buckets of each person by activity, oldest first, then by rank."""
         rows = await self._rows(
             "user_stats",
-            *_group_flags(interval, where),
+            *_flags(interval, where),
+            *(["counted"] if where != UsageFilter() else []),
             tenant_id=tenant_id,
             range_from=range.from_,
             range_before=range.before,
@@ -337,9 +314,9 @@ class UsageRepository(Repository):
         return _buckets(rows, _starts(rows, tz, interval), "activity")
 
 
-def _group_flags(interval: Interval, where: UsageFilter) -> list[str]:
-    """Return the flags of statistics with groups."""
-    counted = ["counted"] if where != UsageFilter() else []
+def _flags(interval: Interval, where: UsageFilter) -> list[str]:
+    """Return the flags of a statistic."""
+    counted = ["counted"] if where.dimension is None else []
     return counted + (["total"] if interval == "total" else [])
 
 

@@ -16,6 +16,7 @@ from asyncsvc.validation.arguments import validated
 from asyncsvc.validation.dates import instants, zone
 from asyncsvc.validation.types import (
     ANY,
+    UNSET,
     DateLike,
     Id,
     Interval,
@@ -134,25 +135,20 @@ class ConversationUsage(ConversationServiceBase):
             user_id=unset_if_any(user_id),
         )
         with translate_unknown_zone():
+            if basis == "creation":
+                return await self._usage.creation_stats(
+                    tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
+                    where=where,
+                )  # fmt: skip
             if group_by == "user_id":
                 return await self._usage.user_stats(
                     tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
                     where=where, top=top,
                 )  # fmt: skip
-            if group_by is not None:
-                return await self._usage.group_stats(
-                    tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
-                    where=where, group_by=group_by, top=top,
-                )  # fmt: skip
-            if interval == "total":
-                return [
-                    await self._usage.total(
-                        tenant_id=tenant_id, range=range_, tz=tz, where=where, basis=basis
-                    )
-                ]
             return await self._usage.stats(
-                tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
-                where=where, basis=basis,
+                tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill, where=where,
+                group_by=UNSET if group_by is None else group_by,
+                top=UNSET if group_by is None else top,
             )  # fmt: skip
 
     @validated
@@ -192,9 +188,10 @@ class ConversationUsage(ConversationServiceBase):
 
         Cost:
             1 round trip, no locks. In UTC and declared zones, with at most one of `dialog_id`,
-            `source`, `token_id` and `model`: reads 1 row for each day within the range, and the
-            tenant's changes since the last `maintain`; otherwise each conversation, or by activity
-            each row of `usage_quarter_hour`. For distinct users it reads 1 row for each person and
+            `source`, `token_id` and `model`: reads 1 row for each day within the range, by activity
+            1 for each whole month and for each other day, and the tenant's changes since the last
+            `maintain`; otherwise each conversation, or by activity each row of
+            `usage_quarter_hour`. For distinct users it reads 1 row for each person and
             month; with filters each row of `usage_quarter_hour`, by creation each conversation.
         """
         (bucket,) = await self.stats(

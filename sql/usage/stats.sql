@@ -1,282 +1,350 @@
--- Return a tenant's usage as buckets of one hour, day, week (from Monday) or month in the zone :tz.
+-- Return a tenant's usage by activity in buckets of one hour, day, week (from Monday) or month in the zone
+-- :tz, or with the flag `total` of the whole range; with :group_by as the groups of a dimension.
 --
--- By creation each existing conversation counts at the time of its creation, with its present figures. With
--- the flag `activity` each change counts at the time of the change, and the range is widened to quarter
--- hours. The buckets of :dimension have the usage with the filter, unless `counted` is set: then the filters
--- are several, or a person. :token_id may be any token of a family of rotated tokens.
+-- Each change counts at the time of the change, and the range is widened to quarter hours. :grain is the
+-- interval of the buckets, with `total` it is "day". The buckets of :dimension have the usage with the
+-- filter, unless `counted` is set: then the filters are several, a person, or beside groups. :token_id may
+-- be any token of a family of rotated tokens. The :top groups with the highest cost, then tokens, then rounds
+-- in the range have rows of their own; all others are one row of each bucket. `by_month` is set with `total`
+-- without a filter of a dimension.
 --
 -- Returns: dt, the label of the bucket by date_trunc (the second midnight, if a clock goes back over
---   midnight); conversations, the number of creations; users, the number of distinct users without '', by
---   activity those who acted; the sums of the other counters; round, the mean number of rounds per creation;
---   large_sums, NULL if a bigint holds all sums, otherwise the sums in one text, since a client reads bigint
---   much faster. Oldest first; with :fill also the empty buckets.
+--   midnight), or the start of the range with `total`; group and is_other with :group_by, NULL for usage
+--   without a value; users, the number of distinct persons without '', NULL for other groups and for groups
+--   of a range; the sums of the counters; round, the mean number of rounds per creation; large_sums, NULL if
+--   a bigint holds all sums, otherwise the sums in one text, since a client reads bigint much faster. Oldest
+--   first, then by rank; with :fill also the empty buckets.
 -- Locks: none.
--- Index: the keys of usage_zone, usage_bucket and usage_quarter_hour, usage_ledger_tenant_idx, and for
---   distinct users conversation_user_idx or usage_quarter_hour_user_idx. Counted conversations are read from
---   their range of conversation_created_idx (one dialog), conversation_user_idx (one user) or
---   conversation_tenant_created_idx, and the quarter hours of a user from usage_quarter_hour_user_idx.
+-- Index: the keys of usage_zone, usage_bucket, usage_quarter_hour and usage_user_month,
+--   usage_ledger_tenant_idx, and for distinct users and one person usage_quarter_hour_user_idx.
 -- Read replica: the result is exact for a slightly earlier moment.
--- Notes: in a declared zone the whole buckets of the range are read from usage_bucket, 1 row each, and
---   the ledger adds the changes since the last roll-up. The rest of the range is counted: cut buckets
---   at its ends; or the whole range for hours, with filters of which no buckets exist and in other zones,
---   for which first_whole is NULL.
---   user_changes by creation: a user adds 1 to a bucket if the user had no conversation in it before the
---   changes in the ledger, and subtracts 1 if the user has none after them. A user who gained n
---   conversations had one before if more than n exist now; the OFFSET tests that. By activity: a user adds
---   1 if the user has no quarter hour in the bucket.
+-- Notes: in a declared zone the whole buckets of the range are read from usage_bucket, 1 row each; `whole`
+--   has NULL if there are none. The range of the groups' ranks and of a total is `spans`: whole months, and
+--   the buckets before and after them. `changes` adds the rest: quarter hours of `counted_ranges`, which are
+--   cut buckets at both ends or the whole range, and the ledger. A person of the ledger is new in a bucket
+--   without a quarter hour of the person. The other groups are all usage without the first groups.
+--   Users of a range are counted from whole UTC months, quarter hours at both ends and the ledger.
 --   OFFSET 0 makes the server look up each range separately. A plan for all ranges together would read
 --   the whole tenant and then assign the rows to ranges.
-WITH
---? token_id {
-token AS MATERIALIZED (
-    SELECT coalesce((SELECT t.family_id
-                       FROM asyncsvc.api_token AS t
-                      WHERE t.tenant_id = :tenant_id
-                        AND t.id = :token_id), :token_id) AS family_id
-),
---? }
-requested AS MATERIALIZED (
-    SELECT :range_from::timestamptz AS since, :range_before::timestamptz AS until --? !activity
-    --? activity {
+WITH requested AS MATERIALIZED (
     SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
            date_bin('15 minutes', :range_before::timestamptz - interval '1 microsecond',
                     '0001-01-01 00:00+00') + interval '15 minutes' AS until
-    --? }
+         --? token_id {
+         , coalesce((SELECT t.family_id
+                       FROM asyncsvc.api_token AS t
+                      WHERE t.tenant_id = :tenant_id
+                        AND t.id = :token_id), :token_id) AS family_id
+         --? }
 ), whole AS MATERIALIZED (
-    SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since
+    SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since,
+           (w.last_whole + ('1 ' || :grain)::interval)::date AS after_whole
       FROM requested AS r
-      LEFT JOIN LATERAL asyncsvc.whole_buckets(r.since, r.until, :interval, :tz) AS w
+      LEFT JOIN LATERAL asyncsvc.whole_buckets(r.since, r.until, :grain, :tz) AS w
         ON w.first_whole <= w.last_whole
-       AND :interval <> 'hour'
+       AND :grain <> 'hour'
        AND EXISTS (SELECT FROM asyncsvc.usage_zone AS z
                     WHERE z.tenant_id = :tenant_id
                       AND z.zone = :tz)
-       AND false                                --? counted
+       AND false                                                     --? counted
 ), counted_ranges AS MATERIALIZED (
-    SELECT r.since, r.until, '-infinity'::timestamp AS first_bucket, 'infinity'::timestamp AS last_bucket
+    SELECT r.since, least(r.until, w.head_until) AS until, '-infinity'::timestamp AS first_bucket,
+           coalesce(w.first_whole - interval '1 microsecond', 'infinity') AS last_bucket
       FROM requested AS r
      CROSS JOIN whole AS w
      WHERE w.first_whole IS NULL
-     UNION ALL
-    SELECT r.since, least(r.until, w.head_until), '-infinity', w.first_whole - interval '1 microsecond'
-      FROM requested AS r
-     CROSS JOIN whole AS w
-     WHERE w.head_until IS NOT NULL
+        OR w.head_until IS NOT NULL
      UNION ALL
     SELECT greatest(r.since, w.tail_since), r.until, w.last_whole + interval '1 microsecond', 'infinity'
       FROM requested AS r
      CROSS JOIN whole AS w
      WHERE w.tail_since IS NOT NULL
-), counted AS (
-    --? !activity {
-    SELECT c.dt,
-           count(*) AS conversations,
-           count(DISTINCT nullif(c.user_id, '')) AS users,
-           sum(c.round) AS rounds,
-           sum(c.tokens) AS tokens,
-           sum(c.duration) AS duration,
-           sum(c.thumb_up) AS thumb_up,
-           sum(c.thumb_down) AS thumb_down
-      FROM counted_ranges AS r
+), spans AS MATERIALIZED (
+    SELECT s.grain, s.since, s.until
+      FROM (SELECT w.first_whole::date AS first_whole, w.after_whole,
+                   CASE WHEN :grain = 'week' OR m.first_month >= m.after_months
+                        THEN w.after_whole ELSE m.first_month END AS first_month,
+                   CASE WHEN :grain = 'week' OR m.first_month >= m.after_months
+                        THEN w.after_whole ELSE m.after_months END AS after_months
+              FROM whole AS w
+             CROSS JOIN LATERAL (
+                    SELECT date_trunc('month', w.first_whole + interval '1 month' - interval '1 day')::date
+                           AS first_month,
+                           date_trunc('month', w.after_whole::timestamp)::date AS after_months) AS m) AS m
      CROSS JOIN LATERAL (
-            SELECT date_trunc(:interval, c.created_at, :tz) AS dt, c.user_id, c.round, c.tokens,
-                   c.duration, c.thumb_up, c.thumb_down
-              FROM asyncsvc.conversation AS c
-             WHERE c.tenant_id = :tenant_id
-               AND c.created_at >= r.since
-               AND c.created_at < r.until
-               AND date_trunc(:interval, c.created_at AT TIME ZONE :tz)
-                   BETWEEN r.first_bucket AND r.last_bucket
-               AND c.dialog_id = :dialog_id     --? dialog_id
-               AND c.source = :source           --? source
-               AND c.source IS NULL             --? source_is_null
-               AND c.user_id = :user_id         --? user_id
-            OFFSET 0
-           ) AS c
-     GROUP BY c.dt
-    --? }
-    --? activity {
-    SELECT q.dt,
-           sum(q.conversations) AS conversations,
-           count(DISTINCT nullif(q.user_id, '')) AS users,
-           sum(q.rounds) AS rounds,
-           sum(q.requests) AS requests,
-           sum(q.input_tokens) AS input_tokens,
-           sum(q.cached_input_tokens) AS cached_input_tokens,
-           sum(q.cache_write_tokens) AS cache_write_tokens,
-           sum(q.output_tokens) AS output_tokens,
-           sum(q.reasoning_tokens) AS reasoning_tokens,
-           sum(q.tokens) AS tokens,
-           sum(q.cost) AS cost,
-           sum(q.unpriced) AS unpriced,
-           sum(q.unmetered) AS unmetered,
-           sum(q.duration) AS duration,
-           sum(q.thumb_up) AS thumb_up,
-           sum(q.thumb_down) AS thumb_down
-      FROM counted_ranges AS r
-     CROSS JOIN LATERAL (
-            SELECT date_trunc(:interval, q.quarter_hour, :tz) AS dt, q.user_id, q.conversations, q.rounds,
-                   q.requests, q.input_tokens, q.cached_input_tokens, q.cache_write_tokens,
-                   q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced, q.unmetered,
-                   q.duration, q.thumb_up, q.thumb_down
-              FROM asyncsvc.usage_quarter_hour AS q
-             WHERE q.tenant_id = :tenant_id
-               AND q.quarter_hour >= r.since
-               AND q.quarter_hour < r.until
-               AND date_trunc(:interval, q.quarter_hour AT TIME ZONE :tz)
-                   BETWEEN r.first_bucket AND r.last_bucket
-               AND q.dialog_id = :dialog_id     --? dialog_id
-               AND q.source = :source           --? source
-               AND q.source IS NULL             --? source_is_null
-               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
-               AND q.token_id IS NULL           --? token_id_is_null
-               AND q.model = :model             --? model
-               AND q.model IS NULL              --? model_is_null
-               AND q.user_id = :user_id         --? user_id
-            OFFSET 0
-           ) AS q
-     GROUP BY q.dt
-    --? }
-), stored_buckets AS (
-    SELECT b.bucket::timestamp AT TIME ZONE :tz AS dt, b.conversations, b.users, b.rounds, b.tokens,
-           b.duration, b.thumb_up, b.thumb_down
-         --? activity {
-         , b.requests, b.input_tokens, b.cached_input_tokens, b.cache_write_tokens, b.output_tokens,
-           b.reasoning_tokens, b.cost, b.unpriced, b.unmetered
-         --? }
-      FROM asyncsvc.usage_bucket AS b
-     WHERE b.tenant_id = :tenant_id
-       AND b.zone = :tz
-       AND b.basis = 'creation'                 --? !activity
-       AND b.basis = 'activity'                 --? activity
-       AND b.grain = :interval
-       AND b.dimension = :dimension
-       AND b.value = :dialog_id                 --? dialog_id
-       AND b.value = :source                    --? source
-       AND b.value = (SELECT t.family_id FROM token AS t) --? token_id
-       AND b.value = :model                     --? model
-       AND b.value IS NULL                      --? !dialog_id, !source, !token_id, !model
-       AND b.bucket >= (SELECT w.first_whole::date FROM whole AS w)
-       AND b.bucket <= (SELECT w.last_whole::date FROM whole AS w)
+            VALUES (:grain::text, m.first_whole, m.first_month), ('month', m.first_month, m.after_months),
+                   (:grain, m.after_months, m.after_whole)) AS s (grain, since, until)
+     WHERE s.since < s.until
 ), ledger_changes AS MATERIALIZED (
-    SELECT u.conversations, u.rounds, u.tokens, u.duration, u.thumb_up, u.thumb_down,
-           --? !activity {
-           u.user_id, date_trunc(:interval, u.created_at, :tz) AS dt,
-           date_trunc(:interval, u.created_at AT TIME ZONE :tz) AS bucket
-           --? }
-           --? activity {
-           u.requests, u.input_tokens, u.cached_input_tokens, u.cache_write_tokens, u.output_tokens,
-           u.reasoning_tokens, u.cost, u.unpriced, u.unmetered,
+    SELECT :range_from::timestamptz AS dt,                           --? total
+    SELECT date_trunc(:grain, date_bin('15 minutes', u.at, '0001-01-01 00:00+00'), :tz) AS dt, --? !total
            coalesce(u.acting_user_id, u.user_id) AS user_id,
-           date_trunc(:interval, date_bin('15 minutes', u.at, '0001-01-01 00:00+00'), :tz) AS dt
+           NULL::text AS value,                                      --? !group_by
+           --? group_by {
+           CASE :group_by::text WHEN 'dialog_id' THEN u.dialog_id WHEN 'source' THEN u.source
+                          WHEN 'token_id' THEN u.token_id ELSE u.model END AS value,
            --? }
+           u.conversations, u.rounds, u.requests, u.input_tokens, u.cached_input_tokens,
+           u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.tokens, u.cost, u.unpriced,
+           u.unmetered, u.duration, u.thumb_up, u.thumb_down
       FROM asyncsvc.usage_ledger AS u
-      --? !activity {
-      JOIN whole AS w
-        ON date_trunc(:interval, u.created_at AT TIME ZONE :tz) BETWEEN w.first_whole AND w.last_whole
-      --? }
-      --? activity {
       JOIN requested AS r
         ON u.at >= r.since AND u.at < r.until
-      --? }
      WHERE u.tenant_id = :tenant_id
-       AND u.dialog_id = :dialog_id             --? dialog_id
-       AND u.source = :source                   --? source
-       AND u.source IS NULL                     --? source_is_null
-       AND u.token_id = (SELECT t.family_id FROM token AS t) --? token_id
-       AND u.token_id IS NULL                   --? token_id_is_null
-       AND u.model = :model                     --? model
-       AND u.model IS NULL                      --? model_is_null
-       AND coalesce(u.acting_user_id, u.user_id) = :user_id--? user_id
-), user_changes AS (
-    --? !activity {
-    SELECT u.bucket AT TIME ZONE :tz AS dt, CASE WHEN EXISTS (
-           SELECT FROM asyncsvc.conversation AS c
-            WHERE c.tenant_id = :tenant_id
-              AND (c.user_id, c.created_at) >= (
-                  u.user_id, u.bucket AT TIME ZONE :tz - interval '25 hours')
-              AND (c.user_id, c.created_at) < (
-                  u.user_id, (u.bucket + ('1 ' || :interval)::interval) AT TIME ZONE :tz
-                             + interval '25 hours')
-              AND date_trunc(:interval, c.created_at AT TIME ZONE :tz) = u.bucket
-              AND c.dialog_id = :dialog_id      --? dialog_id
-              AND c.source = :source            --? source
-              AND c.source IS NULL              --? source_is_null
-            ORDER BY c.user_id, c.created_at
-           OFFSET greatest(u.conversations, 0)) THEN 0 ELSE sign(u.conversations) END AS users
-      FROM (SELECT l.bucket, l.user_id, sum(l.conversations) AS conversations
-              FROM ledger_changes AS l
-             WHERE l.conversations <> 0
-               AND l.user_id <> ''
-             GROUP BY l.bucket, l.user_id
-            HAVING sum(l.conversations) <> 0) AS u
-    --? }
-    --? activity {
-    SELECT u.dt, CASE WHEN EXISTS (
-           SELECT FROM asyncsvc.usage_quarter_hour AS q
-            WHERE q.tenant_id = :tenant_id
-              AND (q.user_id, q.quarter_hour) >= (
-                  u.user_id, greatest(r.since, u.dt - interval '25 hours'))
-              AND (q.user_id, q.quarter_hour) < (
-                  u.user_id, least(r.until, (u.dt AT TIME ZONE :tz + ('1 ' || :interval)::interval)
-                                            AT TIME ZONE :tz + interval '25 hours'))
-              AND date_trunc(:interval, q.quarter_hour, :tz) = u.dt
-              AND q.dialog_id = :dialog_id      --? dialog_id
-              AND q.source = :source            --? source
-              AND q.source IS NULL              --? source_is_null
-              AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
-              AND q.token_id IS NULL            --? token_id_is_null
-              AND q.model = :model              --? model
-              AND q.model IS NULL               --? model_is_null
-            ORDER BY q.user_id, q.quarter_hour
-           OFFSET 0) THEN 0 ELSE 1 END AS users
-      FROM (SELECT DISTINCT l.dt, l.user_id
-              FROM ledger_changes AS l
-             WHERE l.user_id <> '') AS u
-     CROSS JOIN requested AS r
-    --? }
-), changes AS (
-    SELECT b.dt, sum(b.conversations) AS conversations, sum(b.users) AS users, sum(b.rounds) AS rounds,
-           sum(b.tokens) AS tokens, sum(b.duration) AS duration, sum(b.thumb_up) AS thumb_up,
-           sum(b.thumb_down) AS thumb_down
-         --? activity {
-         , sum(b.requests) AS requests, sum(b.input_tokens) AS input_tokens,
-           sum(b.cached_input_tokens) AS cached_input_tokens,
-           sum(b.cache_write_tokens) AS cache_write_tokens, sum(b.output_tokens) AS output_tokens,
-           sum(b.reasoning_tokens) AS reasoning_tokens, sum(b.cost) AS cost, sum(b.unpriced) AS unpriced,
-           sum(b.unmetered) AS unmetered
-         --? }
+       AND u.dialog_id = :dialog_id                                  --? dialog_id
+       AND u.source = :source                                        --? source
+       AND u.source IS NULL                                          --? source_is_null
+       AND u.token_id = (SELECT r.family_id FROM requested AS r)     --? token_id
+       AND u.token_id IS NULL                                        --? token_id_is_null
+       AND u.model = :model                                          --? model
+       AND u.model IS NULL                                           --? model_is_null
+       AND coalesce(u.acting_user_id, u.user_id) = :user_id          --? user_id
+), changes AS MATERIALIZED (
+    SELECT c.dt, c.value, count(DISTINCT nullif(c.user_id, '')) AS users, --? !total
+    SELECT c.dt, c.value, NULL::bigint AS users,                     --? total
+           sum(c.conversations) AS conversations, sum(c.rounds) AS rounds, sum(c.requests) AS requests,
+           sum(c.input_tokens) AS input_tokens, sum(c.cached_input_tokens) AS cached_input_tokens,
+           sum(c.cache_write_tokens) AS cache_write_tokens, sum(c.output_tokens) AS output_tokens,
+           sum(c.reasoning_tokens) AS reasoning_tokens, sum(c.tokens) AS tokens, sum(c.cost) AS cost,
+           sum(c.unpriced) AS unpriced, sum(c.unmetered) AS unmetered, sum(c.duration) AS duration,
+           sum(c.thumb_up) AS thumb_up, sum(c.thumb_down) AS thumb_down
       FROM (
-        SELECT c.dt, c.conversations, c.users, c.rounds, c.tokens, c.duration, c.thumb_up, c.thumb_down
-             --? activity {
-             , c.requests, c.input_tokens, c.cached_input_tokens, c.cache_write_tokens, c.output_tokens,
-               c.reasoning_tokens, c.cost, c.unpriced, c.unmetered
-             --? }
-          FROM counted AS c
+        SELECT q.dt, q.value, q.user_id, q.conversations, q.rounds, q.requests, q.input_tokens,
+               q.cached_input_tokens, q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens,
+               q.cost, q.unpriced, q.unmetered, q.duration, q.thumb_up, q.thumb_down
+          FROM counted_ranges AS r
+         CROSS JOIN LATERAL (
+                SELECT :range_from::timestamptz AS dt,               --? total
+                SELECT date_trunc(:grain, q.quarter_hour, :tz) AS dt, --? !total
+                       NULL::text AS value,                          --? !group_by
+                       --? group_by {
+                       CASE :group_by::text WHEN 'dialog_id' THEN q.dialog_id WHEN 'source' THEN q.source
+                                      WHEN 'token_id' THEN q.token_id ELSE q.model END AS value,
+                       --? }
+                       q.user_id, q.conversations, q.rounds, q.requests, q.input_tokens,
+                       q.cached_input_tokens, q.cache_write_tokens, q.output_tokens, q.reasoning_tokens,
+                       q.tokens, q.cost, q.unpriced, q.unmetered, q.duration, q.thumb_up, q.thumb_down
+                  FROM asyncsvc.usage_quarter_hour AS q
+                 WHERE q.tenant_id = :tenant_id
+                   AND q.quarter_hour >= r.since
+                   AND q.quarter_hour < r.until
+                   AND date_trunc(:grain, q.quarter_hour AT TIME ZONE :tz)
+                       BETWEEN r.first_bucket AND r.last_bucket
+                   AND q.dialog_id = :dialog_id                      --? dialog_id
+                   AND q.source = :source                            --? source
+                   AND q.source IS NULL                              --? source_is_null
+                   AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
+                   AND q.token_id IS NULL                            --? token_id_is_null
+                   AND q.model = :model                              --? model
+                   AND q.model IS NULL                               --? model_is_null
+                   AND q.user_id = :user_id                          --? user_id
+                OFFSET 0
+               ) AS q
          UNION ALL
-        SELECT l.dt, l.conversations, NULL, l.rounds, l.tokens, l.duration, l.thumb_up, l.thumb_down
-             --? activity {
-             , l.requests, l.input_tokens, l.cached_input_tokens, l.cache_write_tokens, l.output_tokens,
-               l.reasoning_tokens, l.cost, l.unpriced, l.unmetered
-             --? }
+        SELECT l.dt, l.value, NULL, l.conversations, l.rounds, l.requests, l.input_tokens,
+               l.cached_input_tokens, l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.tokens,
+               l.cost, l.unpriced, l.unmetered, l.duration, l.thumb_up, l.thumb_down
           FROM ledger_changes AS l
+        --? !total {
          UNION ALL
-        SELECT u.dt, NULL, u.users, NULL, NULL, NULL, NULL, NULL
-             , NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL --? activity
-          FROM user_changes AS u
-      ) AS b
-     GROUP BY b.dt
+        SELECT u.dt, u.value, u.user_id,
+               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+          FROM (SELECT DISTINCT l.dt, l.value, l.user_id
+                  FROM ledger_changes AS l
+                 WHERE l.user_id <> '') AS u
+         CROSS JOIN requested AS r
+         WHERE NOT EXISTS (
+               SELECT FROM asyncsvc.usage_quarter_hour AS q
+                WHERE q.tenant_id = :tenant_id
+                  AND (q.user_id, q.quarter_hour) >= (
+                      u.user_id, greatest(r.since, u.dt - interval '25 hours'))
+                  AND (q.user_id, q.quarter_hour) < (
+                      u.user_id, least(r.until, (u.dt AT TIME ZONE :tz + ('1 ' || :grain)::interval)
+                                                AT TIME ZONE :tz + interval '25 hours'))
+                  AND date_trunc(:grain, q.quarter_hour, :tz) = u.dt
+                  --? group_by {
+                  AND u.value IS NOT DISTINCT FROM
+                      CASE :group_by::text WHEN 'dialog_id' THEN q.dialog_id WHEN 'source' THEN q.source
+                                     WHEN 'token_id' THEN q.token_id ELSE q.model END
+                  --? }
+                  AND q.dialog_id = :dialog_id                       --? dialog_id
+                  AND q.source = :source                             --? source
+                  AND q.source IS NULL                               --? source_is_null
+                  AND q.token_id = r.family_id                       --? token_id
+                  AND q.token_id IS NULL                             --? token_id_is_null
+                  AND q.model = :model                               --? model
+                  AND q.model IS NULL                                --? model_is_null
+                ORDER BY q.user_id, q.quarter_hour
+               OFFSET 0)
+        --? }
+      ) AS c
+     GROUP BY c.dt, c.value
+--? group_by {
+), ranked AS MATERIALIZED (
+    SELECT p.value,
+           row_number() OVER (ORDER BY coalesce(sum(p.cost), 0) DESC, sum(p.tokens) DESC,
+                                       sum(p.rounds) DESC, p.value) AS place
+      FROM (
+        SELECT b.value, b.rounds, b.tokens, b.cost
+          FROM spans AS s
+         CROSS JOIN LATERAL (
+                SELECT b.value, b.rounds, b.tokens, b.cost
+                  FROM asyncsvc.usage_bucket AS b
+                 WHERE b.tenant_id = :tenant_id
+                   AND b.zone = :tz
+                   AND b.basis = 'activity'
+                   AND b.grain = s.grain
+                   AND b.dimension = :group_by
+                   AND b.bucket >= s.since
+                   AND b.bucket < s.until
+                OFFSET 0
+               ) AS b
+         UNION ALL
+        SELECT c.value, c.rounds, c.tokens, c.cost
+          FROM changes AS c
+      ) AS p
+     GROUP BY p.value
+--? }
+), places AS MATERIALIZED (
+    SELECT NULL::bigint AS place, :dimension::text AS dimension,
+           NULL::text AS value                                --? !dialog_id, !source, !token_id, !model
+           :dialog_id::text AS value                                 --? dialog_id
+           :source::text AS value                                    --? source, !dialog_id
+           r.family_id AS value                                      --? token_id, !dialog_id, !source
+           :model::text AS value                          --? model, !dialog_id, !source, !token_id
+      FROM requested AS r
+    --? group_by {
+     UNION ALL
+    SELECT r.place, :group_by, r.value
+      FROM ranked AS r
+     WHERE r.place <= :top                                           --? top
+    --? }
+), stored_buckets AS MATERIALIZED (
+    SELECT p.place, :range_from::timestamptz AS dt, NULL::bigint AS users,     --? total
+    SELECT p.place, b.bucket::timestamp AT TIME ZONE :tz AS dt, b.users,       --? !total
+           b.conversations, b.rounds, b.requests, b.input_tokens, b.cached_input_tokens,
+           b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens, b.cost, b.unpriced,
+           b.unmetered, b.duration, b.thumb_up, b.thumb_down
+      FROM places AS p
+     CROSS JOIN spans AS s                                           --? total
+     CROSS JOIN (SELECT :grain::text, w.first_whole::date, w.after_whole --? !total
+                   FROM whole AS w) AS s (grain, since, until)       --? !total
+     CROSS JOIN LATERAL (
+            SELECT b.bucket, b.users, b.conversations, b.rounds, b.requests, b.input_tokens,
+                   b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.reasoning_tokens,
+                   b.tokens, b.cost, b.unpriced, b.unmetered, b.duration, b.thumb_up, b.thumb_down
+              FROM asyncsvc.usage_bucket AS b
+             WHERE b.tenant_id = :tenant_id AND b.zone = :tz AND b.basis = 'activity'
+               AND b.grain = s.grain AND b.dimension = p.dimension AND b.value = p.value
+               AND b.bucket >= s.since AND b.bucket < s.until
+             UNION ALL
+            SELECT b.bucket, b.users, b.conversations, b.rounds, b.requests, b.input_tokens,
+                   b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.reasoning_tokens,
+                   b.tokens, b.cost, b.unpriced, b.unmetered, b.duration, b.thumb_up, b.thumb_down
+              FROM asyncsvc.usage_bucket AS b
+             WHERE b.tenant_id = :tenant_id AND b.zone = :tz AND b.basis = 'activity'
+               AND b.grain = s.grain AND b.dimension = p.dimension AND b.value IS NULL AND p.value IS NULL
+               AND b.bucket >= s.since AND b.bucket < s.until
+            OFFSET 0
+           ) AS b
+--? total, !group_by {
+), months AS MATERIALIZED (
+    SELECT m.first_month, m.after_months
+      FROM requested AS r
+      LEFT JOIN LATERAL (
+             SELECT date_trunc('month', r.since AT TIME ZONE 'UTC' + interval '1 month'
+                                        - interval '1 microsecond') AS first_month,
+                    date_trunc('month', r.until AT TIME ZONE 'UTC') AS after_months
+           ) AS m
+        ON m.first_month < m.after_months
+       AND false                                                     --? !by_month
+), active_users AS (
+    SELECT u.user_id
+      FROM asyncsvc.usage_user_month AS u
+     WHERE u.tenant_id = :tenant_id
+       AND u.month >= (SELECT m.first_month::date FROM months AS m)
+       AND u.month < (SELECT m.after_months::date FROM months AS m)
+       AND u.user_id = :user_id                                      --? user_id
+     UNION
+    SELECT q.user_id
+      FROM requested AS r
+     CROSS JOIN months AS m
+     CROSS JOIN LATERAL (
+            VALUES (r.since, coalesce(m.first_month AT TIME ZONE 'UTC', r.until)),
+                   (m.after_months AT TIME ZONE 'UTC', r.until)
+           ) AS e (since, until)
+     CROSS JOIN LATERAL (
+            SELECT q.user_id
+              FROM asyncsvc.usage_quarter_hour AS q
+             WHERE q.tenant_id = :tenant_id
+               AND q.quarter_hour >= e.since
+               AND q.quarter_hour < e.until
+               AND q.dialog_id = :dialog_id                          --? dialog_id
+               AND q.source = :source                                --? source
+               AND q.source IS NULL                                  --? source_is_null
+               AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
+               AND q.token_id IS NULL                                --? token_id_is_null
+               AND q.model = :model                                  --? model
+               AND q.model IS NULL                                   --? model_is_null
+               AND q.user_id = :user_id                              --? user_id
+            OFFSET 0
+           ) AS q
+     UNION
+    SELECT l.user_id
+      FROM ledger_changes AS l
+--? }
+), parts AS (
+    SELECT b.place, b.dt, b.users, b.conversations, b.rounds, b.requests, b.input_tokens,
+           b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens,
+           b.cost, b.unpriced, b.unmetered, b.duration, b.thumb_up, b.thumb_down
+      FROM stored_buckets AS b
+    --? group_by {
+     UNION ALL
+    SELECT NULL, b.dt, NULL, -b.conversations, -b.rounds, -b.requests, -b.input_tokens,
+           -b.cached_input_tokens, -b.cache_write_tokens, -b.output_tokens, -b.reasoning_tokens, -b.tokens,
+           -b.cost, -b.unpriced, -b.unmetered, -b.duration, -b.thumb_up, -b.thumb_down
+      FROM stored_buckets AS b
+     WHERE b.place IS NOT NULL
+    --? }
+     UNION ALL
+    SELECT p.place, c.dt, c.users, c.conversations, c.rounds, c.requests, c.input_tokens,
+           c.cached_input_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens, c.tokens,
+           c.cost, c.unpriced, c.unmetered, c.duration, c.thumb_up, c.thumb_down
+      FROM changes AS c
+      LEFT JOIN places AS p
+        ON p.place IS NOT NULL AND p.value IS NOT DISTINCT FROM c.value
+     UNION ALL
+    SELECT p.place, e.dt, NULL,
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+      FROM (SELECT :range_from::timestamptz) AS e (dt)               --? total
+      FROM asyncsvc.bucket_labels(:range_from, :range_before, :grain, :tz) AS e (dt) --? !total
+     CROSS JOIN places AS p
+     WHERE :fill::bool
+), summed AS (
+    SELECT p.dt, p.place, coalesce(sum(p.users), 0)::bigint AS users,
+           coalesce(sum(p.conversations), 0)::bigint AS conversations,
+           coalesce(sum(p.rounds), 0) AS rounds, coalesce(sum(p.requests), 0) AS requests,
+           coalesce(sum(p.input_tokens), 0) AS input_tokens,
+           coalesce(sum(p.cached_input_tokens), 0) AS cached_input_tokens,
+           coalesce(sum(p.cache_write_tokens), 0) AS cache_write_tokens,
+           coalesce(sum(p.output_tokens), 0) AS output_tokens,
+           coalesce(sum(p.reasoning_tokens), 0) AS reasoning_tokens, coalesce(sum(p.tokens), 0) AS tokens,
+           coalesce(sum(p.cost), 0) AS cost, coalesce(sum(p.unpriced), 0) AS unpriced,
+           coalesce(sum(p.unmetered), 0)::bigint AS unmetered, coalesce(sum(p.duration), 0) AS duration,
+           coalesce(sum(p.thumb_up), 0)::bigint AS thumb_up,
+           coalesce(sum(p.thumb_down), 0)::bigint AS thumb_down
+      FROM parts AS p
+     GROUP BY p.dt, p.place
 )
-SELECT b.dt, b.conversations, b.users,
+SELECT b.dt, b.conversations,
+       b.users,                                                      --? !group_by, !total
+       (SELECT count(*) FROM active_users AS u WHERE u.user_id <> '') AS users, --? !group_by, total
+       CASE WHEN b.place IS NOT NULL THEN b.users END AS users,      --? group_by, !total
+       NULL::bigint AS users,                                        --? group_by, total
        asyncsvc.bigint_v1(b.rounds) AS rounds,
        asyncsvc.bigint_v1(b.tokens) AS tokens,
        (b.duration * 0.000001)::float8 AS duration, b.thumb_up, b.thumb_down,
        coalesce(b.rounds / nullif(b.conversations, 0)::float8, 0) AS round,
-       --? !activity {
-       CASE WHEN greatest(b.rounds, b.tokens) > 9223372036854775807
-            THEN concat_ws(' ', b.rounds, b.tokens) END AS large_sums
-       --? }
-       --? activity {
        CASE WHEN greatest(abs(b.rounds), abs(b.requests), abs(b.input_tokens), abs(b.cached_input_tokens),
                           abs(b.cache_write_tokens), abs(b.output_tokens), abs(b.reasoning_tokens),
                           abs(b.tokens), abs(b.cost), abs(b.unpriced)) > 9223372036854775807
@@ -291,31 +359,12 @@ SELECT b.dt, b.conversations, b.users,
        asyncsvc.bigint_v1(b.reasoning_tokens) AS reasoning_tokens,
        asyncsvc.bigint_v1(b.cost) AS cost,
        asyncsvc.bigint_v1(b.unpriced) AS unpriced, b.unmetered
-       --? }
-  FROM (SELECT coalesce(s.dt, c.dt, e.dt) AS dt,
-               (coalesce(s.conversations, 0) + coalesce(c.conversations, 0))::bigint AS conversations,
-               (coalesce(s.users, 0) + coalesce(c.users, 0))::bigint AS users,
-               coalesce(s.rounds, 0) + coalesce(c.rounds, 0) AS rounds,
-               coalesce(s.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
-               coalesce(s.duration, 0) + coalesce(c.duration, 0) AS duration,
-               (coalesce(s.thumb_up, 0) + coalesce(c.thumb_up, 0))::bigint AS thumb_up,
-               (coalesce(s.thumb_down, 0) + coalesce(c.thumb_down, 0))::bigint AS thumb_down
-             --? activity {
-             , coalesce(s.requests, 0) + coalesce(c.requests, 0) AS requests,
-               coalesce(s.input_tokens, 0) + coalesce(c.input_tokens, 0) AS input_tokens,
-               coalesce(s.cached_input_tokens, 0) + coalesce(c.cached_input_tokens, 0)
-               AS cached_input_tokens,
-               coalesce(s.cache_write_tokens, 0) + coalesce(c.cache_write_tokens, 0) AS cache_write_tokens,
-               coalesce(s.output_tokens, 0) + coalesce(c.output_tokens, 0) AS output_tokens,
-               coalesce(s.reasoning_tokens, 0) + coalesce(c.reasoning_tokens, 0) AS reasoning_tokens,
-               coalesce(s.cost, 0) + coalesce(c.cost, 0) AS cost,
-               coalesce(s.unpriced, 0) + coalesce(c.unpriced, 0) AS unpriced,
-               (coalesce(s.unmetered, 0) + coalesce(c.unmetered, 0))::bigint AS unmetered
-             --? }
-          FROM stored_buckets AS s
-          FULL JOIN changes AS c ON c.dt = s.dt
-          FULL JOIN (SELECT DISTINCT e.dt
-                       FROM asyncsvc.bucket_labels(:range_from, :range_before, :interval, :tz) AS e (dt)
-                      WHERE :fill::bool) AS e ON e.dt = coalesce(s.dt, c.dt)) AS b
- WHERE :fill::bool OR b.conversations > 0       --? !activity
- ORDER BY b.dt
+     , nullif(p.value, '') AS "group", b.place IS NULL AS is_other   --? group_by
+  FROM summed AS b
+  --? group_by {
+  LEFT JOIN places AS p
+    ON p.place = b.place
+ WHERE b.place IS NOT NULL
+    OR EXISTS (SELECT FROM ranked AS r WHERE r.place > :top)         --? top
+  --? }
+ ORDER BY b.dt, b.place

@@ -5,7 +5,7 @@
 -- others are one row of each bucket, so the groups add up to usage/stats. :grain is the interval of the
 -- buckets, with `total` it is "day". With filters the flag `counted` is set.
 --
--- Returns: the columns of usage/group_stats. group is NULL for usage without a person; users is 1 for a
+-- Returns: the columns of usage/stats. group is NULL for usage without a person; users is 1 for a
 --   person with usage in the bucket, otherwise 0, and NULL for the others.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket, usage_quarter_hour and usage_user_month,
@@ -15,19 +15,16 @@
 -- Notes: persons are ranked by the UTC months within the range, the quarter hours at both ends and the
 --   ledger. All months of the tenant are read in the order of the primary key, without a sort: OFFSET 0
 --   keeps the server from a plan for the few months that it expects of a condition on them.
-WITH
---? token_id {
-token AS MATERIALIZED (
-    SELECT coalesce((SELECT t.family_id
-                       FROM asyncsvc.api_token AS t
-                      WHERE t.tenant_id = :tenant_id
-                        AND t.id = :token_id), :token_id) AS family_id
-),
---? }
-requested AS MATERIALIZED (
+WITH requested AS MATERIALIZED (
     SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
            date_bin('15 minutes', :range_before::timestamptz - interval '1 microsecond',
                     '0001-01-01 00:00+00') + interval '15 minutes' AS until
+         --? token_id {
+         , coalesce((SELECT t.family_id
+                       FROM asyncsvc.api_token AS t
+                      WHERE t.tenant_id = :tenant_id
+                        AND t.id = :token_id), :token_id) AS family_id
+         --? }
 ), whole AS MATERIALIZED (
     SELECT w.first_whole, w.last_whole, w.head_until, w.tail_since
       FROM requested AS r
@@ -39,15 +36,12 @@ requested AS MATERIALIZED (
                       AND z.zone = :tz)
        AND false                                --? counted
 ), counted_ranges AS MATERIALIZED (
-    SELECT r.since, r.until, '-infinity'::timestamp AS first_bucket, 'infinity'::timestamp AS last_bucket
+    SELECT r.since, least(r.until, w.head_until) AS until, '-infinity'::timestamp AS first_bucket,
+           coalesce(w.first_whole - interval '1 microsecond', 'infinity') AS last_bucket
       FROM requested AS r
      CROSS JOIN whole AS w
      WHERE w.first_whole IS NULL
-     UNION ALL
-    SELECT r.since, least(r.until, w.head_until), '-infinity', w.first_whole - interval '1 microsecond'
-      FROM requested AS r
-     CROSS JOIN whole AS w
-     WHERE w.head_until IS NOT NULL
+        OR w.head_until IS NOT NULL
      UNION ALL
     SELECT greatest(r.since, w.tail_since), r.until, w.last_whole + interval '1 microsecond', 'infinity'
       FROM requested AS r
@@ -76,7 +70,7 @@ requested AS MATERIALIZED (
        AND u.dialog_id = :dialog_id                                  --? dialog_id
        AND u.source = :source                                        --? source
        AND u.source IS NULL                                          --? source_is_null
-       AND u.token_id = (SELECT t.family_id FROM token AS t)         --? token_id
+       AND u.token_id = (SELECT r.family_id FROM requested AS r)     --? token_id
        AND u.token_id IS NULL                                        --? token_id_is_null
        AND u.model = :model                                          --? model
        AND u.model IS NULL                                           --? model_is_null
@@ -103,7 +97,7 @@ requested AS MATERIALIZED (
                AND q.dialog_id = :dialog_id                          --? dialog_id
                AND q.source = :source                                --? source
                AND q.source IS NULL                                  --? source_is_null
-               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
+               AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
                AND q.token_id IS NULL                                --? token_id_is_null
                AND q.model = :model                                  --? model
                AND q.model IS NULL                                   --? model_is_null
@@ -196,7 +190,7 @@ requested AS MATERIALIZED (
                AND q.dialog_id = :dialog_id                          --? dialog_id
                AND q.source = :source                                --? source
                AND q.source IS NULL                                  --? source_is_null
-               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
+               AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
                AND q.token_id IS NULL                                --? token_id_is_null
                AND q.model = :model                                  --? model
                AND q.model IS NULL                                   --? model_is_null
@@ -257,7 +251,7 @@ requested AS MATERIALIZED (
                AND q.dialog_id = :dialog_id                          --? dialog_id
                AND q.source = :source                                --? source
                AND q.source IS NULL                                  --? source_is_null
-               AND q.token_id = (SELECT t.family_id FROM token AS t) --? token_id
+               AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
                AND q.token_id IS NULL                                --? token_id_is_null
                AND q.model = :model                                  --? model
                AND q.model IS NULL                                   --? model_is_null

@@ -518,10 +518,11 @@ MUTATIONS = {
          ("d.user_id),\n              d.model,", "d.user_id),\n              ")),
     ),
     "statistics ignore a change when they look for other rows of a user": (
-        "usage/stats", (("           OFFSET greatest(u.conversations, 0))", "           )"),)
+        "usage/creation_stats",
+        (("           OFFSET greatest(u.conversations, 0))", "           )"),),
     ),
     "statistics do not read the ledger": (
-        "usage/stats",
+        "usage/creation_stats",
         (("     WHERE u.tenant_id = :tenant_id\n       AND u.dialog_id",
           "     WHERE u.tenant_id = :tenant_id AND false\n       AND u.dialog_id"),),
     ),

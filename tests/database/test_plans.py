@@ -13,7 +13,6 @@ import pytest_asyncio
 
 from asyncsvc.database import sql_files
 from asyncsvc.repositories.query import ListFilter, Order
-from asyncsvc.validation.types import UNSET
 from tests.conftest import create_database, drop_database, dsn_of
 
 CONVERSATIONS = 20_000  # of the big tenant; the small tenant has 200
@@ -811,9 +810,9 @@ YEAR = {"range_from": NOW - timedelta(days=365), "range_before": NOW + timedelta
         ("usage/recount", (), {"users_since": date.min}),
         ("usage/recount", (), {"users_since": date.min, "tz": "Asia/Kathmandu"}),
         (
-            "usage/stats",
+            "usage/creation_stats",
             (),
-            YEAR | {"interval": "day", "tz": "UTC", "dimension": "all", "fill": True},
+            YEAR | {"grain": "day", "tz": "UTC", "dimension": "all", "fill": True},
         ),
     ],
 )
@@ -1118,7 +1117,6 @@ async def test_the_activity_of_a_range_is_read_from_the_index(explain):
     activity = RANGE | {"range_from": NOW - timedelta(days=1)}
     plan = await explain(
         "usage/stats",
-        "activity",
         tenant_id="big",
         dimension="token_id",
         token_id="token1",
@@ -1132,7 +1130,7 @@ MONTH = datetime(2026, 11, 1, tzinfo=UTC)
 RANGE = {
     "range_from": NOW - timedelta(days=1),
     "range_before": NOW,
-    "interval": "hour",
+    "grain": "hour",
     "tz": "Europe/Berlin",
     "fill": True,
 }
@@ -1140,17 +1138,17 @@ RANGE = {
 
 async def test_statistics_of_a_dialog_read_their_range(explain):
     plan = await explain(
-        "usage/stats", tenant_id="big", dimension="dialog_id", dialog_id="d0", **RANGE
+        "usage/creation_stats", tenant_id="big", dimension="dialog_id", dialog_id="d0", **RANGE
     )
     assert "conversation_created_idx" in indexes(plan)
     assert rows_read(plan) <= 2 * 24 * 60
 
 
-BASES = {"creation": (), "activity": ("activity",)}
+BASES = {"creation": "usage/creation_stats", "activity": "usage/stats"}
 WHOLE = {
     "range_from": NOW - timedelta(days=12),
     "range_before": NOW - timedelta(days=2),
-    "interval": "day",
+    "grain": "day",
     "tz": "UTC",
     "fill": True,
 }
@@ -1158,7 +1156,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
 async def test_statistics_of_whole_days_read_one_row_per_day(explain, basis):
-    plan = await explain("usage/stats", *basis, tenant_id="big", dimension="all", **WHOLE)
+    plan = await explain(basis, tenant_id="big", dimension="all", **WHOLE)
     assert "usage_bucket_key" in indexes(plan)
     # 10 days and the zone. The ledger has no row of this tenant.
     assert rows_read(without_dead_entries(plan)) <= 12
@@ -1173,7 +1171,7 @@ OF = {
 }
 
 
-@pytest.mark.parametrize("range_of", [WHOLE, RANGE, RANGE | {"interval": "day", "tz": "UTC"}])
+@pytest.mark.parametrize("range_of", [WHOLE, RANGE, RANGE | {"grain": "day", "tz": "UTC"}])
 @pytest.mark.parametrize("of", OF.values(), ids=OF)
 @pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
 async def test_generic_plans_of_statistics_read_as_little_as_custom_plans(
@@ -1184,9 +1182,7 @@ async def test_generic_plans_of_statistics_read_as_little_as_custom_plans(
     connection = await asyncpg.connect(seeded, server_settings={"effective_cache_size": "8kB"})
     for mode in ("force_custom_plan", "force_generic_plan"):
         await connection.execute(f"SET plan_cache_mode = {mode}")
-        plan = await executed(
-            connection, "usage/stats", *basis, *flags, tenant_id="big", **range_of, **filters
-        )
+        plan = await executed(connection, basis, *flags, tenant_id="big", **range_of, **filters)
         read[mode] = rows_read(without_dead_entries(plan))
     await connection.close()
     assert read["force_generic_plan"] <= 2 * read["force_custom_plan"] + 100, read
@@ -1212,19 +1208,18 @@ def without_dead_entries(plan):
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 async def test_groups_read_their_buckets_and_no_quarter_hour(seeded, mode):
-    grouped = {name: value for name, value in WHOLE.items() if name != "interval"}
     connection = await asyncpg.connect(seeded)
     await connection.execute(f"SET plan_cache_mode = {mode}")
-    for flags, more in (((), {}), (("total",), {"fill": UNSET})):
+    for flags in ((), ("total",)):
         plan = await executed(
             connection,
-            "usage/group_stats",
+            "usage/stats",
             *flags,
             tenant_id="big",
-            dimension="model",
-            grain="day",
+            dimension="all",
+            group_by="model",
             top=2,
-            **grouped | more,
+            **WHOLE,
         )
         # 4 models of 10 days, to rank them and for the 2 first ones, 10 days of all, the zone.
         assert rows_read(without_dead_entries(plan)) <= 4 * 10 + 2 * 10 + 10 + 2
@@ -1238,7 +1233,7 @@ async def test_the_usage_of_a_person_is_read_from_its_index(seeded, mode):
     plan = await executed(
         connection,
         "usage/stats",
-        *("activity", "counted"),
+        "counted",
         tenant_id="big",
         dimension="all",
         user_id="u7",
@@ -1250,12 +1245,11 @@ async def test_the_usage_of_a_person_is_read_from_its_index(seeded, mode):
 
 
 async def test_persons_are_ranked_by_months(explain):
-    grouped = {name: value for name, value in WHOLE.items() if name not in {"interval", "fill"}}
+    grouped = {name: value for name, value in WHOLE.items() if name != "fill"}
     plan = await explain(
         "usage/user_stats",
         "total",
         tenant_id="big",
-        grain="day",
         top=3,
         **grouped | {"range_from": datetime(2026, 7, 1, tzinfo=UTC), "range_before": MONTH},
     )
@@ -1265,7 +1259,7 @@ async def test_persons_are_ranked_by_months(explain):
 
 
 async def test_statistics_of_a_small_tenant_do_not_read_the_big_one(explain):
-    plan = await explain("usage/stats", tenant_id="small", dimension="all", **RANGE)
+    plan = await explain("usage/creation_stats", tenant_id="small", dimension="all", **RANGE)
     assert rows_read(plan) <= 2 * CONVERSATIONS // 100
 
 

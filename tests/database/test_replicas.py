@@ -29,9 +29,8 @@ READ_BY_REPLICAS = {
     "search/scan",
     "search/snippets",
     "token_audit/get_list",
-    "usage/group_stats",
+    "usage/creation_stats",
     "usage/stats",
-    "usage/total",
     "usage/user_stats",
     "usage_audit/get_list",
 }

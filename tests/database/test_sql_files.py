@@ -207,6 +207,7 @@ COLUMNS = {
     "token_audit/get_list": list(models.TokenEvent.model_fields),
     "usage/adjust": ["is_recorded"],
     "usage/backlog": ["ledger_rows"],
+    "usage/creation_stats": [*BUCKET, "large_sums"],
     "usage/declare_zone": ["zone"],
     "usage/delete": ["deleted"],
     "usage/delete_quarter_hours": ["deleted"],
@@ -214,14 +215,12 @@ COLUMNS = {
     "usage/erase_user": ["erased"],
     "usage/find_old_users": ["tenant_id"],
     "usage/find_tenants_to_roll_up": list(LedgerTenant._fields),
-    "usage/group_stats": GROUP_BUCKET,
     "usage/lock": ["users_since"],
     "usage/record": ["is_recorded"],
     "usage/recount": ["buckets"],
     "usage/roll_up": ["ledger_rows"],
-    "usage/stats": [*BUCKET, "large_sums"],
+    "usage/stats": [*BUCKET, "large_sums", *ACTIVITY_COUNTERS],
     "usage/sum_out_users": list(SummedOut._fields),
-    "usage/total": [*BUCKET, "large_sums"],
     "usage/user_stats": GROUP_BUCKET,
     "usage/vacuum": [],
     "usage_key/delete_expired": ["deleted"],
@@ -238,8 +237,7 @@ COLUMNS = {
 
 
 ADDED_COLUMNS = {
-    ("usage/stats", "activity"): ACTIVITY_COUNTERS,
-    ("usage/total", "activity"): ACTIVITY_COUNTERS,
+    ("usage/stats", "group_by"): ["group", "is_other"],
     ("api_token/verify", "budgets"): STATUS,
     ("conversation/create_many", "full_row"): [
         name for name in CONVERSATION if name not in {"id", "created_at"}
@@ -449,9 +447,8 @@ def test_reads_and_idempotent_writes_may_be_retried():
         "search/newest_matches",
         "search/flush_pending_list",
         "usage/stats",
-        "usage/group_stats",
+        "usage/creation_stats",
         "usage/user_stats",
-        "usage/total",
     }
 
 
