@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 import asyncsvc
-from asyncsvc import BudgetExceeded, InvalidInput, NotFound, Settings
+from asyncsvc import BudgetExceeded, InvalidInput, NotFound
 from tests.support.usage import spend
 
 NANO = Decimal("0.000000001")
@@ -85,17 +85,6 @@ async def test_a_limit_of_0_refuses_all(svc, scope, metric):
         for other in others:
             assert await svc.budgets.check(tenant_id="t", **other) is None
     assert await svc.budgets.check(tenant_id="globex", **ALL) is None
-
-
-async def test_a_limit_of_0_refuses_also_after_a_withdrawal(alerting, alerts, pool):
-    await alerting.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=0)
-    await spend(pool, tokens=-5)
-    for _ in range(2):
-        with pytest.raises(BudgetExceeded) as refused:
-            await alerting.budgets.check(tenant_id="t")
-        assert (refused.value.used, refused.value.limit) == (-5, 0)
-    assert [alert.threshold for alert in alerts] == [50, 80, 100]
-    await spend(pool, tokens=5)
 
 
 async def test_amounts_are_written_without_exponent_and_places_that_are_not_theirs(svc, pool):
@@ -384,40 +373,6 @@ async def test_the_errors_of_a_token_come_before_those_of_its_budgets(svc):
         await svc.tokens.verify(token.secret, budgets=True)
 
 
-async def test_tasks_that_verify_wait_and_append_overspend_by_at_most_their_number(dsn):
-    tasks, limit = 64, 100
-    settings = Settings(maintenance_interval=0.2)
-    async with asyncsvc.connect(dsn, max_size=8, settings=settings) as svc:
-        token = await issue(svc)
-        chat = await svc.conversations.create(tenant_id="t", dialog_id="d", user_id="ann")
-        await svc.budgets.set(tenant_id="t", scope="token", metric="rounds", limit=limit)
-        turn = {
-            "messages": [{"role": "user", "content": "x"}],
-            "token_id": token.token.id,
-            "tokens": 7,
-        }
-        appended = 0
-
-        async def work():
-            nonlocal appended
-            while True:
-                try:
-                    await svc.tokens.verify(token.secret, budgets=True)
-                except BudgetExceeded:
-                    return
-                await asyncio.sleep(0.005)
-                await svc.conversations.append_message(chat.id, turn, tenant_id="t")
-                appended += 1
-
-        async with asyncio.timeout(120):
-            await asyncio.gather(*(work() for _ in range(tasks)))
-        assert limit <= appended < limit + tasks
-        (status,) = await svc.budgets.status(tenant_id="t", token_id=token.token.id)
-        assert status.used == appended
-        with pytest.raises(BudgetExceeded):
-            await svc.tokens.verify(token.secret, budgets=True)
-
-
 async def test_budgets_are_read_on_the_primary(dsn, pool):
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as unused:
         svc = asyncsvc.AsyncSvc(pool, replicas=[unused])
@@ -427,94 +382,6 @@ async def test_budgets_are_read_on_the_primary(dsn, pool):
         await svc.tokens.verify(token.secret, budgets=True)
         await svc.budgets.check(tenant_id="t")
         await svc.budgets.list(tenant_id="t")
-
-
-@pytest.fixture
-def alerts():
-    return []
-
-
-@pytest.fixture
-async def alerting(dsn, alerts):
-    settings = Settings(on_budget=alerts.append, maintenance_interval=None)
-    async with asyncsvc.connect(dsn, settings=settings) as svc:
-        yield svc
-
-
-async def crossings(svc, **of):
-    events = (await svc.budgets.audit(tenant_id="t", **of)).items
-    return sorted(each.threshold for each in events if each.action == "budget_crossed")
-
-
-async def test_maintenance_reports_each_crossing_once(alerting, alerts, pool):
-    budget = await alerting.budgets.set(
-        tenant_id="t", scope="user", metric="cost", limit=Decimal("0.00000001"), window="day"
-    )
-    expected = []
-    for cost, crossed in ((4, []), (1, [50]), (1, []), (3, [80]), (5, [100]), (9, [])):
-        await spend(pool, user_id="ann", cost=cost)
-        await spend(pool, user_id="bob", rounds=1)
-        await asyncio.gather(*(alerting.maintain() for _ in range(3)))
-        expected += crossed
-        assert [each.threshold for each in alerts] == expected
-    assert await crossings(alerting) == [50, 80, 100]
-    last = alerts[-1]
-    assert (last.tenant_id, last.budget_id, last.scope, last.subject) == (
-        "t", budget.id, "user", "ann"
-    )  # fmt: skip
-    assert (last.used, last.limit) == (Decimal("0.000000014"), Decimal("0.00000001"))
-    assert last.starts_at < last.at < last.resets_at
-
-
-async def test_a_new_limit_is_crossed_anew(alerting, alerts, pool):
-    budget = await alerting.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=2)
-    await spend(pool, rounds=2)
-    await alerting.maintain()
-    assert [each.threshold for each in alerts] == [50, 80, 100]
-    await alerting.budgets.raise_limit(budget.id, tenant_id="t", by=8)
-    await spend(pool, rounds=3)
-    await alerting.maintain()
-    assert [(each.threshold, each.limit) for each in alerts[3:]] == [(50, 10)]
-
-
-async def test_64_tasks_cross_all_thresholds_in_one_step(alerting, alerts, pool):
-    token = await issue(alerting)
-    await alerting.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=10)
-    await spend(pool, tokens=11)
-
-    async def refused():
-        with pytest.raises(BudgetExceeded):
-            await alerting.tokens.verify(token.secret, budgets=True)
-
-    await asyncio.gather(*(refused() for _ in range(64)), alerting.maintain())
-    assert sorted(each.threshold for each in alerts) == [50, 80, 100]
-    assert await crossings(alerting) == [50, 80, 100]
-
-
-async def test_a_refusal_in_a_transaction_or_without_use_records_no_crossing(
-    alerting, alerts, pool
-):
-    token = await issue(alerting)
-    await alerting.budgets.set(tenant_id="t", scope="tenant", metric="tokens", limit=0)
-    with pytest.raises(BudgetExceeded):
-        await alerting.tokens.verify(token.secret, budgets=True, record_use=False)
-    async with alerting.transaction() as tx:
-        with pytest.raises(BudgetExceeded):
-            await tx.budgets.check(tenant_id="t")
-    assert alerts == []
-    with pytest.raises(BudgetExceeded):
-        await alerting.budgets.check(tenant_id="t")
-    assert len(alerts) == 3
-
-
-async def test_the_default_of_a_replaced_budget_reports_no_crossing(alerting, alerts, pool):
-    default = {"tenant_id": "t", "scope": "user", "metric": "rounds"}
-    await alerting.budgets.set(**default, limit=2)
-    await alerting.budgets.set(**default, subject="ann", limit=100)
-    await spend(pool, user_id="ann", rounds=5)
-    await spend(pool, user_id="bob", rounds=1)
-    await alerting.maintain()
-    assert [(each.subject, each.threshold) for each in alerts] == [("bob", 50)]
 
 
 async def test_usage_of_ended_windows_is_deleted(svc, pool):
@@ -537,78 +404,6 @@ async def test_usage_of_ended_windows_is_deleted(svc, pool):
     await svc.maintain()
     rows = await pool.fetch("SELECT subject, used FROM asyncsvc.budget_usage ORDER BY 1, 2")
     assert [tuple(row) for row in rows] == [("ann", 5), ("bob", 1), ("bob", 1)]
-
-
-async def run_beside(work, *others):
-    """Repeat other coroutines until the work is done."""
-    is_done = False
-
-    async def repeat(other):
-        while not is_done:
-            await other()
-
-    tasks = [asyncio.create_task(repeat(other)) for other in others]
-    try:
-        await work
-    finally:
-        is_done = True
-        await asyncio.gather(*tasks)
-
-
-async def test_the_usage_equals_a_recount_at_every_moment(svc, pool):
-    """Roll-ups, recounts and changes of the budget run while usage is written and read."""
-    budget = {"tenant_id": "t", "metric": "rounds", "limit": 10**9}
-    for scope in SUBJECTS:
-        await svc.budgets.set(**budget, scope=scope)
-    written = 0
-
-    async def used():
-        statuses = await svc.budgets.status(tenant_id="t", **ALL)
-        return {each.used for each in statuses if each.window == "month"}
-
-    async def write():
-        nonlocal written
-        for _ in range(60):
-            await spend(pool, **ALL, rounds=1)
-            written += 1
-
-    async def change():
-        for window in ("month", "hour"):
-            for tz in ("UTC", "Asia/Kathmandu"):
-                await svc.budgets.set(**budget, scope="user", window=window, tz=tz)
-
-    async def read():
-        before = written
-        (seen,) = await used()
-        assert before <= seen <= written + 8
-
-    writers = asyncio.gather(*(write() for _ in range(8)))
-    await run_beside(writers, change, read, read, svc.maintain, svc.maintain)
-    assert await used() == {480}
-    await svc.maintain()
-    assert await used() == {480}
-
-
-@pytest.mark.parametrize("tz", ["UTC", "Asia/Kathmandu", "Australia/Lord_Howe"])
-async def test_turns_at_a_border_of_windows_count_in_one_of_them(svc, pool, tz):
-    """4 maintainers run while usage is written on both sides of a border."""
-    await svc.budgets.set(
-        tenant_id="t", scope="tenant", metric="rounds", limit=10**9, window="hour", tz=tz
-    )
-    border = (await svc.budgets.status(tenant_id="t"))[0].starts_at
-
-    async def write(number):
-        for step in range(20):
-            shift = timedelta(microseconds=step if number % 2 else -1 - step)
-            await spend(pool, rounds=1, at=border + shift)
-
-    writers = asyncio.gather(*(write(number) for number in range(16)))
-    await run_beside(writers, *(4 * [svc.maintain]))
-    await svc.maintain()
-    (status,) = await svc.budgets.status(tenant_id="t")
-    assert (status.starts_at, status.used) == (border, 160) or status.starts_at > border
-    total = await pool.fetchval("SELECT sum(used) FROM asyncsvc.budget_usage")
-    assert total == 320 or status.starts_at > border
 
 
 async def test_erasure_replaces_the_user_and_keeps_the_amounts(svc, pool):

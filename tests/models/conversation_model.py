@@ -1,10 +1,10 @@
 """The model of `API4ConversationService`."""
 
 import copy
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import timedelta
+from typing import Any
 
 from asyncsvc import (
     ANY,
@@ -17,30 +17,25 @@ from asyncsvc import (
     StaleSequence,
 )
 from tests.models.clocks import (
-    MICROSECOND,
-    QUARTER_HOUR,
-    Range,
-    bucket_start,
-    bucket_starts,
-    quarter_hour,
     range_of_bounds,
 )
 from tests.models.state import (
     COUNTERS,
+    MESSAGE,
     SERVER_TIME,
     Conversation,
     Row,
-    Tenant,
     Unknown,
+    conversation_of_record,
     matches,
     message_row,
     message_rows,
     now,
     set_columns,
 )
+from tests.models.usage_model import UsageModel
 
 TURN = {"tokens": 0, "duration": 0.0, "round": 1}
-MESSAGE = {"id": None, "payload": {}, "reference": None, "thumb": None}
 SORT_KEYS: Mapping[str, Callable[[Conversation], Any]] = {
     "created_at": lambda each: each.created_at,
     "updated_at": lambda each: each.updated_at,
@@ -52,23 +47,8 @@ SORT_KEYS: Mapping[str, Callable[[Conversation], Any]] = {
 }
 
 
-class Usage(NamedTuple):
-    """Usage that counts in one bucket."""
-
-    at: datetime
-    dialog_id: str
-    source: str | None
-    token_id: str | None
-    user_id: str
-    model: str | None
-    counters: Mapping[str, int]
-
-
-class ConversationModel:
+class ConversationModel(UsageModel):
     """The conversations of all tenants."""
-
-    def __init__(self, tenants: defaultdict[str, Tenant]) -> None:
-        self._tenants = tenants
 
     # ------------------------------------------------------------ conversations
 
@@ -92,22 +72,6 @@ class ConversationModel:
         at = conversation.created_at or now()
         self.record_activity(tenant_id, conversation, conversation.counters, at=at)
         return True
-
-    def record_activity(
-        self,
-        tenant_id,
-        conversation,
-        counters,
-        *,
-        token_id=None,
-        user_id=None,
-        model=None,
-        at=None,
-    ) -> None:
-        if any(counters.values()):
-            user_id = conversation.user_id if user_id is None else user_id
-            place = conversation.dialog_id, conversation.source, token_id, user_id, model
-            self._tenants[tenant_id].activity[quarter_hour(at or now()), *place].update(counters)
 
     def get_by_id(self, id, *, tenant_id, user_id=ANY, **include) -> Row:
         return self._tenants[tenant_id].conversation(id, user_id).row(**include)
@@ -481,124 +445,6 @@ class ConversationModel:
             report["present" if is_equal else "rejected"] += 1
         return report
 
-    # ------------------------------------------------------------ usage
-
-    def stats(
-        self,
-        *,
-        tenant_id,
-        from_date,
-        to_date,
-        source=ANY,
-        basis="activity",
-        interval="day",
-        dialog_id=ANY,
-        token_id=ANY,
-        model=ANY,
-        user_id=ANY,
-        group_by=None,
-        top=20,
-        tz="UTC",
-        fill=True,
-    ) -> list[Row]:
-        filters = {
-            "dialog_id": dialog_id,
-            "source": source,
-            "token_id": token_id,
-            "model": model,
-            "user_id": user_id,
-        }
-        if basis == "creation":
-            by_activity = {"token_id": token_id, "model": model, "group_by": group_by or ANY}
-            for name, value in by_activity.items():
-                if value is not ANY:
-                    raise InvalidInput(name, "applies to usage by activity only")
-        range_ = range_of_bounds(from_date, to_date, tz)
-        kind = self._creations if basis == "creation" else self._activity
-        usages = [
-            usage
-            for usage in kind(tenant_id, range_)
-            if all(matches(value, getattr(usage, name)) for name, value in filters.items())
-        ]
-
-        def start_of(usage: Usage) -> datetime:
-            return range_.since if interval == "total" else bucket_start(tz, interval, usage.at)
-
-        starts = {start_of(usage) for usage in usages}
-        if interval == "total":
-            starts = set() if group_by else {range_.since}
-        elif fill:
-            starts |= set(bucket_starts(tz, interval, range_))
-        if group_by is None:
-            return [
-                bucket(start, [usage for usage in usages if start_of(usage) == start])
-                for start in sorted(starts)
-            ]
-        starts |= {start_of(usage) for usage in usages}
-        return group_buckets(usages, starts, start_of, group_by, top, fill=fill, interval=interval)
-
-    def stats_total(
-        self,
-        *,
-        tenant_id,
-        from_date,
-        to_date,
-        source=ANY,
-        basis="activity",
-        dialog_id=ANY,
-        token_id=ANY,
-        model=ANY,
-        user_id=ANY,
-        tz="UTC",
-    ) -> Row:
-        (total,) = self.stats(
-            tenant_id=tenant_id,
-            from_date=from_date,
-            to_date=to_date,
-            source=source,
-            basis=basis,
-            interval="total",
-            dialog_id=dialog_id,
-            token_id=token_id,
-            model=model,
-            user_id=user_id,
-            tz=tz,
-        )
-        return total
-
-    def _creations(self, tenant_id: str, range_: Range) -> list[Usage]:
-        """Return the usage of each conversation that exists, at its creation."""
-        return [
-            Usage(
-                each.created_at,
-                each.dialog_id,
-                each.source,
-                None,
-                each.user_id,
-                None,
-                each.counters,
-            )
-            for each in self._tenants[tenant_id].conversations.values()
-            if range_.since <= each.created_at < range_.until
-        ]
-
-    def _activity(self, tenant_id: str, range_: Range) -> list[Usage]:
-        """Return the activity of the range, which is widened to quarter hours."""
-        until = quarter_hour(range_.until - MICROSECOND) + QUARTER_HOUR
-        return [
-            Usage(*key, counters)
-            for key, counters in self._tenants[tenant_id].activity.items()
-            if quarter_hour(range_.since) <= key[0] < until
-        ]
-
-    def declare_zone(self, tz, *, tenant_id) -> bool:
-        is_new = tz not in self._tenants[tenant_id].zones
-        self._tenants[tenant_id].zones.add(tz)
-        return is_new
-
-    def recount_usage(self, *, tenant_id) -> object:  # noqa: ARG002 - mirrors the service
-        return Unknown(int)
-
 
 def ordered(
     conversations: Iterable[Conversation], key: Callable[[Conversation], Any], *, desc: bool
@@ -634,78 +480,9 @@ def hit(conversation: Conversation, keywords: str) -> Row:
     }
 
 
-def conversation_of_record(record: Row) -> Conversation:
-    """Return the conversation of a record, with the defaults of `ConversationRecord`."""
-    times = [each["created_at"] for each in record["messages"] if each.get("created_at")]
-    created_at = record.get("created_at") or min(times, default=None)
-    messages: dict[int, Row] = {}
-    seq, at = 0, created_at
-    for message in record["messages"]:
-        seq, at = message.get("seq") or seq + 1, message.get("created_at") or at
-        messages[seq] = MESSAGE | copy.deepcopy(message) | {"seq": seq, "created_at": at}
-    rounds = sum(message["role"] == "user" for message in record["messages"])
-    names = Conversation.__dataclass_fields__.keys() & record.keys()
-    return Conversation(
-        **{name: copy.deepcopy(record[name]) for name in names} | {
-            "messages": messages,
-            "round": rounds if record.get("round") is None else record["round"],
-            "microseconds": round(record.get("duration", 0) * 1_000_000),
-            "last_seq": record.get("last_seq") or seq,
-            "created_at": created_at,
-            "updated_at": record.get("updated_at") or max(times, default=created_at),
-        }
-    )  # fmt: skip
-
-
 def message_texts(conversation: Conversation, last: int) -> list[tuple]:
     return [
         (seq, message["role"], message["content"])
         for seq, message in conversation.messages.items()
         if seq <= last
     ]
-
-
-def group_buckets(usages, starts, start_of, group_by, top, *, fill, interval) -> list[Row]:
-    """Return the buckets of the groups of usage."""
-
-    def group_of(usage: Usage) -> str | None:
-        return getattr(usage, group_by) or None
-
-    groups: dict[str | None, list[Usage]] = {}
-    for usage in usages:
-        groups.setdefault(group_of(usage), []).append(usage)
-
-    def rank(group: str | None) -> tuple:
-        sums = [sum(each.counters[name] for each in groups[group]) for name in ("tokens", "rounds")]
-        return (*(-total for total in sums), group is None, group or "")
-
-    ranked = sorted(groups, key=rank)
-    rows = []
-    for start in sorted(starts):
-        present = [usage for usage in usages if start_of(usage) == start]
-        for group in ranked[:top]:
-            own = [usage for usage in present if group_of(usage) == group]
-            if own or fill:
-                rows.append(bucket(start, own) | {"group": group, "is_other": False})
-        if len(ranked) > top and (present or fill):
-            others = [usage for usage in present if group_of(usage) not in ranked[:top]]
-            rows.append(bucket(start, others) | {"group": None, "is_other": True, "users": None})
-    if interval == "total":
-        rows = [row | {"users": row["users"] if group_by == "user_id" else None} for row in rows]
-    return rows
-
-
-EMPTY_BUCKET = dict.fromkeys(COUNTERS, 0) | {"users": 0, "duration": 0.0, "round": 0.0}
-
-
-def bucket(start: datetime, usage: Sequence[Usage]) -> Row:
-    """Return the fields of `asyncsvc.UsageBucket`."""
-    if not usage:
-        return EMPTY_BUCKET | {"dt": start}
-    sums = {name: sum(each.counters[name] for each in usage) for name in COUNTERS}
-    return sums | {
-        "dt": start,
-        "users": len({each.user_id for each in usage} - {""}),
-        "duration": sums["duration"] / 1_000_000,
-        "round": sums["rounds"] / sums["conversations"] if sums["conversations"] else 0.0,
-    }

@@ -11,6 +11,8 @@ from asyncsvc import ANY, NotFound
 Row = dict[str, Any]
 COUNTERS = ("conversations", "tokens", "duration", "rounds", "thumb_up", "thumb_down")
 """The sums of a bucket. The model counts durations in microseconds."""
+MESSAGE: Row = {"id": None, "payload": {}, "reference": None, "thumb": None}
+"""The defaults of a message."""
 STORED_COLUMNS = ("id", "dialog_id", "user_id", "exp_user_id", "name", "source", "version_title",
                   "metadata", "errors", "round", "tokens", "last_seq")  # fmt: skip
 TOKEN_COLUMNS = ("id", "name", "kind", "scopes", "dialog_id", "source", "metadata", "expires_at",
@@ -211,3 +213,26 @@ def merge(target: Any, patch: Any) -> Any:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def conversation_of_record(record: Row) -> Conversation:
+    """Return the conversation of a record, with the defaults of `ConversationRecord`."""
+    times = [each["created_at"] for each in record["messages"] if each.get("created_at")]
+    created_at = record.get("created_at") or min(times, default=None)
+    messages: dict[int, Row] = {}
+    seq, at = 0, created_at
+    for message in record["messages"]:
+        seq, at = message.get("seq") or seq + 1, message.get("created_at") or at
+        messages[seq] = MESSAGE | copy.deepcopy(message) | {"seq": seq, "created_at": at}
+    rounds = sum(message["role"] == "user" for message in record["messages"])
+    names = Conversation.__dataclass_fields__.keys() & record.keys()
+    return Conversation(
+        **{name: copy.deepcopy(record[name]) for name in names} | {
+            "messages": messages,
+            "round": rounds if record.get("round") is None else record["round"],
+            "microseconds": round(record.get("duration", 0) * 1_000_000),
+            "last_seq": record.get("last_seq") or seq,
+            "created_at": created_at,
+            "updated_at": record.get("updated_at") or max(times, default=created_at),
+        }
+    )  # fmt: skip
