@@ -151,6 +151,7 @@ async def test_only_lists_searches_and_statistics_run_on_the_replica(
         days = {"from_date": "2026-01-01", "to_date": "2026-01-02"}
         await svc.conversations.stats(tenant_id="t", **days)
         await svc.conversations.stats(tenant_id="t", group_by="user_id", **days)
+        await svc.conversations.stats(tenant_id="t", basis="creation", **days)
         on_replica = set(recorder.on("replica"))
         assert on_replica <= READ_BY_REPLICAS
         assert on_replica >= READ_BY_REPLICAS - {
