@@ -279,6 +279,9 @@ async def send_other_statements(svc):
     await svc.conversations.stats(
         tenant_id=text, from_date="2026-01-01", to_date="2026-12-31", group_by="user_id"
     )
+    await svc.conversations.stats(
+        tenant_id=text, from_date="2026-01-01", to_date="2026-12-31", basis="creation"
+    )
     many = [{"dialog_id": text, "id": str(number)} for number in range(110)]
     await svc.conversations.create_many(many, tenant_id=text)
     for keywords in (text, TURN["messages"][0]["content"]):
