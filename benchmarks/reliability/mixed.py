@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -291,11 +290,9 @@ class _Run:
     @asynccontextmanager
     async def _large_tenant(self) -> AsyncIterator[list[Calls]]:
         """Run the process of the large tenant inside the block; the list then has its calls."""
-        loaded_at: datetime = await self.own.fetchval("SELECT run_at FROM bench.clock")
         order = Order(
             dsn=self.dsn,
             conversations=self.settings.large,
-            loaded_at=loaded_at,
             seed=self.settings.seed,
         )
         process = await asyncio.create_subprocess_exec(

@@ -58,8 +58,6 @@ class Order(Frozen):
 
     dsn: str
     conversations: int
-    loaded_at: datetime
-    """The time of the load. The oldest conversation was created 366 days earlier."""
     seed: int
 
 
@@ -211,13 +209,15 @@ class _LargeTenant:
     async def replace_oldest(self, loop: OpenLoop, stopped: Callable[[], bool]) -> None:
         """Purge the oldest conversations each minute and import as many new ones."""
         conversations = self.svc.conversations
-        count = max(1, self.order.conversations // _CYCLES)
-        oldest, began = self.order.loaded_at - timedelta(days=366), time.perf_counter()
+        count, began = max(1, self.order.conversations // _CYCLES), time.perf_counter()
         for cycle in itertools.count(1):
-            before, records = oldest + _YEAR * cycle / _CYCLES, _records(cycle, count)
+            page = await conversations.get_list(
+                tenant_id=LARGE, desc=False, items_per_page=1, total="none"
+            )
+            before = page.items[0].created_at + _YEAR / _CYCLES
             for name, work in (
                 ("purge", conversations.purge(before, tenant_id=LARGE, by="created_at")),
-                ("import", conversations.import_(records, tenant_id=LARGE)),
+                ("import", conversations.import_(_records(count), tenant_id=LARGE)),
             ):
                 await loop.call(name, work, time.perf_counter())
             while time.perf_counter() < began + cycle * _CYCLE_SECONDS:
@@ -226,18 +226,19 @@ class _LargeTenant:
                 await asyncio.sleep(_POLL)
 
 
-def _records(cycle: int, count: int) -> Iterator[dict[str, object]]:
+def _records(count: int) -> Iterator[dict[str, object]]:
     now = datetime.now(UTC)
     for number in range(count):
+        id = f"new{now.timestamp():.0f}-{number}"
         yield {
-            "id": f"new{cycle}-{number}",
+            "id": id,
             "dialog_id": f"{LARGE}-d{number % 10}",
             "user_id": f"u{number}",
             "name": f"Parcel {number}",
             "created_at": now - timedelta(minutes=1) * number / count,
             "messages": [
                 {"role": "user" if seq % 2 else "assistant",
-                 "content": f"Message {seq} of new{cycle}-{number}: where is my parcel, and when?"}
+                 "content": f"Message {seq} of {id}: where is my parcel, and when will it come?"}
                 for seq in (1, 2)
             ],
         }  # fmt: skip
