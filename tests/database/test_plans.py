@@ -1244,6 +1244,44 @@ async def test_the_usage_of_a_person_is_read_from_its_index(seeded, mode):
     assert rows_read(without_dead_entries(plan)) <= 50
 
 
+MANY_TENANTS = (
+    "ALTER TABLE asyncsvc.usage_quarter_hour ALTER tenant_id SET (n_distinct = 10000)",
+    "ANALYZE asyncsvc.usage_quarter_hour",
+    "UPDATE pg_class SET relallvisible = relpages WHERE relname = 'usage_quarter_hour'",
+)
+"""Statistics as of a vacuumed table in which the tenant is one of many."""
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(
+    ("name", "flags", "more"),
+    [
+        ("usage/stats", (), {"dimension": "all", "group_by": "model", "top": 2} | WHOLE),
+        ("usage/roll_up", ("buckets",), {}),
+    ],
+)
+async def test_a_new_person_in_the_ledger_is_looked_up_by_person(seeded, mode, name, flags, more):
+    connection = await asyncpg.connect(seeded)
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    transaction = connection.transaction()
+    await transaction.start()
+    for command in MANY_TENANTS:
+        await connection.execute(command)
+    await connection.execute(
+        "INSERT INTO asyncsvc.usage_ledger (tenant_id, dialog_id, user_id, at, rounds)"
+        " SELECT 'big', 'd0', 'u' || n, $1, 1 FROM generate_series(1, 20) AS n",
+        NOW - timedelta(days=5),
+    )
+    plan = await executed(connection, name, *flags, tenant_id="big", **more)
+    await transaction.rollback()
+    await connection.close()
+    probes = [node for node in plan if node.get("Subplan Name", "").startswith("SubPlan")]
+    scans_of_probes = [node for probe in probes for node in nodes(probe) if "Index Name" in node]
+    assert {node["Index Name"] for node in scans_of_probes if "quarter" in node["Index Name"]} == {
+        "usage_quarter_hour_user_idx"
+    }
+
+
 async def test_persons_are_ranked_by_months(explain):
     grouped = {name: value for name, value in WHOLE.items() if name != "fill"}
     plan = await explain(
