@@ -212,7 +212,7 @@ class _Run:
             operations=_operations(alone, beside),
             large_operations=_large_operations(calls),
             relations=_relations(fresh, await self._sizes()),
-            errors=alone.errors | beside.errors | calls.errors,
+            errors=_errors(alone, beside, calls),
             samples=samples,
         )
 
@@ -313,6 +313,14 @@ class _Run:
         if process.returncode:
             raise CommandError("the process of the large tenant failed, see above")
         calls.append(Calls.model_validate_json(printed))
+
+
+def _errors(alone: Calls, beside: Calls, large: Calls) -> dict[str, int]:
+    return {
+        f"{phase}: {name}": count
+        for phase, calls in (("alone", alone), ("beside", beside), ("large tenant", large))
+        for name, count in calls.errors.items()
+    }
 
 
 def _operations(alone: Calls, beside: Calls) -> list[Operation]:
