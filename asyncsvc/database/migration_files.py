@@ -1,6 +1,6 @@
 """The numbered migration files of `sql/migrations`: their kinds, locks and checksums.
 
-The labels of a header say how a file runs and what it locks; `docs/project/migrations.md` describes
+The labels of a header name the kind of a file and its locks. `docs/project/migrations.md` describes
 them.
 """
 

@@ -22,7 +22,7 @@ class Migration(Model):
 
 
 MigrationKind = Literal["transaction", "concurrent", "backfill"]
-Waiting = Literal["nobody", "writes", "reads and writes"]
+Waiting = Literal["none", "writes", "reads and writes"]
 
 
 class TableLock(Model):
@@ -39,8 +39,8 @@ class TableLock(Model):
 class MigrationStep(Model):
     """A pending migration: its locks, and an estimate of its duration on this store.
 
-    A migration may be interrupted at any time, and `migrate` then continues. The kind says from
-    where.
+    A migration may be interrupted at any time, and `migrate` then continues. The kind
+    determines the point of continuation.
     """
 
     version: int

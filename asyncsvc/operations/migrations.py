@@ -48,8 +48,6 @@ _SHORT_SECONDS: Final = 0.05
 _SCANNED_BYTES_PER_SECOND: Final = 200_000_000
 _BACKFILLED_ROWS_PER_SECOND: Final = 7_000
 """Measured under appends, by the suite `upgrade` of the benchmarks."""
-
-
 _WRITES_WAIT: Final = {"SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"}
 _READS_WAIT: Final = "ACCESS EXCLUSIVE"
 
@@ -153,7 +151,7 @@ def _waiting(mode: str) -> Waiting:
     """Return the statements that wait for a lock of this mode."""
     if mode == _READS_WAIT:
         return "reads and writes"
-    return "writes" if mode in _WRITES_WAIT else "nobody"
+    return "writes" if mode in _WRITES_WAIT else "none"
 
 
 async def check(executor: Executor) -> None:

@@ -11,7 +11,7 @@
 -- Index: the primary keys.
 -- Notes: LIMIT 1 of the lookup: see docs/project/sql-files.md, Lookups by key. one: see Plans there.
 --   Arrays cost less than a third of JSON of whole messages, and no row reaches PostgreSQL's limit of 1 GB.
---   Each array costs a tenth of the statement, so that RAGFlow's rows leave out what they do not contain.
+--   Each array costs a tenth of the statement, so RAGFlow's rows omit the columns without a counterpart.
 SELECT c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source, c.version_title,
        CASE WHEN p.is_first IS NOT false THEN c.metadata::text END AS metadata,
        CASE WHEN p.is_first IS NOT false AND :include_dsl::bool THEN c.dsl::text END AS dsl,

@@ -177,8 +177,8 @@ async def test_the_plan_shows_locks_and_sizes_and_changes_nothing(svc, pool, mes
     assert [step.kind for step in steps] == ["transaction", "backfill", "concurrent"]
     assert [lock.waiting for step in steps for lock in step.locks] == [
         "reads and writes",
-        "nobody",
-        "nobody",
+        "none",
+        "none",
     ]
     assert [step.rows for step in steps] == [messages] * 3
     assert all(step.bytes > 0 and step.seconds > 0 for step in steps)

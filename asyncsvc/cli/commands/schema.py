@@ -91,10 +91,8 @@ _IF_INTERRUPTED: Final[dict[str, str]] = {
     "concurrent": "is repeated",
     "backfill": "continues",
 }
-
-
-_WHO_WAITS: Final[dict[str, str]] = {
-    "nobody": "nobody waits",
+_WAITING_STATEMENTS: Final[dict[str, str]] = {
+    "none": "no statement waits",
     "writes": "writes wait",
     "reads and writes": "reads and writes wait for up to 0.1 s at a time",
 }
@@ -124,7 +122,7 @@ def _print_plan(steps: Sequence[MigrationStep], *, as_json: bool) -> Exit:
 
 def _locks(step: MigrationStep) -> str:
     """Return the locked tables with the statements that wait for them."""
-    texts = (f"{lock.table}: {_WHO_WAITS[lock.waiting]}" for lock in step.locks)
+    texts = (f"{lock.table}: {_WAITING_STATEMENTS[lock.waiting]}" for lock in step.locks)
     return ", ".join(texts) or "no existing table"
 
 
