@@ -60,9 +60,12 @@ class BudgetRepository(Repository):
         tz: str,
         since: datetime | UnsetType,
         actor: str | None,
-    ) -> StoredBudget:
-        """Create a budget, or set limit, zone and begin of the existing one."""
-        (row,) = await self._rows(
+    ) -> StoredBudget | None:
+        """Create a budget, or set limit, zone and begin of the existing one.
+
+        None: the subject is no token of the tenant.
+        """
+        rows = await self._rows(
             "set",
             *(["of_token"] if scope == "token" and subject is not None else []),
             tenant_id=tenant_id,
@@ -76,7 +79,9 @@ class BudgetRepository(Repository):
             since=since,
             actor=actor,
         )
-        return StoredBudget(_build(Budget, row), build_value(bool, row, "must_recount"))
+        if not rows:
+            return None
+        return StoredBudget(_build(Budget, rows[0]), build_value(bool, rows[0], "must_recount"))
 
     async def raise_limit(
         self, *, tenant_id: str, id: str, by: Decimal | int, actor: str | None

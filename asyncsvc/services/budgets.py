@@ -105,6 +105,7 @@ class BudgetService:
         Raises:
             InvalidInput: A value is out of range or does not fit the others, or the zone is unknown
                 here or to the server.
+            NotFound: The subject is no token of the tenant.
             LockTimeout: A roll-up or recount of the tenant takes longer than
                 `Settings.lock_timeout`.
 
@@ -119,7 +120,7 @@ class BudgetService:
             budgets = BudgetRepository(transaction)
             # Two statements: the second one sees the roll-up for which the first one waited.
             await lock_usage(UsageRepository(transaction), tenant_id)
-            stored = await budgets.set(
+            budget = await budgets.set(
                 tenant_id=tenant_id,
                 id=new_id(),
                 scope=scope,
@@ -131,6 +132,7 @@ class BudgetService:
                 since=UNSET if since is None else since,
                 actor=actor,
             )
+            stored = row_or_not_found(budget, "token")
             if stored.must_recount:
                 await budgets.delete_usage(tenant_id=tenant_id, id=stored.budget.id)
                 with translate_unknown_zone():
@@ -303,8 +305,8 @@ class BudgetService:
 
         Args:
             scope: Only budgets of this scope.
-            subject: Only budgets of this user, dialog or first token; None for those of the tenant
-                and the defaults.
+            subject: Only budgets of this user or dialog, or of the family of this token; None for
+                those of the tenant and the defaults.
             after: The `next` of the previous page, with the same conditions.
             limit: At most `Settings.max_page_size`.
 

@@ -1,9 +1,10 @@
 -- Create a budget, or set limit, zone and begin of the existing one of the same scope, subject, metric and
 -- grain, and record that in the audit.
 --
--- Returns: the budget, and must_recount, whether its usage must be counted (budget/recount).
+-- Returns: the budget, and must_recount, whether its usage must be counted (budget/recount). No row if
+--   :subject is no token of the tenant. A deleted first token stands for its rotations.
 -- Locks: the budget row, until the end of the transaction.
--- Index: the primary keys of budget and api_token.
+-- Index: the primary keys of budget and api_token, api_token_family_idx.
 -- Notes: the caller holds the tenant's usage (usage/lock) since an earlier statement, so `previous` is the
 --   row that is updated. A past :since is rounded down to its quarter hour, since older usage has no exact
 --   times.
@@ -16,6 +17,14 @@ WITH requested AS MATERIALIZED (
                AND t.id = :subject),
            --? }
            :subject::text) AS subject
+     --? of_token {
+     WHERE EXISTS (SELECT FROM asyncsvc.api_token AS t
+                    WHERE (t.tenant_id = :tenant_id) IS TRUE
+                      AND t.id = :subject)
+        OR EXISTS (SELECT FROM asyncsvc.api_token AS t
+                    WHERE (t.tenant_id = :tenant_id) IS TRUE
+                      AND t.family_id = :subject)
+     --? }
 ), previous AS MATERIALIZED (
     SELECT b.id, b.zone, b.since, b.max_used
       FROM asyncsvc.budget AS b

@@ -154,9 +154,10 @@ async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, ra
 
 async def test_a_restricted_role_verifies_budgets_in_a_second_statement(restricted, raw):
     issued = await restricted.tokens.create(tenant_id="acme", name="mine")
-    for tenant_id in ("acme", "other"):
+    other = await restricted.tokens.create(tenant_id="other", name="theirs")
+    for token in (issued.token, other.token):
         await restricted.budgets.set(
-            tenant_id=tenant_id, scope="token", subject=issued.token.id, metric="rounds", limit=1
+            tenant_id=token.tenant_id, scope="token", subject=token.id, metric="rounds", limit=1
         )
     verified = await restricted.tokens.verify(issued.secret, budgets=True, user_id="ann")
     assert (verified.budget.used, verified.budget.limit) == (0, 1)

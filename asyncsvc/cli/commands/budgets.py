@@ -122,7 +122,7 @@ async def list_budgets(
     tenant_id: Tenant,
     scope: Annotated[Scope | None, Option(help="Only this scope.")] = None,
     subject: Annotated[
-        str | None, Option(metavar="ID", help="Only this user, dialog or first token.")
+        str | None, Option(metavar="ID", help="Only this user, dialog or token.")
     ] = None,
     limit: PageLimit = 100,
     after: After = None,
