@@ -11,6 +11,8 @@ from asyncsvc.models import Budget, BudgetAlert, BudgetStatus
 from asyncsvc.repositories.base import Repository
 from asyncsvc.validation.types import (
     COST_CONTEXT,
+    MAX_BUDGET,
+    MAX_COST_BUDGET,
     UNSET,
     BudgetMetric,
     BudgetScope,
@@ -86,8 +88,19 @@ class BudgetRepository(Repository):
     async def raise_limit(
         self, *, tenant_id: str, id: str, by: Decimal | int, actor: str | None
     ) -> Budget | None:
-        """Add to a limit. None: there is no such budget, or `by` must be whole."""
-        rows = await self._rows("raise_limit", tenant_id=tenant_id, id=id, by=by, actor=actor)
+        """Add to a limit.
+
+        None: there is no such budget, `by` must be whole, or the limit would be too high.
+        """
+        rows = await self._rows(
+            "raise_limit",
+            tenant_id=tenant_id,
+            id=id,
+            by=by,
+            max_cost=MAX_COST_BUDGET,
+            max_count=MAX_BUDGET,
+            actor=actor,
+        )
         return _build(Budget, rows[0]) if rows else None
 
     async def get_list(

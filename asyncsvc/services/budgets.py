@@ -18,6 +18,8 @@ from asyncsvc.validation.cursors import Position
 from asyncsvc.validation.dates import zone
 from asyncsvc.validation.types import (
     ANY,
+    MAX_BUDGET,
+    MAX_COST_BUDGET,
     UNSET,
     Actor,
     BudgetLimit,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from asyncsvc.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
-_MAX_COST: Final = 10**12
 
 
 class BudgetService:
@@ -154,7 +155,8 @@ class BudgetService:
 
         Raises:
             NotFound: The tenant has no budget with this id.
-            InvalidInput: `by` has decimal places and the metric is no cost.
+            InvalidInput: `by` has decimal places and the metric is no cost, or the limit would
+                exceed 10**12 for a cost, 10**15 for others.
 
         Cost:
             1 round trip on the primary key, 2 if it raises; locks the budget row.
@@ -162,8 +164,11 @@ class BudgetService:
         budget = await self._repository.raise_limit(tenant_id=tenant_id, id=id, by=by, actor=actor)
         if budget is None:
             budgets = await self._repository.get_list(tenant_id=tenant_id, id=id)
-            row_or_not_found(budgets[0] if budgets else None, "budget")
-            raise InvalidInput("by", "must be whole: the metric of the budget is no cost")
+            stored = row_or_not_found(budgets[0] if budgets else None, "budget")
+            if stored.metric != "cost" and by != int(by):
+                raise InvalidInput("by", "must be whole: the metric of the budget is no cost")
+            maximum = MAX_COST_BUDGET if stored.metric == "cost" else MAX_BUDGET
+            raise InvalidInput("by", f"raises the limit above {maximum:,}")
         return budget
 
     @validated
@@ -348,8 +353,8 @@ def _check_budget(
     """Raise InvalidInput if the values do not fit each other."""
     if scope == "tenant" and subject is not None:
         raise InvalidInput("subject", "must be None for the scope tenant")
-    if metric == "cost" and limit > _MAX_COST:
-        raise InvalidInput("limit", f"must be 0 to {_MAX_COST:,}")
+    if metric == "cost" and limit > MAX_COST_BUDGET:
+        raise InvalidInput("limit", f"must be 0 to {MAX_COST_BUDGET:,}")
     if metric != "cost" and not isinstance(limit, int):
         raise InvalidInput("limit", f"must be an int for the metric {metric}")
     if window != "total" and since is not None:

@@ -189,8 +189,8 @@ def _check_limit(value: object) -> Decimal | int:
     """Return the limit of a budget. A float is rejected, since it is not exact."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int):
         raise invalid_value("must be an int or a Decimal")
-    if not (Decimal(value).is_finite() and 0 <= value <= _MAX_LIMIT):
-        raise invalid_value(f"must be 0 to {_MAX_LIMIT:,}")
+    if not (Decimal(value).is_finite() and 0 <= value <= MAX_BUDGET):
+        raise invalid_value(f"must be 0 to {MAX_BUDGET:,}")
     if isinstance(value, Decimal) and value != value.quantize(_NANO_UNIT, context=COST_CONTEXT):
         raise invalid_value("must have at most 9 decimal places")
     return value
@@ -233,7 +233,8 @@ def _check_names(value: Collection[str]) -> Collection[str]:
 
 
 _MAX_ID_LENGTH: Final = 128
-_MAX_LIMIT: Final = 10**15
+MAX_BUDGET: Final = 10**15
+MAX_COST_BUDGET: Final = 10**12
 Id = Annotated[str, text_length(1, _MAX_ID_LENGTH)]
 """An id that the caller chooses: 1 to 128 characters, stored unchanged."""
 UserId = Annotated[str, text_length(0, 128)]

@@ -55,6 +55,17 @@ async def test_concurrent_raises_all_count(svc):
         await svc.budgets.raise_limit(rounds.id, tenant_id="t", by=Decimal("0.5"))
 
 
+@pytest.mark.parametrize(("metric", "highest"), [("cost", 10**12), ("tokens", 10**15)])
+async def test_a_limit_is_raised_to_the_highest_that_can_be_set(svc, metric, highest):
+    budget = await svc.budgets.set(tenant_id="t", scope="tenant", metric=metric, limit=highest - 1)
+    with pytest.raises(InvalidInput, match=f"^by: raises the limit above {highest:,}$"):
+        await svc.budgets.raise_limit(budget.id, tenant_id="t", by=2)
+    raised = await svc.budgets.raise_limit(budget.id, tenant_id="t", by=1)
+    assert raised.limit == highest
+    again = await svc.budgets.set(tenant_id="t", scope="tenant", metric=metric, limit=raised.limit)
+    assert again.id == budget.id
+
+
 @pytest.mark.parametrize(
     ("field", "values"),
     [
@@ -112,6 +123,8 @@ async def test_changes_of_budgets_are_in_the_audit(svc):
     ]
     assert events[2].detail["previous_limit"] == "1.5"
     assert {each.subject for each in events} == {"ann"}
+    named = [[each.detail[name] for name in ("scope", "metric", "window")] for each in events]
+    assert named == [["user", "cost", "month"]] * 4
     first = await svc.budgets.audit(tenant_id="t", limit=3)
     rest = await svc.budgets.audit(tenant_id="t", limit=3, after=first.next)
     assert [*first.items, *rest.items] == events
