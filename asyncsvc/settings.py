@@ -52,7 +52,8 @@ limit in a window."""
 class Settings(Limits):
     """Limits, timeouts, token formats and hooks. The defaults suit a web application.
 
-    A hook must be fast and must not raise: it runs inside the call that it observes.
+    A hook must be fast and must not raise: it runs inside the call that it observes. Errors of
+    `on_maintenance` and `on_budget` are logged.
     """
 
     acquire_timeout: Seconds = 5.0

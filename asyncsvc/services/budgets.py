@@ -398,5 +398,9 @@ async def alert(executor: Executor, tenant_id: str, *, of: BudgetStatus | None =
     hook = executor.settings.on_budget
     for crossing in crossings:
         _log.info("budget %s: %s %% of its limit", crossing.budget_id, crossing.threshold)
-        if hook is not None:
+        if hook is None:
+            continue
+        try:
             hook(crossing)
+        except Exception:  # noqa: BLE001 - it is the application's
+            _log.exception("Settings.on_budget raised")

@@ -107,3 +107,23 @@ async def test_a_limit_of_0_refuses_also_after_a_withdrawal(alerting, alerts, po
         assert (refused.value.used, refused.value.limit) == (-5, 0)
     assert [alert.threshold for alert in alerts] == [50, 80, 100]
     await spend(pool, tokens=5)
+
+
+async def test_an_error_of_the_hook_ends_no_call(dsn, pool, caplog):
+    called = []
+
+    def fail(alert):
+        called.append((alert.limit, alert.threshold))
+        raise ZeroDivisionError
+
+    settings = Settings(on_budget=fail, maintenance_interval=None)
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        budget = await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=2)
+        await spend(pool, rounds=2)
+        with pytest.raises(BudgetExceeded):
+            await svc.budgets.check(tenant_id="t")
+        await svc.budgets.raise_limit(budget.id, tenant_id="t", by=1)
+        report = await svc.maintain()
+        assert (report.ledger_rows, report.failures) == (1, ())
+    assert called == [(2, 50), (2, 80), (2, 100), (3, 50)]
+    assert caplog.text.count("Settings.on_budget raised") == 4
