@@ -86,6 +86,8 @@ def test_the_others_are_one_group_and_filters_combine(metered, run: Run):
         ("openai/gpt-5", False), (None, True),
     ]  # fmt: skip
     assert "(other)" in run(*command, "--top=1").stdout
+    without_groups = failed(run("stats", "--tenant=t", "--top=1"), 2)
+    assert "--top: needs --group-by" in without_groups
     filtered = document(run(*command, "--user=u1", "--json"))["buckets"]
     assert {each["group"]: each["tokens"] for each in filtered} == {
         "openai/gpt-5-mini": 2_100, None: 0,

@@ -36,6 +36,7 @@ Interval: TypeAlias = Literal["hour", "day", "week", "month", "total"]
 _Dimension: TypeAlias = Literal["model", "token_id", "user_id", "dialog_id", "source"]
 
 _DAYS: Final = 30
+_TOP: Final = 20
 _DATE: Final = "%Y-%m-%d"
 _FORMATS: Final = {"hour": "%m-%d %H:%M", "month": "%Y-%m"}
 _PLOT_FORMATS: Final = {"hour": "%d, %H:%M", "day": "%m-%d", "week": "%m-%d", "month": "%Y-%m"}
@@ -90,8 +91,13 @@ GroupBy = Annotated[
     Option(help="Count the usage of each one."),
 ]
 Top = Annotated[
-    int,
-    Option(min=1, max=1_000, help="Groups with the highest cost; the others are one group."),
+    int | None,
+    Option(
+        min=1,
+        max=1_000,
+        help="Groups with the highest cost; the others are one group. Needs --group-by."
+        f" [default: {_TOP}]",
+    ),
 ]
 Plot = Annotated[
     Path | None, Option(readable=False, metavar="FILE", help="Also write a chart, as .svg or .png.")
@@ -108,7 +114,7 @@ async def stats(
     to_date: ToDate = None,
     interval: BucketLength = "day",
     group_by: GroupBy = None,
-    top: Top = 20,
+    top: Top = None,
     dialog_id: Dialog = None,
     source: Source = None,
     no_source: NoSource = False,
@@ -123,6 +129,8 @@ async def stats(
 ) -> None:
     """Show the usage of a tenant; by default of the last 30 days, by day."""
     _check_options(source, plot, interval, no_source=no_source, both=as_csv and as_json)
+    if top is not None and group_by is None:
+        raise InvalidInput("top", "needs --group-by")
     first, last = _range(from_date, to_date, tz)
     async with connected(dsn) as svc:
         with progress_bar("counting"):
@@ -138,7 +146,7 @@ async def stats(
                 user_id=or_any(user_id),
                 model=or_any(model),
                 group_by=_dimension(group_by),
-                top=top,
+                top=_TOP if top is None else top,
                 tz=str(tz),
             )
     if plot is not None:
