@@ -215,6 +215,17 @@ def test_a_budget_is_set_shown_raised_and_deleted(metered, run: Run):
     assert "ann" in of_one.stdout
 
 
+def test_the_status_of_a_budget_is_in_its_zone(metered, run: Run):
+    day = ("--scope=tenant", "--limit=5", "--window=day", "--actor=ann")
+    for metric, tz in (("cost", "Pacific/Kiritimati"), ("rounds", "Asia/Kathmandu")):
+        run("budgets", "set", "--tenant=t", f"--metric={metric}", f"--tz={tz}", *day)
+    table = run("budgets", "status", "--tenant=t", COLUMNS="120").stdout
+    lines = [line.split() for line in table.splitlines() if line.startswith(" the tenant")]
+    assert {(line[-2], line[-1]) for line in lines} == {
+        ("00:00", "Pacific/Kiritimati"), ("00:00", "Asia/Kathmandu"),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("option", "reason"),
     [

@@ -15,7 +15,7 @@ from asyncsvc.cli.output import plain, print_json, print_page
 from asyncsvc.cli.runner import Exit, asynchronous, connected
 from asyncsvc.cli.terminal import Column, print_table, say
 from asyncsvc.cli.times import format_time
-from asyncsvc.validation.dates import first_instant
+from asyncsvc.validation.dates import first_instant, zone
 
 _MAX_PAGE_SIZE: Final = 1_000
 _MAX_WHOLE: Final = 10**18
@@ -156,12 +156,12 @@ async def status(
     token_id: Annotated[str | None, Option("--token", metavar="ID", help="The token.")] = None,
     user_id: Annotated[str | None, Option("--user", metavar="ID", help="The user.")] = None,
     dialog_id: Annotated[str | None, Option("--dialog", metavar="ID", help="The dialog.")] = None,
-    tz: TimeZone = UTC,
     as_json: AsJson = False,
 ) -> Exit:
     """Show each budget that applies to a request; the exit code is 3 if one is spent.
 
     Without options these are the budgets of the tenant. --token, --user and --dialog add theirs.
+    Times are in the zone of each budget.
     """
     async with connected(dsn) as svc:
         applicable = await svc.budgets.status(
@@ -174,7 +174,8 @@ async def status(
         Column("left", lambda budget: plain(budget.remaining), right=True, rank=2),
         Column("%", _percentage, right=True, rank=1),
         Column("unit", _unit),
-        Column("resets", lambda budget: format_time(budget.resets_at, tz), rank=3),
+        Column("resets", lambda budget: format_time(budget.resets_at, zone(budget.tz)), rank=3),
+        Column("zone", lambda budget: budget.tz, rank=3),
     ]
     if as_json:
         print_json(applicable)
