@@ -146,7 +146,7 @@ class Telemetry:
 
     def _on_maintenance(self, report: MaintenanceReport, seconds: float, error: Error) -> None:
         self._runs.record(seconds, _with_error(self._attributes, error))
-        for kind in ("append_keys", "ledger_rows", "messages", "titles"):
+        for kind in ("append_keys", "ledger_rows", "user_months", "messages", "titles"):
             self._processed.add(getattr(report, kind), self._attributes | {_KIND: kind})
         for failed in report.failures:
             self._failures.add(1, self._attributes | {"asyncsvc.maintenance.job": failed.job})

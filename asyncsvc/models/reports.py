@@ -91,6 +91,9 @@ class MaintenanceReport(Model):
     """The number of expired idempotency keys deleted."""
     ledger_rows: int = 0
     """The number of usage ledger rows rolled up."""
+    user_months: int = 0
+    """The number of months of persons that are older than `Settings.usage_retention`, whose usage
+    was added to that of no person."""
     messages: int = 0
     """The number of messages added to the search index."""
     titles: int = 0

@@ -159,9 +159,10 @@ class BackgroundMaintenance:
     def _log_report(self, seconds: float) -> None:
         done = self._report
         _log.info(
-            "maintenance deleted %d idempotency keys, rolled up %d ledger rows, and indexed %d"
-            " messages and %d titles in %.2f s",
-            *(done.append_keys, done.ledger_rows, done.messages, done.titles, seconds),
+            "maintenance deleted %d idempotency keys, rolled up %d ledger rows, removed persons"
+            " from %d months, and indexed %d messages and %d titles in %.2f s",
+            *(done.append_keys, done.ledger_rows, done.user_months, done.messages, done.titles),
+            seconds,
         )
 
     def _log_new_error(self, error: Exception) -> None:

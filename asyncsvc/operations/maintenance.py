@@ -192,7 +192,7 @@ async def _sum_out_users(executor: Executor) -> AsyncIterator[MaintenanceReport]
         last = tenants[-1]
         for tenant_id in tenants:
             try:
-                await sum_out_users(executor, tenant_id)
+                yield MaintenanceReport(user_months=await sum_out_users(executor, tenant_id))
             except TENANT_ERRORS as error:
                 yield failure("usage", tenant_id, error)
 

@@ -285,9 +285,12 @@ async def roll_up_usage(executor: Executor, tenant: LedgerTenant) -> int:
         return await _recount(usage, tenant.tenant_id, users_since)
 
 
-async def sum_out_users(executor: Executor, tenant_id: str) -> None:
-    """Replace the persons in sums that are older than `Settings.usage_retention`."""
-    usage, last = UsageRepository(executor), ""
+async def sum_out_users(executor: Executor, tenant_id: str) -> int:
+    """Replace the persons in sums that are older than `Settings.usage_retention`.
+
+    Return the number of months of persons.
+    """
+    usage, last, user_months = UsageRepository(executor), "", 0
     retention = timedelta(seconds=executor.settings.usage_retention)
     while True:
         batch = await usage.sum_out_users(
@@ -296,9 +299,10 @@ async def sum_out_users(executor: Executor, tenant_id: str) -> None:
             after_user_id=last,
             batch_size=_RETENTION_BATCH_SIZE,
         )
+        user_months += batch.user_months
         if not batch.user_months:
             if not last:
-                return
+                return user_months
             last = ""  # a pass without persons completes the month
         else:
             last = batch.last_user_id

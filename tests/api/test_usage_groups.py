@@ -10,6 +10,7 @@ import pytest
 import asyncsvc
 from asyncsvc import InvalidInput, Settings
 from asyncsvc.models import UsageBucket
+from tests.support.usage import EVER, spend
 
 ZONES = (
     *("Asia/Tokyo", "Europe/Berlin", "Asia/Kathmandu"),
@@ -229,6 +230,24 @@ async def test_old_usage_names_no_persons_and_keeps_all_else(dsn, pool):
         " WHERE user_id <> '' AND quarter_hour < $1",
         now - timedelta(days=450),
     )
+
+
+async def test_usage_names_persons_for_400_days_by_default(dsn, pool):
+    """Whole UTC months are summed out, so the month of 400 days ago is the oldest with names."""
+    kept = (datetime.now(UTC) - timedelta(days=400)).replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0
+    )
+    earlier = kept - timedelta(minutes=15)
+    for user_id, at in (("ann", earlier), ("bob", earlier), ("bob", kept), ("eve", kept)):
+        await spend(pool, user_id=user_id, at=at, tokens=5)
+    await spend(pool, user_id="bob", at=earlier - timedelta(days=31), tokens=5)
+    async with asyncsvc.connect(dsn, settings=Settings(maintenance_interval=None)) as svc:
+        reports = [await svc.maintain() for _ in range(2)]
+        assert [report.user_months for report in reports] == [3, 0]
+        groups = await svc.conversations.stats(
+            tenant_id="t", **EVER, interval="total", group_by="user_id"
+        )
+    assert {group.group: group.tokens for group in groups} == {None: 15, "bob": 5, "eve": 5}
 
 
 @pytest.mark.parametrize("is_rolled_up", [True, False])

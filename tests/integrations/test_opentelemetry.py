@@ -285,7 +285,9 @@ async def test_runs_of_maintenance_are_recorded(exported, dsn):
         await create(svc)
         await append(svc, idempotency_key="k")
         kind = "asyncsvc.maintenance.kind"
-        expected = {"append_keys": 0, "ledger_rows": 2, "messages": 1, "titles": 1}
+        expected = {
+            "append_keys": 0, "ledger_rows": 2, "user_months": 0, "messages": 1, "titles": 1,
+        }  # fmt: skip
         await until(lambda: exported.values("asyncsvc.maintenance.processed", kind) == expected)
         await svc._executor._pool.execute(
             "CREATE FUNCTION asyncsvc.fail() RETURNS trigger LANGUAGE plpgsql AS"

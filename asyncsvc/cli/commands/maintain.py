@@ -52,6 +52,7 @@ def _summary(report: MaintenanceReport) -> str:
     return (
         f"{counted(report.append_keys, 'idempotency key')} deleted,"
         f" {counted(report.ledger_rows, 'ledger row')} rolled up,"
+        f" persons removed from {counted(report.user_months, 'month')},"
         f" {counted(report.messages, 'message')} and {counted(report.titles, 'title')} indexed"
     )
 
