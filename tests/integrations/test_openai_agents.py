@@ -217,7 +217,11 @@ async def pay(amount: int) -> str:
 
 
 def step(*output, tokens=15):
-    usage = Usage(requests=1, input_tokens=tokens - 5, output_tokens=5, total_tokens=tokens)
+    output_tokens = min(tokens, 5)
+    usage = Usage(
+        requests=1, input_tokens=tokens - output_tokens, output_tokens=output_tokens,
+        total_tokens=tokens,
+    )  # fmt: skip
     return ModelStep(output=list(output), usage=usage)
 
 
@@ -269,6 +273,43 @@ async def test_the_tokens_and_rounds_of_a_run_are_counted_once(svc, streamed):
     await run(bot, "Bye", stored, streamed=streamed)
     row = await svc.conversations.get_by_id("s1", tenant_id="acme")
     assert (row.tokens, row.round, row.last_seq) == (117, 2, 6)
+
+
+def step_of_model(model, *output):
+    """Return a step of a model as those of LiteLLM and any-llm are: its items name it."""
+    for item in output:
+        item.provider_data = {"model": model, "response_id": "r"}
+    details = {
+        "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 10},
+        "output_tokens_details": {"reasoning_tokens": 5},
+    }
+    usage = Usage(requests=1, input_tokens=100, output_tokens=20, total_tokens=120, **details)
+    return ModelStep(output=list(output), usage=usage)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_usage_of_a_run_is_counted_by_request_and_model(svc, streamed):
+    look_up = function_call("look", {"place": "depot"}, call_id="c1")
+    bot = agent(
+        step_of_model("openai/a", look_up),
+        step_of_model("openai/b", assistant_message("Found.")),
+        step(assistant_message("Bye."), tokens=7),
+    )
+    await run(bot, "Where?", session(svc), streamed=streamed)
+    await run(bot, "Bye", session(svc), streamed=streamed)
+    groups = await svc.conversations.stats(
+        tenant_id="acme", from_date="2000-01-01", to_date="2099-12-31", interval="total",
+        group_by="model",
+    )  # fmt: skip
+    counted = {
+        each.group: (each.requests, each.input_tokens, each.cached_input_tokens,
+                     each.cache_write_tokens, each.output_tokens, each.reasoning_tokens)
+        for each in groups
+    }  # fmt: skip
+    assert counted["openai/a"] == counted["openai/b"] == (1, 100, 60, 10, 20, 5)
+    assert counted[None] == (1, 2, 0, 0, 5, 0)
+    row = await svc.conversations.get_by_id("s1", tenant_id="acme")
+    assert (row.tokens, row.round) == (247, 2)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

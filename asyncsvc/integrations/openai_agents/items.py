@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -52,6 +52,17 @@ def item_of(message: StoredMessage) -> TResponseInputItem:
     if _UNKNOWN in message.payload:
         return message.payload[_UNKNOWN]
     return {"role": message.role, "content": message.content}
+
+
+def model_of(items: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the model that wrote the items; None if they name none or several.
+
+    Items of the SDK's models of LiteLLM and any-llm name it, those of OpenAI's models do not.
+    """
+    sources = [item.get("provider_data") for item in items]
+    named = [source.get("model") for source in sources if isinstance(source, Mapping)]
+    models = {model for model in named if isinstance(model, str)}
+    return models.pop() if len(models) == 1 else None
 
 
 def is_item(payload: Mapping[str, object]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from asyncsvc.integrations.extras import needs_extra
@@ -13,12 +13,25 @@ with needs_extra("openai-agents"):
 
 from asyncsvc.integrations.message_log import MessageLog
 from asyncsvc.integrations.openai_agents.compaction import CompactionHooks
-from asyncsvc.integrations.openai_agents.items import is_item, item_of, message_of
+from asyncsvc.integrations.openai_agents.items import is_item, item_of, message_of, model_of
+from asyncsvc.metering import usage_from_openai
 
 if TYPE_CHECKING:
     from agents import RunContextWrapper, SessionSettings, TResponseInputItem
 
-    from asyncsvc import Services
+    from asyncsvc import Services, Usage
+
+
+class _Counted(NamedTuple):
+    """How much of the usage of a run is counted."""
+
+    tokens: int
+    requests: int
+
+    @classmethod
+    def of(cls, wrapper: RunContextWrapper[Any]) -> _Counted:
+        """Return all the usage of a run so far."""
+        return cls(wrapper.usage.total_tokens, len(wrapper.usage.request_usage_entries))
 
 
 class Session(CompactionHooks):
@@ -30,8 +43,9 @@ class Session(CompactionHooks):
     An item is stored whole in the payload of its message, which has the role and the text of the
     item too. Items whose messages another program has appended have role and content.
 
-    A call of the runner with an item of the user counts 1 round. The tokens of a run count with the
-    items that follow them: the runner passes its usage.
+    A call of the runner with an item of the user counts 1 round. The usage of a run counts with the
+    items that follow it, each request to a model by itself: the runner passes it. Its model is
+    known if the items name one, as those of the SDK's models of LiteLLM and any-llm do.
     """
 
     def __init__(
@@ -59,7 +73,7 @@ class Session(CompactionHooks):
         )
         owner = {"tenant_id": tenant_id, "dialog_id": dialog_id, "user_id": user_id}
         self._log = MessageLog(session_id, svc, token_id=token_id, **owner)
-        self._counted: WeakKeyDictionary[RunContextWrapper[Any], int] = WeakKeyDictionary()
+        self._counted: WeakKeyDictionary[RunContextWrapper[Any], _Counted] = WeakKeyDictionary()
 
     async def get_items(
         self, limit: int | None = None, *, wrapper: RunContextWrapper[Any] | None = None
@@ -69,10 +83,10 @@ class Session(CompactionHooks):
         Args:
             limit: Only the newest items; 0 or less for none. None: `session_settings.limit`, or
                 all.
-            wrapper: The run that reads. Its tokens count from here on.
+            wrapper: The run that reads. Its usage counts from here on.
         """
         if wrapper is not None:
-            self._counted.setdefault(wrapper, wrapper.usage.total_tokens)
+            self._counted.setdefault(wrapper, _Counted.of(wrapper))
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit is not None and limit <= 0:
@@ -89,17 +103,19 @@ class Session(CompactionHooks):
 
         Args:
             items: Any number of items.
-            wrapper: The run that adds them, whose new tokens are counted.
+            wrapper: The run that adds them, whose new usage is counted.
         """
         if not items:
             return
         messages = [message_of(item, self._log) for item in items]
-        total = 0 if wrapper is None else wrapper.usage.total_tokens
-        tokens = total - (total if wrapper is None else self._counted.get(wrapper, total))
         rounds = int(any(each["role"] == "user" for each in messages))
-        await self._log.append(messages, tokens=max(tokens, 0), rounds=rounds)
-        if wrapper is not None:
-            self._counted[wrapper] = total
+        if wrapper is None:
+            await self._log.append(messages, rounds=rounds)
+            return
+        counted = _Counted.of(wrapper)
+        tokens, usage = _new_usage(wrapper, self._counted.get(wrapper, counted), model_of(items))
+        await self._log.append(messages, tokens=tokens, usage=usage, rounds=rounds)
+        self._counted[wrapper] = counted
 
     async def pop_item(
         self,
@@ -117,3 +133,18 @@ class Session(CompactionHooks):
     ) -> None:
         """Delete all items. The conversation and its usage stay."""
         await self._log.clear()
+
+
+def _new_usage(
+    wrapper: RunContextWrapper[Any], counted: _Counted, model: str | None
+) -> tuple[int, list[Usage]]:
+    """Return the tokens of a run that are not counted, or the usage of each request.
+
+    Only the tokens are known of usage that a tool has added without its requests.
+    """
+    entries = wrapper.usage.request_usage_entries[counted.requests :]
+    tokens = wrapper.usage.total_tokens - counted.tokens
+    if sum(entry.total_tokens for entry in entries) != tokens:
+        return max(tokens, 0), []
+    usages = [usage_from_openai({"usage": entry, "model": model}) for entry in entries]
+    return 0, [usage for usage in usages if usage is not None]
