@@ -152,6 +152,18 @@ async def test_the_user_of_the_conversation_is_not_stored_twice(append, ledger):
     assert second == first  # an empty acting user is stored as the empty text
 
 
+async def test_an_idempotency_key_covers_the_cost_in_nano_units(append, ledger):
+    def priced(cost):
+        return Usage(input_tokens=1, output_tokens=1, cost=Decimal(cost))
+
+    first = await append(usage=priced("0.0000000021"), key="k")
+    again = await append(usage=priced("0.0000000019"), key="k")  # both are 2 nano units
+    assert (again.replayed, again.first_seq) == (True, first.first_seq)
+    with pytest.raises(IdempotencyConflict):
+        await append(usage=priced("0.0000000031"), key="k")
+    assert [row["cost"] for row in await ledger()] == [2]
+
+
 @pytest.mark.parametrize("key", [None, "k"])
 async def test_the_usage_of_a_first_turn_is_booked(svc, ledger, key):
     token = (await svc.tokens.create(tenant_id="acme", name="a")).token
