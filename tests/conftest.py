@@ -76,6 +76,7 @@ EXPENSIVE = (
 
 
 LONG = (
+    "tests/api/test_usage_mutations.py",
     "tests/api/test_usage_roll_up.py",
     "tests/models/test_state_machine.py",
     "tests/project/test_benchmarks.py",
