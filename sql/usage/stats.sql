@@ -23,6 +23,7 @@
 --   the buckets before and after them. `changes` adds the rest: quarter hours of `counted_ranges`, which are
 --   cut buckets at both ends or the whole range, and the ledger. A person of the ledger is new in a bucket
 --   without a quarter hour of the person. The other groups are all usage without the first groups.
+--   A stored bucket without `changes` is returned as it is: to sum each of them costs more than to read it.
 --   Users of a range are counted from whole UTC months, quarter hours at both ends and the ledger.
 --   OFFSET 0 makes the server look up each range separately. A plan for all ranges together would read
 --   the whole tenant and then assign the rows to ranges.
@@ -295,34 +296,16 @@ WITH requested AS MATERIALIZED (
     SELECT l.user_id
       FROM ledger_changes AS l
 --? }
-), parts AS (
-    SELECT b.place, b.dt, b.users, b.conversations, b.rounds, b.requests, b.input_tokens,
-           b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens,
-           b.cost, b.unpriced, b.unmetered, b.duration, b.thumb_up, b.thumb_down
-      FROM stored_buckets AS b
-    --? group_by {
-     UNION ALL
-    SELECT NULL, b.dt, NULL, -b.conversations, -b.rounds, -b.requests, -b.input_tokens,
-           -b.cached_input_tokens, -b.cache_write_tokens, -b.output_tokens, -b.reasoning_tokens, -b.tokens,
-           -b.cost, -b.unpriced, -b.unmetered, -b.duration, -b.thumb_up, -b.thumb_down
-      FROM stored_buckets AS b
-     WHERE b.place IS NOT NULL
-    --? }
-     UNION ALL
-    SELECT p.place, c.dt, c.users, c.conversations, c.rounds, c.requests, c.input_tokens,
-           c.cached_input_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens, c.tokens,
-           c.cost, c.unpriced, c.unmetered, c.duration, c.thumb_up, c.thumb_down
-      FROM changes AS c
-      LEFT JOIN places AS p
-        ON p.place IS NOT NULL AND p.value IS NOT DISTINCT FROM c.value
-     UNION ALL
-    SELECT p.place, e.dt, NULL,
-           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-      FROM (SELECT :range_from::timestamptz) AS e (dt)               --? total
-      FROM asyncsvc.bucket_labels(:range_from, :range_before, :grain, :tz) AS e (dt) --? !total
-     CROSS JOIN places AS p
-     WHERE :fill::bool
 ), summed AS (
+    --? !total {
+    SELECT b.dt, b.place, coalesce(b.users, 0) AS users, b.conversations, b.rounds, b.requests,
+           b.input_tokens, b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.reasoning_tokens,
+           b.tokens, b.cost, b.unpriced, b.unmetered, b.duration, b.thumb_up, b.thumb_down
+      FROM stored_buckets AS b
+     WHERE b.dt NOT IN (SELECT c.dt FROM changes AS c)
+       AND b.place IS NOT NULL                                       --? group_by
+     UNION ALL
+    --? }
     SELECT p.dt, p.place, coalesce(sum(p.users), 0)::bigint AS users,
            coalesce(sum(p.conversations), 0)::bigint AS conversations,
            coalesce(sum(p.rounds), 0) AS rounds, coalesce(sum(p.requests), 0) AS requests,
@@ -335,7 +318,47 @@ WITH requested AS MATERIALIZED (
            coalesce(sum(p.unmetered), 0)::bigint AS unmetered, coalesce(sum(p.duration), 0) AS duration,
            coalesce(sum(p.thumb_up), 0)::bigint AS thumb_up,
            coalesce(sum(p.thumb_down), 0)::bigint AS thumb_down
-      FROM parts AS p
+      FROM (
+        SELECT b.place, b.dt, b.users, b.conversations, b.rounds, b.requests, b.input_tokens,
+               b.cached_input_tokens, b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens,
+               b.cost, b.unpriced, b.unmetered, b.duration, b.thumb_up, b.thumb_down
+          FROM stored_buckets AS b
+         WHERE b.dt IN (SELECT c.dt FROM changes AS c)               --? !total, !group_by
+         WHERE b.place IS NULL OR b.dt IN (SELECT c.dt FROM changes AS c) --? !total, group_by
+        --? group_by {
+         UNION ALL
+        SELECT NULL, b.dt, NULL, -sum(b.conversations), -sum(b.rounds), -sum(b.requests),
+               -sum(b.input_tokens), -sum(b.cached_input_tokens), -sum(b.cache_write_tokens),
+               -sum(b.output_tokens), -sum(b.reasoning_tokens), -sum(b.tokens), -sum(b.cost),
+               -sum(b.unpriced), -sum(b.unmetered), -sum(b.duration), -sum(b.thumb_up), -sum(b.thumb_down)
+          FROM stored_buckets AS b
+         WHERE b.place IS NOT NULL
+         GROUP BY b.dt
+        --? }
+         UNION ALL
+        SELECT p.place, c.dt, c.users, c.conversations, c.rounds, c.requests, c.input_tokens,
+               c.cached_input_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens, c.tokens,
+               c.cost, c.unpriced, c.unmetered, c.duration, c.thumb_up, c.thumb_down
+          FROM changes AS c
+          LEFT JOIN places AS p
+            ON p.place IS NOT NULL AND p.value IS NOT DISTINCT FROM c.value
+         UNION ALL
+        SELECT e.place, e.dt, NULL,
+               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+          FROM (
+                SELECT p.place, :range_from::timestamptz AS dt       --? total
+                  FROM places AS p                                   --? total
+                --? !total {
+                SELECT p.place, e.dt
+                  FROM asyncsvc.bucket_labels(:range_from, :range_before, :grain, :tz) AS e (dt)
+                 CROSS JOIN places AS p
+                EXCEPT
+                SELECT b.place, b.dt
+                  FROM stored_buckets AS b
+                --? }
+               ) AS e
+         WHERE :fill::bool
+      ) AS p
      GROUP BY p.dt, p.place
 )
 SELECT b.dt, b.conversations,
@@ -343,26 +366,29 @@ SELECT b.dt, b.conversations,
        (SELECT count(*) FROM active_users AS u WHERE u.user_id <> '') AS users, --? !group_by, total
        CASE WHEN b.place IS NOT NULL THEN b.users END AS users,      --? group_by, !total
        NULL::bigint AS users,                                        --? group_by, total
-       asyncsvc.bigint_v1(b.rounds) AS rounds,
-       asyncsvc.bigint_v1(b.tokens) AS tokens,
+       s.rounds, s.tokens,
        (b.duration * 0.000001)::float8 AS duration, b.thumb_up, b.thumb_down,
        coalesce(b.rounds / nullif(b.conversations, 0)::float8, 0) AS round,
-       CASE WHEN greatest(abs(b.rounds), abs(b.requests), abs(b.input_tokens), abs(b.cached_input_tokens),
-                          abs(b.cache_write_tokens), abs(b.output_tokens), abs(b.reasoning_tokens),
-                          abs(b.tokens), abs(b.cost), abs(b.unpriced)) > 9223372036854775807
+       CASE WHEN num_nulls(s.rounds, s.requests, s.input_tokens, s.cached_input_tokens, s.cache_write_tokens,
+                           s.output_tokens, s.reasoning_tokens, s.tokens, s.cost, s.unpriced) > 0
             THEN concat_ws(' ', b.rounds, b.requests, b.input_tokens, b.cached_input_tokens,
                            b.cache_write_tokens, b.output_tokens, b.reasoning_tokens, b.tokens, b.cost,
                            b.unpriced) END AS large_sums,
-       asyncsvc.bigint_v1(b.requests) AS requests,
-       asyncsvc.bigint_v1(b.input_tokens) AS input_tokens,
-       asyncsvc.bigint_v1(b.cached_input_tokens) AS cached_input_tokens,
-       asyncsvc.bigint_v1(b.cache_write_tokens) AS cache_write_tokens,
-       asyncsvc.bigint_v1(b.output_tokens) AS output_tokens,
-       asyncsvc.bigint_v1(b.reasoning_tokens) AS reasoning_tokens,
-       asyncsvc.bigint_v1(b.cost) AS cost,
-       asyncsvc.bigint_v1(b.unpriced) AS unpriced, b.unmetered
+       s.requests, s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.output_tokens,
+       s.reasoning_tokens, s.cost, s.unpriced, b.unmetered
      , nullif(p.value, '') AS "group", b.place IS NULL AS is_other   --? group_by
   FROM summed AS b
+ CROSS JOIN LATERAL (
+        SELECT asyncsvc.bigint_v1(b.rounds) AS rounds, asyncsvc.bigint_v1(b.requests) AS requests,
+               asyncsvc.bigint_v1(b.input_tokens) AS input_tokens,
+               asyncsvc.bigint_v1(b.cached_input_tokens) AS cached_input_tokens,
+               asyncsvc.bigint_v1(b.cache_write_tokens) AS cache_write_tokens,
+               asyncsvc.bigint_v1(b.output_tokens) AS output_tokens,
+               asyncsvc.bigint_v1(b.reasoning_tokens) AS reasoning_tokens,
+               asyncsvc.bigint_v1(b.tokens) AS tokens, asyncsvc.bigint_v1(b.cost) AS cost,
+               asyncsvc.bigint_v1(b.unpriced) AS unpriced
+        OFFSET 0
+       ) AS s
   --? group_by {
   LEFT JOIN places AS p
     ON p.place = b.place

@@ -1226,6 +1226,12 @@ async def test_groups_read_their_buckets_and_no_quarter_hour(seeded, mode):
     await connection.close()
 
 
+async def test_stored_days_are_not_summed_again(explain):
+    plan = await explain("usage/stats", tenant_id="big", dimension="all", **WHOLE)
+    assert "usage_bucket_key" in indexes(plan)
+    assert {node["Actual Rows"] for node in plan if node["Node Type"] == "Aggregate"} == {0}
+
+
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 async def test_the_usage_of_a_person_is_read_from_its_index(seeded, mode):
     connection = await asyncpg.connect(seeded)
