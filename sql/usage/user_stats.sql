@@ -108,7 +108,9 @@ WITH requested AS MATERIALIZED (
     SELECT p.user_id, row_number() OVER (
                ORDER BY p.cost DESC, p.tokens DESC, p.rounds DESC, nullif(p.user_id, '')) AS place
       FROM (
-        SELECT p.user_id, sum(p.cost) AS cost, sum(p.tokens) AS tokens, sum(p.rounds) AS rounds
+        SELECT coalesce(m.user_id, c.user_id) AS user_id, coalesce(m.cost, 0) + coalesce(c.cost, 0) AS cost,
+               coalesce(m.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
+               coalesce(m.rounds, 0) + coalesce(c.rounds, 0) AS rounds
           FROM (
             SELECT u.user_id, sum(u.cost) AS cost, sum(u.tokens) AS tokens, sum(u.rounds) AS rounds
               FROM (
@@ -122,15 +124,17 @@ WITH requested AS MATERIALIZED (
              WHERE u.month >= (SELECT m.first_month::date FROM months AS m)
                AND u.month < (SELECT m.after_months::date FROM months AS m)
              GROUP BY u.user_id
-             UNION ALL
-            SELECT e.user_id, e.cost, e.tokens, e.rounds
-              FROM ends AS e
-             UNION ALL
-            SELECT l.user_id, coalesce(l.cost, 0), l.tokens, l.rounds
-              FROM ledger_changes AS l
-          ) AS p
-         GROUP BY p.user_id
-         ORDER BY 2 DESC, 3 DESC, 4 DESC, nullif(p.user_id, '')
+          ) AS m
+          FULL JOIN (
+            SELECT e.user_id, sum(e.cost) AS cost, sum(e.tokens) AS tokens, sum(e.rounds) AS rounds
+              FROM (SELECT e.user_id, e.cost, e.tokens, e.rounds
+                      FROM ends AS e
+                     UNION ALL
+                    SELECT l.user_id, l.cost, l.tokens, l.rounds
+                      FROM ledger_changes AS l) AS e
+             GROUP BY e.user_id
+          ) AS c ON c.user_id = m.user_id
+         ORDER BY 2 DESC, 3 DESC, 4 DESC, nullif(coalesce(m.user_id, c.user_id), '')
          LIMIT :top + 1
       ) AS p
 ), top AS MATERIALIZED (
