@@ -776,7 +776,9 @@ CREATE INDEX usage_audit_subject_idx ON asyncsvc.usage_audit (tenant_id, subject
 -- used / max_used.
 --
 -- The server inlines it into the calling statement, whose plan a connection keeps. Each budget reads the
--- ledger of the tenant once, which for a few budgets takes less time than one pass that groups the rows.
+-- ledger of the tenant once, which for a few budgets takes less time than one pass that groups the rows. It
+-- compares a row with the one id of its scope; the others are NULL. To compare the name of the scope too
+-- would take longer.
 CREATE FUNCTION asyncsvc.budget_status_v1(
     of_tenant_id text, of_family_id text, of_user_id text, of_dialog_id text, instant timestamptz)
 RETURNS TABLE (
@@ -799,7 +801,10 @@ LANGUAGE sql STABLE ROWS 4 AS $$
       FROM (
         SELECT DISTINCT ON (b.scope, b.metric, b.grain)
                b.id, b.scope, s.subject, b.subject = '' AND b.scope <> 'tenant' AS is_default, b.metric,
-               b.grain, b.zone, b.max_used, coalesce(b.since, w.window_start) AS window_start, w.window_end
+               b.grain, b.zone, b.max_used, coalesce(b.since, w.window_start) AS window_start, w.window_end,
+               CASE b.scope WHEN 'token' THEN s.subject END AS token_id,
+               CASE b.scope WHEN 'user' THEN s.subject END AS user_id,
+               CASE b.scope WHEN 'dialog' THEN s.subject END AS dialog_id
           FROM asyncsvc.budget AS b
          CROSS JOIN LATERAL (
                SELECT CASE b.scope WHEN 'tenant' THEN ''
@@ -825,9 +830,8 @@ LANGUAGE sql STABLE ROWS 4 AS $$
               AND l.at >= a.window_start
               AND l.at < a.window_end
               AND NOT l.is_imported
-              AND CASE a.scope WHEN 'tenant' THEN true
-                               WHEN 'token' THEN l.token_id = a.subject
-                               WHEN 'user' THEN coalesce(l.acting_user_id, l.user_id) = a.subject
-                               ELSE l.dialog_id = a.subject END) AS l
+              AND (a.token_id IS NULL OR l.token_id = a.token_id)
+              AND (a.user_id IS NULL OR coalesce(l.acting_user_id, l.user_id) = a.user_id)
+              AND (a.dialog_id IS NULL OR l.dialog_id = a.dialog_id)) AS l
      CROSS JOIN LATERAL (SELECT coalesce(r.used, 0) + coalesce(l.used, 0) AS used) AS u
 $$;
