@@ -105,8 +105,8 @@ class Settings(Limits):
     restricts. `migrate` then enables row-level security. It adds up to 3 round trips to each call,
     see docs/guides/row-level-security.md."""
     citus: bool = False
-    """Whether the tables are distributed by Citus. `verify` with budgets then reads the budgets in
-    a second statement, since the token is on each node and the budgets are on one. `connect` turns
+    """Whether the tables are distributed by Citus. `verify` then looks the tenant up in a statement
+    of its own, on the coordinator, and reads the token on the node of its tenant. `connect` turns
     JIT off in its sessions, and `update_message` runs in a transaction, against deadlocks."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""

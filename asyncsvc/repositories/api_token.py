@@ -166,20 +166,23 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
         subjects: Subjects | None = None,
+        finds_tenant_first: bool = False,
     ) -> TokenLookup | None:
         """Look a token up by the hashes of its secret, the current one first.
 
-        With `subjects` also read the tightest budget that applies to them.
+        With `subjects` also read the tightest budget that applies to them. `finds_tenant_first`
+        reads the hash and the token in 2 statements.
         """
-        token_hash, *older = hashes
-        second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES] or (UNSET,) * _OLDER_HASHES
+        key: dict[str, object] = _columns_of(hashes)
+        if finds_tenant_first:
+            found = await self._rows("find_by_hash", **key)
+            if len(found) != 1:
+                return None
+            key = {"tenant_id": found[0]["tenant_id"], "id": found[0]["token_id"]}
         rows = await self._rows(
             "verify",
             *([] if subjects is None else ["budgets"]),
-            token_hash=token_hash,
-            second_hash=second,
-            third_hash=third,
-            fourth_hash=fourth,
+            **key,
             kind=kind,
             last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
@@ -199,18 +202,18 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         *,
         tenant_id: str,
         id: str,
-        token_hash: bytes,
+        token_hash: bytes | UnsetType,
         last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
     ) -> None:
-        """Record the use of a token and update its hash, if either is due."""
+        """Record the use of a token and update its hash, if either is due. UNSET: keep the hash."""
         await self._rows(
             "record_use",
             tenant_id=tenant_id,
             id=id,
             token_hash=token_hash,
             last_used_resolution=last_used_resolution,
-            pepper_version=pepper_version,
+            pepper_version=UNSET if token_hash is UNSET else pepper_version,
         )
 
     async def get_list(
@@ -341,3 +344,15 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
 
 async def _token(rows: Sequence[Row]) -> APIToken | None:
     return await build_row(APIToken, rows[0]) if rows else None
+
+
+def _columns_of(hashes: Sequence[bytes]) -> dict[str, object]:
+    """Return the parameters of a lookup by the hashes of a secret, the current one first."""
+    token_hash, *older = hashes
+    second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES] or (UNSET,) * _OLDER_HASHES
+    return {
+        "token_hash": token_hash,
+        "second_hash": second,
+        "third_hash": third,
+        "fourth_hash": fourth,
+    }

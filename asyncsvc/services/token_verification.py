@@ -122,7 +122,7 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             Unavailable: The database does not answer. Verification fails closed.
 
         Cost:
-            1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
+            1 round trip on 2 primary keys, 2 on Citus, 1 more if the write is due. 0 for a
             malformed secret. With `budgets` it costs what `budgets.status` does in the same round
             trip, or in 1 more under row-level security and on Citus. The first refusal in a window
             has 1 more, which records the crossing, unless it runs inside a transaction or
@@ -178,7 +178,7 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             Unavailable: The database does not answer.
 
         Cost:
-            1 round trip on the unique index of hashes, 1 more if the write is due. 0 for a
+            1 round trip on 2 primary keys, 2 on Citus, 1 more if the write is due. 0 for a
             malformed secret.
         """
         return await self._find_valid(secret, kind=UNSET, record_use=True) is not None
@@ -202,6 +202,7 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             last_used_resolution=self._last_used_resolution,
             pepper_version=self._keyring.version,
             subjects=None if self._reads_budgets_apart else subjects,
+            finds_tenant_first=self._settings.citus,
         )
         if lookup is None:
             _log.info("rejected a token: it is unknown or of another kind")
@@ -217,14 +218,15 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
     async def _record_use(self, token: APIToken, *, token_hash: bytes) -> None:
         """Record the use of a token. Outside of a transaction skip a write that fails or waits."""
         is_in_transaction = self._executor.is_in_transaction
+        version = self._keyring.version
         try:
             async with asyncio.timeout(None if is_in_transaction else _MAX_RECORD_USE_SECONDS):
                 await self._repository.record_use(
                     tenant_id=token.tenant_id,
                     id=token.id,
-                    token_hash=token_hash,
+                    token_hash=token_hash if token.pepper_version < version else UNSET,
                     last_used_resolution=self._last_used_resolution,
-                    pepper_version=self._keyring.version,
+                    pepper_version=version,
                 )
         except (AsyncSvcError, TimeoutError) as error:
             if is_in_transaction:

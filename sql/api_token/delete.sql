@@ -2,20 +2,22 @@
 -- kept.
 --
 -- Returns: deleted, the number of tokens.
--- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
---   deadlocks between statements that change many tokens.
--- Index: the primary key; for :batch_size first api_token_tenant_idx. See docs/project/sql-files.md,
---   Lookups by key.
+-- Locks: the token rows in the order of their ids, then their hashes, until the end of the transaction.
+--   The order prevents deadlocks between statements that change many tokens.
+-- Index: the primary key and api_token_hash_token_idx; for :batch_size first api_token_tenant_idx. See
+--   docs/project/sql-files.md, Lookups by key.
+-- Notes: a hash that a concurrent record_use has replaced is found by its token.
 WITH locked AS MATERIALIZED (
     SELECT t.id
       FROM asyncsvc.api_token AS t
-     WHERE (t.tenant_id = :tenant_id) IS TRUE
+     WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (:ids::text[])                             --? ids
        --? batch_size {
        AND t.id = ANY (ARRAY(
                SELECT n.id
                  FROM asyncsvc.api_token AS n
                 WHERE n.tenant_id = :tenant_id
+                  AND n.created_at >= '-infinity'
                 ORDER BY n.created_at, n.id
                 LIMIT :batch_size
            ))
@@ -24,9 +26,13 @@ WITH locked AS MATERIALIZED (
        FOR UPDATE
 ), deleted AS (
     DELETE FROM asyncsvc.api_token AS t
-     WHERE (t.tenant_id = :tenant_id) IS TRUE
+     WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
     RETURNING t.tenant_id, t.id, t.name
+), deleted_hashes AS (
+    DELETE FROM asyncsvc.api_token_hash AS h
+     WHERE h.tenant_id = :tenant_id
+       AND h.token_id = ANY (ARRAY(SELECT d.id FROM deleted AS d))
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT d.tenant_id, d.id, 'delete', :actor, statement_timestamp(),

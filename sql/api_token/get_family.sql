@@ -6,12 +6,10 @@
 -- Index: the primary key, then api_token_family_idx.
 SELECT t.id, t.revoked_at IS NULL OR t.revoked_at > statement_timestamp() AS is_live
   FROM asyncsvc.api_token AS t
- WHERE (t.tenant_id = :tenant_id) IS TRUE
+ WHERE t.tenant_id = :tenant_id
    AND t.family_id = (
        SELECT o.family_id
          FROM asyncsvc.api_token AS o
         WHERE o.tenant_id = :tenant_id
           AND o.id = :id
-        ORDER BY o.id
-        LIMIT 1
    )

@@ -13,6 +13,7 @@ SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.sourc
             ELSE 'active' END AS status
   FROM asyncsvc.api_token AS t
  WHERE t.tenant_id = :tenant_id
+   AND t.created_at >= '-infinity'
    AND t.kind = :kind                                   --? kind
    AND t.dialog_id = :dialog_id                         --? dialog_id
    AND t.dialog_id IS NULL                              --? dialog_id_is_null

@@ -5,7 +5,7 @@
 --   tenant or kind has it; NULL, if a concurrent transaction stored it after this statement began.
 --   After NULL a second run returns 'present' or 'taken'.
 -- Locks: the new rows, until the end of the transaction.
--- Index: the unique index on token_hash.
+-- Index: the primary keys of api_token_hash and api_token.
 -- Notes: :positions and :hashes contain the hashes of each secret under all accepted peppers. The
 --   lookup by hash has no tenant condition, because a secret is unique across tenants.
 WITH requested AS MATERIALIZED (
@@ -18,20 +18,31 @@ WITH requested AS MATERIALIZED (
            WITH ORDINALITY AS r (id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id,
                                  source, metadata, created_at, expires_at, position)
 ), stored AS MATERIALIZED (
-    SELECT h.position, t.tenant_id, t.kind
-      FROM unnest(:positions::int[], :hashes::bytea[]) AS h (position, hash)
-      JOIN asyncsvc.api_token AS t ON t.token_hash = h.hash
+    SELECT r.position, h.tenant_id, h.token_id
+      FROM unnest(:positions::int[], :hashes::bytea[]) AS r (position, hash)
+      JOIN asyncsvc.api_token_hash AS h ON h.token_hash = r.hash
+), own AS MATERIALIZED (
+    SELECT t.id, t.kind
+      FROM asyncsvc.api_token AS t
+     WHERE t.tenant_id = :tenant_id
+       AND t.id = ANY (ARRAY(SELECT s.token_id FROM stored AS s WHERE s.tenant_id = :tenant_id))
+), hash_rows AS (
+    INSERT INTO asyncsvc.api_token_hash AS h (token_hash, tenant_id, token_id)
+    SELECT r.token_hash, :tenant_id, r.id
+      FROM requested AS r
+     WHERE NOT EXISTS (SELECT 1 FROM stored AS s WHERE s.position = r.position)
+    ON CONFLICT (token_hash) DO NOTHING
+    RETURNING h.token_id
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
-           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
-           metadata, created_at, created_by, family_id, expires_at)
-    SELECT r.id, :tenant_id, r.name, r.token_hash, r.pepper_version, r.hint, r.kind,
+           id, tenant_id, name, pepper_version, hint, kind, scopes, dialog_id, source, metadata,
+           created_at, created_by, family_id, expires_at)
+    SELECT r.id, :tenant_id, r.name, r.pepper_version, r.hint, r.kind,
            ARRAY(SELECT jsonb_array_elements_text(r.scopes::jsonb)), r.dialog_id, r.source,
            r.metadata::jsonb, coalesce(r.created_at, statement_timestamp()), :actor, r.id,
            r.expires_at
       FROM requested AS r
-     WHERE NOT EXISTS (SELECT 1 FROM stored AS s WHERE s.position = r.position)
-    ON CONFLICT (token_hash) DO NOTHING
+      JOIN hash_rows AS h ON h.token_id = r.id
     RETURNING t.tenant_id, t.id, t.name, t.kind, t.scopes, t.expires_at
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
@@ -42,8 +53,9 @@ WITH requested AS MATERIALIZED (
 )
 SELECT r.position,
        CASE WHEN c.id IS NOT NULL THEN 'imported'
-            WHEN s.tenant_id = :tenant_id AND s.kind = r.kind THEN 'present'
+            WHEN o.kind = r.kind THEN 'present'
             WHEN s.tenant_id IS NOT NULL THEN 'taken' END AS outcome
   FROM requested AS r
   LEFT JOIN created AS c ON c.id = r.id
   LEFT JOIN stored AS s ON s.position = r.position
+  LEFT JOIN own AS o ON o.id = s.token_id AND s.tenant_id = :tenant_id

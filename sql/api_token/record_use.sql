@@ -1,32 +1,42 @@
--- Set last_used_at of a valid token, and rehash its secret if the hash has an older pepper.
+-- Set last_used_at of a valid token, and with :token_hash rehash its secret if the hash has an older pepper.
 --
 -- Returns: id. No row if the token is not valid, neither write is due, or its row is locked.
--- Locks: the token row, until the end of the transaction. SKIP LOCKED: a statement that cannot take
---   the lock writes nothing. FOR UPDATE is the strongest lock that the UPDATE may need, so the
---   UPDATE does not wait either.
--- Index: the primary key. The write of last_used_at is a HOT update.
+-- Locks: the token row, then with :token_hash its hash, until the end of the transaction. SKIP LOCKED: a
+--   statement that cannot take the lock writes nothing. Each change of the hash holds the lock of the token, so
+--   this statement does not wait for the hash either.
+-- Index: the primary key and api_token_hash_token_idx. The write of last_used_at is a HOT update.
 -- Idempotent: a second execution has the same effect as one.
 -- Notes: separate from verify, because few verifications write, and a statement that may write
---   costs more at each call: on Citus, where each node has all tokens, 40 times as much.
+--   costs more at each call. Without :token_hash it runs on the node of the tenant alone.
 WITH locked AS (
-    SELECT t.id
+    SELECT t.id, t.pepper_version
       FROM asyncsvc.api_token AS t
      WHERE t.tenant_id = :tenant_id
        AND t.id = :id
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
        AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
-       AND (t.pepper_version < :pepper_version
+       AND (false
+            OR t.pepper_version < :pepper_version    --? token_hash, pepper_version
             --? last_used_resolution {
             OR coalesce(t.last_used_at, '-infinity')
                <= statement_timestamp() - :last_used_resolution::interval
             --? }
            )
-       FOR UPDATE SKIP LOCKED
+       FOR NO KEY UPDATE SKIP LOCKED
+--? token_hash, pepper_version {
+), rehashed AS (
+    UPDATE asyncsvc.api_token_hash AS h
+       SET token_hash = :token_hash
+      FROM locked AS l
+     WHERE h.tenant_id = :tenant_id
+       AND h.token_id = l.id
+       AND l.pepper_version < :pepper_version
+--? }
 )
 UPDATE asyncsvc.api_token AS t
-   SET pepper_version = greatest(t.pepper_version, :pepper_version),
-       token_hash = CASE WHEN t.pepper_version < :pepper_version THEN :token_hash ELSE t.token_hash END
-       , last_used_at = statement_timestamp()    --? last_used_resolution
+   SET last_used_at = statement_timestamp()                              --? last_used_resolution
+   SET last_used_at = t.last_used_at                                     --? !last_used_resolution
+       , pepper_version = greatest(t.pepper_version, :pepper_version)    --? token_hash, pepper_version
   FROM locked AS l
  WHERE t.tenant_id = :tenant_id
    AND t.id = l.id

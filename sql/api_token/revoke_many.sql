@@ -4,15 +4,13 @@
 --   :ids whether its snapshot has live tokens that match.
 -- Locks: the token rows in the order of their ids, until the end of the transaction. The order prevents
 --   deadlocks between statements that change many tokens.
--- Index: the primary key with :ids, otherwise api_token_tenant_idx; the primary key for the update. See
---   docs/project/sql-files.md, Lookups by key.
+-- Index: the primary key. See docs/project/sql-files.md, Lookups by key.
 -- Notes: a concurrent rotation adds a successor that the snapshot does not contain, and may end the
 --   token for whose lock this statement waits. To leave no live token, repeat until may_remain is false.
 WITH locked AS MATERIALIZED (
     SELECT t.id
       FROM asyncsvc.api_token AS t
-     WHERE t.tenant_id = :tenant_id                                  --? !ids
-     WHERE (t.tenant_id = :tenant_id) IS TRUE                        --? ids
+     WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (:ids::text[])                                 --? ids
        AND (t.revoked_at IS NULL OR t.revoked_at > statement_timestamp())
        AND t.id <> ALL (:keep::text[])                               --? keep
@@ -26,7 +24,7 @@ WITH locked AS MATERIALIZED (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp(),
            revoked_reason = :reason
-     WHERE (t.tenant_id = :tenant_id) IS TRUE
+     WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
     RETURNING t.tenant_id, t.id, t.revoked_at, t.revoked_reason
 ), audit_rows AS (

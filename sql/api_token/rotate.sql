@@ -18,10 +18,10 @@ WITH retired AS (
               t.family_id, t.expires_at, t.revoked_at
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
-           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
-           metadata, created_at, created_by, rotated_from, family_id, expires_at)
-    SELECT :successor_id, r.tenant_id, r.name, :token_hash, :pepper_version, :hint, r.kind, r.scopes,
-           r.dialog_id, r.source, r.metadata, statement_timestamp(), :actor, r.id, r.family_id
+           id, tenant_id, name, pepper_version, hint, kind, scopes, dialog_id, source, metadata,
+           created_at, created_by, rotated_from, family_id, expires_at)
+    SELECT :successor_id, r.tenant_id, r.name, :pepper_version, :hint, r.kind, r.scopes, r.dialog_id,
+           r.source, r.metadata, statement_timestamp(), :actor, r.id, r.family_id
            , r.expires_at                --? !expires_at
            , :expires_at::timestamptz    --? expires_at
       FROM retired AS r
@@ -29,6 +29,10 @@ WITH retired AS (
               t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
               t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
               CASE WHEN t.expires_at <= t.created_at THEN 'expired' ELSE 'active' END AS status
+), hash_row AS (
+    INSERT INTO asyncsvc.api_token_hash (token_hash, tenant_id, token_id)
+    SELECT :token_hash, r.tenant_id, :successor_id
+      FROM retired AS r
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT r.tenant_id, r.id, 'rotate', :actor, statement_timestamp(),

@@ -8,29 +8,27 @@
 --   column without a key keeps its value. Other statements write the hash, the revocation and
 --   last_used_at.
 WITH requested AS MATERIALIZED (
-    SELECT p.id, p.patch
+    SELECT p.id, p.patch, ARRAY(SELECT jsonb_array_elements_text(p.patch -> 'scopes')) AS scopes,
+           (p.patch ->> 'expires_at')::timestamptz AS expires_at
       FROM jsonb_each(:patches::text::jsonb) AS p (id, patch)
 ), locked AS MATERIALIZED (
     SELECT t.id
       FROM asyncsvc.api_token AS t
-     WHERE (t.tenant_id = :tenant_id) IS TRUE
+     WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (ARRAY(SELECT r.id FROM requested AS r))
      ORDER BY t.id
        FOR NO KEY UPDATE
 ), updated AS (
     UPDATE asyncsvc.api_token AS t
        SET name = CASE WHEN r.patch ? 'name' THEN r.patch ->> 'name' ELSE t.name END,
-           scopes = CASE WHEN r.patch ? 'scopes'
-                         THEN ARRAY(SELECT jsonb_array_elements_text(r.patch -> 'scopes'))
-                         ELSE t.scopes END,
+           scopes = CASE WHEN r.patch ? 'scopes' THEN r.scopes ELSE t.scopes END,
            dialog_id = CASE WHEN r.patch ? 'dialog_id' THEN r.patch ->> 'dialog_id'
                             ELSE t.dialog_id END,
            source = CASE WHEN r.patch ? 'source' THEN r.patch ->> 'source' ELSE t.source END,
            metadata = CASE WHEN r.patch ? 'metadata' THEN r.patch -> 'metadata' ELSE t.metadata END,
-           expires_at = CASE WHEN r.patch ? 'expires_at' THEN (r.patch ->> 'expires_at')::timestamptz
-                             ELSE t.expires_at END
+           expires_at = CASE WHEN r.patch ? 'expires_at' THEN r.expires_at ELSE t.expires_at END
       FROM requested AS r
-     WHERE (t.tenant_id = :tenant_id) IS TRUE
+     WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
        AND t.id = r.id
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,

@@ -233,7 +233,7 @@ updated AS (                                    --? conversation
          --? token_id {
          , coalesce((SELECT t.family_id
                        FROM asyncsvc.api_token AS t
-                      WHERE (t.tenant_id = :tenant_id) IS TRUE
+                      WHERE t.tenant_id = :tenant_id
                         AND t.id = :token_id), :token_id)
          --? }
          , nullif(:acting_user_id, a.user_id)   --? acting_user_id

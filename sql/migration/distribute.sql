@@ -1,9 +1,9 @@
 -- Distribute the tables and functions that Citus does not distribute yet.
 --
 -- Returns: no row. Tables with a tenant_id are distributed by it, colocated with
---   asyncsvc.conversation, so the statements of a tenant run on one node. asyncsvc.api_token becomes a
---   reference table, since a token is looked up before its tenant is known. Functions are created on all
---   nodes. asyncsvc.migration stays on the coordinator.
+--   asyncsvc.conversation, so the statements of a tenant run on one node. Functions are created on all nodes.
+--   asyncsvc.migration stays on the coordinator, and so does asyncsvc.api_token_hash: a lookup of a token
+--   needs no node before its tenant is known, and its writes lock rows, not copies on all nodes.
 -- Locks: each table exclusively until the end of the transaction, while its rows are copied.
 -- Index: the catalog.
 -- Timeout: none. Existing rows are copied to the nodes.
@@ -32,13 +32,12 @@ BEGIN
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
          WHERE n.nspname = 'asyncsvc'
            AND c.relkind IN ('r', 'p')
+           AND c.relname <> 'api_token_hash'
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_dist_partition AS d
                             WHERE d.logicalrelid = c.oid)
          ORDER BY c.relname <> 'conversation', c.relname
     LOOP
         CASE name
-            WHEN 'asyncsvc.api_token' THEN
-                PERFORM create_reference_table(name);
             WHEN 'asyncsvc.conversation' THEN
                 PERFORM create_distributed_table(name, 'tenant_id');
             ELSE

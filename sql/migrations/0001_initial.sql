@@ -1,8 +1,8 @@
 -- Create the tables of conversations, messages, usage and API tokens, and the search index.
 --
 -- The primary key of each table of a tenant starts with tenant_id, so that it can be distributed by
--- tenant. api_token is the exception: a token is looked up before its tenant is known. Ids are text of
--- the caller and are compared byte by byte (COLLATE "C").
+-- tenant. api_token_hash is the exception: it finds the tenant of a token. Ids are text of the caller and
+-- are compared byte by byte (COLLATE "C").
 --
 -- By default autovacuum waits until 20 % of the rows are dead, and tables and indexes grow by that much.
 -- Large tables have a lower scale factor: 2 % where an append, indexing or a purge leaves dead rows, 5 %
@@ -594,16 +594,15 @@ BEGIN
 END
 $$;
 
--- API tokens. The table contains the hash of the secret, never the secret. pepper_version 0 is SHA-256, n
--- is HMAC-SHA-256 with pepper n. hint is the beginning of the secret, for people. A token is retiring
+-- API tokens. pepper_version is that of the hash in api_token_hash: 0 is SHA-256, n is HMAC-SHA-256 with
+-- pepper n. hint is the beginning of the secret, for people. A token is retiring
 -- while revoked_at is in the future. family_id is the id of the first token of a chain of rotations: its own
 -- id for a token that no rotation created. last_used_at has no index, so that its update is a HOT update. No
 -- foreign key refers to a token, so that no lock on another table delays a write to it.
 CREATE TABLE asyncsvc.api_token (
-    id             text COLLATE "C" NOT NULL PRIMARY KEY,
     tenant_id      text COLLATE "C" NOT NULL,
+    id             text COLLATE "C" NOT NULL,
     name           text NOT NULL,
-    token_hash     bytea NOT NULL UNIQUE CHECK (octet_length(token_hash) = 32),
     pepper_version smallint NOT NULL,
     hint           text NOT NULL,
     kind           text NOT NULL CHECK (kind IN ('api', 'beta')),
@@ -618,18 +617,34 @@ CREATE TABLE asyncsvc.api_token (
     revoked_reason text,
     last_used_at   timestamptz,
     rotated_from   text COLLATE "C",
-    family_id      text COLLATE "C" NOT NULL
+    family_id      text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 85);
 
--- Lists, revocation and deletion of a tenant's tokens.
-CREATE INDEX api_token_tenant_idx ON asyncsvc.api_token (tenant_id, created_at, id);
+-- Lists and deletion of a tenant's tokens. It contains all tokens; the condition limits it to
+-- statements that repeat it, so that no lookup by key reads this index instead of the primary key.
+CREATE INDEX api_token_tenant_idx
+    ON asyncsvc.api_token (tenant_id, created_at, id) WHERE created_at >= '-infinity';
 
 -- It allows at most one successor under concurrent rotation.
 CREATE UNIQUE INDEX api_token_rotated_from_idx
-    ON asyncsvc.api_token (rotated_from) WHERE rotated_from IS NOT NULL;
+    ON asyncsvc.api_token (tenant_id, rotated_from) WHERE rotated_from IS NOT NULL;
 
 -- api_token/get_family. A rotation does not change it, so it also finds relatives of a deleted token.
-CREATE INDEX api_token_family_idx ON asyncsvc.api_token (family_id);
+CREATE INDEX api_token_family_idx
+    ON asyncsvc.api_token (tenant_id, family_id) WHERE family_id IS NOT NULL;
+
+-- The token of each hash of a secret, which is unique across tenants. The table contains hashes, never a
+-- secret. On Citus it stays on the coordinator, which looks each token up before it knows the node of its
+-- tenant. The statement that stores or deletes a token also writes its row.
+CREATE TABLE asyncsvc.api_token_hash (
+    token_hash bytea NOT NULL PRIMARY KEY CHECK (octet_length(token_hash) = 32),
+    tenant_id  text COLLATE "C" NOT NULL,
+    token_id   text COLLATE "C" NOT NULL
+);
+
+-- Deletion of a token, and a new hash of its secret.
+CREATE INDEX api_token_hash_token_idx ON asyncsvc.api_token_hash (tenant_id, token_id);
 
 -- The actions on the tokens of a tenant, with their actors. The statement that changes a token inserts
 -- the row. Rows outlive their tokens, and contain no secret and no hash.

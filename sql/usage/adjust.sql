@@ -29,7 +29,7 @@ ledger_rows AS (
          --? token_id {
          , coalesce((SELECT t.family_id
                        FROM asyncsvc.api_token AS t
-                      WHERE (t.tenant_id = :tenant_id) IS TRUE
+                      WHERE t.tenant_id = :tenant_id
                         AND t.id = :token_id), :token_id)
          --? }
       FROM jsonb_to_record(:adjustment::text::jsonb) AS a (

@@ -45,7 +45,7 @@ WITH target AS MATERIALIZED (
          --? token_id {
          , coalesce((SELECT a.family_id
                        FROM asyncsvc.api_token AS a
-                      WHERE (a.tenant_id = :tenant_id) IS TRUE
+                      WHERE a.tenant_id = :tenant_id
                         AND a.id = :token_id), :token_id)
          --? }
          , nullif(:acting_user_id, t.user_id)   --? acting_user_id

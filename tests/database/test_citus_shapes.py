@@ -26,6 +26,8 @@ STATEMENTS = [name for name in NAMES if not name.startswith(NOT_DISTRIBUTED)]
 def test_no_statement_has_a_construct_that_citus_rejects(name):
     statement = sql_files.load(name)
     for present in few_variants(statement):
+        if name == "api_token/verify" and "tenant_id" not in present:
+            continue  # the variant of a server without Citus
         values = dict.fromkeys((statement.optional & present) | statement.required, 0)
         (tree,) = parsed(statement.bind(present & statement.flags, values).text)
         assert faults(tree, of_all_tenants=name in OF_ALL_TENANTS) == [], sorted(present)
@@ -83,8 +85,9 @@ SHAPES = {
     "a unique index without the tenant":
         "CREATE UNIQUE INDEX i ON asyncsvc.message (conversation_id)",
     "a key without the tenant": "CREATE TABLE asyncsvc.x (tenant_id text, id text PRIMARY KEY)",
-    "a reference to the tokens": ("CREATE TABLE asyncsvc.x (tenant_id text, token_id text,"
-        " FOREIGN KEY (token_id) REFERENCES asyncsvc.api_token (id))"),
+    "a reference to a table of the coordinator":
+        ("CREATE TABLE asyncsvc.x (tenant_id text, token_hash bytea,"
+        " FOREIGN KEY (token_hash) REFERENCES asyncsvc.api_token_hash (token_hash))"),
 }  # fmt: skip
 MORE_SHAPES = {
     f"UPDATE {CONV} SET updated_at = coalesce(c.updated_at, CURRENT_TIMESTAMP) WHERE {BOUND}":

@@ -257,14 +257,18 @@ async def test_a_value_that_cannot_be_encoded_leaves_no_tenant_in_the_transactio
 
 async def test_the_hash_of_a_token_gives_access_to_its_row_alone(svc, raw, pool):
     theirs = await svc.tokens.create(tenant_id="other", name="theirs")
-    hashed = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token")
+    hashed = await pool.fetchval("SELECT token_hash FROM asyncsvc.api_token_hash")
     async with raw.transaction():
         await set_tenant(raw, "acme")
         await raw.execute(
             "SELECT set_config('asyncsvc.token_hashes', $1, true)", f"\\x{hashed.hex()}"
         )
-        assert await raw.fetchval("SELECT count(*) FROM asyncsvc.api_token") == 1
-        assert await raw.execute("DELETE FROM asyncsvc.api_token") == "DELETE 0"
+        for table in ("api_token", "api_token_hash"):
+            assert await raw.fetchval(f"SELECT count(*) FROM asyncsvc.{table}") == 1
+            assert await raw.execute(f"DELETE FROM asyncsvc.{table}") == "DELETE 0"
+        assert (
+            await raw.execute("UPDATE asyncsvc.api_token_hash SET tenant_id = 'acme'") == "UPDATE 0"
+        )
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with raw.transaction():
                 await raw.execute(
@@ -314,9 +318,9 @@ async def test_migrate_with_the_setting_enables_row_level_security_permanently(d
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         await asyncio.gather(*(owner.migrate() for _ in range(4)))
         assert await owner.pending() == []
-    assert await pool.fetchval(enabled) == 18
+    assert await pool.fetchval(enabled) == 19
     await svc.migrate()
-    assert await pool.fetchval(enabled) == 18
+    assert await pool.fetchval(enabled) == 19
 
 
 async def test_maintenance_as_a_restricted_role_is_rejected(dsn, role, restricted):

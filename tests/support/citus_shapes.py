@@ -11,9 +11,8 @@ from typing import Any
 import pglast
 from pglast import ast, enums
 
-REPLICATED = {"api_token"}
-"""Tables that each node stores completely; a statement may read them without a tenant."""
-LOCAL = {"maintenance", "migration"}
+LOCAL = {"api_token_hash", "maintenance", "migration"}
+"""Tables of the coordinator; a statement may read them without a tenant."""
 CHANGING = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofday", "uuidv7"}
 IMMUTABLE = {"json_merge_v1", "octet_length"}
 STABLE = {"now", "statement_timestamp", "to_char", "transaction_timestamp"}
@@ -64,7 +63,7 @@ def alias(table: Node) -> str:
 
 
 def is_distributed(table: Node) -> bool:
-    return table.schemaname == "asyncsvc" and table.relname not in REPLICATED | LOCAL
+    return table.schemaname == "asyncsvc" and table.relname not in LOCAL
 
 
 def equalities(condition: Node) -> Iterator[tuple[Node, Node]]:
@@ -234,5 +233,5 @@ def on_constraints(table: Node) -> Iterator[str]:
             and "tenant_id" not in columns
         ):
             yield "a key without the tenant"
-        if each.contype == enums.ConstrType.CONSTR_FOREIGN and each.pktable.relname in REPLICATED:
-            yield "a reference to the tokens"
+        if each.contype == enums.ConstrType.CONSTR_FOREIGN and each.pktable.relname in LOCAL:
+            yield "a reference to a table of the coordinator"

@@ -35,6 +35,13 @@ WITH counted AS (
            count(*) FILTER (WHERE a.action = 'delete') AS deleted
       FROM asyncsvc.token_audit AS a
      GROUP BY a.tenant_id, a.token_id
+), hashed AS MATERIALIZED (
+    SELECT h.tenant_id, h.token_id, count(*) AS hashes
+      FROM asyncsvc.api_token_hash AS h
+     GROUP BY h.tenant_id, h.token_id
+), token AS MATERIALIZED (
+    SELECT t.tenant_id, t.id
+      FROM asyncsvc.api_token AS t
 )
 SELECT c.tenant_id,
        'conversation ' || c.id AS what,
@@ -107,8 +114,13 @@ SELECT t.tenant_id,
   LEFT JOIN audited AS n
          ON n.tenant_id = t.tenant_id
         AND n.token_id = t.id
+  LEFT JOIN hashed AS h
+         ON h.tenant_id = t.tenant_id
+        AND h.token_id = t.id
  CROSS JOIN LATERAL (
-           VALUES (coalesce(n.created, 0) = 1,
+           VALUES (coalesce(h.hashes, 0) = 1,
+                   format('it has %s hashes', coalesce(h.hashes, 0))),
+                  (coalesce(n.created, 0) = 1,
                    format('the audit has %s creations and imports of it', coalesce(n.created, 0))),
                   ((t.revoked_at IS NULL) = (coalesce(n.revoked + n.rotated, 0) = 0),
                    format('revoked_at is %s, but the audit has %s revocations and %s rotations',
@@ -119,7 +131,8 @@ SELECT t.tenant_id,
                           n.rotated, n.revoked)),
                   (coalesce(n.rotated, 0) = (SELECT count(*)
                                                FROM asyncsvc.api_token AS s
-                                              WHERE s.rotated_from = t.id)
+                                              WHERE s.tenant_id = t.tenant_id
+                                                AND s.rotated_from = t.id)
                        OR coalesce(n.rotated, 0) = 1 AND EXISTS (
                            SELECT FROM audited AS d
                             WHERE d.tenant_id = t.tenant_id AND d.deleted > 0),
@@ -135,6 +148,12 @@ SELECT t.tenant_id,
                    'its predecessor is neither revoked nor deleted')
        ) AS rule (holds, broken)
  WHERE NOT rule.holds
+ UNION ALL
+SELECT h.tenant_id, 'hash of token ' || h.token_id, 'there is no such token'
+  FROM hashed AS h
+ WHERE NOT EXISTS (
+       SELECT FROM token AS t
+        WHERE t.tenant_id = h.tenant_id AND t.id = h.token_id)
  UNION ALL
 -- The copies for the search index equal the conversation.
 SELECT c.tenant_id,
