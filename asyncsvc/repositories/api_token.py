@@ -175,10 +175,10 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         """
         key: dict[str, object] = _columns_of(hashes)
         if finds_tenant_first:
-            found = await self._rows("find_by_hash", **key)
-            if len(found) != 1:
+            keys = await self._rows("find_by_hash", **key)
+            if len(keys) != 1:
                 return None
-            key = {"tenant_id": found[0]["tenant_id"], "id": found[0]["token_id"]}
+            key = {"tenant_id": keys[0]["tenant_id"], "id": keys[0]["token_id"]}
         rows = await self._rows(
             "verify",
             *([] if subjects is None else ["budgets"]),

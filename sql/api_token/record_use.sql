@@ -2,7 +2,7 @@
 --
 -- Returns: id. No row if the token is not valid, neither write is due, or its row is locked.
 -- Locks: the token row, then with :token_hash its hash, until the end of the transaction. SKIP LOCKED: a
---   statement that cannot take the lock writes nothing. Each change of the hash holds the lock of the token, so
+--   statement that cannot take the lock writes nothing. A change of the hash holds the lock of the token, so
 --   this statement does not wait for the hash either.
 -- Index: the primary key and api_token_hash_token_idx. The write of last_used_at is a HOT update.
 -- Idempotent: a second execution has the same effect as one.

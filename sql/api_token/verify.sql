@@ -5,12 +5,12 @@
 --   :pepper_version. With budgets also the tightest one that applies; its columns are NULL without one.
 -- Locks: none.
 -- Index: the primary keys of api_token_hash and api_token; with budgets those of budget/get_status.
--- Notes: the lookup by hash determines the tenant, so it has no tenant condition. With older peppers the token
+-- Notes: the lookup by hash has no tenant condition, as it finds the tenant. With older peppers the token
 --   may be stored under one of the other hashes. They are scalars, because with an array of unknown
 --   length the server would not use a generic plan. statement_timestamp() instead of now(): a token
 --   also expires inside a long transaction of the caller. At the instant expires_at it is expired.
 --   A spent budget comes before a share that is rounded to 1.
---   On Citus and under row-level security budget/get_status reads the budgets in place of budgets: Citus plans
+--   On Citus and under row-level security budget/get_status reads the budgets instead: Citus plans
 --   their function for parameters only, and their rows are invisible until the tenant is set.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
