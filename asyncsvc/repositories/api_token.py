@@ -158,31 +158,30 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         outcomes = {each.position: each.outcome for each in build_models(_Outcome, rows)}
         return [outcomes[position] for position in range(1, len(tokens) + 1)]
 
+    async def find_tenant(self, *, hashes: Sequence[bytes]) -> str | None:
+        """Return the tenant of a token by the hashes of its secret, the current one first."""
+        rows = await self._rows("find_tenant", **_hash_parameters(hashes))
+        return build_value(str, rows[0], "tenant_id") if len(rows) == 1 else None
+
     async def verify(
         self,
         *,
+        tenant_id: str | UnsetType,
         hashes: Sequence[bytes],
         kind: TokenKind | UnsetType,
         last_used_resolution: timedelta | UnsetType,
         pepper_version: int,
         subjects: Subjects | None = None,
-        finds_tenant_first: bool = False,
     ) -> TokenLookup | None:
         """Look a token up by the hashes of its secret, the current one first.
 
-        With `subjects` also read the tightest budget that applies to them. `finds_tenant_first`
-        reads the hash and the token in 2 statements.
+        With `subjects` also read the tightest budget that applies to them.
         """
-        key: dict[str, object] = _columns_of(hashes)
-        if finds_tenant_first:
-            keys = await self._rows("find_by_hash", **key)
-            if len(keys) != 1:
-                return None
-            key = {"tenant_id": keys[0]["tenant_id"], "id": keys[0]["token_id"]}
         rows = await self._rows(
             "verify",
             *([] if subjects is None else ["budgets"]),
-            **key,
+            **_hash_parameters(hashes),
+            tenant_id=tenant_id,
             kind=kind,
             last_used_resolution=last_used_resolution,
             pepper_version=pepper_version,
@@ -346,7 +345,7 @@ async def _token(rows: Sequence[Row]) -> APIToken | None:
     return await build_row(APIToken, rows[0]) if rows else None
 
 
-def _columns_of(hashes: Sequence[bytes]) -> dict[str, object]:
+def _hash_parameters(hashes: Sequence[bytes]) -> dict[str, object]:
     """Return the parameters of a lookup by the hashes of a secret, the current one first."""
     token_hash, *older = hashes
     second, third, fourth = (older * _OLDER_HASHES)[:_OLDER_HASHES] or (UNSET,) * _OLDER_HASHES

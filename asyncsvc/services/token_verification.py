@@ -122,10 +122,10 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             Unavailable: The database does not answer. Verification fails closed.
 
         Cost:
-            1 round trip on 2 primary keys, 2 on Citus, 1 more if the write is due. 0 for a
-            malformed secret. With `budgets` it costs what `budgets.status` does in the same round
-            trip, or in 1 more under row-level security and on Citus. The first refusal in a window
-            has 1 more, which records the crossing, unless it runs inside a transaction or
+            1 round trip on the unique index of hashes, 2 on Citus, 1 more if the write is due. 0
+            for a malformed secret. With `budgets` it costs what `budgets.status` does in the same
+            round trip, or in 1 more under row-level security and on Citus. The first refusal in a
+            window has 1 more, which records the crossing, unless it runs inside a transaction or
             `record_use` is False.
         """
         for name, subject in (("user_id", user_id), ("dialog_id", dialog_id)):
@@ -178,8 +178,8 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             Unavailable: The database does not answer.
 
         Cost:
-            1 round trip on 2 primary keys, 2 on Citus, 1 more if the write is due. 0 for a
-            malformed secret.
+            1 round trip on the unique index of hashes, 2 on Citus, 1 more if the write is due. 0
+            for a malformed secret.
         """
         return await self._find_valid(secret, kind=UNSET, record_use=True) is not None
 
@@ -196,14 +196,19 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
         if not hashes:
             _log.info("rejected a token: it is malformed")
             return None
-        lookup = await self._repository.verify(
-            hashes=hashes,
-            kind=kind,
-            last_used_resolution=self._last_used_resolution,
-            pepper_version=self._keyring.version,
-            subjects=None if self._reads_budgets_apart else subjects,
-            finds_tenant_first=self._settings.citus,
-        )
+        tenant_id: str | UnsetType | None = UNSET
+        if self._settings.citus:
+            tenant_id = await self._repository.find_tenant(hashes=hashes)
+        lookup = None
+        if tenant_id is not None:
+            lookup = await self._repository.verify(
+                tenant_id=tenant_id,
+                hashes=hashes,
+                kind=kind,
+                last_used_resolution=self._last_used_resolution,
+                pepper_version=self._keyring.version,
+                subjects=None if self._reads_budgets_apart else subjects,
+            )
         if lookup is None:
             _log.info("rejected a token: it is unknown or of another kind")
             return None

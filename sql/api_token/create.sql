@@ -8,10 +8,10 @@ WITH hash_row AS (
     VALUES (:token_hash, :tenant_id, :id)
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
-           id, tenant_id, name, pepper_version, hint, kind, scopes, dialog_id, source, metadata,
-           created_at, created_by, family_id, expires_at)
-    VALUES (:id, :tenant_id, :name, :pepper_version, :hint, :kind, :scopes, :dialog_id, :source,
-           :metadata::text::jsonb, statement_timestamp(), :actor, :id, :expires_at)
+           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
+           metadata, created_at, created_by, family_id, expires_at)
+    VALUES (:id, :tenant_id, :name, :token_hash, :pepper_version, :hint, :kind, :scopes, :dialog_id,
+           :source, :metadata::text::jsonb, statement_timestamp(), :actor, :id, :expires_at)
     RETURNING t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
               t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
               t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,

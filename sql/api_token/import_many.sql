@@ -35,9 +35,9 @@ WITH requested AS MATERIALIZED (
     RETURNING h.token_id
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
-           id, tenant_id, name, pepper_version, hint, kind, scopes, dialog_id, source, metadata,
-           created_at, created_by, family_id, expires_at)
-    SELECT r.id, :tenant_id, r.name, r.pepper_version, r.hint, r.kind,
+           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
+           metadata, created_at, created_by, family_id, expires_at)
+    SELECT r.id, :tenant_id, r.name, r.token_hash, r.pepper_version, r.hint, r.kind,
            ARRAY(SELECT jsonb_array_elements_text(r.scopes::jsonb)), r.dialog_id, r.source,
            r.metadata::jsonb, coalesce(r.created_at, statement_timestamp()), :actor, r.id,
            r.expires_at

@@ -1,9 +1,9 @@
 -- Set last_used_at of a valid token, and with :token_hash rehash its secret if the hash has an older pepper.
 --
 -- Returns: id. No row if the token is not valid, neither write is due, or its row is locked.
--- Locks: the token row, then with :token_hash its hash, until the end of the transaction. SKIP LOCKED: a
---   statement that cannot take the lock writes nothing. A change of the hash holds the lock of the token, so
---   this statement does not wait for the hash either.
+-- Locks: the token row, then with :token_hash its row in api_token_hash, until the end of the transaction.
+--   SKIP LOCKED: a statement that cannot take the lock writes nothing. FOR UPDATE is the strongest lock that
+--   the UPDATE may need, and a change of the hash holds the lock of the token, so no write waits either.
 -- Index: the primary key and api_token_hash_token_idx. The write of last_used_at is a HOT update.
 -- Idempotent: a second execution has the same effect as one.
 -- Notes: separate from verify, because few verifications write, and a statement that may write
@@ -22,7 +22,7 @@ WITH locked AS (
                <= statement_timestamp() - :last_used_resolution::interval
             --? }
            )
-       FOR NO KEY UPDATE SKIP LOCKED
+       FOR UPDATE SKIP LOCKED
 --? token_hash, pepper_version {
 ), rehashed AS (
     UPDATE asyncsvc.api_token_hash AS h
@@ -36,7 +36,10 @@ WITH locked AS (
 UPDATE asyncsvc.api_token AS t
    SET last_used_at = statement_timestamp()                              --? last_used_resolution
    SET last_used_at = t.last_used_at                                     --? !last_used_resolution
-       , pepper_version = greatest(t.pepper_version, :pepper_version)    --? token_hash, pepper_version
+       --? token_hash, pepper_version {
+       , pepper_version = greatest(t.pepper_version, :pepper_version)
+       , token_hash = CASE WHEN t.pepper_version < :pepper_version THEN :token_hash ELSE t.token_hash END
+       --? }
   FROM locked AS l
  WHERE t.tenant_id = :tenant_id
    AND t.id = l.id

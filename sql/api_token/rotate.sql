@@ -18,10 +18,10 @@ WITH retired AS (
               t.family_id, t.expires_at, t.revoked_at
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
-           id, tenant_id, name, pepper_version, hint, kind, scopes, dialog_id, source, metadata,
-           created_at, created_by, rotated_from, family_id, expires_at)
-    SELECT :successor_id, r.tenant_id, r.name, :pepper_version, :hint, r.kind, r.scopes, r.dialog_id,
-           r.source, r.metadata, statement_timestamp(), :actor, r.id, r.family_id
+           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
+           metadata, created_at, created_by, rotated_from, family_id, expires_at)
+    SELECT :successor_id, r.tenant_id, r.name, :token_hash, :pepper_version, :hint, r.kind, r.scopes,
+           r.dialog_id, r.source, r.metadata, statement_timestamp(), :actor, r.id, r.family_id
            , r.expires_at                --? !expires_at
            , :expires_at::timestamptz    --? expires_at
       FROM retired AS r

@@ -1,11 +1,11 @@
--- Look a token up by the hash of its secret, or by :id, which api_token/find_by_hash has returned.
+-- Look a token up by the hash of its secret.
 --
 -- Returns: the token, with its status by the server's clock, and is_due, whether record_use must
 --   write: last_used_at is at least :last_used_resolution old, or the hash has an older pepper than
 --   :pepper_version. With budgets also the tightest one that applies; its columns are NULL without one.
 -- Locks: none.
--- Index: the primary keys of api_token_hash and api_token; with budgets those of budget/get_status.
--- Notes: the lookup by hash has no tenant condition, as it finds the tenant. With older peppers the token
+-- Index: the unique index on token_hash; with budgets those of budget/get_status.
+-- Notes: without :tenant_id, which Citus needs, the lookup finds the tenant. With older peppers the token
 --   may be stored under one of the other hashes. They are scalars, because with an array of unknown
 --   length the server would not use a generic plan. statement_timestamp() instead of now(): a token
 --   also expires inside a long transaction of the caller. At the instant expires_at it is expired.
@@ -30,11 +30,7 @@ SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.sourc
        greatest(s.max_used - s.used, 0) AS remaining, s.grain AS window, s.zone AS tz,
        s.window_start AS starts_at, s.window_end AS resets_at, s.is_alerted
        --? }
-  FROM asyncsvc.api_token AS t                                                        --? tenant_id
-  --? !tenant_id {
-  FROM asyncsvc.api_token_hash AS h
-  JOIN asyncsvc.api_token AS t ON t.tenant_id = h.tenant_id AND t.id = h.token_id
-  --? }
+  FROM asyncsvc.api_token AS t
   --? budgets {
   LEFT JOIN LATERAL (
        SELECT s.budget_id, s.scope, s.subject, s.is_default, s.metric, s.grain, s.zone, s.max_used,
@@ -50,11 +46,8 @@ SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.sourc
                  s.budget_id
         LIMIT 1) AS s ON true
   --? }
- WHERE t.tenant_id = :tenant_id    --? tenant_id
-   AND t.id = :id                  --? tenant_id, id
- --? token_hash, !tenant_id {
- WHERE (h.token_hash = :token_hash
-        OR h.token_hash IN (:second_hash, :third_hash, :fourth_hash) --? second_hash, third_hash, fourth_hash
+ WHERE (t.token_hash = :token_hash
+        OR t.token_hash IN (:second_hash, :third_hash, :fourth_hash) --? second_hash, third_hash, fourth_hash
        )
- --? }
-   AND t.kind = :kind    --? kind
+   AND t.tenant_id = :tenant_id    --? tenant_id
+   AND t.kind = :kind              --? kind

@@ -3,7 +3,7 @@
 -- Returns: no row. A role then sees and writes only rows whose tenant_id equals the setting
 --   asyncsvc.tenant_id, which row_security/set_tenant sets for one transaction. Owners of the tables,
 --   superusers and roles with BYPASSRLS are not restricted. A token is looked up before its tenant is
---   known, so a role also sees the hashes in asyncsvc.token_hashes and their tokens.
+--   known, so a role also sees the rows whose hashes are in asyncsvc.token_hashes.
 -- Locks: each changed table exclusively until the end of the transaction.
 -- Index: the catalog.
 -- Timeout: none. The statement waits for the users of each table.
@@ -24,17 +24,11 @@ BEGIN
         EXECUTE format('CREATE POLICY of_tenant ON %s
                          USING (tenant_id = current_setting(''asyncsvc.tenant_id'', true))',
                        tenants_table);
-        IF tenants_table = 'asyncsvc.api_token_hash'::regclass THEN
-            CREATE POLICY select_by_hash ON asyncsvc.api_token_hash FOR SELECT
-             USING (token_hash = ANY (string_to_array(
-                        current_setting('asyncsvc.token_hashes', true), ',')::bytea[]));
-        ELSIF tenants_table = 'asyncsvc.api_token'::regclass THEN
-            CREATE POLICY select_by_hash ON asyncsvc.api_token FOR SELECT
-             USING ((tenant_id, id) IN (
-                        SELECT h.tenant_id, h.token_id
-                          FROM asyncsvc.api_token_hash AS h
-                         WHERE h.token_hash = ANY (string_to_array(
-                                   current_setting('asyncsvc.token_hashes', true), ',')::bytea[])));
+        IF tenants_table IN ('asyncsvc.api_token'::regclass, 'asyncsvc.api_token_hash'::regclass) THEN
+            EXECUTE format('CREATE POLICY select_by_hash ON %s FOR SELECT
+                             USING (token_hash = ANY (string_to_array(
+                                        current_setting(''asyncsvc.token_hashes'', true), '','')::bytea[]))',
+                           tenants_table);
         END IF;
     END LOOP;
 END

@@ -594,8 +594,8 @@ BEGIN
 END
 $$;
 
--- API tokens. pepper_version is that of the hash in api_token_hash: 0 is SHA-256, n is HMAC-SHA-256 with
--- pepper n. hint is the beginning of the secret, for people. A token is retiring
+-- API tokens. The table contains the hash of the secret, never the secret. pepper_version 0 is SHA-256, n
+-- is HMAC-SHA-256 with pepper n. hint is the beginning of the secret, for people. A token is retiring
 -- while revoked_at is in the future. family_id is the id of the first token of a chain of rotations: its own
 -- id for a token that no rotation created. last_used_at has no index, so that its update is a HOT update. No
 -- foreign key refers to a token, so that no lock on another table delays a write to it.
@@ -603,6 +603,7 @@ CREATE TABLE asyncsvc.api_token (
     tenant_id      text COLLATE "C" NOT NULL,
     id             text COLLATE "C" NOT NULL,
     name           text NOT NULL,
+    token_hash     bytea NOT NULL CHECK (octet_length(token_hash) = 32),
     pepper_version smallint NOT NULL,
     hint           text NOT NULL,
     kind           text NOT NULL CHECK (kind IN ('api', 'beta')),
@@ -618,7 +619,8 @@ CREATE TABLE asyncsvc.api_token (
     last_used_at   timestamptz,
     rotated_from   text COLLATE "C",
     family_id      text COLLATE "C" NOT NULL,
-    PRIMARY KEY (tenant_id, id)
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (token_hash, tenant_id)
 ) WITH (fillfactor = 85);
 
 -- Lists and deletion of a tenant's tokens. It contains all tokens; the condition limits it to
@@ -634,9 +636,9 @@ CREATE UNIQUE INDEX api_token_rotated_from_idx
 CREATE INDEX api_token_family_idx
     ON asyncsvc.api_token (tenant_id, family_id) WHERE family_id IS NOT NULL;
 
--- The token of each hash of a secret, which is unique across tenants. The table contains hashes, never a
--- secret. On Citus it stays on the coordinator, which looks each token up before it knows the node of its
--- tenant. The statement that stores or deletes a token also writes its row.
+-- The token of each hash, which is unique across tenants. On Citus it stays on the coordinator, which looks
+-- up the tenant of a token before it knows the node; a plain server reads api_token alone. The statement
+-- that stores, rehashes or deletes a token also writes its row.
 CREATE TABLE asyncsvc.api_token_hash (
     token_hash bytea NOT NULL PRIMARY KEY CHECK (octet_length(token_hash) = 32),
     tenant_id  text COLLATE "C" NOT NULL,

@@ -66,17 +66,17 @@ SEED = (
     """,
     """
     INSERT INTO asyncsvc.api_token (
-           id, tenant_id, name, pepper_version, hint, kind, scopes, metadata, created_at,
-           rotated_from, family_id)
-    SELECT 'token' || n, 'tenant' || n % 50, '', 0, '', 'api', '{}', '{}',
-           now() - n * interval '1 second', CASE WHEN n > 4000 THEN 'token' || n - 50 END,
+           id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, metadata,
+           created_at, rotated_from, family_id)
+    SELECT 'token' || n, 'tenant' || n % 50, '', sha256(('secret' || n)::bytea), 0, '', 'api', '{}',
+           '{}', now() - n * interval '1 second', CASE WHEN n > 4000 THEN 'token' || n - 50 END,
            'token' || CASE WHEN n > 4000 THEN 3951 + (n - 1) % 50 ELSE n END
       FROM generate_series(1, 5000) AS n
     """,
     """
     INSERT INTO asyncsvc.api_token_hash (token_hash, tenant_id, token_id)
-    SELECT sha256(('secret' || n)::bytea), 'tenant' || n % 50, 'token' || n
-      FROM generate_series(1, 5000) AS n
+    SELECT t.token_hash, t.tenant_id, t.id
+      FROM asyncsvc.api_token AS t
     """,
     """
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, at, detail)
@@ -773,10 +773,10 @@ async def grown(server_dsn, template, database_prefix):
         await connection.execute(
             f"""
             INSERT INTO asyncsvc.api_token (
-                   id, tenant_id, name, pepper_version, hint, kind, scopes, metadata, created_at,
-                   family_id)
-            SELECT '{tenant_id}' || n, '{tenant_id}', '', 0, '', 'api', '{{}}', '{{}}',
-                   '{NOW}'::timestamptz - n * interval '1 second',
+                   id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, metadata,
+                   created_at, family_id)
+            SELECT '{tenant_id}' || n, '{tenant_id}', '', sha256(('{tenant_id}' || n)::bytea), 0,
+                   '', 'api', '{{}}', '{{}}', '{NOW}'::timestamptz - n * interval '1 second',
                    '{tenant_id}' || n
               FROM generate_series(1, {TENANT_SIZE}) AS n
             """
@@ -784,7 +784,7 @@ async def grown(server_dsn, template, database_prefix):
         await connection.execute(
             f"""
             INSERT INTO asyncsvc.api_token_hash (token_hash, tenant_id, token_id)
-            SELECT sha256(t.id::bytea), t.tenant_id, t.id
+            SELECT t.token_hash, t.tenant_id, t.id
               FROM asyncsvc.api_token AS t
              WHERE t.tenant_id = '{tenant_id}'
             """
@@ -990,8 +990,8 @@ async def test_a_token_is_found_by_its_hash(explain, ring):
     token_hash = b"n" * 32 if ring else digest
     plan = await explain("api_token/verify", token_hash=token_hash, kind="api", **more)
     assert None not in {index for _, index in scans(plan)}
-    assert indexes(plan) == {"api_token_hash_pkey", "api_token_pkey"}
-    assert rows_read(plan) <= 6
+    assert indexes(plan) == {"api_token_token_hash_tenant_id_key"}
+    assert rows_read(plan) <= 5
 
 
 async def test_the_use_of_a_token_is_recorded_by_its_key(explain):

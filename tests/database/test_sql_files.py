@@ -51,7 +51,7 @@ TENANT_STATEMENTS = [
     )
     and name
     not in {
-        "api_token/find_by_hash",
+        "api_token/find_tenant",
         "append_key/find_expired",
         "api_token/import_many",
         "search/next_tenant",
@@ -100,7 +100,7 @@ COLUMNS = {
     "append_key/find_expired": list(ExpiredKey._fields),
     "api_token/create": TOKEN,
     "api_token/delete": ["deleted"],
-    "api_token/find_by_hash": ["tenant_id", "token_id"],
+    "api_token/find_tenant": ["tenant_id"],
     "api_token/get_by_ids": TOKEN,
     "api_token/get_family": ["id", "is_live"],
     "api_token/get_list": TOKEN,

@@ -101,7 +101,7 @@ STATE = """
      UNION ALL
     SELECT 'token ' || t.name || ' '
            || row_number() OVER (PARTITION BY t.name ORDER BY t.created_at, t.id),
-           (to_jsonb(t) - '{id,tenant_id,hint,created_at,revoked_at,last_used_at,
+           (to_jsonb(t) - '{id,tenant_id,token_hash,hint,created_at,revoked_at,last_used_at,
                             rotated_from,family_id}'::text[]
             || jsonb_build_object('revoked', t.revoked_at <= statement_timestamp(),
                                   'used', t.last_used_at IS NOT NULL))::text

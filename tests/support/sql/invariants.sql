@@ -36,7 +36,7 @@ WITH counted AS (
       FROM asyncsvc.token_audit AS a
      GROUP BY a.tenant_id, a.token_id
 ), hashed AS MATERIALIZED (
-    SELECT h.tenant_id, h.token_id, count(*) AS hashes
+    SELECT h.tenant_id, h.token_id, array_agg(h.token_hash) AS hashes
       FROM asyncsvc.api_token_hash AS h
      GROUP BY h.tenant_id, h.token_id
 ), token AS MATERIALIZED (
@@ -118,8 +118,8 @@ SELECT t.tenant_id,
          ON h.tenant_id = t.tenant_id
         AND h.token_id = t.id
  CROSS JOIN LATERAL (
-           VALUES (coalesce(h.hashes, 0) = 1,
-                   format('it has %s hashes', coalesce(h.hashes, 0))),
+           VALUES ((h.hashes = ARRAY[t.token_hash]) IS TRUE,
+                   format('its hash is %s, but %s lead to it', t.token_hash, h.hashes)),
                   (coalesce(n.created, 0) = 1,
                    format('the audit has %s creations and imports of it', coalesce(n.created, 0))),
                   ((t.revoked_at IS NULL) = (coalesce(n.revoked + n.rotated, 0) = 0),
