@@ -792,9 +792,10 @@ CREATE INDEX usage_audit_subject_idx ON asyncsvc.usage_audit (tenant_id, subject
 -- subject of a scope. A budget of a subject hides the default of the same scope, metric and grain. share is
 -- used / max_used.
 --
--- The server inlines it into the calling statement, whose plan a connection keeps. Each budget reads the
--- ledger of the tenant once, which for a few budgets takes less time than one pass that groups the rows. It
--- compares a row with the one id of its scope; the others are NULL. To compare the name of the scope too
+-- api_token/verify calls it. budget/get_status has its body, since Citus rejects functions that read its
+-- tables. The server inlines it into the calling statement, whose plan a connection keeps. Each budget reads
+-- the ledger of the tenant once, which for a few budgets takes less time than one pass that groups the rows.
+-- It compares a row with the one id of its scope; the others are NULL. To compare the name of the scope too
 -- would take longer.
 CREATE FUNCTION asyncsvc.budget_status_v1(
     of_tenant_id text, of_family_id text, of_user_id text, of_dialog_id text, instant timestamptz)
@@ -803,9 +804,9 @@ RETURNS TABLE (
     max_used numeric, window_start timestamptz, window_end timestamptz, used numeric, share numeric,
     is_alerted boolean)
 LANGUAGE sql STABLE ROWS 4 AS $$
-    SELECT a.id, a.scope, nullif(a.subject, ''), a.is_default, a.metric, a.grain, a.zone, a.max_used,
-           a.window_start, nullif(a.window_end, 'infinity'), u.used,
-           CASE a.max_used WHEN 0 THEN 'infinity' ELSE u.used / a.max_used END,
+    SELECT a.id AS budget_id, a.scope, nullif(a.subject, '') AS subject, a.is_default, a.metric, a.grain,
+           a.zone, a.max_used, a.window_start, nullif(a.window_end, 'infinity') AS window_end, u.used,
+           CASE a.max_used WHEN 0 THEN 'infinity' ELSE u.used / a.max_used END AS share,
            (u.used >= a.max_used OR a.max_used = 0) AND EXISTS (
                SELECT FROM asyncsvc.usage_audit AS e
                 WHERE e.tenant_id = of_tenant_id
@@ -814,7 +815,7 @@ LANGUAGE sql STABLE ROWS 4 AS $$
                   AND e.window_start = a.window_start
                   AND e.threshold = 100
                   AND e.max_used = a.max_used
-                  AND e.action = 'budget_crossed')
+                  AND e.action = 'budget_crossed') AS is_alerted
       FROM (
         SELECT DISTINCT ON (b.scope, b.metric, b.grain)
                b.id, b.scope, s.subject, b.subject = '' AND b.scope <> 'tenant' AS is_default, b.metric,

@@ -15,6 +15,8 @@ LOCAL = {"api_token_hash", "maintenance", "migration"}
 """Tables of the coordinator; a statement may read them without a tenant."""
 CHANGING = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofday", "uuidv7"}
 IMMUTABLE = {"json_merge_v1", "octet_length"}
+READING = {"budget_status_v1"}
+"""Functions of the schema that read its tables."""
 STABLE = {"now", "statement_timestamp", "to_char", "transaction_timestamp"}
 
 Node = Any
@@ -109,6 +111,7 @@ def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
         on_updates(tree),
         on_returning(tree),
         on_locks(tree),
+        ["a function that reads tables"] if functions(tree) & READING else (),
         on_subqueries(tree),
         () if of_all_tenants else (*on_tenants(tree), *on_targets(tree)),
         on_recursion(tree),
