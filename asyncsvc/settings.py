@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo, field_validator
 
@@ -92,10 +92,12 @@ class Settings(Limits):
     """Seconds between two reads of `conversations.watch` without a notification. Notifications do
     not pass a pooler of transactions, so this is the delay behind one. See
     docs/guides/watching.md."""
-    pgbouncer: bool = False
-    """Whether `connect` connects to PgBouncer or another pooler of transactions. The pool then
-    prepares no statements and sends no session parameters. Open a pool of your own with
-    `statement_cache_size=0`."""
+    pgbouncer: Literal["transaction", "prepared"] | None = None
+    """The pooler that `connect` connects to; None: no pooler. Behind a pooler the pool sends no
+    session parameters. "transaction": PgBouncer or another pooler of transactions; no statement is
+    prepared. "prepared": PgBouncer 1.21 or newer in transaction mode, with
+    `max_prepared_statements` above 0; statements stay prepared. For "transaction" open a pool of
+    your own with `statement_cache_size=0`. See docs/guides/pgbouncer.md."""
     allow_clear_text_password: bool = False
     """Whether `connect` and an import from RAGFlow send a password in clear text to a server that
     asks for it, although TLS does not verify the server. A listener on the network, or a false

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,19 +23,34 @@ def program() -> str | None:
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
 
+def can_keep_statements() -> bool:
+    """Return whether PgBouncer is installed and can keep prepared statements: 1.21 or newer."""
+    path = program()
+    if path is None:
+        return False
+    version = subprocess.check_output([path, "--version"], text=True)  # noqa: S603
+    major, minor = re.findall(r"\d+", version)[:2]
+    return (int(major), int(minor)) >= (1, 21)
+
+
 @contextlib.asynccontextmanager
-async def running(dsn: str, *, server_connections: int) -> AsyncIterator[dict[str, str]]:
+async def running(
+    dsn: str, *, server_connections: int, max_prepared_statements: int = 0
+) -> AsyncIterator[dict[str, str]]:
     """Run PgBouncer; yield the DSN of this database for session and for transaction pooling.
 
     Args:
         dsn: The database.
         server_connections: The maximum number of server connections per mode. The server's other
             databases use transaction pooling under their own names.
+        max_prepared_statements: Of each server connection. Above 0 it needs `can_keep_statements`.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
         unprivileged = ["--user=nobody"] if os.geteuid() == 0 else []  # it does not run as root
-        path = _configured(pathlib.Path(name), dsn, port, server_connections)
+        path = _configured(
+            pathlib.Path(name), dsn, port, server_connections, max_prepared_statements
+        )
         command = [str(program()), "--quiet", *unprivileged, path]
         keeping = asyncio.create_task(_kept_running(command))
         modes = ("session", "transaction")
@@ -62,7 +78,13 @@ async def _kept_running(command: Sequence[str]) -> None:
             raise
 
 
-def _configured(directory: pathlib.Path, dsn: str, port: int, server_connections: int) -> str:
+def _configured(
+    directory: pathlib.Path,
+    dsn: str,
+    port: int,
+    server_connections: int,
+    max_prepared_statements: int,
+) -> str:
     """Write the configuration into this directory and return its path."""
     directory.chmod(0o777)  # if root starts PgBouncer, it runs as another user
     parts = urllib.parse.urlsplit(dsn)
@@ -70,6 +92,7 @@ def _configured(directory: pathlib.Path, dsn: str, port: int, server_connections
     anywhere += f" user={parts.username} password={parts.password or 'none'}"
     server = f"{anywhere} dbname={parts.path[1:]}"
     path = directory / "bouncer.ini"
+    kept = f"max_prepared_statements = {max_prepared_statements}\n"
     path.write_text(
         f"[databases]\nsession = {server} pool_mode=session\n"
         f"transaction = {server} pool_mode=transaction\n"
@@ -77,6 +100,7 @@ def _configured(directory: pathlib.Path, dsn: str, port: int, server_connections
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
         f"default_pool_size = {server_connections}\n"
         f"unix_socket_dir =\nlogfile = {directory}/log\npidfile = {directory}/pid\n"
+        + (kept if can_keep_statements() else "")
     )
     return str(path)
 

@@ -363,7 +363,7 @@ async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
     else:
         pooled = dsn_of(pooler, urllib.parse.urlsplit(dsn).path.removeprefix("/"))
         async with asyncsvc.connect(
-            pooled, settings=Settings(pgbouncer=True, usage_retention=10**9)
+            pooled, settings=Settings(pgbouncer="transaction", usage_retention=10**9)
         ) as service:
             yield service
 
@@ -392,6 +392,17 @@ async def pgbouncer(dsn: str) -> AsyncIterator[dict[str, str]]:
         pytest.skip("there is no pgbouncer")
     async with pgbouncer_server.running(dsn, server_connections=SERVER_CONNECTIONS) as dsns:
         yield dsns
+
+
+@pytest_asyncio.fixture
+async def keeping_pgbouncer(dsn: str) -> AsyncIterator[str]:
+    """The DSN of a PgBouncer in transaction mode that keeps prepared statements."""
+    if not pgbouncer_server.can_keep_statements():
+        pytest.skip("there is no pgbouncer 1.21 or newer")
+    async with pgbouncer_server.running(
+        dsn, server_connections=SERVER_CONNECTIONS, max_prepared_statements=100
+    ) as dsns:
+        yield dsns["transaction"]
 
 
 def dsn_of(server_dsn: str, database: str) -> str:

@@ -18,6 +18,7 @@ from asyncsvc.database.driver_errors import LOST_STATEMENT, is_connection_lost, 
 from asyncsvc.database.executor import Executor
 from asyncsvc.database.notifier import payload_of
 from asyncsvc.database.pool_executor import PoolExecutor
+from asyncsvc.database.poolers import PREPARED_ADVICE
 from asyncsvc.database.pools import OpenedPools, open_pools
 from asyncsvc.database.replicas import ReplicatedExecutor
 from asyncsvc.database.retry import backoff, full_jitter
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOST_STATEMENT",
+    "PREPARED_ADVICE",
     "ConnectionExecutor",
     "Executor",
     "OpenedPools",

@@ -11,6 +11,7 @@ from asyncsvc.cancellation import finish_despite_cancellation
 from asyncsvc.database.borrowed import check_event_loop
 from asyncsvc.database.driver_errors import translate_errors
 from asyncsvc.database.executor import Executor, ping
+from asyncsvc.database.poolers import keeps_prepared_statements
 from asyncsvc.database.row_security import clear_tenant, set_tenant
 from asyncsvc.errors import AsyncSvcError, ConcurrentUse, DatabaseError
 
@@ -91,6 +92,12 @@ class ConnectionExecutor(Executor):
         A pooler reports its own number.
         """
         return self._connection.get_server_pid()
+
+    async def keeps_prepared_statements(self) -> bool:
+        """Return whether prepared statements stay prepared. False: a pooler does not keep them."""
+        async with self._lease() as connection:
+            with translate_errors(connection):
+                return await keeps_prepared_statements(connection)
 
     @asynccontextmanager
     async def transaction(

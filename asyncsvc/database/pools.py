@@ -14,6 +14,7 @@ from asyncsvc.database.borrowed import check_event_loop
 from asyncsvc.database.connecting import OwnConnection, open_connection
 from asyncsvc.database.driver_errors import translate_errors
 from asyncsvc.database.dsn import Dsn, parse_dsn
+from asyncsvc.database.poolers import PREPARED_ADVICE, keeps_prepared_statements
 from asyncsvc.errors import InvalidInput, StatementTimeout, Unavailable
 
 if TYPE_CHECKING:
@@ -148,7 +149,13 @@ def _translate_connect_errors(field: str) -> Generator[None]:
 
 def _session_options(settings: Settings, *, is_pooler: bool) -> dict[str, Any]:
     """Return the session parameters. A pooler shares sessions, so it gets none."""
-    if settings.pgbouncer or is_pooler:
+    prepared = {
+        "statement_cache_size": _PREPARED_STATEMENTS,
+        "max_cacheable_statement_size": 0,  # statements of any length
+    }
+    if settings.pgbouncer == "prepared":
+        return prepared
+    if settings.pgbouncer == "transaction" or is_pooler:
         return {"statement_cache_size": 0}
     timeouts = {
         "lock_timeout": settings.lock_timeout,
@@ -159,8 +166,7 @@ def _session_options(settings: Settings, *, is_pooler: bool) -> dict[str, Any]:
         parameters["jit"] = "off"
     return {
         "server_settings": parameters,
-        "statement_cache_size": _PREPARED_STATEMENTS,
-        "max_cacheable_statement_size": 0,  # statements of any length
+        **prepared,
     }
 
 
@@ -177,6 +183,7 @@ class _Opener:
         self._hosts = list(hosts)
         self._timeout_per_host = settings.acquire_timeout / len(hosts)
         self._allow_clear_text = settings.allow_clear_text_password
+        self._must_check_pooler = settings.pgbouncer == "prepared"
 
     async def open(self, _url: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's
         """Open a connection to the only host."""
@@ -200,9 +207,27 @@ class _Opener:
         raise max(errors, key=lambda error: isinstance(error, asyncpg.PostgresError))
 
     async def _connect(self, host: Dsn, options: Mapping[str, Any]) -> asyncpg.Connection:
-        return await open_connection(
+        connection = await open_connection(
             host, self._field, allow_clear_text=self._allow_clear_text, **options
         )
+        if self._must_check_pooler:
+            await self._check_pooler(connection)
+        return connection
+
+    async def _check_pooler(self, connection: asyncpg.Connection) -> None:
+        """Check once that prepared statements are kept. Closes the connection after a failure."""
+        try:
+            is_kept = await keeps_prepared_statements(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        if not is_kept:
+            connection.terminate()
+            raise InvalidInput(
+                self._field,
+                f"connects to a pooler that keeps no prepared statements: {PREPARED_ADVICE}",
+            )
+        self._must_check_pooler = False
 
 
 async def _skip_reset(_connection: object) -> None:

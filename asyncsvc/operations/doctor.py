@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
-from asyncsvc.database import LOST_STATEMENT
+from asyncsvc.database import LOST_STATEMENT, PREPARED_ADVICE
 from asyncsvc.database.migration_files import migration_files
 from asyncsvc.errors import AsyncSvcError, DatabaseError, MigrationError
 from asyncsvc.models import Finding, Level
@@ -43,6 +43,9 @@ _OWNERS_TABLES: Final = {"maintenance", "migration"}
 _POOLER_ADVICE: Final = (
     "if it pools transactions, set Settings.pgbouncer, or open the pool that you pass to AsyncSvc"
     " with statement_cache_size=0"
+)
+_KEPT_ADVICE: Final = (
+    'set Settings.pgbouncer to "prepared", so that the server does not plan each statement again'
 )
 
 Rule: TypeAlias = tuple[bool, Level, str]
@@ -85,14 +88,15 @@ def _finding(check: str, observed: str, *rules: Rule) -> Finding:
 async def _check_server(executor: Executor) -> list[Finding]:
     """Check version, durability and pooler, all on one connection."""
     async with executor.transaction() as transaction:
+        is_kept = await transaction.keeps_prepared_statements()
         server, pid = await ServerRepository(transaction).settings(), transaction.reported_pid
-    is_expected = executor.settings.pgbouncer
+    setting = executor.settings.pgbouncer
     return [
         version(server),
         replica(server),
         durability(server),
         autovacuum(server),
-        pooler(server, pid, is_expected=is_expected),
+        pooler(server, pid, setting, is_kept=is_kept),
         search(server),
     ]
 
@@ -167,13 +171,24 @@ def autovacuum(server: ServerSettings) -> Finding:
     )
 
 
-def pooler(server: ServerSettings, reported_pid: int, *, is_expected: bool) -> Finding:
-    """Check for a pooler, which reports another process id than the server."""
-    is_present = reported_pid != server.backend_pid
+def pooler(
+    server: ServerSettings,
+    reported_pid: int,
+    setting: Literal["transaction", "prepared"] | None,
+    *,
+    is_kept: bool,
+) -> Finding:
+    """Check for a pooler, which reports another process id than the server, and its setting."""
+    if reported_pid == server.backend_pid:
+        return _finding("pooler", "no pooler is in use")
     return _finding(
         "pooler",
-        "a pooler is in use" if is_present else "no pooler is in use",
-        (is_present and not is_expected, "note", _POOLER_ADVICE),
+        "a pooler is in use, which keeps prepared statements"
+        if is_kept
+        else "a pooler is in use, which keeps no prepared statements",
+        (setting is None, "note", _POOLER_ADVICE),
+        (setting == "prepared" and not is_kept, "problem", PREPARED_ADVICE),
+        (setting == "transaction" and is_kept, "note", _KEPT_ADVICE),
     )
 
 

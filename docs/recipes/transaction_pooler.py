@@ -9,7 +9,7 @@ import asyncsvc
 from asyncsvc import Message, Settings, Turn
 
 DSN = os.environ["ASYNCSVC_PGBOUNCER_DSN"]
-SETTINGS = Settings(pgbouncer=True)  # prepares no statement, and sets no session parameter
+SETTINGS = Settings(pgbouncer="transaction")  # prepares no statement, and sets no session parameter
 
 
 async def main() -> None:

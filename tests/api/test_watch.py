@@ -726,7 +726,7 @@ async def test_a_server_without_a_free_connection_is_polled(dsn, svc, pool):
 
 async def test_a_watch_through_a_pooler_polls(pgbouncer, svc, pool):
     await create(svc, "a")
-    settings = OFTEN.model_copy(update={"pgbouncer": True})
+    settings = OFTEN.model_copy(update={"pgbouncer": "transaction"})
     async with (
         asyncsvc.connect(pgbouncer["transaction"], settings=settings) as pooled,
         pooled.conversations.watch(tenant_id="acme") as watch,

@@ -42,7 +42,7 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
-EXECUTORS = ("replica/", "row_security/", "watch/get_session", "watch/notify")
+EXECUTORS = ("pooler/", "replica/", "row_security/", "watch/get_session", "watch/notify")
 REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
 TENANT_STATEMENTS = [
     name
@@ -180,6 +180,7 @@ COLUMNS = {
     "migration/record_progress": [],
     "migration/set_lock_timeout": ["lock_timeout"],
     "migration/get_unrestricted_tables": ["name"],
+    "pooler/passes_names": ["passes_names"],
     "record/delete": ["deleted"],
     "record/get_list": RECORD,
     "record/get_many": RECORD,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 
+import asyncpg
 import pytest
 
 import asyncsvc
@@ -12,16 +13,24 @@ from tests.conftest import SERVER_CONNECTIONS
 from tests.support.registry import SERVICE_METHODS, furnish
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
-POOLED = Settings(pgbouncer=True)
+POOLED = Settings(pgbouncer="transaction")
 REFUSALS = (AlreadyExists, Conflict, InvalidToken, NotFound)
 
 
+@pytest.fixture(params=["transaction", "prepared"])
+def pooler_setting(request):
+    """The DSN of a PgBouncer and its setting, without and with prepared statements."""
+    if request.param == "prepared":
+        return request.getfixturevalue("keeping_pgbouncer"), request.param
+    return request.getfixturevalue("pgbouncer")["transaction"], request.param
+
+
 @pytest.fixture
-async def pooled(pgbouncer):
+async def pooled(pooler_setting):
     """The services on a PgBouncer that pools transactions."""
-    async with asyncsvc.connect(
-        pgbouncer["transaction"], settings=POOLED, max_size=4 * SERVER_CONNECTIONS
-    ) as svc:
+    dsn, setting = pooler_setting
+    settings = Settings(pgbouncer=setting)
+    async with asyncsvc.connect(dsn, settings=settings, max_size=4 * SERVER_CONNECTIONS) as svc:
         yield svc
 
 
@@ -91,7 +100,7 @@ async def test_explain_works_through_the_pooler(pooled):
 
 
 async def test_a_statement_timeout_leaves_the_pool_usable(pgbouncer):
-    settings = Settings(pgbouncer=True, statement_timeout=0.3)
+    settings = Settings(pgbouncer="transaction", statement_timeout=0.3)
     async with asyncsvc.connect(pgbouncer["transaction"], settings=settings, max_size=2) as svc:
         await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
         async with svc.transaction() as tx:
@@ -127,11 +136,44 @@ async def test_cancellations_and_lost_connections_leave_the_pool_usable(pooled, 
     assert [message.seq for message in stored.messages] == list(range(1, len(keys) + 1))
 
 
+async def test_failed_calls_return_their_server_connections(pooler_setting, monkeypatch):
+    """asyncpg sends a new statement in 2 parts, and PgBouncer waits for the second one."""
+    dsn, setting = pooler_setting
+    settings = Settings(pgbouncer=setting, maintenance_interval=None)
+    get_statement = asyncpg.Connection._get_statement
+
+    async def fail(*arguments, **options):
+        await get_statement(*arguments, **options)
+        raise asyncio.CancelledError
+
+    size = 4 * SERVER_CONNECTIONS
+    async with asyncsvc.connect(dsn, settings=settings, max_size=size) as svc:
+        reads = [svc.conversations.get_list(tenant_id="acme") for _ in range(size)]
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncpg.Connection, "_get_statement", fail)
+            failures = await asyncio.gather(*reads, return_exceptions=True)
+        assert {type(each) for each in failures} == {asyncio.CancelledError}
+        async with asyncsvc.connect(dsn, settings=settings, max_size=1) as other:
+            assert (await other.conversations.get_list(tenant_id="acme")).items == []
+
+
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_without_the_setting_connect_is_rejected(pgbouncer, mode):
     with pytest.raises(InvalidInput, match=r"Settings\.pgbouncer"):
         async with asyncsvc.connect(pgbouncer[mode]):
             pass
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_that_keeps_no_prepared_statements_is_rejected(pgbouncer, mode):
+    settings = Settings(pgbouncer="prepared")
+    with pytest.raises(InvalidInput, match=r"Settings\.pgbouncer=\"prepared\".*max_prepared_state"):
+        await asyncsvc.connect(pgbouncer[mode], settings=settings)
+
+
+async def test_prepared_works_without_a_pooler(dsn):
+    async with asyncsvc.connect(dsn, settings=Settings(pgbouncer="prepared")) as svc:
+        assert (await svc.conversations.get_list(tenant_id="acme")).items == []
 
 
 async def test_a_lost_prepared_statement_names_the_setting(svc, pool):
@@ -142,6 +184,47 @@ async def test_a_lost_prepared_statement_names_the_setting(svc, pool):
         with pytest.raises(asyncsvc.DatabaseError, match=r"Settings\.pgbouncer") as caught:
             await mine.conversations.get_list(tenant_id="acme")
     assert caught.value.sqlstate == "26000"
+
+
+async def test_statements_stay_prepared_through_the_pooler(keeping_pgbouncer, pool):
+    settings = Settings(pgbouncer="prepared", maintenance_interval=None)
+    async with asyncsvc.connect(keeping_pgbouncer, settings=settings, max_size=1) as svc:
+        for _ in range(3):
+            await svc.conversations.get_list(tenant_id="acme")
+        async with svc.transaction() as tx:
+            names = await tx._executor._connection.fetch(
+                "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%get_list%'"
+            )
+    assert any(each["name"].startswith("PGBOUNCER_") for each in names)
+
+
+async def test_more_variants_than_the_pooler_keeps_make_no_error(keeping_pgbouncer):
+    """The client keeps 20 statements and the pooler 100, so both drop some."""
+    optional = {"user_id": "u", "dialog_id": "d", "keywords": "parcel", "id": "a", "thumb": 1}
+    optional |= {"from_date": "2026-01-01", "include_dsl": False, "desc": False}
+    settings = Settings(pgbouncer="prepared", maintenance_interval=None)
+    async with asyncsvc.connect(keeping_pgbouncer, settings=settings, max_size=16) as svc:
+
+        async def read(seed):
+            dice = random.Random(seed)
+            for _ in range(40):
+                chosen = dice.sample(sorted(optional), dice.randrange(len(optional)))
+                where = {name: optional[name] for name in chosen}
+                assert not (await svc.conversations.get_list(tenant_id="acme", **where)).items
+
+        await asyncio.gather(*map(read, range(16)))
+
+
+async def test_a_changed_result_type_needs_new_server_connections(keeping_pgbouncer, pool):
+    """The pooler keeps the statement of the old type; a migration of asyncsvc changes no type."""
+    settings = Settings(pgbouncer="prepared", maintenance_interval=None)
+    async with asyncsvc.connect(keeping_pgbouncer, settings=settings, max_size=1) as svc:
+        await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
+        for _ in range(3):
+            await svc.conversations.get_list(tenant_id="acme")
+        await pool.execute("ALTER TABLE asyncsvc.conversation ALTER COLUMN name TYPE varchar")
+        with pytest.raises(asyncsvc.DatabaseError, match="schema or configuration change"):
+            await svc.conversations.get_list(tenant_id="acme")
 
 
 async def test_the_setting_works_with_pooled_sessions_and_without_a_pooler(pgbouncer, dsn):

@@ -135,5 +135,5 @@ async def test_row_level_security_adds_3_round_trips(shared_dsns):
 
 
 async def test_without_prepared_statements_each_statement_adds_the_parsing(shared_dsns):
-    async with counting(shared_dsns[0], pgbouncer=True) as (_, svc, count):
+    async with counting(shared_dsns[0], pgbouncer="transaction") as (_, svc, count):
         assert await count(lambda: list_of(svc)) == 1 + 1

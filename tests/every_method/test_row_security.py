@@ -373,7 +373,7 @@ async def test_the_doctor_reports_a_role_that_does_not_match_the_setting(
 
 
 async def test_row_level_security_works_through_a_pooler(pgbouncer, pool, role):
-    settings = Settings(row_level_security=True, pgbouncer=True)
+    settings = Settings(row_level_security=True, pgbouncer="transaction")
     await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" SET role = "{role}"')
     try:
         async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:

@@ -319,7 +319,7 @@ async def test_it_waits_for_the_first_migration(empty_dsn, caplog):
 
 
 async def test_it_works_behind_pgbouncer(dsn, pool, pgbouncer):
-    settings = often(pgbouncer=True)
+    settings = often(pgbouncer="transaction")
     async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:
         await append(svc)
 

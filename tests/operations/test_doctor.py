@@ -141,9 +141,24 @@ def test_version_encoding_durability_and_pooler_have_levels():
     assert doctor.replica(GOOD._replace(is_replica=True)).level == "warning"
     assert doctor.durability(GOOD._replace(fsync=False)).level == "problem"
     assert doctor.durability(GOOD._replace(full_page_writes=False)).level == "problem"
-    assert doctor.pooler(GOOD, 7, is_expected=False).level == "ok"
-    assert doctor.pooler(GOOD, 8, is_expected=False).level == "note"
-    assert doctor.pooler(GOOD, 8, is_expected=True).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("pid", "setting", "is_kept", "level"),
+    [
+        (7, None, True, "ok"),
+        (7, "prepared", True, "ok"),
+        (8, None, False, "note"),
+        (8, "transaction", False, "ok"),
+        (8, "transaction", True, "note"),
+        (8, "prepared", True, "ok"),
+        (8, "prepared", False, "problem"),
+    ],
+)
+def test_the_setting_of_the_pooler_must_fit(pid, setting, is_kept, level):
+    finding = doctor.pooler(GOOD, pid, setting, is_kept=is_kept)
+    assert finding.level == level
+    assert level == "ok" or "Settings.pgbouncer" in finding.advice
 
 
 def test_an_autovacuum_that_cannot_keep_up_has_a_level():
@@ -238,11 +253,20 @@ async def test_an_undeclared_pooler_is_detected(pgbouncer, mode):
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_a_pooler_declared_in_the_settings_is_ok(pgbouncer, mode):
-    settings = asyncsvc.Settings(pgbouncer=True)
+    settings = asyncsvc.Settings(pgbouncer="transaction")
     async with asyncsvc.connect(pgbouncer[mode], settings=settings) as svc:
         findings = by_check(await svc.doctor())
     assert findings["pooler"].level == "ok", findings
     assert "a pooler is in use" in findings["pooler"].observed
+
+
+async def test_a_pooler_that_could_keep_prepared_statements_is_noted(keeping_pgbouncer):
+    levels = {}
+    for kind in ("transaction", "prepared"):
+        settings = asyncsvc.Settings(pgbouncer=kind)
+        async with asyncsvc.connect(keeping_pgbouncer, settings=settings) as svc:
+            levels[kind] = by_check(await svc.doctor())["pooler"].level
+    assert levels == {"transaction": "note", "prepared": "ok"}
 
 
 async def test_prepared_statements_through_a_pooler_are_a_problem(pgbouncer):
