@@ -287,7 +287,7 @@ class AsyncSvc(Services, SchemaMethods):
             The findings, in the order of the checks.
 
         Cost:
-            12 round trips in sequence, read-only.
+            16 round trips in sequence, read-only.
         """
         return await doctor.examine(self._executor)
 

@@ -36,6 +36,7 @@ async def key(svc, pool):
     """Create the token "key" of the tenant t."""
     await issue(svc)
     await pool.execute("UPDATE asyncsvc.api_token SET id = 'key', family_id = 'key'")
+    await pool.execute("UPDATE asyncsvc.api_token_hash SET token_id = 'key'")
     await pool.execute("UPDATE asyncsvc.token_audit SET token_id = 'key'")
 
 

@@ -1025,7 +1025,8 @@ async def test_the_budgets_of_a_request_are_read_by_their_keys(explain, is_verif
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("budget/delete", {}), ("budget/raise_limit", {"by": 1})]
+    ("name", "more"),
+    [("budget/delete", {}), ("budget/raise_limit", {"by": 1, "max_cost": 10, "max_count": 10})],
 )
 async def test_a_budget_is_changed_by_its_id(explain, name, more):
     plan = await explain(name, tenant_id="tenant7", id="tenant77", actor=None, **more)

@@ -106,7 +106,7 @@ async def stable_rows_of(tenant_id, svc) -> dict[str, list[str]]:
     return {
         table: [INSTANT.sub("...", comparable(row)) for row in records]
         for table, records in rows.items()
-        if not table.startswith("token_") and table not in {"api_token", "usage_audit"}
+        if not table.startswith(("token_", "api_token")) and table != "usage_audit"
     }
 
 
@@ -170,7 +170,8 @@ OF_THE_DRIVER = {
     )
 }
 NOT_OF_SERVICES = (
-    *("append_key/", "maintenance/", "migration/", "replica/", "row_security/", "server/"),
+    *("append_key/", "maintenance/", "migration/", "pooler/", "replica/", "row_security/"),
+    "server/",
     "testing/",  # of the pytest plugin
     # Maintenance runs these.
     *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
@@ -260,6 +261,10 @@ async def test_hostile_text_never_changes_the_statements(dsn):
                     with contextlib.suppress(AsyncSvcError):
                         await method.run(over_it, with_text(arguments, path, text))
         await send_other_statements(over_it)
+        on_citus = settings.model_copy(update={"citus": True})
+        async with asyncsvc.connect(wire.dsn, settings=on_citus) as svc:
+            with pytest.raises(asyncsvc.InvalidToken):
+                await svc.tokens.verify(HOSTILE[0])
         for text in set(wire.statements):
             name = is_of_a_file(text)
             assert name or is_listed(text), text

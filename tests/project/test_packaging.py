@@ -66,6 +66,7 @@ def test_the_sql_files_are_installed_with_the_package():
         "message",
         "migration",
         "migrations",
+        "pooler",
         "ragflow",
         "record",
         "replica",

@@ -50,7 +50,7 @@ FACADE = [
         name="doctor",
         call={},
         cost="database",
-        round_trips=12,
+        round_trips=16,
         tenant="none",
         reports_errors=True,
     ),
