@@ -263,8 +263,8 @@ async def test_hostile_text_never_changes_the_statements(dsn):
         await send_other_statements(over_it)
         on_citus = settings.model_copy(update={"citus": True})
         async with asyncsvc.connect(wire.dsn, settings=on_citus) as svc:
-            with pytest.raises(asyncsvc.InvalidToken):
-                await svc.tokens.verify(HOSTILE[0])
+            secret = (await over_it.tokens.create(tenant_id=HOSTILE[0], name="key")).secret
+            await svc.tokens.verify(secret, record_use=False)
         for text in set(wire.statements):
             name = is_of_a_file(text)
             assert name or is_listed(text), text
