@@ -287,7 +287,7 @@ class AsyncSvc(Services, SchemaMethods):
             The findings, in the order of the checks.
 
         Cost:
-            16 round trips in sequence, read-only.
+            17 round trips in sequence, read-only; 2 more on Citus, which asks each worker.
         """
         return await doctor.examine(self._executor)
 

@@ -17,7 +17,8 @@ from asyncsvc.database import LOST_STATEMENT, PREPARED_ADVICE
 from asyncsvc.database.migration_files import migration_files
 from asyncsvc.errors import AsyncSvcError, DatabaseError, MigrationError
 from asyncsvc.models import Finding, Level
-from asyncsvc.operations import migrations
+from asyncsvc.operations import cluster, migrations
+from asyncsvc.operations.findings import finding
 from asyncsvc.repositories import MigrationRepository, ServerRepository, UsageRepository
 from asyncsvc.repositories.server import Index, ServerSettings, Table, ZoneOffset
 
@@ -48,13 +49,12 @@ _KEPT_ADVICE: Final = (
     'set Settings.pgbouncer to "prepared", so that the server does not plan each statement again'
 )
 
-Rule: TypeAlias = tuple[bool, Level, str]
 Check: TypeAlias = Callable[["Executor"], Awaitable[list[Finding]]]
 
 
 async def examine(executor: Executor) -> list[Finding]:
     """Run all checks one after the other. Read-only."""
-    return [finding for check in _CHECKS for finding in await _run(check, executor)]
+    return [each for check in _CHECKS for each in await _run(check, executor)]
 
 
 async def _run(check: Check, executor: Executor) -> list[Finding]:
@@ -77,14 +77,6 @@ def _failure(check: str, error: AsyncSvcError) -> Finding:
     return Finding(check=check, level="problem", observed=f"check failed: {error}", advice=advice)
 
 
-def _finding(check: str, observed: str, *rules: Rule) -> Finding:
-    """Return the finding of the first rule that holds, or "ok"."""
-    for holds, level, advice in rules:
-        if holds:
-            return Finding(check=check, level=level, observed=observed, advice=advice)
-    return Finding(check=check, level="ok", observed=observed)
-
-
 async def _check_server(executor: Executor) -> list[Finding]:
     """Check version, durability and pooler, all on one connection."""
     async with executor.transaction() as transaction:
@@ -104,7 +96,7 @@ async def _check_server(executor: Executor) -> list[Finding]:
 def version(server: ServerSettings) -> Finding:
     """Check the version and the encoding."""
     major = server.version_number // 10_000
-    return _finding(
+    return finding(
         "server",
         f"PostgreSQL {server.version}, {server.encoding}",
         (major < MIN_VERSION, "problem", f"upgrade to PostgreSQL {MIN_VERSION} or newer"),
@@ -120,7 +112,7 @@ def search(server: ServerSettings) -> Finding:
         "move to PostgreSQL 17, to a server with ICU or to a database with a UTF-8 locale: a search"
         " for öl does not find Öl"
     )
-    return _finding(
+    return finding(
         "search",
         "a search ignores upper and lower case by Unicode's rules"
         if locale is None
@@ -131,7 +123,7 @@ def search(server: ServerSettings) -> Finding:
 
 def replica(server: ServerSettings) -> Finding:
     """Check whether the server accepts writes."""
-    return _finding(
+    return finding(
         "replica",
         "a read replica" if server.is_replica else "a primary, which accepts writes",
         (server.is_replica, "warning", "connect to the primary to write, and verify tokens there"),
@@ -142,7 +134,7 @@ def durability(server: ServerSettings) -> Finding:
     """Check whether acknowledged writes survive a crash."""
     fsync, pages = ("on" if on else "off" for on in (server.fsync, server.full_page_writes))
     commit = server.synchronous_commit
-    return _finding(
+    return finding(
         "durability",
         f"fsync {fsync}, full_page_writes {pages}, synchronous_commit {commit}",
         ("off" in {fsync, pages}, "problem", "turn both on: a crash can destroy the database"),
@@ -162,7 +154,7 @@ def autovacuum(server: ServerSettings) -> Finding:
         "set maintenance_work_mem = 64MB or more: with less, autovacuum and the search index read"
         " each large index several times"
     )
-    return _finding(
+    return finding(
         "autovacuum",
         f"{'on' if server.autovacuum else 'off'}, {rate}, {_size(server.vacuum_memory)} of memory",
         (not server.autovacuum, "problem", "turn autovacuum and track_counts on: tables grow"),
@@ -180,8 +172,8 @@ def pooler(
 ) -> Finding:
     """Check for a pooler, which reports another process id than the server, and its setting."""
     if reported_pid == server.backend_pid:
-        return _finding("pooler", "no pooler is in use")
-    return _finding(
+        return finding("pooler", "no pooler is in use")
+    return finding(
         "pooler",
         "a pooler is in use, which keeps prepared statements"
         if is_kept
@@ -201,7 +193,7 @@ async def _check_clock(executor: Executor) -> list[Finding]:
 def clock(server: datetime, before: datetime, after: datetime) -> Finding:
     """Compare the server's clock with this machine's clock before and after the query."""
     difference = max(before - server, server - after, timedelta(0))
-    return _finding(
+    return finding(
         "clock",
         f"the server's clock and this machine's differ by {difference.total_seconds():,.1f} s",
         (
@@ -232,7 +224,7 @@ def zones(differing: Sequence[str]) -> Finding:
     """Check whether the server and Python have the same rules for the declared time zones."""
     names = ", ".join(differing[:_MAX_NAMED_ZONES])
     more = ", …" if len(differing) > _MAX_NAMED_ZONES else ""
-    return _finding(
+    return finding(
         "zones",
         f"the server and Python differ on {len(differing)} declared time zones: {names}{more}"
         if differing
@@ -244,7 +236,7 @@ def zones(differing: Sequence[str]) -> Finding:
 async def _check_migrations(executor: Executor) -> list[Finding]:
     pending = [f"{each.version:04}_{each.name}" for each in await migrations.pending(executor)]
     return [
-        _finding(
+        finding(
             "migrations",
             f"pending: {', '.join(pending)}" if pending else "all are applied",
             (bool(pending), "problem", "run `asyncsvc migrate` as a role that may create"),
@@ -274,10 +266,10 @@ def indexes(present: dict[str, Index]) -> list[Finding]:
         (unused, "note", "unused so far", "check again after a month in production"),
     ]
     return [
-        _finding("indexes", f"{state}: {', '.join(names)}", (True, level, advice))
+        finding("indexes", f"{state}: {', '.join(names)}", (True, level, advice))
         for names, level, state, advice in groups
         if names
-    ] or [_finding("indexes", f"all {len(present)} exist and are valid")]
+    ] or [finding("indexes", f"all {len(present)} exist and are valid")]
 
 
 def expected_indexes() -> dict[str, str]:
@@ -295,7 +287,7 @@ async def _check_tables(executor: Executor) -> list[Finding]:
         f"{table.name} {_size(table.bytes)} ({table.live:,} rows)" for table in tables
     )
     total = _size(sum(table.bytes for table in tables))
-    return [rights(tables), _finding("size", f"{total}: {sizes}"), *dead_rows(tables)]
+    return [rights(tables), finding("size", f"{total}: {sizes}"), *dead_rows(tables)]
 
 
 def rights(tables: Sequence[Table]) -> Finding:
@@ -305,7 +297,7 @@ def rights(tables: Sequence[Table]) -> Finding:
     unwritable = ", ".join(table.name for table in own if not table.is_writable)
     observed = f"may not read {unreadable}" if unreadable else f"may not change {unwritable}"
     advice = "grant USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables"
-    return _finding(
+    return finding(
         "rights",
         f"this role {observed if unwritable or unreadable else 'may read and change every table'}",
         (bool(unreadable), "problem", advice),
@@ -316,7 +308,7 @@ def rights(tables: Sequence[Table]) -> Finding:
 def dead_rows(tables: Sequence[Table]) -> list[Finding]:
     """Return a finding for each table that waits for VACUUM."""
     return [
-        _finding(
+        finding(
             "dead rows",
             f"{share:.0%} of {table.name} are dead: {table.dead:,} rows",
             (True, "warning", f"check that autovacuum runs, and VACUUM asyncsvc.{table.name} now"),
@@ -339,19 +331,23 @@ async def _check_row_security(executor: Executor) -> list[Finding]:
             " the tables"
         )
         observed = f"this role sees the rows of all tenants in {', '.join(visible)}"
-        finding = _finding(
+        result = finding(
             "row security",
             observed if visible else "on, and it restricts this role",
             (bool(visible), "problem", advice),
         )
     else:
         advice = "set Settings.row_level_security, or connect as the owner of the tables"
-        finding = _finding(
+        result = finding(
             "row security",
             f"this role sees no rows of {', '.join(hidden)}" if hidden else "not requested",
             (bool(hidden), "problem", advice),
         )
-    return [finding]
+    return [result]
+
+
+async def _check_citus(executor: Executor) -> list[Finding]:
+    return await cluster.examine(executor)
 
 
 async def _check_usage(executor: Executor) -> list[Finding]:
@@ -365,7 +361,7 @@ async def _check_usage(executor: Executor) -> list[Finding]:
 def usage(rows: int) -> Finding:
     """Check whether maintenance keeps up with new usage."""
     count = f"{rows:,}" if rows <= _MANY_ROWS else f"more than {_MANY_ROWS:,}"
-    return _finding(
+    return finding(
         "usage",
         f"{count} rows of the usage ledger are not rolled up",
         (
@@ -388,5 +384,6 @@ _CHECKS: Final[tuple[Check, ...]] = (
     _check_indexes,
     _check_tables,
     _check_row_security,
+    _check_citus,
     _check_usage,
 )

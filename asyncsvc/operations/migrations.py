@@ -24,6 +24,7 @@ from asyncsvc.database import backoff, build_model, full_jitter
 from asyncsvc.database.migration_files import MigrationFile, migration_files
 from asyncsvc.errors import InvalidInput, LockTimeout, MigrationError, PoolExhausted
 from asyncsvc.models import Migration, MigrationProgress, MigrationStep, TableLock
+from asyncsvc.operations import cluster
 from asyncsvc.repositories import MigrationRepository
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ async def check(executor: Executor) -> None:
     if missing := await pending(executor):
         titles = ", ".join(f"{migration.version:04}_{migration.name}" for migration in missing)
         raise MigrationError(f"the schema lacks {titles}: run `await svc.migrate()`")
+    await cluster.check(executor)
     if not executor.settings.row_level_security:
         return
     if tables := await MigrationRepository(executor).get_unrestricted_tables():

@@ -93,15 +93,19 @@ class SchemaMethods(HasSettings):
         return await migrations.plan(self._executor)
 
     async def check(self) -> None:
-        """Check that the schema is up to date.
+        """Check that the schema is up to date and has the state that the settings need.
 
-        With `Settings.row_level_security`, check also that it restricts this role.
+        With `Settings.row_level_security`, check also that it restricts this role. On Citus, check
+        also that the tables are distributed, and log a warning for a worker that is down, disabled
+        or of another version. So the check passes while the tenants of other workers are served.
 
         Raises:
-            MigrationError: A migration is pending or has changed, or row-level security does not
-                restrict this role.
+            MigrationError: A migration is pending or has changed; row-level security does not
+                restrict this role; `Settings.citus` does not fit the database, a table is not
+                distributed by its tenant, or the extension has another version than its library.
 
         Cost:
-            At most 2 round trips, read-only; 1 more with row-level security.
+            At most 3 round trips, read-only; 1 more with row-level security, and 2 more on Citus,
+            which asks each worker.
         """
         await migrations.check(self._executor)

@@ -60,6 +60,33 @@ class ZoneOffset(NamedTuple):
     at: Timestamp
 
 
+class Cluster(NamedTuple):
+    """The version of Citus, and how it distributes the tables with a tenant."""
+
+    extension: str
+    """The version of the extension in the database, such as 13.2."""
+    library: str
+    """The version of the library that the server has loaded."""
+    has_jit: bool
+    distributed: list[str]
+    misplaced: list[str]
+    """The tables that are not distributed by their tenant together with the conversations."""
+
+
+class Worker(NamedTuple):
+    """A worker of Citus. It has no versions and no `lock_timeout` if it was not reached."""
+
+    node: str
+    is_active: bool
+    is_reached: bool
+    extension: str | None
+    library: str | None
+    lock_timeout: int | None
+    """In milliseconds; 0: no limit."""
+    set_lock_timeout: str
+    """The command that sets `lock_timeout` to that of the settings, for this role."""
+
+
 class ServerRepository(Repository):
     """The server and its catalog."""
 
@@ -86,3 +113,17 @@ class ServerRepository(Repository):
     async def zones(self) -> list[ZoneOffset]:
         """Return the time zones that a tenant declared."""
         return build_models(ZoneOffset, await self._rows("zones"))
+
+    async def cluster(self) -> Cluster:
+        """Return the state of Citus on the coordinator. The database has the extension."""
+        (row,) = await self._rows("cluster")
+        return build_model(Cluster, row)
+
+    async def workers(self, *, lock_timeout: float) -> list[Worker]:
+        """Ask each worker for its state. The database has the extension.
+
+        Args:
+            lock_timeout: The seconds that `Worker.set_lock_timeout` sets.
+        """
+        rows = await self._rows("workers", lock_timeout=round(lock_timeout * 1_000))
+        return build_models(Worker, rows)

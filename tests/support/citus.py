@@ -6,6 +6,7 @@ the workers. Without workers the coordinator has all shards.
 
 import asyncio
 import os
+import pathlib
 import urllib.parse
 
 import asyncpg
@@ -19,6 +20,8 @@ WORKERS = (
     "SELECT nodename, nodeport FROM pg_dist_node"
     " WHERE groupid <> 0 AND noderole = 'primary' ORDER BY nodeid"
 )
+STUBS = (pathlib.Path(__file__).parent / "sql" / "citus_stubs.sql").read_text(encoding="utf-8")
+"""Stand-ins for the catalog and functions of Citus, for a database of a server without it."""
 SKIPPED = dict[str, str]()
 """Tests that do not run on Citus, by the begin of their ids, with the reason of each."""
 

@@ -29,7 +29,7 @@ FACADE = [
     Method(name="applied", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(name="pending", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(name="migration_plan", call={}, cost="nothing", round_trips=3, tenant="none"),
-    Method(name="check", call={}, cost="nothing", round_trips=2, tenant="none"),
+    Method(name="check", call={}, cost="nothing", round_trips=3, tenant="none"),
     Method(
         name="migrate",
         call={"citus": False, "on_batch": None},
@@ -50,7 +50,7 @@ FACADE = [
         name="doctor",
         call={},
         cost="database",
-        round_trips=16,
+        round_trips=17,
         tenant="none",
         reports_errors=True,
     ),
