@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
@@ -43,6 +44,17 @@ _TEXT_BY_INDEX: Final = {"message_id_idx": "the conversation has a message with 
 _QUOTES_VALUE: Final = {_DATA_EXCEPTION, _UNIQUE_VIOLATION}
 # Connection failures, resources, shutdowns, serialization failures and deadlocks.
 _UNAVAILABLE_CLASSES: Final = ("08", "53", "57P", "40")
+# A COPY of Citus to a shard, also one of an INSERT, reports an error of a node without its code.
+_CODE_BY_TEXT: Final = {
+    "duplicate key value violates unique constraint": _UNIQUE_VIOLATION,
+    "canceling statement due to lock timeout": "55P03",
+    "canceling statement due to": "57014",
+    "deadlock detected": "40P01",
+    "terminating connection due to": "57P01",
+}
+# Citus reports the constraint of a shard, whose name ends in a number, in the message only.
+_CONSTRAINT: Final = re.compile(r'"(\w+)"$')
+_SHARD: Final = re.compile(r"_\d+$")
 # Citus reports a lost node with a code of its own, and the text of libpq.
 _LOST_NODE_CODES: Final = {_INTERNAL_ERROR, "58030"}
 _LOST_NODE: Final = (
@@ -78,7 +90,7 @@ class translate_errors:  # noqa: N801 - a context manager, named as a function
         """Raise the translated error, if there is one."""
         if error is None:
             return
-        if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _QUOTES_VALUE:
+        if isinstance(error, asyncpg.PostgresError) and _sqlstate(error) in _QUOTES_VALUE:
             raise _from_sqlstate(error) from None
         translated = self._translate(error)
         if translated is not None:
@@ -134,7 +146,7 @@ def is_transient(error: Unavailable) -> bool:
         return False
     cause = error.__cause__
     if isinstance(cause, asyncpg.PostgresError):
-        return (cause.sqlstate or "").startswith(_TRANSIENT_CLASSES) or _is_node_lost(cause)
+        return _sqlstate(cause).startswith(_TRANSIENT_CLASSES) or _is_node_lost(cause)
     return cause is not None
 
 
@@ -164,8 +176,17 @@ def _from_internal_error(error: asyncpg.InternalClientError) -> Unavailable:
     return Unavailable("the connection was lost")
 
 
+def _sqlstate(error: asyncpg.PostgresError) -> str:
+    """Return the code of an error; for an error of a node that has none, by its text."""
+    sqlstate = error.sqlstate or _INTERNAL_ERROR
+    if sqlstate != _INTERNAL_ERROR:
+        return sqlstate
+    codes = (code for text, code in _CODE_BY_TEXT.items() if str(error).startswith(text))
+    return next(codes, sqlstate)
+
+
 def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
-    sqlstate, message = error.sqlstate or _INTERNAL_ERROR, str(error.args[0]) if error.args else ""
+    sqlstate, message = _sqlstate(error), str(error.args[0]) if error.args else ""
     if sqlstate == _DATA_EXCEPTION:
         return DatabaseError(
             "a value cannot be encoded for its column: if the connection has a codec"
@@ -173,7 +194,9 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> AsyncSvcError:
             sqlstate,
         )
     if sqlstate in _CLASS_BY_SQLSTATE:
-        text = _TEXT_BY_INDEX.get(error.constraint_name or "", message)
+        quoted = _CONSTRAINT.search(message)
+        constraint = error.constraint_name or (quoted[1] if quoted else "")
+        text = _TEXT_BY_INDEX.get(_SHARD.sub("", constraint), message)
         return _CLASS_BY_SQLSTATE[sqlstate](text)
     if sqlstate.startswith(_UNAVAILABLE_CLASSES) or _is_node_lost(error):
         return Unavailable(message)

@@ -578,6 +578,32 @@ def test_a_node_that_a_coordinator_of_citus_lost_is_transient(sqlstate, text):
     assert is_transient(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('duplicate key value violates unique constraint "message_id_idx_102033"', AlreadyExists),
+        ("canceling statement due to lock timeout", LockTimeout),
+        ("canceling statement due to statement timeout", StatementTimeout),
+        ("deadlock detected", Unavailable),
+        ("terminating connection due to administrator command", Unavailable),
+        ("cache lookup failed for relation 1", DatabaseError),
+    ],
+)
+def test_an_error_of_a_node_of_citus_without_its_code_is_known_by_its_text(text, kind):
+    error = asyncpg.PostgresError.new({"S": "ERROR", "C": "XX000", "M": text})
+    with pytest.raises(kind) as caught, translate_errors():
+        raise error
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("constraint", [None, "message_id_idx_102033", "message_id_idx"])
+def test_an_id_that_exists_is_named_in_place_of_its_index(constraint):
+    text = f'duplicate key value violates unique constraint "{constraint or "message_id_idx_9"}"'
+    fields = {"S": "ERROR", "C": "23505", "M": text} | ({"n": constraint} if constraint else {})
+    with pytest.raises(AlreadyExists, match="a message with this id"), translate_errors():
+        raise asyncpg.PostgresError.new(fields)
+
+
 async def test_a_keyed_append_that_lost_a_race_is_retried(dsn):
     retries = []
     settings = Settings(on_retry=lambda *each: retries.append(each))
