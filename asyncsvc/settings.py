@@ -107,9 +107,10 @@ class Settings(Limits):
     restricts. `migrate` then enables row-level security. It adds up to 3 round trips to each call,
     see docs/guides/row-level-security.md."""
     citus: bool = False
-    """Whether the tables are distributed by Citus. `verify` then looks the tenant up in a statement
-    of its own, on the coordinator, and reads the token on the node of its tenant. `connect` turns
-    JIT off in its sessions, and `update_message` runs in a transaction, against deadlocks."""
+    """Whether the tables are distributed by Citus, which the database must have. A write with
+    several parts then runs whole on the node of its tenant, see docs/guides/citus.md. `verify`
+    looks the tenant up in a statement of its own, on the coordinator, and reads the token on the
+    node of its tenant. `connect` turns JIT off in its sessions."""
     token_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,9}$")] = "asv"  # noqa: S105 - public
     """The prefix of new API tokens. An underscore follows it."""
     last_used_resolution: (

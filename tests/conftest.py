@@ -93,6 +93,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure() -> None:
     """Let programs of tests receive SIGINT, which a shell ignores in its background jobs."""
+    citus.use_settings()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -357,8 +358,7 @@ async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
     Usage names persons for 31 years, since the times in tests are of any year.
     """
     if pooler is None:
-        settings = Settings(citus=ON_CITUS, usage_retention=10**9)
-        async with asyncsvc.connect(dsn, settings=settings) as service:
+        async with asyncsvc.connect(dsn, settings=Settings(usage_retention=10**9)) as service:
             yield service
     else:
         pooled = dsn_of(pooler, urllib.parse.urlsplit(dsn).path.removeprefix("/"))
@@ -413,6 +413,8 @@ def dsn_of(server_dsn: str, database: str) -> str:
 async def create_database(server_dsn: str, name: str, *, template: str) -> None:
     """Create a database as a copy of a template without sessions."""
     await citus.on_each_node(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    if ON_CITUS:
+        await citus.show_shards(server_dsn, name)
 
 
 async def drop_database(server_dsn: str, name: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import asyncpg
 
 from asyncsvc.cancellation import finish_despite_cancellation
+from asyncsvc.database.citus import call_on_node
 from asyncsvc.database.driver_errors import is_usable, translate_errors
 from asyncsvc.errors import AsyncSvcError, DatabaseError, InvalidInput
 
@@ -114,6 +115,8 @@ class Executor(abc.ABC):
                 _NO_TIMEOUT_SECONDS if query.has_no_timeout else self._settings.statement_timeout
             )
             try:
+                if self._settings.citus and query.is_for_one_node:
+                    query = await call_on_node(connection, query, timeout)
                 rows = await connection.fetch(
                     query.text, *query.arguments, timeout=timeout, record_class=RECORD_CLASS
                 )
@@ -179,7 +182,7 @@ class Executor(abc.ABC):
         1 round trip if the statement is prepared. It runs EXPLAIN without ANALYZE, so the statement
         itself is not executed.
         """
-        explain = dataclasses.replace(query, text=f"EXPLAIN {query.text}")
+        explain = dataclasses.replace(query, text=f"EXPLAIN {query.text}", is_for_one_node=False)
         return [str(row["QUERY PLAN"]) for row in await self.fetch(explain)]
 
     async def execute(self, command: str) -> None:

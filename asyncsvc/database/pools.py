@@ -10,6 +10,7 @@ import asyncpg
 from asyncpg import TargetServerAttributeNotMatched
 from asyncpg.connect_utils import SessionAttribute
 
+from asyncsvc.database import citus
 from asyncsvc.database.borrowed import check_event_loop
 from asyncsvc.database.connecting import OwnConnection, open_connection
 from asyncsvc.database.driver_errors import translate_errors
@@ -162,8 +163,8 @@ def _session_options(settings: Settings, *, is_pooler: bool) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
     }
     parameters = {name: f"{value * 1_000:.0f}ms" for name, value in timeouts.items()}
-    if settings.citus:  # the coordinator would compile its part of a statement at each call
-        parameters["jit"] = "off"
+    if settings.citus:
+        parameters |= citus.SESSION_PARAMETERS
     return {
         "server_settings": parameters,
         **prepared,

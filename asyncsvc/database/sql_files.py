@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from asyncsvc.validation.types import UNSET
 
@@ -47,6 +47,8 @@ _WRITES = re.compile(
     r"|set_config|pg_advisory_\w+)\b"
 )
 _OTHER_FOLDERS = {"migrations", "ragflow"}
+_ON_COORDINATOR = re.compile(r"\basyncsvc\.(api_token_hash|maintenance|migration)\b")
+"""The tables that Citus does not distribute."""
 _IDEMPOTENT = re.compile(
     r"^Idempotent: (?P<is_conditional>if )?(?:(?P<names>[^:\n]*):)?", re.MULTILINE
 )
@@ -118,6 +120,18 @@ class Query:
     """Whether the statement may exceed `Settings.statement_timeout`."""
     allows_replica: bool = False
     """Whether a replica may run the statement, so that its rows may be slightly stale."""
+    is_for_one_node: bool = False
+    """Whether the statement writes rows of one tenant in several parts, see `database/citus.py`."""
+
+
+class _Variant(NamedTuple):
+    """A compiled variant of a statement, for all values."""
+
+    text: str
+    parameters: tuple[str, ...]
+    """The names of the parameters, by number."""
+    is_idempotent: bool
+    is_for_one_node: bool
 
 
 class Statement:
@@ -160,22 +174,21 @@ class Statement:
                 raised += (self._null_flags[name],)
             elif value is not UNSET:
                 values[name] = value
-        text, order, is_idempotent = self._compile(raised, tuple(parameters), tuple(values))
-        arguments = tuple([values[name] for name in order])
+        variant = self._compile(raised, tuple(parameters), tuple(values))
         return Query(
             self.name,
-            text,
-            arguments,
+            variant.text,
+            tuple([values[name] for name in variant.parameters]),
             values,
-            is_idempotent=is_idempotent,
+            is_idempotent=variant.is_idempotent,
             has_no_timeout=self.has_no_timeout,
             allows_replica=self.allows_replica,
+            is_for_one_node=variant.is_for_one_node,
         )
 
     def _compile_variant(
         self, raised: tuple[str, ...], passed: tuple[str, ...], with_value: tuple[str, ...]
-    ) -> tuple[str, tuple[str, ...], bool]:
-        """Return the text of a variant, its parameters by number, and whether it is idempotent."""
+    ) -> _Variant:
         flags = frozenset(raised)
         if unknown := (flags - self.flags) | (set(passed) - self.required - self.optional):
             raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
@@ -189,8 +202,9 @@ class Statement:
             if line.condition.holds(present):
                 numbered = (f"${numbers.setdefault(p, len(numbers) + 1)}" for p in line.parameters)
                 kept.append(line.text % tuple(numbered))
+        text = "\n".join(kept)
         is_idempotent = self.idempotent_if is not None and self.idempotent_if.holds(present)
-        return "\n".join(kept), tuple(numbers), is_idempotent
+        return _Variant(text, tuple(numbers), is_idempotent, self._is_for_one_node(text))
 
     def _idempotent_if(self) -> LineCondition | None:
         """Return the condition under which the statement may be retried; None: never."""
@@ -211,6 +225,15 @@ class Statement:
     def _only_reads(self) -> bool:
         """Return whether the statement neither writes nor locks rows."""
         return not any(_WRITES.search(line.text) for line in self._lines)
+
+    def _is_for_one_node(self, text: str) -> bool:
+        """Return whether a variant writes or locks rows of one tenant in several parts."""
+        return (
+            self._lines[0].text.startswith("WITH")
+            and "tenant_id" in self.required
+            and not self._only_reads()
+            and not _ON_COORDINATOR.search(text)
+        )
 
     def _check(self) -> None:
         if not self.header:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from functools import partial
 
 from asyncsvc.errors import (
@@ -24,7 +23,6 @@ from asyncsvc.models import (
     as_model,
     microseconds,
 )
-from asyncsvc.repositories import MessageRepository
 from asyncsvc.repositories.conversation_rows import AppendRejection, ConversationRow
 from asyncsvc.services.common import (
     ConversationServiceBase,
@@ -347,21 +345,16 @@ class ConversationMessages(ConversationServiceBase):
 
         Cost:
             1 round trip on the primary keys; locks the conversation row, then the message. A merge
-            costs linear time in the stored value. With `Settings.citus` a transaction.
+            costs linear time in the stored value.
         """
-        async with AsyncExitStack() as stack:
-            executor = self._executor
-            if self._settings.citus:
-                # Citus would route it whole, without BEGIN, and it would deadlock with other edits.
-                executor = await stack.enter_async_context(executor.transaction())
-            updated = await MessageRepository(executor).update(
-                tenant_id=tenant_id,
-                id=id,
-                message=message,
-                patch=as_model(MessagePatch, patch),
-                user_id=unset_if_any(user_id),
-                max_json_bytes=self._settings.max_json_bytes,
-            )
+        updated = await self._messages.update(
+            tenant_id=tenant_id,
+            id=id,
+            message=message,
+            patch=as_model(MessagePatch, patch),
+            user_id=unset_if_any(user_id),
+            max_json_bytes=self._settings.max_json_bytes,
+        )
         if isinstance(updated, str):
             raise oversized_merge("patch.merge_payload", self._settings)
         return row_or_not_found(updated, "message")

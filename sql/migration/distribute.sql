@@ -7,12 +7,14 @@
 -- Locks: each table exclusively until the end of the transaction, while its rows are copied.
 -- Index: the catalog.
 -- Timeout: none. Existing rows are copied to the nodes.
--- Notes: asyncsvc.conversation comes first, since foreign keys refer to it.
+-- Notes: asyncsvc.conversation comes first, since foreign keys refer to it. Citus calls run_on_node_v1 on
+--   the node of its tenant_id; it distributes such a function after tables only in sequential mode.
 DO $body$
 DECLARE
     name text;
     code regprocedure;
 BEGIN
+    PERFORM set_config('citus.multi_shard_modify_mode', 'sequential', true);
     FOR code IN
         SELECT p.oid
           FROM pg_catalog.pg_proc AS p
@@ -23,6 +25,7 @@ BEGIN
                               AND d.objid = p.oid)
          ORDER BY p.oid
     LOOP
+        CONTINUE WHEN code = to_regprocedure('asyncsvc.run_on_node_v1(text, text, text[])');
         PERFORM create_distributed_function(code);
     END LOOP;
     FOR name IN
@@ -45,5 +48,13 @@ BEGIN
                     name, 'tenant_id', colocate_with => 'asyncsvc.conversation');
         END CASE;
     END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_dist_object AS d
+                    WHERE d.classid = 'pg_catalog.pg_proc'::regclass
+                      AND d.objid = 'asyncsvc.run_on_node_v1'::regproc
+                      AND d.distribution_argument_index = 0) THEN
+        PERFORM create_distributed_function(
+            'asyncsvc.run_on_node_v1(text, text, text[])', 'tenant_id',
+            colocate_with => 'asyncsvc.conversation', force_delegation => true);
+    END IF;
 END
 $body$

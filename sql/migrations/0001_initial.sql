@@ -383,11 +383,20 @@ CREATE TABLE asyncsvc.usage_ledger (
 CREATE INDEX usage_ledger_tenant_idx ON asyncsvc.usage_ledger (tenant_id);
 ALTER TABLE asyncsvc.usage_ledger ALTER COLUMN tenant_id SET STATISTICS 0;
 
+CREATE SEQUENCE asyncsvc.audit_id;
+
+-- Return an id for the row of an audit, which orders the rows of one statement. The function hides the
+-- sequence from Citus, which would otherwise generate the ids on the coordinator. Each node has a sequence
+-- of its own. The ids of a tenant differ, because its rows are on one node, or their times do.
+CREATE FUNCTION asyncsvc.next_audit_id_v1() RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    RETURN nextval('asyncsvc.audit_id');
+
 -- Changes of budgets and corrections of usage, with their actors, and the thresholds (50, 80 and 100 percent)
 -- that the usage of a subject crossed. Only these have window_start, threshold and max_used.
 CREATE TABLE asyncsvc.usage_audit (
     tenant_id  text COLLATE "C" NOT NULL,
-    id         bigint GENERATED ALWAYS AS IDENTITY,
+    id         bigint NOT NULL DEFAULT asyncsvc.next_audit_id_v1(),
     at         timestamptz NOT NULL,
     action     text NOT NULL CHECK (action IN (
                    'adjust', 'set_budget', 'raise_limit', 'delete_budget', 'budget_crossed')),
@@ -652,7 +661,7 @@ CREATE INDEX api_token_hash_token_idx ON asyncsvc.api_token_hash (tenant_id, tok
 -- the row. Rows outlive their tokens, and contain no secret and no hash.
 CREATE TABLE asyncsvc.token_audit (
     tenant_id text COLLATE "C" NOT NULL,
-    id        bigint GENERATED ALWAYS AS IDENTITY,
+    id        bigint NOT NULL DEFAULT asyncsvc.next_audit_id_v1(),
     token_id  text COLLATE "C" NOT NULL,
     action    text NOT NULL,
     actor     text,
@@ -853,3 +862,69 @@ LANGUAGE sql STABLE ROWS 4 AS $$
               AND (a.dialog_id IS NULL OR l.dialog_id = a.dialog_id)) AS l
      CROSS JOIN LATERAL (SELECT coalesce(r.used, 0) + coalesce(l.used, 0) AS used) AS u
 $$;
+
+-- Only on Citus: lock the shard of a tenant on this node against a move, and return its number.
+-- Citus allows the lock to the owner of the tables only, and it is the one that each write takes.
+CREATE FUNCTION asyncsvc.lock_shard_v1(tenant_id text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    shard bigint := get_shard_id_for_distribution_column('asyncsvc.conversation', tenant_id);
+BEGIN
+    PERFORM lock_shard_metadata(5, ARRAY[shard]);
+    IF NOT EXISTS (SELECT
+                     FROM pg_dist_placement AS p
+                     JOIN pg_dist_local_group AS g ON g.groupid = p.groupid
+                    WHERE p.shardid = shard) THEN
+        RAISE 'the tenant has moved to another node' USING ERRCODE = 'serialization_failure';
+    END IF;
+    RETURN shard;
+END
+$body$;
+
+-- Only on Citus: return a statement with the shards of a tenant instead of the tables. The shards of
+-- one tenant have the same bounds.
+CREATE FUNCTION asyncsvc.on_shards_v1(statement text, shard bigint) RETURNS text
+    LANGUAGE plpgsql STABLE AS $body$
+DECLARE
+    each record;
+BEGIN
+    FOR each IN
+        SELECT c.relname, s.shardid
+          FROM pg_catalog.pg_class AS c
+          JOIN pg_catalog.pg_dist_shard AS s ON s.logicalrelid = c.oid
+          JOIN pg_catalog.pg_dist_shard AS own ON own.shardid = shard
+         WHERE c.relnamespace = 'asyncsvc'::regnamespace
+           AND s.shardminvalue = own.shardminvalue
+    LOOP
+        statement := regexp_replace(statement, format('\masyncsvc\.%s\M', each.relname),
+                                    format('asyncsvc.%s_%s', each.relname, each.shardid), 'g');
+    END LOOP;
+    RETURN statement;
+END
+$body$;
+
+-- Only on Citus: run a statement of a tenant on its shards, on this node. Citus calls this function on
+-- the node of the tenant. The statement has one parameter, :arguments, and casts its elements. A session
+-- prepares it once for each shard, and keeps at most 200.
+CREATE FUNCTION asyncsvc.run_on_node_v1(tenant_id text, statement text, arguments text[])
+    RETURNS SETOF record LANGUAGE plpgsql AS $body$
+DECLARE
+    shard    bigint := asyncsvc.lock_shard_v1(tenant_id);
+    prepared text := format('asyncsvc_%s_%s', shard, md5(statement));
+    oldest   text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements AS p WHERE p.name = prepared) THEN
+        FOR oldest IN
+            SELECT p.name
+              FROM pg_catalog.pg_prepared_statements AS p
+             WHERE p.name LIKE 'asyncsvc\_%'
+             ORDER BY p.prepare_time DESC
+            OFFSET 199
+        LOOP
+            EXECUTE format('DEALLOCATE %I', oldest);
+        END LOOP;
+        EXECUTE format('PREPARE %I (text[]) AS %s', prepared, asyncsvc.on_shards_v1(statement, shard));
+    END IF;
+    RETURN QUERY EXECUTE format('EXECUTE %I (%L)', prepared, arguments);
+END
+$body$;

@@ -1,9 +1,19 @@
 """What `Settings.citus` changes in sessions and statements. The tests need no Citus."""
 
+import asyncpg
+import pytest
+
 import asyncsvc
-from asyncsvc import Message, MessagePatch, Settings, Turn
-from asyncsvc.database.pool_executor import PoolExecutor
+from asyncsvc import (
+    ConversationPatch,
+    Message,
+    MessagePatch,
+    NotFound,
+    Settings,
+    Turn,
+)
 from asyncsvc.database.pools import open_pools
+from tests.support.citus import ON_CITUS, ONE_NODE
 
 
 async def test_the_sessions_of_connect_compile_no_plans(dsn):
@@ -15,17 +25,33 @@ async def test_the_sessions_of_connect_compile_no_plans(dsn):
         await pools.maintenance.close()
 
 
-async def test_an_update_of_a_message_runs_in_a_transaction(dsn, monkeypatch):
-    begun = list[object]()
-    begin = PoolExecutor.transaction
-    monkeypatch.setattr(
-        PoolExecutor, "transaction", lambda self, **how: begun.append(how) or begin(self, **how)
-    )
-    async with asyncsvc.connect(dsn, settings=Settings(citus=True)) as svc:
-        await svc.conversations.create(id="c", dialog_id="d", tenant_id="t")
-        turn = Turn(messages=[Message(role="user", content="hello")])
-        await svc.conversations.append_message("c", turn, tenant_id="t")
-        patch = MessagePatch(content="bye")
-        changed = await svc.conversations.update_message("c", 1, patch, tenant_id="t")
-    assert changed.content == "bye"
-    assert len(begun) == 1
+@pytest.mark.skipif(ON_CITUS, reason="all tests on Citus run the statements of a node")
+async def test_the_node_of_a_tenant_gets_the_whole_statement(dsn):
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(ONE_NODE)
+    names = list[str]()
+    settings = Settings(citus=True, on_query=lambda name, *_: names.append(name))
+    async with asyncsvc.connect(dsn, settings=settings, max_size=1) as svc:
+        conversations = svc.conversations
+        await conversations.create(id="c", dialog_id="d", tenant_id="t", metadata={"k": "'ä\\"})
+        turn = Turn(messages=[Message(role="user", content='it\'s $1 \\ {NULL,""}')], tokens=3)
+        for _ in range(8):  # more calls than custom plans
+            await conversations.append_message("c", turn, tenant_id="t", idempotency_key=None)
+        replayed = [
+            await conversations.append_message("c", turn, tenant_id="t", idempotency_key="k")
+            for _ in range(2)
+        ]
+        with pytest.raises(NotFound):
+            await conversations.append_message("c", turn, tenant_id="other")
+        await conversations.update_by_id("c", ConversationPatch(name="x"), tenant_id="t")
+        patch = MessagePatch(merge_payload={"a": [1, None]})
+        changed = await conversations.update_message("c", 1, patch, tenant_id="t")
+        async with svc.transaction() as tx:
+            await tx.conversations.set_feedback("c", 1, 1, tenant_id="t")
+        await svc.maintain()
+        assert await conversations.delete_by_id("c", tenant_id="t") == 1
+    assert changed.content == turn.messages[0].content
+    assert changed.payload == {"a": [1, None]}
+    assert [each.replayed for each in replayed] == [False, True]
+    assert replayed[1].last_seq == 9
+    await connection.close()

@@ -13,20 +13,18 @@ import pytest
 import asyncsvc
 from asyncsvc import AlreadyExists, BudgetExceeded, Conflict, InvalidToken, NotFound, Settings
 from asyncsvc.services import credentials
-from tests.support.citus import ON_CITUS
+from tests.support.citus import ON_CITUS, ONE_NODE, WAITING
 
 FIRST, SECOND = (bytes([number]) * 32 for number in (1, 2))
 OLD = {"token_peppers": {1: FIRST}}
 NEW = {"token_peppers": {1: FIRST, 2: SECOND}}
-WAITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    " AND datname = current_database() AND pid <> pg_backend_pid()"
-)
 
 
 @pytest.fixture(params=[True] if ON_CITUS else [False, True], ids=lambda citus: f"citus={citus}")
-async def open_service(dsn, request):
+async def open_service(dsn, pool, request):
     """Return a function that opens services with these settings, and with or without `citus`."""
+    if not ON_CITUS:
+        await pool.execute(ONE_NODE)
     async with contextlib.AsyncExitStack() as stack:
 
         async def call(**settings):

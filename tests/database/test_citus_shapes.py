@@ -1,11 +1,12 @@
 """No statement and no migration contains a construct that Citus rejects: see `citus_shapes`."""
 
 import pytest
+from pglast import ast
 
 from asyncsvc.database import sql_files
 from asyncsvc.database.migration_files import migration_files
 from tests.database.test_sql_files import NAMES, few_variants
-from tests.support.citus_shapes import faults, parsed
+from tests.support.citus_shapes import LOCAL, faults, of, parsed
 
 OF_ALL_TENANTS = {
     "append_key/find_expired",
@@ -31,6 +32,21 @@ def test_no_statement_has_a_construct_that_citus_rejects(name):
         values = dict.fromkeys((statement.optional & present) | statement.required, 0)
         (tree,) = parsed(statement.bind(present & statement.flags, values).text)
         assert faults(tree, of_all_tenants=name in OF_ALL_TENANTS) == [], sorted(present)
+
+
+def test_a_statement_for_one_node_has_no_table_of_the_coordinator():
+    names = set[str]()
+    for name in STATEMENTS:
+        statement = sql_files.load(name)
+        for present in few_variants(statement):
+            values = dict.fromkeys((statement.optional & present) | statement.required, 0)
+            query = statement.bind(present & statement.flags, values)
+            if query.is_for_one_node:
+                names.add(name)
+                (tree,) = parsed(query.text)
+                assert not {each.relname for each in of(ast.RangeVar, tree)} & LOCAL, name
+    assert {"conversation/append_message", "api_token/record_use", "usage/roll_up"} <= names
+    assert not names & {"api_token/create", "conversation/get_list", "record/put"}
 
 
 @pytest.mark.parametrize("file", migration_files(), ids=lambda file: file.name)

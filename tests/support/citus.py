@@ -6,11 +6,13 @@ the workers. Without workers the coordinator has all shards.
 
 import asyncio
 import os
-import pathlib
 import urllib.parse
+from pathlib import Path
 
 import asyncpg
 import pytest
+
+from asyncsvc import Settings
 
 ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
 """Whether the tests run on Citus, with a distributed schema."""
@@ -20,10 +22,39 @@ WORKERS = (
     "SELECT nodename, nodeport FROM pg_dist_node"
     " WHERE groupid <> 0 AND noderole = 'primary' ORDER BY nodeid"
 )
-STUBS = (pathlib.Path(__file__).parent / "sql" / "citus_stubs.sql").read_text(encoding="utf-8")
+_WAITING = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND wait_event_type = 'Lock'"
+)
+ONE_NODE = (Path(__file__).parent / "sql" / "one_node.sql").read_text(encoding="utf-8")
+"""Lets a server without Citus run the statements for one node."""
+STUBS = (Path(__file__).parent / "sql" / "citus_stubs.sql").read_text(encoding="utf-8")
 """Stand-ins for the catalog and functions of Citus, for a database of a server without it."""
 SKIPPED = dict[str, str]()
 """Tests that do not run on Citus, by the begin of their ids, with the reason of each."""
+
+
+def sum_of_nodes(query: str) -> str:
+    """Return the query, on Citus for the sum of its number over all nodes."""
+    if not ON_CITUS:
+        return query
+    return f"SELECT sum(n.result::bigint) FROM run_command_on_all_nodes($$ {query} $$) AS n"
+
+
+WAITING = sum_of_nodes(f"SELECT count(*) {_WAITING}")
+"""Count the sessions of the database that wait for a lock, on any node."""
+END_WAITING = sum_of_nodes(f"SELECT count(pg_terminate_backend(pid)) {_WAITING}")
+"""End these sessions and count them."""
+
+
+def use_settings() -> None:
+    """Make `citus=True` the default of the settings if the tests run on Citus.
+
+    An application on Citus sets it. The programs that tests start do not.
+    """
+    if ON_CITUS:
+        Settings.model_fields["citus"].default = True
+        Settings.model_rebuild(force=True)
 
 
 def skip_reason(nodeid: str) -> str | None:
@@ -82,6 +113,13 @@ async def create_cluster(server_dsn: str, database: str) -> None:
         await execute(coordinator.geturl(), command)
     await execute(
         coordinator.geturl(), f'ALTER DATABASE "{database}" SET citus.shard_count = {SHARD_COUNT}'
+    )
+
+
+async def show_shards(server_dsn: str, database: str) -> None:
+    """Let the sessions of tests read the catalog without a check of each table, which takes 1 s."""
+    await execute(
+        server_dsn, f'ALTER DATABASE "{database}" SET citus.override_table_visibility = off'
     )
 
 

@@ -10,6 +10,7 @@ BEGIN
     LOOP
         EXECUTE format('DELETE FROM %s', name);
     END LOOP;
+    DELETE FROM asyncsvc.api_token_hash;
     DELETE FROM asyncsvc.maintenance;
 END
 $do$
