@@ -15,6 +15,7 @@ import asyncsvc
 from asyncsvc import ANY, InvalidInput, Settings
 from asyncsvc.operations import search_index
 from asyncsvc.services import search as search_module
+from tests.support.registry.counting import until_blocked
 
 SCRIPTS = (
     "abcde  etaoin srh",
@@ -667,12 +668,7 @@ async def test_a_message_appended_during_a_move_moves_with_its_conversation(svc,
     async with svc.transaction() as tx:
         await tx.conversations.append_message("a", turn, **at)
         moving = asyncio.create_task(svc.conversations.update_by_id("a", {"dialog_id": "e"}, **at))
-        async with asyncio.timeout(20):
-            while not await pool.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                " AND datname = current_database()"
-            ):
-                await asyncio.sleep(0.01)
+        await until_blocked(svc)
     await moving
     assert [
         hit.id

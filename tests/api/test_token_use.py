@@ -8,6 +8,7 @@ import pytest
 
 import asyncsvc
 from asyncsvc import DatabaseError, Settings, Unavailable
+from tests.support.citus import WAITING
 from tests.support.wire import RESETS, Fault, Wire
 
 RECORD = "/record_use "
@@ -163,7 +164,6 @@ async def test_an_unavailable_lookup_still_fails_the_verification(dsn):
 
 
 async def test_a_cancellation_during_the_write_is_raised(dsn, pool):
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     async with (
         asyncsvc.connect(dsn, settings=SLOW) as svc,
         pool.acquire() as connection,
@@ -173,7 +173,7 @@ async def test_a_cancellation_during_the_write_is_raised(dsn, pool):
             await connection.execute("LOCK TABLE asyncsvc.api_token IN SHARE MODE")
             task = asyncio.create_task(svc.tokens.verify(issued.secret))
             async with asyncio.timeout(PROMPT):
-                while not task.done() and not await connection.fetchval(waiting):
+                while not task.done() and not await pool.fetchval(WAITING):
                     await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -25,8 +25,9 @@ from asyncsvc.database import sql_files
 from asyncsvc.services import credentials
 from asyncsvc.validation import cursors
 from asyncsvc.validation.cursors import Position
+from tests.support.citus import END_WAITING, WAITING
+from tests.support.registry.counting import until_blocked
 
-MINE = " AND datname = current_database() AND pid <> pg_backend_pid()"
 NOW = datetime.now(UTC)
 
 IMPORTED = credentials.new_secret("other")
@@ -253,7 +254,9 @@ async def test_a_locked_row_does_not_delay_verification(svc, dsn, pool, lock, ri
         pool.acquire() as connection,
         connection.transaction(),
     ):
-        await connection.execute(f"SELECT 1 FROM asyncsvc.api_token FOR {lock}")
+        await connection.execute(
+            f"SELECT 1 FROM asyncsvc.api_token WHERE tenant_id = 'acme' FOR {lock}"
+        )
         async with asyncio.timeout(2):
             assert (await asking.tokens.verify(issued.secret)).status == "active"
             assert await asking.tokens.used(issued.secret)
@@ -777,16 +780,12 @@ async def assert_verification_fails_closed(svc, pool):
                 svc.tokens.used(issued.secret),
             )
         ]
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'" + MINE
         async with asyncio.timeout(10):
-            while await pool.fetchval(waiting) < len(verifications):
+            while await pool.fetchval(WAITING) < len(verifications):
                 await asyncio.sleep(0.02)
         async with asyncio.timeout(60):
             while not all(call.done() for call in verifications):  # also the session of a retry
-                await pool.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE wait_event_type = 'Lock'" + MINE
-                )
+                await pool.fetchval(END_WAITING)
                 await asyncio.sleep(0.02)
         for call in verifications:
             with pytest.raises(asyncsvc.Unavailable):
@@ -855,10 +854,7 @@ async def test_a_change_of_many_tokens_locks_them_in_the_order_of_their_ids(svc,
     async with svc.transaction() as transaction:
         await transaction.tokens.update_by_id("a", {"name": "held"}, tenant_id="acme")
         task = asyncio.create_task(change(svc.tokens, ["b", "a"]))
-        while not await pool.fetchval(
-            f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'{MINE}"
-        ):
-            await asyncio.sleep(0.01)
-        free = "SELECT id FROM asyncsvc.api_token FOR UPDATE SKIP LOCKED"
+        await until_blocked(svc)
+        free = "SELECT id FROM asyncsvc.api_token WHERE tenant_id = 'acme' FOR UPDATE SKIP LOCKED"
         assert await pool.fetchval(free) == "b"
     await task

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import asyncsvc
 from asyncsvc import Settings
 from asyncsvc.integrations.opentelemetry import Telemetry
+from tests.support.citus import END_WAITING
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "monitoring"
@@ -42,10 +43,6 @@ FAIL = """
         $$ BEGIN RAISE EXCEPTION 'broken'; END $$;
     CREATE TRIGGER fail BEFORE UPDATE ON asyncsvc.message
         FOR EACH ROW EXECUTE FUNCTION asyncsvc.fail()
-"""
-END_WAITING = """
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-     WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 
 

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import asyncsvc
 from asyncsvc import Settings
 from asyncsvc.integrations.opentelemetry import Telemetry
+from tests.support.citus import END_WAITING
 
 TENANT = "acme"
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -222,17 +223,13 @@ async def test_the_durations_of_statements_are_those_of_the_spans(exported, dsn)
 
 
 async def test_each_retry_is_counted_and_each_attempt_is_a_span(exported, dsn, pool):
-    end_waiting = (
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
     async with connected(exported, dsn) as svc:
         await create(svc)
         async with pool.acquire() as connection, asyncio.timeout(WAIT):
             async with connection.transaction():
                 await connection.execute("LOCK TABLE asyncsvc.conversation")
                 task = asyncio.create_task(svc.conversations.get_by_id("a", tenant_id=TENANT))
-                while not await pool.fetchval(end_waiting):
+                while not await pool.fetchval(END_WAITING):
                     await asyncio.sleep(0.01)
             await task
     failed, repeated = exported.spans("conversation/get_by_ids")

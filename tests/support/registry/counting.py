@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncsvc import AsyncSvc
+from tests.support.citus import WAITING
 from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
 
@@ -253,12 +254,8 @@ async def revoke_a_family_that_grows(count: Count) -> Act:
 
 async def until_blocked(svc: AsyncSvc) -> None:
     """Wait until a session of the database waits for a lock."""
-    query = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
     async with asyncio.timeout(20):
-        while not await svc._executor._pool.fetchval(query):
+        while not await svc._executor._pool.fetchval(WAITING):
             await asyncio.sleep(0.01)
 
 
