@@ -21,7 +21,6 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.append_key AS k
      USING locked AS l
      WHERE k.tenant_id = l.tenant_id
-       AND k.tenant_id = :tenant_id COLLATE "POSIX"
        AND k.conversation_id = l.conversation_id
        AND k.key = l.key
     RETURNING k.key

@@ -67,7 +67,6 @@ WITH candidates AS (
     DELETE FROM asyncsvc.conversation AS c
      USING locked AS l
      WHERE c.tenant_id = l.tenant_id
-       AND c.tenant_id = :tenant_id COLLATE "POSIX"
        AND c.id = l.id
        AND l.dialog_id = ANY (:dialog_ids::text[])                      --? dialog_ids
        AND l.dialog_id = :dialog_id                                     --? dialog_id

@@ -71,7 +71,6 @@ stored AS MATERIALIZED (                                                        
            updated_at = greatest(c.updated_at, statement_timestamp())
       FROM locked AS l
      WHERE c.tenant_id = l.tenant_id
-       AND c.tenant_id = :tenant_id COLLATE "POSIX"
        AND c.id = l.id
        AND NOT EXISTS (SELECT FROM oversized)                                     --? merges
     RETURNING c.tenant_id, c.id, c.dialog_id, c.user_id, c.exp_user_id, c.name, c.source,
@@ -110,7 +109,6 @@ stored AS MATERIALIZED (                                                        
            updated_at = u.updated_at
       FROM updated AS u
      WHERE r.tenant_id = u.tenant_id
-       AND r.tenant_id = :tenant_id COLLATE "POSIX"
        AND r.id = u.id
 ), titles_updated AS (
     UPDATE asyncsvc.conversation_title AS t
@@ -120,7 +118,6 @@ stored AS MATERIALIZED (                                                        
       FROM updated AS u
       JOIN locked AS l ON l.tenant_id = u.tenant_id AND l.id = u.id
      WHERE t.tenant_id = u.tenant_id
-       AND t.tenant_id = :tenant_id COLLATE "POSIX"
        AND t.conversation_id = u.id
        AND l.patch ?| ARRAY['name', 'dialog_id']
 ), ledger_rows AS (

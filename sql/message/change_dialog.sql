@@ -24,7 +24,6 @@ WITH moved AS MATERIALIZED (
            is_indexed = false
       FROM moved AS c
      WHERE m.tenant_id = c.tenant_id
-       AND m.tenant_id = :tenant_id COLLATE "POSIX"
        AND m.conversation_id = c.id
        AND m.dialog_id <> c.dialog_id
     RETURNING m.seq

@@ -24,7 +24,6 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.record AS r
      USING locked AS l
      WHERE r.tenant_id = l.tenant_id
-       AND r.tenant_id = :tenant_id COLLATE "POSIX"
        AND r.user_id = l.user_id
        AND r.kind = l.kind
        AND r.id = l.id

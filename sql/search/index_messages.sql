@@ -47,7 +47,6 @@ WITH pending AS MATERIALIZED (
        SET is_indexed = true
       FROM locked AS l
      WHERE m.tenant_id = l.tenant_id
-       AND m.tenant_id = :tenant_id COLLATE "POSIX"
        AND m.conversation_id = l.conversation_id
        AND m.seq = l.seq
     RETURNING m.seq

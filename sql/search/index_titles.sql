@@ -31,7 +31,6 @@ WITH candidates AS MATERIALIZED (
        SET is_indexed = true
       FROM locked AS l
      WHERE t.tenant_id = l.tenant_id
-       AND t.tenant_id = :tenant_id COLLATE "POSIX"
        AND t.conversation_id = l.conversation_id
     RETURNING t.conversation_id
 )

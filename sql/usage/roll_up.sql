@@ -36,7 +36,6 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.usage_ledger AS u
      USING locked AS l
      WHERE u.tenant_id = l.tenant_id
-       AND u.tenant_id = :tenant_id COLLATE "POSIX"
     RETURNING u.created_at, u.at, u.dialog_id, u.source, u.token_id, u.user_id, u.acting_user_id, u.model,
               u.is_imported,
               u.conversations, u.rounds, u.requests, u.input_tokens, u.cached_input_tokens,

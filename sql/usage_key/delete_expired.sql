@@ -20,7 +20,6 @@ WITH locked AS MATERIALIZED (
     DELETE FROM asyncsvc.usage_key AS k
      USING locked AS l
      WHERE k.tenant_id = l.tenant_id
-       AND k.tenant_id = :tenant_id COLLATE "POSIX"
        AND k.key = l.key
     RETURNING k.key
 )

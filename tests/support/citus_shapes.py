@@ -104,8 +104,12 @@ def conditions(select: Node) -> list[Node]:
     return [select.whereClause, *joins]
 
 
-def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
-    """Return the constructs that Citus rejects. `of_all_tenants` allows reads of all tenants."""
+def faults(tree: Node, *, of_all_tenants: bool = False, for_one_node: bool = False) -> list[str]:
+    """Return the constructs that Citus rejects, or sends to all shards.
+
+    `of_all_tenants` allows reads of all tenants, `for_one_node` a write whose tenant is that of a
+    join, which the node of the tenant runs on its shards.
+    """
     constructs = itertools.chain(
         on_inserts(tree),
         on_updates(tree),
@@ -113,7 +117,8 @@ def faults(tree: Node, *, of_all_tenants: bool = False) -> list[str]:
         on_locks(tree),
         ["a function that reads tables"] if functions(tree) & READING else (),
         on_subqueries(tree),
-        () if of_all_tenants else (*on_tenants(tree), *on_targets(tree)),
+        () if of_all_tenants else on_tenants(tree),
+        () if of_all_tenants or for_one_node else on_targets(tree),
         on_recursion(tree),
         on_definitions(tree),
     )
