@@ -61,6 +61,17 @@ has() {
     esac >/dev/null 2>&1
 }
 
+# Put a PgBouncer that can keep prepared statements, 1.21 or newer, first on the PATH.
+use_new_pgbouncer() {
+    local version
+    need pgbouncer
+    version=$(PATH=$PATH:/usr/sbin pgbouncer --version | awk 'NR == 1 { print $2 }')
+    if [ "$(printf '%s\n' 1.21 "$version" | sort --version-sort | head -n 1)" != 1.21 ]; then
+        [ -x "$work/pgbouncer/pgbouncer" ] || .ci/get-pgbouncer "$work/pgbouncer"
+        export PATH=$work/pgbouncer:$PATH
+    fi
+}
+
 # Install packages as root. An automatic run uses sudo.
 install_packages() {
     local as_root=()

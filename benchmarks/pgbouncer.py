@@ -37,13 +37,15 @@ def can_keep_statements() -> bool:
 async def running(
     dsn: str, *, server_connections: int, max_prepared_statements: int = 0
 ) -> AsyncIterator[dict[str, str]]:
-    """Run PgBouncer; yield the DSN of this database for session and for transaction pooling.
+    """Run PgBouncer; yield the DSNs of this database for session and for transaction pooling.
+
+    `console` is the DSN of PgBouncer's own console, which takes commands by `Connection.execute`.
 
     Args:
         dsn: The database.
         server_connections: The maximum number of server connections per mode. The server's other
             databases use transaction pooling under their own names.
-        max_prepared_statements: Of each server connection. Above 0 it needs `can_keep_statements`.
+        max_prepared_statements: Of each server connection. Ignored unless `can_keep_statements`.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="asyncsvc-") as name:
@@ -53,8 +55,8 @@ async def running(
         )
         command = [str(program()), "--quiet", *unprivileged, path]
         keeping = asyncio.create_task(_kept_running(command))
-        modes = ("session", "transaction")
-        dsns = {mode: f"postgresql://any@127.0.0.1:{port}/{mode}" for mode in modes}
+        names = {"session": "session", "transaction": "transaction", "console": "pgbouncer"}
+        dsns = {key: f"postgresql://any@127.0.0.1:{port}/{name}" for key, name in names.items()}
         try:
             await _wait_for(dsns["session"])
             yield dsns
@@ -73,7 +75,7 @@ async def _kept_running(command: Sequence[str]) -> None:
         try:
             await process.wait()
         except asyncio.CancelledError:
-            process.terminate()
+            process.kill()  # it would wait for its clients
             await process.wait()
             raise
 
@@ -98,6 +100,7 @@ def _configured(
         f"transaction = {server} pool_mode=transaction\n"
         f"* = {anywhere} pool_mode=transaction\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
+        "admin_users = any\nserver_login_retry = 0.2\n"
         f"default_pool_size = {server_connections}\n"
         f"unix_socket_dir =\nlogfile = {directory}/log\npidfile = {directory}/pid\n"
         + (kept if can_keep_statements() else "")

@@ -58,10 +58,12 @@ MAY_HAVE_ROWS = (
     " AND c.relkind = 'r' AND c.relname <> 'migration'"
 )
 """Whether any table has been written to. Of a distributed table it does not see the rows."""
-THROUGH_PGBOUNCER = os.environ.get("ASYNCSVC_TEST_PGBOUNCER") == "1"
-"""Whether `svc` connects through a PgBouncer in transaction mode."""
+POOLER_SETTING = os.environ.get("ASYNCSVC_TEST_PGBOUNCER")
+"""`Settings.pgbouncer` of `svc`, which then connects through a PgBouncer in transaction mode."""
 SERVER_CONNECTIONS = 4
 """Server connections of a PgBouncer: fewer than a test has clients, so that clients share them."""
+KEPT_STATEMENTS = 100
+"""Prepared statements that a PgBouncer keeps for each server connection."""
 DEFAULT_INTERVAL = 60
 SERVER = pytest.StashKey[Server]()
 EXPENSIVE = (
@@ -353,7 +355,7 @@ async def empty_dsn(database_factory: DatabaseFactory) -> str:
 
 @pytest_asyncio.fixture
 async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
-    """The library on `dsn`, as an application opens it; with THROUGH_PGBOUNCER, by a PgBouncer.
+    """The library on `dsn`, as an application opens it; with POOLER_SETTING, by a PgBouncer.
 
     Usage names persons for 31 years, since the times in tests are of any year.
     """
@@ -363,7 +365,7 @@ async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
     else:
         pooled = dsn_of(pooler, urllib.parse.urlsplit(dsn).path.removeprefix("/"))
         async with asyncsvc.connect(
-            pooled, settings=Settings(pgbouncer="transaction", usage_retention=10**9)
+            pooled, settings=Settings(pgbouncer=POOLER_SETTING, usage_retention=10**9)
         ) as service:
             yield service
 
@@ -371,10 +373,14 @@ async def svc(dsn: str, pooler: str | None) -> "AsyncIterator[AsyncSvc]":
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def pooler(server_dsn: str) -> AsyncIterator[str | None]:
     """The DSN of a PgBouncer in transaction mode for all databases; None if tests use none."""
-    if not THROUGH_PGBOUNCER:
+    if not POOLER_SETTING:
         yield None
         return
-    async with pgbouncer_server.running(server_dsn, server_connections=SERVER_CONNECTIONS) as dsns:
+    async with pgbouncer_server.running(
+        server_dsn,
+        server_connections=SERVER_CONNECTIONS,
+        max_prepared_statements=KEPT_STATEMENTS if POOLER_SETTING == "prepared" else 0,
+    ) as dsns:
         yield dsns["transaction"]
 
 
@@ -395,14 +401,21 @@ async def pgbouncer(dsn: str) -> AsyncIterator[dict[str, str]]:
 
 
 @pytest_asyncio.fixture
-async def keeping_pgbouncer(dsn: str) -> AsyncIterator[str]:
-    """The DSN of a PgBouncer in transaction mode that keeps prepared statements."""
+async def keeping_pgbouncer(dsn: str) -> AsyncIterator[dict[str, str]]:
+    """The DSNs of a PgBouncer on `dsn` that keeps prepared statements in transaction mode."""
     if not pgbouncer_server.can_keep_statements():
         pytest.skip("there is no pgbouncer 1.21 or newer")
     async with pgbouncer_server.running(
-        dsn, server_connections=SERVER_CONNECTIONS, max_prepared_statements=100
+        dsn, server_connections=SERVER_CONNECTIONS, max_prepared_statements=KEPT_STATEMENTS
     ) as dsns:
-        yield dsns["transaction"]
+        yield dsns
+
+
+@pytest.fixture(params=["transaction", "prepared"])
+def pooler_setting(request: pytest.FixtureRequest) -> tuple[dict[str, str], str]:
+    """The DSNs of a PgBouncer and `Settings.pgbouncer`, without and with prepared statements."""
+    fixture = "keeping_pgbouncer" if request.param == "prepared" else "pgbouncer"
+    return request.getfixturevalue(fixture), request.param
 
 
 def dsn_of(server_dsn: str, database: str) -> str:

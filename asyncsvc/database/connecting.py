@@ -7,6 +7,7 @@ sends it. The guard here reads the server's request before asyncpg does.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 import struct
@@ -79,13 +80,21 @@ def _translate_parameter_errors(dsn: Dsn, field: str) -> Generator[None]:
 
 
 class OwnConnection(asyncpg.Connection):
-    """A connection with the original event loop instead of the guarded one."""
+    """A connection with the original event loop, not the guarded one, and names of its own."""
 
     __slots__ = ()
 
     def __init__(self, protocol: Any, transport: Any, loop: Any, *rest: Any) -> None:  # noqa: ANN401 - asyncpg's
         """Store the arguments of asyncpg."""
         super().__init__(protocol, transport, loop.real, *rest)
+
+    def _get_unique_id(self, prefix: str) -> str:
+        """Return a name that no other process uses, in place of asyncpg's number in this process.
+
+        A pooler that passes the names of statements to the server, for example since its settings
+        changed, would run the statement of another process under an equal name.
+        """
+        return f"__asyncpg_{prefix}_{secrets.token_hex(8)}__"
 
 
 class _GuardedLoop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -116,7 +117,7 @@ async def _open_pool(
     opener = _Opener(field, hosts, settings)
     options = _session_options(settings, is_pooler=any(host.is_pooler for host in hosts))
     options["connect"] = opener.open if len(hosts) == 1 else opener.open_primary
-    with _translate_connect_errors(field), translate_errors():
+    with _translate_connect_errors(field, options), translate_errors():
         try:
             return await asyncpg.create_pool(
                 hosts[0].url,
@@ -134,14 +135,15 @@ async def _open_pool(
 
 
 @contextmanager
-def _translate_connect_errors(field: str) -> Generator[None]:
+def _translate_connect_errors(field: str, options: Mapping[str, Any]) -> Generator[None]:
     """Translate errors whose meaning differs while a connection is opened."""
     try:
         yield
     except StatementTimeout as error:
         raise Unavailable("the server did not answer in time") from error.__cause__
     except Unavailable as error:
-        if isinstance(error.__cause__, asyncpg.ProtocolViolationError):
+        is_rejected = isinstance(error.__cause__, asyncpg.ProtocolViolationError)
+        if is_rejected and "server_settings" in options:
             raise InvalidInput(
                 field, f"connects to a pooler, which needs Settings.pgbouncer: {error}"
             ) from error.__cause__
@@ -184,7 +186,7 @@ class _Opener:
         self._hosts = list(hosts)
         self._timeout_per_host = settings.acquire_timeout / len(hosts)
         self._allow_clear_text = settings.allow_clear_text_password
-        self._must_check_pooler = settings.pgbouncer == "prepared"
+        self._keeps_prepared = settings.pgbouncer == "prepared"
 
     async def open(self, _url: str, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's
         """Open a connection to the only host."""
@@ -211,24 +213,24 @@ class _Opener:
         connection = await open_connection(
             host, self._field, allow_clear_text=self._allow_clear_text, **options
         )
-        if self._must_check_pooler:
-            await self._check_pooler(connection)
+        if self._keeps_prepared:
+            await self._check_pooler(connection, options["timeout"])
         return connection
 
-    async def _check_pooler(self, connection: asyncpg.Connection) -> None:
-        """Check once that prepared statements are kept. Closes the connection after a failure."""
+    async def _check_pooler(self, connection: asyncpg.Connection, seconds: float) -> None:
+        """Check that prepared statements are kept. Closes the connection otherwise."""
+        is_kept = False
         try:
-            is_kept = await keeps_prepared_statements(connection)
-        except BaseException:
-            connection.terminate()
-            raise
+            async with asyncio.timeout(seconds):
+                is_kept = await keeps_prepared_statements(connection)
+        finally:
+            if not is_kept:
+                connection.terminate()
         if not is_kept:
-            connection.terminate()
             raise InvalidInput(
                 self._field,
                 f"connects to a pooler that keeps no prepared statements: {PREPARED_ADVICE}",
             )
-        self._must_check_pooler = False
 
 
 async def _skip_reset(_connection: object) -> None:

@@ -724,11 +724,12 @@ async def test_a_server_without_a_free_connection_is_polled(dsn, svc, pool):
         await pool.execute(f'DROP ROLE "{name}"')
 
 
-async def test_a_watch_through_a_pooler_polls(pgbouncer, svc, pool):
+async def test_a_watch_through_a_pooler_polls(pooler_setting, svc, pool):
     await create(svc, "a")
-    settings = OFTEN.model_copy(update={"pgbouncer": "transaction"})
+    dsns, setting = pooler_setting
+    settings = OFTEN.model_copy(update={"pgbouncer": setting})
     async with (
-        asyncsvc.connect(pgbouncer["transaction"], settings=settings) as pooled,
+        asyncsvc.connect(dsns["transaction"], settings=settings) as pooled,
         pooled.conversations.watch(tenant_id="acme") as watch,
     ):
         await append(svc, "a")

@@ -372,11 +372,12 @@ async def test_the_doctor_reports_a_role_that_does_not_match_the_setting(
         assert "sees no rows" in (await examined(forgetful)).observed
 
 
-async def test_row_level_security_works_through_a_pooler(pgbouncer, pool, role):
-    settings = Settings(row_level_security=True, pgbouncer="transaction")
+async def test_row_level_security_works_through_a_pooler(pooler_setting, pool, role):
+    dsns, setting = pooler_setting
+    settings = Settings(row_level_security=True, pgbouncer=setting)
     await pool.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{role[:-4]}" SET role = "{role}"')
     try:
-        async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:
+        async with asyncsvc.connect(dsns["transaction"], settings=settings) as svc:
             await svc.check()
             tenants = [f"t{number}" for number in range(20)]
             await asyncio.gather(*(create(svc, tenant_id) for tenant_id in tenants))

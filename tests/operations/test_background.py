@@ -318,9 +318,9 @@ async def test_it_waits_for_the_first_migration(empty_dsn, caplog):
     assert "failed" not in caplog.text
 
 
-async def test_it_works_behind_pgbouncer(dsn, pool, pgbouncer):
-    settings = often(pgbouncer="transaction")
-    async with asyncsvc.connect(pgbouncer["transaction"], settings=settings) as svc:
+async def test_it_works_behind_pgbouncer(dsn, pool, pooler_setting):
+    dsns, setting = pooler_setting
+    async with asyncsvc.connect(dsns["transaction"], settings=often(pgbouncer=setting)) as svc:
         await append(svc)
 
         async def is_done():

@@ -267,7 +267,7 @@ async def test_a_pooler_that_could_keep_prepared_statements_is_noted(keeping_pgb
     levels = {}
     for kind in ("transaction", "prepared"):
         settings = asyncsvc.Settings(pgbouncer=kind)
-        async with asyncsvc.connect(keeping_pgbouncer, settings=settings) as svc:
+        async with asyncsvc.connect(keeping_pgbouncer["transaction"], settings=settings) as svc:
             levels[kind] = by_check(await svc.doctor())["pooler"].level
     assert levels == {"transaction": "note", "prepared": "ok"}
 
