@@ -119,8 +119,9 @@ class ConversationUsage(ConversationServiceBase):
             buckets at the ends of the range, for hours, for other zones, with several filters and
             with `user_id` it reads each conversation, or by activity each row of
             `usage_quarter_hour`. With `group_by` 1 row for each bucket and group, and to rank the
-            groups 1 for each group and month; for `user_id` 1 for each person and month, and each
-            row of `usage_quarter_hour` of the `top` persons.
+            groups 1 for each group and month; for `user_id` 1 for each month of the persons who may
+            be among the `top`, each row of `usage_quarter_hour` before and after the whole months
+            of UTC, and each of the `top` persons.
         """
         start, end = instants(from_date, to_date, tz)
         self._check_length(start, end, interval)

@@ -123,6 +123,7 @@ class _Suite:
             "in the ledger": recorded["usage_ledger"] - before["usage_ledger"],
             "in the quarter hours": rolled_up["usage_quarter_hour"] - before["usage_quarter_hour"],
             "in the months of persons": rolled_up["usage_user_month"] - before["usage_user_month"],
+            "in the bounds of persons": rolled_up["usage_user"] - before["usage_user"],
         }
         self.bench.counts(
             "bytes of a usage", {name: round(total / count) for name, total in counted.items()}

@@ -521,6 +521,22 @@ CREATE TABLE asyncsvc.usage_user_month (
     PRIMARY KEY (tenant_id, user_id, month)
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 
+-- An upper bound of the usage of each person in any range: the sums of the positive changes that a roll-up
+-- moved, without the months that usage/sum_out_users deleted. The persons with the highest usage in a range
+-- are among those with the highest bounds, so usage/user_stats reads the months of few persons.
+CREATE TABLE asyncsvc.usage_user (
+    tenant_id  text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    last_month date NOT NULL,
+    cost       numeric NOT NULL,
+    tokens     numeric NOT NULL,
+    rounds     numeric NOT NULL,
+    PRIMARY KEY (tenant_id, user_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+-- The persons with the highest bounds.
+CREATE INDEX usage_user_bound_idx ON asyncsvc.usage_user (tenant_id, cost, tokens, rounds);
+
 -- Return a sum as bigint; NULL if a bigint does not hold it.
 CREATE FUNCTION asyncsvc.bigint_v1(total numeric) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$

@@ -2,7 +2,7 @@
 --
 -- Returns: erased, the number of changed rows.
 -- Locks: the changed rows.
--- Index: usage_quarter_hour_user_idx and usage_user_month_pkey.
+-- Index: usage_quarter_hour_user_idx, usage_user_month_pkey and usage_user_pkey.
 -- Timeout: none. The number of a person's quarter hours has no bound.
 -- Notes: the caller locks the tenant's usage (usage/lock) and rolls up its ledger, which names persons too,
 --   in earlier statements. In the ledger the name cannot be replaced, since a roll-up looks for other
@@ -19,5 +19,12 @@ WITH quarter_hours AS (
      WHERE m.tenant_id = :tenant_id
        AND m.user_id = :user_id
     RETURNING 1 AS one
+), bounds AS (
+    UPDATE asyncsvc.usage_user AS u
+       SET user_id = :erased_id
+     WHERE u.tenant_id = :tenant_id
+       AND u.user_id = :user_id
+    RETURNING 1 AS one
 )
-SELECT (SELECT count(*) FROM quarter_hours) + (SELECT count(*) FROM months) AS erased
+SELECT (SELECT count(*) FROM quarter_hours) + (SELECT count(*) FROM months)
+       + (SELECT count(*) FROM bounds) AS erased

@@ -1,4 +1,4 @@
--- Move a tenant's usage ledger into the sums by quarter hour, the sums by person and month, the usage of
+-- Move a tenant's usage ledger into the sums by quarter hour, the sums and bounds of persons, the usage of
 -- budgets, and with the flag `buckets` into the buckets of each declared zone. Without it the caller
 -- recounts the buckets in the same transaction.
 --
@@ -173,6 +173,18 @@ WITH locked AS MATERIALIZED (
            duration = m.duration + excluded.duration,
            thumb_up = m.thumb_up + excluded.thumb_up,
            thumb_down = m.thumb_down + excluded.thumb_down
+), user_rows AS (
+    INSERT INTO asyncsvc.usage_user AS u (tenant_id, user_id, last_month, cost, tokens, rounds)
+    SELECT :tenant_id, a.user_id, max(date_trunc('month', a.quarter_hour AT TIME ZONE 'UTC')::date),
+           sum(greatest(a.cost, 0)), sum(greatest(a.tokens, 0)), sum(greatest(a.rounds, 0))
+      FROM activity AS a
+     WHERE a.user_id <> ''
+     GROUP BY a.user_id
+    ON CONFLICT (tenant_id, user_id) DO UPDATE
+       SET last_month = greatest(u.last_month, excluded.last_month),
+           cost = u.cost + excluded.cost,
+           tokens = u.tokens + excluded.tokens,
+           rounds = u.rounds + excluded.rounds
 --? buckets {
 ), creations AS MATERIALIZED (
     SELECT CASE WHEN d.created_at < '1973-01-01 00:00+00' THEN d.created_at

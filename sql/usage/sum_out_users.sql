@@ -4,10 +4,11 @@
 -- Returns: user_months, the number of replaced months; last_user_id, from which on the next batch begins. 0
 --   if there are none, or another session works on this tenant.
 -- Locks: the tenant's UTC row of usage_zone (skipped if another session holds it), and the changed rows.
--- Index: usage_user_month_pkey, all entries of the tenant; usage_quarter_hour_user_idx.
+-- Index: usage_user_month_pkey, all entries of the tenant; usage_quarter_hour_user_idx; usage_user_pkey.
 -- Timeout: none. The number of a tenant's persons has no bound.
 -- Notes: a batch is one statement, so an interruption loses nothing, and the sums without persons never
---   change. A row that a roll-up has changed meanwhile is deleted with its new values.
+--   change. A row that a roll-up has changed meanwhile is deleted with its new values. The bound of a person
+--   (usage_user) is deleted with the last month.
 WITH locked AS MATERIALIZED (
     SELECT z.tenant_id,
            date_trunc('month', (statement_timestamp() - :retention::interval) AT TIME ZONE 'UTC') AS month
@@ -103,6 +104,24 @@ WITH locked AS MATERIALIZED (
            duration = q.duration + excluded.duration,
            thumb_up = q.thumb_up + excluded.thumb_up,
            thumb_down = q.thumb_down + excluded.thumb_down
+), bounds AS (
+    UPDATE asyncsvc.usage_user AS u
+       SET cost = u.cost - n.cost,
+           tokens = u.tokens - n.tokens,
+           rounds = u.rounds - n.rounds
+      FROM (SELECT n.user_id, max(n.month) AS last_month, sum(n.cost) AS cost, sum(n.tokens) AS tokens,
+                   sum(n.rounds) AS rounds
+              FROM months AS n
+             GROUP BY n.user_id) AS n
+     WHERE u.tenant_id = :tenant_id
+       AND u.user_id = n.user_id
+       AND u.last_month > n.last_month
+), gone AS (
+    DELETE FROM asyncsvc.usage_user AS u
+     USING months AS n
+     WHERE u.tenant_id = :tenant_id
+       AND u.user_id = n.user_id
+       AND u.last_month = n.month
 ), completed AS (
     UPDATE asyncsvc.usage_zone AS z
        SET users_since = l.month

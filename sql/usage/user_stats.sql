@@ -9,12 +9,14 @@
 --   person with usage in the bucket, otherwise 0, and NULL for the others.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket, usage_quarter_hour and usage_user_month,
---   usage_ledger_tenant_idx, and usage_quarter_hour_user_idx for the usage of the :top persons in whole
---   buckets.
+--   usage_ledger_tenant_idx, usage_user_bound_idx, and usage_quarter_hour_user_idx for the usage of the :top
+--   persons.
 -- Read replica: the result is exact for a slightly earlier moment.
--- Notes: persons are ranked by the UTC months within the range, the quarter hours at both ends and the
---   ledger. All months of the tenant are read in the order of the primary key, without a sort: OFFSET 0
---   keeps the server from a plan for the few months that it expects of a condition on them.
+-- Notes: a person's usage in a range is at most the bound in usage_user plus the ledger. `known` is the usage
+--   of persons who are likely the first ones: those with the highest bounds and those of the ledger. It is
+--   complete for them, and only the part outside of the UTC months for others. All persons with a higher
+--   usage than the last of the first ones have a bound of the threshold or more, so `ranked` adds the months
+--   of these alone. The range of cost tells the planner that they are few. With filters there are no months.
 WITH requested AS MATERIALIZED (
     SELECT date_bin('15 minutes', :range_from::timestamptz, '0001-01-01 00:00+00') AS since,
            date_bin('15 minutes', :range_before::timestamptz - interval '1 microsecond',
@@ -104,37 +106,87 @@ WITH requested AS MATERIALIZED (
                AND q.user_id = :user_id                              --? user_id
             OFFSET 0
            ) AS q
+), likely AS MATERIALIZED (
+    (SELECT u.user_id
+       FROM (
+         SELECT u.user_id
+           FROM asyncsvc.usage_user AS u
+          WHERE u.tenant_id = :tenant_id
+            AND (SELECT m.first_month IS NOT NULL FROM months AS m)
+          ORDER BY u.cost DESC, u.tokens DESC, u.rounds DESC
+          LIMIT 2000
+       ) AS u
+      LIMIT :top + 200)
+     UNION
+    SELECT l.user_id
+      FROM ledger_changes AS l
+     UNION
+    SELECT ''
+), known AS MATERIALIZED (
+    SELECT k.user_id, sum(k.cost) AS cost, sum(k.tokens) AS tokens, sum(k.rounds) AS rounds,
+           bool_or(k.is_likely) AS is_likely
+      FROM (
+        SELECT y.user_id, m.cost, m.tokens, m.rounds, true AS is_likely
+          FROM likely AS y
+         CROSS JOIN LATERAL (
+                SELECT m.cost, m.tokens, m.rounds
+                  FROM asyncsvc.usage_user_month AS m
+                 WHERE m.tenant_id = :tenant_id
+                   AND m.user_id = y.user_id
+                   AND m.month >= (SELECT m.first_month::date FROM months AS m)
+                   AND m.month < (SELECT m.after_months::date FROM months AS m)
+                OFFSET 0
+               ) AS m
+         UNION ALL
+        SELECT e.user_id, e.cost, e.tokens, e.rounds, false
+          FROM ends AS e
+         UNION ALL
+        SELECT l.user_id, coalesce(l.cost, 0), l.tokens, l.rounds, false
+          FROM ledger_changes AS l
+      ) AS k
+     GROUP BY k.user_id
+), threshold AS MATERIALIZED (
+    SELECT k.cost, k.tokens, k.rounds
+      FROM known AS k
+     WHERE k.is_likely
+     ORDER BY k.cost DESC, k.tokens DESC, k.rounds DESC
+    OFFSET :top
+     LIMIT 1
 ), ranked AS MATERIALIZED (
     SELECT p.user_id, row_number() OVER (
                ORDER BY p.cost DESC, p.tokens DESC, p.rounds DESC, nullif(p.user_id, '')) AS place
       FROM (
-        SELECT coalesce(m.user_id, c.user_id) AS user_id, coalesce(m.cost, 0) + coalesce(c.cost, 0) AS cost,
-               coalesce(m.tokens, 0) + coalesce(c.tokens, 0) AS tokens,
-               coalesce(m.rounds, 0) + coalesce(c.rounds, 0) AS rounds
+        SELECT p.user_id, sum(p.cost) AS cost, sum(p.tokens) AS tokens, sum(p.rounds) AS rounds
           FROM (
-            SELECT u.user_id, sum(u.cost) AS cost, sum(u.tokens) AS tokens, sum(u.rounds) AS rounds
+            SELECT k.user_id, k.cost, k.tokens, k.rounds
+              FROM known AS k
+             UNION ALL
+            SELECT u.user_id, m.cost, m.tokens, m.rounds
               FROM (
-                SELECT u.user_id, u.month, u.cost, u.tokens, u.rounds
-                  FROM asyncsvc.usage_user_month AS u
+                SELECT u.user_id
+                  FROM asyncsvc.usage_user AS u
                  WHERE u.tenant_id = :tenant_id
                    AND (SELECT m.first_month IS NOT NULL FROM months AS m)
-                 ORDER BY u.user_id
-                OFFSET 0
+                   AND u.last_month >= (SELECT m.first_month::date FROM months AS m)
+                   AND (u.cost, u.tokens, u.rounds) >= (
+                       coalesce((SELECT t.cost FROM threshold AS t), 0),
+                       coalesce((SELECT t.tokens FROM threshold AS t), 0),
+                       coalesce((SELECT t.rounds FROM threshold AS t), 0))
+                   AND u.cost BETWEEN coalesce((SELECT t.cost FROM threshold AS t), 0) AND 'Infinity'
+                   AND u.user_id NOT IN (SELECT y.user_id FROM likely AS y)
               ) AS u
-             WHERE u.month >= (SELECT m.first_month::date FROM months AS m)
-               AND u.month < (SELECT m.after_months::date FROM months AS m)
-             GROUP BY u.user_id
-          ) AS m
-          FULL JOIN (
-            SELECT e.user_id, sum(e.cost) AS cost, sum(e.tokens) AS tokens, sum(e.rounds) AS rounds
-              FROM (SELECT e.user_id, e.cost, e.tokens, e.rounds
-                      FROM ends AS e
-                     UNION ALL
-                    SELECT l.user_id, l.cost, l.tokens, l.rounds
-                      FROM ledger_changes AS l) AS e
-             GROUP BY e.user_id
-          ) AS c ON c.user_id = m.user_id
-         ORDER BY 2 DESC, 3 DESC, 4 DESC, nullif(coalesce(m.user_id, c.user_id), '')
+             CROSS JOIN LATERAL (
+                    SELECT m.cost, m.tokens, m.rounds
+                      FROM asyncsvc.usage_user_month AS m
+                     WHERE m.tenant_id = :tenant_id
+                       AND m.user_id = u.user_id
+                       AND m.month >= (SELECT m.first_month::date FROM months AS m)
+                       AND m.month < (SELECT m.after_months::date FROM months AS m)
+                    OFFSET 0
+                   ) AS m
+          ) AS p
+         GROUP BY p.user_id
+         ORDER BY 2 DESC, 3 DESC, 4 DESC, nullif(p.user_id, '')
          LIMIT :top + 1
       ) AS p
 ), top AS MATERIALIZED (

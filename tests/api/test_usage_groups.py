@@ -193,6 +193,50 @@ async def test_creation_has_no_groups(svc):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("costs", [(None,), (0, 7, -5), range(-(10**6), 10**9, 997)], ids=str)
+async def test_the_first_persons_of_many_are_exact(dsn, pool, costs):
+    """Few persons are read, whose bounds are high: with usage of other months, or corrections.
+
+    Without costs, ann and bob are the first by their usage in the ledger, bob by 4 tokens more.
+    """
+    chance, day = random.Random(3), timedelta(days=1)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    spring = start + 100 * day
+    of_names = (
+        [("bob", spring, None, 5)],
+        [],
+        [("ann", spring, None, 10**9), ("bob", spring, None, 10**9 - 1)],
+    )
+    async with asyncsvc.connect(dsn, settings=Settings(maintenance_interval=None)) as svc:
+        for count, named in zip((1500, 1500, 40), of_names, strict=True):
+            rows = [
+                (f"u{person}", start + day * chance.uniform(0, 240) * chance.choice((0, 1)),
+                 chance.choice(costs), chance.randrange(-20, 10**3) * chance.choice((1, person)))
+                for person in [chance.randrange(700) for _ in range(count)]
+            ]  # fmt: skip
+            await svc.maintain()
+            await pool.executemany(
+                "INSERT INTO asyncsvc.usage_ledger"
+                " (tenant_id, dialog_id, user_id, at, cost, tokens)"
+                " VALUES ('t', 'd', $1, $2, $3, $4)",
+                [*rows, *named],
+            )
+        for since, until in ((59, 119), (41.3, 200.6), (31, 59), (150.5, 151.5), (0, 240)):
+            range_ = {
+                "tenant_id": "t",
+                "from_date": start + day * since,
+                "to_date": start + day * until,
+            }
+            by_person = {"group_by": "user_id", "interval": "total"}
+            every = await svc.conversations.stats(**range_, **by_person, top=1000)
+            for top in (1, 7):
+                first = await svc.conversations.stats(**range_, **by_person, top=top)
+                assert first[:top] == every[:top]
+                assert len(first) == min(top + 1, len(every))
+                others = sum(each.tokens for each in first if each.is_other)
+                assert others == sum(each.tokens for each in every[top:])
+
+
 # ---------------------------------------------------------------- retention and erasure
 
 
@@ -274,7 +318,7 @@ async def test_an_erased_person_stays_a_person_without_a_name(svc, pool, is_roll
     (creation,) = await svc.conversations.stats(**day, basis="creation", fill=False)
     assert (creation.conversations, creation.users) == (1, 1)
     await svc.maintain()
-    for table in ("usage_ledger", "usage_quarter_hour", "usage_user_month"):
+    for table in ("usage_ledger", "usage_quarter_hour", "usage_user_month", "usage_user"):
         assert not await pool.fetchval(
             f"SELECT count(*) FROM asyncsvc.{table} AS r WHERE to_jsonb(r)::text LIKE '%ann%'"
         )

@@ -358,6 +358,20 @@ SELECT coalesce(m.tenant_id, q.tenant_id),
  WHERE m.sums IS DISTINCT FROM q.sums
    AND EXISTS (SELECT FROM asyncsvc.conversation AS c WHERE c.tenant_id = coalesce(m.tenant_id, q.tenant_id))
  UNION ALL
+-- A person with months has a bound, which is not below the usage of any of them together.
+SELECT coalesce(m.tenant_id, u.tenant_id), format('bound of %s', coalesce(m.user_id, u.user_id)),
+       format('it is %s, %s, %s, %s, months have %s, %s, %s, %s', u.last_month, u.cost, u.tokens, u.rounds,
+              m.last_month, m.cost, m.tokens, m.rounds)
+  FROM (SELECT m.tenant_id, m.user_id, max(m.month) AS last_month, sum(greatest(m.cost, 0)) AS cost,
+               sum(greatest(m.tokens, 0)) AS tokens, sum(greatest(m.rounds, 0)) AS rounds
+          FROM asyncsvc.usage_user_month AS m
+         WHERE m.user_id <> ''
+         GROUP BY m.tenant_id, m.user_id) AS m
+  FULL JOIN asyncsvc.usage_user AS u
+         ON u.tenant_id = m.tenant_id AND u.user_id = m.user_id
+ WHERE (u.last_month = m.last_month AND u.cost >= m.cost AND u.tokens >= m.tokens AND u.rounds >= m.rounds)
+       IS NOT TRUE
+ UNION ALL
 -- Without stored buckets the ledger alone equals the conversations.
 SELECT coalesce(u.tenant_id, c.tenant_id),
        'ledger',
