@@ -14,7 +14,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 from benchmarks.server import connected, free_port, sql
 
@@ -43,11 +44,18 @@ def programs() -> pathlib.Path | None:
 
 
 class Node:
-    """One server of the pair."""
+    """One server, of a pair or of a cluster."""
 
-    def __init__(self, directory: pathlib.Path, name: str, *, fsync: bool) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        name: str,
+        *,
+        fsync: bool,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Choose a port for a server with its data in this directory."""
-        self._settings = {**_SETTINGS, "fsync": "on" if fsync else "off"}
+        self._settings = {**_SETTINGS, "fsync": "on" if fsync else "off", **settings}
         self._data = directory / name
         self._log = directory / f"{name}.log"
         self.port = free_port()

@@ -68,6 +68,7 @@ DEFAULT_INTERVAL = 60
 SERVER = pytest.StashKey[Server]()
 EXPENSIVE = (
     "tests/cli/test_demo.py",
+    "tests/database/test_lost_nodes.py",
     "tests/database/test_plans.py",
     "tests/database/test_replicas.py",
     "tests/embedded/test_embedded.py",

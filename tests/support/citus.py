@@ -7,6 +7,7 @@ the workers. Without workers the coordinator has all shards.
 import asyncio
 import os
 import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -97,23 +98,32 @@ def dsn_of_node(server_dsn: str, host: str, port: int) -> str:
 async def create_cluster(server_dsn: str, database: str) -> None:
     """Make the nodes of an empty database, which is on each node, one cluster."""
     coordinator, *workers = (
-        urllib.parse.urlsplit(node)._replace(path=f"/{database}")
+        urllib.parse.urlsplit(node)._replace(path=f"/{database}").geturl()
         for node in await nodes(server_dsn)
     )
+    await join(coordinator, workers)
+    await execute(coordinator, f'ALTER DATABASE "{database}" SET citus.shard_count = {SHARD_COUNT}')
+
+
+async def join(coordinator: str, workers: Sequence[str]) -> None:
+    """Make databases without the extension a cluster. Without workers the first has all shards."""
     for node in (coordinator, *workers):
-        await execute(node.geturl(), "CREATE EXTENSION citus")
-    host, port = coordinator.hostname or "localhost", coordinator.port or 5432
+        await execute(node, "CREATE EXTENSION citus")
+    host, port = address(coordinator)
     connect = [f"SELECT citus_set_coordinator_host('{host}', {port})"]
-    connect += [f"SELECT citus_add_node('{node.hostname}', {node.port})" for node in workers]
+    connect += ["SELECT citus_add_node('{}', {})".format(*address(node)) for node in workers]
     if not workers:
         connect.append(
             f"SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)"
         )
     for command in connect:
-        await execute(coordinator.geturl(), command)
-    await execute(
-        coordinator.geturl(), f'ALTER DATABASE "{database}" SET citus.shard_count = {SHARD_COUNT}'
-    )
+        await execute(coordinator, command)
+
+
+def address(dsn: str) -> tuple[str, int]:
+    """Return host and port of a DSN."""
+    parts = urllib.parse.urlsplit(dsn)
+    return parts.hostname or "localhost", parts.port or 5432
 
 
 async def show_shards(server_dsn: str, database: str) -> None:
