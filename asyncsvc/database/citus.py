@@ -37,7 +37,7 @@ async def call_on_node(connection: Connection, query: Query, seconds: float) -> 
         if len(_calls) >= _MAX_CALLS:
             _calls.clear()
         call = _calls[query.text] = await _call(connection, query, seconds)
-    arguments = (*query.arguments, query.values["tenant_id"])
+    arguments = (*query.arguments, query.shard_of or query.values["tenant_id"])
     return dataclasses.replace(query, text=call, arguments=arguments)
 
 

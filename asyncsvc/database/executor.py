@@ -115,7 +115,7 @@ class Executor(abc.ABC):
                 _NO_TIMEOUT_SECONDS if query.has_no_timeout else self._settings.statement_timeout
             )
             try:
-                if self._settings.citus and query.is_for_one_node:
+                if query.shard_of or (self._settings.citus and query.is_for_one_node):
                     query = await call_on_node(connection, query, timeout)
                 rows = await connection.fetch(
                     query.text, *query.arguments, timeout=timeout, record_class=RECORD_CLASS

@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from asyncsvc.models import MigrationKind
 
 _NO_TRANSACTION: Final = re.compile(r"^-- Transaction: none\b", re.MULTILINE)
-_BACKFILL: Final = re.compile(r"^-- Backfill: ", re.MULTILINE)
+_BACKFILL: Final = re.compile(r"^-- Backfill: (\w+)", re.MULTILINE)
 _LOCK: Final = re.compile(r"^-- Locks: (\w+) ([A-Z ]+[A-Z])\b", re.MULTILINE)
 _CONTRACT: Final = re.compile(r"^-- Contract: (\d+(?:\.\d+)+)", re.MULTILINE)
 
@@ -55,9 +56,15 @@ class MigrationFile:
         The commands of a file with `Transaction: none` are safe to repeat, since an interrupted run
         leaves a part of them applied.
         """
-        if _BACKFILL.search(self.source):
+        if self.backfilled_table:
             return "backfill"
         return "concurrent" if _NO_TRANSACTION.search(self.source) else "transaction"
+
+    @property
+    def backfilled_table(self) -> str:
+        """The table of a backfill; empty for another kind."""
+        label = _BACKFILL.search(self.source)
+        return label[1] if label else ""
 
     @property
     def locks(self) -> list[tuple[str, str]]:
@@ -70,10 +77,11 @@ class MigrationFile:
         label = _CONTRACT.search(self.source)
         return label and label[1]
 
-    def batch(self, position: str, limit: int) -> Query:
-        """Return the statement of one batch of a backfill."""
+    def batch(self, position: str, limit: int, *, shard_of: str | None = None) -> Query:
+        """Return the statement of one batch of a backfill, on Citus for the shard of a tenant."""
         statement = sql_files.Statement(f"migrations/{self.title}", self.source)
-        return statement.bind((), {"position": position, "limit": limit})
+        query = statement.bind((), {"position": position, "limit": limit})
+        return dataclasses.replace(query, shard_of=shard_of)
 
 
 @cache

@@ -122,6 +122,8 @@ class Query:
     """Whether a replica may run the statement, so that its rows may be slightly stale."""
     is_for_one_node: bool = False
     """Whether the statement writes rows of one tenant in several parts, see `database/citus.py`."""
+    shard_of: str | None = None
+    """The tenant on whose shard the statement runs, for a statement of all tenants of the shard."""
 
 
 class _Variant(NamedTuple):

@@ -25,6 +25,7 @@ from asyncsvc.database.migration_files import MigrationFile, migration_files
 from asyncsvc.errors import InvalidInput, LockTimeout, MigrationError, PoolExhausted
 from asyncsvc.models import Migration, MigrationProgress, MigrationStep, TableLock
 from asyncsvc.operations import cluster
+from asyncsvc.operations.backfills import Backfill
 from asyncsvc.repositories import MigrationRepository
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LOCK_PAUSE, _MAX_LOCK_PAUSE = 0.02, 0.5
-_TABLE_LOCK_WAIT: Final = 0.1
-"""Seconds for which one attempt waits for a lock on a table, and all later statements on the table
-with it."""
+_FIRST_RETRY_PAUSE: Final = 0.1
 _MAX_RETRY_PAUSE: Final = 1.0
 _FIRST_BATCH_SIZE: Final = 100
 _MAX_BATCH_SIZE: Final = 5_000
@@ -57,13 +56,6 @@ class _Progress(NamedTuple):
     """The place of a backfill, and the number of rows that it has changed."""
 
     position: str
-    rows: int
-
-
-class _Batch(NamedTuple):
-    """The result of a batch: its last position, or None if no row is left, and the changed rows."""
-
-    position: str | None
     rows: int
 
 
@@ -185,6 +177,7 @@ class _Migrator:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._batch_size = _FIRST_BATCH_SIZE
+        self._backfills = dict[int, Backfill]()
 
     async def run(self) -> AsyncGenerator[Migration | MigrationProgress]:
         """Yield each applied migration, and the progress after each batch of a backfill."""
@@ -236,8 +229,8 @@ class _Migrator:
     ) -> MigrationProgress | None:
         """Change the next rows and record the position. None: there are no more rows."""
         progress = await _get_progress(file, transaction)
-        (row,) = await transaction.fetch(file.batch(progress.position, self._batch_size))
-        batch = build_model(_Batch, row)
+        backfill = self._backfills.setdefault(file.version, Backfill(file))
+        batch = await backfill.run_batch(transaction, progress.position, self._batch_size)
         if batch.position is None:
             return None
         rows = progress.rows + batch.rows
@@ -279,13 +272,13 @@ async def _with_short_waits(executor: Executor, work: Callable[[Executor], Await
     """Run `work` in a transaction under the lock of all migrating processes.
 
     A statement that waits for a lock on a table makes all later statements on the table wait. So
-    each attempt waits for `_TABLE_LOCK_WAIT`, and further ones follow for `Settings.lock_timeout`.
+    each attempt waits for 0.1 s, and further ones follow for `Settings.lock_timeout`.
     """
-    pauses = backoff(executor.settings.lock_timeout, base=_TABLE_LOCK_WAIT, cap=_MAX_RETRY_PAUSE)
+    pauses = backoff(executor.settings.lock_timeout, base=_FIRST_RETRY_PAUSE, cap=_MAX_RETRY_PAUSE)
     while True:
         try:
             async with _locked(executor) as transaction:
-                await MigrationRepository(transaction).set_lock_timeout(seconds=_TABLE_LOCK_WAIT)
+                await MigrationRepository(transaction).set_lock_timeout()
                 return await work(transaction)
         except LockTimeout:
             if (pause := next(pauses, None)) is None:

@@ -20,6 +20,16 @@ class TableSize(NamedTuple):
     bytes: int
 
 
+class Shard(NamedTuple):
+    """A shard of a distributed table."""
+
+    bound: int
+    """The lowest hash of a tenant."""
+    is_reached: bool
+    tenant_id: str
+    """One of its tenants, empty for a shard without rows; an error if its node was not reached."""
+
+
 class MigrationRepository(Repository):
     """The schema, and the table of applied migrations."""
 
@@ -72,9 +82,9 @@ class MigrationRepository(Repository):
             rows=rows,
         )
 
-    async def set_lock_timeout(self, *, seconds: float) -> None:
-        """Limit the wait for each lock in the open transaction."""
-        await self._rows("set_lock_timeout", milliseconds=round(seconds * 1_000))
+    async def set_lock_timeout(self) -> None:
+        """Limit the wait for each lock in the open transaction to 0.1 s."""
+        await self._rows("set_lock_timeout")
 
     async def enable_row_security(self) -> None:
         """Turn row-level security on for the tables on which it is off."""
@@ -84,6 +94,10 @@ class MigrationRepository(Repository):
         """Return whether the database has Citus."""
         (row,) = await self._rows("has_citus")
         return build_value(bool, row, "exists")
+
+    async def get_shards(self, *, table: str) -> list[Shard]:
+        """Return the shards of a table, none if it is not distributed. The database has Citus."""
+        return build_models(Shard, await self._rows("get_shards", name=table))
 
     async def distribute(self) -> None:
         """Distribute tables and functions over the nodes of Citus."""

@@ -70,7 +70,8 @@ class Cluster(NamedTuple):
     has_jit: bool
     distributed: list[str]
     misplaced: list[str]
-    """The tables that are not distributed by their tenant together with the conversations."""
+    """The tables that are not distributed by their tenant together with the conversations, and the
+    function of writes unless Citus calls it on the node of the tenant."""
 
 
 class Worker(NamedTuple):

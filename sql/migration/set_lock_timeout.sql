@@ -1,6 +1,13 @@
--- Limit the wait for each lock in the open transaction.
+-- Limit the wait for each lock in the open transaction to 0.1 s, also on the nodes of Citus.
 --
--- Returns: lock_timeout.
+-- Returns: no row.
 -- Locks: none.
 -- Index: none.
-SELECT set_config('lock_timeout', :milliseconds::integer::text, true) AS lock_timeout
+-- Notes: Citus passes SET LOCAL to each node of the transaction if this setting of it says so. A server
+--   without Citus ignores the setting.
+DO $body$
+BEGIN
+    SET LOCAL citus.propagate_set_commands = 'local';
+    SET LOCAL lock_timeout = '100ms';
+END
+$body$

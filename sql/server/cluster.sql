@@ -2,7 +2,8 @@
 --
 -- Returns: extension and library, the versions that the database and the loaded library have; has_jit,
 --   whether this session compiles plans; distributed, the distributed tables; misplaced, the tables with a
---   tenant_id that are not distributed by it together with asyncsvc.conversation.
+--   tenant_id that are not distributed by it together with asyncsvc.conversation, and run_on_node_v1 unless
+--   Citus calls it on the node of its tenant_id.
 -- Locks: none.
 -- Index: the catalog.
 -- Notes: it can be prepared only if the database has the extension.
@@ -28,6 +29,18 @@ SELECT split_part(e.extversion, '-', 1) AS extension,
        substring(citus_version() FROM '\d+\.\d+') AS library,
        pg_jit_available() AS has_jit,
        ARRAY(SELECT t.name FROM tables AS t WHERE t.is_distributed ORDER BY t.name) AS distributed,
-       ARRAY(SELECT t.name FROM tables AS t WHERE NOT t.is_placed ORDER BY t.name) AS misplaced
+       ARRAY(SELECT t.name
+               FROM tables AS t
+              WHERE NOT t.is_placed
+              UNION ALL
+             SELECT p.proname::text
+               FROM pg_catalog.pg_proc AS p
+              WHERE p.pronamespace = to_regnamespace('asyncsvc')
+                AND p.proname = 'run_on_node_v1'
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_dist_object AS d
+                                 WHERE d.classid = 'pg_catalog.pg_proc'::regclass
+                                   AND d.objid = p.oid
+                                   AND d.distribution_argument_index = 0)
+              ORDER BY name) AS misplaced
   FROM pg_catalog.pg_extension AS e
  WHERE e.extname = 'citus'

@@ -27,7 +27,7 @@ from asyncsvc.repositories.conversation_rows import (
 )
 from asyncsvc.repositories.maintenance import BacklogRow, DueJobs, MaintenanceRole
 from asyncsvc.repositories.message import MessageOutline
-from asyncsvc.repositories.migration import TableSize
+from asyncsvc.repositories.migration import Shard, TableSize
 from asyncsvc.repositories.query import ListFilter, TimeRange
 from asyncsvc.repositories.testing import DatabaseCommands
 from asyncsvc.repositories.usage import LedgerTenant, SummedOut
@@ -43,7 +43,7 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
-OF_CITUS = {"server/cluster", "server/workers"}
+OF_CITUS = {"migration/get_shards", "server/cluster", "server/workers"}
 """Statements that read the catalog of Citus."""
 EXECUTORS = ("pooler/", "replica/", "row_security/", "watch/get_session", "watch/notify")
 REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]
@@ -175,13 +175,14 @@ COLUMNS = {
     "migration/enable_row_security": [],
     "migration/get_applied": list(models.Migration.model_fields),
     "migration/get_progress": ["position", "rows"],
+    "migration/get_shards": list(Shard._fields),
     "migration/get_sizes": list(TableSize._fields),
     "migration/has_citus": ["exists"],
     "migration/has_table": ["exists"],
     "migration/try_lock": ["is_locked", "idle_timeout"],
     "migration/record": [],
     "migration/record_progress": [],
-    "migration/set_lock_timeout": ["lock_timeout"],
+    "migration/set_lock_timeout": [],
     "migration/get_unrestricted_tables": ["name"],
     "pooler/passes_names": ["passes_names"],
     "record/delete": ["deleted"],

@@ -9,6 +9,8 @@ import asyncsvc
 from asyncsvc import LockTimeout, MigrationError
 from asyncsvc.database.migration_files import MigrationFile, migration_files, read_folder
 from asyncsvc.operations import migrations
+from asyncsvc.operations.backfills import Backfill
+from tests.support import citus
 from tests.support.migration_rules import violations
 
 UPGRADE = read_folder(Path(__file__).parents[2] / "benchmarks" / "migrations")
@@ -25,6 +27,10 @@ SELECT c.relname::text,
    AND l.pid = $1 AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
 """
 MISSING_COUNTS = "SELECT count(*) FROM asyncsvc.message WHERE words IS NULL"
+SPLIT = """
+UPDATE pg_catalog.pg_dist_shard SET shardid = 3, next_tenant = 'a2' WHERE shardid = 1;
+INSERT INTO pg_catalog.pg_dist_shard VALUES ('asyncsvc.message', 4, '0', 'a2', 'b')
+"""
 PROGRESS = "SELECT rows FROM asyncsvc.migration WHERE version = 3"
 
 
@@ -32,9 +38,13 @@ def with_files(monkeypatch, *files):
     monkeypatch.setattr(migrations, "migration_files", lambda: (*migration_files(), *files))
 
 
-@pytest.fixture
-async def messages(svc):
+@pytest.fixture(params=["a table", "2 shards"])
+async def messages(svc, pool, request):
     """Conversations with 5 messages of 3 words each; return the number of messages."""
+    if request.param == "2 shards":
+        if citus.ON_CITUS:
+            pytest.skip("the table has real shards")
+        await pool.execute(citus.STUBS + citus.TWO_SHARDS)
     records = [
         {
             "id": f"c{number}",
@@ -108,6 +118,26 @@ async def test_concurrent_migrators_share_a_backfill(dsn, svc, pool, messages, m
     assert await pool.fetchval(PROGRESS) == messages
 
 
+@pytest.mark.parametrize("messages", ["2 shards"], indirect=True)
+async def test_a_split_of_a_shard_during_a_backfill_loses_no_row(svc, pool, messages, monkeypatch):
+    with_files(monkeypatch, COLUMN, BACKFILL)
+    run_batch, batches = Backfill.run_batch, list[object]()
+
+    async def split_after_the_first_batch(self, *arguments):
+        if len(batches) == 1:
+            await pool.execute(f"SET allow_system_table_mods = on; {SPLIT}")
+        batches.append(await run_batch(self, *arguments))
+        return batches[-1]
+
+    monkeypatch.setattr(Backfill, "run_batch", split_after_the_first_batch)
+    for tenant in ("a2", "a3"):
+        record = {"id": "c", "dialog_id": "d", "messages": [{"role": "user", "content": "x"}] * 300}
+        await svc.conversations.import_([record], tenant_id=tenant)
+    await svc.migrate()
+    assert len(batches) > 3
+    assert await pool.fetchval(MISSING_COUNTS) == 0
+
+
 async def test_changed_commands_begin_a_backfill_again(svc, pool, messages, monkeypatch):
     with_files(monkeypatch, COLUMN, BACKFILL)
 
@@ -153,6 +183,19 @@ async def test_a_migration_gives_up_after_the_lock_timeout(dsn, pool, monkeypatc
         with pytest.raises(LockTimeout):
             await svc.migrate()
     assert await pool.fetchval("SELECT max(version) FROM asyncsvc.migration") == 1
+
+
+async def test_a_migration_gives_up_while_a_transaction_writes(dsn, svc, monkeypatch):
+    """On Citus its locks are on the node of the tenant, and none is on the coordinator."""
+    await svc.conversations.create(tenant_id="t", dialog_id="d", id="c")
+    with_files(monkeypatch, COLUMN)
+    turn = {"messages": [{"role": "user", "content": "x"}]}
+    async with asyncsvc.connect(dsn, settings=asyncsvc.Settings(lock_timeout=0.3)) as impatient:
+        async with svc.transaction() as writing:
+            await writing.conversations.append_message("c", turn, tenant_id="t")
+            with pytest.raises(LockTimeout):
+                await impatient.migrate()
+        assert len(await impatient.migrate()) == 1
 
 
 async def test_an_index_that_waits_for_an_old_transaction_says_so(dsn, pool, monkeypatch):

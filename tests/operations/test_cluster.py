@@ -47,10 +47,12 @@ def test_the_version_of_the_extension_is_that_of_the_library():
 
 def test_the_tables_are_distributed_if_and_only_if_the_settings_say_so():
     assert cluster.distribution(GOOD, Settings(citus=True)).level == "ok"
-    unset = cluster.distribution(GOOD, Settings())
+    unset = cluster.distribution(GOOD, Settings(citus=False))
     assert (unset.level, "set Settings.citus" in unset.advice) == ("problem", True)
     none = GOOD._replace(distributed=[], misplaced=["conversation", "message"])
-    assert cluster.distribution(none, Settings()).level == "ok"  # Citus is for other tables
+    assert (
+        cluster.distribution(none, Settings(citus=False)).level == "ok"
+    )  # Citus is for other tables
     assert cluster.distribution(none, Settings(citus=True)).level == "problem"
     partly = cluster.distribution(GOOD._replace(misplaced=["record"]), Settings(citus=True))
     assert partly.level == "problem"
@@ -121,6 +123,13 @@ async def test_a_table_that_is_distributed_otherwise_is_named(stubbed, change):
     )
     await execute(stubbed, f"SET allow_system_table_mods = on; {command}")
     with pytest.raises(MigrationError, match=r"conversations: record: run `asyncsvc migrate"):
+        await check(stubbed)
+
+
+@without_citus
+async def test_a_function_that_citus_does_not_call_on_the_node_of_a_tenant_is_named(stubbed):
+    await execute(stubbed, "SET allow_system_table_mods = on; TRUNCATE pg_catalog.pg_dist_object")
+    with pytest.raises(MigrationError, match=r"conversations: run_on_node_v1: run `asyncsvc"):
         await check(stubbed)
 
 
