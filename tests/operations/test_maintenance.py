@@ -1,6 +1,7 @@
 """Maintenance deletes expired idempotency keys, beside other work and after interruptions."""
 
 import asyncio
+import itertools
 import os
 from datetime import timedelta
 
@@ -245,6 +246,37 @@ async def test_many_maintainers_at_once_never_raise(dsn, svc, pool):
     reports.append(await svc.maintain())
     assert all(report.failures == () for report in reports)
     assert sum(report.messages for report in reports) == 120
+
+
+async def test_maintainers_at_once_never_raise_beside_writers(svc):
+    tenants, ids = ("a", "b", "c"), ("1", "2")
+    turn = {"messages": [{"role": "user", "content": "hello"}], "tokens": 1}
+    for tenant, id in itertools.product(tenants, ids):
+        await svc.conversations.create(id=id, dialog_id="d", tenant_id=tenant)
+    are_written = asyncio.Event()
+    reports = []
+
+    async def maintain():
+        while not are_written.is_set():
+            reports.append(await svc.maintain())
+
+    async def write(tenant, id):
+        for number in range(20):
+            await svc.conversations.append_message(id, turn, tenant_id=tenant)
+            await svc.conversations.update_by_id(id, {"name": f"n{number}"}, tenant_id=tenant)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(maintain())
+        await asyncio.gather(*(write(*each) for each in itertools.product(tenants, ids)))
+        are_written.set()
+    reports.append(await svc.maintain())
+    assert all(report.failures == () for report in reports)
+    left = await svc.backlog()
+    assert (left.ledger_rows, left.messages, left.titles) == (0, 0, 0)
+    for tenant in tenants:
+        total = await svc.conversations.stats_total(tenant_id=tenant, from_date="2020-01-01")
+        assert total.tokens == 40
 
 
 async def test_the_backlog_counts_the_rows_that_are_not_processed(svc):
