@@ -428,7 +428,7 @@ async def create_database(server_dsn: str, name: str, *, template: str) -> None:
     """Create a database as a copy of a template without sessions."""
     await citus.on_each_node(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     if ON_CITUS:
-        await citus.show_shards(server_dsn, name)
+        await citus.configure(server_dsn, name)
 
 
 async def drop_database(server_dsn: str, name: str) -> None:

@@ -329,10 +329,14 @@ async def test_usage_of_ended_windows_is_deleted(svc, pool):
     await svc.maintain()
     rows = await pool.fetch("SELECT used FROM asyncsvc.budget_usage ORDER BY used")
     assert [row["used"] for row in rows] == [1, 1, 5]
-    await pool.execute(
-        "UPDATE asyncsvc.budget_usage SET window_start = window_start - interval '3 hours'"
-        " WHERE used = 1"
-    )
+    for row in await pool.fetch(
+        "SELECT window_start FROM asyncsvc.budget_usage WHERE used = 1 ORDER BY 1"
+    ):
+        await pool.execute(
+            "UPDATE asyncsvc.budget_usage SET window_start = $1 WHERE window_start = $2",
+            row["window_start"] - timedelta(hours=3),
+            row["window_start"],
+        )
     await spend(pool, user_id="bob", rounds=1)
     await svc.maintain()
     rows = await pool.fetch("SELECT subject, used FROM asyncsvc.budget_usage ORDER BY 1, 2")

@@ -605,7 +605,7 @@ async def test_interrupted_indexing_continues_in_the_next_run(svc, pool, monkeyp
 async def test_only_the_owner_runs_maintenance(dsn, svc, pool):
     name = dsn.rpartition("/")[2] + "_reader"
     await fill_tenant(svc, pool, 0)
-    await pool.execute(f'CREATE ROLE "{name}" BYPASSRLS')
+    await pool.execute(f'CREATE ROLE "{name}" LOGIN BYPASSRLS')
     await pool.execute(f'GRANT USAGE ON SCHEMA asyncsvc TO "{name}"')
     await pool.execute(f'GRANT ALL ON ALL TABLES IN SCHEMA asyncsvc TO "{name}"')
     left = await unindexed(pool)

@@ -49,7 +49,9 @@ SELECT md5(string_agg(p.what, E'\n' ORDER BY p.what))
          UNION ALL
         SELECT 'pg_extension'::regclass FROM pg_extension
          UNION ALL
-        SELECT 'pg_db_role_setting'::regclass FROM pg_db_role_setting AS s
+        SELECT 'pg_db_role_setting'::regclass
+          FROM pg_db_role_setting AS s
+         CROSS JOIN unnest(s.setconfig)
          WHERE s.setdatabase = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
          UNION ALL
         SELECT 'pg_statistic_ext'::regclass FROM pg_statistic_ext
