@@ -275,7 +275,9 @@ async def test_maintainers_at_once_never_raise_beside_writers(svc):
     left = await svc.backlog()
     assert (left.ledger_rows, left.messages, left.titles) == (0, 0, 0)
     for tenant in tenants:
-        total = await svc.conversations.stats_total(tenant_id=tenant, from_date="2020-01-01")
+        total = await svc.conversations.stats_total(
+            tenant_id=tenant, from_date="2020-01-01", to_date="2100-01-01"
+        )
         assert total.tokens == 40
 
 
