@@ -25,7 +25,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.services import credentials
 from asyncsvc.validation import cursors
 from asyncsvc.validation.cursors import Position
-from tests.support.citus import END_WAITING, WAITING
+from tests.support.citus import END_WAITING, WAITING, sum_of_nodes
 from tests.support.registry.counting import until_blocked
 
 NOW = datetime.now(UTC)
@@ -270,7 +270,9 @@ async def test_concurrent_verifications_of_one_token_write_once(dsn, pool):
     async with asyncsvc.connect(dsn, max_size=16) as svc:
         issued = await issue(svc)
         await asyncio.gather(*(svc.tokens.verify(issued.secret) for _ in range(200)))
-    query = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'api_token'"
+    query = sum_of_nodes(
+        "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname ~ '^api_token(_[0-9]+)?$'"
+    )
     async with asyncio.timeout(10):  # the server publishes its counters with a delay
         while not await pool.fetchval(query):
             await asyncio.sleep(0.05)

@@ -10,6 +10,7 @@ import pytest
 import asyncsvc
 from asyncsvc import AlreadyExists, Conflict, InvalidInput, InvalidToken, NotFound, Settings
 from tests.conftest import SERVER_CONNECTIONS
+from tests.support.citus import ON_CITUS
 from tests.support.registry import SERVICE_METHODS, furnish
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -29,7 +30,7 @@ async def pooled(pooler_setting):
 
 async def test_concurrent_migrations_through_the_pooler_apply_once(pooled, svc):
     await svc._executor._pool.execute("DROP SCHEMA asyncsvc CASCADE")
-    done = await asyncio.gather(*(pooled.migrate() for _ in range(4)))
+    done = await asyncio.gather(*(pooled.migrate(citus=ON_CITUS) for _ in range(4)))
     assert sorted(map(len, done)) == [0, 0, 0, 1]
     await pooled.check()
 

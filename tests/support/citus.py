@@ -33,22 +33,24 @@ STUBS = (Path(__file__).parent / "sql" / "citus_stubs.sql").read_text(encoding="
 """Stand-ins for the catalog and functions of Citus, for a database of a server without it."""
 TWO_SHARDS = (Path(__file__).parent / "sql" / "two_shards.sql").read_text(encoding="utf-8")
 """Stand-ins for 2 shards of the messages, beside `STUBS`."""
-_LOCKS = "LOCK TABLE does not lock the shards, on which a write for one node runs"
-SKIPPED = {
-    "tests/api/test_client.py::test_a_statement_that_waits_for_a_row_ends_after_its_timeout"
-    "[settings1-LockTimeout]": "the lock_timeout of a session does not reach the workers",
-    "tests/api/test_token_secrets.py::test_a_secret_that_is_stored_twice_is_invalid": (
-        "the token of the tenant in the table of hashes is read, and not a twin on another node"
-    ),
-    "tests/api/test_token_use.py::test_a_cancellation_during_the_write_is_raised": _LOCKS,
-    "tests/api/test_token_use.py::test_a_locked_table_does_not_delay_the_verification": _LOCKS,
-    "tests/database/test_upgrades.py::test_the_plan_shows_locks_and_sizes": (
-        "the sizes are those of the coordinator"
-    ),
-    "tests/database/test_upgrades.py::test_the_header_declares_the_locks": (
-        "the locks are on the workers"
-    ),
-}
+
+
+def read_skipped() -> dict[str, str]:
+    """Return the reason of each test that does not run on Citus, by the begin of its id.
+
+    In `tests/support/skipped_on_citus.txt` the tests follow their reason, which is a comment.
+    """
+    reason, reasons = "", dict[str, str]()
+    path = Path(__file__).with_name("skipped_on_citus.txt")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            reason = line.removeprefix("# ")
+        elif line:
+            reasons[line] = reason
+    return reasons
+
+
+SKIPPED = read_skipped()
 """Tests that do not run on Citus, by the begin of their ids, with the reason of each."""
 
 
