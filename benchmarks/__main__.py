@@ -41,6 +41,12 @@ def _options() -> argparse.Namespace:
     add("--dsn", help="a server for the suites, with a superuser and at least 300 connections"
         " (default: start an embedded server with PostgreSQL's default settings in a temporary"
         " directory)")  # fmt: skip
+    add(
+        "--citus",
+        metavar="DSN",
+        help="the coordinator of a cluster of Citus with 2 workers, for"
+        " the suite of that name, beside --dsn on the same machine",
+    )
     return parser.parse_args()
 
 
@@ -48,7 +54,7 @@ async def _run(options: argparse.Namespace) -> None:
     only = options.only or list(suites.SUITES)
     async with serving(options.dsn) as server, database(server) as dsn:
         document = Document(command=_command(options), settings=await settings(dsn))
-        bench = Bench(dsn, options.scale, document)
+        bench = Bench(dsn, options.scale, document, coordinator=options.citus)
         bench.console.print(", ".join(f"{k} {v}" for k, v in document.settings.items()))
         for name, suite in suites.SUITES.items():
             if name in only:

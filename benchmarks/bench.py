@@ -38,6 +38,8 @@ class Bench:
     document: Document
     console: Console = field(default_factory=Console)
     suite: str = ""
+    coordinator: str | None = None
+    """The DSN of the coordinator of a cluster of Citus."""
     filled: set[tuple[str, str]] = field(default_factory=set)
     """The schemas and tenants that `data.fill` has stored."""
 

@@ -27,6 +27,7 @@ from types import ModuleType
 
 from benchmarks.suites import (
     append,
+    citus,
     import_,
     list_,
     memory,
@@ -68,6 +69,7 @@ SUITES: dict[str, ModuleType] = {
     "pooler": pooler,
     "upgrade": upgrade,
     "replicas": replicas,
+    "citus": citus,
     "telemetry": telemetry,
     "memory": memory,  # deletes the tenants of the other suites
     "row_level_security": row_level_security,  # turns row-level security on

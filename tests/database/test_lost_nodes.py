@@ -16,9 +16,9 @@ import pytest_asyncio
 
 import asyncsvc
 from asyncsvc import Settings, Unavailable
+from benchmarks.cluster import join
 from benchmarks.server import connected
 from benchmarks.standby import Node, programs
-from tests.support import citus
 from tests.support.registry import SERVICE_METHODS, furnish
 
 SETTINGS = {
@@ -67,7 +67,7 @@ class Cluster:
         for node in self.nodes:
             await asyncio.to_thread(node.create)
             await asyncio.to_thread(node.start)
-        await citus.join(self.dsn, [self.stable.dsn, self.fragile.dsn])
+        await join(self.dsn, [self.stable.dsn, self.fragile.dsn])
         async with self.connected() as svc:
             await svc.migrate(citus=True)
 

@@ -7,22 +7,18 @@ the workers. Without workers the coordinator has all shards.
 import asyncio
 import os
 import urllib.parse
-from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from asyncsvc import Settings
+from benchmarks import cluster
 
 ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
 """Whether the tests run on Citus, with a distributed schema."""
 SHARD_COUNT = 4
 """Shards of a table of the template: 2 on each of 2 workers. Each shard makes a copy slower."""
-WORKERS = (
-    "SELECT nodename, nodeport FROM pg_dist_node"
-    " WHERE groupid <> 0 AND noderole = 'primary' ORDER BY nodeid"
-)
 _WAITING = (
     "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     " AND wait_event_type = 'Lock'"
@@ -91,58 +87,18 @@ def skip_tests(items: list[pytest.Item]) -> None:
 
 async def on_each_node(server_dsn: str, command: str) -> None:
     """Run a command on the server, and if the tests run on Citus, also on each worker."""
-    await asyncio.gather(*(execute(node, command) for node in await nodes(server_dsn)))
-
-
-async def nodes(server_dsn: str) -> list[str]:
-    """Return the DSN of the server and those of the workers that its database names."""
-    if not ON_CITUS:
-        return [server_dsn]
-    connection = await asyncpg.connect(server_dsn, timeout=60)
-    try:
-        has_citus = await connection.fetchval("SELECT to_regclass('pg_dist_node') IS NOT NULL")
-        workers = await connection.fetch(WORKERS) if has_citus else []
-    finally:
-        await connection.close()
-    return [server_dsn, *(dsn_of_node(server_dsn, *worker) for worker in workers)]
-
-
-def dsn_of_node(server_dsn: str, host: str, port: int) -> str:
-    """Return the DSN of the same database on another node."""
-    parts = urllib.parse.urlsplit(server_dsn)
-    login, at, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{login}{at}{host}:{port}").geturl()
+    nodes = await cluster.nodes(server_dsn) if ON_CITUS else [server_dsn]
+    await asyncio.gather(*(execute(node, command) for node in nodes))
 
 
 async def create_cluster(server_dsn: str, database: str) -> None:
     """Make the nodes of an empty database, which is on each node, one cluster."""
     coordinator, *workers = (
         urllib.parse.urlsplit(node)._replace(path=f"/{database}").geturl()
-        for node in await nodes(server_dsn)
+        for node in await cluster.nodes(server_dsn)
     )
-    await join(coordinator, workers)
+    await cluster.join(coordinator, workers)
     await execute(coordinator, f'ALTER DATABASE "{database}" SET citus.shard_count = {SHARD_COUNT}')
-
-
-async def join(coordinator: str, workers: Sequence[str]) -> None:
-    """Make databases without the extension a cluster. Without workers the first has all shards."""
-    for node in (coordinator, *workers):
-        await execute(node, "CREATE EXTENSION citus")
-    host, port = address(coordinator)
-    connect = [f"SELECT citus_set_coordinator_host('{host}', {port})"]
-    connect += ["SELECT citus_add_node('{}', {})".format(*address(node)) for node in workers]
-    if not workers:
-        connect.append(
-            f"SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)"
-        )
-    for command in connect:
-        await execute(coordinator, command)
-
-
-def address(dsn: str) -> tuple[str, int]:
-    """Return host and port of a DSN."""
-    parts = urllib.parse.urlsplit(dsn)
-    return parts.hostname or "localhost", parts.port or 5432
 
 
 async def configure(server_dsn: str, database: str) -> None:
