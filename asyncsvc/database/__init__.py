@@ -29,6 +29,7 @@ from asyncsvc.database.rows import (
     build_models_of_columns,
     build_value,
     build_values,
+    extend_model,
     json_arrays,
     parse_value,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "build_value",
     "build_values",
     "check_connection",
+    "extend_model",
     "full_jitter",
     "is_connection_lost",
     "json_arrays",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
-from asyncsvc.database import build_model, build_models, build_value
-from asyncsvc.models import APIToken, TokenPatch
+from asyncsvc.database import build_model, build_models, build_value, extend_model
+from asyncsvc.models import APIToken, BudgetStatus, TokenPatch, VerifiedToken
 from asyncsvc.repositories.base import (
     KeyedRepository,
     columns_to_set,
@@ -87,6 +87,10 @@ class TokenLookup(NamedTuple):
     is_due: bool
     budget: CheckedBudget | None
     """None without `subjects`, or if no budget applies."""
+
+    def with_budget(self, budget: BudgetStatus | None) -> VerifiedToken:
+        """Return the token with its tightest budget."""
+        return extend_model(VerifiedToken, self.token, budget=budget)
 
 
 class Subjects(NamedTuple):

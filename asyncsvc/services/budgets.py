@@ -209,8 +209,8 @@ class BudgetService:
             highest share of its limit used.
 
         Cost:
-            1 round trip on the primary, no locks. Each budget that applies reads the tenant's
-            ledger, the usage since the last roll-up. The history has no effect.
+            1 round trip on the primary, no locks. The budgets of the same metric and window read
+            the tenant's ledger once, the usage since the last roll-up. The history has no effect.
         """
         statuses = await self._status(tenant_id, token_id, user_id, dialog_id)
         return [each.status for each in statuses]

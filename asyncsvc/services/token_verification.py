@@ -148,7 +148,7 @@ class TokenVerification(CommonService[APIToken, TokenPatch, APITokenRepository])
             tenant_id=token.tenant_id,
             may_write=record_use,
         )
-        return VerifiedToken.model_construct(**dict(token), budget=budget)
+        return lookup.with_budget(budget)
 
     async def _tightest(self, lookup: TokenLookup, subjects: Subjects) -> CheckedBudget | None:
         """Return the tightest budget, in a second statement if the first one cannot read it."""

@@ -9,9 +9,8 @@
 --   may be stored under one of the other hashes. They are scalars, because with an array of unknown
 --   length the server would not use a generic plan. statement_timestamp() instead of now(): a token
 --   also expires inside a long transaction of the caller. At the instant expires_at it is expired.
---   A spent budget comes before a share that is rounded to 1.
---   On Citus and under row-level security budget/get_status reads the budgets instead: Citus plans
---   their function for parameters only, and their rows are invisible until the tenant is set.
+--   On Citus and under row-level security budget/get_status reads the budgets instead: Citus would run
+--   their function on the node of the token, and their rows are invisible until the tenant is set.
 SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.source,
        t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
        t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
@@ -32,19 +31,13 @@ SELECT t.id, t.tenant_id, t.name, t.hint, t.kind, t.scopes, t.dialog_id, t.sourc
        --? }
   FROM asyncsvc.api_token AS t
   --? budgets {
-  LEFT JOIN LATERAL (
-       SELECT s.budget_id, s.scope, s.subject, s.is_default, s.metric, s.grain, s.zone, s.max_used,
-              s.window_start, s.window_end, s.used, s.is_alerted
-         FROM asyncsvc.budget_status_v1(
-              t.tenant_id, t.family_id,
-              :user_id,                             --? user_id
-              NULL,                                 --? !user_id
-              coalesce(t.dialog_id, :dialog_id),    --? dialog_id
-              t.dialog_id,                          --? !dialog_id
-              statement_timestamp()) AS s
-        ORDER BY greatest(s.used, 0) >= s.max_used DESC, s.share DESC, s.window_end DESC NULLS FIRST,
-                 s.budget_id
-        LIMIT 1) AS s ON true
+  LEFT JOIN LATERAL asyncsvc.budget_status_v1(
+       t.tenant_id, t.family_id, NULL,
+       :user_id,                             --? user_id
+       NULL,                                 --? !user_id
+       coalesce(t.dialog_id, :dialog_id),    --? dialog_id
+       t.dialog_id,                          --? !dialog_id
+       statement_timestamp(), 1) AS s ON true
   --? }
  WHERE (t.token_hash = :token_hash
         OR t.token_hash IN (:second_hash, :third_hash, :fourth_hash) --? second_hash, third_hash, fourth_hash

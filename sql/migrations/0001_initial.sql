@@ -812,42 +812,46 @@ CREATE UNIQUE INDEX usage_audit_crossed_idx ON asyncsvc.usage_audit (
 CREATE INDEX usage_audit_budget_idx ON asyncsvc.usage_audit (tenant_id, budget_id, at, id);
 CREATE INDEX usage_audit_subject_idx ON asyncsvc.usage_audit (tenant_id, subject) WHERE subject IS NOT NULL;
 
--- Return each budget that applies to a token family, a user and a dialog, with the usage of its window at an
--- instant: the rolled up usage and the ledger, both in the snapshot of the calling statement. NULL is no
--- subject of a scope. A budget of a subject hides the default of the same scope, metric and grain. share is
--- used / max_used.
+-- Return the budgets that apply to a token family, a user and a dialog, with the usage of their windows at an
+-- instant: the tightest first, at most max_budgets, all if that is NULL. A NULL subject has no budgets.
+-- of_token_id, any token of the family, takes the place of the family. A budget of a subject hides the
+-- default of the same scope, metric and grain. Spent budgets come first, since a share of a limit that is
+-- nearly 1 may be rounded to 1.
 --
--- api_token/verify calls it. budget/get_status has its body, since Citus rejects functions that read its
--- tables. The server inlines it into the calling statement, whose plan a connection keeps. Each budget reads
--- the ledger of the tenant once, which for a few budgets takes less time than one pass that groups the rows.
--- It compares a row with the one id of its scope; the others are NULL. To compare the name of the scope too
--- would take longer.
+-- One statement reads the rolled up usage and the ledger, so usage that a roll-up moves meanwhile is counted
+-- once, also on Citus. It reads the ledger of the tenant once for all budgets of the same metric and window.
+-- For a few rows DISTINCT ON, which sorts, takes less time than the hash table of DISTINCT.
+--
+-- The lookup before it answers for tenants without budgets: a server initialises all parts of a plan at each
+-- call, also those that read nothing. With its LIMIT the server keeps a generic plan, also beside tenants
+-- with many budgets.
 CREATE FUNCTION asyncsvc.budget_status_v1(
-    of_tenant_id text, of_family_id text, of_user_id text, of_dialog_id text, instant timestamptz)
+    of_tenant_id text, of_family_id text, of_token_id text, of_user_id text, of_dialog_id text,
+    instant timestamptz, max_budgets integer)
 RETURNS TABLE (
     budget_id text, scope text, subject text, is_default boolean, metric text, grain text, zone text,
-    max_used numeric, window_start timestamptz, window_end timestamptz, used numeric, share numeric,
-    is_alerted boolean)
-LANGUAGE sql STABLE ROWS 4 AS $$
-    SELECT a.id AS budget_id, a.scope, nullif(a.subject, '') AS subject, a.is_default, a.metric, a.grain,
-           a.zone, a.max_used, a.window_start, nullif(a.window_end, 'infinity') AS window_end, u.used,
-           CASE a.max_used WHEN 0 THEN 'infinity' ELSE u.used / a.max_used END AS share,
-           (u.used >= a.max_used OR a.max_used = 0) AND EXISTS (
-               SELECT FROM asyncsvc.usage_audit AS e
-                WHERE e.tenant_id = of_tenant_id
-                  AND e.budget_id = a.id
-                  AND e.subject = a.subject
-                  AND e.window_start = a.window_start
-                  AND e.threshold = 100
-                  AND e.max_used = a.max_used
-                  AND e.action = 'budget_crossed') AS is_alerted
-      FROM (
-        SELECT DISTINCT ON (b.scope, b.metric, b.grain)
+    max_used numeric, window_start timestamptz, window_end timestamptz, used numeric, is_alerted boolean)
+LANGUAGE plpgsql STABLE ROWS 1 AS $$
+BEGIN
+    IF of_token_id IS NOT NULL THEN
+        of_family_id := coalesce((
+            SELECT t.family_id
+              FROM asyncsvc.api_token AS t
+             WHERE t.tenant_id = of_tenant_id
+               AND t.id = of_token_id), of_token_id);
+    END IF;
+    PERFORM FROM asyncsvc.budget AS b
+      WHERE b.tenant_id = of_tenant_id
+        AND b.subject = ANY (ARRAY['', of_family_id, of_user_id, of_dialog_id])
+      LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    WITH applicable AS MATERIALIZED (
+        SELECT DISTINCT ON (b.metric, b.grain, b.scope)
                b.id, b.scope, s.subject, b.subject = '' AND b.scope <> 'tenant' AS is_default, b.metric,
-               b.grain, b.zone, b.max_used, coalesce(b.since, w.window_start) AS window_start, w.window_end,
-               CASE b.scope WHEN 'token' THEN s.subject END AS token_id,
-               CASE b.scope WHEN 'user' THEN s.subject END AS user_id,
-               CASE b.scope WHEN 'dialog' THEN s.subject END AS dialog_id
+               b.grain, b.zone, b.max_used, coalesce(b.since, w.window_start) AS window_start, w.window_end
           FROM asyncsvc.budget AS b
          CROSS JOIN LATERAL (
                SELECT CASE b.scope WHEN 'tenant' THEN ''
@@ -858,25 +862,71 @@ LANGUAGE sql STABLE ROWS 4 AS $$
          WHERE b.tenant_id = of_tenant_id
            AND b.subject = ANY (ARRAY['', of_family_id, of_user_id, of_dialog_id])
            AND (b.subject = s.subject OR b.subject = '' AND s.subject IS NOT NULL)
-         ORDER BY b.scope, b.metric, b.grain, b.subject DESC
-      ) AS a
-      LEFT JOIN asyncsvc.budget_usage AS r
-        ON r.tenant_id = of_tenant_id AND r.budget_id = a.id AND r.subject = a.subject
-       AND r.window_start = a.window_start
-     CROSS JOIN LATERAL (
-           SELECT sum(CASE a.metric WHEN 'cost' THEN l.cost
-                                    WHEN 'tokens' THEN l.tokens
-                                    WHEN 'rounds' THEN l.rounds
-                                    ELSE l.tokens - coalesce(l.cached_input_tokens, 0) END) AS used
-             FROM asyncsvc.usage_ledger AS l
-            WHERE l.tenant_id = of_tenant_id
-              AND l.at >= a.window_start
-              AND l.at < a.window_end
-              AND NOT l.is_imported
-              AND (a.token_id IS NULL OR l.token_id = a.token_id)
-              AND (a.user_id IS NULL OR coalesce(l.acting_user_id, l.user_id) = a.user_id)
-              AND (a.dialog_id IS NULL OR l.dialog_id = a.dialog_id)) AS l
-     CROSS JOIN LATERAL (SELECT coalesce(r.used, 0) + coalesce(l.used, 0) AS used) AS u
+         ORDER BY b.metric, b.grain, b.scope, b.subject DESC
+    ), counted AS MATERIALIZED (
+        SELECT w.metric, w.window_start, w.window_end, l.by_tenant, l.by_token, l.by_user, l.by_dialog
+          FROM (
+            SELECT DISTINCT ON (a.metric, a.window_start, a.window_end)
+                   a.metric, a.window_start, a.window_end
+              FROM applicable AS a
+             ORDER BY a.metric, a.window_start, a.window_end
+          ) AS w
+         CROSS JOIN LATERAL (
+               SELECT sum(l.used) AS by_tenant,
+                      sum(l.used) FILTER (WHERE l.token_id = of_family_id) AS by_token,
+                      sum(l.used) FILTER (WHERE l.user_id = of_user_id) AS by_user,
+                      sum(l.used) FILTER (WHERE l.dialog_id = of_dialog_id) AS by_dialog
+                 FROM (
+                   SELECT l.token_id, coalesce(l.acting_user_id, l.user_id) AS user_id, l.dialog_id,
+                          CASE w.metric WHEN 'cost' THEN l.cost
+                                        WHEN 'tokens' THEN l.tokens
+                                        WHEN 'rounds' THEN l.rounds
+                                        ELSE l.tokens - coalesce(l.cached_input_tokens, 0) END AS used
+                     FROM asyncsvc.usage_ledger AS l
+                    WHERE l.tenant_id = of_tenant_id
+                      AND l.at >= w.window_start
+                      AND l.at < w.window_end
+                      AND NOT l.is_imported
+                 ) AS l) AS l
+    )
+    SELECT u.id, u.scope, nullif(u.subject, ''), u.is_default, u.metric, u.grain, u.zone, u.max_used,
+           u.window_start, nullif(u.window_end, 'infinity'), u.used,
+           (u.used >= u.max_used OR u.max_used = 0) AND EXISTS (
+               SELECT FROM asyncsvc.usage_audit AS e
+                WHERE e.tenant_id = of_tenant_id
+                  AND e.budget_id = u.id
+                  AND e.subject = u.subject
+                  AND e.window_start = u.window_start
+                  AND e.threshold = 100
+                  AND e.max_used = u.max_used
+                  AND e.action = 'budget_crossed')
+      FROM (
+        SELECT a.id, a.scope, a.subject, a.is_default, a.metric, a.grain, a.zone, a.max_used, a.window_start,
+               a.window_end,
+               coalesce((
+                   SELECT r.used
+                     FROM asyncsvc.budget_usage AS r
+                    WHERE r.tenant_id = of_tenant_id
+                      AND r.budget_id = a.id
+                      AND r.subject = a.subject
+                      AND r.window_start = a.window_start), 0)
+               + coalesce((
+                   SELECT CASE a.scope WHEN 'tenant' THEN c.by_tenant
+                                       WHEN 'token' THEN c.by_token
+                                       WHEN 'user' THEN c.by_user
+                                       ELSE c.by_dialog END
+                     FROM counted AS c
+                    WHERE c.metric = a.metric
+                      AND c.window_start = a.window_start
+                      AND c.window_end = a.window_end), 0) AS used
+          FROM applicable AS a
+        OFFSET 0
+      ) AS u
+     ORDER BY greatest(u.used, 0) >= u.max_used DESC,
+              CASE u.max_used WHEN 0 THEN 'infinity' ELSE u.used / u.max_used END DESC,
+              u.window_end DESC, u.id
+     LIMIT max_budgets;
+END
 $$;
 
 -- Only on Citus: lock the shard of a tenant on this node against a move, and return its number.

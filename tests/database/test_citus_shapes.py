@@ -67,7 +67,8 @@ BOUND = "c.tenant_id = $1"
 SHAPES = {
     "a function in DO UPDATE": ("INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ($1, 'a')"
         " ON CONFLICT (tenant_id, zone) DO UPDATE SET zone = now()::text"),
-    "a function that reads tables": "SELECT b.used FROM asyncsvc.budget_status_v1($1) AS b",
+    "a function that reads tables, beside a table":
+        f"SELECT b.used FROM {CONV} CROSS JOIN asyncsvc.budget_status_v1($1) AS b WHERE {BOUND}",
     "a subquery in DO UPDATE": ("INSERT INTO asyncsvc.usage_zone (tenant_id, zone) VALUES ($1, 'a')"
         " ON CONFLICT (tenant_id, zone) DO UPDATE SET zone = (SELECT 'x')"),
     "a subquery in VALUES":

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,7 +14,6 @@ from pglast import ast
 
 from asyncsvc import AsyncSvcError, InvalidInput, models, repositories, sql_statement
 from asyncsvc.database import sql_files
-from asyncsvc.database.migration_files import migration_files
 from asyncsvc.repositories import base, search, server
 from asyncsvc.repositories.api_token import RevokedBatch
 from asyncsvc.repositories.append_key import ExpiredKey
@@ -38,7 +36,6 @@ from tests.support.citus import ON_CITUS, STUBS
 from tests.support.registry import SERVICE_METHODS, furnish
 
 NAMES = sql_files.names()
-BUDGETS = "CREATE FUNCTION asyncsvc.budget_status_v1"
 REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
@@ -327,26 +324,6 @@ def test_every_file_has_a_method_and_every_method_a_file():
         if not name.startswith("_")
     }
     assert methods - {"message/copy"} == set(REPOSITORY_NAMES)  # COPY has no file
-
-
-def test_the_statement_of_budgets_has_the_body_of_their_function():
-    (source,) = [file.source for file in migration_files() if BUDGETS in file.source]
-    body = source.split(BUDGETS)[1].split("$$")[1]
-    for parameter, value in (
-        ("of_tenant_id", ":tenant_id"),
-        ("of_family_id", "f.family_id"),
-        ("of_user_id", ":user_id"),
-        ("of_dialog_id", ":dialog_id"),
-        ("instant", "statement_timestamp()"),
-    ):
-        body = re.sub(rf"\b{parameter}\b", value, body)
-    statement = sql_files.root().joinpath("budget", "get_status.sql").read_text()
-    family = r" CROSS JOIN LATERAL \( SELECT :family_id .* AS family_id\) AS f"
-    assert on_one_line(body) in re.sub(family, "", on_one_line(statement))
-
-
-def on_one_line(text):
-    return " ".join(text.split())
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def faults(tree: Node, *, of_all_tenants: bool = False, for_one_node: bool = Fal
         on_updates(tree),
         on_returning(tree),
         on_locks(tree),
-        ["a function that reads tables"] if functions(tree) & READING else (),
+        on_functions(tree),
         on_subqueries(tree),
         () if of_all_tenants else on_tenants(tree),
         () if of_all_tenants or for_one_node else on_targets(tree),
@@ -176,6 +176,11 @@ def on_locks(tree: Node) -> Iterator[str]:
         many = len(select.fromClause) > 1 or isinstance(select.fromClause[0], ast.JoinExpr)
         if inserts and many and any(lock.lockedRels for lock in select.lockingClause):
             yield "a lock of one of several tables, in a statement that inserts"
+
+
+def on_functions(tree: Node) -> Iterator[str]:
+    if functions(tree) & READING and any(map(is_distributed, of(ast.RangeVar, tree))):
+        yield "a function that reads tables, beside a table"
 
 
 def on_subqueries(tree: Node) -> Iterator[str]:
