@@ -16,6 +16,8 @@ import pytest_asyncio
 
 import asyncsvc
 from asyncsvc import Settings, Unavailable
+from asyncsvc.database.migration_files import migration_files, read_folder
+from asyncsvc.operations import migrations
 from benchmarks.cluster import join
 from benchmarks.server import connected
 from benchmarks.standby import Node, programs
@@ -39,6 +41,8 @@ NEED_ALL_NODES = {
 WRITERS = 4
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
 STORED = "SELECT count(*) FROM asyncsvc.message AS m WHERE m.tenant_id = $1"
+UPGRADE = read_folder(pathlib.Path(__file__).parents[2] / "benchmarks" / "migrations")
+MISSING_WORDS = "SELECT count(*) FROM asyncsvc.message AS m WHERE m.words IS NULL"
 PORT = (
     "SELECT p.nodeport FROM pg_dist_shard_placement AS p WHERE p.shardid ="
     " get_shard_id_for_distribution_column('asyncsvc.conversation', $1::text)"
@@ -176,6 +180,23 @@ async def test_keyed_appends_are_repeated_until_a_killed_worker_returns(cluster)
         is_over.set()
     async with connected(cluster.dsn) as connection:
         assert turns == {each: await connection.fetchval(STORED, each) for each in turns}
+
+
+async def test_a_backfill_needs_all_nodes_and_continues_after_their_return(cluster, monkeypatch):
+    column, backfill, _ = UPGRADE
+    (tenant,) = await cluster.tenants(cluster.fragile, 1)
+    async with cluster.connected(lock_timeout=60) as svc:
+        await svc.conversations.create(id="c", dialog_id="d", tenant_id=tenant)
+        await svc.conversations.append_message("c", TURN, tenant_id=tenant)
+        for file in (column, backfill):
+            files = (*migration_files(), *UPGRADE[: UPGRADE.index(file) + 1])
+            monkeypatch.setattr(migrations, "migration_files", lambda files=files: files)
+            async with cluster.without_a_worker():
+                with pytest.raises(Unavailable):
+                    await svc.migrate()
+            assert [each.version for each in await svc.migrate()] == [file.version]
+    async with connected(cluster.dsn) as connection:
+        assert await connection.fetchval(MISSING_WORDS) == 0
 
 
 async def until(condition) -> None:

@@ -12,6 +12,7 @@ from benchmarks import charts, results, suites
 from benchmarks.contenders.sessions import FRAMEWORKS, installed
 from benchmarks.measuring import DifferentAnswers, Measured, Tasks, Turn, agree, contest
 from benchmarks.suites import SUITES
+from tests.support.citus import ON_CITUS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,21 @@ def test_all_suites_complete_in_one_database(server_dsn, tmp_path):
     assert_searches_equal_the_reference(of_suite("search", measured))
     for framework in FRAMEWORKS:
         assert_the_framework_is_measured_or_named(framework, of_suite("sessions", measured))
+
+
+@pytest.mark.skipif(not ON_CITUS, reason="it needs a cluster of Citus")
+def test_the_suite_of_a_cluster_compares_it_with_a_server(server_dsn, tmp_path):
+    file = tmp_path / "results.json"
+    command = [sys.executable, "-m", "benchmarks", "--scale=small", "--only=citus"]
+    finished = subprocess.run(
+        [*command, "--dsn", server_dsn, "--citus", server_dsn, "--json", str(file)],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    measured = json.loads(file.read_text())["results"]
+    assert_rates(measured)
+    contests = [result for result in measured if "contenders" in result]
+    assert {len(result["contenders"]) for result in contests} == {3}
 
 
 def assert_the_framework_is_measured_or_named(framework, measured):
