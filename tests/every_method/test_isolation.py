@@ -20,6 +20,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories import SessionRepository
 from asyncsvc.repositories.message import MessageBounds
 from asyncsvc.repositories.session import build_session
+from tests.support.citus import ON_CITUS
 from tests.support.registry import METHODS, SERVICE_METHODS, Tenant, comparable, furnish
 from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
@@ -173,6 +174,7 @@ NOT_OF_SERVICES = (
     *("append_key/", "maintenance/", "migration/", "pooler/", "replica/", "row_security/"),
     "server/",
     "testing/",  # of the pytest plugin
+    *(("watch/notify", "watch/renew") if ON_CITUS else ()),  # no notification arrives there
     # Maintenance runs these.
     *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/find_old_users"),
