@@ -8,7 +8,7 @@ import pytest
 
 import asyncsvc
 from asyncsvc import DatabaseError, Settings, Unavailable
-from tests.support.citus import WAITING
+from tests.support.citus import WAITING, execute_each
 from tests.support.wire import RESETS, Fault, Wire
 
 RECORD = "/record_use "
@@ -44,7 +44,7 @@ async def assert_valid(svc, issued, method="verify"):
 
 async def test_an_error_of_the_write_does_not_fail_the_verification(svc, pool, method, caplog):
     issued = await issue(svc)
-    await pool.execute(REFUSE_WRITES)
+    await execute_each(pool, REFUSE_WRITES)
     with caplog.at_level(logging.WARNING, LOG):
         await assert_valid(svc, issued, method)
     assert [each.message for each in caplog.records] == [
@@ -143,7 +143,7 @@ async def test_an_exhausted_pool_does_not_delay_the_verification(dsn, method):
 
 async def test_an_error_of_the_write_inside_a_transaction_is_raised(svc, pool, method):
     issued = await issue(svc)
-    await pool.execute(REFUSE_WRITES)
+    await execute_each(pool, REFUSE_WRITES)
     with pytest.raises(DatabaseError, match="refused"):
         async with svc.transaction() as tx:
             await getattr(tx.tokens, method)(issued.secret)

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import asyncsvc
 from asyncsvc import Settings
 from asyncsvc.integrations.opentelemetry import Telemetry
-from tests.support.citus import END_WAITING
+from tests.support.citus import END_WAITING, execute_each
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "monitoring"
@@ -86,7 +86,7 @@ async def cause_events(svc, pool):
     async with svc.transaction():
         with pytest.raises(asyncsvc.PoolExhausted):
             await svc.conversations.get_by_id("a", tenant_id="acme")
-    await pool.execute(FAIL)
+    await execute_each(pool, FAIL)
     await svc.conversations.append_message("a", TURN, tenant_id="acme")
 
 

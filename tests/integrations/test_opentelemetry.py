@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import asyncsvc
 from asyncsvc import Settings
 from asyncsvc.integrations.opentelemetry import Telemetry
-from tests.support.citus import END_WAITING
+from tests.support.citus import END_WAITING, execute_each
 
 TENANT = "acme"
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -286,11 +286,12 @@ async def test_runs_of_maintenance_are_recorded(exported, dsn):
             "append_keys": 0, "ledger_rows": 2, "user_months": 0, "messages": 1, "titles": 1,
         }  # fmt: skip
         await until(lambda: exported.values("asyncsvc.maintenance.processed", kind) == expected)
-        await svc._executor._pool.execute(
+        await execute_each(
+            svc._executor._pool,
             "CREATE FUNCTION asyncsvc.fail() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN RAISE EXCEPTION 'broken'; END $$;"
             "CREATE TRIGGER fail BEFORE UPDATE ON asyncsvc.message"
-            " FOR EACH ROW EXECUTE FUNCTION asyncsvc.fail()"
+            " FOR EACH ROW EXECUTE FUNCTION asyncsvc.fail()",
         )
         await append(svc)
         job = "asyncsvc.maintenance.job"
@@ -458,11 +459,12 @@ async def call_everything(exported, dsn, pool, hostile):
         await svc.tokens.verify(secret)
         with pytest.raises(asyncsvc.InvalidToken):
             await svc.tokens.verify(secret[:-1] + ("a" if secret[-1] != "a" else "b"))
-        await pool.execute(
+        await execute_each(
+            pool,
             "CREATE FUNCTION asyncsvc.quote() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN RAISE EXCEPTION 'bad: %', NEW.content USING DETAIL = NEW.content; END $$;"
             "CREATE TRIGGER quote BEFORE INSERT OR UPDATE ON asyncsvc.message"
-            " FOR EACH ROW EXECUTE FUNCTION asyncsvc.quote()"
+            " FOR EACH ROW EXECUTE FUNCTION asyncsvc.quote()",
         )
         with pytest.raises(asyncsvc.DatabaseError, match="zx4711"):
             await svc.conversations.append_message(hostile["id"], turn, tenant_id=tenant)

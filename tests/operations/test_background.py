@@ -20,6 +20,7 @@ from asyncsvc.database import PoolExecutor
 from asyncsvc.operations import search_index
 from asyncsvc.operations.background import BackgroundMaintenance
 from asyncsvc.repositories import MaintenanceRepository
+from tests.support.citus import execute_each
 from tests.support.wire import Wire
 
 SHORT = 0.05
@@ -145,7 +146,7 @@ async def test_a_quiet_store_costs_one_statement_for_each_interval(dsn, pool):
 @pytest.mark.damages
 async def test_a_run_has_a_connection_beside_the_pool_and_closes_it(dsn, pool):
     hook = Hook()
-    await pool.execute(SLOW)
+    await execute_each(pool, SLOW)
     settings = often(on_maintenance=hook, acquire_timeout=WAIT)
     async with asyncsvc.connect(named(dsn), settings=settings, max_size=1) as svc:
         await append(svc)
@@ -201,7 +202,8 @@ async def test_a_run_renews_its_claim_and_ends_when_it_is_lost(dsn, pool, monkey
         0.4, on_maintenance=hook, on_query=lambda name, *_: names.append(name), max_batch_size=100
     )
     async with asyncsvc.connect(dsn, settings=settings) as svc:
-        await pool.execute(
+        await execute_each(
+            pool,
             """
             CREATE FUNCTION asyncsvc.slow() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
@@ -213,7 +215,7 @@ async def test_a_run_renews_its_claim_and_ends_when_it_is_lost(dsn, pool, monkey
             END $$;
             CREATE TRIGGER slow BEFORE UPDATE ON asyncsvc.message
                FOR EACH ROW EXECUTE FUNCTION asyncsvc.slow()
-            """
+            """,
         )
         await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
         turn = {"messages": TURN["messages"] * 100}
@@ -347,7 +349,7 @@ def planted(error):
     [("42501", "maintenance failed: DatabaseError: "), ("22003", "maintenance of search failed")],
 )
 async def test_a_failure_is_logged_once_and_retried(dsn, pool, caplog, sqlstate, logged):
-    await pool.execute(planted(sqlstate))
+    await execute_each(pool, planted(sqlstate))
     hook = Hook()
     async with asyncsvc.connect(dsn, settings=often(0.02, on_maintenance=hook)) as svc:
         await append(svc)
@@ -446,7 +448,7 @@ def named(dsn):
 @pytest.mark.damages
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_close_ends_a_run_in_the_middle_of_a_statement(dsn, pool, cancelled):
-    await pool.execute(SLOW)
+    await execute_each(pool, SLOW)
     svc = await asyncsvc.connect(named(dsn), settings=often())
     await append(svc)
     await until(lambda: is_running(pool, "index_messages"))

@@ -10,6 +10,7 @@ import pytest
 import asyncsvc
 from asyncsvc import InvalidInput, MaintenanceReport, Settings
 from asyncsvc.operations import maintenance
+from tests.support.citus import execute_each
 from tests.support.command_line import run_command
 
 TURN = {"messages": [{"role": "user", "content": "hello"}]}
@@ -181,7 +182,7 @@ async def rest(pool, tenant_id):
 @pytest.mark.parametrize("job", FAULTS)
 async def test_the_failure_of_a_tenant_stops_no_other(svc, pool, caplog, job):
     await make_tenants(svc, pool)
-    await pool.execute(planted(*FAULTS[job], BROKEN))
+    await execute_each(pool, planted(*FAULTS[job], BROKEN))
     seen = []
     report = await svc.maintain(on_batch=seen.append)
     assert {(each.job, each.tenant_id) for each in report.failures} == {(job, "b")}
@@ -202,7 +203,7 @@ async def test_the_failure_of_a_tenant_stops_no_other(svc, pool, caplog, job):
 @pytest.mark.parametrize("job", ["append_keys", "search"])
 async def test_a_batch_that_takes_too_long_is_processed_in_parts(dsn, svc, pool, job):
     await make_tenants(svc, pool, turns=6)
-    await pool.execute(planted(*FAULTS[job], "PERFORM pg_sleep(0.25)"))
+    await execute_each(pool, planted(*FAULTS[job], "PERFORM pg_sleep(0.25)"))
     async with asyncsvc.connect(dsn, settings=Settings(statement_timeout=1)) as impatient:
         assert (await impatient.maintain()).failures == ()
     for tenant_id in ("a", "b", "c"):
@@ -212,7 +213,7 @@ async def test_a_batch_that_takes_too_long_is_processed_in_parts(dsn, svc, pool,
 @pytest.mark.damages
 async def test_a_message_that_fails_alone_is_skipped(svc, pool):
     await make_tenants(svc, pool, turns=30)
-    await pool.execute(planted("message", "UPDATE", f"IF NEW.seq = 7 THEN {BROKEN}; END IF"))
+    await execute_each(pool, planted("message", "UPDATE", f"IF NEW.seq = 7 THEN {BROKEN}; END IF"))
     report = await svc.maintain()
     assert [(each.job, each.tenant_id) for each in report.failures] == [("search", "b")]
     assert [tuple(await rest(pool, tenant_id)) for tenant_id in "abc"] == [
@@ -223,7 +224,9 @@ async def test_a_message_that_fails_alone_is_skipped(svc, pool):
 @pytest.mark.damages
 async def test_missing_rights_fail_for_all_tenants(svc, pool):
     await make_tenants(svc, pool)
-    await pool.execute(planted("message", "UPDATE", "RAISE EXCEPTION USING ERRCODE = '42501'"))
+    await execute_each(
+        pool, planted("message", "UPDATE", "RAISE EXCEPTION USING ERRCODE = '42501'")
+    )
     with pytest.raises(asyncsvc.DatabaseError) as caught:
         await svc.maintain()
     assert caught.value.sqlstate == "42501"
@@ -232,7 +235,7 @@ async def test_missing_rights_fail_for_all_tenants(svc, pool):
 @pytest.mark.damages
 async def test_the_command_reports_failures_by_its_exit_code(dsn, svc, pool):
     await make_tenants(svc, pool)
-    await pool.execute(planted(*FAULTS["usage"], BROKEN))
+    await execute_each(pool, planted(*FAULTS["usage"], BROKEN))
     done = run_command(["maintain"], {**os.environ, "ASYNCSVC_DSN": dsn})
     assert done.returncode == 3
     assert "usage of 'b': DatabaseError" in done.stderr
@@ -321,11 +324,12 @@ async def test_a_run_with_a_failure_is_not_complete(svc, pool):
     await svc.maintain()
     await pool.execute(RUN_A_DAY_AGO)
     await svc.conversations.create(tenant_id="acme", dialog_id="d", id="a")
-    await pool.execute(
+    await execute_each(
+        pool,
         "CREATE FUNCTION asyncsvc.fail() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'broken'; END $$;"
         "CREATE TRIGGER fail BEFORE UPDATE ON asyncsvc.conversation_title"
-        " FOR EACH ROW EXECUTE FUNCTION asyncsvc.fail()"
+        " FOR EACH ROW EXECUTE FUNCTION asyncsvc.fail()",
     )
     assert (await svc.maintain()).failures
     assert (await svc.backlog()).age > DAY

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from asyncsvc import Settings
+from asyncsvc.database import sql_files
 from benchmarks import cluster
 
 ON_CITUS = os.environ.get("ASYNCSVC_TEST_CITUS") == "1"
@@ -115,6 +116,12 @@ async def close_template(server_dsn: str, database: str) -> None:
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         f" WHERE datname = '{database}'",
     )
+
+
+async def execute_each(database: asyncpg.Pool | asyncpg.Connection, commands: str) -> None:
+    """Run commands one by one. Citus rejects several in one string if one changes the schema."""
+    for command in sql_files.commands(commands):
+        await database.execute(command)
 
 
 async def execute(dsn: str, command: str) -> None:
