@@ -220,6 +220,27 @@ async def test_the_windows_are_those_of_the_zone(svc, pool):
         assert after == before
 
 
+async def test_each_budget_of_a_metric_counts_the_window_of_its_zone(svc, pool):
+    of = {"tenant_id": "t", "user_id": "ann"}
+    for scope, tz in (("tenant", "UTC"), ("user", "Asia/Kathmandu"), ("dialog", "UTC")):
+        await svc.budgets.set(
+            tenant_id="t", scope=scope, metric="rounds", limit=99, window="day", tz=tz
+        )
+    starts = {each.starts_at for each in await svc.budgets.status(**of, dialog_id="d")}
+    assert len(starts) == 2
+    usages = [(max(starts), "ann", 1), (min(starts), "ann", 2), (max(starts), "bob", 4)]
+    for at, user_id, rounds in usages:
+        await spend(pool, at=at, user_id=user_id, dialog_id="d", rounds=rounds)
+    statuses = await svc.budgets.status(**of, dialog_id="d")
+    assert {each.scope for each in statuses} == {"tenant", "user", "dialog"}
+    for each in statuses:
+        assert each.used == sum(
+            rounds
+            for at, user_id, rounds in usages
+            if at >= each.starts_at and (each.scope != "user" or user_id == "ann")
+        )
+
+
 async def test_a_total_counts_from_its_begin(svc, pool):
     now = datetime.now(UTC)
     await spend(pool, rounds=1)
