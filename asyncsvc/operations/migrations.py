@@ -37,7 +37,9 @@ _T = TypeVar("_T")
 _LOCK_PAUSE, _MAX_LOCK_PAUSE = 0.02, 0.5
 _FIRST_RETRY_PAUSE: Final = 0.1
 _MAX_RETRY_PAUSE: Final = 1.0
-_FIRST_BATCH_SIZE: Final = 100
+_MIN_BATCH_SIZE: Final = 100
+"""The first size, and the least. On Citus or a loaded server the fixed cost of a batch may exceed
+the duration that the size approaches, so a smaller batch would not be shorter."""
 _MAX_BATCH_SIZE: Final = 5_000
 _BATCH_SECONDS: Final = 0.025
 """The duration of a batch of a backfill that its size approaches."""
@@ -176,7 +178,7 @@ class _Migrator:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._batch_size = _FIRST_BATCH_SIZE
+        self._batch_size = _MIN_BATCH_SIZE
         self._backfills = dict[int, Backfill]()
 
     async def run(self) -> AsyncGenerator[Migration | MigrationProgress]:
@@ -195,7 +197,7 @@ class _Migrator:
         if seconds < _BATCH_SECONDS / 2:
             self._batch_size = min(self._batch_size * 2, _MAX_BATCH_SIZE)
         elif seconds > _BATCH_SECONDS * 2:
-            self._batch_size = max(self._batch_size // 2, 1)
+            self._batch_size = max(self._batch_size // 2, _MIN_BATCH_SIZE)
         await asyncio.sleep(seconds * _PAUSE_PER_BATCH)
 
     async def _apply_next(self, transaction: Executor) -> Migration | MigrationProgress | None:

@@ -138,6 +138,21 @@ async def test_a_split_of_a_shard_during_a_backfill_loses_no_row(svc, pool, mess
     assert await pool.fetchval(MISSING_COUNTS) == 0
 
 
+async def test_slow_batches_do_not_become_ever_smaller(svc, messages, monkeypatch):
+    """Their fixed cost may take longer than the rows, so 1 row at a time would never end."""
+    with_files(monkeypatch, COLUMN, BACKFILL)
+    run_batch, batches = Backfill.run_batch, []
+
+    async def run_slowly(self, *arguments):
+        await asyncio.sleep(0.06)
+        batches.append(arguments)
+        return await run_batch(self, *arguments)
+
+    monkeypatch.setattr(Backfill, "run_batch", run_slowly)
+    await svc.migrate()
+    assert len(batches) <= messages / 100 + 5  # 1 at the end of each shard
+
+
 async def test_changed_commands_begin_a_backfill_again(svc, pool, messages, monkeypatch):
     with_files(monkeypatch, COLUMN, BACKFILL)
 
