@@ -240,8 +240,9 @@ class UsageRepository(Repository):
         """Return the buckets of the range by activity, oldest first, then by rank of the group."""
         flags = _flags(interval, where)
         if group_by is not UNSET:
-            flags += ["counted"] if where != UsageFilter() else []
-        elif where.dimension == "all" or where == UsageFilter(user_id=where.user_id):
+            flags.append("by_month" if where == UsageFilter() else "counted")
+            flags += ["by_user"] if group_by == "user_id" else []
+        elif where == UsageFilter(user_id=where.user_id):
             flags.append("by_month")
         rows = await self._rows(
             "stats",
@@ -285,33 +286,6 @@ class UsageRepository(Repository):
             user_id=where.user_id,
         )
         return _buckets(rows, _starts(rows, tz, interval), "creation")
-
-    async def user_stats(
-        self,
-        *,
-        tenant_id: str,
-        range: TimeRange,
-        interval: Interval,
-        tz: str,
-        fill: bool,
-        where: UsageFilter,
-        top: int,
-    ) -> list[UsageBucket]:
-        """Return the buckets of each person by activity, oldest first, then by rank."""
-        rows = await self._rows(
-            "user_stats",
-            *_flags(interval, where),
-            *(["counted"] if where != UsageFilter() else []),
-            tenant_id=tenant_id,
-            range_from=range.from_,
-            range_before=range.before,
-            grain="day" if interval == "total" else interval,
-            tz=tz,
-            top=top,
-            fill=UNSET if interval == "total" else fill,
-            **where.conditions(),
-        )
-        return _buckets(rows, _starts(rows, tz, interval), "activity")
 
 
 def _flags(interval: Interval, where: UsageFilter) -> list[str]:

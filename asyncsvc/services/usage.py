@@ -141,11 +141,6 @@ class ConversationUsage(ConversationServiceBase):
                     tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
                     where=where,
                 )  # fmt: skip
-            if group_by == "user_id":
-                return await self._usage.user_stats(
-                    tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill,
-                    where=where, top=top,
-                )  # fmt: skip
             return await self._usage.stats(
                 tenant_id=tenant_id, range=range_, interval=interval, tz=tz, fill=fill, where=where,
                 group_by=UNSET if group_by is None else group_by,

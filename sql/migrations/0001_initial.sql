@@ -523,7 +523,7 @@ CREATE TABLE asyncsvc.usage_user_month (
 
 -- An upper bound of the usage of each person in any range: the sums of the positive changes that a roll-up
 -- moved, without the months that usage/sum_out_users deleted. The persons with the highest usage in a range
--- are among those with the highest bounds, so usage/user_stats reads the months of few persons.
+-- are among those with the highest bounds, so usage/stats reads the months of few persons.
 CREATE TABLE asyncsvc.usage_user (
     tenant_id  text COLLATE "C" NOT NULL,
     user_id    text COLLATE "C" NOT NULL,

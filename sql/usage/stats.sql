@@ -5,18 +5,19 @@
 -- interval of the buckets, with `total` it is "day". The buckets of :dimension have the usage with the
 -- filter, unless `counted` is set: then the filters are several, a person, or beside groups. :token_id may
 -- be any token of a family of rotated tokens. The :top groups with the highest cost, then tokens, then rounds
--- in the range have rows of their own; all others are one row of each bucket. `by_month` is set with `total`
--- without a filter of a dimension.
+-- in the range have rows of their own; all others are one row of each bucket. `by_user` is set for the groups
+-- of persons. `by_month` is set if usage_user_month has the usage with the filter.
 --
 -- Returns: dt, the label of the bucket by date_trunc (the second midnight, if a clock goes back over
 --   midnight), or the start of the range with `total`; group and is_other with :group_by, NULL for usage
---   without a value; users, the number of distinct persons without '', NULL for other groups and for groups
---   of a range; the sums of the counters; round, the mean number of rounds per creation; large_sums, NULL if
---   a bigint holds all sums, otherwise the sums in one text, since a client reads bigint much faster. Oldest
---   first, then by rank; with :fill also the empty buckets.
+--   without a value; users, the number of distinct persons without '', NULL for other groups and, but for
+--   persons, for groups of a range; the sums of the counters; round, the mean number of rounds per creation;
+--   large_sums, NULL if a bigint holds all sums, otherwise the sums in one text, since a client reads bigint
+--   much faster. Oldest first, then by rank; with :fill also the empty buckets.
 -- Locks: none.
 -- Index: the keys of usage_zone, usage_bucket, usage_quarter_hour and usage_user_month,
---   usage_ledger_tenant_idx, and for distinct users and one person usage_quarter_hour_user_idx.
+--   usage_ledger_tenant_idx, for persons usage_user_bound_idx, and for distinct users and the usage of one
+--   person usage_quarter_hour_user_idx.
 -- Read replica: the result is exact for a slightly earlier moment.
 -- Notes: in a declared zone the whole buckets of the range are read from usage_bucket, 1 row each; `whole`
 --   has NULL if there are none. The range of the groups' ranks and of a total is `spans`: whole months, and
@@ -24,7 +25,12 @@
 --   cut buckets at both ends or the whole range, and the ledger. A person of the ledger is new in a bucket
 --   without a quarter hour of the person. The other groups are all usage without the first groups.
 --   A stored bucket without `changes` is returned as it is: to sum each of them costs more than to read it.
---   Users of a range are counted from whole UTC months, quarter hours at both ends and the ledger.
+--   The usage of persons in a range is that of whole UTC months, of quarter hours at its `edges`, and the
+--   ledger. In a range it is at most the bound in usage_user plus the ledger. `known` is the usage of persons
+--   who are likely the first ones: those with the highest bounds and those of the ledger. It is complete for
+--   these, and without the months for others. A person with a higher usage than the `threshold`, that of the
+--   next one after the :top likely ones, has a bound as high, so `ranked` adds the months of these alone. The
+--   range of cost tells the planner that they are few. With filters there are no months.
 --   OFFSET 0 makes the server look up each range separately. A plan for all ranges together would read
 --   the whole tenant and then assign the rows to ranges.
 --   The subquery of a person selects rounds, which no index has. With an index-only scan of
@@ -85,7 +91,7 @@ WITH requested AS MATERIALIZED (
            NULL::text AS value,                                      --? !group_by
            --? group_by {
            CASE :group_by::text WHEN 'dialog_id' THEN u.dialog_id WHEN 'source' THEN u.source
-                          WHEN 'token_id' THEN u.token_id ELSE u.model END AS value,
+                          WHEN 'token_id' THEN u.token_id WHEN 'model' THEN u.model END AS value,
            --? }
            u.conversations, u.rounds, u.requests, u.input_tokens, u.cached_input_tokens,
            u.cache_write_tokens, u.output_tokens, u.reasoning_tokens, u.tokens, u.cost, u.unpriced,
@@ -102,8 +108,31 @@ WITH requested AS MATERIALIZED (
        AND u.model = :model                                          --? model
        AND u.model IS NULL                                           --? model_is_null
        AND coalesce(u.acting_user_id, u.user_id) = :user_id          --? user_id
+), quarter_hours AS NOT MATERIALIZED (
+    SELECT q.quarter_hour, :range_from::timestamptz AS dt,           --? total
+    SELECT q.quarter_hour, date_trunc(:grain, q.quarter_hour, :tz) AS dt, --? !total
+           q.user_id,
+           NULL::text AS value,                                      --? !group_by
+           --? group_by {
+           CASE :group_by::text WHEN 'dialog_id' THEN q.dialog_id WHEN 'source' THEN q.source
+                          WHEN 'token_id' THEN q.token_id WHEN 'model' THEN q.model END AS value,
+           --? }
+           q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+           q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+           q.unmetered, q.duration, q.thumb_up, q.thumb_down
+      FROM asyncsvc.usage_quarter_hour AS q
+     WHERE q.tenant_id = :tenant_id
+       AND q.dialog_id = :dialog_id                                  --? dialog_id
+       AND q.source = :source                                        --? source
+       AND q.source IS NULL                                          --? source_is_null
+       AND q.token_id = (SELECT r.family_id FROM requested AS r)     --? token_id
+       AND q.token_id IS NULL                                        --? token_id_is_null
+       AND q.model = :model                                          --? model
+       AND q.model IS NULL                                           --? model_is_null
+       AND q.user_id = :user_id                                      --? user_id
 ), changes AS MATERIALIZED (
-    SELECT c.dt, c.value, count(DISTINCT nullif(c.user_id, '')) AS users, --? !total
+    SELECT c.dt, c.value, count(DISTINCT nullif(c.user_id, '')) AS users, --? !total, !by_user
+    SELECT c.dt, c.value, NULL::bigint AS users,                     --? !total, by_user
     SELECT c.dt, c.value, NULL::bigint AS users,                     --? total
            sum(c.conversations) AS conversations, sum(c.rounds) AS rounds, sum(c.requests) AS requests,
            sum(c.input_tokens) AS input_tokens, sum(c.cached_input_tokens) AS cached_input_tokens,
@@ -117,30 +146,14 @@ WITH requested AS MATERIALIZED (
                q.cost, q.unpriced, q.unmetered, q.duration, q.thumb_up, q.thumb_down
           FROM counted_ranges AS r
          CROSS JOIN LATERAL (
-                SELECT :range_from::timestamptz AS dt,               --? total
-                SELECT date_trunc(:grain, q.quarter_hour, :tz) AS dt, --? !total
-                       NULL::text AS value,                          --? !group_by
-                       --? group_by {
-                       CASE :group_by::text WHEN 'dialog_id' THEN q.dialog_id WHEN 'source' THEN q.source
-                                      WHEN 'token_id' THEN q.token_id ELSE q.model END AS value,
-                       --? }
-                       q.user_id, q.conversations, q.rounds, q.requests, q.input_tokens,
+                SELECT q.dt, q.value, q.user_id, q.conversations, q.rounds, q.requests, q.input_tokens,
                        q.cached_input_tokens, q.cache_write_tokens, q.output_tokens, q.reasoning_tokens,
                        q.tokens, q.cost, q.unpriced, q.unmetered, q.duration, q.thumb_up, q.thumb_down
-                  FROM asyncsvc.usage_quarter_hour AS q
-                 WHERE q.tenant_id = :tenant_id
-                   AND q.quarter_hour >= r.since
+                  FROM quarter_hours AS q
+                 WHERE q.quarter_hour >= r.since
                    AND q.quarter_hour < r.until
                    AND date_trunc(:grain, q.quarter_hour AT TIME ZONE :tz)
                        BETWEEN r.first_bucket AND r.last_bucket
-                   AND q.dialog_id = :dialog_id                      --? dialog_id
-                   AND q.source = :source                            --? source
-                   AND q.source IS NULL                              --? source_is_null
-                   AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
-                   AND q.token_id IS NULL                            --? token_id_is_null
-                   AND q.model = :model                              --? model
-                   AND q.model IS NULL                               --? model_is_null
-                   AND q.user_id = :user_id                          --? user_id
                 OFFSET 0
                ) AS q
          UNION ALL
@@ -148,7 +161,7 @@ WITH requested AS MATERIALIZED (
                l.cached_input_tokens, l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.tokens,
                l.cost, l.unpriced, l.unmetered, l.duration, l.thumb_up, l.thumb_down
           FROM ledger_changes AS l
-        --? !total {
+        --? !total, !by_user {
          UNION ALL
         SELECT u.dt, u.value, u.user_id,
                NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
@@ -157,32 +170,136 @@ WITH requested AS MATERIALIZED (
                  WHERE l.user_id <> '') AS u
          CROSS JOIN requested AS r
          WHERE NOT EXISTS (
-               SELECT q.rounds FROM asyncsvc.usage_quarter_hour AS q
-                WHERE q.tenant_id = :tenant_id
-                  AND (q.user_id, q.quarter_hour) >= (
+               SELECT q.rounds FROM quarter_hours AS q
+                WHERE (q.user_id, q.quarter_hour) >= (
                       u.user_id, greatest(r.since, u.dt - interval '25 hours'))
                   AND (q.user_id, q.quarter_hour) < (
                       u.user_id, least(r.until, (u.dt AT TIME ZONE :tz + ('1 ' || :grain)::interval)
                                                 AT TIME ZONE :tz + interval '25 hours'))
-                  AND date_trunc(:grain, q.quarter_hour, :tz) = u.dt
-                  --? group_by {
-                  AND u.value IS NOT DISTINCT FROM
-                      CASE :group_by::text WHEN 'dialog_id' THEN q.dialog_id WHEN 'source' THEN q.source
-                                     WHEN 'token_id' THEN q.token_id ELSE q.model END
-                  --? }
-                  AND q.dialog_id = :dialog_id                       --? dialog_id
-                  AND q.source = :source                             --? source
-                  AND q.source IS NULL                               --? source_is_null
-                  AND q.token_id = r.family_id                       --? token_id
-                  AND q.token_id IS NULL                             --? token_id_is_null
-                  AND q.model = :model                               --? model
-                  AND q.model IS NULL                                --? model_is_null
+                  AND q.dt = u.dt
+                  AND q.value IS NOT DISTINCT FROM u.value
                 ORDER BY q.user_id, q.quarter_hour
                OFFSET 0)
         --? }
       ) AS c
      GROUP BY c.dt, c.value
---? group_by {
+), months AS MATERIALIZED (
+    SELECT m.first_month, m.after_months
+      FROM requested AS r
+      LEFT JOIN LATERAL (
+             SELECT date_trunc('month', r.since AT TIME ZONE 'UTC' + interval '1 month'
+                                        - interval '1 microsecond') AS first_month,
+                    date_trunc('month', r.until AT TIME ZONE 'UTC') AS after_months
+           ) AS m
+        ON m.first_month < m.after_months
+       AND false                                                     --? !by_month
+), user_months AS NOT MATERIALIZED (
+    SELECT m.user_id, m.conversations, m.rounds, m.requests, m.input_tokens, m.cached_input_tokens,
+           m.cache_write_tokens, m.output_tokens, m.reasoning_tokens, m.tokens, m.cost, m.unpriced,
+           m.unmetered, m.duration, m.thumb_up, m.thumb_down
+      FROM asyncsvc.usage_user_month AS m
+     WHERE m.tenant_id = :tenant_id
+       AND m.month >= (SELECT m.first_month::date FROM months AS m)
+       AND m.month < (SELECT m.after_months::date FROM months AS m)
+), edges AS MATERIALIZED (
+    SELECT e.since, e.until
+      FROM requested AS r
+     CROSS JOIN months AS m
+     CROSS JOIN LATERAL (
+            VALUES (r.since, coalesce(m.first_month AT TIME ZONE 'UTC', r.until)),
+                   (m.after_months AT TIME ZONE 'UTC', r.until)
+           ) AS e (since, until)
+     WHERE e.since < e.until
+--? by_user {
+), likely AS MATERIALIZED (
+    SELECT u.user_id
+      FROM (
+        SELECT u.user_id
+          FROM (
+            SELECT u.user_id
+              FROM asyncsvc.usage_user AS u
+             WHERE u.tenant_id = :tenant_id
+               AND (SELECT m.first_month IS NOT NULL FROM months AS m)
+             ORDER BY u.cost DESC, u.tokens DESC, u.rounds DESC
+             LIMIT 2000
+          ) AS u
+         LIMIT :top + 200                                            --? top
+      ) AS u
+     UNION
+    SELECT l.user_id
+      FROM ledger_changes AS l
+     UNION
+    SELECT ''
+), known AS MATERIALIZED (
+    SELECT k.user_id, sum(k.cost) AS cost, sum(k.tokens) AS tokens, sum(k.rounds) AS rounds,
+           bool_or(k.is_likely) AS is_likely
+      FROM (
+        SELECT y.user_id, m.cost, m.tokens, m.rounds, true AS is_likely
+          FROM likely AS y
+         CROSS JOIN LATERAL (
+                SELECT m.cost, m.tokens, m.rounds
+                  FROM user_months AS m
+                 WHERE m.user_id = y.user_id
+                OFFSET 0
+               ) AS m
+         UNION ALL
+        SELECT q.user_id, q.cost, q.tokens, q.rounds, false
+          FROM edges AS e
+         CROSS JOIN LATERAL (
+                SELECT q.user_id, q.cost, q.tokens, q.rounds
+                  FROM quarter_hours AS q
+                 WHERE q.quarter_hour >= e.since
+                   AND q.quarter_hour < e.until
+                OFFSET 0
+               ) AS q
+         UNION ALL
+        SELECT l.user_id, coalesce(l.cost, 0), l.tokens, l.rounds, false
+          FROM ledger_changes AS l
+      ) AS k
+     GROUP BY k.user_id
+), threshold AS MATERIALIZED (
+    SELECT k.cost, k.tokens, k.rounds
+      FROM known AS k
+     WHERE k.is_likely
+     ORDER BY k.cost DESC, k.tokens DESC, k.rounds DESC
+    OFFSET :top                                                      --? top
+     LIMIT 1
+), ranked AS MATERIALIZED (
+    SELECT p.user_id AS value, row_number() OVER (
+               ORDER BY p.cost DESC, p.tokens DESC, p.rounds DESC, nullif(p.user_id, '')) AS place
+      FROM (
+        SELECT p.user_id, sum(p.cost) AS cost, sum(p.tokens) AS tokens, sum(p.rounds) AS rounds
+          FROM (
+            SELECT k.user_id, k.cost, k.tokens, k.rounds
+              FROM known AS k
+             UNION ALL
+            SELECT u.user_id, m.cost, m.tokens, m.rounds
+              FROM (
+                SELECT u.user_id
+                  FROM asyncsvc.usage_user AS u
+                 WHERE u.tenant_id = :tenant_id
+                   AND (SELECT m.first_month IS NOT NULL FROM months AS m)
+                   AND u.last_month >= (SELECT m.first_month::date FROM months AS m)
+                   AND (u.cost, u.tokens, u.rounds) >= (
+                       coalesce((SELECT t.cost FROM threshold AS t), 0),
+                       coalesce((SELECT t.tokens FROM threshold AS t), 0),
+                       coalesce((SELECT t.rounds FROM threshold AS t), 0))
+                   AND u.cost BETWEEN coalesce((SELECT t.cost FROM threshold AS t), 0) AND 'Infinity'
+                   AND u.user_id NOT IN (SELECT y.user_id FROM likely AS y)
+              ) AS u
+             CROSS JOIN LATERAL (
+                    SELECT m.cost, m.tokens, m.rounds
+                      FROM user_months AS m
+                     WHERE m.user_id = u.user_id
+                    OFFSET 0
+                   ) AS m
+          ) AS p
+         GROUP BY p.user_id
+         ORDER BY 2 DESC, 3 DESC, 4 DESC, nullif(p.user_id, '')
+         LIMIT :top + 1                                              --? top
+      ) AS p
+--? }
+--? group_by, !by_user {
 ), ranked AS MATERIALIZED (
     SELECT p.value,
            row_number() OVER (ORDER BY coalesce(sum(p.cost), 0) DESC, sum(p.tokens) DESC,
@@ -250,46 +367,53 @@ WITH requested AS MATERIALIZED (
                AND b.bucket >= s.since AND b.bucket < s.until
             OFFSET 0
            ) AS b
+    --? by_user {
+     UNION ALL
+    SELECT p.place, u.dt, (p.value <> '')::integer, sum(u.conversations), sum(u.rounds), sum(u.requests),
+           sum(u.input_tokens), sum(u.cached_input_tokens), sum(u.cache_write_tokens),
+           sum(u.output_tokens), sum(u.reasoning_tokens), sum(u.tokens), sum(u.cost), sum(u.unpriced),
+           sum(u.unmetered), sum(u.duration), sum(u.thumb_up), sum(u.thumb_down)
+      FROM places AS p
+     CROSS JOIN LATERAL (
+            SELECT q.dt, q.conversations, q.rounds, q.requests, q.input_tokens, q.cached_input_tokens,
+                   q.cache_write_tokens, q.output_tokens, q.reasoning_tokens, q.tokens, q.cost, q.unpriced,
+                   q.unmetered, q.duration, q.thumb_up, q.thumb_down
+              FROM edges AS r                                        --? total
+              FROM requested AS r                                    --? !total
+              JOIN quarter_hours AS q
+                ON q.quarter_hour >= r.since AND q.quarter_hour < r.until
+             WHERE q.user_id = p.value
+             UNION ALL
+            --? total {
+            SELECT :range_from::timestamptz, m.conversations, m.rounds, m.requests, m.input_tokens,
+                   m.cached_input_tokens, m.cache_write_tokens, m.output_tokens, m.reasoning_tokens,
+                   m.tokens, m.cost, m.unpriced, m.unmetered, m.duration, m.thumb_up, m.thumb_down
+              FROM user_months AS m
+             WHERE m.user_id = p.value
+             UNION ALL
+            --? }
+            SELECT l.dt, l.conversations, l.rounds, l.requests, l.input_tokens, l.cached_input_tokens,
+                   l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.tokens, l.cost, l.unpriced,
+                   l.unmetered, l.duration, l.thumb_up, l.thumb_down
+              FROM ledger_changes AS l
+             WHERE l.user_id = p.value
+            OFFSET 0
+           ) AS u
+     GROUP BY p.place, p.value, u.dt
+    --? }
 --? total, !group_by {
-), months AS MATERIALIZED (
-    SELECT m.first_month, m.after_months
-      FROM requested AS r
-      LEFT JOIN LATERAL (
-             SELECT date_trunc('month', r.since AT TIME ZONE 'UTC' + interval '1 month'
-                                        - interval '1 microsecond') AS first_month,
-                    date_trunc('month', r.until AT TIME ZONE 'UTC') AS after_months
-           ) AS m
-        ON m.first_month < m.after_months
-       AND false                                                     --? !by_month
 ), active_users AS (
-    SELECT u.user_id
-      FROM asyncsvc.usage_user_month AS u
-     WHERE u.tenant_id = :tenant_id
-       AND u.month >= (SELECT m.first_month::date FROM months AS m)
-       AND u.month < (SELECT m.after_months::date FROM months AS m)
-       AND u.user_id = :user_id                                      --? user_id
+    SELECT m.user_id
+      FROM user_months AS m
+     WHERE m.user_id = :user_id                                      --? user_id
      UNION
     SELECT q.user_id
-      FROM requested AS r
-     CROSS JOIN months AS m
-     CROSS JOIN LATERAL (
-            VALUES (r.since, coalesce(m.first_month AT TIME ZONE 'UTC', r.until)),
-                   (m.after_months AT TIME ZONE 'UTC', r.until)
-           ) AS e (since, until)
+      FROM edges AS e
      CROSS JOIN LATERAL (
             SELECT q.user_id
-              FROM asyncsvc.usage_quarter_hour AS q
-             WHERE q.tenant_id = :tenant_id
-               AND q.quarter_hour >= e.since
+              FROM quarter_hours AS q
+             WHERE q.quarter_hour >= e.since
                AND q.quarter_hour < e.until
-               AND q.dialog_id = :dialog_id                          --? dialog_id
-               AND q.source = :source                                --? source
-               AND q.source IS NULL                                  --? source_is_null
-               AND q.token_id = (SELECT r.family_id FROM requested AS r) --? token_id
-               AND q.token_id IS NULL                                --? token_id_is_null
-               AND q.model = :model                                  --? model
-               AND q.model IS NULL                                   --? model_is_null
-               AND q.user_id = :user_id                              --? user_id
             OFFSET 0
            ) AS q
      UNION
@@ -365,7 +489,8 @@ SELECT b.dt, b.conversations,
        b.users,                                                      --? !group_by, !total
        (SELECT count(*) FROM active_users AS u WHERE u.user_id <> '') AS users, --? !group_by, total
        CASE WHEN b.place IS NOT NULL THEN b.users END AS users,      --? group_by, !total
-       NULL::bigint AS users,                                        --? group_by, total
+       NULL::bigint AS users,                                        --? group_by, total, !by_user
+       CASE WHEN b.place IS NOT NULL THEN b.users END AS users,      --? group_by, total, by_user
        s.rounds, s.tokens,
        (b.duration * 0.000001)::float8 AS duration, b.thumb_up, b.thumb_down,
        coalesce(b.rounds / nullif(b.conversations, 0)::float8, 0) AS round,

@@ -1333,14 +1333,17 @@ async def test_persons_are_ranked_by_the_months_of_few(seeded, mode):
     await transaction.start()
     for command in HEAVY:
         await connection.execute(command)
-    grouped = {name: value for name, value in WHOLE.items() if name != "fill"}
     plan = await executed(
         connection,
-        "usage/user_stats",
+        "usage/stats",
         "total",
+        "by_user",
+        "by_month",
         tenant_id="big",
+        dimension="all",
+        group_by="user_id",
         top=3,
-        **grouped | {"range_from": datetime(2026, 7, 1, tzinfo=UTC), "range_before": MONTH},
+        **WHOLE | {"range_from": datetime(2026, 7, 1, tzinfo=UTC), "range_before": MONTH},
     )
     await transaction.rollback()
     await connection.close()

@@ -31,7 +31,6 @@ READ_BY_REPLICAS = {
     "token_audit/get_list",
     "usage/creation_stats",
     "usage/stats",
-    "usage/user_stats",
     "usage_audit/get_list",
 }
 POSITIONS = {"replica/position", "replica/replayed"}

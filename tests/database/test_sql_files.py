@@ -230,7 +230,6 @@ COLUMNS = {
     "usage/roll_up": ["ledger_rows"],
     "usage/stats": [*BUCKET, "large_sums", *ACTIVITY_COUNTERS],
     "usage/sum_out_users": list(SummedOut._fields),
-    "usage/user_stats": GROUP_BUCKET,
     "usage/vacuum": [],
     "usage_key/delete_expired": ["deleted"],
     "usage_key/find_expired": list(ExpiredUsageKey._fields),
@@ -459,7 +458,6 @@ def test_reads_and_idempotent_writes_may_be_retried():
         "search/flush_pending_list",
         "usage/stats",
         "usage/creation_stats",
-        "usage/user_stats",
     }
 
 
