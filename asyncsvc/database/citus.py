@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from asyncsvc.database.sql_files import Query
 
 SESSION_PARAMETERS: Final = {
+    # Citus sends times to the nodes as text. With SQL, DMY they would read another date.
+    "DateStyle": "ISO, MDY",
     # The coordinator would compile its part of a statement at each call.
     "jit": "off",
     # Each catalog query checks whether a table is a shard: those of the driver for types took 1 s.

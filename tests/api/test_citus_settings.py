@@ -13,13 +13,15 @@ from asyncsvc import (
     Turn,
 )
 from asyncsvc.database.pools import open_pools
-from tests.support.citus import ON_CITUS, ONE_NODE
+from tests.support.citus import ON_CITUS, ONE_NODE, execute
 
 
-async def test_the_sessions_of_connect_compile_no_plans(dsn):
+async def test_the_sessions_of_connect_compile_no_plans_and_send_times_in_iso(dsn):
+    await execute(dsn, f'ALTER DATABASE "{dsn.rpartition("/")[2]}" SET DateStyle = "SQL, DMY"')
     pools = await open_pools(dsn, None, Settings(citus=True), min_size=1, max_size=1)
     try:
         assert await pools.primary.fetchval("SHOW jit") == "off"
+        assert await pools.primary.fetchval("SHOW DateStyle") == "ISO, MDY"
     finally:
         await pools.primary.close()
         await pools.maintenance.close()
