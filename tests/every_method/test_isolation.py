@@ -239,9 +239,16 @@ def names_present(lines, sent, present, absent):
             if not fits:
                 return
             sent = sent[1:]
-        elif fits and not (condition.present & absent or condition.absent & present):
+            continue
+        if condition.present & absent or condition.absent & present:  # it is certainly dropped
+            continue
+        if fits:
             with_line = present | condition.present, absent | condition.absent
             yield from names_present(lines[number:], sent, *with_line)
+        if condition.present <= present:  # it can be dropped only for a name that is present
+            for name in condition.absent - absent:
+                yield from names_present(lines[number + 1 :], sent, present | {name}, absent)
+            return
     if not sent:
         yield present
 

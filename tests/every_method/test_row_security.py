@@ -318,9 +318,9 @@ async def test_migrate_with_the_setting_enables_row_level_security_permanently(d
     async with asyncsvc.connect(dsn, settings=RLS) as owner:
         await asyncio.gather(*(owner.migrate() for _ in range(4)))
         assert await owner.pending() == []
-    assert await pool.fetchval(enabled) == 19
+    assert await pool.fetchval(enabled) == 20
     await svc.migrate()
-    assert await pool.fetchval(enabled) == 19
+    assert await pool.fetchval(enabled) == 20
 
 
 async def test_maintenance_as_a_restricted_role_is_rejected(dsn, role, restricted):
