@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
@@ -108,8 +108,11 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
 
     async def create(self, token: NewToken, *, tenant_id: str, actor: str | None) -> APIToken:
         """Store a new token."""
-        (row,) = await self._rows(
+        (row,) = await self._write(
             "create",
+            lambda tokens, _: tokens.add_hash(
+                tenant_id=tenant_id, token_id=token.id, token_hash=token.secret.token_hash
+            ),
             tenant_id=tenant_id,
             id=token.id,
             name=token.name,
@@ -210,13 +213,27 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         pepper_version: int,
     ) -> None:
         """Record the use of a token and update its hash, if either is due. UNSET: keep the hash."""
-        await self._rows(
+        if token_hash is UNSET:
+            await self._rows(
+                "record_use",
+                tenant_id=tenant_id,
+                id=id,
+                last_used_resolution=last_used_resolution,
+            )
+            return
+
+        async def follow(tokens: APITokenRepository, row: Row) -> None:
+            if build_value(bool, row, "is_rehashed"):
+                await tokens.replace_hash(tenant_id=tenant_id, token_id=id, token_hash=token_hash)
+
+        await self._write(
             "record_use",
+            follow,
             tenant_id=tenant_id,
             id=id,
             token_hash=token_hash,
             last_used_resolution=last_used_resolution,
-            pepper_version=UNSET if token_hash is UNSET else pepper_version,
+            pepper_version=pepper_version,
         )
 
     async def get_list(
@@ -271,8 +288,11 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
     ) -> APIToken | None:
         """Retire a token and return its successor, which keeps `expires_at` if that is UNSET."""
         return await _token(
-            await self._rows(
+            await self._write(
                 "rotate",
+                lambda tokens, _: tokens.add_hash(
+                    tenant_id=tenant_id, token_id=successor_id, token_hash=secret.token_hash
+                ),
                 tenant_id=tenant_id,
                 id=id,
                 successor_id=successor_id,
@@ -340,9 +360,56 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         """
         if (ids is UNSET) == (batch_size is UNSET):
             raise TypeError("exactly one of ids and batch_size")
-        return await self._count(
-            "delete", tenant_id=tenant_id, ids=ids, batch_size=batch_size, actor=actor
+        (row,) = await self._write(
+            "delete",
+            lambda tokens, row: tokens.delete_hashes(
+                tenant_id=tenant_id, token_ids=build_value(list[str], row, "ids")
+            ),
+            tenant_id=tenant_id,
+            ids=ids,
+            batch_size=batch_size,
+            actor=actor,
         )
+        return build_value(int, row, "deleted")
+
+    async def _write(
+        self,
+        name: str,
+        write_hashes: Callable[[APITokenRepository, Row], Awaitable[None]],
+        /,
+        **parameters: object,
+    ) -> list[Row]:
+        """Run a file that also writes hashes, which are not on the node of the tenant on Citus.
+
+        There the node and then the coordinator write their part, in one transaction.
+        """
+        if not self._executor.settings.citus:
+            return await self._rows(name, **parameters)
+        async with self._executor.transaction() as transaction:
+            tokens = APITokenRepository(transaction)
+            rows = await tokens._rows(name, "hashes_apart", **parameters)
+            for row in rows:
+                await write_hashes(tokens, row)
+                await tokens.use_two_phases(tenant_id=str(parameters["tenant_id"]))
+        return rows
+
+    async def add_hash(self, *, tenant_id: str, token_id: str, token_hash: bytes) -> None:
+        """Store the hash of a token."""
+        await self._rows("add_hash", tenant_id=tenant_id, token_id=token_id, token_hash=token_hash)
+
+    async def delete_hashes(self, *, tenant_id: str, token_ids: Sequence[str]) -> None:
+        """Delete the hashes of tokens."""
+        await self._rows("delete_hashes", tenant_id=tenant_id, token_ids=token_ids)
+
+    async def replace_hash(self, *, tenant_id: str, token_id: str, token_hash: bytes) -> None:
+        """Set the hash of a token."""
+        await self._rows(
+            "replace_hash", tenant_id=tenant_id, token_id=token_id, token_hash=token_hash
+        )
+
+    async def use_two_phases(self, *, tenant_id: str) -> None:
+        """Make Citus commit the open transaction in two phases."""
+        await self._rows("use_two_phases", tenant_id=tenant_id)
 
 
 async def _token(rows: Sequence[Row]) -> APIToken | None:

@@ -3,10 +3,8 @@
 -- Returns: the token.
 -- Locks: the new rows, until the end of the transaction.
 -- Index: the primary key of api_token_hash rejects a secret that is stored already.
-WITH hash_row AS (
-    INSERT INTO asyncsvc.api_token_hash (token_hash, tenant_id, token_id)
-    VALUES (:token_hash, :tenant_id, :id)
-), created AS (
+-- Notes: with :hashes_apart api_token/add_hash stores the hash.
+WITH created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
            metadata, created_at, created_by, family_id, expires_at)
@@ -22,5 +20,10 @@ WITH hash_row AS (
            jsonb_build_object('name', t.name, 'kind', t.kind, 'scopes', t.scopes,
                               'expires_at', t.expires_at)
       FROM created AS t
+--? !hashes_apart {
+), hash_row AS (
+    INSERT INTO asyncsvc.api_token_hash (token_hash, tenant_id, token_id)
+    VALUES (:token_hash, :tenant_id, :id)
+--? }
 )
 TABLE created

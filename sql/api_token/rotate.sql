@@ -6,6 +6,7 @@
 --   waits, then finds revoked_at set and returns no row, so a token has at most one successor.
 -- Index: the primary key.
 -- Notes: the token stays valid for :overlap, but not beyond its own expires_at.
+--   With :hashes_apart api_token/add_hash stores the hash of the successor.
 WITH retired AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp() + :overlap::interval,
@@ -29,10 +30,12 @@ WITH retired AS (
               t.metadata::text AS metadata, t.created_at, t.created_by, t.expires_at, t.revoked_at,
               t.revoked_reason, t.last_used_at, t.rotated_from, t.family_id, t.pepper_version,
               CASE WHEN t.expires_at <= t.created_at THEN 'expired' ELSE 'active' END AS status
+--? !hashes_apart {
 ), hash_row AS (
     INSERT INTO asyncsvc.api_token_hash (token_hash, tenant_id, token_id)
     SELECT :token_hash, r.tenant_id, :successor_id
       FROM retired AS r
+--? }
 ), audit_rows AS (
     INSERT INTO asyncsvc.token_audit (tenant_id, token_id, action, actor, at, detail)
     SELECT r.tenant_id, r.id, 'rotate', :actor, statement_timestamp(),

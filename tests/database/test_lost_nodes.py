@@ -29,13 +29,7 @@ SETTINGS = {
     "citus.node_conninfo": "sslmode=disable",
 }
 NEED_ALL_NODES = {
-    "conversations.delete_tenant",
-    "tokens.create",
-    "tokens.delete_by_id",
-    "tokens.delete_by_ids",
-    "tokens.delete_by_tenant_id",
     "tokens.import_",
-    "tokens.rotate",
 }
 """Methods that write to the table of hashes on the coordinator, beside the node of the tenant."""
 WRITERS = 4

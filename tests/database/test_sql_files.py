@@ -101,18 +101,22 @@ APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
     "append_key/delete_expired": ["deleted"],
     "append_key/find_expired": list(ExpiredKey._fields),
+    "api_token/add_hash": [],
     "api_token/create": TOKEN,
     "api_token/delete": ["deleted"],
+    "api_token/delete_hashes": [],
     "api_token/find_tenant": ["tenant_id"],
     "api_token/get_by_ids": TOKEN,
     "api_token/get_family": ["id", "is_live"],
     "api_token/get_list": TOKEN,
     "api_token/import_many": ["position", "outcome"],
     "api_token/record_use": ["id"],
+    "api_token/replace_hash": [],
     "api_token/revoke": TOKEN,
     "api_token/revoke_many": list(RevokedBatch._fields),
     "api_token/rotate": TOKEN,
     "api_token/update_many_by_id": TOKEN,
+    "api_token/use_two_phases": [],
     "api_token/verify": [*TOKEN, "is_due"],
     "budget/delete": ["deleted"],
     "budget/delete_all": ["deleted"],
@@ -246,6 +250,8 @@ COLUMNS = {
 
 ADDED_COLUMNS = {
     ("usage/stats", "group_by"): ["group", "is_other"],
+    ("api_token/delete", "hashes_apart"): ["ids"],
+    ("api_token/record_use", "pepper_version"): ["is_rehashed"],
     ("api_token/verify", "budgets"): STATUS,
     ("conversation/create_many", "full_row"): [
         name for name in CONVERSATION if name not in {"id", "created_at"}
