@@ -68,6 +68,8 @@ class Cluster(NamedTuple):
     library: str
     """The version of the library that the server has loaded."""
     has_jit: bool
+    turn_jit_off: str
+    """The command that turns JIT off for this role."""
     distributed: list[str]
     misplaced: list[str]
     """The tables that are not distributed by their tenant together with the conversations, and the

@@ -1,7 +1,7 @@
 -- Return the version of Citus, and how it distributes the tables of the schema.
 --
 -- Returns: extension and library, the versions that the database and the loaded library have; has_jit,
---   whether this session compiles plans; distributed, the distributed tables; misplaced, the tables with a
+--   whether this session compiles plans; turn_jit_off, the command that turns it off for this role; distributed, the distributed tables; misplaced, the tables with a
 --   tenant_id that are not distributed by it together with asyncsvc.conversation, and run_on_node_v1 unless
 --   Citus calls it on the node of its tenant_id.
 -- Locks: none.
@@ -28,6 +28,7 @@ WITH tables AS (
 SELECT split_part(e.extversion, '-', 1) AS extension,
        substring(citus_version() FROM '\d+\.\d+') AS library,
        pg_jit_available() AS has_jit,
+       format('ALTER ROLE %I SET jit = off', current_user) AS turn_jit_off,
        ARRAY(SELECT t.name FROM tables AS t WHERE t.is_distributed ORDER BY t.name) AS distributed,
        ARRAY(SELECT t.name
                FROM tables AS t

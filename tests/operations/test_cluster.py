@@ -11,7 +11,7 @@ from asyncsvc.operations import cluster
 from asyncsvc.repositories.server import Cluster, Worker
 from tests.support.citus import ON_CITUS, STUBS, execute
 
-GOOD = Cluster("13.2", "13.2", False, ["conversation", "message"], [])
+GOOD = Cluster("13.2", "13.2", False, "ALTER", ["conversation", "message"], [])
 WORKER = Worker("one:5432", True, True, "13.2", "13.2", 10_000, "ALTER")
 LOST = Worker("two:5432", True, False, None, None, None, "ALTER")
 CHECKS = {"citus", "distribution", "workers", "worker locks", "jit"}
@@ -80,7 +80,8 @@ def test_a_lock_timeout_that_differs_comes_with_the_statement_that_sets_it():
 
 def test_jit_on_the_coordinator_is_a_warning():
     assert cluster.jit(GOOD).level == "ok"
-    assert cluster.jit(GOOD._replace(has_jit=True)).level == "warning"
+    warning = cluster.jit(GOOD._replace(has_jit=True))
+    assert (warning.level, "ALTER" in warning.advice) == ("warning", True)
 
 
 # --- on a server without Citus
