@@ -111,7 +111,9 @@ async def pending(executor: Executor) -> list[Migration]:
 async def plan(executor: Executor) -> list[MigrationStep]:
     """Return the pending migrations with their locks and estimates. Read-only."""
     files = _pending_files(await applied(executor))
-    tables = {table.name: table for table in await MigrationRepository(executor).get_sizes()}
+    repository = MigrationRepository(executor)
+    sizes = await repository.get_sizes(with_shards=await repository.has_citus())
+    tables = {table.name: table for table in sizes}
     return [await _step(file, executor, tables) for file in files]
 
 

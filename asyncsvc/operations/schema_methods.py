@@ -88,7 +88,8 @@ class SchemaMethods(HasSettings):
             MigrationError: The commands of an applied migration have changed.
 
         Cost:
-            At most 3 round trips, and 1 for each pending backfill; read-only.
+            At most 4 round trips, and 1 for each pending backfill; read-only. On Citus also
+            a command to each shard.
         """
         return await migrations.plan(self._executor)
 

@@ -61,9 +61,10 @@ class MigrationRepository(Repository):
         """Record a migration as applied."""
         await self._rows("record", version=version, name=name, checksum=checksum)
 
-    async def get_sizes(self) -> list[TableSize]:
-        """Return the sizes of the tables, by name."""
-        return build_models(TableSize, await self._rows("get_sizes"))
+    async def get_sizes(self, *, with_shards: bool) -> list[TableSize]:
+        """Return the sizes of the tables, by name, with those of their shards on Citus."""
+        flags = ["with_shards"] if with_shards else []
+        return build_models(TableSize, await self._rows("get_sizes", *flags))
 
     async def get_progress(self, *, version: int, checksum: str) -> list[Row]:
         """Return the progress of a backfill that is not finished, or no row."""

@@ -1,9 +1,10 @@
 -- Return the version of Citus, and how it distributes the tables of the schema.
 --
 -- Returns: extension and library, the versions that the database and the loaded library have; has_jit,
---   whether this session compiles plans; turn_jit_off, the command that turns it off for this role; distributed, the distributed tables; misplaced, the tables with a
---   tenant_id that are not distributed by it together with asyncsvc.conversation, and run_on_node_v1 unless
---   Citus calls it on the node of its tenant_id.
+--   whether this session compiles plans; turn_jit_off, the command that turns it off for this role;
+--   distributed, the distributed tables; misplaced, the tables with a tenant_id that are not distributed by
+--   it together with asyncsvc.conversation, and run_on_node_v1 unless Citus calls it on the node of its
+--   tenant_id.
 -- Locks: none.
 -- Index: the catalog.
 -- Notes: it can be prepared only if the database has the extension.

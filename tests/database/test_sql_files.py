@@ -40,7 +40,7 @@ REPOSITORIES = {
     repository.folder: repository
     for repository in (getattr(repositories, name) for name in repositories.__all__)
 }
-OF_CITUS = {"migration/get_shards", "server/cluster", "server/workers"}
+OF_CITUS = {"migration/get_shards", "migration/get_sizes", "server/cluster", "server/workers"}
 """Statements that read the catalog of Citus."""
 EXECUTORS = ("pooler/", "replica/", "row_security/", "watch/get_session", "watch/notify")
 REPOSITORY_NAMES = [name for name in NAMES if not name.startswith(EXECUTORS)]

@@ -28,7 +28,7 @@ FACADE = [
     Method(name="position", call={}, cost="nothing", tenant="none"),
     Method(name="applied", call={}, cost="nothing", round_trips=2, tenant="none"),
     Method(name="pending", call={}, cost="nothing", round_trips=2, tenant="none"),
-    Method(name="migration_plan", call={}, cost="nothing", round_trips=3, tenant="none"),
+    Method(name="migration_plan", call={}, cost="nothing", round_trips=4, tenant="none"),
     Method(name="check", call={}, cost="nothing", round_trips=3, tenant="none"),
     Method(
         name="migrate",
