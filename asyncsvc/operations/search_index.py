@@ -52,13 +52,15 @@ async def _flush(search: SearchRepository) -> MaintenanceReport:
 
 async def _index_tenants(search: SearchRepository) -> AsyncIterator[MaintenanceReport]:
     """Index the texts of all tenants, then those of tenants with a failure in smaller batches."""
-    tenant_id, failed = None, list[str]()
-    while tenant_id := await search.next_tenant(after=tenant_id):
-        try:
-            async for batch in _index_tenant(search, tenant_id, _BATCH_SIZE):
-                yield batch
-        except TENANT_ERRORS:
-            failed.append(tenant_id)
+    after, failed = None, list[str]()
+    while tenants := await search.next_tenants(after=after):
+        for tenant_id in tenants:
+            try:
+                async for batch in _index_tenant(search, tenant_id, _BATCH_SIZE):
+                    yield batch
+            except TENANT_ERRORS:
+                failed.append(tenant_id)
+        after = tenants[-1]
     size = _BATCH_SIZE
     while failed:
         size = max(size // SHRINK, 1)

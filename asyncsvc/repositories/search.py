@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncsvc.database import build_model, build_models, build_value
+from asyncsvc.database import build_model, build_models, build_value, build_values
 from asyncsvc.models import Hit, Model
 from asyncsvc.models.columns import Timestamp
 from asyncsvc.repositories.base import Repository
@@ -152,10 +152,18 @@ class SearchRepository(Repository):
         )
         return build_models(Hit, rows)
 
-    async def next_tenant(self, *, after: str | None) -> str | None:
-        """Return the next tenant with messages or titles outside the index, ordered by id."""
-        (row,) = await self._rows("next_tenant", after_tenant_id=UNSET if after is None else after)
-        return None if row["tenant_id"] is None else build_value(str, row, "tenant_id")
+    async def next_tenants(self, *, after: str | None) -> list[str]:
+        """Return the next tenants with messages or titles outside the index, ordered by id.
+
+        One tenant at a time, on Citus up to 1,000, since each call reads all shards there.
+        """
+        rows = await self._rows(
+            "next_tenants",
+            *(["many"] if self._executor.settings.citus else []),
+            after_tenant_id=UNSET if after is None else after,
+        )
+        with_tenant = [row for row in rows if row["tenant_id"] is not None]
+        return build_values(str, with_tenant, "tenant_id")
 
     async def index_messages(
         self, *, tenant_id: str, after: IndexPosition | None, limit: int, max_bytes: int

@@ -57,3 +57,18 @@ async def test_the_node_of_a_tenant_gets_the_whole_statement(dsn):
     assert [each.replayed for each in replayed] == [False, True]
     assert replayed[1].last_seq == 9
     await connection.close()
+
+
+async def test_indexing_reads_the_tenants_of_all_shards_once(dsn):
+    if not ON_CITUS:
+        await execute(dsn, ONE_NODE)
+    names = list[str]()
+    settings = Settings(
+        citus=True, maintenance_interval=None, on_query=lambda name, *_: names.append(name)
+    )
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        for tenant in ("a", "b", "c"):
+            await svc.conversations.create(id="c", name="found", dialog_id="d", tenant_id=tenant)
+        report = await svc.maintain()
+    assert report.titles == 3
+    assert names.count("search/next_tenants") == 2  # the second one finds none

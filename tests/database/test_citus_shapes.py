@@ -12,7 +12,7 @@ OF_ALL_TENANTS = {
     "append_key/find_expired",
     "maintenance/backlog",
     "maintenance/find_due",
-    "search/next_tenant",
+    "search/next_tenants",
     "usage/backlog",
     "usage/find_old_users",
     "usage/find_tenants_to_roll_up",

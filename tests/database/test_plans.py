@@ -468,7 +468,7 @@ async def test_indexing_messages_reads_its_batch(explain, after):
 
 async def test_the_next_tenant_is_one_entry_of_an_index(explain):
     for after in ({}, {"after_tenant_id": "big"}):
-        plan = await explain("search/next_tenant", **after)
+        plan = await explain("search/next_tenants", **after)
         assert indexes(plan) == {"message_unindexed_idx", "conversation_title_unindexed_idx"}
         assert rows_read(plan) <= 2
 

@@ -176,7 +176,7 @@ NOT_OF_SERVICES = (
     "testing/",  # of the pytest plugin
     *(("watch/notify", "watch/renew") if ON_CITUS else ()),  # no notification arrives there
     # Maintenance runs these.
-    *("search/index", "search/next_message", "search/next_tenant", "search/flush_pending_list"),
+    *("search/index", "search/next_message", "search/next_tenants", "search/flush_pending_list"),
     *("usage/backlog", "usage/find_tenants_to_roll_up", "usage/find_old_users"),
     *("usage/sum_out_users", "usage/vacuum"),
     *("usage_key/find_expired", "usage_key/delete_expired"),
