@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
-from asyncsvc.database import build_model, build_models, build_value, extend_model
+from asyncsvc.database import build_model, build_models, build_value, build_values, extend_model
 from asyncsvc.models import APIToken, BudgetStatus, TokenPatch, VerifiedToken
 from asyncsvc.repositories.base import (
     KeyedRepository,
@@ -73,6 +73,14 @@ class _Outcome(NamedTuple):
     outcome: ImportOutcome
 
 
+class _StoredHash(NamedTuple):
+    """A token that has one of the hashes at a position of an import, from 1."""
+
+    position: int
+    tenant_id: str
+    token_id: str
+
+
 class _Relative(NamedTuple):
     """A token, or a predecessor or successor of it by rotation."""
 
@@ -110,9 +118,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         """Store a new token."""
         (row,) = await self._write(
             "create",
-            lambda tokens, _: tokens.add_hash(
-                tenant_id=tenant_id, token_id=token.id, token_hash=token.secret.token_hash
-            ),
+            lambda tokens, _: tokens.add_hashes([(token.id, token.secret)], tenant_id=tenant_id),
             tenant_id=tenant_id,
             id=token.id,
             name=token.name,
@@ -143,8 +149,10 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             for position, hashes in enumerate(accepted_hashes, 1)
             for hash in hashes
         ]
-        rows = await self._rows(
-            "import_many",
+        rows = await self._import(
+            [(token.id, token.secret) for token in tokens],
+            [position for position, _ in positions_and_hashes],
+            [hash for _, hash in positions_and_hashes],
             tenant_id=tenant_id,
             ids=[token.id for token in tokens],
             names=[token.name for token in tokens],
@@ -158,12 +166,42 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
             metadatas=[await to_json_apart(token.metadata) for token in tokens],
             created_ats=[token.created_at for token in tokens],
             expires_ats=[token.expires_at for token in tokens],
-            positions=[position for position, _ in positions_and_hashes],
-            hashes=[hash for _, hash in positions_and_hashes],
             actor=actor,
         )
         outcomes = {each.position: each.outcome for each in build_models(_Outcome, rows)}
         return [outcomes[position] for position in range(1, len(tokens) + 1)]
+
+    async def _import(
+        self,
+        secrets: Sequence[tuple[str, HashedSecret]],
+        positions: Sequence[int],
+        hashes: Sequence[bytes],
+        /,
+        *,
+        tenant_id: str,
+        **parameters: object,
+    ) -> list[Row]:
+        """Import tokens. On Citus the coordinator stores the hashes, then the node the tokens."""
+        if not self._executor.settings.citus:
+            return await self._rows(
+                "import_many", tenant_id=tenant_id, positions=positions, hashes=hashes, **parameters
+            )
+        async with self._executor.transaction() as transaction:
+            tokens = APITokenRepository(transaction)
+            stored = await tokens.find_hashes(positions=positions, hashes=hashes)
+            known = {each.position for each in stored}
+            new = [each for position, each in enumerate(secrets, 1) if position not in known]
+            added = await tokens.add_hashes(new, tenant_id=tenant_id, if_new=True)
+            await tokens.use_two_phases(tenant_id=tenant_id)
+            return await tokens._rows(
+                "import_many",
+                tenant_id=tenant_id,
+                stored_positions=[each.position for each in stored],
+                stored_tenants=[each.tenant_id for each in stored],
+                stored_ids=[each.token_id for each in stored],
+                added_ids=added,
+                **parameters,
+            )
 
     async def find_tenant(self, *, hashes: Sequence[bytes]) -> str | None:
         """Return the tenant of a token by the hashes of its secret, the current one first."""
@@ -290,9 +328,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
         return await _token(
             await self._write(
                 "rotate",
-                lambda tokens, _: tokens.add_hash(
-                    tenant_id=tenant_id, token_id=successor_id, token_hash=secret.token_hash
-                ),
+                lambda tokens, _: tokens.add_hashes([(successor_id, secret)], tenant_id=tenant_id),
                 tenant_id=tenant_id,
                 id=id,
                 successor_id=successor_id,
@@ -375,7 +411,7 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
     async def _write(
         self,
         name: str,
-        write_hashes: Callable[[APITokenRepository, Row], Awaitable[None]],
+        write_hashes: Callable[[APITokenRepository, Row], Awaitable[object]],
         /,
         **parameters: object,
     ) -> list[Row]:
@@ -393,9 +429,28 @@ class APITokenRepository(KeyedRepository[APIToken, TokenPatch]):
                 await tokens.use_two_phases(tenant_id=str(parameters["tenant_id"]))
         return rows
 
-    async def add_hash(self, *, tenant_id: str, token_id: str, token_hash: bytes) -> None:
-        """Store the hash of a token."""
-        await self._rows("add_hash", tenant_id=tenant_id, token_id=token_id, token_hash=token_hash)
+    async def find_hashes(
+        self, *, positions: Sequence[int], hashes: Sequence[bytes]
+    ) -> list[_StoredHash]:
+        """Return the tokens that have one of the hashes at a position."""
+        rows = await self._rows("find_hashes", positions=positions, hashes=hashes)
+        return build_models(_StoredHash, rows)
+
+    async def add_hashes(
+        self, secrets: Sequence[tuple[str, HashedSecret]], *, tenant_id: str, if_new: bool = False
+    ) -> list[str]:
+        """Store the hashes of tokens, by id; return the ids of those that were stored.
+
+        A hash that is stored already raises AlreadyExists, or with `if_new` is skipped.
+        """
+        rows = await self._rows(
+            "add_hashes",
+            *(["if_new"] if if_new else []),
+            tenant_id=tenant_id,
+            token_ids=[token_id for token_id, _ in secrets],
+            token_hashes=[secret.token_hash for _, secret in secrets],
+        )
+        return build_values(str, rows, "token_id")
 
     async def delete_hashes(self, *, tenant_id: str, token_ids: Sequence[str]) -> None:
         """Delete the hashes of tokens."""

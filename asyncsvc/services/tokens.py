@@ -158,8 +158,8 @@ class APITokenService(TokenVerification):
             Conflict: Concurrent calls repeatedly stored and deleted the same tokens.
 
         Cost:
-            1 round trip per 1,000 records, each in a transaction of its own unless the caller has
-            one; locks the new rows.
+            1 round trip per 1,000 records, 6 on Citus, each in a transaction of its own unless the
+            caller has one; locks the new rows.
         """
         run = TokenImport(self._repository, self._settings, tenant_id, actor, on_rejected).run
         importing = run(records)

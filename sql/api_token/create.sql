@@ -3,7 +3,7 @@
 -- Returns: the token.
 -- Locks: the new rows, until the end of the transaction.
 -- Index: the primary key of api_token_hash rejects a secret that is stored already.
--- Notes: with :hashes_apart api_token/add_hash stores the hash.
+-- Notes: with :hashes_apart api_token/add_hashes stores the hash.
 WITH created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,

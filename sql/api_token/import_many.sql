@@ -2,12 +2,13 @@
 --
 -- Returns: position (from 1, in the order of the arrays; rows come in any order) and outcome:
 --   'imported'; 'present', if the tenant has this secret under the same kind; 'taken', if another
---   tenant or kind has it; NULL, if a concurrent transaction stored it after this statement began.
---   After NULL a second run returns 'present' or 'taken'.
+--   tenant or kind has it; NULL, if a concurrent transaction stored or deleted it meanwhile.
+--   After NULL a second run returns another outcome.
 -- Locks: the new rows, until the end of the transaction.
 -- Index: the primary keys of api_token_hash and api_token.
 -- Notes: :positions and :hashes contain the hashes of each secret under all accepted peppers. The
 --   lookup by hash has no tenant condition, because a secret is unique across tenants.
+--   On Citus api_token/find_hashes and add_hashes run before, and their rows replace those two parameters.
 WITH requested AS MATERIALIZED (
     SELECT r.position, r.id, r.name, r.token_hash, r.pepper_version, r.hint, r.kind, r.scopes,
            r.dialog_id, r.source, r.metadata, r.created_at, r.expires_at
@@ -18,21 +19,39 @@ WITH requested AS MATERIALIZED (
            WITH ORDINALITY AS r (id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id,
                                  source, metadata, created_at, expires_at, position)
 ), stored AS MATERIALIZED (
+    SELECT r.position, NULL::text COLLATE "C" AS tenant_id, NULL::text COLLATE "C" AS token_id
+      FROM requested AS r
+     WHERE false
+    --? positions, hashes {
+     UNION ALL
     SELECT r.position, h.tenant_id, h.token_id
       FROM unnest(:positions::int[], :hashes::bytea[]) AS r (position, hash)
       JOIN asyncsvc.api_token_hash AS h ON h.token_hash = r.hash
+    --? }
+    --? stored_positions, stored_tenants, stored_ids {
+     UNION ALL
+    SELECT r.position, r.tenant_id, r.token_id
+      FROM unnest(:stored_positions::int[], :stored_tenants::text[], :stored_ids::text[])
+           AS r (position, tenant_id, token_id)
+    --? }
 ), own AS MATERIALIZED (
     SELECT t.id, t.kind
       FROM asyncsvc.api_token AS t
      WHERE t.tenant_id = :tenant_id
        AND t.id = ANY (ARRAY(SELECT s.token_id FROM stored AS s WHERE s.tenant_id = :tenant_id))
 ), hash_rows AS (
+    --? !added_ids {
     INSERT INTO asyncsvc.api_token_hash AS h (token_hash, tenant_id, token_id)
     SELECT r.token_hash, :tenant_id, r.id
       FROM requested AS r
      WHERE NOT EXISTS (SELECT 1 FROM stored AS s WHERE s.position = r.position)
     ON CONFLICT (token_hash) DO NOTHING
     RETURNING h.token_id
+    --? }
+    --? added_ids {
+    SELECT a.token_id
+      FROM unnest(:added_ids::text[]) AS a (token_id)
+    --? }
 ), created AS (
     INSERT INTO asyncsvc.api_token AS t (
            id, tenant_id, name, token_hash, pepper_version, hint, kind, scopes, dialog_id, source,
@@ -54,7 +73,7 @@ WITH requested AS MATERIALIZED (
 SELECT r.position,
        CASE WHEN c.id IS NOT NULL THEN 'imported'
             WHEN o.kind = r.kind THEN 'present'
-            WHEN s.tenant_id IS NOT NULL THEN 'taken' END AS outcome
+            WHEN s.tenant_id <> :tenant_id OR o.id IS NOT NULL THEN 'taken' END AS outcome
   FROM requested AS r
   LEFT JOIN created AS c ON c.id = r.id
   LEFT JOIN stored AS s ON s.position = r.position

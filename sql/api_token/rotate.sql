@@ -6,7 +6,7 @@
 --   waits, then finds revoked_at set and returns no row, so a token has at most one successor.
 -- Index: the primary key.
 -- Notes: the token stays valid for :overlap, but not beyond its own expires_at.
---   With :hashes_apart api_token/add_hash stores the hash of the successor.
+--   With :hashes_apart api_token/add_hashes stores the hash of the successor.
 WITH retired AS (
     UPDATE asyncsvc.api_token AS t
        SET revoked_at = statement_timestamp() + :overlap::interval,

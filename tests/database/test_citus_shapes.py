@@ -50,7 +50,7 @@ def test_a_statement_for_one_node_has_no_table_of_the_coordinator():
                 (tree,) = parsed(query.text)
                 assert not {each.relname for each in of(ast.RangeVar, tree)} & LOCAL, name
     assert {"conversation/append_message", "api_token/create", "usage/roll_up"} <= names
-    assert not names & {"api_token/import_many", "conversation/get_list", "record/put"}
+    assert not names & {"api_token/find_tenant", "conversation/get_list", "record/put"}
 
 
 @pytest.mark.parametrize("file", migration_files(), ids=lambda file: file.name)

@@ -54,6 +54,7 @@ TENANT_STATEMENTS = [
     )
     and name
     not in {
+        "api_token/find_hashes",
         "api_token/find_tenant",
         "append_key/find_expired",
         "api_token/import_many",
@@ -101,10 +102,11 @@ APPENDED = list(models.Appended.model_fields)
 COLUMNS = {
     "append_key/delete_expired": ["deleted"],
     "append_key/find_expired": list(ExpiredKey._fields),
-    "api_token/add_hash": [],
+    "api_token/add_hashes": ["token_id"],
     "api_token/create": TOKEN,
     "api_token/delete": ["deleted"],
     "api_token/delete_hashes": [],
+    "api_token/find_hashes": ["position", "tenant_id", "token_id"],
     "api_token/find_tenant": ["tenant_id"],
     "api_token/get_by_ids": TOKEN,
     "api_token/get_family": ["id", "is_live"],
