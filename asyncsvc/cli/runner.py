@@ -103,6 +103,9 @@ def asynchronous(command: Callable[..., Coroutine[None, None, Exit | None]]) -> 
     def run_command(
         *, context: typer.Context, settings: Settings | None = None, **options: object
     ) -> int:
+        source = context.get_parameter_source("settings")
+        if source is not None and source.name == "ENVIRONMENT" and context.obj is not None:
+            settings = context.obj  # the option before the command takes precedence
         previous = _settings.set(settings or context.obj or Settings())
         try:
             return run(command(**options))

@@ -492,6 +492,14 @@ def test_a_command_uses_the_settings_of_the_application(run, tmp_path):
     assert run("tokens", "verify", stdin=issued.stdout).returncode == 3
     assert run("tokens", "verify", stdin=issued.stdout, ASYNCSVC_SETTINGS=str(file)).returncode == 0
     assert run("tokens", "verify", "--settings", file, stdin=issued.stdout).returncode == 0
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for options in (
+        ("--settings", file, "tokens", "verify"),
+        ("tokens", "verify", "--settings", file),
+    ):
+        finished = run(*options, stdin=issued.stdout, ASYNCSVC_SETTINGS=str(other))
+        assert finished.returncode == 0
     for text, reason in (
         ('{"token_peppers": {"1": "tooshort"}}', "token_peppers.1: must be at least 32 random"),
         ('{"page": 1}', "page: Extra inputs"),

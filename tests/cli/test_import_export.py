@@ -434,7 +434,9 @@ async def held_purge(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Let a deletion wait in one of its batches: a transaction has locked a message."""
     async with rolled_back(connection):
         await connection.execute(
-            "SELECT FROM asyncsvc.message WHERE conversation_id = $1 FOR UPDATE", MIDDLE
+            "SELECT FROM asyncsvc.message WHERE tenant_id = 'acme' AND conversation_id = $1"
+            " FOR UPDATE",
+            MIDDLE,
         )
         yield
 

@@ -65,11 +65,12 @@ END_WAITING = sum_of_nodes(f"SELECT count(pg_terminate_backend(pid)) {_WAITING}"
 
 
 def use_settings() -> None:
-    """Make `citus=True` the default of the settings if the tests run on Citus.
+    """Make `citus=True` the default of the settings, also of commands, if the tests run on Citus.
 
-    An application on Citus sets it. The programs that tests start do not.
+    An application on Citus sets it.
     """
     if ON_CITUS:
+        os.environ["ASYNCSVC_SETTINGS"] = str(Path(__file__).with_name("citus_settings.json"))
         Settings.model_fields["citus"].default = True
         Settings.model_rebuild(force=True)
 
