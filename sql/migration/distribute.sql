@@ -36,6 +36,7 @@ BEGIN
          WHERE n.nspname = 'asyncsvc'
            AND c.relkind IN ('r', 'p')
            AND c.relname <> 'api_token_hash'
+           AND NOT relation_is_a_known_shard(c.oid)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_dist_partition AS d
                             WHERE d.logicalrelid = c.oid)
          ORDER BY c.relname <> 'conversation', c.relname

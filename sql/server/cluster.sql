@@ -7,7 +7,8 @@
 --   tenant_id.
 -- Locks: none.
 -- Index: the catalog.
--- Notes: it can be prepared only if the database has the extension.
+-- Notes: it can be prepared only if the database has the extension. A coordinator without workers has the
+--   shards, which are tables too.
 WITH tables AS (
     SELECT c.relname::text AS name,
            coalesce(p.partmethod = 'h', false) AS is_distributed,
@@ -25,6 +26,7 @@ WITH tables AS (
      WHERE n.nspname = 'asyncsvc'
        AND c.relkind IN ('r', 'p')
        AND c.relname <> 'api_token_hash'
+       AND NOT relation_is_a_known_shard(c.oid)
 )
 SELECT split_part(e.extversion, '-', 1) AS extension,
        substring(citus_version() FROM '\d+\.\d+') AS library,

@@ -109,6 +109,12 @@ async def test_a_distributed_schema_has_no_problem(stubbed):
 
 
 @without_citus
+async def test_the_shards_of_a_coordinator_without_workers_are_no_tables(stubbed):
+    await execute(stubbed, "CREATE TABLE asyncsvc.record_102040 (tenant_id text)")
+    await check(stubbed)
+
+
+@without_citus
 async def test_a_distributed_schema_needs_the_setting(stubbed):
     with pytest.raises(MigrationError, match=r"set Settings\.citus"):
         await check(stubbed, citus=False)

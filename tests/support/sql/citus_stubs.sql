@@ -12,6 +12,8 @@ CREATE TABLE pg_catalog.pg_dist_shard (
     logicalrelid regclass, shardid bigint, shardminvalue text, first_tenant text, next_tenant text
 );
 CREATE FUNCTION pg_catalog.citus_version() RETURNS text LANGUAGE sql AS $$SELECT 'Citus 13.2.2 on x'$$;
+CREATE FUNCTION pg_catalog.relation_is_a_known_shard(relation regclass) RETURNS bool LANGUAGE sql
+    AS $$SELECT relation::text ~ '_\d{6}$'$$;
 CREATE FUNCTION pg_catalog.column_to_column_name(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT $2';
 CREATE FUNCTION pg_catalog.run_command_on_workers(
     command text, OUT nodename text, OUT nodeport int, OUT success bool, OUT result text
