@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import tempfile
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -37,6 +38,13 @@ PORT = (
     "SELECT p.nodeport FROM pg_dist_shard_placement AS p WHERE p.shardid ="
     " get_shard_id_for_distribution_column('asyncsvc.conversation', $1::text)"
 )
+
+MOVE = (
+    "SELECT citus_move_shard_placement(get_shard_id_for_distribution_column("
+    "'asyncsvc.conversation', $1::text), '127.0.0.1', $2, '127.0.0.1', $3, 'block_writes')"
+)
+OF_ALL_ROWS = {"conversations.delete_tenant", "tokens.delete_by_tenant_id"}
+"""Methods after which the others would find no row of the tenant."""
 
 
 def has_citus() -> bool:
@@ -83,6 +91,15 @@ class Cluster:
     async def connected(self, **settings: float):
         async with asyncsvc.connect(self.dsn, settings=Settings(citus=True, **settings)) as svc:
             yield svc
+
+    async def move(self, tenant: str, target: Node) -> None:
+        """Move the shards of a tenant to a node, and drop the old ones."""
+        async with connected(self.dsn) as connection, asyncio.timeout(300):
+            source = await connection.fetchval(PORT, tenant)
+            while await connection.fetchval(PORT, tenant) != target.port:
+                with contextlib.suppress(asyncpg.DeadlockDetectedError):
+                    await connection.execute(MOVE, tenant, source, target.port)
+            await connection.execute("CALL citus_cleanup_orphaned_resources()")
 
     async def tenants(self, node: Node, count: int) -> list[str]:
         """Return new tenants whose rows the node stores."""
@@ -168,6 +185,28 @@ async def test_keyed_appends_are_repeated_until_a_killed_worker_returns(cluster)
         is_over.set()
     async with connected(cluster.dsn) as connection:
         assert turns == {each: await connection.fetchval(STORED, each) for each in turns}
+
+
+async def test_calls_during_moves_of_their_tenant_raise_no_error_of_the_database(cluster):
+    """They raise Unavailable, or an error of the application, since each call is repeated."""
+    (tenant,) = await cluster.tenants(cluster.stable, 1)
+    methods = [each for each in SERVICE_METHODS if str(each) not in OF_ALL_ROWS]
+    outcomes, is_over = set[str](), asyncio.Event()
+
+    async def call(svc, furnished, some) -> None:
+        while not is_over.is_set():
+            for method in some:
+                outcomes.add(await outcome(svc, method, furnished))
+
+    async with cluster.connected(retry_timeout=0) as svc, asyncio.TaskGroup() as group:
+        furnished = await furnish(svc, tenant)
+        for number in range(WRITERS):
+            group.create_task(call(svc, furnished, methods[number::WRITERS]))
+        for target in (cluster.fragile, cluster.stable):
+            await cluster.move(tenant, target)
+        is_over.set()
+    assert "ok" in outcomes
+    assert outcomes.isdisjoint({"DatabaseError", "MigrationError", "ConcurrentUse"})
 
 
 async def test_a_backfill_needs_all_nodes_and_continues_after_their_return(cluster, monkeypatch):
