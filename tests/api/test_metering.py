@@ -1,8 +1,11 @@
 """Usage of requests to language models: the model, and the maps of the answers of providers."""
 
+import copy
 import decimal
+import functools
 import json
 import logging
+from collections.abc import Iterator
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -435,3 +438,31 @@ def test_the_label_of_an_answer_is_storable():
 def test_whole_floats_are_counts(caplog):
     assert usage_from_openai({"prompt_tokens": 8.0}).input_tokens == 8
     assert caplog.records == []
+
+
+UNUSABLE = (-1, 10**20, "many", True, 1000.5, float("nan"), float("inf"), [1])
+
+
+def paths(payload: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Return the path of each number of a payload."""
+    items = payload.items() if isinstance(payload, dict) else enumerate(payload)
+    for name, value in items:
+        if isinstance(value, dict | list):
+            yield from paths(value, (*path, name))
+        elif isinstance(value, int | float):
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("unusable", UNUSABLE, ids=str)
+@pytest.mark.parametrize(("function", "payload"), [case[:2] for case in RECORDED])
+def test_no_number_of_a_recorded_answer_loses_its_usage(function, payload, unusable, caplog):
+    """Each number is replaced in turn: the usage is the same, or there is a warning."""
+    recorded = function(payload)
+    for *parents, name in paths(payload):
+        damaged = copy.deepcopy(payload)
+        functools.reduce(lambda part, key: part[key], parents, damaged)[name] = unusable
+        caplog.clear()
+        mapped = function(damaged)
+        assert isinstance(mapped, Usage), (parents, name)
+        assert mapped == recorded or caplog.records, (parents, name)
+        assert Turn(messages=MESSAGES, usage=mapped).usages == [mapped]
