@@ -452,6 +452,35 @@ async def test_an_unknown_zone_is_rejected(tz, ann):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+@pytest.mark.parametrize(
+    ("used", "limit", "window", "shown"),
+    [
+        (1, 4, "hour", "0.25  an hour"),
+        (4, 5, "day", "0.8 near a day"),
+        (5, 5, "month", "1 spent a month"),
+        (9, 5, "total", "1 spent in total"),
+        (0, 0, "week", "1 spent a week"),
+        (-5, 0, "week", "1 spent a week"),
+        (-5, 5, "week", "0  a week"),
+    ],
+)
+def test_a_bar_of_the_usage_page_shows_the_share_and_the_state(used, limit, window, shown):
+    names = ("used", "share", "state", "periods", "period")
+    lines = [
+        line for line in (FOLDER / "usage.html").read_text("utf-8").splitlines()
+        if line.startswith(tuple(f"    const {name} = " for name in names))
+    ]  # fmt: skip
+    budget = json.dumps({"used": str(used), "limit": str(limit), "window": window})
+    program = "\n".join(
+        [f"const budget = {budget};", *lines, "console.log(`${share} ${state} ${period}`)"]
+    )
+    finished = subprocess.run(
+        ["node", "-e", program], capture_output=True, text=True, check=True, timeout=SECONDS
+    )
+    assert finished.stdout.strip() == shown
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 async def test_the_usage_page_requests_a_zone_that_the_service_accepts(ann):
     lines = [
         line for line in (FOLDER / "usage.html").read_text("utf-8").splitlines()
