@@ -152,14 +152,23 @@ async def test_a_restricted_role_finds_a_token_by_its_secret(svc, restricted, ra
         assert await raw.fetchval("SELECT count(*) FROM asyncsvc.token_audit") == 1
 
 
-async def test_a_restricted_role_verifies_budgets_in_a_second_statement(restricted, raw):
+async def test_a_restricted_role_verifies_budgets_in_a_second_statement(dsn, role, restricted, raw):
     issued = await restricted.tokens.create(tenant_id="acme", name="mine")
     other = await restricted.tokens.create(tenant_id="other", name="theirs")
     for token in (issued.token, other.token):
         await restricted.budgets.set(
             tenant_id=token.tenant_id, scope="token", subject=token.id, metric="rounds", limit=1
         )
-    verified = await restricted.tokens.verify(issued.secret, budgets=True, user_id="ann")
+    statements: list[str] = []
+    counting = Settings(row_level_security=True, on_query=lambda name, *_: statements.append(name))
+    async with asyncsvc.connect(f"{dsn}?role={role}", settings=counting) as counted:
+        statements.clear()
+        verified = await counted.tokens.verify(
+            issued.secret, budgets=True, user_id="ann", record_use=False
+        )
+        assert [each for each in statements if each.startswith(("api_token/", "budget/"))] == [
+            "api_token/verify", "budget/get_status",
+        ]  # fmt: skip
     assert (verified.budget.used, verified.budget.limit) == (0, 1)
     await create(restricted, "acme")
     turn = {"messages": [{"role": "user", "content": "x"}], "token_id": issued.token.id}
