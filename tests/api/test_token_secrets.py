@@ -541,7 +541,7 @@ async def test_no_secret_is_in_a_frame_when_the_database_fails(dsn, open_service
     secret = form(issued.secret.get_secret_value())
     rows, shown = ragflow.TokenRows(quick, "acme"), []
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("LOCK TABLE asyncsvc.api_token")
+        await connection.execute("LOCK TABLE asyncsvc.api_token, asyncsvc.api_token_hash")
         for call in (
             quick.tokens.verify(secret),
             quick.tokens.verify(secret, record_use=False),
