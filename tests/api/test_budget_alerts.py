@@ -56,6 +56,11 @@ async def test_a_new_limit_is_crossed_anew(alerting, alerts, pool):
     await spend(pool, rounds=3)
     await alerting.maintain()
     assert [(each.threshold, each.limit) for each in alerts[3:]] == [(50, 10)]
+    await spend(pool, rounds=5)
+    for _ in range(2):
+        await alerting.maintain()
+    assert [(each.threshold, each.limit) for each in alerts[4:]] == [(80, 10), (100, 10)]
+    assert await crossings(alerting) == [50, 50, 80, 80, 100, 100]
 
 
 async def test_64_tasks_cross_all_thresholds_in_one_step(alerting, alerts, pool):

@@ -42,8 +42,13 @@ async def test_tasks_that_verify_wait_and_append_overspend_by_at_most_their_numb
         assert limit <= appended < limit + tasks
         (status,) = await svc.budgets.status(tenant_id="t", token_id=token.token.id)
         assert status.used == appended
-        with pytest.raises(BudgetExceeded):
-            await svc.tokens.verify(token.secret, budgets=True)
+        for _ in range(2):  # also after the next rotation
+            async with asyncsvc.connect(dsn, max_size=1) as other:
+                for services in (svc, other):
+                    with pytest.raises(BudgetExceeded) as refused:
+                        await services.tokens.verify(token.secret, budgets=True)
+                    assert (refused.value.used, refused.value.limit) == (appended, limit)
+            token = await svc.tokens.rotate(token.token.id, tenant_id="t")
 
 
 async def run_beside(work, *others):
