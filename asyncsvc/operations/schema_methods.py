@@ -89,7 +89,7 @@ class SchemaMethods(HasSettings):
 
         Cost:
             At most 4 round trips, and 1 for each pending backfill; read-only. On Citus also
-            a command to each shard.
+            a command to each node.
         """
         return await migrations.plan(self._executor)
 

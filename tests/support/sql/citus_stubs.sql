@@ -26,6 +26,9 @@ CREATE FUNCTION pg_catalog.run_command_on_workers(
       FROM pg_catalog.pg_dist_node AS n
      WHERE n.isactive AND n.groupid <> 0
 $$;
+CREATE FUNCTION pg_catalog.run_command_on_all_nodes(
+    command text, OUT nodeid int, OUT success bool, OUT result text
+) RETURNS SETOF record LANGUAGE sql AS $$SELECT 1, false, 'failed to connect' $$;
 CREATE FUNCTION pg_catalog.run_command_on_shards(
     table_name regclass, command text, OUT shardid bigint, OUT success bool, OUT result text
 ) RETURNS SETOF record LANGUAGE plpgsql AS $body$
