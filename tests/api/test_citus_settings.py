@@ -72,3 +72,23 @@ async def test_indexing_reads_the_tenants_of_all_shards_once(dsn):
         report = await svc.maintain()
     assert report.titles == 3
     assert names.count("search/next_tenants") == 2  # the second one finds none
+
+
+async def test_a_verification_with_budgets_is_3_statements(dsn):
+    """The node of the token's tenant is known after the first one."""
+    if not ON_CITUS:
+        await execute(dsn, ONE_NODE)
+    names = list[str]()
+    settings = Settings(
+        citus=True, maintenance_interval=None, on_query=lambda name, *_: names.append(name)
+    )
+    async with asyncsvc.connect(dsn, settings=settings) as svc:
+        token = await svc.tokens.create(tenant_id="t", name="key")
+        await svc.budgets.set(tenant_id="t", scope="tenant", metric="rounds", limit=5)
+        names.clear()
+        verified = await svc.tokens.verify(token.secret, budgets=True, record_use=False)
+        assert names == ["api_token/find_tenant", "api_token/verify", "budget/get_status"]
+        names.clear()
+        assert await svc.budgets.check(tenant_id="t") == verified.budget
+        assert names == ["budget/get_status"]
+    assert verified.budget.limit == 5
