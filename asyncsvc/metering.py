@@ -56,7 +56,7 @@ def usage_from_openai(
     Raises:
         InvalidInput: `cost` is out of range.
     """
-    counts = _Counts.of(payload, "OpenAI", wrappers=("usage",), fields=_OPENAI_INPUT)
+    counts = _Counts.of(payload, "OpenAI", wrappers=("usage",), fields=_OPENAI_COUNTS)
     return None if counts is None else counts.usage_of_openai(_model(payload, model), cost)
 
 
@@ -70,7 +70,9 @@ def usage_from_openrouter(payload: object, *, model: str | None = None) -> Usage
     Returns:
         The usage; None if the answer has none.
     """
-    counts = _Counts.of(payload, "OpenRouter", wrappers=("usage",), fields=_OPENAI_INPUT)
+    counts = _Counts.of(
+        payload, "OpenRouter", wrappers=("usage",), fields=(*_OPENAI_COUNTS, "cost")
+    )
     if counts is None:
         return None
     return counts.usage_of_openai(_model(payload, model), counts.cost("cost"))
@@ -203,6 +205,8 @@ def usage_from_bedrock(
 
 
 _OPENAI_INPUT: Final = ("prompt_tokens", "input_tokens")
+_OPENAI_OUTPUT: Final = ("completion_tokens", "output_tokens")
+_OPENAI_COUNTS: Final = (*_OPENAI_INPUT, *_OPENAI_OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +269,10 @@ class _Counts:
     def usage_of_openai(self, model: str | None, cost: Decimal | None) -> Usage:
         """Return the usage of a server with OpenAI's format."""
         details = self.part("prompt_tokens_details", "input_tokens_details")
+        if self.read(*_OPENAI_INPUT) is None:
+            self._warn("it has no input, which counts as 0")
         input_tokens = self.count(*_OPENAI_INPUT)
-        output_tokens = self.count("completion_tokens", "output_tokens")
+        output_tokens = self.count(*_OPENAI_OUTPUT)
         reasoning_tokens = self.part("completion_tokens_details", "output_tokens_details").count(
             "reasoning_tokens"
         )

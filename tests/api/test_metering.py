@@ -399,6 +399,16 @@ def test_a_chunk_of_a_stream_before_the_usage_is_none():
             usage(input_tokens=4, output_tokens=0, cached_input_tokens=3, cache_write_tokens=1),
         ),
         (
+            usage_from_openai,
+            {"usage": {"prompt_tokens": None, "completion_tokens": 3, "total_tokens": 20}},
+            usage(input_tokens=0, output_tokens=3),
+        ),
+        (
+            usage_from_openrouter,
+            {"usage": {"cost": 0.25}},
+            usage(input_tokens=0, output_tokens=0, cost=Decimal("0.25")),
+        ),
+        (
             usage_from_gemini,
             {"promptTokenCount": 4, "cachedContentTokenCount": 6, "candidatesTokenCount": 2},
             usage(input_tokens=4, output_tokens=2, cached_input_tokens=4),
