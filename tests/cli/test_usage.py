@@ -227,6 +227,14 @@ def test_the_status_of_a_budget_is_in_its_zone(metered, run: Run):
 
 
 @pytest.mark.parametrize(
+    ("window", "period"), [("hour", "an hour"), ("day", "a day"), ("total", "in total")]
+)
+def test_the_period_of_a_budget_is_words(metered, run: Run, window, period):
+    limit = ("--scope=tenant", "--metric=rounds", "--limit=2", f"--window={window}")
+    assert run("budgets", "set", "--tenant=t", *limit).stdout.endswith(f": 2 rounds {period}\n")
+
+
+@pytest.mark.parametrize(
     ("option", "reason"),
     [
         ("--limit=much", "must be a number"),

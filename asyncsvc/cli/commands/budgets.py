@@ -19,6 +19,7 @@ from asyncsvc.validation.dates import first_instant, zone
 
 _MAX_PAGE_SIZE: Final = 1_000
 _MAX_WHOLE: Final = 10**18
+_PERIODS: Final = {"hour": "an hour", "total": "in total"}
 
 budgets = typer.Typer(
     name="budgets",
@@ -111,7 +112,7 @@ def _name(budget: Budget | BudgetStatus) -> str:
 
 def _unit(budget: Budget | BudgetStatus) -> str:
     metric = budget.metric.replace("_", " ")
-    return f"{metric} in total" if budget.window == "total" else f"{metric} a {budget.window}"
+    return f"{metric} {_PERIODS.get(budget.window) or f'a {budget.window}'}"
 
 
 @budgets.command("list")
