@@ -42,8 +42,9 @@ def usage_from_openai(
 ) -> Usage | None:
     """Return the usage of an answer of OpenAI: chat completions, responses or embeddings.
 
-    It also fits servers with the same format. Where `total_tokens` shows that the completion does
-    not contain its reasoning, as some of them count, the reasoning is added to the output.
+    It also fits servers with the same format, and litellm with its own names for tokens of the
+    cache. Where `total_tokens` shows that the completion does not contain its reasoning, as some
+    of them count, the reasoning is added to the output.
 
     Args:
         payload: The answer or its `usage`, as a mapping or an object of the SDK.
@@ -280,8 +281,10 @@ class _Counts:
             output_tokens += reasoning_tokens
         return self.usage(
             input_tokens=input_tokens,
-            cached_input_tokens=details.count("cached_tokens"),
-            cache_write_tokens=details.count("cache_write_tokens"),
+            cached_input_tokens=details.count("cached_tokens")
+            or self.count("cache_read_input_tokens"),
+            cache_write_tokens=details.count("cache_write_tokens")
+            or self.count("cache_creation_input_tokens"),
             output_tokens=output_tokens,
             reasoning_tokens=reasoning_tokens,
             model=model,

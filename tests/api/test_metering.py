@@ -304,9 +304,23 @@ OPENROUTER = {
     },
 }
 GPT, OPUS, FLASH = "gpt-5-2025-08-07", "claude-opus-4-8", "gemini-2.5-flash"
+LITELLM = {
+    "id": "chatcmpl-7e1",
+    "object": "chat.completion",
+    "model": "claude-sonnet-4-5",
+    "usage": {
+        "completion_tokens": 12,
+        "prompt_tokens": 130_213,
+        "total_tokens": 130_225,
+        "prompt_tokens_details": {"audio_tokens": None, "cached_tokens": 128_955},
+        "cache_creation_input_tokens": 1_253,
+        "cache_read_input_tokens": 128_955,
+    },
+}
 RECORDED = [
     (usage_from_openai, OPENAI_CHAT, (2006, 300, 1920, 0, 192, 1, None, GPT)),
     (usage_from_openai, OPENAI_RESPONSE, (3280, 87, 2048, 1024, 64, 1, None, GPT)),
+    (usage_from_openai, LITELLM, (130_213, 12, 128_955, 1_253, 0, 1, None, "claude-sonnet-4-5")),
     (usage_from_openai, XAI_CHAT, (32, 103, 0, 0, 94, 1, None, "grok-4")),
     (usage_from_openai, EMBEDDINGS, (8, 0, 0, 0, 0, 1, None, "text-embedding-3-small")),
     (
