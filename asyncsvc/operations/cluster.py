@@ -112,7 +112,11 @@ def nodes(workers: Sequence[Worker], cluster: Cluster) -> Finding:
     for names, state, advice in states:
         if names:
             return finding("workers", f"{state}: {names}", (True, "problem", advice))
-    return finding("workers", f"{len(workers)} workers answer, with Citus {cluster.library}")
+    return finding(
+        "workers",
+        f"{len(workers)} workers answer, with Citus {cluster.library}",
+        (not workers, "warning", "the coordinator has all rows: add workers with citus_add_node"),
+    )
 
 
 def lock_timeout(workers: Sequence[Worker], settings: Settings) -> Finding:
@@ -125,7 +129,10 @@ def lock_timeout(workers: Sequence[Worker], settings: Settings) -> Finding:
         f"lock_timeout differs from Settings.lock_timeout: {names}"
         if differing
         else "lock_timeout is that of the settings on each worker that answers",
-        *((True, "warning", f"on each node: {each.set_lock_timeout}") for each in differing[:1]),
+        *(
+            (True, "warning", f"on the coordinator: {each.set_lock_timeout}")
+            for each in differing[:1]
+        ),
     )
 
 

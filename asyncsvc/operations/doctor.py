@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from asyncsvc.database import LOST_STATEMENT, PREPARED_ADVICE
 from asyncsvc.database.migration_files import migration_files
-from asyncsvc.errors import AsyncSvcError, DatabaseError, MigrationError
+from asyncsvc.errors import AsyncSvcError, DatabaseError, MigrationError, Unavailable
 from asyncsvc.models import Finding, Level
 from asyncsvc.operations import cluster, migrations
 from asyncsvc.operations.findings import finding
@@ -69,11 +69,12 @@ def _failure(check: str, error: AsyncSvcError) -> Finding:
     if isinstance(error, DatabaseError) and error.sqlstate in LOST_STATEMENT:
         observed = f"prepared statements are lost or confused: {error}"
         return Finding(check="pooler", level="problem", observed=observed, advice=_POOLER_ADVICE)
-    advice = (
-        "install the version of asyncsvc that migrated this database"
-        if isinstance(error, MigrationError)
-        else "resolve the error of the server, for example by granting the missing right"
-    )
+    if isinstance(error, MigrationError):
+        advice = "install the version of asyncsvc that migrated this database"
+    elif isinstance(error, Unavailable):
+        advice = "repeat it when the server and all nodes answer"
+    else:
+        advice = "resolve the error of the server, for example by granting the missing right"
     return Finding(check=check, level="problem", observed=f"check failed: {error}", advice=advice)
 
 

@@ -172,7 +172,7 @@ async def _check_citus(executor: Executor) -> None:
         # A worker node does not receive the setting that names the tenant.
         raise InvalidInput("citus", "is not possible with Settings.row_level_security")
     if not await MigrationRepository(executor).has_citus():
-        raise MigrationError("the database has no extension citus")
+        raise MigrationError("the database has no extension citus: install it there, on each node")
 
 
 class _Migrator:

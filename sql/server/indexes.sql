@@ -4,6 +4,7 @@
 --   table), in the order of the names.
 -- Locks: none.
 -- Index: the catalog.
+-- Notes: without the shards of Citus, whose names end with a number.
 SELECT s.indexrelname::text AS name,
        i.indisvalid AS is_valid,
        i.indisunique AS is_unique,
@@ -14,4 +15,5 @@ SELECT s.indexrelname::text AS name,
   JOIN pg_catalog.pg_index AS i ON i.indexrelid = s.indexrelid
   JOIN pg_catalog.pg_stat_user_tables AS t ON t.relid = s.relid
  WHERE s.schemaname = 'asyncsvc'
+   AND s.relname !~ '_\d+$'
  ORDER BY s.indexrelname

@@ -4,6 +4,7 @@
 --   the order of the names. No row if the schema does not exist.
 -- Locks: none.
 -- Index: the catalog.
+-- Notes: without the shards of Citus, whose names end with a number.
 SELECT s.relname::text AS name,
        pg_total_relation_size(s.relid) AS bytes,
        s.n_live_tup AS live,
@@ -16,4 +17,5 @@ SELECT s.relname::text AS name,
            AND has_table_privilege(s.relid, 'DELETE') AS is_writable
   FROM pg_catalog.pg_stat_user_tables AS s
  WHERE s.schemaname = 'asyncsvc'
+   AND s.relname !~ '_\d+$'
  ORDER BY s.relname

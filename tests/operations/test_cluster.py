@@ -29,6 +29,11 @@ async def check(dsn: str, *, citus: bool = True) -> None:
         await svc.check()
 
 
+async def size_and_indexes(dsn: str) -> list[asyncsvc.Finding]:
+    async with asyncsvc.connect(dsn, settings=Settings(citus=True)) as svc:
+        return [each for each in await svc.doctor() if each.check in {"size", "indexes"}]
+
+
 @pytest.fixture
 async def stubbed(dsn):
     """A migrated database of a server without Citus, with the catalog of a cluster."""
@@ -62,6 +67,7 @@ def test_the_tables_are_distributed_if_and_only_if_the_settings_say_so():
 
 def test_a_worker_that_is_down_disabled_or_of_another_version_is_named():
     assert cluster.nodes([WORKER], GOOD).level == "ok"
+    assert cluster.nodes([], GOOD).level == "warning"
     assert cluster.nodes([WORKER, LOST], GOOD).observed == "not reached: two:5432"
     disabled = cluster.nodes([WORKER, LOST._replace(is_active=False)], GOOD)
     assert disabled.observed == "disabled: two:5432"
@@ -75,7 +81,7 @@ def test_a_lock_timeout_that_differs_comes_with_the_statement_that_sets_it():
     settings = Settings(lock_timeout=10)
     assert cluster.lock_timeout([WORKER, LOST], settings).level == "ok"
     unlimited = cluster.lock_timeout([WORKER._replace(lock_timeout=0)], settings)
-    assert (unlimited.level, unlimited.advice) == ("warning", "on each node: ALTER")
+    assert (unlimited.level, unlimited.advice) == ("warning", "on the coordinator: ALTER")
 
 
 def test_jit_on_the_coordinator_is_a_warning():
@@ -110,8 +116,11 @@ async def test_a_distributed_schema_has_no_problem(stubbed):
 
 @without_citus
 async def test_the_shards_of_a_coordinator_without_workers_are_no_tables(stubbed):
-    await execute(stubbed, "CREATE TABLE asyncsvc.record_102040 (tenant_id text)")
+    before = await size_and_indexes(stubbed)
+    columns = "tenant_id text CONSTRAINT record_pkey_102040 PRIMARY KEY"
+    await execute(stubbed, f"CREATE TABLE asyncsvc.record_102040 ({columns})")
     await check(stubbed)
+    assert await size_and_indexes(stubbed) == before
 
 
 @without_citus
