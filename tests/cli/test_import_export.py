@@ -20,6 +20,7 @@ import pytest
 
 from asyncsvc import Conversation, embedded
 from tests.cli.test_demo import AS_ORDINARY, conversation, environment, lines_of
+from tests.support.citus import sum_of_nodes
 from tests.support.command_line import PROGRAM, failed, run_command
 from tests.support.forks import SECONDS
 from tests.support.terminal import in_terminal
@@ -407,13 +408,13 @@ async def count(connection: asyncpg.Connection) -> int:
 COUNT = 6_000
 """Conversations of an interrupted command, which are several batches."""
 MIDDLE = f"{COUNT // 2:06}"
-WAITING = """
+WAITING = sum_of_nodes("""
     SELECT count(*)
       FROM pg_locks AS waiting
       JOIN pg_locks AS other USING (pid)
       JOIN pg_database AS d ON d.oid = other.database AND d.datname = current_database()
      WHERE NOT waiting.granted
-"""
+""")
 """Whether a session of the database waits. In a transaction pg_stat_activity would be cached."""
 
 
