@@ -8,13 +8,19 @@
 -- Index: the catalog.
 -- Timeout: none. Existing rows are copied to the nodes.
 -- Notes: asyncsvc.conversation comes first, since foreign keys refer to it. Citus calls run_on_node_v1 on
---   the node of its tenant_id; it distributes such a function after tables only in sequential mode.
+--   the node of its tenant_id; it distributes such a function after tables only in sequential mode. Citus
+--   plans a statement for the value of its tenant, so it rejects the generic plans of budget_status_v1.
 DO $body$
 DECLARE
     name text;
     code regprocedure;
 BEGIN
     PERFORM set_config('citus.multi_shard_modify_mode', 'sequential', true);
+    IF EXISTS (SELECT FROM pg_catalog.pg_proc AS p
+                WHERE p.oid = 'asyncsvc.budget_status_v1'::regproc
+                  AND p.proconfig IS NOT NULL) THEN
+        ALTER FUNCTION asyncsvc.budget_status_v1 RESET ALL;
+    END IF;
     FOR code IN
         SELECT p.oid
           FROM pg_catalog.pg_proc AS p
