@@ -20,7 +20,7 @@ from asyncsvc.database import sql_files
 from asyncsvc.repositories import SessionRepository
 from asyncsvc.repositories.message import MessageBounds
 from asyncsvc.repositories.session import build_session
-from tests.support.citus import ON_CITUS
+from tests.support.citus import ON_CITUS, ONE_NODE, execute
 from tests.support.registry import METHODS, SERVICE_METHODS, Tenant, comparable, furnish
 from tests.support.registry.examples import RECORD, TURN
 from tests.support.wire import Wire
@@ -281,16 +281,29 @@ async def test_hostile_text_never_changes_the_statements(dsn):
                     with contextlib.suppress(AsyncSvcError):
                         await method.run(over_it, with_text(arguments, path, text))
         await send_other_statements(over_it)
-        on_citus = settings.model_copy(update={"citus": True})
-        async with asyncsvc.connect(wire.dsn, settings=on_citus) as svc:
-            secret = (await over_it.tokens.create(tenant_id=HOSTILE[0], name="key")).secret
-            await svc.tokens.verify(secret, record_use=False)
+        await send_statements_of_citus(dsn, wire.dsn)
         for text in {of_the_coordinator(each) for each in wire.statements}:
             name = is_of_a_file(text)
             assert name or is_listed(text), text
             names.add(name)
     files = {name for name in sql_files.names() if not name.startswith(NOT_OF_SERVICES)}
     assert names - {None} == files | {"server/clock"}
+
+
+async def send_statements_of_citus(dsn, wire_dsn):
+    """Send the statements that a service with `Settings.citus` sends."""
+    if not ON_CITUS:
+        await execute(dsn, ONE_NODE)
+    of_tenant, peppers = {"tenant_id": HOSTILE[0]}, {1: "pepper" * 8}
+    settings = Settings(citus=True, token_peppers=peppers)
+    async with asyncsvc.connect(wire_dsn, settings=settings) as svc:
+        first, second = [await svc.tokens.create(name=name, **of_tenant) for name in HOSTILE[:2]]
+        await svc.tokens.rotate(first.token.id, **of_tenant)
+        await svc.tokens.delete_by_id(first.token.id, **of_tenant)
+        await svc.tokens.import_(Tenant(HOSTILE[0]).token_records, **of_tenant)
+    settings = Settings(citus=True, token_peppers={**peppers, 2: "second" * 8})
+    async with asyncsvc.connect(wire_dsn, settings=settings) as svc:
+        await svc.tokens.verify(second.secret)  # it replaces the hash
 
 
 async def send_other_statements(svc):
