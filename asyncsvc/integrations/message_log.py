@@ -10,18 +10,28 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from asyncsvc import AlreadyExists, NewConversation, NotFound
+from asyncsvc import AlreadyExists, NewConversation, NotFound, Usage
 from asyncsvc.integrations.extras import require_services
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from asyncsvc import Appended, Services, StoredMessage, Usage
+    from asyncsvc import Appended, Services, StoredMessage
 
 _MAX_USAGES: Final = 32
+_COUNTERS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "requests",
+)
+_ZERO: Final = Decimal(0)
 _MAX_UTF8_BYTES_OF_NFC: Final = 12
 """The most bytes of UTF-8 that NFC can make of one character."""
 
@@ -114,11 +124,14 @@ class MessageLog:
         Args:
             messages: The fields of `Message`.
             tokens: The language model tokens to count, if only their number is known.
-            usage: The usage to count. Of more than 32 only the number of tokens is counted.
+            usage: The usage to count. Of more than 32, those of the same model are summed first; of
+                more than 32 models only the number of tokens is counted.
             rounds: The rounds to count.
         """
         size = self.svc.settings.max_batch_size
         counts: dict[str, object] = {"round": rounds, "tokens": tokens}
+        if len(usage) > _MAX_USAGES:
+            usage = _sum_by_model(usage)
         if len(usage) > _MAX_USAGES:
             counts["tokens"] = sum(each.tokens for each in usage)
         elif usage:
@@ -235,3 +248,18 @@ def searchable(text: str, max_bytes: int) -> str:
         return text
     stored = unicodedata.normalize("NFC", text[:max_bytes])
     return stored.encode(errors="replace")[:max_bytes].decode(errors="ignore")
+
+
+def _sum_by_model(usages: Sequence[Usage]) -> list[Usage]:
+    """Return one usage of each model, and one of its requests without a cost."""
+    groups = dict[tuple[str | None, bool], list[Usage]]()
+    for each in usages:
+        groups.setdefault((each.model, each.cost is None), []).append(each)
+    return [
+        Usage(
+            **{name: sum(getattr(each, name) for each in group) for name in _COUNTERS},
+            cost=None if is_unpriced else sum((each.cost or _ZERO for each in group), _ZERO),
+            model=model,
+        )
+        for (model, is_unpriced), group in groups.items()
+    ]

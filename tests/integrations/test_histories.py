@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,14 @@ from langchain_core.messages import HumanMessage
 from pydantic_ai.messages import ModelRequest, UserPromptPart
 
 import asyncsvc
-from asyncsvc import InvalidInput, NotFound, Settings
+from asyncsvc import InvalidInput, NotFound, Settings, Usage
 from asyncsvc.integrations.langchain import ChatMessageHistory
+from asyncsvc.integrations.message_log import MessageLog
 from asyncsvc.integrations.openai_agents import Session
 from asyncsvc.integrations.pydantic_ai import MessageHistory
 from tests.integrations.histories import OWNER, counted
+
+RANGE = {"tenant_id": "acme", "from_date": "2020-01-01", "to_date": "2099-12-31"}
 
 
 @dataclass
@@ -155,3 +159,26 @@ async def test_each_call_is_one_round_trip(dsn, framework):
         for _ in range(2):  # the first calls prepare the statements
             counts = [await round_trips(call) for call in calls]
     assert counts == [1] * len(calls)
+
+
+async def test_the_usage_of_more_than_32_requests_is_counted_by_model(svc):
+    log = MessageLog("h1", svc, **OWNER)
+    usage = Usage(input_tokens=10, output_tokens=2, cached_input_tokens=4, cost=Decimal("0.5"))
+    models = ["gpt-5" if number % 4 else "gpt-5-mini" for number in range(40)]
+    usages = [usage.model_copy(update={"model": model}) for model in models]
+    unpriced = usages[0].model_copy(update={"cost": None})
+    await log.append([{"role": "assistant", "content": "x"}], usage=[*usages, unpriced], rounds=1)
+    groups = await svc.conversations.stats(interval="total", group_by="model", **RANGE)
+    assert {
+        each.group: (each.rounds, each.requests, each.input_tokens, each.cost, each.unpriced)
+        for each in groups
+        if each.group
+    } == {"gpt-5": (0, 30, 300, 15, 0), "gpt-5-mini": (1, 11, 110, 5, 1)}
+
+
+async def test_the_usage_of_more_than_32_models_is_counted_as_tokens(svc):
+    log = MessageLog("h1", svc, **OWNER)
+    usages = [Usage(input_tokens=2, output_tokens=1, model=f"m{number}") for number in range(33)]
+    await log.append([{"role": "assistant", "content": "x"}], usage=usages, rounds=1)
+    total = await svc.conversations.stats_total(**RANGE)
+    assert (total.tokens, total.unpriced, total.rounds) == (99, 1, 1)
