@@ -28,6 +28,7 @@ from types import ModuleType
 from benchmarks.suites import (
     append,
     citus,
+    groups,
     import_,
     list_,
     memory,
@@ -62,6 +63,7 @@ SUITES: dict[str, ModuleType] = {
     "sessions": sessions,
     "list": list_,
     "stats": stats,
+    "groups": groups,
     "import": import_,
     "search": search,
     "sizes": sizes,
