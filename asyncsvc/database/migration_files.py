@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +26,13 @@ _LOCK: Final = re.compile(r"^-- Locks: (\w+) ([A-Z ]+[A-Z])\b", re.MULTILINE)
 _CONTRACT: Final = re.compile(r"^-- Contract: (\d+(?:\.\d+)+)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MigrationFile:
-    """One file: `NNNN_name.sql`, any number of commands separated by semicolons."""
+    """One file: `NNNN_name.sql`, any number of commands separated by semicolons.
+
+    Each batch of a backfill reads the checksums of all files, so they are computed once: to parse
+    the first file takes longer than a batch.
+    """
 
     version: int
     name: str
@@ -39,12 +43,12 @@ class MigrationFile:
         """The name of the file without its ending."""
         return f"{self.version:04}_{self.name}"
 
-    @property
+    @cached_property
     def commands(self) -> list[str]:
         """The commands, without comments."""
         return sql_files.commands(self.source)
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """The SHA-256 of the commands in hex. Comments and line breaks do not change it."""
         return hashlib.sha256(";\n".join(self.commands).encode()).hexdigest()
@@ -77,10 +81,13 @@ class MigrationFile:
         label = _CONTRACT.search(self.source)
         return label and label[1]
 
+    @cached_property
+    def _statement(self) -> sql_files.Statement:
+        return sql_files.Statement(f"migrations/{self.title}", self.source)
+
     def batch(self, position: str, limit: int, *, shard_of: str | None = None) -> Query:
         """Return the statement of one batch of a backfill, on Citus for the shard of a tenant."""
-        statement = sql_files.Statement(f"migrations/{self.title}", self.source)
-        query = statement.bind((), {"position": position, "limit": limit})
+        query = self._statement.bind((), {"position": position, "limit": limit})
         return dataclasses.replace(query, shard_of=shard_of)
 
 

@@ -41,8 +41,8 @@ _MIN_BATCH_SIZE: Final = 100
 """The first size, and the least. On Citus or a loaded server the fixed cost of a batch may exceed
 the duration that the size approaches, so a smaller batch would not be shorter."""
 _MAX_BATCH_SIZE: Final = 5_000
-_BATCH_SECONDS: Final = 0.025
-"""The duration of a batch of a backfill that its size approaches."""
+_BATCH_SECONDS: Final = 0.005
+"""The duration of a batch of a backfill that its size approaches. Appends wait for its commit."""
 _PAUSE_PER_BATCH: Final = 2.0
 """The pause after a batch, as a multiple of its duration."""
 _SHORT_SECONDS: Final = 0.05

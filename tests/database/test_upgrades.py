@@ -1,12 +1,14 @@
 """An upgrade of a store in use: short locks, resumable backfills, and a plan that is true."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 import asyncsvc
 from asyncsvc import LockTimeout, MigrationError
+from asyncsvc.database import sql_files
 from asyncsvc.database.migration_files import MigrationFile, migration_files, read_folder
 from asyncsvc.operations import migrations
 from asyncsvc.operations.backfills import Backfill
@@ -108,6 +110,25 @@ async def test_a_killed_backfill_loses_at_most_its_last_batch(svc, pool, message
     assert await pool.fetchval(MISSING_COUNTS) == messages - done
     await svc.migrate()
     assert await pool.fetchval(MISSING_COUNTS) == 0
+
+
+async def test_batches_parse_each_file_once(svc, messages, monkeypatch):
+    parsed, batches = [], []
+    for name in ("commands", "Statement"):
+        monkeypatch.setattr(sql_files, name, counted(getattr(sql_files, name), parsed, name))
+    with_files(monkeypatch, *(dataclasses.replace(file) for file in (COLUMN, BACKFILL)))
+    await svc.migrate(on_batch=batches.append)
+    assert len(batches) > 1
+    assert ("Statement", f"migrations/{BACKFILL.title}", BACKFILL.source) in parsed
+    assert len(parsed) == len(set(parsed))
+
+
+def counted(function, calls, name):
+    def call(*args):
+        calls.append((name, *args))
+        return function(*args)
+
+    return call
 
 
 async def test_concurrent_migrators_share_a_backfill(dsn, svc, pool, messages, monkeypatch):
